@@ -1,0 +1,15 @@
+"""tunectl: declare, build, prove and ship fine-tuned language models.
+
+Importing this package does nothing; ``tunectl.__version__`` is read from the installed metadata on access.
+"""
+
+from __future__ import annotations
+
+
+def __getattr__(name: str) -> str:
+    """Resolve ``__version__`` lazily, so that ``tunectl --help`` reads no package metadata."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tunectl")
+    raise AttributeError(f"module 'tunectl' has no attribute {name!r}")

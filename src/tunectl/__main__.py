@@ -1,0 +1,7 @@
+"""``python -m tunectl``."""
+
+import sys
+
+from tunectl.cli.main import main
+
+sys.exit(main())

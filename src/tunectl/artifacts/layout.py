@@ -1,0 +1,73 @@
+"""Every path of a project, and the only place where one is spelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths below a project's root; relative by default, because stages run there."""
+
+    root: Path = Path()
+
+    @property
+    def conf(self) -> Path:
+        """The Hydra tree that people edit."""
+        return self.root / "conf"
+
+    @property
+    def overrides(self) -> Path:
+        """The ad-hoc overrides that ``tunectl repro key=value`` records and every later run replays."""
+        return self.conf / "overrides.yaml"
+
+    @property
+    def artifacts(self) -> Path:
+        """What the stages leave."""
+        return self.root / "artifacts"
+
+    def artifact(self, stage: str) -> Path:
+        """The folder of one stage; an artifact only once it holds a manifest."""
+        return self.artifacts / stage
+
+    def config(self, stage: str) -> Path:
+        """The resolved configuration of one stage."""
+        return self.artifacts / "config" / f"{stage}.json"
+
+    def metrics(self, stage: str) -> Path:
+        """The DVC metrics of one stage: numbers, seconds, code revision."""
+        return self.artifacts / "metrics" / f"{stage}.json"
+
+    def plots(self, stage: str) -> Path:
+        """The DVC plots of one stage, a folder of CSV files."""
+        return self.artifacts / "plots" / stage
+
+    @property
+    def hidden(self) -> Path:
+        """State outside DVC: work in progress, locks, caches. Never committed."""
+        return self.root / ".tunectl"
+
+    @property
+    def scratch(self) -> Path:
+        """Half-written artifacts."""
+        return self.hidden / "tmp"
+
+    def work(self, stage: str, key: str) -> Path:
+        """Trainer state that survives a kill, keyed by the digest of inputs and configuration."""
+        return self.hidden / "work" / f"{stage}-{key}"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever runs stages in this project."""
+        return self.hidden / "lock"
+
+    @property
+    def cache(self) -> Path:
+        """Downloads: pages, wheels, Hub files. Safe to delete."""
+        return self.hidden / "cache"
+
+    @property
+    def pipeline(self) -> Path:
+        """DVC's description of the stages."""
+        return self.root / "dvc.yaml"

@@ -1,0 +1,77 @@
+"""The manifest: written last, so a folder without one is not an artifact.
+
+It holds no clock and no host, so that the same inputs, configuration and code give the same bytes, and DVC reruns nothing
+that did not change. Seconds and revision are in the stage's metrics file, which no stage depends on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import io
+from tunectl.core.errors import ArtifactError
+
+NAME = "manifest.json"
+
+
+class Manifest(Struct, frozen=True):
+    """What an artifact is made of."""
+
+    stage: str
+    config: str
+    """Digest of the stage's resolved configuration, code digest included."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Name of each input artifact to the digest of its manifest."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Relative name of each file to its SHA-256."""
+    counts: dict[str, int] = field(default_factory=dict)
+    passed_through: bool = False
+    """True where the stage is switched off and hands its input on."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What later stages must know, for example the template hash."""
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of ``folder``, with the digest of every file in it."""
+    files = {
+        item.relative_to(folder).as_posix(): io.digest(item)
+        for item in sorted(folder.rglob("*"))
+        if item.is_file() and item.name != NAME
+    }
+    io.write_json(folder / NAME, _with_outputs(manifest, files))
+
+
+def _with_outputs(manifest: Manifest, files: dict[str, str]) -> Manifest:
+    from msgspec.structs import replace
+
+    return replace(manifest, outputs=files)
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of an artifact folder.
+
+    Raises  ArtifactError when the folder or its manifest is absent: the stage has not finished.
+    """
+    if not (folder / NAME).is_file():
+        what = "has no manifest, so it is not a finished artifact" if folder.is_dir() else "does not exist"
+        raise ArtifactError(f"{folder} {what}", hint=f"run: tunectl repro {folder.name}")
+    found: Manifest = io.read_json(folder / NAME, Manifest)
+    return found
+
+
+def verify(folder: Path) -> Manifest:
+    """The manifest, after comparing every file with its recorded digest.
+
+    Raises  ArtifactError naming the first file that is absent or was changed.
+    """
+    found = read(folder)
+    hint = f"restore it with: dvc checkout, or rebuild it with: tunectl repro --force {found.stage}"
+    for name, recorded in found.outputs.items():
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{folder / name} is missing, though the manifest lists it", hint=hint)
+        if io.digest(folder / name) != recorded:
+            raise ArtifactError(f"{folder / name} is corrupted: its SHA-256 is not the recorded {recorded[:12]}…", hint=hint)
+    return found

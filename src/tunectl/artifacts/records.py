@@ -1,0 +1,109 @@
+"""What one line of each file is.
+
+Rows are ``msgspec`` structs: decoding a line also checks its types, at the speed of a plain JSON parser. All are frozen;
+change one with ``msgspec.structs.replace``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class Source(Struct, frozen=True):
+    """Where a record came from: a path or address, and the 1-based row, line, page or element in it (0: all of it)."""
+
+    file: str
+    row: int = 0
+
+
+class Document(Struct, frozen=True):
+    """A piece of raw text: a page, a flyer, a review, a post, an article."""
+
+    id: str
+    """Stable across runs: derived from source and content."""
+    text: str
+    source: Source
+    kind: str = "text"
+    """The name of the declared source it came through, for example ``reviews``."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """Declared columns kept for slices and balance, for example ``neighbourhood``."""
+
+
+class Message(Struct, frozen=True, omit_defaults=True):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    """OpenAI shape; ``arguments`` is an object, not a JSON string."""
+    train: bool | None = None
+    """Whether an assistant turn is learned from. None: as the stage decides (the last turn, or all of them)."""
+
+
+class Segment(Struct, frozen=True):
+    """A piece of template-free text, and whether it is learned from (Axolotl ``input_output``)."""
+
+    text: str
+    train: bool
+
+
+class Tokens(Struct, frozen=True):
+    """A row that came tokenised already. ``labels`` has the length of ``ids``; -100 is not learned from."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+class Answer(Struct, frozen=True):
+    """One reference answer and the row it came from."""
+
+    text: str
+    source: Source
+
+
+class Example(Struct, frozen=True, omit_defaults=True):
+    """One input and its reference answers: several references of one input are one record.
+
+    Exactly one of three bodies is filled: ``messages`` with ``answers`` (the usual), ``segments``, or ``tokens``.
+    """
+
+    id: str
+    source: Source
+    """Of the first row that gave this input; each answer names its own."""
+    messages: list[Message] = field(default_factory=list)
+    """The conversation before the final answer; ends with a user or tool turn."""
+    answers: list[Answer] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    tokens: Tokens | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    kind: str = "text"
+    fields: dict[str, str] = field(default_factory=dict)
+    split: Literal["train", "validation", "test"] | None = None
+    """Set by the user's own split column, or by the split stage."""
+    cluster: str | None = None
+    """Near-duplicate cluster; members of one cluster stay in one split."""
+    weight: float = 1.0
+    """Loss weight, set by re-weighting to the declared population."""
+
+
+class Reject(Struct, frozen=True):
+    """A row that did not go on, and why."""
+
+    source: Source
+    reason: str
+    """A closed set of names a stage, for example ``exact_duplicate``."""
+    detail: str = ""
+    """What offended: the value, the twin's id, the pattern."""
+    sample: str = ""
+    """The first 200 characters of the row."""
+
+
+def preview(text: str, limit: int = 200) -> str:
+    """The start of ``text`` on one line, for ``Reject.sample``."""
+    flat = " ".join(text[: 4 * limit].split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -1,0 +1,1 @@
+"""Floor 7: words in, one call, exit code out."""

@@ -1,0 +1,15 @@
+"""The base of every section: frozen, nothing extra, nothing assumed."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Strict(BaseModel):
+    """A section of the configuration.
+
+    Fields have a type, bounds and one line of prose (a string under the field), and no default: values live in ``conf/``
+    and nowhere else, so a reader never looks in two places. None is absent, zero is zero.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), strict=False)

@@ -1,0 +1,1 @@
+"""Floor 1: errors, log, progress and late imports. Standard library only."""

@@ -1,0 +1,80 @@
+"""What can go wrong, as types.
+
+    TunectlError            1   our bug, or a failure that has no better name
+    ├── ConfigError         2   a mistake in YAML or in an override
+    ├── UsageError          2   a mistake in what was typed, or in the file it names
+    │   └── DataError       2   a mistake in a user's data: names file and row
+    ├── GateError           3   a gate said no, for the reason given
+    ├── MissingExtra        4   an optional library is not installed: the hint is the pip line
+    └── EnvironmentFailure  5   disk, memory, port, lock, network or server
+        └── ArtifactError   5   an artifact is missing, half-written, corrupted or from another config
+
+Each carries a message (what, where, which value, what is allowed) and a hint (what to do next). The command line prints
+both and exits with the code; a traceback is only ever shown for a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class TunectlError(Exception):
+    """The root of every error that tunectl raises on purpose.
+
+    ``message`` names the offending value and place; ``hint`` says what to type or change next, and may be empty.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class ConfigError(TunectlError):
+    """One or more mistakes in the configuration, all reported together.
+
+    ``problems`` holds one line a mistake: dotted key, value, what is allowed, where it was set, the nearest right name.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
+        super().__init__("\n".join(problems), hint=hint)
+        self.problems = tuple(problems)
+
+
+class UsageError(TunectlError):
+    """Something that was typed, or a file that it names, cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """A user's data cannot be used as declared; the message names file and row."""
+
+
+class GateError(TunectlError):
+    """A gate's verdict is no; the message is its reason."""
+
+    exit_code = 3
+
+
+class MissingExtra(TunectlError):
+    """An optional library is not installed."""
+
+    exit_code = 4
+
+
+class EnvironmentFailure(TunectlError):
+    """The machine said no: disk, memory, port, lock, network or another server."""
+
+    exit_code = 5
+
+
+class ArtifactError(EnvironmentFailure):
+    """An artifact is missing, half-written, corrupted, or made from another configuration."""

@@ -1,0 +1,26 @@
+"""Import an optional library at the last moment, or say which extra brings it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from tunectl.core.errors import MissingExtra
+
+
+def need(module: str, *, extra: str) -> Any:
+    """Import ``module``, or raise with the pip line of the extra that holds it.
+
+    Returns the module, typed ``Any`` because most of these libraries carry no types.
+    Raises  MissingExtra when the library itself is absent; an ImportError from inside the library passes through
+            unchanged, because reinstalling the extra would not mend it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        root = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != root:
+            raise
+        raise MissingExtra(
+            f"{root} is not installed, and this needs it", hint=f"pip install 'tunectl[{extra}]'"
+        ) from error

@@ -1,0 +1,1 @@
+"""Floor 4: from raw rows to trustworthy examples. Pure."""

@@ -1,0 +1,1 @@
+"""Floor 4: measures, comparisons, verdicts and their report. Pure."""

@@ -1,0 +1,1 @@
+"""What several rooms share: finding and masking personal data."""

@@ -1,0 +1,1 @@
+"""What several rooms share: intervals and tests."""

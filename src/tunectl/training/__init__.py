@@ -1,0 +1,1 @@
+"""Floor 4: what is trained and how, as data. Pure."""
