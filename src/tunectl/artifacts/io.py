@@ -88,7 +88,10 @@ def read_json(path: Path, shape: type[T] | Any = Any) -> T:
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro") from error
     except msgspec.MsgspecError as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", hint="it was changed by hand or cut off; delete it and run: tunectl repro") from error
+        raise ArtifactError(
+            f"{path} cannot be read: {error}",
+            hint="it was changed by hand or cut off; delete it and run: tunectl repro",
+        ) from error
     return value
 
 

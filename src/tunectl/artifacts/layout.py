@@ -58,9 +58,19 @@ class Layout:
         return self.hidden / "work" / f"{stage}-{key}"
 
     @property
-    def lock(self) -> Path:
-        """Held by whoever runs stages in this project."""
-        return self.hidden / "lock"
+    def repro_lock(self) -> Path:
+        """Held by ``tunectl repro`` from check to verdict."""
+        return self.hidden / "repro.lock"
+
+    @property
+    def stage_lock(self) -> Path:
+        """Held by the one stage that runs."""
+        return self.hidden / "stage.lock"
+
+    @property
+    def failure(self) -> Path:
+        """Why the last stage failed; absent where it did not."""
+        return self.hidden / "failure.json"
 
     @property
     def cache(self) -> Path:

@@ -7,14 +7,16 @@ that did not change. Seconds and revision are in the stage's metrics file, which
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from tunectl.artifacts import io
 from tunectl.core.errors import ArtifactError
 
 NAME = "manifest.json"
+PASSED_THROUGH = "passed_through.json"
+"""Written by a stage that is switched off: its reader takes the input that it passes on."""
 
 
 class Manifest(Struct, frozen=True):
@@ -27,11 +29,8 @@ class Manifest(Struct, frozen=True):
     """Name of each input artifact to the digest of its manifest."""
     outputs: dict[str, str] = field(default_factory=dict)
     """Relative name of each file to its SHA-256."""
-    counts: dict[str, int] = field(default_factory=dict)
     passed_through: bool = False
     """True where the stage is switched off and hands its input on."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What later stages must know, for example the template hash."""
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -41,13 +40,7 @@ def write(folder: Path, manifest: Manifest) -> None:
         for item in sorted(folder.rglob("*"))
         if item.is_file() and item.name != NAME
     }
-    io.write_json(folder / NAME, _with_outputs(manifest, files))
-
-
-def _with_outputs(manifest: Manifest, files: dict[str, str]) -> Manifest:
-    from msgspec.structs import replace
-
-    return replace(manifest, outputs=files)
+    io.write_json(folder / NAME, replace(manifest, outputs=files))
 
 
 def read(folder: Path) -> Manifest:
@@ -73,5 +66,7 @@ def verify(folder: Path) -> Manifest:
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is missing, though the manifest lists it", hint=hint)
         if io.digest(folder / name) != recorded:
-            raise ArtifactError(f"{folder / name} is corrupted: its SHA-256 is not the recorded {recorded[:12]}…", hint=hint)
+            raise ArtifactError(
+                f"{folder / name} is corrupted: its SHA-256 is not the recorded {recorded[:12]}…", hint=hint
+            )
     return found

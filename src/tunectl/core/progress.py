@@ -6,7 +6,7 @@ when the output is not a terminal, nothing is drawn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
@@ -46,13 +46,13 @@ def install(renderer: Renderer) -> None:
 
 
 def bar(label: str, total: float | None = None) -> AbstractContextManager[Bar]:
-    """Open a bar: ``with bar("embedding", len(texts)) as b: ... b.advance(32)``."""
+    """Open a bar of ``total`` steps: a context manager whose value moves it, ``shown.advance(32)``."""
     return _renderer[0].bar(label, total)
 
 
 def track(items: Iterable[T], label: str, total: float | None = None) -> Iterator[T]:
     """Yield ``items`` unchanged and move a bar by one for each; ``total`` is taken from ``len`` where it exists."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with bar(label, total) as shown:
         for item in items:

@@ -1,0 +1,40 @@
+"""One run at a time: an advisory lock that ends with the process that holds it, even by kill -9."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tunectl.artifacts import io
+from tunectl.core.errors import EnvironmentFailure
+
+
+@contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock at ``path`` while the block runs; ``what`` is told to whoever finds it taken.
+
+    Raises  EnvironmentFailure naming the other process when it is taken.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise io.unwritable(path, error) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"
+            raise EnvironmentFailure(
+                f"another run is working in this project: {holder}",
+                hint="wait for it, or end that process, then run again",
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{what}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

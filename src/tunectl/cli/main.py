@@ -1,0 +1,134 @@
+"""The command line: a static table of verbs. ``--help`` imports nothing but argparse."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tunectl.core.errors import TunectlError, UsageError
+
+
+class Verb(NamedTuple):
+    """One row of the table: strings only."""
+
+    name: str
+    help: str
+
+    @property
+    def module(self) -> str:
+        """Where the verb lives; a name that is a Python keyword has an underscore behind it."""
+        return f"tunectl.cli.{self.name}_" if self.name == "import" else f"tunectl.cli.{self.name}"
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb("init", "make a project of your own, empty or from an example"),
+    Verb("check", "compose conf/, report every mistake at once, show where each value comes from"),
+    Verb("repro", "check, then rebuild whatever changed (dvc repro)"),
+    Verb("run", "run one stage, as dvc.yaml does"),
+    Verb("status", "stages, what is stale and why, and the last verdict"),
+    Verb("doctor", "show which tokens are trained, and what is wrong with them"),
+    Verb("chat", "talk to any artifact"),
+    Verb("data", "look at the data: account, report, show, rejects"),
+    Verb("evaluate", "measure a model on a file, or compare base models"),
+    Verb("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
+    Verb("completions", "print the completion script of a shell"),
+)
+
+EPILOG = """exit codes: 0 fine, 1 a bug, 2 configuration or usage, 3 a gate said no, 4 a missing extra, 5 the environment
+Every verb explains itself: tunectl VERB --help"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code of the table in ``core/errors.py``."""
+    given = list(sys.argv[1:] if words is None else words)
+    try:
+        return _dispatch(given)
+    except TunectlError as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; run the same command to go on\n")
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as in `tunectl check | head`
+        sys.stderr.close()
+        return 0
+    except (MemoryError, OSError) as error:
+        return _report(_environment(error))
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_help())
+        return 0
+    if words[0] == "--version":
+        from tunectl import __version__
+
+        sys.stdout.write(f"tunectl {__version__}\n")
+        return 0
+    verb = _find(words[0])
+    from importlib import import_module
+
+    module = import_module(verb.module)
+    parser = argparse.ArgumentParser(
+        prog=f"tunectl {verb.name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--verbose", action="store_true", help="log details, and show tracebacks")
+    module.add(parser)
+    args = parser.parse_args(words[1:])
+    _prepare(args)
+    code: int = module.run(args)
+    return code
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from tunectl.core import log
+
+    log.setup(level="debug" if args.verbose else "info")
+    if sys.stderr.isatty():
+        from tunectl.backends import terminal
+
+        terminal.install_progress()
+
+
+def _find(name: str) -> Verb:
+    for verb in VERBS:
+        if verb.name == name:
+            return verb
+    from difflib import get_close_matches
+
+    names = [verb.name for verb in VERBS]
+    near = get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]}?" if near else "tunectl --help lists them"
+    raise UsageError(f"{name}: no such verb; there are {', '.join(names)}", hint=hint)
+
+
+def _help() -> str:
+    width = max(len(verb.name) for verb in VERBS)
+    rows = "\n".join(f"  {verb.name:<{width}}  {verb.help}" for verb in VERBS)
+    return f"usage: tunectl VERB [options] [key=value ...]\n\n{rows}\n\n{EPILOG}\n"
+
+
+def _report(error: TunectlError) -> int:
+    sys.stderr.write(f"tunectl: {error}\n")
+    return error.exit_code
+
+
+def _environment(error: MemoryError | OSError) -> TunectlError:
+    """A machine's refusal in a user's words; an OSError that names no file is a bug and keeps its traceback."""
+    from tunectl.core.errors import EnvironmentFailure
+
+    if isinstance(error, MemoryError):
+        return EnvironmentFailure(
+            "out of memory", hint="lower profile.train_tokens, profile.generate_batch or sft.max_tokens"
+        )
+    if error.filename is None:
+        raise error
+    return EnvironmentFailure(
+        f"{error.filename}: {error.strerror}", hint="check that the path exists, its rights and the free space"
+    )
