@@ -1,0 +1,57 @@
+"""The DVC seam: a subprocess, because its Python API is not ours to track."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunectl.core.errors import EnvironmentFailure, MissingExtra, UsageError
+
+
+def _command(root: Path) -> tuple[list[str], dict[str, str]]:
+    if importlib.util.find_spec("dvc") is None:
+        raise MissingExtra("dvc is not installed, and this needs it", hint="pip install 'tunectl[pipeline]'")
+    if not (root / "dvc.yaml").is_file():
+        raise UsageError(
+            f"{root.resolve()} is not a tunectl project: there is no dvc.yaml in it",
+            hint="go to the project's folder, or make one: tunectl init DIR",
+        )
+    if not (root / ".dvc").is_dir():
+        raise UsageError(
+            f"{root.resolve()} is not a DVC repository yet", hint="run: dvc init (or dvc init --no-scm outside Git)"
+        )
+    # dvc.yaml says `tunectl`: the one of this environment must come first, whether or not the environment is activated.
+    scripts = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}", "DVC_NO_ANALYTICS": "1"}
+    return [sys.executable, "-m", "dvc"], environment
+
+
+def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> int:
+    """Run ``dvc repro`` with its output on ours; returns its exit code.
+
+    ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed.
+    """
+    command, environment = _command(root)
+    words = [*command, "repro", *(["--force"] if force else []), *targets]
+    return subprocess.run(words, cwd=root, env=environment, check=False).returncode
+
+
+def status(root: Path) -> dict[str, Any]:
+    """What ``dvc repro`` would rerun: stage to the list of its changes. ``compose`` is left out: it always runs.
+
+    Raises  EnvironmentFailure with DVC's own words when it cannot tell.
+    """
+    command, environment = _command(root)
+    done = subprocess.run(
+        [*command, "status", "--json"], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise EnvironmentFailure(f"dvc status failed: {done.stderr.strip()}", hint="run it yourself: dvc status -v")
+    found: dict[str, Any] = json.loads(done.stdout or "{}")
+    return {stage: changes for stage, changes in found.items() if stage != "compose"}

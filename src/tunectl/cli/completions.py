@@ -1,0 +1,55 @@
+"""Print the completion script of a shell.
+
+bash   tunectl completions bash >> ~/.bashrc
+zsh    tunectl completions zsh  >> ~/.zshrc
+fish   tunectl completions fish > ~/.config/fish/completions/tunectl.fish
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tunectl.cli.main import VERBS
+from tunectl.stages import COMPOSE, STAGES
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the script; verbs first, then stages after ``run`` and ``repro``, else file names."""
+    sys.stdout.write({"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell]())
+    return 0
+
+
+def _words() -> tuple[str, str]:
+    return " ".join(verb.name for verb in VERBS), " ".join([COMPOSE, *(stage.name for stage in STAGES)])
+
+
+def _bash() -> str:
+    verbs, stages = _words()
+    return f"""_tunectl() {{
+  local word="${{COMP_WORDS[COMP_CWORD]}}"
+  if [ "$COMP_CWORD" -eq 1 ]; then COMPREPLY=($(compgen -W "{verbs}" -- "$word")); return; fi
+  case "${{COMP_WORDS[1]}}" in
+    run|repro|chat) COMPREPLY=($(compgen -W "{stages}" -- "$word") $(compgen -f -- "$word"));;
+    *) COMPREPLY=($(compgen -f -- "$word"));;
+  esac
+}}
+complete -F _tunectl tunectl
+"""
+
+
+def _zsh() -> str:
+    return "autoload -U +X bashcompinit && bashcompinit\n" + _bash()
+
+
+def _fish() -> str:
+    _, stages = _words()
+    verbs = "\n".join(
+        f"complete -c tunectl -n __fish_use_subcommand -f -a {verb.name} -d '{verb.help}'" for verb in VERBS
+    )
+    return f"{verbs}\ncomplete -c tunectl -n '__fish_seen_subcommand_from run repro chat' -a '{stages}'\n"
