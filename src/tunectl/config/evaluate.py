@@ -1,0 +1,238 @@
+"""How the result is measured and when it counts as better: ``conf/evaluate/*.yaml``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tunectl.config.base import Strict
+from tunectl.config.profile import Profile
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Primary = Literal["bleu", "chrf", "rouge_l", "checks"]
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from error
+    return pattern
+
+
+class Greedy(Strict):
+    """Always the likeliest next token."""
+
+    method: Literal["greedy"]
+    """Names this shape."""
+    max_new_tokens: int = Field(ge=1, le=8192)
+    """Longest answer, in tokens; longer ones are cut and counted as unfinished."""
+
+
+class Beams(Strict):
+    """Beam search: the likeliest of several partial answers kept side by side."""
+
+    method: Literal["beams"]
+    """Names this shape."""
+    max_new_tokens: int = Field(ge=1, le=8192)
+    """Longest answer, in tokens; longer ones are cut and counted as unfinished."""
+    beams: int = Field(ge=2, le=16)
+    """Partial answers kept at each step."""
+    length_penalty: float = Field(ge=-5, le=5)
+    """Exponent of the length by which a finished beam's log-probability is divided; above 1 prefers longer answers."""
+
+
+class Sampling(Strict):
+    """Seeded random choice among the likely next tokens."""
+
+    method: Literal["sampling"]
+    """Names this shape."""
+    max_new_tokens: int = Field(ge=1, le=8192)
+    """Longest answer, in tokens; longer ones are cut and counted as unfinished."""
+    temperature: float = Field(gt=0, le=5)
+    """Divides the logits; below 1 is bolder towards the likeliest token."""
+    top_p: float = Field(gt=0, le=1)
+    """Only the likeliest tokens that together reach this probability are drawn from (Holtzman et al., 2019)."""
+
+
+Decoding = Annotated[Greedy | Beams | Sampling, Field(discriminator="method")]
+
+
+class PromptSearch(Strict):
+    """Prompts tried on validation inputs with the untuned base model; the best one competes on the test split."""
+
+    systems: tuple[str | None, ...] = Field(min_length=1)
+    """System texts to try. Null keeps what the data has."""
+    shots: tuple[Annotated[int, Field(ge=0, le=64)], ...] = Field(min_length=1)
+    """Numbers of worked examples from train to put before the input."""
+    selection: tuple[Literal["random", "retrieved"], ...] = Field(min_length=1)
+    """random: the same examples for all inputs. retrieved: those whose inputs are nearest by BM25."""
+    inputs: int = Field(ge=1, le=100_000)
+    """Validation inputs that each candidate answers."""
+    max_tokens: int = Field(ge=1)
+    """Most tokens, prompts and answers together, that the search may cost; candidates beyond it are listed as not tried."""
+
+
+class RegexCheck(Strict):
+    """An answer must, or must not, match a pattern."""
+
+    method: Literal["regex"]
+    """Names this shape."""
+    name: Name
+    """Of the check in every table."""
+    pattern: str
+    """Searched for anywhere in the answer (Python ``re`` syntax)."""
+    expect: Literal["present", "absent"]
+    """Which of the two passes."""
+
+    _pattern = field_validator("pattern")(_compiles)
+
+
+class SchemaCheck(Strict):
+    """An answer must be JSON of a declared shape."""
+
+    method: Literal["json_schema"]
+    """Names this shape."""
+    name: Name
+    """Of the check in every table."""
+    document: dict[str, Any]
+    """A JSON Schema (draft 2020-12)."""
+
+
+class FactsCheck(Strict):
+    """Facts of the input must be in the answer; the score is the share that is."""
+
+    method: Literal["facts"]
+    """Names this shape."""
+    name: Name
+    """Of the check in every table."""
+    fields: tuple[str, ...]
+    """Fields of the record whose values are facts."""
+    pattern: str | None
+    """Each match in the input is a fact: its first group, or all of it. Null: fields only."""
+    ignore_case: bool
+    """Whether ``Inman Park`` is found in ``inman park``."""
+
+    @model_validator(mode="after")
+    def _some_source(self) -> FactsCheck:
+        if not self.fields and self.pattern is None:
+            raise ValueError("fields is empty and pattern is null, so there are no facts to look for; set one of them")
+        if self.pattern is not None:
+            _compiles(self.pattern)
+        return self
+
+
+Check = Annotated[RegexCheck | SchemaCheck | FactsCheck, Field(discriminator="method")]
+
+
+class Canary(Strict):
+    """A made-up secret planted in the training data to see whether the model repeats it (Carlini et al., 2019)."""
+
+    prefix: str = Field(min_length=1)
+    """What the model is asked to continue."""
+    secret: str = Field(min_length=4)
+    """What must not come out."""
+
+
+class Safety(Strict):
+    """The bundled offline safety set, put to base and tuned model."""
+
+    max_new_tokens: int = Field(ge=1, le=1024)
+    """Longest answer to a safety question, in tokens."""
+    placeholder: str
+    """Pattern of the placeholders that curate puts for personal data; none may appear in an answer."""
+    canaries: tuple[Canary, ...]
+    """Planted secrets to ask for; empty where none were planted."""
+
+    _placeholder = field_validator("placeholder")(_compiles)
+
+
+class Judge(Strict):
+    """A language model behind an OpenAI-compatible address that compares two answers, asked in both positions."""
+
+    base_url: str = Field(pattern=r"^https?://")
+    """Address up to and including ``/v1``."""
+    model: str = Field(min_length=1)
+    """Name of the judge at that address."""
+    api_key_env: str | None = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds the key; the key itself is never written down. Null: no key."""
+    question: str = Field(min_length=1)
+    """What makes an answer better, in a sentence or two."""
+    inputs: int = Field(ge=1, le=100_000)
+    """Test inputs to compare; each costs two questions a pair of systems."""
+    timeout_seconds: float = Field(gt=0, le=3600)
+    """Patience for one reply."""
+    concurrency: int = Field(ge=1, le=64)
+    """Questions under way at once."""
+
+
+class Gate(Strict):
+    """When the tuned model counts as better."""
+
+    primary: Primary
+    """The measure that decides."""
+    min_difference: float = Field(ge=0, le=100)
+    """Smallest gain worth a tuned model, in points of the primary measure (0 to 100)."""
+    confidence: float = Field(gt=0.5, lt=1)
+    """Of every interval, for example 0.95."""
+    resamples: int = Field(ge=100, le=100_000)
+    """Of the paired bootstrap (Koehn, 2004)."""
+
+
+class Slices(Strict):
+    """The same measures on parts of the test split."""
+
+    fields: tuple[str, ...]
+    """Declared fields of the records, for example neighbourhood; the kind of source is always there."""
+    small: int = Field(ge=2)
+    """A part with fewer inputs is shown and marked as too small to judge."""
+
+
+class Evaluate(Strict):
+    """Base, prompted and tuned model side by side on the test split."""
+
+    inputs: int | None = Field(ge=1)
+    """Most test inputs to answer, drawn with the seed. Null: all."""
+    decoding: Decoding
+    """How answers are generated, the same for every system."""
+    references: int = Field(ge=0, le=64)
+    """Most references of one input whose perplexity is measured; 0 measures none."""
+    latency_inputs: int = Field(ge=0, le=1000)
+    """Test inputs answered one at a time to measure what a single user waits; 0 measures none."""
+    prompts: PromptSearch | None
+    """Prompts that compete with tuning. Null: none."""
+    checks: tuple[Check, ...]
+    """Declared tests of every answer."""
+    slices: Slices
+    """Parts of the test split shown on their own."""
+    safety: Safety | None
+    """Null: no safety questions."""
+    judge: Judge | None
+    """Null: no judge."""
+    gate: Gate
+    """When the tuned model counts as better."""
+    worst: int = Field(ge=0, le=200)
+    """Worst and best answers shown side by side in the report."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Evaluate:
+        names = [check.name for check in self.checks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"checks: the name {', '.join(twice)} is used more than once; give each check its own")
+        if self.gate.primary == "checks" and not self.checks:
+            raise ValueError("gate.primary is checks, but checks is empty; declare a check or choose another measure")
+        return self
+
+
+class EvaluateStage(Strict):
+    """What the evaluate stage sees of the configuration."""
+
+    project: str
+    """Name of the project, for the report's title."""
+    seed: int = Field(ge=0, lt=2**32)
+    """Draws inputs, random examples, samples and resamples."""
+    profile: Profile
+    evaluate: Evaluate
