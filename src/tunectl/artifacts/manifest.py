@@ -50,7 +50,7 @@ def read(folder: Path) -> Manifest:
     """
     if not (folder / NAME).is_file():
         what = "has no manifest, so it is not a finished artifact" if folder.is_dir() else "does not exist"
-        raise ArtifactError(f"{folder} {what}", hint=f"run: tunectl repro {folder.name}")
+        raise ArtifactError(f"{folder} {what}", hint=f"run: tunectl repro --to {folder.name}")
     found: Manifest = io.read_json(folder / NAME, Manifest)
     return found
 
@@ -61,7 +61,7 @@ def verify(folder: Path) -> Manifest:
     Raises  ArtifactError naming the first file that is absent or was changed.
     """
     found = read(folder)
-    hint = f"restore it with: dvc checkout, or rebuild it with: tunectl repro --force {found.stage}"
+    hint = f"restore it with: dvc checkout, or rebuild it with: tunectl repro --force --to {found.stage}"
     for name, recorded in found.outputs.items():
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is missing, though the manifest lists it", hint=hint)

@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the stage; the failure of a stage is left for ``tunectl repro`` in ``.tunectl/failure.json``."""
     layout = Layout()
     name: str = args.stage
+    if name != COMPOSE:
+        find(name)
     with lock.held(layout.stage_lock, f"stage {name}"):
         layout.failure.unlink(missing_ok=True)
         try:

@@ -1,0 +1,64 @@
+# Everything a person runs here. Every target makes what it needs.
+#   make run      install, build the bundled example, print the comparison table
+#   make test     install the development extras, check and test everything
+#   make help     the rest
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-curate bench-cli
+
+run: .venv/.run  ## build the bundled example: raw documents to a measured adapter
+	@$(BIN)/tunectl repro
+
+install: .venv/.run  ## make .venv and install what `make run` needs
+
+develop: .venv/.dev  ## make .venv and install what developing needs
+
+.venv/.run: requirements/run.txt pyproject.toml
+	@echo "installing into .venv (once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet -r requirements/run.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet -r requirements/dev.txt
+	@touch $@
+
+check: .venv/.dev  ## format, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check  ## everything; slow real-model runs too where TUNECTL_SLOW=1
+	$(BIN)/python -m pytest $(if $(TUNECTL_SLOW),,-m "not slow") $(PYTEST)
+
+test-fast: .venv/.dev  ## unit and contract tests only
+	$(BIN)/python -m pytest tests/unit tests/contract tests/conf
+
+format: .venv/.dev  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: .venv/.dev  ## resolve the lock files again from pyproject.toml
+	$(BIN)/python requirements/lock.py
+
+bench-sft: .venv/.dev  ## training speed beside plain TRL
+	$(BIN)/python benchmarks/bench_sft.py
+
+bench-curate: .venv/.dev  ## a million documents, exact and near duplicates, beside a peer
+	$(BIN)/python benchmarks/bench_curate.py
+
+bench-cli: .venv/.dev  ## start-up times
+	$(BIN)/python benchmarks/bench_cli.py
+
+clean:  ## forget everything that was built, the environment too
+	rm -rf .venv .tunectl artifacts .dvc/cache .dvc/tmp dvc.lock
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -1,0 +1,107 @@
+"""The walls of the house: floors, seams, sizes, documentation."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "tunectl"
+FILES = sorted(SOURCE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in FILES}
+
+# Light libraries that a floor may use anywhere; every other third-party library has one file that names it.
+EVERYWHERE = {"msgspec", "pydantic", "numpy"}
+# One subject, several files: each pair was looked at, and the files are named here so that a third one fails.
+SHARED = {
+    "transformers": {"backends"},
+    "torch": {"backends"},
+}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "need" and node.args:
+            if isinstance(node.args[0], ast.Constant):
+                found.add(str(node.args[0].value).partition(".")[0])
+    return found
+
+
+def test_imports_go_down_only() -> None:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_each_library_has_one_file_that_names_it() -> None:
+    named: dict[str, set[str]] = defaultdict(set)
+    for path, tree in TREES.items():
+        for library in imports(tree) - set(sys.stdlib_module_names) - EVERYWHERE - {"tunectl"}:
+            named[library].add(path.relative_to(SOURCE).as_posix())
+    wrong = {
+        library: sorted(files)
+        for library, files in named.items()
+        if len(files) > 1 and not (library in SHARED and all(name.split("/")[0] in SHARED[library] for name in files))
+    }
+    assert not wrong, f"libraries named in several files: {wrong}"
+
+
+def test_source_never_names_its_surroundings() -> None:
+    for path, tree in TREES.items():
+        assert not imports(tree) & {"tests", "conf", "monitoring", "benchmarks"}, path
+
+
+def test_files_and_functions_stay_small() -> None:
+    sizes = {path: len(path.read_text().splitlines()) for path in FILES}
+    functions = [
+        ((node.end_lineno or 0) - node.lineno + 1, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert not [f"{path}: {size}" for path, size in sizes.items() if size > 400]
+    assert not [where for size, where in functions if size > 60]
+    assert median(size for size in sizes.values() if size) <= 130
+    assert median(size for size, _ in functions) <= 14
+
+
+def test_every_public_name_is_documented_and_typed() -> None:
+    missing = []
+    for path, tree in TREES.items():
+        if ast.get_docstring(tree) is None:
+            missing.append(f"{path}: module")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith(
+                "_"
+            ):
+                if ast.get_docstring(node) is None and not _overload(node):
+                    missing.append(f"{path}:{node.lineno} {node.name}")
+    assert not missing, missing
+
+
+def _overload(node: ast.AST) -> bool:
+    return any(isinstance(name, ast.Name) and name.id == "overload" for name in getattr(node, "decorator_list", []))
+
+
+def test_nothing_dangerous_is_written() -> None:
+    for path in FILES:
+        text = path.read_text()
+        for word in (
+            "import pickle",
+            "pickle.load",
+            "trust_remote_code=True",
+            "shell=True",
+            "yaml.load(",
+            "weights_only=False",
+        ):
+            assert word not in text, f"{path} says {word}"

@@ -1,0 +1,77 @@
+"""The table of verbs, exit codes, and what a mistake prints."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunectl.cli import main as cli
+from tunectl.core.errors import ConfigError, EnvironmentFailure, GateError, MissingExtra, TunectlError, UsageError
+from tunectl.core.lazy import need
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {verb.name} " in text for verb in cli.VERBS)
+
+
+def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["chekc"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("tunectl: chekc: no such verb; there are init, check, repro,")
+    assert text.endswith("  did you mean check?\n")
+
+
+def test_an_unknown_stage_names_the_nearest(
+    capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "ingets"]) == 2
+    assert capsys.readouterr().err == (
+        "tunectl: ingets: no such stage; there are compose, model, ingest, curate, split, adapt, sft, evaluate\n  did you mean ingest?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TunectlError("x"), 1),
+        (ConfigError(["x"]), 2),
+        (UsageError("x"), 2),
+        (GateError("x"), 3),
+        (MissingExtra("x"), 4),
+        (EnvironmentFailure("x"), 5),
+    ],
+)
+def test_exit_codes(error: TunectlError, code: int) -> None:
+    assert error.exit_code == code
+
+
+def test_a_missing_extra_says_the_pip_line() -> None:
+    with pytest.raises(MissingExtra) as caught:
+        need("no_such_library.part", extra="train")
+    assert str(caught.value) == "no_such_library is not installed, and this needs it\n  pip install 'tunectl[train]'"
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(MemoryError(), "out of memory"), (OSError(28, "No space left on device", "/x"), "/x: No space left on device")],
+)
+def test_the_machine_says_no(
+    error: Exception, says: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_words: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    assert cli.main(["check"]) == 5
+    assert says in capsys.readouterr().err
+
+
+def test_ctrl_c_is_clean(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", stop)
+    assert cli.main(["run", "sft"]) == 130
+    assert capsys.readouterr().err == "\nstopped; run the same command to go on\n"
