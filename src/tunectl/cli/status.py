@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     terminal.table(
         "", columns, [[row[column] if row[column] is not None else "" for column in columns] for row in rows]
     )
-    stale = [row["stage"] for row in rows if row["state"] != "up to date"]
+    stale = [row["stage"] for row in rows if row["state"] not in {"up to date", "switched off"}]
     terminal.say(f"next: tunectl repro rebuilds {', '.join(stale)}" if stale else "everything is up to date")
     return 0
 
@@ -65,7 +65,7 @@ def _state(layout: Layout, stage: str, reasons: list[str]) -> str:
         return "not built"
     if reasons:
         return "stale"
-    return "up to date" if not found.passed_through else "up to date"
+    return "switched off" if found.passed_through else "up to date"
 
 
 def _seconds(layout: Layout, stage: str) -> float | None:
