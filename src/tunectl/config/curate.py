@@ -107,7 +107,7 @@ class Language(Strict):
     """A guess below this is ``unknown``; unknown passes."""
     letters: int = Field(ge=1)
     """Texts with fewer letters are not judged and pass as ``unknown``."""
-    on: Side
+    side: Side
     """Which side of an example is judged."""
 
 
@@ -143,7 +143,7 @@ class Shingle(Strict):
 class Near(Strict):
     """Near duplicates: MinHash with banding finds candidates, exact Jaccard of their shingles decides."""
 
-    on: Side
+    side: Side
     """Which side of an example must be alike (both: each of them). Answers to one input are never compared."""
     action: Literal["remove", "cluster"]
     """remove: one of a cluster stays. cluster: all stay, marked so that one split gets them all."""
