@@ -1,0 +1,82 @@
+"""Start-up times: CPU milliseconds of whole processes, the median of several runs.
+
+    make bench-cli
+
+Times `--help`, `check`, `run split` up to the moment before its first heavy import (the stage finds no input and says so), and, in a
+project whose artifacts are up to date, a `repro` with nothing to do. Beside them, in the same run: a bare interpreter with argparse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from machine import machine, versions
+
+PYTHON = sys.executable
+TUNECTL = [PYTHON, "-m", "tunectl"]
+ROOT = Path(__file__).parents[1]
+
+
+def timed(words: list[str], folder: Path, runs: int, allowed: set[int]) -> dict[str, float]:
+    """Median CPU and wall milliseconds of one command."""
+    cpu, wall = [], []
+    for _ in range(runs):
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        done = subprocess.run(
+            words, cwd=folder, capture_output=True, check=False, env={**os.environ, "DVC_NO_ANALYTICS": "1"}
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode not in allowed:
+            raise SystemExit(f"{words} ended with {done.returncode}: {done.stderr.decode()[-500:]}")
+        cpu.append((after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) * 1000)
+        wall.append((time.perf_counter() - started) * 1000)
+    return {"cpu_ms": round(statistics.median(cpu), 1), "wall_ms": round(statistics.median(wall), 1)}
+
+
+def main() -> None:
+    """Print one line a command and the JSON line last."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=9)
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as name:
+        project = Path(name) / "project"
+        subprocess.run([*TUNECTL, "init", str(project), "--example", "local_lens"], check=True, capture_output=True)
+        subprocess.run([*TUNECTL, "run", "compose"], cwd=project, check=True, capture_output=True)
+        figures = {
+            "bare argparse --help": timed(
+                [PYTHON, "-c", "import argparse; argparse.ArgumentParser().print_help()"], project, runs, {0}
+            ),
+            "tunectl --help": timed([*TUNECTL, "--help"], project, runs, {0}),
+            "tunectl check": timed([*TUNECTL, "check"], project, runs, {0}),
+            "tunectl run compose": timed([*TUNECTL, "run", "compose"], project, runs, {0}),
+            "tunectl run split, before its heavy import": timed([*TUNECTL, "run", "split"], project, runs, {5}),
+        }
+        if (ROOT / "dvc.lock").is_file():
+            figures["tunectl repro, nothing to do"] = timed([*TUNECTL, "repro"], ROOT, 3, {0, 3})
+    for label, figure in figures.items():
+        print(f"{label:<46} {figure['cpu_ms']:>8.1f} ms CPU {figure['wall_ms']:>8.1f} ms wall")
+    bare = figures["bare argparse --help"]["cpu_ms"]
+    ratios = {label: round(figure["cpu_ms"] / bare, 2) for label, figure in figures.items()}
+    print(
+        json.dumps(
+            {
+                "machine": machine(),
+                "versions": versions("tunectl", "pydantic", "hydra-core", "dvc"),
+                "figures": figures,
+                "ratios_to_bare": ratios,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
