@@ -1,0 +1,60 @@
+"""A learning curve as a power law: score = limit + slope * rows ** -decay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunectl.core.lazy import need
+
+DECAYS = (0.05, 2.0, 60)
+"""Smallest and largest decay tried, and how many between, spaced evenly in logarithm. Published curves lie from 0.07 to 0.5."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLaw:
+    """One fitted curve; ``slope`` is negative where a higher score is better."""
+
+    limit: float
+    slope: float
+    decay: float
+
+    def at(self, rows: float) -> float:
+        """The score expected with ``rows`` training rows."""
+        return float(self.limit + self.slope * rows**-self.decay)
+
+
+def fit(rows: Sequence[float], scores: Sequence[float], *, higher_is_better: bool) -> PowerLaw:
+    """Least squares over ``rows`` (three or more different sizes) and their ``scores``.
+
+    The curve never gets worse with more rows: where the points say so, the best flat line is returned (slope 0).
+    Source: Hestness et al. (2017), arXiv 1712.00409; Kaplan et al. (2020), arXiv 2001.08361.
+    Raises  ValueError for fewer than three sizes.
+    """
+    limit, slope, decay = fit_many(rows, [scores], higher_is_better=higher_is_better)
+    return PowerLaw(float(limit[0]), float(slope[0]), float(decay[0]))
+
+
+def fit_many(rows: Sequence[float], scores: Any, *, higher_is_better: bool) -> tuple[Any, Any, Any]:
+    """``fit`` for many curves at once: ``scores`` is (curves, sizes); returns limits, slopes and decays, (curves,) each."""
+    np = need("numpy", extra="data")
+
+    sizes, y = np.asarray(rows, dtype=float), np.asarray(scores, dtype=float)
+    if len(set(sizes.tolist())) < 3:
+        raise ValueError(f"a power law needs three sizes, not {len(set(sizes.tolist()))}")
+    mean = y.mean(axis=1)
+    best = ((y - mean[:, None]) ** 2).sum(axis=1)
+    limit, slope, decay = mean.copy(), np.zeros(len(y)), np.ones(len(y))
+    for tried in np.geomspace(*DECAYS):
+        x = sizes**-tried
+        spread = x - x.mean()
+        slopes = (y - mean[:, None]) @ spread / (spread**2).sum()
+        slopes = np.minimum(slopes, 0) if higher_is_better else np.maximum(slopes, 0)
+        limits = mean - slopes * x.mean()
+        error = ((y - limits[:, None] - slopes[:, None] * x) ** 2).sum(axis=1)
+        better = error < best - 1e-15
+        best = np.where(better, error, best)
+        limit, slope = np.where(better, limits, limit), np.where(better, slopes, slope)
+        decay = np.where(better, tried, decay)
+    return limit, slope, decay

@@ -1,0 +1,111 @@
+"""Weights that bring rows to declared shares of several fields at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunectl.core.lazy import need
+
+ROUNDS = 500
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """One field: a value's number for each row (-1: unknown, left out of this field), and the share that each value should have."""
+
+    codes: Sequence[int]
+    shares: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Raked:
+    """Weights of mean 1, and how far they got."""
+
+    weights: list[float]
+    gap: float
+    """Largest distance between a reached and a declared share, over values that occur; 0 is perfect."""
+    effective: float
+    """Kish's effective number of rows: (sum w)^2 / sum w^2."""
+    rounds: int
+
+
+def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> Raked:
+    """Iterative proportional fitting with limits: weights from ``low`` to ``high`` (around a mean of 1) that reach each margin's shares.
+
+    A value without a row cannot be reached: its share is spread over the others in proportion. A value whose share is 0
+    gets the smallest weight. Rows unknown to a field are left as they are in that field.
+    Source: Deming and Stephan (1940), Annals of Mathematical Statistics 11; Kish (1965) for the effective number.
+    Raises  ValueError where there are no rows, or limits that do not hold 1.
+    """
+    np = need("numpy", extra="data")
+
+    if rows <= 0 or not 0 < low <= 1 <= high:
+        raise ValueError(f"{rows} rows cannot be weighted between {low} and {high}")
+    fields = [(np.asarray(margin.codes), _reachable(margin)) for margin in margins]
+    weights, rounds, moved = np.ones(rows), 0, 1.0
+    while rounds < ROUNDS and moved > TOLERANCE:
+        before = weights
+        for codes, shares in fields:
+            weights = _fit(weights, codes, shares)
+        weights = _limit(weights, low, high)
+        rounds, moved = rounds + 1, float(abs(weights - before).max())
+    gap = max((_gap(weights, codes, shares) for codes, shares in fields), default=0.0)
+    return Raked(weights.tolist(), gap, effective(weights.tolist()), rounds)
+
+
+def effective(weights: Sequence[float]) -> float:
+    """Kish's effective number of rows of ``weights``; equal weights give their number."""
+    squares = sum(weight * weight for weight in weights)
+    return sum(weights) ** 2 / squares if squares else 0.0
+
+
+def _reachable(margin: Margin) -> Any:
+    """The shares, with those of values that no row has spread over the others."""
+    np = need("numpy", extra="data")
+
+    shares = np.asarray(margin.shares, dtype=float)
+    codes = np.asarray(margin.codes)
+    present = np.bincount(codes[codes >= 0], minlength=len(shares)) > 0
+    shares = np.where(present, shares, 0.0)
+    return shares / shares.sum() if shares.sum() > 0 else shares
+
+
+def _fit(weights: Any, codes: Any, shares: Any) -> Any:
+    np = need("numpy", extra="data")
+
+    if not shares.any():
+        return weights
+    known = codes >= 0
+    sums = np.bincount(codes[known], weights[known], minlength=len(shares))
+    wanted = shares * sums.sum()
+    factors = np.divide(wanted, sums, out=np.ones_like(sums), where=sums > 0)
+    fitted = weights.copy()
+    fitted[known] *= factors[codes[known]]
+    return np.maximum(fitted, 1e-12)
+
+
+def _limit(weights: Any, low: float, high: float) -> Any:
+    """Scale so that the mean is 1 after clipping: by bisection, because clipping moves the mean."""
+    np = need("numpy", extra="data")
+
+    below, above = low / weights.max(), high / weights.min()
+    for _ in range(100):
+        middle = float(np.sqrt(below * above))
+        if np.clip(weights * middle, low, high).mean() < 1:
+            below = middle
+        else:
+            above = middle
+    return np.clip(weights * above, low, high)
+
+
+def _gap(weights: Any, codes: Any, shares: Any) -> float:
+    np = need("numpy", extra="data")
+
+    known = codes >= 0
+    if not shares.any():
+        return 0.0
+    sums = np.bincount(codes[known], weights[known], minlength=len(shares))
+    return float(abs(sums / sums.sum() - shares).max())

@@ -1,0 +1,32 @@
+import pytest
+
+from tunectl.stats.power_law import fit, fit_many
+
+
+def test_recovers_a_falling_loss():
+    sizes = [100, 250, 500, 1000]
+    law = fit(sizes, [1.0 + 8 * n**-0.4 for n in sizes], higher_is_better=False)
+    assert law.at(2000) == pytest.approx(1.0 + 8 * 2000**-0.4, rel=0.01)
+
+
+def test_recovers_a_rising_score():
+    sizes = [100, 250, 500, 1000]
+    law = fit(sizes, [60 - 90 * n**-0.3 for n in sizes], higher_is_better=True)
+    assert law.at(2000) == pytest.approx(60 - 90 * 2000**-0.3, rel=0.01)
+
+
+def test_worse_with_more_rows_is_flat():
+    law = fit([10, 20, 40], [3.0, 2.0, 1.0], higher_is_better=True)
+    assert (law.slope, law.limit) == (0.0, 2.0)
+
+
+def test_many_at_once_are_the_same_curves():
+    limits, slopes, decays = fit_many([10, 20, 40], [[1, 2, 2.5], [1, 1, 1]], higher_is_better=True)
+    one = fit([10, 20, 40], [1, 2, 2.5], higher_is_better=True)
+    assert (limits[0], slopes[0], decays[0]) == pytest.approx((one.limit, one.slope, one.decay))
+    assert (limits[1], slopes[1]) == (1.0, 0.0)
+
+
+def test_two_sizes_are_not_enough():
+    with pytest.raises(ValueError, match="a power law needs three sizes, not 2"):
+        fit([10, 10, 20], [1, 2, 3], higher_is_better=True)
