@@ -1,0 +1,89 @@
+"""Load a model folder, with or without an adapter, through transformers and peft."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.config.profile import Profile
+from tunectl.core.errors import ArtifactError, EnvironmentFailure, MissingExtra
+from tunectl.core.lazy import need
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory, in evaluation mode, and its tokenizer (transformers objects)."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load(folder: Path, *, adapter: Path | None, profile: Profile, four_bit: bool = False) -> Loaded:
+    """Read a model folder (safetensors only, no code from the folder), and put the adapter of ``adapter`` on it.
+
+    ``four_bit`` holds the base in NF4, for QLoRA on CUDA.
+    Raises  ArtifactError when a file is absent or does not fit; EnvironmentFailure when the device is not there;
+            MissingExtra for an absent library.
+    """
+    torch = need("torch", extra="train")
+    transformers = need("transformers", extra="train")
+    transformers.utils.logging.disable_progress_bar()
+    set_threads(profile)
+    _check_device(torch, profile)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file() and not list(folder.glob("model-*.safetensors")):
+            raise ArtifactError(f"{folder / name} does not exist, so {folder} is not a model folder", hint="run: tunectl repro")
+    options: dict[str, Any] = {"quantization_config": _nf4(torch, transformers)} if four_bit else {}
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype(profile), local_files_only=True, use_safetensors=True, trust_remote_code=False, **options
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        if adapter is not None:
+            model = need("peft", extra="train").PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ArtifactError(f"{adapter or folder} cannot be loaded: {error}", hint="rebuild it with: tunectl repro") from error
+    return Loaded(model if four_bit else model.to(profile.device).eval(), tokenizer)
+
+
+def dtype(profile: Profile) -> Any:
+    """The torch type of frozen weights: as declared, or bfloat16 where the machine computes in it."""
+    torch = need("torch", extra="train")
+    if profile.dtype != "auto":
+        return getattr(torch, profile.dtype)
+    fits = torch.cuda.is_bf16_supported() if profile.device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
+    return torch.bfloat16 if fits else torch.float32
+
+
+def set_threads(profile: Profile) -> int:
+    """Give torch the declared number of threads; returns it."""
+    threads = profile.threads or len(os.sched_getaffinity(0))
+    need("torch", extra="train").set_num_threads(threads)
+    return threads
+
+
+def _check_device(torch: Any, profile: Profile) -> None:
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentFailure(
+            f"profile.device = cuda, but torch {torch.__version__} sees no CUDA device",
+            hint="use the CPU: profile=cpu, or install torch for CUDA and check nvidia-smi",
+        )
+
+
+def _nf4(torch: Any, transformers: Any) -> Any:
+    if not torch.cuda.is_available():
+        raise EnvironmentFailure(
+            "sft.method = qlora needs a CUDA device, and torch sees none", hint="on the CPU use: sft=lora"
+        )
+    try:
+        need("bitsandbytes", extra="gpu")
+    except MissingExtra:
+        raise
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )

@@ -1,0 +1,59 @@
+"""The contract of a model: everything that whoever renders a prompt for it must do the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from tunectl.artifacts import io
+
+NAME = "contract.json"
+
+
+class Special(Struct, frozen=True):
+    """One special token: its text and number."""
+
+    text: str
+    id: int
+
+
+class Contract(Struct, frozen=True):
+    """What lies in ``contract.json`` of a model folder, and of an adapter's folder."""
+
+    base: str
+    """Where the base model came from: Hub id, folder name, or package and file."""
+    revision: str
+    """Commit, package version, or the hash of the weights for a folder."""
+    weights_sha256: str
+    """Of the weights as fetched."""
+    template_sha256: str
+    """Of chat_template.jinja."""
+    end_of_turn: Special
+    """Closes every answer; the last token that is learned."""
+    bos: Special | None
+    """What the tokenizer calls the begin of text; the template writes it where the model wants it."""
+    eos: Special | None
+    pad: Special | None
+    """May be the end of turn: rows are masked by length, never by this id."""
+    system: str | None
+    """System text of conversations that bring none; None: the template decides."""
+    licence: str | None
+    parameters: int
+    """Weights, tied ones counted once."""
+    context: int | None
+    """Most tokens that the model was made for."""
+
+
+def load(folder: Path) -> Contract:
+    """The contract in ``folder``.
+
+    Raises  ArtifactError when it is absent or cut off.
+    """
+    found: Contract = io.read_json(folder / NAME, Contract)
+    return found
+
+
+def save(contract: Contract, folder: Path) -> None:
+    """Write ``contract`` into ``folder``."""
+    io.write_json(folder / NAME, contract)

@@ -1,0 +1,64 @@
+"""Loading model folders."""
+
+from pathlib import Path
+
+import pytest
+
+from tunectl.backends import hf_model
+from tunectl.config.profile import Profile
+from tunectl.core.errors import ArtifactError, EnvironmentFailure
+
+
+def profile(**changes):
+    values = {
+        "device": "cpu",
+        "threads": 1,
+        "dtype": "float32",
+        "train_tokens": 512,
+        "generate_batch": 4,
+        "gradient_checkpointing": False,
+    }
+    return Profile(**{**values, **changes})
+
+
+def test_a_model_folder_loads_and_speaks(tiny_model: Path):
+    loaded = hf_model.load(tiny_model, adapter=None, profile=profile())
+    ids = loaded.tokenizer("<|im_start|>user\nHi<|im_end|>", add_special_tokens=False, return_tensors="pt")
+    assert ids["input_ids"][0, 0] == 1
+    assert ids["input_ids"][0, -1] == 2
+    assert loaded.tokenizer.decode(ids["input_ids"][0]) == "<|im_start|>user\nHi<|im_end|>"
+    assert loaded.model(**ids).logits.shape[-1] == 259
+    assert not loaded.model.training
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArtifactError) as caught:
+        hf_model.load(tmp_path, adapter=None, profile=profile())
+    assert caught.value.message == (
+        f"{tmp_path / 'model.safetensors'} does not exist, so {tmp_path} is not a model folder"
+    )
+
+
+def test_pickled_weights_are_not_read(tiny_model: Path, tmp_path: Path):
+    import shutil
+
+    import torch
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ArtifactError, match="does not exist"):
+        hf_model.load(folder, adapter=None, profile=profile())
+
+
+def test_cuda_that_is_not_there_is_said():
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(EnvironmentFailure) as caught:
+        hf_model.load(Path("model"), adapter=None, profile=profile(device="cuda"))
+    assert caught.value.message.startswith("profile.device = cuda, but torch ")
+    assert caught.value.hint == "use the CPU: profile=cpu, or install torch for CUDA and check nvidia-smi"

@@ -1,0 +1,98 @@
+"""Fixtures that several rooms share."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""A template without generation marks and without a default system text."""
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of 2 layers with a byte-level tokenizer, in the layout of ``artifacts/model``.
+
+    It knows 256 bytes and three special tokens; pad is the end of turn, as in the embedded model. Read only.
+    """
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    build_tiny_model(folder)
+    return folder
+
+
+def build_tiny_model(folder: Path, *, template: str | None = CHATML) -> None:
+    """Write the tiny model into ``folder``; ``template`` None leaves chat template and contract out (a base model)."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import save_model
+
+    folder.mkdir(parents=True)
+    tokenizer = _byte_tokenizer()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "unk_token": "<|endoftext|>"}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = transformers.LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    state = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config)
+    torch.random.set_rng_state(state)
+    config.architectures = ["LlamaForCausalLM"]
+    config.save_pretrained(folder)
+    save_model(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+        _write_contract(folder, template, sum(weights.numel() for weights in model.parameters()))
+
+
+def _byte_tokenizer():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {text: number for number, text in enumerate([*special, *letters])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def _write_contract(folder: Path, template: str, parameters: int) -> None:
+    from tunectl.chat import contract
+
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    end = contract.Special("<|im_end|>", 2)
+    contract.save(
+        contract.Contract(
+            base="tiny",
+            revision=weights,
+            weights_sha256=weights,
+            template_sha256=hashlib.sha256(template.encode()).hexdigest(),
+            end_of_turn=end,
+            bos=contract.Special("<|im_start|>", 1),
+            eos=end,
+            pad=end,
+            system=None,
+            licence=None,
+            parameters=parameters,
+            context=512,
+        ),
+        folder,
+    )
