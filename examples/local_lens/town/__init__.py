@@ -1,0 +1,1 @@
+"""An invented town of businesses with real Atlanta neighbourhood names: words, phrasings, and the raw files about it."""

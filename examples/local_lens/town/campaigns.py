@@ -1,0 +1,125 @@
+"""Past campaigns: a business, what was asked for, and the ad that was written. One row is one brief with one ad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from town import phrasings, words
+from town.dice import Dice
+
+BUSINESSES = 185
+NEW_CLIENTS = 30
+BRIEFS_EACH = 5
+OFFER_FIRST = frozenset({"street", "window", "corner", "kettle"})  # families that name the offer before the facts
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Business:
+    """An invented business; its facts stay the same wherever it is mentioned."""
+
+    name: str
+    kind: words.Kind
+    hood: str
+    price: str
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What a campaign may be worded with."""
+
+    briefs: Mapping[str, str]
+    families: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]
+    invitations: Mapping[str, tuple[str, ...]]
+
+
+USUAL = Voice(phrasings.BRIEFS, phrasings.FAMILIES, phrasings.INVITATIONS)
+RESERVED = Voice(phrasings.RESERVED_BRIEFS, phrasings.RESERVED_FAMILIES, phrasings.RESERVED_INVITATIONS)
+
+
+def fill(pattern: str, dice: Dice, hood: str, kind: words.Kind | None = None) -> str:
+    """``pattern`` with its numbers, days and things filled in."""
+    return pattern.format(
+        n=dice.pick((3, 4, 5, 6, 8, 9, 10, 12, 14, 15)), pct=dice.pick((10, 15, 20, 25, 30)), miles=dice.pick((5, 8, 12, 20, 30, 40)),
+        years=dice.pick((7, 11, 16, 22, 31)), year=dice.pick((1948, 1957, 1963, 1971, 1979, 1986, 1994)), minutes=dice.pick((10, 15, 20, 30, 45)),
+        months=dice.pick((3, 6, 12)), steps=dice.pick((30, 60, 90, 150)), seats=dice.pick((7, 9, 11, 16, 24)),
+        early=dice.pick(("5 am", "6 am", "7 am", "8 am", "9 am")), late=dice.pick(("6 pm", "7 pm", "8 pm", "9 pm", "10 pm")),
+        day=dice.pick(words.DAYS), pet=dice.pick(words.PETS), hood=hood,
+        item=dice.pick(kind.items) if kind else "", extra=dice.pick(kind.extras) if kind else "",
+    )  # fmt: skip
+
+
+def businesses(dice: Dice, *, new: bool) -> list[Business]:
+    """The clients of the past, or the new ones, whose names share no word with the others."""
+    first, last = (words.NEW_FIRST_WORDS, words.NEW_LAST_WORDS) if new else (words.FIRST_WORDS, words.LAST_WORDS)
+    names = dice.sample([f"{one} {two}" for one in first for two in last], NEW_CLIENTS if new else BUSINESSES)
+    # New clients come from everywhere alike; the past has its favourites.
+    everywhere = dict.fromkeys(words.NEIGHBOURHOODS, 1 / len(words.NEIGHBOURHOODS))
+    hoods = dice.dealt(everywhere if new else words.NEIGHBOURHOODS, len(names))
+    prices = dice.dealt(words.PRICES, len(names))
+    found = []
+    for index, (name, hood, price) in enumerate(zip(names, hoods, prices, strict=True)):
+        kind = words.KINDS[index % len(words.KINDS)]
+        facts = [*kind.facts, *dice.sample(words.SHARED_FACTS, 4)]
+        found.append(Business(name, kind, hood, price, tuple(fill(fact, dice, hood) for fact in facts)))
+    return found
+
+
+def capital(text: str) -> str:
+    """``text`` with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def article(adjective: str) -> str:
+    """The adjective with its article."""
+    return f"{'an' if adjective == 'honest' else 'a'} {adjective}"
+
+
+def brief(business: Business, voice: Voice, dice: Dice) -> tuple[str, str, dict[str, str]]:
+    """The form's name, the text that asks for an ad, and the values in it."""
+    fact1, fact2 = dice.sample(business.facts, 2)
+    tone = dice.pick(words.TONES)
+    values = {
+        "name": business.name, "kind": business.kind.name, "hood": business.hood, "price": words.SIGNS[business.price],
+        "offer": fill(dice.pick(words.OFFERS), dice, business.hood, business.kind), "audience": dice.pick(list(words.AUDIENCES)),
+        "tone": tone, "a_tone": f"{'an' if tone == 'elegant' else 'a'} {tone}", "fact1": fact1, "fact2": fact2, "Fact1": capital(fact1), "Fact2": capital(fact2),
+    }  # fmt: skip
+    form = dice.pick(list(voice.briefs))
+    return form, voice.briefs[form].format(**values), values
+
+
+def ad(family: str, values: Mapping[str, str], price: str, voice: Voice, dice: Dice) -> str:
+    """An ad in the house style, worded by one family."""
+    opening, facts, offer = (dice.pick(part) for part in voice.families[family])
+    adjective = dice.pick(words.ADJECTIVES[values["tone"]])
+    # Audience and price are mentioned where the pieces have room, but never twice.
+    given = {
+        **values,
+        "adj": adjective,
+        "a_adj": article(adjective),
+        "aud": dice.pick(words.AUDIENCES[values["audience"]]),
+    }
+    given["priceword"] = dice.pick(words.PRICE_WORDS[price])
+    middle = (offer, facts) if family in OFFER_FIRST else (facts, offer)
+    closing = f"{dice.pick(voice.invitations[values['tone']])}: {values['name']}, {values['hood']}."
+    return " ".join([*(capital(piece.format(**given)) for piece in (opening, *middle)), closing])
+
+
+def rows(clients: list[Business], voice: Voice, dice: Dice, *, ads_each: int, prefix: str) -> list[Row]:
+    """``BRIEFS_EACH`` briefs a client, each with ``ads_each`` ads of different families."""
+    found = []
+    for client in clients:
+        for _ in range(BRIEFS_EACH):
+            form, prompt, values = brief(client, voice, dice)
+            for family in dice.sample(list(voice.families), ads_each):
+                found.append(
+                    {
+                        "campaign_id": f"{prefix}{len(found) + 1:04d}", "business": client.name, "neighbourhood": client.hood,
+                        "price_range": client.price, "form": form, "phrasing": family, "prompt": prompt,
+                        "completion": ad(family, values, client.price, voice, dice),
+                    }
+                )  # fmt: skip
+    return found
