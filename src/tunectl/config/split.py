@@ -59,7 +59,7 @@ class Leakage(Strict):
     action: Literal["remove", "report"]
     """remove: reject the train record as ``leaks_into_test``. report: only count it."""
     compare: list[Literal["input", "answer"]] = Field(min_length=1)
-    """What is compared. Equal text always counts, after folding case, punctuation and blanks."""
+    """What is compared, after folding case, punctuation and blanks. Answers shorter than ``ngram`` words (a class) never leak."""
     ngram: int = Field(ge=2, le=50)
     """Length in words of the pieces that are compared."""
     overlap: float = Field(gt=0, le=1)
@@ -82,8 +82,18 @@ class Resample(Strict):
 
     method: Literal["resample"]
     """Fixed name of this method."""
+    size: float = Field(gt=0, le=10)
+    """Records written, as a multiple of train: with 1 as many as before, with 0.5 half of them and fewer repeats."""
     max_copies: int = Field(ge=1, le=100)
     """Most copies of one record. Records left out are rejected as ``over_represented``."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.size > self.max_copies:
+            raise ValueError(
+                f"size {self.size:g} cannot be reached with max_copies {self.max_copies}; size may be {self.max_copies} at most"
+            )
+        return self
 
 
 def _whole(shares: dict[str, Share]) -> dict[str, Share]:

@@ -1,0 +1,273 @@
+"""Stage split: curated records -> train, validation and test without leaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from tunectl.artifacts import io
+from tunectl.artifacts.records import Document, Example, Reject, preview
+from tunectl.artifacts.tally import Tally, save
+from tunectl.config.split import HoldOut, Leakage, Resample, Reweight, Split, SplitStage
+from tunectl.core import log
+from tunectl.core.errors import DataError
+from tunectl.data import balance, leakage
+from tunectl.data.grouping import answer_texts, groups, input_text
+from tunectl.data.split import HELD, PARTS, Part, Rule, divide
+from tunectl.data.split_report import NAME, Leaks, LeakSample, SplitReport, Weights, off
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Folders of upstream stages."""
+
+    curate: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where results go."""
+
+    artifact: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Sizes in records, shares from 0 to 1."""
+
+    train: int
+    validation: int
+    test: int
+    documents: int
+    rejected: int
+    leaks: int
+    test_4grams_seen: float | None
+    train_effective: float
+    """Kish's effective number of train records; equal to ``train`` where nothing is weighted."""
+
+
+def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
+    """Divide the curated records, keep train clean of what judges it, and bring it to the declared population.
+
+    Reads    inputs.curate     examples.jsonl, documents.jsonl
+    Writes   outputs.artifact  train.jsonl, validation.jsonl, test.jsonl, documents.jsonl, account.json, rejects.jsonl, report.json
+    Returns  Metrics
+
+    Raises   DataError         a split would be empty, or too many rows were rejected
+    """
+    rules = cfg.split
+    examples = list(io.read_rows(inputs.curate / "examples.jsonl", Example))
+    documents = list(io.read_rows(inputs.curate / "documents.jsonl", Document))
+    tally = Tally("split")
+    tally.saw(len(examples) + len(documents))
+    parts = _divide(examples, rules, cfg.seed, tally)
+    parts["train"], leaks = _without_leaks(parts, rules.leakage, tally)
+    kept = _train_side(documents, parts, rules.documents_exclude_groups, tally)
+    train, weights = _balanced(parts["train"], rules, cfg.seed, tally)
+    parts["train"] = train
+    tally.keep(len(parts["validation"]) + len(parts["test"]) + len(kept))
+    report = replace(_report(examples, documents, parts, (leaks, weights), cfg), documents=len(kept))
+    _write(outputs.artifact, parts, kept, report)
+    written = sum(map(len, parts.values())) + len(kept)
+    account = save(
+        tally,
+        outputs.artifact,
+        records_out=written,
+        max_rejected_share=rules.max_rejected_share,
+        setting="split.max_rejected_share",
+    )
+    for sentence in off(report.balance, "records"):
+        _log.warning(sentence)
+    effective = weights.effective if weights else float(len(train))
+    return Metrics(
+        train=len(train),
+        validation=len(parts["validation"]),
+        test=len(parts["test"]),
+        documents=len(kept),
+        rejected=sum(account.rejected.values()),
+        leaks=leaks.found if leaks else 0,
+        test_4grams_seen=report.test_4grams_seen,
+        train_effective=effective,
+    )
+
+
+def rule(cfg: Split, seed: int) -> Rule:
+    """The split section as plain values."""
+    shares: dict[Part, float] = {
+        "train": cfg.shares.train,
+        "validation": cfg.shares.validation,
+        "test": cfg.shares.test,
+    }
+    held = {field: _held(values) for field, values in cfg.hold_out.items()}
+    return Rule(shares, tuple(cfg.stratify), tuple(cfg.group), held, seed)
+
+
+def _held(values: HoldOut) -> dict[Part, frozenset[str]]:
+    return {"validation": frozenset(values.validation), "test": frozenset(values.test)}
+
+
+def _divide(examples: Sequence[Example], cfg: Split, seed: int, tally: Tally) -> dict[Part, list[Example]]:
+    _refuse_unknown_fields(examples, cfg)
+    parts: dict[Part, list[Example]] = {part: [] for part in PARTS}
+    for example, place in zip(examples, divide(examples, rule(cfg, seed)), strict=True):
+        if place.reason is None:
+            parts[place.part].append(replace(example, split=place.part))
+        else:
+            tally.reject(_reject(example, place.reason, place.detail))
+    return parts
+
+
+def _refuse_unknown_fields(examples: Sequence[Example], cfg: Split) -> None:
+    """A field that no record carries is a mistake in the YAML, not a field without values."""
+    if not examples:
+        raise DataError(
+            "split: no example came in, so there is nothing to train and test on",
+            hint="declare a source with inputs and answers: tunectl check",
+        )
+    present = {name for example in examples for name in example.fields}
+    named = {
+        "split.stratify": cfg.stratify,
+        "split.group": cfg.group,
+        "split.hold_out": cfg.hold_out,
+        "split.population": cfg.population,
+    }
+    for setting, fields in named.items():
+        for name in fields:
+            if name not in present:
+                there = ", ".join(sorted(present)) or "none"
+                raise DataError(
+                    f"{setting}: no record has a field {name}; fields kept by ingest: {there}",
+                    hint="list it under fields of its source in the ingest section",
+                )
+
+
+def _without_leaks(
+    parts: Mapping[Part, list[Example]], cfg: Leakage | None, tally: Tally
+) -> tuple[list[Example], Leaks | None]:
+    train = parts["train"]
+    if cfg is None:
+        return train, None
+    held = [example for part in HELD for example in parts[part]]
+    found = leakage.find(train, held, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.overlap)
+    samples = [_sample(train[leak.train], held[leak.held], leak) for leak in found[:5]]
+    removed = cfg.action == "remove"
+    told = Leaks(len(found), removed, cfg.ngram, cfg.overlap, samples)
+    if not removed:
+        return train, told
+    for leak in found:
+        detail = f"{leak.overlap:.0%} of the {leak.what} of {held[leak.held].split} record {held[leak.held].id}"
+        tally.reject(_reject(train[leak.train], "leaks_into_test", detail))
+    gone = {leak.train for leak in found}
+    kept = [example for row, example in enumerate(train) if row not in gone]
+    if not kept:
+        raise DataError(
+            f"split: train is empty: all {len(train)} records leak into validation or test ({cfg.overlap:.0%} of {cfg.ngram}-word pieces)",
+            hint="raise split.leakage.overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report",
+        )
+    return kept, told
+
+
+def _sample(train: Example, held: Example, leak: leakage.Leak) -> LeakSample:
+    texts = [
+        " / ".join(answer_texts(example)) if leak.what == "answer" else input_text(example) for example in (train, held)
+    ]
+    return LeakSample(leak.what, leak.overlap, preview(texts[0]), preview(texts[1]))
+
+
+def _train_side(
+    documents: Sequence[Document], parts: Mapping[Part, list[Example]], fields: Sequence[str], tally: Tally
+) -> list[Document]:
+    held = {name: {e.fields[name]: part for part in HELD for e in parts[part] if e.fields.get(name)} for name in fields}
+    kept = []
+    for document in documents:
+        name = next((name for name in fields if document.fields.get(name) in held[name]), None)
+        if name is None:
+            kept.append(document)
+            continue
+        value = document.fields[name]
+        detail = f"{name}={value} is in {held[name][value]}"
+        tally.reject(Reject(document.source, "about_a_test_group", detail, preview(document.text)))
+    return kept
+
+
+def _balanced(train: list[Example], cfg: Split, seed: int, tally: Tally) -> tuple[list[Example], Weights | None]:
+    if isinstance(cfg.balance, Resample):
+        return _resampled(train, cfg.population, cfg.balance, seed, tally)
+    tally.keep(len(train))
+    if isinstance(cfg.balance, Reweight):
+        raked = balance.weigh(train, cfg.population, low=cfg.balance.min_weight, high=cfg.balance.max_weight)
+        told = Weights("reweight", raked.effective, raked.gap, min(raked.weights), max(raked.weights))
+        return [
+            replace(example, weight=round(weight, 6)) for example, weight in zip(train, raked.weights, strict=True)
+        ], told
+    if isinstance(cfg.balance, Resample):
+        return _resampled(train, cfg.population, cfg.balance, seed, tally)
+    return train, None
+
+
+def _resampled(
+    train: list[Example], population: Mapping[str, Mapping[str, float]], cfg: Resample, seed: int, tally: Tally
+) -> tuple[list[Example], Weights]:
+    raked = balance.weigh(train, population, low=1e-3, high=cfg.max_copies / cfg.size)
+    wanted = [weight * cfg.size for weight in raked.weights]
+    times = balance.copies(train, wanted, fields=list(population), most=cfg.max_copies, seed=seed)
+    tally.keep(sum(count > 0 for count in times))
+    written = []
+    for example, count in zip(train, times, strict=True):
+        if count == 0:
+            values = ", ".join(f"{name}={example.fields.get(name, '')}" for name in population)
+            tally.reject(_reject(example, "over_represented", values))
+        written += [example if copy == 0 else replace(example, id=f"{example.id}#{copy + 1}") for copy in range(count)]
+    return written, Weights("resample", raked.effective, raked.gap, float(min(times)), float(max(times)))
+
+
+def _report(
+    examples: Sequence[Example],
+    documents: Sequence[Document],
+    parts: Mapping[Part, list[Example]],
+    found: tuple[Leaks | None, Weights | None],
+    cfg: SplitStage,
+) -> SplitReport:
+    sizes = Counter(group.rows for group in groups(examples, cfg.split.group))
+    train = parts["train"]
+    observed = {
+        "records": ([example.fields for example in examples], None),
+        "documents": ([document.fields for document in documents], None),
+        "train": ([example.fields for example in train], [example.weight for example in train]),
+    }
+    return SplitReport(
+        sizes={part: len(rows) for part, rows in parts.items()},
+        answers={part: sum(len(answer_texts(example)) for example in rows) for part, rows in parts.items()},
+        documents=0,
+        groups=len(sizes),
+        largest_group=max(map(len, sizes)),
+        leaks=found[0],
+        test_4grams_seen=leakage.seen_share(train, parts["test"]),
+        validation_4grams_seen=leakage.seen_share(train, parts["validation"]),
+        balance={
+            name: [
+                balance.observe(rows, field, target, seed=cfg.seed, weights=given)
+                for field, target in cfg.split.population.items()
+            ]
+            for name, (rows, given) in observed.items()
+            if cfg.split.population
+        },
+        weights=found[1],
+    )
+
+
+def _write(folder: Path, parts: Mapping[Part, list[Example]], documents: list[Document], report: SplitReport) -> None:
+    for part, rows in parts.items():
+        io.write_rows(folder / f"{part}.jsonl", rows)
+    io.write_rows(folder / "documents.jsonl", documents)
+    io.write_json(folder / NAME, report)
+
+
+def _reject(example: Example, reason: str, detail: str) -> Reject:
+    return Reject(example.source, reason, detail, preview(input_text(example)))
