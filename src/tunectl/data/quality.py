@@ -1,0 +1,224 @@
+"""Quality: named rules that turn poor records away. Each rule is null in YAML to switch it off.
+
+A rule looks at one text and gives None, or what offended. Lengths, letters, symbols and repetition follow Gopher (Rae et al.
+2021, arXiv 2112.11446, appendix A1.1), with bounds in YAML because ads and chats are shorter than web pages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Document, Example
+from tunectl.config.curate import Boilerplate, Length, Quality, Repetition
+from tunectl.core.errors import ConfigError
+from tunectl.data import repetition
+from tunectl.data.block import Outcome, Record, Rejected
+from tunectl.data.folding import fold
+from tunectl.data.texts import input_text
+
+Check: TypeAlias = Callable[[str], str | None]
+"""From a text to None, or to what offended."""
+Rule: TypeAlias = tuple[str, Check]
+"""Reason and check."""
+
+_USUAL = frozenset(" \t\n.,;:!?'\"()[]{}-\u2013\u2014/\\%&$€£#@*+=_<>|~`^°…\u2018\u2019“”„«»•·©®™\u200c\u200d")
+# Words that cannot be the last of a sentence in English; other languages are only judged by their last sign.
+_OPEN_WORDS = frozenset(
+    ("a", "an", "the", "and", "or", "but", "than", "because", "if", "our", "your", "their", "its", "my")
+)
+
+
+def length(bounds: Length, side: str) -> list[Rule]:
+    """Fewest and most words."""
+
+    def short(text: str) -> str | None:
+        count = len(text.split())
+        return f"{count} words, least {bounds.least}" if bounds.least is not None and count < bounds.least else None
+
+    def long(text: str) -> str | None:
+        count = len(text.split())
+        return f"{count} words, most {bounds.most}" if bounds.most is not None and count > bounds.most else None
+
+    return [(f"{side}_too_short", short), (f"{side}_too_long", long)]
+
+
+def letters(least: float) -> list[Rule]:
+    """Least share of words with a letter in them; texts with no letter at all have a reason of their own."""
+
+    def none(text: str) -> str | None:
+        return None if any(map(str.isalpha, text)) else "no letter in it"
+
+    def few(text: str) -> str | None:
+        words = text.split()
+        lettered = sum(any(map(str.isalpha, word)) for word in words)
+        share = lettered / len(words) if words else 1.0
+        return f"{share:.2f} of the words have a letter, least {least:g}" if share < least else None
+
+    return [("no_letters", none), ("few_letters", few)]
+
+
+def symbols(most: float) -> list[Rule]:
+    """Most share of characters that are no letter, mark, digit, space or usual punctuation."""
+
+    def check(text: str) -> str | None:
+        if text.isascii():
+            return None  # every printable sign of ASCII is usual punctuation
+        odd = sum(not (sign in _USUAL or sign.isalnum() or sign.isspace() or _mark(sign)) for sign in text)
+        share = odd / len(text)
+        return f"{share:.2f} of the characters are symbols, most {most:g}" if share > most else None
+
+    return [("symbols", check)]
+
+
+def _mark(sign: str) -> bool:
+    import unicodedata
+
+    return unicodedata.category(sign).startswith("M") and sign != "\ufe0f"
+
+
+def repeats(bounds: Repetition) -> list[Rule]:
+    """Repeated lines and runs of words."""
+    tops = [(2, bounds.bigram), (3, bounds.trigram), (4, bounds.fourgram)]
+
+    def lines(text: str) -> str | None:
+        share = repetition.copied_lines(text)
+        if bounds.lines is None or share <= bounds.lines or len(text.split()) < bounds.words:
+            return None
+        return f"{share:.2f} of the lines are copies, most {bounds.lines:g}"
+
+    def runs(text: str) -> str | None:
+        words = text.split()
+        if len(words) < bounds.words:
+            return None
+        for size, most in tops:
+            if most is not None and (share := repetition.top_share(words, size)) > most:
+                return f"{share:.2f} of the letters are in one run of {size} words, most {most:g}"
+        if bounds.copied is not None and (share := repetition.copied_share(words, 5)) > bounds.copied:
+            return f"{share:.2f} of the letters are in copied runs of 5 words, most {bounds.copied:g}"
+        return None
+
+    return [("repeated_lines", lines), ("repeated_words", runs)]
+
+
+def boilerplate(bounds: Boilerplate) -> list[Rule]:
+    """Most share of lines that hold a phrase every page carries."""
+    pattern = any_of(bounds.phrases, "curate.quality.boilerplate.phrases")
+
+    def check(text: str) -> str | None:
+        lines = [line for line in text.split("\n") if line.strip()]
+        share = sum(pattern.search(line) is not None for line in lines) / len(lines) if lines else 0.0
+        return f"{share:.2f} of the lines, most {bounds.most:g}" if share > bounds.most else None
+
+    return [("boilerplate", check)]
+
+
+def found(reason: str, pattern: re.Pattern[str]) -> list[Rule]:
+    """Turn away texts in which ``pattern`` is found; the match is what offended."""
+
+    def check(text: str) -> str | None:
+        match = pattern.search(text)
+        return match.group().strip()[:80] if match else None
+
+    return [(reason, check)]
+
+
+def any_of(patterns: list[str], setting: str) -> re.Pattern[str]:
+    """One pattern out of several, without regard to case; ``^`` and ``$`` mean the whole text.
+
+    Raises  ConfigError naming the setting, the pattern and the mistake in it.
+    """
+    for number, pattern in enumerate(patterns):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError([f"{setting}[{number}] = {pattern!r}: not a regular expression: {error}"]) from error
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
+
+
+def truncated(text: str) -> str | None:
+    """What a text breaks off with: a comma, an opening bracket, a dash, or a word that cannot end a sentence."""
+    end = text.rstrip()
+    if end.endswith((",", ";", "(", "[", "{", "\u2013", "\u2014", "&")):
+        return f"ends in {end[-1]}"
+    last = end.rsplit(None, 1)[-1] if end else ""
+    return f"ends in the word {last}" if last in _OPEN_WORDS and len(end.split()) > 3 else None
+
+
+class Judge:
+    """The block that applies the rules: to documents, to inputs, and to each answer apart.
+
+    An example goes on with the answers that pass; it is rejected when none does.
+    """
+
+    name = "quality"
+
+    def __init__(self, quality: Quality) -> None:
+        shared = self._shared(quality)
+        pages = boilerplate(quality.boilerplate) if quality.boilerplate else []
+        again = repeats(quality.repetition) if quality.repetition else []
+        self.documents = (length(quality.documents, "document") if quality.documents else []) + shared + again + pages
+        self.inputs = length(quality.inputs, "input") if quality.inputs else []
+        self.answers = (length(quality.answers, "answer") if quality.answers else []) + shared + again
+        self.answers += [("truncated", truncated)] if quality.truncated else []
+        self.echo = quality.echo
+        self.answers_dropped: Counter[str] = Counter()
+        """Answers left out of examples that went on with others, by reason."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
+        """Give each record, or rejected under the name of the first rule that it breaks."""
+        for record in records:
+            yield self._document(record) if isinstance(record, Document) else self._example(record)
+
+    def _document(self, document: Document) -> Outcome:
+        offence = first_offence(self.documents, document.text)
+        return Rejected(document, *offence) if offence else document
+
+    def _example(self, example: Example) -> Outcome:
+        if example.messages and (offence := first_offence(self.inputs, input_text(example))):
+            return Rejected(example, *offence)
+        if not example.answers:
+            return example
+        asked = fold(input_text(example)) if self.echo else None
+        good, bad = [], []
+        for answer in example.answers:
+            offence = first_offence(self.answers, answer.text)
+            if offence is None and asked is not None and fold(answer.text) == asked:
+                offence = ("echo", "the answer is the input")
+            if offence is None:
+                good.append(answer)
+            else:
+                bad.append(offence)
+        if not good:
+            return Rejected(example, *bad[0])
+        if not bad:
+            return example
+        self.answers_dropped.update(reason for reason, _ in bad)
+        return replace(example, answers=good)
+
+    @staticmethod
+    def _shared(quality: Quality) -> list[Rule]:
+        rules: list[Rule] = []
+        if quality.words_with_letters is not None:
+            rules += letters(quality.words_with_letters)
+        if quality.symbols is not None:
+            rules += symbols(quality.symbols)
+        if quality.placeholder_text is not None:
+            rules += found("placeholder_text", any_of(quality.placeholder_text, "curate.quality.placeholder_text"))
+        if quality.banned_words:
+            words = "|".join(re.escape(word) for word in quality.banned_words)
+            rules += found("banned_word", re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE))
+        return rules
+
+
+def first_offence(rules: list[Rule], text: str) -> tuple[str, str] | None:
+    """Reason and detail of the first rule that ``text`` breaks."""
+    for reason, check in rules:
+        detail = check(text)
+        if detail is not None:
+            return reason, detail
+    return None
