@@ -1,0 +1,98 @@
+"""Compose conf/, report every mistake at once, and show where each value comes from.
+
+tunectl check                          the recorded overrides included
+tunectl check sft.rank=32 --json       with further overrides; nothing is recorded
+tunectl check --plan                   tokens, memory and minutes a stage, before anything runs
+tunectl check --schema                 JSON Schema of the whole configuration on the screen
+tunectl check --schema schema          one file a group below schema/, and editors bound to them
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts.layout import Layout
+
+PRINT = "-"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="tried over the recorded ones; not recorded")
+    parser.add_argument("--fresh", action="store_true", help="leave the recorded overrides out")
+    parser.add_argument("--plan", action="store_true", help="estimate tokens, memory and minutes of every stage")
+    parser.add_argument(
+        "--schema",
+        nargs="?",
+        const=PRINT,
+        metavar="FILE|DIR",
+        help="write JSON Schema: to the screen, a file or a folder",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, then print what was asked for.
+
+    Raises  ConfigError with every mistake at once (exit 2).
+    """
+    layout = Layout()
+    if args.schema is not None:
+        return _schema(layout, args.schema)
+    from tunectl.config import check, overrides
+
+    recorded = [] if args.fresh else overrides.replay(layout)
+    checked = check.load(layout, overrides.merge(recorded, args.overrides))
+    if args.plan:
+        from tunectl.cli.plan import show
+
+        show(layout, checked.root, as_json=args.json)
+    else:
+        _print(checked, as_json=args.json)
+    return 0
+
+
+def _print(checked: Any, *, as_json: bool) -> None:
+    from tunectl.backends import terminal
+    from tunectl.config.origins import dotted, leaves
+
+    composition = checked.composition
+    found = [(path, value, str(composition.origins.at(path) or "")) for path, value in leaves(composition.tree)]
+    if as_json:
+        origins = {dotted(path): origin for path, _, origin in found}
+        terminal.print_json({"choices": composition.choices, "settings": composition.tree, "origins": origins})
+        return
+    files = ", ".join(f"{group}={option}" for group, option in sorted(composition.choices.items()))
+    terminal.table("", ("setting", "value", "set by"), _rows(found), caption=files)
+
+
+def _rows(found: list[tuple[Any, Any, str]]) -> list[tuple[str, str, str]]:
+    """One row a value, indented below the sections that it is in."""
+    import json
+
+    rows: list[tuple[str, str, str]] = []
+    above: tuple[Any, ...] = ()
+    for path, value, origin in found:
+        opened = [depth for depth in range(len(path) - 1) if path[: depth + 1] != above[: depth + 1]]
+        rows += [(f"{'  ' * depth}{path[depth]}", "", "") for depth in opened]
+        above = path
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        rows.append((f"{'  ' * (len(path) - 1)}{path[-1]}", text, origin))
+    return rows
+
+
+def _schema(layout: Layout, target: str) -> int:
+    from tunectl.backends import terminal
+    from tunectl.config import schema
+
+    if target == PRINT:
+        terminal.print_json(schema.whole())
+    elif target.endswith(".json"):
+        schema.write_file(Path(target))
+        terminal.say(f"wrote {target}")
+    else:
+        for line in schema.write_folder(layout, Path(target)):
+            terminal.say(line)
+    return 0

@@ -1,0 +1,301 @@
+"""The gate of every command: a composed tree becomes a frozen ``Root``, or one error that lists every mistake."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from tunectl.artifacts.layout import Layout
+from tunectl.config.compose import Composition, Given, compose
+from tunectl.config.origins import Path_, dotted, leaves
+from tunectl.config.shape import Place, Shape, locate, names, of, of_field, section, tags, words
+from tunectl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tunectl.config.root import Root
+
+M = TypeVar("M", bound=BaseModel)
+_LISTED = 14
+_CROWD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A configuration without mistakes."""
+
+    root: Root
+    composition: Composition
+
+
+@dataclass(slots=True)
+class _Mistake:
+    path: Path_
+    kind: str
+    text: str
+
+
+def load(layout: Layout, overrides: Sequence[Given] = ()) -> Checked:
+    """Compose a project's ``conf/`` and check it.
+
+    Raises  ConfigError with every mistake at once; UsageError where there is no ``conf/config.yaml``.
+    """
+    from tunectl.config.root import Root
+
+    composition = compose(layout.conf, overrides)
+    return Checked(validate(Root, composition), composition)
+
+
+def validate(schema: type[M], composition: Composition) -> M:
+    """The tree as ``schema``, or every mistake of composing and of the schema in one ConfigError."""
+    noted = {problem.path for problem in composition.problems if problem.path}
+    lines = [line for line in _composing(schema, composition) if line]
+    settings, mistakes = None, list(_not_finite(composition))  # JSON has no infinity: it would turn into null
+    noted |= {mistake.path for mistake in mistakes}
+    lines += [mistake.text for mistake in mistakes]
+    try:
+        settings = schema.model_validate_json(msgspec.json.encode(composition.tree), strict=True)
+    except ValidationError as error:
+        lines += [mistake.text for mistake in _mistakes(schema, composition, error) if not _covered(mistake, noted)]
+    if settings is None or lines:
+        count = f"{len(lines)} mistakes; nothing was run" if len(lines) > 1 else "nothing was run"
+        raise ConfigError(lines, hint=count)
+    return settings
+
+
+def _covered(mistake: _Mistake, noted: set[Path_]) -> bool:
+    """Whether composing has said it already: at the same key, or (a section that is absent) above it."""
+    return mistake.path in noted or (mistake.kind == "missing" and mistake.path[:1] in noted)
+
+
+def _composing(schema: type[BaseModel], composition: Composition) -> Iterator[str]:
+    for problem in composition.problems:
+        guess = _guess_for(schema, composition, problem.path) if problem.suggest and problem.path else ""
+        yield problem.text + guess
+
+
+def _guess_for(schema: type[BaseModel], composition: Composition, path: Path_) -> str:
+    if _exists(composition.tree, path):
+        return f"; write {dotted(path)}=<value>"
+    near = _nearest(schema, composition, path, ())
+    return f"; did you mean {near}?" if near else ""
+
+
+def _not_finite(composition: Composition) -> Iterator[_Mistake]:
+    for path, value in leaves(composition.tree):
+        if isinstance(value, float) and not math.isfinite(value):
+            yield _Mistake(path, "value", f"{_head(composition, path, value)}: must be a finite number")
+
+
+def _mistakes(schema: type[BaseModel], composition: Composition, error: ValidationError) -> Iterator[_Mistake]:
+    """One mistake for each thing that is wrong; a misspelt key and the key that it was meant to be are one."""
+    found = [(locate(schema, item["loc"]), item) for item in error.errors(include_url=False)]
+    missing = {place.path: place for place, item in found if item["type"] == "missing"}
+    unknown: dict[Path_, str] = {}
+    for place, item in found:
+        if item["type"] == "extra_forbidden":
+            near = "" if _foreign(place) else _nearest(schema, composition, place.path, sorted(missing, key=dotted))
+            missing = {path: other for path, other in missing.items() if dotted(path) != near}
+            unknown[place.path] = _unknown(composition, place, near)
+    crowds = _crowds(composition, missing)
+    seen: set[Path_] = set()
+    for place, item in found:
+        if place.path in seen or (item["type"] == "missing" and place.path not in missing):
+            continue
+        seen.add(place.path)
+        if item["type"] == "missing" and place.path[:-1] in crowds:
+            if place.path[:-1] not in seen:
+                yield _Mistake(place.path[:-1], "missing", crowds[place.path[:-1]])
+            seen.add(place.path[:-1])
+            continue
+        text = unknown.get(place.path) or _text(schema, composition, place, item)
+        yield _Mistake(place.path, item["type"], text)
+
+
+def _crowds(composition: Composition, missing: dict[Path_, Place]) -> dict[Path_, str]:
+    """One line for a section that lacks many settings: most likely another file of its group is wanted."""
+    above: dict[Path_, list[Place]] = {}
+    for path, place in missing.items():
+        above.setdefault(path[:-1], []).append(place)
+    found = {}
+    for path, places in above.items():
+        if path and len(places) >= _CROWD:
+            origin = composition.origins.at(path)
+            owner = places[0].owner
+            tag = f" where {_tag_of(owner)}" if owner is not None and _tag_of(owner) else ""
+            names = ", ".join(str(place.path[-1]) for place in places)
+            text = f"{dotted(path)}{f' ({origin})' if origin else ''}: {len(places)} settings are missing{tag}: {names}"
+            found[path] = f"{text}; choose a file of conf/{path[0]} that has them: {path[0]}=<file>"
+    return found
+
+
+def _text(schema: type[BaseModel], composition: Composition, place: Place, item: Any) -> str:
+    kind = item["type"]
+    if kind == "missing":
+        file = composition.origins.file_of(place.path[:-1])
+        where = f" ({file})" if file else ""
+        return f"{dotted(place.path)}: missing{where}; must be {words(place.shape)}"
+    value = _at(composition.tree, place.path)
+    head = _head(composition, place.path, value)
+    if kind in {"value_error", "assertion_error"}:
+        reason = str(item.get("ctx", {}).get("error", item["msg"]))
+        return f"{_head(composition, place.path, value, show=not isinstance(value, dict | list))}: {reason}"
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        return _tag(composition, place, value)
+    shape = place.shape
+    parent = locate(schema, _without_last(item["loc"], place)) if len(place.shape.kinds) == 1 else None
+    if parent is not None and parent.path == place.path:
+        shape = parent.shape  # a plain union: name all of its members
+    guess = _close_value(value, shape)
+    return f"{head}: must be {words(shape)}{guess}"
+
+
+def _without_last(location: Sequence[str | int], place: Place) -> Sequence[str | int]:
+    return location[:-1] if len(location) > len(place.path) else location
+
+
+def _tag(composition: Composition, place: Place, value: Any) -> str:
+    name = str(place.shape.discriminator)
+    known = list(tags(place.shape))
+    path = (*place.path, name)
+    if not isinstance(value, dict):
+        return f"{_head(composition, place.path, value)}: must be {words(place.shape)}"
+    if name not in value:
+        file = composition.origins.file_of(place.path)
+        return f"{dotted(path)}: missing{f' ({file})' if file else ''}; must be one of {', '.join(known)}"
+    given = str(value[name])
+    near = get_close_matches(given, known, 1)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    return f"{_head(composition, path, value[name])}: must be one of {', '.join(known)}{guess}"
+
+
+def _close_value(value: Any, shape: Shape) -> str:
+    known = [str(item) for kind in shape.kinds if get_origin(kind) is Literal for item in get_args(kind)]
+    near = get_close_matches(str(value), known, 1) if known else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _foreign(place: Place) -> str:
+    """Where an unknown key belongs to another member of a tagged union, that member's tag."""
+    key = str(place.path[-1])
+    return next((_tag_of(other) for other in place.siblings if key in other.model_fields), "")
+
+
+def _unknown(composition: Composition, place: Place, near: str) -> str:
+    value = _at(composition.tree, place.path)
+    head = _head(composition, place.path, value, show=not isinstance(value, dict | list))
+    if place.owner is not None and _foreign(place):
+        return f"{head}: no such setting where {_tag_of(place.owner)}, only where {_foreign(place)}"
+    if near:
+        return f"{head}: no such setting; did you mean {near}?"
+    known = list(place.owner.model_fields) if place.owner is not None else []
+    above = dotted(place.path[:-1]) or "conf/"
+    more = ", …" if len(known) > _LISTED else ""
+    return f"{head}: no such setting; {above} has {', '.join(known[:_LISTED])}{more}"
+
+
+def _tag_of(model: type[BaseModel]) -> str:
+    """``method is wheel``, for a member of a tagged union; empty for any other section."""
+    for name, info in model.model_fields.items():
+        if get_origin(info.annotation) is Literal and len(get_args(info.annotation)) == 1:
+            return f"{name} is {get_args(info.annotation)[0]}"
+    return ""
+
+
+def _nearest(schema: type[BaseModel], composition: Composition, path: Path_, missing: Sequence[Path_]) -> str:
+    """The setting that ``path`` was most likely meant to be, dotted; empty where nothing is close.
+
+    A missing neighbour comes first, then any neighbour, then a setting of the same name elsewhere, then any close name.
+    """
+    key, above = str(path[-1]), path[:-1]
+    beside = {str(other[-1]): other for other in missing if other[:-1] == above}
+    near = get_close_matches(key, beside, 1, 0.5)
+    if near:
+        return dotted(beside[near[0]])
+    here = _names_at(schema, composition.tree, above)
+    near = get_close_matches(key, [name for name in here if name != key], 1, 0.6)
+    if near:
+        return dotted((*above, near[0]))
+    everywhere = [dotted(other) for other in _known(schema, composition.tree)]
+    same = [name for name in everywhere if name.rpartition(".")[2] == key]
+    if same:
+        return min(same, key=len)
+    near = get_close_matches(dotted(path), everywhere, 1, 0.8)
+    return near[0] if near else ""
+
+
+def _names_at(schema: type[BaseModel], tree: Any, above: Path_) -> tuple[str, ...]:
+    place = _walk(schema, tree, above)
+    return names(place, _at(tree, above)) if place is not None else ()
+
+
+def _walk(schema: type[BaseModel], tree: Any, path: Path_) -> Shape | None:
+    """The shape at a key's path, picking members of tagged unions by the tag in the tree."""
+    shape = Shape((schema,), nullable=False, metadata=())
+    for depth, part in enumerate(path):
+        value = _at(tree, path[:depth])
+        members = tags(shape)
+        model = section(shape.kinds[0]) if len(shape.kinds) == 1 else None
+        if members and isinstance(value, dict):
+            model = members.get(str(value.get(shape.discriminator)))
+        if model is None:
+            inner = locate_item(shape)
+            if inner is None:
+                return None
+            shape = inner
+            continue
+        info = model.model_fields.get(str(part))
+        if info is None:
+            return None
+        shape = of_field(info)
+    return shape
+
+
+def locate_item(shape: Shape) -> Shape | None:
+    """The shape of what a list or mapping holds; None for anything else."""
+    arguments = get_args(shape.kinds[0])
+    if not arguments:
+        return None
+    return of(arguments[0] if arguments[-1] is ... else arguments[-1])
+
+
+def _known(schema: type[BaseModel], tree: Any, above: Path_ = ()) -> Iterator[Path_]:
+    """Every setting of the sections in force; what lists and mappings hold is left out."""
+    for name in _names_at(schema, tree, above):
+        yield (*above, name)
+        yield from _known(schema, tree, (*above, name))
+
+
+def _head(composition: Composition, path: Path_, value: Any, *, show: bool = True) -> str:
+    origin = composition.origins.at(path)
+    shown = f" = {_short(value)}" if show else ""
+    return f"{dotted(path) or 'conf/'}{shown}{f' ({origin})' if origin else ''}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _exists(tree: Any, path: Path_) -> bool:
+    for part in path:
+        in_list = isinstance(tree, list) and isinstance(part, int) and part < len(tree)
+        if not in_list and not (isinstance(tree, dict) and part in tree):
+            return False
+        tree = tree[part]
+    return True
+
+
+def _at(tree: Any, path: Path_) -> Any:
+    """The value at a path; None where there is none."""
+    for part in path:
+        if not _exists(tree, (part,)):
+            return None
+        tree = tree[part]
+    return tree

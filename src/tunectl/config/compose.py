@@ -1,0 +1,371 @@
+"""From ``conf/`` and overrides to one plain tree. The only file that knows Hydra and OmegaConf.
+
+Hydra reads the defaults lists and merges the chosen files. Overrides of values are laid on top here, so that a key that
+does not exist is reported by the check with all other mistakes, and Hydra's advice to add a ``+`` is never seen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tunectl.config.origins import Origin, Origins, Path_, comment_above, dotted, leaves, lines_of
+from tunectl.core.errors import ConfigError, UsageError
+
+_KEY = re.compile(r"^[A-Za-z_][\w-]*(\.[\w-]+)*$")
+_GROUP = re.compile(r"^[A-Za-z_][\w/-]*$")
+_RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
+_ROUNDS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An override and who gave it."""
+
+    text: str
+    """``key=value`` or ``group=option``."""
+    origin: Origin
+
+    @staticmethod
+    def typed(text: str) -> Given:
+        """An override from the command line."""
+        return Given(text, Origin(override=text))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake that composing found. Where ``suggest`` is set, the check adds the nearest right name."""
+
+    path: Path_
+    text: str
+    suggest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """What ``conf/`` and the overrides give, before the schema is asked."""
+
+    tree: dict[str, Any]
+    """Plain values, interpolations resolved."""
+    origins: Origins
+    problems: tuple[Problem, ...]
+    choices: dict[str, str]
+    """Group to the option that was taken."""
+
+
+def compose(conf: Path, overrides: Sequence[Given] = ()) -> Composition:
+    """Compose ``conf/config.yaml`` with ``overrides``, later ones over earlier ones.
+
+    Mistakes that leave a tree to look at are collected in ``problems``.
+    Raises  UsageError where there is no ``conf/config.yaml``; ConfigError for YAML that cannot be read.
+    """
+    if not (conf / "config.yaml").is_file():
+        raise UsageError(
+            f"{conf / 'config.yaml'} does not exist, so this is not a project's folder",
+            hint="go to the folder that holds conf/ and dvc.yaml, or make a project: tunectl init DIR",
+        )
+    problems: list[Problem] = []
+    groups, values = _sort(conf, overrides, problems)
+    raw, files, choices = _hydra(conf, groups, problems)
+    origins = Origins()
+    for file, package in files:
+        lines = lines_of(conf / file, _shown(conf, file))
+        origins.merge(package, {path: hit for path, hit in lines.items() if path[0] != "defaults"})
+    for given, path, value in values:
+        _lay(raw, origins, given, path, value, problems)
+    tree = _resolve(conf, raw, origins, problems)
+    return Composition(tree, origins, tuple(problems), choices)
+
+
+def options(conf: Path, group: str) -> list[str]:
+    """The names that ``group=`` accepts, sorted."""
+    return sorted(file.stem for file in (conf / group).glob("*.yaml"))
+
+
+def _sort(conf: Path, overrides: Sequence[Given], problems: list[Problem]) -> tuple[dict[str, Given], list[Any]]:
+    """Split overrides into choices of files and values; mistakes are noted and left out."""
+    groups: dict[str, Given] = {}
+    values: list[tuple[Given, Path_, Any]] = []
+    for given in overrides:
+        key, equals, text = (part.strip() for part in given.text.partition("="))
+        if key[:1] in {"+", "~"}:
+            problems.append(_signed(given, key))
+        elif not equals or not (_KEY.match(key) or _GROUP.match(key)):
+            problems.append(Problem((), f"{_who(given)}: not of the form key=value, for example seed=17"))
+        elif (conf / key).is_dir():
+            problem = _bad_choice(conf, given, key, text)
+            if problem is None:
+                groups[key] = given
+            else:
+                problems.append(problem)
+        else:
+            path = _path(key)
+            try:
+                values.append((given, path, _value(text)))
+            except ValueError as error:
+                problems.append(Problem(path, f"{_who(given)}: {error}"))
+    return groups, values
+
+
+def _signed(given: Given, key: str) -> Problem:
+    bare = key.lstrip("+~")
+    path = _path(bare) if _KEY.match(bare) else ()
+    if key.startswith("~"):
+        text = "settings cannot be removed; set it to null, or choose another file of its group"
+        return Problem(path, f"{_who(given)}: {text}")
+    text = "keys cannot be added with a plus sign, because every setting has its place in conf/ already"
+    return Problem(path, f"{_who(given)}: {text}", suggest=True)
+
+
+def _bad_choice(conf: Path, given: Given, group: str, option: str) -> Problem | None:
+    known = options(conf, group)
+    if option in known or (option == "null" and group == "experiment"):
+        return None
+    if option.startswith(("{", "[")):
+        example = f"{group}.<setting>=<value> sets a value"
+        return Problem((group,), f"{_who(given)}: chooses a file of {conf.name}/{group}; {example}")
+    return Problem((group,), f"{_who(given)}: {_no_option(conf, group, option, known)}")
+
+
+def _no_option(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
+    near = get_close_matches(option, known, 1, 0.5)
+    guess = f"; did you mean {group}={near[0]}?" if near else ""
+    return f"{conf.name}/{group} has no option {option}; there are {', '.join(known)}{guess}"
+
+
+def _who(given: Given) -> str:
+    return f"{given.text} ({given.origin})" if given.origin.file else f"override {given.text}"
+
+
+def _path(key: str) -> Path_:
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def _value(text: str) -> Any:
+    """An override's value by Hydra's grammar; unquoted text that the grammar cannot read is text as it stands.
+
+    Raises  ValueError for broken brackets and quotes, and for sweeps.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(f"key={text}")
+    except HydraException as error:
+        if text[:1] in {"[", "{", "'", '"'} or "${" in text:
+            raise ValueError("the value cannot be read; check its brackets, quotes and commas") from error
+        return text
+    if parsed.is_sweep_override():
+        quoted = f"'{text}'"
+        raise ValueError(f"several values at once are refused; a list is [{text}], a text with commas is {quoted}")
+    return _unquoted(parsed.value())
+
+
+def _unquoted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _unquoted(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_unquoted(inner) for inner in value]
+    return getattr(value, "text", value)  # Hydra wraps quoted text
+
+
+def _hydra(
+    conf: Path, groups: dict[str, Given], problems: list[Problem]
+) -> tuple[dict[str, Any], list[tuple[str, Path_]], dict[str, str]]:
+    """The merged but unresolved tree, and the files in the order in which they were laid over each other."""
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    chosen = {group: given.text.partition("=")[2].strip() for group, given in groups.items()}
+    for _ in range(_ROUNDS):
+        try:
+            return _compose_once(conf, [f"{group}={option}" for group, option in chosen.items()])
+        except MissingConfigException as error:
+            # Go on with another option, so that the other mistakes are found too.
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            known = options(conf, group) if group and (conf / group).is_dir() else []
+            problems.append(Problem((group,), _missing_file(conf, group, option, known)))
+            if not known or group in chosen:
+                raise ConfigError([problem.text for problem in problems]) from error
+            chosen[group] = (get_close_matches(option, known, 1, 0.0) or known)[0]
+        except YAMLError as error:
+            raise ConfigError(_yaml_mistakes(conf) or [str(error)]) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError([*(problem.text for problem in problems), _plain_words(conf, error)]) from error
+    raise ConfigError([problem.text for problem in problems])
+
+
+def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[tuple[str, Path_]], dict[str, str]]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        composed = hydra_compose("config", choices, return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+        order = loader.compute_defaults_list("config", choices, RunMode.RUN).defaults
+        taken = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items() if value is not None}
+    tree: Any = OmegaConf.to_container(composed, resolve=False)
+    del tree["hydra"]
+    files = [
+        (f"{item.config_path}.yaml", tuple((item.package or "").split(".")) if item.package else ())
+        for item in order
+        if item.config_path is not None and not item.config_path.startswith("hydra/")
+    ]
+    return tree, files, {group: option for group, option in taken.items() if not group.startswith("hydra/")}
+
+
+def _missing_file(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
+    where = _defaults_line(conf, option)
+    if not known:
+        return f"{where}{group or option}: there is no folder {conf.name}/{group or option}; it is named in a defaults list"
+    return f"{where}{_no_option(conf, group, option, known)}"
+
+
+def _defaults_line(conf: Path, option: str) -> str:
+    """Where a defaults list names ``option``, as a prefix for a message."""
+    for file in [conf / "config.yaml", *sorted(conf.glob("*/*.yaml"))]:
+        shown = _shown(conf, file.relative_to(conf).as_posix())
+        for path, (value, origin) in lines_of(file, shown).items():
+            if path[0] == "defaults" and value == option:
+                return f"{origin}: "
+    return ""
+
+
+def _yaml_mistakes(conf: Path) -> list[str]:
+    """Every file below ``conf/`` that is not YAML, each with line and column."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    found = []
+    for file in sorted(conf.rglob("*.yaml")):
+        shown = _shown(conf, file.relative_to(conf).as_posix())
+        try:
+            OmegaConf.load(file)
+        except YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark is not None else shown
+            found.append(f"{place}: not YAML: {getattr(error, 'problem', None) or error}")
+        except OSError as error:
+            found.append(f"{shown}: {error.strerror}")
+    return found
+
+
+def _plain_words(conf: Path, error: Exception) -> str:
+    """Hydra's reason without its advice, and with the cause that it hides."""
+    text = " ".join(str(error.__cause__ or error).split())
+    text = re.sub(r"To append to your (config|default list) use \S+", "", text)
+    return f"{conf.name}/: cannot be composed: {text.strip().rstrip('.')}"
+
+
+def _lay(raw: dict[str, Any], origins: Origins, given: Given, path: Path_, value: Any, problems: list[Problem]) -> None:
+    """Set one value. A key that is not there yet is made: the check knows whether it may be."""
+    here: Any = raw
+    walked: Path_ = ()
+    for part, after in zip(path, (*path[1:], None), strict=True):
+        if isinstance(here, list) and not (isinstance(part, int) and 0 <= part < len(here)):
+            text = f"{dotted(walked)} is a list of {len(here)}; it has no entry {part} (the first is 0)"
+            problems.append(Problem(path, f"{_who(given)}: {text}"))
+            return
+        key: Any = part if isinstance(here, list) else str(part)
+        walked, inner = (*walked, key), here[key] if isinstance(here, list) else here.get(key)
+        if after is None and isinstance(value, dict) and isinstance(inner, dict):
+            for name, below in value.items():
+                _lay(raw, origins, given, (*walked, name), below, problems)
+        elif after is None:
+            here[key] = value
+            origins.set(walked, value, given.origin)
+        elif isinstance(inner, dict | list):
+            here = inner
+        elif inner is None:
+            here[key] = {}
+            origins.set(walked, {}, given.origin)
+            here = here[key]
+        else:
+            problems.append(Problem(path, f"{_who(given)}: {dotted(walked)} is a single value; it holds no {after}"))
+            return
+
+
+def _resolve(conf: Path, raw: dict[str, Any], origins: Origins, problems: list[Problem]) -> dict[str, Any]:
+    """Resolve interpolations; what cannot be resolved is noted and becomes null."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+    config = OmegaConf.create(raw)
+    referred = " ".join(str(value) for _, value in leaves(raw) if isinstance(value, str) and "${" in value)
+    for path, value in list(leaves(raw)):
+        where = origins.at(path)
+        if "_target_" in path:
+            problems.append(Problem(path, f"{dotted(path)} ({where}): _target_ is refused; YAML names no Python code"))
+        elif value == "???":
+            problems.append(Problem(path, _mandatory(conf, path, where)))
+        elif isinstance(value, str) and _RESOLVER.search(value):
+            text = "only ${other.setting} is allowed; a resolver would make the same YAML mean different things"
+            problems.append(Problem(path, f"{dotted(path)} = {value} ({where}): {text}"))
+        elif isinstance(value, str) and "${" in value:
+            try:
+                resolved = _follow(config, path)
+                _put(
+                    raw,
+                    path,
+                    OmegaConf.to_container(resolved, resolve=True) if OmegaConf.is_config(resolved) else resolved,
+                )
+                continue
+            except InterpolationToMissingValueError:
+                problems.append(Problem(path, ""))  # the missing value itself is reported
+            except OmegaConfBaseException:
+                problems.append(Problem(path, _dangling(raw, path, value, where)))
+        elif path[0] == "data" and len(path) > 1 and f"${{{dotted(path)}}}" not in referred:
+            text = f"nothing reads it: no setting refers to ${{{dotted(path)}}}"
+            problems.append(Problem(path, f"{dotted(path)} = {value} ({where}): {text}"))
+            continue
+        else:
+            continue
+        _put(raw, path, None)
+    return raw
+
+
+def _mandatory(conf: Path, path: Path_, where: Origin | None) -> str:
+    """A value that only the user knows; the comment above it in the file says what it is and where to get it."""
+    text = f"{dotted(path)}: must be given ({where}): {dotted(path)}=<value>"
+    if where is None or not where.file.endswith(".yaml") or not where.line:
+        return text
+    note = comment_above(conf.parent / where.file, where.line)
+    return f"{text}\n    {note}" if note else text
+
+
+def _dangling(raw: dict[str, Any], path: Path_, value: str, where: Origin | None) -> str:
+    """An interpolation that leads nowhere, with the nearest place that exists."""
+    start = f"{dotted(path)} = {value} ({where})"
+    targets = re.findall(r"\$\{\s*([^}]*?)\s*\}", value)
+    known = [dotted(leaf) for leaf, _ in leaves(raw)]
+    for target in targets:
+        if target.split(".")[0] in raw and raw[target.split(".")[0]] is None:
+            return f"{start}: {target} is not set; give it: {target}=<value>"
+        near = get_close_matches(target, known, 1)
+        if target not in known and near:
+            return f"{start}: there is no {target}; did you mean ${{{near[0]}}}?"
+    return f"{start}: cannot be resolved; it must name another setting, for example ${{seed}}"
+
+
+def _follow(config: Any, path: Path_) -> Any:
+    for part in path:
+        config = config[part]
+    return config
+
+
+def _put(raw: Any, path: Path_, value: Any) -> None:
+    for part in path[:-1]:
+        raw = raw[part]
+    raw[path[-1]] = value
+
+
+def _shown(conf: Path, file: str) -> str:
+    return f"{conf.name}/{file}"

@@ -1,0 +1,126 @@
+"""Stage compose: ``conf/`` and its overrides -> one resolved JSON a stage.
+
+It is the first stage of dvc.yaml and always runs: each later stage lists its JSON as parameters, so DVC reruns exactly the
+stages whose settings, sources or code changed. Nothing here depends on the clock, the host or the order of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts import io
+from tunectl.artifacts.layout import Layout
+from tunectl.config import check, code, overrides, resolved
+from tunectl.core import log
+from tunectl.stages import STAGES
+
+_log = log.get(__name__)
+_MAGIC = frozenset("*?[")
+Known = dict[str, tuple[int, int, int, str]]
+"""File to size in bytes, time of change in nanoseconds, inode, and SHA-256."""
+
+
+def compose(layout: Layout) -> dict[str, list[str]]:
+    """Write ``artifacts/config/<stage>.json`` for every stage, and remove those of stages that are no more.
+
+    Reads    conf/, conf/overrides.yaml, the declared sources, the installed sources of tunectl
+    Writes   artifacts/config/*.json, each only where its content changed
+    Returns  names of stages: written, unchanged, removed
+
+    Raises   ConfigError with every mistake of the configuration
+    """
+    checked = check.load(layout, overrides.replay(layout))
+    starts = {stage.name: [stage.module, stage.settings.partition(":")[0]] for stage in STAGES}
+    codes = code.digests(starts, layout.cache / "code.json")
+    known = _Digests(layout.cache / "digests.json")
+    done: dict[str, list[str]] = {"written": [], "unchanged": [], "removed": []}
+    for stage in STAGES:
+        settings = resolved.project(stage.name, checked.root)
+        sources = {path: known.of(layout.root, path) for path in declared(stage.name, settings)}
+        record = resolved.Record(stage.name, settings, codes[stage.name], sources)
+        done["written" if _write(layout.config(stage.name), record) else "unchanged"].append(stage.name)
+    known.save()
+    names = {stage.name for stage in STAGES}
+    for stale in sorted(layout.config("any").parent.glob("*.json")):
+        if stale.stem not in names:
+            stale.unlink()
+            done["removed"].append(stale.stem)
+    _log.debug("compose: %s", done)
+    return done
+
+
+def declared(stage: str, settings: dict[str, Any]) -> Iterator[str]:
+    """The local paths whose content a stage reads from outside the pipeline, sorted, each once."""
+    if stage == "ingest":
+        sources = settings["ingest"]["sources"].values()
+        yield from sorted({source["path"] for source in sources if source.get("path")})
+    elif stage == "model":
+        named = (settings["model"]["source"].get("path"), settings["model"]["chat_template"])
+        yield from sorted({path for path in named if path})  # the name of a built-in template matches no file
+
+
+def matched(root: Path, path: str) -> list[Path]:
+    """The files that a declared path means: a file, everything below a folder, or what a glob matches."""
+    base = root / Path(path).expanduser()
+    if base.is_file():
+        return [base]
+    if base.is_dir():
+        found = base.rglob("*")
+    elif _MAGIC & set(path):
+        found = Path(base.anchor).glob(str(base.relative_to(base.anchor)))
+    else:
+        return []
+    files = [item for hit in found for item in (hit.rglob("*") if hit.is_dir() else [hit])]
+    return sorted({item for item in files if item.is_file()})
+
+
+class _Digests:
+    """SHA-256 of files, remembered while size, time of change and inode stay the same."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.known: Known = {}
+        self.used: Known = {}
+        if cache.is_file():
+            try:
+                self.known = msgspec.json.decode(cache.read_bytes(), type=Known)
+            except msgspec.MsgspecError:
+                self.known = {}  # cut off or from another version: read the files again
+
+    def of(self, root: Path, path: str) -> str | None:
+        """Digest of names and contents of all files that ``path`` means; None where it means none."""
+        total, count = hashlib.sha256(), 0
+        for file in matched(root, path):
+            name = file.relative_to(root) if file.is_relative_to(root) else file.name
+            total.update(f"{name}\0{self._one(file)}\n".encode())
+            count += 1
+        return total.hexdigest() if count else None
+
+    def _one(self, file: Path) -> str:
+        stat = file.stat()
+        key = str(file.absolute())
+        stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        old = self.known.get(key)
+        digest = old[3] if old is not None and old[:3] == stamp else io.digest(file)
+        self.used[key] = (*stamp, digest)
+        return digest
+
+    def save(self) -> None:
+        """Keep what this run needed."""
+        if self.used != self.known:
+            io.write_bytes(self.cache, msgspec.json.encode(self.used))
+
+
+def _write(path: Path, record: resolved.Record) -> bool:
+    """Write a record where it differs from what the file holds; says whether it did."""
+    plain = msgspec.to_builtins(record, order="sorted")
+    content = msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n"
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    io.write_bytes(path, content)
+    return True
