@@ -16,6 +16,11 @@ def fold(text: str) -> str:
     return " ".join(word for word in words if word) or text
 
 
-def key(*parts: str) -> bytes:
-    """A digest of texts, for sets and dictionaries of many; equal digests mean equal texts but for one chance in 2^64 pairs."""
-    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def key(*parts: str | bytes) -> bytes:
+    """A 16-byte digest of parts, for sets and dictionaries of many; the length of each part counts, so parts cannot run together."""
+    total = blake2b(digest_size=16)
+    for part in parts:
+        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        total.update(b"%d:" % len(content))
+        total.update(content)
+    return total.digest()
