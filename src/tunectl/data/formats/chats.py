@@ -1,0 +1,38 @@
+"""Formats whose rows hold whole conversations: OpenAI messages, ShareGPT, and swift's pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunectl.artifacts.records import Message
+from tunectl.data.reading.conversation import tools_of, turn, with_system
+from tunectl.data.reading.rows import Misfit, Parsed, Row, list_of, optional_text
+
+
+def messages(row: Row) -> Parsed:
+    """``messages: [{role, content}]`` with tool calls and train flags; optional ``tools`` and ``system``."""
+    return _conversation(row.columns, "messages")
+
+
+def sharegpt(row: Row) -> Parsed:
+    """``conversations: [{from, value}]``; optional ``tools`` and ``system``."""
+    return _conversation(row.columns, "conversations")
+
+
+def _conversation(columns: dict[str, Any], name: str) -> Parsed:
+    turns = [turn(item, number) for number, item in enumerate(list_of(columns, name), 1)]
+    tools = tools_of(columns.get("tools") if columns.get("tools") is not None else columns.get("functions"))
+    return Parsed(turns=with_system(turns, optional_text(columns, "system")), tools=tools)
+
+
+def sharegpt_pairs(row: Row) -> Parsed:
+    """``conversation: [{human, assistant}]`` (swift); optional ``system``."""
+    turns: list[Message] = []
+    for number, pair in enumerate(list_of(row.columns, "conversation"), 1):
+        if not isinstance(pair, dict) or not {"human", "assistant"} <= set(pair):
+            raise Misfit(f"item {number} of conversation is not an object with human and assistant")
+        for role in ("human", "assistant"):
+            turns.append(turn({"role": role, "content": pair[role]}, len(turns) + 1))
+    return Parsed(
+        turns=with_system(turns, optional_text(row.columns, "system")), tools=tools_of(row.columns.get("tools"))
+    )

@@ -1,0 +1,159 @@
+"""Formats whose columns hold plain text: prompt/completion, Alpaca, question/answer, and columns that the user pins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tunectl.artifacts.records import Message
+from tunectl.config.ingest import Columns
+from tunectl.data.reading.conversation import tools_of, turn, with_system
+from tunectl.data.reading.rows import (
+    Misfit,
+    Parsed,
+    Row,
+    kind,
+    list_of,
+    lookup,
+    names,
+    optional_text,
+    scalar,
+    structured,
+    text_of,
+)
+
+INPUTS = ("query", "question", "problem", "prompt", "input")
+OUTPUTS = ("response", "answer", "solution", "answers", "targets", "target", "output", "completion", "answer_key")
+"""Column names of one input and its answer in swift and Axolotl, the likelier first."""
+
+
+def text(row: Row) -> Parsed:
+    """``text``: raw text."""
+    return Parsed(text=text_of(row.columns, "text"))
+
+
+def prompt_completion(row: Row) -> Parsed:
+    """``prompt`` and ``completion``: two texts, or two lists of messages (TRL). Only the completion is learned from."""
+    before = _messages(row.columns, "prompt", "user", train=False)
+    after = _messages(row.columns, "completion", "assistant", train=None)
+    tools = tools_of(row.columns.get("tools"))
+    if len(after) == 1 and after[0].role == "assistant" and after[0].tool_calls is None:
+        answers = (
+            answers_of(row.columns, "completion")
+            if scalar(row.columns["completion"]) is not None
+            else [after[0].content]
+        )
+        return Parsed(turns=with_system(before, optional_text(row.columns, "system")), answers=answers, tools=tools)
+    return Parsed(turns=with_system([*before, *after], optional_text(row.columns, "system")), tools=tools)
+
+
+def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | None) -> list[Message]:
+    value = lookup(columns, name)
+    found = scalar(value)
+    if found is not None and not found.lstrip().startswith("[{"):
+        return [turn({"role": role, "content": found}, 1)]
+    given = list_of(columns, name)
+    if given and all(isinstance(item, str) for item in given):
+        raise Misfit(f"column {name!r} holds a list of texts; name it answers, or pin it as the answer column")
+    turns = [turn(item, number) for number, item in enumerate(given, 1)]
+    if train is None:
+        return turns
+    return [Message(t.role, t.content, t.name, t.tool_calls, train if t.role == "assistant" else None) for t in turns]
+
+
+def alpaca(row: Row) -> Parsed:
+    """``instruction``, optional ``input``, ``output`` or ``response``; optional ``system`` and ``history`` (LLaMA-Factory)."""
+    columns = row.columns
+    instruction, extra = text_of(columns, "instruction"), optional_text(columns, "input")
+    asked = f"{instruction}\n{extra}" if extra and instruction.strip() else extra or instruction
+    answer = next((name for name in ("output", "response", "answer") if lookup(columns, name) is not None), "output")
+    return _asked(columns, asked, answer, system=optional_text(columns, "system"))
+
+
+def openorca(row: Row) -> Parsed:
+    """``system_prompt``, ``question``, ``response``."""
+    return _asked(
+        row.columns, text_of(row.columns, "question"), "response", system=optional_text(row.columns, "system_prompt")
+    )
+
+
+def article_question(row: Row) -> Parsed:
+    """``article``, ``question``, ``answer``: the article comes first."""
+    asked = f"{text_of(row.columns, 'article')}\n\n{text_of(row.columns, 'question')}"
+    return _asked(row.columns, asked, "answer", system=optional_text(row.columns, "system"))
+
+
+def query_response(row: Row) -> Parsed:
+    """One input and one answer column of the usual names; optional ``system`` and ``history`` (swift)."""
+    pair = pair_of(row.columns)
+    if pair is None:
+        raise Misfit(
+            f"no input ({', '.join(INPUTS)}) with an answer ({', '.join(OUTPUTS)}); there are {names(row.columns)}"
+        )
+    return _asked(row.columns, text_of(row.columns, pair[0]), pair[1], system=optional_text(row.columns, "system"))
+
+
+def pair_of(columns: dict[str, Any]) -> tuple[str, str] | None:
+    """The input and answer column of the usual names, or None."""
+    given = next((name for name in INPUTS if columns.get(name) is not None), None)
+    answer = next((name for name in OUTPUTS if columns.get(name) is not None and name != given), None)
+    return (given, answer) if given and answer else None
+
+
+def _asked(columns: dict[str, Any], asked: str, answer: str, *, system: str | None) -> Parsed:
+    turns = [*_history(columns), Message("user", asked)]
+    return Parsed(
+        turns=with_system(turns, system), answers=answers_of(columns, answer), tools=tools_of(columns.get("tools"))
+    )
+
+
+def _history(columns: dict[str, Any]) -> Iterator[Message]:
+    if columns.get("history") in (None, ""):
+        return
+    for number, pair in enumerate(list_of(columns, "history"), 1):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(said, str) for said in pair):
+            raise Misfit(f"item {number} of history is not a pair of texts")
+        yield Message("user", pair[0])
+        yield Message("assistant", pair[1])
+
+
+def answers_of(columns: dict[str, Any], name: str) -> list[str]:
+    """The answer in a column, or the several answers of a list of texts."""
+    value = lookup(columns, name)
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        try:
+            value = structured(value, name)
+        except Misfit:  # an answer may well begin like that
+            return [text_of(columns, name)]
+    if not isinstance(value, list):
+        return [text_of(columns, name)]
+    found = [scalar(item) for item in value]
+    if not found or None in found:
+        raise Misfit(f"column {name!r} holds {kind(value)} that is not a list of texts")
+    return [item for item in found if item is not None]
+
+
+def pinned(row: Row, columns: Columns) -> Parsed:
+    """The columns that the user pinned, with the earlier rows of a chain in front."""
+    if columns.text is not None:
+        return Parsed(text=joined(row.columns, columns.text))
+    if columns.prompt is None or columns.answer is None:
+        raise Misfit("neither text nor prompt and answer are pinned")
+    turns: list[Message] = []
+    for earlier in row.before:
+        turns.append(Message("user", joined(earlier.columns, columns.prompt)))
+        turns.append(
+            Message("assistant", text_of(earlier.columns, columns.answer), train=False)
+        )  # learned at its own row
+    turns.append(Message("user", joined(row.columns, columns.prompt)))
+    system = None
+    if columns.system is not None:
+        said = [optional_text(item.columns, columns.system) for item in (row, *reversed(row.before))]
+        system = next((item for item in said if item is not None), None)
+    return Parsed(turns=with_system(turns, system), answers=answers_of(row.columns, columns.answer))
+
+
+def joined(columns: dict[str, Any], wanted: list[str]) -> str:
+    """The texts of several columns with an empty line between them; blank ones are left out."""
+    found = [text_of(columns, name) for name in wanted]
+    return "\n\n".join(item for item in found if item.strip())

@@ -1,0 +1,99 @@
+"""JSON and JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts.records import Reject, Source, preview
+from tunectl.config.ingest import Reading
+from tunectl.data.reading.files import SourceFile
+from tunectl.data.reading.plain import text_of_file
+from tunectl.data.reading.rows import Row, kind
+
+
+def read_json_lines(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+    """A row a line; row numbers are line numbers, blank lines are not rows.
+
+    A line that is not JSON is a reject ``not_json``; one that is not an object, ``not_an_object``.
+    """
+    decoder = msgspec.json.Decoder()
+    with text_of_file(file, reading.encoding, newline="\n") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield _row(decoder, line, Source(file.name, number))
+
+
+def _row(decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: Source) -> Row | Reject:
+    try:
+        value = decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Reject(source, "not_json", str(error), preview(_shown(text)))
+    if isinstance(value, dict):
+        return Row(source, value)
+    if isinstance(value, str):
+        return Row(source, {"text": value})
+    return Reject(source, "not_an_object", f"the row is {kind(value)}", preview(_shown(text)))
+
+
+def _shown(text: str | msgspec.Raw) -> str:
+    return text if isinstance(text, str) else bytes(text)[:2000].decode(errors="replace")
+
+
+def read_json(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+    """The objects of a list, of the only list inside an object, or one object; row numbers count from 1.
+
+    The file is held in memory once, its rows are decoded one by one. JSON lines under this name are read as such.
+    A file that is not JSON is one reject ``not_json``.
+    """
+    with text_of_file(file, reading.encoding, newline="") as stream:
+        text = stream.read()
+    if not text.strip():
+        return
+    try:
+        items = _items(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        if _looks_like_lines(text):
+            yield from read_json_lines(file, reading)
+        else:
+            yield Reject(Source(file.name), "not_json", str(error), preview(text))
+        return
+    decoder = msgspec.json.Decoder()
+    for number, item in enumerate(items, 1):
+        yield _row(decoder, item, Source(file.name, number))
+
+
+def _items(text: str) -> list[msgspec.Raw]:
+    if text.lstrip()[:1] == "[":
+        return msgspec.json.decode(text, type=list[msgspec.Raw])
+    whole = msgspec.json.decode(text, type=dict[str, msgspec.Raw] | msgspec.Raw)
+    if isinstance(whole, dict):
+        lists = [bytes(value) for value in whole.values() if bytes(value)[:1] == b"["]
+        rows = [
+            items
+            for value in lists
+            if (items := msgspec.json.decode(value, type=list[msgspec.Raw])) and _objects(items)
+        ]
+        if len(rows) == 1 and not _is_row(whole):
+            return rows[0]
+        return [msgspec.Raw(text.encode())]
+    return [whole]
+
+
+def _objects(items: list[msgspec.Raw]) -> bool:
+    return all(bytes(item)[:1] == b"{" for item in items)
+
+
+def _is_row(whole: dict[str, msgspec.Raw]) -> bool:
+    """Whether an object is itself a conversation and not a wrapper around rows."""
+    return bool({"messages", "conversations", "conversation", "segments", "input", "request"} & set(whole))
+
+
+def _looks_like_lines(text: str) -> bool:
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return isinstance(msgspec.json.decode(first), dict) and bool(rest.strip())
+    except msgspec.DecodeError:
+        return False

@@ -1,0 +1,177 @@
+"""CSV and TSV: the dialect is found in the first lines, then the file streams by, row by row."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from tunectl.artifacts.records import Reject, Source, preview
+from tunectl.config.ingest import Reading
+from tunectl.core import log
+from tunectl.core.errors import DataError
+from tunectl.data.reading.files import SourceFile
+from tunectl.data.reading.plain import text_of_file
+from tunectl.data.reading.rows import Row
+
+DELIMITERS = ",;\t|"
+SAMPLE = 65536
+"""Characters that the dialect is found in."""
+Quotes = Literal["doubled", "escaped", "plain"]
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a table is written."""
+
+    delimiter: str
+    quotes: Quotes
+    """Inside a quoted cell a quote is doubled, or has a backslash in front; plain: quotes mean nothing."""
+
+    def __str__(self) -> str:
+        """The dialect in words, for the log."""
+        names = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+        quotes = {
+            "doubled": "doubled quotes",
+            "escaped": "quotes after a backslash",
+            "plain": "quotes as plain characters",
+        }
+        return f"{names[self.delimiter]} between cells, {quotes[self.quotes]}"
+
+    def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """The rows of these lines."""
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            doublequote=self.quotes == "doubled",
+            escapechar="\\" if self.quotes == "escaped" else None,
+            quoting=csv.QUOTE_NONE if self.quotes == "plain" else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
+
+
+def sniff(sample: str, *, tabs: bool = False) -> Dialect:
+    """The dialect of the first characters of a table; ``tabs`` for a file that is called TSV.
+
+    It is the one under which most lines of the sample belong to a row of the header's width, the usual ones first; a
+    table of one column has commas and doubled quotes.
+    """
+    styles: tuple[Quotes, ...] = ("doubled", "escaped", "plain")
+    best = Dialect("\t" if tabs else ",", "doubled")
+    best_score = 0.0
+    for quotes in styles:
+        for delimiter in "\t" if tabs else DELIMITERS:
+            score = _agreement(Dialect(delimiter, quotes), sample)
+            if score > best_score:
+                best, best_score = Dialect(delimiter, quotes), score
+    return best
+
+
+def _agreement(dialect: Dialect, sample: str) -> float:
+    """Share of the rows with the header's number of cells, if that is more than one; lines that break it count as rows."""
+    lines = sample.splitlines(keepends=True)
+    if len(sample) >= SAMPLE and len(lines) > 1:
+        lines.pop()  # cut off
+    widths: list[int] = []
+    read = 0
+    table = Lines(lines)
+    try:
+        for cells in dialect.reader(table):
+            read = table.passed
+            if cells:
+                widths.append(len(cells))
+    except csv.Error:  # one style does not suit; or the sample ends inside a quoted cell
+        pass
+    if not widths or widths[0] < 2:
+        return 0.0
+    return Counter(widths)[widths[0]] / (len(widths) + len(lines) - read)
+
+
+class Lines(Iterator[str]):
+    """Lines that can be put back, so that one broken quote does not swallow the rows behind it."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._back: deque[str] = deque()
+        self.taken: list[str] = []
+        """Lines since the last ``start``."""
+        self.passed = 0
+
+    def __next__(self) -> str:
+        """The next line."""
+        line = self._back.popleft() if self._back else next(self._lines)
+        self.taken.append(line)
+        self.passed += 1
+        return line
+
+    def start(self) -> None:
+        """Forget the lines taken: a new row begins."""
+        self.taken.clear()
+
+    def put_back(self) -> str:
+        """Put all lines back that were taken since ``start``, but the first, which is returned."""
+        first, *rest = self.taken
+        self._back.extendleft(reversed(rest))
+        self.taken.clear()
+        return first
+
+
+def read_table(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+    """The rows of a CSV or TSV file; row 1 is the first after the header.
+
+    Raises  DataError when the header cannot be read or names a column twice.
+    """
+    with text_of_file(file, reading.encoding, newline="") as stream:
+        sample = stream.read(SAMPLE)
+    dialect = sniff(sample, tabs=file.type == "tsv")
+    _log.info("%s: %s", file.name, dialect)
+    csv.field_size_limit(min(reading.limits.characters, 2**31 - 1))
+    with text_of_file(file, reading.encoding, newline="") as stream:
+        yield from rows(dialect, stream, file.name)
+
+
+def rows(dialect: Dialect, lines: Iterable[str], name: str) -> Iterator[Row | Reject]:
+    """The rows of a table's lines, each with the names of the header.
+
+    A row with another number of cells is a reject ``wrong_cell_count``. Broken quoting is a reject ``broken_quotes``, and
+    the next line begins a new row.
+    """
+    table = Lines(lines)
+    cells_of = dialect.reader(table)
+    header = _header(cells_of, name)
+    number = 0
+    while True:
+        table.start()
+        try:
+            cells = next(cells_of, None)
+        except csv.Error as error:
+            number += 1
+            yield Reject(Source(name, number), "broken_quotes", str(error), preview(table.put_back()))
+            continue
+        if cells is None:
+            return
+        if not cells:  # a blank line is not a row
+            continue
+        number += 1
+        if len(cells) == len(header):
+            yield Row(Source(name, number), dict(zip(header, cells, strict=True)))
+            continue
+        detail = f"{len(cells)} cells, the header has {len(header)}"
+        yield Reject(Source(name, number), "wrong_cell_count", detail, preview(dialect.delimiter.join(cells)))
+
+
+def _header(table: Iterator[list[str]], name: str) -> list[str]:
+    try:
+        cells = next((row for row in table if row), None)
+    except csv.Error as error:
+        raise DataError(
+            f"{name}: the header cannot be read: {error}", hint="the first line must name the columns"
+        ) from error
+    header = [cell.strip() or f"column_{at}" for at, cell in enumerate(cells or [], 1)]
+    twice = [cell for cell, count in Counter(header).items() if count > 1]
+    if twice:
+        raise DataError(f"{name}: the header names {', '.join(twice)} twice", hint="rename one of the columns")
+    return header
