@@ -1,0 +1,334 @@
+"""Generation and scoring with transformers, in batches sorted by length (torch's seam for evaluation).
+
+Greedy and sampled answers come from a loop of our own: prompts of one batch share what they have in common (one system text
+and its examples are computed once), rows that are done leave the batch, and the likelihood of reference answers is read off
+the very cache that the answer starts from. Beams are left to ``model.generate``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends import hf_cache
+from tunectl.config.evaluate import Beams, Greedy, Sampling
+from tunectl.config.profile import Profile
+from tunectl.core import progress
+from tunectl.core.lazy import need
+from tunectl.evaluation.generator import LogProb, Reply, Request
+
+SHARED_AT_LEAST = 24
+"""Common tokens that make a shared prefix worth its copy into every row."""
+COMPACT_BELOW = 0.8
+"""Share of rows still at work below which the others are taken out of the batch."""
+SCORED_TOKENS = 2048
+"""Tokens a pass through the output layer while scoring: 2,048 x 49,152 logits are 200 MB in bfloat16."""
+
+
+def opener(profile: Profile) -> Any:
+    """An ``evaluation.generator.Opener`` for the machine of ``profile``."""
+
+    def load(folder: Path, adapter: Path | None) -> HfGenerator:
+        from tunectl.backends import hf_model
+
+        loaded = hf_model.load(folder, adapter=adapter, profile=profile)
+        return HfGenerator(merged(loaded.model), loaded.tokenizer, batch=profile.generate_batch)
+
+    return load
+
+
+def merged(model: Any) -> Any:
+    """The model with its LoRA adapter added into the weights, where it has one; otherwise unchanged."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+@dataclass
+class _Row:
+    """One request under way."""
+
+    index: int
+    ids: list[int]
+    answer: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    finished: bool = False
+    references: list[LogProb] = field(default_factory=list)
+
+
+@dataclass
+class _State:
+    """A batch whose prompts have been read: ``logits`` (rows, vocabulary) of the next token, and the cache."""
+
+    cache: Any
+    mask: Any
+    """(rows, tokens so far), 1 where a token is real."""
+    position: Any
+    """(rows,) position of the next token."""
+    logits: Any
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """What all prompts begin with, read once."""
+
+    length: int
+    cache: Any
+
+
+class HfGenerator:
+    """One transformers model with its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch: int) -> None:
+        """``batch`` is the most rows at work together; beams count as rows."""
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._batch = batch
+        self._torch = need("torch", extra="train")
+        self._stops = _stop_ids(model, tokenizer)
+        # transformers renamed the argument in 5.2x
+        self._cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of prompt and answer together, from the model's configuration."""
+        limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt; special tokens are in the text already."""
+        return [len(ids) for ids in self._encode(prompts)]
+
+    def close(self) -> None:
+        """Drop the weights."""
+        self._model = None
+
+    def answer(
+        self, requests: Sequence[Request], how: Greedy | Beams | Sampling, *, seed: int, label: str
+    ) -> list[Reply]:
+        """One reply a request; rows of similar length share a batch, the longest first."""
+        if not requests:
+            return []
+        rows = [_Row(index, ids) for index, ids in enumerate(self._encode([item.prompt for item in requests]))]
+        order = sorted(rows, key=lambda row: (-len(row.ids), row.index))
+        width = max(1, self._batch // how.beams) if isinstance(how, Beams) else self._batch
+        with self._torch.inference_mode(), progress.bar(label, len(rows)) as shown:
+            prefix = self._shared_prefix(order) if not isinstance(how, Beams) else None
+            for start in range(0, len(order), width):
+                batch = order[start : start + width]
+                self._work(batch, requests, how, prefix, seed + start)
+                shown.advance(len(batch), **_speed(order[: start + width]))
+        return [self._reply(row) for row in rows]
+
+    def _work(
+        self,
+        batch: list[_Row],
+        requests: Sequence[Request],
+        how: Greedy | Beams | Sampling,
+        prefix: _Prefix | None,
+        seed: int,
+    ) -> None:
+        """Score and answer the rows of one batch."""
+        references = [self._encode(requests[row.index].references) for row in batch]
+        if isinstance(how, Beams) and not any(references):
+            self._beams(batch, how)
+            return
+        with _shared_time(batch):
+            state = self._read(batch, prefix)
+        for turn in range(max(map(len, references))):
+            self._score(batch, state, [given[turn] if turn < len(given) else [] for given in references])
+        if isinstance(how, Beams):
+            self._beams(batch, how)
+        else:
+            self._decode(batch, state, how, seed)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _tensor(self, values: Any) -> Any:
+        return self._torch.tensor(values, dtype=self._torch.long, device=self._model.device)
+
+    def _shared_prefix(self, rows: list[_Row]) -> _Prefix | None:
+        """Read what all prompts begin with; every row keeps at least one token of its own."""
+        first = rows[0].ids
+        length = min(min(_common(first, row.ids), len(row.ids) - 1) for row in rows)
+        if len(rows) < 2 or length < SHARED_AT_LEAST:
+            return None
+        cache = hf_cache.empty(self._model.config)
+        with _shared_time(rows):
+            self._model(
+                input_ids=self._tensor([first[:length]]), use_cache=True, logits_to_keep=1, **{self._cache_name: cache}
+            )
+        return _Prefix(length, cache)
+
+    def _read(self, batch: list[_Row], prefix: _Prefix | None) -> _State:
+        """Run the prompts through the model, padded on the left."""
+        skip = prefix.length if prefix else 0
+        cache = hf_cache.repeated(prefix.cache, len(batch)) if prefix else hf_cache.empty(self._model.config)
+        longest = max(len(row.ids) for row in batch) - skip
+        pads = [longest - len(row.ids) + skip for row in batch]
+        pad = self._stops[0] if self._stops else 0
+        ids = self._tensor([[pad] * gap + row.ids[skip:] for gap, row in zip(pads, batch, strict=True)])
+        own = self._tensor([[0] * gap + [1] * (longest - gap) for gap in pads])
+        mask = self._torch.cat([own.new_ones((len(batch), skip)), own], dim=1)
+        positions = (own.cumsum(dim=1) - 1).clamp(min=0) + skip
+        logits = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+            **{self._cache_name: cache},
+        ).logits[:, -1]
+        return _State(cache, mask, positions[:, -1] + 1, logits)
+
+    def _decode(self, batch: list[_Row], state: _State, how: Greedy | Sampling, seed: int) -> None:
+        """Append tokens until every row has ended its turn or reached the limit."""
+        random = self._torch.Generator(device=state.logits.device).manual_seed(seed)
+        at_work = list(batch)
+        while True:
+            started = time.perf_counter()
+            tokens = self._pick(state.logits, how, random)
+            for row, token in zip(at_work, tokens.tolist(), strict=True):
+                self._append(row, token, how.max_new_tokens)
+            busy = [place for place, row in enumerate(at_work) if not _done(row, how.max_new_tokens)]
+            if not busy:
+                break
+            if len(busy) <= COMPACT_BELOW * len(at_work):
+                keep = self._tensor(busy)
+                at_work = [at_work[place] for place in busy]
+                state, tokens = _selected(state, keep), tokens[keep]
+            self._step(state, tokens)
+            _share(time.perf_counter() - started, [row for row in at_work if not _done(row, how.max_new_tokens)])
+
+    def _append(self, row: _Row, token: int, limit: int) -> None:
+        if not _done(row, limit):
+            row.answer.append(token)
+            row.finished = token in self._stops
+
+    def _step(self, state: _State, tokens: Any) -> None:
+        """Read one token a row."""
+        state.mask = self._torch.cat([state.mask, state.mask.new_ones((len(tokens), 1))], dim=1)
+        state.logits = self._model(
+            input_ids=tokens[:, None],
+            attention_mask=state.mask,
+            position_ids=state.position[:, None],
+            use_cache=True,
+            **{self._cache_name: state.cache},
+        ).logits[:, -1]
+        state.position = state.position + 1
+
+    def _pick(self, logits: Any, how: Greedy | Sampling, random: Any) -> Any:
+        """The next token of each row; shape (rows,)."""
+        if isinstance(how, Greedy):
+            return logits.argmax(dim=-1)
+        chances, order = (logits.float() / how.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
+        # a token stays while those likelier than it hold less than top_p together, so at least one stays
+        chances = chances.masked_fill(chances.cumsum(dim=-1) - chances >= how.top_p, 0.0)
+        return order.gather(1, self._torch.multinomial(chances, 1, generator=random))[:, 0]
+
+    def _score(self, batch: list[_Row], state: _State, answers: list[list[int]]) -> None:
+        """Log-probability of one given answer a row (none where it is empty), continuing the cache of the prompts."""
+        longest = max(map(len, answers))
+        wanted = self._tensor([answer + [0] * (longest - len(answer)) for answer in answers])
+        real = self._tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers])
+        total = self._log_probs(state.logits[:, None], wanted[:, :1], real[:, :1])
+        fork = _State(hf_cache.copied(state.cache), state.mask, state.position, None)
+        stride = max(1, SCORED_TOKENS // len(batch))
+        for start in range(0, longest - 1, stride):
+            stop = min(start + stride, longest - 1)
+            fork.mask = self._torch.cat([fork.mask, real[:, start:stop]], dim=1)
+            logits = self._model(
+                input_ids=wanted[:, start:stop],
+                attention_mask=fork.mask,
+                position_ids=fork.position[:, None] + self._torch.arange(start, stop, device=wanted.device),
+                use_cache=True,
+                **{self._cache_name: fork.cache},
+            ).logits
+            total = total + self._log_probs(logits, wanted[:, start + 1 : stop + 1], real[:, start + 1 : stop + 1])
+        for row, answer, nats in zip(batch, answers, total.tolist(), strict=True):
+            if answer:
+                row.references.append(LogProb(nats, len(answer)))
+
+    def _log_probs(self, logits: Any, wanted: Any, real: Any) -> Any:
+        """Sum over time of the log-probability of ``wanted`` (rows, time) where ``real`` is 1; shape (rows,)."""
+        sums = []
+        for row, ids, kept in zip(logits, wanted, real, strict=True):  # a row at a time: float32 logits are large
+            chosen = row.float().log_softmax(dim=-1).gather(-1, ids[:, None])[:, 0]
+            sums.append((chosen * kept).sum(dtype=self._torch.float64))
+        return self._torch.stack(sums)
+
+    def _beams(self, batch: list[_Row], how: Beams) -> None:
+        """Beam search of transformers over one batch."""
+        longest = max(len(row.ids) for row in batch)
+        pad = self._stops[0] if self._stops else 0
+        ids = self._tensor([[pad] * (longest - len(row.ids)) + row.ids for row in batch])
+        mask = self._tensor([[0] * (longest - len(row.ids)) + [1] * len(row.ids) for row in batch])
+        with _shared_time(batch):
+            written = self._model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                num_beams=how.beams,
+                do_sample=False,
+                length_penalty=how.length_penalty,
+                max_new_tokens=how.max_new_tokens,
+                eos_token_id=list(self._stops) or None,
+                pad_token_id=pad,
+            )[:, longest:].tolist()
+        for row, answer in zip(batch, written, strict=True):
+            for token in answer:
+                self._append(row, token, how.max_new_tokens)
+
+    def _reply(self, row: _Row) -> Reply:
+        kept = row.answer[:-1] if row.finished else row.answer
+        text = self._tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return Reply(text, len(row.ids), len(row.answer), row.seconds, row.finished, tuple(row.references))
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that end an answer: the tokenizer's and the generation settings'."""
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    several = declared if isinstance(declared, list) else [declared]
+    return tuple(dict.fromkeys(token for token in [tokenizer.eos_token_id, *several] if token is not None))
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    for place, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return place
+    return min(len(one), len(other))
+
+
+def _done(row: _Row, limit: int) -> bool:
+    return row.finished or len(row.answer) >= limit
+
+
+def _selected(state: _State, keep: Any) -> _State:
+    """The state of the rows ``keep`` only."""
+    state.cache.batch_select_indices(keep)
+    return _State(state.cache, state.mask[keep], state.position[keep], None)
+
+
+def _share(seconds: float, rows: Sequence[_Row]) -> None:
+    for row in rows:
+        row.seconds += seconds / len(rows)
+
+
+@contextmanager
+def _shared_time(rows: Sequence[_Row]) -> Iterator[None]:
+    """Divide the time of the block among ``rows``."""
+    started = time.perf_counter()
+    yield
+    _share(time.perf_counter() - started, rows)
+
+
+def _speed(rows: Sequence[_Row]) -> dict[str, str]:
+    seconds = sum(row.seconds for row in rows)
+    return {"tokens/s": f"{sum(len(row.answer) for row in rows) / seconds:.0f}"} if seconds else {}

@@ -1,0 +1,33 @@
+"""Whether a text is JSON of a declared shape, by jsonschema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tunectl.core.errors import ConfigError
+from tunectl.core.lazy import need
+
+
+def valid(text: str, document: Mapping[str, Any]) -> bool:
+    """True where ``text`` is JSON and the schema ``document`` (draft 2020-12) accepts it."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    accepted: bool = need("jsonschema", extra="evaluate").Draft202012Validator(document).is_valid(value)
+    return accepted
+
+
+def refuse_bad(document: Mapping[str, Any], key: str) -> None:
+    """Refuse a schema that is not one.
+
+    Raises  ConfigError with the dotted ``key``, the place inside the schema and what is wrong there.
+    """
+    library = need("jsonschema", extra="evaluate")
+    try:
+        library.Draft202012Validator.check_schema(document)
+    except library.SchemaError as error:
+        place = "/".join(str(part) for part in error.absolute_path) or "its top"
+        raise ConfigError([f"{key} is not a JSON Schema: at {place}: {error.message}"]) from error

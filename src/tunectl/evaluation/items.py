@@ -1,0 +1,69 @@
+"""Test items: an input as the model sees it, its references, and where it belongs."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tunectl.artifacts.records import Example, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input with its reference answers."""
+
+    id: str
+    messages: tuple[Message, ...]
+    """The conversation up to the answer; ends with a user or tool turn."""
+    references: tuple[str, ...]
+    fields: dict[str, str] = field(default_factory=dict)
+    kind: str = "text"
+    cluster: str = ""
+    """Items of one near-duplicate cluster are resampled together."""
+    tools: tuple[dict[str, object], ...] = ()
+
+    @property
+    def question(self) -> str:
+        """The last user turn: what checks and retrieval look at."""
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.content
+        return self.messages[-1].content
+
+
+def from_examples(examples: Iterable[Example]) -> tuple[list[Item], dict[str, int]]:
+    """Items, and how many examples cannot be one, by reason.
+
+    Raw segments and ready tokens have no separate input and answer, so no answer of a model can be compared with them.
+    """
+    items: list[Item] = []
+    skipped: Counter[str] = Counter()
+    for example in examples:
+        references = tuple(answer.text for answer in example.answers if answer.text.strip())
+        if example.segments or example.tokens is not None:
+            skipped["no_separate_answer"] += 1
+        elif not example.messages or not references:
+            skipped["no_reference"] += 1
+        else:
+            items.append(
+                Item(
+                    id=example.id,
+                    messages=tuple(example.messages),
+                    references=references,
+                    fields=dict(example.fields),
+                    kind=example.kind,
+                    cluster=example.cluster or example.id,
+                    tools=tuple(example.tools),
+                )
+            )
+    return items, dict(skipped)
+
+
+def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
+    """At most ``limit`` items drawn with ``seed``, in their first order."""
+    if limit is None or len(items) <= limit:
+        return list(items)
+    chosen = sorted(random.Random(seed).sample(range(len(items)), limit))  # noqa: S311 - a sample, not a secret
+    return [items[place] for place in chosen]

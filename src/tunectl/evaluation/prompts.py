@@ -1,0 +1,108 @@
+"""What is put before an input: system text and worked examples, rendered by the model's own chat template."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tunectl.artifacts.records import Message
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.results import Prompt
+from tunectl.evaluation.scorer import Index
+
+
+class Renderer(Protocol):
+    """The chat template; ``tunectl.chat.template.Template`` is one."""
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """The conversation as the text that the model reads."""
+
+
+class Prompter:
+    """Renders prompts and the answers that would follow them."""
+
+    def __init__(self, renderer: Renderer, end_of_turn: str) -> None:
+        self._renderer = renderer
+        self._end = end_of_turn
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The text up to where the answer begins."""
+        return self._renderer.render(messages, add_generation_prompt=True)
+
+    def answer(self, messages: Sequence[Message], text: str) -> str:
+        """The text of a right answer as it follows the prompt, up to and with the end of turn."""
+        whole = self._renderer.render([*messages, Message("assistant", text)])
+        prompt = self.prompt(messages)
+        if not whole.startswith(prompt):  # the template writes a finished turn in another way than it opens one
+            return text + self._end
+        tail = whole[len(prompt) :]
+        stop = tail.rfind(self._end)
+        return tail[: stop + len(self._end)] if stop >= 0 else tail
+
+
+ZERO_SHOT = Prompt(system=None)
+"""The input as the data has it."""
+
+
+class Shots:
+    """Chooses worked examples from train."""
+
+    def __init__(self, pool: Sequence[Item], index: Index | None, seed: int) -> None:
+        """``index`` is over the inputs of ``pool``; None where nothing is retrieved."""
+        self._pool = pool
+        self._index = index
+        self._order = random.Random(seed).sample(range(len(pool)), len(pool))  # noqa: S311 - an order, not a secret
+
+    def of(self, prompt: Prompt, items: Sequence[Item]) -> list[list[Item]]:
+        """The examples of each item; the nearest one stands last, right before the input."""
+        count = min(prompt.shots, len(self._pool))
+        if not count:
+            return [[] for _ in items]
+        if prompt.selection == "retrieved" and self._index is not None:
+            found = self._index.nearest([item.question for item in items], count)
+            return [[self._pool[place] for place in reversed(places)] for places in found]
+        return [[self._pool[place] for place in self._order[:count]] for _ in items]
+
+
+def conversation(item: Item, prompt: Prompt, examples: Sequence[Item]) -> list[Message]:
+    """System text, examples with their first reference, and the input's own turns."""
+    own = [message for message in item.messages if message.role != "system"]
+    system = [message for message in item.messages if message.role == "system"]
+    if prompt.system is not None:
+        system = [Message("system", prompt.system)]
+    shown: list[Message] = []
+    for example in examples:
+        shown += [message for message in example.messages if message.role != "system"]
+        shown.append(Message("assistant", example.references[0]))
+    return [*system, *shown, *own]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Rendered prompts of one system, one an item, with the rendered references whose likelihood is wanted."""
+
+    prompts: list[str]
+    references: list[tuple[str, ...]]
+
+
+def ready(items: Sequence[Item], prompt: Prompt, shots: Shots, prompter: Prompter, references: int) -> Ready:
+    """Render ``items`` with ``prompt``; at most ``references`` references each."""
+    prompts, wanted = [], []
+    for item, examples in zip(items, shots.of(prompt, items), strict=True):
+        messages = conversation(item, prompt, examples)
+        prompts.append(prompter.prompt(messages))
+        wanted.append(tuple(prompter.answer(messages, text) for text in item.references[:references]))
+    return Ready(prompts, wanted)
+
+
+def candidates(systems: Sequence[str | None], shots: Sequence[int], selections: Sequence[str]) -> list[Prompt]:
+    """All prompts of a search, the cheapest first; without examples the selection makes no difference."""
+    found = [
+        Prompt(system, count, selection if count else None)
+        for count in sorted(shots)
+        for selection in selections
+        for system in systems
+    ]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,247 @@
+"""The documented shape of ``results.json``: everything that was measured, in plain numbers.
+
+Values of measures are in the units of ``measures``; shares are 0 to 1; seconds are wall time. A key may be added in a later
+version, none is renamed without a new ``version``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import io
+
+NAME, ANSWERS, VERDICT, REPORT = "results.json", "answers.jsonl", "verdict.json", "report.html"
+VERSION = 1
+
+
+class Score(Struct, frozen=True):
+    """One measure of one system."""
+
+    value: float
+    low: float | None
+    """Ends of the bootstrap interval; None where it is undefined (fewer than two inputs)."""
+    high: float | None
+    items: int
+    """Inputs that it was measured on."""
+
+
+class Prompt(Struct, frozen=True):
+    """What was put before the input."""
+
+    system: str | None
+    """None: the data's own system text, or none."""
+    shots: int = 0
+    selection: str | None = None
+    """random or retrieved; None without examples."""
+
+
+class Cost(Struct, frozen=True):
+    """What all answers of one system took, generated in batches."""
+
+    answers: int
+    prompt_tokens: int
+    tokens: int
+    seconds: float
+    tokens_per_second: float | None
+    one_at_a_time: float | None = None
+    """Median seconds of an answer generated alone; None where that was not measured."""
+    one_at_a_time_tokens_per_second: float | None = None
+
+
+class System(Struct, frozen=True):
+    """One competitor."""
+
+    name: str
+    title: str
+    scores: dict[str, Score]
+    prompt: Prompt | None = None
+    cost: Cost | None = None
+
+
+class Difference(Struct, frozen=True):
+    """One measure of two systems on the same inputs and the same resamples."""
+
+    system: str
+    against: str
+    measure: str
+    value: float
+    """System minus against."""
+    low: float | None
+    high: float | None
+    probability: float | None
+    """Two-sided bootstrap p-value of no difference."""
+
+
+class SlicePart(Struct, frozen=True):
+    """The primary measure on the inputs that share one value of a field."""
+
+    field: str
+    value: str
+    items: int
+    small: bool
+    """Too few inputs to judge."""
+    scores: dict[str, Score]
+    """System name to its primary measure."""
+    difference: Difference | None
+    """Tuned against base; None where undefined."""
+
+
+class Candidate(Struct, frozen=True):
+    """One prompt of the search."""
+
+    prompt: Prompt
+    score: float | None
+    """The primary measure on the validation inputs; None where it was not tried."""
+    tokens: int
+    """Prompt and answer tokens; an estimate for what was not tried."""
+    seconds: float
+    why_not: str = ""
+
+
+class Search(Struct, frozen=True):
+    """The prompt search and its cost."""
+
+    inputs: int
+    candidates: list[Candidate]
+    chosen: int
+    """Place of the winner among the candidates."""
+    tokens: int
+    seconds: float
+
+
+class Case(Struct, frozen=True):
+    """One test input with every system's answer, for people to read."""
+
+    id: str
+    input: str
+    references: list[str]
+    answers: dict[str, str]
+    why: str
+    """worst: lowest tuned score; lost: the base did better; best: highest tuned score."""
+    score: float
+    """Sentence chrF of the tuned answer."""
+    gain: float | None
+    """Sentence chrF of the tuned answer minus that of the base answer."""
+
+
+class AnswerRow(Struct, frozen=True):
+    """One line of ``answers.jsonl``: a test input and what every system answered."""
+
+    id: str
+    input: str
+    references: list[str]
+    fields: dict[str, str]
+    answers: dict[str, str]
+
+
+class SafetyAnswer(Struct, frozen=True):
+    """One question of the safety set and what was answered."""
+
+    kind: str
+    """harmful, benign or canary."""
+    question: str
+    answers: dict[str, str]
+    passed: dict[str, bool]
+
+
+class Safety(Struct, frozen=True):
+    """Counts a system on the safety set and on its answers to the test inputs."""
+
+    refused_harmful: dict[str, Score]
+    answered_benign: dict[str, Score]
+    toxic: dict[str, Score]
+    """Share of all answers (test inputs and safety set) with a listed word."""
+    placeholders: dict[str, Score]
+    """Share of answers to test inputs with a placeholder of masked personal data that the input did not hold."""
+    canaries: dict[str, int]
+    """Planted secrets that came out."""
+    planted: int
+    answers: list[SafetyAnswer]
+
+
+class Judged(Struct, frozen=True):
+    """What the judge said about tuned against another system."""
+
+    against: str
+    inputs: int
+    wins: int
+    losses: int
+    ties: int
+    """Called equal, or judged differently when the positions were swapped."""
+    unreadable: int
+    """Replies that named no winner; counted as ties."""
+    score: float
+    """(wins + ties / 2) / inputs."""
+    low: float
+    high: float
+    first_position: float | None
+    """Share of decided replies that preferred the answer shown first; 0.5 is no position bias."""
+    consistent: float
+    """Share of inputs with the same verdict in both positions."""
+
+
+class Verdict(Struct, frozen=True):
+    """The decision and its evidence; also ``verdict.json``."""
+
+    passed: bool
+    """Whether the tuned model may go on."""
+    verdict: str
+    """tuned_better, prompting_is_enough, do_not_tune or not_enough_evidence."""
+    reason: str
+    """One sentence for people."""
+    evidence: list[str] = field(default_factory=list)
+
+
+class Results(Struct, frozen=True):
+    """Everything that one evaluation measured."""
+
+    project: str
+    seed: int
+    inputs: int
+    """Test inputs that every system answered."""
+    available: int
+    """Test inputs there were."""
+    skipped: dict[str, int]
+    """Test examples that cannot be answered, by reason."""
+    primary: str
+    min_difference: float
+    confidence: float
+    resamples: int
+    units: int
+    """Independent units of the bootstrap: near-duplicate clusters of inputs."""
+    decoding: dict[str, Any]
+    bleu_signature: str
+    systems: list[System]
+    differences: list[Difference]
+    slices: list[SlicePart]
+    search: Search | None
+    references_seen: float | None
+    """Share of the 4-grams of test references that some training answer holds."""
+    safety: Safety | None
+    judge: list[Judged]
+    cases: list[Case]
+    """Worst, lost and best answers of the tuned model."""
+    verdict: Verdict
+    version: int = VERSION
+
+    def system(self, name: str) -> System | None:
+        """The competitor called ``name``, or None where it did not take part."""
+        return next((system for system in self.systems if system.name == name), None)
+
+    def difference(self, against: str, measure: str | None = None) -> Difference | None:
+        """Tuned against another system in ``measure`` (None: the primary one)."""
+        wanted = measure or self.primary
+        found = (d for d in self.differences if (d.system, d.against, d.measure) == ("tuned", against, wanted))
+        return next(found, None)
+
+
+def load(path: Path) -> Results:
+    """The results of a finished evaluation.
+
+    Raises  ArtifactError when the file is absent or has another shape.
+    """
+    found: Results = io.read_json(path, Results)
+    return found

@@ -1,0 +1,70 @@
+"""From answers to sufficient statistics: one table a measure, one row an item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunectl.config.evaluate import Check
+from tunectl.evaluation import checks, overlap
+from tunectl.evaluation.generator import Reply
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.scorer import Tools
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Statistics = Mapping[str, "NDArray[Any]"]
+"""Measure name to (items, statistics)."""
+
+
+def measure(
+    items: Sequence[Item],
+    answers: Sequence[str],
+    replies: Sequence[Reply] | None,
+    *,
+    tools: Tools,
+    declared: Sequence[Check],
+    seen: overlap.Grams,
+) -> dict[str, NDArray[Any]]:
+    """All statistics of one system; ``replies`` is None for answers that no model wrote (no likelihood, no cut)."""
+    import numpy as np
+
+    references = [item.references for item in items]
+    found: dict[str, NDArray[Any]] = {}
+    for scorer in tools.scorers:
+        found.update(scorer(answers, references))
+    found["words"] = np.asarray([(len(answer.split()), 1) for answer in answers], dtype=np.float64)
+    found["seen"] = np.asarray([overlap.share(answer, seen) for answer in answers], dtype=np.float64)
+    if declared:
+        found.update(_checks(items, answers, declared, tools))
+    if replies is not None:
+        found["unfinished"] = np.asarray([(not reply.finished, 1) for reply in replies], dtype=np.float64)
+        likely = np.asarray([_likelihood(reply) for reply in replies], dtype=np.float64)
+        if likely[:, 1].any():
+            found["perplexity"] = likely
+    return found
+
+
+def _checks(
+    items: Sequence[Item], answers: Sequence[str], declared: Sequence[Check], tools: Tools
+) -> dict[str, NDArray[Any]]:
+    """One table a check, and ``checks``: the mean over the checks that apply to an item."""
+    import numpy as np
+
+    tables: dict[str, NDArray[Any]] = {}
+    for check in declared:
+        scores = [
+            checks.score(check, answer, item.question, item.fields, tools.valid)
+            for item, answer in zip(items, answers, strict=True)
+        ]
+        tables[f"check_{check.name}"] = np.asarray([(0, 0) if s is None else (s, 1) for s in scores], dtype=np.float64)
+    together = np.sum(list(tables.values()), axis=0)
+    applied = together[:, 1:] > 0
+    share = np.divide(together[:, :1], together[:, 1:], out=np.zeros_like(together[:, :1]), where=applied)
+    tables["checks"] = np.hstack([share, applied])
+    return tables
+
+
+def _likelihood(reply: Reply) -> tuple[float, int]:
+    return sum(given.nats for given in reply.references), sum(given.tokens for given in reply.references)

@@ -1,0 +1,70 @@
+"""The comparison as a small table for a terminal, and as flat numbers for DVC."""
+
+from __future__ import annotations
+
+from tunectl.evaluation import measures
+from tunectl.evaluation.results import Difference, Results, Score, System, load
+
+__all__ = ["columns_of", "flat", "load", "summary_rows"]
+
+SHOWN = ("bleu", "chrf", "rouge_l", "perplexity", "checks", "words")
+
+
+def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the final table: a system a row, its measures, its gain over base with interval, its speed."""
+    names = columns_of(results)
+    title = measures.find(results.primary).title
+    columns = ["system", *(measures.find(name).title for name in names), f"{title} over base", "tokens/s"]
+    rows = [
+        [
+            system.title,
+            *(_value(system.scores.get(name)) for name in names),
+            _gain(results, system.name),
+            _speed(system),
+        ]
+        for system in results.systems
+    ]
+    return columns, rows
+
+
+def columns_of(results: Results) -> list[str]:
+    """The measures that the table shows: those that some system has, the primary one first."""
+    there = {name for system in results.systems for name in system.scores}
+    names = [name for name in SHOWN if name in there]
+    return sorted(names, key=lambda name: name != results.primary)
+
+
+def flat(results: Results) -> dict[str, dict[str, float]]:
+    """System to measure to number, for DVC metrics; speed and tokens are with each system."""
+    found = {}
+    for system in results.systems:
+        numbers = {name: round(score.value, 4) for name, score in system.scores.items()}
+        if system.cost is not None:
+            numbers["answer_tokens"] = float(system.cost.tokens)
+            numbers["prompt_tokens"] = float(system.cost.prompt_tokens)
+        found[system.name] = numbers
+    return found
+
+
+def _value(score: Score | None) -> str:
+    return "-" if score is None else f"{score.value:.1f}"
+
+
+def _gain(results: Results, name: str) -> str:
+    for difference in results.differences:
+        if (difference.system, difference.against, difference.measure) == (name, "base", results.primary):
+            return gain(difference)
+    return "-"
+
+
+def gain(difference: Difference) -> str:
+    """A difference with its interval: ``+12.3 (10.1 to 14.4)``."""
+    if difference.low is None or difference.high is None:
+        return f"{difference.value:+.1f} (no interval)"
+    return f"{difference.value:+.1f} ({difference.low:.1f} to {difference.high:.1f})"
+
+
+def _speed(system: System) -> str:
+    if system.cost is None or system.cost.tokens_per_second is None:
+        return "-"
+    return f"{system.cost.tokens_per_second:.0f}"
