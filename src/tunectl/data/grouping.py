@@ -11,6 +11,7 @@ from hashlib import blake2b
 import msgspec
 
 from tunectl.artifacts.records import Example
+from tunectl.data.texts import input_text
 
 _WORD = re.compile(r"\w+")
 
@@ -18,18 +19,6 @@ _WORD = re.compile(r"\w+")
 def words(text: str) -> list[str]:
     """The words of ``text``: NFKC, case folded, without punctuation. What two texts are compared by."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-def input_text(example: Example) -> str:
-    """What the model is shown: the turns, or the segments before the first learned one."""
-    if example.messages:
-        return "\n".join(message.content for message in example.messages)
-    shown = []
-    for segment in example.segments:
-        if segment.train:
-            break
-        shown.append(segment.text)
-    return "".join(shown)
 
 
 def answer_texts(example: Example) -> list[str]:

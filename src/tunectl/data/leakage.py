@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunectl.artifacts.records import Example
-from tunectl.data.grouping import answer_texts, input_text, words
+from tunectl.data.grouping import answer_texts, words
+from tunectl.data.texts import input_text
 
 What = Literal["input", "answer"]
 

@@ -16,9 +16,10 @@ from tunectl.config.split import HoldOut, Leakage, Resample, Reweight, Split, Sp
 from tunectl.core import log
 from tunectl.core.errors import DataError
 from tunectl.data import balance, leakage
-from tunectl.data.grouping import answer_texts, groups, input_text
+from tunectl.data.grouping import answer_texts, groups
 from tunectl.data.split import HELD, PARTS, Part, Rule, divide
 from tunectl.data.split_report import NAME, Leaks, LeakSample, SplitReport, Weights, off
+from tunectl.data.texts import input_text
 
 _log = log.get(__name__)
 

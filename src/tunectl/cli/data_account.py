@@ -1,0 +1,65 @@
+"""``tunectl data account``: the row accounts of all stages, checked."""
+
+from __future__ import annotations
+
+import argparse
+
+from tunectl.artifacts.layout import Layout
+from tunectl.data.account import Line
+from tunectl.stages import STAGES
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one row a stage.
+
+    Raises  GateError naming each place where a sum does not hold (exit 3).
+    """
+    from msgspec import to_builtins
+
+    from tunectl.backends import terminal
+    from tunectl.core.errors import GateError
+    from tunectl.data import account
+
+    layout = Layout()
+    lines = account.chain({stage.name: layout.artifact(stage.name) for stage in STAGES})
+    wrong = account.problems(lines)
+    if args.json:
+        terminal.print_json({"stages": to_builtins(lines), "problems": wrong})
+    else:
+        rows = [
+            (
+                line.stage,
+                line.rows_in,
+                line.kept,
+                sum(line.rejected.values()),
+                _out(line.records_out),
+                _reasons(line.rejected),
+            )
+            for line in lines
+        ]
+        terminal.table("", ("stage", "rows in", "kept", "rejected", "records out", "why"), rows)
+    if wrong:
+        raise GateError(
+            "rows are unaccounted for:\n" + "\n".join(f"  {problem}" for problem in wrong),
+            hint=f"rebuild from there: tunectl repro --force {_first(lines)}",
+        )
+    if not args.json:
+        terminal.say("every row is accounted for")
+    return 0
+
+
+def _out(count: int | None) -> str:
+    return "" if count is None else str(count)
+
+
+def _reasons(rejected: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
+
+
+def _first(lines: list[Line]) -> str:
+    return next(line.stage for line in lines if line.problems)

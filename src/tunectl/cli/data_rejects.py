@@ -1,0 +1,81 @@
+"""``tunectl data rejects``: what did not go on, and why."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable
+
+from tunectl.artifacts import io, tally
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Reject
+from tunectl.core.errors import ArtifactError, UsageError
+from tunectl.stages import STAGES
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("--stage", help="only this stage; all of them where it is not given")
+    parser.add_argument("--reason", help="print the rows of this reason, instead of counts")
+    parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="rows to print (20)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print counts by stage and reason, or the rows of one reason."""
+    from msgspec import to_builtins
+
+    from tunectl.backends import terminal
+
+    found = _read(Layout(), args.stage)
+    if args.reason is None:
+        counts = Counter((stage, reject.reason) for stage, reject in found)
+        firsts = {(stage, reject.reason): reject for stage, reject in reversed(found)}
+        rows = [
+            (stage, reason, count, _place(firsts[stage, reason]), _what(firsts[stage, reason]))
+            for (stage, reason), count in counts.most_common()
+        ]
+        if args.json:
+            terminal.print_json(
+                [dict(zip(("stage", "reason", "rows", "first", "what"), row, strict=True)) for row in rows]
+            )
+        else:
+            terminal.table("", ("stage", "reason", "rows", "first", "what"), rows)
+        return 0
+    chosen = [(stage, reject) for stage, reject in found if reject.reason == args.reason]
+    if not chosen:
+        raise UsageError(
+            f"{args.reason}: no row was rejected for this reason; there are {_names(found)}",
+            hint="tunectl data rejects counts them",
+        )
+    if args.json:
+        terminal.print_json([{"stage": stage, **to_builtins(reject)} for stage, reject in chosen[: args.number]])
+    else:
+        shown = [(stage, _place(reject), reject.detail, reject.sample) for stage, reject in chosen[: args.number]]
+        terminal.table(f"{args.reason}: {len(chosen)} rows", ("stage", "row", "detail", "text"), shown)
+    return 0
+
+
+def _read(layout: Layout, stage: str | None) -> list[tuple[str, Reject]]:
+    names = [known.name for known in STAGES]
+    if stage is not None and stage not in names:
+        raise UsageError(f"{stage}: no such stage; there are {', '.join(names)}")
+    folders = {name: layout.artifact(name) for name in names if stage in (None, name)}
+    built = {name: folder for name, folder in folders.items() if (folder / tally.REJECTS).is_file()}
+    if not built:
+        raise ArtifactError(
+            f"no rejected rows are listed in {', '.join(map(str, folders.values()))}", hint="run: tunectl repro"
+        )
+    return [(name, reject) for name, folder in built.items() for reject in io.read_rows(folder / tally.REJECTS, Reject)]
+
+
+def _place(reject: Reject) -> str:
+    return f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
+
+
+def _what(reject: Reject) -> str:
+    return reject.detail or reject.sample
+
+
+def _names(found: Iterable[tuple[str, Reject]]) -> str:
+    return ", ".join(sorted({reject.reason for _, reject in found})) or "none"

@@ -1,0 +1,99 @@
+"""``tunectl data show``: rows of a stage, readable."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import islice
+from pathlib import Path
+
+from tunectl.artifacts import io
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Document, Example, preview
+from tunectl.core.errors import ArtifactError, UsageError
+
+FILES = {
+    "ingest": ("examples", "documents"),
+    "curate": ("examples", "documents"),
+    "split": ("train", "validation", "test", "documents"),
+}
+"""Stage to the files that can be shown; the first is shown where none is named."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("stage", nargs="?", choices=list(FILES), default="curate", help="whose rows (curate)")
+    parser.add_argument("--file", help="examples, documents, train, validation or test; the first that the stage has")
+    parser.add_argument("--find", metavar="TEXT", help="only rows that hold this text")
+    parser.add_argument("-n", "--number", type=int, default=5, metavar="N", help="rows to print (5)")
+    parser.add_argument("--full", action="store_true", help="whole texts instead of their first 400 characters")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the first rows, or the first that hold a text."""
+    from tunectl.backends import terminal
+
+    path = _path(Layout(), args.stage, args.file)
+    shape: type[Document | Example] = Document if path.stem == "documents" else Example
+    chosen = list(
+        islice((row for row in io.read_rows(path, shape) if args.find is None or args.find in _text(row)), args.number)
+    )
+    if args.json:
+        from msgspec import to_builtins
+
+        terminal.print_json([to_builtins(row) for row in chosen])
+        return 0
+    for row in chosen:
+        _show(row, limit=None if args.full else 400)
+    if not chosen:
+        terminal.say(f"{path}: no row" + (f" holds {args.find!r}" if args.find is not None else ""))
+    return 0
+
+
+def _path(layout: Layout, stage: str, name: str | None) -> Path:
+    names = FILES[stage]
+    if name is not None and name not in names:
+        raise UsageError(f"--file {name}: {stage} has {', '.join(names)}")
+    path = layout.artifact(stage) / f"{name or names[0]}.jsonl"
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist", hint=f"run: tunectl repro --to {stage}")
+    return path
+
+
+def _show(row: Document | Example, *, limit: int | None) -> None:
+    from tunectl.backends import terminal
+
+    place = f"{row.source.file}:{row.source.row}" if row.source.row else row.source.file
+    notes = [row.kind, place, *(f"{name}={value}" for name, value in row.fields.items())]
+    if isinstance(row, Example):
+        notes += [f"cluster {row.cluster}"] if row.cluster else []
+        notes += [f"weight {row.weight:g}"] if row.weight != 1.0 else []
+    terminal.say(f"── {row.id}  {'  '.join(notes)}", style="dim")
+    for label, text, style in _turns(row):
+        terminal.say(f"{label:>9}  {text if limit is None else preview(text, limit)}", style=style)
+
+
+def _turns(row: Document | Example) -> list[tuple[str, str, str]]:
+    if isinstance(row, Document):
+        return [("text", row.text, "")]
+    turns: list[tuple[str, str, str]] = [
+        (turn.role, turn.content, "cyan" if turn.role == "user" else "") for turn in row.messages
+    ]
+    turns += [("answer", answer.text, "green") for answer in row.answers]
+    turns += [
+        ("learned" if segment.train else "shown", segment.text, "green" if segment.train else "")
+        for segment in row.segments
+    ]
+    if row.tokens is not None:
+        turns.append(
+            (
+                "tokens",
+                f"{len(row.tokens.ids)} ids, {sum(label != -100 for label in row.tokens.labels)} of them learned",
+                "",
+            )
+        )
+    return turns
+
+
+def _text(row: Document | Example) -> str:
+    return "\n".join(text for _, text, _ in _turns(row))

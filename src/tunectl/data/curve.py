@@ -1,0 +1,170 @@
+"""Do I have enough data? Tune on parts of train, measure each on validation, and look at how the loss falls.
+
+The loss is in nats a token of the right answers: it falls smoothly where counts of equal words jump, and published curves
+follow a power law in it. The intervals are over validation examples (paired: every size is measured on the same ones);
+what another seed of training would change is not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from msgspec import Struct
+
+from tunectl.artifacts.records import Example
+from tunectl.core.errors import DataError
+from tunectl.data.grouping import position
+from tunectl.stats import bootstrap, power_law
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHARES = (0.10, 0.25, 0.50, 1.00)
+RESAMPLES = 2_000
+CONFIDENCE = 0.95
+
+Verdict = Literal["more helps", "enough", "cannot tell"]
+
+
+class Learner(Protocol):
+    """Tunes a model on some records and measures it on validation."""
+
+    def learn(self, train: Sequence[Example], *, label: str) -> list[tuple[float, int]]:
+        """For each validation example: log-probability of its answers (nats, zero or below) and their tokens."""
+
+
+class Point(Struct, frozen=True):
+    """One measured size."""
+
+    share: float
+    rows: int
+    likelihoods: list[tuple[float, int]]
+    """For each validation example: nats (zero or below) and tokens."""
+
+
+class Mark(Struct, frozen=True):
+    """One size on the curve: loss in nats a token, with its interval."""
+
+    share: float
+    rows: int
+    loss: float
+    low: float
+    high: float
+
+
+class Gain(Struct, frozen=True):
+    """How much the loss falls, in nats a token, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Curve(Struct, frozen=True):
+    """The learning curve and what it says."""
+
+    marks: list[Mark]
+    validation: int
+    """Validation examples behind the intervals."""
+    limit: float
+    """loss = limit + slope * rows ** -decay"""
+    slope: float
+    decay: float
+    last: Gain
+    """From the last size but one to all of train: measured."""
+    doubled: Gain
+    """From all of train to twice as much: by the fitted law."""
+    worth: float
+    """Fall of the loss that is worth more data, as asked."""
+    verdict: Verdict
+    words: str
+    """The verdict as a sentence."""
+
+    def at(self, rows: float) -> float:
+        """The loss that the law expects with ``rows`` records."""
+        return power_law.PowerLaw(self.limit, self.slope, self.decay).at(rows)
+
+
+def parts(train: Sequence[Example], *, seed: int) -> Iterator[tuple[float, list[Example]]]:
+    """Each share of ``SHARES`` with its records: every part holds the smaller ones, and records keep their order.
+
+    Raises  DataError where train is too small for four different sizes.
+    """
+    sizes = [max(1, round(share * len(train))) for share in SHARES]
+    if len(train) < 20 or len(set(sizes)) < len(SHARES):
+        raise DataError(
+            f"a learning curve needs at least 20 train records; there are {len(train)}",
+            hint="add data first: with so little, more always helps",
+        )
+    order = sorted(range(len(train)), key=lambda row: (position(seed, f"curve {train[row].id}"), row))
+    for share, size in zip(SHARES, sizes, strict=True):
+        yield share, [train[row] for row in sorted(order[:size])]
+
+
+def judge(points: Sequence[Point], *, worth: float, seed: int) -> Curve:
+    """Fit the curve through ``points`` (ascending sizes) and say whether twice the data is worth having.
+
+    ``worth`` is in nats a token. More helps: even the low end of the expected gain is worth it. Enough: not even the high end is.
+    Raises  DataError where validation has fewer than two examples with answers.
+    """
+    np, statistics = _statistics(points)
+    rows = [point.rows for point in points]
+    counts = bootstrap.draws(len(statistics[0]), RESAMPLES, seed)
+    observed = np.asarray([_loss(table.sum(axis=0)) for table in statistics])
+    drawn = np.stack([_loss(counts @ table) for table in statistics], axis=1)
+    law = power_law.fit(rows, observed.tolist(), higher_is_better=False)
+    _, slopes, decays = power_law.fit_many(rows, drawn, higher_is_better=False)
+    most = rows[-1]
+    doubled = _gain(law.at(most) - law.at(2 * most), slopes * (most**-decays - (2.0 * most) ** -decays))
+    lows, highs = np.quantile(drawn, _tails(), axis=0)
+    marks = [
+        Mark(p.share, p.rows, float(o), float(a), float(b))
+        for p, o, a, b in zip(points, observed, lows, highs, strict=True)
+    ]
+    last = _gain(float(observed[-2] - observed[-1]), drawn[:, -2] - drawn[:, -1])
+    verdict, words = _verdict(doubled, worth, most)
+    return Curve(marks, len(statistics[0]), law.limit, law.slope, law.decay, last, doubled, worth, verdict, words)
+
+
+def _statistics(points: Sequence[Point]) -> tuple[Any, list[NDArray[Any]]]:
+    from tunectl.core.lazy import need
+
+    np = need("numpy", extra="data")
+    tables = [np.asarray(point.likelihoods, dtype=float).reshape(-1, 2) for point in points]
+    if len(tables[0]) < 2 or not all(table[:, 1].any() for table in tables):
+        raise DataError(
+            f"a learning curve needs at least two validation examples with answers; there are {len(tables[0])}",
+            hint="raise split.shares.validation",
+        )
+    return np, tables
+
+
+def _loss(sums: Any) -> Any:
+    return -sums[..., 0] / sums[..., 1]
+
+
+def _tails() -> list[float]:
+    return [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+
+
+def _gain(value: float, drawn: Any) -> Gain:
+    from tunectl.core.lazy import need
+
+    low, high = need("numpy", extra="data").quantile(drawn, _tails())
+    return Gain(float(value), float(low), float(high))
+
+
+def _verdict(gain: Gain, worth: float, rows: int) -> tuple[Verdict, str]:
+    expected = f"{2 * rows:,} records instead of {rows:,} are expected to lower the loss by {gain.value:.3f} nats a token ({gain.low:.3f} to {gain.high:.3f})"
+    if gain.low >= worth:
+        return "more helps", f"More data would help: {expected}; {worth:g} was called worth it."
+    if gain.high < worth:
+        return (
+            "enough",
+            f"More data of this kind would help little: {expected}; less than the {worth:g} called worth it.",
+        )
+    return (
+        "cannot tell",
+        f"Cannot tell whether more data would help: {expected}, and the {worth:g} called worth it lies between. More validation examples would narrow it.",
+    )
