@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from tunectl.artifacts.layout import Layout
-from tunectl.config.compose import Composition, Given, compose
-from tunectl.config.origins import Path_, dotted, leaves
+from tunectl.config.compose import NOTHING, Composition, Given, compose
+from tunectl.config.origins import Path_, dotted, leaves, short
 from tunectl.config.shape import Place, Shape, locate, names, of, of_field, section, tags, words
 from tunectl.core.errors import ConfigError
 
@@ -64,8 +63,8 @@ def validate(schema: type[M], composition: Composition) -> M:
     except ValidationError as error:
         lines += [mistake.text for mistake in _mistakes(schema, composition, error) if not _covered(mistake, noted)]
     if settings is None or lines:
-        count = f"{len(lines)} mistakes; nothing was run" if len(lines) > 1 else "nothing was run"
-        raise ConfigError(lines, hint=count)
+        count = f"{len(lines)} mistakes; " if len(lines) > 1 else ""
+        raise ConfigError(lines, hint=count + NOTHING)
     return settings
 
 
@@ -126,11 +125,12 @@ def _crowds(composition: Composition, missing: dict[Path_, Place]) -> dict[Path_
     found = {}
     for path, places in above.items():
         if path and len(places) >= _CROWD:
-            origin = composition.origins.at(path)
+            option = composition.choices.get(str(path[0]))
+            origin = composition.origins.file_of(path) or f"conf/{path[0]}/{option}.yaml"
             owner = places[0].owner
             tag = f" where {_tag_of(owner)}" if owner is not None and _tag_of(owner) else ""
             names = ", ".join(str(place.path[-1]) for place in places)
-            text = f"{dotted(path)}{f' ({origin})' if origin else ''}: {len(places)} settings are missing{tag}: {names}"
+            text = f"{dotted(path)} ({origin}): {len(places)} settings are missing{tag}: {names}"
             found[path] = f"{text}; choose a file of conf/{path[0]} that has them: {path[0]}=<file>"
     return found
 
@@ -211,21 +211,24 @@ def _tag_of(model: type[BaseModel]) -> str:
 def _nearest(schema: type[BaseModel], composition: Composition, path: Path_, missing: Sequence[Path_]) -> str:
     """The setting that ``path`` was most likely meant to be, dotted; empty where nothing is close.
 
-    A missing neighbour comes first, then any neighbour, then a setting of the same name elsewhere, then any close name.
+    A missing neighbour comes first, then a very close neighbour, a setting of the same name elsewhere, any close name.
     """
     key, above = str(path[-1]), path[:-1]
     beside = {str(other[-1]): other for other in missing if other[:-1] == above}
     near = get_close_matches(key, beside, 1, 0.5)
     if near:
         return dotted(beside[near[0]])
-    here = _names_at(schema, composition.tree, above)
-    near = get_close_matches(key, [name for name in here if name != key], 1, 0.6)
+    here = [name for name in _names_at(schema, composition.tree, above) if name != key]
+    near = get_close_matches(key, here, 1, 0.85)
     if near:
         return dotted((*above, near[0]))
     everywhere = [dotted(other) for other in _known(schema, composition.tree)]
     same = [name for name in everywhere if name.rpartition(".")[2] == key]
     if same:
         return min(same, key=len)
+    near = get_close_matches(key, here, 1, 0.6)
+    if near:
+        return dotted((*above, near[0]))
     near = get_close_matches(dotted(path), everywhere, 1, 0.8)
     return near[0] if near else ""
 
@@ -274,13 +277,8 @@ def _known(schema: type[BaseModel], tree: Any, above: Path_ = ()) -> Iterator[Pa
 
 def _head(composition: Composition, path: Path_, value: Any, *, show: bool = True) -> str:
     origin = composition.origins.at(path)
-    shown = f" = {_short(value)}" if show else ""
+    shown = f" = {short(value)}" if show else ""
     return f"{dotted(path) or 'conf/'}{shown}{f' ({origin})' if origin else ''}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _exists(tree: Any, path: Path_) -> bool:

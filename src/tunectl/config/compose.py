@@ -13,13 +13,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from tunectl.config.origins import Origin, Origins, Path_, comment_above, dotted, leaves, lines_of
+from tunectl.config.origins import Origin, Origins, Path_, comment_above, dotted, leaves, lines_of, short
 from tunectl.core.errors import ConfigError, UsageError
 
 _KEY = re.compile(r"^[A-Za-z_][\w-]*(\.[\w-]+)*$")
 _GROUP = re.compile(r"^[A-Za-z_][\w/-]*$")
 _RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
 _ROUNDS = 16
+NOTHING = "nothing was run"
+"""The last line of every report of mistakes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +193,17 @@ def _hydra(
             known = options(conf, group) if group and (conf / group).is_dir() else []
             problems.append(Problem((group,), _missing_file(conf, group, option, known)))
             if not known or group in chosen:
-                raise ConfigError([problem.text for problem in problems]) from error
+                raise _stop(problems) from error
             chosen[group] = (get_close_matches(option, known, 1, 0.0) or known)[0]
         except YAMLError as error:
-            raise ConfigError(_yaml_mistakes(conf) or [str(error)]) from error
+            raise ConfigError(_yaml_mistakes(conf) or [str(error)], hint=NOTHING) from error
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError([*(problem.text for problem in problems), _plain_words(conf, error)]) from error
-    raise ConfigError([problem.text for problem in problems])
+            raise _stop([*problems, Problem((), _plain_words(conf, error))]) from error
+    raise _stop(problems)
+
+
+def _stop(problems: Sequence[Problem]) -> ConfigError:
+    return ConfigError([problem.text for problem in problems], hint=NOTHING)
 
 
 def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[tuple[str, Path_]], dict[str, str]]:
@@ -225,7 +231,7 @@ def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[
 def _missing_file(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
     where = _defaults_line(conf, option)
     if not known:
-        return f"{where}{group or option}: there is no folder {conf.name}/{group or option}; it is named in a defaults list"
+        return f"{where}there is no folder {conf.name}/{group or option}, though a defaults list names it"
     return f"{where}{_no_option(conf, group, option, known)}"
 
 
@@ -303,12 +309,16 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Origins, problems: list[P
     for path, value in list(leaves(raw)):
         where = origins.at(path)
         if "_target_" in path:
-            problems.append(Problem(path, f"{dotted(path)} ({where}): _target_ is refused; YAML names no Python code"))
+            problems.append(
+                Problem(
+                    path, f"{dotted(path)} = {short(value)} ({where}): _target_ is refused; YAML names no Python code"
+                )
+            )
         elif value == "???":
             problems.append(Problem(path, _mandatory(conf, path, where)))
         elif isinstance(value, str) and _RESOLVER.search(value):
             text = "only ${other.setting} is allowed; a resolver would make the same YAML mean different things"
-            problems.append(Problem(path, f"{dotted(path)} = {value} ({where}): {text}"))
+            problems.append(Problem(path, f"{dotted(path)} = {short(value)} ({where}): {text}"))
         elif isinstance(value, str) and "${" in value:
             try:
                 resolved = _follow(config, path)
@@ -324,7 +334,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Origins, problems: list[P
                 problems.append(Problem(path, _dangling(raw, path, value, where)))
         elif path[0] == "data" and len(path) > 1 and f"${{{dotted(path)}}}" not in referred:
             text = f"nothing reads it: no setting refers to ${{{dotted(path)}}}"
-            problems.append(Problem(path, f"{dotted(path)} = {value} ({where}): {text}"))
+            problems.append(Problem(path, f"{dotted(path)} = {short(value)} ({where}): {text}"))
             continue
         else:
             continue
@@ -343,7 +353,7 @@ def _mandatory(conf: Path, path: Path_, where: Origin | None) -> str:
 
 def _dangling(raw: dict[str, Any], path: Path_, value: str, where: Origin | None) -> str:
     """An interpolation that leads nowhere, with the nearest place that exists."""
-    start = f"{dotted(path)} = {value} ({where})"
+    start = f"{dotted(path)} = {short(value)} ({where})"
     targets = re.findall(r"\$\{\s*([^}]*?)\s*\}", value)
     known = [dotted(leaf) for leaf, _ in leaves(raw)]
     for target in targets:

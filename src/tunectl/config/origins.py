@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,12 @@ class Origins:
 def dotted(path: Sequence[str | int]) -> str:
     """``ingest.sources.0.path``, as overrides spell it."""
     return ".".join(str(part) for part in path)
+
+
+def short(value: Any) -> str:
+    """A value as messages show it: JSON, so that a text is told from a number, cut at 80 characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def leaves(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:

@@ -11,6 +11,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from tunectl.artifacts.layout import Layout
 from tunectl.core.errors import ConfigError
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-LATER = {"type": "string", "pattern": r"^(\$\{[^{}:]+\}|\?\?\?)$", "description": "${other.setting}, or ??? for: must be given"}
+LATER = {
+    "type": "string",
+    "pattern": r"^(\$\{[^{}:]+\}|\?\?\?)$",
+    "description": "${other.setting}, or ??? for: must be given",
+}
 _ANY = {"oneOf": "anyOf"}
 SETTINGS = Path(".vscode/settings.json")
 _DEFAULTS = {
@@ -94,7 +99,7 @@ def _prose_of(kind: type[BaseModel]) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     statements = body.body if isinstance(body, ast.ClassDef) else []
     found: dict[str, str] = {}
-    for field, text in zip(statements, statements[1:], strict=False):
+    for field, text in pairwise(statements):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
             value = getattr(text.value, "value", None)
             if isinstance(value, str):
@@ -127,14 +132,16 @@ def _loosen(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     # A part of a section may fit several members of a union, so exactly one becomes at least one.
-    made = {_ANY.get(key, key): _loosen(value) for key, value in schema.items() if key not in {"required", "discriminator"}}
+    made = {
+        _ANY.get(key, key): _loosen(value) for key, value in schema.items() if key not in {"required", "discriminator"}
+    }
     if isinstance(schema.get("properties"), dict):
         made["properties"] = {name: _or_later(_loosen(value)) for name, value in schema["properties"].items()}
     return made
 
 
 def _or_later(schema: dict[str, Any]) -> dict[str, Any]:
-    described = {key: schema[key] for key in ("description", "title") if key in schema}
+    described: dict[str, Any] = {key: schema[key] for key in ("description", "title") if key in schema}
     inner = {key: value for key, value in schema.items() if key not in described}
     return {**described, "anyOf": [inner, LATER]}
 

@@ -27,7 +27,9 @@ def _load(path: Path) -> object:
 def test_every_file_of_a_group_fits_the_schema_that_editors_get(group: str) -> None:
     validator = Draft202012Validator(schema.group(group))
     for file in sorted((CONF / group).glob("*.yaml")):
-        errors = [f"{file.name}: {error.json_path} {error.message[:200]}" for error in validator.iter_errors(_load(file))]
+        errors = [
+            f"{file.name}: {error.json_path} {error.message[:200]}" for error in validator.iter_errors(_load(file))
+        ]
         assert errors == []
 
 
@@ -64,7 +66,9 @@ def test_every_setting_of_the_whole_is_explained() -> None:
     assert silent == [], ", ".join(silent)
 
 
-def test_a_folder_of_schemas_is_bound_without_losing_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_schemas_is_bound_without_losing_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("sft", "profile"):
         (tmp_path / "conf" / name).mkdir(parents=True)
@@ -86,6 +90,8 @@ def test_settings_with_comments_are_left_alone(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "conf").mkdir()
     (tmp_path / ".vscode").mkdir()
     (tmp_path / ".vscode/settings.json").write_text("// mine\n{}")
-    with pytest.raises(ConfigError, match=r"^\.vscode/settings\.json: holds comments or is not JSON, so it is left alone"):
+    with pytest.raises(
+        ConfigError, match=r"^\.vscode/settings\.json: holds comments or is not JSON, so it is left alone"
+    ):
         list(schema.write_folder(Layout(), Path("schema")))
     assert (tmp_path / ".vscode/settings.json").read_text() == "// mine\n{}"
