@@ -21,9 +21,10 @@ develop: .venv/.dev  ## make .venv and install what developing needs
 .venv/.run: requirements/run.txt pyproject.toml
 	@echo "installing into .venv (once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet -r requirements/run.txt
-	@$(BIN)/python -m pip install --quiet --no-deps -e .
-	@touch $@
+	@start=$$SECONDS; \
+	  $(BIN)/python -m pip install --quiet -r requirements/run.txt && \
+	  $(BIN)/python -m pip install --quiet --no-deps -e . && \
+	  touch $@ && echo "installed in $$((SECONDS - start)) s; activate it with: source .venv/bin/activate"
 
 .venv/.dev: .venv/.run requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet -r requirements/dev.txt
