@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import codecs
 from string import Formatter
 from typing import Annotated, Literal, Self
 
@@ -38,14 +39,25 @@ FormatName = Literal[
 ]
 
 
+def _known_encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+        "".encode(name)  # hex, zip and the like are codecs, but of no text
+    except LookupError as error:
+        raise ValueError(f"{name!r} is not an encoding; for example cp1252, latin-1, utf-16") from error
+    return name
+
+
 def _fillable(template: str) -> str:
     """Check the braces of a prompt template; doubled braces are plain ones."""
     try:
-        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        pieces = [piece for piece in Formatter().parse(template) if piece[1] is not None]
     except ValueError as error:
         raise ValueError(f"{template!r} cannot be filled: {error}; write a plain brace twice, {{{{ or }}}}") from error
-    if not names or any(not name for name in names):
+    if not pieces or not all(name for _, name, _, _ in pieces):
         raise ValueError(f"{template!r} needs a place to fill: {{prompt}} or {{column}}")
+    if any(spec or conversion for _, _, spec, conversion in pieces):
+        raise ValueError(f"{template!r} may only name columns; write a plain brace twice, {{{{ or }}}}")
     return template
 
 
@@ -138,7 +150,7 @@ class Reading(Strict):
     """Text put around inputs."""
     merge_references: bool
     """Make one example with several answers of the rows that have the same input."""
-    encoding: str | None
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None
     """Of text files. Null: UTF-8; where a file is not, the error says which encoding it seems to have."""
     limits: Limits
     """Bounds on size and count."""
@@ -147,6 +159,8 @@ class Reading(Strict):
     def _pins_fit(self) -> Self:
         if self.format == "columns" and not self.columns.pinned:
             raise ValueError("format is columns, but none is pinned; for example columns: {prompt: [mr], answer: ref}")
+        if self.format not in {"auto", "columns"} and (self.columns.text or self.columns.prompt):
+            raise ValueError(f"format is {self.format}, but columns pins others; let format be columns, or unpin them")
         if self.columns.prompt is not None and self.holds == "documents":
             raise ValueError("holds is documents, but columns pins prompt and answer; pin text instead")
         return self

@@ -1,0 +1,56 @@
+"""python-docx: the text of a Word document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tunectl.artifacts.records import Reject, Source
+from tunectl.config.ingest import Reading
+from tunectl.core.lazy import need
+from tunectl.data.reading.files import SourceFile
+from tunectl.data.reading.rows import Row
+
+
+def read_docx(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
+    """A document as one row, with ``title``, ``author`` and ``date``: paragraphs and tables in their order.
+
+    A file that is no Word document is a reject ``unreadable``; one without text, ``image_without_text`` or ``no_text``.
+    """
+    docx = need("docx", extra="data")
+    try:
+        document = docx.Document(str(file.path))
+        text = "\n\n".join(part for item in document.iter_inner_content() if (part := _text(item)).strip())
+        columns = _metadata(document.core_properties)
+        pictures = len(document.inline_shapes)
+    except Exception as error:  # noqa: BLE001  (broken archives fail with errors of every kind)
+        yield Reject(Source(file.name), "unreadable", " ".join(str(error).split()) or type(error).__name__)
+        return
+    if text.strip():
+        yield Row(Source(file.name), {**columns, "text": text})
+    elif pictures:
+        yield Reject(Source(file.name), "image_without_text", "the document holds pictures, and no text")
+    else:
+        yield Reject(Source(file.name), "no_text", "the document holds no text")
+
+
+def _text(item: Any) -> str:
+    if not hasattr(item, "rows"):
+        return str(item.text)
+    return "\n".join(" | ".join(" ".join(cell.text.split()) for cell in _cells(row)) for row in item.rows)
+
+
+def _cells(row: Any) -> list[Any]:
+    """The cells of a table row; a merged cell is given once a column it spans, and wanted once."""
+    found: list[Any] = []
+    for cell in row.cells:
+        if not found or cell._tc is not found[-1]._tc:  # noqa: SLF001  (python-docx has no public identity of a cell)
+            found.append(cell)
+    return found
+
+
+def _metadata(properties: Any) -> dict[str, str]:
+    known = {"title": properties.title, "author": properties.author}
+    if properties.created is not None:
+        known["date"] = properties.created.date().isoformat()
+    return {key: value for key, value in known.items() if value}

@@ -1,0 +1,75 @@
+"""trafilatura: the main text of a web page, its metadata, and its ``<meta>`` tags."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tunectl.artifacts.records import Reject, Source
+from tunectl.config.ingest import Reading
+from tunectl.core.lazy import need
+from tunectl.data.reading.files import SourceFile, binary, opened
+from tunectl.data.reading.plain import NotText, text_of_file
+from tunectl.data.reading.rows import Row
+
+_CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
+_HEAD = 4096
+"""Bytes in which a page declares its encoding, with room to spare over the 1024 of the HTML standard."""
+_PICTURE = re.compile(r"<(?:img|picture|svg|canvas)\b", re.IGNORECASE)
+
+
+def read_html(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+    """The text of a page as one row, with ``title``, ``date``, ``author``, ``site`` and its named ``<meta>`` tags.
+
+    A page without text is a reject ``no_text``, or ``image_without_text`` where it shows pictures.
+    Raises  Undecodable, NotText.
+    """
+    encoding = reading.encoding or file.columns.get("charset") or _declared(file)
+    with text_of_file(file, encoding, newline=None) as stream:
+        html = stream.read()
+    text, columns = extract(html, file.name)
+    if text.strip():
+        yield Row(Source(file.name), {**columns, "text": text})
+    elif _PICTURE.search(html):
+        yield Reject(Source(file.name), "image_without_text", "the page shows pictures, and no text")
+    else:
+        yield Reject(Source(file.name), "no_text", "the page holds no text")
+
+
+def _declared(file: SourceFile) -> str | None:
+    """The encoding that the page itself names, if it is one that exists; UTF-8 stays the careful default."""
+    with opened(file.path) as stream:
+        head = stream.read(_HEAD)
+    what = binary(head)
+    if what is not None:
+        raise NotText(file, what)
+    found = _CHARSET.search(head)
+    name = found.group(1).decode("ascii") if found is not None else ""
+    try:
+        "".encode(name or "utf-8")
+    except LookupError:
+        return None
+    return None if name.lower().replace("_", "-") in {"", "utf-8", "utf8"} else name
+
+
+def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
+    """The main text of a page, paragraphs on lines of their own, and what is known about it."""
+    library = need("trafilatura", extra="data")
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # a page without text is our reject, not its warning
+    tree = library.load_html(html)
+    if tree is None:
+        return "", {}
+    columns = _meta(tree)
+    found = library.bare_extraction(html, url=name if "://" in name else None, favor_recall=True, with_metadata=True)
+    if found is not None:
+        known = {"title": found.title, "date": found.date, "author": found.author, "site": found.sitename}
+        columns.update({key: value for key, value in known.items() if isinstance(value, str) and value})
+    text = (found.text if found is not None else "") or ""
+    return text or library.html2txt(html) or "", columns
+
+
+def _meta(tree: Any) -> dict[str, str]:
+    pairs = [(item.get("name"), item.get("content")) for item in tree.iter("meta")]
+    return {name: content for name, content in pairs if name and content and name != "text"}

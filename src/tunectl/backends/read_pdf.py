@@ -1,0 +1,68 @@
+"""pypdf: the text of a PDF, page by page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from tunectl.artifacts.records import Reject, Source
+from tunectl.config.ingest import Reading
+from tunectl.core.errors import MissingExtra
+from tunectl.core.lazy import need
+from tunectl.data.reading.files import SourceFile
+from tunectl.data.reading.rows import Row
+
+
+def read_pdf(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
+    """A row a page, with ``page``, ``title`` and ``author``; row numbers are page numbers.
+
+    A page without text is a reject ``image_without_text`` (a scan) or ``no_text``; a file that asks for a password is a
+    reject ``encrypted``; one that is no PDF, or a broken one, ``unreadable``.
+    """
+    pypdf = need("pypdf", extra="data")
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what cannot be read is our reject, not its warning
+    try:
+        document = pypdf.PdfReader(file.path)
+        if document.is_encrypted and not document.decrypt(""):
+            yield Reject(Source(file.name), "encrypted", "the file asks for a password")
+            return
+        known = _metadata(document)
+        count = len(document.pages)
+    except pypdf.errors.DependencyError as error:
+        raise MissingExtra(f"{file.name} is encrypted: {error}", hint="pip install 'tunectl[data]'") from error
+    except Exception as error:  # noqa: BLE001  (broken files fail in pypdf with errors of every kind)
+        yield Reject(Source(file.name), "unreadable", _why(error))
+        return
+    if count == 0:
+        yield Reject(Source(file.name), "no_text", "the file has no pages")
+    for number in range(1, count + 1):
+        yield _page(document, number, count, known, file.name)
+
+
+def _page(document: Any, number: int, count: int, known: dict[str, str], name: str) -> Row | Reject:
+    place = Source(name, number)
+    try:
+        page = document.pages[number - 1]
+        text = page.extract_text()
+        if text.strip():
+            return Row(place, {**known, "page": number, "text": text})
+        pictures = len(page.images)
+    except Exception as error:  # noqa: BLE001  (as above: one broken page does not spoil the others)
+        return Reject(place, "unreadable", _why(error))
+    if pictures:
+        detail = f"page {number} of {count} is a picture; run OCR on it first"
+        return Reject(place, "image_without_text", detail)
+    return Reject(place, "no_text", f"page {number} of {count} holds no text")
+
+
+def _metadata(document: Any) -> dict[str, str]:
+    found = document.metadata
+    if found is None:
+        return {}
+    known = {"title": found.title, "author": found.author}
+    return {key: str(value) for key, value in known.items() if value}
+
+
+def _why(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,131 @@
+"""What the rows of a file are, decided from the first of them; a wrong decision is an error that shows a row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+from tunectl.artifacts.records import preview
+from tunectl.config.ingest import Reading
+from tunectl.core.errors import DataError
+from tunectl.data.formats import flat
+from tunectl.data.formats.table import FORMATS, Format, Refused, find, recognise
+from tunectl.data.reading.files import TABLES, SourceFile
+from tunectl.data.reading.rows import Parsed, Row, as_json, names
+
+Holds = Literal["documents", "examples"]
+SAMPLE_ROWS = 100
+"""How many rows the decision is made from."""
+SHOWN = 300
+"""Characters of an offending row that a message shows."""
+
+
+class Decision(NamedTuple):
+    """How the rows of a file are read."""
+
+    type: str
+    format: str
+    holds: Holds
+    why: str
+    """For people: the columns that told, or that it was pinned."""
+    expects: str
+    """The columns of the format, in words."""
+    parse: Callable[[Row], Parsed]
+
+
+def decide(reading: Reading, file: SourceFile, sample: Sequence[Row], key: str) -> Decision:
+    """The format of a file from its first rows, or as pinned. ``key`` is the source's dotted key, for messages.
+
+    Raises  DataError when the columns say nothing, say preferences, or contradict ``holds``; it shows the first row.
+    """
+    kind = file.type or "rows"
+    if reading.columns.text is not None or reading.columns.prompt is not None:
+        holds: Holds = "documents" if reading.columns.text is not None else "examples"
+        pins = ", ".join(reading.columns.text or [*(reading.columns.prompt or []), reading.columns.answer or ""])
+        holds = "examples" if reading.holds == "examples" else holds
+        return Decision(kind, "columns", holds, f"pinned: {pins}", pins, partial(flat.pinned, columns=reading.columns))
+    if reading.format != "auto":
+        return _decision(reading, kind, find(reading.format), "pinned", sample, key)
+    if file.type not in TABLES and file.type is not None:
+        return _decision(reading, kind, find("text"), f"kind of file: {file.type}", sample, key)
+    found = _likeliest(sample, key)
+    why = f"columns {names(sample[0].columns)}" if sample else "no rows"
+    return _decision(reading, kind, found, why, sample, key)
+
+
+def _likeliest(sample: Sequence[Row], key: str) -> Format:
+    """The format of most rows of the sample."""
+    if not sample:
+        return find("text")
+    seen = [recognise(row.columns) for row in sample]
+    counts = Counter(seen)
+    counts.pop(None, None)
+    if not counts:
+        raise _unknown(sample[0], key)
+    likeliest = max(counts, key=lambda item: counts[item])
+    first = sample[seen.index(likeliest)]
+    if isinstance(likeliest, Refused):
+        raise _refused(likeliest, first, key)
+    assert likeliest is not None
+    return likeliest
+
+
+def _decision(reading: Reading, kind: str, found: Format, why: str, sample: Sequence[Row], key: str) -> Decision:
+    natural: Holds = "documents" if found.name == "text" else "examples"
+    if reading.holds == "documents" and natural == "examples":
+        shown = f"\n    {shorten(sample[0])}" if sample else ""
+        raise DataError(
+            f"{key}: holds is documents, but {place(sample[0]) if sample else 'the rows'} looks like {found.name} ({why}){shown}",
+            hint=f"let holds be examples, or pin the text: {key}.columns.text=[<column>]",
+        )
+    holds: Holds = "examples" if reading.holds == "examples" else natural
+    return Decision(kind, found.name, holds, why, found.expects, found.parse)
+
+
+def misread(decision: Decision, row: Row, detail: str, key: str) -> DataError:
+    """The error of a format that the rows do not have: the first offending row, and what was expected."""
+    lines = [
+        f"{key}: read as {decision.format} ({decision.why}), but {place(row)} does not fit: {detail}",
+        f"    the row: {shorten(row)}",
+        f"    {decision.format} expects: {decision.expects}",
+    ]
+    known = ", ".join(item.name for item in FORMATS)
+    return DataError(
+        "\n".join(lines),
+        hint=f"pin what it is: {key}.format=<{known}>, or the columns: {key}.columns.prompt and .answer",
+    )
+
+
+def place(row: Row) -> str:
+    """File and row, for messages."""
+    return f"{row.source.file}:{row.source.row}" if row.source.row else row.source.file
+
+
+def shorten(row: Row) -> str:
+    """The start of a row, for messages."""
+    return preview(as_json(row.columns), SHOWN)
+
+
+def _unknown(row: Row, key: str) -> DataError:
+    given = list(row.columns)
+    first, second = (given[0], given[1]) if len(given) > 1 else ("<input>", "<answer>")
+    return DataError(
+        f"{key}: the columns of {place(row)} fit no format that is known: {names(row.columns)}\n    {shorten(row)}",
+        hint=f"pin them: {key}.columns.prompt=[{first}] {key}.columns.answer={second}; or for raw text: "
+        f"{key}.columns.text=[<column>]",
+    )
+
+
+def _refused(found: Refused, row: Row, key: str) -> DataError:
+    where = (
+        "ingest takes documents and examples; prompts to practise on are not among them yet"
+        if found.name == "prompt_only"
+        else "ingest takes documents and examples; preferences are declared in a section of their own, in a later version"
+    )
+    return DataError(
+        f"{key}: {place(row)} holds {found.what}, which supervised tuning cannot learn from\n    {shorten(row)}",
+        hint=f"{where}; take this source out of ingest.sources, or pin its good answers as an example: "
+        f"{key}.columns.prompt and .answer",
+    )
