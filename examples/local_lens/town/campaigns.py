@@ -10,7 +10,7 @@ from town.dice import Dice
 
 BUSINESSES = 185
 NEW_CLIENTS = 30
-BRIEFS_EACH = 5
+BRIEFS_EACH = 4
 OFFER_FIRST = frozenset({"street", "window", "corner", "kettle"})  # families that name the offer before the facts
 
 Row = dict[str, str]
