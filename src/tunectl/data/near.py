@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -25,7 +26,7 @@ class Alike:
 
     name = "near duplicates"
 
-    def __init__(self, near: Near, *, seed: int, threads: int) -> None:
+    def __init__(self, near: Near, *, seed: int, threads: int | None) -> None:
         self.near = near
         self.plan = minhash.Plan(
             threshold=near.threshold,
@@ -34,7 +35,7 @@ class Alike:
             bands=near.bands,
             rows=near.rows,
             seed=seed,
-            threads=threads,
+            threads=threads or len(os.sched_getaffinity(0)),
         )
         self.sizes: Counter[int] = Counter()
         """Clusters of two or more records, by size."""

@@ -1,0 +1,62 @@
+"""Street addresses in the usual written forms of English, German, French and Spanish.
+
+There is no gazetteer: a house number and a street word must stand together, and names of streets must be capitalised. A
+street without a number, or a town alone, is no address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tunectl.privacy.found import Found
+from tunectl.privacy.tools import Tools
+
+_STREETS = (
+    r"Street|St|Avenue|Ave|Av|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Circle|Cir|Way|Place|Pl|Terrace|Ter|Parkway|Pkwy|"
+    r"Highway|Hwy|Square|Sq|Trail|Trl|Alley|Pike|Crescent|Close|Mews|Broadway|Plaza|Row"
+)
+_NAME = r"(?:[A-Z][\w'\u2019.\-]*|\d{1,3}(?:st|nd|rd|th)|de|la|del)"
+_UNIT = r"(?:,?\s(?:Apt|Apartment|Suite|Ste|Unit|Floor|Fl|Bldg|Room|Rm)\.?\s?#?\w{1,6}|,?\s#\s?\w{1,6})"
+_STATES = (
+    "AL|AK|AZ|AR|CA|CO|CT|DE|DC|FL|GA|HI|ID|IL|IN|IA|KS|KY|LA|ME|MD|MA|MI|MN|MS|MO|MT|NE|NV|NH|NJ|NM|NY|NC|ND|OH|OK|OR|PA|RI|SC|SD|TN|TX|UT|VT|"
+    "VA|WA|WV|WI|WY"
+)
+_TOWN = rf"(?:,\s(?:[A-Z][\w'.\-]*\s?){{1,3}}(?:,\s?|\s)(?:{_STATES}|Georgia)\b(?:,?\s\d{{5}}(?:-\d{{4}})?)?|,?\s(?:{_STATES})\s\d{{5}}(?:-\d{{4}})?)"
+_ENGLISH = re.compile(
+    rf"(?<![\w$€£#.,:/\-])\d{{1,6}}(?:-\d{{1,5}})?[A-Za-z]?\s(?:[NSEW]\.?\s|(?:North|South|East|West|NE|NW|SE|SW)\s)?"
+    rf"(?:{_NAME}\s){{0,4}}?(?:{_STREETS})\b\.?(?:,?\s(?:NE|NW|SE|SW|N|S|E|W|North|South|East|West)\b\.?)?{_UNIT}?{_TOWN}?"
+)
+_BOX = re.compile(rf"\bP\.?\s?O\.?\s?Box\s\d{{1,7}}{_TOWN}?", re.IGNORECASE)
+_CODE = r"(?:,?\s\d{5}(?:\s[A-ZÀ-Þ][\w\-]+)?)?"
+_GERMAN = re.compile(
+    rf"\b(?:[A-ZÄÖÜ][\wäöüß\-]*\s?(?:[Ss]traße|[Ss]trasse|[Ss]tr\.|weg|platz|allee|gasse|ufer|damm|ring)|Am\s[A-ZÄÖÜ]\w+)\s\d{{1,4}}\s?[a-z]?\b{_CODE}"
+)
+_FRENCH = re.compile(
+    r"\b\d{1,4}(?:\s?(?:bis|ter))?,?\s(?:rue|avenue|boulevard|place|chemin|impasse|allée|quai|cours)\s"
+    rf"(?:(?:de|du|des|la|le|les)\s|[dl]['\u2019])*[A-ZÀ-Þ][\w\-]+(?:\s[A-ZÀ-Þ][\w\-]+){{0,2}}{_CODE}",
+)
+_SPANISH = re.compile(
+    r"\b(?:Calle|C/|Avenida|Avda\.?|Plaza|Paseo)\s(?:(?:de|del|la|las|los|el)\s)*[A-ZÀ-Þ][\w\-]+(?:\s[A-ZÀ-Þ][\w\-]+){0,2},?\s(?:n[º°.]\s?)?\d{1,4}\b"
+    rf"{_CODE}"
+)
+_DIGIT = re.compile(r"\d")
+# "2 St" or "5 Way" alone is no address: a street needs a name, unless its word is one.
+_NAMELESS = re.compile(rf"\d+\w?\s(?:{_STREETS})\b\.?", re.IGNORECASE)
+_YEAR = re.compile(r"(?:19|20)\d\d\s")
+_AFTER_IN = re.compile(r"\b(?:in|since|of|until|from|during|est\.?|by)\s$", re.IGNORECASE)
+
+
+def addresses(text: str, tools: Tools) -> Iterator[Found]:  # noqa: ARG001 one signature for all finders
+    """House number and street, with unit, town and postal code where they follow."""
+    if not _DIGIT.search(text):
+        return
+    for pattern in (_ENGLISH, _BOX, _GERMAN, _FRENCH, _SPANISH):
+        for match in pattern.finditer(text):
+            whole = match[0].rstrip(" ,")
+            if _NAMELESS.fullmatch(whole) and "Broadway" not in whole:
+                continue
+            if _YEAR.match(whole) and _AFTER_IN.search(text[max(0, match.start() - 8) : match.start()]):
+                continue
+            value = " ".join(whole.casefold().replace(",", " ").replace(".", "").split())
+            yield Found("address", match.start(), match.start() + len(whole), value)

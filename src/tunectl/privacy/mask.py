@@ -1,0 +1,110 @@
+"""Personal data becomes placeholders: ``[EMAIL_1]``, ``[PERSON_2]``.
+
+The same value has the same placeholder within one record, in its input and in all its answers, so a model can learn to carry
+it from one to the other. Numbers start at 1 in every record: few tokens to learn, and nobody can be followed from one record
+to another. Live traffic uses the same function, so masked text looks the same in training and in service. Masking masked text
+changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from tunectl.privacy import address, numbers, person
+from tunectl.privacy.found import KINDS, LABELS, PLACEHOLDER, Found, Kind
+from tunectl.privacy.tools import Tools
+
+Finder = Callable[[str, Tools], Iterator[Found]]
+
+# In order of trust: where two overlap, the earlier stays.
+FINDERS: dict[Kind, Finder] = {
+    "url_credentials": numbers.secrets,
+    "email": numbers.emails,
+    "iban": numbers.ibans,
+    "card": numbers.cards,
+    "ssn": numbers.ssns,
+    "ip": numbers.ips,
+    "phone": numbers.phones,
+    "address": address.addresses,
+    "person": person.people,
+}
+_NOT_IN_URLS: frozenset[Kind] = frozenset(("card", "ssn", "phone", "address", "person", "iban"))
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """Text without personal data, and what was in it."""
+
+    text: str
+    found: Counter[Kind]
+    """Places that were masked, by kind. Holds no values."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """The placeholders given out in one record."""
+
+    given: dict[tuple[Kind, str], str] = field(default_factory=dict)
+    highest: dict[str, int] = field(default_factory=dict)
+
+    def reserve(self, text: str) -> None:
+        """Leave out the numbers of placeholders that stand in ``text`` already."""
+        for match in PLACEHOLDER.finditer(text):
+            self.highest[match[1]] = max(self.highest.get(match[1], 0), int(match[2]))
+
+    def placeholder(self, found: Found) -> str:
+        """The placeholder of a value, new ones counted from 1."""
+        slot = (found.kind, found.value)
+        if slot not in self.given:
+            label = LABELS[found.kind]
+            self.highest[label] = self.highest.get(label, 0) + 1
+            self.given[slot] = f"[{label}_{self.highest[label]}]"
+        return self.given[slot]
+
+
+class Masker:
+    """Finds and masks the declared kinds of personal data. Holds no state between records."""
+
+    def __init__(self, tools: Tools, *, kinds: Iterable[Kind] = KINDS, keep: Iterable[str] = ()) -> None:
+        self.tools = tools
+        chosen = set(kinds)
+        self.finders = [(kind, finder) for kind, finder in FINDERS.items() if kind in chosen]
+        self.keep = frozenset(_squeezed(value) for value in keep)
+        """Public values that stay, without regard to case, space and punctuation."""
+
+    def find(self, text: str) -> list[Found]:
+        """Personal data in ``text`` in reading order, without overlaps."""
+        chosen: list[Found] = []
+        closed = [match.span() for match in PLACEHOLDER.finditer(text)] if "[" in text else []
+        urls = numbers.urls(text)
+        for kind, finder in self.finders:
+            barred = closed + urls if kind in _NOT_IN_URLS else closed
+            fresh = [found for found in finder(text, self.tools) if not _overlaps(found, barred)]
+            fresh = [found for found in fresh if _squeezed(text[found.start : found.end]) not in self.keep]
+            closed += [(found.start, found.end) for found in fresh]
+            chosen += fresh
+        return sorted(chosen, key=lambda found: found.start)
+
+    def mask(self, text: str, memory: Memory | None = None) -> Masked:
+        """``text`` with placeholders; pass one ``memory`` for all texts of a record, after reserving each of them."""
+        found = self.find(text)
+        if not found:
+            return Masked(text, Counter())
+        if memory is None:
+            memory = Memory()
+            memory.reserve(text)
+        pieces, end = [], 0
+        for one in found:
+            pieces += [text[end : one.start], memory.placeholder(one)]
+            end = one.end
+        return Masked("".join([*pieces, text[end:]]), Counter(one.kind for one in found))
+
+
+def _overlaps(found: Found, spans: list[tuple[int, int]]) -> bool:
+    return any(found.start < end and start < found.end for start, end in spans)
+
+
+def _squeezed(text: str) -> str:
+    return "".join(filter(str.isalnum, text)).casefold()
