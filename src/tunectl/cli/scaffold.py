@@ -53,7 +53,7 @@ def project_name(folder: Path, given: str | None) -> str:
     name = re.sub(r"[^a-z0-9_-]+", "-", folder.name.lower()).strip("-_") if given is None else given
     if not NAME.match(name):
         raise UsageError(
-            f"{name or folder.name!r} cannot be the name of a project: lower-case letters, digits, _ and - are allowed",
+            f"{name or folder} cannot be the name of a project: lower-case letters, digits, _ and - are allowed",
             hint="give one: --name my-project",
         )
     return name
