@@ -1,0 +1,114 @@
+"""Turn a LLaMA-Factory or Axolotl file into an experiment of ours, and list what has no counterpart.
+
+tunectl import llama-factory llama3_lora_sft.yaml            print conf/experiment/llama3_lora_sft.yaml
+tunectl import axolotl lora-1b.yml --write                   write it
+tunectl import axolotl lora-1b.yml --overrides               print key=value words for tunectl repro
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import io
+from tunectl.artifacts.layout import Layout
+from tunectl.core.errors import UsageError
+
+TOOLS = ("llama-factory", "axolotl")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("tool", choices=TOOLS, help="whose file it is")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the other tool's YAML")
+    parser.add_argument("--name", help="name of the experiment; without it, the file's name")
+    parser.add_argument("--write", action="store_true", help="write conf/experiment/NAME.yaml")
+    parser.add_argument("--force", action="store_true", help="replace an experiment of that name")
+    parser.add_argument("--overrides", action="store_true", help="print key=value words instead of a file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Translate and print, or write.
+
+    Raises  UsageError for a file that cannot be read, and for an experiment that exists already.
+    """
+    from tunectl.config.foreign import text
+
+    draft = _translate(args.tool, args.file)
+    name = re.sub(r"[^a-z0-9_]+", "_", (args.name or args.file.stem).lower()).strip("_") or "imported"
+    body = text.experiment(draft, args.file.name, name)
+    path = Layout().conf / "experiment" / f"{name}.yaml"
+    if args.write:
+        if path.exists() and not args.force:
+            raise UsageError(f"{path} exists already", hint="choose another with --name, or replace it with --force")
+        io.write_text(path, body)
+    if args.json:
+        _print_json(draft, body, name)
+        return 0
+    if args.overrides:
+        sys.stdout.write(" ".join(_quoted(word) for word in text.overrides(draft)) + "\n")
+    else:
+        sys.stdout.write(f"wrote {path}\n" if args.write else body)
+    _print_dropped(draft)
+    return 0
+
+
+def _translate(tool: str, file: Path) -> Any:
+    from tunectl.config.foreign import axolotl, llama_factory, text
+
+    try:
+        given = text.read(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise UsageError(f"{file}: cannot be read: {reason}") from error
+    if tool == "axolotl":
+        return axolotl.translate(given)
+    return llama_factory.translate(given, _data_sets(file, str(given.get("dataset_dir") or "data")))
+
+
+def _data_sets(file: Path, folder: str) -> dict[str, Any]:
+    """LLaMA-Factory's dataset_info.json, looked for beside the file and above it; empty where there is none."""
+    for base in (Path(), *file.absolute().parents):
+        path = base / folder / "dataset_info.json"
+        if path.is_file():
+            try:
+                found = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UsageError(f"{path}: is not JSON: {error}") from error
+            return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _quoted(word: str) -> str:
+    from shlex import quote
+
+    return quote(word)
+
+
+def _print_json(draft: Any, body: str, name: str) -> None:
+    from tunectl.backends import terminal
+    from tunectl.config.foreign import text
+
+    dropped = [
+        {"key": item.key, "value": item.value, "matters": item.matters, "reason": item.reason} for item in draft.dropped
+    ]
+    found = {"experiment": name, "yaml": body, "overrides": text.overrides(draft), "no_counterpart": dropped}
+    terminal.print_json(found)
+
+
+def _print_dropped(draft: Any) -> None:
+    """On stderr, so that the experiment can be sent into a file."""
+    if not draft.dropped:
+        sys.stderr.write("every setting has a counterpart\n")
+        return
+    sys.stderr.write("\nwithout counterpart:\n")
+    width = max(len(item.key) for item in draft.dropped)
+    for matters in sorted({item.matters for item in draft.dropped}):
+        sys.stderr.write(f"  {matters}\n")
+        for item in (item for item in draft.dropped if item.matters == matters):
+            sys.stderr.write(f"    {item.key:<{width}}  {item.reason}\n")
