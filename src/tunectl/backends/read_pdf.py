@@ -44,8 +44,8 @@ def _page(document: Any, number: int, count: int, known: dict[str, str], name: s
     place = Source(name, number)
     try:
         page = document.pages[number - 1]
-        text = page.extract_text()
-        if text.strip():
+        text = page.extract_text().strip()
+        if text:
             return Row(place, {**known, "page": number, "text": text})
         pictures = len(page.images)
     except Exception as error:  # noqa: BLE001  (as above: one broken page does not spoil the others)

@@ -76,12 +76,10 @@ def matching(path: str, root: Path, key: str) -> list[Path]:
     ``path`` is a file, a folder or a glob relative to ``root``; ``key`` is the dotted key it stands under, for messages.
     Raises  DataError when there is no such file or folder, or nothing in it.
     """
-    place = root / path
+    place = root / Path(path).expanduser()
     if has_magic(path) and not place.exists():
-        anchor = Path(place.anchor) if place.is_absolute() else Path()
-        pattern = str(place.relative_to(place.anchor)) if place.is_absolute() else str(place)
-        found = [item for item in anchor.glob(pattern) if item.is_file()]
-        found = sorted(item for item in found if not item.name.startswith("."))
+        hits = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
+        found = sorted({item for hit in hits for item in _below(hit) if not item.name.startswith(".")})
         if not found:
             raise DataError(
                 f"{key} = {path}: no file matches", hint="a glob is relative to the project; ** goes into folders"
@@ -92,12 +90,17 @@ def matching(path: str, root: Path, key: str) -> list[Path]:
             f"{key} = {path}: there is no such file or folder",
             hint="paths are relative to the project, where dvc.yaml is",
         )
-    if place.is_file():
-        return [place]
-    found = sorted(item for item in place.rglob("*") if item.is_file() and not _hidden(item.relative_to(place)))
+    found = _below(place)
     if not found:
         raise DataError(f"{key} = {path}: the folder is empty", hint="put the raw files there")
     return found
+
+
+def _below(place: Path) -> list[Path]:
+    """A file itself, or the files anywhere below a folder."""
+    if place.is_file():
+        return [place]
+    return sorted(item for item in place.rglob("*") if item.is_file() and not _hidden(item.relative_to(place)))
 
 
 def _hidden(relative: Path) -> bool:

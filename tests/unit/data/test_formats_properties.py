@@ -1,0 +1,225 @@
+"""Whatever is written in a format is read back the same, and no row is lost whatever it holds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from tunectl.artifacts.records import Document, Reject, Source
+from tunectl.artifacts.tally import Tally
+from tunectl.config.ingest import Files
+from tunectl.core.errors import DataError
+from tunectl.data.reading import tables
+from tunectl.data.reading.collect import Collector
+from tunectl.data.reading.files import SourceFile
+from tunectl.data.reading.jsons import read_json, read_json_lines
+from tunectl.data.reading.plain import read_lines
+from tunectl.data.reading.rows import Row
+
+VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
+QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+said = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40).filter(str.strip)
+pairs = st.lists(st.tuples(said, said), min_size=1, max_size=4)
+
+
+def reading(**changes):
+    return Files(**{**VALUES, "path": "x", **changes})
+
+
+def collect(tmp_path, items, kind="jsonl", share=1.0, **changes):
+    out = []
+    tally = Tally("ingest")
+    collector = Collector(
+        "x", reading(**changes), "f", folder=tmp_path, tally=tally, emit=out.append, max_rejected_share=share
+    )
+    collector.take(SourceFile(Path("f"), "f", kind), items)
+    report = collector.finish()
+    return out, tally.close(records_out=len(out)), report
+
+
+def as_messages(talk):
+    return [{"role": role, "content": text} for pair in talk for role, text in zip(("user", "assistant"), pair, strict=True)]
+
+
+WRITERS = {
+    "messages": lambda talk: {"messages": as_messages(talk)},
+    "messages_in_a_cell": lambda talk: {"messages": json.dumps(as_messages(talk))},
+    "content_parts": lambda talk: {
+        "messages": [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in as_messages(talk)]
+    },
+    "sharegpt": lambda talk: {
+        "conversations": [
+            {"from": "human" if turn["role"] == "user" else "gpt", "value": turn["content"]} for turn in as_messages(talk)
+        ]
+    },
+    "sharegpt_pairs": lambda talk: {"conversation": [{"human": human, "assistant": answer} for human, answer in talk]},
+    "prompt_completion": lambda talk: {"prompt": as_messages(talk)[:-1], "completion": as_messages(talk)[-1:]},
+    "alpaca": lambda talk: {"instruction": talk[-1][0], "output": talk[-1][1], "history": [list(pair) for pair in talk[:-1]]},
+    "query_response": lambda talk: {"query": talk[-1][0], "response": talk[-1][1], "history": [list(pair) for pair in talk[:-1]]},
+    "production_log": lambda talk: {
+        "request": {"messages": as_messages(talk)[:-1]},
+        "response": {"choices": [{"message": as_messages(talk)[-1]}]},
+    },
+    "demonstration": lambda talk: {
+        "inference_id": "i",
+        "input": {"messages": as_messages(talk)[:-1]},
+        "metric_name": "demonstration",
+        "value": talk[-1][1],
+    },
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@QUICK
+@given(talk=pairs)
+def test_every_format_reads_back_the_conversation_that_was_written(tmp_path, name, talk):
+    assume(not (name in {"alpaca", "query_response", "demonstration"} and talk[-1][1].lstrip()[:1] in {"[", "{"}))
+    path = tmp_path / "f.jsonl"
+    path.write_text(json.dumps(WRITERS[name](talk)) + "\n")
+    file = SourceFile(path, "f", "jsonl")
+    (found,), account, _ = collect(tmp_path, read_json_lines(file, reading()))
+    assert [(turn.role, turn.content) for turn in found.messages] == [
+        (turn["role"], turn["content"]) for turn in as_messages(talk)[:-1]
+    ]
+    assert [answer.text for answer in found.answers] == [talk[-1][1]]
+    assert found.source == Source("f", 1)
+    assert (account.rows_in, account.kept) == (1, 1)
+
+
+plain = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=8))
+words = st.sampled_from(
+    ["messages", "conversations", "prompt", "completion", "text", "instruction", "output", "segments", "input_ids", "labels", "role", "content", "x"]
+)
+junk = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=8)
+lines = st.one_of(junk.map(json.dumps), st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=20))
+
+
+@QUICK
+@given(rows=st.lists(lines, max_size=12), good=st.integers(1, 3))
+def test_no_row_is_lost_whatever_it_holds(tmp_path, rows, good):
+    whole = json.dumps({"messages": as_messages([("a", "b")])})
+    text = "\n".join([whole] * (len(rows) + good) + rows)
+    path = tmp_path / "junk.jsonl"
+    path.write_text(text, encoding="utf-8", newline="")
+    expected = sum(1 for line in text.split("\n") if line.strip())
+    out, account, report = collect(tmp_path, read_json_lines(SourceFile(path, "f", "jsonl"), reading()))
+    assert account.rows_in == expected == report.rows
+    assert account.rows_in == account.kept + sum(account.rejected.values())
+    assert sum(len(item.answers) for item in out if not isinstance(item, Document)) <= account.kept
+
+
+@QUICK
+@given(rows=st.lists(junk, max_size=6), name=st.sampled_from(["messages", "alpaca", "tokens", "segments", "production_log", "demonstration"]))
+def test_junk_under_a_pinned_format_is_rejected_or_refused_with_its_row(tmp_path, rows, name):
+    items = [Row(Source("f", at), row if isinstance(row, dict) else {"x": row}) for at, row in enumerate(rows, 1)]
+    try:
+        _, account, _ = collect(tmp_path, items, format=name)
+    except DataError as error:
+        assert "ingest.sources.x" in error.message
+    else:
+        assert account.rows_in == len(rows) == account.kept + sum(account.rejected.values())
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\x85\u2028\u2029"), max_size=12)
+
+
+@QUICK
+@given(
+    body=st.lists(st.tuples(cells, cells, cells), min_size=3, max_size=8),
+    delimiter=st.sampled_from(list(tables.DELIMITERS)),
+    end=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]),
+)
+def test_every_dialect_reads_back(body, delimiter, end, quoting):
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end)
+    writer.writerows([("first", "second", "third"), *body])
+    dialect = tables.sniff(out.getvalue())
+    assert dialect == tables.Dialect(delimiter, "doubled")
+    found = list(tables.rows(dialect, io.StringIO(out.getvalue(), newline=""), "f"))
+    assert [tuple(row.columns.values()) for row in found] == body
+    assert [row.source.row for row in found] == list(range(1, len(body) + 1))
+
+
+@QUICK
+@given(body=st.lists(st.tuples(said, said), min_size=2, max_size=6))
+def test_quotes_after_a_backslash_read_back(body):
+    body = [tuple(cell.replace("\r", " ").replace("\n", " ") for cell in row) for row in body]
+    quoted = [tuple('"' + cell.replace("\\", "\\\\").replace('"', '\\"') + '"' for cell in row) for row in [("say \"it\"", "b, c"), *body]]
+    text = "a,b\n" + "".join(",".join(row) + "\n" for row in quoted)
+    dialect = tables.sniff(text)
+    if dialect.quotes == "escaped":  # with doubled quotes the table may read as well, and that is the usual meaning
+        assert [tuple(row.columns.values()) for row in tables.rows(dialect, io.StringIO(text, newline=""), "f")][1:] == body
+
+
+@QUICK
+@given(text=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=120), tabs=st.booleans())
+def test_any_text_as_a_table_gives_rows_or_rejects(text, tabs):
+    try:
+        found = list(tables.rows(tables.sniff(text, tabs=tabs), io.StringIO(text, newline=""), "f"))
+    except DataError:
+        return
+    assert [item.source.row for item in found] == list(range(1, len(found) + 1))
+    assert all(isinstance(item, Row | Reject) for item in found)
+
+
+def test_a_broken_quote_does_not_swallow_the_rows_behind_it():
+    text = 'a,b\n1,2\n"3,4\n5,6\n7,"8"x\n9,10\n'
+    found = list(tables.rows(tables.Dialect(",", "doubled"), io.StringIO(text, newline=""), "f"))
+    assert [item.reason if isinstance(item, Reject) else tuple(item.columns.values()) for item in found] == [
+        ("1", "2"),
+        "broken_quotes",
+        ("5", "6"),
+        "broken_quotes",
+        ("9", "10"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2\n", "comma between cells, doubled quotes"),
+        ("a;b\n1,5;2,5\n", "semicolon between cells, doubled quotes"),
+        ("a\tb\n\"x\" y\tz\n", "tab between cells, quotes as plain characters"),
+        ('a,b\n"say \\"it\\", he said",x\n', "comma between cells, quotes after a backslash"),
+        ("only\nlines\n", "comma between cells, doubled quotes"),
+    ],
+)
+def test_dialects_in_words(text, words):
+    assert str(tables.sniff(text)) == words
+
+
+@QUICK
+@given(rows=st.lists(st.dictionaries(said, plain, min_size=1, max_size=3), min_size=1, max_size=5), wrap=st.booleans())
+def test_json_lists_read_back(tmp_path, rows, wrap):
+    path = tmp_path / "f.json"
+    path.write_text(json.dumps({"version": 1, "data": rows} if wrap else rows))
+    found = list(read_json(SourceFile(path, "f", "json"), reading()))
+    assert [item.columns for item in found] == rows
+    assert [item.source.row for item in found] == list(range(1, len(rows) + 1))
+
+
+def test_json_lines_called_json_and_single_objects(tmp_path):
+    path = tmp_path / "f.json"
+    path.write_text('{"a": 1}\n{"a": 2}\n')
+    assert [item.columns for item in read_json(SourceFile(path, "f", "json"), reading())] == [{"a": 1}, {"a": 2}]
+    path.write_text('{"messages": [{"role": "user", "content": "a"}]}')
+    (row,) = read_json(SourceFile(path, "f", "json"), reading())
+    assert list(row.columns) == ["messages"]
+    path.write_text("{broken")
+    (reject,) = read_json(SourceFile(path, "f", "json"), reading())
+    assert (reject.reason, reject.sample) == ("not_json", "{broken")
+
+
+def test_lines_of_text_keep_their_numbers(tmp_path):
+    path = tmp_path / "f.txt"
+    path.write_text("one\n\n  two\n")
+    found = list(read_lines(SourceFile(path, "f", "lines"), reading()))
+    assert [(row.source.row, row.columns["text"]) for row in found] == [(1, "one"), (3, "  two")]
