@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ class Bm25Index:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._library = need("bm25s", extra="evaluate")
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
         self._size = len(texts)
         self._index = self._library.BM25()
         self._index.index(self._tokens(texts), show_progress=False)

@@ -13,12 +13,8 @@ from tunectl.evaluation.items import Item
 from tunectl.evaluation.prompts import Ready
 from tunectl.evaluation.results import Cost, Prompt
 
-TITLES = {
-    "base": "Base, zero-shot",
-    "prompted": "Base, best prompt",
-    "nearest": "Nearest training answer",
-    "tuned": "Tuned",
-}
+TITLES = {"base": "Base", "prompted": "Best prompt", "nearest": "Nearest answer", "tuned": "Tuned"}
+"""Name of a competitor to its title in tables."""
 
 
 @dataclass(frozen=True, slots=True)

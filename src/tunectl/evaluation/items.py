@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tunectl.artifacts.records import Example, Message
 
@@ -22,7 +23,7 @@ class Item:
     kind: str = "text"
     cluster: str = ""
     """Items of one near-duplicate cluster are resampled together."""
-    tools: tuple[dict[str, object], ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def question(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tunectl.artifacts.records import Message
 from tunectl.evaluation.items import Item
@@ -16,8 +16,14 @@ from tunectl.evaluation.scorer import Index
 class Renderer(Protocol):
     """The chat template; ``tunectl.chat.template.Template`` is one."""
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
-        """The conversation as the text that the model reads."""
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> str:
+        """The conversation as the text that the model reads, with the system text it was trained with."""
 
 
 class Prompter:
@@ -27,14 +33,14 @@ class Prompter:
         self._renderer = renderer
         self._end = end_of_turn
 
-    def prompt(self, messages: Sequence[Message]) -> str:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
         """The text up to where the answer begins."""
-        return self._renderer.render(messages, add_generation_prompt=True)
+        return self._renderer.render(messages, add_generation_prompt=True, tools=tools)
 
-    def answer(self, messages: Sequence[Message], text: str) -> str:
+    def answer(self, messages: Sequence[Message], text: str, tools: Sequence[dict[str, Any]] = ()) -> str:
         """The text of a right answer as it follows the prompt, up to and with the end of turn."""
-        whole = self._renderer.render([*messages, Message("assistant", text)])
-        prompt = self.prompt(messages)
+        whole = self._renderer.render([*messages, Message("assistant", text)], tools=tools)
+        prompt = self.prompt(messages, tools)
         if not whole.startswith(prompt):  # the template writes a finished turn in another way than it opens one
             return text + self._end
         tail = whole[len(prompt) :]
@@ -92,8 +98,8 @@ def ready(items: Sequence[Item], prompt: Prompt, shots: Shots, prompter: Prompte
     prompts, wanted = [], []
     for item, examples in zip(items, shots.of(prompt, items), strict=True):
         messages = conversation(item, prompt, examples)
-        prompts.append(prompter.prompt(messages))
-        wanted.append(tuple(prompter.answer(messages, text) for text in item.references[:references]))
+        prompts.append(prompter.prompt(messages, item.tools))
+        wanted.append(tuple(prompter.answer(messages, text, item.tools) for text in item.references[:references]))
     return Ready(prompts, wanted)
 
 

@@ -1,0 +1,191 @@
+"""Stage evaluate: base, prompted, nearest and tuned side by side -> results, report, verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunectl.artifacts import io, manifest
+from tunectl.artifacts.records import Example
+from tunectl.backends import evaluate_page, evaluation_tools
+from tunectl.chat import contract as contracts
+from tunectl.config.evaluate import Evaluate, EvaluateStage, FactsCheck, SchemaCheck
+from tunectl.core import log
+from tunectl.core.errors import ArtifactError, DataError
+from tunectl.evaluation import contest, items, plot_tables, prompts, results, summary
+from tunectl.evaluation.contest import Data, Round, Setting
+from tunectl.evaluation.entry import TITLES
+from tunectl.evaluation.generator import Generator
+from tunectl.evaluation.results import AnswerRow, Results
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Artifacts that the stage reads."""
+
+    model: Path
+    """The base model."""
+    adapt: Path
+    """The further pre-trained weights that the adapter belongs to, or a note that there are none."""
+    split: Path
+    """Test inputs; validation inputs for the prompt search; train for examples and the nearest answer."""
+    sft: Path
+    """The adapter and its training curve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the stage fills."""
+
+    artifact: Path
+    """results.json, answers.jsonl, verdict.json, report.html."""
+    plots: Path
+    """scores.csv, differences.csv, slices.csv, prompts.csv."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Numbers for ``dvc metrics``; units are those of ``evaluation.measures``."""
+
+    inputs: int
+    """Test inputs answered by every system."""
+    passed: bool
+    verdict: str
+    gain: float | None
+    """Tuned minus base in the primary measure."""
+    gain_low: float | None
+    gain_high: float | None
+    systems: dict[str, dict[str, float]]
+    """System to measure to value."""
+
+
+def run(
+    cfg: EvaluateStage, inputs: Inputs, outputs: Outputs, *, backend: evaluation_tools.Backend | None = None
+) -> Metrics:
+    """Answer the test inputs with every system, measure, compare and decide.
+
+    Reads    split/{train,validation,test}.jsonl, the models, sft/history.csv, split/report.json
+    Writes   results.json, answers.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
+    Returns  Metrics; a verdict of no is not an error, because DVC would delete the files that say why
+
+    Raises   DataError for test data without a usable input, and for checks and slices of fields that no input has;
+             ArtifactError where the adapter belongs to another model
+    """
+    tools = backend or evaluation_tools.backend(cfg.profile, cfg.evaluate.judge)
+    for check in cfg.evaluate.checks:
+        if isinstance(check, SchemaCheck):
+            tools.refuse_bad_schema(check.document, f"evaluate.checks.{check.name}.document")
+    data = read_data(inputs.split, cfg.evaluate, cfg.seed)
+    setting = Setting(cfg.evaluate, cfg.project, cfg.seed, tools.tools, tools.signature)
+    tuned_on = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    refuse_other_base(inputs.sft, tuned_on)
+    rounds = [
+        _play(tools, inputs.model, None, lambda g, p: contest.base_round(setting, data, g, p)),
+        contest.nearest_round(setting, data),
+        _play(tools, tuned_on, inputs.sft, lambda g, p: contest.tuned_round(setting, data, g, p)),
+    ]
+    found = contest.conclude(setting, data, rounds, tools.ask)
+    _write(found, data, rounds, inputs, outputs)
+    _log.info("%s", found.verdict.reason)
+    gain = found.difference("base")
+    return Metrics(
+        inputs=found.inputs,
+        passed=found.verdict.passed,
+        verdict=found.verdict.verdict,
+        gain=gain.value if gain else None,
+        gain_low=gain.low if gain else None,
+        gain_high=gain.high if gain else None,
+        systems=summary.flat(found),
+    )
+
+
+def _play(
+    tools: evaluation_tools.Backend,
+    folder: Path,
+    adapter: Path | None,
+    play: Callable[[Generator, prompts.Prompter], Round],
+) -> Round:
+    """Load one model, let it play, give its memory back."""
+    generator = tools.open(folder, adapter)
+    try:
+        return play(generator, tools.prompter(folder, adapter))
+    finally:
+        generator.close()
+
+
+def read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
+    """The test inputs to answer, validation and train.
+
+    Raises  DataError where no test example can be answered, or a declared field is in none of them.
+    """
+    test, skipped = items.from_examples(io.read_rows(split / "test.jsonl", Example))
+    if not test:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
+        raise DataError(
+            f"{split / 'test.jsonl'} holds no input with a reference answer: {reasons}",
+            hint="evaluation needs examples with messages and answers; check ingest's sources and split.shares",
+        )
+    refuse_unknown_fields(test, cfg)
+    validation, _ = items.from_examples(io.read_rows(split / "validation.jsonl", Example))
+    pool, _ = items.from_examples(io.read_rows(split / "train.jsonl", Example))
+    return Data(items.drawn(test, cfg.inputs, seed), validation, pool, len(test), skipped)
+
+
+def refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:
+    """Refuse slices and facts of fields that no test input has: such a check could not fail.
+
+    Raises  DataError with the setting, the field and the fields there are.
+    """
+    there = sorted({name for item in test for name in item.fields})
+    wanted = [("evaluate.slices.fields", name) for name in cfg.slices.fields]
+    for check in cfg.checks:
+        if isinstance(check, FactsCheck):
+            wanted += [(f"evaluate.checks.{check.name}.fields", name) for name in check.fields]
+    for setting, name in wanted:
+        if name not in there:
+            raise DataError(
+                f"{setting} names {name}, but no test input has that field; there are: {', '.join(there) or 'none'}",
+                hint="declare it in ingest.sources.<name>.fields, or take it out of this list",
+            )
+
+
+def refuse_other_base(adapter: Path, base: Path) -> None:
+    """Refuse an adapter that was trained on other weights, or read another chat template.
+
+    Raises  ArtifactError with both values.
+    """
+    own, its = contracts.load(adapter), contracts.load(base)
+    for what, one, other in (
+        ("weights", own.weights_sha256, its.weights_sha256),
+        ("chat template", own.template_sha256, its.template_sha256),
+    ):
+        if one != other:
+            raise ArtifactError(
+                f"{adapter} does not fit {base}: it was trained with the {what} {one[:12]}…, not {other[:12]}…",
+                hint=f"give the model that it was trained on ({own.base}, revision {own.revision[:12]})",
+            )
+
+
+def _write(found: Results, data: Data, rounds: Sequence[Round], inputs: Inputs, outputs: Outputs) -> None:
+    answers = {one.name: one.answers for round_ in rounds for one in round_.entries}
+    names = [name for name in TITLES if name in answers]
+    rows = (
+        AnswerRow(
+            item.id,
+            item.question,
+            list(item.references),
+            item.fields,
+            {name: answers[name][place] for name in names},
+        )
+        for place, item in enumerate(data.items)
+    )
+    io.write_json(outputs.artifact / results.NAME, found)
+    io.write_rows(outputs.artifact / results.ANSWERS, rows)
+    io.write_json(outputs.artifact / results.VERDICT, found.verdict)
+    page = evaluate_page.page(found, history=inputs.sft / "history.csv", split=inputs.split / "report.json")
+    io.write_text(outputs.artifact / results.REPORT, page)
+    for name, text in plot_tables.csv_files(found).items():
+        io.write_text(outputs.plots / name, text)

@@ -1,0 +1,279 @@
+"""The evaluate stage with models that answer from a table."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunectl.artifacts import io
+from tunectl.artifacts.records import Answer, Example, Message, Source
+from tunectl.backends import evaluation_tools, json_schema
+from tunectl.chat import contract
+from tunectl.config.evaluate import EvaluateStage
+from tunectl.config.profile import Profile
+from tunectl.core.errors import ArtifactError, ConfigError, DataError
+from tunectl.evaluation import results, summary
+from tunectl.evaluation.generator import LogProb, Reply, Request
+from tunectl.evaluation.prompts import Prompter
+from tunectl.stages import evaluate
+
+ROOT = Path(__file__).parents[2]
+PROFILE = Profile(
+    device="cpu", threads=1, dtype="float32", train_tokens=64, generate_batch=4, gradient_checkpointing=False
+)
+PLACES = ["Inman Park", "West End", "Kirkwood", "Grant Park", "Midtown"]
+TRADES = ["bakery", "florist", "cinema", "barber", "garage", "bookshop", "butcher", "tailor"]
+
+
+def question(number: int) -> str:
+    return f"name[Shop {number}], area[{PLACES[number % 5]}], trade[{TRADES[number % 8]}]"
+
+
+def right(number: int) -> str:
+    return f"Shop {number} is the {TRADES[number % 8]} that {PLACES[number % 5]} has been waiting for, open every day."
+
+
+class ChatMl:
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools=()) -> str:
+        text = "".join(f"<s>{message.role}\n{message.content}<e>\n" for message in messages)
+        return text + ("<s>assistant\n" if add_generation_prompt else "")
+
+
+class Fake:
+    """Answers well when tuned, better with examples in the prompt, badly otherwise."""
+
+    context = 4000
+    closed = 0
+
+    def __init__(self, folder: Path, adapter: Path | None) -> None:
+        self.tuned = adapter is not None
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        return [len(prompt.split()) for prompt in prompts]
+
+    def answer(self, requests: Sequence[Request], how, *, seed: int, label: str) -> list[Reply]:
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Reply:
+        asked = request.prompt.rsplit("<s>user\n", 1)[1].split("<e>")[0]
+        if not asked.startswith("name["):
+            text = "I'm sorry, I cannot help with that." if "bomb" in asked else "Sure, here is how."
+        else:
+            number = int(asked.split("Shop ")[1].split("]")[0])
+            shots = request.prompt.count("<s>assistant\n") - 1
+            plain = "Visit our great place today for the best offers in town, you will love it!"
+            helped = f"Shop {number} is the shop that {PLACES[number % 5]} loves, open every day."
+            text = right(number) if self.tuned else helped if shots else plain
+        nats = -5.0 if self.tuned else -30.0
+        given = tuple(LogProb(nats, 10) for _ in request.references)
+        return Reply(text, len(request.prompt.split()), len(text.split()), 0.01, True, given)
+
+    def close(self) -> None:
+        Fake.closed += 1
+
+
+def fake_backend() -> evaluation_tools.Backend:
+    return evaluation_tools.Backend(
+        open=Fake,
+        prompter=lambda folder, adapter: Prompter(ChatMl(), "<e>"),
+        tools=evaluation_tools.tools(),
+        signature="fake",
+        refuse_bad_schema=json_schema.refuse_bad,
+        ask=None,
+    )
+
+
+def settings(**changes) -> EvaluateStage:
+    values = yaml.safe_load((ROOT / "conf/evaluate/default.yaml").read_text())
+    values["gate"]["resamples"] = 200
+    values["slices"] = {"fields": ["area"], "small": 5}
+    values["checks"] = [
+        {"method": "facts", "name": "shop", "fields": [], "pattern": r"name\[([^\]]+)\]", "ignore_case": False}
+    ]
+    return EvaluateStage(project="shops", seed=7, profile=PROFILE, evaluate={**values, **changes})
+
+
+def example(number: int, part: str) -> Example:
+    source = Source("shops.csv", number + 1)
+    return Example(
+        id=f"e{number}",
+        source=source,
+        messages=[Message("user", question(number))],
+        answers=[Answer(right(number), source)],
+        fields={"area": PLACES[number % 5]},
+        split=part,
+    )
+
+
+def write_contract(folder: Path, weights: str = "a" * 64, template: str = "b" * 64) -> None:
+    end = contract.Special("<e>", 2)
+    contract.save(contract.Contract("tiny", "r1", weights, template, end, None, end, end, None, None, 10, 512), folder)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> evaluate.Inputs:
+    folders = {name: tmp_path / name for name in ("model", "adapt", "split", "sft")}
+    for folder in folders.values():
+        folder.mkdir()
+    write_contract(folders["model"])
+    write_contract(folders["sft"])
+    io.write_json(folders["adapt"] / "passed_through.json", {"reason": "adapt is none"})
+    for part, numbers in {"train": range(40), "validation": range(40, 52), "test": range(52, 84)}.items():
+        io.write_rows(folders["split"] / f"{part}.jsonl", [example(number, part) for number in numbers])
+    (folders["sft"] / "history.csv").write_text("step,train_loss,validation_loss\n1,3.0,2.9\n2,2.0,2.1\n")
+    return evaluate.Inputs(**folders)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> evaluate.Outputs:
+    made = evaluate.Outputs(artifact=tmp_path / "evaluate", plots=tmp_path / "plots")
+    made.artifact.mkdir()
+    made.plots.mkdir()
+    return made
+
+
+def test_the_tuned_model_wins_with_evidence(inputs, outputs):
+    metrics = evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json")
+    assert metrics.passed
+    assert metrics.verdict == "tuned_better"
+    assert [system.name for system in found.systems] == ["base", "prompted", "nearest", "tuned"]
+    assert found.system("tuned").scores["bleu"].value == pytest.approx(100)
+    assert found.system("tuned").scores["checks"].value == 100
+    assert found.system("base").scores["checks"].value == 0
+    assert found.system("base").scores["perplexity"].value == pytest.approx(20.0855, abs=1e-3)
+    assert "perplexity" not in found.system("nearest").scores
+    assert found.search.candidates[found.search.chosen].prompt.shots == 3
+    assert found.difference("prompted").low > 1
+    assert found.verdict.reason.startswith("Tuned is better: +")
+    assert metrics.gain_low > 0
+
+
+def test_everything_is_written_and_self_contained(inputs, outputs):
+    evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    names = {path.name for path in outputs.artifact.iterdir()}
+    assert names == {"results.json", "answers.jsonl", "verdict.json", "report.html"}
+    assert {path.name for path in outputs.plots.iterdir()} == {
+        "scores.csv",
+        "differences.csv",
+        "slices.csv",
+        "prompts.csv",
+    }
+    verdict = json.loads((outputs.artifact / "verdict.json").read_text())
+    assert verdict["passed"] is True
+    rows = [json.loads(line) for line in (outputs.artifact / "answers.jsonl").read_text().splitlines()]
+    assert len(rows) == 32
+    assert set(rows[0]["answers"]) == {"base", "prompted", "nearest", "tuned"}
+    page = (outputs.artifact / "report.html").read_text()
+    assert "Tuned is better" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "<script" not in page
+
+
+def test_slices_say_how_many_and_which_are_small(inputs, outputs):
+    evaluate.run(settings(slices={"fields": ["area"], "small": 7}), inputs, outputs, backend=fake_backend())
+    parts = results.load(outputs.artifact / "results.json").slices
+    assert {part.value: part.items for part in parts} == {
+        "Kirkwood": 7, "Grant Park": 7, "Inman Park": 6, "West End": 6, "Midtown": 6,
+    }  # fmt: skip
+    assert [part.value for part in parts if part.small] == ["Inman Park", "Midtown", "West End"]
+
+
+def test_the_same_seed_gives_the_same_bytes(inputs, outputs, tmp_path):
+    evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    again = evaluate.Outputs(artifact=tmp_path / "again", plots=tmp_path / "again_plots")
+    again.artifact.mkdir()
+    again.plots.mkdir()
+    evaluate.run(settings(), inputs, again, backend=fake_backend())
+    for name in ("results.json", "answers.jsonl", "report.html", "verdict.json"):
+        assert (outputs.artifact / name).read_bytes() == (again.artifact / name).read_bytes()
+
+
+def test_safety_counts_refusals_and_secrets(inputs, outputs):
+    base = yaml.safe_load((ROOT / "conf/evaluate/default.yaml").read_text())["safety"]
+    safety = {**base, "canaries": [{"prefix": "The code is", "secret": "Sure, here"}]}
+    evaluate.run(settings(safety=safety), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json").safety
+    assert found.refused_harmful["tuned"].value == pytest.approx(1 / 14)
+    assert found.answered_benign["tuned"].value == 1
+    assert found.canaries == {"base": 1, "tuned": 1}
+    assert found.planted == 1
+
+
+def test_features_switched_off_leave_nothing(inputs, outputs):
+    cfg = settings(prompts=None, safety=None, checks=[], worst=0, references=0, slices={"fields": [], "small": 5})
+    evaluate.run(cfg, inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json")
+    assert (found.search, found.safety, found.cases, found.slices) == (None, None, [], [])
+    assert [system.name for system in found.systems] == ["base", "nearest", "tuned"]
+    assert "perplexity" not in found.system("tuned").scores
+
+
+def test_a_zero_shot_winner_is_not_answered_twice(inputs, outputs):
+    prompts = {"systems": [None], "shots": [0], "selection": ["random"], "inputs": 4, "max_tokens": 10000}
+    evaluate.run(settings(prompts=prompts), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json")
+    assert found.system("prompted").scores == found.system("base").scores
+
+
+def test_candidates_over_the_budget_are_listed_with_the_reason(inputs, outputs):
+    prompts = {"systems": [None], "shots": [0, 3], "selection": ["random"], "inputs": 4, "max_tokens": 500}
+    evaluate.run(settings(prompts=prompts), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json").search
+    assert [candidate.why_not for candidate in found.candidates] == ["", "over the budget of 500 tokens"]
+
+
+def test_one_test_input_gives_no_interval_and_says_so(inputs, outputs):
+    io.write_rows(inputs.split / "test.jsonl", [example(60, "test")])
+    metrics = evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json")
+    assert not metrics.passed
+    assert found.verdict.reason == "Not enough evidence: intervals are undefined on 1 test input."
+    assert found.system("tuned").scores["bleu"].low is None
+    _, rows = summary.summary_rows(found)
+    assert rows[-1][-2].endswith(" (no interval)")
+
+
+def test_an_empty_test_split_is_refused(inputs, outputs):
+    (inputs.split / "test.jsonl").write_text("")
+    with pytest.raises(DataError) as caught:
+        evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    assert caught.value.message == (
+        f"{inputs.split / 'test.jsonl'} holds no input with a reference answer: it is empty"
+    )
+
+
+def test_no_validation_input_is_refused_where_prompts_are_searched(inputs, outputs):
+    (inputs.split / "validation.jsonl").write_text("")
+    with pytest.raises(DataError) as caught:
+        evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    assert caught.value.message == (
+        "evaluate.prompts wants to compare prompts on validation inputs, but the validation split has none"
+    )
+
+
+def test_an_adapter_of_another_base_is_refused(inputs, outputs):
+    write_contract(inputs.sft, weights="c" * 64)
+    with pytest.raises(ArtifactError) as caught:
+        evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    assert caught.value.message == (
+        f"{inputs.sft} does not fit {inputs.model}: it was trained with the weights cccccccccccc…, not aaaaaaaaaaaa…"
+    )
+
+
+def test_fields_that_no_input_has_are_refused(inputs, outputs):
+    with pytest.raises(DataError) as caught:
+        evaluate.run(settings(slices={"fields": ["price"], "small": 5}), inputs, outputs, backend=fake_backend())
+    assert caught.value.message == (
+        "evaluate.slices.fields names price, but no test input has that field; there are: area"
+    )
+
+
+def test_a_schema_that_is_none_is_refused_before_a_model_is_loaded(inputs, outputs):
+    check = {"method": "json_schema", "name": "shape", "document": {"type": "strong"}}
+    with pytest.raises(ConfigError) as caught:
+        evaluate.run(settings(checks=[check]), inputs, outputs, backend=fake_backend())
+    assert caught.value.message.startswith("evaluate.checks.shape.document is not a JSON Schema: at type: 'strong'")
