@@ -185,6 +185,19 @@ def grouped_bars(
     return canvas.svg
 
 
+def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str, alt: str) -> str:
+    """Horizontal bars end to end: for each label the series one after another."""
+    rows = list(range(len(labels)))
+    with _canvas(_height(len(labels)), alt) as canvas:
+        reached = [0.0] * len(labels)
+        for (name, values), colour in zip(series.items(), _colours(len(series)), strict=True):
+            canvas.axes.barh(rows, values, left=reached, color=colour, height=0.62, label=name, alpha=0.9)
+            reached = [before + value for before, value in zip(reached, values, strict=True)]
+        _rows(canvas.axes, labels, xlabel, percent=False)
+        _legend(canvas.axes, list(series))
+    return canvas.svg
+
+
 def forest(
     labels: Sequence[str],
     centres: Sequence[float],
@@ -271,7 +284,9 @@ def _rows(axes: Any, labels: Sequence[str], xlabel: str, *, percent: bool) -> No
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(xlabel)
     if percent:
-        axes.xaxis.set_major_formatter(need("matplotlib.ticker", extra="data").PercentFormatter(1.0))
+        decimals = 0 if axes.get_xlim()[1] > 0.08 else None  # None: as many as the ticks need
+        formatter = need("matplotlib.ticker", extra="data").PercentFormatter(1.0, decimals=decimals)
+        axes.xaxis.set_major_formatter(formatter)
 
 
 def _short(label: str, limit: int = 26) -> str:

@@ -63,8 +63,9 @@ def _read(layout: Layout, stage: str | None) -> list[tuple[str, Reject]]:
     folders = {name: layout.artifact(name) for name in names if stage in (None, name)}
     built = {name: folder for name, folder in folders.items() if (folder / tally.REJECTS).is_file()}
     if not built:
+        where = layout.artifact(stage) if stage is not None else layout.artifacts
         raise ArtifactError(
-            f"no rejected rows are listed in {', '.join(map(str, folders.values()))}", hint="run: tunectl repro"
+            f"no stage has left a list of rejected rows in {where}", hint="run: tunectl repro --to split"
         )
     return [(name, reject) for name, folder in built.items() for reject in io.read_rows(folder / tally.REJECTS, Reject)]
 

@@ -50,8 +50,8 @@ def chain(folders: Mapping[str, Path]) -> list[Line]:
     """
     lines = [_line(stage, folders) for stage, folder in folders.items() if (folder / tally.ACCOUNT).is_file()]
     if not lines:
-        places = ", ".join(str(folder) for folder in folders.values())
-        raise ArtifactError(f"no stage has left an account in {places}", hint="run: tunectl repro")
+        place = next(iter(folders.values())).parent
+        raise ArtifactError(f"no stage has left a row account in {place}", hint="run: tunectl repro --to split")
     return lines
 
 

@@ -96,7 +96,7 @@ def test_a_sum_that_does_not_hold(project):
 
 
 def test_nothing_built(tmp_path):
-    with pytest.raises(ArtifactError, match=f"^no stage has left an account in {tmp_path}/ingest"):
+    with pytest.raises(ArtifactError, match=f"^no stage has left a row account in {tmp_path}\n  run: tunectl repro --to split$"):
         chain({"ingest": tmp_path / "ingest"})
 
 

@@ -1,0 +1,75 @@
+"""``tunectl data report``: one self-contained HTML page about the data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.layout import Layout
+from tunectl.stages import STAGES
+
+if TYPE_CHECKING:
+    from tunectl.data.curve import Curve
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument(
+        "--out", type=Path, default=None, metavar="FILE", help="where the page goes (artifacts/data_report.html)"
+    )
+    parser.add_argument(
+        "--curve",
+        action="store_true",
+        help="tune on 10, 25, 50 and 100 % of train, and say whether more data would help; takes about twice as long as sft",
+    )
+    parser.add_argument(
+        "--worth",
+        type=float,
+        default=0.02,
+        metavar="NATS",
+        help="fall of the validation loss, in nats a token, that is worth doubling the data (0.02)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON instead of writing a page")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Gather, measure the curve where asked, draw."""
+    from msgspec import to_builtins
+
+    from tunectl.artifacts import io
+    from tunectl.backends import terminal
+    from tunectl.data.report import gather, notes
+
+    layout = Layout()
+    facts = gather({stage.name: layout.artifact(stage.name) for stage in STAGES})
+    curve = _curve(layout, args.worth) if args.curve else None
+    if args.json:
+        terminal.print_json({"notes": notes(facts), "facts": to_builtins(facts), "curve": to_builtins(curve)})
+        return 0
+    from tunectl.cli.data_page import page
+
+    out: Path = args.out or layout.artifacts / "data_report.html"
+    io.write_text(out, page(_project(layout), facts, curve=curve))
+    for _, sentence in notes(facts):
+        terminal.say(sentence)
+    if curve is not None:
+        terminal.say(curve.words)
+    terminal.say(f"report: {out}")
+    return 0
+
+
+def _curve(layout: Layout, worth: float) -> Curve:
+    from tunectl.cli.data_curve import measure
+
+    found: Curve = measure(layout, worth=worth)
+    return found
+
+
+def _project(layout: Layout) -> str:
+    from tunectl.artifacts import io
+    from tunectl.config.resolved import Record
+
+    path = layout.config("evaluate")
+    named = io.read_json(path, Record).settings.get("project") if path.is_file() else None
+    return str(named or layout.root.resolve().name)
