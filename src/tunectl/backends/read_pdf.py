@@ -10,8 +10,11 @@ from tunectl.artifacts.records import Reject, Source
 from tunectl.config.ingest import Reading
 from tunectl.core.errors import MissingExtra
 from tunectl.core.lazy import need
-from tunectl.data.reading.files import SourceFile
+from tunectl.data.reading.files import SourceFile, opened
 from tunectl.data.reading.rows import Row
+
+HEAD = 1024
+"""Bytes within which a PDF says that it is one (ISO 32000, implementation note 13)."""
 
 
 def read_pdf(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
@@ -21,6 +24,11 @@ def read_pdf(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
     reject ``encrypted``; one that is no PDF, or a broken one, ``unreadable``.
     """
     pypdf = need("pypdf", extra="data")
+    with opened(file.path) as stream:
+        head = stream.read(HEAD)
+    if b"%PDF-" not in head:
+        yield Reject(Source(file.name), "unreadable", "it is no PDF: its head holds no %PDF-" if head else "the file is empty")
+        return
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what cannot be read is our reject, not its warning
     try:
         document = pypdf.PdfReader(file.path)
