@@ -104,7 +104,12 @@ def png():
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", 2, 2, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" + b"\xff" * 6 + b"\0" + b"\xff" * 6)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(b"\0" + b"\xff" * 6 + b"\0" + b"\xff" * 6))
+        + chunk(b"IEND", b"")
+    )
 
 
 def test_pdf_page_by_page(tmp_path):
@@ -208,8 +213,12 @@ def test_broken_parquet_and_arrow(tmp_path, reader, what):
 @pytest.mark.parametrize(
     ("text", "encoding", "accepted"),
     [
-        ("Der Käse schmeckt würzig, die Brötchen sind frisch und die Straße ist schön. " * 20, "cp1252", {"cp1252", "cp1250", "latin_1"}),
-        ("Сыр очень вкусный, а булочки всегда свежие и мягкие. " * 20, "cp1251", {"cp1251"}),
+        (
+            "Der Käse schmeckt würzig, die Brötchen sind frisch und die Straße ist schön. " * 20,
+            "cp1252",
+            {"cp1252", "cp1250", "latin_1"},
+        ),
+        ("Сыр очень вкусный, булочки всегда свежие и мягкие. " * 20, "cp1251", {"cp1251"}),
         ("plain text for everybody " * 20, "utf-16", {"utf_16"}),
     ],
 )

@@ -15,6 +15,7 @@ from tunectl.backends.fetch_pages import Fetcher
 from tunectl.backends.read_hub import read_hub
 from tunectl.config.ingest import Fetch, Hub
 from tunectl.core.errors import DataError, EnvironmentFailure
+import itertools
 
 AGENT = "tunectl-test/1.0 (+https://example.org/contact)"
 
@@ -122,7 +123,7 @@ def test_pause_between_requests_to_one_host(tmp_path, site):
         guest.get(f"{site.url}/a")
         guest.get(f"{site.url}/b")
     times = [at for _, _, at in site.requests]
-    assert all(later - earlier >= 0.14 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 0.14 for earlier, later in itertools.pairwise(times))
 
 
 def test_crawl_delay_of_robots_wins_over_a_shorter_pause(tmp_path, site):

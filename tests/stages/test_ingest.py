@@ -21,7 +21,9 @@ from tunectl.stages import ingest
 
 ROOT = Path.cwd()
 SHARED = ROOT.parent / "shared" / "data"
-CONF = {name: yaml.safe_load((ROOT / f"conf/ingest/source/{name}.yaml").read_text()) for name in ("files", "urls", "hub")}
+CONF = {
+    name: yaml.safe_load((ROOT / f"conf/ingest/source/{name}.yaml").read_text()) for name in ("files", "urls", "hub")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -75,14 +77,19 @@ def jsonl(name, rows):
 
 
 def test_a_folder_of_everything_with_an_account():
-    write("raw/midtown/page.html", "<html><body><article><p>The bakery opens at seven every day.</p></article></body></html>")
+    write(
+        "raw/midtown/page.html",
+        "<html><body><article><p>The bakery opens at seven every day.</p></article></body></html>",
+    )
     write("raw/midtown/note.md", "---\ntitle: A note\nneighbourhood: Midtown\n---\n# Note\n\nText.\n")
     write("raw/east/memo.txt", "A memo.")
     write("raw/picture.png", b"\x89PNG\r\n")
     write("raw/program.xyz", b"\x00")
     write("raw/.hidden.txt", "never read")
     write("raw/post.jsonl", '{"text": "Brunch!"}\n\n{broken\n[1]\n')
-    jsonl("raw/chat.jsonl", [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}])
+    jsonl(
+        "raw/chat.jsonl", [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}]
+    )
     metrics = run(share=0.5, raw=source(path="raw", fields={"where": "folder"}))
     assert (metrics.sources, metrics.files, metrics.rows_in, metrics.kept) == (1, 7, 9, 5)
     assert (metrics.documents, metrics.examples, metrics.answers) == (4, 1, 1)
@@ -174,7 +181,12 @@ def test_chains_of_rows_by_parent():
 
 def test_demonstrations_are_joined_with_their_inferences():
     def ask(name):
-        return {"id": name, "function_name": "f", "input": {"messages": [{"role": "user", "content": f"Q {name}"}]}, "output": []}
+        return {
+            "id": name,
+            "function_name": "f",
+            "input": {"messages": [{"role": "user", "content": f"Q {name}"}]},
+            "output": [],
+        }
 
     rows = [
         {"inference_id": "a", "metric_name": "demonstration", "value": "first"},
@@ -288,7 +300,7 @@ def test_empty_file():
         "put data there, or take the source out",
     )
     assert fails(b=source(path="b.txt")) == (
-        "ingest.sources.b: every row of b.txt was rejected (1)\n          1  no_text: first b.txt there is no text in it",
+        "ingest.sources.b: the one row of b.txt was rejected; at most 20% may be\n          1  no_text: first b.txt there is no text in it",
         "mend the data, or take the source out of ingest.sources",
     )
 
@@ -300,14 +312,17 @@ def test_folder_without_known_kinds():
     assert message == "ingest.sources.d.path = d: none of its 2 files is of a known kind (.bin, .xyz)"
     assert hint.startswith("known are .html .htm")
     assert hint.endswith("pin another name with ingest.sources.d.type")
-    assert fails(d=source(path="d/a.xyz"))[0] == "ingest.sources.d.path = d/a.xyz: the kind of this file is not known (.xyz)"
+    assert (
+        fails(d=source(path="d/a.xyz"))[0]
+        == "ingest.sources.d.path = d/a.xyz: the kind of this file is not known (.xyz)"
+    )
 
 
 def test_unreadable_pdf():
     write("flyers/a.pdf", b"this is no PDF")
     message, _ = fails(flyers=source(path="flyers"))
     assert message == (
-        "ingest.sources.flyers: every row of flyers was rejected (1)\n"
+        "ingest.sources.flyers: the one row of flyers was rejected; at most 20% may be\n"
         "          1  unreadable: first flyers/a.pdf it is no PDF: its head holds no %PDF-"
     )
 
@@ -328,8 +343,10 @@ def test_columns_that_say_nothing():
     write("e2e.csv", "mr,ref\nname[X],X is nice.\n")
     assert fails(table=source(path="e2e.csv")) == (
         'ingest.sources.table: the columns of e2e.csv:1 fit no format that is known: mr, ref\n    {"mr":"name[X]","ref":"X is nice."}',
-        "pin them: ingest.sources.table.columns.prompt=[mr] ingest.sources.table.columns.answer=ref; or for raw text: "
-        "ingest.sources.table.columns.text=[<column>]",
+        (
+            "pin them: ingest.sources.table.columns.prompt=[mr] ingest.sources.table.columns.answer=ref; or for raw text: "
+            "ingest.sources.table.columns.text=[<column>]"
+        ),
     )
 
 
@@ -358,8 +375,10 @@ def test_a_guess_that_later_rows_belie():
 def test_documents_declared_where_examples_are():
     jsonl("a.jsonl", [{"prompt": "a", "completion": "b"}])
     assert fails(a=source(path="a.jsonl", holds="documents")) == (
-        "ingest.sources.a: holds is documents, but a.jsonl:1 looks like prompt_completion (columns prompt, completion)\n"
-        '    {"prompt":"a","completion":"b"}',
+        (
+            "ingest.sources.a: holds is documents, but a.jsonl:1 looks like prompt_completion (columns prompt, completion)\n"
+            '    {"prompt":"a","completion":"b"}'
+        ),
         "let holds be examples, or pin the text: ingest.sources.a.columns.text=[<column>]",
     )
 
@@ -378,7 +397,9 @@ def test_preferences_are_refused():
 
 
 def test_wrong_encoding_of_a_table():
-    text = "prompt,completion\n" + "Wie schmeckt der Käse?,Der Käse schmeckt würzig und die Brötchen sind frisch.\n" * 30
+    text = (
+        "prompt,completion\n" + "Wie schmeckt der Käse?,Der Käse schmeckt würzig und die Brötchen sind frisch.\n" * 30
+    )
     write("k.csv", text.encode("cp1252"))
     message, hint = fails(k=source(path="k.csv"))
     assert message.startswith("ingest.sources.k: k.csv: byte 36 (0xe4) is not UTF-8; it seems to be cp125")
@@ -421,8 +442,10 @@ def test_a_binary_file_named_txt_is_a_reject():
 def test_all_rows_rejected():
     jsonl("a.jsonl", [{"prompt": "a", "completion": ""}, {"prompt": "", "completion": "b"}])
     assert fails(a=source(path="a.jsonl")) == (
-        "ingest.sources.a: every row of a.jsonl was rejected (2)\n"
-        "          2  empty_turn: first a.jsonl:1 turn 2 (assistant) is empty",
+        (
+            "ingest.sources.a: all 2 rows of a.jsonl were rejected; at most 20% may be\n"
+            "          2  empty_turn: first a.jsonl:1 turn 2 (assistant) is empty"
+        ),
         "mend the data, or take the source out of ingest.sources",
     )
 
@@ -430,8 +453,10 @@ def test_all_rows_rejected():
 def test_more_rejected_than_allowed_and_yaml_that_allows_it():
     jsonl("a.jsonl", [{"prompt": "a", "completion": "b"}] * 3 + [{"prompt": "a", "completion": ""}])
     assert fails(a=source(path="a.jsonl")) == (
-        "ingest: 25.0% of 4 rows were rejected; at most 20% may be\n"
-        "          1  empty_turn: first a.jsonl:4 turn 2 (assistant) is empty",
+        (
+            "ingest: 25.0% of 4 rows were rejected; at most 20% may be\n"
+            "          1  empty_turn: first a.jsonl:4 turn 2 (assistant) is empty"
+        ),
         "mend the data, or allow more: ingest.max_rejected_share=<share from 0 to 1>",
     )
     assert run(share=0.25, a=source(path="a.jsonl")).kept == 3
@@ -486,7 +511,10 @@ def test_one_broken_file_of_many_rejects_its_rows_only():
         ({"columns": {"text": ["a"], "prompt": ["a"], "answer": "b"}}, "a source holds one of them"),
         ({"columns": {"id": "a"}}, "chains of rows need both"),
         ({"columns": {"system": "a"}}, "system, id and parent go with prompt and answer"),
-        ({"columns": {"prompt": ["a"], "answer": "b"}, "holds": "documents"}, "columns pins prompt and answer; pin text instead"),
+        (
+            {"columns": {"prompt": ["a"], "answer": "b"}, "holds": "documents"},
+            "columns pins prompt and answer; pin text instead",
+        ),
         ({"columns": {"text": ["a"]}, "format": "alpaca"}, "format is alpaca, but columns pins others"),
         ({"encoding": "klingon"}, "'klingon' is not an encoding"),
         ({"encoding": "hex"}, "'hex' is not an encoding"),

@@ -160,19 +160,31 @@ def _words(declared: Declared) -> str:
 
 
 def _read(declared: Declared, key: str, collector: Collector, readers: Mapping[str, Reader]) -> None:
+    label = key.rpartition(".")[2]
     if isinstance(declared, Hub):
-        collector.take(SourceFile(Path(), f"hf://datasets/{declared.id}", None), read_hub(declared))
+        collector.take(SourceFile(Path(), f"hf://datasets/{declared.id}", None), _counted(read_hub(declared), label))
     elif isinstance(declared, Urls):
         with Fetcher(declared.fetch, Layout().cache / "pages", declared.limits.file_bytes) as fetcher:
-            for url in progress.track(declared.urls, key.rpartition(".")[2]):
+            for url in progress.track(declared.urls, label):
                 found = fetcher.get(url)
                 if isinstance(found, Reject):
                     collector.take(SourceFile(Path(), url, "html"), [found])
                 else:
                     collector.take(found, _rows(_typed(found, declared), declared, key, readers))
+    elif len(files := _files(declared, key)) == 1:
+        collector.take(files[0], _counted(_rows(files[0], declared, key, readers), label))
     else:
-        for file in progress.track(_files(declared, key), key.rpartition(".")[2]):
+        for file in progress.track(files, label):
             collector.take(file, _rows(file, declared, key, readers))
+
+
+def _counted(rows: Iterator[Row | Reject], label: str) -> Iterator[Row | Reject]:
+    """The rows, with a bar that moves by a thousand: one a row would cost more than reading it."""
+    with progress.bar(label) as shown:
+        for number, row in enumerate(rows, 1):
+            yield row
+            if number % 1000 == 0:
+                shown.advance(1000)
 
 
 def _files(declared: Files, key: str) -> list[SourceFile]:

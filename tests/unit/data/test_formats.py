@@ -32,7 +32,12 @@ def reading(**changes):
 def example(row, **changes):
     settings = reading(holds="examples", **changes)
     made = Row(Source("f.jsonl", 1), row)
-    return build(made, decide(settings, SourceFile(Path("f.jsonl"), "f.jsonl", "jsonl"), [made], "ingest.sources.x"), settings, "x")
+    return build(
+        made,
+        decide(settings, SourceFile(Path("f.jsonl"), "f.jsonl", "jsonl"), [made], "ingest.sources.x"),
+        settings,
+        "x",
+    )
 
 
 def turns(found):
@@ -77,7 +82,9 @@ def test_every_chat_format_is_recognised_and_means_the_same(name):
     assert turns(example(ROWS[name])) == ([("user", "Hi")], ["Hello"])
 
 
-@pytest.mark.parametrize("name", ["alpaca", "query_response", "messages", "sharegpt", "sharegpt_pairs", "production_log"])
+@pytest.mark.parametrize(
+    "name", ["alpaca", "query_response", "messages", "sharegpt", "sharegpt_pairs", "production_log"]
+)
 def test_lists_and_objects_may_be_json_in_a_cell(name):
     cells = {key: value if isinstance(value, str) else json.dumps(value) for key, value in ROWS[name].items()}
     assert recognise(cells).name == name
@@ -108,7 +115,10 @@ def test_columns_tell_the_format(row, name):
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference"),
         ({"chosen": "b", "rejected": "c"}, "preference"),
-        ({"conversations": [], "chosen": {"from": "gpt", "value": "b"}, "rejected": {"from": "gpt", "value": "c"}}, "preference"),
+        (
+            {"conversations": [], "chosen": {"from": "gpt", "value": "b"}, "rejected": {"from": "gpt", "value": "c"}},
+            "preference",
+        ),
         ({"messages": [], "rejected_response": "c"}, "preference"),
         ({"messages": [], "rejected_messages": []}, "preference"),
         ({"instruction": "a", "chosen_response": "b", "rejected_response": "c"}, "preference"),
@@ -187,7 +197,12 @@ def test_only_the_completion_is_learned_from():
 def test_openai_tool_calls_and_tools():
     call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
     row = {
-        "messages": [ASK, {"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": "sun"}, SAY],
+        "messages": [
+            ASK,
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "sun"},
+            SAY,
+        ],
         "tools": json.dumps([{"type": "function", "function": TOOL}]),
     }
     found = example(row)
@@ -199,7 +214,14 @@ def test_openai_tool_calls_and_tools():
 
 def test_tool_arguments_may_be_an_object_and_results_too():
     call = {"type": "function", "function": CALL}
-    row = {"messages": [ASK, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": {"sky": "blue"}}, SAY]}
+    row = {
+        "messages": [
+            ASK,
+            {"role": "assistant", "tool_calls": [call]},
+            {"role": "tool", "content": {"sky": "blue"}},
+            SAY,
+        ]
+    }
     found = example(row)
     assert found.messages[1].tool_calls == [call]
     assert found.messages[2].content == '{"sky":"blue"}'
@@ -258,7 +280,10 @@ def test_demonstration_of_tensorzero_with_system_tools_and_blocks():
             "system": {"city": "Paris"},
             "messages": [
                 {"role": "user", "content": "Weather?"},
-                {"role": "assistant", "content": [{"type": "tool_call", "id": "c", "name": "weather", "arguments": "{}"}]},
+                {
+                    "role": "assistant",
+                    "content": [{"type": "tool_call", "id": "c", "name": "weather", "arguments": "{}"}],
+                },
                 {"role": "user", "content": [{"type": "tool_result", "id": "c", "name": "weather", "result": "sun"}]},
             ],
         },
@@ -304,8 +329,14 @@ def test_text_as_example_is_one_learned_segment():
         ([ASK, {**SAY, "train": False}], "nothing_trained"),
         ([ASK, {**SAY, "weight": 0.5}], "bad_train_flag"),
         ([{"role": "narrator", "content": "x"}, SAY], "unknown_role"),
-        ([ASK, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{city"}}]}], "tool_arguments_not_json"),
-        ([ASK, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}], "tool_arguments_not_json"),
+        (
+            [ASK, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{city"}}]}],
+            "tool_arguments_not_json",
+        ),
+        (
+            [ASK, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}],
+            "tool_arguments_not_json",
+        ),
         ([ASK, {"role": "assistant", "tool_calls": [{"function": CALL}]}], "ends_with_tool_call"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, SAY], "not_text"),
         (
@@ -387,7 +418,7 @@ def test_pinned_columns_template_system_and_fields():
 
 
 def test_template_with_an_unknown_column_is_a_misfit():
-    with pytest.raises(Misfit, match="no column 'town' for prompt.template; there are prompt, completion"):
+    with pytest.raises(Misfit, match=r"no column 'town' for prompt\.template; there are prompt, completion"):
         example({"prompt": "a", "completion": "b"}, prompt={"template": "{town}", "system": None})
 
 

@@ -45,7 +45,9 @@ def collect(tmp_path, items, kind="jsonl", share=1.0, **changes):
 
 
 def as_messages(talk):
-    return [{"role": role, "content": text} for pair in talk for role, text in zip(("user", "assistant"), pair, strict=True)]
+    return [
+        {"role": role, "content": text} for pair in talk for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
 
 
 WRITERS = {
@@ -56,13 +58,22 @@ WRITERS = {
     },
     "sharegpt": lambda talk: {
         "conversations": [
-            {"from": "human" if turn["role"] == "user" else "gpt", "value": turn["content"]} for turn in as_messages(talk)
+            {"from": "human" if turn["role"] == "user" else "gpt", "value": turn["content"]}
+            for turn in as_messages(talk)
         ]
     },
     "sharegpt_pairs": lambda talk: {"conversation": [{"human": human, "assistant": answer} for human, answer in talk]},
     "prompt_completion": lambda talk: {"prompt": as_messages(talk)[:-1], "completion": as_messages(talk)[-1:]},
-    "alpaca": lambda talk: {"instruction": talk[-1][0], "output": talk[-1][1], "history": [list(pair) for pair in talk[:-1]]},
-    "query_response": lambda talk: {"query": talk[-1][0], "response": talk[-1][1], "history": [list(pair) for pair in talk[:-1]]},
+    "alpaca": lambda talk: {
+        "instruction": talk[-1][0],
+        "output": talk[-1][1],
+        "history": [list(pair) for pair in talk[:-1]],
+    },
+    "query_response": lambda talk: {
+        "query": talk[-1][0],
+        "response": talk[-1][1],
+        "history": [list(pair) for pair in talk[:-1]],
+    },
     "production_log": lambda talk: {
         "request": {"messages": as_messages(talk)[:-1]},
         "response": {"choices": [{"message": as_messages(talk)[-1]}]},
@@ -93,11 +104,33 @@ def test_every_format_reads_back_the_conversation_that_was_written(tmp_path, nam
     assert (account.rows_in, account.kept) == (1, 1)
 
 
-plain = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=8))
-words = st.sampled_from(
-    ["messages", "conversations", "prompt", "completion", "text", "instruction", "output", "segments", "input_ids", "labels", "role", "content", "x"]
+plain = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=8),
 )
-junk = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=8)
+words = st.sampled_from(
+    [
+        "messages",
+        "conversations",
+        "prompt",
+        "completion",
+        "text",
+        "instruction",
+        "output",
+        "segments",
+        "input_ids",
+        "labels",
+        "role",
+        "content",
+        "x",
+    ]
+)
+junk = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=8
+)
 lines = st.one_of(junk.map(json.dumps), st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=20))
 
 
@@ -116,13 +149,19 @@ def test_no_row_is_lost_whatever_it_holds(tmp_path, rows, good):
 
 
 @QUICK
-@given(rows=st.lists(junk, max_size=6), name=st.sampled_from(["messages", "alpaca", "tokens", "segments", "production_log", "demonstration"]))
+@given(
+    rows=st.lists(junk, max_size=6),
+    name=st.sampled_from(["messages", "alpaca", "tokens", "segments", "production_log", "demonstration"]),
+)
 def test_junk_under_a_pinned_format_is_rejected_or_refused_with_its_row(tmp_path, rows, name):
     items = [Row(Source("f", at), row if isinstance(row, dict) else {"x": row}) for at, row in enumerate(rows, 1)]
+    refused = ""
     try:
         _, account, _ = collect(tmp_path, items, format=name)
     except DataError as error:
-        assert "ingest.sources.x" in error.message
+        refused = error.message
+    if refused:
+        assert refused.startswith("ingest.sources.x: ")
     else:
         assert account.rows_in == len(rows) == account.kept + sum(account.rejected.values())
 
@@ -152,11 +191,16 @@ def test_every_dialect_reads_back(body, delimiter, end, quoting):
 @given(body=st.lists(st.tuples(said, said), min_size=2, max_size=6))
 def test_quotes_after_a_backslash_read_back(body):
     body = [tuple(cell.replace("\r", " ").replace("\n", " ") for cell in row) for row in body]
-    quoted = [tuple('"' + cell.replace("\\", "\\\\").replace('"', '\\"') + '"' for cell in row) for row in [("say \"it\"", "b, c"), *body]]
+    quoted = [
+        tuple('"' + cell.replace("\\", "\\\\").replace('"', '\\"') + '"' for cell in row)
+        for row in [('say "it"', "b, c"), *body]
+    ]
     text = "a,b\n" + "".join(",".join(row) + "\n" for row in quoted)
     dialect = tables.sniff(text)
     if dialect.quotes == "escaped":  # with doubled quotes the table may read as well, and that is the usual meaning
-        assert [tuple(row.columns.values()) for row in tables.rows(dialect, io.StringIO(text, newline=""), "f")][1:] == body
+        assert [tuple(row.columns.values()) for row in tables.rows(dialect, io.StringIO(text, newline=""), "f")][
+            1:
+        ] == body
 
 
 @QUICK
@@ -187,7 +231,7 @@ def test_a_broken_quote_does_not_swallow_the_rows_behind_it():
     [
         ("a,b\n1,2\n", "comma between cells, doubled quotes"),
         ("a;b\n1,5;2,5\n", "semicolon between cells, doubled quotes"),
-        ("a\tb\n\"x\" y\tz\n", "tab between cells, quotes as plain characters"),
+        ('a\tb\n"x" y\tz\n', "tab between cells, quotes as plain characters"),
         ('a,b\n"say \\"it\\", he said",x\n', "comma between cells, quotes after a backslash"),
         ("only\nlines\n", "comma between cells, doubled quotes"),
     ],

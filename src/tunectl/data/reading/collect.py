@@ -241,7 +241,9 @@ class Collector:
         if self._counts["kept"] or self._misfits is not None:
             return
         lines = [f"    {count:>7}  {_shown(self._firsts[reason])}" for reason, count in self._rejected.most_common()]
-        text = f"{self._key}: every row of {self._declared} was rejected ({self._counts['rows']})"
+        rows = self._counts["rows"]
+        what = f"all {rows} rows of {self._declared} were" if rows > 1 else f"the one row of {self._declared} was"
+        text = f"{self._key}: {what} rejected; at most {self._share:.0%} may be"
         raise DataError("\n".join([text, *lines]), hint="mend the data, or take the source out of ingest.sources")
 
     def _require_fields(self) -> None:
