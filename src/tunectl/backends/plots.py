@@ -75,12 +75,10 @@ def _write(figure: Any, alt: str) -> str:
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # figure_1, axes_1: the same in every picture of a page
-    text = re.sub(
-        r'<svg [^>]*viewBox="([^"]+)"[^>]*>',
-        rf'<svg role="img" aria-label="{html.escape(alt)}" viewBox="\1">',
-        text,
-        count=1,
-    )
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head = f'<svg {spaces} role="img" aria-label="{html.escape(alt)}" viewBox='
+    # a function, because a backslash in alt would be read as a group
+    text = re.sub(r'<svg [^>]*viewBox=("[^"]+")[^>]*>', lambda found: f"{head}{found[1]}>", text, count=1)
     return re.sub(r"\n\s*", "\n", text).strip()
 
 
