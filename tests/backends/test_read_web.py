@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,6 @@ from tunectl.backends.fetch_pages import Fetcher
 from tunectl.backends.read_hub import read_hub
 from tunectl.config.ingest import Fetch, Hub
 from tunectl.core.errors import DataError, EnvironmentFailure
-import itertools
 
 AGENT = "tunectl-test/1.0 (+https://example.org/contact)"
 

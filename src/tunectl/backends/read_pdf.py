@@ -27,7 +27,9 @@ def read_pdf(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
     with opened(file.path) as stream:
         head = stream.read(HEAD)
     if b"%PDF-" not in head:
-        yield Reject(Source(file.name), "unreadable", "it is no PDF: its head holds no %PDF-" if head else "the file is empty")
+        yield Reject(
+            Source(file.name), "unreadable", "it is no PDF: its head holds no %PDF-" if head else "the file is empty"
+        )
         return
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what cannot be read is our reject, not its warning
     try:
