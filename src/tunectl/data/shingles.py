@@ -24,6 +24,7 @@ CHUNK_CHARACTERS = 400_000  # about 3 MB an array of 64-bit values: fits the sec
 _BASE = 0x9E3779B97F4A7C15 | 1
 _INVERSE = pow(_BASE, -1, 2**64)
 _SEPARATOR = 0x20
+_LAST_LETTER = 0x33479  # after it there are only tags, selectors and private codes
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class _Words:
         """
         import numpy as np
 
-        inside = _alphanumeric()[np.minimum(codes, 0x10FFFF)]
+        inside = _alphanumeric()[np.minimum(codes, _LAST_LETTER + 1)]
         edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
         if len(inside) and inside[0]:
             edges = np.concatenate((np.zeros(1, edges.dtype), edges))
@@ -189,14 +190,14 @@ _tables: dict[str, Any] = {}
 
 
 def _alphanumeric() -> npt.NDArray[np.bool_]:
-    """(0x110000,) whether a code point is a letter or digit, or a mark on one."""
+    """Whether a code point up to the last letter of Unicode, and one past it, is a letter or digit, or a mark on one."""
     import unicodedata
 
     import numpy as np
 
     if "alphanumeric" not in _tables:
-        kinds = (unicodedata.category(chr(code))[0] in "LNM" for code in range(0x110000))
-        _tables["alphanumeric"] = np.fromiter(kinds, np.bool_, 0x110000)
+        kinds = (unicodedata.category(chr(code))[0] in "LNM" for code in range(_LAST_LETTER + 2))
+        _tables["alphanumeric"] = np.fromiter(kinds, np.bool_, _LAST_LETTER + 2)
     table: npt.NDArray[np.bool_] = _tables["alphanumeric"]
     return table
 

@@ -1,0 +1,275 @@
+"""Speed of duplicate removal: a million short documents, exact and near duplicates, beside text-dedup.
+
+    python benchmarks/bench_curate.py [--documents 1000000] [--peer-documents 200000] [--peer VENV | --no-peer]
+
+It makes a corpus with planted twins (folded exact copies, and copies with one to three changed words), runs the product's
+own blocks on it in a fresh process, and compares what was removed with the truth: connected components of exact Jaccard
+inside each planted family, computed with plain Python sets. The peer runs at a smaller size, with ours beside it at that
+size, in the same run, with the same shingles, bands and threshold; it has two worker processes as we have two threads.
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+
+from machine import machine, versions
+
+NEAR = {
+    "side": "output",
+    "action": "remove",
+    "keep": "first",
+    "threshold": 0.7,
+    "shingle": {"unit": "word", "size": 3},
+    "bands": 20,
+    "rows": 4,
+}
+PEER = "text-dedup==0.4.0"
+# What its MinHash command imports; its full requirements bring Spark, which that command does not use.
+PEER_NEEDS = [
+    "click<9",
+    "click-option-group",
+    "datasets",
+    "ftfy",
+    "numpy",
+    "regex",
+    "rich",
+    "scipy",
+    "tqdm",
+    "xxhash",
+    "psutil",
+    "setuptools",
+    "bitarray",
+    "fire",
+]
+SEED = 20261125
+
+
+def make(path: Path, count: int) -> None:
+    """Write ``count`` documents of about 30 words: 80 % of their own, 6 % exact copies, 14 % near copies; shuffled."""
+    import numpy as np
+
+    draw = np.random.default_rng(SEED)
+    vocabulary = words(draw, 40_000)
+    odds = 1 / np.arange(3, len(vocabulary) + 3)
+    bases = int(count * 0.8)
+    lengths = np.clip(draw.normal(30, 6, bases).astype(int), 12, 60)
+    stream = draw.choice(len(vocabulary), int(lengths.sum()), p=odds / odds.sum())
+    texts = [[vocabulary[word] for word in part.tolist()] for part in np.split(stream, np.cumsum(lengths)[:-1])]
+    families = list(range(bases))
+    for number in range(count - bases):
+        family = int(draw.integers(0, bases // 2))
+        copy = list(texts[family])
+        if number % 10 >= 3:
+            edit(copy, draw, vocabulary)
+        texts.append(copy)
+        families.append(family)
+    with path.open("w", encoding="utf-8") as stream_out:
+        for place in draw.permutation(count).tolist():
+            row = {"id": str(place), "text": written(texts[place], place), "family": families[place]}
+            stream_out.write(json.dumps(row | {"source": {"file": "made", "row": place}}) + "\n")
+
+
+def words(draw: object, count: int) -> list[str]:
+    """Distinct invented words of one to four syllables."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        syllables = draw.integers(1, 5)  # type: ignore[attr-defined]
+        found[
+            "".join(
+                "bdfgklmnprstvz"[i] + "aeiou"[j]
+                for i, j in zip(draw.integers(0, 14, syllables), draw.integers(0, 5, syllables), strict=True)
+            )
+        ] = None  # type: ignore[attr-defined]
+    return list(found)
+
+
+def edit(copy: list[str], draw: object, vocabulary: list[str]) -> None:
+    """Replace, insert or leave out one to three words."""
+    for _ in range(int(draw.integers(1, 4))):  # type: ignore[attr-defined]
+        place = int(draw.integers(0, len(copy)))  # type: ignore[attr-defined]
+        word = vocabulary[int(draw.integers(0, len(vocabulary)))]  # type: ignore[attr-defined]
+        kind = int(draw.integers(0, 3))  # type: ignore[attr-defined]
+        copy[place : place + (kind != 1)] = [] if kind == 2 else [word]
+
+
+def written(copy: list[str], place: int) -> str:
+    """The words as a sentence; every other one in another spelling of the same words."""
+    text = " ".join(copy)
+    return f"{text.capitalize()}." if place % 2 else f"{text}  !"
+
+
+def ours(path: Path, kept: Path) -> dict[str, float]:
+    """Run the product's blocks in this process; writes the ids that stay."""
+    from tunectl.artifacts import io
+    from tunectl.artifacts.records import Document
+    from tunectl.artifacts.tally import Tally
+    from tunectl.config.curate import Near
+    from tunectl.data.block import Flow
+    from tunectl.data.dedup import Exact
+    from tunectl.data.near import Alike
+
+    started = time.perf_counter()
+    documents = list(io.read_rows(path, Document))
+    read = time.perf_counter()
+    exact = Flow(Tally("exact")).run([Exact(loose=True)], documents)
+    middle = time.perf_counter()
+    left = Flow(Tally("near")).run([Alike(Near.model_validate(NEAR), seed=0, threads=2)], exact)
+    ended = time.perf_counter()
+    kept.write_text("\n".join(document.id for document in left))
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return {
+        "read_seconds": read - started,
+        "exact_seconds": middle - read,
+        "near_seconds": ended - middle,
+        "seconds": ended - read,
+        "peak_gb": int(peak.split()[1]) * 1024 / 1e9,
+    }
+
+
+def in_child(path: Path, kept: Path) -> dict[str, float]:
+    """``ours`` in a fresh process, so that its memory is its own."""
+    line = [sys.executable, __file__, "--ours", str(path), str(kept)]
+    found: dict[str, float] = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+    return found
+
+
+def peer_python(folder: Path | None, scratch: Path) -> Path:
+    """The interpreter of an environment with the peer, made under ``scratch`` unless given."""
+    home = folder or scratch / "peer"
+    python = home / "bin" / "python"
+    if not python.exists():
+        venv.create(home, with_pip=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*install, "--no-deps", PEER], check=True)
+        subprocess.run([*install, *PEER_NEEDS], check=True)
+    return python
+
+
+def peer(python: Path, path: Path, kept: Path, scratch: Path) -> dict[str, float]:
+    """Run the peer's MinHash command from reading to the saved result, as one would use it."""
+    line = [str(python), "-m", "text_dedup.minhash", "--path", "json", "--data_files", str(path), "--split", "train"]
+    line += ["--cache_dir", str(scratch / "cache"), "--output", str(scratch / "peer_out"), "--column", "text"]
+    line += ["--batch_size", "10000", "--num_proc", "2", "--min_length", "1", "--threshold", str(NEAR["threshold"])]
+    line += ["--ngram", "3", "--num_perm", "80", "--b", "20", "--r", "4"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(scratch / "cache")}
+    started = time.perf_counter()
+    subprocess.run(line, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    dump = "import datasets,sys;print('\\n'.join(datasets.load_from_disk(sys.argv[1])['id']))"
+    line = [str(python), "-c", dump, str(scratch / "peer_out")]
+    kept.write_text(subprocess.run(line, check=True, capture_output=True, text=True, env=environment).stdout.strip())
+    return {"seconds": seconds}
+
+
+def score(path: Path, kept: Path) -> dict[str, float]:
+    """Precision and recall of what was removed, against exact Jaccard inside each planted family."""
+    stayed = set(kept.read_text().split())
+    families: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for line in path.open(encoding="utf-8"):
+        row = json.loads(line)
+        families[row["family"]].append((row["id"], row["text"]))
+    removed = right = wanted = 0
+    for members in families.values():
+        removed += sum(name not in stayed for name, _ in members)
+        if len(members) > 1:
+            for component in components(members):
+                wanted += len(component) - 1
+                right += min(len(component) - 1, sum(name not in stayed for name in component))
+    return {
+        "planted": wanted,
+        "removed": removed,
+        "precision": right / max(1, removed),
+        "recall": right / max(1, wanted),
+    }
+
+
+def components(members: list[tuple[str, str]]) -> list[set[str]]:
+    """Members of a family that are linked by a Jaccard similarity of at least the threshold."""
+    sets = {name: shingles(text) for name, text in members}
+    groups = {name: {name} for name in sets}
+    for one, other in combinations(sets, 2):
+        shared = len(sets[one] & sets[other])
+        if (
+            shared / (len(sets[one]) + len(sets[other]) - shared) >= NEAR["threshold"]
+            and groups[one] is not groups[other]
+        ):
+            groups[one] |= groups[other]
+            for name in groups[other]:
+                groups[name] = groups[one]
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def shingles(text: str) -> set[tuple[str, ...]]:
+    """Runs of three words, in plain Python."""
+    found = "".join(sign if sign.isalnum() else " " for sign in text.lower()).split()
+    return {tuple(found[start : start + 3]) for start in range(max(1, len(found) - 2))}
+
+
+def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
+    """All runs; figures of ours, of the peer, and their ratio at equal size."""
+    corpus, small, kept = scratch / "all.jsonl", scratch / "part.jsonl", scratch / "kept.txt"
+    print(f"making {options.documents:,} documents", flush=True)
+    subprocess.run([sys.executable, __file__, "--make", str(corpus), str(options.documents)], check=True)
+    figures: dict[str, object] = {}
+    print("ours, exact then near", flush=True)
+    figures["ours"] = in_child(corpus, kept) | {"documents": options.documents} | score(corpus, kept)
+    print(f"  {figures['ours']}", flush=True)
+    if options.no_peer:
+        return figures
+    python = peer_python(options.peer, scratch)
+    subprocess.run([sys.executable, __file__, "--make", str(small), str(options.peer_documents)], check=True)
+    mine = in_child(small, kept)
+    mine |= {"total_seconds": mine["read_seconds"] + mine["seconds"], "documents": options.peer_documents}
+    figures["ours_at_peer_size"] = mine | score(small, kept)
+    print(f"ours at the peer's size\n  {figures['ours_at_peer_size']}\n{PEER}", flush=True)
+    theirs = peer(python, small, kept, scratch)
+    figures["peer"] = theirs | {"name": PEER, "documents": options.peer_documents} | score(small, kept)
+    print(f"  {figures['peer']}", flush=True)
+    figures["times_faster_than_peer"] = round(theirs["seconds"] / mine["total_seconds"], 2)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=1_000_000)
+    parser.add_argument("--peer-documents", type=int, default=200_000)
+    parser.add_argument("--peer", type=Path, help="an environment with text-dedup; one is made when this is left out")
+    parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--ours", nargs=2, type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.make:
+        make(Path(options.make[0]), int(options.make[1]))
+    elif options.ours:
+        print(json.dumps(ours(*options.ours)))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            figures = measure(options, Path(folder))
+        mine = figures["ours"]
+        figures["within_limits"] = mine["seconds"] < 60 and mine["peak_gb"] < 1.5  # type: ignore[index]
+        print(
+            json.dumps(
+                {
+                    "benchmark": "curate",
+                    "machine": machine(),
+                    "versions": versions("tunectl", "numpy", "scipy", "msgspec"),
+                    "near": NEAR,
+                    **figures,
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
