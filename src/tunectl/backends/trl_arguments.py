@@ -1,0 +1,89 @@
+"""Our plan in TRL's and peft's words: one table each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunectl.core.errors import UsageError
+from tunectl.core.lazy import need
+from tunectl.training.plan import AdapterPlan, FitPlan
+
+OPTIMISERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "adafactor": "adafactor",
+    "lion": "lion_8bit",
+    "sgd": "sgd",
+}
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+NO_CLIP = 0.0
+"""What TRL calls no limit."""
+
+
+def arguments(plan: FitPlan, *, steps: int, work: Path) -> Any:
+    """The ``SFTConfig`` of a plan: one item of our loader is one step, so nothing is accumulated by the library."""
+    if plan.optimiser in {"adamw_8bit", "lion"}:
+        need("bitsandbytes", extra="gpu")
+    return need("trl", extra="train").SFTConfig(
+        output_dir=str(work),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+        optim=OPTIMISERS[plan.optimiser],
+        learning_rate=plan.learning_rate,
+        lr_scheduler_type=SCHEDULES[plan.schedule],
+        warmup_steps=round(plan.warmup * steps),
+        weight_decay=plan.weight_decay,
+        max_grad_norm=NO_CLIP if plan.clip is None else plan.clip,
+        neftune_noise_alpha=plan.neftune,
+        gradient_checkpointing=plan.profile.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=False,
+        seed=plan.seed,
+        data_seed=plan.seed,
+        use_cpu=plan.profile.device == "cpu",
+        logging_steps=max(1, min(10, steps // 20)),
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=list(plan.report_to) or "none",
+        disable_tqdm=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        max_length=None,
+        logging_strategy="steps",
+    )
+
+
+def peft_config(adapter: AdapterPlan) -> Any:
+    """The ``LoraConfig`` of an adapter."""
+    return need("peft", extra="train").LoraConfig(
+        task_type="CAUSAL_LM",
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets),
+        use_dora=adapter.method == "dora",
+        use_rslora=adapter.method == "rslora",
+    )
+
+
+def refuse_unknown_targets(model: Any, adapter: AdapterPlan) -> None:
+    """Compare declared layers with those that the model has.
+
+    Raises  UsageError naming the unknown one and what there is.
+    """
+    if isinstance(adapter.targets, str):
+        return
+    linear = need("torch.nn", extra="train").Linear
+    names = [name for name, module in model.named_modules() if isinstance(module, linear)]
+    head = model.get_output_embeddings()
+    known = sorted({name.rpartition(".")[2] for name in names if model.get_submodule(name) is not head})
+    for wanted in adapter.targets:
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in names) or wanted == "lm_head":
+            raise UsageError(
+                f"sft.targets names {wanted}, which the model does not offer; it has {', '.join(known)}",
+                hint="or train all of them: sft.targets=all-linear",
+            )

@@ -1,0 +1,196 @@
+"""Render a conversation through a chat template, without transformers: sandboxed Jinja, the same settings, the same text.
+
+Where a template marks what the assistant generates (``{% generation %} ... {% endgeneration %}``), the places of those
+parts are returned beside the text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts.records import Message
+from tunectl.chat import contract
+from tunectl.core.errors import ArtifactError, DataError, UsageError
+from tunectl.core.lazy import need
+
+FILE = "chat_template.jinja"
+OPEN, CLOSE = "\ufdd0", "\ufdd1"
+"""Unicode noncharacters: they stand around generated parts while a template runs, and are taken out again."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The text of a conversation, and the [start, end) places in it that the template marks as generated."""
+
+    text: str
+    generated: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat template with the values that it may refer to."""
+
+    source: str
+    """Jinja text."""
+    bos: str = ""
+    eos: str = ""
+    system: str | None = None
+    """Put before conversations that bring no system message; None leaves that to the template."""
+    extra: dict[str, str] = field(default_factory=dict)
+    """Other special tokens by name, for example ``pad_token``."""
+
+    @property
+    def marks_generation(self) -> bool:
+        """Whether the template says what is generated."""
+        return "endgeneration" in self.source
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> str:
+        """The text that the model reads; ``add_generation_prompt`` opens the assistant's turn at its end."""
+        return self.render_marked(messages, add_generation_prompt=add_generation_prompt, tools=tools).text
+
+    def render_marked(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> Rendered:
+        """The text and its generated parts.
+
+        Raises  DataError when the template refuses the conversation, with the template's own words.
+        """
+        given = self.with_system(messages)
+        jinja = need("jinja2", extra="train")
+        try:
+            text = self._compiled.render(
+                messages=[_plain(message) for message in given],
+                tools=list(tools) or None,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=self.bos,
+                eos_token=self.eos,
+                **self.extra,
+            )
+        except (jinja.TemplateError, TypeError) as error:
+            roles = ", ".join(message.role for message in given)
+            raise DataError(f"the chat template refuses a conversation of {roles}: {error}") from error
+        return _unmark(text)
+
+    def with_system(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation, led by the declared system text where it brings none."""
+        if self.system is None or (messages and messages[0].role == "system"):
+            return list(messages)
+        return [Message("system", self.system), *messages]
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return compiled(self.source)
+
+
+def load(folder: Path, *, system: str | None = None) -> Template:
+    """The chat template of a model folder.
+
+    ``system`` is used where a conversation brings none; None takes the one of the folder's contract.
+    Raises  ArtifactError when the template or the contract is absent, or the two do not belong together.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro")
+    source = path.read_text()
+    found = contract.load(folder)
+    if found.template_sha256 != digest(source):
+        raise ArtifactError(
+            f"{path} is not the template of {folder / contract.NAME}: its SHA-256 starts with {digest(source)[:12]}, "
+            f"the contract says {found.template_sha256[:12]}",
+            hint="rebuild the model with: tunectl repro --force model",
+        )
+    texts = [found.bos.text if found.bos else "", found.eos.text if found.eos else ""]
+    pad = {"pad_token": found.pad.text} if found.pad else {}
+    return Template(source, *texts, system=found.system if system is None else system, extra=pad)
+
+
+def digest(source: str) -> str:
+    """SHA-256 of a template's text; hexadecimal."""
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def compiled(source: str) -> Any:
+    """The template, ready to render, in a sandbox that reaches neither files nor attributes of Python.
+
+    Raises  UsageError when it is not Jinja.
+    """
+    jinja = need("jinja2", extra="train")
+    sandbox = need("jinja2.sandbox", extra="train")
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_generation(), "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = date.today().strftime
+    try:
+        return environment.from_string(source)
+    except jinja.TemplateSyntaxError as error:
+        raise UsageError(f"the chat template is not valid Jinja: line {error.lineno}: {error.message}") from error
+
+
+def _generation() -> Any:
+    """The Jinja extension behind ``{% generation %}``: it puts ``OPEN`` and ``CLOSE`` around what the block writes."""
+    ext = need("jinja2.ext", extra="train")
+    nodes = need("jinja2.nodes", extra="train")
+
+    class Generation(ext.Extension):  # type: ignore[misc, name-defined]
+        tags = frozenset({"generation"})
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.CallBlock(self.call_method("_around"), [], [], body).set_lineno(line)
+
+        def _around(self, caller: Any) -> str:
+            return f"{OPEN}{caller()}{CLOSE}"
+
+    return Generation
+
+
+def _unmark(text: str) -> Rendered:
+    """Take the marks out and keep their places."""
+    pieces: list[str] = []
+    spans: list[tuple[int, int]] = []
+    place = 0
+    for number, part in enumerate(text.split(OPEN)):
+        inside, mark, outside = part.partition(CLOSE) if number else ("", "", part)
+        if mark:
+            spans.append((place, place + len(inside)))
+        pieces += [inside, outside]
+        place += len(inside) + len(outside)
+    return Rendered("".join(pieces), tuple(spans))
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """One message as a template sees it."""
+    plain: dict[str, Any] = msgspec.to_builtins(message)
+    plain.pop("train", None)
+    plain["content"] = message.content.replace(OPEN, "").replace(CLOSE, "")
+    return plain
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:  # noqa: FBT001, FBT002
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+
+def _refuse(message: str) -> None:
+    raise need("jinja2", extra="train").TemplateError(message)

@@ -1,0 +1,78 @@
+"""Will it fit? Memory and disk of a fit, estimated before anything is loaded."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunectl.core.errors import EnvironmentFailure
+
+MEGA = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What the estimates need to know of a model."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+
+
+def memory(size: Size, *, tokens: int, trainable: int, checkpointing: bool, weight_bytes: float = 2.0) -> int:
+    """Bytes that a fit needs at its peak, about.
+
+    Weights; 16 bytes a trained weight (value, gradient, two moments); what the backward pass keeps of each layer, about
+    16 hidden and 5 intermediate vectors a token in 2 bytes; and a slice of logits.
+    """
+    kept = 2 * (16 * size.hidden + 5 * size.intermediate)
+    layers = 2 + size.layers // 8 if checkpointing else size.layers
+    logits = 10 * 1024 * size.vocabulary
+    return int(size.parameters * weight_bytes + 16 * trainable + tokens * layers * kept + logits)
+
+
+def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes that this machine can still give; None where it does not say."""
+    if not meminfo.is_file():
+        return None
+    for line in meminfo.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def refuse_too_little_memory(needed: int, free: int | None, *, tokens: int) -> None:
+    """Stop before the machine does.
+
+    Raises  EnvironmentFailure naming both numbers and what to lower.
+    """
+    if free is not None and needed > free:
+        raise EnvironmentFailure(
+            f"training needs about {needed // MEGA:,} MB of memory, and {free // MEGA:,} MB are free",
+            hint=what_to_lower(tokens),
+        )
+
+
+def what_to_lower(tokens: int) -> str:
+    """What a user can do about memory."""
+    return (
+        f"lower profile.train_tokens (now {tokens}), sft.max_tokens or sft.rank, switch on profile.gradient_checkpointing, "
+        "or take a smaller model"
+    )
+
+
+def refuse_too_little_disk(folder: Path, needed: int) -> None:
+    """Stop before a checkpoint fails half-way.
+
+    Raises  EnvironmentFailure naming both numbers and the folder.
+    """
+    existing = next(path for path in (folder, *folder.parents, Path()) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise EnvironmentFailure(
+            f"{folder} needs {needed // MEGA:,} MB for checkpoints, and {free // MEGA:,} MB are free on its disk",
+            hint="free some space (tunectl keeps unfinished work in .tunectl/work), then run again",
+        )

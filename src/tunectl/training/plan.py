@@ -1,0 +1,109 @@
+"""What a trainer is told: everything that shapes a fit, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunectl.config.adapt import LoraAdapt
+from tunectl.config.profile import Profile
+from tunectl.config.sft import Schedule, Sft
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterPlan:
+    """The low-rank update; see ``config.sft.Sft`` for each value."""
+
+    method: str
+    rank: int
+    alpha: float
+    dropout: float
+    targets: str | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """How to fit an adapter; see ``config.sft.Sft`` for each value."""
+
+    label: str
+    """What the progress bar says."""
+    adapter: AdapterPlan
+    epochs: float
+    batch_answers: int
+    optimiser: str
+    learning_rate: float
+    schedule: Schedule
+    warmup: float
+    weight_decay: float
+    clip: float | None
+    label_smoothing: float
+    neftune: float | None
+    average: float | None
+    share_prompts: bool
+    validations: int
+    patience: int | None
+    least_gain: float
+    checkpoint_steps: int
+    report_to: tuple[str, ...]
+    seed: int
+    profile: Profile
+
+    @property
+    def four_bit(self) -> bool:
+        """Whether the base model is held in 4 bits."""
+        return self.adapter.method == "qlora"
+
+
+def of_sft(section: Sft, *, seed: int, profile: Profile) -> FitPlan:
+    """The plan of the sft stage."""
+    targets = section.targets if isinstance(section.targets, str) else tuple(section.targets)
+    stop = section.early_stopping
+    return FitPlan(
+        label="sft",
+        adapter=AdapterPlan(section.method, section.rank, section.alpha, section.dropout, targets),
+        epochs=section.epochs,
+        batch_answers=section.batch_answers,
+        optimiser=section.optimiser,
+        learning_rate=section.learning_rate,
+        schedule=section.schedule,
+        warmup=section.warmup,
+        weight_decay=section.weight_decay,
+        clip=section.clip,
+        label_smoothing=section.label_smoothing,
+        neftune=section.neftune,
+        average=section.average,
+        share_prompts=section.share_prompts,
+        validations=section.validations,
+        patience=stop.patience if stop else None,
+        least_gain=stop.least_gain if stop else 0.0,
+        checkpoint_steps=section.checkpoint_steps,
+        report_to=tuple(section.report_to),
+        seed=seed,
+        profile=profile,
+    )
+
+
+def of_adapt(section: LoraAdapt, *, seed: int, profile: Profile) -> FitPlan:
+    """The plan of the adapt stage: blocks of text count as answers."""
+    return FitPlan(
+        label="adapt",
+        adapter=AdapterPlan("lora", section.rank, section.alpha, 0.0, "all-linear"),
+        epochs=section.epochs,
+        batch_answers=section.batch_blocks,
+        optimiser="adamw",
+        learning_rate=section.learning_rate,
+        schedule=section.schedule,
+        warmup=section.warmup,
+        weight_decay=section.weight_decay,
+        clip=section.clip,
+        label_smoothing=0.0,
+        neftune=None,
+        average=None,
+        share_prompts=False,
+        validations=2,
+        patience=None,
+        least_gain=0.0,
+        checkpoint_steps=section.checkpoint_steps,
+        report_to=(),
+        seed=seed,
+        profile=profile,
+    )

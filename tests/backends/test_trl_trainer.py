@@ -1,0 +1,309 @@
+"""Fitting through TRL: exactness of shared prompts, equal bytes, resuming after a kill, and what goes wrong."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tunectl.artifacts.records import Example, Source
+from tunectl.backends import fit_state, hf_model, torch_batch, torch_kernels, torch_probe
+from tunectl.backends.trl_trainer import TrlTrainer
+from tunectl.chat.masking import Masked, Piece
+from tunectl.config.profile import Profile
+from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.training import rows
+from tunectl.training.plan import AdapterPlan, FitPlan
+
+torch = pytest.importorskip("torch")
+
+
+def profile(**changes):
+    values = {"device": "cpu", "threads": 1, "dtype": "float32", "train_tokens": 128, "generate_batch": 4, "gradient_checkpointing": False}
+    return Profile(**{**values, **changes})
+
+
+def plan(**changes):
+    standard = FitPlan(
+        label="sft",
+        adapter=AdapterPlan("lora", 4, 8, 0.0, "all-linear"),
+        epochs=2,
+        batch_answers=6,
+        optimiser="adamw",
+        learning_rate=1e-2,
+        schedule="linear",
+        warmup=0.1,
+        weight_decay=0.0,
+        clip=1.0,
+        label_smoothing=0.0,
+        neftune=None,
+        average=None,
+        share_prompts=True,
+        validations=2,
+        patience=None,
+        least_gain=0.0,
+        checkpoint_steps=3,
+        report_to=(),
+        seed=5,
+        profile=profile(),
+    )
+    return replace(standard, **changes)
+
+
+def example_rows(count=12, *, share=True, start=0):
+    """Rows that say: after the letter n comes n three times, then the end."""
+    found = []
+    for number in range(start, start + count):
+        letter = 10 + number % 20
+        prompt = Piece([1, 40, letter, 50], [False] * 4)
+        answers = tuple(Piece([letter + shift, letter, 2], [True] * 3) for shift in range(3))
+        found += rows.of(Masked(Example(str(number), Source("f", number)), prompt, answers), share=share, limit=512)
+    return found
+
+
+def fit(model: Path, tmp_path: Path, chosen: FitPlan, name="out", **changes):
+    given = {"train": example_rows(), "validation": example_rows(4), **changes}
+    return TrlTrainer().fit(chosen, model=model, out=tmp_path / name, work=tmp_path / f"work-{name}", **given)
+
+
+def digest(folder: Path):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def gradients(model_folder: Path, some_rows):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(3)
+    model = hf_model.load(model_folder, adapter=None, profile=profile()).model
+    model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"))
+    torch_kernels.speed_up_lora(model)
+    loss = torch_batch.loss_of(torch_batch.route_of(model, plain_head=True, autocast=False), torch_batch.batch_of(some_rows, "cpu"))
+    loss.backward()
+    return float(loss), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_shared_prompts_give_the_loss_and_gradients_of_separate_rows(tiny_model):
+    shared_loss, shared = gradients(tiny_model, example_rows(5))
+    apart_loss, apart = gradients(tiny_model, example_rows(5, share=False))
+    assert shared_loss == pytest.approx(apart_loss, rel=1e-5)
+    for name, grad in apart.items():
+        torch.testing.assert_close(shared[name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_without_the_mask_answers_would_see_each_other(tiny_model):
+    """The test above could not fail if attention did not matter: here it is taken away."""
+    model = hf_model.load(tiny_model, adapter=None, profile=profile()).model
+    model.requires_grad_(False)
+    route = torch_batch.route_of(model, plain_head=True, autocast=False)
+    batch = torch_batch.batch_of(example_rows(5), "cpu")
+    open_batch = replace(batch, mask=torch.ones_like(batch.mask).tril())
+    gap = float(torch_batch.loss_of(route, open_batch)) - float(torch_batch.loss_of(route, batch))
+    assert abs(gap) > 1e-3
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_fast_loss_and_layers_equal_the_plain_ones(tiny_model, smoothing):
+    peft = pytest.importorskip("peft")
+    results = []
+    for fast in (False, True):
+        torch.manual_seed(3)
+        model = hf_model.load(tiny_model, adapter=None, profile=profile()).model
+        model = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"))
+        assert not fast or torch_kernels.speed_up_lora(model) == 14
+        route = torch_batch.route_of(model, plain_head=fast, autocast=False)
+        loss = torch_batch.loss_of(route, torch_batch.batch_of(example_rows(3), "cpu"), smoothing=smoothing)
+        loss.backward()
+        results.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for plain, fast in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-3, atol=1e-6)
+
+
+def test_the_probe_trusts_a_plain_llama(tiny_model):
+    model = hf_model.load(tiny_model, adapter=None, profile=profile()).model
+    assert torch_probe.probe(model, example_rows(3), device="cpu", autocast=False) == torch_probe.Probe(plain_head=True, shared_prompts=True)
+
+
+def test_the_probe_sees_logits_that_are_changed_behind_the_head(tiny_model):
+    model = hf_model.load(tiny_model, adapter=None, profile=profile()).model
+
+    class Capped(type(model)):
+        def forward(self, **inputs):
+            found = super().forward(**inputs)
+            found.logits = found.logits * 30
+            return found
+
+    model.__class__ = Capped
+    assert not torch_probe.probe(model, example_rows(3), device="cpu", autocast=False).plain_head
+
+
+def test_it_learns_and_the_same_seed_gives_the_same_bytes(tiny_model, tmp_path):
+    first = fit(tiny_model, tmp_path, plan(), "first")
+    fit(tiny_model, tmp_path, plan(), "second")
+    assert first.best_loss < first.first_loss - 0.2
+    assert first.shared_prompts
+    assert first.steps == first.planned_steps == 12
+    assert first.tokens == 2 * sum(row.length + 3 for row in example_rows())
+    assert digest(tmp_path / "first") == digest(tmp_path / "second")
+    assert sorted(digest(tmp_path / "first")) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert str(tmp_path) not in (tmp_path / "first" / "adapter_config.json").read_text()
+    fit(tiny_model, tmp_path, plan(seed=6), "third")
+    assert digest(tmp_path / "first") != digest(tmp_path / "third")
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "rslora"])
+def test_each_method_learns_and_loads_again(tiny_model, tmp_path, method):
+    found = fit(tiny_model, tmp_path, plan(adapter=AdapterPlan(method, 4, 8, 0.1, ("q_proj", "up_proj"))))
+    assert found.best_loss < found.first_loss
+    again = hf_model.load(tiny_model, adapter=tmp_path / "out", profile=profile()).model
+    with torch.no_grad():
+        loss = torch_batch.loss_of(torch_batch.route_of(again, plain_head=True, autocast=False), torch_batch.batch_of(example_rows(4), "cpu"))
+    assert float(loss) / 36 == pytest.approx(found.best_loss, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimiser": "adafactor"},
+        {"optimiser": "sgd"},
+        {"schedule": "cosine"},
+        {"schedule": "constant"},
+        {"weight_decay": 0.1, "label_smoothing": 0.1, "neftune": 5.0, "clip": None},
+        {"profile": profile(gradient_checkpointing=True)},
+        {"profile": profile(dtype="bfloat16")},
+    ],
+    ids=lambda change: ",".join(change),
+)
+def test_settings_reach_the_fit(tiny_model, tmp_path, change):
+    usual, changed = fit(tiny_model, tmp_path, plan(epochs=1)), fit(tiny_model, tmp_path, plan(epochs=1, **change), "changed")
+    assert changed.best_loss < changed.first_loss
+    if "profile" not in change:
+        assert changed.best_loss != usual.best_loss
+
+
+def test_weights_of_the_best_validation_are_kept(tiny_model, tmp_path):
+    found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, clip=None, epochs=3, validations=4))
+    measured = {point.step: point.validation_loss for point in found.history if point.validation_loss is not None}
+    assert found.best_loss == min(measured.values()) == measured[found.best_step]
+
+
+def test_early_stopping(tiny_model, tmp_path):
+    found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, clip=None, epochs=20, validations=4, patience=2))
+    assert found.steps < found.planned_steps
+
+
+def test_the_average_is_kept_and_validated(tiny_model, tmp_path):
+    usual, averaged = fit(tiny_model, tmp_path, plan()), fit(tiny_model, tmp_path, plan(average=0.5), "averaged")
+    assert averaged.best_loss < averaged.first_loss
+    assert averaged.best_loss != usual.best_loss
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import test_trl_trainer as t
+root = Path({root!r})
+t.fit(Path({model!r}), root, t.plan(epochs=6, average=0.9, adapter=t.AdapterPlan("lora", 4, 8, 0.2, "all-linear")), "out")
+"""
+
+
+def child(tiny_model: Path, root: Path) -> subprocess.Popen:
+    text = CHILD.format(tests=str(Path(__file__).parent), root=str(root), model=str(tiny_model))
+    return subprocess.Popen([sys.executable, "-c", text], env={**os.environ, "HF_HUB_OFFLINE": "1"}, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_checkpoint(work: Path, process: subprocess.Popen) -> None:
+    until = time.monotonic() + 90
+    while fit_state.latest(work) is None if work.is_dir() else True:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tiny_model, tmp_path):
+    chosen = plan(epochs=6, average=0.9, adapter=AdapterPlan("lora", 4, 8, 0.2, "all-linear"))
+    whole = fit(tiny_model, tmp_path, chosen, "whole")
+    process = child(tiny_model, tmp_path)
+    work = tmp_path / "work-out"
+    wait_for_checkpoint(work, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out").exists()
+    step = int(fit_state.latest(work).name.rpartition("-")[2])
+    (work / "checkpoint-9999").mkdir()  # half-written when the kill came
+    resumed = fit(tiny_model, tmp_path, chosen)
+    assert 0 < step < resumed.steps == whole.steps
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+    assert [(p.step, p.loss, p.validation_loss) for p in resumed.history] == [(p.step, p.loss, p.validation_loss) for p in whole.history]
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_call_goes_on(tiny_model, tmp_path):
+    chosen = plan(epochs=6)
+    whole = fit(tiny_model, tmp_path, chosen, "whole")
+
+    class Interrupts(type(example_rows()[0].branches)):
+        pass
+
+    from tunectl.backends import trl_trainer
+
+    original, calls = trl_trainer._count, []
+
+    def count(run, number):
+        original(run, number)
+        calls.append(number)
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trl_trainer._count = count
+    try:
+        with pytest.raises(EnvironmentFailure) as caught:
+            fit(tiny_model, tmp_path, chosen)
+    finally:
+        trl_trainer._count = original
+    assert caught.value.message in {f"sft stopped at step {step} of 36; its state is kept" for step in (4, 5)}
+    assert caught.value.hint == "run the same command to go on"
+    fit(tiny_model, tmp_path, chosen)
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+    assert whole.steps == 36
+
+
+def test_a_loss_that_is_no_number_is_named(tiny_model, tmp_path):
+    with pytest.raises(UsageError) as caught:
+        fit(tiny_model, tmp_path, plan(learning_rate=0.99, clip=None, optimiser="sgd", epochs=60, warmup=0.0, train=None) if False else plan(learning_rate=0.99, clip=None, epochs=1, neftune=1e30))
+    assert caught.value.message.startswith("sft: the loss is nan at step ")
+    assert "good loss" in caught.value.message
+    assert caught.value.hint == "lower sft.learning_rate (now 0.99), or set sft.clip=1.0"
+
+
+def test_out_of_memory_says_what_to_lower(tiny_model, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+
+    monkeypatch.setattr(torch_batch, "loss_of", fail)
+    with pytest.raises(EnvironmentFailure) as caught:
+        fit(tiny_model, tmp_path, plan())
+    assert caught.value.message.startswith("sft ran out of memory: [enforce fail")
+    assert caught.value.hint == (
+        "lower profile.train_tokens (now 128), sft.max_tokens or sft.rank, switch on profile.gradient_checkpointing, or take a smaller model"
+    )
+
+
+def test_an_unknown_target_is_named(tiny_model, tmp_path):
+    with pytest.raises(UsageError) as caught:
+        fit(tiny_model, tmp_path, plan(adapter=AdapterPlan("lora", 4, 8, 0.0, ("q_proj", "query"))))
+    assert caught.value.message == (
+        "sft.targets names query, which the model does not offer; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    )
+
+
+def test_qlora_needs_cuda(tiny_model, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(EnvironmentFailure) as caught:
+        fit(tiny_model, tmp_path, plan(adapter=AdapterPlan("qlora", 4, 8, 0.0, "all-linear")))
+    assert caught.value.message == "sft.method = qlora needs a CUDA device, and torch sees none"
