@@ -57,6 +57,7 @@ class _Bundle:
 
     @property
     def size(self) -> int:
+        """Its records."""
         return len(self.group.rows)
 
 
