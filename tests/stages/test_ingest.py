@@ -391,7 +391,7 @@ def test_preferences_are_refused():
         'tuning cannot learn from\n    {"chosen":"a","rejected":"b"}'
     )
     assert hint == (
-        "ingest takes documents and examples; preferences are declared in a section of their own, in a later version; take "
+        "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources; take "
         "this source out of ingest.sources, or pin its good answers as an example: ingest.sources.hh.columns.prompt and .answer"
     )
 

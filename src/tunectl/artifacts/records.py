@@ -91,6 +91,88 @@ class Example(Struct, frozen=True, omit_defaults=True):
     """Loss weight, set by re-weighting to the declared population."""
 
 
+Choice = Literal["first", "second", "both_good", "both_bad", "good", "bad"]
+"""What a person said: of two answers the better one, or both alike; of one answer alone, good or bad."""
+
+
+class Vote(Struct, frozen=True, omit_defaults=True):
+    """Who said something, when, and how sure."""
+
+    source: Source
+    annotator: str | None = None
+    """None where the data does not say."""
+    at: str | None = None
+    """As the data says it; the page writes UTC, ISO 8601."""
+    margin: float | None = None
+    """By how much the chosen answer is better, in the units of the data."""
+    tags: list[str] = field(default_factory=list)
+    """Reasons."""
+
+
+class Judgement(Struct, frozen=True, omit_defaults=True):
+    """One person's opinion about two answers to one input, or about one answer alone."""
+
+    id: str
+    prompt: str
+    """Digest that equal inputs share."""
+    messages: list[Message]
+    """The conversation before the answers."""
+    answers: list[list[Message]]
+    """Two, or one that was marked alone; each ends with an assistant turn."""
+    choice: Choice
+    vote: Vote
+    kind: str = "text"
+    """The name of the declared source it came through."""
+    fields: dict[str, str] = field(default_factory=dict)
+    split: Literal["train", "validation", "test"] | None = None
+    """Set by the user's own split column."""
+    left: int | None = None
+    """Which of the two answers stood on the left; None where the data does not say."""
+    check: Literal["repeat", "attention"] | None = None
+    """repeat: the question was asked before. attention: the right answer is known, and is the first."""
+    edit: str | None = None
+    """The better answer as the person would have it."""
+    systems: list[str] = field(default_factory=list)
+    """Who wrote each answer, where that is known."""
+    seconds: float | None = None
+    """From showing the question to the choice."""
+
+
+class Pair(Struct, frozen=True, omit_defaults=True):
+    """Two answers to one input, of which people preferred one."""
+
+    id: str
+    prompt: str
+    messages: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    votes: list[Vote]
+    """Those who preferred the chosen one."""
+    against: int = 0
+    """How many preferred the other."""
+    margin: float | None = None
+    """Mean of the votes that give one."""
+    kind: str = "text"
+    fields: dict[str, str] = field(default_factory=dict)
+    split: Literal["train", "validation", "test"] | None = None
+
+
+class Mark(Struct, frozen=True, omit_defaults=True):
+    """One answer that was called good or bad, not compared with another (KTO)."""
+
+    id: str
+    prompt: str
+    messages: list[Message]
+    answer: list[Message]
+    good: bool
+    votes: list[Vote]
+    against: int = 0
+    """How many said the opposite."""
+    kind: str = "text"
+    fields: dict[str, str] = field(default_factory=dict)
+    split: Literal["train", "validation", "test"] | None = None
+
+
 class Reject(Struct, frozen=True):
     """A row that did not go on, and why."""
 

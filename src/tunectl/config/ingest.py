@@ -132,13 +132,22 @@ class Fetch(Strict):
     """Further tries after a lost connection, or status 429, 500, 502, 503 or 504."""
 
 
-class Reading(Strict):
+class Opening(Strict):
+    """How files are opened, whatever their rows mean."""
+
+    type: FileType
+    """Kind of file. auto: by extension, checked against the first bytes."""
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None
+    """Of text files. Null: UTF-8; where a file is not, the error says which encoding it seems to have."""
+    limits: Limits
+    """Bounds on size and count."""
+
+
+class Reading(Opening):
     """How the rows of a source are understood."""
 
     holds: Literal["auto", "documents", "examples"]
     """documents: raw text. examples: input and answer. auto: examples where the columns say so, else documents."""
-    type: FileType
-    """Kind of file. auto: by extension, checked against the first bytes."""
     format: FormatName
     """Meaning of the columns. auto: by their names; the decision is printed, and written to decisions.json."""
     columns: Columns
@@ -150,10 +159,6 @@ class Reading(Strict):
     """Text put around inputs."""
     merge_references: bool
     """Make one example with several answers of the rows that have the same input."""
-    encoding: Annotated[str, AfterValidator(_known_encoding)] | None
-    """Of text files. Null: UTF-8; where a file is not, the error says which encoding it seems to have."""
-    limits: Limits
-    """Bounds on size and count."""
 
     @model_validator(mode="after")
     def _pins_fit(self) -> Self:

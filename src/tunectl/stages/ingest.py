@@ -11,24 +11,20 @@ import msgspec
 
 from tunectl.artifacts import io, tally
 from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Document, Example, Reject, Source
+from tunectl.artifacts.records import Document, Example, Reject
+from tunectl.backends import source_files
 from tunectl.backends.fetch_pages import Fetcher
-from tunectl.backends.guess_encoding import guess_encoding
 from tunectl.backends.read_docx import read_docx
 from tunectl.backends.read_html import read_html
 from tunectl.backends.read_hub import read_hub
-from tunectl.backends.read_parquet import read_arrow, read_parquet
 from tunectl.backends.read_pdf import read_pdf
 from tunectl.config.ingest import Files, Hub, IngestStage, Reading, Urls
 from tunectl.config.ingest import Source as Declared
 from tunectl.core import progress
-from tunectl.core.errors import DataError
 from tunectl.data.reading.collect import Collector, SourceReport
-from tunectl.data.reading.files import IMAGES, TABLES, SourceFile, matching, plain_suffix, require_known, type_of
-from tunectl.data.reading.jsons import read_json, read_json_lines
-from tunectl.data.reading.plain import NotText, Undecodable, read_lines, read_markdown, read_text
+from tunectl.data.reading.files import SourceFile
+from tunectl.data.reading.plain import read_lines, read_markdown, read_text
 from tunectl.data.reading.rows import Row
-from tunectl.data.reading.tables import read_table
 
 Reader = Callable[[SourceFile, Reading], Iterator[Row | Reject]]
 READERS: Mapping[str, Reader] = {
@@ -38,12 +34,7 @@ READERS: Mapping[str, Reader] = {
     "markdown": read_markdown,
     "text": read_text,
     "lines": read_lines,
-    "csv": read_table,
-    "tsv": read_table,
-    "json": read_json,
-    "jsonl": read_json_lines,
-    "parquet": read_parquet,
-    "arrow": read_arrow,
+    **source_files.TABLE_READERS,
 }
 """Kind of file to what reads it."""
 DECISIONS = "decisions.json"
@@ -162,7 +153,9 @@ def _words(declared: Declared) -> str:
 def _read(declared: Declared, key: str, collector: Collector, readers: Mapping[str, Reader]) -> None:
     label = key.rpartition(".")[2]
     if isinstance(declared, Hub):
-        collector.take(SourceFile(Path(), f"hf://datasets/{declared.id}", None), _counted(read_hub(declared), label))
+        collector.take(
+            SourceFile(Path(), f"hf://datasets/{declared.id}", None), source_files.counted(read_hub(declared), label)
+        )
     elif isinstance(declared, Urls):
         with Fetcher(declared.fetch, Layout().cache / "pages", declared.limits.file_bytes) as fetcher:
             for url in progress.track(declared.urls, label):
@@ -170,84 +163,11 @@ def _read(declared: Declared, key: str, collector: Collector, readers: Mapping[s
                 if isinstance(found, Reject):
                     collector.take(SourceFile(Path(), url, "html"), [found])
                 else:
-                    collector.take(found, _rows(_typed(found, declared), declared, key, readers))
-    elif len(files := _files(declared, key)) == 1:
-        collector.take(files[0], _counted(_rows(files[0], declared, key, readers), label))
+                    collector.take(
+                        found, source_files.rows(source_files.typed(found, declared), declared, key, readers)
+                    )
+    elif len(files := source_files.files(declared.path, declared, key)) == 1:
+        collector.take(files[0], source_files.counted(source_files.rows(files[0], declared, key, readers), label))
     else:
         for file in progress.track(files, label):
-            collector.take(file, _rows(file, declared, key, readers))
-
-
-def _counted(rows: Iterator[Row | Reject], label: str) -> Iterator[Row | Reject]:
-    """The rows, with a bar that moves by a thousand: one a row would cost more than reading it."""
-    with progress.bar(label) as shown:
-        for number, row in enumerate(rows, 1):
-            yield row
-            if number % 1000 == 0:
-                shown.advance(1000)
-
-
-def _files(declared: Files, key: str) -> list[SourceFile]:
-    """The files of a source, none opened yet.
-
-    Raises  DataError when there are none, too many, or none of a known kind.
-    """
-    paths = matching(declared.path, Layout().root, f"{key}.path")
-    limit = declared.limits.files
-    if len(paths) > limit:
-        raise DataError(
-            f"{key}.limits.files = {limit}: {declared.path} holds {len(paths)} files",
-            hint="raise the limit, or name a smaller part",
-        )
-    files = [
-        _typed(
-            SourceFile(path, path.as_posix(), type_of(path), {"file": path.stem, "folder": path.parent.name}), declared
-        )
-        for path in paths
-    ]
-    require_known(files, declared.path, f"{key}.path")
-    return files
-
-
-def _typed(file: SourceFile, declared: Files | Urls) -> SourceFile:
-    kind = file.type if declared.type == "auto" else declared.type
-    return SourceFile(file.path, file.name, kind, file.columns)
-
-
-def _rows(file: SourceFile, declared: Files | Urls, key: str, readers: Mapping[str, Reader]) -> Iterator[Row | Reject]:
-    """The rows of a file. A page that cannot be read is a reject; a table that cannot be read is an error."""
-    if file.type is None:
-        is_image = plain_suffix(file.path) in IMAGES
-        reason = "image_without_text" if is_image else "unknown_type"
-        detail = (
-            "a picture; run OCR on it first"
-            if is_image
-            else f"{file.path.suffix or 'no extension'} is not a known kind"
-        )
-        yield Reject(Source(file.name), reason, detail)
-        return
-    size = file.path.stat().st_size
-    if size > declared.limits.file_bytes:
-        detail = f"{size} bytes; limits.file_bytes is {declared.limits.file_bytes}"
-        yield Reject(Source(file.name), "file_too_big", detail)
-        return
-    try:
-        yield from readers[file.type](file, declared)
-    except Undecodable as error:
-        yield _wrong_encoding(error, key)
-    except NotText as error:
-        if file.type in TABLES:
-            raise DataError(
-                f"{key}: {file.name} is read as {file.type}, but it is {error.what}",
-                hint="export it as text, give it its right extension, or take it out of the source",
-            ) from error
-        yield Reject(Source(file.name), "binary_file", f"it is {error.what}")
-
-
-def _wrong_encoding(error: Undecodable, key: str) -> Reject:
-    guess = guess_encoding(error.file, error.offset)
-    seems = f"; it seems to be {guess}" if guess else ""
-    if error.file.type in TABLES:
-        hint = f"set {key}.encoding={guess or '<its encoding>'}, or write the file as UTF-8"
-        raise DataError(f"{key}: {error.file.name}: {error.what}{seems}", hint=hint) from error
-    return Reject(Source(error.file.name), "wrong_encoding", f"{error.what}{seems}")
+            collector.take(file, source_files.rows(file, declared, key, readers))

@@ -64,10 +64,15 @@ def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | No
 def alpaca(row: Row) -> Parsed:
     """``instruction``, optional ``input``, ``output`` or ``response``; optional ``system`` and ``history`` (LLaMA-Factory)."""
     columns = row.columns
-    instruction, extra = text_of(columns, "instruction"), optional_text(columns, "input")
-    asked = f"{instruction}\n{extra}" if extra and instruction.strip() else extra or instruction
+    asked = alpaca_input(columns)
     answer = next((name for name in ("output", "response", "answer") if lookup(columns, name) is not None), "output")
     return _asked(columns, asked, answer, system=optional_text(columns, "system"))
+
+
+def alpaca_input(columns: dict[str, Any]) -> str:
+    """The text of ``instruction``, with that of ``input`` on the next line where there is one."""
+    instruction, extra = text_of(columns, "instruction"), optional_text(columns, "input")
+    return f"{instruction}\n{extra}" if extra and instruction.strip() else extra or instruction
 
 
 def openorca(row: Row) -> Parsed:
@@ -101,13 +106,17 @@ def pair_of(columns: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _asked(columns: dict[str, Any], asked: str, answer: str, *, system: str | None) -> Parsed:
-    turns = [*_history(columns), Message("user", asked)]
+    turns = [*history(columns), Message("user", asked)]
     return Parsed(
         turns=with_system(turns, system), answers=answers_of(columns, answer), tools=tools_of(columns.get("tools"))
     )
 
 
-def _history(columns: dict[str, Any]) -> Iterator[Message]:
+def history(columns: dict[str, Any]) -> Iterator[Message]:
+    """The earlier turns in a ``history`` column: a list of pairs of texts.
+
+    Raises  Misfit when it holds something else.
+    """
     if columns.get("history") in (None, ""):
         return
     for number, pair in enumerate(list_of(columns, "history"), 1):

@@ -48,7 +48,7 @@ def _document(row: Row, parsed: Parsed, reading: Reading, kind: str) -> Document
         raise RowError("no_text", "there is no text in it")
     _bounded(len(text), reading)
     source = row.source
-    return Document(_digest("d", kind, source.file, source.row, text), text, source, kind, fields_of(row, reading))
+    return Document(digest("d", kind, source.file, source.row, text), text, source, kind, fields_of(row, reading))
 
 
 def _example(row: Row, parsed: Parsed, reading: Reading, kind: str) -> Example:
@@ -98,16 +98,19 @@ def fields_of(row: Row, reading: Reading) -> dict[str, str]:
 
 
 def split_of(row: Row, reading: Reading) -> Literal["train", "validation", "test"] | None:
-    """The user's own split of a row; None where the row has none.
+    """The user's own split of a row; None where the row has none."""
+    return read_split(row, reading.columns.split)
+
+
+def read_split(row: Row, pinned: str | None) -> Literal["train", "validation", "test"] | None:
+    """What a row's split column says; ``pinned`` is its name, None for a column called split.
 
     Raises  RowError ``unknown_split`` when the pinned column says something else than train, validation or test.
     """
-    said = scalar(lookup(row.columns, reading.columns.split or "split"))
+    said = scalar(lookup(row.columns, pinned or "split"))
     found = None if said is None else SPLITS.get(said.strip().lower())
-    if reading.columns.split is not None and found is None:
-        raise RowError(
-            "unknown_split", f"column {reading.columns.split!r} says {said!r}; known are {', '.join(SPLITS)}"
-        )
+    if pinned is not None and found is None:
+        raise RowError("unknown_split", f"column {pinned!r} says {said!r}; known are {', '.join(SPLITS)}")
     return found
 
 
@@ -124,10 +127,11 @@ def _length(example: Example) -> int:
 def _example_id(example: Example, *, merged: bool) -> str:
     shown = input_digest(example).hex()
     if merged and example.answers:
-        return _digest("e", example.kind, shown)
+        return digest("e", example.kind, shown)
     answers = [answer.text for answer in example.answers]
-    return _digest("e", example.kind, shown, answers, example.source.file, example.source.row)
+    return digest("e", example.kind, shown, answers, example.source.file, example.source.row)
 
 
-def _digest(prefix: str, *parts: Any) -> str:
+def digest(prefix: str, *parts: Any) -> str:
+    """A short name that follows from the content of ``parts``."""
     return f"{prefix}-{hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()}"

@@ -11,7 +11,7 @@ from tunectl.artifacts.records import preview
 from tunectl.config.ingest import Reading
 from tunectl.core.errors import DataError
 from tunectl.data.formats import flat
-from tunectl.data.formats.table import FORMATS, Format, Refused, find, recognise
+from tunectl.data.formats.table import Format, Refused, find, recognise
 from tunectl.data.reading.files import TABLES, SourceFile
 from tunectl.data.reading.rows import Parsed, Row, as_json, names
 
@@ -84,20 +84,6 @@ def _decision(reading: Reading, kind: str, found: Format, why: str, sample: Sequ
     return Decision(kind, found.name, holds, why, found.expects, found.parse)
 
 
-def misread(decision: Decision, row: Row, detail: str, key: str) -> DataError:
-    """The error of a format that the rows do not have: the first offending row, and what was expected."""
-    lines = [
-        f"{key}: read as {decision.format} ({decision.why}), but {place(row)} does not fit: {detail}",
-        f"    the row: {shorten(row)}",
-        f"    {decision.format} expects: {decision.expects}",
-    ]
-    known = ", ".join(item.name for item in FORMATS)
-    return DataError(
-        "\n".join(lines),
-        hint=f"pin what it is: {key}.format=<{known}>, or the columns: {key}.columns.prompt and .answer",
-    )
-
-
 def place(row: Row) -> str:
     """File and row, for messages."""
     return f"{row.source.file}:{row.source.row}" if row.source.row else row.source.file
@@ -122,7 +108,7 @@ def _refused(found: Refused, row: Row, key: str) -> DataError:
     where = (
         "ingest takes documents and examples; prompts to practise on are not among them yet"
         if found.name == "prompt_only"
-        else "ingest takes documents and examples; preferences are declared in a section of their own, in a later version"
+        else "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources"
     )
     return DataError(
         f"{key}: {place(row)} holds {found.what}, which supervised tuning cannot learn from\n    {shorten(row)}",

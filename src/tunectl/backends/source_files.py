@@ -1,0 +1,114 @@
+"""Declared files as rows: which files a path means, what reads each kind, and what becomes of one that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Reject, Source
+from tunectl.backends.guess_encoding import guess_encoding
+from tunectl.backends.read_parquet import read_arrow, read_parquet
+from tunectl.config.ingest import Opening
+from tunectl.core import progress
+from tunectl.core.errors import DataError
+from tunectl.data.reading.files import IMAGES, TABLES, SourceFile, matching, plain_suffix, require_known, type_of
+from tunectl.data.reading.jsons import read_json, read_json_lines
+from tunectl.data.reading.plain import NotText, Undecodable
+from tunectl.data.reading.rows import Row
+from tunectl.data.reading.tables import read_table
+
+Declared = TypeVar("Declared", bound=Opening)
+TABLE_READERS: Mapping[str, Callable[[SourceFile, Opening], Iterator[Row | Reject]]] = {
+    "csv": read_table,
+    "tsv": read_table,
+    "json": read_json,
+    "jsonl": read_json_lines,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
+}
+"""Kind of file that holds rows to what reads it."""
+
+
+def counted(rows: Iterator[Row | Reject], label: str) -> Iterator[Row | Reject]:
+    """The rows, with a bar that moves by a thousand: one a row would cost more than reading it."""
+    with progress.bar(label) as shown:
+        for number, row in enumerate(rows, 1):
+            yield row
+            if number % 1000 == 0:
+                shown.advance(1000)
+
+
+def files(path: str, declared: Opening, key: str) -> list[SourceFile]:
+    """The files that ``path`` means, none opened yet; ``key`` is the dotted key of the source, for messages.
+
+    Raises  DataError when there are none, too many, or none of a known kind.
+    """
+    paths = matching(path, Layout().root, f"{key}.path")
+    limit = declared.limits.files
+    if len(paths) > limit:
+        raise DataError(
+            f"{key}.limits.files = {limit}: {path} holds {len(paths)} files",
+            hint="raise the limit, or name a smaller part",
+        )
+    found = [
+        typed(SourceFile(at, at.as_posix(), type_of(at), {"file": at.stem, "folder": at.parent.name}), declared)
+        for at in paths
+    ]
+    require_known(found, path, f"{key}.path")
+    return found
+
+
+def typed(file: SourceFile, declared: Opening) -> SourceFile:
+    """The file as the kind that is pinned, where one is."""
+    kind = file.type if declared.type == "auto" else declared.type
+    return SourceFile(file.path, file.name, kind, file.columns)
+
+
+def rows(
+    file: SourceFile,
+    declared: Declared,
+    key: str,
+    readers: Mapping[str, Callable[[SourceFile, Declared], Iterator[Row | Reject]]],
+) -> Iterator[Row | Reject]:
+    """The rows of a file. A page that cannot be read is a reject; a table that cannot be read is an error."""
+    if file.type is None:
+        is_image = plain_suffix(file.path) in IMAGES
+        reason = "image_without_text" if is_image else "unknown_type"
+        detail = (
+            "a picture; run OCR on it first"
+            if is_image
+            else f"{file.path.suffix or 'no extension'} is not a known kind"
+        )
+        yield Reject(Source(file.name), reason, detail)
+        return
+    if file.type not in readers:
+        yield Reject(
+            Source(file.name), "not_a_table", f"a {file.type} file holds no rows; known are {', '.join(readers)}"
+        )
+        return
+    size = file.path.stat().st_size
+    if size > declared.limits.file_bytes:
+        detail = f"{size} bytes; limits.file_bytes is {declared.limits.file_bytes}"
+        yield Reject(Source(file.name), "file_too_big", detail)
+        return
+    try:
+        yield from readers[file.type](file, declared)
+    except Undecodable as error:
+        yield _wrong_encoding(error, key)
+    except NotText as error:
+        if file.type in TABLES:
+            raise DataError(
+                f"{key}: {file.name} is read as {file.type}, but it is {error.what}",
+                hint="export it as text, give it its right extension, or take it out of the source",
+            ) from error
+        yield Reject(Source(file.name), "binary_file", f"it is {error.what}")
+
+
+def _wrong_encoding(error: Undecodable, key: str) -> Reject:
+    guess = guess_encoding(error.file, error.offset)
+    seems = f"; it seems to be {guess}" if guess else ""
+    if error.file.type in TABLES:
+        hint = f"set {key}.encoding={guess or '<its encoding>'}, or write the file as UTF-8"
+        raise DataError(f"{key}: {error.file.name}: {error.what}{seems}", hint=hint) from error
+    return Reject(Source(error.file.name), "wrong_encoding", f"{error.what}{seems}")

@@ -1,0 +1,100 @@
+"""The preferences section: what people said about answers, imported and collected, or none."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, RootModel
+
+from tunectl.config.base import Strict
+from tunectl.config.ingest import Column, Name, Opening
+from tunectl.config.split import Shares
+
+PreferenceFormat = Literal[
+    "auto",
+    "columns",
+    "transcripts",
+    "explicit",
+    "implicit",
+    "sharegpt_pair",
+    "messages_rejected",
+    "axolotl_pair",
+    "marked",
+    "marked_messages",
+    "marked_sharegpt",
+]
+
+
+class PreferenceColumns(Strict):
+    """Columns whose names say nothing by themselves. Nested columns have dots."""
+
+    prompt: Column | None
+    """The input."""
+    chosen: Column | None
+    """The better answer."""
+    rejected: Column | None
+    """The worse answer."""
+    annotator: Column | None
+    """Who said so. Null: a column called annotator."""
+    at: Column | None
+    """When. Null: a column called at or timestamp."""
+    margin: Column | None
+    """By how much it is better, a number of 0 or more. Null: a column called margin."""
+    tags: Column | None
+    """Reasons: a list, or text with commas. Null: a column called tags."""
+    split: Column | None
+    """Says train, validation or test. Null: a column called split, where its values are such."""
+
+
+class PreferenceFiles(Opening):
+    """A file of preferences, a folder with everything below it, or a glob. Files are tables: JSON, CSV, Parquet and the like."""
+
+    path: str = Field(min_length=1)
+    """Relative to the project. A glob may use ``*``, ``?``, ``[...]`` and ``**``."""
+    format: PreferenceFormat
+    """Meaning of the columns. auto: by their names; the decision is printed, and written to decisions.json."""
+    columns: PreferenceColumns
+    """Pins columns whatever their names."""
+    fields: dict[Column, Column]
+    """Name to column, kept with each record."""
+
+
+class NoPreferences(Strict):
+    """Nobody was asked."""
+
+    method: Literal["none"]
+    """Fixed name of this choice."""
+
+
+class Merged(Strict):
+    """Everything that people said, as pairs and marks."""
+
+    method: Literal["merged"]
+    """Fixed name of this choice."""
+    sources: dict[Name, PreferenceFiles]
+    """Name to source of imported preferences. The name goes with every record, as its ``kind``."""
+    collected: str | None = Field(min_length=1)
+    """Folder that ``tunectl annotate`` fills. Null: none."""
+    rows_per_annotator: int | None = Field(ge=1)
+    """Most judgements that count of one named person; the others are rejected as ``over_cap``. Null: all."""
+    attention: float = Field(ge=0, le=1)
+    """Share of attention checks that a person must pass; who does not is rejected as ``failed_attention``."""
+    contradictions: Literal["majority", "drop"]
+    """Where people disagree about two answers. majority: most votes win and a tie is rejected. drop: all are rejected."""
+    shares: Shares
+    """Sizes of train, validation and test, counted in inputs. An input that ``split`` knows goes where it is there."""
+    max_rejected_share: float = Field(ge=0, le=1)
+    """Most of the judgements that may be rejected before the stage fails."""
+
+
+class Preferences(RootModel[Annotated[NoPreferences | Merged, Field(discriminator="method")]]):
+    """The preferences section of ``conf/``."""
+
+
+class PreferencesStage(Strict):
+    """What the preferences stage sees of the configuration."""
+
+    preferences: Preferences
+    """Its section."""
+    seed: int = Field(ge=0, lt=2**32)
+    """Seeds the split of the inputs, the cap and the intervals."""

@@ -1,0 +1,255 @@
+"""The rows of one source go in; each becomes a record or a reject with a reason, and the sums and decisions are kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from itertools import chain
+from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Reject, preview
+from tunectl.artifacts.tally import Tally
+from tunectl.config.ingest import Limits
+from tunectl.core import log
+from tunectl.core.errors import DataError
+from tunectl.data.reading.decide import SAMPLE_ROWS, place, shorten
+from tunectl.data.reading.files import SourceFile
+from tunectl.data.reading.rows import Misfit, Row, RowError, as_json
+
+COLUMNS_SHOWN = 40
+"""How many column names a message lists."""
+_log = log.get(__name__)
+
+
+class ReadAs(Struct, frozen=True):
+    """One decision, and the files that it was made for."""
+
+    type: str
+    format: str
+    holds: str
+    why: str
+    first_file: str
+    files: int = 1
+
+
+class Decided(Protocol):
+    """What was decided about the rows of a file."""
+
+    @property
+    def type(self) -> str:
+        """Kind of file."""
+
+    @property
+    def format(self) -> str:
+        """Meaning of its columns."""
+
+    @property
+    def holds(self) -> str:
+        """What its rows become."""
+
+    @property
+    def why(self) -> str:
+        """The columns that told, or that it was pinned."""
+
+    @property
+    def expects(self) -> str:
+        """The columns of the format, in words."""
+
+
+D = TypeVar("D", bound=Decided)
+
+
+class Intake(ABC, Generic[D]):
+    """Takes the files of one source in, one after the other; a child says what a row becomes.
+
+    ``section`` is the dotted key above the source's name; ``fields`` maps the name of a declared field to its column.
+    """
+
+    def __init__(
+        self,
+        section: str,
+        kind: str,
+        declared: str,
+        *,
+        limits: Limits,
+        fields: Mapping[str, str],
+        tally: Tally,
+        max_rejected_share: float,
+    ) -> None:
+        self._kind, self._declared = kind, declared
+        self._section, self._key = section, f"{section}.{kind}"
+        self._limits, self._fields, self._tally = limits, fields, tally
+        self._share = max_rejected_share
+        self._wanted = set(fields.values())
+        self._decisions: dict[tuple[str, str, str, str], ReadAs] = {}
+        self._counts = Counter[str]()
+        self._rejected = Counter[str]()
+        self._firsts: dict[str, Reject] = {}
+        self._misfits: tuple[int, D, Row, str] | None = None
+        self._columns: dict[str, None] = {}
+        self._fields_seen: set[str] = set()
+
+    @abstractmethod
+    def decide(self, file: SourceFile, sample: list[Row]) -> D:
+        """How the rows of a file are read.
+
+        Raises  DataError when the first rows say nothing, or contradict what is declared.
+        """
+
+    @abstractmethod
+    def make(self, row: Row, decision: D) -> None:
+        """Build the record of one row and hand it on.
+
+        Raises  RowError when the row cannot go on.
+        """
+
+    @abstractmethod
+    def pins(self) -> str:
+        """How a decision that was wrong is set right, in words."""
+
+    def row(self, row: Row, decision: D) -> None:
+        """Take one row: by itself, unless a child joins rows first."""
+        self.build(row, decision)
+
+    def take(self, file: SourceFile, items: Iterable[Row | Reject]) -> None:
+        """Read one file.
+
+        Raises  DataError when its format cannot be decided, or was decided or pinned wrongly, or a limit is passed.
+        """
+        stream = iter(items)
+        first = list(_first(stream))
+        sample = [item for item in first if isinstance(item, Row)]
+        decision = None
+        if sample:
+            decision = self.decide(file, sample)
+            self._note(decision, file, sample)
+        self._counts["files"] += 1
+        for number, item in enumerate(chain(first, stream), 1):
+            self._count_row(file)
+            if isinstance(item, Reject):
+                self.reject(item)
+            else:
+                # A file whose first rows are all broken is decided at its first whole one.
+                if decision is None:
+                    decision = self.decide(file, [item])
+                    self._note(decision, file, [item])
+                self.row(self._with_file(item, file), decision)
+            if number == len(first):
+                self._require_fit(number)
+
+    def build(self, row: Row, decision: D) -> None:
+        """Make the record of a row, or count why it cannot go on."""
+        try:
+            self.make(row, decision)
+        except RowError as error:
+            if isinstance(error, Misfit):
+                count = self._misfits[0] + 1 if self._misfits else 1
+                known = self._misfits[1:] if self._misfits else (decision, row, error.detail)
+                self._misfits = (count, *known)
+            self.reject(Reject(row.source, error.reason, error.detail, preview(as_json(row.columns))))
+
+    def keep(self, rows: int) -> None:
+        """Count rows that went on."""
+        self._counts["kept"] += rows
+        self._tally.keep(rows)
+
+    def reject(self, reject: Reject) -> None:
+        """Count a row that did not."""
+        self._rejected[reject.reason] += 1
+        self._firsts.setdefault(reject.reason, reject)
+        self._tally.reject(reject)
+
+    def require_sound(self) -> None:
+        """Refuse a source that was misread or holds nothing.
+
+        Raises  DataError when it held no rows, when all were rejected, when too many had another shape than they were read
+                as, or when a declared field never occurred.
+        """
+        self._require_rows()
+        self._require_fit(self._counts["rows"])
+        self._require_fields()
+
+    def _note(self, decision: D, file: SourceFile, sample: list[Row]) -> None:
+        for row in sample:
+            if len(self._columns) < COLUMNS_SHOWN:
+                self._columns.update(dict.fromkeys(row.columns))
+        shown = (decision.type, decision.format, decision.holds, decision.why)
+        before = self._decisions.get(shown)
+        if before is not None:
+            self._decisions[shown] = replace(before, files=before.files + 1)
+            return
+        self._decisions[shown] = ReadAs(*shown, first_file=file.name)
+        _log.info("%s: %s is read as %s, %s (%s)", self._kind, file.name, decision.holds, decision.format, decision.why)
+
+    def _count_row(self, file: SourceFile) -> None:
+        self._counts["rows"] += 1
+        self._tally.saw()
+        limit = self._limits.rows
+        if self._counts["rows"] > limit:
+            raise DataError(
+                f"{self._key}.limits.rows = {limit}: {file.name} goes beyond it",
+                hint="raise the limit, or declare less under path",
+            )
+
+    def _with_file(self, row: Row, file: SourceFile) -> Row:
+        extra = {name: value for name, value in file.columns.items() if name in self._wanted}
+        return replace(row, columns={**extra, **row.columns}) if extra else row
+
+    def _require_fit(self, rows: int) -> None:
+        if self._misfits is None:
+            return
+        count, decision, row, detail = self._misfits
+        if count > self._share * rows or not self._counts["kept"]:
+            raise self._misread(decision, row, detail)
+
+    def _misread(self, decision: D, row: Row, detail: str) -> DataError:
+        """The error of a format that the rows do not have: the first offending row, and what was expected."""
+        lines = [
+            f"{self._key}: read as {decision.format} ({decision.why}), but {place(row)} does not fit: {detail}",
+            f"    the row: {shorten(row)}",
+            f"    {decision.format} expects: {decision.expects}",
+        ]
+        return DataError("\n".join(lines), hint=self.pins())
+
+    def _require_rows(self) -> None:
+        if not self._counts["rows"]:
+            raise DataError(
+                f"{self._key}: {self._declared} holds no rows", hint="put data there, or take the source out"
+            )
+        if self._counts["kept"] or self._misfits is not None:
+            return
+        lines = [f"    {count:>7}  {_shown(self._firsts[reason])}" for reason, count in self._rejected.most_common()]
+        rows = self._counts["rows"]
+        what = f"all {rows} rows of {self._declared} were" if rows > 1 else f"the one row of {self._declared} was"
+        text = f"{self._key}: {what} rejected; at most {self._share:.0%} may be"
+        raise DataError("\n".join([text, *lines]), hint=f"mend the data, or take the source out of {self._section}")
+
+    def _require_fields(self) -> None:
+        for name, column in self._fields.items():
+            if name in self._fields_seen:
+                continue
+            near = get_close_matches(column, list(self._columns), 1)
+            raise DataError(
+                f"{self._key}.fields.{name} = {column}: no row has such a column; there are {', '.join(self._columns)}",
+                hint=f"did you mean {near[0]}?" if near else "name one of these columns, or take the field out",
+            )
+
+
+def _first(stream: Iterator[Row | Reject]) -> Iterator[Row | Reject]:
+    """The first items, up to as many rows as a decision needs; broken rows count a tenth, so that they end too."""
+    seen = 0.0
+    for item in stream:
+        yield item
+        seen += 1 if isinstance(item, Row) else 0.1
+        if seen >= SAMPLE_ROWS:
+            return
+
+
+def _shown(reject: Reject) -> str:
+    place = f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
+    return f"{reject.reason}: first {place} {reject.detail}".rstrip()
