@@ -439,6 +439,34 @@ def test_a_binary_file_named_txt_is_a_reject():
     assert [(item.reason, item.detail) for item in rejects()] == [("binary_file", "it is a PDF file")]
 
 
+def test_a_compressed_file_that_was_cut_off():
+    whole = gzip.compress(b"prompt,completion\n" + b"a,b\n" * 50_000)
+    write("a.csv.gz", whole[: len(whole) // 2])
+    assert fails(a=source(path="a.csv.gz")) == (
+        "ingest.sources.a: a.csv.gz cannot be unpacked: Compressed file ended before the end-of-stream marker was reached",
+        "it was cut off, or has a wrong name; copy it again",
+    )
+    write("d/a.txt.gz", b"not packed at all")
+    write("d/b.txt", "fine")
+    run(share=0.5, d=source(path="d"))
+    assert rejects()[0].reason == "unreadable"
+
+
+def test_a_readme_among_examples_is_not_learned_from():
+    jsonl("d/a.jsonl", [{"prompt": str(at), "completion": "b"} for at in range(9)])
+    write("d/README.md", "About this data.")
+    assert run(d=source(path="d", holds="examples")).rejected == {"not_an_example": 1}
+    assert rejects()[0].detail == "d/README.md is raw text; pin format: text to learn from it as it is"
+    assert run(d=source(path="d/README.md", holds="examples", format="text")).examples == 1
+
+
+def test_one_odd_file_among_many_is_a_reject():
+    for at in range(9):
+        jsonl(f"d/{at}.jsonl", [{"prompt": str(at), "completion": "b"}])
+    jsonl("d/0.jsonl", [{"prompt": [1], "completion": "b"}])
+    assert run(d=source(path="d")).rejected == {"wrong_columns": 1}
+
+
 def test_all_rows_rejected():
     jsonl("a.jsonl", [{"prompt": "a", "completion": ""}, {"prompt": "", "completion": "b"}])
     assert fails(a=source(path="a.jsonl")) == (

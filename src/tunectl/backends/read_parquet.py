@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunectl.artifacts.records import Reject, Source
-from tunectl.config.ingest import Reading
+from tunectl.config.ingest import FileReading
 from tunectl.core.errors import DataError
 from tunectl.core.lazy import need
 from tunectl.data.reading.files import SourceFile
@@ -16,7 +16,7 @@ BATCH = 1024
 """Rows held in memory at once, for files that do not say."""
 
 
-def read_parquet(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
+def read_parquet(file: SourceFile, _reading: FileReading) -> Iterator[Row | Reject]:
     """The rows of a Parquet file, numbered from 1.
 
     Raises  DataError when it cannot be read.
@@ -30,7 +30,7 @@ def read_parquet(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
         raise _broken(file, "Parquet", error) from error
 
 
-def read_arrow(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
+def read_arrow(file: SourceFile, _reading: FileReading) -> Iterator[Row | Reject]:
     """The rows of an Arrow file or stream (also Feather version 2), numbered from 1.
 
     Raises  DataError when it cannot be read.

@@ -19,18 +19,18 @@ from tunectl.backends.read_html import read_html
 from tunectl.backends.read_hub import read_hub
 from tunectl.backends.read_parquet import read_arrow, read_parquet
 from tunectl.backends.read_pdf import read_pdf
-from tunectl.config.ingest import Files, Hub, IngestStage, Reading, Urls
+from tunectl.config.ingest import FileReading, Files, Hub, IngestStage, Urls
 from tunectl.config.ingest import Source as Declared
 from tunectl.core import progress
 from tunectl.core.errors import DataError
 from tunectl.data.reading.collect import Collector, SourceReport
 from tunectl.data.reading.files import IMAGES, TABLES, SourceFile, matching, plain_suffix, require_known, type_of
 from tunectl.data.reading.jsons import read_json, read_json_lines
-from tunectl.data.reading.plain import NotText, Undecodable, read_lines, read_markdown, read_text
+from tunectl.data.reading.plain import Damaged, NotText, Undecodable, read_lines, read_markdown, read_text
 from tunectl.data.reading.rows import Row
 from tunectl.data.reading.tables import read_table
 
-Reader = Callable[[SourceFile, Reading], Iterator[Row | Reject]]
+Reader = Callable[[SourceFile, FileReading], Iterator[Row | Reject]]
 READERS: Mapping[str, Reader] = {
     "html": read_html,
     "pdf": read_pdf,
@@ -237,11 +237,12 @@ def _rows(file: SourceFile, declared: Files | Urls, key: str, readers: Mapping[s
         yield _wrong_encoding(error, key)
     except NotText as error:
         if file.type in TABLES:
-            raise DataError(
-                f"{key}: {file.name} is read as {file.type}, but it is {error.what}",
-                hint="export it as text, give it its right extension, or take it out of the source",
-            ) from error
+            raise DataError(f"{key}: {error.message}", hint=error.hint) from error
         yield Reject(Source(file.name), "binary_file", f"it is {error.what}")
+    except Damaged as error:
+        if file.type in TABLES:
+            raise DataError(f"{key}: {error.message}", hint=error.hint) from error
+        yield Reject(Source(file.name), "unreadable", error.what)
 
 
 def _wrong_encoding(error: Undecodable, key: str) -> Reject:

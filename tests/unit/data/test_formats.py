@@ -386,6 +386,10 @@ def test_mistakes_in_other_formats_have_names(row, pinned, expected):
     assert reason(row, format=pinned) == expected
 
 
+def test_a_blank_system_turn_is_none():
+    assert turns(example({"messages": [{**SYSTEM, "content": ""}, ASK, SAY]}))[0] == [("user", "Weather in Paris?")]
+
+
 def test_too_long():
     limits = {**VALUES["limits"], "characters": 10}
     assert reason({"prompt": "123456", "completion": "12345"}, limits=limits) == "too_long"

@@ -99,7 +99,7 @@ class Collector:
             decision = decide(self._reading, file, sample, self._key)
             self._note(decision, file, sample)
         self._counts["files"] += 1
-        for number, item in enumerate(chain(first, stream), 1):
+        for item in chain(first, stream):
             self._count_row(file)
             if isinstance(item, Reject):
                 self._reject(item)
@@ -109,8 +109,8 @@ class Collector:
                     decision = decide(self._reading, file, [item], self._key)
                     self._note(decision, file, [item])
                 self._row(self._with_file(item, file), decision)
-            if number == len(first):
-                self._require_fit(number)
+            if self._counts["rows"] == SAMPLE_ROWS:  # early, so that a wrong pin does not read a large file to its end
+                self._require_fit(SAMPLE_ROWS)
 
     def finish(self) -> SourceReport:
         """Join what belongs together, and close the account of the source.

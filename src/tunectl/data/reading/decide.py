@@ -13,7 +13,7 @@ from tunectl.core.errors import DataError
 from tunectl.data.formats import flat
 from tunectl.data.formats.table import FORMATS, Format, Refused, find, recognise
 from tunectl.data.reading.files import TABLES, SourceFile
-from tunectl.data.reading.rows import Parsed, Row, as_json, names
+from tunectl.data.reading.rows import Parsed, Row, RowError, as_json, names
 
 Holds = Literal["documents", "examples"]
 SAMPLE_ROWS = 100
@@ -49,10 +49,16 @@ def decide(reading: Reading, file: SourceFile, sample: Sequence[Row], key: str) 
     if reading.format != "auto":
         return _decision(reading, kind, find(reading.format), "pinned", sample, key)
     if file.type not in TABLES and file.type is not None:
-        return _decision(reading, kind, find("text"), f"kind of file: {file.type}", sample, key)
+        page = _decision(reading, kind, find("text"), f"kind of file: {file.type}", sample, key)
+        return page._replace(parse=_not_an_example) if page.holds == "examples" else page
     found = _likeliest(sample, key)
     why = f"columns {names(sample[0].columns)}" if sample else "no rows"
     return _decision(reading, kind, found, why, sample, key)
+
+
+def _not_an_example(row: Row) -> Parsed:
+    """A page among examples, say a README, is not learned from by accident."""
+    raise RowError("not_an_example", f"{place(row)} is raw text; pin format: text to learn from it as it is")
 
 
 def _likeliest(sample: Sequence[Row], key: str) -> Format:

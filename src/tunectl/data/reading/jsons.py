@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from tunectl.artifacts.records import Reject, Source, preview
-from tunectl.config.ingest import Reading
+from tunectl.config.ingest import FileReading
 from tunectl.data.reading.files import SourceFile
 from tunectl.data.reading.plain import text_of_file
 from tunectl.data.reading.rows import Row, kind
 
 
-def read_json_lines(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+def read_json_lines(file: SourceFile, reading: FileReading) -> Iterator[Row | Reject]:
     """A row a line; row numbers are line numbers, blank lines are not rows.
 
     A line that is not JSON is a reject ``not_json``; one that is not an object, ``not_an_object``.
@@ -42,7 +42,7 @@ def _shown(text: str | msgspec.Raw) -> str:
     return text if isinstance(text, str) else bytes(text)[:2000].decode(errors="replace")
 
 
-def read_json(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+def read_json(file: SourceFile, reading: FileReading) -> Iterator[Row | Reject]:
     """The objects of a list, of the only list inside an object, or one object; row numbers count from 1.
 
     The file is held in memory once, its rows are decoded one by one. JSON lines under this name are read as such.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunectl.artifacts.records import Reject, Source, preview
-from tunectl.config.ingest import Reading
+from tunectl.config.ingest import FileReading
 from tunectl.core import log
 from tunectl.core.errors import DataError
 from tunectl.data.reading.files import SourceFile
@@ -119,7 +119,7 @@ class Lines(Iterator[str]):
         return first
 
 
-def read_table(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+def read_table(file: SourceFile, reading: FileReading) -> Iterator[Row | Reject]:
     """The rows of a CSV or TSV file; row 1 is the first after the header.
 
     Raises  DataError when the header cannot be read or names a column twice.
