@@ -107,11 +107,14 @@ def test_a_folder_of_everything_with_an_account():
 
 
 def test_decisions_are_printed_and_written(caplog):
-    jsonl("a/one.jsonl", [{"instruction": "Hi", "output": "Hello"}])
+    jsonl("a/one.jsonl", [{"instruction": "Hi", "output": "Hello", "stars": 5}])
     jsonl("a/two.jsonl", [{"instruction": "Ho", "output": "Hello"}])
     with caplog.at_level("INFO", "tunectl"):
         run(chats=source(path="a"))
-    assert "chats: a/one.jsonl is read as examples, alpaca (columns instruction, output)" in caplog.messages
+    assert (
+        "chats: a/one.jsonl is read as examples, alpaca (columns instruction, output, stars); not used: stars"
+        in caplog.messages
+    )
     assert "chats: 2 rows, 2 kept, 0 rejected; 0 documents, 2 examples with 2 answers" in caplog.messages
     found = io.read_json(Path("out/decisions.json"))
     assert found["chats"]["read_as"] == [
@@ -119,8 +122,9 @@ def test_decisions_are_printed_and_written(caplog):
             "type": "jsonl",
             "format": "alpaca",
             "holds": "examples",
-            "why": "columns instruction, output",
+            "why": "columns instruction, output, stars",
             "first_file": "a/one.jsonl",
+            "unused": ["stars"],
             "files": 2,
         }
     ]
@@ -329,12 +333,12 @@ def test_unreadable_pdf():
 
 def test_wrong_columns():
     write("e2e.csv", "mr,ref\nname[X],X is nice.\n")
-    message, hint = fails(table=source(path="e2e.csv", columns={"prompt": ["meaning"], "answer": "ref"}))
+    message, hint = fails(table=source(path="e2e.csv", columns={"prompt": ["MR"], "answer": "ref"}))
     assert message == (
-        "ingest.sources.table: read as columns (pinned: meaning, ref), but e2e.csv:1 does not fit: no column 'meaning'; "
-        "there are mr, ref\n"
+        "ingest.sources.table: read as columns (pinned: MR, ref), but e2e.csv:1 does not fit: no column 'MR'; "
+        "there are mr, ref; did you mean mr?\n"
         '    the row: {"mr":"name[X]","ref":"X is nice."}\n'
-        "    columns expects: meaning, ref"
+        "    columns expects: MR, ref"
     )
     assert hint.endswith("or the columns: ingest.sources.table.columns.prompt and .answer")
 

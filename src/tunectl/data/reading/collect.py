@@ -37,6 +37,8 @@ class ReadAs(Struct, frozen=True):
     holds: str
     why: str
     first_file: str
+    unused: list[str] = field(default_factory=list)
+    """Columns of its first row that nothing reads."""
     files: int = 1
 
 
@@ -76,7 +78,7 @@ class Collector:
         self._references = References(folder) if reading.merge_references else None
         self._linker: Linker | None = None
         self._linked_as: Decision | None = None
-        self._decisions: dict[tuple[str, str, str, str], ReadAs] = {}
+        self._decisions: dict[tuple[str, str, str], ReadAs] = {}
         self._counts = Counter[str]()
         self._rejected = Counter[str]()
         self._firsts: dict[str, Reject] = {}
@@ -152,13 +154,14 @@ class Collector:
         for row in sample:
             if len(self._columns) < COLUMNS_SHOWN:
                 self._columns.update(dict.fromkeys(row.columns))
-        shown = (decision.type, decision.format, decision.holds, decision.why)
-        before = self._decisions.get(shown)
+        kind = (decision.type, decision.format, decision.holds)
+        before = self._decisions.get(kind)
         if before is not None:
-            self._decisions[shown] = replace(before, files=before.files + 1)
+            self._decisions[kind] = replace(before, files=before.files + 1)
             return
-        self._decisions[shown] = ReadAs(*shown, first_file=file.name)
-        _log.info("%s: %s is read as %s, %s (%s)", self._kind, file.name, decision.holds, decision.format, decision.why)
+        self._decisions[kind] = ReadAs(*kind, decision.why, file.name, list(decision.unused))
+        rest = f"; not used: {', '.join(decision.unused)}" if decision.unused else ""
+        _log.info("%s: %s is read as %s, %s (%s)%s", self._kind, file.name, *kind[:0:-1], decision.why, rest)
 
     def _count_row(self, file: SourceFile) -> None:
         self._counts["rows"] += 1
