@@ -184,9 +184,11 @@ def _hydra(
     from yaml import YAMLError
 
     chosen = {group: given.text.partition("=")[2].strip() for group, given in groups.items()}
+    undone = [f"~{group}" for group, option in chosen.items() if option == "null" and _in_recipe(conf, group)]
+    chosen = {group: option for group, option in chosen.items() if option != "null"}
     for _ in range(_ROUNDS):
         try:
-            return _compose_once(conf, [f"{group}={option}" for group, option in chosen.items()])
+            return _compose_once(conf, undone + [f"{group}={option}" for group, option in chosen.items()])
         except MissingConfigException as error:
             # Go on with another option, so that the other mistakes are found too.
             group, _, option = str(error.missing_cfg_file).rpartition("/")
@@ -200,6 +202,12 @@ def _hydra(
         except (HydraException, OmegaConfBaseException) as error:
             raise _stop([*problems, Problem((), _plain_words(conf, error))]) from error
     raise _stop(problems)
+
+
+def _in_recipe(conf: Path, group: str) -> bool:
+    """Whether config.yaml picks a file of ``group``."""
+    lines = lines_of(conf / "config.yaml", "")
+    return any(path[0] == "defaults" and path[-1] == group and value != "null" for path, (value, _) in lines.items())
 
 
 def _stop(problems: Sequence[Problem]) -> ConfigError:
