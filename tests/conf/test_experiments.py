@@ -8,7 +8,8 @@ import pytest
 
 from tunectl.artifacts.layout import Layout
 from tunectl.config import check
-from tunectl.config.compose import Given, compose, options
+from tunectl.config.compose import compose
+from tunectl.config.given import Given, options
 
 ROOT = Path(__file__).parents[2]
 LAYOUT = Layout(ROOT)

@@ -12,7 +12,7 @@ import pytest
 
 from tunectl.artifacts.layout import Layout
 from tunectl.config import overrides, resolved
-from tunectl.config.compose import Given
+from tunectl.config.given import Given
 from tunectl.core.errors import ConfigError
 from tunectl.stages import STAGES
 from tunectl.stages.compose import compose
@@ -110,7 +110,7 @@ def test_a_mistake_leaves_everything_as_it_was(layout: Layout) -> None:
     compose(layout)
     before = {name: layout.config(name).read_bytes() for name in NAMES}
     (layout.conf / "overrides.yaml").write_text("- sft.epohcs=3\n")
-    with pytest.raises(ConfigError, match="did you mean sft.epochs"):
+    with pytest.raises(ConfigError, match=r"did you mean sft\.epochs"):
         compose(layout)
     assert {name: layout.config(name).read_bytes() for name in NAMES} == before
 

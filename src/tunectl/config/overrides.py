@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
-from tunectl.config.compose import Given
+from tunectl.config.given import Given
 from tunectl.config.origins import Origin
 from tunectl.core.errors import ConfigError
 

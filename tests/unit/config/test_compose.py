@@ -10,7 +10,8 @@ from pydantic import Field
 
 from tunectl.config import check
 from tunectl.config.base import Strict
-from tunectl.config.compose import Composition, Given, compose
+from tunectl.config.compose import Composition, compose
+from tunectl.config.given import Given
 from tunectl.config.origins import dotted
 from tunectl.core.errors import ConfigError, UsageError
 

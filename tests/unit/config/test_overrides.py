@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tunectl.artifacts.layout import Layout
 from tunectl.config import overrides
-from tunectl.config.compose import Given
+from tunectl.config.given import Given
 from tunectl.core.errors import ConfigError
 
 
