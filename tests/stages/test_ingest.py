@@ -107,11 +107,14 @@ def test_a_folder_of_everything_with_an_account():
 
 
 def test_decisions_are_printed_and_written(caplog):
-    jsonl("a/one.jsonl", [{"instruction": "Hi", "output": "Hello"}])
+    jsonl("a/one.jsonl", [{"instruction": "Hi", "output": "Hello", "stars": 5}])
     jsonl("a/two.jsonl", [{"instruction": "Ho", "output": "Hello"}])
     with caplog.at_level("INFO", "tunectl"):
         run(chats=source(path="a"))
-    assert "chats: a/one.jsonl is read as examples, alpaca (columns instruction, output)" in caplog.messages
+    assert (
+        "chats: a/one.jsonl is read as examples, alpaca (columns instruction, output, stars); not used: stars"
+        in caplog.messages
+    )
     assert "chats: 2 rows, 2 kept, 0 rejected; 0 documents, 2 examples with 2 answers" in caplog.messages
     found = io.read_json(Path("out/decisions.json"))
     assert found["chats"]["read_as"] == [
@@ -119,8 +122,9 @@ def test_decisions_are_printed_and_written(caplog):
             "type": "jsonl",
             "format": "alpaca",
             "holds": "examples",
-            "why": "columns instruction, output",
+            "why": "columns instruction, output, stars",
             "first_file": "a/one.jsonl",
+            "unused": ["stars"],
             "files": 2,
         }
     ]
@@ -329,12 +333,12 @@ def test_unreadable_pdf():
 
 def test_wrong_columns():
     write("e2e.csv", "mr,ref\nname[X],X is nice.\n")
-    message, hint = fails(table=source(path="e2e.csv", columns={"prompt": ["meaning"], "answer": "ref"}))
+    message, hint = fails(table=source(path="e2e.csv", columns={"prompt": ["MR"], "answer": "ref"}))
     assert message == (
-        "ingest.sources.table: read as columns (pinned: meaning, ref), but e2e.csv:1 does not fit: no column 'meaning'; "
-        "there are mr, ref\n"
+        "ingest.sources.table: read as columns (pinned: MR, ref), but e2e.csv:1 does not fit: no column 'MR'; "
+        "there are mr, ref; did you mean mr?\n"
         '    the row: {"mr":"name[X]","ref":"X is nice."}\n'
-        "    columns expects: meaning, ref"
+        "    columns expects: MR, ref"
     )
     assert hint.endswith("or the columns: ingest.sources.table.columns.prompt and .answer")
 
@@ -437,6 +441,34 @@ def test_a_binary_file_named_txt_is_a_reject():
     write("d/b.txt", "fine")
     run(share=0.5, d=source(path="d"))
     assert [(item.reason, item.detail) for item in rejects()] == [("binary_file", "it is a PDF file")]
+
+
+def test_a_compressed_file_that_was_cut_off():
+    whole = gzip.compress(b"prompt,completion\n" + b"a,b\n" * 50_000)
+    write("a.csv.gz", whole[: len(whole) // 2])
+    assert fails(a=source(path="a.csv.gz")) == (
+        "ingest.sources.a: a.csv.gz cannot be unpacked: Compressed file ended before the end-of-stream marker was reached",
+        "it was cut off, or has a wrong name; copy it again",
+    )
+    write("d/a.txt.gz", b"not packed at all")
+    write("d/b.txt", "fine")
+    run(share=0.5, d=source(path="d"))
+    assert rejects()[0].reason == "unreadable"
+
+
+def test_a_readme_among_examples_is_not_learned_from():
+    jsonl("d/a.jsonl", [{"prompt": str(at), "completion": "b"} for at in range(9)])
+    write("d/README.md", "About this data.")
+    assert run(d=source(path="d", holds="examples")).rejected == {"not_an_example": 1}
+    assert rejects()[0].detail == "d/README.md is raw text; pin format: text to learn from it as it is"
+    assert run(d=source(path="d/README.md", holds="examples", format="text")).examples == 1
+
+
+def test_one_odd_file_among_many_is_a_reject():
+    for at in range(9):
+        jsonl(f"d/{at}.jsonl", [{"prompt": str(at), "completion": "b"}])
+    jsonl("d/0.jsonl", [{"prompt": [1], "completion": "b"}])
+    assert run(d=source(path="d")).rejected == {"wrong_columns": 1}
 
 
 def test_all_rows_rejected():

@@ -66,9 +66,7 @@ def page(results: Results, *, history: Path, split: Path) -> str:
 
 def _measured(results: Results) -> list[str]:
     """Every measure that some system has, in the order of the tables; single checks at the end."""
-    there = {name for system in results.systems for name in system.scores}
-    known = [measure.name for measure in measures.MEASURES if measure.name in there]
-    return known + sorted(there - set(known))
+    return measures.ordered(name for system in results.systems for name in system.scores)
 
 
 def _tiles(results: Results) -> list[tuple[str, str]]:

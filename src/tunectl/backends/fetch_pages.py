@@ -24,6 +24,7 @@ from tunectl.config.ingest import Fetch
 from tunectl.core import log
 from tunectl.core.lazy import need
 from tunectl.data.reading.files import SourceFile, type_of
+from tunectl.data.reading.plain import usable_charset
 
 BUSY = frozenset({429, 500, 502, 503, 504})
 MOVED = frozenset({301, 302, 303, 307, 308})
@@ -234,14 +235,12 @@ class Fetcher:
 
 def _describe(url: str, answer: Answer) -> Cached:
     kind, _, rest = answer.headers.get("content-type", "").partition(";")
-    charset = (
-        rest.partition("charset=")[2].split(";")[0].strip().strip("\"'").lower() if "charset=" in rest.lower() else ""
-    )
+    label = rest.lower().partition("charset=")[2].partition(";")[0]
     found = CONTENT_TYPES.get(kind.strip().lower()) or type_of(Path(urlsplit(url).path))
     return Cached(
         url,
         found,
-        charset=charset if charset not in {"", "utf-8", "utf8"} else None,
+        charset=usable_charset(label),
         etag=answer.headers.get("etag"),
         modified=answer.headers.get("last-modified"),
     )

@@ -11,7 +11,10 @@ Guess = tuple[str, float]
 
 
 def guesser(allowed: list[str]) -> Callable[[str], Guess]:
-    """A function from text to (ISO 639-1 code, confidence from 0 to 1).
+    """A function from text to (likeliest ISO 639-1 code, confidence from 0 to 1).
+
+    The confidence is that the text is in one of ``allowed`` when the code is, and that it is in none of them otherwise: a
+    text that may be Spanish or Galician is surely not English.
 
     Raises  ConfigError when one of ``allowed`` is a language that the model does not know.
     """
@@ -25,7 +28,9 @@ def guesser(allowed: list[str]) -> Callable[[str], Guess]:
         )
 
     def guess(text: str) -> Guess:
-        code, confidence = model.classify(text)
-        return str(code), float(confidence)
+        ranked = model.rank(text)
+        inside = min(1.0, sum(share for code, share in ranked if code in allowed))
+        code = str(ranked[0][0])
+        return code, float(inside if code in allowed else 1.0 - inside)
 
     return guess

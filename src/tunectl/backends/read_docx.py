@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunectl.artifacts.records import Reject, Source
-from tunectl.config.ingest import Reading
+from tunectl.config.ingest import FileReading
 from tunectl.core.lazy import need
 from tunectl.data.reading.files import SourceFile
 from tunectl.data.reading.rows import Row
 
 
-def read_docx(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
+def read_docx(file: SourceFile, _reading: FileReading) -> Iterator[Row | Reject]:
     """A document as one row, with ``title``, ``author`` and ``date``: paragraphs and tables in their order.
 
     A file that is no Word document is a reject ``unreadable``; one without text, ``image_without_text`` or ``no_text``.

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunectl.artifacts.records import Reject, Source
-from tunectl.config.ingest import Reading
+from tunectl.config.ingest import FileReading
 from tunectl.core.lazy import need
 from tunectl.data.reading.files import SourceFile, binary, opened
-from tunectl.data.reading.plain import NotText, text_of_file
+from tunectl.data.reading.plain import NotText, text_of_file, usable_charset
 from tunectl.data.reading.rows import Row
 
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
@@ -20,7 +20,7 @@ _HEAD = 4096
 _PICTURE = re.compile(r"<(?:img|picture|svg|canvas)\b", re.IGNORECASE)
 
 
-def read_html(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+def read_html(file: SourceFile, reading: FileReading) -> Iterator[Row | Reject]:
     """The text of a page as one row, with ``title``, ``date``, ``author``, ``site`` and its named ``<meta>`` tags.
 
     A page without text is a reject ``no_text``, or ``image_without_text`` where it shows pictures.
@@ -46,12 +46,7 @@ def _declared(file: SourceFile) -> str | None:
     if what is not None:
         raise NotText(file, what)
     found = _CHARSET.search(head)
-    name = found.group(1).decode("ascii") if found is not None else ""
-    try:
-        "".encode(name or "utf-8")
-    except LookupError:
-        return None
-    return None if name.lower().replace("_", "-") in {"", "utf-8", "utf8"} else name
+    return None if found is None else usable_charset(found.group(1).decode("ascii"))
 
 
 def extract(html: str, name: str) -> tuple[str, dict[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunectl.artifacts.records import Reject, Source
-from tunectl.config.ingest import Reading
+from tunectl.config.ingest import FileReading
 from tunectl.core.errors import MissingExtra
 from tunectl.core.lazy import need
 from tunectl.data.reading.files import SourceFile, opened
@@ -17,7 +17,7 @@ HEAD = 1024
 """Bytes within which a PDF says that it is one (ISO 32000, implementation note 13)."""
 
 
-def read_pdf(file: SourceFile, _reading: Reading) -> Iterator[Row | Reject]:
+def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[Row | Reject]:
     """A row a page, with ``page``, ``title`` and ``author``; row numbers are page numbers.
 
     A page without text is a reject ``image_without_text`` (a scan) or ``no_text``; a file that asks for a password is a

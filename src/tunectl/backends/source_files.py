@@ -14,7 +14,7 @@ from tunectl.core import progress
 from tunectl.core.errors import DataError
 from tunectl.data.reading.files import IMAGES, TABLES, SourceFile, matching, plain_suffix, require_known, type_of
 from tunectl.data.reading.jsons import read_json, read_json_lines
-from tunectl.data.reading.plain import NotText, Undecodable
+from tunectl.data.reading.plain import Damaged, NotText, Undecodable
 from tunectl.data.reading.rows import Row
 from tunectl.data.reading.tables import read_table
 
@@ -39,13 +39,12 @@ def counted(rows: Iterator[Row | Reject], label: str) -> Iterator[Row | Reject]:
                 shown.advance(1000)
 
 
-def files(path: str, declared: Opening, key: str) -> list[SourceFile]:
-    """The files that ``path`` means, none opened yet; ``key`` is the dotted key of the source, for messages.
+def files(path: str, declared: Opening, limit: int, key: str) -> list[SourceFile]:
+    """The files that ``path`` means, none opened yet; at most ``limit``; ``key`` is the source's dotted key, for messages.
 
     Raises  DataError when there are none, too many, or none of a known kind.
     """
     paths = matching(path, Layout().root, f"{key}.path")
-    limit = declared.limits.files
     if len(paths) > limit:
         raise DataError(
             f"{key}.limits.files = {limit}: {path} holds {len(paths)} files",
@@ -98,11 +97,12 @@ def rows(
         yield _wrong_encoding(error, key)
     except NotText as error:
         if file.type in TABLES:
-            raise DataError(
-                f"{key}: {file.name} is read as {file.type}, but it is {error.what}",
-                hint="export it as text, give it its right extension, or take it out of the source",
-            ) from error
+            raise DataError(f"{key}: {error.message}", hint=error.hint) from error
         yield Reject(Source(file.name), "binary_file", f"it is {error.what}")
+    except Damaged as error:
+        if file.type in TABLES:
+            raise DataError(f"{key}: {error.message}", hint=error.hint) from error
+        yield Reject(Source(file.name), "unreadable", error.what)
 
 
 def _wrong_encoding(error: Undecodable, key: str) -> Reject:

@@ -12,9 +12,11 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from tunectl.artifacts.layout import Layout
-from tunectl.config.compose import NOTHING, Composition, Given, compose
+from tunectl.config.compose import NOTHING, Composition, compose
+from tunectl.config.given import Given
+from tunectl.config.nearest import at, guess, nearest
 from tunectl.config.origins import Path_, dotted, leaves, short
-from tunectl.config.shape import Place, Shape, locate, names, of, of_field, section, tags, words
+from tunectl.config.shape import Place, Shape, locate, tags, words
 from tunectl.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,15 +77,7 @@ def _covered(mistake: _Mistake, noted: set[Path_]) -> bool:
 
 def _composing(schema: type[BaseModel], composition: Composition) -> Iterator[str]:
     for problem in composition.problems:
-        guess = _guess_for(schema, composition, problem.path) if problem.suggest and problem.path else ""
-        yield problem.text + guess
-
-
-def _guess_for(schema: type[BaseModel], composition: Composition, path: Path_) -> str:
-    if _exists(composition.tree, path):
-        return f"; write {dotted(path)}=<value>"
-    near = _nearest(schema, composition, path, ())
-    return f"; did you mean {near}?" if near else ""
+        yield problem.text + (guess(schema, composition.tree, problem.path) if problem.suggest and problem.path else "")
 
 
 def _not_finite(composition: Composition) -> Iterator[_Mistake]:
@@ -99,7 +93,7 @@ def _mistakes(schema: type[BaseModel], composition: Composition, error: Validati
     unknown: dict[Path_, str] = {}
     for place, item in found:
         if item["type"] == "extra_forbidden":
-            near = "" if _foreign(place) else _nearest(schema, composition, place.path, sorted(missing, key=dotted))
+            near = "" if _foreign(place) else nearest(schema, composition.tree, place.path, sorted(missing, key=dotted))
             missing = {path: other for path, other in missing.items() if dotted(path) != near}
             unknown[place.path] = _unknown(composition, place, near)
     crowds = _crowds(composition, missing)
@@ -141,7 +135,7 @@ def _text(schema: type[BaseModel], composition: Composition, place: Place, item:
         file = composition.origins.file_of(place.path[:-1])
         where = f" ({file})" if file else ""
         return f"{dotted(place.path)}: missing{where}; must be {words(place.shape)}"
-    value = _at(composition.tree, place.path)
+    value = at(composition.tree, place.path)
     head = _head(composition, place.path, value)
     if kind in {"value_error", "assertion_error"}:
         reason = str(item.get("ctx", {}).get("error", item["msg"]))
@@ -188,7 +182,7 @@ def _foreign(place: Place) -> str:
 
 
 def _unknown(composition: Composition, place: Place, near: str) -> str:
-    value = _at(composition.tree, place.path)
+    value = at(composition.tree, place.path)
     head = _head(composition, place.path, value, show=not isinstance(value, dict | list))
     if place.owner is not None and _foreign(place):
         return f"{head}: no such setting where {_tag_of(place.owner)}, only where {_foreign(place)}"
@@ -208,92 +202,7 @@ def _tag_of(model: type[BaseModel]) -> str:
     return ""
 
 
-def _nearest(schema: type[BaseModel], composition: Composition, path: Path_, missing: Sequence[Path_]) -> str:
-    """The setting that ``path`` was most likely meant to be, dotted; empty where nothing is close.
-
-    A missing neighbour comes first, then a very close neighbour, a setting of the same name elsewhere, any close name.
-    """
-    key, above = str(path[-1]), path[:-1]
-    beside = {str(other[-1]): other for other in missing if other[:-1] == above}
-    near = get_close_matches(key, beside, 1, 0.5)
-    if near:
-        return dotted(beside[near[0]])
-    here = [name for name in _names_at(schema, composition.tree, above) if name != key]
-    near = get_close_matches(key, here, 1, 0.85)
-    if near:
-        return dotted((*above, near[0]))
-    everywhere = [dotted(other) for other in _known(schema, composition.tree)]
-    same = [name for name in everywhere if name.rpartition(".")[2] == key]
-    if same:
-        return min(same, key=len)
-    near = get_close_matches(key, here, 1, 0.6)
-    if near:
-        return dotted((*above, near[0]))
-    near = get_close_matches(dotted(path), everywhere, 1, 0.8)
-    return near[0] if near else ""
-
-
-def _names_at(schema: type[BaseModel], tree: Any, above: Path_) -> tuple[str, ...]:
-    place = _walk(schema, tree, above)
-    return names(place, _at(tree, above)) if place is not None else ()
-
-
-def _walk(schema: type[BaseModel], tree: Any, path: Path_) -> Shape | None:
-    """The shape at a key's path, picking members of tagged unions by the tag in the tree."""
-    shape = Shape((schema,), nullable=False, metadata=())
-    for depth, part in enumerate(path):
-        value = _at(tree, path[:depth])
-        members = tags(shape)
-        model = section(shape.kinds[0]) if len(shape.kinds) == 1 else None
-        if members and isinstance(value, dict):
-            model = members.get(str(value.get(shape.discriminator)))
-        if model is None:
-            inner = locate_item(shape)
-            if inner is None:
-                return None
-            shape = inner
-            continue
-        info = model.model_fields.get(str(part))
-        if info is None:
-            return None
-        shape = of_field(info)
-    return shape
-
-
-def locate_item(shape: Shape) -> Shape | None:
-    """The shape of what a list or mapping holds; None for anything else."""
-    arguments = get_args(shape.kinds[0])
-    if not arguments:
-        return None
-    return of(arguments[0] if arguments[-1] is ... else arguments[-1])
-
-
-def _known(schema: type[BaseModel], tree: Any, above: Path_ = ()) -> Iterator[Path_]:
-    """Every setting of the sections in force; what lists and mappings hold is left out."""
-    for name in _names_at(schema, tree, above):
-        yield (*above, name)
-        yield from _known(schema, tree, (*above, name))
-
-
 def _head(composition: Composition, path: Path_, value: Any, *, show: bool = True) -> str:
     origin = composition.origins.at(path)
     shown = f" = {short(value)}" if show else ""
     return f"{dotted(path) or 'conf/'}{shown}{f' ({origin})' if origin else ''}"
-
-
-def _exists(tree: Any, path: Path_) -> bool:
-    for part in path:
-        in_list = isinstance(tree, list) and isinstance(part, int) and part < len(tree)
-        if not in_list and not (isinstance(tree, dict) and part in tree):
-            return False
-        tree = tree[part]
-    return True
-
-
-def _at(tree: Any, path: Path_) -> Any:
-    """The value at a path; None where there is none."""
-    for part in path:
-        if not _exists(tree, (part,)):
-            return None
-        tree = tree[part]
-    return tree

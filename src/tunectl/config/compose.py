@@ -13,38 +13,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from tunectl.config.given import Given, Problem, lay, no_option, options, sort
 from tunectl.config.origins import Origin, Origins, Path_, comment_above, dotted, leaves, lines_of, short
 from tunectl.core.errors import ConfigError, UsageError
 
-_KEY = re.compile(r"^[A-Za-z_][\w-]*(\.[\w-]+)*$")
-_GROUP = re.compile(r"^[A-Za-z_][\w/-]*$")
 _RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
 _ROUNDS = 16
 NOTHING = "nothing was run"
 """The last line of every report of mistakes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """An override and who gave it."""
-
-    text: str
-    """``key=value`` or ``group=option``."""
-    origin: Origin
-
-    @staticmethod
-    def typed(text: str) -> Given:
-        """An override from the command line."""
-        return Given(text, Origin(override=text))
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One mistake that composing found. Where ``suggest`` is set, the check adds the nearest right name."""
-
-    path: Path_
-    text: str
-    suggest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,80 +47,16 @@ def compose(conf: Path, overrides: Sequence[Given] = ()) -> Composition:
             hint="go to the folder that holds conf/ and dvc.yaml, or make a project: tunectl init DIR",
         )
     problems: list[Problem] = []
-    groups, values = _sort(conf, overrides, problems)
+    groups, values = sort(conf, overrides, problems, _value)
     raw, files, choices = _hydra(conf, groups, problems)
     origins = Origins()
     for file, package in files:
         lines = lines_of(conf / file, _shown(conf, file))
         origins.merge(package, {path: hit for path, hit in lines.items() if path[0] != "defaults"})
     for given, path, value in values:
-        _lay(raw, origins, given, path, value, problems)
+        lay(raw, origins, given, path, value, problems)
     tree = _resolve(conf, raw, origins, problems)
     return Composition(tree, origins, tuple(problems), choices)
-
-
-def options(conf: Path, group: str) -> list[str]:
-    """The names that ``group=`` accepts, sorted."""
-    return sorted(file.stem for file in (conf / group).glob("*.yaml"))
-
-
-def _sort(conf: Path, overrides: Sequence[Given], problems: list[Problem]) -> tuple[dict[str, Given], list[Any]]:
-    """Split overrides into choices of files and values; mistakes are noted and left out."""
-    groups: dict[str, Given] = {}
-    values: list[tuple[Given, Path_, Any]] = []
-    for given in overrides:
-        key, equals, text = (part.strip() for part in given.text.partition("="))
-        if key[:1] in {"+", "~"}:
-            problems.append(_signed(given, key))
-        elif not equals or not (_KEY.match(key) or _GROUP.match(key)):
-            problems.append(Problem((), f"{_who(given)}: not of the form key=value, for example seed=17"))
-        elif (conf / key).is_dir():
-            problem = _bad_choice(conf, given, key, text)
-            if problem is None:
-                groups[key] = given
-            else:
-                problems.append(problem)
-        else:
-            path = _path(key)
-            try:
-                values.append((given, path, _value(text)))
-            except ValueError as error:
-                problems.append(Problem(path, f"{_who(given)}: {error}"))
-    return groups, values
-
-
-def _signed(given: Given, key: str) -> Problem:
-    bare = key.lstrip("+~")
-    path = _path(bare) if _KEY.match(bare) else ()
-    if key.startswith("~"):
-        text = "settings cannot be removed; set it to null, or choose another file of its group"
-        return Problem(path, f"{_who(given)}: {text}")
-    text = "keys cannot be added with a plus sign, because every setting has its place in conf/ already"
-    return Problem(path, f"{_who(given)}: {text}", suggest=True)
-
-
-def _bad_choice(conf: Path, given: Given, group: str, option: str) -> Problem | None:
-    known = options(conf, group)
-    if option in known or (option == "null" and group == "experiment"):
-        return None
-    if option.startswith(("{", "[")):
-        example = f"{group}.<setting>=<value> sets a value"
-        return Problem((group,), f"{_who(given)}: chooses a file of {conf.name}/{group}; {example}")
-    return Problem((group,), f"{_who(given)}: {_no_option(conf, group, option, known)}")
-
-
-def _no_option(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
-    near = get_close_matches(option, known, 1, 0.5)
-    guess = f"; did you mean {group}={near[0]}?" if near else ""
-    return f"{conf.name}/{group} has no option {option}; there are {', '.join(known)}{guess}"
-
-
-def _who(given: Given) -> str:
-    return f"{given.text} ({given.origin})" if given.origin.file else f"override {given.text}"
-
-
-def _path(key: str) -> Path_:
-    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
 def _value(text: str) -> Any:
@@ -184,9 +96,11 @@ def _hydra(
     from yaml import YAMLError
 
     chosen = {group: given.text.partition("=")[2].strip() for group, given in groups.items()}
+    undone = [f"~{group}" for group, option in chosen.items() if option == "null" and _in_recipe(conf, group)]
+    chosen = {group: option for group, option in chosen.items() if option != "null"}
     for _ in range(_ROUNDS):
         try:
-            return _compose_once(conf, [f"{group}={option}" for group, option in chosen.items()])
+            return _compose_once(conf, undone + [f"{group}={option}" for group, option in chosen.items()])
         except MissingConfigException as error:
             # Go on with another option, so that the other mistakes are found too.
             group, _, option = str(error.missing_cfg_file).rpartition("/")
@@ -200,6 +114,12 @@ def _hydra(
         except (HydraException, OmegaConfBaseException) as error:
             raise _stop([*problems, Problem((), _plain_words(conf, error))]) from error
     raise _stop(problems)
+
+
+def _in_recipe(conf: Path, group: str) -> bool:
+    """Whether config.yaml picks a file of ``group``."""
+    lines = lines_of(conf / "config.yaml", "")
+    return any(path[0] == "defaults" and path[-1] == group and value != "null" for path, (value, _) in lines.items())
 
 
 def _stop(problems: Sequence[Problem]) -> ConfigError:
@@ -232,7 +152,7 @@ def _missing_file(conf: Path, group: str, option: str, known: Sequence[str]) -> 
     where = _defaults_line(conf, option)
     if not known:
         return f"{where}there is no folder {conf.name}/{group or option}, though a defaults list names it"
-    return f"{where}{_no_option(conf, group, option, known)}"
+    return f"{where}{no_option(conf, group, option, known)}"
 
 
 def _defaults_line(conf: Path, option: str) -> str:
@@ -269,34 +189,6 @@ def _plain_words(conf: Path, error: Exception) -> str:
     text = " ".join(str(error.__cause__ or error).split())
     text = re.sub(r"To append to your (config|default list) use \S+", "", text)
     return f"{conf.name}/: cannot be composed: {text.strip().rstrip('.')}"
-
-
-def _lay(raw: dict[str, Any], origins: Origins, given: Given, path: Path_, value: Any, problems: list[Problem]) -> None:
-    """Set one value. A key that is not there yet is made: the check knows whether it may be."""
-    here: Any = raw
-    walked: Path_ = ()
-    for part, after in zip(path, (*path[1:], None), strict=True):
-        if isinstance(here, list) and not (isinstance(part, int) and 0 <= part < len(here)):
-            text = f"{dotted(walked)} is a list of {len(here)}; it has no entry {part} (the first is 0)"
-            problems.append(Problem(path, f"{_who(given)}: {text}"))
-            return
-        key: Any = part if isinstance(here, list) else str(part)
-        walked, inner = (*walked, key), here[key] if isinstance(here, list) else here.get(key)
-        if after is None and isinstance(value, dict) and isinstance(inner, dict):
-            for name, below in value.items():
-                _lay(raw, origins, given, (*walked, name), below, problems)
-        elif after is None:
-            here[key] = value
-            origins.set(walked, value, given.origin)
-        elif isinstance(inner, dict | list):
-            here = inner
-        elif inner is None:
-            here[key] = {}
-            origins.set(walked, {}, given.origin)
-            here = here[key]
-        else:
-            problems.append(Problem(path, f"{_who(given)}: {dotted(walked)} is a single value; it holds no {after}"))
-            return
 
 
 def _resolve(conf: Path, raw: dict[str, Any], origins: Origins, problems: list[Problem]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Language(Strict):
     allowed: list[str] = Field(min_length=1)
     """ISO 639-1 codes, for example ``en``."""
     confidence: Share
-    """A guess below this is ``unknown``; unknown passes."""
+    """How sure it must be that a text is in none of the allowed languages; below it is ``unknown``, and that passes."""
     letters: int = Field(ge=1)
     """Texts with fewer letters are not judged and pass as ``unknown``."""
     side: Side

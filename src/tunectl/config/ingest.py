@@ -106,17 +106,27 @@ class Columns(Strict):
         return self
 
 
-class Limits(Strict):
+class RowLimits(Strict):
     """What one source may hold, so that a wrong path is noticed before it fills the disk."""
 
-    files: int = Field(ge=1, le=10_000_000)
-    """Most files; more is an error."""
-    file_bytes: int = Field(ge=1)
-    """Largest file or page; a larger one is rejected as ``file_too_big``."""
     rows: int = Field(ge=1)
     """Most rows; more is an error."""
     characters: int = Field(ge=1)
     """Longest document or conversation; a longer one is rejected as ``too_long``."""
+
+
+class PageLimits(RowLimits):
+    """The same for pages of the web."""
+
+    file_bytes: int = Field(ge=1)
+    """Largest file or page; a larger one is rejected as ``file_too_big``."""
+
+
+class FileLimits(PageLimits):
+    """The same for files."""
+
+    files: int = Field(ge=1, le=10_000_000)
+    """Most files; more is an error."""
 
 
 class Fetch(Strict):
@@ -132,18 +142,7 @@ class Fetch(Strict):
     """Further tries after a lost connection, or status 429, 500, 502, 503 or 504."""
 
 
-class Opening(Strict):
-    """How files are opened, whatever their rows mean."""
-
-    type: FileType
-    """Kind of file. auto: by extension, checked against the first bytes."""
-    encoding: Annotated[str, AfterValidator(_known_encoding)] | None
-    """Of text files. Null: UTF-8; where a file is not, the error says which encoding it seems to have."""
-    limits: Limits
-    """Bounds on size and count."""
-
-
-class Reading(Opening):
+class Reading(Strict):
     """How the rows of a source are understood."""
 
     holds: Literal["auto", "documents", "examples"]
@@ -159,6 +158,8 @@ class Reading(Opening):
     """Text put around inputs."""
     merge_references: bool
     """Make one example with several answers of the rows that have the same input."""
+    limits: RowLimits
+    """Bounds on size and count."""
 
     @model_validator(mode="after")
     def _pins_fit(self) -> Self:
@@ -171,16 +172,36 @@ class Reading(Opening):
         return self
 
 
-class Files(Reading):
+class Opening(Strict):
+    """How files are opened, whatever their rows mean."""
+
+    type: FileType
+    """Kind of file. auto: by extension, checked against the first bytes."""
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None
+    """Of text files. Null: UTF-8; where a file is not, the error says which encoding it seems to have."""
+    limits: PageLimits
+    """Bounds on size and count."""
+
+
+class FileReading(Reading, Opening):
+    """How files and pages are read."""
+
+    limits: PageLimits
+    """Bounds on size and count."""
+
+
+class Files(FileReading):
     """A file, a folder with everything below it, or a glob."""
 
     method: Literal["files"]
     """Fixed name of this kind of source."""
     path: str = Field(min_length=1)
     """Relative to the project. A glob may use ``*``, ``?``, ``[...]`` and ``**``."""
+    limits: FileLimits
+    """Bounds on size and count."""
 
 
-class Urls(Reading):
+class Urls(FileReading):
     """Pages of the web."""
 
     method: Literal["urls"]

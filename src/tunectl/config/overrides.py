@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
-from tunectl.config.compose import Given
+from tunectl.config.given import Given
 from tunectl.config.origins import Origin
 from tunectl.core.errors import ConfigError
 
@@ -33,7 +32,9 @@ def replay(layout: Layout) -> list[Given]:
     except FileNotFoundError:
         return []
     except yaml.YAMLError as error:
-        raise ConfigError([f"{shown}: not YAML: {' '.join(str(error).split())}"]) from error
+        mark = getattr(error, "problem_mark", None)
+        place = f"{shown}:{mark.line + 1}" if mark is not None else shown
+        raise ConfigError([f"{place}: not YAML: {getattr(error, 'problem', None) or error}"]) from error
     if node is None:
         return []
     if not isinstance(node, yaml.SequenceNode):
@@ -71,4 +72,9 @@ def _key(text: str) -> str:
 
 
 def _spelt(text: str) -> str:
-    return text if _PLAIN.match(text) else json.dumps(text, ensure_ascii=False)
+    import yaml
+
+    if _PLAIN.match(text):
+        return text
+    quoted: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=1_000_000)
+    return quoted.strip()

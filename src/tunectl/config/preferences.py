@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, RootModel
 
 from tunectl.config.base import Strict
-from tunectl.config.ingest import Column, Name, Opening
+from tunectl.config.ingest import Column, FileLimits, Name, Opening
 from tunectl.config.split import Shares
 
 PreferenceFormat = Literal[
@@ -57,6 +57,8 @@ class PreferenceFiles(Opening):
     """Pins columns whatever their names."""
     fields: dict[Column, Column]
     """Name to column, kept with each record."""
+    limits: FileLimits
+    """Bounds on size and count."""
 
 
 class NoPreferences(Strict):

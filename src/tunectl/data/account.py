@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
 from tunectl.artifacts import io, tally
-from tunectl.artifacts.records import Reject
+from tunectl.artifacts.records import Example, Reject
 from tunectl.core.errors import ArtifactError
 
 WRITES: Mapping[str, tuple[str, ...]] = {
@@ -19,14 +20,23 @@ WRITES: Mapping[str, tuple[str, ...]] = {
 }
 """Stage to the files whose lines are the records that it hands on, in the order of the pipeline."""
 
-READS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "curate": ("ingest", ("documents.jsonl", "examples.jsonl")),
-    "split": ("curate", ("documents.jsonl", "examples.jsonl")),
-    "adapt": ("split", ("documents.jsonl",)),
-    "sft": ("split", ("train.jsonl", "validation.jsonl")),
-    "evaluate": ("split", ("test.jsonl",)),
+
+class Reads(NamedTuple):
+    """What a stage counts as rows in."""
+
+    stage: str
+    """The one that wrote them."""
+    files: tuple[str, ...]
+    unit: Literal["record", "answer"]
+    """answer: each reference answer of a record is a row; a record without separate answers is one."""
+
+
+READS: Mapping[str, Reads] = {
+    "curate": Reads("ingest", ("documents.jsonl", "examples.jsonl"), "record"),
+    "split": Reads("curate", ("documents.jsonl", "examples.jsonl"), "record"),
+    "sft": Reads("split", ("train.jsonl", "validation.jsonl"), "answer"),
 }
-"""Stage to the stage and files that it counts as rows in."""
+"""Stage that keeps an account to its rows in."""
 
 
 class Line(Struct, frozen=True):
@@ -84,14 +94,15 @@ def _files(account: tally.Account, folder: Path, written: int | None) -> Iterato
 
 
 def _link(account: tally.Account, folders: Mapping[str, Path]) -> Iterator[str]:
-    if account.stage not in READS:
+    reads = READS.get(account.stage)
+    if reads is None or reads.stage not in folders:
         return
-    before, names = READS[account.stage]
-    if before not in folders:
-        return
-    given = count(folders[before], names)
+    before = folders[reads.stage]
+    given = count(before, reads.files) if reads.unit == "record" else answers(before, reads.files)
     if given != account.rows_in:
-        yield f"{folders[account.stage]}: {account.rows_in} rows in, but {before} wrote {given} ({' + '.join(names)} in {folders[before]})"
+        what = "" if reads.unit == "record" else "answers "
+        wrote = f"{reads.stage} wrote {given} {what}({' + '.join(reads.files)} in {before})"
+        yield f"{folders[account.stage]}: {account.rows_in} rows in, but {wrote}"
 
 
 def count(folder: Path, names: Sequence[str]) -> int:
@@ -102,3 +113,8 @@ def count(folder: Path, names: Sequence[str]) -> int:
             with (folder / name).open("rb") as stream:
                 total += sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
     return total
+
+
+def answers(folder: Path, names: Sequence[str]) -> int:
+    """Reference answers in the examples of the files ``names``; an example without separate answers counts as one."""
+    return sum(max(1, len(example.answers)) for name in names for example in io.read_rows(folder / name, Example))

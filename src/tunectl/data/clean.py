@@ -26,7 +26,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]"
 )
-_HIDDEN = re.compile(r"<!--.*?-->|<(script|style|noscript|template|svg)\b[^>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_OPENING = re.compile(r"<(script|style|noscript|template|svg)\b[^<>]*>|<!--", re.IGNORECASE)
 _BREAKS = re.compile(
     r"</?(?:br|p|div|li|ul|ol|tr|table|h[1-6]|section|article|header|footer|blockquote|hr)\b[^<>]*>", re.IGNORECASE
 )
@@ -43,7 +43,6 @@ _LINE_ENDS = re.compile("\r\n?|\u2028|\x85|\x0c")
 _PARAGRAPHS = re.compile("\u2029")
 _BLANKS = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\t\x0b]")
 _INNER = re.compile(r"(?<=\S) {2,}")
-_TRAILING = re.compile(r" +(?=\n|$)")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
@@ -62,14 +61,36 @@ def markup(text: str) -> str:
         text = html.unescape(text)
     if "<" not in text:
         return text
-    return _TAGS.sub("", _BREAKS.sub("\n", _HIDDEN.sub(" ", text)))
+    return _TAGS.sub("", _BREAKS.sub("\n", _without_hidden(text)))
+
+
+def _without_hidden(text: str) -> str:
+    """Without scripts, styles and comments that are closed again; one pass, however many are left open."""
+    pieces: list[str] = []
+    never: set[str] = set()
+    lowered = text.lower()
+    lowered = lowered if len(lowered) == len(text) else text  # a few letters change length; positions must fit
+    done = 0
+    for opening in _OPENING.finditer(text):
+        end = "-->" if opening[1] is None else f"</{opening[1].casefold()}"
+        if opening.start() < done or end in never:
+            continue
+        close = lowered.find(end, opening.end())
+        stop = lowered.find(">", close)
+        if close < 0 or stop < 0:
+            never.add(end)
+            continue
+        pieces += [text[done : opening.start()], " "]
+        done = stop + 1
+    return "".join([*pieces, text[done:]])
 
 
 def blanks(text: str) -> str:
     """One kind of blank and line end, none at the end of lines, one between words, at most one empty line."""
     text = _PARAGRAPHS.sub("\n\n", _LINE_ENDS.sub("\n", text))
     text = _INNER.sub(" ", _BLANKS.sub(" ", text))
-    return _EMPTY_LINES.sub("\n\n", _TRAILING.sub("", text)).strip("\n").rstrip()
+    lines = "\n".join(line.rstrip(" ") for line in text.split("\n"))
+    return _EMPTY_LINES.sub("\n\n", lines).strip("\n").rstrip()
 
 
 def steps(repair: Repair, mojibake: Step) -> list[tuple[str, Step]]:

@@ -13,7 +13,7 @@ from tunectl.data.texts import input_text, output_text
 
 Guesser = Callable[[str], tuple[str, float]]
 UNKNOWN = "unknown"
-_NO_LANGUAGE = re.compile(r"https?://\S+|\S+@\S+|[@#]\w+|\[[A-Z]+_\d+\]|[\d\W_]+")
+_NO_LETTERS = re.compile(r"\[[A-Z]+_\d+\]|[\d\W_]+")
 
 
 class Speaks:
@@ -45,7 +45,9 @@ class Speaks:
 
     def judge(self, text: str) -> tuple[str, float]:
         """Language and confidence, or ``unknown``."""
-        words = _NO_LANGUAGE.sub(" ", text)
+        # addresses, handles and tags are in no language, and neither are placeholders and digits
+        said = " ".join(word for word in text.split() if not any(sign in word for sign in ("@", "#", "://")))
+        words = _NO_LETTERS.sub(" ", said)
         if len(words) - words.count(" ") < self.rule.letters:
             return UNKNOWN, 0.0
         code, sure = self.guess(words)

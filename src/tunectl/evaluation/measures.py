@@ -5,7 +5,7 @@ Statistics come from the scorers in ``backends`` (sacrebleu, rouge-score) or fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,6 +94,13 @@ MEASURES: tuple[Measure, ...] = (
     Measure("seen", "4-grams seen in training", "%", "neither", percentage),
 )
 """Every measure, in the order of the tables. ``perplexity`` and ``checks`` may be absent in a run."""
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Names of measures in the order of the tables, single checks last."""
+    given = set(names)
+    known = [measure.name for measure in MEASURES if measure.name in given]
+    return known + sorted(given - set(known))
 
 
 def check(name: str) -> Measure:

@@ -27,10 +27,18 @@ _ENGLISH = re.compile(
     rf"(?<![\w$€£#.,:/\-])\d{{1,6}}(?:-\d{{1,5}})?[A-Za-z]?\s(?:[NSEW]\.?\s|(?:North|South|East|West|NE|NW|SE|SW)\s)?"
     rf"(?:{_NAME}\s){{0,4}}?(?:{_STREETS})\b\.?(?:,?\s(?:NE|NW|SE|SW|N|S|E|W|North|South|East|West)\b\.?)?{_UNIT}?{_TOWN}?"
 )
+# Any name will do for a street where town, state and postal code follow.
+_ZIPPED = re.compile(
+    rf"(?<![\w$€£#.,:/\-])\d{{1,6}}(?:-\d{{1,5}})?[A-Za-z]?\s(?:[NSEW]\.?\s)?(?:{_NAME}\s?){{1,5}}{_UNIT}?"
+    rf",\s(?:[A-Z][\w'.\-]*\s?){{1,4}},?\s(?:{_STATES}|PR|GU|VI|AS|MP|PW|FM|MH)\s\d{{5}}(?:-\d{{4}})?"
+)
+_MILITARY = re.compile(
+    r"\b(?:(?:Unit|PSC)\s\d+\s?,?\sBox\s\d+|USNS?S?V?\s[A-Z]\w+),\s[ADF]PO\sA[AEP]\s\d{5}(?:-\d{4})?"
+)
 _BOX = re.compile(rf"\bP\.?\s?O\.?\s?Box\s\d{{1,7}}{_TOWN}?", re.IGNORECASE)
 _CODE = r"(?:,?\s\d{5}(?:\s[A-ZÀ-Þ][\w\-]+)?)?"
 _GERMAN = re.compile(
-    rf"\b(?:[A-ZÄÖÜ][\wäöüß\-]*\s?(?:[Ss]traße|[Ss]trasse|[Ss]tr\.|weg|platz|allee|gasse|ufer|damm|ring)|Am\s[A-ZÄÖÜ]\w+)\s\d{{1,4}}\s?[a-z]?\b{_CODE}"
+    rf"\b(?:[A-ZÄÖÜ][\wäöüß\-]*\s?(?:[Ss]traße|[Ss]trasse|[Ss]tr\.|weg|platz|allee|gasse|ufer|damm)|Am\s[A-ZÄÖÜ]\w+)\s\d{{1,4}}\s?[a-z]?\b{_CODE}"
 )
 _FRENCH = re.compile(
     r"\b\d{1,4}(?:\s?(?:bis|ter))?,?\s(?:rue|avenue|boulevard|place|chemin|impasse|allée|quai|cours)\s"
@@ -51,9 +59,9 @@ def addresses(text: str, tools: Tools) -> Iterator[Found]:  # noqa: ARG001 one s
     """House number and street, with unit, town and postal code where they follow."""
     if not _DIGIT.search(text):
         return
-    for pattern in (_ENGLISH, _BOX, _GERMAN, _FRENCH, _SPANISH):
+    for pattern in (_ZIPPED, _MILITARY, _ENGLISH, _BOX, _GERMAN, _FRENCH, _SPANISH):
         for match in pattern.finditer(text):
-            whole = match[0].rstrip(" ,")
+            whole = match[0].rstrip(" ,.")
             if _NAMELESS.fullmatch(whole) and "Broadway" not in whole:
                 continue
             if _YEAR.match(whole) and _AFTER_IN.search(text[max(0, match.start() - 8) : match.start()]):

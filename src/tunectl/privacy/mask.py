@@ -30,6 +30,7 @@ FINDERS: dict[Kind, Finder] = {
     "address": address.addresses,
     "person": person.people,
 }
+_CLOSED, _IN_URL = b"\1", b"\2"
 _NOT_IN_URLS: frozenset[Kind] = frozenset(("card", "ssn", "phone", "address", "person", "iban"))
 
 
@@ -77,15 +78,22 @@ class Masker:
     def find(self, text: str) -> list[Found]:
         """Personal data in ``text`` in reading order, without overlaps."""
         chosen: list[Found] = []
-        closed = [match.span() for match in PLACEHOLDER.finditer(text)] if "[" in text else []
-        urls = numbers.urls(text)
+        taken = bytearray(len(text))
+        for start, end in numbers.urls(text):
+            taken[start:end] = _IN_URL * (end - start)
+        for match in PLACEHOLDER.finditer(text):
+            taken[match.start() : match.end()] = _CLOSED * len(match[0])
         for kind, finder in self.finders:
-            barred = closed + urls if kind in _NOT_IN_URLS else closed
-            fresh = [found for found in finder(text, self.tools) if not _overlaps(found, barred)]
-            fresh = [found for found in fresh if _squeezed(text[found.start : found.end]) not in self.keep]
-            closed += [(found.start, found.end) for found in fresh]
-            chosen += fresh
+            barred = (_CLOSED, _IN_URL) if kind in _NOT_IN_URLS else (_CLOSED,)
+            for found in finder(text, self.tools):
+                place = taken[found.start : found.end]
+                if not any(bar in place for bar in barred) and not self._public(text, found):
+                    taken[found.start : found.end] = _CLOSED * len(place)
+                    chosen.append(found)
         return sorted(chosen, key=lambda found: found.start)
+
+    def _public(self, text: str, found: Found) -> bool:
+        return bool(self.keep) and _squeezed(text[found.start : found.end]) in self.keep
 
     def mask(self, text: str, memory: Memory | None = None) -> Masked:
         """``text`` with placeholders; pass one ``memory`` for all texts of a record, after reserving each of them."""
@@ -100,10 +108,6 @@ class Masker:
             pieces += [text[end : one.start], memory.placeholder(one)]
             end = one.end
         return Masked("".join([*pieces, text[end:]]), Counter(one.kind for one in found))
-
-
-def _overlaps(found: Found, spans: list[tuple[int, int]]) -> bool:
-    return any(found.start < end and start < found.end for start, end in spans)
 
 
 def _squeezed(text: str) -> str:

@@ -42,7 +42,7 @@ _IPV4 = re.compile(r"(?<![\w.\-])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-]|\.\d)")
 _VERSION = re.compile(r"(?:\bv|\bver\.?|\bversions?|\brelease|\bbuild|\bfirmware|\bsection|§)[ :]*$", re.IGNORECASE)
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE)
 _NANP = re.compile(
-    r"(?<![\w.,$€£\-/])(?:\+?1[ .\-]?)?(?:\(\d{3}\)[ .\-]?|\d{3}[ .\-])\d{3}[ .\-]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,5})?(?![\w\-]|[.,]\d)",
+    r"(?<![\w.,$€£\-/])(?:(?:\+?1|001)[ .\-]?)?(?:\(\d{3}\)[ .\-]?|\d{3}[ .\-])\d{3}[ .\-]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,5})?(?![\w\-]|[.,]\d)",
     re.IGNORECASE,
 )
 _LOCAL = re.compile(
@@ -135,7 +135,7 @@ def phones(text: str, tools: Tools) -> Iterator[Found]:
         if start >= end:
             end = stop
             digits = re.sub(r"\D", "", re.split(r"x|ext", text[start:stop], maxsplit=1, flags=re.IGNORECASE)[0])
-            yield Found("phone", start, stop, digits.removeprefix("1") if len(digits) == 11 else digits)
+            yield Found("phone", start, stop, re.sub(r"^(?:00)?1(?=\d{10}$)", "", digits))
 
 
 def _looks_dialled(text: str, start: int, end: int) -> bool:

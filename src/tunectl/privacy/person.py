@@ -21,7 +21,7 @@ from tunectl.privacy.found import Found
 from tunectl.privacy.tools import Tools
 
 _WORD = r"(?:Mr|Mrs|Ms|Dr|Prof|Rev|Fr|Sr|Jr|Sra)\.|[A-Z\u00c0-\u00de][\w'\u2019\-]*\w|[A-Z]\.?"
-_RUN = re.compile(rf"(?<![\w\[@#/.\-])(?:{_WORD})(?:[ \u00a0](?:{_WORD}))*")
+_RUN = re.compile(rf"(?<![\w\[@#/.\-])(?:{_WORD})(?:[ \u00a0](?:{_WORD})){{0,11}}")
 _PIECE = re.compile(r"[^ \u00a0]+")
 _INTRODUCED = re.compile(
     r"\b(?:my name is|my name's|name is|i am|i'm|this is|named|contact|ask for|call|email|e-mail|text|reach(?: out to)?|speak (?:to|with)|"
@@ -41,6 +41,7 @@ _ROLE = re.compile(
     r"(?:my|his|her|our) (?:wife|husband|son|daughter|sister|brother|friend|mother|father|neighbor|neighbour|boss)),?\s*$",
     re.IGNORECASE,
 )
+_FIRM = re.compile(r"\s*(?:&|and)\s+(?:sons?|co|company|associates|brothers|daughters|partners)\b", re.IGNORECASE)
 _DASH = re.compile(r"(?:^|[\n.!?\"”])\s*(?:[\-\u2013\u2014~]\s*|by )$", re.IGNORECASE)
 
 
@@ -68,7 +69,7 @@ class Run:
         self.start = match.start() + _lead(match[0])
         self.text = text[self.start : match.end()]
         self.before = text[max(0, self.start - 40) : self.start]
-        self.after = text[match.end() : match.end() + 12]
+        self.after = text[match.end() : match.end() + 20]
         self.words = list(_PIECE.finditer(self.text))
         self.bare = [_bare(word[0]) for word in self.words]
 
@@ -79,7 +80,7 @@ class Run:
         titled = self._titled()
         if titled is not None:
             return titled
-        if not words.NO_PERSON.isdisjoint(self.bare) or self._next_word() in words.NO_PERSON:
+        if not words.NO_PERSON.isdisjoint((*self.bare, self._next_word())) or _FIRM.match(self.after):
             return None
         return self._introduced(tools) or self._listed(tools)
 
@@ -99,7 +100,7 @@ class Run:
                     and end - place <= 3
                 ):
                     end += 1
-                business = end < len(self.words) and self.bare[end] in words.NO_PERSON
+                business = not words.NO_PERSON.isdisjoint(self.bare[end:])
                 if end > place + 1 and not business:
                     return self._found(place + 1, end)
         return None

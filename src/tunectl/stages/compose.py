@@ -17,10 +17,11 @@ from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
 from tunectl.config import check, code, overrides, resolved
 from tunectl.core import log
+from tunectl.core.errors import DataError
+from tunectl.data.reading.files import matching
 from tunectl.stages import STAGES
 
 _log = log.get(__name__)
-_MAGIC = frozenset("*?[")
 Known = dict[str, tuple[int, int, int, str]]
 """File to size in bytes, time of change in nanoseconds, inode, and SHA-256."""
 
@@ -65,18 +66,11 @@ def declared(stage: str, settings: dict[str, Any]) -> Iterator[str]:
 
 
 def matched(root: Path, path: str) -> list[Path]:
-    """The files that a declared path means: a file, everything below a folder, or what a glob matches."""
-    base = root / Path(path).expanduser()
-    if base.is_file():
-        return [base]
-    if base.is_dir():
-        found = base.rglob("*")
-    elif _MAGIC & set(path):
-        found = Path(base.anchor).glob(str(base.relative_to(base.anchor)))
-    else:
+    """The files that a declared path means, as ingest takes it; none where there is nothing yet (ingest says so)."""
+    try:
+        return matching(path, root, "path")
+    except DataError:
         return []
-    files = [item for hit in found for item in (hit.rglob("*") if hit.is_dir() else [hit])]
-    return sorted({item for item in files if item.is_file()})
 
 
 class _Digests:

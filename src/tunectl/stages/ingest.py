@@ -18,7 +18,7 @@ from tunectl.backends.read_docx import read_docx
 from tunectl.backends.read_html import read_html
 from tunectl.backends.read_hub import read_hub
 from tunectl.backends.read_pdf import read_pdf
-from tunectl.config.ingest import Files, Hub, IngestStage, Reading, Urls
+from tunectl.config.ingest import FileReading, Files, Hub, IngestStage, Urls
 from tunectl.config.ingest import Source as Declared
 from tunectl.core import progress
 from tunectl.data.reading.collect import Collector, SourceReport
@@ -26,7 +26,7 @@ from tunectl.data.reading.files import SourceFile
 from tunectl.data.reading.plain import read_lines, read_markdown, read_text
 from tunectl.data.reading.rows import Row
 
-Reader = Callable[[SourceFile, Reading], Iterator[Row | Reject]]
+Reader = Callable[[SourceFile, FileReading], Iterator[Row | Reject]]
 READERS: Mapping[str, Reader] = {
     "html": read_html,
     "pdf": read_pdf,
@@ -166,7 +166,7 @@ def _read(declared: Declared, key: str, collector: Collector, readers: Mapping[s
                     collector.take(
                         found, source_files.rows(source_files.typed(found, declared), declared, key, readers)
                     )
-    elif len(files := source_files.files(declared.path, declared, key)) == 1:
+    elif len(files := source_files.files(declared.path, declared, declared.limits.files, key)) == 1:
         collector.take(files[0], source_files.counted(source_files.rows(files[0], declared, key, readers), label))
     else:
         for file in progress.track(files, label):

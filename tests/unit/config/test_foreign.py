@@ -12,9 +12,9 @@ import pytest
 from tunectl.artifacts.layout import Layout
 from tunectl.cli.main import main
 from tunectl.config import check
-from tunectl.config.compose import Given
 from tunectl.config.foreign import axolotl, llama_factory, text
 from tunectl.config.foreign.draft import EFFECT, NONE, TOOL, Draft
+from tunectl.config.given import Given
 from tunectl.config.root import Root
 from tunectl.core.errors import ConfigError
 

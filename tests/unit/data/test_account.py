@@ -1,7 +1,7 @@
 import pytest
 
 from tunectl.artifacts import io
-from tunectl.artifacts.records import Document, Example, Reject, Source
+from tunectl.artifacts.records import Answer, Document, Example, Reject, Source
 from tunectl.artifacts.tally import Tally, save
 from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
@@ -71,6 +71,19 @@ def test_every_row_is_accounted_for(project, capsys):
     assert "every row is accounted for" in capsys.readouterr().out
 
 
+def test_tuning_counts_answers(project):
+    answer = Answer("a", Source("raw.csv"))
+    io.write_rows(
+        project / "split" / "train.jsonl", [Example("e1", Source("raw.csv"), answers=[answer] * 3), example(2)]
+    )
+    build(project / "sft", "sft", 5, ["too_long"], {})
+    assert problems(chain(folders(project))) == []
+    build(project / "sft", "sft", 4, ["too_long"], {})
+    assert problems(chain(folders(project))) == [
+        f"{project}/sft: 4 rows in, but split wrote 5 answers (train.jsonl + validation.jsonl in {project}/split)"
+    ]
+
+
 def test_a_lost_row_is_found_and_named(project, capsys):
     io.write_rows(project / "ingest" / "documents.jsonl", [document(n) for n in range(4)])
     assert main(["data", "account", "--json"]) == 3
@@ -96,7 +109,9 @@ def test_a_sum_that_does_not_hold(project):
 
 
 def test_nothing_built(tmp_path):
-    with pytest.raises(ArtifactError, match=f"^no stage has left a row account in {tmp_path}\n  run: tunectl repro --to split$"):
+    with pytest.raises(
+        ArtifactError, match=f"^no stage has left a row account in {tmp_path}\n  run: tunectl repro --to split$"
+    ):
         chain({"ingest": tmp_path / "ingest"})
 
 

@@ -14,7 +14,7 @@ from tunectl.data.formats.table import FORMATS, Refused, find, recognise
 from tunectl.data.reading.build import build
 from tunectl.data.reading.decide import Decision, decide
 from tunectl.data.reading.files import SourceFile
-from tunectl.data.reading.rows import Misfit, Row, RowError
+from tunectl.data.reading.rows import Misfit, Row, RowError, scalar
 
 VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -100,6 +100,11 @@ def test_lists_and_objects_may_be_json_in_a_cell(name):
         ({"problem": "a", "solution": "b", "answer_key": "c"}, "query_response"),
         ({"question": "a", "targets": ["b"]}, "query_response"),
         ({"article": "t", "question": "a", "answer": "b"}, "article_question"),
+        ({"instruction": "a", "context": "t", "response": "b", "category": "qa"}, "alpaca"),
+        (
+            {"id": "1", "context": "t", "question": "a", "answers": {"text": ["b"], "answer_start": [0]}},
+            "article_question",
+        ),
         ({"segments": [{"text": "a", "label": True}]}, "segments"),
         ({"input_ids": [1], "attention_mask": [1], "labels": [1]}, "tokens"),
         ({"input": {"messages": []}, "output": [], "inference_id": "i"}, "demonstration"),
@@ -178,6 +183,47 @@ def test_openorca_system_prompt():
 def test_article_before_question():
     row = {"article": "A text.", "question": "What?", "answer": "That."}
     assert turns(example(row)) == ([("user", "A text.\n\nWhat?")], ["That."])
+
+
+def test_context_of_dolly_and_squad_is_not_dropped():
+    dolly = {"instruction": "Who?", "context": "Ann baked.", "response": "Ann."}
+    assert turns(example(dolly)) == ([("user", "Who?\nAnn baked.")], ["Ann."])
+    squad = {"context": "Ann baked.", "question": "Who?", "answers": {"text": ["Ann", "Ann."], "answer_start": [0, 0]}}
+    assert turns(example(squad)) == ([("user", "Ann baked.\n\nWho?")], ["Ann", "Ann."])
+
+
+def test_columns_that_nothing_reads_are_told():
+    def unused(row, **changes):
+        return decide(reading(**changes), SourceFile(Path("f"), "f", "csv"), [Row(Source("f", 1), row)], "k").unused
+
+    row = {"problem": "a", "solution": "b", "answer": "c", "meta": {"area": "x"}, "split": "train", "note": "d"}
+    assert unused(row) == ("answer", "meta", "note")
+    assert unused(row, fields={"area": "meta.area"}, prompt={"template": "{note}", "system": None}) == ("answer",)
+    pins = {"prompt": ["problem"], "answer": "answer"}
+    assert unused(row, columns=pins) == ("solution", "meta", "note")
+
+
+def test_documents_with_a_text_column_are_read_by_it_whatever_else_is_there():
+    made = Row(Source("f", 1), {"question": "a", "answer": "b", "text": "raw"})
+    found = decide(reading(holds="documents"), SourceFile(Path("f"), "f", "csv"), [made], "k")
+    assert (found.format, found.holds) == ("text", "documents")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (3.0, "3"),
+        (1234567.0, "1234567"),
+        (0.5, "0.5"),
+        (True, "true"),
+        (float("nan"), None),
+        ([1], None),
+        (None, None),
+        (7, "7"),
+    ],
+)
+def test_values_as_text(value, shown):
+    assert scalar(value) == shown
 
 
 def test_several_targets_are_several_answers():
@@ -384,6 +430,10 @@ def test_mistakes_in_a_conversation_have_names(turn_list, expected):
 )
 def test_mistakes_in_other_formats_have_names(row, pinned, expected):
     assert reason(row, format=pinned) == expected
+
+
+def test_a_blank_system_turn_is_none():
+    assert turns(example({"messages": [{**SYSTEM, "content": ""}, ASK, SAY]}))[0] == [("user", "Weather in Paris?")]
 
 
 def test_too_long():

@@ -20,7 +20,7 @@ from tunectl.data.reading import tables
 from tunectl.data.reading.collect import Collector
 from tunectl.data.reading.files import SourceFile
 from tunectl.data.reading.jsons import read_json, read_json_lines
-from tunectl.data.reading.plain import read_lines
+from tunectl.data.reading.plain import read_lines, usable_charset
 from tunectl.data.reading.rows import Row
 
 VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
@@ -166,7 +166,7 @@ def test_junk_under_a_pinned_format_is_rejected_or_refused_with_its_row(tmp_path
         assert account.rows_in == len(rows) == account.kept + sum(account.rejected.values())
 
 
-cells = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\x85\u2028\u2029"), max_size=12)
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=12)
 
 
 @QUICK
@@ -260,6 +260,23 @@ def test_json_lines_called_json_and_single_objects(tmp_path):
     path.write_text("{broken")
     (reject,) = read_json(SourceFile(path, "f", "json"), reading())
     assert (reject.reason, reject.sample) == ("not_json", "{broken")
+
+
+@pytest.mark.parametrize(
+    ("label", "meant"),
+    [
+        ("UTF-8", None),
+        ("latin-1", "cp1252"),
+        ("'us-ascii'", "cp1252"),
+        ("koi8-r", "koi8-r"),
+        ("utf-16", None),
+        ("hex", None),
+        ("", None),
+        ("klingon", None),
+    ],
+)
+def test_labels_of_encodings_mean_what_browsers_make_of_them(label, meant):
+    assert usable_charset(label) == meant
 
 
 def test_lines_of_text_keep_their_numbers(tmp_path):

@@ -23,8 +23,12 @@ from tunectl.data.reading.rows import (
 )
 
 INPUTS = ("query", "question", "problem", "prompt", "input")
-OUTPUTS = ("response", "answer", "solution", "answers", "targets", "target", "output", "completion", "answer_key")
+OUTPUTS = ("response", "solution", "answer", "answers", "targets", "target", "output", "completion", "answer_key")
 """Column names of one input and its answer in swift and Axolotl, the likelier first."""
+ARTICLES = ("article", "context", "passage")
+"""Column names of a text that a question is about (Axolotl, Dolly, SQuAD)."""
+REPLIES = ("output", "response", "answer", "answers")
+"""Column names of the answer to an instruction or a question about a text."""
 
 
 def text(row: Row) -> Parsed:
@@ -62,16 +66,20 @@ def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | No
 
 
 def alpaca(row: Row) -> Parsed:
-    """``instruction``, optional ``input``, ``output`` or ``response``; optional ``system`` and ``history`` (LLaMA-Factory)."""
+    """``instruction``, optional ``input`` or ``context``, ``output`` or ``response``; optional ``system`` and ``history``."""
     columns = row.columns
-    asked = alpaca_input(columns)
-    answer = next((name for name in ("output", "response", "answer") if lookup(columns, name) is not None), "output")
-    return _asked(columns, asked, answer, system=optional_text(columns, "system"))
+    return _asked(columns, alpaca_input(columns), _first(columns, REPLIES), system=optional_text(columns, "system"))
+
+
+def _first(columns: dict[str, Any], wanted: tuple[str, ...]) -> str:
+    """The first of these columns that is there; the first name of all where none is."""
+    return next((name for name in wanted if lookup(columns, name) is not None), wanted[0])
 
 
 def alpaca_input(columns: dict[str, Any]) -> str:
-    """The text of ``instruction``, with that of ``input`` on the next line where there is one."""
-    instruction, extra = text_of(columns, "instruction"), optional_text(columns, "input")
+    """The text of ``instruction``, with that of ``input`` or ``context`` on the next line where there is one."""
+    instruction = text_of(columns, "instruction")
+    extra = optional_text(columns, "input") or optional_text(columns, "context")
     return f"{instruction}\n{extra}" if extra and instruction.strip() else extra or instruction
 
 
@@ -83,9 +91,11 @@ def openorca(row: Row) -> Parsed:
 
 
 def article_question(row: Row) -> Parsed:
-    """``article``, ``question``, ``answer``: the article comes first."""
-    asked = f"{text_of(row.columns, 'article')}\n\n{text_of(row.columns, 'question')}"
-    return _asked(row.columns, asked, "answer", system=optional_text(row.columns, "system"))
+    """``article`` (or ``context``, ``passage``), ``question``, ``answer``: the article comes first."""
+    columns = row.columns
+    article, question = text_of(columns, _first(columns, ARTICLES)), text_of(columns, "question")
+    asked = f"{article}\n\n{question}" if article.strip() else question
+    return _asked(columns, asked, _first(columns, ("answer", *REPLIES)), system=optional_text(columns, "system"))
 
 
 def query_response(row: Row) -> Parsed:
@@ -129,6 +139,8 @@ def history(columns: dict[str, Any]) -> Iterator[Message]:
 def answers_of(columns: dict[str, Any], name: str) -> list[str]:
     """The answer in a column, or the several answers of a list of texts."""
     value = lookup(columns, name)
+    if isinstance(value, dict) and "text" in value:  # SQuAD keeps the places of its answers beside them
+        value = value["text"]
     if isinstance(value, str) and value.lstrip().startswith('["'):
         try:
             value = structured(value, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from tunectl.data.formats import chats, flat, logs, raw
@@ -18,6 +18,8 @@ class Format(NamedTuple):
     fits: Callable[[dict[str, Any]], bool]
     """Whether a row with these columns (absent and null ones left out) looks like it."""
     parse: Callable[[Row], Parsed]
+    uses: Callable[[dict[str, Any]], Collection[str]]
+    """The columns that it reads of such a row."""
 
 
 class Refused(NamedTuple):
@@ -59,39 +61,99 @@ def _feedback(columns: dict[str, Any]) -> bool:
     return isinstance(given, dict) and "messages" in given and logs.inference_id(columns) is not None
 
 
+def _only(*names: str) -> Callable[[dict[str, Any]], Collection[str]]:
+    return lambda _: names
+
+
+def _about_a_text(columns: dict[str, Any]) -> bool:
+    has_text = any(name in columns for name in flat.ARTICLES)
+    return has_text and "question" in columns and any(name in columns for name in flat.REPLIES)
+
+
+def _instructed(columns: dict[str, Any]) -> bool:
+    return "instruction" in columns and any(name in columns for name in flat.REPLIES)
+
+
+def _pair(columns: dict[str, Any]) -> Collection[str]:
+    return (*(flat.pair_of(columns) or ()), "system", "history", "tools")
+
+
 FORMATS: tuple[Format, ...] = (
-    Format("production_log", "request, response (OpenAI payloads)", _has("request", "response"), logs.production_log),
+    Format(
+        "production_log",
+        "request, response (OpenAI payloads)",
+        _has("request", "response"),
+        logs.production_log,
+        _only("request", "response"),
+    ),
     Format(
         "demonstration",
         "input and id of an inference; metric_name, value and inference_id of feedback",
         _feedback,
         logs.demonstration,
-    ),
-    Format("tokens", "input_ids, labels", _has("input_ids"), raw.tokens),
-    Format("segments", "segments: [{text, label}]", _listed("segments", "text"), raw.segments),
-    Format("messages", "messages: [{role, content}]", _listed("messages"), chats.messages),
-    Format("sharegpt", "conversations: [{from, value}]", _listed("conversations"), chats.sharegpt),
-    Format("sharegpt_pairs", "conversation: [{human, assistant}]", _listed("conversation"), chats.sharegpt_pairs),
-    Format("prompt_completion", "prompt, completion", _has("prompt", "completion"), flat.prompt_completion),
-    Format(
-        "openorca", "system_prompt, question, response", _has("system_prompt", "question", "response"), flat.openorca
+        _only("input", "metric_name", "value", "tools", *logs.INFERENCE_IDS),
     ),
     Format(
-        "article_question", "article, question, answer", _has("article", "question", "answer"), flat.article_question
+        "tokens", "input_ids, labels", _has("input_ids"), raw.tokens, _only("input_ids", "labels", "attention_mask")
+    ),
+    Format("segments", "segments: [{text, label}]", _listed("segments", "text"), raw.segments, _only("segments")),
+    Format(
+        "messages",
+        "messages: [{role, content}]",
+        _listed("messages"),
+        chats.messages,
+        _only("messages", "tools", "functions", "system"),
+    ),
+    Format(
+        "sharegpt",
+        "conversations: [{from, value}]",
+        _listed("conversations"),
+        chats.sharegpt,
+        _only("conversations", "tools", "functions", "system"),
+    ),
+    Format(
+        "sharegpt_pairs",
+        "conversation: [{human, assistant}]",
+        _listed("conversation"),
+        chats.sharegpt_pairs,
+        _only("conversation", "tools", "system"),
+    ),
+    Format(
+        "prompt_completion",
+        "prompt, completion",
+        _has("prompt", "completion"),
+        flat.prompt_completion,
+        _only("prompt", "completion", "tools", "system"),
+    ),
+    Format(
+        "openorca",
+        "system_prompt, question, response",
+        _has("system_prompt", "question", "response"),
+        flat.openorca,
+        _only("system_prompt", "question", "response", "history", "tools"),
+    ),
+    Format(
+        "article_question",
+        f"one of {', '.join(flat.ARTICLES)} with question and one of {', '.join(flat.REPLIES)}",
+        _about_a_text,
+        flat.article_question,
+        _only(*flat.ARTICLES, "question", *flat.REPLIES, "system", "history", "tools"),
     ),
     Format(
         "alpaca",
-        "instruction, output or response; optional input, system, history",
-        lambda columns: "instruction" in columns and any(name in columns for name in ("output", "response", "answer")),
+        "instruction, output or response; optional input or context, system, history",
+        _instructed,
         flat.alpaca,
+        _only("instruction", "input", "context", *flat.REPLIES, "system", "history", "tools"),
     ),
     Format(
         "query_response",
         f"one of {', '.join(flat.INPUTS)} with one of {', '.join(flat.OUTPUTS)}",
         lambda columns: flat.pair_of(columns) is not None,
         flat.query_response,
+        _pair,
     ),
-    Format("text", "text", _has("text"), flat.text),
+    Format("text", "text", _has("text"), flat.text, _only("text")),
 )
 """The more telling formats first: the first that fits is taken."""
 

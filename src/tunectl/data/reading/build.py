@@ -12,7 +12,7 @@ from tunectl.artifacts.records import Answer, Document, Example, Message, Segmen
 from tunectl.config.ingest import Reading
 from tunectl.data.reading.conversation import close, with_last_user, with_system
 from tunectl.data.reading.decide import Decision
-from tunectl.data.reading.rows import Misfit, Parsed, Row, RowError, lookup, names, scalar
+from tunectl.data.reading.rows import Parsed, Row, RowError, absent, lookup, scalar
 from tunectl.data.reading.spool import input_digest
 
 SPLITS: dict[str, Literal["train", "validation", "test"]] = {
@@ -86,7 +86,7 @@ def fill(template: str, asked: Message, row: Row) -> str:
             continue
         value = asked.content if name == "prompt" else scalar(lookup(row.columns, name))
         if value is None:
-            raise Misfit(f"no column {name!r} for prompt.template; there are {names(row.columns)}")
+            raise absent(row.columns, name, " for prompt.template")
         pieces.append(value)
     return "".join(pieces)
 

@@ -169,6 +169,8 @@ def close(turns: list[Message], answers: list[str]) -> tuple[list[Message], list
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``nothing_trained``,
             ``ends_with_tool_call``.
     """
+    if turns and turns[0].role == "system" and not turns[0].content.strip():
+        turns = turns[1:]  # tools that always write a system turn leave it blank where there is none
     if not turns:
         raise RowError("empty_turn", "there are no turns")
     if answers:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from string import Formatter
 from typing import Literal, NamedTuple
 
 from tunectl.artifacts.records import preview
@@ -13,7 +14,7 @@ from tunectl.core.errors import DataError
 from tunectl.data.formats import flat
 from tunectl.data.formats.table import Format, Refused, find, recognise
 from tunectl.data.reading.files import TABLES, SourceFile
-from tunectl.data.reading.rows import Parsed, Row, as_json, names
+from tunectl.data.reading.rows import Parsed, Row, RowError, as_json, names
 
 Holds = Literal["documents", "examples"]
 SAMPLE_ROWS = 100
@@ -33,6 +34,8 @@ class Decision(NamedTuple):
     expects: str
     """The columns of the format, in words."""
     parse: Callable[[Row], Parsed]
+    unused: tuple[str, ...] = ()
+    """Columns of the first row that nothing reads; for tables only."""
 
 
 def decide(reading: Reading, file: SourceFile, sample: Sequence[Row], key: str) -> Decision:
@@ -41,21 +44,39 @@ def decide(reading: Reading, file: SourceFile, sample: Sequence[Row], key: str) 
     Raises  DataError when the columns say nothing, say preferences, or contradict ``holds``; it shows the first row.
     """
     kind = file.type or "rows"
-    if reading.columns.text is not None or reading.columns.prompt is not None:
-        holds: Holds = "documents" if reading.columns.text is not None else "examples"
-        pins = ", ".join(reading.columns.text or [*(reading.columns.prompt or []), reading.columns.answer or ""])
-        holds = "examples" if reading.holds == "examples" else holds
-        return Decision(kind, "columns", holds, f"pinned: {pins}", pins, partial(flat.pinned, columns=reading.columns))
+    pins = reading.columns
+    if pins.text is not None or pins.prompt is not None:
+        holds: Holds = "documents" if pins.text is not None and reading.holds != "examples" else "examples"
+        named = [name for name in (*(pins.text or ()), *(pins.prompt or ()), pins.answer) if name]
+        shown = ", ".join(named)
+        unused = _unused(sample, reading, [*named, *filter(None, (pins.system, pins.id, pins.parent))])
+        return Decision(kind, "columns", holds, f"pinned: {shown}", shown, partial(flat.pinned, columns=pins), unused)
     if reading.format != "auto":
         return _decision(reading, kind, find(reading.format), "pinned", sample, key)
     if file.type not in TABLES and file.type is not None:
-        return _decision(reading, kind, find("text"), f"kind of file: {file.type}", sample, key)
-    found = _likeliest(sample, key)
+        page = _decision(reading, kind, find("text"), f"kind of file: {file.type}", sample, key)._replace(unused=())
+        return page._replace(parse=_not_an_example) if page.holds == "examples" else page
+    has_text = reading.holds == "documents" and bool(sample) and "text" in sample[0].columns
+    found = find("text") if has_text else _likeliest(sample, key, reading)
     why = f"columns {names(sample[0].columns)}" if sample else "no rows"
     return _decision(reading, kind, found, why, sample, key)
 
 
-def _likeliest(sample: Sequence[Row], key: str) -> Format:
+def _unused(sample: Sequence[Row], reading: Reading, used: Collection[str]) -> tuple[str, ...]:
+    if not sample:
+        return ()
+    template = (name for _, name, _, _ in Formatter().parse(reading.prompt.template or "") if name)
+    known = {*used, *reading.fields.values(), *template, reading.columns.split or "split"}
+    roots = known | {name.partition(".")[0] for name in known}
+    return tuple(name for name in sample[0].columns if name not in roots)
+
+
+def _not_an_example(row: Row) -> Parsed:
+    """A page among examples, say a README, is not learned from by accident."""
+    raise RowError("not_an_example", f"{place(row)} is raw text; pin format: text to learn from it as it is")
+
+
+def _likeliest(sample: Sequence[Row], key: str, reading: Reading) -> Format:
     """The format of most rows of the sample."""
     if not sample:
         return find("text")
@@ -63,7 +84,7 @@ def _likeliest(sample: Sequence[Row], key: str) -> Format:
     counts = Counter(seen)
     counts.pop(None, None)
     if not counts:
-        raise _unknown(sample[0], key)
+        raise _unknown(sample[0], key, reading)
     likeliest = max(counts, key=lambda item: counts[item])
     first = sample[seen.index(likeliest)]
     if isinstance(likeliest, Refused):
@@ -81,7 +102,8 @@ def _decision(reading: Reading, kind: str, found: Format, why: str, sample: Sequ
             hint=f"let holds be examples, or pin the text: {key}.columns.text=[<column>]",
         )
     holds: Holds = "examples" if reading.holds == "examples" else natural
-    return Decision(kind, found.name, holds, why, found.expects, found.parse)
+    unused = _unused(sample, reading, found.uses(sample[0].columns) if sample else ())
+    return Decision(kind, found.name, holds, why, found.expects, found.parse, unused)
 
 
 def place(row: Row) -> str:
@@ -94,13 +116,15 @@ def shorten(row: Row) -> str:
     return preview(as_json(row.columns), SHOWN)
 
 
-def _unknown(row: Row, key: str) -> DataError:
+def _unknown(row: Row, key: str, reading: Reading) -> DataError:
     given = list(row.columns)
     first, second = (given[0], given[1]) if len(given) > 1 else ("<input>", "<answer>")
+    pairs = f"{key}.columns.prompt=[{first}] {key}.columns.answer={second}"
+    text = f"{key}.columns.text=[<column>]"
+    choices = {"documents": text, "examples": pairs, "auto": f"{pairs}; or for raw text: {text}"}
     return DataError(
         f"{key}: the columns of {place(row)} fit no format that is known: {names(row.columns)}\n    {shorten(row)}",
-        hint=f"pin them: {key}.columns.prompt=[{first}] {key}.columns.answer={second}; or for raw text: "
-        f"{key}.columns.text=[<column>]",
+        hint=f"pin them: {choices[reading.holds]}",
     )
 
 

@@ -9,12 +9,12 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Reject, preview
 from tunectl.artifacts.tally import Tally
-from tunectl.config.ingest import Limits
+from tunectl.config.ingest import RowLimits
 from tunectl.core import log
 from tunectl.core.errors import DataError
 from tunectl.data.reading.decide import SAMPLE_ROWS, place, shorten
@@ -34,6 +34,8 @@ class ReadAs(Struct, frozen=True):
     holds: str
     why: str
     first_file: str
+    unused: list[str] = field(default_factory=list)
+    """Columns of its first row that nothing reads."""
     files: int = 1
 
 
@@ -60,6 +62,10 @@ class Decided(Protocol):
     def expects(self) -> str:
         """The columns of the format, in words."""
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Columns of the first row that nothing reads."""
+
 
 D = TypeVar("D", bound=Decided)
 
@@ -76,7 +82,7 @@ class Intake(ABC, Generic[D]):
         kind: str,
         declared: str,
         *,
-        limits: Limits,
+        limits: RowLimits,
         fields: Mapping[str, str],
         tally: Tally,
         max_rejected_share: float,
@@ -86,7 +92,7 @@ class Intake(ABC, Generic[D]):
         self._limits, self._fields, self._tally = limits, fields, tally
         self._share = max_rejected_share
         self._wanted = set(fields.values())
-        self._decisions: dict[tuple[str, str, str, str], ReadAs] = {}
+        self._decisions: dict[tuple[str, str, str], ReadAs] = {}
         self._counts = Counter[str]()
         self._rejected = Counter[str]()
         self._firsts: dict[str, Reject] = {}
@@ -129,7 +135,7 @@ class Intake(ABC, Generic[D]):
             decision = self.decide(file, sample)
             self._note(decision, file, sample)
         self._counts["files"] += 1
-        for number, item in enumerate(chain(first, stream), 1):
+        for item in chain(first, stream):
             self._count_row(file)
             if isinstance(item, Reject):
                 self.reject(item)
@@ -139,8 +145,8 @@ class Intake(ABC, Generic[D]):
                     decision = self.decide(file, [item])
                     self._note(decision, file, [item])
                 self.row(self._with_file(item, file), decision)
-            if number == len(first):
-                self._require_fit(number)
+            if self._counts["rows"] == SAMPLE_ROWS:  # early, so that a wrong pin does not read a large file to its end
+                self._require_fit(SAMPLE_ROWS)
 
     def build(self, row: Row, decision: D) -> None:
         """Make the record of a row, or count why it cannot go on."""
@@ -178,13 +184,14 @@ class Intake(ABC, Generic[D]):
         for row in sample:
             if len(self._columns) < COLUMNS_SHOWN:
                 self._columns.update(dict.fromkeys(row.columns))
-        shown = (decision.type, decision.format, decision.holds, decision.why)
-        before = self._decisions.get(shown)
+        kind = (decision.type, decision.format, decision.holds)
+        before = self._decisions.get(kind)
         if before is not None:
-            self._decisions[shown] = replace(before, files=before.files + 1)
+            self._decisions[kind] = replace(before, files=before.files + 1)
             return
-        self._decisions[shown] = ReadAs(*shown, first_file=file.name)
-        _log.info("%s: %s is read as %s, %s (%s)", self._kind, file.name, decision.holds, decision.format, decision.why)
+        self._decisions[kind] = ReadAs(*kind, decision.why, file.name, list(decision.unused))
+        rest = f"; not used: {', '.join(decision.unused)}" if decision.unused else ""
+        _log.info("%s: %s is read as %s, %s (%s)%s", self._kind, file.name, *kind[:0:-1], decision.why, rest)
 
     def _count_row(self, file: SourceFile) -> None:
         self._counts["rows"] += 1

@@ -40,6 +40,7 @@ class JudgedAs(NamedTuple):
     why: str
     expects: str
     parse: Callable[[Row], Judged]
+    unused: tuple[str, ...] = ()
 
 
 class JudgedReport(Struct, frozen=True):

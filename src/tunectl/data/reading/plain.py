@@ -4,63 +4,98 @@ from __future__ import annotations
 
 import codecs
 import io
+import lzma
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tunectl.artifacts.records import Reject, Source
-from tunectl.config.ingest import Reading
+from tunectl.config.ingest import FileReading
+from tunectl.core.errors import DataError
 from tunectl.data.reading.files import SourceFile, binary, opened
 from tunectl.data.reading.rows import Row
 
 UTF8 = "utf-8-sig"
 """UTF-8, with or without a byte order mark."""
+NOT_TEXT = "export it as text, give it its right extension, or take it out of the source"
+"""What to do about a table that is no text."""
 _CHUNK = 1 << 20
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:[ \t]*(.*?)[ \t]*\Z")
 
 
-class Undecodable(Exception):
+class Undecodable(DataError):
     """A file that is not in the encoding it is read in."""
 
     def __init__(self, file: SourceFile, encoding: str, offset: int, byte: int) -> None:
-        super().__init__(file.name)
+        shown = "UTF-8" if encoding == UTF8 else encoding
+        self.what = f"byte {offset} (0x{byte:02x}) is not {shown}"
+        super().__init__(f"{file.name}: {self.what}", hint="declare its encoding, or write the file as UTF-8")
         self.file = file
-        self.encoding = "UTF-8" if encoding == UTF8 else encoding
         self.offset = offset
-        self.byte = byte
-
-    @property
-    def what(self) -> str:
-        """The mistake in words."""
-        return f"byte {self.offset} (0x{self.byte:02x}) is not {self.encoding}"
 
 
-class NotText(Exception):
+class NotText(DataError):
     """A file that is of another kind than its name or pin says."""
 
     def __init__(self, file: SourceFile, what: str) -> None:
-        super().__init__(f"{file.name} is {what}")
+        super().__init__(f"{file.name} is read as {file.type}, but it is {what}", hint=NOT_TEXT)
         self.file = file
         self.what = what
+
+
+class Damaged(DataError):
+    """A compressed file that cannot be unpacked to its end."""
+
+    def __init__(self, file: SourceFile, why: str) -> None:
+        super().__init__(
+            f"{file.name} cannot be unpacked: {why}", hint="it was cut off, or has a wrong name; copy it again"
+        )
+        self.file = file
+        self.what = f"it cannot be unpacked: {why}"
+
+
+def usable_charset(label: str) -> str | None:
+    """The encoding that a page or its server means by a label; None where it is UTF-8 or nothing that exists.
+
+    As browsers do (WHATWG Encoding): Latin-1 and ASCII are read as Windows-1252, and a page that can be read so far as to
+    find its own label is not UTF-16.
+    """
+    name = label.strip().strip("\"'").lower()
+    try:
+        known = codecs.lookup(name).name
+        "".encode(name)
+    except LookupError:
+        return None
+    if known in {"utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32"}:
+        return None
+    return "cp1252" if known in {"iso8859-1", "ascii"} else known
 
 
 @contextmanager
 def text_of_file(file: SourceFile, encoding: str | None, *, newline: str | None) -> Iterator[io.TextIOWrapper]:
     """Open a text file; ``encoding`` None is UTF-8.
 
-    Raises  Undecodable, with the offset of the first byte that does not fit; NotText for a binary file.
+    Raises  Undecodable, with the offset of the first byte that does not fit; NotText for a binary file; Damaged for a
+            compressed one that cannot be unpacked.
     """
-    with opened(file.path) as stream:
-        what = binary(stream.read(8192))
-    if what is not None:
-        raise NotText(file, what)
-    name = encoding or UTF8
-    with opened(file.path) as stream, io.TextIOWrapper(stream, encoding=name, errors="strict", newline=newline) as text:
-        try:
+    try:
+        with opened(file.path) as stream:
+            what = binary(stream.read(8192))
+        if what is not None:
+            raise NotText(file, what)
+        name = encoding or file.columns.get("charset") or UTF8
+        with opened(file.path) as stream, io.TextIOWrapper(stream, name, errors="strict", newline=newline) as text:
             yield text
-        except UnicodeError as error:
-            raise _located(file, name) from error
+    except UnicodeError as error:
+        raise _located(file, name) from error
+    except (EOFError, lzma.LZMAError, zlib.error) as error:
+        raise Damaged(file, str(error)) from error
+    except OSError as error:
+        if error.errno is not None:  # the machine's refusal, not the file's content
+            raise
+        raise Damaged(file, str(error)) from error
 
 
 def _located(file: SourceFile, encoding: str) -> Undecodable:
@@ -82,14 +117,14 @@ def _located(file: SourceFile, encoding: str) -> Undecodable:
             passed += len(chunk)
 
 
-def read_text(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+def read_text(file: SourceFile, reading: FileReading) -> Iterator[Row | Reject]:
     """A text file as one row."""
     with text_of_file(file, reading.encoding, newline=None) as stream:
         text = stream.read()
     yield page(file, text, {})
 
 
-def read_lines(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+def read_lines(file: SourceFile, reading: FileReading) -> Iterator[Row | Reject]:
     """A text file with a document a line, as one row a line; blank lines are not rows."""
     with text_of_file(file, reading.encoding, newline=None) as stream:
         for number, line in enumerate(stream, 1):
@@ -97,7 +132,7 @@ def read_lines(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
                 yield Row(Source(file.name, number), {"text": line.rstrip("\n")})
 
 
-def read_markdown(file: SourceFile, reading: Reading) -> Iterator[Row | Reject]:
+def read_markdown(file: SourceFile, reading: FileReading) -> Iterator[Row | Reject]:
     """A Markdown file as one row; plain values of its front matter become columns."""
     with text_of_file(file, reading.encoding, newline=None) as stream:
         body, columns = front_matter(stream.read())

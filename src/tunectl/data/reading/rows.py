@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import date, datetime, time
+from difflib import get_close_matches
 from typing import Any
 
 import msgspec
@@ -66,17 +67,14 @@ def lookup(columns: dict[str, Any], name: str) -> Any:
 
 def scalar(value: Any) -> str | None:
     """A plain value as text; None for nothing, not-a-number, lists and objects."""
-    if isinstance(value, str):
-        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return None if math.isnan(value) else f"{value:g}" if value.is_integer() and abs(value) < 1e15 else repr(value)
-    if isinstance(value, int):
-        return str(value)
+        is_whole = value.is_integer() and abs(value) < 2**53
+        return None if math.isnan(value) else str(int(value)) if is_whole else repr(value)
     if isinstance(value, datetime | date | time):
         return value.isoformat()
-    return None
+    return str(value) if isinstance(value, str | int) else None
 
 
 def text_of(columns: dict[str, Any], name: str) -> str:
@@ -88,7 +86,7 @@ def text_of(columns: dict[str, Any], name: str) -> str:
     if value is None and name in columns:
         return ""
     if value is None:
-        raise Misfit(f"no column {name!r}; there are {names(columns)}")
+        raise absent(columns, name)
     found = scalar(value)
     if found is None:
         raise Misfit(f"column {name!r} holds {kind(value)}, not text")
@@ -121,7 +119,7 @@ def list_of(columns: dict[str, Any], name: str) -> list[Any]:
     """
     value = lookup(columns, name)
     if value is None:
-        raise Misfit(f"no column {name!r}; there are {names(columns)}")
+        raise absent(columns, name)
     found = structured(value, f"column {name!r}")
     if not isinstance(found, list):
         raise Misfit(f"column {name!r} holds {kind(found)}, not a list")
@@ -137,6 +135,14 @@ def object_of(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Misfit(f"{name} is {kind(found)}, not an object")
     return found
+
+
+def absent(columns: dict[str, Any], name: str, wanted_by: str = "") -> Misfit:
+    """The misfit of a column that is not there, with those that are and the one that may be meant."""
+    lower = {column.lower(): column for column in columns}
+    near = get_close_matches(name.lower(), list(lower), 1)
+    meant = f"; did you mean {lower[near[0]]}?" if near else ""
+    return Misfit(f"no column {name!r}{wanted_by}; there are {names(columns)}{meant}")
 
 
 def names(columns: dict[str, Any]) -> str:

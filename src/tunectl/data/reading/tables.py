@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def sniff(sample: str, *, tabs: bool = False) -> Dialect:
 
 def _agreement(dialect: Dialect, sample: str) -> float:
     """Share of the rows with the header's number of cells, if that is more than one; lines that break it count as rows."""
-    lines = sample.splitlines(keepends=True)
+    lines = list(io.StringIO(sample, newline=""))  # as the file is split, not at every Unicode line end
     if len(sample) >= SAMPLE and len(lines) > 1:
         lines.pop()  # cut off
     widths: list[int] = []

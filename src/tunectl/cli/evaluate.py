@@ -1,0 +1,93 @@
+"""Measure a model on a file, compare base models, or run the comparison of the pipeline again.
+
+tunectl evaluate DATA --model sft                    BLEU, chrF, ROUGE-L, perplexity ... of a model on any file
+tunectl evaluate test.csv --model sft --beams 4 --json
+tunectl evaluate test.csv --model DIR --input-column mr --reference-column ref
+tunectl evaluate --bases A,B                         base models, zero- and few-shot, on the validation split
+tunectl evaluate                                     the evaluate stage once more, though nothing changed
+
+DATA is any file that ingest reads: CSV, TSV, JSON, JSON lines, Parquet. Rows with the same input are one input with several
+references. Prompts are those of training: the project's source tells template and columns, the adapter its system text.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts.layout import Layout
+from tunectl.core.errors import UsageError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument(
+        "words", nargs="*", metavar="DATA | key=value", help="the file to measure on; overrides of the configuration"
+    )
+    parser.add_argument("--model", metavar="STAGE|DIR", help="model, adapt, sft, a model folder or an adapter folder")
+    parser.add_argument("--adapter", metavar="DIR|auto", help="adapter to put on the model; auto: artifacts/sft")
+    parser.add_argument("--bases", metavar="A,B", help="base models: options of conf/model, folders or Hub ids@commit")
+    parser.add_argument("--beams", type=int, metavar="N", help="beam search with N beams; otherwise greedy")
+    parser.add_argument("--length-penalty", type=float, default=1.0, metavar="X", help="of beam search (1.0)")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (as evaluate.decoding says)")
+    parser.add_argument("--limit", type=int, metavar="N", help="answer at most N inputs, drawn with the seed")
+    parser.add_argument("--source", metavar="NAME", help="read DATA as this source of ingest is read")
+    parser.add_argument("--format", metavar="NAME", help="format of DATA, as in ingest.sources.<name>.format")
+    parser.add_argument("--input-column", metavar="NAME", help="column of the input")
+    parser.add_argument("--reference-column", metavar="NAME", help="column of the reference answer")
+    parser.add_argument("--system", metavar="TEXT", help="system text, instead of the one used in training")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and answers.jsonl there")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Hand over to what was asked for.
+
+    Raises  UsageError for words that do not go together.
+    """
+    overrides = [word for word in args.words if "=" in word and not Path(word).exists()]
+    files = [word for word in args.words if word not in overrides]
+    if len(files) > 1:
+        raise UsageError(f"one file at a time, not {len(files)}: {', '.join(files)}")
+    if args.bases is not None:
+        if files or args.model:
+            raise UsageError("--bases compares on the validation split; leave DATA and --model out")
+        from tunectl.cli.evaluate_bases import compare
+
+        compare(args, overrides)
+        return 0
+    if files:
+        from tunectl.cli.evaluate_file import measure
+
+        measure(args, Path(files[0]), overrides)
+        return 0
+    if args.model or overrides:
+        raise UsageError("DATA is missing: which file shall the model be measured on?", hint="tunectl evaluate --help")
+    return _stage(as_json=args.json)
+
+
+def _stage(*, as_json: bool) -> int:
+    """The evaluate stage in this process, then its table."""
+    from tunectl.artifacts import lock
+    from tunectl.backends import terminal
+    from tunectl.cli.run import run_stage
+    from tunectl.evaluation import summary
+
+    layout = Layout()
+    with lock.held(layout.stage_lock, "stage evaluate"):
+        run_stage(layout, "evaluate")
+    found = summary.load(layout.artifact("evaluate") / "results.json")
+    if as_json:
+        terminal.print_json(_plain(found))
+        return 0
+    columns, rows = summary.summary_rows(found)
+    terminal.table("test split", columns, rows)
+    terminal.say(found.verdict.reason)
+    return 0
+
+
+def _plain(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.to_builtins(value)

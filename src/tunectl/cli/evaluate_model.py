@@ -1,0 +1,74 @@
+"""Which model folder and adapter a word means: a stage's name, a model folder or an adapter folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tunectl.artifacts import manifest
+from tunectl.artifacts.layout import Layout
+from tunectl.core.errors import UsageError
+
+STAGES = ("model", "adapt", "sft")
+ADAPTER = "adapter_config.json"
+
+
+class Chosen(NamedTuple):
+    """Weights, and the adapter on them."""
+
+    folder: Path
+    adapter: Path | None
+
+
+def resolve(layout: Layout, model: str | None, adapter: str | None) -> Chosen:
+    """The folders that ``--model`` and ``--adapter`` mean, checked to belong together.
+
+    Raises  UsageError where a word means nothing; ArtifactError where a stage has not run, or the adapter was trained on
+            another model.
+    """
+    chosen = _model(layout, model, adapter)
+    if adapter is not None and chosen.adapter is None:
+        found = layout.artifact("sft") if adapter == "auto" else Path(adapter)
+        chosen = chosen._replace(adapter=_adapter(found, f"--adapter {adapter}"))
+    if chosen.adapter is not None:
+        from tunectl.stages.evaluate import refuse_other_base
+
+        refuse_other_base(chosen.adapter, chosen.folder)
+    return chosen
+
+
+def _model(layout: Layout, word: str | None, adapter: str | None) -> Chosen:
+    if word is None:
+        raise UsageError("--model is missing: which model shall answer?", hint="for example: --model sft")
+    stage = word if word in STAGES else next((name for name in STAGES if Path(word) == layout.artifact(name)), None)
+    if stage is not None:
+        folder = layout.artifact(stage)
+        manifest.read(folder)
+        if stage == "sft":
+            return Chosen(base_of_adapter(layout), folder)
+        return Chosen(base_of_adapter(layout) if stage == "adapt" else folder, None)
+    folder = Path(word)
+    if (folder / ADAPTER).is_file():
+        if adapter is not None:
+            raise UsageError(f"--model {word} is an adapter already; leave --adapter out")
+        return Chosen(base_of_adapter(layout), folder)
+    if (folder / "config.json").is_file():
+        return Chosen(folder, None)
+    what = "holds neither config.json nor adapter_config.json" if folder.is_dir() else "is no folder"
+    raise UsageError(
+        f"--model {word}: no stage with a model has that name, and it {what}",
+        hint=f"give one of {', '.join(STAGES)}, a model folder or an adapter folder",
+    )
+
+
+def _adapter(folder: Path, said: str) -> Path:
+    if not (folder / ADAPTER).is_file():
+        raise UsageError(f"{said}: {folder / ADAPTER} does not exist", hint="give the folder of an adapter")
+    return folder
+
+
+def base_of_adapter(layout: Layout) -> Path:
+    """What sft trains on: the further pre-trained weights, or the base model where adapt is switched off."""
+    adapt = layout.artifact("adapt")
+    passed = (adapt / manifest.PASSED_THROUGH).is_file() or not (adapt / "config.json").is_file()
+    return layout.artifact("model") if passed else adapt

@@ -1,0 +1,284 @@
+"""What a run will cost, before it runs: tokens, memory and minutes of each stage. Pure arithmetic over what is passed in.
+
+Every constant says where it was measured. Ratios carry over to other machines; speeds come from one layer timed on the
+machine at hand, or from what the last run of a stage reached.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunectl.config.adapt import LoraAdapt
+from tunectl.config.evaluate import Beams
+
+if TYPE_CHECKING:
+    from tunectl.config.root import Root
+
+LEARN_FACTOR = 1.5
+"""A real LoRA step over the timed layer: norms in float32, rotary positions, padding, optimiser, Python."""
+READ_FACTOR = 1.3
+"""The same of reading prompts and references."""
+WRITE_FACTOR = 1.5
+"""The same of writing: the cache grows, tokens are chosen, Python runs between layers."""
+START_SECONDS = 9.0
+"""Of a stage that loads torch and a model: 6 s of imports, the rest for 135M weights."""
+LIGHT_SECONDS = 2.0
+"""Of a stage that loads neither."""
+GGUF_SECONDS_A_PARAMETER = 17 / 135e6
+"""Unpacking quantised weights, measured once on 135M."""
+DOWNLOAD_BYTES_A_SECOND = 10e6
+"""A plain connection; a cached file takes none."""
+PAGE_SECONDS = {"html": 0.02, "pdf": 0.03, "docx": 0.02}
+"""Reading one file of these kinds; rows of tables take ROW_SECONDS."""
+ROW_SECONDS = 2e-5
+CURATE_SECONDS_A_CHARACTER = 6e-6
+"""Repair, language and personal data; two thirds of it go into finding names."""
+TEMPLATE_TOKENS = 30
+"""Tokens that a chat template puts around an input: roles, turn marks, a default system text."""
+ANSWER_TOKENS = 2
+"""The same around an answer: its end-of-turn."""
+FRAMEWORK_BYTES = 1.2e9
+"""Python with torch and transformers loaded."""
+LIGHT_BYTES = 0.4e9
+"""Python with the data libraries loaded."""
+SLOWER = {"dora": 1.35, "qlora": 1.5}
+"""Time of a step over that of plain LoRA: DoRA normalises every weight, QLoRA unpacks it (torchtune's and LLaMA-Factory's own figures)."""
+CHECKPOINTING = 1.33
+"""Forward, forward again and backward, over forward and backward."""
+LOADS = 2
+"""Models that evaluate loads: base and tuned."""
+SYSTEMS = 3
+"""Systems that write: base, prompted, tuned."""
+UNTUNED_LENGTH = 0.75
+"""Length of an untuned model's answer over evaluate.decoding.max_new_tokens: it often talks until it is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """What the sources hold, counted or extrapolated."""
+
+    files: dict[str, int]
+    """Kind of file to number of files."""
+    rows: int
+    documents: int
+    document_characters: int
+    inputs: int
+    """Examples after references of one input became one."""
+    input_characters: int
+    answers: int
+    answer_characters: int
+    characters_a_token: float
+    counted: bool
+    """False where a sample was extrapolated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The base model."""
+
+    parameters: int
+    layers: int
+    source: str
+    """How it is known: contract, folder, or name."""
+    download_bytes: int
+    fit_bytes: int
+    """Memory of a LoRA step with these settings, weights included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds of one layer of the model on this machine, timed by ``backends/layer_speed.py``."""
+
+    learn: float
+    """A token, forward and backward."""
+    read: float
+    """A token, forward."""
+    write_one: float
+    """One step of one answer."""
+    write_batch: float
+    """One step of ``batch`` answers."""
+    batch: int
+    head: float
+    """A token through the output layer, forward."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this machine does."""
+
+    speed: Speed
+    source: str
+    """How it is known: measured now, or assumed."""
+    train_tokens_a_second: float | None
+    """Reached by the last sft run with this model; None where there is none."""
+    seconds: dict[str, float]
+    """Stage to seconds of its last run, for comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One row of the plan."""
+
+    stage: str
+    tokens: int | None
+    """Read or written by the model; None for stages without a model."""
+    memory_bytes: int
+    """At its peak."""
+    minutes: float
+    basis: str
+    """What the figure rests on, in words."""
+
+
+def estimate(root: Root, amounts: Amounts, size: Size, machine: Machine, *, safety_questions: int) -> list[Estimate]:
+    """The plan of all stages, in their order."""
+    return [
+        _model(root, size),
+        _ingest(amounts),
+        _curate(root, amounts),
+        _split(amounts),
+        _adapt(root, amounts, size, machine),
+        _sft(root, amounts, size, machine),
+        _evaluate(root, amounts, size, machine, safety_questions),
+    ]
+
+
+def train_speed(root: Root, size: Size, machine: Machine) -> float:
+    """Tokens a second of a LoRA step, prompt and answer together."""
+    if machine.train_tokens_a_second is not None:
+        return machine.train_tokens_a_second
+    slower = SLOWER.get(root.sft.method, 1.0) * (CHECKPOINTING if root.profile.gradient_checkpointing else 1.0)
+    # About half of the tokens are answers; the output layer runs on those alone, forward and backward.
+    a_token = size.layers * machine.speed.learn * LEARN_FACTOR * slower + 1.5 * machine.speed.head
+    return 1 / a_token
+
+
+def read_seconds(tokens: float, size: Size, machine: Machine) -> float:
+    """Seconds to read ``tokens`` tokens of prompts or references."""
+    return tokens * size.layers * machine.speed.read * READ_FACTOR
+
+
+def write_seconds(rows: float, new: float, batch: int, size: Size, machine: Machine) -> float:
+    """Seconds to write ``new`` tokens in each of ``rows`` answers, ``batch`` at a time.
+
+    A step costs something whatever the batch, and something for each row: a line through the two timed batches.
+    """
+    if not rows:
+        return 0.0
+    speed = machine.speed
+    a_row = max(0.0, (speed.write_batch - speed.write_one) / max(1, speed.batch - 1))
+    together = min(rows, batch)
+    step = (speed.write_one + a_row * (together - 1)) * size.layers * WRITE_FACTOR + together * speed.head
+    return math.ceil(rows / batch) * new * step
+
+
+def _model(root: Root, size: Size) -> Estimate:
+    source = root.model.source
+    seconds = LIGHT_SECONDS + (0 if source.method == "folder" else size.download_bytes / DOWNLOAD_BYTES_A_SECOND)
+    if source.method == "wheel":
+        seconds += START_SECONDS + GGUF_SECONDS_A_PARAMETER * size.parameters
+    basis = f"{size.parameters / 1e6:.0f}M parameters ({size.source}); a download in cache takes no time"
+    return Estimate("model", None, int(FRAMEWORK_BYTES + 6 * size.parameters), seconds / 60, basis)
+
+
+def _ingest(amounts: Amounts) -> Estimate:
+    pages = sum(PAGE_SECONDS.get(kind, 0.002) * count for kind, count in amounts.files.items())
+    seconds = LIGHT_SECONDS + 2 + pages + amounts.rows * ROW_SECONDS
+    files = sum(amounts.files.values())
+    how = "counted" if amounts.counted else "from a sample"
+    basis = f"{files} files, {amounts.rows} rows ({how}): {amounts.documents} documents, {amounts.answers} answers"
+    return Estimate("ingest", None, int(LIGHT_BYTES), seconds / 60, basis)
+
+
+def _curate(root: Root, amounts: Amounts) -> Estimate:
+    characters = amounts.document_characters + amounts.input_characters + amounts.answer_characters
+    personal = root.curate.personal is not None
+    seconds = LIGHT_SECONDS + (CURATE_SECONDS_A_CHARACTER if personal else CURATE_SECONDS_A_CHARACTER / 3) * characters
+    basis = f"{characters / 1e6:.1f}M characters{', personal data looked for' if personal else ''}"
+    return Estimate("curate", None, int(LIGHT_BYTES + 12 * characters), seconds / 60, basis)
+
+
+def _split(amounts: Amounts) -> Estimate:
+    seconds = LIGHT_SECONDS + amounts.answers * 1e-4
+    characters = amounts.document_characters + amounts.input_characters + amounts.answer_characters
+    return Estimate("split", None, int(LIGHT_BYTES + 12 * characters), seconds / 60, f"{amounts.inputs} inputs")
+
+
+def _adapt(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estimate:
+    adapt = root.adapt.root
+    if not isinstance(adapt, LoraAdapt):
+        return Estimate("adapt", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
+    tokens = int(amounts.document_characters / amounts.characters_a_token * adapt.epochs)
+    speed = train_speed(root, size, machine)
+    basis = f"{adapt.epochs:g} epochs at {speed:.0f} tokens/s"
+    return Estimate("adapt", tokens, _fit_bytes(size), (START_SECONDS * 2 + tokens / speed) / 60, basis)
+
+
+def sft_tokens(root: Root, amounts: Amounts) -> tuple[int, int]:
+    """Tokens that sft learns on in all epochs, and reads while validating; prompt and answer together, no padding."""
+    prompts = amounts.input_characters / amounts.characters_a_token + TEMPLATE_TOKENS * amounts.inputs
+    answers = amounts.answer_characters / amounts.characters_a_token + ANSWER_TOKENS * amounts.answers
+    if not root.sft.share_prompts and amounts.inputs:
+        prompts *= amounts.answers / amounts.inputs
+    shares, epochs = root.split.shares, root.sft.epochs
+    learned = (prompts + answers) * shares.train * epochs
+    validated = (prompts + answers) * shares.validation * root.sft.validations * epochs
+    return int(learned), int(validated)
+
+
+def _sft(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estimate:
+    learned, validated = sft_tokens(root, amounts)
+    speed = train_speed(root, size, machine)
+    seconds = START_SECONDS + learned / speed + read_seconds(validated, size, machine)
+    stop = ", less where early stopping ends it" if root.sft.early_stopping is not None else ""
+    known = "reached last time" if machine.train_tokens_a_second is not None else machine.source
+    basis = f"{root.sft.epochs:g} epochs at {speed:.0f} tokens/s ({known}){stop}"
+    return Estimate("sft", learned + validated, _fit_bytes(size), seconds / 60, basis)
+
+
+def _fit_bytes(size: Size) -> int:
+    return int(FRAMEWORK_BYTES + size.fit_bytes)
+
+
+def _evaluate(root: Root, amounts: Amounts, size: Size, machine: Machine, safety_questions: int) -> Estimate:
+    cfg, how = root.evaluate, root.evaluate.decoding
+    beams = how.beams if isinstance(how, Beams) else 1
+    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
+    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    untuned = max(UNTUNED_LENGTH * how.max_new_tokens, min(answer, how.max_new_tokens))
+    tuned = min(answer, how.max_new_tokens)
+    inputs = max(1, int(amounts.inputs * root.split.shares.test))
+    inputs = min(inputs, cfg.inputs) if cfg.inputs is not None else inputs
+    # Pairs of (answers, read tokens a prompt, new tokens an answer): base, best prompt, tuned, then the search.
+    shots = max(cfg.prompts.shots) if cfg.prompts is not None else 0
+    work = [(inputs, prompt, untuned), (inputs, prompt + shots * (prompt + answer), tuned), (inputs, prompt, tuned)]
+    spent = 0.0
+    for count in _search(root):
+        tried = (min(cfg.prompts.inputs, inputs) if cfg.prompts else 0, prompt + count * (prompt + answer), untuned)
+        spent += tried[0] * (tried[1] + how.max_new_tokens)
+        if cfg.prompts is not None and spent <= cfg.prompts.max_tokens:
+            work.append(tried)
+    if cfg.safety is not None:
+        questions = safety_questions + len(cfg.safety.canaries)
+        work += [(questions, TEMPLATE_TOKENS + 15, cfg.safety.max_new_tokens)] * LOADS
+    read = sum(rows * size_in for rows, size_in, _ in work) + SYSTEMS * inputs * cfg.references * (answer + 2)
+    written = sum(rows * size_out for rows, _, size_out in work)
+    batch = max(1, root.profile.generate_batch // beams)
+    seconds = LOADS * START_SECONDS + read_seconds(read, size, machine)
+    seconds += sum(write_seconds(rows * beams, new, batch * beams, size, machine) for rows, _, new in work)
+    seconds += write_seconds(SYSTEMS * cfg.latency_inputs, untuned, 1, size, machine)
+    memory = (
+        FRAMEWORK_BYTES + 2 * size.parameters + root.profile.generate_batch * (prompt + untuned) * size.layers * 2e3
+    )
+    basis = f"{inputs} test inputs, {len(work)} rounds of answers, {root.profile.generate_batch} at a time"
+    return Estimate("evaluate", int(read + written), int(memory), seconds / 60, basis)
+
+
+def _search(root: Root) -> list[int]:
+    """Worked examples of each prompt that the search tries; zero-shot prompts have no selection to vary."""
+    found = root.evaluate.prompts
+    if found is None:
+        return []
+    one = [count for count in sorted(found.shots) for _ in (found.selection if count else (None,))]
+    return one * len(found.systems)

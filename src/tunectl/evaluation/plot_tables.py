@@ -1,0 +1,53 @@
+"""The comparison as CSV files for ``dvc plots``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from tunectl.evaluation.results import Results
+from tunectl.evaluation.search import describe
+
+Cell = str | float | int | None
+
+
+def csv_files(results: Results) -> dict[str, str]:
+    """File name to CSV text; slices.csv and prompts.csv only where there is something to show."""
+    files = {
+        "scores.csv": _csv(
+            ("system", "measure", "value", "low", "high", "items"),
+            (
+                (system.name, name, score.value, score.low, score.high, score.items)
+                for system in results.systems
+                for name, score in system.scores.items()
+            ),
+        ),
+        "differences.csv": _csv(
+            ("system", "against", "measure", "value", "low", "high", "probability"),
+            ((d.system, d.against, d.measure, d.value, d.low, d.high, d.probability) for d in results.differences),
+        ),
+    }
+    if results.slices:
+        files["slices.csv"] = _csv(
+            ("field", "value", "items", "system", results.primary),
+            (
+                (part.field, part.value, part.items, name, score.value)
+                for part in results.slices
+                for name, score in part.scores.items()
+            ),
+        )
+    if results.search is not None:
+        files["prompts.csv"] = _csv(
+            ("prompt", results.primary, "tokens", "seconds"),
+            ((describe(c.prompt), c.score, c.tokens, c.seconds) for c in results.search.candidates),
+        )
+    return files
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    return buffer.getvalue()

@@ -1,0 +1,93 @@
+"""One model measured on one file of inputs and references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Struct
+
+from tunectl.config.evaluate import Beams, Check, Gate, Greedy, Sampling
+from tunectl.evaluation import compare, entry, measures, prompts, scoring
+from tunectl.evaluation.entry import Asking
+from tunectl.evaluation.generator import Generator
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.prompts import ZERO_SHOT, Prompter, Shots
+from tunectl.evaluation.results import AnswerRow, Cost, Score
+from tunectl.evaluation.scorer import Tools
+
+
+class Measured(Struct, frozen=True):
+    """What ``tunectl evaluate DATA`` prints as JSON."""
+
+    data: str
+    model: str
+    adapter: str | None
+    inputs: int
+    """Distinct inputs that were answered."""
+    available: int
+    references: int
+    """Reference answers of those inputs."""
+    skipped: dict[str, int]
+    scores: dict[str, Score]
+    """Measure name to value and interval; BLEU, chrF and ROUGE-L are 0 to 100."""
+    cost: Cost
+    decoding: dict[str, Any]
+    confidence: float
+    resamples: int
+    bleu_signature: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked and how it is measured."""
+
+    items: Sequence[Item]
+    how: Greedy | Beams | Sampling
+    gate: Gate
+    checks: Sequence[Check]
+    references: int
+    """Most references of an input whose likelihood is measured."""
+    latency_inputs: int
+    seed: int
+
+
+def answered(task: Task, generator: Generator, prompter: Prompter) -> entry.Entry:
+    """The model's answers to the inputs as they are, with the system text that it was trained with."""
+    plain = prompts.ready(task.items, ZERO_SHOT, Shots([], None, task.seed), prompter, task.references)
+    asking = Asking(task.how, task.seed, task.latency_inputs)
+    return entry.answered("model", generator, plain, ZERO_SHOT, asking)
+
+
+def scored(task: Task, one: entry.Entry, tools: Tools) -> dict[str, Score]:
+    """Every measure with its interval; there is no training side here, so nothing is said about what was seen."""
+    statistics = scoring.measure(
+        task.items, one.answers, one.replies, tools=tools, declared=task.checks, seen=frozenset()
+    )
+    statistics.pop("seen")
+    plan = compare.resampling(
+        [item.cluster for item in task.items],
+        resamples=task.gate.resamples,
+        confidence=task.gate.confidence,
+        seed=task.seed,
+    )
+    return compare.scores(statistics, plan)
+
+
+def rows(task: Task, one: entry.Entry) -> list[AnswerRow]:
+    """One line an input for ``answers.jsonl``."""
+    return [
+        AnswerRow(item.id, item.question, list(item.references), item.fields, {one.name: text})
+        for item, text in zip(task.items, one.answers, strict=True)
+    ]
+
+
+def table(found: Measured) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows for a terminal."""
+    shown = []
+    for name in measures.ordered(found.scores):
+        score, measure = found.scores[name], measures.find(name)
+        ends = "-" if score.low is None or score.high is None else f"{score.low:.2f} to {score.high:.2f}"
+        shown.append([measure.title, f"{score.value:.2f}", ends, measure.unit])
+    return ["measure", "value", f"{found.confidence:.0%} interval", "unit"], shown

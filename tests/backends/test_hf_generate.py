@@ -1,0 +1,215 @@
+"""Batched generation and scoring against transformers' own, row by row."""
+
+import pytest
+
+from tunectl.backends import hf_cache, hf_generate, hf_model
+from tunectl.config.evaluate import Beams, Greedy, Sampling
+from tunectl.config.profile import Profile
+from tunectl.core import progress
+from tunectl.evaluation.generator import Request
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+PROFILE = Profile(
+    device="cpu", threads=2, dtype="float32", train_tokens=64, generate_batch=4, gradient_checkpointing=False
+)
+GREEDY = Greedy(method="greedy", max_new_tokens=12)
+PROMPTS = [
+    "<|im_start|>user\nA<|im_end|>\n",
+    "Inman Park bakery, open daily",
+    "x",
+    "A rather longer prompt than others",
+]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model):
+    found = hf_model.load(tiny_model, adapter=None, profile=PROFILE)
+    with torch.no_grad():
+        # a random model repeats one letter for ever: make it restless, and let it end its turn at times
+        torch.manual_seed(3)
+        for weights in found.model.parameters():
+            weights.mul_(4.0)
+    return found
+
+
+def generator(loaded, batch=4):
+    return hf_generate.HfGenerator(loaded.model, loaded.tokenizer, batch=batch)
+
+
+def ask(loaded, prompts, how=GREEDY, *, batch=4, seed=1):
+    return generator(loaded, batch).answer([Request(prompt) for prompt in prompts], how, seed=seed, label="test")
+
+
+def alone(loaded, prompt, **options):
+    """What transformers' generate gives for one prompt."""
+    ids = torch.tensor([loaded.tokenizer(prompt, add_special_tokens=False)["input_ids"]])
+    written = loaded.model.generate(ids, max_new_tokens=12, pad_token_id=2, eos_token_id=2, **options)[
+        0, ids.shape[1] :
+    ]
+    return loaded.tokenizer.decode(
+        [token for token in written.tolist() if token != 2], skip_special_tokens=True
+    ).strip()
+
+
+def test_greedy_answers_are_those_of_transformers(loaded):
+    found = ask(loaded, PROMPTS)
+    assert [reply.text for reply in found] == [alone(loaded, prompt, do_sample=False) for prompt in PROMPTS]
+    assert len({reply.text for reply in found}) > 1
+
+
+def test_the_batch_makes_no_difference(loaded):
+    texts = [f"{prompt} {number}" for prompt in PROMPTS for number in range(4)]
+    one, four, all_ = (ask(loaded, texts, batch=batch) for batch in (1, 4, 16))
+    assert [r.text for r in one] == [r.text for r in four] == [r.text for r in all_]
+    assert [r.prompt_tokens for r in one] == generator(loaded).lengths(texts)
+
+
+def test_a_shared_beginning_makes_no_difference(loaded):
+    start = "The same long system text and its worked examples stand before every input. " * 2
+    texts = [start + prompt for prompt in PROMPTS]
+    assert [r.text for r in ask(loaded, texts)] == [alone(loaded, text, do_sample=False) for text in texts]
+
+
+def test_equal_prompts_share_all_but_their_last_token(loaded):
+    texts = ["A prompt of more than two dozen letters"] * 3
+    assert len({r.text for r in ask(loaded, texts)}) == 1
+
+
+def test_rows_that_end_early_leave_and_are_counted(loaded):
+    ids = torch.tensor([loaded.tokenizer(PROMPTS[1], add_special_tokens=False)["input_ids"]])
+    written = loaded.model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=2, eos_token_id=2)
+    stop = written[0, ids.shape[1] + 3].item()
+    before = loaded.model.generation_config.eos_token_id
+    loaded.model.generation_config.eos_token_id = [stop]
+    try:
+        found = ask(loaded, PROMPTS)
+    finally:
+        loaded.model.generation_config.eos_token_id = before
+    assert found[1].finished
+    assert found[1].tokens <= 4
+    whole = ask(loaded, PROMPTS)
+    for early, late in zip(found, whole, strict=True):
+        assert late.text.startswith(early.text)
+        assert early.finished or early.tokens == 12
+
+
+def test_beams_are_those_of_transformers(loaded):
+    how = Beams(method="beams", max_new_tokens=12, beams=3, length_penalty=1.0)
+    expected = [alone(loaded, prompt, num_beams=3, do_sample=False) for prompt in PROMPTS]
+    assert [reply.text for reply in ask(loaded, PROMPTS, how, batch=6)] == expected
+
+
+def test_sampling_follows_the_seed(loaded):
+    how = Sampling(method="sampling", max_new_tokens=12, temperature=1.5, top_p=0.95)
+    first, again, other = (ask(loaded, PROMPTS, how, seed=seed) for seed in (1, 1, 2))
+    assert [r.text for r in first] == [r.text for r in again]
+    assert [r.text for r in first] != [r.text for r in other]
+
+
+def test_a_tiny_nucleus_is_greedy(loaded):
+    how = Sampling(method="sampling", max_new_tokens=12, temperature=1.0, top_p=1e-9)
+    assert [r.text for r in ask(loaded, PROMPTS, how)] == [r.text for r in ask(loaded, PROMPTS)]
+
+
+def direct(loaded, prompt, answer):
+    """Log-probability of an answer by one plain forward pass."""
+    encode = lambda text: loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+    before, after = encode(prompt), encode(answer)
+    with torch.no_grad():
+        logits = loaded.model(torch.tensor([before + after])).logits[0].log_softmax(-1)
+    return sum(logits[len(before) + place - 1, token].item() for place, token in enumerate(after)), len(after)
+
+
+@pytest.mark.parametrize("shared", ["", "a long beginning that all of the prompts have in common "])
+@pytest.mark.parametrize("how", [GREEDY, Beams(method="beams", max_new_tokens=4, beams=2, length_penalty=1.0)])
+def test_likelihood_of_references_is_that_of_a_plain_pass(loaded, shared, how, monkeypatch):
+    monkeypatch.setattr(hf_generate, "SCORED_TOKENS", 8)  # several passes an answer
+    references = [("one<|im_end|>", "another answer<|im_end|>"), (), ("z",), ("a much longer reference answer.",)]
+    texts = [shared + prompt for prompt in PROMPTS]
+    requests = [Request(text, given) for text, given in zip(texts, references, strict=True)]
+    found = generator(loaded).answer(requests, how, seed=1, label="test")
+    for text, given, reply in zip(texts, references, found, strict=True):
+        expected = [direct(loaded, text, answer) for answer in given]
+        assert [score.tokens for score in reply.references] == [tokens for _, tokens in expected]
+        assert [score.nats for score in reply.references] == pytest.approx([nats for nats, _ in expected], abs=1e-3)
+
+
+def test_scoring_leaves_the_answers_alone(loaded):
+    requests = [Request(prompt, ("some reference",)) for prompt in PROMPTS]
+    found = generator(loaded).answer(requests, GREEDY, seed=1, label="test")
+    assert [r.text for r in found] == [r.text for r in ask(loaded, PROMPTS)]
+
+
+def test_time_is_shared_out_among_the_answers(loaded):
+    import time
+
+    started = time.perf_counter()
+    found = ask(loaded, PROMPTS)
+    wall = time.perf_counter() - started
+    assert all(reply.seconds > 0 for reply in found)
+    assert sum(reply.seconds for reply in found) <= wall
+
+
+def test_nothing_asked_is_nothing_answered(loaded):
+    assert ask(loaded, []) == []
+
+
+def test_context_comes_from_the_model(loaded):
+    assert generator(loaded).context == 512
+
+
+def test_an_adapter_is_merged_before_generating(tiny_model, tmp_path):
+    peft = pytest.importorskip("peft")
+    base = hf_model.load(tiny_model, adapter=None, profile=PROFILE)
+    plain = [r.text for r in ask(base, PROMPTS)]
+    torch.manual_seed(0)
+    lora = peft.get_peft_model(base.model, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    lora.save_pretrained(tmp_path)
+    tuned = hf_generate.opener(PROFILE)(tiny_model, tmp_path)
+    texts = [r.text for r in tuned.answer([Request(prompt) for prompt in PROMPTS], GREEDY, seed=1, label="test")]
+    with torch.no_grad():
+        unmerged = hf_generate.HfGenerator(lora, base.tokenizer, batch=4)
+    expected = [r.text for r in unmerged.answer([Request(prompt) for prompt in PROMPTS], GREEDY, seed=1, label="x")]
+    assert texts == expected
+    assert texts != plain
+    tuned.close()
+
+
+def test_progress_is_reported(loaded, monkeypatch):
+    seen = []
+
+    class Bars:
+        def bar(self, label, total):
+            from contextlib import contextmanager
+
+            @contextmanager
+            def opened():
+                seen.append((label, total))
+                yield type("B", (), {"advance": lambda self, steps=1, **figures: seen.append((steps, figures))})()
+
+            return opened()
+
+    monkeypatch.setattr(progress, "_renderer", [Bars()])
+    ask(loaded, PROMPTS, batch=2)
+    assert seen[0] == ("test", 4)
+    assert [step for step, _ in seen[1:]] == [2, 2]
+    assert "tokens/s" in seen[1][1]
+
+
+def test_the_roomy_cache_equals_transformers_own(loaded):
+    ours, theirs = hf_cache.empty(loaded.model.config), transformers.DynamicCache(config=loaded.model.config)
+    torch.manual_seed(0)
+    for length in (5, 1, 1, 70, 1):
+        keys, values = torch.randn(3, 2, length, 8), torch.randn(3, 2, length, 8)
+        for found, expected in zip(ours.update(keys, values, 0), theirs.update(keys, values, 0), strict=True):
+            assert torch.equal(found, expected)
+    fork = hf_cache.copied(ours)
+    fork.update(torch.zeros(3, 2, 1, 8), torch.zeros(3, 2, 1, 8), 0)
+    keep = torch.tensor([2, 0])
+    ours.batch_select_indices(keep)
+    theirs.batch_select_indices(keep)
+    keys, values = torch.randn(2, 2, 1, 8), torch.randn(2, 2, 1, 8)
+    for found, expected in zip(ours.update(keys, values, 0), theirs.update(keys, values, 0), strict=True):
+        assert torch.equal(found, expected)
+    assert fork.get_seq_length() == 79

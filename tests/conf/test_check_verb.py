@@ -1,0 +1,89 @@
+"""``tunectl check``: the tree with origins, JSON, the plan, the schema."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tunectl.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf/overrides.yaml").write_text("- ingest=table\n- data.path=rows.csv\n")
+    rows = "".join(
+        f'"brief number {row} about a small place","an answer of some words, number {row}"\n' for row in range(60)
+    )
+    (tmp_path / "rows.csv").write_text("prompt,completion\n" + rows)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_tree_is_printed_with_origins(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "sft.rank=32"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["rank", "32", "override", "sft.rank=32"] in rows
+    assert ["device", "cpu", "conf/profile/cpu.yaml:2"] in rows
+    assert ["path", "rows.csv", "conf/overrides.yaml:2"] in rows
+    assert ["sft"] in rows
+
+
+def test_json_holds_settings_origins_and_choices(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--json", "sft=dora"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["settings"]["sft"]["method"], found["choices"]["sft"]) == ("dora", "dora")
+    assert found["origins"]["sft.rank"] == "conf/sft/lora.yaml:3"
+    assert found["settings"]["data"] == {"path": "rows.csv"}
+
+
+def test_nothing_is_recorded_and_recorded_words_can_be_left_out(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (project / "conf/overrides.yaml").read_text()
+    assert main(["check", "seed=3", "--fresh", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["choices"]["ingest"] == "local_lens"
+    assert (project / "conf/overrides.yaml").read_text() == before
+
+
+def test_the_schema_goes_to_the_screen_or_a_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--schema"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["title"] == "tunectl configuration"
+    assert main(["check", "--schema", "out.json"]) == 0
+    assert capsys.readouterr().out == "wrote out.json\n"
+    assert json.loads(Path("out.json").read_text()) == shown
+
+
+def test_the_plan_counts_the_sources(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--plan", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    stages = {row["stage"]: row for row in found["stages"]}
+    assert stages["ingest"]["basis"] == "1 files, 60 rows (counted): 0 documents, 60 answers"
+    assert found["model"] == {"parameters": 135_000_000, "layers": 30, "source": "name"}
+    assert 0 < stages["sft"]["minutes"] < 60
+    assert found["minutes"] == pytest.approx(sum(row["minutes"] for row in found["stages"]), abs=0.1)
+    assert main(["check", "--plan"]) == 0
+    assert "in all about" in capsys.readouterr().out
+
+
+def test_a_plan_without_its_source_says_what_is_missing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--plan", "data.path=none.csv"]) == 2
+    assert capsys.readouterr().err == (
+        "tunectl: ingest.sources.table.path = none.csv: there is no such file or folder\n"
+        "  paths are relative to the project, where dvc.yaml is\n"
+    )
+
+
+def test_a_model_that_tells_no_size_must_be_fetched_first(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["model=folder", "model.source.path=some/model"]
+    assert main(["check", "--plan", *words]) == 2
+    assert capsys.readouterr().err == (
+        "tunectl: model.source.path = some/model: the name tells no size, and the model is not here yet\n"
+        "  run its stage first: tunectl repro --to model\n"
+    )

@@ -1,0 +1,59 @@
+"""Every setting of the schema is read by some code: a key that nothing reads would be a promise that nobody keeps."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from tunectl.config.root import Root
+from tunectl.config.shape import of, of_field, section, tags
+
+SOURCES = Path(__file__).parents[2] / "src" / "tunectl"
+NOT_READERS = ("config/plan.py", "config/foreign", "config/check.py", "config/schema.py", "cli/plan")
+"""Code that only estimates or describes: reading a setting there keeps no promise."""
+TAGS = frozenset({"method"})
+"""Picks the class, which is what code asks for."""
+
+
+def _models(model: type[BaseModel], found: dict[str, type[BaseModel]]) -> dict[str, type[BaseModel]]:
+    if f"{model.__module__}.{model.__qualname__}" not in found:
+        found[f"{model.__module__}.{model.__qualname__}"] = model
+        for info in model.model_fields.values():
+            todo = [of_field(info)]
+            while todo:
+                shape = todo.pop()
+                for kind in shape.kinds:
+                    inner = section(kind)
+                    if inner is not None:
+                        _models(inner, found)
+                    todo += [of(part) for part in getattr(kind, "__args__", ()) if part is not ...]
+                for member in tags(shape).values():
+                    _models(member, found)
+    return found
+
+
+def _read_names() -> set[str]:
+    names: set[str] = set()
+    for file in SOURCES.rglob("*.py"):
+        if not file.relative_to(SOURCES).as_posix().startswith(NOT_READERS):
+            tree = ast.parse(file.read_text())
+            names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return names
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    read = _read_names()
+    dead = [
+        f"{model.__name__}.{name}"
+        for model in _models(Root, {}).values()
+        for name in model.model_fields
+        if name not in read and name not in TAGS and (model.__name__, name) not in {("Root", "data"), ("Data", "path")}
+    ]
+    assert dead == [], f"read by nothing: {', '.join(dead)}"
+
+
+def test_the_walk_sees_members_of_unions_lists_and_mappings() -> None:
+    found = {name.rpartition(".")[2] for name in _models(Root, {})}
+    assert {"Root", "Profile", "HubModel", "WheelModel", "LoraAdapt", "Files", "Fetch", "Shares"} <= found

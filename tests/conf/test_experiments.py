@@ -1,0 +1,62 @@
+"""Everything in conf/ composes: every experiment, and every file of every group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunectl.artifacts.layout import Layout
+from tunectl.config import check
+from tunectl.config.compose import compose
+from tunectl.config.given import Given, options
+
+ROOT = Path(__file__).parents[2]
+LAYOUT = Layout(ROOT)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+GROUPS = sorted(folder.name for folder in LAYOUT.conf.iterdir() if folder.is_dir() and folder.name != "experiment")
+GIVEN = {
+    ("model", "hub"): ["model.source.repo=a/b", f"model.source.revision={COMMIT}"],
+    ("model", "folder"): ["model.source.path=m"],
+    ("ingest", "table"): ["data.path=x.csv"],
+    ("ingest", "documents"): ["data.path=x"],
+}
+"""What a file leaves to the user."""
+BARE = {("ingest", "declared")}
+"""Holds no source by intent; tests/unit/config/test_foreign.py composes it with some."""
+
+
+def _load(*words: str) -> check.Checked:
+    return check.load(LAYOUT, [Given.typed(word) for word in words])
+
+
+@pytest.mark.parametrize("name", options(LAYOUT.conf, "experiment"))
+def test_an_experiment_composes_once_it_has_what_it_asks_for(name: str) -> None:
+    found = compose(LAYOUT.conf, [Given.typed(f"experiment={name}")])
+    asked = [".".join(map(str, problem.path)) for problem in found.problems if "must be given" in problem.text]
+    given = [f"{key}={COMMIT if key.endswith('revision') else 'x'}" for key in asked]
+    assert _load(f"experiment={name}", *given).composition.choices["experiment"] == name
+
+
+@pytest.mark.parametrize("name", options(LAYOUT.conf, "experiment"))
+def test_what_an_experiment_asks_for_it_explains(name: str) -> None:
+    found = compose(LAYOUT.conf, [Given.typed(f"experiment={name}")])
+    for problem in found.problems:
+        if "conf/experiment/" in problem.text:
+            assert len(problem.text.splitlines()) == 2, f"no comment above: {problem.text}"
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [(group, option) for group in GROUPS for option in options(LAYOUT.conf, group) if (group, option) not in BARE],
+)
+def test_a_file_of_a_group_composes(group: str, option: str) -> None:
+    assert _load(f"{group}={option}", *GIVEN.get((group, option), [])).composition.choices[group] == option
+
+
+def test_the_recipe_composes_and_every_value_has_an_origin() -> None:
+    from tunectl.config.origins import leaves
+
+    found = _load().composition
+    silent = [path for path, _ in leaves(found.tree) if found.origins.at(path) is None]
+    assert silent == []

@@ -1,0 +1,223 @@
+"""Composition of a small tree: choices, merging, origins, interpolation, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import Field
+
+from tunectl.config import check
+from tunectl.config.base import Strict
+from tunectl.config.compose import Composition, compose
+from tunectl.config.given import Given
+from tunectl.config.origins import dotted
+from tunectl.core.errors import ConfigError, UsageError
+
+FILES = {
+    "config.yaml": "defaults:\n  - sft: lora\n  - _self_\n  - experiment: null\n\nname: a\nseed: 17\ndata: null\n",
+    "sft/lora.yaml": "# plain\nmethod: lora\nrank: 16\nlr: 1e-3\nwords: [a, b]\nparts: {x: {size: 1}}\n",
+    "sft/dora.yaml": "defaults: [lora, _self_]\nmethod: dora\nstrong: true\n",
+    "experiment/small.yaml": "# @package _global_\ndefaults:\n  - override /sft: dora\nsft:\n  rank: 4\nname: ${sft.method}\n",
+    "experiment/needs.yaml": (
+        "# @package _global_\ndata:\n  # the file of the corpus,\n  # which its makers hand out\n  path: ???\nname: ${data.path}\n"
+    ),
+}
+
+
+class Lora(Strict):
+    method: Literal["lora"]
+    rank: int = Field(ge=1)
+    lr: float
+    words: list[str]
+    parts: dict[str, Part]
+
+
+class Dora(Lora):
+    method: Literal["dora"]  # type: ignore[assignment]
+    strong: bool
+
+
+class Part(Strict):
+    size: int
+
+
+class Data(Strict):
+    path: str
+
+
+class Root(Strict):
+    name: str
+    seed: int
+    data: Data | None
+    sft: Annotated[Lora | Dora, Field(discriminator="method")]
+
+
+for model in (Lora, Dora, Root):
+    model.model_rebuild(_types_namespace={"Part": Part, "Lora": Lora, "Dora": Dora, "Data": Data})
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    for name, text in FILES.items():
+        path = tmp_path / "conf" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "conf"
+
+
+def _compose(conf: Path, *words: str) -> Composition:
+    return compose(conf, [Given.typed(word) for word in words])
+
+
+def _origins(found: Composition) -> dict[str, str]:
+    return {dotted(path): str(origin) for path, origin in found.origins.found.items()}
+
+
+def _problems(conf: Path, *words: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        check.validate(Root, _compose(conf, *words))
+    return list(caught.value.problems)
+
+
+def test_files_are_laid_over_each_other_and_each_value_knows_its_line(conf: Path) -> None:
+    found = _compose(conf, "experiment=small")
+    root = check.validate(Root, found)
+    assert (root.sft.method, root.sft.rank, root.sft.lr, root.name) == ("dora", 4, 1e-3, "dora")
+    assert found.choices == {"sft": "dora", "experiment": "small"}
+    origins = _origins(found)
+    assert origins["sft.method"] == "conf/sft/dora.yaml:2"
+    assert origins["sft.rank"] == "conf/experiment/small.yaml:5"
+    assert origins["sft.lr"] == "conf/sft/lora.yaml:4"
+    assert origins["sft.parts.x.size"] == "conf/sft/lora.yaml:6"
+    assert origins["sft.words.1"] == "conf/sft/lora.yaml:5"
+    assert origins["seed"] == "conf/config.yaml:7"
+
+
+def test_an_override_wins_over_every_file(conf: Path) -> None:
+    found = _compose(
+        conf, "sft.rank=64", "experiment=small", "sft.words=[c]", "sft.parts.x.size=2", "sft.parts.y={size: 3}"
+    )
+    root = check.validate(Root, found)
+    assert (root.sft.rank, root.sft.words) == (64, ["c"])
+    assert {name: part.size for name, part in root.sft.parts.items()} == {"x": 2, "y": 3}
+    origins = _origins(found)
+    assert origins["sft.rank"] == "override sft.rank=64"
+    assert origins["sft.parts.y.size"] == "override sft.parts.y={size: 3}"
+    assert "sft.words.1" not in origins
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("name=x", "x"),
+        ("name='3'", "3"),
+        ('name="a, b"', "a, b"),
+        ("name=a=b", "a=b"),
+        ("name=/data/a b (1)/x=y.csv", "/data/a b (1)/x=y.csv"),
+        ("name=~/häuser/*.{csv,tsv}", "~/häuser/*.{csv,tsv}"),
+        ("name= x ", "x"),
+        ("name=", ""),
+        ("name=C:\\x", "C:\\x"),
+        ("seed=1e3", 1000.0),
+        ("seed=null", None),
+        ("sft.words=[a,'b c']", ["a", "b c"]),
+        ("sft.words.0=z", ["z", "b"]),
+    ],
+)
+def test_values_are_read_by_hydras_grammar_or_as_they_stand(conf: Path, text: str, value: Any) -> None:
+    tree = _compose(conf, text).tree
+    key = text.partition("=")[0]
+    assert (tree["sft"]["words"] if key.startswith("sft.words") else tree[key]) == value
+
+
+def test_a_value_that_must_be_given_is_explained_by_the_comment_above_it(conf: Path) -> None:
+    assert _problems(conf, "experiment=needs") == [
+        (
+            "data.path: must be given (conf/experiment/needs.yaml:5): data.path=<value>\n"
+            "    the file of the corpus, which its makers hand out"
+        )
+    ]
+    assert check.validate(Root, _compose(conf, "experiment=needs", "data.path=x=1.csv")).name == "x=1.csv"
+
+
+def test_an_experiment_in_the_recipe_may_be_undone(conf: Path) -> None:
+    text = FILES["config.yaml"].replace("experiment: null", "experiment: small")
+    (conf / "config.yaml").write_text(text)
+    assert _compose(conf).choices["experiment"] == "small"
+    assert "experiment" not in _compose(conf, "experiment=null").choices
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (
+            ["sft.words.7=z"],
+            "override sft.words.7=z: sft.words is a list of 2; it has no entry 7 (the first is 0)",
+        ),
+        (
+            ["sft={rank: 3}"],
+            "override sft={rank: 3}: chooses a file of conf/sft; sft.<setting>=<value> sets a value",
+        ),
+        (["sft=null"], "override sft=null: conf/sft has no option null; there are dora, lora"),
+        (
+            ["sft.parts.x=3"],
+            "sft.parts.x = 3 (override sft.parts.x=3): must be a section with size",
+        ),
+        (
+            ["sft.parts.x.sise=3"],
+            "sft.parts.x.sise = 3 (override sft.parts.x.sise=3): no such setting; did you mean sft.parts.x.size?",
+        ),
+        (
+            ["sft.strong=true"],
+            "sft.strong = true (override sft.strong=true): no such setting where method is lora, only where method is dora",
+        ),
+        (["sft.method=dora"], "sft.strong: missing (conf/sft/lora.yaml); must be true or false"),
+        (["name=${sft}"], 'name = {"method": "lora", "rank": 16, "lr": 0.001, "words": ["a", "b"], "parts": {"x":'),
+        (
+            ["name=${sft.rnk}"],
+            'name = "${sft.rnk}" (override name=${sft.rnk}): there is no sft.rnk; did you mean ${sft.rank}?',
+        ),
+        (["name=${a"], "override name=${a: the value cannot be read; check its brackets, quotes and commas"),
+        (["seed=true"], "seed = true (override seed=true): must be a whole number"),
+    ],
+)
+def test_what_is_refused(conf: Path, words: list[str], problem: str) -> None:
+    found = _problems(conf, *words)
+    assert len(found) == 1
+    assert found[0].startswith(problem)
+
+
+def test_a_missing_section_is_one_line(conf: Path) -> None:
+    (conf / "config.yaml").write_text("defaults:\n  - _self_\nname: a\nseed: 1\ndata: null\n")
+    assert _problems(conf) == ["sft: missing (conf/config.yaml); must be a section whose method is one of lora, dora"]
+
+
+def test_an_override_in_an_experiment_that_matches_nothing_is_told_without_hydras_advice(conf: Path) -> None:
+    (conf / "experiment/small.yaml").write_text("# @package _global_\ndefaults:\n  - override /stf: dora\n")
+    with pytest.raises(ConfigError) as caught:
+        _compose(conf, "experiment=small")
+    assert "Could not override 'stf'" in str(caught.value)
+    assert "+" not in str(caught.value)
+
+
+def test_an_absent_file_named_by_another_is_told_with_its_line(conf: Path) -> None:
+    (conf / "sft/dora.yaml").write_text("defaults: [lara, _self_]\nmethod: dora\nstrong: true\n")
+    with pytest.raises(ConfigError) as caught:
+        _compose(conf, "sft=dora", "seed.x=3")
+    assert caught.value.problems[-1] == (
+        "conf/sft/dora.yaml:1: conf/sft has no option lara; there are dora, lora; did you mean sft=lora?"
+    )
+
+
+def test_a_folder_without_a_recipe_is_no_project(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist, so this is not a project's folder"):
+        compose(tmp_path / "conf")
+
+
+def test_composing_leaves_hydra_as_it_was(conf: Path) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    _compose(conf)
+    assert not GlobalHydra.instance().is_initialized()

@@ -1,0 +1,96 @@
+"""conf/overrides.yaml: recorded, replayed, replaced, forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunectl.artifacts.layout import Layout
+from tunectl.config import overrides
+from tunectl.config.given import Given
+from tunectl.core.errors import ConfigError
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    (tmp_path / "conf").mkdir()
+    return Layout(tmp_path)
+
+
+def _texts(given_ones: list[Given]) -> list[str]:
+    return [one.text for one in given_ones]
+
+
+def test_a_later_override_of_the_same_key_takes_the_place_of_the_earlier(layout: Layout) -> None:
+    recorded = [Given.typed("sft.rank=8"), Given.typed("experiment=e2e")]
+    merged = overrides.merge(recorded, ["sft.rank=32", "seed=3"])
+    assert _texts(merged) == ["experiment=e2e", "sft.rank=32", "seed=3"]
+
+
+def test_what_was_written_is_replayed_with_its_lines(layout: Layout) -> None:
+    overrides.write(layout, [Given.typed("experiment=e2e"), Given.typed("data.path=/a b/it's [1].csv")])
+    assert layout.overrides.read_text() == (
+        "# What `tunectl repro key=value` was given; replayed by every later run and by `dvc repro`, over all other files.\n"
+        "# `tunectl repro --fresh` forgets it.\n"
+        '- experiment=e2e\n- "data.path=/a b/it\'s [1].csv"\n'
+    )
+    found = overrides.replay(layout)
+    assert [(one.text, str(one.origin)) for one in found] == [
+        ("experiment=e2e", "conf/overrides.yaml:3"),
+        ("data.path=/a b/it's [1].csv", "conf/overrides.yaml:4"),
+    ]
+
+
+def test_an_unchanged_list_leaves_the_file_and_its_comments_alone(layout: Layout) -> None:
+    layout.overrides.write_text("# mine\n- seed=3\n")
+    overrides.write(layout, [Given.typed("seed=3")])
+    assert layout.overrides.read_text() == "# mine\n- seed=3\n"
+    overrides.write(layout, [])
+    assert layout.overrides.read_text() == overrides.HEADER + "[]\n"
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n", "[]\n"])
+def test_no_overrides(layout: Layout, content: str) -> None:
+    assert overrides.replay(layout) == []
+    layout.overrides.write_text(content)
+    assert overrides.replay(layout) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "problems"),
+    [
+        ("seed: 3\n", ("conf/overrides.yaml:1: must be a list of key=value texts",)),
+        (
+            "- a=1\n- seed: 3\n- [x]\n",
+            (
+                "conf/overrides.yaml:2: must be one key=value text, for example: - seed=18",
+                "conf/overrides.yaml:3: must be one key=value text, for example: - seed=18",
+            ),
+        ),
+        ("- 'a\n", ("conf/overrides.yaml:2: not YAML: found unexpected end of stream",)),
+    ],
+)
+def test_a_file_that_is_no_list_of_overrides(layout: Layout, content: str, problems: tuple[str, ...]) -> None:
+    layout.overrides.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        overrides.replay(layout)
+    assert caught.value.problems == problems
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b.c", "d"]), st.text(min_size=1)), max_size=5))
+def test_any_value_survives(pairs: list[tuple[str, str]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        layout = Layout(Path(folder))
+        (Path(folder) / "conf").mkdir()
+        wanted = overrides.merge([], [f"{key}={value}" for key, value in pairs if _is_line(value)])
+        overrides.write(layout, wanted)
+        assert _texts(overrides.replay(layout)) == _texts(wanted)
+
+
+def _is_line(text: str) -> bool:
+    return not any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)

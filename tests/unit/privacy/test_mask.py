@@ -1,0 +1,165 @@
+"""Masking: the same value has the same placeholder, and nothing else changes."""
+
+from __future__ import annotations
+
+import re
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunectl.artifacts.records import Answer, Example, Message, Reject, Source
+from tunectl.data.pii import Hide, hide_reject
+from tunectl.privacy.found import PLACEHOLDER
+from tunectl.privacy.mask import Masker, Memory
+from tunectl.privacy.tools import Tools
+
+NAMES = frozenset(["sarah", "john", "grace", "tom"])
+TOOLS = Tools(
+    phones=lambda text: [match.span() for match in re.finditer(r"\+\d[\d ]{8,14}\d", text)],
+    card=lambda digits: sum(sum(divmod(int(d) * (1 + i % 2), 10)) for i, d in enumerate(reversed(digits))) % 10 == 0,
+    iban=lambda text: text.replace(" ", "") == "DE89370400440532013000",
+    ssn=lambda text: not text.startswith("000"),
+    first_names=NAMES,
+    surnames=frozenset(["miller", "smith"]),
+)
+PLACE = Source("a.csv", 1)
+
+
+def masked(text: str, **more: object) -> str:
+    return Masker(TOOLS, **more).mask(text).text  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a@x.com, B@X.com, A@x.com", "[EMAIL_1], [EMAIL_2], [EMAIL_1]"),
+        ("(404) 555-0123 is 404.555.0123 is +1 404-555-0123", "[PHONE_1] is [PHONE_1] is [PHONE_1]"),
+        ("Sarah Miller came. Sarah left, Miller too.", "[PERSON_1] came. [PERSON_1] left, [PERSON_1] too."),
+        ("Sarah Miller's dog", "[PERSON_1]'s dog"),
+        ("[EMAIL_1] wrote to new@x.com", "[EMAIL_1] wrote to [EMAIL_2]"),
+        ("DE89 3704 0044 0532 0130 00 THANKS", "[IBAN_1] THANKS"),
+        ("4111 1111 1111 1111 but 4111 1111 1111 1112", "[CARD_1] but 4111 1111 1111 1112"),
+        ("https://u:pw@h.com/p?token=abcd1234&x=1", "https://[SECRET_1]@h.com/p?token=[SECRET_2]&x=1"),
+        ("https://shop.com/404-555-0123/Sarah-Miller", "https://shop.com/404-555-0123/Sarah-Miller"),
+        ("123-45-6789 and 000-45-6789", "[SSN_1] and 000-45-6789"),
+        ("from 203.0.113.9, v1.2.3.4, 127.0.0.1", "from [IP_1], v1.2.3.4, 127.0.0.1"),
+        ("12 Oak Lane. Then 12 OAK LANE", "[ADDRESS_1]. Then 12 OAK LANE"),
+        ("Grace hour, Grace Notes, Sarah Smith Bakery", "Grace hour, Grace Notes, Sarah Smith Bakery"),
+        ("nothing here", "nothing here"),
+        ("", ""),
+    ],
+)
+def test_masking(before: str, after: str) -> None:
+    assert masked(before) == after
+
+
+def test_only_declared_kinds_are_masked() -> None:
+    assert masked("a@x.com 404-555-0123", kinds=["phone"]) == "a@x.com [PHONE_1]"
+
+
+def test_public_values_stay() -> None:
+    assert (
+        masked("a@x.com 404-555-0123 b@x.com", keep=["A@X.com", "(404) 555 0123"]) == "a@x.com 404-555-0123 [EMAIL_1]"
+    )
+
+
+def test_counts_hold_no_values() -> None:
+    assert Masker(TOOLS).mask("a@x.com a@x.com 404-555-0123").found == {"email": 2, "phone": 1}
+
+
+def test_one_memory_serves_all_texts_of_a_record() -> None:
+    memory = Memory()
+    masker = Masker(TOOLS)
+    assert masker.mask("b@x.com a@x.com", memory).text == "[EMAIL_1] [EMAIL_2]"
+    assert masker.mask("a@x.com", memory).text == "[EMAIL_2]"
+
+
+def test_a_record_shares_placeholders_between_input_answers_and_arguments() -> None:
+    call = {"function": {"name": "mail", "arguments": {"to": ["b@x.com"]}}}
+    example = Example(
+        "e",
+        PLACE,
+        [
+            Message("user", "mail b@x.com"),
+            Message("assistant", "", tool_calls=[call]),
+            Message("user", "and [EMAIL_1]?"),
+        ],
+        [Answer("done: b@x.com", PLACE), Answer("c@x.com", PLACE)],
+    )
+    block = Hide(Masker(TOOLS))
+    (outcome,) = block([example])
+    assert isinstance(outcome, Example)
+    assert outcome.messages[0].content == "mail [EMAIL_2]"
+    assert outcome.messages[1].tool_calls == [{"function": {"name": "mail", "arguments": {"to": ["[EMAIL_2]"]}}}]
+    assert outcome.messages[2].content == "and [EMAIL_1]?"
+    assert [answer.text for answer in outcome.answers] == ["done: [EMAIL_2]", "[EMAIL_3]"]
+    assert (block.counts, block.records) == ({"email": 4}, 1)
+
+
+def test_rejects_do_not_leak() -> None:
+    hidden = hide_reject(Reject(PLACE, "banned_word", "a@x.com", "write to a@x.com"), Masker(TOOLS))
+    assert (hidden.detail, hidden.sample) == ("[EMAIL_1]", "write to [EMAIL_1]")
+
+
+PIECES = [
+    "a@x.com",
+    "404-555-0123",
+    "Sarah Miller",
+    "Sarah",
+    "12 Oak Lane",
+    "203.0.113.9",
+    "[EMAIL_3]",
+    "[",
+    "word",
+    ",",
+    ".",
+    "\n",
+    "Dr.",
+    "http://h.com/Sarah Miller",
+    "$5",
+    "4111111111111111",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES)).map(" ".join))
+@settings(deadline=None)
+def test_masking_again_changes_nothing_and_the_rest_stays(text: str) -> None:
+    masker = Masker(TOOLS)
+    found = masker.find(text)
+    assert all(one.end <= other.start for one, other in pairwise(found))
+    once = masker.mask(text).text
+    assert PLACEHOLDER.sub("", once).count("@") == 0
+    outside, end = "", 0
+    for one in found:
+        outside += text[end : one.start]
+        end = one.end
+    assert PLACEHOLDER.sub("", once) == PLACEHOLDER.sub("", outside + text[end:])
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "1 ",
+        "A ",
+        "@",
+        "a.b-",
+        "1-",
+        "12:",
+        "1.2.",
+        "DE89 ",
+        "12 Main ",
+        "(404) ",
+        "\n- ",
+        "?token=",
+        "Sarah Miller ",
+        "https://a:b",
+    ],
+)
+def test_hostile_text_takes_linear_time(piece: str) -> None:
+    started = time.process_time()
+    Masker(TOOLS).mask(piece * 10_000)
+    assert time.process_time() - started < 3
