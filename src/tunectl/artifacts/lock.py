@@ -14,8 +14,14 @@ from tunectl.core.errors import EnvironmentFailure
 
 
 @contextmanager
-def held(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock at ``path`` while the block runs; ``what`` is told to whoever finds it taken.
+def held(
+    path: Path,
+    what: str,
+    *,
+    busy: str = "another run is working in this project",
+    hint: str = "wait for it, or end that process, then run again",
+) -> Iterator[None]:
+    """Hold the lock at ``path`` while the block runs; ``what`` is told to whoever finds it taken, after ``busy``.
 
     Raises  EnvironmentFailure naming the other process when it is taken.
     """
@@ -30,8 +36,8 @@ def held(path: Path, what: str) -> Iterator[None]:
         except BlockingIOError as error:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"
             raise EnvironmentFailure(
-                f"another run is working in this project: {holder}",
-                hint="wait for it, or end that process, then run again",
+                f"{busy}: {holder}",
+                hint=hint,
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{what}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0)

@@ -148,8 +148,6 @@ class Pair(Struct, frozen=True, omit_defaults=True):
     rejected: list[Message]
     votes: list[Vote]
     """Those who preferred the chosen one."""
-    against: int = 0
-    """How many preferred the other."""
     margin: float | None = None
     """Mean of the votes that give one."""
     kind: str = "text"
@@ -166,8 +164,6 @@ class Mark(Struct, frozen=True, omit_defaults=True):
     answer: list[Message]
     good: bool
     votes: list[Vote]
-    against: int = 0
-    """How many said the opposite."""
     kind: str = "text"
     fields: dict[str, str] = field(default_factory=dict)
     split: Literal["train", "validation", "test"] | None = None

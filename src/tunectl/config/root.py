@@ -5,11 +5,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from tunectl.config.adapt import Adapt
+from tunectl.config.annotate import Annotate
 from tunectl.config.base import Strict
 from tunectl.config.curate import Curate
 from tunectl.config.evaluate import Evaluate
 from tunectl.config.ingest import Ingest
 from tunectl.config.model import Model
+from tunectl.config.preferences import Preferences
 from tunectl.config.profile import Profile
 from tunectl.config.sft import Sft
 from tunectl.config.split import Split
@@ -38,4 +40,6 @@ class Root(Strict):
     split: Split
     adapt: Adapt
     sft: Sft
+    preferences: Preferences
+    annotate: Annotate
     evaluate: Evaluate

@@ -17,6 +17,7 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "ingest": ("documents.jsonl", "examples.jsonl"),
     "curate": ("documents.jsonl", "examples.jsonl"),
     "split": ("train.jsonl", "validation.jsonl", "test.jsonl", "documents.jsonl"),
+    "preferences": ("train.jsonl", "validation.jsonl", "test.jsonl", "marks.jsonl"),
 }
 """Stage to the files whose lines are the records that it hands on, in the order of the pipeline."""
 

@@ -60,6 +60,10 @@ def declared(stage: str, settings: dict[str, Any]) -> Iterator[str]:
     if stage == "ingest":
         sources = settings["ingest"]["sources"].values()
         yield from sorted({source["path"] for source in sources if source.get("path")})
+    elif stage == "preferences":
+        chosen = settings["preferences"]
+        paths = {source["path"] for source in chosen.get("sources", {}).values()}
+        yield from sorted(paths | ({chosen["collected"]} if chosen.get("collected") else set()))
     elif stage == "model":
         named = (settings["model"]["source"].get("path"), settings["model"]["chat_template"])
         yield from sorted({path for path in named if path})  # the name of a built-in template matches no file

@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from tunectl.artifacts.records import Example, Judgement, Message, Source, Vote
 from tunectl.artifacts.tally import Tally
@@ -142,6 +143,8 @@ def judgement(row: Row, judged: Judged, reading: PreferenceFiles, kind_: str) ->
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``too_long``, ``bad_margin``,
             ``unknown_split``, ``empty_answer``.
     """
+    if all(_blank(answer) for answer in judged.answers):
+        raise RowError("empty_answer", "there is no text in any answer")
     for answer in judged.answers:
         _sound(judged.turns, answer)
     size = sum(len(turn.content) for turns in (judged.turns, *judged.answers) for turn in turns)
@@ -166,11 +169,16 @@ def prompt_key(messages: list[Message]) -> str:
     return input_key(Example("", _NOWHERE, messages=messages))
 
 
+def _blank(answer: list[Message]) -> bool:
+    return not any(turn.content.strip() or turn.tool_calls for turn in answer)
+
+
 def _sound(before: list[Message], answer: list[Message]) -> None:
-    if not any(turn.content.strip() or turn.tool_calls for turn in answer):
-        raise RowError("empty_answer", "an answer is empty")
+    """Check roles and their order; an empty answer may well lose or win against another (HH has such)."""
     if not before:
         raise RowError("empty_turn", "there is no prompt")
+    if not answer[-1].content.strip():
+        answer = [*answer[:-1], replace(answer[-1], content="(nothing)")]
     turns = before if before[0].role != "assistant" else [Message("user", "(the beginning)"), *before]
     close([*turns, *answer], [])
 

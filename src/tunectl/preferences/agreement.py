@@ -1,0 +1,205 @@
+"""Do people agree, with one another and with themselves, and what sways them besides the answers?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Choice, Judgement, Pair
+from tunectl.preferences.pairs import comparison, opinion
+from tunectl.stats.interval import wilson
+
+Alpha = Callable[[Sequence[Sequence[int | None]]], float | None]
+"""Ratings (annotators, questions), None where somebody was not asked -> Krippendorff's alpha of nominal values."""
+RESAMPLES = 500
+UNNAMED = "(unnamed)"
+SIDES: tuple[Choice, Choice] = ("first", "second")
+CODES = {"both_good": 2, "both_bad": 3, "good": 4, "bad": 5}
+
+
+class Share(Struct, frozen=True):
+    """A share with its 95 % interval (Wilson)."""
+
+    value: float
+    low: float
+    high: float
+    of: int
+    """How many it is a share of."""
+
+
+class Person(Struct, frozen=True):
+    """One annotator."""
+
+    name: str
+    judgements: int
+    decided: int
+    """Of them, those that preferred one of two answers."""
+    left: Share | None
+    """Of the decided ones with a known side: how often the left answer won; far from a half is a habit."""
+    longer: Share | None
+    """How often the longer answer won."""
+    with_others: Share | None
+    """How often they said what another person said of the same answers, over all such pairs of people."""
+    with_self: Share | None
+    """How often they said the same when asked again."""
+    attention: Share | None
+    """Attention checks passed."""
+    seconds: float | None
+    """Median time to a choice."""
+
+
+class Agreement(Struct, frozen=True):
+    """All of it."""
+
+    judgements: int
+    people: list[Person]
+    shared: int
+    """Questions that two or more people judged."""
+    alpha: float | None
+    """Krippendorff's alpha: 1 is perfect, 0 is chance; None where nothing was judged twice, or all said the same one thing."""
+    alpha_low: float | None
+    alpha_high: float | None
+    """Percentile interval over resampled questions."""
+    left: Share | None
+    longer: Share | None
+
+
+def measure(judgements: Sequence[Judgement], alpha: Alpha, *, seed: int) -> Agreement:
+    """Agreement of ``judgements``; attention checks count for attention alone.
+
+    A person's answers to a question asked again are compared with each other; the first of them counts beside other people's.
+    Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability"; intervals as Hayes and Krippendorff (2007) advise.
+    """
+    asked = [one for one in judgements if one.check != "attention"]
+    ratings = _ratings(asked)
+    value, ends = _alpha(ratings, alpha, seed)
+    names = sorted({one.vote.annotator or UNNAMED for one in judgements})
+    return Agreement(
+        judgements=len(judgements),
+        people=[
+            _person(name, [one for one in judgements if (one.vote.annotator or UNNAMED) == name], ratings)
+            for name in names
+        ],
+        shared=sum(len(votes) > 1 for votes in ratings.values()),
+        alpha=value,
+        alpha_low=None if ends is None else ends[0],
+        alpha_high=None if ends is None else ends[1],
+        left=_left(asked),
+        longer=longer_wins(found for one in asked if (found := _winner(one))),
+    )
+
+
+def longer_wins(texts: Iterable[tuple[str, str]]) -> Share | None:
+    """Share of (winning, losing) texts in which the longer one won; those of equal length are left out."""
+    found = [len(winner) > len(loser) for winner, loser in texts if len(winner) != len(loser)]
+    return _share(sum(found), len(found))
+
+
+def pair_texts(pair: Pair) -> tuple[str, str]:
+    """The winning and the losing text of a pair."""
+    return "\n".join(turn.content for turn in pair.chosen), "\n".join(turn.content for turn in pair.rejected)
+
+
+def _person(name: str, own: Sequence[Judgement], ratings: Mapping[str, Mapping[str, int]]) -> Person:
+    asked = [one for one in own if one.check != "attention"]
+    checks = [one.choice == "first" for one in own if one.check == "attention"]
+    times = [one.seconds for one in asked if one.seconds is not None]
+    same, both = _with_others(name, ratings)
+    return Person(
+        name=name,
+        judgements=len(own),
+        decided=sum(one.choice in {"first", "second"} for one in asked),
+        left=_left(asked),
+        longer=longer_wins(found for one in asked if (found := _winner(one))),
+        with_others=_share(same, both),
+        with_self=_with_self(asked) if name != UNNAMED else None,
+        attention=_share(sum(checks), len(checks)),
+        seconds=round(median(times), 1) if times else None,
+    )
+
+
+def _share(hits: int, total: int) -> Share | None:
+    if not total:
+        return None
+    return Share(hits / total, *wilson(hits, total), total)
+
+
+def _winner(one: Judgement) -> tuple[str, str] | None:
+    if one.choice not in {"first", "second"}:
+        return None
+    texts = ["\n".join(turn.content for turn in answer) for answer in one.answers]
+    return (texts[0], texts[1]) if one.choice == "first" else (texts[1], texts[0])
+
+
+def _left(judgements: Iterable[Judgement]) -> Share | None:
+    won = [
+        one.left == (0 if one.choice == "first" else 1)
+        for one in judgements
+        if one.left is not None and one.choice in {"first", "second"}
+    ]
+    return _share(sum(won), len(won))
+
+
+def _ratings(judgements: Iterable[Judgement]) -> dict[str, dict[str, int]]:
+    """Question to annotator to the first opinion; unnamed people cannot be told apart and are left out."""
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for one in judgements:
+        if one.vote.annotator is not None:
+            found[comparison(one)].setdefault(one.vote.annotator, _code(one))
+    return found
+
+
+def _with_others(name: str, ratings: Mapping[str, Mapping[str, int]]) -> tuple[int, int]:
+    same = both = 0
+    for votes in ratings.values():
+        if name in votes:
+            others = [said for other, said in votes.items() if other != name]
+            same += sum(said == votes[name] for said in others)
+            both += len(others)
+    return same, both
+
+
+def _with_self(judgements: Iterable[Judgement]) -> Share | None:
+    said: dict[str, list[int]] = defaultdict(list)
+    for one in judgements:
+        said[comparison(one)].append(_code(one))
+    again = [later == votes[0] for votes in said.values() for later in votes[1:]]
+    return _share(sum(again), len(again))
+
+
+def _alpha(
+    ratings: Mapping[str, Mapping[str, int]], alpha: Alpha, seed: int
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Alpha over questions that two or more people judged, with its interval."""
+    import numpy as np
+
+    shared = [votes for votes in ratings.values() if len(votes) > 1]
+    if not shared:
+        return None, None
+    names = sorted({name for votes in shared for name in votes})
+    columns = [[votes.get(name) for name in names] for votes in shared]
+    value = alpha(_rows(columns))
+    if value is None or len(shared) < 2:
+        return value, None
+    draws = np.random.default_rng(seed).integers(0, len(columns), (RESAMPLES, len(columns)))
+    samples = [found for draw in draws if (found := alpha(_rows([columns[at] for at in draw]))) is not None]
+    if len(samples) < RESAMPLES * 0.9:
+        return value, None
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return value, (float(low), float(high))
+
+
+def _code(one: Judgement) -> int:
+    """An opinion as a number; which of two answers is first is settled by their texts, so numbers mean the same to everybody."""
+    if one.choice in CODES:
+        return CODES[one.choice]
+    digests = [opinion(replace(one, choice=side)) for side in SIDES]
+    return int(digests[SIDES.index(one.choice)] != min(digests))
+
+
+def _rows(columns: Sequence[Sequence[int | None]]) -> list[list[int | None]]:
+    return [list(row) for row in zip(*columns, strict=True)]

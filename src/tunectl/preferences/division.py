@@ -1,0 +1,69 @@
+"""Pairs and marks -> train, validation and test, by input: what is asked in one part is asked in no other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Mark, Pair
+from tunectl.core.errors import DataError
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+R = TypeVar("R", Pair, Mark)
+
+
+def divide(
+    records: Sequence[Pair | Mark], known: Mapping[str, Part], shares: Mapping[Part, float], seed: int
+) -> dict[str, Part]:
+    """The part of each prompt of ``records``.
+
+    A prompt that ``split`` knows (``known``: prompt to part) goes where it is there, so that no test input is ever learned
+    from; one that the data marks goes where it is marked; the others are dealt along a seeded line until the shares are met.
+
+    Raises  DataError when a part would be empty.
+    """
+    parts: dict[str, Part] = {}
+    for record in records:
+        if record.prompt in known:
+            parts[record.prompt] = known[record.prompt]
+        elif record.split is not None:
+            parts.setdefault(record.prompt, record.split)
+    every = list(dict.fromkeys(record.prompt for record in records))
+    free = sorted((prompt for prompt in every if prompt not in parts), key=lambda prompt: _position(prompt, seed))
+    have = {part: sum(parts.get(prompt) == part for prompt in every) for part in PARTS}
+    for prompt in free:
+        part = max(PARTS, key=lambda name: shares[name] * len(every) - have[name])
+        parts[prompt] = part
+        have[part] += 1
+    _refuse_empty(have, len(every), len(free))
+    return parts
+
+
+def _refuse_empty(have: Mapping[Part, int], prompts: int, free: int) -> None:
+    empty = [part for part in PARTS if not have[part]]
+    if not empty:
+        return
+    inputs = "one input" if prompts == 1 else f"{prompts} different inputs"
+    bound = f", {prompts - free} of them bound to a part by split or by the data" if free < prompts else ""
+    raise DataError(
+        f"preferences: {' and '.join(empty)} would be empty: there {'is' if prompts == 1 else 'are'} {inputs}{bound}, and an input stays in one part",
+        hint="collect preferences on more inputs; at least one for each of train, validation and test is needed",
+    )
+
+
+def placed(records: Sequence[R], parts: Mapping[str, Part]) -> list[R]:
+    """The records, each with its part."""
+    return [replace(record, split=parts[record.prompt]) for record in records]
+
+
+def moved(records: Sequence[Pair | Mark], parts: Mapping[str, Part]) -> int:
+    """How many records the data had marked for another part than they went to."""
+    return sum(record.split not in (None, parts[record.prompt]) for record in records)
+
+
+def _position(prompt: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {prompt}".encode(), digest_size=8).digest()

@@ -1,0 +1,161 @@
+"""Stage preferences: imported and collected judgements -> pairs and marks in train, validation and test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunectl.artifacts import io, manifest
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Example, Judgement, Mark, Pair, Reject
+from tunectl.artifacts.tally import Tally, save
+from tunectl.backends import source_files
+from tunectl.backends.krippendorff_alpha import alpha
+from tunectl.config.preferences import Merged, NoPreferences, PreferencesStage
+from tunectl.core import log, progress
+from tunectl.data.grouping import input_key
+from tunectl.data.reading.judged import SECTION, JudgedIntake, JudgedReport
+from tunectl.preferences import agreement, division, pairs, store
+from tunectl.preferences.agreement import Alpha
+from tunectl.preferences.division import PARTS, Part
+from tunectl.preferences.report import PreferenceReport
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Folders of upstream stages."""
+
+    split: Path
+    """Its inputs keep their parts, so that no test input is learned from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where results go."""
+
+    artifact: Path
+    """train.jsonl, validation.jsonl, test.jsonl (Pair), marks.jsonl (Mark), judgements.jsonl, candidates.jsonl (Example),
+    decisions.json, account.json, rejects.jsonl, report.json; or passed_through.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Counts; shares from 0 to 1. All zero where nobody was asked."""
+
+    judgements: int
+    pairs: int
+    marks: int
+    candidates: int
+    """Answers that people wrote."""
+    annotators: int
+    rejected: dict[str, int]
+    alpha: float | None
+    """Krippendorff's; None where nothing was judged twice."""
+    longer_wins: float | None
+    """Share of the pairs in which the longer answer won."""
+
+
+def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Alpha = alpha) -> Metrics:
+    """Merge what people said, throw out what contradicts itself, and divide it by input.
+
+    Reads    the declared sources and the store of ``tunectl annotate``; split/{train,validation,test}.jsonl
+    Writes   see ``Outputs``
+    Returns  Metrics
+
+    Raises   DataError for a source that is absent, empty or misread, when too many judgements were rejected, or when a part
+             would be empty
+    """
+    rules = cfg.preferences.root
+    if isinstance(rules, NoPreferences):
+        io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "preferences: none"})
+        return Metrics(0, 0, 0, 0, 0, {}, None, None)
+    tally = Tally("preferences")
+    judgements, reports = _read(rules, tally)
+    found = pairs.gather(judgements, _rules(rules, cfg.seed), tally)
+    _write_account(found, reports, rules, tally, outputs.artifact)
+    known = _known(inputs.split)
+    shares: dict[Part, float] = {part: getattr(rules.shares, part) for part in PARTS}
+    records: list[Pair | Mark] = [*found.pairs, *found.marks]
+    parts = division.divide(records, known, shares, cfg.seed)
+    placed, marks = division.placed(found.pairs, parts), division.placed(found.marks, parts)
+    for part in PARTS:
+        io.write_rows(outputs.artifact / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
+    io.write_rows(outputs.artifact / "marks.jsonl", marks)
+    io.write_rows(outputs.artifact / "judgements.jsonl", judgements)
+    candidates = pairs.candidates(found.kept)
+    io.write_rows(outputs.artifact / "candidates.jsonl", candidates)
+    measured = agreement.measure(judgements, backend, seed=cfg.seed)
+    longer = agreement.longer_wins(map(agreement.pair_texts, placed))
+    report = PreferenceReport(
+        sizes={part: sum(pair.split == part for pair in placed) for part in PARTS},
+        marks={part: sum(mark.split == part for mark in marks) for part in PARTS},
+        prompts=len(parts),
+        prompts_of_split={part: sum(known.get(prompt) == part for prompt in parts) for part in PARTS},
+        moved=division.moved(records, parts),
+        longer_wins=longer,
+        agreement=measured,
+    )
+    io.write_json(outputs.artifact / "report.json", report)
+    return Metrics(
+        judgements=len(judgements),
+        pairs=len(placed),
+        marks=len(marks),
+        candidates=len(candidates),
+        annotators=sum(person.name != agreement.UNNAMED for person in measured.people),
+        rejected=tally.close(records_out=0).rejected,
+        alpha=measured.alpha,
+        longer_wins=longer.value if longer else None,
+    )
+
+
+def _rules(cfg: Merged, seed: int) -> pairs.Rules:
+    return pairs.Rules(cfg.attention, cfg.contradictions, cfg.rows_per_annotator, seed)
+
+
+def _read(cfg: Merged, tally: Tally) -> tuple[list[Judgement], dict[str, JudgedReport]]:
+    """All judgements, imported first; rows that are none are rejected already."""
+    found: list[Judgement] = []
+    reports = {}
+    for kind, declared in cfg.sources.items():
+        key = f"{SECTION}.{kind}"
+        intake = JudgedIntake(kind, declared, tally=tally, emit=found.append, max_rejected_share=cfg.max_rejected_share)
+        for file in source_files.files(declared.path, declared, declared.limits.files, key):
+            intake.take(
+                file, source_files.counted(source_files.rows(file, declared, key, source_files.TABLE_READERS), kind)
+            )
+        reports[kind] = intake.finish()
+    if cfg.collected is not None:
+        for item in progress.track(store.collected(Layout().root / cfg.collected), "collected"):
+            tally.saw()
+            if isinstance(item, Reject):
+                tally.reject(item)
+            else:
+                found.append(item)
+    return found, reports
+
+
+def _write_account(
+    found: pairs.Gathered, reports: dict[str, JudgedReport], cfg: Merged, tally: Tally, folder: Path
+) -> None:
+    io.write_json(folder / "decisions.json", reports)
+    account = save(
+        tally,
+        folder,
+        records_out=len(found.pairs) + len(found.marks),
+        max_rejected_share=cfg.max_rejected_share,
+        setting="preferences.max_rejected_share",
+    )
+    _log.info(
+        "preferences: %d judgements, %d kept; %d pairs, %d marks",
+        account.rows_in,
+        account.kept,
+        len(found.pairs),
+        len(found.marks),
+    )
+
+
+def _known(split: Path) -> dict[str, Part]:
+    """The part of every input that ``split`` has placed."""
+    return {input_key(row): part for part in PARTS for row in io.read_rows(split / f"{part}.jsonl", Example)}
