@@ -22,8 +22,8 @@ from tunectl.artifacts.records import Answer, Example, Judgement, Mark, Message,
 from tunectl.artifacts.tally import Tally
 
 Policy = Literal["majority", "drop"]
-PROMPT_LEAST = 20
-"""Characters of a prompt from which finding it inside an answer is no accident."""
+PROMPT_LEAST = 40
+"""Characters of a prompt from which repeating it is an echo; people and models repeat short ones in ordinary talk."""
 
 
 @dataclass(frozen=True, slots=True)

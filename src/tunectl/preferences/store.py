@@ -21,7 +21,7 @@ from tunectl.artifacts.records import Choice, Judgement, Message, Reject, Source
 from tunectl.core.errors import DataError
 
 QUESTIONS, SAID, LOCK = "questions.jsonl", "said.jsonl", ".lock"
-Said_ = Literal["first", "second", "both_good", "both_bad", "skip"]
+SaidChoice = Literal["first", "second", "both_good", "both_bad", "skip"]
 
 
 class Question(Struct, frozen=True, omit_defaults=True):
@@ -49,7 +49,7 @@ class Said(Struct, frozen=True, omit_defaults=True, tag="said", tag_field="what"
     annotator: str
     at: str
     """UTC, ISO 8601."""
-    choice: Said_
+    choice: SaidChoice
     left: int
     """Which answer stood on the left: 0 or 1."""
     seconds: float
@@ -117,6 +117,10 @@ class Store:
             for one in self._said.values()
             if one.id not in self._undone and (annotator is None or one.annotator == annotator)
         ]
+
+    def has(self, name: str) -> bool:
+        """Whether a showing was answered, taken back or not."""
+        return name in self._said
 
     def turns(self, annotator: str) -> int:
         """How often somebody has said something, taken back or not."""

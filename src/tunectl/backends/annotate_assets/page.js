@@ -1,0 +1,49 @@
+// Keys, drafts, and a clear word when the server is away. Everything else is htmx.
+"use strict";
+const typing = (element) => element.matches("textarea, input:not([type=checkbox])");
+const draftName = () => "draft " + document.querySelector("[data-showing]")?.dataset.showing;
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") document.activeElement.blur();
+  if (typing(event.target) || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
+  const target = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  if (!target) return;
+  event.preventDefault();
+  target.click();
+  if (event.key === "e") setTimeout(() => document.querySelector("#edit[open] textarea")?.focus());
+});
+
+document.addEventListener("click", (event) => {
+  const side = event.target.dataset?.copy;
+  if (!side) return;
+  const text = document.querySelector("#edit textarea");
+  text.value = document.querySelector(`#${side} p`).textContent;
+  text.focus();
+  keep();
+});
+
+function keep() {
+  const form = document.querySelector("#question form");
+  if (!form) return;
+  const fields = new FormData(form);
+  sessionStorage.setItem(draftName(), JSON.stringify({ tags: fields.getAll("tag"), edit: fields.get("edit") }));
+}
+
+function restore() {
+  const kept = sessionStorage.getItem(draftName());
+  if (!kept) return;
+  const draft = JSON.parse(kept);
+  for (const box of document.querySelectorAll("input[name=tag]")) box.checked = draft.tags.includes(box.value);
+  if (!draft.edit) return;
+  document.querySelector("#edit textarea").value = draft.edit;
+  document.querySelector("#edit").open = true;
+}
+
+document.addEventListener("input", keep);
+document.addEventListener("DOMContentLoaded", restore);
+document.addEventListener("htmx:afterSwap", () => { sessionStorage.length > 50 && sessionStorage.clear(); restore(); scrollTo(0, 0); });
+for (const trouble of ["htmx:sendError", "htmx:responseError", "htmx:timeout"])
+  document.addEventListener(trouble, () => { document.querySelector("#lost").hidden = false; });
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (event.detail.successful) document.querySelector("#lost").hidden = true;
+});

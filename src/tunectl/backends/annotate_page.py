@@ -1,0 +1,235 @@
+"""The page on which people compare answers: starlette and uvicorn's seam. htmx and Pico CSS lie beside it, so it works offline.
+
+Every click is one POST; the answer to it, the next question, is only sent when the choice is on the disk (``preferences.store``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+from urllib.parse import parse_qs, quote, unquote
+
+from tunectl.backends import html
+from tunectl.core.errors import EnvironmentFailure
+from tunectl.core.lazy import need
+from tunectl.preferences.desk import Button, Desk
+
+ASSETS = Path(__file__).parent / "annotate_assets"
+LONGEST_NAME = 40
+LONGEST_BODY = 200_000
+"""Bytes of a form; an edit is a few thousand."""
+WHO, PROOF = "tunectl_annotator", "tunectl_key"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+WRONG_KEY = "That key is not right. Ask whoever started this page."
+NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} letters, so that your choices stay yours."
+OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the question as it is now."
+NOT_SAVED = "Not saved: {reason}. Your choice does not count yet."
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the page needs to know besides the desk."""
+
+    project: str
+    tags: tuple[str, ...]
+    key: str | None
+    """What people must type; None where only this machine reaches the page."""
+    hosts: tuple[str, ...]
+    """Names that the page is reached by; ``*`` for any. Others are refused, so that no web site can point its own name here."""
+    pending: Callable[[], str | None]
+    """A sentence while answers are still being written, else None."""
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """The socket of the page, before anything else happens; port 0 takes a free one.
+
+    Raises  EnvironmentFailure when the port is taken, or the address is not this machine's.
+    """
+    host = "127.0.0.1" if address == "localhost" else address
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        found.listen(128)
+    except OSError as error:
+        found.close()
+        reason = "is taken by another program" if error.errno == 98 else f"cannot be used: {error.strerror}"
+        raise EnvironmentFailure(
+            f"annotate.port = {port}: {host}:{port} {reason}",
+            hint=f"close that program, or choose another port: tunectl annotate annotate.port={min(port + 1, 65535)}",
+        ) from error
+    return found
+
+
+def serve(desk: Desk, setup: Setup, listening: socket.socket) -> None:
+    """Answer until the process is told to stop (Ctrl-C, SIGTERM)."""
+    uvicorn = need("uvicorn", extra="annotate")
+    config = uvicorn.Config(application(desk, setup), log_level="warning", access_log=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def application(desk: Desk, setup: Setup) -> Any:
+    """The ASGI application."""
+    applications = need("starlette.applications", extra="annotate")
+    routing = need("starlette.routing", extra="annotate")
+    static = need("starlette.staticfiles", extra="annotate")
+    middleware = need("starlette.middleware", extra="annotate")
+    trusted = need("starlette.middleware.trustedhost", extra="annotate")
+    page = _Page(desk, setup)
+    return applications.Starlette(
+        routes=[
+            routing.Route("/", page.home),
+            routing.Route("/enter", page.enter, methods=["POST"]),
+            routing.Route("/leave", page.leave, methods=["POST"]),
+            routing.Route("/question", page.question),
+            routing.Route("/said", page.said, methods=["POST"]),
+            routing.Route("/undo", page.undo, methods=["POST"]),
+            routing.Mount("/assets", static.StaticFiles(directory=ASSETS)),
+        ],
+        middleware=[middleware.Middleware(trusted.TrustedHostMiddleware, allowed_hosts=list(setup.hosts))],
+    )
+
+
+class _Page:
+    """The routes."""
+
+    def __init__(self, desk: Desk, setup: Setup) -> None:
+        self._desk, self._setup = desk, setup
+        self._responses = need("starlette.responses", extra="annotate")
+        self._proof = (
+            None if setup.key is None else hmac.new(setup.key.encode(), b"annotate", hashlib.sha256).hexdigest()
+        )
+
+    def _who(self, request: Any) -> str | None:
+        """The name of the person, if they came in properly."""
+        if self._proof is not None and not hmac.compare_digest(request.cookies.get(PROOF, "").encode(), self._proof.encode()):
+            return None
+        return unquote(request.cookies.get(WHO, "")) or None
+
+    def _html(self, text: str, status: int = 200) -> Any:
+        return self._responses.HTMLResponse(text, status, headers=HEADERS)
+
+    async def home(self, request: Any) -> Any:
+        """The question of somebody known, else the door."""
+        who = self._who(request)
+        if who is None:
+            return self._door("")
+        return self._html(
+            html.render("annotate.html", who=who, project=self._setup.project, question=self._question(who))
+        )
+
+    def _door(self, trouble: str, status: int = 200) -> Any:
+        page = html.render(
+            "annotate_door.html", project=self._setup.project, keyed=self._proof is not None, trouble=trouble
+        )
+        return self._html(page, status)
+
+    async def enter(self, request: Any) -> Any:
+        """Let somebody in by name, and by key where there is one."""
+        form = await self._form(request)
+        if form is None:
+            return self._refused()
+        if self._setup.key is not None and not hmac.compare_digest(
+            form.get("key", [""])[0].encode(), self._setup.key.encode()
+        ):
+            return self._door(WRONG_KEY, 401)
+        name = " ".join(form.get("name", [""])[0].split())
+        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+            return self._door(NO_NAME, 422)
+        response = self._home_again()
+        for cookie, value in ((WHO, quote(name)), (PROOF, self._proof or "none")):
+            response.set_cookie(cookie, value, max_age=30 * 24 * 3600, httponly=True, samesite="strict")
+        return response
+
+    async def leave(self, request: Any) -> Any:
+        """Make room for somebody else."""
+        if not _own(request):
+            return self._refused()
+        response = self._home_again()
+        response.delete_cookie(WHO)
+        response.delete_cookie(PROOF)
+        return response
+
+    def _home_again(self) -> Any:
+        return self._responses.RedirectResponse("/", 303, headers=HEADERS)
+
+    async def question(self, request: Any) -> Any:
+        """The question again, while answers are still being written."""
+        who = self._who(request)
+        return self._gone() if who is None else self._html(self._question(who))
+
+    async def said(self, request: Any) -> Any:
+        """Save a choice, then show the next question."""
+        form, who = await self._form(request), self._who(request)
+        if form is None:
+            return self._refused()
+        if who is None:
+            return self._gone()
+        button = form.get("choice", [""])[0]
+        tags = [tag for tag in form.get("tag", []) if tag in self._setup.tags]
+        if button not in get_args(Button):
+            return self._refused()
+        try:
+            counted = self._desk.say(
+                who, form.get("showing", [""])[0], cast("Button", button), tags, form.get("edit", [None])[0]
+            )
+        except EnvironmentFailure as error:
+            return self._html(self._question(who, NOT_SAVED.format(reason=error.message)), 507)
+        return self._html(self._question(who, "" if counted else OUT_OF_DATE))
+
+    async def undo(self, request: Any) -> Any:
+        """Take the last choice back, and show it again."""
+        who = self._who(request)
+        if not _own(request):
+            return self._refused()
+        if who is None:
+            return self._gone()
+        self._desk.undo(who)
+        return self._html(self._question(who))
+
+    def _question(self, who: str, trouble: str = "") -> str:
+        showing = self._desk.showing(who)
+        return html.render(
+            "annotate_question.html",
+            showing=showing,
+            texts=showing.texts if showing else ("", ""),
+            progress=self._desk.progress(who),
+            tags=self._setup.tags,
+            pending=self._setup.pending(),
+            trouble=trouble,
+        )
+
+    def _gone(self) -> Any:
+        """Somebody unknown: htmx is told to load the door."""
+        return self._responses.Response(status_code=401, headers={**HEADERS, "HX-Redirect": "/"})
+
+    def _refused(self) -> Any:
+        return self._responses.PlainTextResponse("this form did not come from this page", 403, headers=HEADERS)
+
+    async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
+        """The fields of a form of this page; None for one of another site, or one that is too long."""
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LONGEST_BODY:
+                return None
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True) if _own(request) else None
+
+
+def _own(request: Any) -> bool:
+    """Whether a request comes from this page: its origin is the host that it was sent to."""
+    origin = request.headers.get("origin")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host")

@@ -1,0 +1,152 @@
+"""Compare answers on a page, and learn from what people choose.
+
+    tunectl annotate prepare            let the models under comparison write the answers, ahead of time
+    tunectl annotate                    open the page
+    tunectl annotate --generate         open the page at once, and write the answers meanwhile
+    tunectl annotate annotate.port=9000 annotate.prepare.inputs=20
+
+Choices are saved in the folder of annotate.store before the page confirms them. Then: tunectl repro preferences=default
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.layout import Layout
+from tunectl.core.errors import DataError, TunectlError, UsageError
+
+if TYPE_CHECKING:
+    from tunectl.config.root import Root
+    from tunectl.preferences.desk import Desk
+
+PREPARE = "prepare"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument(
+        "words", nargs="*", metavar="prepare | key=value", help="prepare: only write answers; settings for this time"
+    )
+    parser.add_argument("--generate", action="store_true", help="write answers while the page is open")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write answers, or serve the page until Ctrl-C.
+
+    Raises  EnvironmentFailure for a port or store in use; UsageError for a key that is not set; DataError without questions.
+    """
+    from tunectl.config import check, overrides
+
+    layout = Layout()
+    typed = [word for word in args.words if word != PREPARE]
+    root = check.load(layout, overrides.merge(overrides.replay(layout), typed)).root
+    folder = layout.root / root.annotate.store
+    if len(typed) < len(args.words):
+        return _prepare(layout, root, folder)
+    return _serve(layout, root, folder, generate=args.generate)
+
+
+def _prepare(layout: Layout, root: Root, folder: Path) -> int:
+    from tunectl.backends import terminal
+    from tunectl.cli.annotate_answers import written
+    from tunectl.preferences import store
+
+    with store.opened(folder) as opened:
+        before = len(opened.questions)
+        for questions, _ in written(layout, root):
+            opened.add(questions)
+        count = len(opened.questions)
+    terminal.say(f"{folder}: {count - before} new questions, {count} in all; now: tunectl annotate")
+    return 0
+
+
+def _serve(layout: Layout, root: Root, folder: Path, *, generate: bool) -> int:
+    from tunectl.backends import annotate_page, terminal
+    from tunectl.preferences import store
+    from tunectl.preferences.desk import Desk
+    from tunectl.preferences.sampling import Plan
+
+    asking, key = root.annotate.asking, _key(root.annotate.key_variable)
+    with store.opened(folder) as opened:
+        if not opened.questions and not generate:
+            raise DataError(
+                f"{folder}: there is nothing to ask yet",
+                hint="let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate",
+            )
+        desk = Desk(opened, Plan(asking.repeats, asking.attention, asking.gap, root.seed))
+        listening = annotate_page.listen(root.annotate.address, root.annotate.port)
+        writing = _Writing(layout, root, desk)
+        setup = annotate_page.Setup(root.project, tuple(root.annotate.tags), key, _hosts(root), writing.pending)
+        host, port = listening.getsockname()[:2]
+        terminal.say(f"open http://{host}:{port}/ ; stop with Ctrl-C")
+        with writing.running() if generate else _nothing():
+            annotate_page.serve(desk, setup, listening)
+    return 0
+
+
+def _hosts(root: Root) -> tuple[str, ...]:
+    """Names that the page answers to: this machine's own, or any where a key guards it."""
+    return ("localhost", "127.0.0.1", "[::1]", root.annotate.address) if root.annotate.loopback else ("*",)
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    found = os.environ.get(variable, "")
+    if not found:
+        raise UsageError(
+            f"annotate.key_variable = {variable}: that environment variable is not set",
+            hint=f"export {variable}=<what people must type to come in>",
+        )
+    return found
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+class _Writing:
+    """Writes answers in a thread while the page is open."""
+
+    def __init__(self, layout: Layout, root: Root, desk: Desk) -> None:
+        self._layout, self._root, self._desk = layout, root, desk
+        self._word: str | None = None
+        self._stop = threading.Event()
+
+    def pending(self) -> str | None:
+        """How far the answers are; None when all are there."""
+        return self._word
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Write while the block runs; stop after the batch at hand when it ends."""
+        self._word = "The models are being loaded."
+        thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join(timeout=60)
+
+    def _run(self) -> None:
+        from tunectl.cli.annotate_answers import written
+        from tunectl.core import log
+
+        try:
+            for questions, word in written(self._layout, self._root):
+                self._desk.add(questions)
+                self._word = word
+                if self._stop.is_set():
+                    return
+            self._word = None
+        except TunectlError as error:
+            log.get(__name__).error("no more answers: %s", error)
+            self._word = f"No more answers can be written: {error.message}"

@@ -1,0 +1,143 @@
+"""What happens when people sit down and compare: who sees which question, what was said, what was taken back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import RLock
+from typing import Literal
+
+from tunectl.preferences.sampling import Plan, choose, left_to_ask
+from tunectl.preferences.store import Question, Said, SaidChoice, Store, Undone
+
+Button = Literal["left", "right", "both_good", "both_bad", "skip"]
+"""What a person presses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """One question on one person's screen."""
+
+    id: str
+    question: Question
+    left: int
+    """Which answer stands on the left: 0 or 1."""
+    repeat: bool
+    since: datetime
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The left and the right answer."""
+        return self.question.answers[self.left], self.question.answers[1 - self.left]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far somebody is."""
+
+    done: int
+    """Turns that count, skips among them."""
+    left: int
+    """Questions not yet answered."""
+    undo: bool
+    """Whether there is something to take back."""
+
+
+class Desk:
+    """Everybody at one store. Safe to be called from several threads."""
+
+    def __init__(self, store: Store, plan: Plan, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._store, self._plan, self._clock = store, plan, clock
+        self._showing: dict[str, Showing] = {}
+        self._lock = RLock()
+
+    def showing(self, annotator: str) -> Showing | None:
+        """What ``annotator`` sees now: the same until it is answered, also after a reload. None when all is done."""
+        with self._lock:
+            found = self._showing.get(annotator)
+            if found is None:
+                found = self._choose(annotator)
+                if found is not None:
+                    self._showing[annotator] = found
+            return found
+
+    def _choose(self, annotator: str) -> Showing | None:
+        turn = self._store.turns(annotator)
+        others = [one.question.id for name, one in self._showing.items() if name != annotator]
+        questions = list(self._store.questions.values())
+        found = choose(questions, self._store.said(), annotator, turn, self._plan, shown=others)
+        if found is None:
+            return None
+        return Showing(_name(annotator, turn), found.question, found.left, found.repeat, self._clock())
+
+    def say(self, annotator: str, showing: str, button: Button, tags: Sequence[str], edit: str | None) -> bool:
+        """Record a choice; it is on the disk when this returns. False when ``showing`` is not on the screen any more.
+
+        Saying the same twice, as an impatient finger does, counts once and is True.
+        """
+        with self._lock:
+            now = self.showing(annotator)
+            if now is None or now.id != showing:
+                return self._store.has(showing)
+            at = self._clock()
+            self._store.write(
+                Said(
+                    id=now.id,
+                    question=now.question.id,
+                    annotator=annotator,
+                    at=at.isoformat(timespec="seconds"),
+                    choice=_choice(button, now.left),
+                    left=now.left,
+                    seconds=round((at - now.since).total_seconds(), 1),
+                    tags=list(tags),
+                    edit=_better(edit, now.question),
+                    repeat=now.repeat,
+                )
+            )
+            del self._showing[annotator]
+            return True
+
+    def undo(self, annotator: str) -> bool:
+        """Take back the last thing that ``annotator`` said, and show it again. False when there is nothing."""
+        with self._lock:
+            said = self._store.said(annotator)
+            if not said:
+                return False
+            last = said[-1]
+            self._store.write(Undone(last.id, annotator, self._clock().isoformat(timespec="seconds")))
+            question = self._store.questions[last.question]
+            name = _name(annotator, self._store.turns(annotator))
+            self._showing[annotator] = Showing(name, question, last.left, last.repeat, self._clock())
+            return True
+
+    def progress(self, annotator: str) -> Progress:
+        """How far ``annotator`` is."""
+        with self._lock:
+            said = self._store.said(annotator)
+            left = left_to_ask(list(self._store.questions.values()), said, annotator)
+            return Progress(len(said), left, bool(said))
+
+    def add(self, questions: Sequence[Question]) -> None:
+        """Put new questions on the pile while people work."""
+        with self._lock:
+            self._store.add(questions)
+
+
+def _name(annotator: str, turn: int) -> str:
+    return hashlib.blake2b(f"{turn} {annotator}".encode(), digest_size=8).hexdigest()
+
+
+def _choice(button: Button, left: int) -> SaidChoice:
+    if button == "left":
+        return "first" if left == 0 else "second"
+    if button == "right":
+        return "second" if left == 0 else "first"
+    return button
+
+
+def _better(edit: str | None, question: Question) -> str | None:
+    """The edit, unless it is empty or one of the answers unchanged."""
+    text = (edit or "").replace("\r\n", "\n").strip()
+    return text if text and text not in {answer.strip() for answer in question.answers} else None

@@ -1,0 +1,58 @@
+"""From inputs and answers to questions, some of them attention checks."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from tunectl.artifacts.records import Example
+from tunectl.preferences.store import Question
+
+CHECKS = 0.15
+"""Attention checks made, as a share of the questions; how many are asked is ``annotate.asking.attention``."""
+
+
+def drawn(examples: Sequence[Example], wanted: int, seed: int) -> list[Example]:
+    """At most ``wanted`` of the inputs, by the seed; more of them later begin with the same ones."""
+    order = sorted((one for one in examples if one.messages), key=lambda one: _digest(seed, one.id))
+    return order[:wanted]
+
+
+def question(example: Example, prompt: str, answers: Sequence[str], systems: Sequence[str]) -> Question | None:
+    """Two answers to one input; None where they are the same or one is empty: nobody could choose."""
+    first, second = (text.strip() for text in answers)
+    if not first or not second or first.split() == second.split():
+        return None
+    name = f"q-{_digest(prompt, first, second)}"
+    return Question(
+        name, prompt, example.source, example.messages, [first, second], list(systems), fields=example.fields
+    )
+
+
+def checks(examples: Sequence[tuple[Example, str]], seed: int) -> Iterator[Question]:
+    """Attention checks: a reference of an input against a reference of another input. ``examples`` come with their prompt key."""
+    having = [(one, prompt) for one, prompt in examples if one.answers]
+    dice = random.Random(seed)  # noqa: S311  (no secret)
+    for one, prompt in having[: round(CHECKS * len(having))]:
+        others = [other for other, key in having if key != prompt and other.answers[0].text != one.answers[0].text]
+        if others:
+            wrong = dice.choice(others).answers[0].text
+            right = one.answers[0].text
+            name = f"q-{_digest('attention', prompt, right, wrong)}"
+            yield Question(
+                name,
+                prompt,
+                one.source,
+                one.messages,
+                [right, wrong],
+                ["reference", "reference of another input"],
+                True,
+                one.fields,
+            )
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
