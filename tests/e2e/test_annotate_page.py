@@ -21,7 +21,13 @@ from tunectl.cli.main import main
 from tunectl.preferences.store import SAID, Question, Said, Undone, collected, opened
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 FLAGS += ["--disable-sync", "--no-sandbox"]
 QUIET = ["annotate.asking.repeats=0", "annotate.asking.attention=0"]
 
@@ -33,7 +39,10 @@ def questions(count: int) -> list[Question]:
             f"prompt {number}",
             Source("briefs.jsonl", number),
             [Message("user", f"Write an ad for cafe {number}. It is in Midtown, cheap, and open late.")],
-            [f"Cafe {number} pours until two. Midtown, small prices." + " Come by." * number, f"Visit cafe {number} today!" * 2],
+            [
+                f"Cafe {number} pours until two. Midtown, small prices." + " Come by." * number,
+                f"Visit cafe {number} today!" * 2,
+            ],
             ["sft", "sft"],
         )
         for number in range(count)
@@ -54,7 +63,12 @@ class Server:
     def __init__(self, project: Path, *words: str, **environment: str) -> None:
         command = [sys.executable, "-m", "tunectl", "annotate", "annotate.port=0", *QUIET, *words]
         self.process = subprocess.Popen(
-            command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
+            command,
+            cwd=project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **environment},
         )
         line = self.process.stdout.readline()
         found = re.match(r"open (http://\S+/) ; stop with Ctrl-C", line)
@@ -105,7 +119,10 @@ def count(page, text):
 
 
 def journal(project) -> list[Said | Undone]:
-    return [msgspec.json.decode(line, type=Said | Undone) for line in (project / "judgements" / SAID).read_bytes().splitlines()]
+    return [
+        msgspec.json.decode(line, type=Said | Undone)
+        for line in (project / "judgements" / SAID).read_bytes().splitlines()
+    ]
 
 
 def test_a_whole_round_by_keyboard(project, browser):
@@ -206,15 +223,13 @@ def test_a_choice_from_an_old_window_is_not_saved_and_says_so(project, browser):
 
 
 def test_kill_loses_nothing_that_the_page_had_confirmed(project, browser):
-    confirmed = 0
-    for turn in range(3):
+    for confirmed in range(3):
         server = Server(project)
         page = enter(browser, server.url)
         count(page, f"{confirmed} saved, {5 - confirmed} to go")
         page.keyboard.press("ArrowLeft")
         count(page, f"{confirmed + 1} saved, {4 - confirmed} to go")
-        confirmed += 1
-        if turn == 2:
+        if confirmed == 2:
             with (project / "judgements" / SAID).open("ab") as stream:
                 stream.write(b'{"what":"said","id":"cut o')  # killed in the middle of the next line
         server.stop(signal.SIGKILL)
@@ -256,7 +271,9 @@ def test_forms_of_other_sites_and_other_names_of_the_host_are_refused(project, b
     with serving(project) as server:
         page = enter(browser, server.url)
         count(page, "0 saved, 5 to go")
-        foreign = page.request.post(server.url + "said", headers={"Origin": "http://evil.example"}, form={"choice": "left"})
+        foreign = page.request.post(
+            server.url + "said", headers={"Origin": "http://evil.example"}, form={"choice": "left"}
+        )
         assert foreign.status == 403
         assert page.request.get(server.url, headers={"Host": "evil.example"}).status == 400
     assert journal(project) == []
@@ -290,8 +307,10 @@ def test_a_taken_port(project, capsys):
         port = taken.getsockname()[1]
         assert fails(capsys, f"annotate.port={port}") == (
             5,
-            f"tunectl: annotate.port = {port}: 127.0.0.1:{port} is taken by another program\n"
-            f"  close that program, or choose another port: tunectl annotate annotate.port={port + 1}\n",
+            (
+                f"tunectl: annotate.port = {port}: 127.0.0.1:{port} is taken by another program\n"
+                f"  close that program, or choose another port: tunectl annotate annotate.port={port + 1}\n"
+            ),
         )
 
 
@@ -310,8 +329,10 @@ def test_two_pages_on_one_store(project, capsys):
 def test_nothing_to_ask(project, capsys):
     assert fails(capsys, "annotate.store=empty") == (
         2,
-        "tunectl: empty: there is nothing to ask yet\n"
-        "  let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate\n",
+        (
+            "tunectl: empty: there is nothing to ask yet\n"
+            "  let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate\n"
+        ),
     )
 
 
@@ -319,8 +340,10 @@ def test_a_key_that_is_not_set(project, capsys, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     assert fails(capsys, "annotate.key_variable=NO_SUCH_KEY") == (
         2,
-        "tunectl: annotate.key_variable = NO_SUCH_KEY: that environment variable is not set\n"
-        "  export NO_SUCH_KEY=<what people must type to come in>\n",
+        (
+            "tunectl: annotate.key_variable = NO_SUCH_KEY: that environment variable is not set\n"
+            "  export NO_SUCH_KEY=<what people must type to come in>\n"
+        ),
     )
 
 
@@ -333,5 +356,7 @@ def test_an_open_address_without_a_key(project, capsys):
 def test_an_edited_journal(project):
     path = project / "judgements" / SAID
     path.write_bytes(b'{"what":"said"}\n')
-    with pytest.raises(Exception, match=r"(?s)said\.jsonl:1 cannot be read: .*it was changed by hand; restore it from Git"):
+    with pytest.raises(
+        Exception, match=r"(?s)said\.jsonl:1 cannot be read: .*it was changed by hand; restore it from Git"
+    ):
         list(collected(project / "judgements"))

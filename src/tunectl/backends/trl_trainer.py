@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ def _adapted(plan: FitPlan, folder: Path) -> tuple[Any, Any, bool]:
     return adapted, loaded.tokenizer, low and sped < layers
 
 
-def _route(model: Any, found: torch_probe.Probe, autocast: bool) -> torch_batch.Route:  # noqa: FBT001
+def _route(model: Any, found: torch_probe.Probe, autocast: bool) -> torch_batch.Route:
     return torch_batch.route_of(model, plain_head=found.plain_head, autocast=autocast)
 
 

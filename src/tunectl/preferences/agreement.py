@@ -17,6 +17,13 @@ Alpha = Callable[[Sequence[Sequence[int | None]]], float | None]
 """Ratings (annotators, questions), None where somebody was not asked -> Krippendorff's alpha of nominal values."""
 RESAMPLES = 500
 UNNAMED = "(unnamed)"
+LEVELS = (
+    (0.8, "good agreement"),
+    (0.667, "agreement enough for tentative conclusions"),
+    (0.2, "weak agreement; talk about what makes an answer better, and ask again"),
+    (float("-inf"), "hardly more than chance; settle what makes an answer better before you go on"),
+)
+"""Krippendorff's own limits (0.8 and 0.667), and one below them."""
 SIDES: tuple[Choice, Choice] = ("first", "second")
 CODES = {"both_good": 2, "both_bad": 3, "good": 4, "bad": 5}
 
@@ -29,6 +36,10 @@ class Share(Struct, frozen=True):
     high: float
     of: int
     """How many it is a share of."""
+
+    def __str__(self) -> str:
+        """For people: ``60% (31% to 83%, of 10)``."""
+        return f"{self.value:.0%} ({self.low:.0%} to {self.high:.0%}, of {self.of})"
 
 
 class Person(Struct, frozen=True):
@@ -203,3 +214,25 @@ def _code(one: Judgement) -> int:
 
 def _rows(columns: Sequence[Sequence[int | None]]) -> list[list[int | None]]:
     return [list(row) for row in zip(*columns, strict=True)]
+
+
+def words(found: Agreement) -> str:
+    """The outcome in sentences, with what to do about it."""
+    said = [_agreement_words(found)]
+    if found.left is not None and not found.left.low <= 0.5 <= found.left.high:
+        side = "left" if found.left.value > 0.5 else "right"
+        said.append(f"The {side} side wins more often than chance: people may choose by position.")
+    if found.longer is not None and not found.longer.low <= 0.5 <= found.longer.high:
+        size = "longer" if found.longer.value > 0.5 else "shorter"
+        said.append(
+            f"The {size} answer wins more often than chance ({found.longer.value:.0%}): a reward model would learn length."
+        )
+    return " ".join(said)
+
+
+def _agreement_words(found: Agreement) -> str:
+    if found.alpha is None:
+        return "No question was judged by two people in a way that can be compared, so agreement is unknown."
+    ends = "" if found.alpha_low is None else f" ({found.alpha_low:.2f} to {found.alpha_high:.2f})"
+    level = next(word for limit, word in LEVELS if found.alpha >= limit)
+    return f"Krippendorff's alpha is {found.alpha:.2f}{ends} over {found.shared} shared questions: {level}."

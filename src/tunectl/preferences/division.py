@@ -35,8 +35,11 @@ def divide(
     every = list(dict.fromkeys(record.prompt for record in records))
     free = sorted((prompt for prompt in every if prompt not in parts), key=lambda prompt: _position(prompt, seed))
     have = {part: sum(parts.get(prompt) == part for prompt in every) for part in PARTS}
-    for prompt in free:
-        part = max(PARTS, key=lambda name: shares[name] * len(every) - have[name])
+    for at, prompt in enumerate(free):
+        empty = [part for part in PARTS if not have[part]]  # small data: the last ones go where there is nothing yet
+        part = max(
+            empty if len(free) - at <= len(empty) else PARTS, key=lambda name: shares[name] * len(every) - have[name]
+        )
         parts[prompt] = part
         have[part] += 1
     _refuse_empty(have, len(every), len(free))

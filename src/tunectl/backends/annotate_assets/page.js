@@ -14,7 +14,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 document.addEventListener("click", (event) => {
-  const side = event.target.dataset?.copy;
+  const side = event.target.closest("[data-copy]")?.dataset.copy;
   if (!side) return;
   const text = document.querySelector("#edit textarea");
   text.value = document.querySelector(`#${side} p`).textContent;

@@ -1,0 +1,75 @@
+"""``tunectl data agreement``: do people agree, with one another and with themselves, and what sways them?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.layout import Layout
+from tunectl.core.errors import DataError
+
+if TYPE_CHECKING:
+    from tunectl.artifacts.records import Judgement
+    from tunectl.preferences.agreement import Person
+
+STAGE = "preferences"
+COLUMNS = ("who", "judgements", "left wins", "longer wins", "agrees with others", "with self", "attention", "seconds")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument(
+        "--stage", action="store_true", help="of all judgements in the preferences artifact, not only those of the page"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=None, metavar="FILE", help="where the page goes (artifacts/agreement.html)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of writing a page")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, draw.
+
+    Raises  DataError when nobody has judged anything.
+    """
+    from msgspec import to_builtins
+
+    from tunectl.artifacts import io
+    from tunectl.backends import agreement_page, terminal
+    from tunectl.backends.krippendorff_alpha import alpha
+    from tunectl.config import check, overrides
+    from tunectl.preferences import agreement
+
+    layout = Layout()
+    root = check.load(layout, overrides.replay(layout)).root
+    place = layout.artifact(STAGE) / "judgements.jsonl" if args.stage else layout.root / root.annotate.store
+    found = agreement.measure(_judgements(place, of_stage=args.stage), alpha, seed=root.seed)
+    if args.json:
+        terminal.print_json(to_builtins(found))
+        return 0
+    terminal.table("", COLUMNS, [_row(person) for person in found.people])
+    terminal.say(agreement.words(found))
+    out: Path = args.out or layout.artifacts / "agreement.html"
+    io.write_text(out, agreement_page.page(root.project, found))
+    terminal.say(f"page: {out}")
+    return 0
+
+
+def _judgements(place: Path, *, of_stage: bool) -> list[Judgement]:
+    from tunectl.artifacts import io
+    from tunectl.artifacts.records import Judgement
+    from tunectl.preferences import store
+
+    if of_stage:
+        return list(io.read_rows(place, Judgement))
+    found = [item for item in store.collected(place) if isinstance(item, Judgement)]
+    if not found:
+        raise DataError(f"{place}: nobody has judged anything yet", hint="collect judgements: tunectl annotate")
+    return found
+
+
+def _row(person: Person) -> tuple[object, ...]:
+    shares = (person.left, person.longer, person.with_others, person.with_self, person.attention)
+    seconds = "" if person.seconds is None else f"{person.seconds:g}"
+    return (person.name, person.judgements, *("" if share is None else str(share) for share in shares), seconds)

@@ -1,0 +1,387 @@
+"""The preferences stage: every format, accounts, checks, and every mistake in its exact words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunectl.artifacts import io, tally
+from tunectl.artifacts.records import Answer, Example, Judgement, Mark, Message, Pair, Reject, Source
+from tunectl.config.preferences import PreferencesStage
+from tunectl.core.errors import DataError
+from tunectl.preferences.store import Question, Said, Undone, opened
+from tunectl.stages import preferences
+
+ROOT = Path(__file__).parents[2]
+HH = ROOT.parent / "shared" / "data" / "hh" / "harmless.jsonl.gz"
+FILES = yaml.safe_load((ROOT / "conf/preferences/source/files.yaml").read_text())
+DEFAULT = {**yaml.safe_load((ROOT / "conf/preferences/default.yaml").read_text()), "collected": None}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("out", "split"):
+        (tmp_path / name).mkdir()
+    for part in ("train", "validation", "test"):
+        (tmp_path / "split" / f"{part}.jsonl").write_text("")
+    return tmp_path
+
+
+def source(path="pairs.jsonl", **changes):
+    columns = {**FILES["columns"], **changes.pop("columns", {})}
+    return {**FILES, "path": str(path), "columns": columns, **changes}
+
+
+def run(seed=17, **settings):
+    cfg = PreferencesStage(preferences={**DEFAULT, **settings}, seed=seed)
+    return preferences.run(cfg, preferences.Inputs(Path("split")), preferences.Outputs(Path("out")))
+
+
+def write(rows, name="pairs.jsonl"):
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def imported(rows, **settings):
+    write(rows)
+    return run(sources={"x": source()}, **settings)
+
+
+def fails(rows, **settings):
+    with pytest.raises(DataError) as caught:
+        imported(rows, **settings)
+    return caught.value.message, caught.value.hint
+
+
+def pairs():
+    return [pair for part in ("train", "validation", "test") for pair in io.read_rows(Path(f"out/{part}.jsonl"), Pair)]
+
+
+def rejects():
+    return [(one.source.row, one.reason, one.detail) for one in io.read_rows(Path("out/rejects.jsonl"), Reject)]
+
+
+def explicit(count=6, **more):
+    return [
+        {"prompt": f"Question {n}", "chosen": f"A good answer {n}", "rejected": f"Bad {n}", **more}
+        for n in range(count)
+    ]
+
+
+def talk(question="Q?", *answers):
+    return [{"role": "user", "content": question}, *({"role": "assistant", "content": text} for text in answers)]
+
+
+GOOD, BAD = "Yes, at ten.", "No idea."
+SAME = {
+    "explicit texts": {"prompt": "Q?", "chosen": GOOD, "rejected": BAD},
+    "explicit message lists": {
+        "prompt": talk(),
+        "chosen": [{"role": "assistant", "content": GOOD}],
+        "rejected": [{"role": "assistant", "content": BAD}],
+    },
+    "prompt repeated in the answers": {"prompt": "Q?", "chosen": talk("Q?", GOOD), "rejected": talk("Q?", BAD)},
+    "message lists as JSON in a cell": {
+        "prompt": "Q?",
+        "chosen": json.dumps(talk("Q?", GOOD)),
+        "rejected": json.dumps(talk("Q?", BAD)),
+    },
+    "implicit message lists": {"chosen": talk("Q?", GOOD), "rejected": talk("Q?", BAD)},
+    "implicit texts": {"chosen": f"Q? {GOOD}", "rejected": f"Q? {BAD}"},
+    "HH transcripts": {
+        "chosen": f"\n\nHuman: Q?\n\nAssistant: {GOOD}",
+        "rejected": f"\n\nHuman: Q?\n\nAssistant: {BAD}",
+    },
+    "LLaMA-Factory sharegpt": {
+        "conversations": [{"from": "human", "value": "Q?"}],
+        "chosen": {"from": "gpt", "value": GOOD},
+        "rejected": {"from": "gpt", "value": BAD},
+    },
+    "LLaMA-Factory alpaca": {"instruction": "Q?", "input": "", "chosen": GOOD, "rejected": BAD},
+    "swift rejected_response": {"messages": talk("Q?", GOOD), "rejected_response": BAD},
+    "swift rejected_messages": {"messages": talk("Q?", GOOD), "rejected_messages": talk("Q?", BAD)},
+    "swift rejected_messages, the answer alone": {
+        "messages": talk("Q?", GOOD),
+        "rejected_messages": [{"role": "assistant", "content": BAD}],
+    },
+    "Axolotl intel": {"question": "Q?", "chosen": GOOD, "rejected": BAD},
+    "Axolotl argilla": {"instruction": "Q?", "chosen_response": GOOD, "rejected_response": BAD},
+    "Axolotl icr": {"input": "Q?", "chosen": GOOD, "rejected": BAD},
+    "Axolotl chat_template": {
+        "messages": talk(),
+        "chosen": {"role": "assistant", "content": GOOD},
+        "rejected": {"role": "assistant", "content": BAD},
+    },
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_every_format_means_the_same(name):
+    rows = [json.loads(json.dumps(SAME[name]).replace("Q?", f"Q{n}?")) for n in range(3)]
+    assert imported(rows).pairs == 3
+    found = sorted(pairs(), key=lambda pair: pair.messages[-1].content)
+    assert [pair.messages for pair in found] == [[Message("user", f"Q{n}?")] for n in range(3)]
+    assert {(pair.chosen[-1].content, pair.rejected[-1].content) for pair in found} == {(GOOD, BAD)}
+
+
+MARKED = {
+    "TRL": {"prompt": "Q?", "completion": GOOD, "label": True},
+    "TRL message lists": {"prompt": talk(), "completion": [{"role": "assistant", "content": GOOD}], "label": True},
+    "LLaMA-Factory kto_tag": {
+        "conversations": [{"from": "human", "value": "Q?"}, {"from": "gpt", "value": GOOD}],
+        "kto_tag": "true",
+    },
+    "swift label": {"messages": talk("Q?", GOOD), "label": 1},
+    "Axolotl": {"instruction": "Q?", "completion": GOOD, "label": True},
+}
+
+
+@pytest.mark.parametrize("name", MARKED)
+def test_marks_of_single_answers(name):
+    rows = [json.loads(json.dumps(MARKED[name]).replace("Q?", f"Q{n}?")) for n in range(3)]
+    bad = json.loads(json.dumps(rows[0]).replace(GOOD, BAD).replace("true", "false"))
+    bad = {key: 0 if key == "label" else value for key, value in bad.items()}
+    assert imported([*rows, bad]).marks == 4
+    marks = list(io.read_rows(Path("out/marks.jsonl"), Mark))
+    assert {(mark.answer[-1].content, mark.good) for mark in marks} == {(GOOD, True), (BAD, False)}
+
+
+def test_margins_names_times_and_tags_are_kept():
+    rows = explicit(3, margin="0.5", annotator="Ada", timestamp="2026-11-01", tags="short, true")
+    imported([*rows, {**rows[0], "annotator": "Bo", "margin": 1.5, "tags": ["kind"]}])
+    judged = [one for one in pairs() if len(one.votes) == 2]
+    assert [one.margin for one in judged] == [1.0]
+    votes = judged[0].votes
+    assert [(vote.annotator, vote.at, vote.margin, vote.tags) for vote in votes] == [
+        ("Ada", "2026-11-01", 0.5, ["short", "true"]),
+        ("Bo", "2026-11-01", 1.5, ["kind"]),
+    ]
+    assert [vote.source for vote in votes] == [Source("pairs.jsonl", 1), Source("pairs.jsonl", 4)]
+
+
+def test_pinned_columns():
+    write([{"q": f"Q{n}", "winner": f"good {n}", "loser": f"bad {n}", "who": "Ada"} for n in range(3)])
+    columns = {"prompt": "q", "chosen": "winner", "rejected": "loser", "annotator": "who"}
+    assert run(sources={"x": source(columns=columns)}).annotators == 1
+
+
+def test_switched_off_it_says_so():
+    found = preferences.run(
+        PreferencesStage(preferences={"method": "none"}, seed=1),
+        preferences.Inputs(Path("split")),
+        preferences.Outputs(Path("out")),
+    )
+    assert found.pairs == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["passed_through.json"]
+
+
+# Checks, each with its reason
+
+
+def test_reasons_and_their_details():
+    long = "Please tell me when the little cafe in Midtown opens today"
+    rows = [
+        *explicit(4),
+        {"prompt": "Q", "chosen": "same ", "rejected": " same"},
+        {"prompt": "Q", "chosen": "", "rejected": " "},
+        {"prompt": long, "chosen": f"{long} At ten.", "rejected": "At ten."},
+        {**explicit(1)[0]},
+        {"prompt": "Question 9", "chosen": "left", "rejected": "right", "annotator": "Ada"},
+        {"prompt": "Question 9", "chosen": "right", "rejected": "left", "annotator": "Ada"},
+        {"prompt": "Question 8", "chosen": "left", "rejected": "right", "annotator": "Ada"},
+        {"prompt": "Question 8", "chosen": "right", "rejected": "left", "annotator": "Bo"},
+        {"prompt": "Q", "chosen": "x", "rejected": "y", "margin": -1},
+        {"prompt": [{"role": "alien", "content": "Q"}], "chosen": "x", "rejected": "y"},
+        {"chosen": "Human: Q1\n\nAssistant: x", "rejected": "Human: Q2\n\nAssistant: y"},
+    ]
+    metrics = imported(rows, max_rejected_share=0.95)
+    assert sorted(rejects())[:-1] == [
+        (5, "same_answer", "chosen and rejected are both 'assistant: same'"),
+        (6, "empty_answer", "there is no text in any answer"),
+        (7, "prompt_in_answer", f"only answer 1 begins with the prompt {long!r}"),
+        (8, "duplicate", "somebody unnamed said the same at pairs.jsonl:1"),
+        (9, "contradicts_self", "Ada said otherwise at pairs.jsonl:10"),
+        (10, "contradicts_self", "Ada said otherwise at pairs.jsonl:9"),
+        (11, "tied", "votes are 1 to 1"),
+        (12, "tied", "votes are 1 to 1"),
+        (13, "bad_margin", "margin is '-1'; allowed is a number of 0 or more"),
+        (14, "unknown_role", sorted(rejects())[9][2]),
+    ]
+    account = tally.load(Path("out"))
+    assert (account.rows_in, account.kept, account.records_out, metrics.pairs) == (15, 4, 4, 4)
+
+
+def test_the_majority_wins_or_nobody():
+    one = {"prompt": "Question 9", "chosen": "left", "rejected": "right"}
+    other = {"prompt": "Question 9", "chosen": "right", "rejected": "left"}
+    rows = [*explicit(3), *({**one, "annotator": name} for name in "ab"), {**other, "annotator": "c"}]
+    imported(rows)
+    assert [(row, reason, detail) for row, reason, detail in rejects()] == [(6, "contradicted", "votes are 2 to 1")]
+    assert [len(pair.votes) for pair in pairs() if pair.messages[0].content == "Question 9"] == [2]
+    imported(rows, contradictions="drop")
+    assert [reason for _, reason, _ in rejects()] == ["contradicted"] * 3
+
+
+def test_the_cap_keeps_others_heard():
+    rows = [{**row, "annotator": "Ada" if n < 8 else "Bo"} for n, row in enumerate(explicit(10))]
+    imported(rows, rows_per_annotator=4)
+    assert {detail for _, reason, detail in rejects() if reason == "over_cap"} == {
+        "Ada has 8 judgements; rows_per_annotator is 4"
+    }
+    assert len(pairs()) == 6
+
+
+def test_inputs_of_split_keep_their_part_and_no_input_is_in_two():
+    asked = [Message("user", "Question 0")]
+    io.write_rows(Path("split/test.jsonl"), [Example("e", Source("s"), asked, [Answer("x", Source("s"))])])
+    imported(
+        [
+            *explicit(12),
+            {"prompt": "Question 0", "chosen": "other", "rejected": "words"},
+            {**explicit(1)[0], "rejected": "No"},
+        ]
+    )
+    parts = {}
+    for pair in pairs():
+        parts.setdefault(pair.messages[-1].content, set()).add(pair.split)
+    assert parts["Question 0"] == {"test"}
+    assert all(len(found) == 1 for found in parts.values())
+    report = io.read_json(Path("out/report.json"))
+    assert report["prompts_of_split"] == {"train": 0, "validation": 0, "test": 1}
+    assert report["longer_wins"]["of"] == 13
+
+
+# Mistakes, in their exact words
+
+
+def test_empty_pairs():
+    rows = [{"prompt": f"Q{n}", "chosen": "", "rejected": ""} for n in range(3)]
+    assert fails(rows) == (
+        (
+            "preferences.sources.x: all 3 rows of pairs.jsonl were rejected; at most 50% may be\n"
+            "          3  empty_answer: first pairs.jsonl:1 there is no text in any answer"
+        ),
+        "mend the data, or take the source out of preferences.sources",
+    )
+
+
+def test_an_empty_file():
+    assert fails([]) == ("preferences.sources.x: pairs.jsonl holds no rows", "put data there, or take the source out")
+
+
+def test_one_annotator_who_contradicts_himself_throughout():
+    rows = [{"prompt": f"Q{n}", "chosen": "a", "rejected": "b", "annotator": "Ada"} for n in range(3)]
+    rows += [{**row, "chosen": "b", "rejected": "a"} for row in rows]
+    assert fails(rows) == (
+        (
+            "preferences: all 6 rows were rejected; at most 50% may be\n"
+            "          6  contradicts_self: first pairs.jsonl:1 Ada said otherwise at pairs.jsonl:4"
+        ),
+        "mend the data, or allow more: preferences.max_rejected_share=<share from 0 to 1>",
+    )
+
+
+def test_all_pairs_from_one_prompt():
+    rows = [{"prompt": "Q", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(4)]
+    assert fails(rows) == (
+        "preferences: validation and test would be empty: there is one input, and an input stays in one part",
+        "collect preferences on more inputs; at least one for each of train, validation and test is needed",
+    )
+
+
+def test_columns_that_are_no_preferences():
+    assert fails([{"prompt": "Q", "answer": "A"}]) == (
+        'preferences.sources.x: the columns of pairs.jsonl:1 fit no format of preferences: prompt, answer\n    {"prompt":"Q","answer":"A"}',
+        "pin them: preferences.sources.x.columns.prompt, preferences.sources.x.columns.chosen and preferences.sources.x.columns.rejected",
+    )
+
+
+def test_a_wrong_format_shows_the_first_row():
+    write([{"prompt": "Q", "chosen": "a", "rejected": "b"}])
+    with pytest.raises(DataError) as caught:
+        run(sources={"x": source(format="transcripts")})
+    assert caught.value.message == (
+        "preferences.sources.x: read as transcripts (pinned), but pairs.jsonl:1 does not fit: "
+        "column 'chosen' does not begin with Human: or Assistant:\n"
+        '    the row: {"prompt":"Q","chosen":"a","rejected":"b"}\n'
+        "    transcripts expects: chosen and rejected, transcripts with Human: and Assistant:"
+    )
+
+
+def test_no_judgements_were_collected():
+    with pytest.raises(DataError) as caught:
+        run(collected="judgements")
+    assert (caught.value.message, caught.value.hint) == (
+        "preferences.collected = judgements: there are no judgements",
+        "collect some: tunectl annotate",
+    )
+
+
+# What the page collected
+
+
+def said(number, question, choice="first", who="Ada", **more):
+    return Said(f"s{number}", question, who, "2026-11-25T10:00:00+00:00", choice, number % 2, 3.5, **more)
+
+
+def test_what_the_page_collected():
+    asked = [
+        Question(
+            f"q{n}",
+            f"prompt {n}",
+            Source("train.jsonl", n),
+            [Message("user", f"Q{n}")],
+            [f"good {n}", f"bad {n}"],
+            ["a", "b"],
+        )
+        for n in range(6)
+    ]
+    check = Question(
+        "check", "prompt 9", Source("t"), [Message("user", "Q9")], ["right", "wrong"], ["r", "w"], attention=True
+    )
+    with opened(Path("judgements")) as store:
+        store.add([*asked, check])
+        for entry in (
+            *(said(n, f"q{n}", tags=["true"]) for n in range(4)),
+            said(4, "q4", "both_bad", edit="Better than both"),
+            said(5, "q5", "skip"),
+            said(6, "q5"),
+            Undone("s6", "Ada", "2026-11-25T10:01:00+00:00"),
+            said(7, "check"),
+            said(8, "q0", repeat=True),
+            said(9, "check", "second", who="Bo"),
+            said(10, "q1", "second", who="Bo"),
+        ):
+            store.write(entry)
+    metrics = run(collected="judgements", max_rejected_share=0.6)
+    assert metrics.rejected == {
+        "attention_check": 2,
+        "duplicate": 1,
+        "failed_attention": 1,
+        "skipped": 1,
+        "taken_back": 1,
+    }
+    assert (metrics.pairs, metrics.marks, metrics.candidates, metrics.annotators) == (4, 2, 1, 2)
+    (candidate,) = io.read_rows(Path("out/candidates.jsonl"), Example)
+    assert (candidate.messages, candidate.answers[0].text) == ([Message("user", "Q4")], "Better than both")
+    judgement = next(io.read_rows(Path("out/judgements.jsonl"), Judgement))
+    assert (judgement.vote.annotator, judgement.vote.at, judgement.vote.tags) == (
+        "Ada",
+        "2026-11-25T10:00:00+00:00",
+        ["true"],
+    )
+    people = {person["name"]: person for person in io.read_json(Path("out/report.json"))["agreement"]["people"]}
+    assert people["Bo"]["attention"]["value"] == 0
+    assert people["Ada"]["with_self"]["value"] == 1
+
+
+@pytest.mark.skipif(not HH.is_file(), reason="../shared/data is absent")
+def test_hh_imports_whole():
+    hh = yaml.safe_load((ROOT / "conf/preferences/hh.yaml").read_text())
+    del hh["defaults"]
+    metrics = run(**hh | {"sources": {"hh": source(HH, format="transcripts")}})
+    assert (metrics.judgements, metrics.pairs, metrics.rejected) == (1800, 1800, {})
+    assert metrics.longer_wins == pytest.approx(0.44, abs=0.02)
