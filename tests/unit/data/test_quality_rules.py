@@ -128,7 +128,7 @@ def test_good_answers_stay_and_bad_ones_are_counted() -> None:
     (outcome,) = block([example("q", "short", "long enough")])
     assert isinstance(outcome, Example)
     assert [answer.text for answer in outcome.answers] == ["long enough"]
-    assert block.answers_dropped == {"answer_too_short": 1}
+    assert [(reject.reason, reject.sample) for reject in block.dropped] == [("answer_too_short", "short")]
 
 
 def test_all_answers_bad_rejects_with_the_first_reason() -> None:
