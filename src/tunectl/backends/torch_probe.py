@@ -47,5 +47,7 @@ def probe(model: Any, rows: Sequence[Row], *, device: str, autocast: bool) -> Pr
     if not plain:
         _log.warning("this model changes its logits behind the output layer: the loss goes through its own forward")
     if not shared:
-        _log.warning("this model's attention cannot keep answers of one prompt apart: each is read with a prompt of its own")
+        _log.warning(
+            "this model's attention cannot keep answers of one prompt apart: each is read with a prompt of its own"
+        )
     return Probe(plain, shared)
