@@ -99,8 +99,8 @@ def facts(folder: Path) -> Facts:
     text = config.get_text_config()
     with safetensors.safe_open(str(folder / WEIGHTS), framework="pt") as file:
         sizes = {name: _product(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
-    if getattr(text, "tie_word_embeddings", False):
-        sizes.pop("lm_head.weight", None)
+    if getattr(text, "tie_word_embeddings", False) and any("embed" in name for name in sizes):
+        sizes.pop("lm_head.weight", None)  # some files hold the tied matrix twice
     found = tokenizer.chat_template
     template = found.get("default") if isinstance(found, dict) else found
     limit = getattr(text, "max_position_embeddings", None)
