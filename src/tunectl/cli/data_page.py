@@ -200,7 +200,7 @@ def _share_plot(entry: FieldBalance) -> str:
     return plots.bars(
         [value.value for value in values],
         [value.share for value in values],
-        xlabel=f"share of {entry.known:,} rows",
+        xlabel=f"share of {entry.known:,} rows (worth {entry.worth:,.0f})",
         alt=alt,
         intervals=intervals,
         targets=[value.target for value in values],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from tunectl.config.split import HoldOut, Leakage, Resample, Reweight, Split, Sp
 from tunectl.core import log
 from tunectl.core.errors import DataError
 from tunectl.data import balance, leakage
-from tunectl.data.grouping import answer_texts, groups
+from tunectl.data.grouping import Group, answer_texts, groups
 from tunectl.data.split import HELD, PARTS, Part, Rule, divide
 from tunectl.data.split_report import NAME, Leaks, LeakSample, SplitReport, Weights, off
 from tunectl.data.texts import input_text
@@ -235,32 +234,47 @@ def _report(
     found: tuple[Leaks | None, Weights | None],
     cfg: SplitStage,
 ) -> SplitReport:
-    sizes = Counter(group.rows for group in groups(examples, cfg.split.group))
+    together = groups(examples, cfg.split.group)
     train = parts["train"]
     observed = {
-        "records": ([example.fields for example in examples], None),
-        "documents": ([document.fields for document in documents], None),
-        "train": ([example.fields for example in train], [example.weight for example in train]),
+        "records": ([example.fields for example in examples], None, _names(together)),
+        "documents": ([document.fields for document in documents], None, _document_names(documents, cfg.split.group)),
+        "train": (
+            [example.fields for example in train],
+            [example.weight for example in train],
+            _names(groups(train, cfg.split.group)),
+        ),
     }
     return SplitReport(
         sizes={part: len(rows) for part, rows in parts.items()},
         answers={part: sum(len(answer_texts(example)) for example in rows) for part, rows in parts.items()},
         documents=0,
-        groups=len(sizes),
-        largest_group=max(map(len, sizes)),
+        groups=len(together),
+        largest_group=max(len(group.rows) for group in together),
         leaks=found[0],
         test_4grams_seen=leakage.seen_share(train, parts["test"]),
         validation_4grams_seen=leakage.seen_share(train, parts["validation"]),
         balance={
             name: [
-                balance.observe(rows, field, target, seed=cfg.seed, weights=given)
+                balance.observe(rows, field, target, seed=cfg.seed, weights=weights, clusters=clusters)
                 for field, target in cfg.split.population.items()
             ]
-            for name, (rows, given) in observed.items()
+            for name, (rows, weights, clusters) in observed.items()
             if cfg.split.population
         },
         weights=found[1],
     )
+
+
+def _names(together: Sequence[Group]) -> list[str]:
+    """The group of each record, in their order."""
+    names = {row: group.key for group in together for row in group.rows}
+    return [names[row] for row in range(len(names))]
+
+
+def _document_names(documents: Sequence[Document], fields: Sequence[str]) -> list[str]:
+    """Documents of one declared value are one group; the others stand alone."""
+    return [next((f"{name}={d.fields[name]}" for name in fields if d.fields.get(name)), d.id) for d in documents]
 
 
 def _write(folder: Path, parts: Mapping[Part, list[Example]], documents: list[Document], report: SplitReport) -> None:
