@@ -227,8 +227,12 @@ def lines(
     bands: Mapping[str, Sequence[Interval]] | None = None,
     dashed: Sequence[str] = (),
     log_x: bool = False,
+    x_ticks: Sequence[float] | None = None,
 ) -> str:
-    """Lines through ``(x, y)`` of each name; ``bands`` are intervals at the same x; ``dashed`` names are fits, without points."""
+    """Lines through ``(x, y)`` of each name; ``bands`` are intervals at the same x; ``dashed`` names are fits, without points.
+
+    ``x_ticks`` are the places named on the axis; None: as they fall.
+    """
     with _canvas(2.6, alt) as canvas:
         for name, colour in zip(series, _colours(len(series)), strict=True):
             x, y = series[name]
@@ -241,6 +245,9 @@ def lines(
                 canvas.axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         if log_x:
             canvas.axes.set_xscale("log")
+        if x_ticks is not None:
+            canvas.axes.set_xticks(list(x_ticks), [f"{x:,.0f}" for x in x_ticks])
+            canvas.axes.set_xticks([], minor=True)
         canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
         _legend(canvas.axes, list(series))
     return canvas.svg
