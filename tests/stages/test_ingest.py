@@ -274,6 +274,21 @@ def test_declared_pages_come_through_the_cache(project, monkeypatch):
     assert (project / ".tunectl/cache/pages").is_dir()
 
 
+def test_a_data_set_of_the_hub_keeps_its_splits(monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    jsonl("set/train.jsonl", [{"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}])
+    jsonl("set/test.jsonl", [{"question": "a", "answer": "e"}])
+    metrics = run(set=source("hub", id="./set", revision="main"))
+    assert (metrics.rows_in, metrics.examples) == (3, 3)
+    assert [(item.split, item.answers[0].text) for item in examples()] == [
+        ("train", "b"),
+        ("train", "d"),
+        ("test", "e"),
+    ]
+    assert examples()[2].source == Source("hf://datasets/./set@main/test", 1)
+
+
 # Mistakes, in their exact words
 
 
@@ -394,9 +409,26 @@ def test_preferences_are_refused():
         "ingest.sources.hh: hh.jsonl:1 holds pairs of a better and a worse answer (chosen, rejected), which supervised "
         'tuning cannot learn from\n    {"chosen":"a","rejected":"b"}'
     )
+    where = (
+        "ingest takes documents and examples; preferences are declared in a section of their own, in a later version; "
+    )
+    assert hint == f"{where}take this source out of ingest.sources"
+    jsonl("dpo.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
+    pins = "or learn from its better answers: ingest.sources.x.columns.prompt=[prompt] ingest.sources.x.columns.answer=chosen"
+    assert fails(x=source(path="dpo.jsonl"))[1] == f"{where}take this source out of ingest.sources, {pins}"
+    assert run(x=source(path="dpo.jsonl", columns={"prompt": ["prompt"], "answer": "chosen"})).examples == 1
+
+
+def test_prompts_without_answers_are_refused():
+    jsonl("rl.jsonl", [{"prompt": "q", "difficulty": 3}])
+    message, hint = fails(x=source(path="rl.jsonl"))
+    assert message == (
+        "ingest.sources.x: rl.jsonl:1 holds prompts without answers (prompt), which supervised tuning cannot learn from\n"
+        '    {"prompt":"q","difficulty":3}'
+    )
     assert hint == (
-        "ingest takes documents and examples; preferences are declared in a section of their own, in a later version; take "
-        "this source out of ingest.sources, or pin its good answers as an example: ingest.sources.hh.columns.prompt and .answer"
+        "ingest takes documents and examples; prompts to practise on are not among them yet; take this source out of "
+        "ingest.sources"
     )
 
 
@@ -412,7 +444,7 @@ def test_wrong_encoding_of_a_table():
 
 
 def test_wrong_encoding_far_inside_a_file():
-    text = "prompt,completion\n" + "a,b\n" * 400_000 + "Käse,x\n"
+    text = "prompt,completion\n" + f"{'a' * 999},b\n" * 3000 + "Käse,x\n"
     write("k.csv", text.encode("latin-1"))
     assert f": byte {text.index('ä')} (0xe4) is not UTF-8" in fails(k=source(path="k.csv"))[0]
 
