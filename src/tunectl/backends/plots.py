@@ -154,7 +154,7 @@ def bars(
                 label="population",
                 linestyle="",
             )
-            axes.legend(loc="best", handlelength=1.0)
+            _legend_above(axes, 1)
         _rows(axes, labels, xlabel, percent=percent)
     return canvas.svg
 
@@ -179,7 +179,7 @@ def grouped_bars(
                 arms = _arms(series[name], intervals[name])
                 canvas.axes.errorbar(series[name], at, xerr=arms, fmt="none", ecolor=_INK, capsize=2, linewidth=1)
         _rows(canvas.axes, labels, xlabel, percent=percent)
-        _legend(canvas.axes, list(series))
+        _legend_above(canvas.axes, len(series))
     return canvas.svg
 
 
@@ -192,7 +192,7 @@ def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *
             canvas.axes.barh(rows, values, left=reached, color=colour, height=0.62, label=name, alpha=0.9)
             reached = [before + value for before, value in zip(reached, values, strict=True)]
         _rows(canvas.axes, labels, xlabel, percent=False)
-        _legend(canvas.axes, list(series))
+        _legend_above(canvas.axes, len(series))
     return canvas.svg
 
 
@@ -269,6 +269,11 @@ def scatter(
     return canvas.svg
 
 
+def _legend_above(axes: Any, names: int) -> None:
+    """Bars fill their axes to the last corner, so their legend stands above."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(names, 4), handlelength=1.0, borderaxespad=0.2)
+
+
 def _colours(count: int) -> list[str]:
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
@@ -289,7 +294,9 @@ def _rows(axes: Any, labels: Sequence[str], xlabel: str, *, percent: bool) -> No
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(xlabel)
     if percent:
-        decimals = 0 if axes.get_xlim()[1] > 0.08 else None  # None: as many as the ticks need
+        axes.locator_params(axis="x", nbins=6)
+        whole = all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in axes.get_xticks())
+        decimals = 0 if whole else None  # None: as many as the ticks need
         formatter = need("matplotlib.ticker", extra="data").PercentFormatter(1.0, decimals=decimals)
         axes.xaxis.set_major_formatter(formatter)
 
