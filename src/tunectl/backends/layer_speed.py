@@ -39,16 +39,24 @@ def layer_speed(
     torch = need("torch", extra="train")
     if profile.device == "cuda" and not torch.cuda.is_available():
         return None
+    before = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[]):  # a plan leaves no trace in later random choices
+            return _timed(torch, profile, hf_model, (hidden, intermediate, vocabulary, rank), batch)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed(torch: Any, profile: Profile, hf_model: Any, sizes: tuple[int, int, int, int], batch: int) -> Speed:
+    hidden, intermediate, vocabulary, rank = sizes
     width = max(HEAD, hidden // HEAD * HEAD)
     layer = _Layer(torch, profile.device, hf_model.dtype(profile), width, intermediate, rank)
     weights = 4 * width**2 + 3 * width * intermediate
     rows = max(1, min(2048, int(MOST_WEIGHTED / weights)) // ROW)
     tokens = rows * ROW
     clock = _Clock(torch, profile.device, hf_model.set_threads(profile))
-    with torch.random.fork_rng(devices=[]):  # the probe leaves no trace in later random choices
-        text, one, many = layer.inputs(rows, ROW), layer.inputs(1, 1), layer.inputs(batch, 1)
-        places = torch.randn(min(tokens, 256), width, device=profile.device).to(layer.dtype)
-        head = torch.randn(vocabulary, width, device=profile.device).to(layer.dtype)
+    text, one, many = layer.inputs(rows, ROW), layer.inputs(1, 1), layer.inputs(batch, 1)
+    places, head = layer.inputs(1, min(tokens, 256))[0], layer.inputs(1, vocabulary)[0]
     with torch.inference_mode():
         read = clock(lambda: layer.forward(text)) / tokens
         write_one = clock(lambda: layer.write(one))
