@@ -14,7 +14,10 @@ import yaml
 from pydantic import ValidationError
 
 from tunectl.artifacts import io, tally
+from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Document, Example, Reject, Source
+from tunectl.config import check
+from tunectl.config.given import Given
 from tunectl.config.ingest import IngestStage
 from tunectl.core.errors import DataError
 from tunectl.stages import ingest
@@ -591,6 +594,12 @@ def test_pins_that_contradict_each_other(changes, words):
     with pytest.raises(ValidationError) as caught:
         IngestStage(ingest={"sources": {"x": source(path="a", **changes)}, "max_rejected_share": 0.2})
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["documents", "table"])
+def test_the_general_options_compose(option):
+    found = check.load(Layout(ROOT), [Given.typed(f"ingest={option}"), Given.typed("data.path=raw")]).root
+    assert [item.path for item in found.ingest.sources.values()] == ["raw"]
 
 
 def test_addresses_must_be_of_the_web():
