@@ -13,7 +13,7 @@ from tunectl.cli import data_curve
 from tunectl.cli.main import main
 from tunectl.config import resolved
 from tunectl.core.errors import ArtifactError
-from tunectl.data.curve import SHARES, Point
+from tunectl.data.curve import SHARES, Likelihood, Point
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("torch")
@@ -49,10 +49,10 @@ def test_one_size_is_tuned_and_measured_for_real(project):
     settings, _ = resolved.read(project, "sft")
     work = project.work("curve", "k")
     found = data_curve.Tuner(project, settings, work, seed=1, stands=False).learn(train[:3], label="10%")
-    assert len(found) == len(validation)
-    assert all(nats < 0 < tokens for nats, tokens in found)
+    assert [one.id for one in found] == [row.id for row in validation]
+    assert all(one.nats < 0 < one.tokens for one in found)
     # the byte tokenizer: one token a byte, and the end of turn
-    assert found[0][1] == sum(len(answer.text.encode()) + 1 for answer in validation[0].answers)
+    assert found[0].tokens == sum(len(answer.text.encode()) + 1 for answer in validation[0].answers)
     assert not (work / "10").exists()  # adapters are not left behind
 
 
@@ -77,7 +77,7 @@ class Fake:
         if label == self.stop_at:
             raise KeyboardInterrupt
         self.asked.append(label)
-        return [(-20 * (1 + len(train) ** -0.5 + n / 100), 20) for n in range(12)]
+        return [Likelihood(f"v{n}", -20 * (1 + len(train) ** -0.5 + n / 100), 20) for n in range(12)]
 
 
 def test_an_interrupted_curve_goes_on(project):
@@ -97,7 +97,9 @@ def test_all_of_train_is_not_tuned_again_where_sft_stands(project, monkeypatch):
     }
     tuned = []
     monkeypatch.setattr(data_curve.Tuner, "_tune", lambda self, train, folder, adapter: tuned.append(folder.name))
-    monkeypatch.setattr(data_curve.Tuner, "_score", lambda self, adapter: [(-3.0, 2), (-2.0, 2)])
+    monkeypatch.setattr(
+        data_curve.Tuner, "_score", lambda self, adapter: [Likelihood("a", -3.0, 2), Likelihood("b", -2.0, 2)]
+    )
     for digests, expected in ((inputs, ["10", "25", "50"]), (inputs | {"split": "another"}, ["10", "25", "50", "100"])):
         folder = project.artifact("sft")
         folder.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
 from tunectl.data.balance import observe
 from tunectl.data.curation import Answers, Counts, Curation, Duplicates
-from tunectl.data.curve import Point, judge
+from tunectl.data.curve import Likelihood, Point, judge
 from tunectl.data.reading.collect import ReadAs, SourceReport
 from tunectl.data.report import gather, notes
 from tunectl.data.split_report import Leaks, LeakSample, SplitReport, Weights
@@ -144,11 +144,14 @@ def folders(root):
 def curve():
     return judge(
         [
-            Point(rows / 140, rows, [(-20 * (1 + 5 / rows**0.5 + n % 3 / 50), 20) for n in range(30)])
+            Point(
+                rows / 140, rows, [Likelihood(f"v{n}", -20 * (1 + 5 / rows**0.5 + n % 3 / 50), 20) for n in range(30)]
+            )
             for rows in (14, 35, 70, 140)
         ],
         worth=0.02,
         seed=1,
+        clusters={},
     )
 
 
