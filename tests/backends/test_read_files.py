@@ -73,6 +73,25 @@ def test_short_page_keeps_its_text(tmp_path):
     assert read(read_html, page)[0].columns["text"].strip() == "Jazz tonight at nine."
 
 
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        (
+            "<?xml version='1.0' encoding='utf-8'?><!DOCTYPE html><html><body><p>XHTML here.</p></body></html>",
+            "XHTML here.",
+        ),
+        ("<p>A fragment.</p><p>And more &amp; more.</p>", "A fragment.\nAnd more & more."),
+        ("<table><tr><td>Soup</td><td>$4</td></tr></table><ul><li>Mon 9-5</li></ul>", "Soup\n$4\nMon 9-5"),
+        ("no tags at all", "no tags at all"),
+    ],
+)
+def test_pages_of_every_kind_keep_their_text(tmp_path, html, text):
+    page = tmp_path / "page.html"
+    page.write_text(html)
+    (row,) = read(read_html, page)
+    assert [word for word in row.columns["text"].split() if word not in {"|", "-"}] == text.split()
+
+
 def test_page_of_pictures_and_empty_page(tmp_path):
     page = tmp_path / "pictures.html"
     page.write_text('<html><body><img src="flyer.png"></body></html>')
