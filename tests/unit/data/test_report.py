@@ -122,7 +122,7 @@ def split_report(every, train):
             observe([row.fields for row in train], "price", target, seed=1, weights=[row.weight for row in train])
         ],
     }
-    leaks = Leaks(1, False, 8, 0.8, [LeakSample("answer", 0.9, "train words", "test words")])
+    leaks = Leaks(1, 0, False, 8, 0.8, [LeakSample("answer", 0.9, "train words", "test words")])
     return SplitReport(
         {"train": 140, "validation": 30, "test": 30},
         {"train": 210, "validation": 45, "test": 45},
@@ -193,7 +193,7 @@ def test_notes_say_what_to_look_at(project):
         "warn",
         "One group of 80 records must stay together, out of 200: the splits hang on where it goes.",
     ) in found
-    assert ("warn", "1 train records hold most of a validation or test text, and were left in.") in found
+    assert ("warn", "1 train records and documents hold most of a validation or test text, and were left in.") in found
     assert ("warn", "Test has 30 records: only large differences between models will show.") in found
     assert any(
         sentence.startswith("price is not that of the population (large distance): too much low; too little high")
