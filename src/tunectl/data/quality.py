@@ -18,7 +18,7 @@ from tunectl.core.errors import ConfigError
 from tunectl.data import repetition
 from tunectl.data.block import Outcome, Record, Rejected
 from tunectl.data.folding import fold
-from tunectl.data.texts import input_text
+from tunectl.data.texts import input_text, output_text
 
 Check: TypeAlias = Callable[[str], str | None]
 """From a text to None, or to what offended."""
@@ -181,7 +181,7 @@ class Judge:
         if example.messages and (offence := first_offence(self.inputs, input_text(example))):
             return Rejected(example, *offence)
         if not example.answers:
-            return example
+            return self._learned(example)
         asked = fold(input_text(example)) if self.echo else None
         judged = [(answer, self._answer(answer.text, asked)) for answer in example.answers]
         good = [answer for answer, offence in judged if offence is None]
@@ -192,6 +192,11 @@ class Judge:
             return Rejected(example, bad[0].reason, bad[0].detail)
         self.dropped += bad
         return replace(example, answers=good) if bad else example
+
+    def _learned(self, example: Example) -> Outcome:
+        """Template-free rows: their learned segments together are the answer. Tokenised rows cannot be judged."""
+        offence = first_offence(self.answers, output_text(example)) if example.segments else None
+        return Rejected(example, *offence) if offence else example
 
     def _answer(self, text: str, asked: str | None) -> tuple[str, str] | None:
         offence = first_offence(self.answers, text)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tunectl.artifacts.records import Answer, Document, Example, Message, Source
+from tunectl.artifacts.records import Answer, Document, Example, Message, Segment, Source, Tokens
 from tunectl.config.curate import Length, Quality
 from tunectl.core.errors import ConfigError
 from tunectl.data import repetition
@@ -117,6 +117,12 @@ def test_answers_that_are_whole(answer: str) -> None:
 def test_echo() -> None:
     assert judge(example("Write an ad.", "write an AD"), echo=True) == ("echo", "the answer is the input")
     assert judge(example("Write an ad.", "Fresh bread."), echo=True) is None
+
+
+def test_learned_segments_are_judged_and_tokens_are_not() -> None:
+    row = Example("s", PLACE, segments=[Segment("a long enough prompt", train=False), Segment("short", train=True)])
+    assert judge(row, answers={"least": 2, "most": None}) == ("answer_too_short", "1 words, least 2")
+    assert judge(Example("t", PLACE, tokens=Tokens([1], [1])), answers={"least": 2, "most": None}) is None
 
 
 def test_input_length() -> None:
