@@ -56,11 +56,12 @@ def _timed(torch: Any, profile: Profile, hf_model: Any, sizes: tuple[int, int, i
     tokens = rows * ROW
     clock = _Clock(torch, profile.device, hf_model.set_threads(profile))
     text, one, many = layer.inputs(rows, ROW), layer.inputs(1, 1), layer.inputs(batch, 1)
+    past_one, past_many = layer.past(1), layer.past(batch)
     places, head = layer.inputs(1, min(tokens, 256))[0], layer.inputs(1, vocabulary)[0]
     with torch.inference_mode():
         read = clock(lambda: layer.forward(text)) / tokens
-        write_one = clock(lambda: layer.write(one))
-        write_many = clock(lambda: layer.write(many))
+        write_one = clock(lambda: layer.write(one, past_one))
+        write_many = clock(lambda: layer.write(many, past_many))
         last = clock(lambda: torch.nn.functional.linear(places, head)) / len(places)
     learn = clock(lambda: layer.learn(text)) / tokens
     return Speed(learn=learn, read=read, write_one=write_one, write_batch=write_many, batch=batch, head=last)
@@ -134,9 +135,12 @@ class _Layer:
         inner = function.rms_norm(x, (self.hidden,), self.norm)
         return x + linear(6, function.silu(linear(4, inner)) * linear(5, inner))
 
-    def write(self, x: Any) -> Any:
-        """One new token a row, after ``CONTEXT`` others; adapters are merged by then."""
-        past = self._random(x.shape[0], self.hidden // HEAD, CONTEXT, HEAD)
+    def past(self, rows: int) -> Any:
+        """Keys or values of ``CONTEXT`` earlier tokens."""
+        return self._random(rows, self.hidden // HEAD, CONTEXT, HEAD)
+
+    def write(self, x: Any, past: Any) -> Any:
+        """One new token a row, after those of ``past``; adapters are merged by then."""
         return self.forward(x, self._plain, past)
 
     def learn(self, x: Any) -> None:
