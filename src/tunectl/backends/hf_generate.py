@@ -19,6 +19,7 @@ from tunectl.backends import hf_cache
 from tunectl.config.evaluate import Beams, Greedy, Sampling
 from tunectl.config.profile import Profile
 from tunectl.core import progress
+from tunectl.core.errors import EnvironmentFailure
 from tunectl.core.lazy import need
 from tunectl.evaluation.generator import LogProb, Reply, Request
 
@@ -115,13 +116,27 @@ class HfGenerator:
         rows = [_Row(index, ids) for index, ids in enumerate(self._encode([item.prompt for item in requests]))]
         order = sorted(rows, key=lambda row: (-len(row.ids), row.index))
         width = max(1, self._batch // how.beams) if isinstance(how, Beams) else self._batch
-        with self._torch.inference_mode(), progress.bar(label, len(rows)) as shown:
+        with self._torch.inference_mode(), self._enough_memory(width), progress.bar(label, len(rows)) as shown:
             prefix = self._shared_prefix(order) if not isinstance(how, Beams) else None
             for start in range(0, len(order), width):
                 batch = order[start : start + width]
                 self._work(batch, requests, how, prefix, seed + start)
                 shown.advance(len(batch), **_speed(order[: start + width]))
         return [self._reply(row) for row in rows]
+
+    @contextmanager
+    def _enough_memory(self, rows: int) -> Iterator[None]:
+        """Say what to lower where the block runs out of memory."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            words = str(error).lower()
+            if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
+                raise EnvironmentFailure(
+                    f"out of memory while {rows} answers were generated together",
+                    hint="lower profile.generate_batch, evaluate.prompts.shots or evaluate.decoding.max_new_tokens",
+                ) from error
+            raise
 
     def _work(
         self,
