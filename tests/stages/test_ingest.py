@@ -225,6 +225,19 @@ def test_encoding_of_a_table_can_be_declared():
     assert examples()[0].answers[0].text == "Würzig"
 
 
+def test_utf_16_with_and_without_a_mark():
+    text = "prompt,completion\na,Würzig\n"
+    write("k.csv", text.encode("utf-16-le"))
+    run(x=source(path="k.csv", encoding="utf-16-le"))
+    assert examples()[0].answers[0].text == "Würzig"
+    write("k.csv", text.encode("utf-16"))
+    message, hint = fails(x=source(path="k.csv"))
+    assert message == "ingest.sources.x: k.csv: byte 0 (0xff) is not UTF-8; it seems to be utf_16"
+    assert hint == "set ingest.sources.x.encoding=utf_16, or write the file as UTF-8"
+    run(x=source(path="k.csv", encoding="utf_16"))
+    assert examples()[0].answers[0].text == "Würzig"
+
+
 def test_word_and_pdf_and_parquet_in_one_folder():
     import docx
     import pyarrow as pa
@@ -551,7 +564,7 @@ def test_limits():
 def test_a_field_that_no_row_has():
     write("r.csv", "text,neighborhood\nGood pie,Midtown\n")
     assert fails(r=source(path="r.csv", fields={"where": "neighbourhood"})) == (
-        "ingest.sources.r.fields.where = neighbourhood: no row has such a column; there are text, neighborhood",
+        "ingest.sources.r.fields.where = neighbourhood: no row has a value there; there are text, neighborhood",
         "did you mean neighborhood?",
     )
 

@@ -145,8 +145,13 @@ class Collector:
         )
         _log.info(
             "%s: %d rows, %d kept, %d rejected; %d documents, %d examples with %d answers",
-            *(self._kind, report.rows, report.kept, report.rows - report.kept),
-            *(report.documents, report.examples, report.answers),
+            self._kind,
+            report.rows,
+            report.kept,
+            report.rows - report.kept,
+            report.documents,
+            report.examples,
+            report.answers,
         )
         return report
 
@@ -161,7 +166,8 @@ class Collector:
             return
         self._decisions[kind] = ReadAs(*kind, decision.why, file.name, list(decision.unused))
         rest = f"; not used: {', '.join(decision.unused)}" if decision.unused else ""
-        _log.info("%s: %s is read as %s, %s (%s)%s", self._kind, file.name, *kind[:0:-1], decision.why, rest)
+        words = f"{decision.holds}, {decision.format} ({decision.why}){rest}"
+        _log.info("%s: %s is read as %s", self._kind, file.name, words)
 
     def _count_row(self, file: SourceFile) -> None:
         self._counts["rows"] += 1
@@ -255,7 +261,7 @@ class Collector:
                 continue
             near = get_close_matches(column, list(self._columns), 1)
             raise DataError(
-                f"{self._key}.fields.{name} = {column}: no row has such a column; there are {', '.join(self._columns)}",
+                f"{self._key}.fields.{name} = {column}: no row has a value there; there are {', '.join(self._columns)}",
                 hint=f"did you mean {near[0]}?" if near else "name one of these columns, or take the field out",
             )
 
