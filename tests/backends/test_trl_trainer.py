@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tunectl.artifacts.records import Example, Source
-from tunectl.backends import fit_state, hf_model, torch_batch, torch_kernels, torch_probe
+from tunectl.backends import fit_state, hf_model, torch_batch, torch_kernels, torch_probe, torch_short
 from tunectl.backends.trl_trainer import TrlTrainer
 from tunectl.chat.masking import Masked, Piece
 from tunectl.config.profile import Profile
@@ -107,6 +107,36 @@ def test_shared_prompts_give_the_loss_and_gradients_of_separate_rows(tiny_model)
         torch.testing.assert_close(shared[name], grad, rtol=1e-3, atol=1e-5)
 
 
+def test_short_attention_and_norms_equal_those_of_transformers(tiny_model):
+    results = []
+    for short in (False, True):
+        model = hf_model.load(tiny_model, adapter=None, profile=profile()).model
+        model.requires_grad_(False)
+        vectors = model.get_input_embeddings().weight.requires_grad_()
+        if short:
+            torch_short.speed_up(model)
+            assert model.config._attn_implementation == torch_short.NAME
+            assert sum("forward" in vars(module) for module in model.modules()) == 5
+        route = torch_batch.route_of(model, plain_head=False, autocast=False)
+        loss = torch_batch.loss_of(route, route.batch([*example_rows(2), *example_rows(2, share=False)]))
+        loss.backward()
+        results.append((float(loss), vectors.grad))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-5)
+
+
+def test_long_rows_go_to_sdpa(tiny_model, monkeypatch):
+    monkeypatch.setattr(torch_short, "LONGEST", 5)
+    usual, _ = gradients(tiny_model, example_rows(3))
+    model = hf_model.load(tiny_model, adapter=None, profile=profile()).model
+    torch_short.speed_up(model)
+    route = torch_batch.route_of(model, plain_head=True, autocast=False)
+    batch = route.batch(example_rows(3))
+    assert batch.mask.dtype == torch.bool
+    assert torch.isfinite(torch_batch.loss_of(route, batch))
+    assert usual > 0
+
+
 def test_without_the_mask_answers_would_see_each_other(tiny_model):
     """The test above could not fail if attention did not matter: here it is taken away."""
     model = hf_model.load(tiny_model, adapter=None, profile=profile()).model
@@ -140,7 +170,7 @@ def test_the_fast_loss_and_layers_equal_the_plain_ones(tiny_model, smoothing):
 
 def test_the_probe_trusts_a_plain_llama(tiny_model):
     model = hf_model.load(tiny_model, adapter=None, profile=profile()).model
-    assert torch_probe.probe(model, example_rows(3), device="cpu", autocast=False) == torch_probe.Probe(
+    assert torch_probe.probe(model, example_rows(3), autocast=False) == torch_probe.Probe(
         plain_head=True, shared_prompts=True
     )
 
@@ -155,7 +185,7 @@ def test_the_probe_sees_logits_that_are_changed_behind_the_head(tiny_model):
             return found
 
     model.__class__ = Capped
-    assert not torch_probe.probe(model, example_rows(3), device="cpu", autocast=False).plain_head
+    assert not torch_probe.probe(model, example_rows(3), autocast=False).plain_head
 
 
 def test_it_learns_and_the_same_seed_gives_the_same_bytes(tiny_model, tmp_path):

@@ -50,9 +50,7 @@ class FitRun:
 
 def step_loss(run: FitRun, step: Step, backward: Any) -> float:
     """Forward and backward over all micro-batches of one step; the mean loss of its learned tokens (nats)."""
-    parts = [
-        torch_batch.batch_of([run.rows[number] for number in group], run.plan.profile.device) for group in step.batches
-    ]
+    parts = [run.route.batch([run.rows[number] for number in group]) for group in step.batches]
     weight = sum(float(part.weights.sum()) for part in parts)
     total = 0.0
     for part in parts:
@@ -69,7 +67,7 @@ def validation_loss(run: FitRun, model: Any) -> float:
     with averaged(model, run.state.average), torch.inference_mode():
         total, weight = 0.0, 0.0
         for group in schedule.batches(run.validation, range(len(run.validation)), run.plan.profile.train_tokens):
-            part = torch_batch.batch_of([run.validation[number] for number in group], run.plan.profile.device)
+            part = run.route.batch([run.validation[number] for number in group])
             total += float(torch_batch.loss_of(run.route, part))
             weight += float(part.weights.sum())
     model.train()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.artifacts import io
-from tunectl.backends import fit_run, fit_state, hf_model, torch_batch, torch_kernels, torch_probe
+from tunectl.backends import fit_run, fit_state, hf_model, torch_batch, torch_kernels, torch_probe, torch_short
 from tunectl.backends.trl_arguments import arguments, peft_config, refuse_unknown_targets
 from tunectl.chat import contract
 from tunectl.core import log, progress
@@ -51,7 +51,7 @@ class TrlTrainer:
         peft_model, tokenizer, autocast = _adapted(plan, model)
         trainable = sum(weights.numel() for weights in peft_model.parameters() if weights.requires_grad)
         _refuse_too_big(plan, peft_model, trainable, max(row.length for row in (*train, *validation)), work)
-        found = torch_probe.probe(peft_model, train, device=plan.profile.device, autocast=autocast)
+        found = torch_probe.probe(peft_model, train, autocast=autocast)
         shared = found.shared_prompts and any(len(row.branches) > 1 for row in train)
         if not found.shared_prompts:
             train, validation = separate(train), separate(validation)
@@ -91,6 +91,8 @@ def _adapted(plan: FitPlan, folder: Path) -> tuple[Any, Any, bool]:
     torch.manual_seed(plan.seed)
     adapted = peft.get_peft_model(model, peft_config(plan.adapter))
     low = hf_model.dtype(plan.profile) == torch.bfloat16
+    if plan.profile.device == "cpu":
+        torch_short.speed_up(model)
     sped = torch_kernels.speed_up_lora(adapted)
     layers = sum(1 for module in adapted.modules() if hasattr(module, "lora_A"))
     return adapted, loaded.tokenizer, low and sped < layers
