@@ -238,3 +238,38 @@ def test_base_models_side_by_side(project, tiny_model, capsys):
     assert first["parameters"] == contract.load(tiny_model).parameters
     assert main.main(["evaluate", "--bases", "other", *SHORT]) == 0
     assert "not stated" in capsys.readouterr().out
+
+
+def test_without_a_file_the_comparison_is_made_again_and_the_artifacts_stay(project, capsys):
+    from tunectl.artifacts.layout import Layout
+    from tunectl.config import resolved
+    from tunectl.config.check import load as check
+
+    source = Source("f", 1)
+    rows = [Example(f"e{n}", source, [Message("user", f"say {n}")], [Answer(f"word {n}", source)]) for n in range(9)]
+    Path("artifacts/split").mkdir()
+    for part, chosen in {"train": rows[:3], "validation": rows[3:6], "test": rows[6:]}.items():
+        io.write_rows(Path(f"artifacts/split/{part}.jsonl"), chosen)
+    Path("artifacts/adapt").mkdir()
+    Path("artifacts/adapt/passed_through.json").write_text("{}")
+    adapter(Path("artifacts/sft"))
+    words = ["evaluate=default", "evaluate.decoding.max_new_tokens=4", "evaluate.safety.max_new_tokens=4"]
+    from tunectl.config.overrides import merge
+
+    root = check(Layout(), merge([], [*words, "evaluate.prompts.shots=[0]"])).root
+    for stage in ("model", "split", "adapt", "sft", "evaluate"):
+        record = {"stage": stage, "settings": resolved.project(stage, root), "code": "x", "sources": {}}
+        io.write_json(Path(f"artifacts/config/{stage}.json"), record)
+        if stage != "evaluate":
+            config = io.digest_value(io.read_json(Path(f"artifacts/config/{stage}.json")))
+            manifest.write(Path("artifacts") / stage, manifest.Manifest(stage, config))
+    assert main.main(["evaluate", "--json", "--out", "again"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [system["name"] for system in found["systems"]] == ["base", "prompted", "nearest", "tuned"]
+    assert {path.name for path in Path("again").iterdir()} == {
+        "results.json",
+        "answers.jsonl",
+        "verdict.json",
+        "report.html",
+    }
+    assert not Path("artifacts/evaluate").exists()
