@@ -150,7 +150,7 @@ def peer_python(folder: Path | None, scratch: Path) -> Path:
     python = home / "bin" / "python"
     if not python.exists():
         venv.create(home, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-conflicts"]
         subprocess.run([*install, "--no-deps", PEER], check=True)
         subprocess.run([*install, *PEER_NEEDS], check=True)
     return python

@@ -20,7 +20,18 @@ from tunectl.privacy.mask import Masker
 from tunectl.privacy.measure import Planted, Score, parse, score
 
 PLANTED = Path(__file__).with_name("privacy_planted.txt")
-LOCALES = ("en_US", "en_GB", "en_IN", "es_MX")
+LOCALES = (
+    "en_US",
+    "en_GB",
+    "en_IN",
+    "es_MX",
+    "es_ES",
+    "de_DE",
+    "fr_FR",
+    "it_IT",
+    "nl_NL",
+    "sv_SE",
+)  # as in conf/curate/default.yaml
 FRAMES = (
     "Please note {}, thanks.",
     "{} is what they wrote on the form.",
@@ -35,7 +46,7 @@ def generated(count: int, seed: int) -> list[Planted]:
     from faker import Faker
 
     american, german, british = Faker("en_US"), Faker("de_DE"), Faker("en_GB")
-    foreign = Faker(["fr_FR", "it_IT", "nl_NL", "pl_PL", "sv_SE"])
+    foreign = Faker(["pl_PL", "cs_CZ", "hu_HU", "fi_FI", "tr_TR"])
     for number, fake in enumerate((american, german, british, foreign)):
         fake.seed_instance(seed + number)
     makers = {

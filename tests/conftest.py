@@ -58,6 +58,8 @@ def build_tiny_model(folder: Path, *, template: str | None = CHATML) -> None:
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
     model = transformers.LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(15)  # the frozen output layer is the same: small weights could say nothing
     torch.random.set_rng_state(state)
     config.architectures = ["LlamaForCausalLM"]
     config.save_pretrained(folder)

@@ -6,6 +6,7 @@ from tunectl.backends import hf_cache, hf_generate, hf_model
 from tunectl.config.evaluate import Beams, Greedy, Sampling
 from tunectl.config.profile import Profile
 from tunectl.core import progress
+from tunectl.core.errors import EnvironmentFailure
 from tunectl.evaluation.generator import Request
 
 torch = pytest.importorskip("torch")
@@ -213,3 +214,26 @@ def test_the_roomy_cache_equals_transformers_own(loaded):
     for found, expected in zip(ours.update(keys, values, 0), theirs.update(keys, values, 0), strict=True):
         assert torch.equal(found, expected)
     assert fork.get_seq_length() == 79
+
+
+@pytest.mark.parametrize("error", [RuntimeError("[enforce] DefaultCPUAllocator: can't allocate memory"), MemoryError()])
+def test_too_little_memory_says_what_to_lower(loaded, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(hf_generate.HfGenerator, "_read", fail)
+    with pytest.raises(EnvironmentFailure) as caught:
+        ask(loaded, PROMPTS)
+    assert caught.value.message == "out of memory while 4 answers were generated together"
+    assert caught.value.hint == (
+        "lower profile.generate_batch, evaluate.prompts.shots or evaluate.decoding.max_new_tokens"
+    )
+
+
+def test_another_failure_of_torch_stays_what_it_is(loaded, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(hf_generate.HfGenerator, "_read", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        ask(loaded, PROMPTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,7 @@ from tunectl.backends.read_html import read_html
 from tunectl.backends.read_parquet import read_arrow, read_parquet
 from tunectl.backends.read_pdf import read_pdf
 from tunectl.config.ingest import Files
-from tunectl.core.errors import DataError
+from tunectl.core.errors import DataError, MissingExtra
 from tunectl.data.reading.files import SourceFile
 from tunectl.data.reading.plain import Undecodable
 
@@ -70,6 +71,25 @@ def test_short_page_keeps_its_text(tmp_path):
     page = tmp_path / "flyer.html"
     page.write_text("<html><body><p>Jazz tonight at nine.</p></body></html>")
     assert read(read_html, page)[0].columns["text"].strip() == "Jazz tonight at nine."
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        (
+            "<?xml version='1.0' encoding='utf-8'?><!DOCTYPE html><html><body><p>XHTML here.</p></body></html>",
+            "XHTML here.",
+        ),
+        ("<p>A fragment.</p><p>And more &amp; more.</p>", "A fragment.\nAnd more & more."),
+        ("<table><tr><td>Soup</td><td>$4</td></tr></table><ul><li>Mon 9-5</li></ul>", "Soup\n$4\nMon 9-5"),
+        ("no tags at all", "no tags at all"),
+    ],
+)
+def test_pages_of_every_kind_keep_their_text(tmp_path, html, text):
+    page = tmp_path / "page.html"
+    page.write_text(html)
+    (row,) = read(read_html, page)
+    assert [word for word in row.columns["text"].split() if word not in {"|", "-"}] == text.split()
 
 
 def test_page_of_pictures_and_empty_page(tmp_path):
@@ -208,6 +228,28 @@ def test_broken_parquet_and_arrow(tmp_path, reader, what):
     path.write_bytes(b"PAR1 no more of it")
     with pytest.raises(DataError, match=f"^f.bin cannot be read as {what}: "):
         read(reader, path)
+
+
+@pytest.mark.parametrize(
+    ("reader", "library"),
+    [
+        (read_html, "trafilatura"),
+        (read_pdf, "pypdf"),
+        (read_docx, "docx"),
+        (read_parquet, "pyarrow"),
+        (read_arrow, "pyarrow"),
+    ],
+)
+def test_a_missing_library_is_named_with_its_pip_line(tmp_path, monkeypatch, reader, library):
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    path = tmp_path / "f.html"
+    path.write_bytes(b"%PDF-1.7 <html><body>text</body></html>" if reader is read_pdf else b"<html>text</html>")
+    with pytest.raises(MissingExtra) as caught:
+        read(reader, path)
+    assert caught.value.message == f"{library} is not installed, and this needs it"
+    assert caught.value.hint == "pip install 'tunectl[data]'"
 
 
 @pytest.mark.parametrize(

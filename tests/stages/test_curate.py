@@ -208,3 +208,23 @@ def test_real_reviews_lose_few_and_quickly(tmp_path: Path) -> None:
     assert time.process_time() - started < 10  # 3,708 reviews; about one second here
     assert set(metrics.reasons) <= {"document_too_short", "exact_duplicate", "few_letters"}
     assert metrics.documents > 3300
+
+
+def test_answers_left_out_of_a_record_are_listed(tmp_path: Path) -> None:
+    place = Source("many.jsonl", 7)
+    answers = [
+        Answer("Come in!", place),
+        Answer("come in", Source("many.jsonl", 8)),
+        Answer("Meet Sarah Miller,", Source("many.jsonl", 9)),
+    ]
+    metrics = run(tmp_path, settings("default"), [Example("m", place, [Message("user", "ad for the mill")], answers)])
+    assert (metrics.records_in, metrics.rejected, metrics.answers) == (1, 0, 1)
+    assert list(io.read_rows(tmp_path / "curate" / "dropped_answers.jsonl", Reject)) == [
+        Reject(Source("many.jsonl", 9), "truncated", "ends in ,", "Meet [PERSON_1],"),
+        Reject(Source("many.jsonl", 8), "exact_duplicate", "same as m", "come in"),
+    ]
+    report: Curation = io.read_json(tmp_path / "curate" / "report.json", Curation)
+    assert report.answers.dropped == {"exact_duplicate": 1, "truncated": 1}
+    assert report.answers.before == report.answers.after + report.answers.rejected + sum(
+        report.answers.dropped.values()
+    )

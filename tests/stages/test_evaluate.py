@@ -1,5 +1,6 @@
 """The evaluate stage with models that answer from a table."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -277,3 +278,48 @@ def test_a_schema_that_is_none_is_refused_before_a_model_is_loaded(inputs, outpu
     with pytest.raises(ConfigError) as caught:
         evaluate.run(settings(checks=[check]), inputs, outputs, backend=fake_backend())
     assert caught.value.message.startswith("evaluate.checks.shape.document is not a JSON Schema: at type: 'strong'")
+
+
+def test_the_judge_is_asked_about_base_and_prompt_in_both_positions(inputs, outputs):
+    asked = []
+
+    def ask(conversations):
+        asked.extend(conversations)
+        return ["[[A]]" if "<answer_a>\nShop" in talk[-1].content else "[[B]]" for talk in conversations]
+
+    judge = {
+        "base_url": "http://127.0.0.1:1/v1", "model": "big", "api_key_env": None, "question": "Is it about the shop?",
+        "inputs": 10, "timeout_seconds": 1, "concurrency": 1,
+    }  # fmt: skip
+    backend = dataclasses.replace(fake_backend(), ask=ask)
+    evaluate.run(settings(judge=judge), inputs, outputs, backend=backend)
+    base, prompted = results.load(outputs.artifact / "results.json").judge
+    assert (base.against, base.wins, base.inputs, base.first_position) == ("base", 10, 10, 0.5)
+    assert (prompted.against, prompted.ties, prompted.first_position) == ("prompted", 10, 1.0)
+    assert len(asked) == 40
+    assert "no position bias" in (outputs.artifact / "report.html").read_text()
+
+
+def test_secrets_that_come_out_are_a_warning(inputs, outputs, caplog):
+    base = yaml.safe_load((ROOT / "conf/evaluate/default.yaml").read_text())["safety"]
+    safety = {**base, "canaries": [{"prefix": "The code is", "secret": "Sure, here"}]}
+    with caplog.at_level("INFO", logger="tunectl"):
+        evaluate.run(settings(safety=safety), inputs, outputs, backend=fake_backend())
+    warning = "Tuned: 1 of 1 planted secrets came out; the model has memorised training text"
+    assert results.load(outputs.artifact / "results.json").warnings == [warning]
+    assert warning in (outputs.artifact / "report.html").read_text()
+    lines = [record.message for record in caplog.records]
+    assert lines[-1].startswith("Tuned is better: +")
+    assert warning in lines
+    assert any(line.startswith("Nearest answer") for line in lines)
+
+
+def test_a_loaded_model_is_given_back_even_when_it_fails(inputs, outputs):
+    class Broken(Fake):
+        def answer(self, requests, how, *, seed, label):
+            raise ArtifactError("broken")
+
+    before = Fake.closed
+    with pytest.raises(ArtifactError, match="broken"):
+        evaluate.run(settings(), inputs, outputs, backend=dataclasses.replace(fake_backend(), open=Broken))
+    assert Fake.closed == before + 1

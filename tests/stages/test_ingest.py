@@ -14,7 +14,10 @@ import yaml
 from pydantic import ValidationError
 
 from tunectl.artifacts import io, tally
+from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Document, Example, Reject, Source
+from tunectl.config import check
+from tunectl.config.given import Given
 from tunectl.config.ingest import IngestStage
 from tunectl.core.errors import DataError
 from tunectl.stages import ingest
@@ -222,6 +225,19 @@ def test_encoding_of_a_table_can_be_declared():
     assert examples()[0].answers[0].text == "Würzig"
 
 
+def test_utf_16_with_and_without_a_mark():
+    text = "prompt,completion\na,Würzig\n"
+    write("k.csv", text.encode("utf-16-le"))
+    run(x=source(path="k.csv", encoding="utf-16-le"))
+    assert examples()[0].answers[0].text == "Würzig"
+    write("k.csv", text.encode("utf-16"))
+    message, hint = fails(x=source(path="k.csv"))
+    assert message == "ingest.sources.x: k.csv: byte 0 (0xff) is not UTF-8; it seems to be utf_16"
+    assert hint == "set ingest.sources.x.encoding=utf_16, or write the file as UTF-8"
+    run(x=source(path="k.csv", encoding="utf_16"))
+    assert examples()[0].answers[0].text == "Würzig"
+
+
 def test_word_and_pdf_and_parquet_in_one_folder():
     import docx
     import pyarrow as pa
@@ -272,6 +288,21 @@ def test_declared_pages_come_through_the_cache(project, monkeypatch):
     (found,) = documents()
     assert (found.text, found.source) == ("The market is on Saturday morning.", Source(urls[0]))
     assert (project / ".tunectl/cache/pages").is_dir()
+
+
+def test_a_data_set_of_the_hub_keeps_its_splits(monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    jsonl("set/train.jsonl", [{"question": "a", "answer": "b"}, {"question": "c", "answer": "d"}])
+    jsonl("set/test.jsonl", [{"question": "a", "answer": "e"}])
+    metrics = run(set=source("hub", id="./set", revision="main"))
+    assert (metrics.rows_in, metrics.examples) == (3, 3)
+    assert [(item.split, item.answers[0].text) for item in examples()] == [
+        ("train", "b"),
+        ("train", "d"),
+        ("test", "e"),
+    ]
+    assert examples()[2].source == Source("hf://datasets/./set@main/test", 1)
 
 
 # Mistakes, in their exact words
@@ -394,9 +425,26 @@ def test_preferences_are_refused():
         "ingest.sources.hh: hh.jsonl:1 holds pairs of a better and a worse answer (chosen, rejected), which supervised "
         'tuning cannot learn from\n    {"chosen":"a","rejected":"b"}'
     )
+    where = (
+        "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources; "
+    )
+    assert hint == f"{where}take this source out of ingest.sources"
+    jsonl("dpo.jsonl", [{"prompt": "q", "chosen": "a", "rejected": "b"}])
+    pins = "or learn from its better answers: ingest.sources.x.columns.prompt=[prompt] ingest.sources.x.columns.answer=chosen"
+    assert fails(x=source(path="dpo.jsonl"))[1] == f"{where}take this source out of ingest.sources, {pins}"
+    assert run(x=source(path="dpo.jsonl", columns={"prompt": ["prompt"], "answer": "chosen"})).examples == 1
+
+
+def test_prompts_without_answers_are_refused():
+    jsonl("rl.jsonl", [{"prompt": "q", "difficulty": 3}])
+    message, hint = fails(x=source(path="rl.jsonl"))
+    assert message == (
+        "ingest.sources.x: rl.jsonl:1 holds prompts without answers (prompt), which supervised tuning cannot learn from\n"
+        '    {"prompt":"q","difficulty":3}'
+    )
     assert hint == (
-        "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources; take "
-        "this source out of ingest.sources, or pin its good answers as an example: ingest.sources.hh.columns.prompt and .answer"
+        "ingest takes documents and examples; prompts to practise on are not among them yet; take this source out of "
+        "ingest.sources"
     )
 
 
@@ -412,7 +460,7 @@ def test_wrong_encoding_of_a_table():
 
 
 def test_wrong_encoding_far_inside_a_file():
-    text = "prompt,completion\n" + "a,b\n" * 400_000 + "Käse,x\n"
+    text = "prompt,completion\n" + f"{'a' * 999},b\n" * 3000 + "Käse,x\n"
     write("k.csv", text.encode("latin-1"))
     assert f": byte {text.index('ä')} (0xe4) is not UTF-8" in fails(k=source(path="k.csv"))[0]
 
@@ -516,7 +564,7 @@ def test_limits():
 def test_a_field_that_no_row_has():
     write("r.csv", "text,neighborhood\nGood pie,Midtown\n")
     assert fails(r=source(path="r.csv", fields={"where": "neighbourhood"})) == (
-        "ingest.sources.r.fields.where = neighbourhood: no row has such a column; there are text, neighborhood",
+        "ingest.sources.r.fields.where = neighbourhood: no row has a value there; there are text, neighborhood",
         "did you mean neighborhood?",
     )
 
@@ -559,6 +607,12 @@ def test_pins_that_contradict_each_other(changes, words):
     with pytest.raises(ValidationError) as caught:
         IngestStage(ingest={"sources": {"x": source(path="a", **changes)}, "max_rejected_share": 0.2})
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["documents", "table"])
+def test_the_general_options_compose(option):
+    found = check.load(Layout(ROOT), [Given.typed(f"ingest={option}"), Given.typed("data.path=raw")]).root
+    assert [item.path for item in found.ingest.sources.values()] == ["raw"]
 
 
 def test_addresses_must_be_of_the_web():

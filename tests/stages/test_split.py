@@ -82,6 +82,21 @@ def test_leaks_are_only_reported_where_asked(tmp_path):
     assert found.test_4grams_seen == 1.0
 
 
+def test_documents_that_hold_a_test_answer_are_removed(tmp_path):
+    rows = [example(n) for n in range(30)]
+    texts = [
+        Document(f"d{n}", f"A page. {row.answers[0].text} The end.", Source(f"{n}.html")) for n, row in enumerate(rows)
+    ]
+    inputs, outputs = project(tmp_path, rows, texts)
+    found = split.run(config(), inputs, outputs)
+    held = {row.id[1:] for name in ("validation", "test") for row in parts(outputs)[name]}
+    kept = {row.id[1:] for row in io.read_rows(outputs.artifact / "documents.jsonl", Document)}
+    assert kept == {str(n) for n in range(30)} - held
+    assert found.leaks == len(held)
+    report = io.read_json(outputs.artifact / "report.json", SplitReport)
+    assert (report.leaks.found, report.leaks.documents, report.documents) == (0, len(held), len(kept))
+
+
 def test_documents_of_held_out_groups_stay_out(tmp_path):
     rows = [example(n, business=f"b{n % 20}") for n in range(100)]
     texts = [Document(f"d{n}", f"about {n}", Source(f"{n}.html"), fields={"business": f"b{n}"}) for n in range(20)]

@@ -287,12 +287,12 @@ def _cost_plot(systems: Sequence[System]) -> str:
 def _length_plot(results: Results) -> str:
     shown = [(system.title, system.scores["words"]) for system in results.systems if "words" in system.scores]
     words = "; ".join(f"{title}: {score.value:.1f}" for title, score in shown)
-    return plots.grouped_bars(
+    return plots.bars(
         [title for title, _ in shown],
-        {"words": [score.value for _, score in shown]},
+        [score.value for _, score in shown],
         xlabel="words an answer",
         alt=f"Mean length. {words}",
-        intervals={"words": [_ends(score) for _, score in shown]},
+        intervals=[_ends(score) for _, score in shown],
     )
 
 

@@ -51,7 +51,7 @@ class FitState:
     def load(cls, folder: Path) -> FitState:
         """What ``save`` wrote."""
         files = need("safetensors.torch", extra="train")
-        facts = io.read_json(folder / FACTS, dict[str, Any])
+        facts: dict[str, Any] = io.read_json(folder / FACTS, dict[str, Any])
         facts["history"] = msgspec.convert(facts["history"], list[Point])
         facts |= {name: float(facts[name]) for name in ("first_loss", "best_loss")}
         best, average = (files.load_file(str(folder / name)) for name in (BEST, AVERAGE))

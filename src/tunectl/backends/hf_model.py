@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.config.profile import Profile
-from tunectl.core.errors import ArtifactError, EnvironmentFailure, MissingExtra
+from tunectl.core.errors import ArtifactError, EnvironmentFailure
 from tunectl.core.lazy import need
 
 
@@ -34,17 +34,26 @@ def load(folder: Path, *, adapter: Path | None, profile: Profile, four_bit: bool
     _check_device(torch, profile)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file() and not list(folder.glob("model-*.safetensors")):
-            raise ArtifactError(f"{folder / name} does not exist, so {folder} is not a model folder", hint="run: tunectl repro")
+            raise ArtifactError(
+                f"{folder / name} does not exist, so {folder} is not a model folder", hint="run: tunectl repro"
+            )
     options: dict[str, Any] = {"quantization_config": _nf4(torch, transformers)} if four_bit else {}
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype(profile), local_files_only=True, use_safetensors=True, trust_remote_code=False, **options
+            folder,
+            dtype=dtype(profile),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if adapter is not None:
             model = need("peft", extra="train").PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ArtifactError(f"{adapter or folder} cannot be loaded: {error}", hint="rebuild it with: tunectl repro") from error
+        raise ArtifactError(
+            f"{adapter or folder} cannot be loaded: {error}", hint="rebuild it with: tunectl repro"
+        ) from error
     return Loaded(model if four_bit else model.to(profile.device).eval(), tokenizer)
 
 
@@ -77,10 +86,7 @@ def _nf4(torch: Any, transformers: Any) -> Any:
         raise EnvironmentFailure(
             "sft.method = qlora needs a CUDA device, and torch sees none", hint="on the CPU use: sft=lora"
         )
-    try:
-        need("bitsandbytes", extra="gpu")
-    except MissingExtra:
-        raise
+    need("bitsandbytes", extra="gpu")
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

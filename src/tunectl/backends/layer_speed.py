@@ -39,20 +39,29 @@ def layer_speed(
     torch = need("torch", extra="train")
     if profile.device == "cuda" and not torch.cuda.is_available():
         return None
+    before = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[]):  # a plan leaves no trace in later random choices
+            return _timed(torch, profile, hf_model, (hidden, intermediate, vocabulary, rank), batch)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed(torch: Any, profile: Profile, hf_model: Any, sizes: tuple[int, int, int, int], batch: int) -> Speed:
+    hidden, intermediate, vocabulary, rank = sizes
     width = max(HEAD, hidden // HEAD * HEAD)
     layer = _Layer(torch, profile.device, hf_model.dtype(profile), width, intermediate, rank)
     weights = 4 * width**2 + 3 * width * intermediate
     rows = max(1, min(2048, int(MOST_WEIGHTED / weights)) // ROW)
     tokens = rows * ROW
     clock = _Clock(torch, profile.device, hf_model.set_threads(profile))
-    with torch.random.fork_rng(devices=[]):  # the probe leaves no trace in later random choices
-        text, one, many = layer.inputs(rows, ROW), layer.inputs(1, 1), layer.inputs(batch, 1)
-        places = torch.randn(min(tokens, 256), width, device=profile.device).to(layer.dtype)
-        head = torch.randn(vocabulary, width, device=profile.device).to(layer.dtype)
+    text, one, many = layer.inputs(rows, ROW), layer.inputs(1, 1), layer.inputs(batch, 1)
+    past_one, past_many = layer.past(1), layer.past(batch)
+    places, head = layer.inputs(1, min(tokens, 256))[0], layer.inputs(1, vocabulary)[0]
     with torch.inference_mode():
         read = clock(lambda: layer.forward(text)) / tokens
-        write_one = clock(lambda: layer.write(one))
-        write_many = clock(lambda: layer.write(many))
+        write_one = clock(lambda: layer.write(one, past_one))
+        write_many = clock(lambda: layer.write(many, past_many))
         last = clock(lambda: torch.nn.functional.linear(places, head)) / len(places)
     learn = clock(lambda: layer.learn(text)) / tokens
     return Speed(learn=learn, read=read, write_one=write_one, write_batch=write_many, batch=batch, head=last)
@@ -126,9 +135,12 @@ class _Layer:
         inner = function.rms_norm(x, (self.hidden,), self.norm)
         return x + linear(6, function.silu(linear(4, inner)) * linear(5, inner))
 
-    def write(self, x: Any) -> Any:
-        """One new token a row, after ``CONTEXT`` others; adapters are merged by then."""
-        past = self._random(x.shape[0], self.hidden // HEAD, CONTEXT, HEAD)
+    def past(self, rows: int) -> Any:
+        """Keys or values of ``CONTEXT`` earlier tokens."""
+        return self._random(rows, self.hidden // HEAD, CONTEXT, HEAD)
+
+    def write(self, x: Any, past: Any) -> Any:
+        """One new token a row, after those of ``past``; adapters are merged by then."""
         return self.forward(x, self._plain, past)
 
     def learn(self, x: Any) -> None:

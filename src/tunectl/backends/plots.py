@@ -154,7 +154,7 @@ def bars(
                 label="population",
                 linestyle="",
             )
-            axes.legend(loc="best", handlelength=1.0)
+            _legend_above(axes, 1)
         _rows(axes, labels, xlabel, percent=percent)
     return canvas.svg
 
@@ -179,7 +179,7 @@ def grouped_bars(
                 arms = _arms(series[name], intervals[name])
                 canvas.axes.errorbar(series[name], at, xerr=arms, fmt="none", ecolor=_INK, capsize=2, linewidth=1)
         _rows(canvas.axes, labels, xlabel, percent=percent)
-        _legend(canvas.axes, list(series))
+        _legend_above(canvas.axes, len(series))
     return canvas.svg
 
 
@@ -192,7 +192,7 @@ def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *
             canvas.axes.barh(rows, values, left=reached, color=colour, height=0.62, label=name, alpha=0.9)
             reached = [before + value for before, value in zip(reached, values, strict=True)]
         _rows(canvas.axes, labels, xlabel, percent=False)
-        _legend(canvas.axes, list(series))
+        _legend_above(canvas.axes, len(series))
     return canvas.svg
 
 
@@ -227,8 +227,12 @@ def lines(
     bands: Mapping[str, Sequence[Interval]] | None = None,
     dashed: Sequence[str] = (),
     log_x: bool = False,
+    x_ticks: Sequence[float] | None = None,
 ) -> str:
-    """Lines through ``(x, y)`` of each name; ``bands`` are intervals at the same x; ``dashed`` names are fits, without points."""
+    """Lines through ``(x, y)`` of each name; ``bands`` are intervals at the same x; ``dashed`` names are fits, without points.
+
+    ``x_ticks`` are the places named on the axis; None: as they fall.
+    """
     with _canvas(2.6, alt) as canvas:
         for name, colour in zip(series, _colours(len(series)), strict=True):
             x, y = series[name]
@@ -241,6 +245,9 @@ def lines(
                 canvas.axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         if log_x:
             canvas.axes.set_xscale("log")
+        if x_ticks is not None:
+            canvas.axes.set_xticks(list(x_ticks), [f"{x:,.0f}" for x in x_ticks])
+            canvas.axes.set_xticks([], minor=True)
         canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
         _legend(canvas.axes, list(series))
     return canvas.svg
@@ -260,6 +267,11 @@ def scatter(
         canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
         canvas.axes.margins(0.2)
     return canvas.svg
+
+
+def _legend_above(axes: Any, names: int) -> None:
+    """Bars fill their axes to the last corner, so their legend stands above."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(names, 4), handlelength=1.0, borderaxespad=0.2)
 
 
 def _colours(count: int) -> list[str]:
@@ -282,7 +294,9 @@ def _rows(axes: Any, labels: Sequence[str], xlabel: str, *, percent: bool) -> No
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(xlabel)
     if percent:
-        decimals = 0 if axes.get_xlim()[1] > 0.08 else None  # None: as many as the ticks need
+        axes.locator_params(axis="x", nbins=6)
+        whole = all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in axes.get_xticks())
+        decimals = 0 if whole else None  # None: as many as the ticks need
         formatter = need("matplotlib.ticker", extra="data").PercentFormatter(1.0, decimals=decimals)
         axes.xaxis.set_major_formatter(formatter)
 

@@ -17,6 +17,7 @@ from tunectl.data.reading.rows import Row
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 _HEAD = 4096
 """Bytes in which a page declares its encoding, with room to spare over the 1024 of the HTML standard."""
+_XML = re.compile(r"\A\s*<\?xml[^>]*\?>")
 _PICTURE = re.compile(r"<(?:img|picture|svg|canvas)\b", re.IGNORECASE)
 
 
@@ -30,7 +31,7 @@ def read_html(file: SourceFile, reading: FileReading) -> Iterator[Row | Reject]:
     with text_of_file(file, encoding, newline=None) as stream:
         html = stream.read()
     text, columns = extract(html, file.name)
-    if text.strip():
+    if text:
         yield Row(Source(file.name), {**columns, "text": text})
     elif _PICTURE.search(html):
         yield Reject(Source(file.name), "image_without_text", "the page shows pictures, and no text")
@@ -53,16 +54,17 @@ def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
     """The main text of a page, paragraphs on lines of their own, and what is known about it."""
     library = need("trafilatura", extra="data")
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # a page without text is our reject, not its warning
+    html = _XML.sub("", html)  # the parser takes no text that names an encoding, and it is decoded already
     tree = library.load_html(html)
-    if tree is None:
-        return "", {}
+    if tree is None:  # nothing in it looks like a page: plain text may be called .html
+        return ("" if "<" in html else html.strip()), {}
     columns = _meta(tree)
     found = library.bare_extraction(html, url=name if "://" in name else None, favor_recall=True, with_metadata=True)
     if found is not None:
         known = {"title": found.title, "date": found.date, "author": found.author, "site": found.sitename}
         columns.update({key: value for key, value in known.items() if isinstance(value, str) and value})
-    text = (found.text if found is not None else "") or ""
-    return text or library.html2txt(html) or "", columns
+    text = (found.text if found is not None else "") or library.html2txt(html) or ""
+    return text.strip(), columns
 
 
 def _meta(tree: Any) -> dict[str, str]:

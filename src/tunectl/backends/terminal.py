@@ -45,6 +45,19 @@ def say(text: str, *, style: str | None = None) -> None:
     console().print(text, style=style, markup=False, soft_wrap=True)
 
 
+def marked(pieces: Sequence[tuple[str, bool]]) -> None:
+    """Print text whose marked pieces are green and bold; between « and » where there are no colours."""
+    out = console()
+    text = need("rich.text", extra="all").Text()
+    before = False
+    for piece, mark in [*pieces, ("", False)]:
+        if mark != before and not out.color_system:
+            text.append("«" if mark else "»")
+        text.append(piece, style="bold green" if mark else "dim")
+        before = mark
+    out.print(text, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON on stdout, for programs."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")

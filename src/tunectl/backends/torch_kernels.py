@@ -22,7 +22,7 @@ def _functions() -> tuple[Any, Any]:
     """The two autograd functions; torch is imported here."""
     torch = need("torch", extra="train")
 
-    class LoraProduct(torch.autograd.Function):  # type: ignore[misc, name-defined]
+    class LoraProduct(torch.autograd.Function):  # type: ignore[name-defined]
         """y = x W' + s (x A') B' with W frozen. Shapes: x (..., in), W (out, in), A (rank, in), B (out, rank)."""
 
         @staticmethod
@@ -49,7 +49,7 @@ def _functions() -> tuple[Any, Any]:
             grad_b = (grad.t() @ inner).to(ctx.kinds[1]).mul_(ctx.scale)
             return grad_x, None, None, grad_a, grad_b, None
 
-    class HeadLoss(torch.autograd.Function):  # type: ignore[misc, name-defined]
+    class HeadLoss(torch.autograd.Function):  # type: ignore[name-defined]
         """Weighted sum of cross-entropies of ``hidden[sources]`` through a frozen output layer; see ``head_loss``."""
 
         @staticmethod

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunectl.backends.torch_batch import batch_of, loss_of, route_of
+from tunectl.backends.torch_batch import loss_of, route_of
 from tunectl.core import log
 from tunectl.core.lazy import need
 from tunectl.training.rows import Row, separate
@@ -26,7 +26,7 @@ class Probe:
     """Answers that lie side by side in one row do not see each other."""
 
 
-def probe(model: Any, rows: Sequence[Row], *, device: str, autocast: bool) -> Probe:
+def probe(model: Any, rows: Sequence[Row], *, autocast: bool) -> Probe:
     """Compare the short ways with the plain one; a model that differs is trained the plain way, and the log says so."""
     row = min(rows, key=lambda item: (len(item.branches) < 2, item.length))
     torch = need("torch", extra="train")
@@ -34,8 +34,9 @@ def probe(model: Any, rows: Sequence[Row], *, device: str, autocast: bool) -> Pr
     model.eval()
 
     def loss(some: Sequence[Row], *, plain_head: bool) -> float:
-        batch = batch_of(some, device)
-        total = loss_of(route_of(model, plain_head=plain_head, autocast=autocast), batch)
+        route = route_of(model, plain_head=plain_head, autocast=autocast)
+        batch = route.batch(some)
+        total = loss_of(route, batch)
         return float(total) / max(1, len(batch.targets))
 
     with torch.no_grad():
@@ -47,5 +48,7 @@ def probe(model: Any, rows: Sequence[Row], *, device: str, autocast: bool) -> Pr
     if not plain:
         _log.warning("this model changes its logits behind the output layer: the loss goes through its own forward")
     if not shared:
-        _log.warning("this model's attention cannot keep answers of one prompt apart: each is read with a prompt of its own")
+        _log.warning(
+            "this model's attention cannot keep answers of one prompt apart: each is read with a prompt of its own"
+        )
     return Probe(plain, shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,19 @@ def arguments(plan: FitPlan, *, steps: int, work: Path) -> Any:
     """The ``SFTConfig`` of a plan: one item of our loader is one step, so nothing is accumulated by the library."""
     if plan.optimiser in {"adamw_8bit", "lion"}:
         need("bitsandbytes", extra="gpu")
-    return need("trl", extra="train").SFTConfig(
+    config = need("trl", extra="train").SFTConfig
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # the old name of checkpointing is the one that all versions know
+        return config(**_values(plan, steps, work))
+
+
+def _values(plan: FitPlan, steps: int, work: Path) -> dict[str, Any]:
+    return dict(  # noqa: C408  keyword names read better than keys here
         output_dir=str(work),
+        run_name=f"{plan.project}-{plan.label}",
+        project=plan.project,
         max_steps=steps,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,

@@ -26,7 +26,7 @@ class Contract(Struct, frozen=True):
     revision: str
     """Commit, package version, or the hash of the weights for a folder."""
     weights_sha256: str
-    """Of the weights as fetched."""
+    """Of model.safetensors."""
     template_sha256: str
     """Of chat_template.jinja."""
     end_of_turn: Special

@@ -156,7 +156,9 @@ def _shared(example: Example, pieces: list[tuple[Piece, int]]) -> Masked:
     """Split what all sequences begin with from their answers."""
     first, length = pieces[0]
     same = all(
-        count == length and piece.ids[:length] == first.ids[:length] and piece.trained[:length] == first.trained[:length]
+        count == length
+        and piece.ids[:length] == first.ids[:length]
+        and piece.trained[:length] == first.trained[:length]
         for piece, count in pieces
     )
     cut = length if same else 0

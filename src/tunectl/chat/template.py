@@ -118,9 +118,9 @@ def load(folder: Path, *, system: str | None = None) -> Template:
             f"the contract says {found.template_sha256[:12]}",
             hint="rebuild the model with: tunectl repro --force model",
         )
-    texts = [found.bos.text if found.bos else "", found.eos.text if found.eos else ""]
+    bos, eos = found.bos.text if found.bos else "", found.eos.text if found.eos else ""
     pad = {"pad_token": found.pad.text} if found.pad else {}
-    return Template(source, *texts, system=found.system if system is None else system, extra=pad)
+    return Template(source, bos, eos, system=found.system if system is None else system, extra=pad)
 
 
 def digest(source: str) -> str:
@@ -188,7 +188,7 @@ def _plain(message: Message) -> dict[str, Any]:
     return plain
 
 
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:  # noqa: FBT001, FBT002
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
 
 

@@ -18,7 +18,8 @@ from tunectl.artifacts.records import Example
 from tunectl.cli.run import read_input
 from tunectl.core import log, progress
 from tunectl.core.errors import ArtifactError
-from tunectl.data.curve import SHARES, Curve, Learner, Point, judge, parts
+from tunectl.data.curve import SHARES, Curve, Learner, Likelihood, Point, judge, parts
+from tunectl.data.grouping import groups
 
 _log = log.get(__name__)
 
@@ -42,7 +43,17 @@ def measure(layout: Layout, *, worth: float, learner: Learner | None = None) -> 
         for share, rows in parts(train, seed=settings.seed):
             points.append(_point(work, share, rows, chosen))
             shown.advance()
-    return judge(points, worth=worth, seed=settings.seed)
+    return judge(points, worth=worth, seed=settings.seed, clusters=_clusters(layout))
+
+
+def _clusters(layout: Layout) -> dict[str, str]:
+    """Validation example to the group that split kept together."""
+    from tunectl.config import resolved
+
+    settings, _ = resolved.read(layout, "split")
+    examples = list(io.read_rows(layout.artifact("split") / "validation.jsonl", Example))
+    together = groups(examples, settings.split.group)
+    return {examples[row].id: group.key for group in together for row in group.rows}
 
 
 def _upstream(layout: Layout) -> Sequence[str]:
@@ -82,8 +93,8 @@ class Tuner:
         adapted = layout.artifact("adapt")
         self._base = layout.artifact("model") if (adapted / manifest.PASSED_THROUGH).is_file() else adapted
 
-    def learn(self, train: Sequence[Example], *, label: str) -> list[tuple[float, int]]:
-        """Nats and tokens of each validation example, under an adapter that was tuned on ``train``."""
+    def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
+        """How likely the answers of each validation example are, under an adapter that was tuned on ``train``."""
         if label == "100%" and self._stands:
             return self._score(self._layout.artifact("sft"))
         folder = self._work / label.rstrip("%")
@@ -112,7 +123,7 @@ class Tuner:
             outputs = sft.Outputs(**{name: place for name, place in places.items() if name in names})
             sft.run(self._settings, inputs, outputs)
 
-    def _score(self, adapter: Path) -> list[tuple[float, int]]:
+    def _score(self, adapter: Path) -> list[Likelihood]:
         from tunectl.backends import evaluation_tools, hf_generate
         from tunectl.config.evaluate import Greedy
         from tunectl.evaluation.generator import Request
@@ -136,6 +147,6 @@ class Tuner:
         finally:
             generator.close()
         return [
-            (sum(one.nats for one in reply.references), sum(one.tokens for one in reply.references))
-            for reply in replies
+            Likelihood(item.id, sum(one.nats for one in reply.references), sum(one.tokens for one in reply.references))
+            for item, reply in zip(items, replies, strict=True)
         ]

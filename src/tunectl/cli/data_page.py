@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tunectl.backends import html, plots
-from tunectl.data.balance import FieldBalance
+from tunectl.data.balance import FieldBalance, ValueShare
 from tunectl.data.curve import Curve
 from tunectl.data.report import PARTS, Facts, Loss, Slices, notes
 from tunectl.data.split_report import SplitReport
@@ -41,6 +41,7 @@ def page(project: str, facts: Facts, *, curve: Curve | None) -> str:
         curve_plot=None if curve is None else _curve_plot(curve),
         sections=_contents(facts, curve),
         place=place,
+        by_target=by_target,
     )
 
 
@@ -193,14 +194,19 @@ def _population(facts: Facts) -> list[dict[str, Any]]:
     return shown
 
 
+def by_target(entry: FieldBalance) -> list[ValueShare]:
+    """The values with the largest share of the population first."""
+    return sorted(entry.values, key=lambda value: (-value.target, value.value))
+
+
 def _share_plot(entry: FieldBalance) -> str:
-    values = entry.values
+    values = by_target(entry)
     alt = "; ".join(f"{value.value} {value.share:.1%}, population {value.target:.1%}" for value in values)
     intervals = [(value.low, value.high) for value in values]
     return plots.bars(
         [value.value for value in values],
         [value.share for value in values],
-        xlabel=f"share of {entry.known:,} rows",
+        xlabel=f"share of {entry.known:,} rows (worth {entry.worth:,.0f} independent ones)",
         alt=alt,
         intervals=intervals,
         targets=[value.target for value in values],
@@ -255,4 +261,5 @@ def _curve_plot(curve: Curve) -> str:
         bands=bands,
         dashed=["fitted law, to twice the data"],
         log_x=True,
+        x_ticks=[*rows, 2 * rows[-1]],
     )

@@ -37,7 +37,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input-column", metavar="NAME", help="column of the input")
     parser.add_argument("--reference-column", metavar="NAME", help="column of the reference answer")
     parser.add_argument("--system", metavar="TEXT", help="system text, instead of the one used in training")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and answers.jsonl there")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write results.json and answers.jsonl there (the whole report without DATA)",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -64,27 +69,42 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.model or overrides:
         raise UsageError("DATA is missing: which file shall the model be measured on?", hint="tunectl evaluate --help")
-    return _stage(as_json=args.json)
+    _stage(args.out, as_json=args.json)
+    return 0
 
 
-def _stage(*, as_json: bool) -> int:
-    """The evaluate stage in this process, then its table."""
-    from tunectl.artifacts import lock
-    from tunectl.backends import terminal
-    from tunectl.cli.run import run_stage
-    from tunectl.evaluation import summary
+def _stage(out: Path | None, *, as_json: bool) -> None:
+    """The comparison of the evaluate stage once more, into ``out`` or nowhere: the artifacts that DVC knows stay."""
+    import dataclasses
+    import tempfile
+
+    from tunectl.cli.run import read_input
+    from tunectl.config import resolved
+    from tunectl.stages import evaluate as stage
 
     layout = Layout()
-    with lock.held(layout.stage_lock, "stage evaluate"):
-        run_stage(layout, "evaluate")
-    found = summary.load(layout.artifact("evaluate") / "results.json")
+    cfg, _ = resolved.read(layout, "evaluate")
+    names = [field.name for field in dataclasses.fields(stage.Inputs)]
+    for name in names:
+        read_input(layout, name)
+    inputs = stage.Inputs(**{name: layout.artifact(name) for name in names})
+    with tempfile.TemporaryDirectory() as scratch:
+        outputs = stage.Outputs(artifact=out or Path(scratch) / "artifact", plots=Path(scratch) / "plots")
+        stage.run(cfg, inputs, outputs)
+        _print(outputs.artifact, as_json=as_json)
+
+
+def _print(folder: Path, *, as_json: bool) -> None:
+    from tunectl.backends import terminal
+    from tunectl.evaluation import results, summary
+
+    found = results.load(folder / results.NAME)
     if as_json:
         terminal.print_json(_plain(found))
-        return 0
+        return
     columns, rows = summary.summary_rows(found)
     terminal.table("test split", columns, rows)
     terminal.say(found.verdict.reason)
-    return 0
 
 
 def _plain(value: Any) -> Any:

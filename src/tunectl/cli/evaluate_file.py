@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tunectl.config.root import Root
     from tunectl.evaluation.items import Item
 
+COLUMNS = "check the file; name its columns with --input-column NAME --reference-column NAME, or its --format NAME"
+
 
 def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
     """Answer the inputs of ``data`` with the model, score, print.
@@ -35,6 +37,10 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     layout = Layout()
     root = settings(layout, overrides)
     how = decoding(args, root)
+    if args.limit is not None and args.limit < 1:
+        raise UsageError(f"--limit {args.limit}: at least 1")
+    if not data.exists() and not set("*?[") & set(str(data)):
+        raise UsageError(f"{data}: there is no such file")
     chosen = resolve(layout, args.model, args.adapter)
     examples, skipped = read(args, data, reading(layout, root))
     backend = evaluation_tools.backend(root.profile, None)
@@ -118,13 +124,16 @@ def read(args: argparse.Namespace, data: Path, ingest: Ingest) -> tuple[list[Ite
     source = as_source(args, data, ingest)
     with tempfile.TemporaryDirectory() as folder:
         cfg = IngestStage(ingest=ingest.model_copy(update={"sources": {"data": source}}))
-        stage.run(cfg, stage.Inputs(), stage.Outputs(Path(folder)))
+        try:
+            stage.run(cfg, stage.Inputs(), stage.Outputs(Path(folder)))
+        except DataError as error:  # it speaks of a declared source; here there are only the words of this command
+            raise DataError(error.message.replace("ingest.sources.data: ", ""), hint=COLUMNS) from error
         found, skipped = items.from_examples(io.read_rows(Path(folder) / "examples.jsonl", Example))
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise DataError(
             f"{data} holds no input with a reference answer{': ' + reasons if reasons else ''}",
-            hint="name the columns: --input-column NAME --reference-column NAME",
+            hint=COLUMNS,
         )
     return found, skipped
 
@@ -197,8 +206,6 @@ def _task(args: argparse.Namespace, root: Root, examples: Sequence[Item], how: G
     from tunectl.evaluation import items, single
 
     cfg = root.evaluate
-    if args.limit is not None and args.limit < 1:
-        raise UsageError(f"--limit {args.limit}: at least 1")
     return single.Task(
         items=items.drawn(examples, args.limit, root.seed),
         how=how,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from tunectl.artifacts import manifest
+from tunectl.artifacts import io, manifest
 from tunectl.artifacts.layout import Layout
+from tunectl.chat import contract
+from tunectl.config.model import FolderModel, Model
 from tunectl.core.errors import UsageError
 
 STAGES = ("model", "adapt", "sft")
@@ -53,7 +55,7 @@ def _model(layout: Layout, word: str | None, adapter: str | None) -> Chosen:
             raise UsageError(f"--model {word} is an adapter already; leave --adapter out")
         return Chosen(base_of_adapter(layout), folder)
     if (folder / "config.json").is_file():
-        return Chosen(folder, None)
+        return Chosen(from_folder(layout, folder), None)
     what = "holds neither config.json nor adapter_config.json" if folder.is_dir() else "is no folder"
     raise UsageError(
         f"--model {word}: no stage with a model has that name, and it {what}",
@@ -72,3 +74,29 @@ def base_of_adapter(layout: Layout) -> Path:
     adapt = layout.artifact("adapt")
     passed = (adapt / manifest.PASSED_THROUGH).is_file() or not (adapt / "config.json").is_file()
     return layout.artifact("model") if passed else adapt
+
+
+def from_folder(layout: Layout, folder: Path) -> Path:
+    """``folder`` itself where it has a contract, else a prepared copy of it."""
+    if (folder / contract.NAME).is_file():
+        return folder
+    source = FolderModel(method="folder", path=str(folder), sha256=None)
+    return prepared(layout, Model(source=source, chat_template=None, end_of_turn=None, system=None, licence=None))
+
+
+def prepared(layout: Layout, model: Model) -> Path:
+    """The folder that the model stage makes of a declared model, kept in the cache.
+
+    A folder on this machine may change, so its weights are part of the key.
+    """
+    from tunectl.config.model import ModelStage
+    from tunectl.stages import model as stage
+
+    values = model.model_dump(mode="json")
+    if isinstance(model.source, FolderModel):
+        values["content"] = sorted((item.name, io.digest(item)) for item in Path(model.source.path).glob("*.*"))
+    target = layout.cache / "bases" / io.digest_value(values)[:16]
+    if not target.is_dir():
+        with io.replacing_folder(target, layout.scratch) as fresh:
+            stage.run(ModelStage(model=model), stage.Inputs(), stage.Outputs(fresh))
+    return target

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from contextlib import ExitStack
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from tunectl.artifacts import io, lock, manifest
@@ -61,19 +61,20 @@ def run_stage(layout: Layout, name: str) -> None:
     stage = find(name)
     settings, record = resolved.read(layout, name)
     module = import_module(stage.module)
-    found = {field.name: read_input(layout, field.name) for field in dataclasses.fields(module.Inputs)}
-    digests = {upstream: io.digest_value(io.read_json(layout.artifact(upstream) / manifest.NAME)) for upstream in found}
+    digests = {upstream: io.digest_value(read_input(layout, upstream)) for upstream in _fields(module.Inputs)}
     key = io.digest_value({"record": record, "inputs": digests})[:16]
     started = time.monotonic()
-    with (
-        io.replacing_folder(layout.artifact(name), layout.scratch) as artifact,
-        io.replacing_folder(layout.plots(name), layout.scratch) as plots,
-    ):
-        outputs = _outputs(module.Outputs, artifact=artifact, plots=plots, work=layout.work(name, key))
-        inputs = module.Inputs(**{upstream: layout.artifact(upstream) for upstream in found})
+    with ExitStack() as stack:
+        folders = {"work": layout.work(name, key)}
+        for kind, target in (("plots", layout.plots(name)), ("artifact", layout.artifact(name))):
+            if kind in _fields(module.Outputs):
+                folders[kind] = stack.enter_context(io.replacing_folder(target, layout.scratch))
+        outputs = module.Outputs(**{kind: folders[kind] for kind in _fields(module.Outputs)})
+        inputs = module.Inputs(**{upstream: layout.artifact(upstream) for upstream in digests})
         metrics = dataclasses.asdict(module.run(settings, inputs, outputs))
-        passed = (artifact / manifest.PASSED_THROUGH).is_file()
-        manifest.write(artifact, manifest.Manifest(name, io.digest_value(record), digests, passed_through=passed))
+        passed = (outputs.artifact / manifest.PASSED_THROUGH).is_file()
+        made = manifest.Manifest(name, io.digest_value(record), digests, passed_through=passed)
+        manifest.write(outputs.artifact, made)
     seconds = round(time.monotonic() - started, 3)
     io.write_json(layout.metrics(name), {**metrics, "seconds": seconds})
     _log.info("%s: done in %.1f s", name, seconds)
@@ -94,6 +95,5 @@ def read_input(layout: Layout, name: str) -> manifest.Manifest:
     return found
 
 
-def _outputs(shape: Any, **folders: Path) -> Any:
-    names = {field.name for field in dataclasses.fields(shape)}
-    return shape(**{name: folder for name, folder in folders.items() if name in names})
+def _fields(shape: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(shape)]

@@ -50,9 +50,9 @@ def compose(conf: Path, overrides: Sequence[Given] = ()) -> Composition:
     groups, values = sort(conf, overrides, problems, _value)
     raw, files, choices = _hydra(conf, groups, problems)
     origins = Origins()
+    lines = {file: lines_of(conf / file, _shown(conf, file)) for file, _ in files}
     for file, package in files:
-        lines = lines_of(conf / file, _shown(conf, file))
-        origins.merge(package, {path: hit for path, hit in lines.items() if path[0] != "defaults"})
+        origins.merge(package, {path: hit for path, hit in lines[file].items() if path[0] != "defaults"})
     for given, path, value in values:
         lay(raw, origins, given, path, value, problems)
     tree = _resolve(conf, raw, origins, problems)

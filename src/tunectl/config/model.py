@@ -21,7 +21,7 @@ class HubModel(Strict):
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
     """The whole commit hash: a branch or a tag can move, and then two runs differ."""
     sha256: Digest | None
-    """Of the weights (of the sorted list of ``name sha256`` where there are several files). Null: recorded, not compared."""
+    """Of the weights, joined to one model.safetensors. Null: recorded, not compared."""
 
 
 class FolderModel(Strict):
@@ -32,7 +32,7 @@ class FolderModel(Strict):
     path: str = Field(min_length=1)
     """The folder with config.json, model.safetensors and tokenizer.json."""
     sha256: Digest | None
-    """Of the weights. Null: recorded, not compared."""
+    """Of model.safetensors. Null: recorded, not compared."""
 
 
 class WheelModel(Strict):
@@ -59,7 +59,7 @@ class Model(Strict):
     source: Annotated[HubModel | FolderModel | WheelModel, Field(discriminator="method")]
     """Where the base model comes from."""
     chat_template: str | None
-    """A Jinja file, or one of the named templates (chatml, llama3, gemma, mistral, zephyr). Null: the model's own."""
+    """A Jinja file, or one of the named templates (chatml, gemma, llama3, mistral, plain, zephyr). Null: the model's own."""
     end_of_turn: str | None
     """The token that closes an answer. Null: found by rendering one with the chat template."""
     system: str | None

@@ -97,7 +97,7 @@ def lines_of(file: Path, name: str) -> dict[Path_, tuple[Any, Origin]]:
     import yaml
 
     with file.open(encoding="utf-8") as stream:
-        root = yaml.compose(stream, Loader=yaml.SafeLoader)
+        root = yaml.compose(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     found: dict[Path_, tuple[Any, Origin]] = {}
     if root is not None:
         _visit(root, (), name, found)

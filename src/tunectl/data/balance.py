@@ -1,7 +1,7 @@
 """Who is in the data, against the population that the model serves.
 
-NIST SP 1270 (2022) calls the gap statistical bias: a sample that does not represent its population. Intervals and tests take
-rows as independent; where rows come in groups (many ads of one business) the truth is wider than they say.
+NIST SP 1270 (2022) calls the gap statistical bias: a sample that does not represent its population. Intervals and tests know
+that rows of one group (many ads of one business) are not independent, and that weighted rows are worth less.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from msgspec import Struct
 from tunectl.artifacts.records import Example
 from tunectl.data.grouping import position
 from tunectl.stats import goodness
+from tunectl.stats.clustered import Worth, worth
 from tunectl.stats.interval import wilson
 from tunectl.stats.raking import Margin, Raked, effective, rake
 
@@ -50,6 +51,8 @@ class FieldBalance(Struct, frozen=True):
     """Rows without a value."""
     unknown: dict[str, int]
     """Values that the population does not name, most frequent first, and their rows; at most 20."""
+    worth: float
+    """Independent, equal rows that the known ones are worth: fewer where rows come in groups or carry weights."""
     test: goodness.Goodness | None
     """None where no row is known."""
 
@@ -66,35 +69,37 @@ def observe(
     *,
     seed: int,
     weights: Sequence[float] | None = None,
+    clusters: Sequence[str] | None = None,
 ) -> FieldBalance:
     """The shares of ``field`` in ``rows`` (each a record's fields) beside ``target`` (value to share of the population).
 
-    With ``weights`` the shares are weighted, and intervals and test use Kish's effective number of rows.
+    With ``weights`` the shares are weighted. Rows of one name in ``clusters`` are not independent; without it each row is.
     """
-    values = [row.get(field, "") for row in rows]
-    weighted = list(weights) if weights is not None else [1.0] * len(rows)
-    counts = Counter(values)
-    sums = dict.fromkeys(target, 0.0)
-    for value, weight in zip(values, weighted, strict=True):
-        if value in sums:
-            sums[value] += weight
-    known = sum(counts[value] for value in target)
-    total = sum(sums.values())
-    size = effective([weight for value, weight in zip(values, weighted, strict=True) if value in target])
-    shares = [
-        _value(value, counts[value], sums[value] / total if total else 0.0, size, target[value]) for value in target
+    number = {value: code for code, value in enumerate(target)}
+    counts = Counter(row.get(field, "") for row in rows)
+    known = [place for place, row in enumerate(rows) if row.get(field, "") in number]
+    strange = Counter({value: count for value, count in counts.items() if value and value not in number})
+    named = dict(strange.most_common(MOST_UNKNOWN))
+    if not known:
+        nothing = [ValueShare(value, 0, 0.0, 0.0, 1.0, target[value]) for value in target]
+        return FieldBalance(field, nothing, 0, counts[""], named, 0.0, None)
+    codes = [number[rows[place][field]] for place in known]
+    kept = [weights[place] for place in known] if weights is not None else [1.0] * len(known)
+    if clusters is None:
+        found = Worth([effective(kept)] * len(target), effective(kept))
+    else:
+        found = worth(codes, len(target), kept, [clusters[place] for place in known])
+    sums = [0.0] * len(target)
+    for code, weight in zip(codes, kept, strict=True):
+        sums[code] += weight
+    shares = [part / sum(sums) for part in sums]
+    values = [
+        ValueShare(value, counts[value], share, *wilson(min(1.0, share) * size, size), target[value])
+        for value, share, size in zip(target, shares, found.each, strict=True)
     ]
-    strange = Counter({value: count for value, count in counts.items() if value and value not in target})
-    test = None
-    scaled = [entry.rows if weights is None else round(entry.share * size) for entry in shares]
-    if sum(scaled) and len(target) > 1:
-        test = goodness.against(scaled, list(target.values()), seed=seed)
-    return FieldBalance(field, shares, known, counts[""], dict(strange.most_common(MOST_UNKNOWN)), test)
-
-
-def _value(value: str, rows: int, share: float, size: float, target: float) -> ValueShare:
-    low, high = wilson(min(share, 1.0) * size, size) if size else (0.0, 1.0)
-    return ValueShare(value, rows, share, low, high, target)
+    scaled = [round(share * found.all) for share in shares]
+    test = goodness.against(scaled, list(target.values()), seed=seed) if sum(scaled) else None
+    return FieldBalance(field, values, len(known), counts[""], named, found.all, test)
 
 
 def weigh(

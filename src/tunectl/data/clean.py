@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import Document, Example
+from tunectl.artifacts.records import Document, Example, Reject
 from tunectl.config.curate import Repair
 from tunectl.data.block import Outcome, Record, Rejected
 from tunectl.data.texts import Place, changed
@@ -118,7 +118,8 @@ class Mend:
         self.steps = steps(repair, mojibake)
         self.counts: Counter[str] = Counter({name: 0 for name, _ in self.steps})
         """Texts that each step changed."""
-        self.answers_dropped = 0
+        self.dropped: list[Reject] = []
+        """Answers left out of examples that went on with others."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
         """Give each record repaired, or rejected as ``empty``, ``empty_input`` or ``empty_answer``."""
@@ -143,7 +144,8 @@ class Mend:
         if example.answers and not filled:
             return Rejected(example, "empty_answer")
         if len(filled) < len(example.answers):
-            self.answers_dropped += len(example.answers) - len(filled)
+            empty = [answer for answer in example.answers if not answer.text.strip()]
+            self.dropped += [Reject(answer.source, "empty_answer") for answer in empty]
             return replace(example, answers=filled)
         if example.segments and not any(segment.text.strip() for segment in example.segments if segment.train):
             return Rejected(example, "empty_answer")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from tunectl.artifacts.records import Document, Example
+from tunectl.artifacts.records import Document, Example, Reject
 from tunectl.data.block import Record
 
 
@@ -34,7 +34,7 @@ class Answers(Struct, frozen=True):
     rejected: int = 0
     """Gone with their rejected records."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Left out of records that went on with other answers, by reason."""
+    """Left out of records that went on with other answers, by reason; each is a line of dropped_answers.jsonl."""
 
 
 class Counts(Struct, frozen=True):
@@ -75,11 +75,11 @@ def _sort(records: Sequence[Record], sort: type[Document] | type[Example]) -> in
     return sum(isinstance(record, sort) for record in records)
 
 
-def answers(before: Sequence[Record], after: Sequence[Record], dropped: Mapping[str, int]) -> Answers:
+def answers(before: Sequence[Record], after: Sequence[Record], dropped: Sequence[Reject]) -> Answers:
     """Reference answers before and after; what was neither kept nor dropped went with its rejected record."""
     first, last = _answers(before), _answers(after)
-    named = {reason: count for reason, count in sorted(dropped.items()) if count}
-    return Answers(before=first, after=last, rejected=first - last - sum(named.values()), dropped=named)
+    named = dict(sorted(Counter(reject.reason for reject in dropped).items()))
+    return Answers(before=first, after=last, rejected=first - last - len(dropped), dropped=named)
 
 
 def _answers(records: Sequence[Record]) -> int:

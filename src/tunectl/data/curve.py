@@ -1,19 +1,21 @@
 """Do I have enough data? Tune on parts of train, measure each on validation, and look at how the loss falls.
 
 The loss is in nats a token of the right answers: it falls smoothly where counts of equal words jump, and published curves
-follow a power law in it. The intervals are over validation examples (paired: every size is measured on the same ones);
-what another seed of training would change is not in them.
+follow a power law in it. The intervals are over validation examples, paired because every size is measured on the same ones,
+and drawn by group (all examples of one business together) because those of a group are not independent. What another seed of
+training would change is not in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
 
 from tunectl.artifacts.records import Example
 from tunectl.core.errors import DataError
+from tunectl.core.lazy import need
 from tunectl.data.grouping import position
 from tunectl.stats import bootstrap, power_law
 
@@ -30,8 +32,18 @@ Verdict = Literal["more helps", "enough", "cannot tell"]
 class Learner(Protocol):
     """Tunes a model on some records and measures it on validation."""
 
-    def learn(self, train: Sequence[Example], *, label: str) -> list[tuple[float, int]]:
-        """For each validation example: log-probability of its answers (nats, zero or below) and their tokens."""
+    def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
+        """How likely the right answers of each validation example are, in one order for every ``train``."""
+
+
+class Likelihood(Struct, frozen=True):
+    """How likely the right answers of one validation example are."""
+
+    id: str
+    """Of the example."""
+    nats: float
+    """Sum of the log-probabilities of their tokens; zero or below."""
+    tokens: int
 
 
 class Point(Struct, frozen=True):
@@ -39,8 +51,7 @@ class Point(Struct, frozen=True):
 
     share: float
     rows: int
-    likelihoods: list[tuple[float, int]]
-    """For each validation example: nats (zero or below) and tokens."""
+    likelihoods: list[Likelihood]
 
 
 class Mark(Struct, frozen=True):
@@ -67,6 +78,8 @@ class Curve(Struct, frozen=True):
     marks: list[Mark]
     validation: int
     """Validation examples behind the intervals."""
+    groups: int
+    """Groups of them that were drawn."""
     limit: float
     """loss = limit + slope * rows ** -decay"""
     slope: float
@@ -102,13 +115,13 @@ def parts(train: Sequence[Example], *, seed: int) -> Iterator[tuple[float, list[
         yield share, [train[row] for row in sorted(order[:size])]
 
 
-def judge(points: Sequence[Point], *, worth: float, seed: int) -> Curve:
+def judge(points: Sequence[Point], *, worth: float, seed: int, clusters: Mapping[str, str]) -> Curve:
     """Fit the curve through ``points`` (ascending sizes) and say whether twice the data is worth having.
 
-    ``worth`` is in nats a token. More helps: even the low end of the expected gain is worth it. Enough: not even the high end is.
-    Raises  DataError where validation has fewer than two examples with answers.
+    ``worth`` is in nats a token; ``clusters`` maps the id of a validation example to its group. More helps: even the low end of the expected gain is worth it. Enough: not even the high end is.
+    Raises  DataError where validation has fewer than two groups of examples with answers.
     """
-    np, statistics = _statistics(points)
+    np, statistics = _statistics(points, clusters)
     rows = [point.rows for point in points]
     counts = bootstrap.draws(len(statistics[0]), RESAMPLES, seed)
     observed = np.asarray([_loss(table.sum(axis=0)) for table in statistics])
@@ -124,20 +137,32 @@ def judge(points: Sequence[Point], *, worth: float, seed: int) -> Curve:
     ]
     last = _gain(float(observed[-2] - observed[-1]), drawn[:, -2] - drawn[:, -1])
     verdict, words = _verdict(doubled, worth, most)
-    return Curve(marks, len(statistics[0]), law.limit, law.slope, law.decay, last, doubled, worth, verdict, words)
+    return Curve(
+        marks,
+        len(points[0].likelihoods),
+        len(statistics[0]),
+        law.limit,
+        law.slope,
+        law.decay,
+        last,
+        doubled,
+        worth,
+        verdict,
+        words,
+    )
 
 
-def _statistics(points: Sequence[Point]) -> tuple[Any, list[NDArray[Any]]]:
-    from tunectl.core.lazy import need
-
+def _statistics(points: Sequence[Point], clusters: Mapping[str, str]) -> tuple[Any, list[NDArray[Any]]]:
+    """numpy, and for each size the sums of nats and tokens of each group: (groups, 2)."""
     np = need("numpy", extra="data")
-    tables = [np.asarray(point.likelihoods, dtype=float).reshape(-1, 2) for point in points]
-    if len(tables[0]) < 2 or not all(table[:, 1].any() for table in tables):
+    names = [clusters.get(one.id, one.id) for one in points[0].likelihoods]
+    if len(set(names)) < 2:
         raise DataError(
-            f"a learning curve needs at least two validation examples with answers; there are {len(tables[0])}",
+            f"a learning curve needs at least two groups of validation examples with answers; there are {len(set(names))}",
             hint="raise split.shares.validation",
         )
-    return np, tables
+    tables = [np.asarray([(one.nats, one.tokens) for one in point.likelihoods], dtype=float) for point in points]
+    return np, [bootstrap.grouped(table, names) for table in tables]
 
 
 def _loss(sums: Any) -> Any:
@@ -149,8 +174,6 @@ def _tails() -> list[float]:
 
 
 def _gain(value: float, drawn: Any) -> Gain:
-    from tunectl.core.lazy import need
-
     low, high = need("numpy", extra="data").quantile(drawn, _tails())
     return Gain(float(value), float(low), float(high))
 

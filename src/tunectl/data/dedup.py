@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import Answer, Document, Example
+from tunectl.artifacts.records import Answer, Document, Example, Reject, preview
 from tunectl.data.block import Merged, Outcome, Record, Rejected
 from tunectl.data.folding import fold, key
 
@@ -39,7 +39,7 @@ class Exact:
 
     def __init__(self, *, loose: bool) -> None:
         self.form: Form = fold if loose else as_it_is
-        self.answers_dropped = 0
+        self.dropped: list[Reject] = []
         """Repeated answers left out of examples that went on with others."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
@@ -62,18 +62,18 @@ class Exact:
     def _answers(self, example: Example, seen: dict[bytes, str]) -> Outcome:
         shown = input_key(example, self.form)
         fresh: list[Answer] = []
-        twin = ""
+        twins: list[Reject] = []
         for answer in example.answers:
             digest = key(b"answer", shown, self.form(answer.text))
             if digest in seen:
-                twin = twin or seen[digest]
+                twins.append(Reject(answer.source, "exact_duplicate", f"same as {seen[digest]}", preview(answer.text)))
             else:
                 seen[digest] = example.id
                 fresh.append(answer)
         if not fresh:
-            return Rejected(example, "exact_duplicate", f"same as {twin}")
-        self.answers_dropped += len(example.answers) - len(fresh)
-        return example if len(fresh) == len(example.answers) else replace(example, answers=fresh)
+            return Rejected(example, "exact_duplicate", twins[0].detail)
+        self.dropped += twins
+        return replace(example, answers=fresh) if twins else example
 
 
 def _body(example: Example) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tunectl.artifacts.records import Example
+from tunectl.artifacts.records import Document, Example
 from tunectl.data.grouping import answer_texts, words
 from tunectl.data.texts import input_text
 
@@ -16,7 +16,7 @@ What = Literal["input", "answer"]
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """One train record that holds most of a validation or test text."""
+    """One train record or document that holds most of a validation or test text."""
 
     train: int
     """Place in the list of train records."""
@@ -28,11 +28,12 @@ class Leak:
 
 
 def find(
-    train: Sequence[Example], held: Sequence[Example], *, compare: Sequence[What], ngram: int, overlap: float
+    train: Sequence[Example | Document], held: Sequence[Example], *, compare: Sequence[What], ngram: int, overlap: float
 ) -> list[Leak]:
     """The worst leak of each of ``train`` that shares at least ``overlap`` of the ``ngram``-word pieces of a text of ``held``.
 
-    Inputs shorter than ``ngram`` words leak where they are equal. Answers as short (a class, yes or no) never leak: they say the
+    A document is one text, compared with all that ``compare`` names; an answer of a train example is also what the assistant
+    said earlier in it. Inputs shorter than ``ngram`` words leak where they are equal. Answers as short (a class, yes or no) never leak: they say the
     same for different inputs.
     """
     worst: dict[int, Leak] = {}
@@ -44,7 +45,7 @@ def find(
 
 
 def _find_one(
-    train: Sequence[Example], held: Sequence[Example], what: What, ngram: int, overlap: float
+    train: Sequence[Example | Document], held: Sequence[Example], what: What, ngram: int, overlap: float
 ) -> Iterator[Leak]:
     texts = [
         (row, pieces(words(text), ngram, whole=what == "input"))
@@ -57,8 +58,8 @@ def _find_one(
             where.setdefault(gram, []).append(place)
     if not where:
         return
-    for row, example in enumerate(train):
-        for text in _texts(example, what):
+    for row, record in enumerate(train):
+        for text in _told(record, what):
             shared = Counter(
                 place for gram in pieces(words(text), ngram, whole=what == "input") for place in where.get(gram, ())
             )
@@ -70,6 +71,14 @@ def _find_one(
 
 def _texts(example: Example, what: What) -> list[str]:
     return [input_text(example)] if what == "input" else answer_texts(example)
+
+
+def _told(record: Example | Document, what: What) -> list[str]:
+    """The texts of a train record that could give a held text away."""
+    if isinstance(record, Document):
+        return [record.text]
+    earlier = [turn.content for turn in record.messages if turn.role == "assistant"] if what == "answer" else []
+    return _texts(record, what) + earlier
 
 
 def pieces(tokens: Sequence[str], size: int, *, whole: bool = False) -> set[tuple[str, ...]]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tunectl.artifacts.records import Reject
 from tunectl.config.curate import Curate, Language, Personal, Repair
 from tunectl.data import curation
 from tunectl.data.block import Block, Record
@@ -57,15 +58,18 @@ class Line:
         order = (self.mend, self.judge, self.speaks, self.hide, self.exact, self.references, self.alike)
         return [block for block in order if block is not None]
 
+    def dropped(self) -> list[Reject]:
+        """Answers that were left out of records which went on with others."""
+        return [
+            reject for block in (self.mend, self.judge, self.exact) if block is not None for reject in block.dropped
+        ]
+
     def report(self, before: list[Record], after: list[Record], *, rejected: Counter[str], merged: int) -> Curation:
         """What the blocks counted."""
-        dropped: Counter[str] = Counter(self.judge.answers_dropped if self.judge else {})
-        dropped["empty_answer"] += self.mend.answers_dropped if self.mend else 0
-        dropped["exact_duplicate"] += self.exact.answers_dropped if self.exact else 0
         sizes = sorted(self.alike.sizes.items()) if self.alike else []
         return Curation(
             records=curation.counts(before, after),
-            answers=curation.answers(before, after, dropped),
+            answers=curation.answers(before, after, self.dropped()),
             repairs=dict(self.mend.counts) if self.mend else None,
             languages=dict(self.speaks.counts.most_common()) if self.speaks else None,
             personal=dict(self.hide.counts.most_common()) if self.hide else None,

@@ -7,19 +7,18 @@ A rule looks at one text and gives None, or what offended. Lengths, letters, sym
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import Document, Example
+from tunectl.artifacts.records import Document, Example, Reject, preview
 from tunectl.config.curate import Boilerplate, Length, Quality, Repetition
 from tunectl.core.errors import ConfigError
 from tunectl.data import repetition
 from tunectl.data.block import Outcome, Record, Rejected
 from tunectl.data.folding import fold
-from tunectl.data.texts import input_text
+from tunectl.data.texts import input_text, output_text
 
 Check: TypeAlias = Callable[[str], str | None]
 """From a text to None, or to what offended."""
@@ -166,8 +165,8 @@ class Judge:
         self.answers = (length(quality.answers, "answer") if quality.answers else []) + shared + again
         self.answers += [("truncated", truncated)] if quality.truncated else []
         self.echo = quality.echo
-        self.answers_dropped: Counter[str] = Counter()
-        """Answers left out of examples that went on with others, by reason."""
+        self.dropped: list[Reject] = []
+        """Answers left out of examples that went on with others."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
         """Give each record, or rejected under the name of the first rule that it breaks."""
@@ -182,23 +181,28 @@ class Judge:
         if example.messages and (offence := first_offence(self.inputs, input_text(example))):
             return Rejected(example, *offence)
         if not example.answers:
-            return example
+            return self._learned(example)
         asked = fold(input_text(example)) if self.echo else None
-        good, bad = [], []
-        for answer in example.answers:
-            offence = first_offence(self.answers, answer.text)
-            if offence is None and asked is not None and fold(answer.text) == asked:
-                offence = ("echo", "the answer is the input")
-            if offence is None:
-                good.append(answer)
-            else:
-                bad.append(offence)
+        judged = [(answer, self._answer(answer.text, asked)) for answer in example.answers]
+        good = [answer for answer, offence in judged if offence is None]
+        bad = [
+            Reject(answer.source, *offence, preview(answer.text)) for answer, offence in judged if offence is not None
+        ]
         if not good:
-            return Rejected(example, *bad[0])
-        if not bad:
-            return example
-        self.answers_dropped.update(reason for reason, _ in bad)
-        return replace(example, answers=good)
+            return Rejected(example, bad[0].reason, bad[0].detail)
+        self.dropped += bad
+        return replace(example, answers=good) if bad else example
+
+    def _learned(self, example: Example) -> Outcome:
+        """Template-free rows: their learned segments together are the answer. Tokenised rows cannot be judged."""
+        offence = first_offence(self.answers, output_text(example)) if example.segments else None
+        return Rejected(example, *offence) if offence else example
+
+    def _answer(self, text: str, asked: str | None) -> tuple[str, str] | None:
+        offence = first_offence(self.answers, text)
+        if offence is None and asked is not None and fold(text) == asked:
+            return "echo", "the answer is the input"
+        return offence
 
     @staticmethod
     def _shared(quality: Quality) -> list[Rule]:

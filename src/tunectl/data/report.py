@@ -197,9 +197,12 @@ def _split_notes(report: SplitReport) -> list[tuple[str, str]]:
                 f"One group of {report.largest_group:,} records must stay together, out of {records:,}: the splits hang on where it goes.",
             )
         )
-    if report.leaks and report.leaks.found and not report.leaks.removed:
+    if report.leaks and report.leaks.found + report.leaks.documents and not report.leaks.removed:
         found.append(
-            ("warn", f"{report.leaks.found:,} train records hold most of a validation or test text, and were left in.")
+            (
+                "warn",
+                f"{report.leaks.found + report.leaks.documents:,} train records and documents hold most of a validation or test text, and were left in.",
+            )
         )
     if report.sizes["test"] < 100:
         found.append(

@@ -206,13 +206,17 @@ def _powers(count: int) -> tuple[Hashes, Hashes]:
     """The first ``count`` powers of the base and of its inverse, modulo 2^64."""
     import numpy as np
 
-    if len(_tables.get("powers", ((),))[0]) < count:
+    powers, inverses = _tables.get("powers", (np.empty(0, np.uint64), np.empty(0, np.uint64)))
+    if len(powers) < count:
         room = max(count, 2 * CHUNK_CHARACTERS)
-        pair = []
-        for base in (_BASE, _INVERSE):
-            steps = np.full(room, base, np.uint64)
-            steps[0] = 1
-            pair.append(np.cumprod(steps))
-        _tables["powers"] = tuple(pair)
-    powers, inverses = _tables["powers"]
+        powers, inverses = _series(_BASE, room), _series(_INVERSE, room)
+        _tables["powers"] = powers, inverses  # threads may do this at once: each goes on with its own
     return powers, inverses
+
+
+def _series(base: int, count: int) -> Hashes:
+    import numpy as np
+
+    steps = np.full(count, base, np.uint64)
+    steps[0] = 1
+    return np.cumprod(steps)

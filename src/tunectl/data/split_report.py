@@ -24,9 +24,12 @@ class LeakSample(Struct, frozen=True):
 
 
 class Leaks(Struct, frozen=True):
-    """Train records that give validation or test away."""
+    """Train records and documents that give validation or test away."""
 
     found: int
+    """Train examples."""
+    documents: int
+    """Raw documents of the train side."""
     removed: bool
     """Whether they were rejected, or only counted."""
     ngram: int

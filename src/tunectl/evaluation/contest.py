@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from tunectl.config.evaluate import Evaluate, PromptSearch
 from tunectl.core.errors import DataError
-from tunectl.evaluation import compare, entry, measures, overlap, prompts, safety, scoring, verdict
+from tunectl.evaluation import compare, entry, measures, overlap, prompts, safety, scoring, verdict, warnings
 from tunectl.evaluation import judge as judging
 from tunectl.evaluation import search as searching
 from tunectl.evaluation.entry import Asking, Entry
 from tunectl.evaluation.generator import Generator, Request
 from tunectl.evaluation.items import Item, drawn
 from tunectl.evaluation.prompts import ZERO_SHOT, Prompter, Shots
-from tunectl.evaluation.results import Case, Difference, Judged, Results, Search, System, Verdict
+from tunectl.evaluation.results import Case, Difference, Judged, Results, Safety, Search, System, Verdict
 from tunectl.evaluation.scorer import Index, Tools
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def conclude(setting: Setting, data: Data, rounds: Sequence[Round], ask: judging
     plan = compare.resampling(groups, resamples=gate.resamples, confidence=gate.confidence, seed=setting.seed)
     found = compare.differences(tables, _pairs(entries), plan)
     cut = compare.Cut(cfg.slices.fields, cfg.slices.small, gate.primary, gate.resamples, gate.confidence, setting.seed)
+    systems = [_system(one, tables[name], plan) for name, one in entries.items()]
+    safe = _safety(setting, items, entries, rounds)
     return Results(
         project=setting.project,
         seed=setting.seed,
@@ -119,14 +121,15 @@ def conclude(setting: Setting, data: Data, rounds: Sequence[Round], ask: judging
         units=len(set(groups)),
         decoding=cfg.decoding.model_dump(),
         bleu_signature=setting.signature,
-        systems=[_system(one, tables[name], plan) for name, one in entries.items()],
+        systems=systems,
         differences=found,
         slices=compare.slices(items, tables, cut),
         search=next((round_.search for round_ in rounds if round_.search is not None), None),
         references_seen=_seen(items, seen),
-        safety=_safety(setting, items, entries, rounds),
+        safety=safe,
         judge=[] if ask is None else _judge(setting, items, entries, ask),
         cases=cases(items, entries, tables, cfg.worst),
+        warnings=warnings.of(systems, safe),
         verdict=_verdict(setting, found, len(items)),
     )
 
@@ -181,7 +184,9 @@ def _safety_answers(setting: Setting, generator: Generator, prompter: Prompter) 
     return [reply.text for reply in generator.answer(requests, how, seed=setting.seed, label="safety questions")]
 
 
-def _safety(setting: Setting, items: Sequence[Item], entries: Mapping[str, Entry], rounds: Sequence[Round]) -> Any:
+def _safety(
+    setting: Setting, items: Sequence[Item], entries: Mapping[str, Entry], rounds: Sequence[Round]
+) -> Safety | None:
     cfg = setting.cfg.safety
     if cfg is None:
         return None

@@ -224,6 +224,8 @@ class Results(Struct, frozen=True):
     judge: list[Judged]
     cases: list[Case]
     """Worst, lost and best answers of the tuned model."""
+    warnings: list[str]
+    """What to know beside the verdict, a sentence each."""
     verdict: Verdict
     version: int = VERSION
 

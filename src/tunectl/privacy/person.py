@@ -4,7 +4,8 @@ A run of capitalised words holds a person when one of these is so:
 - a title comes before it (*Dr. Amara Okafor*);
 - it is a known first name and a surname, perhaps with a middle one (*Sarah J. Miller*), and no other word follows in the run;
 - words that introduce people come before it (*my name is Amara*, *contact Priya Raman*, *Best regards, Tom*);
-- it is a first name and an initial at the end (*- Sarah M.*).
+- it is a first name and an initial at the end (*- Sarah M.*);
+- a mail address in the text is made of its two words (*Ingrid Solberg, ingrid.solberg@example.com*).
 Once a full name is known, its parts stand for the same person in the rest of the record.
 
 What it cannot do: names that are on no list and are not introduced, lower-case names, and famous people apart from others.
@@ -14,7 +15,8 @@ A word of business or place in the run (*Bakery*, *Park*, *LLC*), or a possessiv
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from itertools import pairwise
 
 from tunectl.privacy import words
 from tunectl.privacy.found import Found
@@ -42,13 +44,15 @@ _ROLE = re.compile(
     re.IGNORECASE,
 )
 _FIRM = re.compile(r"\s*(?:&|and)\s+(?:sons?|co|company|associates|brothers|daughters|partners)\b", re.IGNORECASE)
+_MAILBOX = re.compile(r"(?<![^\W_])([^\W\d_]{2,40})[._\-]([^\W\d_]{2,40})@")
 _DASH = re.compile(r"(?:^|[\n.!?\"”])\s*(?:[\-\u2013\u2014~]\s*|by )$", re.IGNORECASE)
 
 
 def people(text: str, tools: Tools) -> Iterator[Found]:
     """Names of people; parts of a full name found in ``text`` are found wherever they stand alone in it."""
     runs = [Run(text, match) for match in _RUN.finditer(text)]
-    full = [found for run in runs if (found := run.person(tools)) is not None]
+    mailboxes = {frozenset(match.groups()) for match in _MAILBOX.finditer(text.casefold())} if "@" in text else set()
+    full = [found for run in runs if (found := run.person(tools, mailboxes)) is not None]
     yield from full
     known = {part: found.value for found in reversed(full) for part in _parts(found.value)}
     taken = {position for found in full for position in range(found.start, found.end)}
@@ -73,8 +77,8 @@ class Run:
         self.words = list(_PIECE.finditer(self.text))
         self.bare = [_bare(word[0]) for word in self.words]
 
-    def person(self, tools: Tools) -> Found | None:
-        """The person whom this run names, if it does."""
+    def person(self, tools: Tools, mailboxes: Set[frozenset[str]] = frozenset()) -> Found | None:
+        """The person whom this run names, if it does; ``mailboxes`` are pairs of words that a mail address is made of."""
         if len(self.words) == 1 and not self.before.strip():
             return None
         titled = self._titled()
@@ -82,7 +86,7 @@ class Run:
             return titled
         if not words.NO_PERSON.isdisjoint((*self.bare, self._next_word())) or _FIRM.match(self.after):
             return None
-        return self._introduced(tools) or self._listed(tools)
+        return self._introduced(tools) or self._listed(tools) or self._mailed(mailboxes)
 
     def alone(self, word: re.Match[str]) -> bool:
         """Whether a part of a known name may stand for the person here: no business or place is named with it."""
@@ -137,6 +141,13 @@ class Run:
             )
             if known or short or likely:
                 return self._found(place, end)
+        return None
+
+    def _mailed(self, mailboxes: Set[frozenset[str]]) -> Found | None:
+        """Two words that a mail address in the text is made of: *Ingrid Solberg, ingrid.solberg@example.com*."""
+        for place, pair in enumerate(pairwise(self.bare)):
+            if frozenset(pair) in mailboxes:
+                return self._found(place, place + 2)
         return None
 
     def _name_end(self, place: int) -> int:

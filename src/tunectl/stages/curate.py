@@ -15,6 +15,7 @@ from tunectl.data.pii import hide_reject
 from tunectl.privacy.mask import Masker
 
 _DOCUMENTS, _EXAMPLES, _REPORT = "documents.jsonl", "examples.jsonl", "report.json"
+_DROPPED = "dropped_answers.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Librar
     """Repair, judge, mask and deduplicate documents and examples; several references of one input become one record.
 
     Reads    inputs.ingest     documents.jsonl, examples.jsonl
-    Writes   outputs.artifact  the same two, account.json, rejects.jsonl, report.json (``data/curation.py`` tells its shape)
+    Writes   outputs.artifact  the same two, account.json, rejects.jsonl, report.json (``data/curation.py`` tells its shape),
+                               dropped_answers.jsonl: answers left out of records that went on with others
     Returns  Metrics           counts of records
 
     Raises   DataError    a line is no record, or more than ``curate.max_rejected_share`` was turned away
@@ -64,12 +66,15 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Librar
     ]
     total = tally.Tally("curate")
     after = Flow(total).run(line.blocks(), before)
+    dropped = line.dropped()
     if line.hide is not None:
         total.rejects = [hide_reject(reject, line.hide.masker) for reject in total.rejects]
+        dropped = [hide_reject(reject, line.hide.masker) for reject in dropped]
     merged = total.kept - len(after)
     report = line.report(before, after, rejected=Counter(reject.reason for reject in total.rejects), merged=merged)
     io.write_rows(outputs.artifact / _DOCUMENTS, (record for record in after if isinstance(record, Document)))
     io.write_rows(outputs.artifact / _EXAMPLES, (record for record in after if isinstance(record, Example)))
+    io.write_rows(outputs.artifact / _DROPPED, dropped)
     io.write_json(outputs.artifact / _REPORT, report)
     share, setting = cfg.curate.max_rejected_share, "curate.max_rejected_share"
     tally.save(total, outputs.artifact, records_out=len(after), max_rejected_share=share, setting=setting)

@@ -89,7 +89,8 @@ def run(
     ]
     found = contest.conclude(setting, data, rounds, tools.ask)
     _write(found, data, rounds, inputs, outputs)
-    _log.info("%s", found.verdict.reason)
+    for line in (*_table(found), *found.warnings, found.verdict.reason):
+        _log.info("%s", line)
     gain = found.difference("base")
     return Metrics(
         inputs=found.inputs,
@@ -167,6 +168,19 @@ def refuse_other_base(adapter: Path, base: Path) -> None:
                 f"{adapter} does not fit {base}: it was trained with the {what} {one[:12]}…, not {other[:12]}…",
                 hint=f"give the model that it was trained on ({own.base}, revision {own.revision[:12]})",
             )
+
+
+def _table(found: Results) -> list[str]:
+    """The comparison as lines of text for the log."""
+    columns, rows = summary.summary_rows(found)
+    widths = [max(len(row[place]) for row in (columns, *rows)) for place in range(len(columns))]
+    return [
+        "  ".join(
+            cell.ljust(width) if not place else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (columns, *rows)
+    ]
 
 
 def _write(found: Results, data: Data, rounds: Sequence[Round], inputs: Inputs, outputs: Outputs) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -16,12 +16,13 @@ from tunectl.config.split import HoldOut, Leakage, Resample, Reweight, Split, Sp
 from tunectl.core import log
 from tunectl.core.errors import DataError
 from tunectl.data import balance, leakage
-from tunectl.data.grouping import answer_texts, groups
+from tunectl.data.grouping import Group, answer_texts, groups
 from tunectl.data.split import HELD, PARTS, Part, Rule, divide
 from tunectl.data.split_report import NAME, Leaks, LeakSample, SplitReport, Weights, off
 from tunectl.data.texts import input_text
 
 _log = log.get(__name__)
+R = TypeVar("R", Example, Document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Metrics:
     documents: int
     rejected: int
     leaks: int
+    """Train records and documents that hold most of a validation or test text."""
     test_4grams_seen: float | None
     train_effective: float
     """Kish's effective number of train records; equal to ``train`` where nothing is weighted."""
@@ -68,8 +70,8 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
     tally = Tally("split")
     tally.saw(len(examples) + len(documents))
     parts = _divide(examples, rules, cfg.seed, tally)
-    parts["train"], leaks = _without_leaks(parts, rules.leakage, tally)
-    kept = _train_side(documents, parts, rules.documents_exclude_groups, tally)
+    apart = _train_side(documents, parts, rules.documents_exclude_groups, tally)
+    parts["train"], kept, leaks = _without_leaks(parts, apart, rules.leakage, tally)
     train, weights = _balanced(parts["train"], rules, cfg.seed, tally)
     parts["train"] = train
     tally.keep(len(parts["validation"]) + len(parts["test"]) + len(kept))
@@ -92,7 +94,7 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
         test=len(parts["test"]),
         documents=len(kept),
         rejected=sum(account.rejected.values()),
-        leaks=leaks.found if leaks else 0,
+        leaks=leaks.found + leaks.documents if leaks else 0,
         test_4grams_seen=report.test_4grams_seen,
         train_effective=effective,
     )
@@ -149,34 +151,45 @@ def _refuse_unknown_fields(examples: Sequence[Example], cfg: Split) -> None:
 
 
 def _without_leaks(
-    parts: Mapping[Part, list[Example]], cfg: Leakage | None, tally: Tally
-) -> tuple[list[Example], Leaks | None]:
+    parts: Mapping[Part, list[Example]], documents: list[Document], cfg: Leakage | None, tally: Tally
+) -> tuple[list[Example], list[Document], Leaks | None]:
     train = parts["train"]
     if cfg is None:
-        return train, None
+        return train, documents, None
     held = [example for part in HELD for example in parts[part]]
-    found = leakage.find(train, held, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.overlap)
-    samples = [_sample(train[leak.train], held[leak.held], leak) for leak in found[:5]]
-    removed = cfg.action == "remove"
-    told = Leaks(len(found), removed, cfg.ngram, cfg.overlap, samples)
-    if not removed:
-        return train, told
-    for leak in found:
-        detail = f"{leak.overlap:.0%} of the {leak.what} of {held[leak.held].split} record {held[leak.held].id}"
-        tally.reject(_reject(train[leak.train], "leaks_into_test", detail))
-    gone = {leak.train for leak in found}
-    kept = [example for row, example in enumerate(train) if row not in gone]
-    if not kept:
+    examples, inside = _leaking(train, held, cfg, tally)
+    texts, beside = _leaking(documents, held, cfg, tally)
+    if not examples:
         raise DataError(
             f"split: train is empty: all {len(train)} records leak into validation or test ({cfg.overlap:.0%} of {cfg.ngram}-word pieces)",
             hint="raise split.leakage.overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report",
         )
-    return kept, told
+    samples = [_sample(train[leak.train], held[leak.held], leak) for leak in inside[:5]]
+    samples += [_sample(documents[leak.train], held[leak.held], leak) for leak in beside[:5]]
+    told = Leaks(len(inside), len(beside), cfg.action == "remove", cfg.ngram, cfg.overlap, samples)
+    return examples, texts, told
 
 
-def _sample(train: Example, held: Example, leak: leakage.Leak) -> LeakSample:
+def _leaking(records: list[R], held: list[Example], cfg: Leakage, tally: Tally) -> tuple[list[R], list[leakage.Leak]]:
+    """The records that stay, and the leaks that were found; with ``report`` all stay."""
+    found = leakage.find(records, held, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.overlap)
+    if cfg.action == "report":
+        return records, found
+    for leak in found:
+        detail = f"{leak.overlap:.0%} of the {leak.what} of {held[leak.held].split} record {held[leak.held].id}"
+        tally.reject(_reject(records[leak.train], "leaks_into_test", detail))
+    gone = {leak.train for leak in found}
+    return [record for row, record in enumerate(records) if row not in gone], found
+
+
+def _sample(train: Example | Document, held: Example, leak: leakage.Leak) -> LeakSample:
     texts = [
-        " / ".join(answer_texts(example)) if leak.what == "answer" else input_text(example) for example in (train, held)
+        record.text
+        if isinstance(record, Document)
+        else " / ".join(answer_texts(record))
+        if leak.what == "answer"
+        else input_text(record)
+        for record in (train, held)
     ]
     return LeakSample(leak.what, leak.overlap, preview(texts[0]), preview(texts[1]))
 
@@ -193,7 +206,7 @@ def _train_side(
             continue
         value = document.fields[name]
         detail = f"{name}={value} is in {held[name][value]}"
-        tally.reject(Reject(document.source, "about_a_test_group", detail, preview(document.text)))
+        tally.reject(_reject(document, "about_a_test_group", detail))
     return kept
 
 
@@ -235,32 +248,47 @@ def _report(
     found: tuple[Leaks | None, Weights | None],
     cfg: SplitStage,
 ) -> SplitReport:
-    sizes = Counter(group.rows for group in groups(examples, cfg.split.group))
+    together = groups(examples, cfg.split.group)
     train = parts["train"]
     observed = {
-        "records": ([example.fields for example in examples], None),
-        "documents": ([document.fields for document in documents], None),
-        "train": ([example.fields for example in train], [example.weight for example in train]),
+        "records": ([example.fields for example in examples], None, _names(together)),
+        "documents": ([document.fields for document in documents], None, _document_names(documents, cfg.split.group)),
+        "train": (
+            [example.fields for example in train],
+            [example.weight for example in train],
+            _names(groups(train, cfg.split.group)),
+        ),
     }
     return SplitReport(
         sizes={part: len(rows) for part, rows in parts.items()},
         answers={part: sum(len(answer_texts(example)) for example in rows) for part, rows in parts.items()},
         documents=0,
-        groups=len(sizes),
-        largest_group=max(map(len, sizes)),
+        groups=len(together),
+        largest_group=max(len(group.rows) for group in together),
         leaks=found[0],
         test_4grams_seen=leakage.seen_share(train, parts["test"]),
         validation_4grams_seen=leakage.seen_share(train, parts["validation"]),
         balance={
             name: [
-                balance.observe(rows, field, target, seed=cfg.seed, weights=given)
+                balance.observe(rows, field, target, seed=cfg.seed, weights=weights, clusters=clusters)
                 for field, target in cfg.split.population.items()
             ]
-            for name, (rows, given) in observed.items()
+            for name, (rows, weights, clusters) in observed.items()
             if cfg.split.population
         },
         weights=found[1],
     )
+
+
+def _names(together: Sequence[Group]) -> list[str]:
+    """The group of each record, in their order."""
+    names = {row: group.key for group in together for row in group.rows}
+    return [names[row] for row in range(len(names))]
+
+
+def _document_names(documents: Sequence[Document], fields: Sequence[str]) -> list[str]:
+    """Documents of one declared value are one group; the others stand alone."""
+    return [next((f"{name}={d.fields[name]}" for name in fields if d.fields.get(name)), d.id) for d in documents]
 
 
 def _write(folder: Path, parts: Mapping[Part, list[Example]], documents: list[Document], report: SplitReport) -> None:
@@ -270,5 +298,6 @@ def _write(folder: Path, parts: Mapping[Part, list[Example]], documents: list[Do
     io.write_json(folder / NAME, report)
 
 
-def _reject(example: Example, reason: str, detail: str) -> Reject:
-    return Reject(example.source, reason, detail, preview(input_text(example)))
+def _reject(record: Example | Document, reason: str, detail: str) -> Reject:
+    text = record.text if isinstance(record, Document) else input_text(record)
+    return Reject(record.source, reason, detail, preview(text))

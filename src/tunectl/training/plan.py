@@ -46,6 +46,8 @@ class FitPlan:
     report_to: tuple[str, ...]
     seed: int
     profile: Profile
+    project: str
+    """Name of the run in trackers."""
 
     @property
     def four_bit(self) -> bool:
@@ -53,7 +55,7 @@ class FitPlan:
         return self.adapter.method == "qlora"
 
 
-def of_sft(section: Sft, *, seed: int, profile: Profile) -> FitPlan:
+def of_sft(section: Sft, *, seed: int, profile: Profile, project: str) -> FitPlan:
     """The plan of the sft stage."""
     targets = section.targets if isinstance(section.targets, str) else tuple(section.targets)
     stop = section.early_stopping
@@ -79,6 +81,7 @@ def of_sft(section: Sft, *, seed: int, profile: Profile) -> FitPlan:
         report_to=tuple(section.report_to),
         seed=seed,
         profile=profile,
+        project=project,
     )
 
 
@@ -106,4 +109,5 @@ def of_adapt(section: LoraAdapt, *, seed: int, profile: Profile) -> FitPlan:
         report_to=(),
         seed=seed,
         profile=profile,
+        project="adapt",
     )

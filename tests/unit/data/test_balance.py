@@ -53,6 +53,18 @@ def test_weights_use_the_effective_number():
     assert weighted.values[0].high - weighted.values[0].low > plain.values[0].high - plain.values[0].low
 
 
+def test_rows_of_one_group_count_once():
+    made = rows(low=80, high=20)
+    alone = observe(made, "price", {"low": 0.6, "high": 0.4}, seed=1)
+    together = observe(
+        made, "price", {"low": 0.6, "high": 0.4}, seed=1, clusters=[f"shop {n // 10}" for n in range(100)]
+    )
+    assert alone.worth == 100
+    assert together.worth == pytest.approx(9, rel=0.01)  # ten shops, one degree of freedom spent
+    assert (alone.values[0].off, together.values[0].off) == (True, False)
+    assert alone.test.p_value < 0.001 < 0.1 < together.test.p_value
+
+
 def test_weigh_reaches_all_fields_at_once():
     made = [
         Example(f"{n}", Source("f"), fields={"price": "low" if n % 3 else "high", "area": "a" if n % 5 else "b"})

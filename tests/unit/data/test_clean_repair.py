@@ -117,7 +117,7 @@ def test_one_empty_answer_of_two_is_dropped_and_counted() -> None:
     (outcome,) = block([Example("e", PLACE, [Message("user", "x")], [Answer("\u200b", PLACE), Answer("good", PLACE)])])
     assert isinstance(outcome, Example)
     assert [answer.text for answer in outcome.answers] == ["good"]
-    assert block.answers_dropped == 1
+    assert [reject.source for reject in block.dropped] == [PLACE]
 
 
 PIECES = st.lists(

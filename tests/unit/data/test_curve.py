@@ -2,7 +2,7 @@ import pytest
 
 from tunectl.artifacts.records import Example, Source
 from tunectl.core.errors import DataError
-from tunectl.data.curve import Point, judge, parts
+from tunectl.data.curve import Likelihood, Point, judge, parts
 
 ROWS = [100, 250, 500, 1000]
 
@@ -14,7 +14,11 @@ def train(count):
 def points(loss, *, noise=0.02, validation=200):
     """Losses of each size, with a part that differs between examples but not between sizes."""
     return [
-        Point(rows / 1000, rows, [(-20 * (loss(rows) + noise * ((7 * n) % 11 - 5)), 20) for n in range(validation)])
+        Point(
+            rows / 1000,
+            rows,
+            [Likelihood(f"v{n}", -20 * (loss(rows) + noise * ((7 * n) % 11 - 5)), 20) for n in range(validation)],
+        )
         for rows in ROWS
     ]
 
@@ -30,7 +34,7 @@ def test_parts_are_nested_and_free_of_order():
 
 
 def test_a_steep_curve_asks_for_more():
-    curve = judge(points(lambda n: 0.5 + 10 * n**-0.5), worth=0.02, seed=1)
+    curve = judge(points(lambda n: 0.5 + 10 * n**-0.5), worth=0.02, seed=1, clusters={})
     assert curve.verdict == "more helps"
     assert curve.doubled.value == pytest.approx(10 * (1000**-0.5 - 2000**-0.5), rel=0.1)
     assert curve.doubled.low <= curve.doubled.value <= curve.doubled.high
@@ -42,7 +46,7 @@ def test_a_steep_curve_asks_for_more():
 
 
 def test_a_flat_curve_is_enough():
-    curve = judge(points(lambda n: 1.0), worth=0.02, seed=1)
+    curve = judge(points(lambda n: 1.0), worth=0.02, seed=1, clusters={})
     assert (curve.verdict, curve.doubled.high < 0.02) == ("enough", True)
 
 
@@ -51,18 +55,33 @@ def test_few_noisy_examples_cannot_tell():
         Point(
             rows / 1000,
             rows,
-            [(-20 * (1 + 3 * rows**-0.4 + 0.2 * (((n + 1) * rows // 50) % 7 - 3)), 20) for n in range(6)],
+            [
+                Likelihood(f"v{n}", -20 * (1 + 3 * rows**-0.4 + 0.2 * (((n + 1) * rows // 50) % 7 - 3)), 20)
+                for n in range(6)
+            ],
         )
         for rows in ROWS
     ]
-    curve = judge(noisy, worth=0.05, seed=1)
+    curve = judge(noisy, worth=0.05, seed=1, clusters={})
     assert curve.verdict == "cannot tell"
     assert curve.words.endswith("More validation examples would narrow it.")
 
 
 def test_intervals_hold_the_loss():
-    for mark in judge(points(lambda n: 0.5 + 10 * n**-0.5), worth=0.02, seed=1).marks:
+    for mark in judge(points(lambda n: 0.5 + 10 * n**-0.5), worth=0.02, seed=1, clusters={}).marks:
         assert mark.low <= mark.loss <= mark.high
+
+
+def test_examples_of_one_group_are_drawn_together():
+    same = [
+        Point(rows / 1000, rows, [Likelihood(f"v{n}", -20 * (5 * rows**-0.5 + n // 20 / 5), 20) for n in range(200)])
+        for rows in ROWS
+    ]
+    alone = judge(same, worth=0.02, seed=1, clusters={})
+    together = judge(same, worth=0.02, seed=1, clusters={f"v{n}": f"shop {n // 20}" for n in range(200)})
+    assert (alone.groups, together.groups, together.validation) == (200, 10, 200)
+    assert together.marks[-1].loss == pytest.approx(alone.marks[-1].loss)
+    assert together.marks[-1].high - together.marks[-1].low > 3 * (alone.marks[-1].high - alone.marks[-1].low)
 
 
 def test_too_little_to_draw_a_curve():
@@ -73,7 +92,7 @@ def test_too_little_to_draw_a_curve():
         == "a learning curve needs at least 20 train records; there are 19\n  add data first: with so little, more always helps"
     )
     with pytest.raises(DataError) as error:
-        judge([Point(rows / 1000, rows, [(-1.0, 2)]) for rows in ROWS], worth=0.02, seed=1)
+        judge([Point(rows / 1000, rows, [Likelihood("v", -1.0, 2)]) for rows in ROWS], worth=0.02, seed=1, clusters={})
     assert str(error.value) == (
-        "a learning curve needs at least two validation examples with answers; there are 1\n  raise split.shares.validation"
+        "a learning curve needs at least two groups of validation examples with answers; there are 1\n  raise split.shares.validation"
     )

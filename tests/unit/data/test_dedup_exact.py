@@ -66,7 +66,7 @@ def test_a_repeated_answer_inside_a_record_is_dropped_and_counted() -> None:
     (outcome,) = block([pair(1, "q", "one", "One", "two")])
     assert isinstance(outcome, Example)
     assert [answer.text for answer in outcome.answers] == ["one", "two"]
-    assert block.answers_dropped == 1
+    assert [reject.source for reject in block.dropped] == [source(1)]
 
 
 def test_the_users_own_splits_are_looked_at_apart() -> None:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunectl.artifacts.records import Answer, Example, Message, Source
+from tunectl.artifacts.records import Answer, Document, Example, Message, Source
 from tunectl.data.leakage import find, pieces, seen_share
 
 
@@ -48,6 +48,18 @@ def test_short_answers_never_leak_but_short_inputs_do():
 def test_worst_leak_of_a_record_counts_once():
     found = search([example(LONG, LONG)], [example(LONG, LONG), example("x", LONG)])
     assert [(leak.train, leak.overlap) for leak in found] == [(0, 1.0)]
+
+
+def test_a_document_and_an_earlier_turn_give_answers_away():
+    page = Document("d", f"Welcome. {LONG} Bye.", Source("page.html"))
+    earlier = Example(
+        "e",
+        Source("f"),
+        [Message("user", "a"), Message("assistant", LONG), Message("user", "b")],
+        [Answer("c", Source("f"))],
+    )
+    assert [leak.train for leak in search([page, earlier], [example("b", LONG)], compare=("answer",))] == [0, 1]
+    assert not search([earlier], [example(LONG, "short")], compare=("answer",))
 
 
 def test_only_what_is_compared():

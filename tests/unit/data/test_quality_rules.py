@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tunectl.artifacts.records import Answer, Document, Example, Message, Source
+from tunectl.artifacts.records import Answer, Document, Example, Message, Segment, Source, Tokens
 from tunectl.config.curate import Length, Quality
 from tunectl.core.errors import ConfigError
 from tunectl.data import repetition
@@ -119,6 +119,12 @@ def test_echo() -> None:
     assert judge(example("Write an ad.", "Fresh bread."), echo=True) is None
 
 
+def test_learned_segments_are_judged_and_tokens_are_not() -> None:
+    row = Example("s", PLACE, segments=[Segment("a long enough prompt", train=False), Segment("short", train=True)])
+    assert judge(row, answers={"least": 2, "most": None}) == ("answer_too_short", "1 words, least 2")
+    assert judge(Example("t", PLACE, tokens=Tokens([1], [1])), answers={"least": 2, "most": None}) is None
+
+
 def test_input_length() -> None:
     assert judge(example("a b c", "x"), inputs={"least": 1, "most": 2}) == ("input_too_long", "3 words, most 2")
 
@@ -128,7 +134,7 @@ def test_good_answers_stay_and_bad_ones_are_counted() -> None:
     (outcome,) = block([example("q", "short", "long enough")])
     assert isinstance(outcome, Example)
     assert [answer.text for answer in outcome.answers] == ["long enough"]
-    assert block.answers_dropped == {"answer_too_short": 1}
+    assert [(reject.reason, reject.sample) for reject in block.dropped] == [("answer_too_short", "short")]
 
 
 def test_all_answers_bad_rejects_with_the_first_reason() -> None:

@@ -13,7 +13,7 @@ from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
 from tunectl.data.balance import observe
 from tunectl.data.curation import Answers, Counts, Curation, Duplicates
-from tunectl.data.curve import Point, judge
+from tunectl.data.curve import Likelihood, Point, judge
 from tunectl.data.reading.collect import ReadAs, SourceReport
 from tunectl.data.report import gather, notes
 from tunectl.data.split_report import Leaks, LeakSample, SplitReport, Weights
@@ -122,7 +122,7 @@ def split_report(every, train):
             observe([row.fields for row in train], "price", target, seed=1, weights=[row.weight for row in train])
         ],
     }
-    leaks = Leaks(1, False, 8, 0.8, [LeakSample("answer", 0.9, "train words", "test words")])
+    leaks = Leaks(1, 0, False, 8, 0.8, [LeakSample("answer", 0.9, "train words", "test words")])
     return SplitReport(
         {"train": 140, "validation": 30, "test": 30},
         {"train": 210, "validation": 45, "test": 45},
@@ -144,11 +144,14 @@ def folders(root):
 def curve():
     return judge(
         [
-            Point(rows / 140, rows, [(-20 * (1 + 5 / rows**0.5 + n % 3 / 50), 20) for n in range(30)])
+            Point(
+                rows / 140, rows, [Likelihood(f"v{n}", -20 * (1 + 5 / rows**0.5 + n % 3 / 50), 20) for n in range(30)]
+            )
             for rows in (14, 35, 70, 140)
         ],
         worth=0.02,
         seed=1,
+        clusters={},
     )
 
 
@@ -190,7 +193,7 @@ def test_notes_say_what_to_look_at(project):
         "warn",
         "One group of 80 records must stay together, out of 200: the splits hang on where it goes.",
     ) in found
-    assert ("warn", "1 train records hold most of a validation or test text, and were left in.") in found
+    assert ("warn", "1 train records and documents hold most of a validation or test text, and were left in.") in found
     assert ("warn", "Test has 30 records: only large differences between models will show.") in found
     assert any(
         sentence.startswith("price is not that of the population (large distance): too much low; too little high")

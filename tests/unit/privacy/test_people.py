@@ -36,6 +36,7 @@ def names(text: str) -> list[str]:
         ("Loved it! - Maria", ["Maria"]),
         ("Loved it. - Daniel K.", ["Daniel K."]),
         ("Grace Kim painted it", ["Grace Kim"]),
+        ("Write to Ingrid Solberg, solberg.ingrid@example.com", ["Ingrid Solberg"]),
         ("Sarah Miller and John Smith met; Sarah paid", ["Sarah Miller", "John Smith", "Sarah"]),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from tunectl.privacy.measure import parse, score
 
@@ -90,3 +91,8 @@ def test_the_measure_itself() -> None:
     assert [planted.text[start:end] for _, start, end in planted.spans] == ["404", "a@b"]
     found = score(lambda text: [], [planted])
     assert (found["phone"].recall, found["phone"].precision) == (0.0, 1.0)
+
+
+def test_the_figures_are_those_of_the_default_configuration(bench: ModuleType) -> None:
+    personal = yaml.safe_load((BENCHMARKS.parent / "conf" / "curate" / "default.yaml").read_text())["personal"]
+    assert (tuple(personal["locales"]), personal["regions"], personal["keep"]) == (bench.LOCALES, ["US"], [])

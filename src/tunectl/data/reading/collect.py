@@ -107,8 +107,13 @@ class Collector(Intake[Decision]):
         )
         _log.info(
             "%s: %d rows, %d kept, %d rejected; %d documents, %d examples with %d answers",
-            *(self._kind, report.rows, report.kept, report.rows - report.kept),
-            *(report.documents, report.examples, report.answers),
+            self._kind,
+            report.rows,
+            report.kept,
+            report.rows - report.kept,
+            report.documents,
+            report.examples,
+            report.answers,
         )
         return report
 

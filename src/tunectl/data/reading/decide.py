@@ -134,8 +134,10 @@ def _refused(found: Refused, row: Row, key: str) -> DataError:
         if found.name == "prompt_only"
         else "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources"
     )
+    asked = next((name for name in ("instruction", *flat.INPUTS) if row.columns.get(name) is not None), None)
+    liked = next((name for name in ("chosen", "chosen_response") if row.columns.get(name) is not None), None)
+    pins = f", or learn from its better answers: {key}.columns.prompt=[{asked}] {key}.columns.answer={liked}"
     return DataError(
         f"{key}: {place(row)} holds {found.what}, which supervised tuning cannot learn from\n    {shorten(row)}",
-        hint=f"{where}; take this source out of ingest.sources, or pin its good answers as an example: "
-        f"{key}.columns.prompt and .answer",
+        hint=f"{where}; take this source out of ingest.sources{pins if asked and liked else ''}",
     )

@@ -141,14 +141,15 @@ def require_known(files: list[SourceFile], path: str, key: str) -> None:
     raise DataError(what, hint=f"known are {' '.join(TYPES)}; pin another name with {key.rpartition('.')[0]}.type")
 
 
-def binary(head: bytes) -> str | None:
+def binary(head: bytes, *, zeros: bool = False) -> str | None:
     """What a file is that should hold text but does not, from its first bytes; None where it may be text.
 
-    UTF-16 and UTF-32 hold zero bytes and are text; they begin with a byte order mark.
+    UTF-16 and UTF-32 hold zero bytes and are text: they begin with a byte order mark, or ``zeros`` says that the user
+    declared the encoding.
     """
     for magic, what in MAGIC:
         if head.startswith(magic):
             return what
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if zeros or head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return None
     return "a binary file (it holds zero bytes)" if b"\0" in head else None

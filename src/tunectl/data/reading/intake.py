@@ -191,7 +191,8 @@ class Intake(ABC, Generic[D]):
             return
         self._decisions[kind] = ReadAs(*kind, decision.why, file.name, list(decision.unused))
         rest = f"; not used: {', '.join(decision.unused)}" if decision.unused else ""
-        _log.info("%s: %s is read as %s, %s (%s)%s", self._kind, file.name, *kind[:0:-1], decision.why, rest)
+        words = f"{decision.holds}, {decision.format} ({decision.why}){rest}"
+        _log.info("%s: %s is read as %s", self._kind, file.name, words)
 
     def _count_row(self, file: SourceFile) -> None:
         self._counts["rows"] += 1
@@ -242,7 +243,7 @@ class Intake(ABC, Generic[D]):
                 continue
             near = get_close_matches(column, list(self._columns), 1)
             raise DataError(
-                f"{self._key}.fields.{name} = {column}: no row has such a column; there are {', '.join(self._columns)}",
+                f"{self._key}.fields.{name} = {column}: no row has a value there; there are {', '.join(self._columns)}",
                 hint=f"did you mean {near[0]}?" if near else "name one of these columns, or take the field out",
             )
 

@@ -82,7 +82,7 @@ def text_of_file(file: SourceFile, encoding: str | None, *, newline: str | None)
     """
     try:
         with opened(file.path) as stream:
-            what = binary(stream.read(8192))
+            what = binary(stream.read(8192), zeros=encoding is not None)
         if what is not None:
             raise NotText(file, what)
         name = encoding or file.columns.get("charset") or UTF8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import date, datetime, time
+from datetime import date, time
 from difflib import get_close_matches
 from typing import Any
 
@@ -67,14 +67,16 @@ def lookup(columns: dict[str, Any], name: str) -> Any:
 
 def scalar(value: Any) -> str | None:
     """A plain value as text; None for nothing, not-a-number, lists and objects."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
         is_whole = value.is_integer() and abs(value) < 2**53
         return None if math.isnan(value) else str(int(value)) if is_whole else repr(value)
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    return str(value) if isinstance(value, str | int) else None
+    if isinstance(value, int):
+        return str(value)
+    return value.isoformat() if isinstance(value, (date, time)) else None
 
 
 def text_of(columns: dict[str, Any], name: str) -> str:

@@ -1,0 +1,180 @@
+"""What happens around the steps of a fit: counting, averaging, validating, judging, and the curve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from tunectl.backends import fit_state, torch_batch
+from tunectl.core import log
+from tunectl.core.errors import UsageError
+from tunectl.core.lazy import need
+from tunectl.training import schedule
+from tunectl.training.plan import FitPlan
+from tunectl.training.rows import Row
+from tunectl.training.schedule import Step
+from tunectl.training.trainer import Point
+
+_log = log.get(__name__)
+
+
+@dataclass
+class FitRun:
+    """What the trainer's hooks share."""
+
+    plan: FitPlan
+    rows: list[Row]
+    steps: list[Step]
+    validation: list[Row]
+    route: torch_batch.Route
+    state: fit_state.FitState
+    bar: Any = None
+    stopped: bool = False
+    """Ctrl-C was pressed: finish this step, save, stop."""
+    clock: float = 0.0
+    last_good: tuple[int, float] | None = None
+    fresh_tokens: int = 0
+    fresh_seconds: float = 0.0
+
+    @property
+    def validate_at(self) -> set[int]:
+        """Steps after which the validation loss is measured; the last is one."""
+        count = max(1, round(self.plan.validations * self.plan.epochs))
+        return {max(1, round(len(self.steps) * (turn + 1) / count)) for turn in range(count)}
+
+
+def step_loss(run: FitRun, step: Step, backward: Any) -> float:
+    """Forward and backward over all micro-batches of one step; the mean loss of its learned tokens (nats)."""
+    parts = [run.route.batch([run.rows[number] for number in group]) for group in step.batches]
+    weight = sum(float(part.weights.sum()) for part in parts)
+    total = 0.0
+    for part in parts:
+        loss = torch_batch.loss_of(run.route, part, smoothing=run.plan.label_smoothing) / weight
+        backward(loss)
+        total += float(loss.detach())
+    return total
+
+
+def validation_loss(run: FitRun, model: Any) -> float:
+    """Nats a learned token on the validation rows, with the moving average where one is kept."""
+    torch = need("torch", extra="train")
+    model.eval()
+    with averaged(model, run.state.average), torch.inference_mode():
+        total, weight = 0.0, 0.0
+        for group in schedule.batches(run.validation, range(len(run.validation)), run.plan.profile.train_tokens):
+            part = run.route.batch([run.validation[number] for number in group])
+            total += float(torch_batch.loss_of(run.route, part))
+            weight += float(part.weights.sum())
+    model.train()
+    return total / weight
+
+
+def refuse_no_number(run: FitRun, step: int, loss: float) -> None:
+    """Remember a finite loss.
+
+    Raises  UsageError on any other, naming the step, the last good loss, and what to change.
+    """
+    if loss - loss == 0:  # neither infinite nor NaN
+        run.last_good = (step, loss)
+        return
+    good = (
+        f"the last good loss was {run.last_good[1]:.4f} at step {run.last_good[0]}"
+        if run.last_good
+        else "there was no good loss before"
+    )
+    raise UsageError(
+        f"{run.plan.label}: the loss is {loss} at step {step}; {good}",
+        hint=f"lower {run.plan.label}.learning_rate (now {run.plan.learning_rate:g}), or set {run.plan.label}.clip=1.0",
+    )
+
+
+def judge(run: FitRun, model: Any, loss: float, step: int) -> None:
+    """Keep the weights if they are the best so far."""
+    state = run.state
+    if state.best and loss >= state.best_loss - run.plan.least_gain:
+        state.misses += 1
+    else:
+        state.misses = 0
+    if not state.best or loss < state.best_loss:
+        state.best_loss, state.best_step = loss, step
+        state.best = {name: value.clone() for name, value in (state.average or trained(model)).items()}
+
+
+def trained(model: Any) -> dict[str, Any]:
+    """Trained weights by name, detached."""
+    return {name: weights.detach() for name, weights in model.named_parameters() if weights.requires_grad}
+
+
+@contextmanager
+def averaged(model: Any, average: dict[str, Any]) -> Iterator[None]:
+    """Put ``average`` into the model while the block runs."""
+    own = {name: value.clone() for name, value in trained(model).items()} if average else {}
+    put(model, average)
+    try:
+        yield
+    finally:
+        put(model, own)
+
+
+def put(model: Any, weights: dict[str, Any]) -> None:
+    """Set the trained weights that ``weights`` names."""
+    here = trained(model)
+    for name, value in weights.items():
+        here[name].copy_(value)
+
+
+def move_average(run: FitRun, model: Any, step: int) -> None:
+    """Exponential moving average whose memory grows with the steps, so that the start is forgotten."""
+    if run.plan.average is None:
+        return
+    if not run.state.average:
+        run.state.average = {name: value.clone() for name, value in trained(model).items()}
+        return
+    decay = min(run.plan.average, (1 + step) / (10 + step))
+    for name, value in trained(model).items():
+        run.state.average[name].lerp_(value, 1 - decay)
+
+
+def count(run: FitRun, number: int) -> None:
+    """Add the tokens and seconds of step ``number`` (1-based), and move the progress bar."""
+    rows = [run.rows[index] for group in run.steps[number - 1].batches for index in group]
+    tokens = sum(row.length + len(row.branches) for row in rows)
+    now = time.monotonic()
+    run.state.tokens += tokens
+    run.state.tokens_apart += sum(row.apart for row in rows)
+    run.state.seconds += now - run.clock
+    run.fresh_tokens += tokens
+    run.fresh_seconds += now - run.clock
+    run.clock = now
+    speed = run.fresh_tokens / max(run.fresh_seconds, 1e-9)
+    figures = {"tokens/s": f"{speed:.0f}", "loss": f"{run.last_good[1]:.3f}" if run.last_good else "-"}
+    if run.state.best:
+        figures["validation"] = f"{run.state.best_loss:.3f}"
+    run.bar.advance(1, **figures)
+
+
+def note(run: FitRun, step: int, logs: dict[str, float]) -> None:
+    """Add what the trainer logs to the curve."""
+    epoch = run.steps[max(step, 1) - 1].epoch
+    history = run.state.history
+    if "eval_loss" in logs and history and history[-1].step == step:
+        history[-1] = replace(history[-1], validation_loss=logs["eval_loss"])
+        now = time.monotonic()
+        run.state.seconds, run.clock = run.state.seconds + now - run.clock, now
+        _log.info(
+            "%s: step %d of %d, loss %.4f, validation loss %.4f",
+            run.plan.label,
+            step,
+            len(run.steps),
+            history[-1].loss or 0.0,
+            logs["eval_loss"],
+        )
+    elif "loss" in logs:
+        speed = run.fresh_tokens / max(run.fresh_seconds, 1e-9)
+        history.append(Point(step, epoch, logs["loss"], None, logs.get("learning_rate", 0.0), round(speed, 1)))
+        run.fresh_tokens, run.fresh_seconds = 0, 0.0

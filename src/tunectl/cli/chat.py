@@ -1,0 +1,164 @@
+"""Talk to any artifact: the base model, the adapted one, the tuned one, or a folder.
+
+tunectl chat                 the tuned model (artifacts/sft)
+tunectl chat model           the base model
+tunectl chat PATH            a model folder, or an adapter folder (with --base where it is not of this project)
+echo "Hi" | tunectl chat     each line is a question of its own; --prompt asks one and ends
+
+In the terminal the conversation goes on until Ctrl-D; an empty line starts a new one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import manifest
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Message
+from tunectl.core.errors import ArtifactError, UsageError
+
+STAGES = ("model", "adapt", "sft")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument(
+        "who", nargs="?", default="sft", metavar="STAGE|PATH", help="model, adapt, sft or a folder (sft)"
+    )
+    parser.add_argument("--base", type=Path, metavar="DIR", help="model folder below an adapter folder")
+    parser.add_argument("--prompt", metavar="TEXT", help="ask this and end")
+    parser.add_argument("--system", metavar="TEXT", help="system text, instead of the one used in training")
+    parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (256)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 takes the likeliest token each time (0)"
+    )
+    parser.add_argument("--json", action="store_true", help="print question and answer as JSON, one line each")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, then ask and answer."""
+    if args.max_new_tokens < 1 or args.temperature < 0:
+        raise UsageError(
+            f"--max-new-tokens must be 1 or more and --temperature 0 or more, not {args.max_new_tokens} and {args.temperature:g}"
+        )
+    base, adapter = locate(args.who, args.base, Layout())
+    answer = _speaker(args, base, adapter)
+    if args.prompt is not None:
+        _one(answer, [Message("user", args.prompt)], args)
+    elif sys.stdin.isatty():
+        _converse(answer, args)
+    else:
+        for line in sys.stdin:
+            if line.strip():
+                _one(answer, [Message("user", line.rstrip("\n"))], args)
+    return 0
+
+
+def locate(who: str, base: Path | None, layout: Layout) -> tuple[Path, Path | None]:
+    """Model folder and adapter folder (or None) of what a user named.
+
+    Raises  ArtifactError when it is not finished; UsageError when the folder is neither a model nor an adapter.
+    """
+    folder = layout.artifact(who) if who in STAGES else Path(who)
+    if who in STAGES:
+        manifest.read(folder)
+        if (folder / manifest.PASSED_THROUGH).is_file():
+            folder = layout.artifact("model")
+    if (folder / "config.json").is_file():
+        return folder, None
+    if not (folder / "adapter_config.json").is_file():
+        raise UsageError(
+            f"{folder} is neither a model folder (config.json) nor an adapter folder (adapter_config.json)"
+        )
+    return base or _base_of(layout), folder
+
+
+def _base_of(layout: Layout) -> Path:
+    adapted = layout.artifact("adapt")
+    if (adapted / "config.json").is_file():
+        return adapted
+    found = layout.artifact("model")
+    manifest.read(found)
+    return found
+
+
+def _speaker(
+    args: argparse.Namespace, base: Path, adapter: Path | None
+) -> Callable[[list[Message], Callable[[str], None]], str]:
+    from tunectl.backends.hf_chat import Speaker
+    from tunectl.chat import contract, template
+
+    own = contract.load(base)
+    if adapter is not None:
+        its = contract.load(adapter)
+        if its.weights_sha256 != own.weights_sha256:
+            raise ArtifactError(
+                f"{adapter} was trained on other weights ({its.weights_sha256[:12]}…) than {base} has ({own.weights_sha256[:12]}…)",
+                hint="name the right one with --base, or rebuild: tunectl repro",
+            )
+        own = its
+    chat = template.load(base, system=own.system if args.system is None else args.system)
+    speaker = Speaker(base, adapter, _profile(), end_of_turn=own.end_of_turn.id)
+
+    def answer(messages: list[Message], seen: Callable[[str], None]) -> str:
+        prompt = chat.render(messages, add_generation_prompt=True)
+        return speaker.answer(prompt, max_new_tokens=args.max_new_tokens, temperature=args.temperature, seen=seen)
+
+    return answer
+
+
+def _profile() -> Any:
+    """The machine as the project declares it for sft; a plain CPU outside a project."""
+    from tunectl.config import resolved
+    from tunectl.config.profile import Profile
+
+    try:
+        return resolved.read(Layout(), "sft")[0].profile
+    except ArtifactError:
+        return Profile(
+            device="cpu", threads=None, dtype="auto", train_tokens=64, generate_batch=1, gradient_checkpointing=False
+        )
+
+
+def _one(
+    answer: Callable[[list[Message], Callable[[str], None]], str], messages: list[Message], args: argparse.Namespace
+) -> str:
+    import msgspec
+
+    if args.json:
+        text = answer(messages, _nothing)
+        sys.stdout.write(msgspec.json.encode({"prompt": messages[-1].content, "answer": text}).decode() + "\n")
+    else:
+        text = answer(messages, _print)
+        sys.stdout.write("\n")
+    sys.stdout.flush()
+    return text
+
+
+def _converse(answer: Callable[[list[Message], Callable[[str], None]], str], args: argparse.Namespace) -> None:
+    messages: list[Message] = []
+    while True:
+        try:
+            question = input("> ")
+        except EOFError:
+            sys.stdout.write("\n")
+            return
+        if not question.strip():
+            messages = []
+            sys.stdout.write("(a new conversation)\n")
+            continue
+        messages.append(Message("user", question))
+        messages.append(Message("assistant", _one(answer, messages, args)))
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _nothing(_text: str) -> None:
+    """Show nothing while an answer is written."""

@@ -1,0 +1,130 @@
+"""Show, through the real collator, which tokens of a real example are trained, and check what commonly goes wrong.
+
+Reads the finished model (or adapt), split and configuration of sft; nothing is trained. Exit code 3 where a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts import io, manifest
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Example
+from tunectl.core.errors import ArtifactError, DataError, GateError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("--example", type=int, default=0, metavar="N", help="which training example to show, from 0")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the picture as a page too")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Diagnose and show.
+
+    Raises  GateError when a check failed, naming it.
+    """
+    from tunectl.backends import terminal
+
+    found = examine(Layout(), which=max(0, args.example))
+    if args.html is not None:
+        io.write_text(args.html, _page(found))
+    if args.json:
+        terminal.print_json(msgspec.to_builtins(found) | {"healthy": found.healthy})
+    else:
+        _show(found)
+        if args.html is not None:
+            terminal.say(f"page: {args.html}")
+    if not found.healthy:
+        bad = [finding for finding in found.findings if not finding.ok]
+        raise GateError("; ".join(f"{finding.name}: no: {finding.text}" for finding in bad), hint=_HINT)
+    return 0
+
+
+_HINT = "see sft.train_on, sft.max_tokens and model.chat_template, then look again: tunectl doctor"
+
+
+def examine(layout: Layout, *, which: int) -> Any:
+    """The diagnosis of a project's training split.
+
+    Raises  ArtifactError when the model or the split is not there; DataError when prefixes disagree or nothing is there.
+    """
+    from tunectl.chat import contract, template
+    from tunectl.chat.masking import Masker
+    from tunectl.chat.tokens import Tokenizer
+    from tunectl.config import resolved
+    from tunectl.training import doctor
+
+    settings, _ = resolved.read(layout, "sft")
+    section = settings.sft
+    adapted = layout.artifact("adapt")
+    passed = (adapted / manifest.PASSED_THROUGH).is_file() or not (adapted / manifest.NAME).is_file()
+    base = layout.artifact("model") if passed else adapted
+    manifest.read(base)
+    agreed = contract.load(base)
+    system = agreed.system if section.system is None else section.system
+    problem = None
+    try:
+        chat = template.load(base, system=system)
+    except ArtifactError as error:
+        problem = doctor.Finding("template is that of the contract", ok=False, text=error.message)
+        chat = template.Template((base / template.FILE).read_text(), system=system)
+    tokenizer = Tokenizer(base)
+    masker = Masker(chat, tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.train_on)
+    examples = list(io.read_rows(layout.artifact("split") / "train.jsonl", Example))
+    if not examples:
+        raise DataError("the train split is empty, so there is nothing to look at")
+    found = doctor.diagnose(
+        masker.mask(examples),
+        tokenizer,
+        agreed,
+        max_tokens=section.max_tokens,
+        max_share=section.max_rejected_share,
+        system=chat.system,
+        which=which,
+    )
+    fine = doctor.Finding("template is that of the contract", ok=True, text=f"SHA-256 {agreed.template_sha256[:12]}…")
+    return msgspec.structs.replace(found, findings=[problem or fine, *found.findings])
+
+
+def _facts(found: Any) -> list[list[str]]:
+    return [
+        ["examples, answers", f"{found.examples:,}, {found.answers:,}"],
+        ["mean tokens of a prompt, of an answer", f"{found.prompt_tokens}, {found.answer_tokens}"],
+        ["longest prompt with one answer", f"{found.longest:,} tokens"],
+        ["trained share of all tokens", f"{found.trained_share:.1%}"],
+        ["system text", "as the chat template does" if found.system is None else repr(found.system)],
+    ]
+
+
+def _checks(found: Any) -> list[list[str]]:
+    return [[finding.name, "yes" if finding.ok else "NO", finding.text] for finding in found.findings]
+
+
+def _show(found: Any) -> None:
+    from tunectl.backends import terminal
+
+    terminal.table("What the tokens say", ["check", "", "found"], _checks(found))
+    terminal.table("", ["what", "value"], _facts(found))
+    terminal.say(f"One example, {found.place}: trained tokens are green (in plain text: between « and »)")
+    terminal.marked([(token.text, token.trained) for token in found.shown])
+
+
+def _page(found: Any) -> str:
+    from tunectl.backends import html
+
+    return html.render(
+        "doctor.html",
+        project="the project",
+        sections=[("checks", "Checks"), ("tokens", "Tokens")],
+        healthy=found.healthy,
+        findings=_checks(found),
+        facts=_facts(found),
+        place=found.place,
+        shown=found.shown,
+    )

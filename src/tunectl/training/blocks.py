@@ -1,0 +1,21 @@
+"""Raw text as blocks of equal length: documents one after the other, an end-of-text token between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunectl.chat.masking import Piece
+from tunectl.chat.tokens import Tokenizer
+from tunectl.training.rows import Row
+
+SHORTEST = 8
+"""A last block with fewer tokens is not worth a row."""
+
+
+def pack(tokenizer: Tokenizer, texts: Sequence[str], *, size: int, end: int) -> list[Row]:
+    """Blocks of ``size`` tokens out of ``texts``; ``end`` closes each text. Every token is learned."""
+    line: list[int] = []
+    for encoded in tokenizer.encode(list(texts)):
+        line += [*encoded.ids, end]
+    cut = [line[start : start + size] for start in range(0, len(line), size)]
+    return [Row(Piece([], []), (Piece(ids, [True] * len(ids)),), 1.0) for ids in cut if len(ids) >= SHORTEST]

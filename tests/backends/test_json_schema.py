@@ -1,0 +1,23 @@
+"""JSON checks by jsonschema."""
+
+import pytest
+
+from tunectl.backends import json_schema
+from tunectl.core.errors import ConfigError
+
+pytest.importorskip("jsonschema")
+
+
+def test_text_that_is_and_is_not_of_the_shape():
+    document = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}}
+    assert json_schema.valid('{"a": 1}', document)
+    assert not json_schema.valid('{"a": "1"}', document)
+    assert not json_schema.valid("no json", document)
+
+
+def test_a_bad_schema_is_named_with_its_place():
+    with pytest.raises(ConfigError) as caught:
+        json_schema.refuse_bad({"properties": {"a": {"type": "whole"}}}, "evaluate.checks.x.document")
+    assert caught.value.message.startswith(
+        "evaluate.checks.x.document is not a JSON Schema: at properties/a/type: 'whole' is not valid"
+    )

@@ -1,0 +1,116 @@
+"""The learning curve with the real stages and a tiny model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tunectl.artifacts import io, manifest
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Example
+from tunectl.cli import data_curve
+from tunectl.cli.main import main
+from tunectl.config import resolved
+from tunectl.core.errors import ArtifactError
+from tunectl.data.curve import SHARES, Likelihood, Point
+
+ROOT = Path(__file__).parents[2]
+pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, tiny_model):
+    """A project up to split, made by the commands themselves."""
+    root = tmp_path_factory.mktemp("curve")
+    shutil.copytree(ROOT / "conf", root / "conf")
+    (root / "data").mkdir()
+    rows = (ROOT / "examples/local_lens/data/new_clients.jsonl").read_text().splitlines()
+    (root / "data" / "rows.jsonl").write_text("\n".join(rows[:80]) + "\n")
+    given = ["experiment=smoke", "data.path=data", f"model.source.path={tiny_model}", "sft.max_tokens=1024"]
+    (root / "conf" / "overrides.yaml").write_text(json.dumps(given))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for stage in ("compose", "model", "ingest", "curate", "split", "adapt"):
+            assert main(["run", stage]) == 0, stage
+    return root
+
+
+@pytest.fixture
+def project(built, tmp_path, monkeypatch):
+    shutil.copytree(built, tmp_path / "p")
+    monkeypatch.chdir(tmp_path / "p")
+    return Layout()
+
+
+def test_one_size_is_tuned_and_measured_for_real(project):
+    train = list(io.read_rows(project.artifact("split") / "train.jsonl", Example))
+    validation = list(io.read_rows(project.artifact("split") / "validation.jsonl", Example))
+    settings, _ = resolved.read(project, "sft")
+    work = project.work("curve", "k")
+    found = data_curve.Tuner(project, settings, work, seed=1, stands=False).learn(train[:3], label="10%")
+    assert [one.id for one in found] == [row.id for row in validation]
+    assert all(one.nats < 0 < one.tokens for one in found)
+    # the byte tokenizer: one token a byte, and the end of turn
+    assert found[0].tokens == sum(len(answer.text.encode()) + 1 for answer in validation[0].answers)
+    assert not (work / "10").exists()  # adapters are not left behind
+
+
+def test_the_report_shows_the_curve(project, monkeypatch, capsys):
+    monkeypatch.setattr(data_curve.Tuner, "learn", lambda self, train, label: Fake().learn(train, label=label))
+    assert main(["data", "report", "--curve"]) == 0
+    assert "ore data would help: " in capsys.readouterr().out
+    page = (project.artifacts / "data_report.html").read_text()
+    assert "Validation loss after tuning on parts of train" in page
+    points = sorted(project.hidden.glob("work/curve-*/point-*.json"))
+    train = sum(1 for _ in io.read_rows(project.artifact("split") / "train.jsonl", Example))
+    assert [io.read_json(path, Point).rows for path in points] == [round(train * share) for share in SHARES]
+
+
+class Fake:
+    """Learns at once; stops when it is told to."""
+
+    def __init__(self, *, stop_at=None):
+        self.stop_at, self.asked = stop_at, []
+
+    def learn(self, train, *, label):
+        if label == self.stop_at:
+            raise KeyboardInterrupt
+        self.asked.append(label)
+        return [Likelihood(f"v{n}", -20 * (1 + len(train) ** -0.5 + n / 100), 20) for n in range(12)]
+
+
+def test_an_interrupted_curve_goes_on(project):
+    with pytest.raises(KeyboardInterrupt):
+        data_curve.measure(project, worth=0.02, learner=Fake(stop_at="50%"))
+    again = Fake()
+    curve = data_curve.measure(project, worth=0.02, learner=again)
+    assert again.asked == ["50%", "100%"]
+    assert len(curve.marks) == 4
+
+
+def test_all_of_train_is_not_tuned_again_where_sft_stands(project, monkeypatch):
+    record = io.read_json(project.config("sft"))
+    inputs = {
+        name: io.digest_value(io.read_json(project.artifact(name) / manifest.NAME))
+        for name in ("model", "split", "adapt")
+    }
+    tuned = []
+    monkeypatch.setattr(data_curve.Tuner, "_tune", lambda self, train, folder, adapter: tuned.append(folder.name))
+    monkeypatch.setattr(
+        data_curve.Tuner, "_score", lambda self, adapter: [Likelihood("a", -3.0, 2), Likelihood("b", -2.0, 2)]
+    )
+    for digests, expected in ((inputs, ["10", "25", "50"]), (inputs | {"split": "another"}, ["10", "25", "50", "100"])):
+        folder = project.artifact("sft")
+        folder.mkdir(exist_ok=True)
+        manifest.write(folder, manifest.Manifest("sft", io.digest_value(record), digests))
+        tuned.clear()
+        shutil.rmtree(project.hidden / "work", ignore_errors=True)
+        data_curve.measure(project, worth=0.02)
+        assert tuned == expected
+
+
+def test_needs_what_tuning_reads(project):
+    shutil.rmtree(project.artifact("adapt"))
+    with pytest.raises(ArtifactError, match=r"^artifacts/adapt does not exist"):
+        data_curve.measure(project, worth=0.02, learner=Fake())

@@ -1,0 +1,92 @@
+"""The adapt stage: passed on, or really trained and merged with the tiny model."""
+
+import json
+
+import pytest
+
+from tunectl.artifacts import io
+from tunectl.artifacts.records import Document, Source
+from tunectl.chat import contract, template
+from tunectl.config.adapt import AdaptStage
+from tunectl.core.errors import DataError
+from tunectl.stages import adapt
+
+PROFILE = {
+    "device": "cpu",
+    "threads": 1,
+    "dtype": "float32",
+    "train_tokens": 256,
+    "generate_batch": 4,
+    "gradient_checkpointing": False,
+}
+LORA = {
+    "method": "lora",
+    "rank": 4,
+    "alpha": 16,
+    "block": 32,
+    "epochs": 2,
+    "batch_blocks": 4,
+    "validation_share": 0.2,
+    "least_tokens": 100,
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "weight_decay": 0.0,
+    "clip": 1.0,
+    "checkpoint_steps": 5,
+}
+
+
+def stage(section):
+    return AdaptStage.model_validate({"adapt": section, "seed": 3, "profile": PROFILE})
+
+
+@pytest.fixture
+def given(tmp_path, tiny_model):
+    io.write_rows(
+        tmp_path / "split" / "documents.jsonl",
+        [Document(str(i), "spam and eggs, " * 6, Source("d.txt", i)) for i in range(10)],
+    )
+    (tmp_path / "out").mkdir()
+    return adapt.Inputs(tiny_model, tmp_path / "split"), adapt.Outputs(tmp_path / "out", tmp_path / "work")
+
+
+def test_switched_off_it_says_so(given):
+    inputs, outputs = given
+    found = adapt.run(stage({"method": "none"}), inputs, outputs)
+    assert [path.name for path in outputs.artifact.iterdir()] == ["passed_through.json"]
+    assert json.loads((outputs.artifact / "passed_through.json").read_text()) == {"reason": "adapt.method is none"}
+    assert found.validation_loss is None
+
+
+def test_it_reads_the_text_and_leaves_a_whole_model(given):
+    torch = pytest.importorskip("torch")
+    from tunectl.backends import hf_model
+    from tunectl.config.profile import Profile
+
+    inputs, outputs = given
+    found = adapt.run(stage(LORA), inputs, outputs)
+    assert found.validation_loss < found.validation_loss_before - 0.2
+    own, base = contract.load(outputs.artifact), contract.load(inputs.model)
+    assert own.weights_sha256 == io.digest(outputs.artifact / "model.safetensors") != base.weights_sha256
+    assert (own.base, own.template_sha256) == (base.base, base.template_sha256)
+    assert template.load(outputs.artifact) == template.load(inputs.model)
+    losses = []
+    for folder in (inputs.model, outputs.artifact):
+        loaded = hf_model.load(folder, adapter=None, profile=Profile(**PROFILE))
+        ids = loaded.tokenizer("spam and eggs, spam and eggs", return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            losses.append(float(loaded.model(input_ids=ids, labels=ids).loss))
+    assert losses[1] < losses[0] - 0.2
+    assert (outputs.artifact / "history.csv").read_text().startswith("step,epoch,loss,validation_loss")
+    assert not outputs.work.exists()
+
+
+def test_too_little_text_is_an_error(given):
+    inputs, outputs = given
+    with pytest.raises(DataError) as caught:
+        adapt.run(stage(LORA | {"least_tokens": 100_000}), inputs, outputs)
+    assert caught.value.message == (
+        "adapt: the documents of the training side hold 728 tokens of text in 10 documents; at least 100000 are asked for"
+    )
+    assert caught.value.hint == "bring more documents, lower adapt.least_tokens, or leave the stage out: adapt=none"

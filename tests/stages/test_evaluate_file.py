@@ -1,0 +1,275 @@
+"""``tunectl evaluate`` on files and base models, with the tiny model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tunectl.artifacts import io, manifest
+from tunectl.artifacts.records import Answer, Example, Message, Source
+from tunectl.chat import contract
+from tunectl.cli import main
+
+pytest.importorskip("torch")
+pytest.importorskip("sacrebleu")
+ROOT = Path(__file__).parents[2]
+COLUMNS = ["--input-column", "mr", "--reference-column", "ref"]
+SHORT = ["--max-new-tokens", "4"]
+CSV = "mr,ref\nname[A],A is a pub.\nname[B],B is a cafe.\nname[A],There is a pub called A.\n"
+
+
+@pytest.fixture
+def project(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "conf", "conf")
+    Path("conf/overrides.yaml").write_text("[]\n")
+    shutil.copytree(tiny_model, "artifacts/model")
+    manifest.write(Path("artifacts/model"), manifest.Manifest("model", "x"))
+    Path("data.csv").write_text(CSV)
+    return tmp_path
+
+
+def run(*words):
+    """The exit code of ``tunectl evaluate WORDS`` with a configuration of one table."""
+    return main.main(
+        ["evaluate", *words, "--source", "new_clients"] if "--bases" not in words else ["evaluate", *words]
+    )
+
+
+def refused(capsys, *words):
+    code = run(*words)
+    return code, capsys.readouterr().err.rpartition("tunectl: ")[2]
+
+
+def measured(capsys, *words):
+    assert run(*words, "--json", *SHORT) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_rows_with_one_input_are_one_input_with_two_references(project, capsys):
+    found = measured(capsys, "data.csv", "--model", "model", *COLUMNS)
+    assert (found["inputs"], found["references"], found["available"]) == (2, 3, 2)
+    assert {"bleu", "chrf", "rouge_l", "perplexity", "words", "unfinished"} <= set(found["scores"])
+    assert found["scores"]["bleu"]["items"] == 2
+    assert found["decoding"] == {"method": "greedy", "max_new_tokens": 4}
+    assert found["cost"]["tokens"] > 0
+
+
+def test_beams_limit_and_files(project, capsys):
+    found = measured(
+        capsys, "data.csv", "--model", "artifacts/model", *COLUMNS, "--beams", "2", "--limit", "1", "--out", "out"
+    )
+    assert found["decoding"]["beams"] == 2
+    assert (found["inputs"], found["available"]) == (1, 2)
+    assert json.loads(Path("out/results.json").read_text())["inputs"] == 1
+    rows = [json.loads(line) for line in Path("out/answers.jsonl").read_text().splitlines()]
+    assert len(rows) == 1
+    assert set(rows[0]["answers"]) == {"model"}
+
+
+def test_one_row_has_no_interval_and_says_so(project, capsys):
+    Path("one.csv").write_text("mr,ref\nname[A],A is a pub.\n")
+    found = measured(capsys, "one.csv", "--model", "model", *COLUMNS)
+    assert (found["scores"]["bleu"]["low"], found["scores"]["bleu"]["high"]) == (None, None)
+    assert run("one.csv", "--model", "model", *COLUMNS, *SHORT) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "BLEU" in line)
+    assert line.split()[2] == "-"
+
+
+def test_a_plain_model_folder_is_prepared_first(project, tiny_model, capsys):
+    shutil.copytree(tiny_model, "plain")
+    Path("plain/contract.json").unlink()
+    one = measured(capsys, "data.csv", "--model", "plain", *COLUMNS)
+    two = measured(capsys, "data.csv", "--model", "model", *COLUMNS)
+    assert one["scores"] == two["scores"]
+    assert len(list(Path(".tunectl/cache/bases").iterdir())) == 1
+
+
+def test_an_adapter_brings_its_base_and_its_system_text(project, capsys):
+    adapter(Path("artifacts/sft"), system="Be brief.")
+    found = measured(capsys, "data.csv", "--model", "sft", *COLUMNS)
+    assert (found["model"], found["adapter"]) == ("artifacts/model", "artifacts/sft")
+    plain = measured(capsys, "data.csv", "--model", "model", *COLUMNS)
+    extra = len("<|im_start|>system\nBe brief.<|im_end|>\n") - len("<|im_start|>") - len("<|im_end|>") + 2
+    assert found["cost"]["prompt_tokens"] - plain["cost"]["prompt_tokens"] == 2 * extra
+    assert measured(capsys, "data.csv", "--model", "model", "--adapter", "auto", *COLUMNS)["adapter"] == "artifacts/sft"
+
+
+def adapter(folder, *, system=None, weights=None):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained("artifacts/model", local_files_only=True)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
+    agreed = contract.load(Path("artifacts/model"))
+    changes = {"system": system} | ({"weights_sha256": weights} if weights else {})
+    contract.save(msgspec.structs.replace(agreed, **changes), folder)
+    manifest.write(folder, manifest.Manifest("sft", "x"))
+
+
+def test_an_adapter_of_another_base(project, capsys):
+    adapter(Path("artifacts/sft"), weights="c" * 64)
+    own = contract.load(Path("artifacts/model")).weights_sha256
+    code, text = refused(capsys, "data.csv", "--model", "sft", *COLUMNS)
+    assert code == 5
+    assert text == (
+        f"artifacts/sft does not fit artifacts/model: it was trained with the weights cccccccccccc…, not {own[:12]}…\n"
+        f"  give the model that it was trained on (tiny, revision {own[:12]})\n"
+    )
+
+
+def test_an_unknown_model(project, capsys):
+    assert refused(capsys, "data.csv", "--model", "sfd", *COLUMNS) == (
+        2,
+        (
+            "--model sfd: no stage with a model has that name, and it is no folder\n"
+            "  give one of model, adapt, sft, a model folder or an adapter folder\n"
+        ),
+    )
+    Path("empty").mkdir()
+    assert "it holds neither config.json nor adapter_config.json" in refused(capsys, "data.csv", "--model", "empty")[1]
+
+
+def test_a_stage_that_has_not_run(project, capsys):
+    assert refused(capsys, "data.csv", "--model", "sft", *COLUMNS) == (
+        5,
+        "artifacts/sft does not exist\n  run: tunectl repro --to sft\n",
+    )
+
+
+def test_wrong_columns(project, capsys):
+    code, text = refused(
+        capsys, "data.csv", "--model", "model", "--input-column", "meaning", "--reference-column", "ref"
+    )
+    assert code == 2
+    assert text == (
+        "read as columns (pinned: meaning, ref), but data.csv:1 does not fit: no column 'meaning'; there are mr, ref\n"
+        '    the row: {"mr":"name[A]","ref":"A is a pub."}\n'
+        "    columns expects: meaning, ref\n"
+        "  check the file; name its columns with --input-column NAME --reference-column NAME, or its --format NAME\n"
+    )
+
+
+def test_an_empty_file(project, capsys):
+    Path("none.csv").write_text("")
+    code, text = refused(capsys, "none.csv", "--model", "model", *COLUMNS)
+    assert (code, text) == (
+        2,
+        (
+            "none.csv holds no rows\n"
+            "  check the file; name its columns with --input-column NAME --reference-column NAME, or its --format NAME\n"
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.csv", *COLUMNS], "--model is missing: which model shall answer?\n  for example: --model sft\n"),
+        (["a.csv", "b.csv", "--model", "model"], "one file at a time, not 2: a.csv, b.csv\n"),
+        (
+            ["--model", "model"],
+            "DATA is missing: which file shall the model be measured on?\n  tunectl evaluate --help\n",
+        ),
+        (
+            ["data.csv", "--model", "model", "--input-column", "mr"],
+            "--input-column and --reference-column go together; give both or neither\n",
+        ),
+        (["data.csv", "--model", "model", *COLUMNS, "--beams", "40"], "--beams 40: must be 1 to 16\n"),
+        (["data.csv", "--model", "model", *COLUMNS, "--limit", "0"], "--limit 0: at least 1\n"),
+        (["data.csv", "--model", "model", *COLUMNS, "--max-new-tokens", "0"], "--max-new-tokens 0: at least 1\n"),
+        (
+            ["data.csv", "--model", "model", "--adapter", "nowhere", *COLUMNS],
+            "--adapter nowhere: nowhere/adapter_config.json does not exist\n  give the folder of an adapter\n",
+        ),
+        (
+            ["--bases", "smollm3_1b"],
+            (
+                "--bases smollm3_1b: neither an option of conf/model (folder, hub, smollm2_135m), nor a folder, nor a Hub id\n"
+                "  a Hub id looks like owner/name@COMMIT\n"
+            ),
+        ),
+        (
+            ["--bases", "owner/name"],
+            (
+                "--bases owner/name: no such folder, and a Hub id needs its commit, because a branch can move\n"
+                "  write owner/name@COMMIT with the 40 characters of the commit hash\n"
+            ),
+        ),
+        (
+            ["data.csv", "--bases", "owner/name"],
+            "--bases compares on the validation split; leave DATA and --model out\n",
+        ),
+        (["--bases", ","], "--bases names no model\n  for example: --bases smollm2_135m,DIR,owner/name@COMMIT\n"),
+    ],
+)
+def test_words_that_do_not_go_together(project, capsys, words, message):
+    assert refused(capsys, *words) == (2, message)
+
+
+def test_a_missing_file(project, capsys):
+    assert refused(capsys, "gone.csv", "--model", "model", *COLUMNS) == (2, "gone.csv: there is no such file\n")
+
+
+def test_a_source_that_is_not_declared(project, capsys):
+    assert main.main(["evaluate", "data.csv", "--model", "model", "--source", "campain"]) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("tunectl: --source campain: ingest has no such source; there are web, reviews, ")
+
+
+def test_base_models_side_by_side(project, tiny_model, capsys):
+    split = Path("artifacts/split")
+    source = Source("f", 1)
+    rows = [Example(f"e{n}", source, [Message("user", f"say {n}")], [Answer(f"word {n}", source)]) for n in range(6)]
+    split.mkdir(parents=True)
+    io.write_rows(split / "train.jsonl", rows[:3])
+    io.write_rows(split / "validation.jsonl", rows[3:])
+    manifest.write(split, manifest.Manifest("split", "x"))
+    shutil.copytree(tiny_model, "other")
+    assert main.main(["evaluate", "--bases", "other,artifacts/model", "--json", *SHORT]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["inputs"], found["shots"]) == (3, 3)
+    first, second = found["bases"]
+    assert (first["name"], second["name"]) == ("artifacts/model", "other")
+    assert first["zero_shot"]["bleu"] == second["zero_shot"]["bleu"]
+    assert first["few_shot"]["perplexity"]["value"] > 1
+    assert first["parameters"] == contract.load(tiny_model).parameters
+    assert main.main(["evaluate", "--bases", "other", *SHORT]) == 0
+    assert "not stated" in capsys.readouterr().out
+
+
+def test_without_a_file_the_comparison_is_made_again_and_the_artifacts_stay(project, capsys):
+    from tunectl.artifacts.layout import Layout
+    from tunectl.config import resolved
+    from tunectl.config.check import load as check
+
+    source = Source("f", 1)
+    rows = [Example(f"e{n}", source, [Message("user", f"say {n}")], [Answer(f"word {n}", source)]) for n in range(9)]
+    Path("artifacts/split").mkdir()
+    for part, chosen in {"train": rows[:3], "validation": rows[3:6], "test": rows[6:]}.items():
+        io.write_rows(Path(f"artifacts/split/{part}.jsonl"), chosen)
+    Path("artifacts/adapt").mkdir()
+    Path("artifacts/adapt/passed_through.json").write_text("{}")
+    adapter(Path("artifacts/sft"))
+    words = ["evaluate=default", "evaluate.decoding.max_new_tokens=4", "evaluate.safety.max_new_tokens=4"]
+    from tunectl.config.overrides import merge
+
+    root = check(Layout(), merge([], [*words, "evaluate.prompts.shots=[0]"])).root
+    for stage in ("model", "split", "adapt", "sft", "evaluate"):
+        record = {"stage": stage, "settings": resolved.project(stage, root), "code": "x", "sources": {}}
+        io.write_json(Path(f"artifacts/config/{stage}.json"), record)
+        if stage != "evaluate":
+            config = io.digest_value(io.read_json(Path(f"artifacts/config/{stage}.json")))
+            manifest.write(Path("artifacts") / stage, manifest.Manifest(stage, config))
+    assert main.main(["evaluate", "--json", "--out", "again"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [system["name"] for system in found["systems"]] == ["base", "prompted", "nearest", "tuned"]
+    assert {path.name for path in Path("again").iterdir()} == {
+        "results.json",
+        "answers.jsonl",
+        "verdict.json",
+        "report.html",
+    }
+    assert not Path("artifacts/evaluate").exists()

@@ -1,0 +1,170 @@
+"""The sft stage with a trainer that only looks at what it is given."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunectl.artifacts import io
+from tunectl.artifacts.records import Answer, Example, Message, Source
+from tunectl.artifacts.tally import load
+from tunectl.chat import contract
+from tunectl.config.sft import SftStage
+from tunectl.core.errors import DataError
+from tunectl.stages import sft
+from tunectl.training.report import Training
+from tunectl.training.trainer import Fitted, Point
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def stage(**changes):
+    section = yaml.safe_load((CONF / "sft" / "lora.yaml").read_text()) | changes
+    profile = yaml.safe_load((CONF / "profile" / "cpu.yaml").read_text())
+    section["learning_rate"] = float(section["learning_rate"])
+    return SftStage.model_validate({"sft": section, "seed": 3, "profile": profile, "project": "test"})
+
+
+@dataclass
+class Fake:
+    calls: list = field(default_factory=list)
+
+    def fit(self, plan, *, model, train, validation, out, work):
+        self.calls.append((plan, model, train, validation))
+        work.mkdir(parents=True)
+        (out / "adapter_model.safetensors").write_bytes(b"weights")
+        points = (Point(2, 1, 2.0, None, 1e-3, 100.0), Point(4, 1, 1.0, 1.5, 0.0, 100.0))
+        return Fitted(4, 4, 4, 1.5, 3.0, 1000, 2000, 10.0, 77, shared_prompts=True, history=points)
+
+
+def example(number, *texts, **fields):
+    source = Source("data.csv", number)
+    return Example(
+        f"e{number}", source, [Message("user", f"Say {number}")], [Answer(text, source) for text in texts], **fields
+    )
+
+
+@pytest.fixture
+def given(tmp_path, tiny_model):
+    split, adapt = tmp_path / "split", tmp_path / "adapt"
+    for name, rows in (
+        ("train", [example(1, "one", "uno"), example(2, "two", weight=0.5)]),
+        ("validation", [example(3, "three")]),
+    ):
+        io.write_rows(split / f"{name}.jsonl", rows)
+    io.write_json(adapt / "passed_through.json", {"reason": "off"})
+    for name in ("out", "plots"):
+        (tmp_path / name).mkdir()
+    return sft.Inputs(tiny_model, split, adapt), sft.Outputs(tmp_path / "out", tmp_path / "plots", tmp_path / "work")
+
+
+def test_rows_account_contract_and_curve(given):
+    inputs, outputs = given
+    fake = Fake()
+    found = sft.run(stage(), inputs, outputs, trainer=fake)
+    plan, model, train, validation = fake.calls[0]
+    assert (model, plan.seed, plan.project) == (inputs.model, 3, "test")
+    assert [len(row.branches) for row in train] == [2, 1]
+    assert [row.weight for row in train] == [1.0, 0.5]
+    assert len(validation) == 1
+    account = load(outputs.artifact)
+    assert (account.rows_in, account.kept, account.rejected, account.records_out) == (4, 4, {}, 4)
+    assert contract.load(outputs.artifact) == contract.load(inputs.model)
+    csv = (outputs.artifact / "history.csv").read_text()
+    assert (
+        csv
+        == (outputs.plots / "history.csv").read_text()
+        == (
+            "step,epoch,loss,validation_loss,learning_rate,tokens_per_second\n2,1,2.0,,0.001,100.0\n4,1,1.0,1.5,0.0,100.0\n"
+        )
+    )
+    training: Training = io.read_json(outputs.artifact / "training.json", Training)
+    assert "".join(token.text for token in training.example if token.trained) == "one<|im_end|>"
+    assert "".join(token.text for token in training.example).endswith("assistant\none<|im_end|>")
+    assert training.best_validation_loss == found.validation_loss == 1.5
+    assert (found.answers, found.tokens_per_second, found.tokens_per_second_apart) == (3, 100.0, 200.0)
+    assert not outputs.work.exists()
+
+
+def test_the_further_trained_model_is_used_where_there_is_one(given, tiny_model):
+    import shutil
+
+    inputs, outputs = given
+    shutil.rmtree(inputs.adapt)
+    shutil.copytree(tiny_model, inputs.adapt)
+    fake = Fake()
+    sft.run(stage(), inputs, outputs, trainer=fake)
+    assert fake.calls[0][1] == inputs.adapt
+
+
+def test_a_declared_system_text_is_trained_and_carried_on(given):
+    inputs, outputs = given
+    fake = Fake()
+    sft.run(stage(system="Short."), inputs, outputs, trainer=fake)
+    assert contract.load(outputs.artifact).system == "Short."
+    plain = Fake()
+    for name in ("out", "plots"):
+        (outputs.artifact.parent / f"{name}2").mkdir()
+    sft.run(
+        stage(),
+        inputs,
+        sft.Outputs(outputs.artifact.parent / "out2", outputs.plots.parent / "plots2", outputs.work),
+        trainer=plain,
+    )
+    assert len(fake.calls[0][2][0].prompt.ids) > len(plain.calls[0][2][0].prompt.ids)
+
+
+def test_long_answers_are_rejected_whole_and_named(given):
+    inputs, outputs = given
+    io.write_rows(inputs.split / "train.jsonl", [example(1, "one", "x" * 90), example(2, "two")])
+    found = sft.run(stage(max_tokens=60, max_rejected_share=0.5), inputs, outputs, trainer=Fake())
+    account = load(outputs.artifact)
+    assert account.rejected == {"too_long": 1}
+    assert account.samples["too_long"][0].detail == "115 tokens, at most 60 may be"
+    assert account.samples["too_long"][0].source == Source("data.csv", 1)
+    assert (found.rejected, found.answers) == (1, 2)
+
+
+def test_too_many_long_answers_fail_the_stage(given):
+    inputs, outputs = given
+    io.write_rows(inputs.split / "train.jsonl", [example(1, "one", "x" * 90), example(2, "two")])
+    with pytest.raises(DataError) as caught:
+        sft.run(stage(max_tokens=60), inputs, outputs, trainer=Fake())
+    assert caught.value.message == (
+        "sft: 25.0% of 4 rows were rejected; at most 5% may be\n"
+        "          1  too_long: first data.csv:1 115 tokens, at most 60 may be"
+    )
+    assert caught.value.hint == "mend the data, or allow more: sft.max_rejected_share=<share from 0 to 1>"
+
+
+def test_nothing_trained_is_a_reason(given):
+    inputs, outputs = given
+    from tunectl.artifacts.records import Tokens
+
+    empty = Example("t", Source("data.csv", 9), tokens=Tokens([5, 6], [-100, -100]))
+    io.write_rows(inputs.split / "train.jsonl", [example(1, "one"), empty])
+    sft.run(stage(max_rejected_share=0.5), inputs, outputs, trainer=Fake())
+    assert load(outputs.artifact).rejected == {"nothing_trained": 1}
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+def test_an_empty_split_is_an_error(given, name):
+    inputs, outputs = given
+    io.write_rows(inputs.split / f"{name}.jsonl", [])
+    with pytest.raises(DataError) as caught:
+        sft.run(stage(), inputs, outputs, trainer=Fake())
+    assert caught.value.message == f"sft: the {name} split has no answers to use"
+
+
+@pytest.mark.parametrize("name", ["lora", "dora", "rslora", "qlora"])
+def test_every_group_file_composes_over_lora(name):
+    changes = yaml.safe_load((CONF / "sft" / f"{name}.yaml").read_text())
+    changes.pop("defaults", None)
+    changes.pop("learning_rate", None)
+    assert stage(**changes).sft.method == name
+
+
+def test_an_empty_list_of_targets_is_refused():
+    with pytest.raises(ValueError, match="targets is an empty list; name at least one layer, or all-linear"):
+        stage(targets=[])
