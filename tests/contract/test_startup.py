@@ -39,14 +39,14 @@ def test_help_imports_no_library() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["init", "check", "repro", "run", "status", "doctor", "chat", "data", "evaluate", "import", "completions"]
+    "verb", ["init", "check", "repro", "run", "status", "doctor", "chat", "data", "annotate", "evaluate", "import", "completions"]
 )
 def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
     code = f"from tunectl.cli.main import main\ntry:\n    main(['{verb}', '--help'])\nexcept SystemExit: pass"
     assert not loaded(code) & HEAVY
 
 
-@pytest.mark.parametrize("stage", ["model", "ingest", "curate", "split", "adapt", "sft", "evaluate"])
+@pytest.mark.parametrize("stage", ["model", "ingest", "curate", "split", "adapt", "sft", "preferences", "evaluate"])
 def test_a_stage_module_imports_nothing_heavy(stage: str) -> None:
     assert not loaded(f"import tunectl.config.resolved, tunectl.cli.run, tunectl.stages.{stage}") & HEAVY
 
