@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tunectl.backends import fit_state, hf_model, torch_batch, torch_kernels, to
 from tunectl.backends.trl_trainer import TrlTrainer
 from tunectl.chat.masking import Masked, Piece
 from tunectl.config.profile import Profile
-from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.core.errors import EnvironmentFailure, MissingExtra, UsageError
 from tunectl.training import rows
 from tunectl.training.plan import AdapterPlan, FitPlan
 
@@ -374,3 +375,20 @@ def test_qlora_needs_cuda(tiny_model, tmp_path):
     with pytest.raises(EnvironmentFailure) as caught:
         fit(tiny_model, tmp_path, plan(adapter=AdapterPlan("qlora", 4, 8, 0.0, "all-linear")))
     assert caught.value.message == "sft.method = qlora needs a CUDA device, and torch sees none"
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_training(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtra) as caught:
+        fit(tiny_model, tmp_path, plan(report_to=("wandb",)))
+    assert caught.value.message == "wandb is not installed, and this needs it"
+    assert caught.value.hint == "pip install 'tunectl[wandb]'"
+    assert not (tmp_path / "out").exists()
+
+
+def test_curves_reach_tensorboard_outside_of_the_work(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # so that what the fit sets is undone
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
+    shutil.rmtree(tmp_path / "work-out", ignore_errors=True)
+    fit(tiny_model, tmp_path, plan(epochs=1, report_to=("tensorboard",)))
+    assert list((tmp_path / "tensorboard" / "work-out").rglob("events.out.tfevents.*"))

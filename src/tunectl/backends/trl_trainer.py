@@ -6,6 +6,7 @@ step is the mean over its learned tokens, whatever the cut.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ class TrlTrainer:
     def _fit(
         self, plan: FitPlan, model: Path, train: list[Row], validation: list[Row], out: Path, work: Path
     ) -> Fitted:
-        _refuse_missing_trackers(plan)
+        _prepare_trackers(plan, work)
         peft_model, tokenizer, autocast = _adapted(plan, model)
         trainable = sum(weights.numel() for weights in peft_model.parameters() if weights.requires_grad)
         _refuse_too_big(plan, peft_model, trainable, max(row.length for row in (*train, *validation)), work)
@@ -127,9 +128,13 @@ def _refuse_too_big(plan: FitPlan, model: Any, trainable: int, longest: int, wor
     budget.refuse_too_little_disk(work, 11 * 4 * trainable + 50 * budget.MEGA)
 
 
-def _refuse_missing_trackers(plan: FitPlan) -> None:
+def _prepare_trackers(plan: FitPlan, work: Path) -> None:
+    """Missing ones are named before anything is loaded; curves for TensorBoard outlive the work."""
     for name in plan.report_to:
         need(name, extra=name)
+    if "tensorboard" in plan.report_to:
+        folder = os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(work.parent / "tensorboard" / work.name))
+        _log.info("%s: curves for tensorboard --logdir %s", plan.label, folder)
 
 
 @contextmanager
