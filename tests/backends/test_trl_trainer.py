@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tunectl.artifacts.records import Example, Source
-from tunectl.backends import fit_state, hf_model, torch_batch, torch_kernels, torch_probe, torch_short
+from tunectl.backends import fit_run, fit_state, hf_model, torch_batch, torch_kernels, torch_probe, torch_short
 from tunectl.backends.trl_trainer import TrlTrainer
 from tunectl.chat.masking import Masked, Piece
 from tunectl.config.profile import Profile
@@ -243,7 +243,15 @@ def test_settings_reach_the_fit(tiny_model, tmp_path, change):
 def test_weights_of_the_best_validation_are_kept(tiny_model, tmp_path):
     found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, clip=None, epochs=3, validations=4))
     measured = {point.step: point.validation_loss for point in found.history if point.validation_loss is not None}
+    assert len(measured) == 12
     assert found.best_loss == min(measured.values()) == measured[found.best_step]
+
+
+def test_each_validation_happens_once(tiny_model, tmp_path, monkeypatch):
+    own, seen = fit_run.validation_loss, []
+    monkeypatch.setattr(fit_run, "validation_loss", lambda run, model: seen.append(1) or own(run, model))
+    fit(tiny_model, tmp_path, plan(epochs=2, validations=2))
+    assert len(seen) == 1 + 4  # once before the first step
 
 
 def test_early_stopping(tiny_model, tmp_path):
@@ -304,8 +312,6 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tiny_model, tmp_path)
 def test_ctrl_c_stops_cleanly_and_the_same_call_goes_on(tiny_model, tmp_path):
     chosen = plan(epochs=6)
     whole = fit(tiny_model, tmp_path, chosen, "whole")
-
-    from tunectl.backends import fit_run
 
     original, calls = fit_run.count, []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -63,7 +64,9 @@ class TrlTrainer:
         if resumed is not None:
             run.state = fit_state.FitState.load(resumed)
             _log.info("%s: going on from step %s of %d", plan.label, resumed.name.rpartition("-")[2], len(run.steps))
-        trainer = _trainer_class()(run, peft_model, tokenizer, work)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
+            trainer = _trainer_class()(run, peft_model, tokenizer, work)
         if resumed is None:
             run.state.first_loss = fit_run.validation_loss(run, peft_model)
         with _stop_on_ctrl_c(run), progress.bar(plan.label, len(run.steps)) as run.bar:
@@ -217,6 +220,7 @@ def _trainer_class() -> Any:
             loss = fit_run.validation_loss(self.run, self.model)
             fit_run.judge(self.run, self.model, loss, self.state.global_step)
             self.log({"eval_loss": loss})
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_loss": loss})
             if self.run.plan.patience is not None and self.run.state.misses >= self.run.plan.patience:
                 self.control.should_training_stop = True
             return {"eval_loss": loss}
