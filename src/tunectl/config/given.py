@@ -77,7 +77,7 @@ def sort(
 
 def _broken(text: str) -> bool:
     """Whether a shell handed over bytes that are no UTF-8, which Python keeps as lone surrogates."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+    return any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
 
 
 def _signed(given: Given, key: str) -> Problem:
