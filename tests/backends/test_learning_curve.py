@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.artifacts import io, manifest
+from tunectl.artifacts import io, lock, manifest
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Example
 from tunectl.cli import data_curve
@@ -65,6 +65,12 @@ def test_the_report_shows_the_curve(project, monkeypatch, capsys):
     points = sorted(project.hidden.glob("work/curve-*/point-*.json"))
     train = sum(1 for _ in io.read_rows(project.artifact("split") / "train.jsonl", Example))
     assert [io.read_json(path, Point).rows for path in points] == [round(train * share) for share in SHARES]
+
+
+def test_two_at_once_is_refused(project, capsys):
+    with lock.held(project.stage_lock, "stage sft"):
+        assert main(["data", "report", "--curve"]) == 5
+    assert capsys.readouterr().err.startswith("tunectl: another run is working in this project: stage sft, process ")
 
 
 class Fake:

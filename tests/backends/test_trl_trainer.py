@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tunectl.artifacts.records import Example, Source
-from tunectl.backends import fit_state, hf_model, torch_batch, torch_kernels, torch_probe, torch_short
+from tunectl.backends import fit_run, fit_state, hf_model, torch_batch, torch_kernels, torch_probe, torch_short
 from tunectl.backends.trl_trainer import TrlTrainer
 from tunectl.chat.masking import Masked, Piece
 from tunectl.config.profile import Profile
-from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.core.errors import EnvironmentFailure, MissingExtra, UsageError
 from tunectl.training import rows
 from tunectl.training.plan import AdapterPlan, FitPlan
 
@@ -242,7 +243,15 @@ def test_settings_reach_the_fit(tiny_model, tmp_path, change):
 def test_weights_of_the_best_validation_are_kept(tiny_model, tmp_path):
     found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, clip=None, epochs=3, validations=4))
     measured = {point.step: point.validation_loss for point in found.history if point.validation_loss is not None}
+    assert len(measured) == 12
     assert found.best_loss == min(measured.values()) == measured[found.best_step]
+
+
+def test_each_validation_happens_once(tiny_model, tmp_path, monkeypatch):
+    own, seen = fit_run.validation_loss, []
+    monkeypatch.setattr(fit_run, "validation_loss", lambda run, model: seen.append(1) or own(run, model))
+    fit(tiny_model, tmp_path, plan(epochs=2, validations=2))
+    assert len(seen) == 1 + 4  # once before the first step
 
 
 def test_early_stopping(tiny_model, tmp_path):
@@ -303,8 +312,6 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tiny_model, tmp_path)
 def test_ctrl_c_stops_cleanly_and_the_same_call_goes_on(tiny_model, tmp_path):
     chosen = plan(epochs=6)
     whole = fit(tiny_model, tmp_path, chosen, "whole")
-
-    from tunectl.backends import fit_run
 
     original, calls = fit_run.count, []
 
@@ -374,3 +381,20 @@ def test_qlora_needs_cuda(tiny_model, tmp_path):
     with pytest.raises(EnvironmentFailure) as caught:
         fit(tiny_model, tmp_path, plan(adapter=AdapterPlan("qlora", 4, 8, 0.0, "all-linear")))
     assert caught.value.message == "sft.method = qlora needs a CUDA device, and torch sees none"
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_training(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtra) as caught:
+        fit(tiny_model, tmp_path, plan(report_to=("wandb",)))
+    assert caught.value.message == "wandb is not installed, and this needs it"
+    assert caught.value.hint == "pip install 'tunectl[wandb]'"
+    assert not (tmp_path / "out").exists()
+
+
+def test_curves_reach_tensorboard_outside_of_the_work(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # so that what the fit sets is undone
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
+    shutil.rmtree(tmp_path / "work-out", ignore_errors=True)
+    fit(tiny_model, tmp_path, plan(epochs=1, report_to=("tensorboard",)))
+    assert list((tmp_path / "tensorboard" / "work-out").rglob("events.out.tfevents.*"))

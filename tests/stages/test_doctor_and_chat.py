@@ -150,6 +150,37 @@ def test_chat_reads_lines(project, capsys, monkeypatch):
     assert [json.loads(line)["prompt"] for line in capsys.readouterr().out.splitlines()] == ["one", "two"]
 
 
+def test_chat_is_a_conversation_in_a_terminal(project, capsys, monkeypatch):
+    asked = iter(["one", "two", "", "three"])
+
+    def ask(_prompt):
+        try:
+            return next(asked)
+        except StopIteration:
+            raise EOFError from None
+
+    class Terminal(text_io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("builtins.input", ask)
+    from tunectl.backends import hf_chat
+
+    prompts = []
+    own = hf_chat.Speaker.answer
+    monkeypatch.setattr(
+        hf_chat.Speaker, "answer", lambda self, prompt, **how: prompts.append(prompt) or own(self, prompt, **how)
+    )
+    assert main(["chat", "model", "--max-new-tokens", "2", "--system", "Be brief."]) == 0
+    start = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
+    assert [prompt.startswith(start + word) for prompt, word in zip(prompts, ("one", "one", "three"), strict=True)] == [
+        True
+    ] * 3
+    assert prompts[1].count("<|im_start|>user") == 2
+    assert "(a new conversation)\n" in capsys.readouterr().out
+
+
 def test_chat_with_an_adapter_of_other_weights(project, capsys):
     folder = Path("adapter")
     io.write_json(folder / "adapter_config.json", {})

@@ -323,3 +323,16 @@ def test_a_loaded_model_is_given_back_even_when_it_fails(inputs, outputs):
     with pytest.raises(ArtifactError, match="broken"):
         evaluate.run(settings(), inputs, outputs, backend=dataclasses.replace(fake_backend(), open=Broken))
     assert Fake.closed == before + 1
+
+
+def test_markup_in_the_data_stays_text_in_the_report(inputs, outputs):
+    nasty = "<script>alert(1)</script>"
+    source = Source("shops.csv", 1)
+    odd = Example("odd", source, [Message("user", nasty)], [Answer("<b>bold</b>", source)], fields={"area": "<i>"})
+    io.write_rows(inputs.split / "test.jsonl", [*(example(number, "test") for number in range(52, 60)), odd])
+    evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    page = (outputs.artifact / "report.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script" not in page
+    assert "<b>bold" not in page
+    assert "<i>" not in page

@@ -263,6 +263,7 @@ def _cost_rows(systems: Sequence[System]) -> list[list[str]]:
                 f"{cost.seconds / cost.answers:.2f}",
                 f"{cost.tokens_per_second or 0:.0f}",
                 html.number(None) if cost.one_at_a_time is None else f"{cost.one_at_a_time:.2f}",
+                html.number(None) if cost.one_at_a_time is None else f"{cost.one_at_a_time_tokens_per_second or 0:.0f}",
             ]
         )
     return rows

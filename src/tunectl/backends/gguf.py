@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def convert(file: Path, out: Path) -> None:
         with contextlib.redirect_stderr(io.StringIO()):  # its bar has no switch
             read = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
             tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **where)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
         raise UsageError(f"{file.name} cannot be read as a GGUF model: {error}") from error
     settings = read.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "transformers_version"):

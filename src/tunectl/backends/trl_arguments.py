@@ -31,7 +31,9 @@ def arguments(plan: FitPlan, *, steps: int, work: Path) -> Any:
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # the old name of checkpointing is the one that all versions know
-        return config(**_values(plan, steps, work))
+        found = config(**_values(plan, steps, work))
+    found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
+    return found
 
 
 def _values(plan: FitPlan, steps: int, work: Path) -> dict[str, Any]:

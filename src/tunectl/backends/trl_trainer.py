@@ -6,8 +6,10 @@ step is the mean over its learned tokens, whatever the cut.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -47,7 +49,7 @@ class TrlTrainer:
     def _fit(
         self, plan: FitPlan, model: Path, train: list[Row], validation: list[Row], out: Path, work: Path
     ) -> Fitted:
-        _refuse_missing_trackers(plan)
+        _prepare_trackers(plan, work)
         peft_model, tokenizer, autocast = _adapted(plan, model)
         trainable = sum(weights.numel() for weights in peft_model.parameters() if weights.requires_grad)
         _refuse_too_big(plan, peft_model, trainable, max(row.length for row in (*train, *validation)), work)
@@ -62,7 +64,9 @@ class TrlTrainer:
         if resumed is not None:
             run.state = fit_state.FitState.load(resumed)
             _log.info("%s: going on from step %s of %d", plan.label, resumed.name.rpartition("-")[2], len(run.steps))
-        trainer = _trainer_class()(run, peft_model, tokenizer, work)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
+            trainer = _trainer_class()(run, peft_model, tokenizer, work)
         if resumed is None:
             run.state.first_loss = fit_run.validation_loss(run, peft_model)
         with _stop_on_ctrl_c(run), progress.bar(plan.label, len(run.steps)) as run.bar:
@@ -127,9 +131,13 @@ def _refuse_too_big(plan: FitPlan, model: Any, trainable: int, longest: int, wor
     budget.refuse_too_little_disk(work, 11 * 4 * trainable + 50 * budget.MEGA)
 
 
-def _refuse_missing_trackers(plan: FitPlan) -> None:
+def _prepare_trackers(plan: FitPlan, work: Path) -> None:
+    """Missing ones are named before anything is loaded; curves for TensorBoard outlive the work."""
     for name in plan.report_to:
         need(name, extra=name)
+    if "tensorboard" in plan.report_to:
+        folder = os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(work.parent / "tensorboard" / work.name))
+        _log.info("%s: curves for tensorboard --logdir %s", plan.label, folder)
 
 
 @contextmanager
@@ -212,6 +220,7 @@ def _trainer_class() -> Any:
             loss = fit_run.validation_loss(self.run, self.model)
             fit_run.judge(self.run, self.model, loss, self.state.global_step)
             self.log({"eval_loss": loss})
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_loss": loss})
             if self.run.plan.patience is not None and self.run.state.misses >= self.run.plan.patience:
                 self.control.should_training_stop = True
             return {"eval_loss": loss}

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunectl.artifacts import lock
 from tunectl.artifacts.layout import Layout
 from tunectl.stages import STAGES
 
@@ -62,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
 def _curve(layout: Layout, worth: float) -> Curve:
     from tunectl.cli.data_curve import measure
 
-    found: Curve = measure(layout, worth=worth)
+    with lock.held(layout.stage_lock, "learning curve"):
+        found: Curve = measure(layout, worth=worth)
     return found
 
 

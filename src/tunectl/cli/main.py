@@ -88,9 +88,13 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> None:
+    import warnings
+
     from tunectl.core import log
 
     log.setup(level="debug" if args.verbose else "info")
+    if not args.verbose:
+        warnings.simplefilter("ignore")  # libraries tell their developers about their next version; users cannot act on it
     if sys.stderr.isatty():
         from tunectl.backends import terminal
 

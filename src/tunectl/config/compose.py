@@ -7,7 +7,8 @@ does not exist is reported by the check with all other mistakes, and Hydra's adv
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,8 @@ from tunectl.core.errors import ConfigError, UsageError
 
 _RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
 _ROUNDS = 16
+_FROM_HYDRA = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What Hydra also raises for files of an unexpected form: a defaults list that is none, a broken ``@package`` line."""
 NOTHING = "nothing was run"
 """The last line of every report of mistakes."""
 
@@ -53,6 +56,7 @@ def compose(conf: Path, overrides: Sequence[Given] = ()) -> Composition:
     lines = {file: lines_of(conf / file, _shown(conf, file)) for file, _ in files}
     for file, package in files:
         origins.merge(package, {path: hit for path, hit in lines[file].items() if path[0] != "defaults"})
+    problems += _misplaced(conf, lines, origins)
     for given, path, value in values:
         lay(raw, origins, given, path, value, problems)
     tree = _resolve(conf, raw, origins, problems)
@@ -109,9 +113,9 @@ def _hydra(
             if not known or group in chosen:
                 raise _stop(problems) from error
             chosen[group] = (get_close_matches(option, known, 1, 0.0) or known)[0]
-        except YAMLError as error:
+        except (YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(_yaml_mistakes(conf) or [str(error)], hint=NOTHING) from error
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, *_FROM_HYDRA) as error:
             raise _stop([*problems, Problem((), _plain_words(conf, error))]) from error
     raise _stop(problems)
 
@@ -133,7 +137,8 @@ def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a defaults list without _self_, which _misplaced reports
         composed = hydra_compose("config", choices, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
         order = loader.compute_defaults_list("config", choices, RunMode.RUN).defaults
@@ -146,6 +151,19 @@ def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[
         if item.config_path is not None and not item.config_path.startswith("hydra/")
     ]
     return tree, files, {group: option for group, option in taken.items() if not group.startswith("hydra/")}
+
+
+def _misplaced(
+    conf: Path, lines: Mapping[str, Mapping[Path_, tuple[Any, Origin]]], origins: Origins
+) -> Iterator[Problem]:
+    """A recipe that does not say where its own values come in, and settings of Hydra itself, which nothing reads."""
+    own = [value for path, (value, _) in lines["config.yaml"].items() if path[0] == "defaults"]
+    if own and "_self_" not in own:
+        text = "the defaults list lacks _self_, the place at which this file's own values come in"
+        yield Problem((), f"{conf.name}/config.yaml: {text}")
+    where = origins.found.get(("hydra",))
+    if where is not None:
+        yield Problem(("hydra",), f"hydra ({where}): nothing reads it: Hydra only composes here")
 
 
 def _missing_file(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
@@ -168,6 +186,7 @@ def _defaults_line(conf: Path, option: str) -> str:
 def _yaml_mistakes(conf: Path) -> list[str]:
     """Every file below ``conf/`` that is not YAML, each with line and column."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     found = []
@@ -179,6 +198,10 @@ def _yaml_mistakes(conf: Path) -> list[str]:
             mark = getattr(error, "problem_mark", None)
             place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark is not None else shown
             found.append(f"{place}: not YAML: {getattr(error, 'problem', None) or error}")
+        except UnicodeDecodeError as error:
+            found.append(f"{shown}: not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}")
+        except OmegaConfBaseException as error:
+            found.append(f"{shown}: {str(error).splitlines()[0]}")
         except OSError as error:
             found.append(f"{shown}: {error.strerror}")
     return found

@@ -54,7 +54,9 @@ def sort(
     values: list[tuple[Given, Path_, Any]] = []
     for given in overrides:
         key, equals, text = (part.strip() for part in given.text.partition("="))
-        if key[:1] in {"+", "~"}:
+        if not given.text.isascii() and _broken(given.text):
+            problems.append(Problem((), f"override {given.text!a}: not UTF-8 text"))
+        elif key[:1] in {"+", "~"}:
             problems.append(_signed(given, key))
         elif not equals or not (_KEY.match(key) or _GROUP.match(key)):
             problems.append(Problem((), f"{_who(given)}: not of the form key=value, for example seed=17"))
@@ -71,6 +73,11 @@ def sort(
             except ValueError as error:
                 problems.append(Problem(path, f"{_who(given)}: {error}"))
     return groups, values
+
+
+def _broken(text: str) -> bool:
+    """Whether a shell handed over bytes that are no UTF-8, which Python keeps as lone surrogates."""
+    return any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
 
 
 def _signed(given: Given, key: str) -> Problem:

@@ -26,9 +26,10 @@ def memory(size: Size, *, tokens: int, trainable: int, checkpointing: bool, weig
     """Bytes that a fit needs at its peak, about.
 
     Weights; 16 bytes a trained weight (value, gradient, two moments); what the backward pass keeps of each layer, about
-    16 hidden and 5 intermediate vectors a token in 2 bytes; and a slice of logits.
+    16 hidden and 5 intermediate vectors a token in 2 bytes, and as much again that the allocator holds between batches of
+    different shapes; and a slice of logits. SmolLM2-135M at 2,048 tokens: 5.0 GB here, 5.2 GB measured.
     """
-    kept = 2 * (16 * size.hidden + 5 * size.intermediate)
+    kept = 4 * (16 * size.hidden + 5 * size.intermediate)
     layers = 2 + size.layers // 8 if checkpointing else size.layers
     logits = 10 * 1024 * size.vocabulary
     return int(size.parameters * weight_bytes + 16 * trainable + tokens * layers * kept + logits)

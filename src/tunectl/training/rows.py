@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from tunectl.chat.masking import Masked, Piece
 
-ROW_TOKENS = 512
-"""Answers share a row up to this length: the mask grows with its square, and longer rows share hardly more."""
+ROW_TOKENS = 384
+"""Answers share a row up to this length: attention costs its square, and longer rows share hardly more."""
 
 
 @dataclass(frozen=True, slots=True)
