@@ -115,7 +115,9 @@ class _Page:
 
     def _who(self, request: Any) -> str | None:
         """The name of the person, if they came in properly."""
-        if self._proof is not None and not hmac.compare_digest(request.cookies.get(PROOF, "").encode(), self._proof.encode()):
+        if self._proof is not None and not hmac.compare_digest(
+            request.cookies.get(PROOF, "").encode(), self._proof.encode()
+        ):
             return None
         return unquote(request.cookies.get(WHO, "")) or None
 
