@@ -14,6 +14,7 @@ from tunectl.config.preferences import PreferencesStage
 from tunectl.core.errors import DataError
 from tunectl.preferences.store import Question, Said, Undone, opened
 from tunectl.stages import preferences
+from tunectl.stages.compose import declared
 
 ROOT = Path(__file__).parents[2]
 HH = ROOT.parent / "shared" / "data" / "hh" / "harmless.jsonl.gz"
@@ -376,6 +377,16 @@ def test_what_the_page_collected():
     people = {person["name"]: person for person in io.read_json(Path("out/report.json"))["agreement"]["people"]}
     assert people["Bo"]["attention"]["value"] == 0
     assert people["Ada"]["with_self"]["value"] == 1
+
+
+def test_the_stage_reruns_for_new_judgements_and_not_for_an_open_page():
+    merged = {**DEFAULT, "sources": {"x": source("b.jsonl")}, "collected": "judgements"}
+    assert list(declared("preferences", {"preferences": merged})) == [
+        "b.jsonl",
+        "judgements/questions.jsonl",
+        "judgements/said.jsonl",
+    ]
+    assert list(declared("preferences", {"preferences": {"method": "none"}})) == []
 
 
 @pytest.mark.skipif(not HH.is_file(), reason="../shared/data is absent")

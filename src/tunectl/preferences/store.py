@@ -143,6 +143,8 @@ def opened(folder: Path) -> Iterator[Store]:
     with lock.held(
         folder / LOCK, "tunectl annotate", busy=busy, hint="let several people share one page, or close the other"
     ):
+        if not (folder / ".gitignore").exists():  # the folder is committed, who holds it is not
+            io.write_text(folder / ".gitignore", f"{LOCK}\n")
         store = Store(folder)
         try:
             yield store

@@ -19,6 +19,7 @@ from tunectl.config import check, code, overrides, resolved
 from tunectl.core import log
 from tunectl.core.errors import DataError
 from tunectl.data.reading.files import matching
+from tunectl.preferences.store import QUESTIONS, SAID
 from tunectl.stages import STAGES
 
 _log = log.get(__name__)
@@ -63,7 +64,8 @@ def declared(stage: str, settings: dict[str, Any]) -> Iterator[str]:
     elif stage == "preferences":
         chosen = settings["preferences"]
         paths = {source["path"] for source in chosen.get("sources", {}).values()}
-        yield from sorted(paths | ({chosen["collected"]} if chosen.get("collected") else set()))
+        store = chosen.get("collected")
+        yield from sorted(paths | ({f"{store}/{name}" for name in (QUESTIONS, SAID)} if store else set()))
     elif stage == "model":
         named = (settings["model"]["source"].get("path"), settings["model"]["chat_template"])
         yield from sorted({path for path in named if path})  # the name of a built-in template matches no file

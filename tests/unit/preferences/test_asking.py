@@ -129,6 +129,7 @@ def test_what_was_said_survives_a_reopening_and_a_torn_line_does_not(tmp_path):
         assert found.said() == [said]
         found.write(Said("s2", "q001", "Bo", "2026", "second", 0, 1.0))
     assert (tmp_path / store.SAID).read_bytes().count(b"\n") == 2
+    assert (tmp_path / ".gitignore").read_text() == ".lock\n"
 
 
 def test_a_second_page_on_one_store_is_refused(tmp_path):
