@@ -17,7 +17,7 @@ def of(systems: Sequence[System], safety: Safety | None) -> list[str]:
 
 def _cut(systems: Sequence[System]) -> Iterator[str]:
     for system in systems:
-        cut = system.scores.get("unfinished")
+        cut = system.scores.get("unfinished") if system.name == "tuned" else None  # an untuned model often rambles on
         if cut is not None and cut.value >= CUT_SHARE:
             yield (
                 f"{system.title}: {cut.value:.0f} % of the answers were cut at the length limit; "

@@ -25,9 +25,10 @@ def test_nothing_to_say():
 
 
 def test_cut_answers():
-    system = System("base", "Base", {"unfinished": Score(33.3, 20.0, 50.0, 50)})
-    assert warnings.of([system], None) == [
-        "Base: 33 % of the answers were cut at the length limit; evaluate.decoding.max_new_tokens may be too low"
+    cut = {"unfinished": Score(33.3, 20.0, 50.0, 50)}
+    assert warnings.of([System("base", "Base", cut)], None) == []
+    assert warnings.of([System("tuned", "Tuned", cut)], None) == [
+        "Tuned: 33 % of the answers were cut at the length limit; evaluate.decoding.max_new_tokens may be too low"
     ]
 
 

@@ -39,6 +39,8 @@ function restore() {
   document.querySelector("#edit").open = true;
 }
 
+// A form that htmx has not taken up yet must not reload the page (settling at once, set in the frame, keeps that moment short).
+document.addEventListener("submit", (event) => { if (event.target.closest("#question")) event.preventDefault(); });
 document.addEventListener("input", keep);
 document.addEventListener("DOMContentLoaded", restore);
 document.addEventListener("htmx:afterSwap", () => { sessionStorage.length > 50 && sessionStorage.clear(); restore(); scrollTo(0, 0); });
