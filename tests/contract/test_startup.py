@@ -39,7 +39,21 @@ def test_help_imports_no_library() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["init", "check", "repro", "run", "status", "doctor", "chat", "data", "annotate", "evaluate", "import", "completions"]
+    "verb",
+    [
+        "init",
+        "check",
+        "repro",
+        "run",
+        "status",
+        "doctor",
+        "chat",
+        "data",
+        "annotate",
+        "evaluate",
+        "import",
+        "completions",
+    ],
 )
 def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
     code = f"from tunectl.cli.main import main\ntry:\n    main(['{verb}', '--help'])\nexcept SystemExit: pass"

@@ -31,7 +31,11 @@ STAGES: tuple[Stage, ...] = (
     Stage("split", "divide into train, validation and test without leaks", "tunectl.config.split:SplitStage"),
     Stage("adapt", "further pre-training on the domain's raw text", "tunectl.config.adapt:AdaptStage"),
     Stage("sft", "supervised fine-tuning of a LoRA adapter", "tunectl.config.sft:SftStage"),
-    Stage("preferences", "merge what people said about answers, measure agreement", "tunectl.config.preferences:PreferencesStage"),
+    Stage(
+        "preferences",
+        "merge what people said about answers, measure agreement",
+        "tunectl.config.preferences:PreferencesStage",
+    ),
     Stage("evaluate", "base, prompted and tuned side by side, with intervals", "tunectl.config.evaluate:EvaluateStage"),
 )
 
