@@ -105,7 +105,7 @@ def browser():
 def enter(browser, url, name="Ada", key=None, **context):
     """A new person at the page: own cookies, own window."""
     page = browser.new_context(**context).new_page()
-    page.set_default_timeout(5_000)
+    page.set_default_timeout(30_000)
     page.goto(url)
     page.fill("[name=name]", name)
     if key is not None:
@@ -115,7 +115,7 @@ def enter(browser, url, name="Ada", key=None, **context):
 
 
 def count(page, text):
-    expect(page.locator("#count")).to_have_text(text, timeout=5_000)
+    expect(page.locator("#count")).to_have_text(text, timeout=30_000)
 
 
 def journal(project) -> list[Said | Undone]:
