@@ -93,7 +93,9 @@ def _prepare(args: argparse.Namespace) -> None:
 
     log.setup(level="debug" if args.verbose else "info")
     if not args.verbose:
-        warnings.simplefilter("ignore")  # libraries tell their developers about their next version; users cannot act on it
+        warnings.simplefilter(
+            "ignore"
+        )  # libraries tell their developers about their next version; users cannot act on it
     if sys.stderr.isatty():
         from tunectl.backends import terminal
 
