@@ -22,8 +22,26 @@ def compiled(extra: str, constraint: Path | None) -> list[str]:
     """The resolved lines of one extra, sorted."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lock.txt"
-        words = [sys.executable, "-m", "piptools", "compile", "--quiet", "--strip-extras", "--no-header", "--no-annotate", "--extra", extra]
-        words += ["--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--output-file", str(out), str(HERE.parent / "pyproject.toml")]
+        words = [
+            sys.executable,
+            "-m",
+            "piptools",
+            "compile",
+            "--quiet",
+            "--strip-extras",
+            "--no-header",
+            "--no-annotate",
+            "--extra",
+            extra,
+        ]
+        words += [
+            "--no-emit-index-url",
+            "--no-emit-find-links",
+            "--no-emit-trusted-host",
+            "--output-file",
+            str(out),
+            str(HERE.parent / "pyproject.toml"),
+        ]
         words += ["--constraint", str(constraint)] if constraint else []
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
         lines = [line for line in out.read_text().splitlines() if "==" in line and not CUDA_ONLY.match(line)]

@@ -10,7 +10,24 @@ from tunectl.backends import sacrebleu_scores
 from tunectl.evaluation import measures
 
 sacrebleu = pytest.importorskip("sacrebleu")
-WORDS = ["the", "a", "cat", "dog", "sat", "on", "mat,", "house.", "near!", "in", "is", "New-York", "don't", "5", "£20", "café"]
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "on",
+    "mat,",
+    "house.",
+    "near!",
+    "in",
+    "is",
+    "New-York",
+    "don't",
+    "5",
+    "£20",
+    "café",
+]
 sentence = st.lists(st.sampled_from(WORDS), min_size=0, max_size=14).map(" ".join)
 
 

@@ -188,7 +188,7 @@ def test_no_rows(tmp_path: Path) -> None:
 def real(name: str) -> list[dict[str, str]]:
     path = DATA / name
     if not path.is_file():
-        pytest.skip(f"{path.relative_to(ROOT.parent)} is absent: the real data is not on this machine")
+        pytest.skip(f"../shared/data is absent: {path.name}")
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 

@@ -623,7 +623,7 @@ def test_addresses_must_be_of_the_web():
 # The real thing
 
 
-@pytest.mark.skipif(not (SHARED / "e2e").is_dir(), reason="no ../shared/data/e2e")
+@pytest.mark.skipif(not (SHARED / "e2e").is_dir(), reason="../shared/data is absent: e2e")
 def test_e2e_is_547_examples_of_4672_rows():
     metrics = run(e2e=source(path=str(SHARED / "e2e/devset.csv"), columns={"prompt": ["mr"], "answer": "ref"}))
     assert (metrics.rows_in, metrics.kept, metrics.examples, metrics.answers) == (4672, 4672, 547, 4672)
@@ -634,13 +634,13 @@ def test_e2e_is_547_examples_of_4672_rows():
             assert rows[answer.source.row - 1] == {"mr": item.messages[0].content, "ref": answer.text}
 
 
-@pytest.mark.skipif(not (SHARED / "hh").is_dir(), reason="no ../shared/data/hh")
+@pytest.mark.skipif(not (SHARED / "hh").is_dir(), reason="../shared/data is absent: hh")
 def test_hh_is_refused_as_preferences():
     message, _ = fails(hh=source(path=str(SHARED / "hh/harmless.jsonl.gz")))
     assert "harmless.jsonl.gz:1 holds pairs of a better and a worse answer (chosen, rejected)" in message
 
 
-@pytest.mark.skipif(not (SHARED / "drift").is_dir(), reason="no ../shared/data/drift")
+@pytest.mark.skipif(not (SHARED / "drift").is_dir(), reason="../shared/data is absent: drift")
 def test_reviews_are_documents_with_their_rating():
     metrics = run(reviews=source(path=str(SHARED / "drift/product_reviews.csv"), fields={"mood": "sentiment"}))
     assert (metrics.documents, metrics.kept) == (3708, 3708)

@@ -187,6 +187,8 @@ def _trainer_class() -> Any:
     class Fitter(trl.SFTTrainer):  # type: ignore[name-defined]
         """TRL's trainer over a fixed schedule of steps."""
 
+        control: Any
+
         def __init__(self, run: fit_run.FitRun, model: Any, tokenizer: Any, work: Path) -> None:
             self.run = run
             sample = datasets.Dataset.from_list(

@@ -7,6 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from tunectl.artifacts import io
+from tunectl.core.errors import ArtifactError
 
 NAME = "contract.json"
 
@@ -57,3 +58,20 @@ def load(folder: Path) -> Contract:
 def save(contract: Contract, folder: Path) -> None:
     """Write ``contract`` into ``folder``."""
     io.write_json(folder / NAME, contract)
+
+
+def refuse_other_base(adapter: Path, base: Path) -> None:
+    """Refuse an adapter that was trained on other weights, or read another chat template.
+
+    Raises  ArtifactError with both values.
+    """
+    own, its = load(adapter), load(base)
+    for what, one, other in (
+        ("weights", own.weights_sha256, its.weights_sha256),
+        ("chat template", own.template_sha256, its.template_sha256),
+    ):
+        if one != other:
+            raise ArtifactError(
+                f"{adapter} does not fit {base}: it was trained with the {what} {one[:12]}…, not {other[:12]}…",
+                hint=f"give the model that it was trained on ({own.base}, revision {own.revision[:12]})",
+            )

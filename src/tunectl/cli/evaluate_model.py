@@ -33,7 +33,7 @@ def resolve(layout: Layout, model: str | None, adapter: str | None) -> Chosen:
         found = layout.artifact("sft") if adapter == "auto" else Path(adapter)
         chosen = chosen._replace(adapter=_adapter(found, f"--adapter {adapter}"))
     if chosen.adapter is not None:
-        from tunectl.stages.evaluate import refuse_other_base
+        from tunectl.chat.contract import refuse_other_base
 
         refuse_other_base(chosen.adapter, chosen.folder)
     return chosen

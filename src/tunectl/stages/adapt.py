@@ -6,7 +6,6 @@ import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -17,18 +16,12 @@ from tunectl.chat.tokens import Tokenizer
 from tunectl.config.adapt import AdaptStage, LoraAdapt
 from tunectl.core.errors import DataError
 from tunectl.training import blocks, plan, report
+from tunectl.training.base_model import Merger
 from tunectl.training.rows import Row
 from tunectl.training.trainer import Fitted, Trainer
 
 ADAPTER = "adapter"
 """Folder of the update before it is merged, inside the stage's work."""
-
-
-class Merger(Protocol):
-    """Adds an adapter into the weights of a model."""
-
-    def __call__(self, model: Path, adapter: Path, out: Path) -> None:
-        """Write the merged model, in the layout of ``model``, into ``out``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tunectl.backends import evaluate_page, evaluation_tools
 from tunectl.chat import contract as contracts
 from tunectl.config.evaluate import Evaluate, EvaluateStage, FactsCheck, SchemaCheck
 from tunectl.core import log
-from tunectl.core.errors import ArtifactError, DataError
+from tunectl.core.errors import DataError
 from tunectl.evaluation import contest, items, plot_tables, prompts, results, summary
 from tunectl.evaluation.contest import Data, Round, Setting
 from tunectl.evaluation.entry import TITLES
@@ -78,10 +78,10 @@ def run(
     for check in cfg.evaluate.checks:
         if isinstance(check, SchemaCheck):
             tools.refuse_bad_schema(check.document, f"evaluate.checks.{check.name}.document")
-    data = read_data(inputs.split, cfg.evaluate, cfg.seed)
+    data = _read_data(inputs.split, cfg.evaluate, cfg.seed)
     setting = Setting(cfg.evaluate, cfg.project, cfg.seed, tools.tools, tools.signature)
     tuned_on = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
-    refuse_other_base(inputs.sft, tuned_on)
+    contracts.refuse_other_base(inputs.sft, tuned_on)
     rounds = [
         _play(tools, inputs.model, None, lambda g, p: contest.base_round(setting, data, g, p)),
         contest.nearest_round(setting, data),
@@ -117,7 +117,7 @@ def _play(
         generator.close()
 
 
-def read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
+def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
     """The test inputs to answer, validation and train.
 
     Raises  DataError where no test example can be answered, or a declared field is in none of them.
@@ -129,13 +129,13 @@ def read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
             f"{split / 'test.jsonl'} holds no input with a reference answer: {reasons}",
             hint="evaluation needs examples with messages and answers; check ingest's sources and split.shares",
         )
-    refuse_unknown_fields(test, cfg)
+    _refuse_unknown_fields(test, cfg)
     validation, _ = items.from_examples(io.read_rows(split / "validation.jsonl", Example))
     pool, _ = items.from_examples(io.read_rows(split / "train.jsonl", Example))
     return Data(items.drawn(test, cfg.inputs, seed), validation, pool, len(test), skipped)
 
 
-def refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:
+def _refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:
     """Refuse slices and facts of fields that no test input has: such a check could not fail.
 
     Raises  DataError with the setting, the field and the fields there are.
@@ -150,23 +150,6 @@ def refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:
             raise DataError(
                 f"{setting} names {name}, but no test input has that field; there are: {', '.join(there) or 'none'}",
                 hint="declare it in ingest.sources.<name>.fields, or take it out of this list",
-            )
-
-
-def refuse_other_base(adapter: Path, base: Path) -> None:
-    """Refuse an adapter that was trained on other weights, or read another chat template.
-
-    Raises  ArtifactError with both values.
-    """
-    own, its = contracts.load(adapter), contracts.load(base)
-    for what, one, other in (
-        ("weights", own.weights_sha256, its.weights_sha256),
-        ("chat template", own.template_sha256, its.template_sha256),
-    ):
-        if one != other:
-            raise ArtifactError(
-                f"{adapter} does not fit {base}: it was trained with the {what} {one[:12]}…, not {other[:12]}…",
-                hint=f"give the model that it was trained on ({own.base}, revision {own.revision[:12]})",
             )
 
 

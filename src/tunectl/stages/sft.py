@@ -83,11 +83,10 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
     tally = Tally("sft")
     train, example = _rows(inputs.split / "train.jsonl", masker, section, tally, tokenizer)
     validation, _ = _rows(inputs.split / "validation.jsonl", masker, section, tally, tokenizer)
-    kept = sum(len(row.branches) for row in (*train, *validation))
     account = save(
         tally,
         outputs.artifact,
-        records_out=kept,
+        records_out=sum(len(row.branches) for row in (*train, *validation)),
         max_rejected_share=section.max_rejected_share,
         setting="sft.max_rejected_share",
     )

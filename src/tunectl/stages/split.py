@@ -22,7 +22,7 @@ from tunectl.data.split_report import NAME, Leaks, LeakSample, SplitReport, Weig
 from tunectl.data.texts import input_text
 
 _log = log.get(__name__)
-R = TypeVar("R", Example, Document)
+_R = TypeVar("_R", Example, Document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
     )
 
 
-def rule(cfg: Split, seed: int) -> Rule:
+def _rule(cfg: Split, seed: int) -> Rule:
     """The split section as plain values."""
     shares: dict[Part, float] = {
         "train": cfg.shares.train,
@@ -118,7 +118,7 @@ def _held(values: HoldOut) -> dict[Part, frozenset[str]]:
 def _divide(examples: Sequence[Example], cfg: Split, seed: int, tally: Tally) -> dict[Part, list[Example]]:
     _refuse_unknown_fields(examples, cfg)
     parts: dict[Part, list[Example]] = {part: [] for part in PARTS}
-    for example, place in zip(examples, divide(examples, rule(cfg, seed)), strict=True):
+    for example, place in zip(examples, divide(examples, _rule(cfg, seed)), strict=True):
         if place.reason is None:
             parts[place.part].append(replace(example, split=place.part))
         else:
@@ -170,7 +170,7 @@ def _without_leaks(
     return examples, texts, told
 
 
-def _leaking(records: list[R], held: list[Example], cfg: Leakage, tally: Tally) -> tuple[list[R], list[leakage.Leak]]:
+def _leaking(records: list[_R], held: list[Example], cfg: Leakage, tally: Tally) -> tuple[list[_R], list[leakage.Leak]]:
     """The records that stay, and the leaks that were found; with ``report`` all stay."""
     found = leakage.find(records, held, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.overlap)
     if cfg.action == "report":
