@@ -164,8 +164,7 @@ def note(run: FitRun, step: int, logs: dict[str, float]) -> None:
     history = run.state.history
     if "eval_loss" in logs and history and history[-1].step == step:
         history[-1] = replace(history[-1], validation_loss=logs["eval_loss"])
-        now = time.monotonic()
-        run.state.seconds, run.clock = run.state.seconds + now - run.clock, now
+        run.clock = time.monotonic()  # the time of a validation is not the steps'
         _log.info(
             "%s: step %d of %d, loss %.4f, validation loss %.4f",
             run.plan.label,

@@ -45,7 +45,7 @@ class Fitted:
     tokens_apart: int
     """The same, had every answer been read with a prompt of its own."""
     seconds: float
-    """Of training and validation, over all parts of an interrupted run."""
+    """Of the training steps, over all parts of an interrupted run; validation is not counted."""
     trainable: int
     """Weights of the adapter."""
     shared_prompts: bool
