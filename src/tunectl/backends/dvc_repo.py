@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tunectl.artifacts import io
 from tunectl.core.errors import EnvironmentFailure, MissingExtra, UsageError
 
 
@@ -38,6 +39,7 @@ def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> in
     ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed.
     """
     command, environment = _command(root)
+    forget_killed(root)
     words = [*command, "repro", *(["--force"] if force else []), *targets]
     return subprocess.run(words, cwd=root, env=environment, check=False).returncode
 
@@ -55,3 +57,44 @@ def status(root: Path) -> dict[str, Any]:
         raise EnvironmentFailure(f"dvc status failed: {done.stderr.strip()}", hint="run it yourself: dvc status -v")
     found: dict[str, Any] = json.loads(done.stdout or "{}")
     return {stage: changes for stage, changes in found.items() if stage != "compose"}
+
+
+def forget_killed(root: Path) -> int:
+    """Take processes that are dead out of DVC's list of readers and writers; returns how many.
+
+    DVC forgets a killed process by itself, but not one that nobody has waited for yet (a zombie, as in a container without an
+    init), and it cannot read a list that a kill cut off half-way. Call this under the lock of ``tunectl repro``.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        write = {name: info for name, info in found["write"].items() if _lives(info["pid"])}
+        read = {name: [info for info in infos if _lives(info["pid"])] for name, infos in found["read"].items()}
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError, AttributeError):
+        path.unlink()
+        return 1
+    read = {name: infos for name, infos in read.items() if infos}
+    before = len(found["write"]) + sum(map(len, found["read"].values()))
+    gone = before - len(write) - sum(map(len, read.values()))
+    if gone:
+        io.write_text(path, json.dumps({"write": write, "read": read}))
+    return gone
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process runs; one that has ended but was not waited for does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        # the state is the first word behind the name, which stands in brackets and may hold anything
+        return stat.exists() and stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[
+            0
+        ] not in {"Z", "X"}
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

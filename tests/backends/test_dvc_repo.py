@@ -1,0 +1,52 @@
+"""DVC's list of readers and writers after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tunectl.backends import dvc_repo
+from tunectl.core.errors import UsageError
+
+
+def rwlock(root: Path, pid: int) -> Path:
+    path = root / ".dvc/tmp/rwlock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    info = {"pid": pid, "cmd": "dvc repro"}
+    path.write_text(
+        json.dumps({"write": {"/p/a.json": info}, "read": {"/p/b": [info, {"pid": os.getpid(), "cmd": "x"}]}})
+    )
+    return path
+
+
+def test_a_process_that_nobody_waited_for_is_forgotten_and_a_living_one_is_not(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
+    path = rwlock(tmp_path, process.pid)
+    assert dvc_repo.forget_killed(tmp_path) == 2
+    assert json.loads(path.read_text()) == {"write": {}, "read": {"/p/b": [{"pid": os.getpid(), "cmd": "x"}]}}
+    process.wait()
+    path = rwlock(tmp_path, process.pid)
+    assert dvc_repo.forget_killed(tmp_path) == 2
+
+
+def test_a_list_that_a_kill_cut_off_is_started_again(tmp_path: Path) -> None:
+    path = rwlock(tmp_path, 1)
+    path.write_text(path.read_text()[:20])
+    assert dvc_repo.forget_killed(tmp_path) == 1
+    assert not path.exists()
+    assert dvc_repo.forget_killed(tmp_path) == 0
+
+
+def test_a_folder_that_is_no_project_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        dvc_repo.repro(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} is not a tunectl project: there is no dvc.yaml in it\n"
+        "  go to the project's folder, or make one: tunectl init DIR"
+    )
