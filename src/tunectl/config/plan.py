@@ -26,17 +26,18 @@ WRITE_FACTOR = 1.7
 24 rows and 394 at 48, where the layer alone would give 475 and 660."""
 START_SECONDS = 9.0
 """Of a stage that loads torch and a model: 6 s of imports, the rest for 135M weights."""
-LIGHT_SECONDS = 2.0
-"""Of a stage that loads neither."""
+LIGHT_SECONDS = 0.4
+"""Of a stage that loads neither: Python and the data libraries."""
 GGUF_SECONDS_A_PARAMETER = 17 / 135e6
-"""Unpacking quantised weights, measured once on 135M."""
+"""Loading quantised weights, unpacking and writing them, start included; 16 to 28 s for 135M."""
 DOWNLOAD_BYTES_A_SECOND = 10e6
 """A plain connection; a cached file takes none."""
-PAGE_SECONDS = {"html": 0.02, "pdf": 0.03, "docx": 0.02}
-"""Reading one file of these kinds; rows of tables take ROW_SECONDS."""
+PAGE_SECONDS = {"html": 0.004, "pdf": 0.008, "docx": 0.02}
+"""Reading one file of these kinds; rows of tables take ROW_SECONDS. Measured on Local Lens but for docx: 63 short pages, 32
+one-page flyers and 1,736 rows in 0.5 to 0.8 s."""
 ROW_SECONDS = 2e-5
-CURATE_SECONDS_A_CHARACTER = 6e-6
-"""Repair, language and personal data; two thirds of it go into finding names."""
+CURATE_SECONDS_A_CHARACTER = 3e-6
+"""Repair, language and personal data; two thirds of it go into finding names. Local Lens, 0.7 million characters: 1.6 to 1.8 s."""
 TEMPLATE_TOKENS = 30
 """Tokens that a chat template puts around an input: roles, turn marks, a default system text."""
 ANSWER_TOKENS = 2
@@ -179,14 +180,14 @@ def _model(root: Root, size: Size) -> Estimate:
     source = root.model.source
     seconds = LIGHT_SECONDS + (0 if source.method == "folder" else size.download_bytes / DOWNLOAD_BYTES_A_SECOND)
     if source.method == "wheel":
-        seconds += START_SECONDS + GGUF_SECONDS_A_PARAMETER * size.parameters
+        seconds += GGUF_SECONDS_A_PARAMETER * size.parameters
     basis = f"{size.parameters / 1e6:.0f}M parameters ({size.source}); a download in cache takes no time"
     return Estimate("model", None, int(FRAMEWORK_BYTES + 6 * size.parameters), seconds / 60, basis)
 
 
 def _ingest(amounts: Amounts) -> Estimate:
     pages = sum(PAGE_SECONDS.get(kind, 0.002) * count for kind, count in amounts.files.items())
-    seconds = LIGHT_SECONDS + 2 + pages + amounts.rows * ROW_SECONDS
+    seconds = LIGHT_SECONDS + pages + amounts.rows * ROW_SECONDS
     files = sum(amounts.files.values())
     how = "counted" if amounts.counted else "from a sample"
     basis = f"{files} files, {amounts.rows} rows ({how}): {amounts.documents} documents, {amounts.answers} answers"
