@@ -143,6 +143,7 @@ def estimate(root: Root, amounts: Amounts, size: Size, machine: Machine, *, safe
         _split(amounts),
         _adapt(root, amounts, size, machine),
         _sft(root, amounts, size, machine),
+        _preferences(root),
         _evaluate(root, amounts, size, machine, safety_questions),
     ]
 
@@ -240,6 +241,12 @@ def _sft(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estimate
     known = "reached last time" if machine.train_tokens_a_second is not None else machine.source
     basis = f"{root.sft.epochs:g} epochs at {speed:.0f} tokens/s ({known}){stop}"
     return Estimate("sft", learned + validated, _fit_bytes(size), seconds / 60, basis)
+
+
+def _preferences(root: Root) -> Estimate:
+    asked = root.preferences.root.method != "none"
+    basis = "declared sources and collected judgements" if asked else "switched off"
+    return Estimate("preferences", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, basis)
 
 
 def _fit_bytes(size: Size) -> int:

@@ -148,8 +148,12 @@ def _or_later(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _titled(schema: dict[str, Any], title: str) -> dict[str, Any]:
     made = {"$schema": DRAFT, **schema, "title": title}
-    if "properties" in made and title != "tunectl configuration":
-        made["properties"] = {"defaults": _DEFAULTS, **made["properties"]}
+    if title == "tunectl configuration":
+        return made
+    named = {option["$ref"].rpartition("/")[2] for option in made.get("anyOf", []) if "$ref" in option}
+    for part in (made, *(made["$defs"][name] for name in named)):  # a section is one class, or a choice of several
+        if "properties" in part:
+            part["properties"] = {"defaults": _DEFAULTS, **part["properties"]}
     return made
 
 
