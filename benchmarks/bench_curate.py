@@ -241,6 +241,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
 
 
 def main() -> None:
+    """Make the documents, run both, print a line a step and the JSON line last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--peer-documents", type=int, default=200_000)

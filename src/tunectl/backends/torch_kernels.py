@@ -18,8 +18,8 @@ SLICE = 512
 
 
 @cache
-def _functions() -> tuple[Any, Any]:
-    """The two autograd functions; torch is imported here."""
+def _lora_product() -> Any:
+    """The autograd function of the adapter's products; torch is imported here."""
     torch = need("torch", extra="train")
 
     class LoraProduct(torch.autograd.Function):  # type: ignore[name-defined]
@@ -27,6 +27,7 @@ def _functions() -> tuple[Any, Any]:
 
         @staticmethod
         def forward(ctx: Any, x: Any, weight: Any, bias: Any, a: Any, b: Any, scale: float) -> Any:
+            """Return y of shape (..., out) in the type of x; keeps x and x A' for the way back. ``bias`` is (out,) or None."""
             flat = x.reshape(-1, x.shape[-1])
             a_low, b_low = a.to(x.dtype), (b * scale).to(x.dtype)
             inner = flat @ a_low.t()
@@ -38,6 +39,7 @@ def _functions() -> tuple[Any, Any]:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
+            """Gradients of x, A and B from that of y (..., out); None for what is frozen."""
             flat, weight, a_low, b_low, inner = ctx.saved_tensors
             shape = grad.shape[:-1]
             grad = grad.reshape(-1, grad.shape[-1])
@@ -49,11 +51,23 @@ def _functions() -> tuple[Any, Any]:
             grad_b = (grad.t() @ inner).to(ctx.kinds[1]).mul_(ctx.scale)
             return grad_x, None, None, grad_a, grad_b, None
 
+    return LoraProduct
+
+
+@cache
+def _head_loss() -> Any:
+    """The autograd function of the output layer's loss; torch is imported here."""
+    torch = need("torch", extra="train")
+
     class HeadLoss(torch.autograd.Function):  # type: ignore[name-defined]
         """Weighted sum of cross-entropies of ``hidden[sources]`` through a frozen output layer; see ``head_loss``."""
 
         @staticmethod
         def forward(ctx: Any, hidden: Any, head: Any, bias: Any, places: Any, smoothing: float) -> Any:
+            """The loss, a float32 scalar in nats; ``places`` are sources, targets and weights, each (places,).
+
+            The gradient of ``hidden`` (tokens, hidden size) is worked out here, so that no logits are kept.
+            """
             sources, targets, weights = places
             wanted = ctx.needs_input_grad[0]
             picked_grads = []
@@ -72,10 +86,11 @@ def _functions() -> tuple[Any, Any]:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
+            """The gradient of ``hidden`` made by ``forward``, times that of the loss, a scalar."""
             (saved,) = ctx.saved_tensors
             return saved * grad.to(saved.dtype), None, None, None, None
 
-    return LoraProduct, HeadLoss
+    return HeadLoss
 
 
 def _slice_loss(
@@ -106,7 +121,7 @@ def head_loss(
     hidden   (tokens, hidden size)     head  (vocabulary, hidden size), frozen
     sources  (places,) rows of hidden  targets (places,) vocabulary numbers   weights (places,) float32
     """
-    return _functions()[1].apply(hidden, head, bias, (sources, targets, weights), smoothing)
+    return _head_loss().apply(hidden, head, bias, (sources, targets, weights), smoothing)
 
 
 def speed_up_lora(model: Any) -> int:
@@ -116,7 +131,7 @@ def speed_up_lora(model: Any) -> int:
     """
     torch = need("torch", extra="train")
     layer = need("peft.tuners.lora.layer", extra="train")
-    product = _functions()[0]
+    product = _lora_product()
     changed = 0
     for module in model.modules():
         if type(module) is layer.Linear and type(module.base_layer) is torch.nn.Linear and _is_plain(module):

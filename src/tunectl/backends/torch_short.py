@@ -54,6 +54,7 @@ def _norm() -> Any:
 
         @staticmethod
         def forward(ctx: Any, x: Any, weight: Any, epsilon: float) -> Any:
+            """Divide x (..., size) by its root mean square, and scale it by weight (size,); ``epsilon`` keeps the root above zero."""
             scale = x.float().square().mean(-1, keepdim=True).add_(epsilon).rsqrt_().to(x.dtype)
             normal = x * scale
             ctx.save_for_backward(normal, scale, weight)
@@ -61,6 +62,7 @@ def _norm() -> Any:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
+            """The gradient of x (..., size) from that of the result; the weight is frozen."""
             normal, scale, weight = ctx.saved_tensors
             inner = grad * weight
             shared = (inner * normal).mean(-1, keepdim=True)

@@ -153,9 +153,12 @@ def _generation() -> Any:
     nodes = need("jinja2.nodes", extra="train")
 
     class Generation(ext.Extension):  # type: ignore[misc, name-defined]
+        """``{% generation %} ... {% endgeneration %}``, as transformers knows it."""
+
         tags = frozenset({"generation"})
 
         def parse(self, parser: Any) -> Any:
+            """Read the block; the node calls ``_around`` with what the block writes."""
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.CallBlock(self.call_method("_around"), [], [], body).set_lineno(line)
