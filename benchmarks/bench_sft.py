@@ -244,37 +244,33 @@ def profile():
     return Profile.model_validate(yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text()))
 
 
+def section():
+    """conf/sft/lora.yaml with the rank, batch, rate and number of steps that everybody gets; one validation, at the end."""
+    import yaml
+
+    from tunectl.config.sft import Sft
+
+    shared = {
+        "rank": RANK,
+        "alpha": 2 * RANK,
+        "epochs": 1,
+        "batch_answers": BATCH,
+        "learning_rate": RATE,
+        "warmup": 0.0,
+    }
+    quiet = {"validations": 1, "early_stopping": None, "checkpoint_steps": 10_000}
+    declared = yaml.safe_load((ROOT / "conf/sft/lora.yaml").read_text())
+    return Sft.model_validate({**declared, **shared, **quiet})
+
+
 def fit_tunectl(_system: str, seed: int, _given: dict, train: list, model: Path, out: Path) -> tuple[float, float]:
     """Our trainer; one epoch, as the peers. Seconds of its steps, without validation."""
     from tunectl.backends.trl_trainer import TrlTrainer
     from tunectl.training import rows
-    from tunectl.training.plan import AdapterPlan, FitPlan
+    from tunectl.training.plan import of_sft
 
     found = [row for item in train for row in rows.of(item, share=True, limit=rows.ROW_TOKENS)]
-    plan = FitPlan(
-        label="sft",
-        adapter=AdapterPlan("lora", RANK, 2 * RANK, 0.0, "all-linear"),
-        epochs=1,
-        batch_answers=BATCH,
-        optimiser="adamw",
-        learning_rate=RATE,
-        schedule="linear",
-        warmup=0.0,
-        weight_decay=0.0,
-        clip=1.0,
-        label_smoothing=0.0,
-        neftune=None,
-        average=None,
-        share_prompts=True,
-        validations=1,
-        patience=None,
-        least_gain=0.0,
-        checkpoint_steps=10_000,
-        report_to=(),
-        seed=seed,
-        profile=profile(),
-        project="benchmark",
-    )
+    plan = of_sft(section(), seed=seed, profile=profile(), project="benchmark")
     shortest = min(found, key=lambda row: row.length)  # its validation costs next to nothing; the real one comes later
     start = time.process_time()
     clock = Clock()
