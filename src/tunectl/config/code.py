@@ -109,15 +109,34 @@ def _read_all(sources: Sources, cache: Path | None) -> dict[str, Module]:
 
 
 def _read(name: str, file: Path, stamp: tuple[int, int]) -> Module:
-    tree = ast.parse(file.read_bytes(), str(file))
+    tree = _parse(file)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     _strip(tree)
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     imports = set(_imports(tree.body, package)) | {text.partition(":")[0] for text in texts if _DOTTED.match(text)}
     meaning = hashlib.sha256("".join(_spell(tree)).encode()).hexdigest()
-    return Module(
-        stamp, meaning, sorted(imports), sorted(text for text in texts if len(text) <= 80 and "\n" not in text)
-    )
+    return Module(stamp, meaning, sorted(imports), sorted(filter(_may_name_a_file, texts)))
+
+
+def _parse(file: Path) -> ast.Module:
+    """The syntax tree of a source file.
+
+    Raises  EnvironmentFailure when it cannot be read as Python: not UTF-8, or cut off.
+    """
+    try:
+        return ast.parse(file.read_bytes(), str(file))
+    except (SyntaxError, ValueError) as error:  # what is not UTF-8 is a SyntaxError too
+        place = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise EnvironmentFailure(
+            f"{file}{place} is no Python source, so stages cannot be told apart by code: {reason}",
+            hint="mend the file, or install tunectl again",
+        ) from error
+
+
+def _may_name_a_file(text: str) -> bool:
+    """Whether a text is short, on one line, and without lone surrogates, which no cache in UTF-8 can hold."""
+    return len(text) <= 80 and "\n" not in text and text.isprintable()
 
 
 def _strip(tree: ast.Module) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tunectl.config import code
-from tunectl.core.errors import TunectlError
+from tunectl.core.errors import EnvironmentFailure, TunectlError
 from tunectl.stages import STAGES
 
 FILES = {
@@ -101,6 +101,33 @@ def test_what_was_read_is_remembered_until_a_file_changes(sources: code.Sources,
     assert code.digests(STARTS, cache, sources)["one"] != first["one"]
     cache.write_text("{broken")
     assert code.digests(STARTS, cache, sources)["two"] == first["two"]
+
+
+def test_a_lone_surrogate_in_a_text_is_like_any_other_text(sources: code.Sources, tmp_path: Path) -> None:
+    cache = tmp_path / "cache" / "code.json"
+    assert _after(sources, "backends/fast.py", 'SPEED = 3\nBROKEN = "\\ud800"\n') == {"one"}
+    first = code.digests(STARTS, cache, sources)
+    assert code.digests(STARTS, cache, sources) == first
+    assert _after(sources, "backends/fast.py", 'SPEED = 3\nBROKEN = "\\ud801"\n') == {"one"}
+
+
+@pytest.mark.parametrize(
+    ("written", "place", "reason"),
+    [
+        (b'SPEED = "\xff"\n', ", line 1", "(unicode error) 'utf-8' codec can't decode byte 0xff in position 0"),
+        (b"SPEED = 3\nHALF = (\n", ", line 2", "'(' was never closed"),
+        (b"SPEED = 3\0\n", "", "source code string cannot contain null bytes"),
+    ],
+)
+def test_a_source_that_is_no_python_is_named(sources: code.Sources, written: bytes, place: str, reason: str) -> None:
+    broken = sources.root / "backends/fast.py"
+    broken.write_bytes(written)
+    with pytest.raises(EnvironmentFailure) as caught:
+        code.digests(STARTS, sources=sources)
+    assert caught.value.message.startswith(
+        f"{broken}{place} is no Python source, so stages cannot be told apart by code: {reason}"
+    )
+    assert caught.value.hint == "mend the file, or install tunectl again"
 
 
 def test_an_unknown_start_is_our_bug(sources: code.Sources) -> None:
