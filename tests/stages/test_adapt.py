@@ -78,8 +78,13 @@ def test_it_reads_the_text_and_leaves_a_whole_model(given):
         with torch.no_grad():
             losses.append(float(loaded.model(input_ids=ids, labels=ids).loss))
     assert losses[1] < losses[0] - 0.2
-    assert (outputs.artifact / "history.csv").read_text().startswith("step,epoch,loss,validation_loss")
+    assert (outputs.artifact / "history.csv").read_text().startswith("step,epoch,loss,validation_loss,learning_rate\n")
     assert not outputs.work.exists()
+    again = adapt.Outputs(outputs.artifact.with_name("again"), outputs.work)
+    again.artifact.mkdir()
+    adapt.run(stage(LORA), inputs, again)
+    first, second = ({path.name: io.digest(path) for path in each.artifact.iterdir()} for each in (outputs, again))
+    assert first == second  # no clock is in the artifact
 
 
 def test_too_little_text_is_an_error(given):

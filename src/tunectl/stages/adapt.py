@@ -59,7 +59,8 @@ def run(
 
     Reads    inputs.split      documents.jsonl
              inputs.model      the base model
-    Writes   outputs.artifact  a model folder with its contract, training.json and history.csv; or passed_through.json
+    Writes   outputs.artifact  a model folder with its contract, training.json and history.csv (no clock is in them); or
+                               passed_through.json
     Returns  Metrics
 
     Raises   DataError           there is too little text
@@ -119,7 +120,7 @@ def _cut(
 def _describe(fitted: Fitted, train: list[Row], validation: list[Row], tokenizer: Tokenizer, folder: Path) -> None:
     example = report.picture(min(train, key=lambda row: row.length), tokenizer)
     io.write_json(folder / report.TRAINING, report.training(fitted, train, validation, example))
-    io.write_text(folder / report.HISTORY, report.curve(fitted.history))
+    io.write_text(folder / report.HISTORY, report.curve(fitted.history, timed=False))
 
 
 def _default_trainer() -> Trainer:

@@ -65,7 +65,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
              inputs.adapt      the further pre-trained model, or inputs.model where adapt passed on
     Writes   outputs.artifact  adapter_model.safetensors, adapter_config.json, contract.json (with the system text in force),
                                training.json, history.csv, account.json, rejects.jsonl
-             outputs.plots     history.csv
+             outputs.plots     history.csv with tokens a second; no clock is in the artifact: the same seed, the same bytes
     Returns  Metrics
 
     Raises   DataError           an empty split, or too many answers were too long
@@ -102,8 +102,8 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
     contract.save(replace(agreed, system=system), outputs.artifact)
     found = report.training(fitted, train, validation, example)
     io.write_json(outputs.artifact / report.TRAINING, found)
-    for folder in (outputs.artifact, outputs.plots):
-        io.write_text(folder / report.HISTORY, report.curve(fitted.history))
+    io.write_text(outputs.artifact / report.HISTORY, report.curve(fitted.history, timed=False))
+    io.write_text(outputs.plots / report.HISTORY, report.curve(fitted.history, timed=True))
     shutil.rmtree(outputs.work, ignore_errors=True)
     return Metrics(
         validation_loss=fitted.best_loss,

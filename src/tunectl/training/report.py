@@ -14,6 +14,8 @@ from tunectl.training.rows import Row, flatten
 from tunectl.training.trainer import Fitted, Point
 
 TRAINING, HISTORY = "training.json", "history.csv"
+TIMED = ("tokens_per_second",)
+"""Columns of the curve that a clock fills: they stay out of artifacts, so that equal runs leave equal bytes."""
 
 
 class Shown(Struct, frozen=True):
@@ -86,12 +88,13 @@ def picture(row: Row, tokenizer: Tokenizer) -> list[Shown]:
     return [Shown(text, learned) for text, learned in zip(tokenizer.tokens_of(ids), trained, strict=True)]
 
 
-def curve(points: Sequence[Point]) -> str:
-    """The training curve as CSV, one line a point; an empty cell was not measured."""
+def curve(points: Sequence[Point], *, timed: bool) -> str:
+    """The training curve as CSV, one line a point; an empty cell was not measured. ``timed``: with the ``TIMED`` columns."""
+    columns = [name for name in Point.__struct_fields__ if timed or name not in TIMED]
     out = text_io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Point.__struct_fields__)
-    writer.writerows(["" if value is None else value for value in structs.astuple(point)] for point in points)
+    writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(structs.asdict(point) for point in points)
     return out.getvalue()
 
 
