@@ -104,6 +104,8 @@ class PolicyData:
     """Of the training part (kto); empty for the others."""
     watch: Sequence[Question]
     """Validation inputs, always the same."""
+    held_out: Sequence[Pair | Mark] = ()
+    """Judgements of the validation part (dpo, kto): all of one kind, those that are learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,10 @@ class Look(Struct, frozen=True):
     """Share of answers that were cut."""
     within: bool
     """Whether the measure is within the declared tolerance of where it stood."""
+    held_out_loss: float | None = None
+    """Loss of the method on the judgements of validation (dpo, kto)."""
+    held_out_accuracy: float | None = None
+    """Share of the validation pairs, 0 to 1, whose chosen answer the policy has raised above the rejected one (dpo, kto on pairs)."""
 
 
 class Sample(Struct, frozen=True):

@@ -1,0 +1,136 @@
+"""Rows of judged answers: the two answers of a pair, or the marked answers of one input, side by side behind their prompt.
+
+Only what the assistant says after the prompt is learned from. The prompt is what the answers share, so it is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Answer, Example, Mark, Message, Pair, Reject, preview
+from tunectl.artifacts.tally import Tally
+from tunectl.chat.masking import Masker, Piece
+from tunectl.training.rows import ROW_TOKENS, Row
+
+R = TypeVar("R", Pair, Mark)
+CHUNK = 256
+"""Pairs or marks that are tokenised together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Answers to one input as tokens, and what people said of each."""
+
+    row: Row
+    """The prompt, never learned from, and the answers; of a pair: chosen, then rejected."""
+    good: tuple[bool, ...]
+    """One an answer."""
+    margin: float | None
+    """Of a pair, where the data gives it."""
+
+
+def of_pairs(pairs: Sequence[Pair], masker: Masker, *, max_tokens: int, tally: Tally) -> list[Judged]:
+    """One row a pair; each pair counts once in the account.
+
+    Rejected are pairs with an answer that is ``too_long`` with its prompt, that has ``nothing_trained``, or that is the
+    ``same_answer`` once the template has trimmed both.
+    """
+    found = []
+    for chunk in _chunks(pairs):
+        sides = [_example(pair, side) for pair in chunk for side in (pair.chosen, pair.rejected)]
+        pieces = _pieces(masker, sides)
+        for number, pair in enumerate(chunk):
+            chosen, rejected = pieces[2 * number : 2 * number + 2]
+            tally.saw()
+            why = _refusal((chosen, rejected), max_tokens)
+            if why is None and chosen.ids == rejected.ids:
+                why = "same_answer", "the chat template makes the same tokens of both answers"
+            if why is not None:
+                tally.reject(Reject(pair.votes[0].source, *why, preview(pair.chosen[-1].content)))
+                continue
+            tally.keep()
+            found.append(Judged(_row((chosen, rejected)), (True, False), pair.margin))
+    return found
+
+
+def of_marks(marks: Sequence[Mark], masker: Masker, *, max_tokens: int, tally: Tally) -> list[Judged]:
+    """The marked answers of one input in one row, or in several where they are long; each mark counts in the account.
+
+    Rejected are answers that are ``too_long`` with their prompt, or have ``nothing_trained``.
+    """
+    groups: dict[str, list[tuple[Piece, bool]]] = {}
+    for chunk in _chunks(marks):
+        pieces = _pieces(masker, [_example(mark, mark.answer) for mark in chunk])
+        for mark, piece in zip(chunk, pieces, strict=True):
+            tally.saw()
+            why = _refusal((piece,), max_tokens)
+            if why is not None:
+                tally.reject(Reject(mark.votes[0].source, *why, preview(mark.answer[-1].content)))
+                continue
+            tally.keep()
+            groups.setdefault(mark.prompt, []).append((piece, mark.good))
+    return [judged for group in groups.values() for judged in _side_by_side(group)]
+
+
+def _side_by_side(group: list[tuple[Piece, bool]]) -> Iterator[Judged]:
+    """Deal the answers of one input out evenly to as many rows as their length asks for."""
+    prompt = len(_row([piece for piece, _ in group]).prompt.ids)
+    total = sum(len(piece.ids) - prompt for piece, _ in group)
+    count = min(len(group), -(-total // max(1, ROW_TOKENS - prompt)))
+    for start in range(max(1, count)):
+        some = group[start :: max(1, count)]
+        yield Judged(_row([piece for piece, _ in some]), tuple(good for _, good in some), None)
+
+
+def mismatched(rows: Sequence[Row]) -> list[Row]:
+    """Each row's prompt with the answers of the row before it (of the first: of the last).
+
+    KTO estimates its KL on answers that do not belong to their prompts (Ethayarajh et al., arXiv 2402.01306, section 4.1).
+    """
+    return [Row(row.prompt, rows[number - 1].branches, row.weight) for number, row in enumerate(rows)]
+
+
+def _chunks(items: Sequence[R]) -> Iterator[list[R]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk
+
+
+def _example(record: Pair | Mark, answer: Sequence[Message]) -> Example:
+    """One answer as an example: of the turns before the final one, only the answer's own are learned from."""
+    before = [replace(message, train=False) for message in record.messages]
+    between = [replace(message, train=message.role == "assistant") for message in answer[:-1]]
+    source = record.votes[0].source
+    return Example(record.id, source, messages=[*before, *between], answers=[Answer(answer[-1].content, source)])
+
+
+def _pieces(masker: Masker, examples: Sequence[Example]) -> list[Piece]:
+    """Whole sequences."""
+    return [
+        Piece(masked.prompt.ids + masked.answers[0].ids, masked.prompt.trained + masked.answers[0].trained)
+        for masked in masker.mask(examples)
+    ]
+
+
+def _refusal(pieces: Sequence[Piece], max_tokens: int) -> tuple[str, str] | None:
+    length = max(len(piece.ids) for piece in pieces)
+    if length > max_tokens:
+        return "too_long", f"{length} tokens, at most {max_tokens} may be"
+    if not all(any(piece.trained[1:]) for piece in pieces):
+        return "nothing_trained", "no token of it is learned from"
+    return None
+
+
+def _row(pieces: Sequence[Piece]) -> Row:
+    """What all share before anything is learned is the prompt."""
+    first = pieces[0]
+    most = min(piece.trained.index(True) for piece in pieces)
+    same = (place for place in range(most) if any(piece.ids[place] != first.ids[place] for piece in pieces[1:]))
+    cut = next(same, most)
+    branches = tuple(Piece(piece.ids[cut:], piece.trained[cut:]) for piece in pieces)
+    return Row(Piece(first.ids[:cut], [False] * cut), branches, 1.0)
