@@ -15,8 +15,11 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import Answer, Example, Mark, Message, Pair, Reject, preview
 from tunectl.artifacts.tally import Tally
 from tunectl.chat.masking import Masker, Piece
+from tunectl.core import log
+from tunectl.core.errors import DataError
 from tunectl.training.rows import ROW_TOKENS, Row
 
+_log = log.get(__name__)
 R = TypeVar("R", Pair, Mark)
 CHUNK = 256
 """Pairs or marks that are tokenised together."""
@@ -32,6 +35,60 @@ class Judged:
     """One an answer."""
     margin: float | None
     """Of a pair, where the data gives it."""
+
+
+def for_dpo(pairs: Sequence[Pair], masker: Masker, *, max_tokens: int, tally: Tally, part: str) -> list[Judged]:
+    """What dpo learns from in one part of the preferences.
+
+    Raises  DataError where no pair is left, naming the ``part``.
+    """
+    _refuse_none(pairs, "dpo", "pairs", part)
+    found = of_pairs(pairs, masker, max_tokens=max_tokens, tally=tally)
+    _refuse_all_rejected(found, "pairs", part, max_tokens)
+    return found
+
+
+def for_kto(
+    pairs: Sequence[Pair], marks: Sequence[Mark], masker: Masker, *, max_tokens: int, tally: Tally, part: str
+) -> list[Judged]:
+    """What kto learns from in one part of the preferences: its marks, or its pairs taken apart where it has no marks.
+
+    Raises  DataError where nothing is left, or only good or only bad answers are, naming the ``part``.
+    """
+    _refuse_none([*marks, *pairs], "kto", "marks and no pairs", part)
+    if not marks:
+        _log.info(
+            "align: no marks in the %s part; its %d pairs count as a good and a bad answer each", part, len(pairs)
+        )
+        found = of_pairs(pairs, masker, max_tokens=max_tokens, tally=tally)
+    else:
+        found = of_marks(marks, masker, max_tokens=max_tokens, tally=tally)
+    _refuse_all_rejected(found, "marks" if marks else "pairs", part, max_tokens)
+    kinds = {good for judged in found for good in judged.good}
+    if len(kinds) == 1:
+        only, other = ("good", "bad") if True in kinds else ("bad", "good")
+        count = sum(len(judged.good) for judged in found)
+        raise DataError(
+            f"align: kto learns from good and bad answers, and all {count} of the {part} part are {only}",
+            hint=f"bring answers that were marked {other}, or pairs; look at them with: tunectl data account",
+        )
+    return found
+
+
+def _refuse_none(records: Sequence[Pair | Mark], method: str, wanted: str, part: str) -> None:
+    if not records:
+        raise DataError(
+            f"align: {method} learns from collected judgements, and preferences has no {wanted} in its {part} part",
+            hint="collect some with: tunectl annotate, declare a source in preferences.sources, or use: align=rloo",
+        )
+
+
+def _refuse_all_rejected(found: Sequence[Judged], kind: str, part: str, max_tokens: int) -> None:
+    if not found:
+        raise DataError(
+            f"align: none of the {kind} of the {part} part can be learned from; align/rejects.jsonl says why",
+            hint=f"raise align.max_tokens (now {max_tokens})",
+        )
 
 
 def of_pairs(pairs: Sequence[Pair], masker: Masker, *, max_tokens: int, tally: Tally) -> list[Judged]:

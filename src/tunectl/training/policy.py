@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from tunectl.artifacts.records import Mark, Message, Pair
+from tunectl.artifacts.records import Message
 from tunectl.config.align import Dpo, Grpo, Kto, Rloo
 from tunectl.config.profile import Profile
+from tunectl.training.pair_rows import Judged
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,14 +99,12 @@ class PolicyData:
 
     questions: Sequence[Question]
     """Inputs to write answers to (rloo, grpo); empty for the others."""
-    pairs: Sequence[Pair]
-    """Of the training part (dpo, kto); empty for the others."""
-    marks: Sequence[Mark]
-    """Of the training part (kto); empty for the others."""
+    judged: Sequence[Judged]
+    """Judgements of the training part (dpo, kto), from ``pair_rows.for_dpo`` or ``pair_rows.for_kto``; empty for the others."""
+    held_out: Sequence[Judged]
+    """The same of the validation part."""
     watch: Sequence[Question]
     """Validation inputs, always the same."""
-    held_out: Sequence[Pair | Mark] = ()
-    """Judgements of the validation part (dpo, kto): all of one kind, those that are learned from."""
 
 
 @dataclass(frozen=True, slots=True)
