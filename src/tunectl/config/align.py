@@ -222,9 +222,19 @@ class Dpo(Offline):
     loss: Literal["sigmoid", "hinge", "ipo", "robust"]
     """How the difference of an answer's and its rival's log-ratios is judged."""
     label_smoothing: float = Field(ge=0, lt=0.5)
-    """Share of the judgements taken to be wrong (robust and sigmoid)."""
+    """Share of the judgements taken to be wrong; robust (arXiv 2403.00409) only, the others take 0."""
+    tail_weight: float | None = Field(ge=0, le=1)
+    """Weight of what an answer says beyond the length of its rival, against growing length (LD-DPO, arXiv 2409.06411). Null: 1."""
     batch_pairs: int = Field(ge=1, le=65_536)
     """Pairs of one optimiser step."""
+
+    @model_validator(mode="after")
+    def _smoothing_is_robust(self) -> Self:
+        if self.label_smoothing and self.loss != "robust":
+            raise ValueError(
+                f"label_smoothing is {self.label_smoothing:g}, and loss {self.loss} has none; set it to 0, or loss to robust"
+            )
+        return self
 
 
 class Kto(Offline):

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Answer, Example, Mark, Message, Pair, Reject, preview
 from tunectl.artifacts.tally import Tally
 from tunectl.chat.masking import Masker, Piece
+from tunectl.config.align import Dpo, Kto
 from tunectl.core import log
 from tunectl.core.errors import DataError
 from tunectl.training.rows import ROW_TOKENS, Row
@@ -37,58 +38,60 @@ class Judged:
     """Of a pair, where the data gives it."""
 
 
-def for_dpo(pairs: Sequence[Pair], masker: Masker, *, max_tokens: int, tally: Tally, part: str) -> list[Judged]:
-    """What dpo learns from in one part of the preferences.
+class Collected(NamedTuple):
+    """What people said in one part of the preferences."""
 
-    Raises  DataError where no pair is left, naming the ``part``.
+    pairs: Sequence[Pair]
+    marks: Sequence[Mark]
+
+
+def take(
+    settings: Dpo | Kto, train: Collected, validation: Collected, masker: Masker, tally: Tally
+) -> tuple[list[Judged], list[Judged]]:
+    """What is learned from, and what is held out of it; the second may be empty.
+
+    dpo takes pairs. kto takes marks, or pairs as a good and a bad answer each where nothing was marked in training.
+    Raises  DataError where nothing can be learned from, or kto would see only good or only bad answers.
     """
-    _refuse_none(pairs, "dpo", "pairs", part)
-    found = of_pairs(pairs, masker, max_tokens=max_tokens, tally=tally)
-    _refuse_all_rejected(found, "pairs", part, max_tokens)
-    return found
+    marked = isinstance(settings, Kto) and bool(train.marks)
+    _refuse_none(settings, train)
+    if isinstance(settings, Kto) and not marked:
+        _log.info("align: nothing was marked, so %d pairs count as a good and a bad answer each", len(train.pairs))
 
+    def rows(part: Collected) -> list[Judged]:
+        if marked:
+            return of_marks(part.marks, masker, max_tokens=settings.max_tokens, tally=tally)
+        return of_pairs(part.pairs, masker, max_tokens=settings.max_tokens, tally=tally)
 
-def for_kto(
-    pairs: Sequence[Pair], marks: Sequence[Mark], masker: Masker, *, max_tokens: int, tally: Tally, part: str
-) -> list[Judged]:
-    """What kto learns from in one part of the preferences: its marks, or its pairs taken apart where it has no marks.
-
-    Raises  DataError where nothing is left, or only good or only bad answers are, naming the ``part``.
-    """
-    _refuse_none([*marks, *pairs], "kto", "marks and no pairs", part)
-    if not marks:
-        _log.info(
-            "align: no marks in the %s part; its %d pairs count as a good and a bad answer each", part, len(pairs)
-        )
-        found = of_pairs(pairs, masker, max_tokens=max_tokens, tally=tally)
-    else:
-        found = of_marks(marks, masker, max_tokens=max_tokens, tally=tally)
-    _refuse_all_rejected(found, "marks" if marks else "pairs", part, max_tokens)
-    kinds = {good for judged in found for good in judged.good}
-    if len(kinds) == 1:
-        only, other = ("good", "bad") if True in kinds else ("bad", "good")
-        count = sum(len(judged.good) for judged in found)
-        raise DataError(
-            f"align: kto learns from good and bad answers, and all {count} of the {part} part are {only}",
-            hint=f"bring answers that were marked {other}, or pairs; look at them with: tunectl data account",
-        )
-    return found
-
-
-def _refuse_none(records: Sequence[Pair | Mark], method: str, wanted: str, part: str) -> None:
-    if not records:
-        raise DataError(
-            f"align: {method} learns from collected judgements, and preferences has no {wanted} in its {part} part",
-            hint="collect some with: tunectl annotate, declare a source in preferences.sources, or use: align=rloo",
-        )
-
-
-def _refuse_all_rejected(found: Sequence[Judged], kind: str, part: str, max_tokens: int) -> None:
+    found = rows(train)
     if not found:
         raise DataError(
-            f"align: none of the {kind} of the {part} part can be learned from; align/rejects.jsonl says why",
-            hint=f"raise align.max_tokens (now {max_tokens})",
+            f"align: no {'mark' if marked else 'pair'} of the training part can be learned from; rejects.jsonl says why",
+            hint=f"raise align.max_tokens (now {settings.max_tokens})",
         )
+    _refuse_one_kind(found)
+    return found, rows(validation)
+
+
+def _refuse_none(settings: Dpo | Kto, train: Collected) -> None:
+    if train.pairs or (isinstance(settings, Kto) and train.marks):
+        return
+    wanted = "neither marks nor pairs" if isinstance(settings, Kto) else "no pairs"
+    raise DataError(
+        f"align: {settings.method} learns from collected judgements, and preferences has {wanted} in its training part",
+        hint="collect some with: tunectl annotate, or declare a file in preferences.sources; or use: align=none",
+    )
+
+
+def _refuse_one_kind(found: Sequence[Judged]) -> None:
+    kinds = [good for judged in found for good in judged.good]
+    if len(set(kinds)) > 1:
+        return
+    only, other = ("good", "bad") if kinds[0] else ("bad", "good")
+    raise DataError(
+        f"align: kto learns from good and bad answers, and all {len(kinds)} marked answers of the training part are {only}",
+        hint=f"mark {other} answers too, or bring pairs and use: align=dpo",
+    )
 
 
 def of_pairs(pairs: Sequence[Pair], masker: Masker, *, max_tokens: int, tally: Tally) -> list[Judged]:

@@ -100,9 +100,9 @@ class PolicyData:
     questions: Sequence[Question]
     """Inputs to write answers to (rloo, grpo); empty for the others."""
     judged: Sequence[Judged]
-    """Judgements of the training part (dpo, kto), from ``pair_rows.for_dpo`` or ``pair_rows.for_kto``; empty for the others."""
+    """Judgements of the training part (dpo, kto), from ``pair_rows.take``; empty for the others."""
     held_out: Sequence[Judged]
-    """The same of the validation part."""
+    """The same of the validation part; may be empty."""
     watch: Sequence[Question]
     """Validation inputs, always the same."""
 
