@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunectl.backends import hf_cache, hf_generate, hf_model
+from tunectl.backends import hf_cache, hf_decode, hf_generate, hf_model
 from tunectl.config.evaluate import Beams, Greedy, Sampling
 from tunectl.config.profile import Profile
 from tunectl.core import progress
@@ -221,7 +221,7 @@ def test_too_little_memory_says_what_to_lower(loaded, monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(hf_generate.HfGenerator, "_read", fail)
+    monkeypatch.setattr(hf_decode.Decoder, "read", fail)
     with pytest.raises(EnvironmentFailure) as caught:
         ask(loaded, PROMPTS)
     assert caught.value.message == "out of memory while 4 answers were generated together"
@@ -234,6 +234,6 @@ def test_another_failure_of_torch_stays_what_it_is(loaded, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(hf_generate.HfGenerator, "_read", fail)
+    monkeypatch.setattr(hf_decode.Decoder, "read", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         ask(loaded, PROMPTS)

@@ -7,8 +7,6 @@ the very cache that the answer starts from. Beams are left to ``model.generate``
 
 from __future__ import annotations
 
-import inspect
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.backends import hf_cache
+from tunectl.backends.hf_decode import Decoder, Line, Prefix, State, shared_time, stop_ids, text_of
 from tunectl.config.evaluate import Beams, Greedy, Sampling
 from tunectl.config.profile import Profile
 from tunectl.core import progress
@@ -25,8 +24,6 @@ from tunectl.evaluation.generator import LogProb, Reply, Request
 
 SHARED_AT_LEAST = 24
 """Common tokens that make a shared prefix worth its copy into every row."""
-COMPACT_BELOW = 0.8
-"""Share of rows still at work below which the others are taken out of the batch."""
 BEAM_ROWS = 2
 """Beams at work together, as a multiple of the batch: 64 rows take two thirds of the time that 16 take a token."""
 SCORED_TOKENS = 2048
@@ -51,35 +48,11 @@ def merged(model: Any) -> Any:
 
 
 @dataclass
-class _Row:
+class _Row(Line):
     """One request under way."""
 
-    index: int
-    ids: list[int]
-    answer: list[int] = field(default_factory=list)
-    seconds: float = 0.0
-    finished: bool = False
+    index: int = 0
     references: list[LogProb] = field(default_factory=list)
-
-
-@dataclass
-class _State:
-    """A batch whose prompts have been read: ``logits`` (rows, vocabulary) of the next token, and the cache."""
-
-    cache: Any
-    mask: Any
-    """(rows, tokens so far), 1 where a token is real."""
-    position: Any
-    """(rows,) position of the next token."""
-    logits: Any
-
-
-@dataclass(frozen=True)
-class _Prefix:
-    """What all prompts begin with, read once."""
-
-    length: int
-    cache: Any
 
 
 class HfGenerator:
@@ -91,9 +64,8 @@ class HfGenerator:
         self._tokenizer = tokenizer
         self._batch = batch
         self._torch = need("torch", extra="train")
-        self._stops = _stop_ids(model, tokenizer)
-        # transformers renamed the argument in 5.2x
-        self._cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        self._stops = stop_ids(model, tokenizer)
+        self._decoder = Decoder(self._model, self._stops)
 
     @property
     def context(self) -> int | None:
@@ -108,6 +80,7 @@ class HfGenerator:
     def close(self) -> None:
         """Drop the weights."""
         self._model = None
+        self._decoder.close()
 
     def answer(
         self, requests: Sequence[Request], how: Greedy | Beams | Sampling, *, seed: int, label: str
@@ -115,7 +88,7 @@ class HfGenerator:
         """One reply a request; rows of similar length share a batch, the longest first."""
         if not requests:
             return []
-        rows = [_Row(index, ids) for index, ids in enumerate(self._encode([item.prompt for item in requests]))]
+        rows = [_Row(ids, index=index) for index, ids in enumerate(self._encode([item.prompt for item in requests]))]
         order = sorted(rows, key=lambda row: (-len(row.ids), row.index))
         width = max(1, BEAM_ROWS * self._batch // how.beams) if isinstance(how, Beams) else self._batch
         with self._torch.inference_mode(), self._enough_memory(width), progress.bar(label, len(rows)) as shown:
@@ -145,7 +118,7 @@ class HfGenerator:
         batch: list[_Row],
         requests: Sequence[Request],
         how: Greedy | Beams | Sampling,
-        prefix: _Prefix | None,
+        prefix: Prefix | None,
         seed: int,
     ) -> None:
         """Score and answer the rows of one batch."""
@@ -153,14 +126,14 @@ class HfGenerator:
         if isinstance(how, Beams) and not any(references):
             self._beams(batch, how)
             return
-        with _shared_time(batch):
-            state = self._read(batch, prefix)
+        with shared_time(batch):
+            state = self._decoder.read([row.ids for row in batch], prefix)
         for turn in range(max(map(len, references))):
             self._score(batch, state, [given[turn] if turn < len(given) else [] for given in references])
         if isinstance(how, Beams):
             self._beams(batch, how)
         else:
-            self._decode(batch, state, how, seed)
+            self._decoder.decode(batch, state, how, seed=seed)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -168,95 +141,22 @@ class HfGenerator:
         ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return ids
 
-    def _tensor(self, values: Any) -> Any:
-        return self._torch.tensor(values, dtype=self._torch.long, device=self._model.device)
-
-    def _shared_prefix(self, rows: list[_Row]) -> _Prefix | None:
+    def _shared_prefix(self, rows: list[_Row]) -> Prefix | None:
         """Read what all prompts begin with; every row keeps at least one token of its own."""
         first = rows[0].ids
         length = min(min(_common(first, row.ids), len(row.ids) - 1) for row in rows)
         if len(rows) < 2 or length < SHARED_AT_LEAST:
             return None
-        cache = hf_cache.empty(self._model.config)
-        with _shared_time(rows):
-            self._model(
-                input_ids=self._tensor([first[:length]]), use_cache=True, logits_to_keep=1, **{self._cache_name: cache}
-            )
-        return _Prefix(length, cache)
+        with shared_time(rows):
+            return self._decoder.prefix(first[:length])
 
-    def _read(self, batch: list[_Row], prefix: _Prefix | None) -> _State:
-        """Run the prompts through the model, padded on the left."""
-        skip = prefix.length if prefix else 0
-        cache = hf_cache.repeated(prefix.cache, len(batch)) if prefix else hf_cache.empty(self._model.config)
-        longest = max(len(row.ids) for row in batch) - skip
-        pads = [longest - len(row.ids) + skip for row in batch]
-        pad = self._stops[0] if self._stops else 0
-        ids = self._tensor([[pad] * gap + row.ids[skip:] for gap, row in zip(pads, batch, strict=True)])
-        own = self._tensor([[0] * gap + [1] * (longest - gap) for gap in pads])
-        mask = self._torch.cat([own.new_ones((len(batch), skip)), own], dim=1)
-        positions = (own.cumsum(dim=1) - 1).clamp(min=0) + skip
-        logits = self._model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
-            **{self._cache_name: cache},
-        ).logits[:, -1]
-        return _State(cache, mask, positions[:, -1] + 1, logits)
-
-    def _decode(self, batch: list[_Row], state: _State, how: Greedy | Sampling, seed: int) -> None:
-        """Append tokens until every row has ended its turn or reached the limit."""
-        random = self._torch.Generator(device=state.logits.device).manual_seed(seed)
-        at_work = list(batch)
-        while True:
-            started = time.perf_counter()
-            tokens = self._pick(state.logits, how, random)
-            for row, token in zip(at_work, tokens.tolist(), strict=True):
-                self._append(row, token, how.max_new_tokens)
-            busy = [place for place, row in enumerate(at_work) if not _done(row, how.max_new_tokens)]
-            if not busy:
-                break
-            if len(busy) <= COMPACT_BELOW * len(at_work):
-                keep = self._tensor(busy)
-                at_work = [at_work[place] for place in busy]
-                state, tokens = _selected(state, keep), tokens[keep]
-            self._step(state, tokens)
-            _share(time.perf_counter() - started, [row for row in at_work if not _done(row, how.max_new_tokens)])
-
-    def _append(self, row: _Row, token: int, limit: int) -> None:
-        if not _done(row, limit):
-            row.answer.append(token)
-            row.finished = token in self._stops
-
-    def _step(self, state: _State, tokens: Any) -> None:
-        """Read one token a row."""
-        state.mask = self._torch.cat([state.mask, state.mask.new_ones((len(tokens), 1))], dim=1)
-        state.logits = self._model(
-            input_ids=tokens[:, None],
-            attention_mask=state.mask,
-            position_ids=state.position[:, None],
-            use_cache=True,
-            **{self._cache_name: state.cache},
-        ).logits[:, -1]
-        state.position = state.position + 1
-
-    def _pick(self, logits: Any, how: Greedy | Sampling, random: Any) -> Any:
-        """The next token of each row; shape (rows,)."""
-        if isinstance(how, Greedy):
-            return logits.argmax(dim=-1)
-        chances, order = (logits.float() / how.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
-        # a token stays while those likelier than it hold less than top_p together, so at least one stays
-        chances = chances.masked_fill(chances.cumsum(dim=-1) - chances >= how.top_p, 0.0)
-        return order.gather(1, self._torch.multinomial(chances, 1, generator=random))[:, 0]
-
-    def _score(self, batch: list[_Row], state: _State, answers: list[list[int]]) -> None:
+    def _score(self, batch: list[_Row], state: State, answers: list[list[int]]) -> None:
         """Log-probability of one given answer a row (none where it is empty), continuing the cache of the prompts."""
         longest = max(map(len, answers))
-        wanted = self._tensor([answer + [0] * (longest - len(answer)) for answer in answers])
-        real = self._tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers])
+        wanted = self._decoder.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
+        real = self._decoder.tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers])
         total = self._log_probs(state.logits[:, None], wanted[:, :1], real[:, :1])
-        fork = _State(hf_cache.copied(state.cache), state.mask, state.position, None)
+        fork = State(hf_cache.copied(state.cache), state.mask, state.position, None)
         stride = max(1, SCORED_TOKENS // len(batch))
         for start in range(0, longest - 1, stride):
             stop = min(start + stride, longest - 1)
@@ -266,7 +166,7 @@ class HfGenerator:
                 attention_mask=fork.mask,
                 position_ids=fork.position[:, None] + self._torch.arange(start, stop, device=wanted.device),
                 use_cache=True,
-                **{self._cache_name: fork.cache},
+                **{self._decoder.cache_name: fork.cache},
             ).logits
             total = total + self._log_probs(logits, wanted[:, start + 1 : stop + 1], real[:, start + 1 : stop + 1])
         for row, answer, nats in zip(batch, answers, total.tolist(), strict=True):
@@ -285,9 +185,9 @@ class HfGenerator:
         """Beam search of transformers over one batch."""
         longest = max(len(row.ids) for row in batch)
         pad = self._stops[0] if self._stops else 0
-        ids = self._tensor([[pad] * (longest - len(row.ids)) + row.ids for row in batch])
-        mask = self._tensor([[0] * (longest - len(row.ids)) + [1] * len(row.ids) for row in batch])
-        with _shared_time(batch):
+        ids = self._decoder.tensor([[pad] * (longest - len(row.ids)) + row.ids for row in batch])
+        mask = self._decoder.tensor([[0] * (longest - len(row.ids)) + [1] * len(row.ids) for row in batch])
+        with shared_time(batch):
             written = self._model.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -300,19 +200,17 @@ class HfGenerator:
             )[:, longest:].tolist()
         for row, answer in zip(batch, written, strict=True):
             for token in answer:
-                self._append(row, token, how.max_new_tokens)
+                self._decoder.append(row, token, how.max_new_tokens)
 
     def _reply(self, row: _Row) -> Reply:
-        kept = row.answer[:-1] if row.finished else row.answer
-        text = self._tokenizer.decode(kept, skip_special_tokens=True).strip()
-        return Reply(text, len(row.ids), len(row.answer), row.seconds, row.finished, tuple(row.references))
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Tokens that end an answer: the tokenizer's and the generation settings'."""
-    declared = getattr(model.generation_config, "eos_token_id", None)
-    several = declared if isinstance(declared, list) else [declared]
-    return tuple(dict.fromkeys(token for token in [tokenizer.eos_token_id, *several] if token is not None))
+        return Reply(
+            text_of(self._tokenizer, row),
+            len(row.ids),
+            len(row.answer),
+            row.seconds,
+            row.finished,
+            tuple(row.references),
+        )
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -321,29 +219,6 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
         if left != right:
             return place
     return min(len(one), len(other))
-
-
-def _done(row: _Row, limit: int) -> bool:
-    return row.finished or len(row.answer) >= limit
-
-
-def _selected(state: _State, keep: Any) -> _State:
-    """The state of the rows ``keep`` only."""
-    state.cache.batch_select_indices(keep)
-    return _State(state.cache, state.mask[keep], state.position[keep], None)
-
-
-def _share(seconds: float, rows: Sequence[_Row]) -> None:
-    for row in rows:
-        row.seconds += seconds / len(rows)
-
-
-@contextmanager
-def _shared_time(rows: Sequence[_Row]) -> Iterator[None]:
-    """Divide the time of the block among ``rows``."""
-    started = time.perf_counter()
-    yield
-    _share(time.perf_counter() - started, rows)
 
 
 def _speed(rows: Sequence[_Row]) -> dict[str, str]:

@@ -1,0 +1,198 @@
+"""The decode loop that evaluation and policy training share: prompts read at once, a token a row and step, done rows leave."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunectl.backends import hf_cache
+from tunectl.config.evaluate import Greedy, Sampling
+from tunectl.core.lazy import need
+
+COMPACT_BELOW = 0.8
+"""Share of rows still at work below which the others are taken out of the batch."""
+
+
+@dataclass
+class Line:
+    """One prompt and the answer to it under way."""
+
+    ids: list[int]
+    answer: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    finished: bool = False
+    nats: list[float] = field(default_factory=list)
+    """Log-probability of each token of the answer at the temperature in force, where it was asked for."""
+
+    def done(self, limit: int) -> bool:
+        """Whether nothing is to be added."""
+        return self.finished or len(self.answer) >= limit
+
+
+@dataclass
+class State:
+    """A batch whose prompts have been read: ``logits`` (rows, vocabulary) of the next token, and the cache."""
+
+    cache: Any
+    mask: Any
+    """(rows, tokens so far), 1 where a token is real."""
+    position: Any
+    """(rows,) position of the next token."""
+    logits: Any
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What all prompts begin with, read once."""
+
+    length: int
+    cache: Any
+
+
+class Decoder:
+    """One transformers model as a writer of tokens."""
+
+    def __init__(self, model: Any, stops: Sequence[int]) -> None:
+        """``stops`` are the tokens that end an answer."""
+        self._model = model
+        self._stops = tuple(stops)
+        self._torch = need("torch", extra="train")
+        # transformers renamed the argument in 5.2x
+        self.cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+    def close(self) -> None:
+        """Drop the weights."""
+        self._model = None
+
+    def tensor(self, values: Any) -> Any:
+        """Whole numbers on the model's device."""
+        return self._torch.tensor(values, dtype=self._torch.long, device=self._model.device)
+
+    def prefix(self, ids: Sequence[int]) -> Prefix:
+        """Read what all prompts begin with."""
+        cache = hf_cache.empty(self._model.config)
+        self._model(input_ids=self.tensor([list(ids)]), use_cache=True, logits_to_keep=1, **{self.cache_name: cache})
+        return Prefix(len(ids), cache)
+
+    def read(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None, *, copies: int = 1) -> State:
+        """Run the prompts through the model, padded on the left; each is then there ``copies`` times, side by side."""
+        skip = prefix.length if prefix else 0
+        cache = hf_cache.repeated(prefix.cache, len(prompts)) if prefix else hf_cache.empty(self._model.config)
+        longest = max(map(len, prompts)) - skip
+        pads = [longest - len(ids) + skip for ids in prompts]
+        pad = self._stops[0] if self._stops else 0
+        ids = self.tensor([[pad] * gap + list(row[skip:]) for gap, row in zip(pads, prompts, strict=True)])
+        own = self.tensor([[0] * gap + [1] * (longest - gap) for gap in pads])
+        mask = self._torch.cat([own.new_ones((len(prompts), skip)), own], dim=1)
+        positions = (own.cumsum(dim=1) - 1).clamp(min=0) + skip
+        logits = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+            **{self.cache_name: cache},
+        ).logits[:, -1]
+        if copies > 1:
+            cache.batch_repeat_interleave(copies)
+            mask, positions, logits = (part.repeat_interleave(copies, dim=0) for part in (mask, positions, logits))
+        return State(cache, mask, positions[:, -1] + 1, logits)
+
+    def decode(
+        self, lines: Sequence[Line], state: State, how: Greedy | Sampling, *, seed: int, likely: bool = False
+    ) -> None:
+        """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps their likelihood."""
+        random = self._torch.Generator(device=state.logits.device).manual_seed(seed)
+        at_work = list(lines)
+        limit = how.max_new_tokens
+        while True:
+            started = time.perf_counter()
+            tokens = self._pick(state.logits, how, random)
+            nats = self._nats(state.logits, tokens, how) if likely else [None] * len(at_work)
+            for line, token, log in zip(at_work, tokens.tolist(), nats, strict=True):
+                self.append(line, token, limit, log)
+            busy = [place for place, line in enumerate(at_work) if not line.done(limit)]
+            if not busy:
+                break
+            if len(busy) <= COMPACT_BELOW * len(at_work):
+                keep = self.tensor(busy)
+                at_work = [at_work[place] for place in busy]
+                state, tokens = _selected(state, keep), tokens[keep]
+            self._step(state, tokens)
+            share(time.perf_counter() - started, [line for line in at_work if not line.done(limit)])
+
+    def append(self, line: Line, token: int, limit: int, nats: float | None = None) -> None:
+        """Add one token to a line that is not done."""
+        if not line.done(limit):
+            line.answer.append(token)
+            line.finished = token in self._stops
+            if nats is not None:
+                line.nats.append(nats)
+
+    def _step(self, state: State, tokens: Any) -> None:
+        """Read one token a row."""
+        state.mask = self._torch.cat([state.mask, state.mask.new_ones((len(tokens), 1))], dim=1)
+        state.logits = self._model(
+            input_ids=tokens[:, None],
+            attention_mask=state.mask,
+            position_ids=state.position[:, None],
+            use_cache=True,
+            **{self.cache_name: state.cache},
+        ).logits[:, -1]
+        state.position = state.position + 1
+
+    def _pick(self, logits: Any, how: Greedy | Sampling, random: Any) -> Any:
+        """The next token of each row; shape (rows,)."""
+        if isinstance(how, Greedy):
+            return logits.argmax(dim=-1)
+        chances = (logits.float() / how.temperature).softmax(dim=-1)
+        if how.top_p == 1:  # nothing is left out, so nothing needs sorting
+            return self._torch.multinomial(chances, 1, generator=random)[:, 0]
+        chances, order = chances.sort(dim=-1, descending=True)
+        # a token stays while those likelier than it hold less than top_p together, so at least one stays
+        chances = chances.masked_fill(chances.cumsum(dim=-1) - chances >= how.top_p, 0.0)
+        return order.gather(1, self._torch.multinomial(chances, 1, generator=random))[:, 0]
+
+    def _nats(self, logits: Any, tokens: Any, how: Greedy | Sampling) -> list[float]:
+        """Log-probability of ``tokens`` (rows,), before anything is left out by top_p."""
+        warm = logits.float() / (1.0 if isinstance(how, Greedy) else how.temperature)
+        chosen = warm.gather(1, tokens[:, None])[:, 0]
+        found: list[float] = (chosen - warm.logsumexp(dim=-1)).tolist()
+        return found
+
+
+def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that end an answer: the tokenizer's and the generation settings'."""
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    several = declared if isinstance(declared, list) else [declared]
+    return tuple(dict.fromkeys(token for token in [tokenizer.eos_token_id, *several] if token is not None))
+
+
+def text_of(tokenizer: Any, line: Line) -> str:
+    """The words of an answer, without the token that ended it."""
+    kept = line.answer[:-1] if line.finished else line.answer
+    return str(tokenizer.decode(kept, skip_special_tokens=True)).strip()
+
+
+def share(seconds: float, lines: Sequence[Line]) -> None:
+    """Divide ``seconds`` among ``lines``."""
+    for line in lines:
+        line.seconds += seconds / len(lines)
+
+
+@contextmanager
+def shared_time(lines: Sequence[Line]) -> Iterator[None]:
+    """Divide the time of the block among ``lines``."""
+    started = time.perf_counter()
+    yield
+    share(time.perf_counter() - started, lines)
+
+
+def _selected(state: State, keep: Any) -> State:
+    """The state of the rows ``keep`` only."""
+    state.cache.batch_select_indices(keep)
+    return State(state.cache, state.mask[keep], state.position[keep], None)
