@@ -41,6 +41,19 @@ class FitRun:
     fresh_tokens: int = 0
     fresh_seconds: float = 0.0
 
+    def learn(self, step: Step, backward: Any) -> float:
+        """Forward and backward over one step; its mean loss (nats)."""
+        return step_loss(self, step, backward)
+
+    def validate(self, model: Any) -> float:
+        """The loss by which weights are chosen (nats)."""
+        return validation_loss(self, model)
+
+    def read(self, step: Step) -> tuple[int, int]:
+        """Tokens of one step, and the same had every answer been read with a prompt of its own; padding not counted."""
+        rows = [self.rows[number] for group in step.batches for number in group]
+        return sum(row.length + len(row.branches) for row in rows), sum(row.apart for row in rows)
+
     @property
     def validate_at(self) -> set[int]:
         """Steps after which the validation loss is measured; the last is one."""
@@ -142,11 +155,10 @@ def move_average(run: FitRun, model: Any, step: int) -> None:
 
 def count(run: FitRun, number: int) -> None:
     """Add the tokens and seconds of step ``number`` (1-based), and move the progress bar."""
-    rows = [run.rows[index] for group in run.steps[number - 1].batches for index in group]
-    tokens = sum(row.length + len(row.branches) for row in rows)
+    tokens, apart = run.read(run.steps[number - 1])
     now = time.monotonic()
     run.state.tokens += tokens
-    run.state.tokens_apart += sum(row.apart for row in rows)
+    run.state.tokens_apart += apart
     run.state.seconds += now - run.clock
     run.fresh_tokens += tokens
     run.fresh_seconds += now - run.clock

@@ -22,16 +22,19 @@ NO_CLIP = 0.0
 """What TRL calls no limit."""
 
 
-def arguments(plan: FitPlan, *, steps: int, work: Path) -> Any:
-    """The ``SFTConfig`` of a plan: one item of our loader is one step, so nothing is accumulated by the library."""
+def arguments(plan: FitPlan, config: str, settings: dict[str, Any], *, steps: int, work: Path) -> Any:
+    """TRL's arguments of a plan: one item of our loader is one step, so nothing is accumulated by the library.
+
+    ``config`` is the name of their class (SFTConfig), ``settings`` what only that class knows.
+    """
     if plan.optimiser in {"adamw_8bit", "lion"}:
         need("bitsandbytes", extra="gpu")
-    config = need("trl", extra="train").SFTConfig
+    made = getattr(need("trl", extra="train"), config)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # the old name of checkpointing is the one that all versions know
-        found = config(**_values(plan, steps, work))
+        found = made(**_values(plan, steps, work) | settings)
     found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
     return found
 
@@ -63,7 +66,6 @@ def _values(plan: FitPlan, steps: int, work: Path) -> dict[str, Any]:
         eval_strategy="no",
         report_to=list(plan.report_to) or "none",
         disable_tqdm=True,
-        dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=False,
         remove_unused_columns=False,
         max_length=None,
@@ -71,10 +73,10 @@ def _values(plan: FitPlan, steps: int, work: Path) -> dict[str, Any]:
     )
 
 
-def peft_config(adapter: AdapterPlan) -> Any:
-    """The ``LoraConfig`` of an adapter."""
+def peft_config(adapter: AdapterPlan, task: str) -> Any:
+    """The ``LoraConfig`` of an adapter; ``task`` is peft's name of what the model does."""
     return need("peft", extra="train").LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type=task,
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
@@ -84,8 +86,8 @@ def peft_config(adapter: AdapterPlan) -> Any:
     )
 
 
-def refuse_unknown_targets(model: Any, adapter: AdapterPlan) -> None:
-    """Compare declared layers with those that the model has.
+def refuse_unknown_targets(model: Any, adapter: AdapterPlan, section: str) -> None:
+    """Compare declared layers with those that the model has; ``section`` is where they are declared.
 
     Raises  UsageError naming the unknown one and what there is.
     """
@@ -93,11 +95,13 @@ def refuse_unknown_targets(model: Any, adapter: AdapterPlan) -> None:
         return
     linear = need("torch.nn", extra="train").Linear
     names = [name for name, module in model.named_modules() if isinstance(module, linear)]
-    head = model.get_output_embeddings()
-    known = sorted({name.rpartition(".")[2] for name in names if model.get_submodule(name) is not head})
+    heads = [model.get_output_embeddings(), getattr(model, "score", None)]
+    known = sorted(
+        {name.rpartition(".")[2] for name in names if not any(model.get_submodule(name) is head for head in heads)}
+    )
     for wanted in adapter.targets:
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in names) or wanted == "lm_head":
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in names) or wanted in {"lm_head", "score"}:
             raise UsageError(
-                f"sft.targets names {wanted}, which the model does not offer; it has {', '.join(known)}",
-                hint="or train all of them: sft.targets=all-linear",
+                f"{section}.targets names {wanted}, which the model does not offer; it has {', '.join(known)}",
+                hint=f"or train all of them: {section}.targets=all-linear",
             )

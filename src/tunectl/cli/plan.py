@@ -49,7 +49,7 @@ def show(layout: Layout, root: Root, *, as_json: bool) -> None:
     free = budget.available_memory()
     if free is not None and rows["memory_gb"] * 1e9 > free:
         terminal.say(
-            f"only {free / 1e9:.1f} GB are free: {budget.what_to_lower(root.profile.train_tokens)}", style="bold"
+            f"only {free / 1e9:.1f} GB are free: {budget.what_to_lower(root.profile.train_tokens, 'sft')}", style="bold"
         )
 
 

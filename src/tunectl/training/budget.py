@@ -45,22 +45,22 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     return None
 
 
-def refuse_too_little_memory(needed: int, free: int | None, *, tokens: int) -> None:
-    """Stop before the machine does.
+def refuse_too_little_memory(needed: int, free: int | None, *, tokens: int, section: str) -> None:
+    """Stop before the machine does; ``section`` holds the settings that could be lower.
 
     Raises  EnvironmentFailure naming both numbers and what to lower.
     """
     if free is not None and needed > free:
         raise EnvironmentFailure(
             f"training needs about {needed // MEGA:,} MB of memory, and {free // MEGA:,} MB are free",
-            hint=what_to_lower(tokens),
+            hint=what_to_lower(tokens, section),
         )
 
 
-def what_to_lower(tokens: int) -> str:
-    """What a user can do about memory."""
+def what_to_lower(tokens: int, section: str) -> str:
+    """What a user can do about memory; ``section`` holds the settings that could be lower."""
     return (
-        f"lower profile.train_tokens (now {tokens}), sft.max_tokens or sft.rank, switch on profile.gradient_checkpointing, "
+        f"lower profile.train_tokens (now {tokens}), {section}.max_tokens or {section}.rank, switch on profile.gradient_checkpointing, "
         "or take a smaller model"
     )
 
