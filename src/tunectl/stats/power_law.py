@@ -25,18 +25,23 @@ class PowerLaw:
         return float(self.limit + self.slope * rows**-self.decay)
 
 
-def fit(rows: Sequence[float], scores: Sequence[float], *, higher_is_better: bool) -> PowerLaw:
+def fit(
+    rows: Sequence[float], scores: Sequence[float], *, higher_is_better: bool, floor: float | None = None
+) -> PowerLaw:
     """Least squares over ``rows`` (three or more different sizes) and their ``scores``.
 
     The curve never gets worse with more rows: where the points say so, the best flat line is returned (slope 0).
+    ``floor`` is the least that the limit may be: 0 for a loss, which no amount of data brings below it.
     Source: Hestness et al. (2017), arXiv 1712.00409; Kaplan et al. (2020), arXiv 2001.08361.
     Raises  ValueError for fewer than three sizes.
     """
-    limit, slope, decay = fit_many(rows, [scores], higher_is_better=higher_is_better)
+    limit, slope, decay = fit_many(rows, [scores], higher_is_better=higher_is_better, floor=floor)
     return PowerLaw(float(limit[0]), float(slope[0]), float(decay[0]))
 
 
-def fit_many(rows: Sequence[float], scores: Any, *, higher_is_better: bool) -> tuple[Any, Any, Any]:
+def fit_many(
+    rows: Sequence[float], scores: Any, *, higher_is_better: bool, floor: float | None = None
+) -> tuple[Any, Any, Any]:
     """``fit`` for many curves at once: ``scores`` is (curves, sizes); returns limits, slopes and decays, (curves,) each."""
     np = need("numpy", extra="data")
 
@@ -52,6 +57,10 @@ def fit_many(rows: Sequence[float], scores: Any, *, higher_is_better: bool) -> t
         slopes = (y - mean[:, None]) @ spread / (spread**2).sum()
         slopes = np.minimum(slopes, 0) if higher_is_better else np.maximum(slopes, 0)
         limits = mean - slopes * x.mean()
+        if floor is not None:
+            held = limits < floor
+            through = np.maximum((y - floor) @ x / (x**2).sum(), 0)  # least squares with the limit at the floor
+            limits, slopes = np.where(held, floor, limits), np.where(held, through, slopes)
         error = ((y - limits[:, None] - slopes[:, None] * x) ** 2).sum(axis=1)
         better = error < best - 1e-15
         best = np.where(better, error, best)

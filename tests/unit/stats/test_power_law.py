@@ -30,3 +30,17 @@ def test_many_at_once_are_the_same_curves():
 def test_two_sizes_are_not_enough():
     with pytest.raises(ValueError, match="a power law needs three sizes, not 2"):
         fit([10, 10, 20], [1, 2, 3], higher_is_better=True)
+
+
+def test_a_loss_never_falls_below_its_floor():
+    sizes, losses = [58, 146, 291, 582], [1.594, 1.168, 0.630, 0.305]  # steeper than any power law with a limit
+    law = fit(sizes, losses, higher_is_better=False, floor=0.0)
+    assert law.limit == 0.0
+    assert 0 < law.at(1164) < law.at(582)
+    assert fit(sizes, losses, higher_is_better=False).at(1164) < 0  # what the floor is for
+
+
+def test_the_floor_changes_nothing_above_it():
+    sizes = [100, 250, 500, 1000]
+    losses = [1.0 + 8 * n**-0.4 for n in sizes]
+    assert fit(sizes, losses, higher_is_better=False, floor=0.0) == fit(sizes, losses, higher_is_better=False)
