@@ -51,6 +51,16 @@ def test_nothing_is_recorded_and_recorded_words_can_be_left_out(
     assert (project / "conf/overrides.yaml").read_text() == before
 
 
+def test_a_mistake_over_recorded_words_says_how_to_forget_them(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "sft.rank=0"]) == 2
+    assert capsys.readouterr().err == (
+        "tunectl: sft.rank = 0 (override sft.rank=0): must be a whole number from 1 to 1024\n  nothing was run\n"
+        "  replayed from earlier runs: ingest=table data.path=rows.csv; tunectl repro --fresh forgets them\n"
+    )
+
+
 def test_the_schema_goes_to_the_screen_or_a_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--schema"]) == 0
     shown = json.loads(capsys.readouterr().out)

@@ -50,7 +50,14 @@ def load(layout: Layout, overrides: Sequence[Given] = ()) -> Checked:
     from tunectl.config.root import Root
 
     composition = compose(layout.conf, overrides)
-    return Checked(validate(Root, composition), composition)
+    try:
+        return Checked(validate(Root, composition), composition)
+    except ConfigError as error:
+        recorded = [given.text for given in overrides if given.origin.file]
+        if not recorded:
+            raise
+        replayed = f"replayed from earlier runs: {' '.join(recorded)}; tunectl repro --fresh forgets them"
+        raise ConfigError(error.problems, hint=f"{error.hint}\n  {replayed}") from error
 
 
 def validate(schema: type[M], composition: Composition) -> M:
