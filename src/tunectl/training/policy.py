@@ -32,6 +32,11 @@ class PolicyPlan:
     label: str = field(default="align", init=False)
     """What the progress bar says."""
 
+    @property
+    def report_to(self) -> tuple[str, ...]:
+        """Trackers."""
+        return tuple(self.settings.report_to)
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -177,7 +182,8 @@ class Sample(Struct, frozen=True):
     id: str
     question: str
     answer: str
-    reward: float
+    reward: float | None
+    """None where the answer was cut."""
     parts: dict[str, float]
     references: list[str]
 

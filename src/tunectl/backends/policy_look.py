@@ -1,0 +1,137 @@
+"""Looking at a policy under training: greedy answers to the same validation inputs, marked, measured and kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tunectl.backends import fit_run, torch_batch, torch_logps
+from tunectl.backends.policy_state import PolicyState
+from tunectl.backends.policy_write import Writer
+from tunectl.chat.masking import Piece
+from tunectl.core import log
+from tunectl.core.lazy import need
+from tunectl.training import schedule, watch
+from tunectl.training.policy import Judges, Look, Marked, PolicyPlan, Question, Sample, Written
+from tunectl.training.rows import Row
+
+_log = log.get(__name__)
+
+
+@dataclass
+class Policy:
+    """A peft model under training, with what it takes to write, to read likelihoods, and to know where it started."""
+
+    model: Any
+    writer: Writer
+    route: torch_batch.Route
+    start: dict[str, Any]
+    """Trained weights as sft left them: the reference."""
+    tokens: int
+    """Most tokens of one pass, padding included."""
+    shared: bool
+    """Whether answers of one prompt may lie in one row."""
+
+    @contextmanager
+    def as_sft(self) -> Iterator[None]:
+        """While the block runs, the weights are those of sft."""
+        torch = need("torch", extra="train")
+        with torch.no_grad(), fit_run.averaged(self.model, self.start):
+            yield
+
+    def likelihoods(self, rows: Sequence[Row], *, temperature: float = 1.0) -> list[Any]:
+        """Nats of every token of every answer of ``rows``, row by row; one float32 tensor (tokens,) an answer. No gradients."""
+        torch = need("torch", extra="train")
+        found: dict[int, list[Any]] = {}
+        with torch.no_grad():
+            for group in schedule.batches(rows, range(len(rows)), self.tokens):
+                some = [rows[number] for number in group]
+                flat = torch_logps.token_logps(self.route, self.route.batch(some), temperature=temperature)
+                sizes = [[len(branch.ids) for branch in row.branches] for row in some]
+                parts = iter(flat.split([size for row in sizes for size in row]))
+                for number, row in zip(group, sizes, strict=True):
+                    found[number] = [next(parts) for _ in row]
+        return [answer for number in range(len(rows)) for answer in found[number]]
+
+
+def row_of(question: Question, answers: Sequence[Sequence[int]]) -> Row:
+    """Answers of one prompt side by side; every token of them counts, none of the prompt."""
+    prompt = Piece(list(question.ids), [False] * len(question.ids))
+    return Row(prompt, tuple(Piece(list(ids), [True] * len(ids)) for ids in answers), 1.0)
+
+
+def look(
+    plan: PolicyPlan, policy: Policy, judges: Judges, questions: Sequence[Question], state: PolicyState, step: int
+) -> Look:
+    """Answer ``questions`` greedily, compare with the first look, keep samples and the best weights, and decide whether to stop.
+
+    Raises  UsageError where every answer was cut.
+    """
+    started = time.monotonic()
+    settings = plan.settings
+    answers = [policy.writer.written(line) for line in policy.writer.greedy(questions, settings.max_new_tokens)]
+    kl = _kl(policy, questions, answers)
+    marks = _marks(plan, judges, questions, answers, kl)
+    now = watch.seen(step, questions, answers, marks, kl, judges.measure)
+    if state.first is None:
+        state.first = now
+    found = watch.look(now, state.first, judges.measure, settings.watch, plan.seed)
+    state.looks.append(found)
+    state.samples += _samples(step, questions, answers, marks, settings.watch.samples)
+    if watch.best(state.looks) is found:
+        state.best_step = step
+        state.best = {name: value.clone() for name, value in fit_run.trained(policy.model).items()}
+    state.stopped = watch.cheated(found, state.looks[0], judges.measure.name, settings.watch)
+    state.seconds["watch"] = state.seconds.get("watch", 0.0) + time.monotonic() - started
+    _log.info(
+        "align: step %d, reward %.3f, %s %.1f, KL %.2f, %.1f tokens an answer",
+        step,
+        found.reward,
+        judges.measure.name,
+        found.measure,
+        found.kl,
+        found.length,
+    )
+    return found
+
+
+def _kl(policy: Policy, questions: Sequence[Question], answers: Sequence[Written]) -> list[float]:
+    """Log-ratio of every greedy answer between the policy and sft, nats."""
+    rows = [row_of(asked, [answer.ids]) for asked, answer in zip(questions, answers, strict=True)]
+    own = [float(nats.sum()) for nats in policy.likelihoods(rows)]
+    with policy.as_sft():
+        its = [float(nats.sum()) for nats in policy.likelihoods(rows)]
+    return [one - other for one, other in zip(own, its, strict=True)]
+
+
+def _marks(
+    plan: PolicyPlan, judges: Judges, questions: Sequence[Question], answers: Sequence[Written], kl: Sequence[float]
+) -> list[Marked]:
+    """Declared rewards; without them the method's own: beta times the log-ratio to sft."""
+    if judges.rewards is not None:
+        return judges.rewards.score(questions, answers, fixed=True)
+    return [
+        Marked(plan.settings.beta * ratio if answer.finished else math.nan, {})
+        for answer, ratio in zip(answers, kl, strict=True)
+    ]
+
+
+def _samples(
+    step: int, questions: Sequence[Question], answers: Sequence[Written], marks: Sequence[Marked], count: int
+) -> list[Sample]:
+    return [
+        Sample(
+            step=step,
+            id=asked.id,
+            question=asked.words,
+            answer=answer.text,
+            reward=None if math.isnan(mark.total) else mark.total,
+            parts=dict(mark.parts),
+            references=list(asked.references),
+        )
+        for asked, answer, mark in list(zip(questions, answers, marks, strict=True))[:count]
+    ]

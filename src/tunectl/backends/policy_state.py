@@ -1,0 +1,61 @@
+"""What a policy fit remembers between its steps, and how it survives a kill; its folders are those of ``fit_state``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from tunectl.artifacts import io
+from tunectl.core.lazy import need
+from tunectl.training.policy import Look, Point, Sample
+from tunectl.training.watch import Seen
+
+FACTS, BEST = "policy.json", "best.safetensors"
+
+
+class _Facts(Struct, frozen=True):
+    history: list[Point]
+    looks: list[Look]
+    samples: list[Sample]
+    seconds: dict[str, float]
+    answers: int
+    first: Seen | None
+    best_step: int
+    stopped: str | None
+
+
+@dataclass
+class PolicyState:
+    """Curve, looks, samples, the best weights, and running totals."""
+
+    history: list[Point] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Where time went, over all parts of an interrupted run."""
+    answers: int = 0
+    first: Seen | None = None
+    """The look before the first step, to compare with."""
+    best_step: int = 0
+    stopped: str | None = None
+    """Why to stop early."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Trained weights of the best look, by name; empty: those of sft."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything into ``folder``."""
+        files = need("safetensors.torch", extra="train")
+        facts = {name: value for name, value in vars(self).items() if name != "best"}
+        io.write_json(folder / FACTS, _Facts(**facts))
+        files.save_file({key: value.contiguous() for key, value in self.best.items()}, str(folder / BEST))
+
+    @classmethod
+    def load(cls, folder: Path) -> PolicyState:
+        """What ``save`` wrote."""
+        files = need("safetensors.torch", extra="train")
+        facts: _Facts = io.read_json(folder / FACTS, _Facts)
+        known = {name: getattr(facts, name) for name in facts.__struct_fields__}
+        return cls(**known, best=files.load_file(str(folder / BEST)))

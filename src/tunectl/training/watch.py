@@ -1,0 +1,151 @@
+"""What a look at greedy answers says: better or worse than sft, and whether the reward is being cheated.
+
+A policy that learns to please its reward without being better is caught by a measure that the reward never sees: the reward
+rises while the measure falls. Both are compared with the first look on the same inputs, by a paired bootstrap, so that noise
+alone stops nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from tunectl.config.align import Watch
+from tunectl.core.errors import UsageError
+from tunectl.stats import bootstrap
+from tunectl.training.policy import Look, Marked, Measure, Question, Written
+from tunectl.training.reward_terms import repeated
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RUN = 3
+"""Words of a run that counts as repeated."""
+
+
+class Seen(Struct, frozen=True):
+    """One look as it was measured, an entry an input."""
+
+    step: int
+    rewards: tuple[float | None, ...]
+    """None for answers that were cut: they have no reward."""
+    statistics: tuple[tuple[float, ...], ...]
+    """Of the independent measure, (inputs, statistics)."""
+    kl: tuple[float, ...]
+    """Nats an answer."""
+    lengths: tuple[int, ...]
+    """Tokens, the end of turn with them."""
+    repetition: tuple[float, ...]
+    truncated: tuple[bool, ...]
+
+
+def seen(
+    step: int,
+    questions: Sequence[Question],
+    answers: Sequence[Written],
+    marks: Sequence[Marked],
+    kl: Sequence[float],
+    measure: Measure,
+) -> Seen:
+    """Measure one look.
+
+    Raises  UsageError where every answer was cut: then nothing is rewarded, and nothing can be compared.
+    """
+    if not any(answer.finished for answer in answers):
+        raise all_cut(step, len(answers), max(len(answer.ids) for answer in answers))
+    table = measure(questions, [answer.text for answer in answers])
+    return Seen(
+        step=step,
+        rewards=tuple(None if math.isnan(mark.total) else mark.total for mark in marks),
+        statistics=tuple(tuple(float(value) for value in row) for row in table),
+        kl=tuple(kl),
+        lengths=tuple(len(answer.ids) for answer in answers),
+        repetition=tuple(repeated(answer.text.split(), RUN) for answer in answers),
+        truncated=tuple(not answer.finished for answer in answers),
+    )
+
+
+def all_cut(step: int, answers: int, limit: int) -> UsageError:
+    """What to say where no answer ended its turn."""
+    return UsageError(
+        f"align: all {answers} answers of step {step} were cut at {limit} tokens, so none could be rewarded",
+        hint=f"raise align.max_new_tokens (now {limit})",
+    )
+
+
+def look(now: Seen, first: Seen, measure: Measure, watch: Watch, seed: int) -> Look:
+    """``now`` beside the look before the first step; in both, at least one answer was not cut."""
+    import numpy as np
+
+    draws = bootstrap.draws(len(now.rewards), watch.resamples, seed)
+    here, there = np.asarray(now.statistics), np.asarray(first.statistics)
+    change = bootstrap.difference(here, there, measure.combine, draws, watch.confidence)
+    measure_change, low, high = (change.value, change.low, change.high) if change else (0.0, 0.0, 0.0)
+    start = _mean(first.rewards)
+    rise = bootstrap.difference(_counted(now.rewards), _counted(first.rewards), _combined, draws, watch.confidence)
+    reward_low, reward_high = (start + rise.low, start + rise.high) if rise else (_mean(now.rewards),) * 2
+    known = [value for value in now.rewards if value is not None]
+    return Look(
+        step=now.step,
+        reward=_mean(now.rewards),
+        reward_low=reward_low,
+        reward_high=reward_high,
+        measure=float(measure.combine(here.sum(axis=0))),
+        measure_change=measure_change,
+        measure_low=low,
+        measure_high=high,
+        kl=statistics.fmean(now.kl),
+        length=statistics.fmean(now.lengths),
+        repetition=statistics.fmean(now.repetition),
+        spread=statistics.pstdev(known) if known else 0.0,
+        truncated=statistics.fmean(now.truncated),
+        within=measure_change >= -watch.tolerance,
+    )
+
+
+def cheated(found: Look, first: Look, measure: str, watch: Watch) -> str | None:
+    """Why to stop, in a sentence; None where there is no reason.
+
+    The reward must have risen, the measure fallen by more than the tolerance, and the whole paired interval of its fall must
+    lie below zero.
+    """
+    fell = not found.within and found.measure_high < 0
+    if not fell or not found.reward > first.reward:
+        return None
+    return (
+        f"at step {found.step} the reward had risen from {first.reward:.3f} to {found.reward:.3f} while {measure} had fallen "
+        f"by {-found.measure_change:.1f} points (interval {-found.measure_high:.1f} to {-found.measure_low:.1f}); "
+        f"align.watch.tolerance allows {watch.tolerance:g}"
+    )
+
+
+def best(looks: Sequence[Look]) -> Look:
+    """The highest mean reward among the looks whose measure is within tolerance; the first of equals.
+
+    The look before the first step always is, so a policy that never got better in this sense gives back the weights of sft.
+    """
+    fit = [item for item in looks if item.within]
+    return max(fit, key=lambda item: (item.reward, -item.step), default=looks[0])
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    return statistics.fmean(value for value in values if value is not None)
+
+
+def _counted(values: Sequence[float | None]) -> NDArray[Any]:
+    """Totals and counts, so that an answer without a reward is left out of means."""
+    import numpy as np
+
+    return np.asarray([(0.0, 0.0) if value is None else (value, 1.0) for value in values])
+
+
+def _combined(sums: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: NDArray[Any] = np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
+    return found
