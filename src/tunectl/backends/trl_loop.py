@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tunectl.artifacts import io
 from tunectl.backends import fit_run, fit_state, hf_model, torch_kernels, torch_short
 from tunectl.backends.trl_arguments import arguments, peft_config, refuse_unknown_targets
 from tunectl.chat import contract
+from tunectl.config.profile import Profile
 from tunectl.core import log, progress
 from tunectl.core.errors import EnvironmentFailure, TunectlError
 from tunectl.core.lazy import need
@@ -30,6 +31,33 @@ from tunectl.training.schedule import Step
 from tunectl.training.trainer import Fitted
 
 _log = log.get(__name__)
+
+
+class Planned(Protocol):
+    """What every plan of a fit says."""
+
+    @property
+    def label(self) -> str:
+        """Section of the settings, and what the progress bar says."""
+
+    @property
+    def profile(self) -> Profile:
+        """The machine."""
+
+    @property
+    def report_to(self) -> tuple[str, ...]:
+        """Trackers."""
+
+
+class Stoppable(Protocol):
+    """A fit that Ctrl-C may end."""
+
+    stopped: bool
+    """Finish this step, save, stop."""
+
+    @property
+    def plan(self) -> Planned:
+        """What it was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +139,11 @@ def refuse_too_big(plan: FitPlan, model: Any, longest: int, work: Path) -> None:
     budget.refuse_too_little_disk(work, 11 * 4 * own + 50 * budget.MEGA)
 
 
-def _section(plan: FitPlan) -> str:
+def _section(plan: Planned) -> str:
     return "sft" if plan.label == "adapt" else plan.label  # adapt has no such limits of its own
 
 
-def prepare_trackers(plan: FitPlan, work: Path) -> None:
+def prepare_trackers(plan: Planned, work: Path) -> None:
     """Missing ones are named before anything is loaded; curves for TensorBoard outlive the work.
 
     Raises  MissingExtra.
@@ -128,8 +156,8 @@ def prepare_trackers(plan: FitPlan, work: Path) -> None:
 
 
 @contextmanager
-def memory_in_words(plan: FitPlan) -> Iterator[None]:
-    """Turn a failed allocation into an error that says what to lower.
+def memory_in_words(plan: Planned, hint: str | None = None) -> Iterator[None]:
+    """Turn a failed allocation into an error that says what to lower; ``hint`` replaces what a fit on rows would say.
 
     Raises  EnvironmentFailure.
     """
@@ -140,7 +168,7 @@ def memory_in_words(plan: FitPlan) -> Iterator[None]:
         if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
             raise EnvironmentFailure(
                 f"{plan.label} ran out of memory: {str(error).splitlines()[0] if str(error) else 'no more to allocate'}",
-                hint=budget.what_to_lower(plan.profile.train_tokens, _section(plan)),
+                hint=hint or budget.what_to_lower(plan.profile.train_tokens, _section(plan)),
             ) from error
         raise
 
@@ -159,7 +187,7 @@ def train(run: fit_run.FitRun, model: Any, tokenizer: Any, work: Path, kind: Kin
         trainer = _trainer_class(kind.trainer)(run, model, tokenizer, work, kind)
     if resumed is None:
         run.state.first_loss = run.validate(model)
-    with _stop_on_ctrl_c(run), progress.bar(run.plan.label, len(run.steps)) as run.bar:
+    with stop_on_ctrl_c(run), progress.bar(run.plan.label, len(run.steps)) as run.bar:
         run.clock = time.monotonic()
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     if run.stopped:
@@ -171,7 +199,7 @@ def train(run: fit_run.FitRun, model: Any, tokenizer: Any, work: Path, kind: Kin
 
 
 @contextmanager
-def _stop_on_ctrl_c(run: fit_run.FitRun) -> Iterator[None]:
+def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
     """The first Ctrl-C ends the fit after the step under way; a second one ends it at once."""
 
     def stop(_number: int, _frame: Any) -> None:
