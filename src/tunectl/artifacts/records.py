@@ -33,6 +33,13 @@ class Document(Struct, frozen=True):
     """Declared columns kept for slices and balance, for example ``neighbourhood``."""
 
 
+class Segment(Struct, frozen=True):
+    """A piece of text, and whether it is learned from."""
+
+    text: str
+    train: bool
+
+
 class Message(Struct, frozen=True, omit_defaults=True):
     """One turn of a conversation."""
 
@@ -43,13 +50,8 @@ class Message(Struct, frozen=True, omit_defaults=True):
     """OpenAI shape; ``arguments`` is an object, not a JSON string."""
     train: bool | None = None
     """Whether an assistant turn is learned from. None: as the stage decides (the last turn, or all of them)."""
-
-
-class Segment(Struct, frozen=True):
-    """A piece of template-free text, and whether it is learned from (Axolotl ``input_output``)."""
-
-    text: str
-    train: bool
+    parts: list[Segment] = field(default_factory=list)
+    """Filled where an assistant turn is learned from in part: its content in pieces."""
 
 
 class Tokens(Struct, frozen=True):
@@ -59,11 +61,16 @@ class Tokens(Struct, frozen=True):
     labels: list[int]
 
 
-class Answer(Struct, frozen=True):
+class Answer(Struct, frozen=True, omit_defaults=True):
     """One reference answer and the row it came from."""
 
     text: str
+    """What is said; tool calls stand behind it as ``chat.tools`` writes them, also for templates with a form of their own."""
     source: Source
+    calls: bool = False
+    """Whether the end of ``text`` is tool calls."""
+    parts: list[Segment] = field(default_factory=list)
+    """Filled where the answer is learned from in part: what is said, in pieces, without the calls."""
 
 
 class Example(Struct, frozen=True, omit_defaults=True):
@@ -79,6 +86,7 @@ class Example(Struct, frozen=True, omit_defaults=True):
     """The conversation before the final answer; ends with a user or tool turn."""
     answers: list[Answer] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
+    """Template-free text (Axolotl ``input_output``)."""
     tokens: Tokens | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
     kind: str = "text"

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tunectl.artifacts.records import Example, Message
+from tunectl.artifacts.records import Answer, Example, Message
+from tunectl.chat import tools
 from tunectl.chat.template import Template
 from tunectl.chat.tokens import Encoded, Tokenizer
 from tunectl.core.errors import DataError
@@ -82,12 +83,12 @@ class Masker:
         if example.segments:
             return [_segments(example)]
         if self._template.marks_generation:
-            return [self._marked(example, answer.text) for answer in example.answers]
+            return [self._marked(example, answer) for answer in example.answers]
         return self._by_prefix(example)
 
-    def _marked(self, example: Example, answer: str) -> _Text:
+    def _marked(self, example: Example, answer: Answer) -> _Text:
         """Ask the template what is generated: its parts are the assistant's turns, in order."""
-        messages = [*example.messages, Message("assistant", answer)]
+        messages = [*example.messages, tools.turn(answer)]
         rendered = self._template.render_marked(messages, tools=example.tools)
         turns = [message for message in messages if message.role == "assistant"]
         if len(rendered.generated) != len(turns):
@@ -97,7 +98,10 @@ class Masker:
                 hint="put {% generation %} around each assistant turn, its end token with it, or take the marks out",
             )
         chosen = [self._learns(message, final=message is turns[-1]) for message in turns]
-        learned = [span for span, wanted in zip(rendered.generated, chosen, strict=True) if wanted]
+        spans = zip(turns, rendered.generated, chosen, strict=True)
+        learned = [
+            part for turn, span, wanted in spans if wanted for part in _spans(example, turn, rendered.text, *span)
+        ]
         return _Text(rendered.text, learned, rendered.generated[-1][0])
 
     def _by_prefix(self, example: Example) -> list[_Text]:
@@ -106,11 +110,13 @@ class Masker:
         for index, message in enumerate(example.messages):
             if message.role == "assistant" and self._learns(message, final=False):
                 opened, closed = self._turn(example, example.messages[:index], message)
-                before.append((len(opened), len(closed)))
+                before += _spans(example, message, closed, len(opened), len(closed))
         texts = []
         for answer in example.answers:
-            opened, closed = self._turn(example, example.messages, Message("assistant", answer.text))
-            texts.append(_Text(closed, [*before, (len(opened), len(closed))], len(opened)))
+            final = tools.turn(answer)
+            opened, closed = self._turn(example, example.messages, final)
+            learned = _spans(example, final, closed, len(opened), len(closed))
+            texts.append(_Text(closed, [*before, *learned], len(opened)))
         return texts
 
     def _turn(self, example: Example, messages: Sequence[Message], turn: Message) -> tuple[str, str]:
@@ -164,6 +170,33 @@ def _shared(example: Example, pieces: list[tuple[Piece, int]]) -> Masked:
     cut = length if same else 0
     answers = tuple(Piece(piece.ids[cut:], piece.trained[cut:]) for piece, _ in pieces)
     return Masked(example, Piece(first.ids[:cut], first.trained[:cut]), answers)
+
+
+def _spans(example: Example, turn: Message, text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """The learned characters of a turn that lies at [start, end): all, or the parts that say so.
+
+    What follows the last part, the end of the turn first of all, is learned with it.
+    Raises  DataError where the template changes the words, so that the parts are not found again.
+    """
+    if not turn.parts:
+        return [(start, end)]
+    whole = "".join(part.text for part in turn.parts)
+    inside = whole.strip()  # templates may trim
+    place = text.find(inside, start, end) - (len(whole) - len(whole.lstrip()))
+    if text.find(inside, start, end) < 0:
+        raise DataError(
+            f"{_where(example)}: a turn is learned from in part, and the chat template does not write it as it is: "
+            f"{_around(text, start)}",
+            hint="give the row as segments, or mark whole turns with train",
+        )
+    spans = []
+    for part in turn.parts:
+        if part.train:
+            spans.append((max(place, start), min(place + len(part.text), end)))
+        place += len(part.text)
+    if turn.parts[-1].train:
+        spans[-1] = (spans[-1][0], end)
+    return spans
 
 
 def _segments(example: Example) -> _Text:

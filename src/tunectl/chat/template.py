@@ -18,13 +18,16 @@ from typing import Any
 import msgspec
 
 from tunectl.artifacts.records import Message
-from tunectl.chat import contract
+from tunectl.chat import contract, tools
 from tunectl.core.errors import ArtifactError, DataError, UsageError
 from tunectl.core.lazy import need
 
 FILE = "chat_template.jinja"
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 """Unicode noncharacters: they stand around generated parts while a template runs, and are taken out again."""
+
+_PROBE = "tunectl_probe"
+"""The name of a tool that no template mentions."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,20 @@ class Template:
         """Whether the template says what is generated."""
         return "endgeneration" in self.source
 
+    @cached_property
+    def shows_calls(self) -> bool:
+        """Whether it writes tool calls itself, told by rendering one."""
+        call = {"id": "probe0001", "type": "function", "function": {"name": _PROBE, "arguments": {"of": "it"}}}
+        asked = [Message("user", "What is it?"), Message("assistant", "", tool_calls=[call]), Message("tool", "12")]
+        return self._shows(asked, ())
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether it writes the tools on offer itself, told by rendering one."""
+        shape = {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}
+        tool = {"name": _PROBE, "description": "It", "parameters": shape}
+        return self._shows([Message("user", "What is it?")], [{"type": "function", "function": tool}])
+
     def render(
         self,
         messages: Sequence[Message],
@@ -72,23 +89,48 @@ class Template:
     ) -> Rendered:
         """The text and its generated parts.
 
+        Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tools``).
         Raises  DataError when the template refuses the conversation, with the template's own words.
         """
-        given = self.with_system(messages)
+        given = self._spelled(self.with_system(messages), tools)
         jinja = need("jinja2", extra="train")
         try:
-            text = self._compiled.render(
-                messages=[_plain(message) for message in given],
-                tools=list(tools) or None,
-                add_generation_prompt=add_generation_prompt,
-                bos_token=self.bos,
-                eos_token=self.eos,
-                **self.extra,
-            )
+            text = self._write(given, tools, add_generation_prompt=add_generation_prompt)
         except (jinja.TemplateError, TypeError) as error:
             roles = ", ".join(message.role for message in given)
             raise DataError(f"the chat template refuses a conversation of {roles}: {error}") from error
         return _unmark(text)
+
+    def _spelled(self, messages: list[Message], offered: Sequence[dict[str, Any]]) -> list[Message]:
+        called = any(message.tool_calls or message.role == "tool" for message in messages)
+        if not called and not offered:
+            return messages
+        return tools.spelled(
+            messages,
+            offered,
+            own_calls=not called or self.shows_calls,
+            own_tools=not offered or self.shows_tools,
+        )
+
+    def _write(
+        self, messages: Sequence[Message], offered: Sequence[dict[str, Any]], *, add_generation_prompt: bool
+    ) -> str:
+        text: str = self._compiled.render(
+            messages=[_plain(message) for message in messages],
+            tools=list(offered) or None,
+            add_generation_prompt=add_generation_prompt,
+            bos_token=self.bos,
+            eos_token=self.eos,
+            **self.extra,
+        )
+        return text
+
+    def _shows(self, messages: Sequence[Message], offered: Sequence[dict[str, Any]]) -> bool:
+        jinja = need("jinja2", extra="train")
+        try:
+            return _PROBE in self._write(messages, offered, add_generation_prompt=False)
+        except (jinja.TemplateError, TypeError):
+            return False
 
     def with_system(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation, led by the declared system text where it brings none."""
@@ -186,7 +228,8 @@ def _unmark(text: str) -> Rendered:
 def _plain(message: Message) -> dict[str, Any]:
     """One message as a template sees it."""
     plain: dict[str, Any] = msgspec.to_builtins(message)
-    plain.pop("train", None)
+    for ours in ("train", "parts"):
+        plain.pop(ours, None)
     plain["content"] = message.content.replace(OPEN, "").replace(CLOSE, "")
     return plain
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tunectl.artifacts.records import Document
 from tunectl.config.curate import Language
 from tunectl.data.block import Outcome, Record, Rejected
-from tunectl.data.texts import input_text, output_text
+from tunectl.data.texts import input_text, spoken_text
 
 Guesser = Callable[[str], tuple[str, float]]
 UNKNOWN = "unknown"
@@ -58,5 +58,5 @@ class Speaks:
             return [record.text]
         if record.tokens is not None:
             return []
-        sides = {"input": [input_text], "output": [output_text], "both": [input_text, output_text]}
+        sides = {"input": [input_text], "output": [spoken_text], "both": [input_text, spoken_text]}
         return [side(record) for side in sides[self.rule.side]]

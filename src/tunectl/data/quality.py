@@ -183,7 +183,8 @@ class Judge:
         if not example.answers:
             return self._learned(example)
         asked = fold(input_text(example)) if self.echo else None
-        judged = [(answer, self._answer(answer.text, asked)) for answer in example.answers]
+        # the rules are about sentences, and tool calls are none
+        judged = [(answer, None if answer.calls else self._answer(answer.text, asked)) for answer in example.answers]
         good = [answer for answer, offence in judged if offence is None]
         bad = [
             Reject(answer.source, *offence, preview(answer.text)) for answer, offence in judged if offence is not None

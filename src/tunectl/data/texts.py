@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Answer, Document, Example, Message, Segment
+from tunectl.chat import tools
 
 Place: TypeAlias = Literal["document", "input", "answer", "segment", "argument"]
 """Where a text stands. segment: template-free, every character counts. argument: a string inside a tool call."""
@@ -29,7 +30,7 @@ def changed(record: Document | Example, change: Change) -> Document | Example:
     if isinstance(record, Document):
         text = change(record.text, "document")
         return record if text == record.text else replace(record, text=text)
-    messages = [_message(message, change) for message in record.messages]
+    messages = [_message(message, change, "input") for message in record.messages]
     answers = [_answer(answer, change) for answer in record.answers]
     segments = [_segment(segment, change) for segment in record.segments]
     if (messages, answers, segments) == (record.messages, record.answers, record.segments):
@@ -37,14 +38,17 @@ def changed(record: Document | Example, change: Change) -> Document | Example:
     return replace(record, messages=messages, answers=answers, segments=segments)
 
 
-def _message(message: Message, change: Change) -> Message:
-    content = change(message.content, "input")
+def _message(message: Message, change: Change, place: Place) -> Message:
+    parts = [_segment(part, change) for part in message.parts]
+    content = "".join(part.text for part in parts) if parts else change(message.content, place)
     calls = message.tool_calls and [_strings(call, change) for call in message.tool_calls]
-    return replace(message, content=content, tool_calls=calls)
+    return replace(message, content=content, tool_calls=calls, parts=parts)
 
 
 def _answer(answer: Answer, change: Change) -> Answer:
-    return replace(answer, text=change(answer.text, "answer"))
+    if not answer.calls and not answer.parts:
+        return replace(answer, text=change(answer.text, "answer"))
+    return tools.answer(_message(tools.turn(answer), change, "answer"), answer.source)
 
 
 def _segment(segment: Segment, change: Change) -> Segment:
@@ -80,6 +84,12 @@ def input_text(example: Example) -> str:
             break
         shown.append(segment.text)
     return "".join(shown)
+
+
+def spoken_text(example: Example) -> str:
+    """As ``output_text``, without answers that call tools: their JSON is in no language."""
+    spoken = [answer for answer in example.answers if not answer.calls]
+    return output_text(replace(example, answers=spoken)) if spoken or not example.answers else ""
 
 
 def output_text(example: Example) -> str:

@@ -66,7 +66,8 @@ def test_marks_are_places_and_never_text():
 
 def test_tools_and_tool_calls_reach_the_template():
     source = (
-        "{% for t in tools %}{{ t | tojson }}{% endfor %}{% for m in messages %}{{ m.tool_calls | tojson }}{% endfor %}"
+        "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}"
+        "{% for m in messages if m.tool_calls %}{{ m.tool_calls | tojson }}{% endfor %}"
     )
     call = Message("assistant", "", tool_calls=[{"function": {"name": "f", "arguments": {"x": "é"}}}])
     assert Template(source).render([call], tools=[{"name": "f"}]) == (

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunectl.artifacts.records import Answer, Document, Example, Message, Segment, Source
+from tunectl.chat import tools
 from tunectl.config.curate import Repair
 from tunectl.data.block import Rejected
 from tunectl.data.clean import Mend, blanks, controls, markup
@@ -162,3 +163,18 @@ def test_hostile_text_takes_linear_time(piece: str) -> None:
     started = time.process_time()
     mend(piece * 20_000 + "x")
     assert time.process_time() - started < 3
+
+
+def test_the_answer_that_calls_a_tool_keeps_its_tags_and_parts_keep_their_spaces() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": "a <b>bold</b> city"}}}
+    answers = [
+        tools.answer(Message("assistant", "Let  me <b>look</b>.", tool_calls=[call]), PLACE),
+        Answer("Sun ny", PLACE, parts=[Segment("Sun ", train=False), Segment("ny", train=True)]),
+    ]
+    example = Example("e", PLACE, [Message("user", "Weather?")], answers)
+    (found,) = Mend(ALL, mojibake=str)([example])
+    assert isinstance(found, Example)
+    said, calls = tools.read(found.answers[0].text)
+    assert said == "Let me look."
+    assert calls[0]["function"] == call["function"]
+    assert found.answers[1] == answers[1]

@@ -311,6 +311,99 @@ def test_content_parts():
     assert found.messages[1].content == "Sunny."
 
 
+def part(text, **flag):
+    return {"type": "text", "text": text, **flag}
+
+
+@pytest.mark.parametrize(
+    ("parts", "train", "pieces"),
+    [
+        ([part("a", train=False), part("b", train=True)], None, [("a", False), ("b", True)]),
+        ([part("a", loss=1), part("b", loss=0)], None, [("a", True), ("b", False)]),
+        ([part("a"), part("b", train=True)], None, [("a", False), ("b", True)]),
+        ([part("a"), part("b", train=False)], None, [("a", True), ("b", False)]),
+        (["a", part("b", weight=0)], None, [("a", True), ("b", False)]),
+        ([part("a", train=True), part("", train=False), part("b", train=True)], True, []),
+        ([part("a"), part("b")], None, []),
+    ],
+)
+def test_parts_of_a_turn_say_whether_they_are_learned_from(parts, train, pieces):
+    found = example({"messages": [ASK, {"role": "assistant", "content": parts}, ASK, SAY]})
+    assert (found.messages[1].content, found.messages[1].train) == ("ab", train)
+    assert [(piece.text, piece.train) for piece in found.messages[1].parts] == pieces
+    (final,) = example({"messages": [ASK, {"role": "assistant", "content": parts}]}).answers
+    assert (final.text, [(piece.text, piece.train) for piece in final.parts]) == ("ab", pieces)
+
+
+def test_a_turn_that_is_not_learned_from_has_no_learned_parts():
+    found = example(
+        {"messages": [ASK, {"role": "assistant", "train": False, "content": [part("a", train=True), "b"]}, ASK, SAY]}
+    )
+    assert (found.messages[1].train, found.messages[1].parts) == (False, [])
+
+
+WRITTEN = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [ASK, {"role": "assistant", "content": None, "tool_calls": [{"function": CALL}]}]},
+        {
+            "messages": [
+                ASK,
+                {"role": "assistant", "function_call": {"name": "weather", "arguments": '{"city": "Paris"}'}},
+            ]
+        },
+        {"messages": [ASK, {"role": "assistant", "content": WRITTEN}]},
+        {
+            "conversations": [
+                {"from": "human", "value": "Weather in Paris?"},
+                {"from": "function_call", "value": json.dumps(CALL)},
+            ]
+        },
+        {
+            "conversations": [
+                {"from": "human", "value": "Weather in Paris?"},
+                {"from": "gpt", "value": f"<tool_call>{CALL}</tool_call>"},  # Python's own way to write an object
+            ]
+        },
+        {"prompt": [ASK], "completion": [{"role": "assistant", "tool_calls": [{"function": CALL}]}]},
+        {
+            "request": {"messages": [ASK]},
+            "response": {"choices": [{"message": {"content": None, "tool_calls": [{"function": CALL}]}}] * 2},
+        },
+        {
+            "input": {"messages": [ASK]},
+            "inference_id": "i",
+            "metric_name": "demonstration",
+            "value": [{"type": "tool_call", "name": "weather", "arguments": {"city": "Paris"}}],
+        },
+    ],
+)
+def test_a_final_tool_call_is_the_answer(row):
+    found = example({**row, "tools": [TOOL]})
+    assert turns(found) == ([("user", "Weather in Paris?")], [WRITTEN])
+    assert found.answers[0].calls
+
+
+def test_hermes_calls_and_results_in_texts_are_calls_and_results():
+    found = example(
+        {
+            "conversations": [
+                {"from": "human", "value": "Weather in Paris?"},
+                {"from": "gpt", "value": f"Let me look.\n{WRITTEN}"},
+                {"from": "tool", "value": "<tool_response>\nsun\n</tool_response>"},
+                {"from": "gpt", "value": "Sunny."},
+            ]
+        }
+    )
+    assert found.messages[1].content == "Let me look."
+    assert found.messages[1].tool_calls == [{"id": "call00000", "type": "function", "function": CALL}]
+    assert found.messages[2] == Message("tool", "sun")
+    assert turns(found)[1] == ["Sunny."]
+
+
 def test_several_choices_of_a_log_are_several_answers():
     log = ROWS["production_log"]
     choices = [{"message": {"role": "assistant", "content": text}} for text in ("Hello", "Hi there")]
@@ -383,12 +476,8 @@ def test_text_as_example_is_one_learned_segment():
             [ASK, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}],
             "tool_arguments_not_json",
         ),
-        ([ASK, {"role": "assistant", "tool_calls": [{"function": CALL}]}], "ends_with_tool_call"),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, SAY], "not_text"),
-        (
-            [ASK, {"role": "assistant", "content": [{"text": "a", "train": False}, {"text": "b", "train": True}]}],
-            "mixed_train_flags",
-        ),
+        ([ASK, {"role": "assistant", "content": [{"text": "a", "train": "no"}]}], "bad_train_flag"),
         ([ASK, "hello"], "wrong_columns"),
         ([ASK, {"content": "no role"}], "wrong_columns"),
         ([ASK, {"role": "assistant", "content": 5}], "wrong_columns"),

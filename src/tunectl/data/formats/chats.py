@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tunectl.artifacts.records import Message
-from tunectl.data.reading.conversation import tools_of, turn, with_system
+from tunectl.data.reading.conversation import tools_of, turn, with_calls, with_system
 from tunectl.data.reading.rows import Misfit, Parsed, Row, list_of, optional_text
 
 
 def messages(row: Row) -> Parsed:
-    """``messages: [{role, content}]`` with tool calls and train flags; optional ``tools`` and ``system``."""
+    """``messages: [{role, content}]`` with tool calls and train flags of turns or parts; optional ``tools`` and ``system``."""
     return _conversation(row.columns, "messages")
 
 
@@ -20,7 +20,7 @@ def sharegpt(row: Row) -> Parsed:
 
 
 def _conversation(columns: dict[str, Any], name: str) -> Parsed:
-    turns = [turn(item, number) for number, item in enumerate(list_of(columns, name), 1)]
+    turns = with_calls([turn(item, number) for number, item in enumerate(list_of(columns, name), 1)])
     tools = tools_of(columns.get("tools") if columns.get("tools") is not None else columns.get("functions"))
     return Parsed(turns=with_system(turns, optional_text(columns, "system")), tools=tools)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tunectl.artifacts.records import Message
 from tunectl.config.ingest import Columns
-from tunectl.data.reading.conversation import tools_of, turn, with_system
+from tunectl.data.reading.conversation import tools_of, turn, with_calls, with_system
 from tunectl.data.reading.rows import (
     Misfit,
     Parsed,
@@ -41,7 +41,7 @@ def prompt_completion(row: Row) -> Parsed:
     before = _messages(row.columns, "prompt", "user", train=False)
     after = _messages(row.columns, "completion", "assistant", train=None)
     tools = tools_of(row.columns.get("tools"))
-    if len(after) == 1 and after[0].role == "assistant" and after[0].tool_calls is None:
+    if len(after) == 1 and after[0].role == "assistant" and after[0].tool_calls is None and not after[0].parts:
         answers = (
             answers_of(row.columns, "completion")
             if scalar(row.columns["completion"]) is not None
@@ -59,7 +59,7 @@ def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | No
     given = list_of(columns, name)
     if given and all(isinstance(item, str) for item in given):
         raise Misfit(f"column {name!r} holds a list of texts; name it answers, or pin it as the answer column")
-    turns = [turn(item, number) for number, item in enumerate(given, 1)]
+    turns = with_calls([turn(item, number) for number, item in enumerate(given, 1)])
     if train is None:
         return turns
     return [Message(t.role, t.content, t.name, t.tool_calls, train if t.role == "assistant" else None) for t in turns]

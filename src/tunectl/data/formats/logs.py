@@ -15,7 +15,9 @@ INFERENCE_IDS = ("inference_id", "target_id", "id")
 
 
 def production_log(row: Row) -> Parsed:
-    """``request`` and ``response``: OpenAI payloads as objects or JSON. Several choices become several answers.
+    """``request`` and ``response``: OpenAI payloads as objects or JSON. Several choices with text become several answers.
+
+    Where all choices call tools, the first is the answer.
 
     Raises  RowError ``no_answer`` where the response has no choices (an error was logged).
     """
@@ -36,6 +38,9 @@ def production_log(row: Row) -> Parsed:
     if len(said) == 1:
         return Parsed(turns=[*turns, said[0]], tools=tools)
     answers = [answer.content for answer in said if answer.content.strip() and not answer.tool_calls]
+    calling = [answer for answer in said if answer.tool_calls]
+    if calling and not answers:
+        return Parsed(turns=[*turns, calling[0]], tools=tools)
     if not answers:
         raise RowError("no_answer", f"none of the {len(said)} choices has text")
     return Parsed(turns=turns, answers=answers, tools=tools)
@@ -94,7 +99,7 @@ def _blocks(item: Any, number: int) -> list[Message]:
         return [turn(item, number)]
     typed = [block for block in item["content"] if isinstance(block, dict)]
     results = [
-        Message("tool", content_of(block.get("result"), "tool", number)[0], name=block.get("name"))
+        Message("tool", content_of(block.get("result"), "tool", number).text, name=block.get("name"))
         for block in typed
         if block.get("type") == "tool_result"
     ]

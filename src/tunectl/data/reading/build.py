@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from tunectl.artifacts.records import Answer, Document, Example, Message, Segment
+from tunectl.artifacts.records import Document, Example, Message, Segment
+from tunectl.chat import tools
 from tunectl.config.ingest import Reading
 from tunectl.data.reading.conversation import close, with_last_user, with_system
 from tunectl.data.reading.decide import Decision
@@ -71,7 +72,7 @@ def _example(row: Row, parsed: Parsed, reading: Reading, kind: str) -> Example:
         messages = with_last_user(messages, fill(reading.prompt.template, messages[-1], row))
     messages = with_system(messages, reading.prompt.system)
     place = row.answer_source or row.source
-    return Example(messages=messages, answers=[Answer(text, place) for text in answers], **shared)
+    return Example(messages=messages, answers=[tools.answer(turn, place) for turn in answers], **shared)
 
 
 def fill(template: str, asked: Message, row: Row) -> str:

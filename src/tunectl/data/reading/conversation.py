@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import Message, Role
+from tunectl.artifacts.records import Message, Role, Segment
+from tunectl.chat import tools
 from tunectl.data.reading.rows import Misfit, RowError, kind, object_of, structured
 
 ROLES: dict[str, Role] = {
@@ -45,7 +47,7 @@ AFTER: dict[str, tuple[str, ...]] = {
 def turn(value: Any, number: int) -> Message:
     """One turn of any chat format: ``role`` and ``content``, or ``from`` and ``value``. ``number`` counts from 1.
 
-    Raises  Misfit when it has another shape; RowError ``unknown_role``, ``not_text``, ``mixed_train_flags``,
+    Raises  Misfit when it has another shape; RowError ``unknown_role``, ``not_text``, ``bad_train_flag``,
             ``tool_arguments_not_json``.
     """
     if not isinstance(value, dict):
@@ -59,14 +61,16 @@ def turn(value: Any, number: int) -> Message:
     body = value.get("content", value.get("value"))
     if name == "function_call":
         return Message(role, "", tool_calls=calls(body, number), train=flag(value, number))
-    content, train = content_of(body, role, number)
+    said = content_of(body, role, number)
+    whole = flag(value, number)
     found = value.get("tool_calls") or value.get("function_call")
     return Message(
         role,
-        content,
+        said.text,
         name=value.get("name") if isinstance(value.get("name"), str) else None,
         tool_calls=calls(found, number) if found else None,
-        train=train if train is not None else flag(value, number),
+        train=said.train if said.train is not None else whole,
+        parts=said.parts if role == "assistant" and whole is not False else [],
     )
 
 
@@ -83,38 +87,54 @@ def flag(value: dict[str, Any], number: int) -> bool | None:
     raise RowError("bad_train_flag", f"turn {number}: {found!r}; allowed are true, false, 1 and 0")
 
 
-def content_of(body: Any, role: Role, number: int) -> tuple[str, bool | None]:
-    """The text of a turn and the train flag of its parts; content is text, nothing, or a list of typed parts."""
+class Content(NamedTuple):
+    """What a turn says."""
+
+    text: str
+    train: bool | None
+    """The flag that all its parts have."""
+    parts: list[Segment]
+    """Its pieces, where some are learned from and some are not."""
+
+
+def content_of(body: Any, role: Role, number: int) -> Content:
+    """The text of a turn and the train flags of its parts; content is text, nothing, or a list of typed parts."""
     if body is None:
-        return "", None
+        return Content("", None, [])
     if isinstance(body, str):
-        return body, None
+        return Content(body, None, [])
     if isinstance(body, list):
         return _parts(body, number)
     if role == "tool" and isinstance(body, dict | int | float | bool):
-        return msgspec.json.encode(body).decode(), None  # results of tools are often kept as objects
+        return Content(msgspec.json.encode(body).decode(), None, [])  # results of tools are often kept as objects
     raise Misfit(f"the content of turn {number} is {kind(body)}, not text or a list of parts")
 
 
-def _parts(parts: list[Any], number: int) -> tuple[str, bool | None]:
-    texts: list[str] = []
-    flags: set[bool | None] = set()
+def _parts(parts: list[Any], number: int) -> Content:
+    """A part without a flag is learned from unless another part of the turn says that it is."""
+    found = [(text, said) for text, said in _flagged(parts, number) if text]
+    text, flags = "".join(text for text, _ in found), {said for _, said in found}
+    if len(flags) == 1:
+        return Content(text, flags.pop(), [])
+    if not found:
+        return Content("", None, [])
+    rest = True not in flags
+    pieces = [Segment(text, rest if said is None else said) for text, said in found]
+    same = len({piece.train for piece in pieces}) == 1
+    return Content(text, pieces[0].train, []) if same else Content(text, None, pieces)
+
+
+def _flagged(parts: list[Any], number: int) -> Iterator[tuple[str, bool | None]]:
     for part in parts:
         if isinstance(part, str):
-            texts.append(part)
-            flags.add(None)
+            yield part, None
             continue
         if not isinstance(part, dict):
             raise Misfit(f"a part of turn {number} is {kind(part)}, not an object with type and text")
         found = part.get("text", part.get("content", part.get("value")))
         if part.get("type", "text") not in {"text", "input_text", "output_text"} or not isinstance(found, str):
             raise RowError("not_text", f"turn {number} has a part of type {part.get('type')!r}")
-        texts.append(found)
-        if found:
-            flags.add(flag(part, number))
-    if len(flags) > 1:
-        raise RowError("mixed_train_flags", f"turn {number} is learned from in part; give it as segments")
-    return "".join(texts), flags.pop() if flags else None
+        yield found, flag(part, number) if found else None
 
 
 def calls(value: Any, number: int) -> list[dict[str, Any]]:
@@ -162,12 +182,11 @@ def tools_of(value: Any) -> list[dict[str, Any]]:
     return [item if "function" in item else {"type": "function", "function": item} for item in found]
 
 
-def close(turns: list[Message], answers: list[str]) -> tuple[list[Message], list[str]]:
-    """Check a conversation and part it into what comes before the answer, and the answer or answers.
+def close(turns: list[Message], answers: list[str]) -> tuple[list[Message], list[Message]]:
+    """Check a conversation and part it into what comes before the answer, and the answer or answers as turns.
 
     Turns after the last assistant turn that is learned from teach nothing and are left off.
-    Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``nothing_trained``,
-            ``ends_with_tool_call``.
+    Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``nothing_trained``.
     """
     if turns and turns[0].role == "system" and not turns[0].content.strip():
         turns = turns[1:]  # tools that always write a system turn leave it blank where there is none
@@ -182,11 +201,23 @@ def close(turns: list[Message], answers: list[str]) -> tuple[list[Message], list
     if not learned:
         raise RowError("nothing_trained", "every assistant turn is marked as not learned from")
     before, final = turns[: learned[-1]], turns[learned[-1]]
-    if final.tool_calls:
-        raise RowError("ends_with_tool_call", "the last learned turn calls a tool; the text that follows it is missing")
     if any(not answer.strip() for answer in answers):
         raise RowError("empty_turn", "one of the answers is empty")
-    return before, answers or [final.content]
+    return before, [Message("assistant", answer) for answer in answers] or [final]
+
+
+def with_calls(turns: list[Message]) -> list[Message]:
+    """The turns, with tool calls and results that stand as text in them (Hermes) in the shape of all others."""
+    return [_with_calls(turn) for turn in turns]
+
+
+def _with_calls(turn: Message) -> Message:
+    if turn.role == "assistant" and not turn.tool_calls and not turn.parts:
+        said, found = tools.read(turn.content)
+        return replace(turn, content=said, tool_calls=found) if found else turn
+    if turn.role == "tool":
+        return replace(turn, content=tools.result(turn.content))
+    return turn
 
 
 def _ordered(turns: list[Message]) -> None:

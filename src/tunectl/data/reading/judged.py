@@ -181,6 +181,8 @@ def _sound(before: list[Message], answer: list[Message]) -> None:
         answer = [*answer[:-1], replace(answer[-1], content="(nothing)")]
     turns = before if before[0].role != "assistant" else [Message("user", "(the beginning)"), *before]
     close([*turns, *answer], [])
+    if answer[-1].tool_calls:
+        raise RowError("ends_with_tool_call", "the answer ends with a tool call; only texts are compared")
 
 
 def _vote(row: Row, reading: PreferenceFiles) -> Vote:
