@@ -20,6 +20,7 @@ GIVEN = {
     ("model", "folder"): ["model.source.path=m"],
     ("ingest", "table"): ["data.path=x.csv"],
     ("ingest", "documents"): ["data.path=x"],
+    ("preferences", "hh"): ["data.path=x"],
 }
 """What a file leaves to the user."""
 BARE = {("ingest", "declared")}

@@ -39,7 +39,11 @@ def source(path="pairs.jsonl", **changes):
 
 def run(seed=17, **settings):
     cfg = PreferencesStage(preferences={**DEFAULT, **settings}, seed=seed)
-    return preferences.run(cfg, preferences.Inputs(Path("split")), preferences.Outputs(Path("out")))
+    return preferences.run(
+        cfg,
+        preferences.Inputs(Path("model"), Path("adapt"), Path("split"), Path("sft")),
+        preferences.Outputs(Path("out")),
+    )
 
 
 def write(rows, name="pairs.jsonl"):
@@ -172,7 +176,7 @@ def test_pinned_columns():
 def test_switched_off_it_says_so():
     found = preferences.run(
         PreferencesStage(preferences={"method": "none"}, seed=1),
-        preferences.Inputs(Path("split")),
+        preferences.Inputs(Path("model"), Path("adapt"), Path("split"), Path("sft")),
         preferences.Outputs(Path("out")),
     )
     assert found.pairs == 0
@@ -387,6 +391,72 @@ def test_the_stage_reruns_for_new_judgements_and_not_for_an_open_page():
         "judgements/said.jsonl",
     ]
     assert list(declared("preferences", {"preferences": {"method": "none"}})) == []
+
+
+# Pairs of references
+
+
+CONTRAST = yaml.safe_load((ROOT / "conf/preferences/e2e.yaml").read_text())["contrast"]
+
+
+def places(counts=(12, 4, 4)):
+    """Inputs with a name, a food and perhaps an area, four references each."""
+    number = 0
+    for part, count in zip(("train", "validation", "test"), counts, strict=True):
+        rows = []
+        for _ in range(count):
+            area = f", area[{'north' if number % 2 else 'south'}]" if number % 3 else ""
+            asked = f"name[Place {number // 4}], food[{'CFI'[number % 3]}]{area}"
+            answers = [Answer(f"{asked} in words {turn}", Source("e2e.csv", number)) for turn in range(4)]
+            fields = {"food": "CFI"[number % 3], "price": str(number % 5)}
+            rows.append(
+                Example(f"e{number}", Source("e2e.csv", number), [Message("user", asked)], answers, fields=fields)
+            )
+            number += 1
+        io.write_rows(Path(f"split/{part}.jsonl"), rows)
+
+
+def test_pairs_of_references_stay_in_the_parts_of_their_inputs():
+    places()
+    metrics = run(contrast=CONTRAST)
+    report = io.read_json(Path("out/report.json"))
+    assert metrics.pairs == metrics.judgements == sum(report["sizes"].values()) > 60
+    assert metrics.annotators == 0
+    assert report["agreement"]["judgements"] == 0
+    assert {part: made["pairs"] for part, made in report["contrast"].items()} == report["sizes"]
+    asked = {
+        part: {row.messages[0].content for row in io.read_rows(Path(f"split/{part}.jsonl"), Example)}
+        for part in report["sizes"]
+    }
+    said = {}
+    for pair in pairs():
+        assert pair.messages[0].content in asked[pair.split]
+        assert pair.chosen[0].content.startswith(f"{pair.messages[0].content} in words")
+        assert not pair.rejected[0].content.startswith(f"{pair.messages[0].content} in words")
+        assert pair.votes[0].tags
+        said.setdefault(pair.split, set()).update({pair.chosen[0].content, pair.rejected[0].content})
+    assert not said["train"] & (said["validation"] | said["test"])
+    assert tally.load(Path("out")).rows_in == metrics.judgements
+
+
+def test_pairs_of_references_by_fields():
+    places((20, 10, 10))
+    run(contrast={**CONTRAST, "attributes": {"method": "fields", "fields": ["food", "price"]}})
+    assert {tag.split()[1] for pair in pairs() for tag in pair.votes[0].tags} == {"food", "price"}
+
+
+def test_pairs_of_references_stand_beside_what_people_said():
+    places()
+    metrics = imported(explicit(6, annotator="Ada"), contrast=CONTRAST)
+    assert metrics.annotators == 1
+    assert metrics.judgements == metrics.pairs > 66
+    assert io.read_json(Path("out/report.json"))["agreement"]["judgements"] == 6
+
+
+def test_inputs_without_attributes():
+    with pytest.raises(DataError) as caught:
+        run(contrast=CONTRAST)
+    assert caught.value.message == "preferences.contrast: no input of split has attributes and an answer"
 
 
 @pytest.mark.skipif(not HH.is_file(), reason="../shared/data is absent")

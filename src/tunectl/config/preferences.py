@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, RootModel
+from pydantic import Field, RootModel, model_validator
 
 from tunectl.config.base import Strict
 from tunectl.config.ingest import Column, FileLimits, Name, Opening
@@ -61,6 +61,65 @@ class PreferenceFiles(Opening):
     """Bounds on size and count."""
 
 
+class BracketedAttributes(Strict):
+    """Attributes are in the last turn of the input: ``name[The Vaults], eatType[pub]``."""
+
+    method: Literal["bracketed"]
+    """Fixed name of this choice."""
+
+
+class FieldAttributes(Strict):
+    """Attributes are declared fields of the examples; an empty one is absent."""
+
+    method: Literal["fields"]
+    """Fixed name of this choice."""
+    fields: list[Name] = Field(min_length=1)
+    """Names of fields that ``ingest`` keeps."""
+
+
+class ContrastPairs(Strict):
+    """Most pairs of each part."""
+
+    train: int = Field(ge=1)
+    """Learned from."""
+    validation: int = Field(ge=1)
+    """Decide when to stop."""
+    test: int = Field(ge=1)
+    """Measure."""
+
+
+class ContrastKinds(Strict):
+    """Shares of the kinds of difference, in any unit; 0 leaves a kind out."""
+
+    wrong: float = Field(ge=0)
+    """The losing answer says another value."""
+    missing: float = Field(ge=0)
+    """The losing answer is to an input without the attribute."""
+    extra: float = Field(ge=0)
+    """The losing answer is to an input with one attribute more."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.wrong + self.missing + self.extra:
+            raise ValueError("wrong, missing and extra are all 0; one must be above")
+        return self
+
+
+class Contrast(Strict):
+    """Pairs from references alone: one of the input beats one of another input that differs in one or two attributes."""
+
+    attributes: Annotated[BracketedAttributes | FieldAttributes, Field(discriminator="method")]
+    """Where the attributes of an input are."""
+    pairs: ContrastPairs
+    """How many pairs at most."""
+    per_input: int = Field(ge=1, le=1000)
+    """Most pairs of one input; each gets one before any gets two."""
+    differences: Literal[1, 2]
+    """Most attributes in which the two inputs differ."""
+    kinds: ContrastKinds
+    """Which differences, and how many of each."""
+
+
 class NoPreferences(Strict):
     """Nobody was asked."""
 
@@ -77,6 +136,8 @@ class Merged(Strict):
     """Name to source of imported preferences. The name goes with every record, as its ``kind``."""
     collected: str | None = Field(min_length=1)
     """Folder that ``tunectl annotate`` fills. Null: none."""
+    contrast: Contrast | None
+    """Pairs made from the references of ``split``. Null: none."""
     rows_per_annotator: int | None = Field(ge=1)
     """Most judgements that count of one named person; the others are rejected as ``over_cap``. Null: all."""
     attention: float = Field(ge=0, le=1)

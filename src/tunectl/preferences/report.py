@@ -5,6 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from tunectl.preferences.agreement import Agreement, Share
+from tunectl.preferences.contrast import Made
+from tunectl.preferences.division import Part
 
 
 class PreferenceReport(Struct, frozen=True):
@@ -23,3 +25,6 @@ class PreferenceReport(Struct, frozen=True):
     longer_wins: Share | None
     """Share of the pairs in which the longer answer won; far from a half is a bias that a reward model would learn."""
     agreement: Agreement
+    """Of what people said; pairs made of references are nobody's opinion."""
+    contrast: dict[Part, Made]
+    """Part to pairs made of references; empty where none were asked for."""

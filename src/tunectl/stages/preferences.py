@@ -1,4 +1,4 @@
-"""Stage preferences: imported and collected judgements -> pairs and marks in train, validation and test."""
+"""Stage preferences: imported, collected and made judgements -> pairs and marks in train, validation and test."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tunectl.artifacts.records import Example, Judgement, Mark, Pair, Reject
 from tunectl.artifacts.tally import Tally, save
 from tunectl.backends import source_files
 from tunectl.backends.krippendorff_alpha import alpha
-from tunectl.config.preferences import Merged, NoPreferences, PreferencesStage
+from tunectl.config.preferences import BracketedAttributes, Merged, NoPreferences, PreferencesStage
 from tunectl.core import log, progress
 from tunectl.data.grouping import input_key
 from tunectl.data.reading.judged import SECTION, JudgedIntake, JudgedReport
-from tunectl.preferences import agreement, division, pairs, store
+from tunectl.preferences import agreement, attributes, contrast, division, pairs, store
 from tunectl.preferences.agreement import Alpha
 from tunectl.preferences.division import PARTS, Part
 from tunectl.preferences.report import PreferenceReport
@@ -27,8 +27,14 @@ _log = log.get(__name__)
 class Inputs:
     """Folders of upstream stages."""
 
+    model: Path
+    """The base model; opened only for simulated answers, like the next two."""
+    adapt: Path
+    """The further pre-trained weights that the adapter belongs to, or a note that there are none."""
     split: Path
     """Its inputs keep their parts, so that no test input is learned from."""
+    sft: Path
+    """The adapter of the tuned model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,9 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Alp
         io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "preferences: none"})
         return Metrics(0, 0, 0, 0, 0, {}, None, None)
     tally = Tally("preferences")
-    judgements, reports = _read(rules, tally)
+    said, reports = _read(rules, tally)
+    contrasts = _contrasts(rules, inputs.split, cfg.seed, tally)
+    judgements = [*said, *contrasts.judgements]
     found = pairs.gather(judgements, _rules(rules, cfg.seed), tally)
     _write_account(found, reports, rules, tally, outputs.artifact)
     known = _known(inputs.split)
@@ -86,7 +94,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Alp
     io.write_rows(outputs.artifact / "judgements.jsonl", judgements)
     candidates = pairs.candidates(found.kept)
     io.write_rows(outputs.artifact / "candidates.jsonl", candidates)
-    measured = agreement.measure(judgements, backend, seed=cfg.seed)
+    measured = agreement.measure(said, backend, seed=cfg.seed)
     longer = agreement.longer_wins(map(agreement.pair_texts, placed))
     report = PreferenceReport(
         sizes={part: sum(pair.split == part for pair in placed) for part in PARTS},
@@ -96,6 +104,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Alp
         moved=division.moved(records, parts),
         longer_wins=longer,
         agreement=measured,
+        contrast=contrasts.made,
     )
     io.write_json(outputs.artifact / "report.json", report)
     return Metrics(
@@ -134,6 +143,38 @@ def _read(cfg: Merged, tally: Tally) -> tuple[list[Judgement], dict[str, JudgedR
             else:
                 found.append(item)
     return found, reports
+
+
+def _contrasts(cfg: Merged, split: Path, seed: int, tally: Tally) -> contrast.Contrasts:
+    """Pairs of references, where they are declared.
+
+    Raises  DataError when no input has attributes, or a part has no two inputs that are near
+    """
+    wanted = cfg.contrast
+    if wanted is None:
+        return contrast.Contrasts([], {})
+    how, cards = wanted.attributes, {}
+    for part in PARTS:
+        rows = [(input_key(row), row) for row in io.read_rows(split / f"{part}.jsonl", Example) if row.messages]
+        own = [
+            attributes.bracketed(row.messages[-1].content)
+            if isinstance(how, BracketedAttributes)
+            else attributes.declared(row.fields, how.fields)
+            for _, row in rows
+        ]
+        cards[part] = contrast.cards(rows, own)
+    rules = contrast.Rules(
+        pairs={part: getattr(wanted.pairs, part) for part in PARTS},
+        per_input=wanted.per_input,
+        differences=wanted.differences,
+        kinds={kind: getattr(wanted.kinds, kind) for kind in contrast.KINDS},
+        seed=seed,
+    )
+    made = contrast.draw(cards, rules)
+    for part in PARTS:
+        tally.saw(made.made[part].pairs)
+        _log.info("preferences: contrast, %s: %s", part, made.made[part].line(rules.pairs[part]))
+    return made
 
 
 def _write_account(
