@@ -9,9 +9,11 @@ from pydantic import Field, field_validator, model_validator
 
 from tunectl.config.base import Strict
 from tunectl.config.profile import Profile
+from tunectl.config.slots import Slots
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Primary = Literal["bleu", "chrf", "rouge_l", "checks"]
+Compared = Literal["bleu", "chrf", "rouge_l", "checks", "slot_error", "win_rate"]
 
 
 def _compiles(pattern: str) -> str:
@@ -181,6 +183,29 @@ class Gate(Strict):
     """Of the paired bootstrap (Koehn, 2004)."""
 
 
+class AlignedGate(Strict):
+    """When the aligned model counts as better than the tuned one, and how their answers are compared pair by pair."""
+
+    measure: Compared
+    """The measure that decides; better is more, and less of slot_error. win_rate: that of the reward judge."""
+    min_difference: float = Field(ge=0, le=100)
+    """Smallest gain that counts, in points of the measure (0 to 100)."""
+    at_most: dict[Primary, float]
+    """Other measures, and how many points of each the aligned model may cost."""
+    tie: float = Field(ge=0, le=10)
+    """Two answers whose scores by the reward judge differ by less, in its standard deviations, are a tie."""
+    close: float = Field(gt=0, le=1)
+    """Two answers whose words differ by at most this share of the longer one count as about equally long."""
+    people: str | None = Field(min_length=1)
+    """Folder of ``tunectl annotate`` with judgements about sft and align. Null: people were not asked."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> AlignedGate:
+        if self.measure in self.at_most:
+            raise ValueError(f"at_most names {self.measure}, which is the measure that decides; leave it out")
+        return self
+
+
 class Slices(Strict):
     """The same measures on parts of the test split."""
 
@@ -209,10 +234,14 @@ class Evaluate(Strict):
     """Parts of the test split shown on their own."""
     safety: Safety | None
     """Null: no safety questions."""
+    slots: Slots | None
+    """Rules of the slot error rate. Null: it is not measured."""
     judge: Judge | None
     """Null: no judge."""
     gate: Gate
     """When the tuned model counts as better."""
+    aligned: AlignedGate
+    """When the aligned model counts as better than the tuned one; without one it changes nothing."""
     worst: int = Field(ge=0, le=200)
     """Worst and best answers shown side by side in the report."""
 
@@ -224,6 +253,12 @@ class Evaluate(Strict):
             raise ValueError(f"checks: the name {', '.join(twice)} is used more than once; give each check its own")
         if self.gate.primary == "checks" and not self.checks:
             raise ValueError("gate.primary is checks, but checks is empty; declare a check or choose another measure")
+        if self.aligned.measure == "slot_error" and self.slots is None:
+            raise ValueError(
+                "aligned.measure is slot_error, but slots is null; declare slots or choose another measure"
+            )
+        if not self.checks and "checks" in (self.aligned.measure, *self.aligned.at_most):
+            raise ValueError("aligned names checks, but checks is empty; declare a check or choose another measure")
         return self
 
 

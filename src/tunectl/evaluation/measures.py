@@ -89,11 +89,13 @@ MEASURES: tuple[Measure, ...] = (
     Measure("rouge_l", "ROUGE-L", "points", "higher", percentage),
     Measure("perplexity", "Perplexity", "a token", "lower", perplexity),
     Measure("checks", "Checks passed", "%", "higher", percentage),
+    Measure("slot_error", "Slot errors", "% of attributes", "lower", percentage),
+    Measure("slot_added", "Added", "a 100 answers", "neither", percentage),
     Measure("words", "Length", "words", "neither", mean),
     Measure("unfinished", "Cut off", "%", "lower", percentage),
     Measure("seen", "4-grams seen in training", "%", "neither", percentage),
 )
-"""Every measure, in the order of the tables. ``perplexity`` and ``checks`` may be absent in a run."""
+"""Every measure, in the order of the tables. ``perplexity``, ``checks`` and the two of slots may be absent in a run."""
 
 
 def ordered(names: Iterable[str]) -> list[str]:
