@@ -9,6 +9,7 @@ from tunectl.artifacts.records import Answer, Document, Example, Message, Source
 from tunectl.config.split import SplitStage
 from tunectl.core.errors import DataError
 from tunectl.data.split_report import SplitReport
+from tunectl.evaluation.items import from_examples
 from tunectl.stages import split
 
 CONF = Path(__file__).parents[2] / "conf" / "split"
@@ -55,6 +56,18 @@ def test_default_shares_and_account(tmp_path):
     assert {name: {row.split for row in rows} for name, rows in parts(outputs).items()} == {
         name: {name} for name in parts(outputs)
     }
+
+
+def test_what_stays_together_is_one_cluster(tmp_path):
+    """Intervals of evaluate resample by cluster: ten ads of one business are not ten independent ads."""
+    rows = [example(n, business=f"b{n // 5}" if n < 100 else "") for n in range(200)]
+    inputs, outputs = project(tmp_path, rows)
+    split.run(config(group=["business"]), inputs, outputs)
+    for written in parts(outputs).values():
+        for row in written:
+            assert row.cluster == (f"business={row.fields['business']}" if row.fields["business"] else None)
+    items, _ = from_examples(parts(outputs)["test"])
+    assert len({item.cluster for item in items}) < len(items)
 
 
 def test_leaks_are_removed_from_train_and_told(tmp_path):

@@ -94,7 +94,8 @@ class Example(Struct, frozen=True, omit_defaults=True):
     split: Literal["train", "validation", "test"] | None = None
     """Set by the user's own split column, or by the split stage."""
     cluster: str | None = None
-    """Near-duplicate cluster; members of one cluster stay in one split."""
+    """Members of one cluster stay in one split, and are resampled together: near duplicates; from the split stage on also
+    equal inputs and records that share a value of ``split.group``. None: it stands alone."""
     weight: float = 1.0
     """Loss weight, set by re-weighting to the declared population."""
 

@@ -118,9 +118,10 @@ def _held(values: HoldOut) -> dict[Part, frozenset[str]]:
 def _divide(examples: Sequence[Example], cfg: Split, seed: int, tally: Tally) -> dict[Part, list[Example]]:
     _refuse_unknown_fields(examples, cfg)
     parts: dict[Part, list[Example]] = {part: [] for part in PARTS}
-    for example, place in zip(examples, divide(examples, _rule(cfg, seed)), strict=True):
+    clusters = _clusters(groups(examples, cfg.group))
+    for example, place, cluster in zip(examples, divide(examples, _rule(cfg, seed)), clusters, strict=True):
         if place.reason is None:
-            parts[place.part].append(replace(example, split=place.part))
+            parts[place.part].append(replace(example, split=place.part, cluster=cluster))
         else:
             tally.reject(_reject(example, place.reason, place.detail))
     return parts
@@ -220,8 +221,6 @@ def _balanced(train: list[Example], cfg: Split, seed: int, tally: Tally) -> tupl
         return [
             replace(example, weight=round(weight, 6)) for example, weight in zip(train, raked.weights, strict=True)
         ], told
-    if isinstance(cfg.balance, Resample):
-        return _resampled(train, cfg.population, cfg.balance, seed, tally)
     return train, None
 
 
@@ -278,6 +277,12 @@ def _report(
         },
         weights=found[1],
     )
+
+
+def _clusters(together: Sequence[Group]) -> list[str | None]:
+    """The group of each record, in their order; None where it stands alone. Later intervals resample by it."""
+    alone = {group.key for group in together if len(group.rows) == 1}
+    return [None if name in alone else name for name in _names(together)]
 
 
 def _names(together: Sequence[Group]) -> list[str]:
