@@ -127,8 +127,13 @@ def best(looks: Sequence[Look]) -> Look:
     """The highest mean reward among the looks whose measure is within tolerance; the first of equals.
 
     The look before the first step always is, so a policy that never got better in this sense gives back the weights of sft.
+    Where judgements are learned from, the lowest loss on held-out ones decides: there, a reward that rises says no more than
+    that the policy has moved.
     """
     fit = [item for item in looks if item.within]
+    losses = {item.step: item.held_out_loss for item in fit if item.held_out_loss is not None}
+    if len(losses) == len(fit):
+        return min(fit, key=lambda item: (losses[item.step], item.step), default=looks[0])
     return max(fit, key=lambda item: (item.reward, -item.step), default=looks[0])
 
 
