@@ -23,6 +23,11 @@ class Layout:
         return self.conf / "overrides.yaml"
 
     @property
+    def pages(self) -> Path:
+        """Digests of the declared pages of the web, as ``tunectl data refresh`` last saw them change."""
+        return self.conf / "pages.json"
+
+    @property
     def artifacts(self) -> Path:
         """What the stages leave."""
         return self.root / "artifacts"

@@ -108,8 +108,8 @@ class Fetcher:
         Rejects ``robots_disallowed``, ``http_error``, ``unreachable``, ``file_too_big``, ``too_many_redirects``. A page whose
         server cannot be reached comes from the cache, with a warning, where it was fetched before.
         """
-        name = io.digest_value(url)
-        note, body = self._cache / f"{name}.json", self._cache / f"{name}.body"
+        body = self.kept(url)
+        note = body.with_suffix(".json")
         known: Cached | None = None
         if note.is_file() and body.is_file():
             try:
@@ -128,6 +128,10 @@ class Fetcher:
                 io.write_bytes(body, answer.body)
                 io.write_json(note, known)
         return SourceFile(body, url, known.type, {"charset": known.charset} if known.charset else {})
+
+    def kept(self, url: str) -> Path:
+        """Where the cache keeps the page at ``url``; absent where it was not fetched yet."""
+        return self._cache / f"{io.digest_value(url)}.body"
 
     def _follow(self, url: str, known: Cached | None) -> tuple[str, Answer]:
         conditions = {}

@@ -4,6 +4,7 @@ tunectl data account            rows in = kept + rejected, over the whole pipeli
 tunectl data report [--curve]   one HTML page: lengths, sources, rejects, who is in it, splits; do I have enough?
 tunectl data show [STAGE]       rows of a stage, readable
 tunectl data rejects            what did not go on, and why
+tunectl data refresh            have the declared pages of the web changed?
 tunectl data agreement          do the people who compared answers agree?
 """
 
@@ -17,13 +18,14 @@ VERBS = {
     "report": "write one self-contained HTML page about the data",
     "show": "print rows of a stage",
     "rejects": "print rejected rows by reason",
+    "refresh": "ask whether declared pages of the web changed, so that the next repro reads those again",
     "agreement": "measure how far people agree about answers, and what sways them",
 }
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="account|report|show|rejects|agreement")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
     for name, text in VERBS.items():
         import_module(f"tunectl.cli.data_{name}").add(verbs.add_parser(name, help=text, description=text))
 

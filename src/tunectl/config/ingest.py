@@ -207,7 +207,7 @@ class Urls(FileReading):
     method: Literal["urls"]
     """Fixed name of this kind of source."""
     urls: list[Url] = Field(min_length=1)
-    """Addresses, http or https; links on the pages are not followed."""
+    """Addresses, http or https; links on the pages are not followed. ``tunectl data refresh`` asks whether they changed."""
     fetch: Fetch
     """How they are fetched."""
 

@@ -61,11 +61,16 @@ def declared(stage: str, settings: dict[str, Any]) -> Iterator[str]:
     if stage == "ingest":
         sources = settings["ingest"]["sources"].values()
         yield from sorted({source["path"] for source in sources if source.get("path")})
+        if any(source.get("urls") for source in sources):
+            yield Layout().pages.as_posix()  # pages cannot be digested from here: tunectl data refresh asks for them
     elif stage == "preferences":
         chosen = settings["preferences"]
         paths = {source["path"] for source in chosen.get("sources", {}).values()}
         store = chosen.get("collected")
         yield from sorted(paths | ({f"{store}/{name}" for name in (QUESTIONS, SAID)} if store else set()))
+    elif stage == "evaluate":
+        people = settings["evaluate"]["aligned"]["people"]
+        yield from (f"{people}/{name}" for name in (QUESTIONS, SAID) if people)
     elif stage == "model":
         named = (settings["model"]["source"].get("path"), settings["model"]["chat_template"])
         yield from sorted({path for path in named if path})  # the name of a built-in template matches no file

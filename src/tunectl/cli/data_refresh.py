@@ -1,0 +1,94 @@
+"""``tunectl data refresh``: ask the servers of declared addresses whether their pages changed.
+
+What a page held is written as its SHA-256 into conf/pages.json, which ``compose`` reads as it reads files: the next
+``tunectl repro`` runs ingest again exactly where a page changed. Commit that file with the rest of ``conf/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from tunectl.artifacts import io
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Reject
+from tunectl.config.ingest import Urls
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One declared address, and what asking for it gave."""
+
+    source: str
+    url: str
+    state: str
+    """new (never read before), changed, unchanged, or refused."""
+    detail: str
+    """Of a refused page: why."""
+    digest: str | None
+    """SHA-256 of what it holds now; of a refused page what is known from before, None where nothing is."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask for every page, politely and only for what changed; note the answers where any page is new or changed.
+
+    Raises  UsageError where no address is declared.
+    """
+    from dataclasses import asdict
+
+    from tunectl.backends import terminal
+    from tunectl.core.errors import UsageError
+
+    layout = Layout()
+    sources = _declared(layout)
+    if not sources:
+        raise UsageError(
+            "no source of this project is a list of addresses, so there is no page to ask for",
+            hint="files are compared by themselves: tunectl repro; addresses are declared with source/urls",
+        )
+    known: dict[str, str] = io.read_json(layout.pages, dict[str, str]) if layout.pages.is_file() else {}
+    pages = [page for name, source in sources.items() for page in _asked(layout, name, source, known)]
+    moved = sum(page.state in {"new", "changed"} for page in pages)
+    if moved:
+        io.write_json(layout.pages, {page.url: page.digest for page in pages if page.digest is not None})
+    if args.json:
+        terminal.print_json({"pages": [asdict(page) for page in pages], "changed": moved})
+        return 0
+    terminal.table(
+        "", ("source", "address", "state", "why"), [(page.source, page.url, page.state, page.detail) for page in pages]
+    )
+    told = f"noted in {layout.pages}; read them with: tunectl repro" if moved else "nothing to read again"
+    terminal.say(f"{moved} of {len(pages)} pages are new or changed: {told}")
+    return 0
+
+
+def _declared(layout: Layout) -> dict[str, Urls]:
+    from tunectl.config import check, overrides
+
+    sources = check.load(layout, overrides.replay(layout)).root.ingest.sources
+    return {name: source for name, source in sources.items() if isinstance(source, Urls)}
+
+
+def _asked(layout: Layout, name: str, source: Urls, known: dict[str, str]) -> list[Page]:
+    """The pages of one source. What was known of one is the note, or what lies in the cache since ingest fetched it."""
+    from tunectl.backends.fetch_pages import Fetcher
+    from tunectl.core import progress
+
+    pages = []
+    with Fetcher(source.fetch, layout.cache / "pages", source.limits.file_bytes) as fetcher:
+        for url in progress.track(source.urls, name):
+            kept = fetcher.kept(url)
+            before = known.get(url) or (io.digest(kept) if kept.is_file() else None)
+            found = fetcher.get(url)
+            if isinstance(found, Reject):
+                pages.append(Page(name, url, "refused", f"{found.reason}: {found.detail}", before))
+                continue
+            now = io.digest(found.path)
+            state = "unchanged" if now == before else "new" if before is None else "changed"
+            pages.append(Page(name, url, state, "", now))
+    return pages
