@@ -158,7 +158,7 @@ def load(folder: Path, *, system: str | None = None) -> Template:
         raise ArtifactError(
             f"{path} is not the template of {folder / contract.NAME}: its SHA-256 starts with {digest(source)[:12]}, "
             f"the contract says {found.template_sha256[:12]}",
-            hint="rebuild the model with: tunectl repro --force model",
+            hint="rebuild the model with: tunectl repro --force --to model",
         )
     bos, eos = found.bos.text if found.bos else "", found.eos.text if found.eos else ""
     pad = {"pad_token": found.pad.text} if found.pad else {}

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if wrong:
         raise GateError(
             "rows are unaccounted for:\n" + "\n".join(f"  {problem}" for problem in wrong),
-            hint=f"rebuild from there: tunectl repro --force {_first(lines)}",
+            hint=f"rebuild from there: tunectl repro --force --to {_first(lines)}",
         )
     if not args.json:
         terminal.say("every row is accounted for")

@@ -110,7 +110,7 @@ def test_a_folder_whose_template_was_changed_is_refused(tiny_model, tmp_path):
         f"{tmp_path / 'chat_template.jinja'} is not the template of {tmp_path / 'contract.json'}: "
         f"its SHA-256 starts with {ours}, the contract says {theirs}"
     )
-    assert caught.value.hint == "rebuild the model with: tunectl repro --force model"
+    assert caught.value.hint == "rebuild the model with: tunectl repro --force --to model"
 
 
 def test_the_system_text_of_a_contract_is_used(tiny_model, tmp_path):
