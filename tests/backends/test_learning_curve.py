@@ -5,15 +5,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tunectl.artifacts import io, lock, manifest
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Example
+from tunectl.backends import hf_generate
 from tunectl.cli import data_curve
 from tunectl.cli.main import main
 from tunectl.config import resolved
 from tunectl.core.errors import ArtifactError
 from tunectl.data.curve import SHARES, Likelihood, Point
+from tunectl.evaluation.generator import LogProb, Reply
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("torch")
@@ -56,6 +59,27 @@ def test_one_size_is_tuned_and_measured_for_real(project):
     assert not (work / "10").exists()  # adapters are not left behind
 
 
+def test_tools_on_offer_are_part_of_what_is_scored(project, monkeypatch):
+    rows = list(io.read_rows(project.artifact("split") / "validation.jsonl", Example))
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+    io.write_rows(project.artifact("split") / "validation.jsonl", [replace(rows[0], tools=[tool])])
+    settings, _ = resolved.read(project, "sft")
+    asked = []
+
+    class Silent:
+        def answer(self, requests, *_args, **_kwargs):
+            asked.extend(requests)
+            return [Reply("", 9, 1, 0.0, finished=True, references=(LogProb(-2.0, 3),)) for _ in requests]
+
+        def close(self):
+            """Nothing is held."""
+
+    monkeypatch.setattr(hf_generate, "opener", lambda _profile: lambda _folder, _adapter: Silent())
+    tuner = data_curve.Tuner(project, settings, project.work("curve", "k"), seed=1, stands=False)
+    assert tuner._score(project.artifact("model")) == [Likelihood(rows[0].id, -2.0, 3)]
+    assert '"name": "look_up"' in asked[0].prompt
+
+
 def test_the_report_shows_the_curve(project, monkeypatch, capsys):
     monkeypatch.setattr(data_curve.Tuner, "learn", lambda self, train, label: Fake().learn(train, label=label))
     assert main(["data", "report", "--curve"]) == 0
@@ -70,7 +94,7 @@ def test_the_report_shows_the_curve(project, monkeypatch, capsys):
 def test_two_at_once_is_refused(project, capsys):
     with lock.held(project.stage_lock, "stage sft"):
         assert main(["data", "report", "--curve"]) == 5
-    assert capsys.readouterr().err.startswith("tunectl: another run is working in this project: stage sft, process ")
+    assert "tunectl: another run is working in this project: stage sft, process " in capsys.readouterr().err
 
 
 class Fake:

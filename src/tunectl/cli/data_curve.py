@@ -134,7 +134,8 @@ class Tuner:
         prompter = evaluation_tools.prompter(self._base, adapter)
         requests = [
             Request(
-                prompter.prompt(item.messages), tuple(prompter.answer(item.messages, text) for text in item.references)
+                prompter.prompt(item.messages, item.tools),
+                tuple(prompter.answer(item.messages, text, item.tools) for text in item.references),
             )
             for item in items
         ]
