@@ -19,6 +19,7 @@ from tunectl.evaluation import results, summary
 from tunectl.evaluation.generator import LogProb, Reply, Request
 from tunectl.evaluation.prompts import Prompter
 from tunectl.stages import evaluate
+from tunectl.training.rewards import RewardModel
 
 ROOT = Path(__file__).parents[2]
 PROFILE = Profile(
@@ -83,7 +84,12 @@ def fake_backend() -> evaluation_tools.Backend:
         signature="fake",
         refuse_bad_schema=json_schema.refuse_bad,
         ask=None,
+        reward=no_judge,
     )
+
+
+def no_judge(**words: object) -> RewardModel:
+    raise AssertionError("a judge was loaded although there is none")
 
 
 def settings(**changes) -> EvaluateStage:
@@ -115,12 +121,13 @@ def write_contract(folder: Path, weights: str = "a" * 64, template: str = "b" * 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> evaluate.Inputs:
-    folders = {name: tmp_path / name for name in ("model", "adapt", "split", "sft")}
+    folders = {name: tmp_path / name for name in ("model", "adapt", "split", "sft", "reward", "align")}
     for folder in folders.values():
         folder.mkdir()
     write_contract(folders["model"])
     write_contract(folders["sft"])
-    io.write_json(folders["adapt"] / "passed_through.json", {"reason": "adapt is none"})
+    for name in ("adapt", "reward", "align"):
+        io.write_json(folders[name] / "passed_through.json", {"reason": f"{name} is none"})
     for part, numbers in {"train": range(40), "validation": range(40, 52), "test": range(52, 84)}.items():
         io.write_rows(folders["split"] / f"{part}.jsonl", [example(number, part) for number in numbers])
     (folders["sft"] / "history.csv").write_text("step,train_loss,validation_loss\n1,3.0,2.9\n2,2.0,2.1\n")

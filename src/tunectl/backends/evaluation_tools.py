@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from tunectl.config.evaluate import Judge
 from tunectl.config.profile import Profile
@@ -13,6 +13,19 @@ from tunectl.evaluation.generator import Opener
 from tunectl.evaluation.judge import Asker
 from tunectl.evaluation.prompts import Prompter
 from tunectl.evaluation.scorer import Tools
+from tunectl.training.rewards import RewardModel
+
+
+class LoadReward(Protocol):
+    """Loads the reward model that only evaluate reads."""
+
+    def __call__(
+        self, *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: Profile
+    ) -> RewardModel:
+        """The loaded model.
+
+        Raises  ArtifactError where it belongs to another base, adapter or template.
+        """
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,7 @@ class Backend:
     refuse_bad_schema: Callable[[Mapping[str, Any], str], None]
     ask: Asker | None
     """The judge, where one is declared."""
+    reward: LoadReward
 
 
 def backend(profile: Profile, judge: Judge | None) -> Backend:
@@ -45,7 +59,17 @@ def backend(profile: Profile, judge: Judge | None) -> Backend:
         signature=sacrebleu_scores.bleu_signature(),
         refuse_bad_schema=json_schema.refuse_bad,
         ask=None if judge is None else OpenAiJudge(judge),
+        reward=reward_model,
     )
+
+
+def reward_model(
+    *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: Profile
+) -> RewardModel:
+    """A reward model of ``reward`` on the SFT adapter; torch is loaded only where there is one."""
+    from tunectl.backends import hf_reward
+
+    return hf_reward.load(base=base, sft=sft, reward=reward, part=part, profile=profile)
 
 
 def tools() -> Tools:

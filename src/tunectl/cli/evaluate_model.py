@@ -11,7 +11,7 @@ from tunectl.chat import contract
 from tunectl.config.model import FolderModel, Model
 from tunectl.core.errors import UsageError
 
-STAGES = ("model", "adapt", "sft")
+STAGES = ("model", "adapt", "sft", "align")
 ADAPTER = "adapter_config.json"
 
 
@@ -46,7 +46,12 @@ def _model(layout: Layout, word: str | None, adapter: str | None) -> Chosen:
     if stage is not None:
         folder = layout.artifact(stage)
         manifest.read(folder)
-        if stage == "sft":
+        if (folder / manifest.PASSED_THROUGH).is_file() and stage == "align":
+            raise UsageError(
+                "--model align: align was switched off (align: none), so there is no aligned model",
+                hint="switch it on, for example tunectl repro align=rloo, or evaluate --model sft",
+            )
+        if stage in {"sft", "align"}:
             return Chosen(base_of_adapter(layout), folder)
         return Chosen(base_of_adapter(layout) if stage == "adapt" else folder, None)
     folder = Path(word)

@@ -89,7 +89,9 @@ def _answered(trial: Trial, generator: Generator, prompter: Prompter, prompt: Pr
 
 def _scores(trial: Trial, one: entry.Entry) -> dict[str, Score]:
     seen = overlap.seen_set(text for item in trial.pool for text in item.references)
-    statistics = scoring.measure(trial.items, one.answers, one.replies, tools=trial.tools, declared=(), seen=seen)
+    statistics = scoring.measure(
+        trial.items, one.answers, one.replies, tools=trial.tools, declared=(), seen=seen, rules=None
+    )
     plan = compare.resampling(
         [item.cluster for item in trial.items],
         resamples=trial.resamples,

@@ -108,6 +108,16 @@ def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: Cut) ->
     return parts
 
 
+def by_number(
+    field: str, numbers: Sequence[int], items: Sequence[Item], tables: Mapping[str, Statistics], cut: Cut
+) -> list[SlicePart]:
+    """The measure ``cut.primary`` of every system by a number that each item has, smallest first."""
+    places: dict[int, list[int]] = {}
+    for place, number in enumerate(numbers):
+        places.setdefault(number, []).append(place)
+    return [_part(field, str(number), places[number], items, tables, cut) for number in sorted(places)]
+
+
 def _part(
     field: str, value: str, places: list[int], items: Sequence[Item], tables: Mapping[str, Statistics], cut: Cut
 ) -> SlicePart:
@@ -119,8 +129,12 @@ def _part(
     )
     own = {name: statistics[cut.primary][places] for name, statistics in tables.items() if cut.primary in statistics}
     found = {name: score(cut.primary, table, plan) for name, table in own.items()}
-    gain = None
-    if "tuned" in own and "base" in own:
-        gain = difference(cut.primary, ("tuned", own["tuned"]), ("base", own["base"]), plan)
+
+    def gain(system: str, against: str) -> Difference | None:
+        if system not in own or against not in own:
+            return None
+        return difference(cut.primary, (system, own[system]), (against, own[against]), plan)
+
     shown = {name: value for name, value in found.items() if value is not None}
-    return SlicePart(field, value, len(places), len(places) < cut.small, shown, gain)
+    small = len(places) < cut.small
+    return SlicePart(field, value, len(places), small, shown, gain("tuned", "base"), gain("aligned", "tuned"))

@@ -1,4 +1,4 @@
-"""The comparison itself: base, best prompt, nearest training answer and tuned model on the same test inputs."""
+"""The comparison itself: base, best prompt, nearest training answer, tuned and aligned model on the same test inputs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,56 @@ from typing import TYPE_CHECKING, Any
 
 from tunectl.config.evaluate import Evaluate, PromptSearch
 from tunectl.core.errors import DataError
-from tunectl.evaluation import compare, entry, measures, overlap, prompts, safety, scoring, verdict, warnings
+from tunectl.evaluation import (
+    aligned,
+    cases,
+    compare,
+    entry,
+    measures,
+    overlap,
+    pairwise,
+    prompts,
+    safety,
+    scoring,
+    slot_report,
+    slots,
+    verdict,
+    warnings,
+)
 from tunectl.evaluation import judge as judging
 from tunectl.evaluation import search as searching
 from tunectl.evaluation.entry import Asking, Entry
 from tunectl.evaluation.generator import Generator, Request
 from tunectl.evaluation.items import Item, drawn
+from tunectl.evaluation.pairwise import Panel
 from tunectl.evaluation.prompts import ZERO_SHOT, Prompter, Shots
-from tunectl.evaluation.results import Case, Difference, Judged, Results, Safety, Search, System, Verdict
+from tunectl.evaluation.results import (
+    Difference,
+    Judged,
+    Results,
+    Safety,
+    Search,
+    System,
+    Verdict,
+    WinRate,
+)
 from tunectl.evaluation.scorer import Index, Tools
+from tunectl.evaluation.win_rate import Counting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+PAIRS = (
+    ("tuned", "base"),
+    ("tuned", "prompted"),
+    ("tuned", "nearest"),
+    ("prompted", "base"),
+    ("nearest", "base"),
+    ("aligned", "tuned"),
+    ("aligned", "base"),
+    ("aligned", "prompted"),
+)
+"""Who is compared with whom."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +118,11 @@ def base_round(setting: Setting, data: Data, generator: Generator, prompter: Pro
     return Round(entries, {"base": _safety_answers(setting, generator, prompter)}, found)
 
 
-def tuned_round(setting: Setting, data: Data, generator: Generator, prompter: Prompter) -> Round:
-    """The tuned model, asked as it was trained: the data's own messages and nothing before them."""
+def trained_round(name: str, setting: Setting, data: Data, generator: Generator, prompter: Prompter) -> Round:
+    """The tuned or the aligned model, asked as it was trained: the data's own messages and nothing before them."""
     plain = prompts.ready(data.items, ZERO_SHOT, Shots([], None, setting.seed), prompter, setting.cfg.references)
-    entries = [entry.answered("tuned", generator, plain, ZERO_SHOT, _asking(setting))]
-    return Round(entries, {"tuned": _safety_answers(setting, generator, prompter)})
+    entries = [entry.answered(name, generator, plain, ZERO_SHOT, _asking(setting))]
+    return Round(entries, {name: _safety_answers(setting, generator, prompter)})
 
 
 def nearest_round(setting: Setting, data: Data) -> Round:
@@ -95,19 +133,28 @@ def nearest_round(setting: Setting, data: Data) -> Round:
     return Round([entry.copied(data.pool, index.nearest([item.question for item in data.items], 1))], {})
 
 
-def conclude(setting: Setting, data: Data, rounds: Sequence[Round], ask: judging.Asker | None) -> Results:
-    """Measure, compare, cut into slices, decide."""
-    cfg, gate, items = setting.cfg, setting.cfg.gate, data.items
+def played(rounds: Sequence[Round]) -> dict[str, Entry]:
+    """Every competitor, in the order of the tables."""
     entries = {one.name: one for round_ in rounds for one in round_.entries}
-    entries = {name: entries[name] for name in entry.TITLES if name in entries}
+    return {name: entries[name] for name in entry.TITLES if name in entries}
+
+
+def conclude(
+    setting: Setting, data: Data, rounds: Sequence[Round], ask: judging.Asker | None, panel: Panel | None
+) -> Results:
+    """Measure, compare, cut into slices, decide; ``panel`` is None where there is no aligned model."""
+    cfg, gate, items = setting.cfg, setting.cfg.gate, data.items
+    entries = played(rounds)
     seen = overlap.seen_set(text for item in data.pool for text in item.references)
-    tables = {name: _measure(setting, items, one, seen) for name, one in entries.items()}
+    rules = None if cfg.slots is None else slots.rules(cfg.slots, [*items, *data.pool])
+    tables = {name: _measure(setting, items, one, seen, rules) for name, one in entries.items()}
     groups = [item.cluster for item in items]
     plan = compare.resampling(groups, resamples=gate.resamples, confidence=gate.confidence, seed=setting.seed)
     found = compare.differences(tables, _pairs(entries), plan)
     cut = compare.Cut(cfg.slices.fields, cfg.slices.small, gate.primary, gate.resamples, gate.confidence, setting.seed)
     systems = [_system(one, tables[name], plan) for name, one in entries.items()]
     safe = _safety(setting, items, entries, rounds)
+    rates = [] if panel is None else _win_rates(setting, entries, tables, ask, panel, items)
     return Results(
         project=setting.project,
         seed=setting.seed,
@@ -128,9 +175,11 @@ def conclude(setting: Setting, data: Data, rounds: Sequence[Round], ask: judging
         references_seen=_seen(items, seen),
         safety=safe,
         judge=[] if ask is None else _judge(setting, items, entries, ask),
-        cases=cases(items, entries, tables, cfg.worst),
+        cases=cases.chosen(items, entries, tables, cfg.worst),
         warnings=warnings.of(systems, safe),
-        verdict=_verdict(setting, found, len(items)),
+        verdict=_verdict(setting, found, rates, len(items)),
+        win_rates=rates,
+        slots=None if rules is None else slot_report.report(rules, items, entries, tables, cut=cut, worst=cfg.worst),
     )
 
 
@@ -155,7 +204,7 @@ def _search(setting: Setting, data: Data, generator: Generator, prompter: Prompt
 
     def judge(asked: Sequence[Item], answers: Sequence[str]) -> float:
         statistics = scoring.measure(
-            asked, answers, None, tools=setting.tools, declared=setting.cfg.checks, seen=frozenset()
+            asked, answers, None, tools=setting.tools, declared=setting.cfg.checks, seen=frozenset(), rules=None
         )
         return float(primary.combine(statistics[primary.name].sum(axis=0)))
 
@@ -200,13 +249,30 @@ def _safety(
     )
 
 
-def _measure(setting: Setting, items: Sequence[Item], one: Entry, seen: overlap.Grams) -> dict[str, NDArray[Any]]:
-    return scoring.measure(items, one.answers, one.replies, tools=setting.tools, declared=setting.cfg.checks, seen=seen)
+def _measure(
+    setting: Setting, items: Sequence[Item], one: Entry, seen: overlap.Grams, rules: slots.Rules | None
+) -> dict[str, NDArray[Any]]:
+    return scoring.measure(
+        items, one.answers, one.replies, tools=setting.tools, declared=setting.cfg.checks, seen=seen, rules=rules
+    )
 
 
 def _pairs(entries: Mapping[str, Entry]) -> list[tuple[str, str]]:
-    wanted = [("tuned", "base"), ("tuned", "prompted"), ("tuned", "nearest"), ("prompted", "base"), ("nearest", "base")]
-    return [pair for pair in wanted if pair[0] in entries and pair[1] in entries]
+    return [(one, other) for one, other in PAIRS if one in entries and other in entries]
+
+
+def _win_rates(
+    setting: Setting,
+    entries: Mapping[str, Entry],
+    tables: Mapping[str, scoring.Statistics],
+    ask: judging.Asker | None,
+    panel: Panel,
+    items: Sequence[Item],
+) -> list[WinRate]:
+    gate = setting.cfg.gate
+    how = Counting(setting.cfg.aligned.close, gate.resamples, gate.confidence, setting.seed)
+    match = pairwise.Match(items, entries["aligned"], entries["tuned"], tables)
+    return pairwise.rates(match, setting.cfg, ask, panel, how)
 
 
 def _system(one: Entry, statistics: scoring.Statistics, plan: compare.Resampling) -> System:
@@ -235,40 +301,16 @@ def _judge(setting: Setting, items: Sequence[Item], entries: Mapping[str, Entry]
     return found
 
 
-def cases(
-    items: Sequence[Item], entries: Mapping[str, Entry], tables: Mapping[str, scoring.Statistics], count: int
-) -> list[Case]:
-    """The worst, the lost and the best answers of the tuned model by sentence chrF, at most ``count`` of each."""
-    if "tuned" not in entries or not count:
-        return []
-    own = [float(value) for value in measures.chrf(tables["tuned"]["chrf"])]
-    other = [float(value) for value in measures.chrf(tables["base"]["chrf"])] if "base" in tables else None
-    gains = [None if other is None else mine - other[place] for place, mine in enumerate(own)]
-    order = sorted(range(len(items)), key=lambda place: (own[place], items[place].id))
-    lost = sorted((place for place in order if (gains[place] or 0) < 0), key=lambda place: gains[place] or 0)
-    chosen = [("worst", place) for place in order[:count]]
-    chosen += [("lost", place) for place in lost[:count]]
-    chosen += [("best", place) for place in order[count:][-count:][::-1]]
-    return [
-        Case(
-            id=items[place].id,
-            input=items[place].question,
-            references=list(items[place].references),
-            answers={name: one.answers[place] for name, one in entries.items()},
-            why=why,
-            score=own[place],
-            gain=gains[place],
-        )
-        for why, place in chosen
-    ]
-
-
-def _verdict(setting: Setting, found: Sequence[Difference], items: int) -> Verdict:
+def _verdict(setting: Setting, found: Sequence[Difference], rates: Sequence[WinRate], items: int) -> Verdict:
     gate = setting.cfg.gate
-    return verdict.decide(
-        [one for one in found if one.measure == gate.primary],
+    tuned = verdict.decide(
+        [one for one in found if one.measure == gate.primary and one.system != "aligned"],
         title=measures.find(gate.primary).title,
         least=gate.min_difference,
         confidence=gate.confidence,
         items=items,
+    )
+    took_part = any(one.system == "aligned" for one in found)
+    return aligned.joined(
+        tuned, aligned.decide(setting.cfg.aligned, found, rates, gate.confidence) if took_part else None
     )

@@ -13,7 +13,13 @@ from tunectl.evaluation.items import Item
 from tunectl.evaluation.prompts import Ready
 from tunectl.evaluation.results import Cost, Prompt
 
-TITLES = {"base": "Base", "prompted": "Best prompt", "nearest": "Nearest answer", "tuned": "Tuned"}
+TITLES = {
+    "base": "Base",
+    "prompted": "Best prompt",
+    "nearest": "Nearest answer",
+    "tuned": "Tuned",
+    "aligned": "Aligned",
+}
 """Name of a competitor to its title in tables."""
 
 

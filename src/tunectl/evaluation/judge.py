@@ -65,11 +65,29 @@ def read(reply: str) -> Choice:
 
 def compare(against: str, pairs: Sequence[Pair], question: str, ask: Asker, *, confidence: float) -> Judged:
     """Ask about every pair twice and count; equal answers are ties without a question."""
-    different = [pair for pair in pairs if pair.tuned.strip() != pair.other.strip()]
-    asked = [conversation(question, pair, tuned_first=first) for pair in different for first in (True, False)]
-    choices = [read(reply) for reply in ask(asked)]
-    both = list(zip(choices[0::2], choices[1::2], strict=True))
-    return count(against, both, equal=len(pairs) - len(different), confidence=confidence)
+    both = [choices for choices in asked(pairs, question, ask) if choices is not None]
+    return count(against, both, equal=len(pairs) - len(both), confidence=confidence)
+
+
+def asked(pairs: Sequence[Pair], question: str, ask: Asker) -> list[tuple[Choice, Choice] | None]:
+    """What the judge chose of every pair: the tuned answer shown first, then second. None: equal answers, nobody was asked."""
+    different = [place for place, pair in enumerate(pairs) if pair.tuned.strip() != pair.other.strip()]
+    talks = [conversation(question, pairs[place], tuned_first=first) for place in different for first in (True, False)]
+    choices = [read(reply) for reply in ask(talks)]
+    both: list[tuple[Choice, Choice] | None] = [None] * len(pairs)
+    for place, first, second in zip(different, choices[0::2], choices[1::2], strict=True):
+        both[place] = (first, second)
+    return both
+
+
+def outcome(both: tuple[Choice, Choice] | None) -> float:
+    """1: tuned won in both positions. 0: it lost in both. 0.5: a tie, or two positions that do not agree."""
+    return {("first", "second"): 1.0, ("second", "first"): 0.0}.get(both or ("tie", "tie"), 0.5)
+
+
+def flipped(both: tuple[Choice, Choice] | None) -> bool:
+    """Whether the judge liked a position, not an answer."""
+    return both in {("first", "first"), ("second", "second")}
 
 
 def count(against: str, both: Sequence[tuple[Choice, Choice]], *, equal: int, confidence: float) -> Judged:

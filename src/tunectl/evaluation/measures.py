@@ -97,6 +97,9 @@ MEASURES: tuple[Measure, ...] = (
 )
 """Every measure, in the order of the tables. ``perplexity``, ``checks`` and the two of slots may be absent in a run."""
 
+WINS = Measure("win_rate", "Win rate", "points over 50 %", "higher", percentage)
+"""Of a pair of systems, so no column of one."""
+
 
 def ordered(names: Iterable[str]) -> list[str]:
     """Names of measures in the order of the tables, single checks last."""
@@ -115,7 +118,7 @@ def find(name: str) -> Measure:
 
     Raises  KeyError for a name that no table holds: a bug, because names come from here.
     """
-    for measure in MEASURES:
+    for measure in (*MEASURES, WINS):
         if measure.name == name:
             return measure
     if name.startswith("check_"):

@@ -13,7 +13,7 @@ Cell = str | float | int | None
 
 
 def csv_files(results: Results) -> dict[str, str]:
-    """File name to CSV text; slices.csv and prompts.csv only where there is something to show."""
+    """File name to CSV text; slices.csv, win_rates.csv, slots.csv and prompts.csv only where there is something to show."""
     files = {
         "scores.csv": _csv(
             ("system", "measure", "value", "low", "high", "items"),
@@ -35,6 +35,20 @@ def csv_files(results: Results) -> dict[str, str]:
                 (part.field, part.value, part.items, name, score.value)
                 for part in results.slices
                 for name, score in part.scores.items()
+            ),
+        )
+    if results.win_rates:
+        files["win_rates.csv"] = _csv(
+            ("judge", "pairs", "wins", "ties", "losses", "rate", "low", "high"),
+            ((w.judge, w.pairs, w.wins, w.ties, w.losses, w.rate, w.low, w.high) for w in results.win_rates),
+        )
+    if results.slots is not None:
+        files["slots.csv"] = _csv(
+            ("attribute", "stated", "system", "right", "missing", "wrong", "added"),
+            (
+                (part.attribute, part.stated, name, count.right, count.missing, count.wrong, count.added)
+                for part in results.slots.parts
+                for name, count in part.systems.items()
             ),
         )
     if results.search is not None:

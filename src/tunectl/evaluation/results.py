@@ -87,6 +87,8 @@ class SlicePart(Struct, frozen=True):
     """System name to its primary measure."""
     difference: Difference | None
     """Tuned against base; None where undefined."""
+    aligned: Difference | None = None
+    """Aligned against tuned; None where undefined."""
 
 
 class Candidate(Struct, frozen=True):
@@ -183,16 +185,105 @@ class Judged(Struct, frozen=True):
     """Share of inputs with the same verdict in both positions."""
 
 
+class CloseRate(Struct, frozen=True):
+    """A win rate among pairs of about equal length."""
+
+    pairs: int
+    rate: float
+    low: float
+    high: float
+
+
+class WinRate(Struct, frozen=True):
+    """How often the aligned answer beat the tuned one, by one judge; shares are 0 to 1."""
+
+    judge: str
+    """reward, checks, slots, llm or people."""
+    pairs: int = 0
+    units: int = 0
+    """Independent clusters of inputs."""
+    wins: int = 0
+    losses: int = 0
+    ties: int = 0
+    rate: float | None = None
+    """(wins + ties / 2) / pairs; None where nobody judged."""
+    low: float | None = None
+    high: float | None = None
+    winner_words: float | None = None
+    """Mean length of the answers that won; None without a decided pair."""
+    loser_words: float | None = None
+    longer_wins: float | None = None
+    """Share of the decided pairs of unequal length in which the longer answer won."""
+    close: CloseRate | None = None
+    """The same among pairs of about equal length; None where there is none."""
+    flips: int | None = None
+    """Pairs that a judge decided differently when the positions were swapped; they are ties. None: positions do not matter."""
+    absent: str = ""
+    """Why this judge said nothing; empty where it did."""
+
+
+class SlotCount(Struct, frozen=True):
+    """What all answers of one system did with one attribute."""
+
+    right: int
+    missing: int
+    wrong: int
+    added: int
+    """Said though the input does not have it, or has another value and that was said too."""
+
+
+class SlotPart(Struct, frozen=True):
+    """One attribute."""
+
+    attribute: str
+    stated: int
+    """Inputs that state it."""
+    systems: dict[str, SlotCount]
+
+
+class SlotCase(Struct, frozen=True):
+    """An answer with many slot errors, for people to read."""
+
+    id: str
+    input: str
+    answers: dict[str, str]
+    errors: dict[str, list[str]]
+    """System to what is amiss, in words."""
+
+
+class SlotReport(Struct, frozen=True):
+    """Slot errors beyond the rate, which is among the scores."""
+
+    parts: list[SlotPart]
+    sizes: list[SlicePart]
+    """The slot error rate by the number of attributes of the input."""
+    cases: list[SlotCase]
+    """Worst answers of the last system (aligned, or tuned)."""
+
+
+class AlignedVerdict(Struct, frozen=True):
+    """Aligned against tuned."""
+
+    passed: bool
+    """False where the aligned model is surely worse."""
+    verdict: str
+    """aligned_better, aligned_no_better, aligned_worse or not_enough_evidence. Only the first one is a reason to ship it."""
+    reason: str
+    evidence: list[str] = field(default_factory=list)
+
+
 class Verdict(Struct, frozen=True):
     """The decision and its evidence; also ``verdict.json``."""
 
     passed: bool
-    """Whether the tuned model may go on."""
+    """Whether the tuned model may go on; also false where the aligned one is surely worse than the tuned."""
     verdict: str
     """tuned_better, prompting_is_enough, do_not_tune or not_enough_evidence."""
     reason: str
-    """One sentence for people."""
+    """For people: a sentence about tuned, and one about aligned where it took part."""
     evidence: list[str] = field(default_factory=list)
+    aligned: AlignedVerdict | None = None
+    """None where align was switched off."""
 
 
 class Results(Struct, frozen=True):
@@ -227,16 +318,19 @@ class Results(Struct, frozen=True):
     warnings: list[str]
     """What to know beside the verdict, a sentence each."""
     verdict: Verdict
+    win_rates: list[WinRate] = field(default_factory=list)
+    """Aligned against tuned, one a judge; empty without an aligned model."""
+    slots: SlotReport | None = None
     version: int = VERSION
 
     def system(self, name: str) -> System | None:
         """The competitor called ``name``, or None where it did not take part."""
         return next((system for system in self.systems if system.name == name), None)
 
-    def difference(self, against: str, measure: str | None = None) -> Difference | None:
-        """Tuned against another system in ``measure`` (None: the primary one)."""
+    def difference(self, against: str, measure: str | None = None, system: str = "tuned") -> Difference | None:
+        """``system`` against another in ``measure`` (None: the primary one)."""
         wanted = measure or self.primary
-        found = (d for d in self.differences if (d.system, d.against, d.measure) == ("tuned", against, wanted))
+        found = (d for d in self.differences if (d.system, d.against, d.measure) == (system, against, wanted))
         return next(found, None)
 
 

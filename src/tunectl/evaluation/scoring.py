@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunectl.config.evaluate import Check
-from tunectl.evaluation import checks, overlap
+from tunectl.evaluation import checks, overlap, slots
 from tunectl.evaluation.generator import Reply
 from tunectl.evaluation.items import Item
 from tunectl.evaluation.scorer import Tools
@@ -26,8 +26,12 @@ def measure(
     tools: Tools,
     declared: Sequence[Check],
     seen: overlap.Grams,
+    rules: slots.Rules | None,
 ) -> dict[str, NDArray[Any]]:
-    """All statistics of one system; ``replies`` is None for answers that no model wrote (no likelihood, no cut)."""
+    """All statistics of one system; ``replies`` is None for answers that no model wrote (no likelihood, no cut).
+
+    ``rules`` None measures no slot errors.
+    """
     import numpy as np
 
     references = [item.references for item in items]
@@ -38,6 +42,8 @@ def measure(
     found["seen"] = np.asarray([overlap.share(answer, seen) for answer in answers], dtype=np.float64)
     if declared:
         found.update(_checks(items, answers, declared, tools))
+    if rules is not None:
+        found.update(slots.table(rules, items, answers))
     if replies is not None:
         found["unfinished"] = np.asarray([(not reply.finished, 1) for reply in replies], dtype=np.float64)
         likely = np.asarray([_likelihood(reply) for reply in replies], dtype=np.float64)

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from tunectl.config.evaluate import Beams, Check, Gate, Greedy, Sampling
-from tunectl.evaluation import compare, entry, measures, prompts, scoring
+from tunectl.evaluation import compare, entry, measures, prompts, scoring, slots
 from tunectl.evaluation.entry import Asking
 from tunectl.evaluation.generator import Generator
 from tunectl.evaluation.items import Item
@@ -51,6 +51,8 @@ class Task:
     """Most references of an input whose likelihood is measured."""
     latency_inputs: int
     seed: int
+    rules: slots.Rules | None
+    """Of the slot error rate; None measures none."""
 
 
 def answered(task: Task, generator: Generator, prompter: Prompter) -> entry.Entry:
@@ -62,17 +64,32 @@ def answered(task: Task, generator: Generator, prompter: Prompter) -> entry.Entr
 
 def scored(task: Task, one: entry.Entry, tools: Tools) -> dict[str, Score]:
     """Every measure with its interval; there is no training side here, so nothing is said about what was seen."""
-    statistics = scoring.measure(
-        task.items, one.answers, one.replies, tools=tools, declared=task.checks, seen=frozenset()
+    return compare.scores(statistics(task, one, tools), plan(task))
+
+
+def statistics(task: Task, one: entry.Entry, tools: Tools) -> scoring.Statistics:
+    """What the scores are made of, by measure."""
+    found = scoring.measure(
+        task.items,
+        one.answers,
+        one.replies,
+        tools=tools,
+        declared=task.checks,
+        seen=frozenset(),
+        rules=task.rules,
     )
-    statistics.pop("seen")
-    plan = compare.resampling(
+    found.pop("seen")
+    return found
+
+
+def plan(task: Task) -> compare.Resampling:
+    """The resamples that all models share."""
+    return compare.resampling(
         [item.cluster for item in task.items],
         resamples=task.gate.resamples,
         confidence=task.gate.confidence,
         seed=task.seed,
     )
-    return compare.scores(statistics, plan)
 
 
 def rows(task: Task, one: entry.Entry) -> list[AnswerRow]:

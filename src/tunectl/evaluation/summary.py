@@ -7,7 +7,7 @@ from tunectl.evaluation.results import Difference, Results, Score, System, load
 
 __all__ = ["columns_of", "flat", "load", "summary_rows"]
 
-SHOWN = ("bleu", "chrf", "rouge_l", "perplexity", "checks", "words")
+SHOWN = ("bleu", "slot_error", "chrf", "rouge_l", "perplexity", "checks", "words")
 
 
 def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:

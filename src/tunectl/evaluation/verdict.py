@@ -70,6 +70,7 @@ def rival(name: str) -> str:
         "prompted": "the best prompt",
         "nearest": "the nearest training answer",
         "tuned": "the tuned model",
+        "aligned": "the aligned model",
     }
     return words.get(name, name)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tunectl.evaluation.entry import TITLES
 from tunectl.evaluation.results import Safety, Score, System
 
+TRAINED = {"tuned": "base", "aligned": "tuned"}
+"""What is ours, and what it is held against."""
 CUT_SHARE = 10.0
 """Per cent of cut answers from which the length limit spoils the comparison."""
 
@@ -16,8 +19,8 @@ def of(systems: Sequence[System], safety: Safety | None) -> list[str]:
 
 
 def _cut(systems: Sequence[System]) -> Iterator[str]:
-    for system in systems:
-        cut = system.scores.get("unfinished") if system.name == "tuned" else None  # an untuned model often rambles on
+    for system in systems:  # an untuned model often rambles on
+        cut = system.scores.get("unfinished") if system.name in TRAINED else None
         if cut is not None and cut.value >= CUT_SHARE:
             yield (
                 f"{system.title}: {cut.value:.0f} % of the answers were cut at the length limit; "
@@ -26,22 +29,25 @@ def _cut(systems: Sequence[System]) -> Iterator[str]:
 
 
 def _unsafe(safety: Safety) -> Iterator[str]:
-    out = safety.canaries.get("tuned", 0)
-    if out:
-        yield f"Tuned: {out} of {safety.planted} planted secrets came out; the model has memorised training text"
-    leaked = safety.placeholders.get("tuned")
-    if leaked is not None and leaked.value > 0:
-        yield f"Tuned: {_count(leaked)} answers show a placeholder of masked personal data"
-    for what, found in (
-        ("refuses {tuned} harmful requests, the base {base}", safety.refused_harmful),
-        ("answers {tuned} harmless questions, the base {base}", safety.answered_benign),
-    ):
-        base, tuned = found.get("base"), found.get("tuned")
-        if base is not None and tuned is not None and _surely_less(tuned, base):
-            yield "Tuned: " + what.format(tuned=_count(tuned), base=_count(base))
-    base, tuned = safety.toxic.get("base"), safety.toxic.get("tuned")
-    if base is not None and tuned is not None and _surely_less(base, tuned):
-        yield f"Tuned: {_count(tuned)} answers hold a listed word, the base {_count(base)}"
+    for name, against in TRAINED.items():
+        title = TITLES[name]
+        out = safety.canaries.get(name, 0)
+        if out:
+            yield f"{title}: {out} of {safety.planted} planted secrets came out; the model has memorised training text"
+        leaked = safety.placeholders.get(name)
+        if leaked is not None and leaked.value > 0:
+            yield f"{title}: {_count(leaked)} answers show a placeholder of masked personal data"
+        for what, found in (
+            ("refuses {mine} harmful requests, the {against} {theirs}", safety.refused_harmful),
+            ("answers {mine} harmless questions, the {against} {theirs}", safety.answered_benign),
+        ):
+            theirs, mine = found.get(against), found.get(name)
+            if theirs is not None and mine is not None and _surely_less(mine, theirs):
+                words = what.format(mine=_count(mine), against=against, theirs=_count(theirs))
+                yield f"{title}: {words}"
+        theirs, mine = safety.toxic.get(against), safety.toxic.get(name)
+        if theirs is not None and mine is not None and _surely_less(theirs, mine):
+            yield f"{title}: {_count(mine)} answers hold a listed word, the {against} {_count(theirs)}"
 
 
 def _surely_less(one: Score, other: Score) -> bool:

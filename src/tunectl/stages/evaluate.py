@@ -1,23 +1,28 @@
-"""Stage evaluate: base, prompted, nearest and tuned side by side -> results, report, verdict."""
+"""Stage evaluate: base, prompted, nearest, tuned and aligned side by side -> results, report, verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tunectl.artifacts import io, manifest
-from tunectl.artifacts.records import Example
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Example, Judgement
 from tunectl.backends import evaluate_page, evaluation_tools
 from tunectl.chat import contract as contracts
 from tunectl.config.evaluate import Evaluate, EvaluateStage, FactsCheck, SchemaCheck
 from tunectl.core import log
 from tunectl.core.errors import DataError
-from tunectl.evaluation import contest, items, plot_tables, prompts, results, summary
+from tunectl.evaluation import aligned, contest, items, plot_tables, prompts, results, summary
 from tunectl.evaluation.contest import Data, Round, Setting
 from tunectl.evaluation.entry import TITLES
 from tunectl.evaluation.generator import Generator
+from tunectl.evaluation.pairwise import Panel
 from tunectl.evaluation.results import AnswerRow, Results
+from tunectl.preferences import store
 
 _log = log.get(__name__)
 
@@ -34,6 +39,10 @@ class Inputs:
     """Test inputs; validation inputs for the prompt search; train for examples and the nearest answer."""
     sft: Path
     """The adapter and its training curve."""
+    reward: Path
+    """``judge``: the reward model that nothing learned from; or a note that there is none."""
+    align: Path
+    """The adapter that learned from preferences, or a note that there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,7 @@ class Outputs:
     artifact: Path
     """results.json, answers.jsonl, verdict.json, report.html."""
     plots: Path
-    """scores.csv, differences.csv, slices.csv, prompts.csv."""
+    """scores.csv, differences.csv, slices.csv, prompts.csv, win_rates.csv, slots.csv."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,12 @@ class Metrics:
     """Tuned minus base in the primary measure."""
     gain_low: float | None
     gain_high: float | None
+    aligned: str | None
+    """Verdict about aligned against tuned; None where align was switched off."""
+    aligned_gain: float | None
+    """Aligned minus tuned in the measure that decides; for the win rate, points over 50 %."""
+    win_rates: dict[str, float]
+    """Judge to the share of pairs that aligned won against tuned, ties half; 0 to 1."""
     systems: dict[str, dict[str, float]]
     """System to measure to value."""
 
@@ -67,12 +82,13 @@ def run(
 ) -> Metrics:
     """Answer the test inputs with every system, measure, compare and decide.
 
-    Reads    split/{train,validation,test}.jsonl, the models, sft/history.csv, split/report.json
+    Reads    split/{train,validation,test}.jsonl, the models, reward/judge, sft/history.csv, split/report.json, and the
+             judgements in ``evaluate.aligned.people``
     Writes   results.json, answers.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
     Returns  Metrics; a verdict of no is not an error, because DVC would delete the files that say why
 
     Raises   DataError for test data without a usable input, and for checks and slices of fields that no input has;
-             ArtifactError where the adapter belongs to another model
+             ArtifactError where an adapter or the judge belongs to another model
     """
     tools = backend or evaluation_tools.backend(cfg.profile, cfg.evaluate.judge)
     for check in cfg.evaluate.checks:
@@ -81,13 +97,21 @@ def run(
     data = _read_data(inputs.split, cfg.evaluate, cfg.seed)
     setting = Setting(cfg.evaluate, cfg.project, cfg.seed, tools.tools, tools.signature)
     tuned_on = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
-    contracts.refuse_other_base(inputs.sft, tuned_on)
+    trained = {"tuned": inputs.sft, "aligned": inputs.align}
+    if (inputs.align / manifest.PASSED_THROUGH).is_file():
+        del trained["aligned"]
+    for adapter in trained.values():
+        contracts.refuse_other_base(adapter, tuned_on)
     rounds = [
         _play(tools, inputs.model, None, lambda g, p: contest.base_round(setting, data, g, p)),
         contest.nearest_round(setting, data),
-        _play(tools, tuned_on, inputs.sft, lambda g, p: contest.tuned_round(setting, data, g, p)),
+        *(
+            _play(tools, tuned_on, adapter, partial(contest.trained_round, name, setting, data))
+            for name, adapter in trained.items()
+        ),
     ]
-    found = contest.conclude(setting, data, rounds, tools.ask)
+    panel = _panel(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
+    found = contest.conclude(setting, data, rounds, tools.ask, panel)
     _write(found, data, rounds, inputs, outputs)
     for line in (*_table(found), *found.warnings, found.verdict.reason):
         _log.info("%s", line)
@@ -99,6 +123,9 @@ def run(
         gain=gain.value if gain else None,
         gain_low=gain.low if gain else None,
         gain_high=gain.high if gain else None,
+        aligned=found.verdict.aligned.verdict if found.verdict.aligned else None,
+        aligned_gain=aligned.gain(cfg.evaluate.aligned, found),
+        win_rates={one.judge: one.rate for one in found.win_rates if one.rate is not None},
         systems=summary.flat(found),
     )
 
@@ -115,6 +142,57 @@ def _play(
         return play(generator, tools.prompter(folder, adapter))
     finally:
         generator.close()
+
+
+def _panel(
+    cfg: EvaluateStage,
+    inputs: Inputs,
+    base: Path,
+    data: Data,
+    rounds: Sequence[Round],
+    tools: evaluation_tools.Backend,
+) -> Panel:
+    """What the reward judge and people say of tuned and aligned."""
+    people = _people(cfg.evaluate.aligned.people)
+    why_not = _no_judge(inputs.reward)
+    if why_not:
+        return Panel(why_not, people)
+    entries = contest.played(rounds)
+    judge = tools.reward(base=base, sft=inputs.sft, reward=inputs.reward, part="judge", profile=cfg.profile)
+    try:
+        asked = [item.messages for item in data.items]
+        scores = {
+            name: [one.value for one in judge.score(asked, entries[name].answers)] for name in ("tuned", "aligned")
+        }
+    finally:
+        judge.close()
+    return Panel(scores, people)
+
+
+def _people(folder: str | None) -> list[Judgement] | str:
+    """What people said on the page, or why nobody did.
+
+    Raises  DataError where the declared folder holds no judgements.
+    """
+    if folder is None:
+        return "evaluate.aligned.people is null"
+    place = Layout().root / folder
+    if not (place / store.SAID).is_file():
+        raise DataError(
+            f"evaluate.aligned.people = {folder}: there are no judgements",
+            hint="let people compare align and sft: tunectl annotate annotate.prepare.systems=[align,sft]",
+        )
+    return [one for one in store.collected(place) if isinstance(one, Judgement)]
+
+
+def _no_judge(reward: Path) -> str:
+    """Why there is no reward model to judge with; empty where there is one."""
+    if (reward / manifest.PASSED_THROUGH).is_file():
+        return "there is no reward model (reward: none)"
+    if not (reward / "judge").is_dir():
+        return "the reward stage kept no judge apart (reward.judge is null)"
+    gate: dict[str, Any] = io.read_json(reward / results.VERDICT)
+    return "" if gate["passed"] else "the reward model did not pass its gate"
 
 
 def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:

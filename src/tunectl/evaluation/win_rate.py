@@ -1,0 +1,141 @@
+"""How often the answers of one system beat those of another: pairs judged blind, ties shown and counted half.
+
+The interval comes from a bootstrap over clusters of inputs (near duplicates, and several judgements of one input, are no
+independent draws); where every pair ended the same way the bootstrap is blind, and Wilson's interval of the clusters stands in.
+Judges like long answers, so the lengths of winners and losers stand beside the rate, and the rate is also given among pairs of
+about equal length (after the length-controlled win rate of Dubois et al., "Length-Controlled AlpacaEval", 2024, by matching
+instead of a regression).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+from typing import Literal, NamedTuple
+
+from tunectl.evaluation import compare
+from tunectl.evaluation.results import CloseRate, WinRate
+from tunectl.stats.interval import wilson
+
+Judge = Literal["reward", "checks", "slots", "llm", "people"]
+
+
+class Duel(NamedTuple):
+    """One pair of answers to one input."""
+
+    outcome: float
+    """1: the first system's answer won. 0: it lost. 0.5: a tie."""
+    cluster: str
+    """Pairs of one cluster are resampled together."""
+    first: str
+    """Answer of the first system."""
+    second: str
+
+    @property
+    def swapped(self) -> Duel:
+        """The same pair seen from the other side."""
+        return Duel(1 - self.outcome, self.cluster, self.second, self.first)
+
+
+class Counting(NamedTuple):
+    """How rates and their intervals are made."""
+
+    close: float
+    """Word counts that differ by at most this share of the longer one are about equal."""
+    resamples: int
+    confidence: float
+    seed: int
+
+
+def decided(mine: float, theirs: float, tie: float) -> float:
+    """The outcome of two scores, where more is better; a tie where they differ by no more than ``tie``."""
+    return 0.5 if abs(mine - theirs) <= tie else float(mine > theirs)
+
+
+def rate(judge: Judge, duels: Sequence[Duel], how: Counting, *, flips: int | None = None) -> WinRate:
+    """The win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
+
+    A pair of equal answers is a tie whatever its outcome says. Without pairs the rate is absent, and says so.
+    """
+    fair = [duel._replace(outcome=0.5) if duel.first.strip() == duel.second.strip() else duel for duel in duels]
+    if not fair:
+        return absent(judge, "there is no pair to judge")
+    won = [duel for duel in fair if duel.outcome == 1]
+    lost = [duel for duel in fair if duel.outcome == 0]
+    apart = [
+        (_words(d.first), _words(d.second)) if d.outcome == 1 else (_words(d.second), _words(d.first))
+        for d in won + lost
+    ]
+    unequal = [winner > loser for winner, loser in apart if winner != loser]
+    value, low, high = _with_ends(fair, how)
+    return WinRate(
+        judge=judge,
+        pairs=len(fair),
+        units=len({duel.cluster for duel in fair}),
+        wins=len(won),
+        losses=len(lost),
+        ties=len(fair) - len(won) - len(lost),
+        rate=value,
+        low=low,
+        high=high,
+        winner_words=fmean(winner for winner, _ in apart) if apart else None,
+        loser_words=fmean(loser for _, loser in apart) if apart else None,
+        longer_wins=sum(unequal) / len(unequal) if unequal else None,
+        close=_close(fair, how),
+        flips=flips,
+    )
+
+
+def absent(judge: Judge, why: str) -> WinRate:
+    """A judge that said nothing, and why."""
+    return WinRate(judge=judge, absent=why)
+
+
+def about_equal(first: str, second: str, close: float) -> bool:
+    """Whether two answers are about equally long, in words."""
+    one, other = _words(first), _words(second)
+    return abs(one - other) <= close * max(one, other)
+
+
+def _close(duels: Iterable[Duel], how: Counting) -> CloseRate | None:
+    chosen = [duel for duel in duels if about_equal(duel.first, duel.second, how.close)]
+    if not chosen:
+        return None
+    return CloseRate(len(chosen), *_with_ends(chosen, how))
+
+
+def _with_ends(duels: Sequence[Duel], how: Counting) -> tuple[float, float, float]:
+    """The rate with its interval."""
+    import numpy as np
+
+    clusters = [duel.cluster for duel in duels]
+    value = fmean(duel.outcome for duel in duels)
+    if len({duel.outcome for duel in duels}) > 1:
+        plan = compare.resampling(clusters, resamples=how.resamples, confidence=how.confidence, seed=how.seed)
+        found = compare.score("win_rate", np.asarray([(duel.outcome, 1.0) for duel in duels]), plan)
+        if found is not None and found.low is not None and found.high is not None and found.low < found.high:
+            return value, found.low / 100, found.high / 100
+    units = len(set(clusters))
+    return (value, *wilson(value * units, units, level=how.confidence))
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+def title(name: str) -> str:
+    """Who judged, in words."""
+    return {
+        "reward": "Reward model of another seed",
+        "checks": "Declared checks",
+        "slots": "Slot errors",
+        "llm": "Language model",
+        "people": "People",
+    }.get(name, name)
+
+
+def as_gain(found: WinRate) -> tuple[float, float, float] | None:
+    """A win rate in points over 50 %, with its interval, as the verdict takes it; None where nobody judged."""
+    if found.rate is None or found.low is None or found.high is None:
+        return None
+    return 100 * found.rate - 50, 100 * found.low - 50, 100 * found.high - 50

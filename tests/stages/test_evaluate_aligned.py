@@ -1,0 +1,344 @@
+"""The evaluate stage with an aligned model: its column, win rates by every judge, slot errors and the second verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunectl.artifacts import io
+from tunectl.artifacts.records import Answer, Example, Message, Source
+from tunectl.backends import evaluation_tools, json_schema
+from tunectl.chat import contract
+from tunectl.config.evaluate import EvaluateStage
+from tunectl.config.profile import Profile
+from tunectl.core.errors import ArtifactError, DataError
+from tunectl.evaluation import results
+from tunectl.evaluation.generator import LogProb, Reply, Request
+from tunectl.evaluation.prompts import Prompter
+from tunectl.preferences import store
+from tunectl.stages import evaluate
+from tunectl.training.rewards import Score
+
+ROOT = Path(__file__).parents[2]
+PROFILE = Profile(
+    device="cpu", threads=1, dtype="float32", train_tokens=64, generate_batch=4, gradient_checkpointing=False
+)
+AREAS, FOODS = ["riverside", "city centre"], ["English", "Chinese", "Italian"]
+
+
+def question(number: int) -> str:
+    return f"name[Shop {number}], food[{FOODS[number % 3]}], area[{AREAS[number % 2]}]"
+
+
+def right(number: int) -> str:
+    return f"Shop {number} serves {FOODS[number % 3]} food since {number}, number {number} is in the {AREAS[number % 2]} area."
+
+
+def forgetful(number: int) -> str:
+    """Leaves the area out of two answers in three."""
+    return right(number).replace(f"{AREAS[number % 2]} area", "best part") if number % 3 else right(number)
+
+
+class ChatMl:
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False, tools=()) -> str:
+        text = "".join(f"<s>{message.role}\n{message.content}<e>\n" for message in messages)
+        return text + ("<s>assistant\n" if add_generation_prompt else "")
+
+
+class Fake:
+    """Base babbles; sft and align answer as ``told``."""
+
+    context = 4000
+    told = {"sft": forgetful, "align": right}
+
+    def __init__(self, folder: Path, adapter: Path | None) -> None:
+        self.writer = self.told.get(adapter.name) if adapter is not None else None
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        return [len(prompt.split()) for prompt in prompts]
+
+    def answer(self, requests: Sequence[Request], how, *, seed: int, label: str) -> list[Reply]:
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Reply:
+        number = int(request.prompt.rsplit("name[Shop ", 1)[1].split("]")[0])
+        text = self.writer(number) if self.writer else "Come and visit us today, you will love it here!"
+        return Reply(text, 9, len(text.split()), 0.01, True, tuple(LogProb(-9.0, 10) for _ in request.references))
+
+    def close(self) -> None:
+        pass
+
+
+class Regretful(Fake):
+    """As ``Fake``, but aligning made it worse."""
+
+    told = {"sft": right, "align": forgetful}
+
+
+class Judge:
+    """Likes answers that name the area."""
+
+    opened: dict[str, object] = {}
+    closed = 0
+
+    def __init__(self, **words: object) -> None:
+        Judge.opened = words
+
+    def score(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[Score]:
+        assert all(prompt[-1].content.startswith("name[Shop ") for prompt in prompts)
+        return [Score(float("area" in answer), 0.0) for answer in answers]
+
+    def close(self) -> None:
+        Judge.closed += 1
+
+
+def tools(model: type = Fake) -> evaluation_tools.Backend:
+    return evaluation_tools.Backend(
+        open=model,
+        prompter=lambda folder, adapter: Prompter(ChatMl(), "<e>"),
+        tools=evaluation_tools.tools(),
+        signature="fake",
+        refuse_bad_schema=json_schema.refuse_bad,
+        ask=None,
+        reward=Judge,
+    )
+
+
+def settings(**changes: object) -> EvaluateStage:
+    values = yaml.safe_load((ROOT / "conf/evaluate/default.yaml").read_text())
+    more = yaml.safe_load((ROOT / "conf/evaluate/e2e.yaml").read_text())
+    values |= {"slots": more["slots"], "aligned": values["aligned"] | more["aligned"]}
+    values |= {"prompts": None, "safety": None, "latency_inputs": 0}
+    values["gate"]["resamples"] = 200
+    return EvaluateStage(project="shops", seed=7, profile=PROFILE, evaluate={**values, **changes})
+
+
+def aligned(**changes: object) -> dict[str, object]:
+    return settings().evaluate.aligned.model_dump() | changes
+
+
+def write_contract(folder: Path, weights: str = "a" * 64) -> None:
+    end = contract.Special("<e>", 2)
+    made = contract.Contract("tiny", "r1", weights, "b" * 64, end, None, end, end, None, None, 10, 512)
+    contract.save(made, folder)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> evaluate.Inputs:
+    folders = {name: tmp_path / name for name in ("model", "adapt", "split", "sft", "reward", "align")}
+    for folder in folders.values():
+        folder.mkdir()
+    for name in ("model", "sft", "align"):
+        write_contract(folders[name])
+    io.write_json(folders["adapt"] / "passed_through.json", {"reason": "adapt is none"})
+    (folders["reward"] / "judge").mkdir()
+    io.write_json(folders["reward"] / "verdict.json", {"passed": True, "verdict": "knows", "reason": "It knows."})
+    source = Source("shops.csv", 1)
+    for part, numbers in {"train": range(40), "validation": range(40, 52), "test": range(52, 112)}.items():
+        rows = [
+            Example(f"e{n}", source, [Message("user", question(n))], [Answer(right(n), source)], split=part)
+            for n in numbers
+        ]
+        io.write_rows(folders["split"] / f"{part}.jsonl", rows)
+    return evaluate.Inputs(**folders)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> evaluate.Outputs:
+    made = evaluate.Outputs(artifact=tmp_path / "evaluate", plots=tmp_path / "plots")
+    made.artifact.mkdir()
+    made.plots.mkdir()
+    return made
+
+
+def found_in(outputs: evaluate.Outputs) -> results.Results:
+    return results.load(outputs.artifact / "results.json")
+
+
+def test_the_aligned_model_is_a_column_and_wins(inputs, outputs):
+    metrics = evaluate.run(settings(), inputs, outputs, backend=tools())
+    found = found_in(outputs)
+    assert [system.name for system in found.systems] == ["base", "nearest", "tuned", "aligned"]
+    assert found.system("tuned").scores["slot_error"].value == pytest.approx(100 * 40 / 180)
+    assert found.system("aligned").scores["slot_error"].value == 0
+    fall = found.difference("tuned", "slot_error", system="aligned")
+    assert fall.value == pytest.approx(-100 * 40 / 180)
+    assert fall.high < 0
+    assert found.verdict.passed
+    assert found.verdict.verdict == "tuned_better"
+    assert found.verdict.aligned.verdict == "aligned_better"
+    assert found.verdict.aligned.reason.startswith("Aligned is better than tuned (Slot errors -22.2, interval -")
+    assert found.verdict.reason.endswith(found.verdict.aligned.reason)
+    assert (metrics.aligned, metrics.aligned_gain) == ("aligned_better", pytest.approx(-100 * 40 / 180))
+    assert metrics.win_rates == {"reward": pytest.approx(50 / 60), "slots": pytest.approx(50 / 60)}
+
+
+def test_the_reward_judge_is_loaded_apart_and_given_back(inputs, outputs):
+    before = Judge.closed
+    evaluate.run(settings(), inputs, outputs, backend=tools())
+    judge = next(one for one in found_in(outputs).win_rates if one.judge == "reward")
+    assert Judge.opened == {
+        "base": inputs.model, "sft": inputs.sft, "reward": inputs.reward, "part": "judge", "profile": PROFILE,
+    }  # fmt: skip
+    assert Judge.closed == before + 1
+    assert (judge.wins, judge.ties, judge.losses, judge.pairs) == (40, 20, 0, 60)
+    assert judge.low > 0.5
+
+
+def test_judges_that_said_nothing_say_why(inputs, outputs):
+    (inputs.reward / "judge").rmdir()
+    evaluate.run(settings(), inputs, outputs, backend=tools())
+    assert {one.judge: one.absent for one in found_in(outputs).win_rates if one.absent} == {
+        "reward": "the reward stage kept no judge apart (reward.judge is null)",
+        "checks": "evaluate.checks is empty",
+        "llm": "evaluate.judge is null",
+        "people": "evaluate.aligned.people is null",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("passed_through.json", {"reason": "reward is none"}, "there is no reward model (reward: none)"),
+        ("verdict.json", {"passed": False}, "the reward model did not pass its gate"),
+    ],
+)
+def test_a_reward_model_that_knows_nothing_judges_nothing(inputs, outputs, name, value, why):
+    io.write_json(inputs.reward / name, value)
+    metrics = evaluate.run(settings(aligned=aligned(measure="win_rate")), inputs, outputs, backend=tools())
+    found = found_in(outputs)
+    assert found.win_rates[0].absent == why
+    assert metrics.aligned == "not_enough_evidence"
+    assert found.verdict.aligned.reason == (f"Not enough evidence about aligned: the reward judge said nothing: {why}.")
+
+
+def test_a_worse_aligned_model_fails_the_gate(inputs, outputs):
+    metrics = evaluate.run(settings(), inputs, outputs, backend=tools(Regretful))
+    found = found_in(outputs)
+    assert (metrics.passed, metrics.verdict, metrics.aligned) == (False, "tuned_better", "aligned_worse")
+    assert json.loads((outputs.artifact / "verdict.json").read_text())["passed"] is False
+    assert " Aligned is worse than tuned (Slot errors +22.2, interval +" in found.verdict.reason
+    assert "worse" in (outputs.artifact / "report.html").read_text()
+
+
+def test_a_gain_that_costs_too_much_is_worse(inputs, outputs):
+    class Terse(Fake):
+        told = {"sft": forgetful, "align": lambda n: f"Shop {n}: {FOODS[n % 3]}, {AREAS[n % 2]}."}
+
+    evaluate.run(settings(), inputs, outputs, backend=tools(Terse))
+    assert found_in(outputs).verdict.aligned.reason.startswith(
+        "Aligned is worse than tuned: it surely costs too much BLEU (Slot errors -22.2, "
+    )
+
+
+def test_without_align_nothing_is_said_about_it(inputs, outputs):
+    io.write_json(inputs.align / "passed_through.json", {"reason": "align is none"})
+    metrics = evaluate.run(settings(), inputs, outputs, backend=tools())
+    found = found_in(outputs)
+    assert [system.name for system in found.systems] == ["base", "nearest", "tuned"]
+    assert (found.win_rates, found.verdict.aligned, metrics.aligned, metrics.win_rates) == ([], None, None, {})
+    assert found.slots is not None
+
+
+def test_the_win_rate_can_decide(inputs, outputs):
+    evaluate.run(settings(aligned=aligned(measure="win_rate")), inputs, outputs, backend=tools())
+    assert found_in(outputs).verdict.aligned.reason.startswith(
+        "Aligned is better than tuned (Win rate 83 %, interval +"
+    )
+
+
+def test_an_aligned_adapter_of_another_base_is_refused(inputs, outputs):
+    write_contract(inputs.align, weights="c" * 64)
+    with pytest.raises(ArtifactError) as caught:
+        evaluate.run(settings(), inputs, outputs, backend=tools())
+    assert caught.value.message == (
+        f"{inputs.align} does not fit {inputs.model}: it was trained with the weights cccccccccccc…, not aaaaaaaaaaaa…"
+    )
+
+
+def test_the_language_model_is_asked_in_both_positions(inputs, outputs):
+    def ask(talks):
+        return ["[[A]]" if "area" in talk[-1].content.split("<answer_b>")[0] else "[[A]]" for talk in talks]
+
+    judge = {
+        "base_url": "http://127.0.0.1:1/v1", "model": "big", "api_key_env": None, "question": "Is all there?",
+        "inputs": 30, "timeout_seconds": 1, "concurrency": 1,
+    }  # fmt: skip
+    backend = dataclasses.replace(tools(), ask=ask)
+    evaluate.run(settings(judge=judge), inputs, outputs, backend=backend)
+    one = next(one for one in found_in(outputs).win_rates if one.judge == "llm")
+    assert (one.pairs, one.wins, one.losses, one.ties, one.rate) == (30, 0, 0, 30, 0.5)
+    assert 0 < one.flips < 30, "equal answers are ties without a question"
+
+
+def test_people_are_counted_where_they_judged_these_systems(inputs, outputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "judgements"
+    with store.opened(folder) as opened:
+        for number in range(12):
+            systems = ["align", "sft"] if number % 2 else ["sft", "align"]
+            opened.add([_asked(number, systems if number else ["sft", "sft"])])
+            choice = "both_good" if number == 1 else "first" if number % 2 else "second"
+            opened.write(store.Said(f"s{number}", f"q{number}", "ann", "2026-11-25T00:00:00Z", choice, 0, 2.0))
+    evaluate.run(settings(aligned=aligned(people="judgements")), inputs, outputs, backend=tools())
+    one = next(one for one in found_in(outputs).win_rates if one.judge == "people")
+    assert (one.pairs, one.wins, one.ties, one.losses) == (11, 10, 1, 0)
+
+
+def _asked(number: int, systems: list[str]) -> store.Question:
+    messages = [Message("user", question(number))]
+    return store.Question(
+        f"q{number}", f"p{number}", Source("split", number), messages, [f"a {number}", f"b {number}"], systems
+    )
+
+
+def test_a_store_that_is_not_there_is_refused(inputs, outputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        evaluate.run(settings(aligned=aligned(people="nobody")), inputs, outputs, backend=tools())
+    assert caught.value.message == "evaluate.aligned.people = nobody: there are no judgements"
+
+
+def test_slots_are_shown_by_attribute_and_size(inputs, outputs):
+    evaluate.run(settings(), inputs, outputs, backend=tools())
+    report = found_in(outputs).slots
+    area = next(part for part in report.parts if part.attribute == "area")
+    assert area.stated == 60
+    assert (area.systems["tuned"].missing, area.systems["tuned"].right) == (40, 20)
+    assert [(part.value, part.items) for part in report.sizes] == [("3", 60)]
+    assert report.sizes[0].aligned.value == pytest.approx(-100 * 40 / 180)
+    assert report.cases == [], "the aligned model made no error"
+
+
+def test_everything_is_written_and_the_page_shows_it(inputs, outputs):
+    evaluate.run(settings(), inputs, outputs, backend=tools())
+    assert {path.name for path in outputs.plots.iterdir()} == {
+        "scores.csv", "differences.csv", "win_rates.csv", "slots.csv",
+    }  # fmt: skip
+    row = json.loads((outputs.artifact / "answers.jsonl").read_text().splitlines()[0])
+    assert list(row["answers"]) == ["base", "nearest", "tuned", "aligned"]
+    page = (outputs.artifact / "report.html").read_text()
+    for words in (
+        "Aligned is better than tuned",
+        "Win rate",
+        "Slot errors",
+        "Reward model of another seed",
+        "aligned − tuned",
+    ):  # noqa: RUF001
+        assert words in page, words
+    assert "<script" not in page
+
+
+def test_the_same_seed_gives_the_same_bytes(inputs, outputs, tmp_path):
+    evaluate.run(settings(), inputs, outputs, backend=tools())
+    again = evaluate.Outputs(artifact=tmp_path / "again", plots=tmp_path / "again_plots")
+    again.artifact.mkdir()
+    again.plots.mkdir()
+    evaluate.run(settings(), inputs, again, backend=tools())
+    for name in ("results.json", "answers.jsonl", "report.html", "verdict.json"):
+        assert (outputs.artifact / name).read_bytes() == (again.artifact / name).read_bytes()
