@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count, islice
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ import yaml
 
 from tunectl.artifacts import io, tally
 from tunectl.artifacts.records import Answer, Example, Judgement, Mark, Message, Pair, Reject, Source
+from tunectl.backends.preference_tools import Backend
 from tunectl.config.preferences import PreferencesStage
 from tunectl.core.errors import DataError
+from tunectl.evaluation.generator import Reply
+from tunectl.preferences.rubric import Sampled
 from tunectl.preferences.store import Question, Said, Undone, opened
 from tunectl.stages import preferences
 from tunectl.stages.compose import declared
@@ -19,13 +23,16 @@ from tunectl.stages.compose import declared
 ROOT = Path(__file__).parents[2]
 HH = ROOT.parent / "shared" / "data" / "hh" / "harmless.jsonl.gz"
 FILES = yaml.safe_load((ROOT / "conf/preferences/source/files.yaml").read_text())
+PROFILE = yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text())
+INPUTS = preferences.Inputs(*map(Path, ("model", "adapt", "split", "sft")))
+OUTPUTS = preferences.Outputs(Path("work"), Path("out"))
 DEFAULT = {**yaml.safe_load((ROOT / "conf/preferences/default.yaml").read_text()), "collected": None}
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("out", "split"):
+    for name in ("out", "split", "work"):
         (tmp_path / name).mkdir()
     for part in ("train", "validation", "test"):
         (tmp_path / "split" / f"{part}.jsonl").write_text("")
@@ -37,13 +44,9 @@ def source(path="pairs.jsonl", **changes):
     return {**FILES, "path": str(path), "columns": columns, **changes}
 
 
-def run(seed=17, **settings):
-    cfg = PreferencesStage(preferences={**DEFAULT, **settings}, seed=seed)
-    return preferences.run(
-        cfg,
-        preferences.Inputs(Path("model"), Path("adapt"), Path("split"), Path("sft")),
-        preferences.Outputs(Path("out")),
-    )
+def run(seed=17, backend=None, **settings):
+    cfg = PreferencesStage(preferences={**DEFAULT, **settings}, profile=PROFILE, seed=seed)
+    return preferences.run(cfg, INPUTS, OUTPUTS, backend=backend)
 
 
 def write(rows, name="pairs.jsonl"):
@@ -174,11 +177,7 @@ def test_pinned_columns():
 
 
 def test_switched_off_it_says_so():
-    found = preferences.run(
-        PreferencesStage(preferences={"method": "none"}, seed=1),
-        preferences.Inputs(Path("model"), Path("adapt"), Path("split"), Path("sft")),
-        preferences.Outputs(Path("out")),
-    )
+    found = preferences.run(PreferencesStage(preferences={"method": "none"}, profile=PROFILE, seed=1), INPUTS, OUTPUTS)
     assert found.pairs == 0
     assert sorted(path.name for path in Path("out").iterdir()) == ["passed_through.json"]
 
@@ -457,6 +456,101 @@ def test_inputs_without_attributes():
     with pytest.raises(DataError) as caught:
         run(contrast=CONTRAST)
     assert caught.value.message == "preferences.contrast: no input of split has attributes and an answer"
+
+
+# A simulated annotator
+
+
+SIMULATED = yaml.safe_load((ROOT / "conf/preferences/local_lens.yaml").read_text())["simulated"]
+BRIEF = "Ad wanted | Place {} | tailor | Kirkwood | $ | plain | for commuters | offer: 6 dollars off | facts: 8 chairs"
+ADS = (
+    "Visit Place {} in Kirkwood: your 6 dollars off wait, and 8 chairs.",
+    "Visit Place {} in Kirkwood: 8 chairs.",
+    "Place {} is the best.",
+    "",
+)
+
+
+class Loaded:
+    """A stand-in for the tuned model: it writes the ads in turn."""
+
+    def __init__(self, folder, adapter, opened):
+        opened.append((str(folder), str(adapter)))
+
+    def answer(self, requests, how, *, seed, label):
+        return [
+            Reply(ADS[place % len(ADS)].format(item.prompt), 1, 1, 0.0, finished=True)
+            for place, item in enumerate(requests)
+        ]
+
+    def close(self):
+        pass
+
+
+class Plain:
+    """A stand-in for a chat template: the number of the place is the prompt."""
+
+    def prompt(self, messages, tools):
+        return messages[-1].content.split(" | ")[1].removeprefix("Place ")
+
+
+@pytest.fixture
+def simulated(tmp_path, monkeypatch):
+    monkeypatch.setattr(preferences.contracts, "refuse_other_base", lambda adapter, base: None)
+    numbers, opened = count(), []
+    for part, size in (("train", 12), ("validation", 4), ("test", 4)):
+        rows = []
+        for number in islice(numbers, size):
+            fields = {"business": f"Place {number}", "neighbourhood": "Kirkwood"}
+            asked = [Message("user", BRIEF.format(number))]
+            rows.append(Example(f"e{number}", Source("c", number), asked, [Answer("x", Source("c"))], fields=fields))
+        io.write_rows(Path(f"split/{part}.jsonl"), rows)
+    tools = Backend(lambda ratings: None, lambda *folders: Loaded(*folders, opened), lambda folder, adapter: Plain())
+    return lambda **changes: run(backend=tools, simulated={**SIMULATED, "errors": 0, "noise": 0, **changes}), opened
+
+
+def test_a_simulated_annotator(simulated):
+    judge, opened = simulated
+    metrics = judge(inputs={"train": 10, "validation": 3, "test": 3})
+    assert opened == [("adapt", "sft")]
+    assert (metrics.simulated, metrics.pairs, metrics.annotators, metrics.contrasts) == (48, 48, 1, 0)
+    report = io.read_json(Path("out/report.json"))
+    assert report["sizes"] == {"train": 30, "validation": 9, "test": 9}
+    assert report["simulated"]["unusable"] == 16
+    assert [one["name"] for one in report["agreement"]["people"]] == ["Local Lens editor (simulated)"]
+    best = next(
+        pair for pair in pairs() if "best" in pair.rejected[0].content and "6 dollars" in pair.chosen[0].content
+    )
+    assert {"names_client", "states_offer", "no_superlatives"} <= set(best.votes[0].tags)
+    assert best.votes[0].annotator == "Local Lens editor (simulated)"
+    assert len(list(io.read_rows(Path("out/sampled.jsonl"), Sampled))) == 16
+    assert not Path("work").exists()
+
+
+def test_an_adapter_that_is_passed_through_stands_on_the_base_model(simulated):
+    judge, opened = simulated
+    Path("adapt").mkdir()
+    Path("adapt/passed_through.json").write_text("{}")
+    judge()
+    assert opened == [("model", "sft")]
+
+
+def test_a_killed_run_keeps_its_answers(simulated, monkeypatch):
+    judge, opened = simulated
+    with monkeypatch.context() as patched:
+        patched.setattr(preferences.rubric, "judge", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            judge()
+    assert judge().simulated == 60
+    assert len(opened) == 1
+
+
+def test_no_input_to_answer(simulated):
+    judge, _ = simulated
+    Path("split/test.jsonl").write_text("")
+    with pytest.raises(DataError) as caught:
+        judge()
+    assert caught.value.message == "preferences.simulated: split/test.jsonl holds no input to answer"
 
 
 @pytest.mark.skipif(not HH.is_file(), reason="../shared/data is absent")

@@ -8,6 +8,8 @@ from pydantic import Field, RootModel, model_validator
 
 from tunectl.config.base import Strict
 from tunectl.config.ingest import Column, FileLimits, Name, Opening
+from tunectl.config.profile import Profile
+from tunectl.config.rubric import Simulated
 from tunectl.config.split import Shares
 
 PreferenceFormat = Literal[
@@ -138,6 +140,8 @@ class Merged(Strict):
     """Folder that ``tunectl annotate`` fills. Null: none."""
     contrast: Contrast | None
     """Pairs made from the references of ``split``. Null: none."""
+    simulated: Simulated | None
+    """An annotator that is a rubric, over answers that the tuned model samples. Null: none, and no model is opened."""
     rows_per_annotator: int | None = Field(ge=1)
     """Most judgements that count of one named person; the others are rejected as ``over_cap``. Null: all."""
     attention: float = Field(ge=0, le=1)
@@ -159,5 +163,7 @@ class PreferencesStage(Strict):
 
     preferences: Preferences
     """Its section."""
+    profile: Profile
+    """The machine, for simulated answers."""
     seed: int = Field(ge=0, lt=2**32)
-    """Seeds the split of the inputs, the cap and the intervals."""
+    """Seeds the split of the inputs, the cap, the intervals, and what is made or simulated."""

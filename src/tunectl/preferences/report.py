@@ -7,6 +7,7 @@ from msgspec import Struct
 from tunectl.preferences.agreement import Agreement, Share
 from tunectl.preferences.contrast import Made
 from tunectl.preferences.division import Part
+from tunectl.preferences.rubric import Asked
 
 
 class PreferenceReport(Struct, frozen=True):
@@ -28,3 +29,5 @@ class PreferenceReport(Struct, frozen=True):
     """Of what people said; pairs made of references are nobody's opinion."""
     contrast: dict[Part, Made]
     """Part to pairs made of references; empty where none were asked for."""
+    simulated: Asked | None
+    """What became of sampled answers; None where no annotator was simulated."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +11,15 @@ from tunectl.artifacts import io, manifest
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Example, Judgement, Mark, Pair, Reject
 from tunectl.artifacts.tally import Tally, save
-from tunectl.backends import source_files
-from tunectl.backends.krippendorff_alpha import alpha
+from tunectl.backends import preference_tools, source_files
+from tunectl.backends.preference_tools import Backend
+from tunectl.chat import contract as contracts
 from tunectl.config.preferences import BracketedAttributes, Merged, NoPreferences, PreferencesStage
 from tunectl.core import log, progress
+from tunectl.core.errors import DataError
 from tunectl.data.grouping import input_key
 from tunectl.data.reading.judged import SECTION, JudgedIntake, JudgedReport
-from tunectl.preferences import agreement, attributes, contrast, division, pairs, store
-from tunectl.preferences.agreement import Alpha
+from tunectl.preferences import agreement, attributes, contrast, division, pairs, questions, rubric, sampled, store
 from tunectl.preferences.division import PARTS, Part
 from tunectl.preferences.report import PreferenceReport
 
@@ -41,9 +44,12 @@ class Inputs:
 class Outputs:
     """Where results go."""
 
+    work: Path
+    """Sampled answers, until all are judged."""
     artifact: Path
     """train.jsonl, validation.jsonl, test.jsonl (Pair), marks.jsonl (Mark), judgements.jsonl, candidates.jsonl (Example),
-    decisions.json, account.json, rejects.jsonl, report.json; or passed_through.json."""
+    sampled.jsonl (Sampled, where an annotator is simulated), decisions.json, account.json, rejects.jsonl, report.json; or
+    passed_through.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,10 @@ class Metrics:
     marks: int
     candidates: int
     """Answers that people wrote."""
+    contrasts: int
+    """Of the judgements, those made of references."""
+    simulated: int
+    """Of the judgements, those of a rubric."""
     annotators: int
     rejected: dict[str, int]
     alpha: float | None
@@ -63,23 +73,27 @@ class Metrics:
     """Share of the pairs in which the longer answer won."""
 
 
-def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Alpha = alpha) -> Metrics:
+def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Backend | None = None) -> Metrics:
     """Merge what people said, throw out what contradicts itself, and divide it by input.
 
-    Reads    the declared sources and the store of ``tunectl annotate``; split/{train,validation,test}.jsonl
+    Reads    the declared sources and the store of ``tunectl annotate``; split/{train,validation,test}.jsonl; the tuned model
+             where an annotator is simulated
     Writes   see ``Outputs``
     Returns  Metrics
 
     Raises   DataError for a source that is absent, empty or misread, when too many judgements were rejected, or when a part
-             would be empty
+             would be empty; ArtifactError where the adapter belongs to another model
     """
     rules = cfg.preferences.root
     if isinstance(rules, NoPreferences):
         io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "preferences: none"})
-        return Metrics(0, 0, 0, 0, 0, {}, None, None)
+        return Metrics(0, 0, 0, 0, 0, 0, 0, {}, None, None)
+    tools = backend or preference_tools.backend(cfg.profile)
     tally = Tally("preferences")
     said, reports = _read(rules, tally)
     contrasts = _contrasts(rules, inputs.split, cfg.seed, tally)
+    simulated, asked = _simulated(rules, inputs, outputs, cfg.seed, tools, tally)
+    said += simulated
     judgements = [*said, *contrasts.judgements]
     found = pairs.gather(judgements, _rules(rules, cfg.seed), tally)
     _write_account(found, reports, rules, tally, outputs.artifact)
@@ -94,7 +108,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Alp
     io.write_rows(outputs.artifact / "judgements.jsonl", judgements)
     candidates = pairs.candidates(found.kept)
     io.write_rows(outputs.artifact / "candidates.jsonl", candidates)
-    measured = agreement.measure(said, backend, seed=cfg.seed)
+    measured = agreement.measure(said, tools.alpha, seed=cfg.seed)
     longer = agreement.longer_wins(map(agreement.pair_texts, placed))
     report = PreferenceReport(
         sizes={part: sum(pair.split == part for pair in placed) for part in PARTS},
@@ -105,13 +119,17 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Alp
         longer_wins=longer,
         agreement=measured,
         contrast=contrasts.made,
+        simulated=asked,
     )
+    shutil.rmtree(outputs.work, ignore_errors=True)
     io.write_json(outputs.artifact / "report.json", report)
     return Metrics(
         judgements=len(judgements),
         pairs=len(placed),
         marks=len(marks),
         candidates=len(candidates),
+        contrasts=len(contrasts.judgements),
+        simulated=len(simulated),
         annotators=sum(person.name != agreement.UNNAMED for person in measured.people),
         rejected=tally.close(records_out=0).rejected,
         alpha=measured.alpha,
@@ -175,6 +193,48 @@ def _contrasts(cfg: Merged, split: Path, seed: int, tally: Tally) -> contrast.Co
         tally.saw(made.made[part].pairs)
         _log.info("preferences: contrast, %s: %s", part, made.made[part].line(rules.pairs[part]))
     return made
+
+
+def _simulated(
+    cfg: Merged, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: Tally
+) -> tuple[list[Judgement], rubric.Asked | None]:
+    """What a rubric says about answers that the tuned model samples, where one is declared.
+
+    Raises  ArtifactError where the adapter belongs to another model; DataError without an input to answer
+    """
+    wanted = cfg.simulated
+    if wanted is None:
+        return [], None
+    tuned_on = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    contracts.refuse_other_base(inputs.sft, tuned_on)
+    chosen = []
+    for part in PARTS:
+        path = inputs.split / f"{part}.jsonl"
+        rows = questions.drawn(list(io.read_rows(path, Example)), getattr(wanted.inputs, part), seed)
+        if not rows:
+            raise DataError(f"preferences.simulated: {path} holds no input to answer", hint="check split.shares")
+        chosen += [(row, input_key(row)) for row in rows]
+    with ExitStack() as stack:
+        asked = list(
+            sampled.sample(
+                chosen,
+                wanted.answers,
+                lambda: preference_tools.writer(tools, tuned_on, inputs.sft, wanted.decoding, "answers of sft", stack),
+                seed,
+                outputs.work,
+            )
+        )
+    io.write_rows(outputs.artifact / "sampled.jsonl", asked)
+    judgements, found = rubric.judge(asked, wanted, seed)
+    _log.info(
+        "preferences: %s: %d judgements of %d comparisons, %d ties",
+        wanted.annotator,
+        found.judged,
+        found.compared,
+        found.ties,
+    )
+    tally.saw(len(judgements))
+    return judgements, found
 
 
 def _write_account(

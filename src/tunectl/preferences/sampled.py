@@ -1,0 +1,44 @@
+"""Sampled answers to inputs, kept batch by batch so that a kill loses at most one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tunectl.artifacts import io
+from tunectl.artifacts.records import Example
+from tunectl.core import progress
+from tunectl.preferences.rubric import Sampled
+
+BATCH = 96
+"""Answers asked for together: enough for batches of equal length, few enough that little is lost."""
+Write = Callable[[Sequence[Example], int], list[str]]
+"""Inputs and a seed -> one answer each."""
+
+
+def sample(
+    inputs: Sequence[tuple[Example, str]], answers: int, write: Callable[[], Write], seed: int, work: Path
+) -> Iterator[Sampled]:
+    """``answers`` answers to each of ``inputs`` (with their prompt key), in order.
+
+    ``write`` loads the model, and is called only where there is something left to do. Finished batches lie in ``work`` and are
+    read back; each has a seed of its own, so that a run that was cut off ends with the texts of one that was not.
+    """
+    each = max(1, BATCH // answers)
+    writer: Write | None = None
+    with progress.bar("sampled answers", len(inputs) * answers) as shown:
+        for at in range(0, len(inputs), each):
+            batch, path = inputs[at : at + each], work / f"answers-{at // each:05d}.jsonl"
+            if not path.is_file():
+                writer = writer or write()
+                asked = [example for example, _ in batch for _ in range(answers)]
+                texts = writer(asked, seed + at)
+                io.write_rows(
+                    path,
+                    (
+                        Sampled(example, prompt, texts[place * answers : (place + 1) * answers])
+                        for place, (example, prompt) in enumerate(batch)
+                    ),
+                )
+            yield from io.read_rows(path, Sampled)
+            shown.advance(len(batch) * answers)
