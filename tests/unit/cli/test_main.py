@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tunectl.cli import data
 from tunectl.cli import main as cli
 from tunectl.core.errors import ConfigError, EnvironmentFailure, GateError, MissingExtra, TunectlError, UsageError
 from tunectl.core.lazy import need
@@ -13,6 +14,16 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"\n  {verb.name} " in text for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize(
+    "words", [[verb.name] for verb in cli.VERBS] + [["data", verb] for verb in data.VERBS], ids=" ".join
+)
+def test_every_verb_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: tunectl {' '.join(words)} ")
 
 
 def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
