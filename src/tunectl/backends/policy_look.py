@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from msgspec import structs
 
 from tunectl.backends import fit_run, torch_batch, torch_logps
 from tunectl.backends.policy_state import PolicyState
@@ -20,6 +22,8 @@ from tunectl.training.policy import Judges, Look, Marked, PolicyPlan, Question, 
 from tunectl.training.rows import Row
 
 _log = log.get(__name__)
+HeldOut = Callable[[], tuple[float, float | None]]
+"""Loss of the method on held-out judgements, and the share of pairs that are ranked right; None where there are no pairs."""
 
 
 @dataclass
@@ -40,8 +44,16 @@ class Policy:
     def as_sft(self) -> Iterator[None]:
         """While the block runs, the weights are those of sft."""
         torch = need("torch", extra="train")
-        with torch.no_grad(), fit_run.averaged(self.model, self.start):
-            yield
+        every = dict(self.model.named_parameters())  # by name: TRL may have frozen them for the moment
+        own = {name: every[name].detach().clone() for name in self.start}
+        with torch.no_grad():
+            for name, value in self.start.items():
+                every[name].copy_(value)
+            try:
+                yield
+            finally:
+                for name, value in own.items():
+                    every[name].copy_(value)
 
     def likelihoods(self, rows: Sequence[Row], *, temperature: float = 1.0) -> list[Any]:
         """Nats of every token of every answer of ``rows``, row by row; one float32 tensor (tokens,) an answer. No gradients."""
@@ -58,6 +70,13 @@ class Policy:
         return [answer for number in range(len(rows)) for answer in found[number]]
 
 
+def nats_of(policy: Policy, rows: Sequence[Row], width: int, temperature: float) -> Any:
+    """Nats of every token of every answer of ``rows``, (answers, width), 0 in the padding; with gradients."""
+    torch = need("torch", extra="train")
+    found = torch_logps.answer_logps(policy.route, rows, temperature=temperature).values
+    return torch.nn.functional.pad(found, (0, width - found.shape[1]))
+
+
 def row_of(question: Question, answers: Sequence[Sequence[int]]) -> Row:
     """Answers of one prompt side by side; every token of them counts, none of the prompt."""
     prompt = Piece(list(question.ids), [False] * len(question.ids))
@@ -65,10 +84,17 @@ def row_of(question: Question, answers: Sequence[Sequence[int]]) -> Row:
 
 
 def look(
-    plan: PolicyPlan, policy: Policy, judges: Judges, questions: Sequence[Question], state: PolicyState, step: int
+    plan: PolicyPlan,
+    policy: Policy,
+    judges: Judges,
+    questions: Sequence[Question],
+    state: PolicyState,
+    step: int,
+    held_out: HeldOut | None = None,
 ) -> Look:
     """Answer ``questions`` greedily, compare with the first look, keep samples and the best weights, and decide whether to stop.
 
+    ``held_out`` measures judgements of validation, where judgements are what is learned from.
     Raises  UsageError where every answer was cut.
     """
     started = time.monotonic()
@@ -80,6 +106,9 @@ def look(
     if state.first is None:
         state.first = now
     found = watch.look(now, state.first, judges.measure, settings.watch, plan.seed)
+    if held_out is not None:
+        loss, accuracy = held_out()
+        found = structs.replace(found, held_out_loss=loss, held_out_accuracy=accuracy)
     state.looks.append(found)
     state.samples += _samples(step, questions, answers, marks, settings.watch.samples)
     if watch.best(state.looks) is found:

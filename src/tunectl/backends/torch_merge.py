@@ -34,7 +34,7 @@ class Merged:
         for module, room in self._layers:
             name = module.active_adapters[0]
             update = module.lora_B[name].weight.float() @ module.lora_A[name].weight.float()
-            room.copy_(module.base_layer.weight.float().add_(update, alpha=module.scaling[name]))
+            room.copy_(update.mul_(module.scaling[name]).add_(module.base_layer.weight))
             module.forward = self._plain(room, module.base_layer.bias)
         try:
             yield

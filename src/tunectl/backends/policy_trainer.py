@@ -1,0 +1,217 @@
+"""TRL's ``RLOOTrainer`` and ``GRPOTrainer`` with our writing, reading and rewards between their own parts."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunectl.backends import fit_state, policy_look, policy_turn
+from tunectl.backends.hf_decode import Line
+from tunectl.backends.policy_arguments import arguments
+from tunectl.backends.policy_turn import PolicyRun
+from tunectl.config.align import Grpo, Rloo
+from tunectl.core.lazy import need
+from tunectl.training.policy import PolicyPlan
+
+if TYPE_CHECKING:
+    Base: Any = object
+else:
+    Base = object
+
+
+class PolicyLoop(Base):
+    """What is put before TRL's trainer class. ``run`` is set before training starts."""
+
+    control: Any
+    state: Any
+    run: PolicyRun
+
+    def get_train_dataloader(self) -> Any:
+        """One item a step: the numbers of its questions."""
+        data = need("torch.utils.data", extra="train")
+        return data.DataLoader(
+            self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"numbers": items[0]}
+        )
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+        """Write, mark, and learn; returns the loss of the step, a scalar."""
+        run = self.run
+        model.train()
+        asked = policy_turn.start(run, inputs["numbers"], self.state.global_step + 1)
+        batch = self._generate_and_score_completions(asked)
+        policy_turn.reference(run, batch["completion_mask"].shape[1])
+        with run.timed("learn"):
+            loss = self._learn(model, batch)
+        policy_turn.refuse_drift(run)
+        policy_turn.refuse_no_number(run, loss)
+        run.state.answers += len(run.turn.lines)
+        run.state.history.append(policy_turn.point(run, loss, self._get_learning_rate()))
+        return need("torch", extra="train").tensor(loss, device=self.args.device)
+
+    def _learn(self, model: Any, batch: dict[str, Any]) -> float:
+        """Forward and backward over all micro-batches, with TRL's loss; the loss of the step."""
+        torch = need("torch", extra="train")
+        turn, total = self.run.turn, 0.0
+        answers = len(turn.lines)
+        for part in policy_turn.parts(self.run):
+            places = torch.tensor(part.places, device=self.args.device)
+            turn.part = part
+            turn.inputs = {
+                key: value[places] if torch.is_tensor(value) and value.shape[:1] == (answers,) else value
+                for key, value in batch.items()
+            }
+            loss = self._compute_loss(model, turn.inputs) * policy_turn.weight(self.run.settings, turn.inputs, batch)
+            self.accelerator.backward(loss)
+            total += float(loss.detach())
+        return total
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """They are tokens already."""
+        return [list(asked.ids) for asked in self.run.turn.questions], None, {}
+
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal: Any, *rest: Any, **more: Any) -> Any:
+        """Token lists of the answers; GRPO wants likelihoods beside them, which only vLLM's need."""
+        run = self.run
+        with run.timed("generate"):
+            if not self.use_vllm:
+                policy_turn.write(run)
+                ids = [list(line.answer) for line in run.turn.lines]
+                return ids if isinstance(run.settings, Rloo) else (ids, None)
+            found = super()._generate_single_turn(prompt_ids, images, multimodal, *rest, **more)
+            ids = found if isinstance(run.settings, Rloo) else found[0]
+            pairs = zip(prompt_ids, ids, strict=True)
+            stops = set(self.eos_token_ids)
+            lines = [Line(list(asked), list(own), finished=own[-1] in stops) for asked, own in pairs]
+            policy_turn.accept(run, lines)
+            return found
+
+    def _calculate_rewards(self, *_args: Any, **_kwargs: Any) -> Any:
+        """(answers, 1): the declared reward; NaN, which TRL leaves out of every mean, for answers that were cut."""
+        with self.run.timed("reward"):
+            found = policy_turn.mark(self.run)
+        torch = need("torch", extra="train")
+        return torch.tensor(found, dtype=torch.float32, device=self.args.device)[:, None]
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *_args: Any, **_kwargs: Any
+    ) -> tuple[Any, Any, None]:
+        """(answers, longest): nats of each token. With gradients where the loss asks, else of the writer or of sft."""
+        run = self.run
+        if need("torch", extra="train").is_grad_enabled():
+            return self._read_part(logits_to_keep)
+        if _adapters_off(model):
+            return policy_turn.reference(run, logits_to_keep), None, None
+        own = policy_turn.sampled(run, logits_to_keep)
+        return (policy_turn.read(run, logits_to_keep) if own is None else own), None, None
+
+    def _read_part(self, width: int) -> tuple[Any, Any, None]:
+        torch = need("torch", extra="train")
+        turn = self.run.turn
+        assert turn.part is not None
+        nats = policy_look.nats_of(self.run.policy, turn.part.rows, width, self.run.settings.temperature)
+        turn.inputs["old_logps"] = nats.detach().sum(dim=1)  # the policy that wrote is the one that learns
+        reference = turn.reference[list(turn.part.places)]
+        turn.kl += (nats.detach() - reference).sum(dim=1).tolist()
+        return nats, torch.full_like(nats, torch.nan), None  # entropies would cost a pass over all logits
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL does it, without the entropy, which is not measured."""
+        self._metrics["train"].pop("entropy", None)
+        super().log(logs, start_time)
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """One look at greedy answers, and what follows from it."""
+        run = self.run
+        found = policy_look.look(run.plan, run.policy, run.judges, run.data.watch, run.state, self.state.global_step)
+        if run.state.stopped is not None:
+            self.control.should_training_stop = True
+        run.clock = time.monotonic()  # the time of a look is not the steps'
+        figures = {"eval_reward": found.reward, "eval_kl": found.kl, "eval_measure": found.measure}
+        self.log(dict(figures))
+        return figures
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        plain = need("transformers", extra="train").Trainer
+        plain._save_checkpoint(self, model, trial)  # noqa: SLF001  TRL's own adds a model card
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        self.run.state.save(folder)
+        fit_state.finish_checkpoint(folder)
+
+
+def made(plan: PolicyPlan, settings: Rloo | Grpo, model: Any, tokenizer: Any, work: Path) -> Any:
+    """The trainer of ``settings`` over a peft model."""
+    transformers = need("transformers", extra="train")
+    datasets = need("datasets", extra="train")
+    kind = _trainer_class("RLOOTrainer" if isinstance(settings, Rloo) else "GRPOTrainer")
+    hooks = _hooks()()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
+        trainer = kind(
+            model=model,
+            reward_funcs=[_reward],
+            args=arguments(plan, settings, work),
+            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),  # ours are elsewhere
+            processing_class=tokenizer,
+            callbacks=[hooks],
+        )
+    hooks.trainer = trainer
+    if "ref" in model.peft_config:  # TRL's own reference; ours is put into the one adapter for a pass
+        model.delete_adapter("ref")
+    for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
+        trainer.remove_callback(callback)
+    return trainer
+
+
+def _reward(**_kwargs: Any) -> list[float]:
+    """TRL wants a function by name; the declared rewards are asked in ``_calculate_rewards``."""
+    raise NotImplementedError
+
+
+def _adapters_off(model: Any) -> bool:
+    """Whether TRL has switched the adapter off, which is how it asks for the reference."""
+    return any(getattr(module, "disable_adapters", False) is True for module in model.modules())
+
+
+@cache
+def _trainer_class(name: str) -> Any:
+    """TRL's trainer ``name`` behind ``PolicyLoop``; made at the first use, because TRL takes seconds to import."""
+    return type(name, (PolicyLoop, getattr(need("trl", extra="train"), name)), {})
+
+
+@cache
+def _hooks() -> Any:
+    """The callback class that moves progress on and says when to look and to save."""
+
+    class Hooks(need("transformers", extra="train").TrainerCallback):  # type: ignore[misc]
+        """Runs after every optimiser step."""
+
+        trainer: Any
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+            """Show what an earlier run did already."""
+            if state.global_step:
+                self.trainer.run.bar.advance(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+            """Show the step, and decide what comes next."""
+            run, number = self.trainer.run, state.global_step
+            last = run.state.history[-1]
+            run.bar.advance(
+                1,
+                **{
+                    "s/step": f"{last.seconds:.1f}",
+                    "reward": f"{last.reward:.2f}",
+                    "KL": f"{last.kl:.2f}",
+                    "tokens": f"{last.length:.0f}",
+                },
+            )
+            ended = number >= len(run.steps)
+            control.should_log = True
+            control.should_evaluate = ended or number % run.settings.watch.every == 0
+            control.should_save = number % run.settings.checkpoint_steps == 0 or run.stopped
+            control.should_training_stop = run.stopped or ended
+
+    return Hooks
