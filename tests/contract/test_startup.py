@@ -60,7 +60,9 @@ def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
     assert not loaded(code) & HEAVY
 
 
-@pytest.mark.parametrize("stage", ["model", "ingest", "curate", "split", "adapt", "sft", "preferences", "evaluate"])
+@pytest.mark.parametrize(
+    "stage", ["model", "ingest", "curate", "split", "adapt", "sft", "preferences", "reward", "evaluate"]
+)
 def test_a_stage_module_imports_nothing_heavy(stage: str) -> None:
     assert not loaded(f"import tunectl.config.resolved, tunectl.cli.run, tunectl.stages.{stage}") & HEAVY
 

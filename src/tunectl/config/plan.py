@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from tunectl.config.adapt import LoraAdapt
 from tunectl.config.evaluate import Beams
+from tunectl.config.preferences import Merged
+from tunectl.config.reward import LoraReward
 
 if TYPE_CHECKING:
     from tunectl.config.root import Root
@@ -48,6 +50,8 @@ LIGHT_BYTES = 0.4e9
 """Python with the data libraries loaded."""
 SLOWER = {"dora": 1.35, "qlora": 1.5}
 """Time of a step over that of plain LoRA: DoRA normalises every weight, QLoRA unpacks it (torchtune's and LLaMA-Factory's own figures)."""
+PAIR_TOKENS = 100
+"""Of a prompt with both its answers, the prompt counted once; E2E pairs have about that many."""
 CHECKPOINTING = 1.33
 """Forward, forward again and backward, over forward and backward."""
 LOADS = 2
@@ -143,7 +147,8 @@ def estimate(root: Root, amounts: Amounts, size: Size, machine: Machine, *, safe
         _split(amounts),
         _adapt(root, amounts, size, machine),
         _sft(root, amounts, size, machine),
-        _preferences(root),
+        _preferences(root, amounts, size, machine),
+        _reward(root, size, machine),
         _evaluate(root, amounts, size, machine, safety_questions),
     ]
 
@@ -243,10 +248,22 @@ def _sft(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estimate
     return Estimate("sft", learned + validated, _fit_bytes(size), seconds / 60, basis)
 
 
-def _preferences(root: Root) -> Estimate:
-    asked = root.preferences.root.method != "none"
-    basis = "declared sources and collected judgements" if asked else "switched off"
-    return Estimate("preferences", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, basis)
+def _preferences(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estimate:
+    cfg = root.preferences.root
+    simulated = cfg.simulated if isinstance(cfg, Merged) else None
+    if simulated is None:
+        basis = "declared sources and collected judgements" if isinstance(cfg, Merged) else "switched off"
+        return Estimate("preferences", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, basis)
+    most = int(amounts.inputs * root.split.shares.train) + 1
+    inputs = min(simulated.inputs.train, most) + simulated.inputs.validation + simulated.inputs.test
+    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
+    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    answer, rows = min(answer, simulated.decoding.max_new_tokens), inputs * simulated.answers
+    seconds = START_SECONDS + read_seconds(rows * prompt, size, machine)
+    seconds += write_seconds(rows, answer, root.profile.generate_batch, size, machine)
+    memory = FRAMEWORK_BYTES + 2 * size.parameters + root.profile.generate_batch * (prompt + answer) * size.layers * 2e3
+    basis = f"{simulated.answers} sampled answers to each of {inputs} inputs"
+    return Estimate("preferences", int(rows * (prompt + answer)), int(memory), seconds / 60, basis)
 
 
 def _fit_bytes(size: Size) -> int:

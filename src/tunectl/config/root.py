@@ -13,6 +13,7 @@ from tunectl.config.ingest import Ingest
 from tunectl.config.model import Model
 from tunectl.config.preferences import Preferences
 from tunectl.config.profile import Profile
+from tunectl.config.reward import Reward
 from tunectl.config.sft import Sft
 from tunectl.config.split import Split
 
@@ -41,5 +42,6 @@ class Root(Strict):
     adapt: Adapt
     sft: Sft
     preferences: Preferences
+    reward: Reward
     annotate: Annotate
     evaluate: Evaluate

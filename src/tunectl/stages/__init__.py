@@ -36,6 +36,7 @@ STAGES: tuple[Stage, ...] = (
         "merge what people said about answers, measure agreement",
         "tunectl.config.preferences:PreferencesStage",
     ),
+    Stage("reward", "a model of what people prefer, held to account", "tunectl.config.reward:RewardStage"),
     Stage("evaluate", "base, prompted and tuned side by side, with intervals", "tunectl.config.evaluate:EvaluateStage"),
 )
 

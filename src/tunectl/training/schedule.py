@@ -7,13 +7,24 @@ from the seed, so a run that goes on after a kill sees exactly what it would hav
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-
-from tunectl.training.rows import Row
+from typing import Protocol
 
 WINDOW = 16
 """Steps whose rows are sorted by length together: enough to pad little, too few to order an epoch by length."""
+
+
+class Planned(Protocol):
+    """What is dealt into batches: a row, or rows that belong together."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that it takes in a batch."""
+
+    @property
+    def branches(self) -> Sized:
+        """Its answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +35,7 @@ class Step:
     epoch: int
 
 
-def plan(rows: Sequence[Row], *, epochs: float, answers: int, tokens: int, seed: int) -> list[Step]:
+def plan(rows: Sequence[Planned], *, epochs: float, answers: int, tokens: int, seed: int) -> list[Step]:
     """All steps of a training run.
 
     ``answers`` a step; ``tokens`` of one micro-batch at most, padding included (one row alone may be longer). A fraction of
@@ -39,7 +50,7 @@ def plan(rows: Sequence[Row], *, epochs: float, answers: int, tokens: int, seed:
     return steps
 
 
-def _epoch(rows: Sequence[Row], *, answers: int, tokens: int, rng: random.Random, epoch: int) -> list[Step]:
+def _epoch(rows: Sequence[Planned], *, answers: int, tokens: int, rng: random.Random, epoch: int) -> list[Step]:
     order = list(range(len(rows)))
     rng.shuffle(order)
     mean = sum(len(row.branches) for row in rows) / len(rows)
@@ -52,7 +63,7 @@ def _epoch(rows: Sequence[Row], *, answers: int, tokens: int, rng: random.Random
     return steps
 
 
-def _groups(rows: Sequence[Row], order: Sequence[int], answers: int) -> list[list[int]]:
+def _groups(rows: Sequence[Planned], order: Sequence[int], answers: int) -> list[list[int]]:
     """Cut ``order`` into steps of about ``answers`` answers, all of nearly the same number."""
     total = sum(len(rows[number].branches) for number in order)
     count = max(1, round(total / answers))
@@ -66,7 +77,7 @@ def _groups(rows: Sequence[Row], order: Sequence[int], answers: int) -> list[lis
     return groups
 
 
-def batches(rows: Sequence[Row], order: Sequence[int], tokens: int) -> tuple[tuple[int, ...], ...]:
+def batches(rows: Sequence[Planned], order: Sequence[int], tokens: int) -> tuple[tuple[int, ...], ...]:
     """Cut ``order`` into micro-batches of at most ``tokens`` tokens, padding included, by rising length."""
     cut: list[list[int]] = []
     for number in sorted(order, key=lambda number: rows[number].length):

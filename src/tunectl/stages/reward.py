@@ -1,0 +1,338 @@
+"""Stage reward: pairs -> a model of what people prefer, held to account on pairs that it never saw."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunectl.artifacts import io, manifest
+from tunectl.artifacts.records import Pair
+from tunectl.artifacts.tally import Account, Tally, save
+from tunectl.backends import reward_page
+from tunectl.chat import contract, template
+from tunectl.chat.masking import Masker
+from tunectl.chat.tokens import Tokenizer
+from tunectl.config.reward import LoraReward, RewardStage
+from tunectl.core import log
+from tunectl.core.errors import DataError
+from tunectl.preferences.report import PreferenceReport
+from tunectl.training import comparisons, report, reward_judged, reward_results, reward_tables
+from tunectl.training.comparisons import Bundle, Compared
+from tunectl.training.reward_judged import Read, Told
+from tunectl.training.reward_results import JUDGE, MEMBERS, WEIGHTS, Fit, RewardFacts, RewardResults
+from tunectl.training.reward_trainer import RewardPlan, RewardTrainer, plan_of
+from tunectl.training.reward_verdict import Circumstances
+from tunectl.training.trainer import Fitted
+
+_log = log.get(__name__)
+_DONE = "fitted.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Folders of upstream stages."""
+
+    model: Path
+    adapt: Path
+    """The further pre-trained model, or a note that there is none."""
+    sft: Path
+    """The adapter that the reward model is built on, and the system text in force."""
+    preferences: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where results go."""
+
+    artifact: Path
+    """members/0, members/1, ..., judge, reward.json, results.json, verdict.json, report.html, contract.json, account.json,
+    rejects.jsonl, history.csv; or passed_through.json."""
+    plots: Path
+    """history.csv, reliability.csv."""
+    work: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Of the test pairs; shares from 0 to 1, losses in nats a pair. None where the stage is switched off."""
+
+    passed: bool | None
+    verdict: str
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    log_loss: float | None
+    ece: float | None
+    length_only: float | None
+    """Accuracy of knowing lengths alone."""
+    judge_accuracy: float | None
+    train_pairs: int
+    test_pairs: int
+    rejected: int
+    tokens_per_second: float | None
+    """Of all training steps; prompt and answer tokens read, padding not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The pairs of one part, as tokens and side by side."""
+
+    items: list[Compared]
+    bundles: list[Bundle]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [item.pair for item in self.items]
+
+
+def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTrainer | None = None) -> Metrics:
+    """Fit the members (and the judge), measure them on held-out pairs, and decide whether anything may learn from them.
+
+    Reads    inputs.preferences  train.jsonl, validation.jsonl, test.jsonl, report.json
+             inputs.sft          the adapter and its contract; inputs.adapt or inputs.model as the base
+    Writes   see ``Outputs``; a verdict of no is not an error, because DVC would delete the files that say why
+    Returns  Metrics
+
+    Raises   DataError           preferences are switched off, a part has no pairs, or too many pairs were rejected
+             ArtifactError       the sft adapter belongs to another base
+             UsageError          the loss is no number
+             EnvironmentFailure  memory, disk, or stopped by hand: the same command goes on
+    """
+    section = cfg.reward.root
+    if not isinstance(section, LoraReward):
+        io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "reward: none"})
+        return Metrics(None, "switched_off", None, None, None, None, None, None, None, 0, 0, 0, None)
+    _refuse_no_pairs(inputs.preferences)
+    base = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    contract.refuse_other_base(inputs.sft, base)
+    (train, validation, test), account = _read(inputs, base, section, outputs.artifact)
+    own, judges = _shares(train.items, section, cfg.seed)
+    fitting = _Fitting(
+        cfg, section, (base, inputs.sft), validation.bundles, outputs.work, trainer or _default_trainer()
+    )
+    for number in range(section.members):
+        fitting.fit(f"{MEMBERS}/{number}", own, cfg.seed + number)
+    if section.judge is not None:
+        fitting.fit(JUDGE, judges, cfg.seed + section.members - 1 + section.judge.seed_offset)
+    raw = fitting.rewards([*validation.bundles, *test.bundles])
+    members = reward_judged.read(raw[: section.members], validation.bundles, test.bundles)
+    judge = reward_judged.read(raw[section.members :], validation.bundles, test.bundles) if section.judge else None
+    told = Told(
+        cfg.project, cfg.seed, section.gate, train.pairs, [item.pair for item in own], validation.pairs, test.pairs
+    )
+    around = _around(inputs.preferences, len(own), fitting.fitted[0])
+    results = reward_judged.results(told, members, judge, fitting.records, around)
+    _write(results, fitting, outputs)
+    agreed, records, folder = contract.load(base), fitting.records, outputs.artifact
+    facts = RewardFacts(
+        base=agreed.weights_sha256,
+        sft=io.digest(inputs.sft / WEIGHTS),
+        template=agreed.template_sha256,
+        max_tokens=section.max_tokens,
+        members=_part(members, own, records[: section.members], folder),
+        judge=_part(judge, judges, records[section.members :], folder) if judge else None,
+        validation_pairs=len(validation.items),
+        test_pairs=len(test.items),
+    )
+    io.write_json(folder / reward_results.FACTS, facts)
+    shutil.rmtree(outputs.work, ignore_errors=True)
+    _log.info("%s", results.verdict.reason)
+    return _metrics(results, account, fitting.fitted)
+
+
+def _refuse_no_pairs(preferences: Path) -> None:
+    if (preferences / manifest.PASSED_THROUGH).is_file():
+        raise DataError(
+            "reward: preferences are switched off, so there are no pairs to learn from",
+            hint="say what people preferred, for example preferences=default, or switch this off too: reward=none",
+        )
+
+
+def _read(inputs: Inputs, base: Path, section: LoraReward, folder: Path) -> tuple[tuple[_Part, _Part, _Part], Account]:
+    """The three parts as rows, and the account of their pairs.
+
+    Raises  DataError where a part has none, or too many were rejected.
+    """
+    agreed = contract.load(inputs.sft)
+    contract.save(agreed, folder)
+    rendering = template.load(base, system=agreed.system)
+    masker = Masker(rendering, Tokenizer(base), end_of_turn=agreed.end_of_turn.id, train_on="answer")
+    tally = Tally("reward")
+    found = {}
+    for name in ("train", "validation", "test"):
+        pairs = list(io.read_rows(inputs.preferences / f"{name}.jsonl", Pair))
+        _refuse_empty(name, pairs)
+        items = comparisons.take(pairs, masker, max_tokens=section.max_tokens, tally=tally)
+        margins = section.margins and name == "train"  # held-out losses are compared with runs without margins
+        found[name] = _Part(items, comparisons.bundles(items, share=section.share_prompts, margins=margins))
+    account = save(
+        tally,
+        folder,
+        records_out=sum(len(part.items) for part in found.values()),
+        max_rejected_share=section.max_rejected_share,
+        setting="reward.max_rejected_share",
+    )
+    for name, part in found.items():
+        _refuse_empty(name, part.items)
+    return (found["train"], found["validation"], found["test"]), account
+
+
+def _refuse_empty(name: str, found: Sequence[object]) -> None:
+    if not found:
+        raise DataError(
+            f"reward: the {name} part of preferences has no pairs to use",
+            hint="one part is learned from, one chooses the weights, one judges them: bring more preferences "
+            "(tunectl annotate, or preferences.sources), or switch this off: reward=none",
+        )
+
+
+def _shares(items: Sequence[Compared], section: LoraReward, seed: int) -> tuple[list[Compared], list[Compared]]:
+    """The training pairs of the members, and those of the judge: no prompt is in both.
+
+    Raises  DataError where one of them would get none.
+    """
+    if section.judge is None:
+        return list(items), []
+    prompts = sorted({item.pair.prompt for item in items}, key=lambda prompt: _position(prompt, seed))
+    count = max(1, round(len(prompts) * section.judge.share))
+    if count >= len(prompts):
+        raise DataError(
+            f"reward: the training pairs have {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, and the judge needs "
+            "prompts of its own",
+            hint="bring pairs of more prompts, or leave the judge out: reward.judge=null",
+        )
+    taken = set(prompts[:count])
+    own = [item for item in items if item.pair.prompt not in taken]
+    return own, [item for item in items if item.pair.prompt in taken]
+
+
+def _position(prompt: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"judge {seed} {prompt}".encode(), digest_size=8).digest()
+
+
+class _Fitting:
+    """Fits one reward model after the other; one that is finished is kept in the work and not fitted again."""
+
+    def __init__(
+        self,
+        cfg: RewardStage,
+        section: LoraReward,
+        model: tuple[Path, Path],
+        validation: list[Bundle],
+        work: Path,
+        trainer: RewardTrainer,
+    ) -> None:
+        self._cfg, self._section, (self._base, self._sft) = cfg, section, model
+        self._validation, self._work, self._trainer = validation, work, trainer
+        self.fitted: list[Fitted] = []
+        self.records: list[Fit] = []
+
+    def fit(self, name: str, items: Sequence[Compared], seed: int) -> None:
+        """Fit ``name`` on ``items``."""
+        out = self.folder(name)
+        if not (out / _DONE).is_file():
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(parents=True)
+            train = comparisons.bundles(items, share=self._section.share_prompts, margins=self._section.margins)
+            work = self._work.with_name(f"{self._work.name}-{name.replace('/', '-')}")
+            found = self._trainer.fit(
+                self._plan(train, seed),
+                model=self._base,
+                sft=self._sft,
+                train=train,
+                validation=self._validation,
+                out=out,
+                work=work,
+            )
+            io.write_json(out / _DONE, found)
+            shutil.rmtree(work, ignore_errors=True)
+        fitted: Fitted = io.read_json(out / _DONE, Fitted)
+        self.fitted.append(fitted)
+        self.records.append(reward_results.fit(name, seed, fitted))
+
+    def _plan(self, train: Sequence[Bundle], seed: int) -> RewardPlan:
+        """An optimiser step holds about the declared pairs: steps are cut by answers, and pairs may share some."""
+        pairs = sum(len(bundle.duels) for bundle in train)
+        answers = sum(len(bundle.branches) for bundle in train)
+        step = max(1, round(self._section.batch_pairs * answers / max(1, pairs)))
+        cfg = self._cfg
+        return plan_of(self._section, answers=step, seed=seed, profile=cfg.profile, project=cfg.project)
+
+    def rewards(self, bundles: Sequence[Bundle]) -> list[list[list[float]]]:
+        """Raw rewards of all that were fitted, in their order."""
+        members = [self.folder(record.name) for record in self.records]
+        return self._trainer.rewards(
+            self._plan(bundles, self._cfg.seed), model=self._base, sft=self._sft, members=members, bundles=bundles
+        )
+
+    def folder(self, name: str) -> Path:
+        """Where the weights of ``name`` lie until all is finished."""
+        return self._work / name
+
+
+def _around(preferences: Path, train: int, fitted: Fitted) -> Circumstances:
+    told: PreferenceReport = io.read_json(preferences / "report.json", PreferenceReport)
+    longer = told.longer_wins
+    biased = longer is not None and not longer.low <= 0.5 <= longer.high
+    losses = [point.loss for point in fitted.history if point.loss is not None]
+    return Circumstances(
+        train_pairs=train,
+        train_loss=losses[-1] if losses else None,
+        validation_loss=fitted.best_loss,
+        judgements=told.agreement.judgements,
+        alpha=told.agreement.alpha,
+        longer_wins=longer.value if longer is not None and biased else None,
+    )
+
+
+def _write(results: RewardResults, fitting: _Fitting, outputs: Outputs) -> None:
+    folder = outputs.artifact
+    for record, fitted in zip(fitting.records, fitting.fitted, strict=True):
+        shutil.copytree(fitting.folder(record.name), folder / record.name, ignore=shutil.ignore_patterns(_DONE))
+        io.write_text(folder / record.name / report.HISTORY, report.curve(fitted.history, timed=False))
+    first = fitting.fitted[0].history
+    io.write_text(folder / report.HISTORY, report.curve(first, timed=False))
+    io.write_text(outputs.plots / report.HISTORY, report.curve(first, timed=True))
+    io.write_text(outputs.plots / "reliability.csv", reward_tables.reliability(results.test.bins))
+    io.write_json(folder / reward_results.RESULTS, results)
+    io.write_json(folder / reward_results.VERDICT, results.verdict)
+    io.write_text(folder / reward_results.REPORT, reward_page.page(results, first))
+
+
+def _part(found: Read, items: Sequence[Compared], records: Sequence[Fit], folder: Path) -> reward_results.Part:
+    return reward_results.Part(
+        seeds=[record.seed for record in records],
+        weights=[io.digest(folder / record.name / WEIGHTS) for record in records],
+        centres=found.centres,
+        scale=found.scale,
+        pairs=len(items),
+        prompts=len({item.pair.prompt for item in items}),
+    )
+
+
+def _metrics(results: RewardResults, account: Account, fitted: Sequence[Fitted]) -> Metrics:
+    accuracy = results.test.accuracy
+    return Metrics(
+        passed=results.verdict.passed,
+        verdict=results.verdict.verdict,
+        accuracy=accuracy.value,
+        accuracy_low=accuracy.low,
+        accuracy_high=accuracy.high,
+        log_loss=results.test.log_loss.value,
+        ece=results.test.ece.value,
+        length_only=results.length_only.accuracy.value,
+        judge_accuracy=results.judge.accuracy.value if results.judge else None,
+        train_pairs=results.train_pairs,
+        test_pairs=results.test.pairs,
+        rejected=sum(account.rejected.values()),
+        tokens_per_second=round(sum(one.tokens for one in fitted) / max(1e-9, sum(one.seconds for one in fitted)), 1),
+    )
+
+
+def _default_trainer() -> RewardTrainer:
+    from tunectl.backends.trl_reward import TrlRewardTrainer
+
+    return TrlRewardTrainer()
