@@ -401,9 +401,9 @@ CONTRAST = yaml.safe_load((ROOT / "conf/preferences/e2e.yaml").read_text())["con
 def places(counts=(12, 4, 4)):
     """Inputs with a name, a food and perhaps an area, four references each."""
     number = 0
-    for part, count in zip(("train", "validation", "test"), counts, strict=True):
+    for part, size in zip(("train", "validation", "test"), counts, strict=True):
         rows = []
-        for _ in range(count):
+        for _ in range(size):
             area = f", area[{'north' if number % 2 else 'south'}]" if number % 3 else ""
             asked = f"name[Place {number // 4}], food[{'CFI'[number % 3]}]{area}"
             answers = [Answer(f"{asked} in words {turn}", Source("e2e.csv", number)) for turn in range(4)]

@@ -6,10 +6,11 @@ import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tunectl.artifacts import io, manifest
 from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Example, Judgement, Mark, Pair, Reject
+from tunectl.artifacts.records import Example, Judgement, Reject
 from tunectl.artifacts.tally import Tally, save
 from tunectl.backends import preference_tools, source_files
 from tunectl.backends.preference_tools import Backend
@@ -90,51 +91,76 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
         return Metrics(0, 0, 0, 0, 0, 0, 0, {}, None, None)
     tools = backend or preference_tools.backend(cfg.profile)
     tally = Tally("preferences")
-    said, reports = _read(rules, tally)
-    contrasts = _contrasts(rules, inputs.split, cfg.seed, tally)
-    simulated, asked = _simulated(rules, inputs, outputs, cfg.seed, tools, tally)
-    said += simulated
-    judgements = [*said, *contrasts.judgements]
-    found = pairs.gather(judgements, _rules(rules, cfg.seed), tally)
-    _write_account(found, reports, rules, tally, outputs.artifact)
-    known = _known(inputs.split)
+    heard = _hear(rules, inputs, outputs, cfg.seed, tools, tally)
+    found = pairs.gather(heard.judgements, _rules(rules, cfg.seed), tally)
+    _write_account(found, heard.reports, rules, tally, outputs.artifact)
     shares: dict[Part, float] = {part: getattr(rules.shares, part) for part in PARTS}
-    records: list[Pair | Mark] = [*found.pairs, *found.marks]
-    parts = division.divide(records, known, shares, cfg.seed)
-    placed, marks = division.placed(found.pairs, parts), division.placed(found.marks, parts)
-    for part in PARTS:
-        io.write_rows(outputs.artifact / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
-    io.write_rows(outputs.artifact / "marks.jsonl", marks)
-    io.write_rows(outputs.artifact / "judgements.jsonl", judgements)
-    candidates = pairs.candidates(found.kept)
-    io.write_rows(outputs.artifact / "candidates.jsonl", candidates)
-    measured = agreement.measure(said, tools.alpha, seed=cfg.seed)
-    longer = agreement.longer_wins(map(agreement.pair_texts, placed))
-    report = PreferenceReport(
-        sizes={part: sum(pair.split == part for pair in placed) for part in PARTS},
-        marks={part: sum(mark.split == part for mark in marks) for part in PARTS},
-        prompts=len(parts),
-        prompts_of_split={part: sum(known.get(prompt) == part for prompt in parts) for part in PARTS},
-        moved=division.moved(records, parts),
-        longer_wins=longer,
-        agreement=measured,
-        contrast=contrasts.made,
-        simulated=asked,
-    )
+    known = _known(inputs.split)
+    parts = division.divide([*found.pairs, *found.marks], known, shares, cfg.seed)
+    measured = agreement.measure(heard.said, tools.alpha, seed=cfg.seed)
+    report = _report(heard, found, parts, known, measured)
+    candidates = _write(heard, found, parts, report, outputs.artifact)
     shutil.rmtree(outputs.work, ignore_errors=True)
-    io.write_json(outputs.artifact / "report.json", report)
     return Metrics(
-        judgements=len(judgements),
-        pairs=len(placed),
-        marks=len(marks),
-        candidates=len(candidates),
-        contrasts=len(contrasts.judgements),
-        simulated=len(simulated),
+        judgements=len(heard.judgements),
+        pairs=len(found.pairs),
+        marks=len(found.marks),
+        candidates=candidates,
+        contrasts=len(heard.contrasts.judgements),
+        simulated=heard.asked.judged if heard.asked else 0,
         annotators=sum(person.name != agreement.UNNAMED for person in measured.people),
         rejected=tally.close(records_out=0).rejected,
         alpha=measured.alpha,
-        longer_wins=longer.value if longer else None,
+        longer_wins=report.longer_wins.value if report.longer_wins else None,
     )
+
+
+class _Heard(NamedTuple):
+    """All judgements, wherever they come from."""
+
+    said: list[Judgement]
+    """Of people, and of an annotator that is simulated."""
+    reports: dict[str, JudgedReport]
+    contrasts: contrast.Contrasts
+    asked: rubric.Asked | None
+
+    @property
+    def judgements(self) -> list[Judgement]:
+        return [*self.said, *self.contrasts.judgements]
+
+
+def _hear(cfg: Merged, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: Tally) -> _Heard:
+    said, reports = _read(cfg, tally)
+    contrasts = _contrasts(cfg, inputs.split, seed, tally)
+    simulated, asked = _simulated(cfg, inputs, outputs, seed, tools, tally)
+    return _Heard([*said, *simulated], reports, contrasts, asked)
+
+
+def _report(
+    heard: _Heard, found: pairs.Gathered, parts: dict[str, Part], known: dict[str, Part], measured: agreement.Agreement
+) -> PreferenceReport:
+    return PreferenceReport(
+        sizes={part: sum(parts[pair.prompt] == part for pair in found.pairs) for part in PARTS},
+        marks={part: sum(parts[mark.prompt] == part for mark in found.marks) for part in PARTS},
+        prompts=len(parts),
+        prompts_of_split={part: sum(known.get(prompt) == part for prompt in parts) for part in PARTS},
+        moved=division.moved([*found.pairs, *found.marks], parts),
+        longer_wins=agreement.longer_wins(map(agreement.pair_texts, found.pairs)),
+        agreement=measured,
+        contrast=heard.contrasts.made,
+        simulated=heard.asked,
+    )
+
+
+def _write(heard: _Heard, found: pairs.Gathered, parts: dict[str, Part], report: PreferenceReport, folder: Path) -> int:
+    """Write pairs, marks, judgements and candidates; returns how many candidates there are."""
+    placed = division.placed(found.pairs, parts)
+    for part in PARTS:
+        io.write_rows(folder / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
+    io.write_rows(folder / "marks.jsonl", division.placed(found.marks, parts))
+    io.write_rows(folder / "judgements.jsonl", heard.judgements)
+    io.write_json(folder / "report.json", report)
+    return io.write_rows(folder / "candidates.jsonl", pairs.candidates(found.kept))
 
 
 def _rules(cfg: Merged, seed: int) -> pairs.Rules:
