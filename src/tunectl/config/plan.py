@@ -266,6 +266,21 @@ def _preferences(root: Root, amounts: Amounts, size: Size, machine: Machine) -> 
     return Estimate("preferences", int(rows * (prompt + answer)), int(memory), seconds / 60, basis)
 
 
+def _reward(root: Root, size: Size, machine: Machine) -> Estimate:
+    """Pairs are counted by the preferences stage, so that a first run knows only what a hundred of them take."""
+    reward = root.reward.root
+    if not isinstance(reward, LoraReward):
+        return Estimate("reward", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
+    models = reward.members + (reward.judge is not None)
+    if "reward" in machine.seconds:
+        seconds, basis = machine.seconds["reward"], "as long as last time"
+    else:
+        hundred = 100 * PAIR_TOKENS * reward.epochs / train_speed(root, size, machine)
+        seconds = (models + 1) * START_SECONDS + 10 * hundred
+        basis = f"for 1,000 pairs; {hundred / 60:.1f} minutes for each 100"
+    return Estimate("reward", None, _fit_bytes(size), seconds / 60, f"{models} models, {basis}")
+
+
 def _fit_bytes(size: Size) -> int:
     return int(FRAMEWORK_BYTES + size.fit_bytes)
 
