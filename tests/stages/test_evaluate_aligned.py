@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
@@ -54,7 +55,7 @@ class Fake:
     """Base babbles; sft and align answer as ``told``."""
 
     context = 4000
-    told = {"sft": forgetful, "align": right}
+    told: ClassVar = {"sft": forgetful, "align": right}
 
     def __init__(self, folder: Path, adapter: Path | None) -> None:
         self.writer = self.told.get(adapter.name) if adapter is not None else None
@@ -77,13 +78,13 @@ class Fake:
 class Regretful(Fake):
     """As ``Fake``, but aligning made it worse."""
 
-    told = {"sft": right, "align": forgetful}
+    told: ClassVar = {"sft": right, "align": forgetful}
 
 
 class Judge:
     """Likes answers that name the area."""
 
-    opened: dict[str, object] = {}
+    opened: ClassVar[dict[str, object]] = {}
     closed = 0
 
     def __init__(self, **words: object) -> None:
@@ -228,7 +229,7 @@ def test_a_worse_aligned_model_fails_the_gate(inputs, outputs):
 
 def test_a_gain_that_costs_too_much_is_worse(inputs, outputs):
     class Terse(Fake):
-        told = {"sft": forgetful, "align": lambda n: f"Shop {n}: {FOODS[n % 3]}, {AREAS[n % 2]}."}
+        told: ClassVar = {"sft": forgetful, "align": lambda n: f"Shop {n}: {FOODS[n % 3]}, {AREAS[n % 2]}."}
 
     evaluate.run(settings(), inputs, outputs, backend=tools(Terse))
     assert found_in(outputs).verdict.aligned.reason.startswith(
@@ -247,9 +248,7 @@ def test_without_align_nothing_is_said_about_it(inputs, outputs):
 
 def test_the_win_rate_can_decide(inputs, outputs):
     evaluate.run(settings(aligned=aligned(measure="win_rate")), inputs, outputs, backend=tools())
-    assert found_in(outputs).verdict.aligned.reason.startswith(
-        "Aligned is better than tuned (Win rate 83 %, interval +"
-    )
+    assert found_in(outputs).verdict.aligned.reason.startswith("Aligned is better than tuned (Win rate 83 %, interval ")
 
 
 def test_an_aligned_adapter_of_another_base_is_refused(inputs, outputs):
@@ -263,7 +262,7 @@ def test_an_aligned_adapter_of_another_base_is_refused(inputs, outputs):
 
 def test_the_language_model_is_asked_in_both_positions(inputs, outputs):
     def ask(talks):
-        return ["[[A]]" if "area" in talk[-1].content.split("<answer_b>")[0] else "[[A]]" for talk in talks]
+        return ["[[A]]" for _ in talks]
 
     judge = {
         "base_url": "http://127.0.0.1:1/v1", "model": "big", "api_key_env": None, "question": "Is all there?",
@@ -327,9 +326,9 @@ def test_everything_is_written_and_the_page_shows_it(inputs, outputs):
         "Aligned is better than tuned",
         "Win rate",
         "Slot errors",
-        "Reward model of another seed",
-        "aligned − tuned",
-    ):  # noqa: RUF001
+        "Reward judge",
+        "aligned \N{MINUS SIGN} tuned",
+    ):
         assert words in page, words
     assert "<script" not in page
 

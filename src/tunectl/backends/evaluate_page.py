@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.artifacts import io
-from tunectl.backends import html, plots
+from tunectl.backends import evaluate_sections, html, plots
 from tunectl.evaluation import measures, summary, verdict
-from tunectl.evaluation.results import Candidate, Difference, Results, Score, SlicePart, System
+from tunectl.evaluation.results import Candidate, Difference, Results, Score, SlicePart, System, Verdict
 from tunectl.evaluation.search import describe
 
 KINDS = {
@@ -18,6 +18,9 @@ KINDS = {
     "prompting_is_enough": "warn",
     "not_enough_evidence": "warn",
     "do_not_tune": "bad",
+    "aligned_better": "good",
+    "aligned_no_better": "warn",
+    "aligned_worse": "bad",
 }
 """Verdict to its colour."""
 CURVES = {"train_loss": "training loss", "loss": "training loss", "validation_loss": "validation loss"}
@@ -31,6 +34,8 @@ def page(results: Results, *, history: Path, split: Path) -> str:
     """
     curve, data = _curve(history), _data(split)
     sections = [("scores", "Scores")]
+    sections += [("pairs", "Pair by pair")] if results.win_rates else []
+    sections += [("slots", "Slots")] if results.slots else []
     sections += [("slices", "Slices")] if results.slices else []
     sections += [("answers", "Answers")] if results.cases else []
     sections += [("prompts", "Prompts")] if results.search else []
@@ -44,6 +49,16 @@ def page(results: Results, *, history: Path, split: Path) -> str:
         results=results,
         sections=sections,
         kind=KINDS[results.verdict.verdict],
+        reason=_tuned_reason(results.verdict),
+        aligned_kind=None if results.verdict.aligned is None else KINDS[results.verdict.aligned.verdict],
+        win_columns=list(evaluate_sections.WIN_COLUMNS),
+        win_rows=evaluate_sections.win_rows(results.win_rates),
+        win_silent=evaluate_sections.win_silent(results.win_rates),
+        win_plot=evaluate_sections.win_plot(results.win_rates),
+        slot_rows=evaluate_sections.slot_rows(results),
+        added_rows=evaluate_sections.added_rows(results),
+        slot_plot=evaluate_sections.slot_plot(results),
+        size_rows=evaluate_sections.size_rows(results),
         titles={system.name: system.title for system in results.systems},
         primary=measures.find(results.primary).title,
         tiles=_tiles(results),
@@ -64,6 +79,11 @@ def page(results: Results, *, history: Path, split: Path) -> str:
     )
 
 
+def _tuned_reason(found: Verdict) -> str:
+    """The sentence about the tuned model alone."""
+    return found.reason if found.aligned is None else found.reason.removesuffix(found.aligned.reason).strip()
+
+
 def _measured(results: Results) -> list[str]:
     """Every measure that some system has, in the order of the tables; single checks at the end."""
     return measures.ordered(name for system in results.systems for name in system.scores)
@@ -78,6 +98,13 @@ def _tiles(results: Results) -> list[tuple[str, str]]:
         gain = results.difference(against)
         if gain is not None:
             tiles.append((f"{gain.value:+.1f}", f"against {verdict.rival(against)}"))
+    gain = results.difference("tuned", system="aligned")
+    if gain is not None:
+        tiles.append((f"{gain.value:+.1f}", f"{title} of aligned against tuned"))
+    for name in ("tuned", "aligned"):
+        system = results.system(name)
+        if system is not None and "slot_error" in system.scores:
+            tiles.append((f"{system.scores['slot_error'].value:.1f} %", f"slot errors, {system.title.lower()}"))
     tiles.append((html.number(results.inputs), f"test inputs of {html.number(results.available)}"))
     return tiles
 
@@ -185,6 +212,7 @@ def _slices(results: Results) -> list[dict[str, Any]]:
         fields.setdefault(part.field, []).append(part)
     names = [system.name for system in results.systems]
     title = measures.find(results.primary).title
+    gains = ["Tuned over base", *(["Aligned over tuned"] if "aligned" in names else [])]
     blocks = []
     for field, parts in fields.items():
         rows = [
@@ -193,10 +221,11 @@ def _slices(results: Results) -> list[dict[str, Any]]:
                 html.number(part.items),
                 *(f"{part.scores[name].value:.1f}" if name in part.scores else html.number(None) for name in names),
                 summary.gain(part.difference) if part.difference is not None else html.number(None),
+                *([] if not gains[1:] else [html.number(None) if part.aligned is None else summary.gain(part.aligned)]),
             ]
             for part in parts
         ]
-        blocks.append({"field": field, "rows": rows, "plot": _slice_plot(parts, title, field)})
+        blocks.append({"field": field, "rows": rows, "gains": gains, "plot": _slice_plot(parts, title, field)})
     return blocks
 
 

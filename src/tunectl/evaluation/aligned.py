@@ -112,7 +112,7 @@ def _titles(found: Sequence[Difference]) -> str:
 
 def _shown(one: Difference) -> str:
     title = measures.find(one.measure).title
-    ends = "no interval" if one.low is None or one.high is None else f"interval {one.low:+.1f} to {one.high:+.1f}"
     if one.measure == "win_rate":
-        return f"{title} {one.value + 50:.0f} %, {ends} around 50 %"
+        return f"{title} {one.value + 50:.0f} %, interval {low(one) + 50:.0f} to {high(one) + 50:.0f} %"
+    ends = "no interval" if one.low is None or one.high is None else f"interval {one.low:+.1f} to {one.high:+.1f}"
     return f"{title} {one.value:+.1f}, {ends}"

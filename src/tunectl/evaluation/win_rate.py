@@ -126,7 +126,7 @@ def _words(text: str) -> int:
 def title(name: str) -> str:
     """Who judged, in words."""
     return {
-        "reward": "Reward model of another seed",
+        "reward": "Reward judge",
         "checks": "Declared checks",
         "slots": "Slot errors",
         "llm": "Language model",
