@@ -139,7 +139,7 @@ def _crowds(composition: Composition, missing: dict[Path_, Place]) -> dict[Path_
 def _text(schema: type[BaseModel], composition: Composition, place: Place, item: Any) -> str:
     kind = item["type"]
     if kind == "missing":
-        file = composition.origins.file_of(place.path[:-1])
+        file = composition.origins.file_of(place.path[:-1]) if len(place.path) > 1 else "conf/config.yaml"
         where = f" ({file})" if file else ""
         return f"{dotted(place.path)}: missing{where}; must be {words(place.shape)}"
     value = at(composition.tree, place.path)

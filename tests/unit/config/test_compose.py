@@ -192,6 +192,10 @@ def test_what_is_refused(conf: Path, words: list[str], problem: str) -> None:
 def test_a_missing_section_is_one_line(conf: Path) -> None:
     (conf / "config.yaml").write_text("defaults:\n  - _self_\nname: a\nseed: 1\ndata: null\n")
     assert _problems(conf) == ["sft: missing (conf/config.yaml); must be a section whose method is one of lora, dora"]
+    (conf / "data").mkdir()
+    (conf / "data/big.yaml").write_text("path: x\none: 1\ntwo: 2\nthree: 3\n")
+    (conf / "config.yaml").write_text("defaults:\n  - data: big\n  - _self_\nname: a\nseed: 1\n")
+    assert _problems(conf)[-1].startswith("sft: missing (conf/config.yaml); ")  # not where most values come from
 
 
 def test_an_override_in_an_experiment_that_matches_nothing_is_told_without_hydras_advice(conf: Path) -> None:
