@@ -97,6 +97,61 @@ def test_an_adapter_brings_its_base_and_its_system_text(project, capsys):
     assert measured(capsys, "data.csv", "--model", "model", "--adapter", "auto", *COLUMNS)["adapter"] == "artifacts/sft"
 
 
+def test_two_models_are_compared_input_by_input(project, capsys):
+    adapter(Path("artifacts/sft"), system="Be brief.")
+    rules = ["--slots", "conf/evaluate/e2e.yaml"]
+    found = measured(capsys, "data.csv", "--model", "sft", "--against", "model", *COLUMNS, *rules, "--out", "out")
+    assert (found["model"]["adapter"], found["against"]["adapter"]) == ("artifacts/sft", None)
+    by_measure = {one["measure"]: one for one in found["differences"]}
+    for name, one in by_measure.items():
+        mine, theirs = (found[side]["scores"][name]["value"] for side in ("model", "against"))
+        assert one["value"] == pytest.approx(mine - theirs)
+    slot = by_measure["slot_error"]
+    assert (slot["system"], slot["against"]) == ("model", "against")
+    assert slot["low"] <= slot["value"] <= slot["high"]
+    assert {one["judge"]: one["pairs"] for one in found["win_rates"]} == {"checks": 2, "slots": 2}
+    row = json.loads(Path("out/answers.jsonl").read_text().splitlines()[0])
+    assert set(row["answers"]) == {"model", "against"}
+    assert run("data.csv", "--model", "sft", "--against", "sft", *COLUMNS, *rules, *SHORT) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "Slot errors" in line)
+    assert "+0.00 to +0.00" in line
+
+
+def test_slot_errors_of_one_model(project, capsys):
+    found = measured(capsys, "data.csv", "--model", "model", *COLUMNS, "--slots", "conf/evaluate/e2e.yaml")
+    assert found["scores"]["slot_error"]["value"] == 100
+    name = found["slots"]["parts"][0]
+    assert (name["attribute"], name["stated"], name["systems"]["model"]["missing"]) == ("name", 2, 2)
+    assert len(found["slots"]["cases"]) == 2
+    assert "slot_error" not in measured(capsys, "data.csv", "--model", "model", *COLUMNS)["scores"]
+    assert run("data.csv", "--model", "model", *COLUMNS, *SHORT, "--slots", "conf/evaluate/e2e.yaml") == 0
+    assert "slot errors by attribute" in capsys.readouterr().out
+
+
+def test_rules_that_are_none(project, capsys):
+    Path("rules.yaml").write_text("slots: {parse: bracketed, terms: {}}\n")
+    assert refused(capsys, "data.csv", "--model", "model", *COLUMNS, "--slots", "rules.yaml") == (
+        2,
+        ("rules.yaml: attributes: Field required\n  write rules as in conf/evaluate/e2e.yaml, below a key slots\n"),
+    )
+    code, text = refused(capsys, "data.csv", "--model", "model", *COLUMNS, "--slots", "gone.yaml")
+    assert code == 2
+    assert text.startswith("gone.yaml cannot be read: ")
+
+
+def test_an_aligned_model_that_there_is_not(project, capsys):
+    Path("artifacts/align").mkdir()
+    Path("artifacts/align/passed_through.json").write_text("{}")
+    manifest.write(Path("artifacts/align"), manifest.Manifest("align", "x"))
+    assert refused(capsys, "data.csv", "--model", "model", "--against", "align", *COLUMNS) == (
+        2,
+        (
+            "--against align: align was switched off (align: none), so there is no aligned model\n"
+            "  switch it on, for example tunectl repro align=rloo, or evaluate --model sft\n"
+        ),
+    )
+
+
 def adapter(folder, *, system=None, weights=None):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -125,7 +180,7 @@ def test_an_unknown_model(project, capsys):
         2,
         (
             "--model sfd: no stage with a model has that name, and it is no folder\n"
-            "  give one of model, adapt, sft, a model folder or an adapter folder\n"
+            "  give one of model, adapt, sft, align, a model folder or an adapter folder\n"
         ),
     )
     Path("empty").mkdir()
@@ -250,14 +305,15 @@ def test_without_a_file_the_comparison_is_made_again_and_the_artifacts_stay(proj
     Path("artifacts/split").mkdir()
     for part, chosen in {"train": rows[:3], "validation": rows[3:6], "test": rows[6:]}.items():
         io.write_rows(Path(f"artifacts/split/{part}.jsonl"), chosen)
-    Path("artifacts/adapt").mkdir()
-    Path("artifacts/adapt/passed_through.json").write_text("{}")
+    for stage in ("adapt", "reward", "align"):
+        Path(f"artifacts/{stage}").mkdir()
+        Path(f"artifacts/{stage}/passed_through.json").write_text("{}")
     adapter(Path("artifacts/sft"))
     words = ["evaluate=default", "evaluate.decoding.max_new_tokens=4", "evaluate.safety.max_new_tokens=4"]
     from tunectl.config.overrides import merge
 
     root = check(Layout(), merge([], [*words, "evaluate.prompts.shots=[0]"])).root
-    for stage in ("model", "split", "adapt", "sft", "evaluate"):
+    for stage in ("model", "split", "adapt", "sft", "reward", "align", "evaluate"):
         record = {"stage": stage, "settings": resolved.project(stage, root), "code": "x", "sources": {}}
         io.write_json(Path(f"artifacts/config/{stage}.json"), record)
         if stage != "evaluate":

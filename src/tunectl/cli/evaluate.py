@@ -3,6 +3,8 @@
 tunectl evaluate DATA --model sft                    BLEU, chrF, ROUGE-L, perplexity ... of a model on any file
 tunectl evaluate test.csv --model sft --beams 4 --json
 tunectl evaluate test.csv --model DIR --input-column mr --reference-column ref
+tunectl evaluate test.csv --model align --against sft   two models input by input, with paired intervals
+tunectl evaluate test.csv --model sft --slots conf/evaluate/e2e.yaml   and the slot error rate by these rules
 tunectl evaluate --bases A,B                         base models, zero- and few-shot, on the validation split
 tunectl evaluate                                     the evaluate stage once more, though nothing changed
 
@@ -25,12 +27,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="DATA | key=value", help="the file to measure on; overrides of the configuration"
     )
-    parser.add_argument("--model", metavar="STAGE|DIR", help="model, adapt, sft, a model folder or an adapter folder")
+    parser.add_argument(
+        "--model", metavar="STAGE|DIR", help="model, adapt, sft, align, a model folder or an adapter folder"
+    )
+    parser.add_argument("--against", metavar="STAGE|DIR", help="a second model; both answer, differences are paired")
     parser.add_argument("--adapter", metavar="DIR|auto", help="adapter to put on the model; auto: artifacts/sft")
     parser.add_argument("--bases", metavar="A,B", help="base models: options of conf/model, folders or Hub ids@commit")
     parser.add_argument("--beams", type=int, metavar="N", help="beam search with N beams; otherwise greedy")
     parser.add_argument("--length-penalty", type=float, default=1.0, metavar="X", help="of beam search (1.0)")
     parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (as evaluate.decoding says)")
+    parser.add_argument(
+        "--slots", type=Path, metavar="FILE", help="YAML with rules of the slot error rate (as evaluate.slots declares)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="answer at most N inputs, drawn with the seed")
     parser.add_argument("--source", metavar="NAME", help="read DATA as this source of ingest is read")
     parser.add_argument("--format", metavar="NAME", help="format of DATA, as in ingest.sources.<name>.format")
@@ -56,18 +64,23 @@ def run(args: argparse.Namespace) -> int:
     if len(files) > 1:
         raise UsageError(f"one file at a time, not {len(files)}: {', '.join(files)}")
     if args.bases is not None:
-        if files or args.model:
+        if files or args.model or args.against:
             raise UsageError("--bases compares on the validation split; leave DATA and --model out")
         from tunectl.cli.evaluate_bases import compare
 
         compare(args, overrides)
+        return 0
+    if files and args.against is not None:
+        from tunectl.cli.evaluate_pair import compare as against
+
+        against(args, Path(files[0]), overrides)
         return 0
     if files:
         from tunectl.cli.evaluate_file import measure
 
         measure(args, Path(files[0]), overrides)
         return 0
-    if args.model or overrides:
+    if args.model or args.against or args.slots or overrides:
         raise UsageError("DATA is missing: which file shall the model be measured on?", hint="tunectl evaluate --help")
     _stage(args.out, as_json=args.json)
     return 0

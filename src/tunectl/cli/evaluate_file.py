@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,33 @@ from tunectl.artifacts.layout import Layout
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from tunectl.backends.evaluation_tools import Backend
+    from tunectl.cli.evaluate_model import Chosen
     from tunectl.config.evaluate import Beams, Greedy
     from tunectl.config.ingest import Files, Ingest, Reading
     from tunectl.config.root import Root
+    from tunectl.evaluation.entry import Entry
     from tunectl.evaluation.items import Item
+    from tunectl.evaluation.single import Measured, Task
 
 COLUMNS = "check the file; name its columns with --input-column NAME --reference-column NAME, or its --format NAME"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file to measure on, and how."""
+
+    data: Path
+    root: Root
+    task: Task
+    available: int
+    skipped: dict[str, int]
+    backend: Backend
+
+    @property
+    def close(self) -> float:
+        """Word counts that differ by at most this share are about equal."""
+        return self.root.evaluate.aligned.close
 
 
 def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
@@ -29,10 +51,33 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     """
     import msgspec
 
-    from tunectl.backends import evaluation_tools, terminal
+    from tunectl.backends import terminal
     from tunectl.cli.evaluate_model import resolve
     from tunectl.evaluation import single
     from tunectl.evaluation.results import ANSWERS, NAME
+
+    chosen = resolve(Layout(), args.model, args.adapter)
+    job = prepared(args, data, overrides)
+    found, one = measured(job, chosen)
+    if args.out is not None:
+        io.write_json(args.out / NAME, found)
+        io.write_rows(args.out / ANSWERS, single.rows(job.task, one))
+    if args.json:
+        terminal.print_json(msgspec.to_builtins(found))
+        return
+    columns, rows = single.table(found)
+    speed = f"{found.cost.tokens} tokens in {found.cost.seconds:.1f} s"
+    terminal.table(f"{data} with {args.model}", columns, rows, caption=f"{len(job.task.items)} inputs, {speed}")
+    if found.slots is not None:
+        terminal.table("slot errors by attribute", *single.slot_table(found.slots))
+
+
+def prepared(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> Job:
+    """Read ``data`` and the settings; nothing is answered yet.
+
+    Raises  UsageError and DataError as ``measure`` says; ConfigError for bad rules of slots.
+    """
+    from tunectl.backends import evaluation_tools
 
     layout = Layout()
     root = settings(layout, overrides)
@@ -41,10 +86,16 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
         raise UsageError(f"--limit {args.limit}: at least 1")
     if not data.exists() and not set("*?[") & set(str(data)):
         raise UsageError(f"{data}: there is no such file")
-    chosen = resolve(layout, args.model, args.adapter)
     examples, skipped = read(args, data, reading(layout, root))
-    backend = evaluation_tools.backend(root.profile, None)
     task = _task(args, root, examples, how)
+    return Job(data, root, task, len(examples), skipped, evaluation_tools.backend(root.profile, None))
+
+
+def measured(job: Job, chosen: Chosen) -> tuple[Measured, Entry]:
+    """One model's answers to the inputs of the job, and everything measured on them."""
+    from tunectl.evaluation import single
+
+    task, backend = job.task, job.backend
     generator = backend.open(chosen.folder, chosen.adapter)
     try:
         one = single.answered(task, generator, backend.prompter(chosen.folder, chosen.adapter))
@@ -52,29 +103,22 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
         generator.close()
     assert one.cost is not None
     found = single.Measured(
-        data=str(data),
+        data=str(job.data),
         model=str(chosen.folder),
         adapter=None if chosen.adapter is None else str(chosen.adapter),
         inputs=len(task.items),
-        available=len(examples),
+        available=job.available,
         references=sum(len(item.references) for item in task.items),
-        skipped=skipped,
+        skipped=job.skipped,
         scores=single.scored(task, one, backend.tools),
         cost=one.cost,
-        decoding=how.model_dump(),
+        decoding=task.how.model_dump(),
         confidence=task.gate.confidence,
         resamples=task.gate.resamples,
         bleu_signature=backend.signature,
+        slots=single.slot_report(task, one, backend.tools),
     )
-    if args.out is not None:
-        io.write_json(args.out / NAME, found)
-        io.write_rows(args.out / ANSWERS, single.rows(task, one))
-    if args.json:
-        terminal.print_json(msgspec.to_builtins(found))
-        return
-    columns, rows = single.table(found)
-    speed = f"{one.cost.tokens} tokens in {one.cost.seconds:.1f} s"
-    terminal.table(f"{data} with {args.model}", columns, rows, caption=f"{len(task.items)} inputs, {speed}")
+    return found, one
 
 
 def settings(layout: Layout, overrides: Sequence[str]) -> Root:
@@ -202,10 +246,12 @@ def _like(name: str | None, ingest: Ingest) -> Reading:
     return found[0]
 
 
-def _task(args: argparse.Namespace, root: Root, examples: Sequence[Item], how: Greedy | Beams) -> Any:
-    from tunectl.evaluation import items, single
+def _task(args: argparse.Namespace, root: Root, examples: Sequence[Item], how: Greedy | Beams) -> Task:
+    from tunectl.config import slots as declared
+    from tunectl.evaluation import items, single, slots
 
     cfg = root.evaluate
+    wanted = cfg.slots if args.slots is None else declared.read(args.slots)
     return single.Task(
         items=items.drawn(examples, args.limit, root.seed),
         how=how,
@@ -214,4 +260,7 @@ def _task(args: argparse.Namespace, root: Root, examples: Sequence[Item], how: G
         references=cfg.references,
         latency_inputs=cfg.latency_inputs,
         seed=root.seed,
+        rules=None if wanted is None else slots.rules(wanted, examples),
+        worst=cfg.worst,
+        small=cfg.slices.small,
     )

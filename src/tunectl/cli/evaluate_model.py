@@ -22,13 +22,13 @@ class Chosen(NamedTuple):
     adapter: Path | None
 
 
-def resolve(layout: Layout, model: str | None, adapter: str | None) -> Chosen:
-    """The folders that ``--model`` and ``--adapter`` mean, checked to belong together.
+def resolve(layout: Layout, model: str | None, adapter: str | None, *, said: str = "--model") -> Chosen:
+    """The folders that ``--model`` and ``--adapter`` mean, checked to belong together; ``said`` is the word that named it.
 
     Raises  UsageError where a word means nothing; ArtifactError where a stage has not run, or the adapter was trained on
             another model.
     """
-    chosen = _model(layout, model, adapter)
+    chosen = _model(layout, model, adapter, said)
     if adapter is not None and chosen.adapter is None:
         found = layout.artifact("sft") if adapter == "auto" else Path(adapter)
         chosen = chosen._replace(adapter=_adapter(found, f"--adapter {adapter}"))
@@ -39,7 +39,7 @@ def resolve(layout: Layout, model: str | None, adapter: str | None) -> Chosen:
     return chosen
 
 
-def _model(layout: Layout, word: str | None, adapter: str | None) -> Chosen:
+def _model(layout: Layout, word: str | None, adapter: str | None, said: str) -> Chosen:
     if word is None:
         raise UsageError("--model is missing: which model shall answer?", hint="for example: --model sft")
     stage = word if word in STAGES else next((name for name in STAGES if Path(word) == layout.artifact(name)), None)
@@ -48,7 +48,7 @@ def _model(layout: Layout, word: str | None, adapter: str | None) -> Chosen:
         manifest.read(folder)
         if (folder / manifest.PASSED_THROUGH).is_file() and stage == "align":
             raise UsageError(
-                "--model align: align was switched off (align: none), so there is no aligned model",
+                f"{said} align: align was switched off (align: none), so there is no aligned model",
                 hint="switch it on, for example tunectl repro align=rloo, or evaluate --model sft",
             )
         if stage in {"sft", "align"}:
@@ -57,13 +57,13 @@ def _model(layout: Layout, word: str | None, adapter: str | None) -> Chosen:
     folder = Path(word)
     if (folder / ADAPTER).is_file():
         if adapter is not None:
-            raise UsageError(f"--model {word} is an adapter already; leave --adapter out")
+            raise UsageError(f"{said} {word} is an adapter already; leave --adapter out")
         return Chosen(base_of_adapter(layout), folder)
     if (folder / "config.json").is_file():
         return Chosen(from_folder(layout, folder), None)
     what = "holds neither config.json nor adapter_config.json" if folder.is_dir() else "is no folder"
     raise UsageError(
-        f"--model {word}: no stage with a model has that name, and it {what}",
+        f"{said} {word}: no stage with a model has that name, and it {what}",
         hint=f"give one of {', '.join(STAGES)}, a model folder or an adapter folder",
     )
 

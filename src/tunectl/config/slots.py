@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tunectl.config.base import Strict
+from tunectl.core.errors import ConfigError
 
 TERM = re.compile(r"(?<!\(\?P)(?<!\(\?)<([a-z_]+)>")
 """A term in a pattern, for example ``<rating>``."""
+HINT = "write rules as in conf/evaluate/e2e.yaml, below a key slots"
 
 Pattern = Annotated[str, Field(min_length=1)]
 Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1)]
@@ -82,3 +85,24 @@ class Slots(Strict):
         while TERM.search(pattern):
             pattern = TERM.sub(lambda found: f"(?:{'|'.join(self.terms[found[1]])})", pattern)
         return pattern
+
+
+def read(path: Path) -> Slots:
+    """The rules in a YAML file: its ``slots`` key, or all of it.
+
+    Raises  ConfigError with the file and what is wrong: no such file, no YAML, or no rules.
+    """
+    import yaml
+
+    try:
+        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError([f"{path} cannot be read: {error}"], hint=HINT) from error
+    try:
+        return Slots.model_validate(found.get("slots", found) if isinstance(found, dict) else found)
+    except ValidationError as error:
+        problems = [
+            f"{path}: {'.'.join(map(str, one['loc'])) or 'slots'}: {one['msg']}"
+            for one in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigError(problems, hint=HINT) from error

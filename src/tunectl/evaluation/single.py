@@ -10,11 +10,12 @@ from msgspec import Struct
 
 from tunectl.config.evaluate import Beams, Check, Gate, Greedy, Sampling
 from tunectl.evaluation import compare, entry, measures, prompts, scoring, slots
+from tunectl.evaluation import slot_report as slots_beyond
 from tunectl.evaluation.entry import Asking
 from tunectl.evaluation.generator import Generator
 from tunectl.evaluation.items import Item
 from tunectl.evaluation.prompts import ZERO_SHOT, Prompter, Shots
-from tunectl.evaluation.results import AnswerRow, Cost, Score
+from tunectl.evaluation.results import AnswerRow, Cost, Score, SlotReport
 from tunectl.evaluation.scorer import Tools
 
 
@@ -37,6 +38,8 @@ class Measured(Struct, frozen=True):
     confidence: float
     resamples: int
     bleu_signature: str
+    slots: SlotReport | None = None
+    """Slot errors by attribute and size; None where no rules are declared."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class Task:
     seed: int
     rules: slots.Rules | None
     """Of the slot error rate; None measures none."""
+    worst: int
+    """Answers with most slot errors that are shown."""
+    small: int
+    """Fewer inputs than this are too few to judge."""
 
 
 def answered(task: Task, generator: Generator, prompter: Prompter) -> entry.Entry:
@@ -80,6 +87,25 @@ def statistics(task: Task, one: entry.Entry, tools: Tools) -> scoring.Statistics
     )
     found.pop("seen")
     return found
+
+
+def slot_report(task: Task, one: entry.Entry, tools: Tools) -> SlotReport | None:
+    """Slot errors by attribute and by the number of attributes; None without rules."""
+    if task.rules is None:
+        return None
+    cut = compare.Cut((), task.small, "slot_error", task.gate.resamples, task.gate.confidence, task.seed)
+    tables = {one.name: statistics(task, one, tools)}
+    return slots_beyond.report(task.rules, task.items, {one.name: one}, tables, cut=cut, worst=task.worst)
+
+
+def slot_table(found: SlotReport) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows for a terminal: an attribute a row."""
+    rows = []
+    for part in found.parts:
+        count = part.systems["model"]
+        share = f"{100 * (count.missing + count.wrong) / part.stated:.1f} %" if part.stated else "-"
+        rows.append([part.attribute, str(part.stated), share, str(count.missing), str(count.wrong), str(count.added)])
+    return ["attribute", "inputs", "errors", "missing", "wrong", "added"], rows
 
 
 def plan(task: Task) -> compare.Resampling:
