@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tunectl.artifacts import io, manifest
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.backends import hf_generate
+from tunectl.backends import hf_generate, hf_reward
+from tunectl.cli import annotate_rank
 from tunectl.cli.main import main
 from tunectl.evaluation.generator import Reply
 from tunectl.preferences import store
 from tunectl.preferences.desk import Desk
 from tunectl.preferences.sampling import Plan
+from tunectl.training.rewards import Score
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +28,10 @@ ROOT = Path(__file__).parents[2]
 class Writer:
     """A stand-in for a loaded model: what it writes follows from prompt and seed."""
 
+    asked = 0
+
     def answer(self, requests, how, *, seed, label):
+        Writer.asked += len(requests)
         return [Reply(f"seed {seed} for {item.prompt[-60:]}", 1, 1, 0.0, finished=True) for item in requests]
 
     def close(self):
@@ -86,6 +93,97 @@ def test_models_write_the_answers_people_compare_them_and_agreement_is_measured(
     assert "Ada" in page
     assert main(["data", "agreement", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["people"][0]["with_others"]["value"] == 1.0
+
+
+def test_prepare_counts_what_nobody_could_choose_between(project, capsys, monkeypatch):
+    written = Writer.answer
+
+    def answer(self, requests, how, *, seed, label):
+        replies = written(self, requests, how, seed=seed, label=label)
+        return [replace(one, text="" if "train 3" in one.text else one.text) for one in replies]
+
+    monkeypatch.setattr(Writer, "answer", answer)
+    assert main(["annotate", "prepare", "annotate.prepare.inputs=14", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "store": "judgements",
+        "inputs": 14,
+        "left_out": 1,
+        "new": 15,
+        "questions": 15,
+    }
+    assert main(["annotate", "prepare", "annotate.prepare.inputs=14"]) == 0
+    assert "1 of 14 inputs left out: their answers were alike or empty" in capsys.readouterr().out
+
+
+def test_prepare_goes_on_where_it_was_stopped(project, capsys, monkeypatch):
+    assert main(["annotate", "prepare"]) == 0
+    before = Writer.asked
+    assert main(["annotate", "prepare", "annotate.prepare.inputs=14"]) == 0
+    assert Writer.asked - before == 12  # the first batch of 8 is read back
+    assert main(["annotate", "prepare", "annotate.prepare.decoding.temperature=0.5"]) == 0
+    assert Writer.asked - before == 12 + 20  # other settings, other answers
+
+
+def test_a_policy_that_is_switched_off_writes_nothing(project, capsys):
+    align = Layout().artifact("align")
+    io.write_json(align / manifest.PASSED_THROUGH, {"reason": "align: none"})
+    manifest.write(align, manifest.Manifest("align", "c", passed_through=True))
+    manifest.write(Layout().artifact("adapt"), manifest.Manifest("adapt", "c", passed_through=True))
+    assert main(["annotate", "prepare", "annotate.prepare.systems=[model,align]"]) != 0
+    assert "annotate.prepare.systems names align, which is switched off" in capsys.readouterr().err
+
+
+# What the reward model doubts
+
+
+class Reward:
+    """A stand-in for a reward model: an answer's score is the last number in it."""
+
+    def score(self, prompts, answers):
+        assert len(prompts) == len(answers)
+        return [Score(float(text.split()[-1]), 0.0) for text in answers]
+
+    def close(self):
+        pass
+
+
+def made(passed=True):
+    layout = Layout()
+    for name in ("adapt", "sft", "reward"):
+        io.write_json(layout.artifact(name) / "verdict.json", {"passed": passed})
+        manifest.write(layout.artifact(name), manifest.Manifest(name, "c", passed_through=name == "adapt"))
+    return layout
+
+
+def ask(name, first, second):
+    return store.Question(
+        name, name, Source("t"), [Message("user", name)], [f"score {first}", f"score {second}"], ["a", "b"]
+    )
+
+
+def test_questions_are_ranked_by_doubt_once(project, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(hf_reward, "load", lambda **words: loaded.append(words) or Reward())
+    layout, root = made(), SimpleNamespace(profile=None)
+    asked = [ask("near", 1, 1.1), ask("far", 1, 9)]
+    found = annotate_rank.ranked(layout, root, asked)
+    assert found["near"] > 0.4 > found["far"]
+    assert annotate_rank.ranked(layout, root, asked) == found
+    assert len(loaded) == 1
+    assert loaded[0]["base"] == layout.artifact("model")
+    assert set(annotate_rank.ranked(layout, root, [*asked, ask("new", 1, 2)])) == {"near", "far", "new"}
+    assert len(loaded) == 2
+
+
+def test_why_the_order_is_random(project):
+    layout = Layout()
+    assert annotate_rank.unranked(layout) == "there is no reward model yet (tunectl repro --to reward)"
+    made(passed=False)
+    assert annotate_rank.unranked(layout) == "the reward model did not pass its gate"
+    made()
+    assert annotate_rank.unranked(layout) is None
+    io.write_json(layout.artifact("reward") / manifest.PASSED_THROUGH, {"reason": "reward: none"})
+    assert annotate_rank.unranked(layout) == "the reward model is switched off (reward: none)"
 
 
 def test_agreement_without_judgements(project, capsys):

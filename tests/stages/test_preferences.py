@@ -12,6 +12,7 @@ import yaml
 from tunectl.artifacts import io, tally
 from tunectl.artifacts.records import Answer, Example, Judgement, Mark, Message, Pair, Reject, Source
 from tunectl.backends.preference_tools import Backend
+from tunectl.cli.main import main
 from tunectl.config.preferences import PreferencesStage
 from tunectl.core.errors import DataError
 from tunectl.evaluation.generator import Reply
@@ -551,6 +552,44 @@ def test_no_input_to_answer(simulated):
     with pytest.raises(DataError) as caught:
         judge()
     assert caught.value.message == "preferences.simulated: split/test.jsonl holds no input to answer"
+
+
+# Looking at it
+
+
+def shown(project, capsys, *words):
+    (project / "artifacts").mkdir(exist_ok=True)
+    if not (project / "artifacts/preferences").exists():
+        (project / "out").rename(project / "artifacts/preferences")
+    capsys.readouterr()
+    assert main(["data", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_pairs_marks_and_candidates_can_be_looked_at(project, capsys):
+    imported(
+        [*explicit(4, annotator="Ada", margin=2, tags="true"), {"prompt": "Q", "completion": "fine", "label": True}]
+    )
+    out = shown(project, capsys, "show", "preferences", "--find", "Question")
+    assert "1 vote (Ada)  margin 2  [true]" in out
+    assert "rejected  Bad" in out
+    everything = json.loads(shown(project, capsys, "show", "preferences", "--json"))
+    assert {"chosen", "rejected", "votes"} <= everything[0].keys()
+    assert json.loads(shown(project, capsys, "show", "preferences", "--file", "candidates", "--json")) == []
+
+
+def test_marks_can_be_looked_at(project, capsys):
+    imported([{"prompt": f"Q{n}", "completion": "fine", "label": n > 0} for n in range(4)])
+    out = shown(project, capsys, "show", "preferences", "--file", "marks")
+    assert "good  fine" in out
+    assert "bad  fine" in out
+
+
+def test_rejects_and_the_account_list_the_stage(project, capsys):
+    imported([*explicit(4), {"prompt": "Q", "chosen": "same", "rejected": "same"}])
+    assert "same_answer" in shown(project, capsys, "rejects", "--stage", "preferences")
+    (line,) = json.loads(shown(project, capsys, "account", "--json"))["stages"]
+    assert (line["stage"], line["rows_in"], line["kept"], line["rejected"]) == ("preferences", 5, 4, {"same_answer": 1})
 
 
 @pytest.mark.skipif(not HH.is_file(), reason="../shared/data is absent")

@@ -33,6 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="prepare | key=value", help="prepare: only write answers; settings for this time"
     )
+    parser.add_argument("--json", action="store_true", help="with prepare: print JSON")
     parser.add_argument("--generate", action="store_true", help="write answers while the page is open")
 
 
@@ -48,26 +49,39 @@ def run(args: argparse.Namespace) -> int:
     root = check.load(layout, overrides.merge(overrides.replay(layout), typed)).root
     folder = layout.root / root.annotate.store
     if len(typed) < len(args.words):
-        return _prepare(layout, root, folder)
+        return _prepare(layout, root, folder, as_json=args.json)
     return _serve(layout, root, folder, generate=args.generate)
 
 
-def _prepare(layout: Layout, root: Root, folder: Path) -> int:
+def _prepare(layout: Layout, root: Root, folder: Path, *, as_json: bool) -> int:
     from tunectl.backends import terminal
-    from tunectl.cli.annotate_answers import written
+    from tunectl.cli.annotate_answers import Batch, written
+    from tunectl.core import progress
     from tunectl.preferences import store
 
+    batch = Batch([], 0, 0, 0)
     with store.opened(folder) as opened:
         before = len(opened.questions)
-        for questions, _ in written(layout, root):
-            opened.add(questions)
+        with progress.bar("inputs answered", root.annotate.prepare.inputs) as shown:
+            for found in written(layout, root):
+                shown.advance(found.done - batch.done)
+                batch = found
+                opened.add(batch.questions)
         count = len(opened.questions)
-    terminal.say(f"{folder}: {count - before} new questions, {count} in all; now: tunectl annotate")
+    if as_json:
+        made = {"store": str(folder), "inputs": batch.of, "left_out": batch.left_out}
+        terminal.print_json({**made, "new": count - before, "questions": count})
+        return 0
+    alike = (
+        f"; {batch.left_out} of {batch.of} inputs left out: their answers were alike or empty" if batch.left_out else ""
+    )
+    terminal.say(f"{folder}: {count - before} new questions, {count} in all{alike}; now: tunectl annotate")
     return 0
 
 
 def _serve(layout: Layout, root: Root, folder: Path, *, generate: bool) -> int:
     from tunectl.backends import annotate_page, terminal
+    from tunectl.cli.annotate_rank import DOUBT, RANDOM, unranked
     from tunectl.preferences import store
     from tunectl.preferences.desk import Desk
     from tunectl.preferences.sampling import Plan
@@ -81,11 +95,13 @@ def _serve(layout: Layout, root: Root, folder: Path, *, generate: bool) -> int:
             )
         desk = Desk(opened, Plan(asking.repeats, asking.attention, asking.gap, root.seed))
         listening = annotate_page.listen(root.annotate.address, root.annotate.port)
-        writing = _Writing(layout, root, desk)
+        writing = _Writing(layout, root, desk, generate=generate)
         setup = annotate_page.Setup(root.project, tuple(root.annotate.tags), key, _hosts(root), writing.pending)
         host, port = listening.getsockname()[:2]
+        reason = unranked(layout)
+        terminal.say(DOUBT if reason is None else RANDOM.format(reason=reason))
         terminal.say(f"open http://{host}:{port}/ ; stop with Ctrl-C")
-        with writing.running() if generate else _nothing():
+        with writing.running() if generate or reason is None else _nothing():
             annotate_page.serve(desk, setup, listening)
     return 0
 
@@ -113,10 +129,10 @@ def _nothing() -> Iterator[None]:
 
 
 class _Writing:
-    """Writes answers in a thread while the page is open."""
+    """Writes answers, and ranks questions by the reward model's doubt, in a thread while the page is open."""
 
-    def __init__(self, layout: Layout, root: Root, desk: Desk) -> None:
-        self._layout, self._root, self._desk = layout, root, desk
+    def __init__(self, layout: Layout, root: Root, desk: Desk, *, generate: bool) -> None:
+        self._layout, self._root, self._desk, self._generate = layout, root, desk, generate
         self._word: str | None = None
         self._stop = threading.Event()
 
@@ -126,8 +142,8 @@ class _Writing:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Write while the block runs; stop after the batch at hand when it ends."""
-        self._word = "The models are being loaded."
+        """Work while the block runs; stop after the batch at hand when it ends."""
+        self._word = "The models are being loaded." if self._generate else None
         thread = threading.Thread(target=self._run, name="answers", daemon=True)
         thread.start()
         try:
@@ -137,16 +153,32 @@ class _Writing:
             thread.join(timeout=60)
 
     def _run(self) -> None:
+        if self._generate:
+            self._write()
+        if not self._stop.is_set():
+            self._rank()
+
+    def _write(self) -> None:
         from tunectl.cli.annotate_answers import written
         from tunectl.core import log
 
         try:
-            for questions, word in written(self._layout, self._root):
-                self._desk.add(questions)
-                self._word = word
+            for batch in written(self._layout, self._root):
+                self._desk.add(batch.questions)
+                self._word = batch.word
                 if self._stop.is_set():
                     return
             self._word = None
         except TunectlError as error:
             log.get(__name__).error("no more answers: %s", error)
             self._word = f"No more answers can be written: {error.message}"
+
+    def _rank(self) -> None:
+        from tunectl.cli.annotate_rank import ranked, unranked
+        from tunectl.core import log
+
+        try:
+            if unranked(self._layout) is None:
+                self._desk.rank(ranked(self._layout, self._root, self._desk.questions()))
+        except TunectlError as error:
+            log.get(__name__).warning("questions come in random order: %s", error)

@@ -4,29 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import to_builtins
 
 from tunectl.artifacts import io, manifest
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Example
-from tunectl.core.errors import DataError
+from tunectl.core.errors import ArtifactError, DataError
 
 if TYPE_CHECKING:
     from tunectl.config.root import Root
+    from tunectl.preferences.sampled import Write
     from tunectl.preferences.store import Question
 
 CHUNK = 8
 """Inputs answered together; people can begin after the first."""
 
 
-def written(layout: Layout, root: Root) -> Iterator[tuple[list[Question], str]]:
-    """Questions as they are made, a few at a time, and how far they are in words.
+class Batch(NamedTuple):
+    """Questions that were just made, and how far the whole is."""
+
+    questions: list[Question]
+    done: int
+    """Inputs answered."""
+    of: int
+    left_out: int
+    """Inputs so far whose two answers were alike, or one of them empty: nobody could choose."""
+
+    @property
+    def word(self) -> str:
+        """For the page."""
+        return f"{self.done} of {self.of} inputs are answered."
+
+
+def written(layout: Layout, root: Root) -> Iterator[Batch]:
+    """Questions as they are made, a few at a time. Batches that an interrupted run has finished are read back.
 
     Raises  ArtifactError when a model is not there; DataError when there are no inputs.
     """
     from tunectl.data.grouping import input_key
-    from tunectl.preferences import questions
+    from tunectl.preferences import questions, sampled
 
     wanted = root.annotate.prepare
     path = layout.artifact("split") / f"{wanted.part}.jsonl"
@@ -36,44 +56,54 @@ def written(layout: Layout, root: Root) -> Iterator[tuple[list[Question], str]]:
             f"{path} holds no input to answer", hint="check split.shares, or choose the other annotate.prepare.part"
         )
     keyed = [(one, input_key(one)) for one in examples]
-    yield list(questions.checks(keyed, root.seed)), f"0 of {len(examples)} inputs are answered."
+    folders = [_folders(layout, system) for system in wanted.systems]
+    work = layout.work("annotate", _key(root, folders))
+    left_out = 0
+    yield Batch(list(questions.checks(keyed, root.seed)), 0, len(keyed), 0)
     with ExitStack() as stack:
-        writers = _writers(layout, root, stack)
+        writers = _Writers(root, folders, stack)
         for start in range(0, len(keyed), CHUNK):
             chunk = keyed[start : start + CHUNK]
-            both = [
-                writer([one for one, _ in chunk], root.seed + 1000 * turn + start)
-                for turn, writer in enumerate(writers)
-            ]
-            made = [
-                questions.question(one, prompt, answers, wanted.systems)
-                for (one, prompt), *answers in zip(chunk, *both, strict=True)
-            ]
-            done = min(start + CHUNK, len(keyed))
-            yield [item for item in made if item is not None], f"{done} of {len(keyed)} inputs are answered."
+            names = io.digest_value([prompt for _, prompt in chunk])[:12]
+            both = sampled.kept(work / f"{names}.jsonl", chunk, partial(writers.pairs, chunk, start))
+            made = [questions.question(one.example, one.prompt, one.answers, wanted.systems) for one in both]
+            found = [item for item in made if item is not None]
+            left_out += len(made) - len(found)
+            yield Batch(found, start + len(chunk), len(keyed), left_out)
 
 
-def _writers(layout: Layout, root: Root, stack: ExitStack) -> list[Any]:
-    """One function a system, in their order: examples and a seed -> their answers."""
-    from tunectl.backends import evaluation_tools, hf_generate
-    from tunectl.evaluation.generator import Request
+def _key(root: Root, folders: Sequence[tuple[Path, Path | None]]) -> str:
+    """Digest of all that the answers follow from."""
+    stamps = [
+        [to_builtins(manifest.read(folder)) if folder is not None else None for folder in pair] for pair in folders
+    ]
+    how = root.annotate.prepare.decoding.model_dump(mode="json")
+    return io.digest_value([stamps, how, root.seed])[:16]
 
-    opened: dict[str, Any] = {}
 
-    def writer(system: str) -> Any:
-        folder, adapter = _folders(layout, system)
-        generator = hf_generate.opener(root.profile)(folder, adapter)
-        stack.callback(generator.close)
-        prompter = evaluation_tools.prompter(folder, adapter)
+class _Writers:
+    """The models under comparison, loaded when the first answer is wanted; two systems that are one share a model."""
 
-        def answers(examples: Sequence[Example], seed: int) -> list[str]:
-            asked = [Request(prompter.prompt(one.messages, one.tools)) for one in examples]
-            replies = generator.answer(asked, root.annotate.prepare.decoding, seed=seed, label=f"answers of {system}")
-            return [reply.text for reply in replies]
+    def __init__(self, root: Root, folders: Sequence[tuple[Path, Path | None]], stack: ExitStack) -> None:
+        self._root, self._folders, self._stack = root, folders, stack
+        self._loaded: dict[tuple[Path, Path | None], Write] = {}
 
-        return answers
+    def pairs(self, chunk: Sequence[tuple[Example, str]], start: int) -> list[list[str]]:
+        """Two answers to each input."""
+        examples = [example for example, _ in chunk]
+        both = [
+            self._of(pair)(examples, self._root.seed + 1000 * turn + start) for turn, pair in enumerate(self._folders)
+        ]
+        return [list(texts) for texts in zip(*both, strict=True)]
 
-    return [opened.setdefault(system, opened.get(system) or writer(system)) for system in root.annotate.prepare.systems]
+    def _of(self, pair: tuple[Path, Path | None]) -> Write:
+        from tunectl.backends import preference_tools
+
+        if pair not in self._loaded:
+            tools, how = preference_tools.backend(self._root.profile), self._root.annotate.prepare.decoding
+            label = f"answers of {(pair[1] or pair[0]).name}"
+            self._loaded[pair] = preference_tools.writer(tools, *pair, how, label, self._stack)
+        return self._loaded[pair]
 
 
 def _folders(layout: Layout, system: str) -> tuple[Path, Path | None]:
@@ -83,5 +113,9 @@ def _folders(layout: Layout, system: str) -> tuple[Path, Path | None]:
     if system == "model":
         return model, None
     adapter, adapted = layout.artifact(system), layout.artifact("adapt")
-    manifest.read(adapter)
+    if manifest.read(adapter).passed_through:
+        raise ArtifactError(
+            f"annotate.prepare.systems names {system}, which is switched off",
+            hint=f"name another, or build it: tunectl repro {system}=<an option of conf/{system}> --to {system}",
+        )
     return (model if manifest.read(adapted).passed_through else adapted), adapter

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Document, Example, preview
+from tunectl.artifacts.records import Document, Example, Mark, Message, Pair, preview
 from tunectl.core.errors import ArtifactError, UsageError
 
 FILES = {
     "ingest": ("examples", "documents"),
     "curate": ("examples", "documents"),
     "split": ("train", "validation", "test", "documents"),
+    "preferences": ("train", "validation", "test", "marks", "candidates"),
 }
 """Stage to the files that can be shown; the first is shown where none is named."""
 
@@ -22,7 +24,9 @@ FILES = {
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
     parser.add_argument("stage", nargs="?", choices=list(FILES), default="curate", help="whose rows (curate)")
-    parser.add_argument("--file", help="examples, documents, train, validation or test; the first that the stage has")
+    parser.add_argument(
+        "--file", help="examples, documents, train, validation, test, marks or candidates; the first that the stage has"
+    )
     parser.add_argument("--find", metavar="TEXT", help="only rows that hold this text")
     parser.add_argument("-n", "--number", type=int, default=5, metavar="N", help="rows to print (5)")
     parser.add_argument("--full", action="store_true", help="whole texts instead of their first 400 characters")
@@ -34,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.backends import terminal
 
     path = _path(Layout(), args.stage, args.file)
-    shape: type[Document | Example] = Document if path.stem == "documents" else Example
+    shape = _shape(args.stage, path.stem)
     chosen = list(
         islice((row for row in io.read_rows(path, shape) if args.find is None or args.find in _text(row)), args.number)
     )
@@ -50,6 +54,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+Shown = Document | Example | Pair | Mark
+
+
+def _shape(stage: str, file: str) -> type[Shown]:
+    if stage == "preferences" and file != "candidates":
+        return Mark if file == "marks" else Pair
+    return Document if file == "documents" else Example
+
+
 def _path(layout: Layout, stage: str, name: str | None) -> Path:
     names = FILES[stage]
     if name is not None and name not in names:
@@ -60,25 +73,41 @@ def _path(layout: Layout, stage: str, name: str | None) -> Path:
     return path
 
 
-def _show(row: Document | Example, *, limit: int | None) -> None:
+def _show(row: Shown, *, limit: int | None) -> None:
     from tunectl.backends import terminal
 
-    place = f"{row.source.file}:{row.source.row}" if row.source.row else row.source.file
+    source = row.votes[0].source if isinstance(row, Pair | Mark) else row.source
+    place = f"{source.file}:{source.row}" if source.row else source.file
     notes = [row.kind, place, *(f"{name}={value}" for name, value in row.fields.items())]
     if isinstance(row, Example):
         notes += [f"cluster {row.cluster}"] if row.cluster else []
         notes += [f"weight {row.weight:g}"] if row.weight != 1.0 else []
+    if isinstance(row, Pair | Mark):
+        notes += [_voted(row)]
     terminal.say(f"── {row.id}  {'  '.join(notes)}", style="dim")
     for label, text, style in _turns(row):
         terminal.say(f"{label:>9}  {text if limit is None else preview(text, limit)}", style=style)
 
 
-def _turns(row: Document | Example) -> list[tuple[str, str, str]]:
+def _voted(row: Pair | Mark) -> str:
+    """Who said so, how sure, and why."""
+    names = ", ".join(sorted({vote.annotator or "unnamed" for vote in row.votes}))
+    tags = ", ".join(dict.fromkeys(tag for vote in row.votes for tag in vote.tags))
+    margin = f"  margin {row.margin:g}" if isinstance(row, Pair) and row.margin is not None else ""
+    return f"{len(row.votes)} {'vote' if len(row.votes) == 1 else 'votes'} ({names}){margin}{f'  [{tags}]' if tags else ''}"
+
+
+def _turns(row: Shown) -> list[tuple[str, str, str]]:
     if isinstance(row, Document):
         return [("text", row.text, "")]
-    turns: list[tuple[str, str, str]] = [
-        (turn.role, turn.content, "cyan" if turn.role == "user" else "") for turn in row.messages
-    ]
+    turns = _said(row.messages)
+    if isinstance(row, Pair):
+        chosen, rejected = ([text for _, text, _ in _said(side)] for side in (row.chosen, row.rejected))
+        turns += [("chosen", text, "green") for text in chosen]
+        return turns + [("rejected", text, "red") for text in rejected]
+    if isinstance(row, Mark):
+        label, style = ("good", "green") if row.good else ("bad", "red")
+        return turns + [(label, text, style) for _, text, _ in _said(row.answer)]
     turns += [("answer", answer.text, "green") for answer in row.answers]
     turns += [
         ("learned" if segment.train else "shown", segment.text, "green" if segment.train else "")
@@ -95,5 +124,9 @@ def _turns(row: Document | Example) -> list[tuple[str, str, str]]:
     return turns
 
 
-def _text(row: Document | Example) -> str:
+def _said(messages: Sequence[Message]) -> list[tuple[str, str, str]]:
+    return [(turn.role, turn.content, "cyan" if turn.role == "user" else "") for turn in messages]
+
+
+def _text(row: Shown) -> str:
     return "\n".join(text for _, text, _ in _turns(row))

@@ -20,7 +20,7 @@ class Prepare(Strict):
     """How many inputs, drawn with the seed."""
     part: Literal["train", "validation"]
     """Which part of ``split`` they come from; test is for evaluate alone."""
-    systems: list[Literal["model", "sft"]] = Field(min_length=2, max_length=2)
+    systems: list[Literal["model", "sft", "align"]] = Field(min_length=2, max_length=2)
     """Who writes the two answers; the same twice means two samples."""
     decoding: Sampling
     """How they are sampled."""

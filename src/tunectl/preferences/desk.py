@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import RLock
@@ -51,6 +51,7 @@ class Desk:
     def __init__(self, store: Store, plan: Plan, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._store, self._plan, self._clock = store, plan, clock
         self._showing: dict[str, Showing] = {}
+        self._telling: dict[str, float] = {}
         self._lock = RLock()
 
     def showing(self, annotator: str) -> Showing | None:
@@ -67,7 +68,7 @@ class Desk:
         turn = self._store.turns(annotator)
         others = [one.question.id for name, one in self._showing.items() if name != annotator]
         questions = list(self._store.questions.values())
-        found = choose(questions, self._store.said(), annotator, turn, self._plan, shown=others)
+        found = choose(questions, self._store.said(), annotator, turn, self._plan, telling=self._telling, shown=others)
         if found is None:
             return None
         return Showing(_name(annotator, turn), found.question, found.left, found.repeat, self._clock())
@@ -118,6 +119,16 @@ class Desk:
             said = self._store.said(annotator)
             left = left_to_ask(list(self._store.questions.values()), said, annotator)
             return Progress(len(said), left, bool(said))
+
+    def rank(self, telling: Mapping[str, float]) -> None:
+        """From now on ask first what has most doubt: id of a question to the chance that a reward model is wrong about it."""
+        with self._lock:
+            self._telling.update(telling)
+
+    def questions(self) -> list[Question]:
+        """All questions that there are now."""
+        with self._lock:
+            return list(self._store.questions.values())
 
     def add(self, questions: Sequence[Question]) -> None:
         """Put new questions on the pile while people work."""

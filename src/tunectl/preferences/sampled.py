@@ -29,16 +29,20 @@ def sample(
     with progress.bar("sampled answers", len(inputs) * answers) as shown:
         for at in range(0, len(inputs), each):
             batch, path = inputs[at : at + each], work / f"answers-{at // each:05d}.jsonl"
-            if not path.is_file():
+
+            def texts(batch: Sequence[tuple[Example, str]] = batch, at: int = at) -> list[list[str]]:
+                nonlocal writer
                 writer = writer or write()
-                asked = [example for example, _ in batch for _ in range(answers)]
-                texts = writer(asked, seed + at)
-                io.write_rows(
-                    path,
-                    (
-                        Sampled(example, prompt, texts[place * answers : (place + 1) * answers])
-                        for place, (example, prompt) in enumerate(batch)
-                    ),
-                )
-            yield from io.read_rows(path, Sampled)
+                found = writer([example for example, _ in batch for _ in range(answers)], seed + at)
+                return [found[place : place + answers] for place in range(0, len(found), answers)]
+
+            yield from kept(path, batch, texts)
             shown.advance(len(batch) * answers)
+
+
+def kept(path: Path, batch: Sequence[tuple[Example, str]], write: Callable[[], Sequence[list[str]]]) -> list[Sampled]:
+    """The answers to ``batch``, read from ``path``; where that is absent they are written first, whole or not at all."""
+    if not path.is_file():
+        texts = write()
+        io.write_rows(path, (Sampled(*one, answers) for one, answers in zip(batch, texts, strict=True)))
+    return list(io.read_rows(path, Sampled))

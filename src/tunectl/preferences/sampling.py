@@ -1,20 +1,23 @@
 """Which question comes next: mostly the most telling one, at declared shares one asked before, or one with a known answer.
 
-Every choice follows from the seed, the person's name and how often they have answered, so that a restarted page shows what
-the old one showed.
+What is most telling is what a reward model is least sure of; without one the order is random. Every choice follows from the
+seed, the person's name and how often they have answered, so that a restarted page shows what the old one showed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import hypot
+from statistics import NormalDist
 
 from tunectl.preferences.store import Question, Said
 
-Telling = Callable[[Question], float]
-"""How much an answer to this question would tell, from 0: a reward model's uncertainty where there is one, else ``variety``."""
+NOISE = 1.0
+"""How far people's own taste sways a comparison, in standard deviations of the reward model's scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,14 @@ class Next:
     repeat: bool
 
 
-def variety(question: Question) -> float:
-    """1 - Jaccard similarity of the words of both answers: answers that say the same teach nothing."""
-    first, second = (set(text.casefold().split()) for text in question.answers)
-    return 1 - len(first & second) / len(first | second) if first | second else 0.0
+def doubt(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """The chance, 0 to 0.5, that a reward model has two answers in the wrong order; each has a score and its spread.
+
+    Scores that are close, and members of an ensemble that disagree, make it large. After Gleave and Irving (2022),
+    "Uncertainty estimation for language reward models": asking where the model is unsure teaches it most.
+    """
+    apart = abs(first[0] - second[0])
+    return NormalDist().cdf(-apart / hypot(first[1], second[1], NOISE))
 
 
 def choose(
@@ -50,13 +57,14 @@ def choose(
     turn: int,
     plan: Plan,
     *,
-    telling: Telling = variety,
+    telling: Mapping[str, float] | None = None,
     shown: Collection[str] = (),
 ) -> Next | None:
     """The next question of ``annotator``, who has answered ``turn`` times; None when nothing is left to ask.
 
     ``said`` is everything that counts, of everybody; ``shown`` are questions on other people's screens now, which are kept
-    from being asked twice by chance.
+    from being asked twice by chance. ``telling`` has the id of a question to its ``doubt``; a question that is not in it, and
+    all of them where it is None, come in random order, after those that are in it.
     """
     dice = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
     kind, order, left = dice.random(), dice.random(), dice.randrange(2)
@@ -75,8 +83,15 @@ def choose(
     if not new:
         return None
     recent = {item.prompt for item in questions if item.id in own[-3:]}  # not the same input again at once
-    best = max(new, key=lambda item: (item.prompt not in recent, telling(item), item.id))
+    doubts = telling or {}
+    best = max(
+        new, key=lambda item: (item.prompt not in recent, doubts.get(item.id, -1.0), _position(item.id, plan.seed))
+    )
     return Next(best, left, repeat=False)
+
+
+def _position(name: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
 
 
 def _again(questions: Sequence[Question], said: Sequence[Said], annotator: str, gap: int) -> Question | None:

@@ -111,6 +111,13 @@ def test_what_is_switched_off_costs_nothing_much(roots: Any) -> None:
     assert on.minutes > 30
 
 
+def test_sampled_answers_of_a_simulated_annotator_take_time(roots: Any) -> None:
+    assert _stages(roots("preferences=e2e"))["preferences"].minutes < 0.1
+    some = _stages(roots("preferences=local_lens"))["preferences"]
+    more = _stages(roots("preferences=local_lens", "preferences.simulated.answers=8"))["preferences"]
+    assert 0.1 < some.minutes < more.minutes
+
+
 def test_writing_is_a_line_through_the_two_timed_batches() -> None:
     one = plan.write_seconds(1, 100, 1, SIZE, MACHINE)
     full = plan.write_seconds(32, 100, 32, SIZE, MACHINE)

@@ -81,12 +81,39 @@ def test_both_sides_come_about_equally_often(opened):
     assert 10 <= sum(one.left for one in answer_all(desk, "Ada")) <= 30
 
 
-def test_the_most_telling_question_comes_first():
-    alike, apart = question(1, answers=["one two three", "one two three four"]), question(2)
-    found = sampling.choose([alike, apart], [], "Ada", 0, Plan(0, 0, 1, 1))
-    assert found.question is apart
-    certain = sampling.choose([alike, apart], [], "Ada", 0, Plan(0, 0, 1, 1), telling=lambda one: one is alike)
-    assert certain.question is alike
+def test_what_a_reward_model_doubts_most_comes_first():
+    items, plan = [question(number) for number in range(6)], Plan(0, 0, 1, 1)
+    found = sampling.choose(items, [], "Ada", 0, plan, telling={"q001": 0.1, "q003": 0.4, "q004": 0.2})
+    assert found.question.id == "q003"
+
+
+def test_without_a_reward_model_the_order_is_random_and_the_same_again():
+    def order(seed):
+        said, plan = [], Plan(0, 0, 1, seed)
+        while (found := sampling.choose([question(n) for n in range(30)], said, "Ada", len(said), plan)) is not None:
+            said.append(Said(str(len(said)), found.question.id, "Ada", "", "first", 0, 1.0))
+        return [one.question for one in said]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert order(1) not in (sorted(order(1)), sorted(order(1), reverse=True))
+    assert len(set(order(1))) == 30
+
+
+def test_doubt_is_large_where_scores_are_close_or_members_disagree():
+    assert sampling.doubt((1.0, 0.0), (1.0, 0.0)) == 0.5
+    assert sampling.doubt((3.0, 0.0), (0.0, 0.0)) < sampling.doubt((1.0, 0.0), (0.0, 0.0)) < 0.5
+    assert sampling.doubt((3.0, 2.0), (0.0, 0.0)) > sampling.doubt((3.0, 0.0), (0.0, 0.0))
+    assert sampling.doubt((0.0, 1.0), (2.0, 0.0)) == sampling.doubt((2.0, 0.0), (0.0, 1.0))
+
+
+def test_a_desk_asks_first_what_is_in_doubt_from_when_it_knows(opened):
+    desk = Desk(opened, Plan(0, 0, 3, 1), clock=Clock())
+    first = desk.showing("Ada")
+    desk.rank({"q007": 0.5, first.question.id: 0.4})
+    assert desk.showing("Ada").id == first.id  # what is on the screen stays
+    desk.say("Ada", first.id, "left", [], None)
+    assert desk.showing("Ada").question.id == "q007"
 
 
 def test_a_restarted_page_shows_what_the_old_one_showed(opened):

@@ -1,0 +1,59 @@
+"""What the reward model is unsure of, for the page to ask first; worked out beside the page, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import to_builtins
+
+from tunectl.artifacts import io, manifest
+from tunectl.artifacts.layout import Layout
+
+if TYPE_CHECKING:
+    from tunectl.config.root import Root
+    from tunectl.preferences.store import Question
+
+RANDOM = "Questions come in random order: {reason}."
+DOUBT = "Questions that the reward model is least sure of come first."
+
+
+def unranked(layout: Layout) -> str | None:
+    """Why there is no reward model to ask; None where there is one."""
+    folder = layout.artifact("reward")
+    if not (folder / manifest.NAME).is_file():
+        return "there is no reward model yet (tunectl repro --to reward)"
+    if (folder / manifest.PASSED_THROUGH).is_file():
+        return "the reward model is switched off (reward: none)"
+    verdict: dict[str, object] = io.read_json(folder / "verdict.json", dict[str, object])
+    return None if verdict["passed"] else "the reward model did not pass its gate"
+
+
+def ranked(layout: Layout, root: Root, questions: Sequence[Question]) -> dict[str, float]:
+    """Id of each question to its doubt, 0 to 0.5. What was worked out before with the same models is read back.
+
+    Raises  ArtifactError when the reward model belongs to other models, or one of them is not there.
+    """
+    from tunectl.backends import hf_reward
+    from tunectl.preferences.sampling import doubt
+
+    folders = {name: layout.artifact(name) for name in ("model", "adapt", "sft", "reward")}
+    stamps = {name: io.digest_value(to_builtins(manifest.read(folder))) for name, folder in folders.items()}
+    path = layout.cache / f"doubt-{io.digest_value(stamps)[:16]}.json"
+    known: dict[str, float] = io.read_json(path, dict[str, float]) if path.is_file() else {}
+    new = [one for one in questions if not one.attention and one.id not in known]
+    if new:
+        base = folders["model"] if manifest.read(folders["adapt"]).passed_through else folders["adapt"]
+        model = hf_reward.load(
+            base=base, sft=folders["sft"], reward=folders["reward"], part="members", profile=root.profile
+        )
+        try:
+            scores = model.score(
+                [one.messages for one in new for _ in range(2)], [text for one in new for text in one.answers]
+            )
+        finally:
+            model.close()
+        pairs = zip(scores[::2], scores[1::2], strict=True)
+        known |= {one.id: doubt(first, second) for one, (first, second) in zip(new, pairs, strict=True)}
+        io.write_json(path, known)
+    return known
