@@ -148,7 +148,8 @@ class Reading(Strict):
     holds: Literal["auto", "documents", "examples"]
     """documents: raw text. examples: input and answer. auto: examples where the columns say so, else documents."""
     format: FormatName
-    """Meaning of the columns. auto: by their names; the decision is printed, and written to decisions.json."""
+    """Meaning of the columns. auto: by their names; the decision is printed, and written to decisions.json. Tool calls are
+    written as the chat template does it; where it does not, as JSON between ``<tool_call>`` tags (Hermes)."""
     columns: Columns
     """Pins columns whatever their names; all null: by the format."""
     fields: dict[Column, Column]
