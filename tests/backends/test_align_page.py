@@ -27,6 +27,7 @@ LEARNING = {
     "watch": WATCH,
     "report_to": [],
     "max_new_tokens": 64,
+    "max_rejected_share": 0.1,
 }
 RLOO = Rloo(
     **LEARNING,
@@ -52,7 +53,6 @@ DPO = Dpo(
     method="dpo",
     epochs=1,
     max_tokens=512,
-    max_rejected_share=0.1,
     beta=0.1,
     loss="sigmoid",
     label_smoothing=0.0,

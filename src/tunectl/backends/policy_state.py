@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,13 @@ class PolicyState:
     """Why to stop early."""
     best: dict[str, Any] = field(default_factory=dict)
     """Trained weights of the best look, by name; empty: those of sft."""
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Add the seconds of the block to ``what``."""
+        started = time.monotonic()
+        yield
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.monotonic() - started
 
     def save(self, folder: Path) -> None:
         """Write everything into ``folder``."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunectl.backends import policy_look
 from tunectl.backends.hf_decode import Line
 from tunectl.backends.policy_look import Policy, row_of
 from tunectl.backends.policy_state import PolicyState
@@ -17,7 +17,7 @@ from tunectl.config.evaluate import Sampling
 from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.core.lazy import need
 from tunectl.training import schedule, turns
-from tunectl.training.policy import Judges, Marked, Point, PolicyData, PolicyPlan, Question, Written
+from tunectl.training.policy import Judges, Look, Marked, Point, PolicyData, PolicyPlan, Question, Written
 from tunectl.training.rows import Row
 from tunectl.training.watch import all_cut
 
@@ -69,12 +69,21 @@ class PolicyRun:
     """Ctrl-C was pressed: finish this step, save, stop."""
     clock: float = 0.0
 
-    @contextmanager
-    def timed(self, what: str) -> Iterator[None]:
-        """Add the seconds of the block to ``what``."""
-        started = time.monotonic()
-        yield
-        self.state.seconds[what] = self.state.seconds.get(what, 0.0) + time.monotonic() - started
+    def look(self, step: int) -> Look:
+        """Look at greedy answers after ``step``."""
+        return policy_look.look(self.plan, self.policy, self.judges, self.data.watch, self.state, step)
+
+    def figures(self, point: Point) -> dict[str, str]:
+        """What the progress bar shows of a step."""
+        assert point.reward is not None
+        assert point.kl is not None
+        assert point.length is not None
+        return {
+            "s/step": f"{point.seconds:.1f}",
+            "reward": f"{point.reward:.2f}",
+            "KL": f"{point.kl:.2f}",
+            "tokens": f"{point.length:.0f}",
+        }
 
     @property
     def how(self) -> Sampling:
@@ -178,7 +187,7 @@ def read(run: PolicyRun, width: int) -> Any:
 def reference(run: PolicyRun, width: int) -> Any:
     """``read`` under sft; once a step."""
     if run.turn.reference is None:
-        with run.timed("reference"), run.policy.as_sft():
+        with run.state.timed("reference"), run.policy.as_sft():
             run.turn.reference = read(run, width)
     return run.turn.reference
 
@@ -204,21 +213,6 @@ def refuse_drift(run: PolicyRun) -> None:
         f"align: KL explosion at step {run.turn.number}: answers are {found:.1f} nats from sft on average, "
         f"at most {run.settings.max_kl:g} may be (align.max_kl)",
         hint=f"lower align.learning_rate (now {run.settings.learning_rate:g}) or raise align.beta (now {run.settings.beta:g})",
-    )
-
-
-def refuse_no_number(run: PolicyRun, loss: float) -> None:
-    """Stop where the loss is lost.
-
-    Raises  UsageError with the step and the last good loss.
-    """
-    if math.isfinite(loss):
-        return
-    history = run.state.history
-    good = f"the last good loss was {history[-1].loss:.4f} at step {history[-1].step}" if history else "it is the first"
-    raise UsageError(
-        f"align: the loss is {loss} at step {run.turn.number}; {good}",
-        hint=f"lower align.learning_rate (now {run.settings.learning_rate:g}), or set align.clip=1.0",
     )
 
 

@@ -12,7 +12,6 @@ that is reported and bounded comes from the reading pass, where policy and refer
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,24 @@ from tunectl.backends import (
     fit_run,
     fit_state,
     hf_model,
-    policy_look,
-    policy_trainer,
+    policy_loop,
     torch_batch,
     torch_kernels,
     torch_probe,
     torch_short,
     trl_loop,
+    trl_policy_trainer,
 )
-from tunectl.backends.policy_arguments import refuse_no_vllm
 from tunectl.backends.policy_look import Policy, row_of
 from tunectl.backends.policy_state import PolicyState
 from tunectl.backends.policy_turn import PolicyRun, Turn
 from tunectl.backends.policy_write import Writer
+from tunectl.backends.trl_policy_arguments import refuse_no_vllm
 from tunectl.chat import contract
 from tunectl.config.align import Grpo, Rloo
-from tunectl.core import log, progress
-from tunectl.core.errors import EnvironmentFailure
 from tunectl.core.lazy import need
 from tunectl.training import turns
 from tunectl.training.policy import Aligned, Judges, PolicyData, PolicyPlan
-
-_log = log.get(__name__)
 
 
 class TrlPolicy:
@@ -82,27 +77,11 @@ def _fit(
     steps = turns.turns(len(data.questions), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed)
     resumed = fit_state.latest(work)
     state = PolicyState.load(resumed) if resumed else PolicyState()
-    trainer = policy_trainer.made(plan, settings, peft_model, tokenizer, work)
+    trainer = trl_policy_trainer.made(plan, settings, peft_model, tokenizer, work)
     policy = prepared(plan, peft_model, tokenizer, data)
     run = PolicyRun(plan, settings, policy, data, judges, steps, state, Turn(0, []))
     trainer.run = run
-    if resumed:
-        _log.info("align: going on from step %s of %d", resumed.name.rpartition("-")[2], len(steps))
-    else:
-        policy_look.look(plan, policy, judges, data.watch, state, 0)
-    done = int(resumed.name.rpartition("-")[2]) if resumed else 0
-    if state.stopped is None:
-        with trl_loop.stop_on_ctrl_c(run), progress.bar(plan.label, len(steps)) as run.bar:
-            run.clock = time.monotonic()
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        done = int(trainer.state.global_step)
-    if run.stopped:
-        raise EnvironmentFailure(
-            f"{plan.label} stopped at step {done} of {len(steps)}; its state is kept",
-            hint="run the same command to go on",
-        )
-    if state.stopped is not None:
-        _log.warning("align: stopped early: %s", state.stopped)
+    done = policy_loop.through(run, trainer, resumed)
     trl_loop.save(peft_model, state.best, out, contract.load(model))
     return aligned(state, done, len(steps), trl_loop.trainable(peft_model))
 

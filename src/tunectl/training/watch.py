@@ -111,16 +111,19 @@ def cheated(found: Look, first: Look, measure: str, watch: Watch) -> str | None:
     """Why to stop, in a sentence; None where there is no reason.
 
     The reward must have risen, the measure fallen by more than the tolerance, and the whole paired interval of its fall must
-    lie below zero.
+    lie below zero. Where judgements are learned from, nothing rewards the answers, and the fall is enough.
     """
-    fell = not found.within and found.measure_high < 0
-    if not fell or not found.reward > first.reward:
+    if found.within or found.measure_high >= 0:
         return None
-    return (
-        f"at step {found.step} the reward had risen from {first.reward:.3f} to {found.reward:.3f} while {measure} had fallen "
-        f"by {-found.measure_change:.1f} points (interval {-found.measure_high:.1f} to {-found.measure_low:.1f}); "
-        f"align.watch.tolerance allows {watch.tolerance:g}"
+    fell = (
+        f"{measure} had fallen by {-found.measure_change:.1f} points (interval {-found.measure_high:.1f} to "
+        f"{-found.measure_low:.1f}); align.watch.tolerance allows {watch.tolerance:g}"
     )
+    if found.held_out_loss is not None:
+        return f"at step {found.step} {fell}"
+    if found.reward > first.reward:
+        return f"at step {found.step} the reward had risen from {first.reward:.3f} to {found.reward:.3f} while {fell}"
+    return None
 
 
 def best(looks: Sequence[Look]) -> Look:

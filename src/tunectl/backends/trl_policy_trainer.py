@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tunectl.backends import fit_state, policy_look, policy_turn
+from tunectl.backends import policy_look, policy_loop, policy_turn
 from tunectl.backends.hf_decode import Line
-from tunectl.backends.policy_arguments import arguments
 from tunectl.backends.policy_turn import PolicyRun
+from tunectl.backends.trl_policy_arguments import arguments
 from tunectl.config.align import Grpo, Rloo
 from tunectl.core.lazy import need
 from tunectl.training.policy import PolicyPlan
 
-if TYPE_CHECKING:
-    Base: Any = object
-else:
-    Base = object
 
-
-class PolicyLoop(Base):
+class PolicyLoop(policy_loop.Loop):
     """What is put before TRL's trainer class. ``run`` is set before training starts."""
 
-    control: Any
-    state: Any
     run: PolicyRun
-
-    def get_train_dataloader(self) -> Any:
-        """One item a step: the numbers of its questions."""
-        data = need("torch.utils.data", extra="train")
-        return data.DataLoader(
-            self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"numbers": items[0]}
-        )
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """Write, mark, and learn; returns the loss of the step, a scalar."""
@@ -43,10 +28,10 @@ class PolicyLoop(Base):
         asked = policy_turn.start(run, inputs["numbers"], self.state.global_step + 1)
         batch = self._generate_and_score_completions(asked)
         policy_turn.reference(run, batch["completion_mask"].shape[1])
-        with run.timed("learn"):
+        with run.state.timed("learn"):
             loss = self._learn(model, batch)
         policy_turn.refuse_drift(run)
-        policy_turn.refuse_no_number(run, loss)
+        policy_loop.refuse_no_number(run, run.turn.number, loss)
         run.state.answers += len(run.turn.lines)
         run.state.history.append(policy_turn.point(run, loss, self._get_learning_rate()))
         return need("torch", extra="train").tensor(loss, device=self.args.device)
@@ -75,7 +60,7 @@ class PolicyLoop(Base):
     def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal: Any, *rest: Any, **more: Any) -> Any:
         """Token lists of the answers; GRPO wants likelihoods beside them, which only vLLM's need."""
         run = self.run
-        with run.timed("generate"):
+        with run.state.timed("generate"):
             if not self.use_vllm:
                 policy_turn.write(run)
                 ids = [list(line.answer) for line in run.turn.lines]
@@ -90,7 +75,7 @@ class PolicyLoop(Base):
 
     def _calculate_rewards(self, *_args: Any, **_kwargs: Any) -> Any:
         """(answers, 1): the declared reward; NaN, which TRL leaves out of every mean, for answers that were cut."""
-        with self.run.timed("reward"):
+        with self.run.state.timed("reward"):
             found = policy_turn.mark(self.run)
         torch = need("torch", extra="train")
         return torch.tensor(found, dtype=torch.float32, device=self.args.device)[:, None]
@@ -122,31 +107,12 @@ class PolicyLoop(Base):
         self._metrics["train"].pop("entropy", None)
         super().log(logs, start_time)
 
-    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """One look at greedy answers, and what follows from it."""
-        run = self.run
-        found = policy_look.look(run.plan, run.policy, run.judges, run.data.watch, run.state, self.state.global_step)
-        if run.state.stopped is not None:
-            self.control.should_training_stop = True
-        run.clock = time.monotonic()  # the time of a look is not the steps'
-        figures = {"eval_reward": found.reward, "eval_kl": found.kl, "eval_measure": found.measure}
-        self.log(dict(figures))
-        return figures
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        plain = need("transformers", extra="train").Trainer
-        plain._save_checkpoint(self, model, trial)  # noqa: SLF001  TRL's own adds a model card
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        self.run.state.save(folder)
-        fit_state.finish_checkpoint(folder)
-
 
 def made(plan: PolicyPlan, settings: Rloo | Grpo, model: Any, tokenizer: Any, work: Path) -> Any:
     """The trainer of ``settings`` over a peft model."""
-    transformers = need("transformers", extra="train")
     datasets = need("datasets", extra="train")
     kind = _trainer_class("RLOOTrainer" if isinstance(settings, Rloo) else "GRPOTrainer")
-    hooks = _hooks()()
+    hooks = policy_loop.hooks()()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
         trainer = kind(
@@ -160,8 +126,7 @@ def made(plan: PolicyPlan, settings: Rloo | Grpo, model: Any, tokenizer: Any, wo
     hooks.trainer = trainer
     if "ref" in model.peft_config:  # TRL's own reference; ours is put into the one adapter for a pass
         model.delete_adapter("ref")
-    for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
-        trainer.remove_callback(callback)
+    policy_loop.silence(trainer)
     return trainer
 
 
@@ -179,39 +144,3 @@ def _adapters_off(model: Any) -> bool:
 def _trainer_class(name: str) -> Any:
     """TRL's trainer ``name`` behind ``PolicyLoop``; made at the first use, because TRL takes seconds to import."""
     return type(name, (PolicyLoop, getattr(need("trl", extra="train"), name)), {})
-
-
-@cache
-def _hooks() -> Any:
-    """The callback class that moves progress on and says when to look and to save."""
-
-    class Hooks(need("transformers", extra="train").TrainerCallback):  # type: ignore[misc]
-        """Runs after every optimiser step."""
-
-        trainer: Any
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-            """Show what an earlier run did already."""
-            if state.global_step:
-                self.trainer.run.bar.advance(state.global_step)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-            """Show the step, and decide what comes next."""
-            run, number = self.trainer.run, state.global_step
-            last = run.state.history[-1]
-            run.bar.advance(
-                1,
-                **{
-                    "s/step": f"{last.seconds:.1f}",
-                    "reward": f"{last.reward:.2f}",
-                    "KL": f"{last.kl:.2f}",
-                    "tokens": f"{last.length:.0f}",
-                },
-            )
-            ended = number >= len(run.steps)
-            control.should_log = True
-            control.should_evaluate = ended or number % run.settings.watch.every == 0
-            control.should_save = number % run.settings.checkpoint_steps == 0 or run.stopped
-            control.should_training_stop = run.stopped or ended
-
-    return Hooks

@@ -1,0 +1,206 @@
+"""Learn from judgements through TRL's ``DPOTrainer`` and ``KTOTrainer``: their loop, losses and logs.
+
+What is ours is what costs time. The answers of one prompt lie in one row, so the prompt is read once for both; logits are made
+on answers only; and what sft says of every answer is read once, before the first step, and kept in the work folder. The loss
+itself is TRL's own code, given log-probabilities that were read this way.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends import fit_state, policy_loop, trl_loop, trl_policy
+from tunectl.backends.pair_read import NOT_MEASURED, Reading, mark_inputs, pair_inputs
+from tunectl.backends.pair_run import HELD_OUT, TRAIN, PairRun, numbers_of, prepared_run
+from tunectl.backends.policy_state import PolicyState
+from tunectl.backends.trl_policy_arguments import pair_arguments
+from tunectl.chat import contract
+from tunectl.config.align import Dpo, Kto
+from tunectl.core.lazy import need
+from tunectl.training import schedule
+from tunectl.training.pair_rows import Judged
+from tunectl.training.policy import Aligned, Judges, Point, PolicyData, PolicyPlan
+from tunectl.training.schedule import Step
+
+
+class PairLoop(policy_loop.Loop):
+    """What is put before TRL's trainer class."""
+
+    run: PairRun
+    accelerator: Any
+    model: Any
+
+    def _prepare_dataset(self, dataset: Any, *_args: Any, **_kwargs: Any) -> Any:
+        """Ours is elsewhere, as tokens."""
+        return dataset
+
+    def training_step(self, model: Any, inputs: dict[str, Step], num_items_in_batch: Any = None) -> Any:
+        """All micro-batches of one step; returns its mean loss, a scalar."""
+        run, number = self.run, self.state.global_step + 1
+        model.train()
+        with run.state.timed("learn"):
+            loss, margin = self._learn(inputs["numbers"], number)
+        policy_loop.refuse_no_number(run, number, loss)
+        run.state.answers += sum(len(run.data.judged[item].good) for item in numbers_of(inputs["numbers"]))
+        now = time.monotonic()
+        seconds, run.clock = now - run.clock, now
+        rate = self._get_learning_rate()
+        run.state.history.append(Point(number, loss, rate, margin, None, None, None, None, seconds))
+        return need("torch", extra="train").tensor(loss, device=self.args.device)
+
+    def _learn(self, step: Step, number: int) -> tuple[float, float | None]:
+        """Forward and backward; the mean loss of the step's answers, and the margin of good over bad ones."""
+        run = self.run
+        whole = sum(len(run.data.judged[item].good) for item in numbers_of(step))
+        apart = None
+        if run.strangers:
+            start = sum(len(numbers_of(before)) for before in run.steps[: number - 1])
+            apart = run.apart(TRAIN, range(start, start + len(numbers_of(step))))
+        total, ratios, kinds = 0.0, [], []
+        for group in step.batches:
+            reading = run.reading(TRAIN, group)
+            loss = self.loss_of(reading, apart) * (len(reading.policy.mask) / whole)
+            self.accelerator.backward(loss)
+            total += float(loss.detach())
+            ratios += reading.ratios().tolist()
+            kinds += [kind for item in reading.judged for kind in item.good]
+        return total, _margin(ratios, kinds, run.settings.beta)
+
+    def loss_of(self, reading: Reading, apart: tuple[Any, Any] | None) -> Any:
+        """TRL's loss of some answers, a scalar: the mean over pairs (dpo) or answers (kto); ``apart`` as of ``PairRun.apart``."""
+        torch = need("torch", extra="train")
+        settings = self.run.settings
+        if isinstance(settings, Dpo):
+            read, batch = pair_inputs(reading, settings.tail_weight)
+        else:
+            assert apart is not None
+            read, batch = mark_inputs(reading, *apart)
+        loss = self.compute_loss(read, batch)
+        # kto leaves answers whose loss is no number out of the mean; nobody would notice
+        return loss if bool(torch.isfinite(reading.policy.values.detach()).all()) else loss * torch.nan
+
+    def held_out(self) -> tuple[float, float | None]:
+        """Mean loss of the judgements of validation, and the share of pairs, 0 to 1, that are ranked right; ties are half."""
+        run, torch = self.run, need("torch", extra="train")
+        rows = [item.row for item in run.data.held_out]
+        self.model.eval()
+        total, ratios = 0.0, []
+        with torch.no_grad():
+            apart = run.apart(HELD_OUT, range(len(rows))) if run.strangers else None
+            for group in schedule.batches(rows, range(len(rows)), run.reader.tokens):
+                reading = run.reading(HELD_OUT, group)
+                total += float(self.loss_of(reading, apart)) * len(reading.policy.mask)
+                ratios += list(zip(reading.judged, reading.ratios().split(_sizes(reading)), strict=True))
+        self.model.train()
+        answers = sum(len(row.branches) for row in rows)
+        if any(item.good != (True, False) for item in run.data.held_out):
+            return total / answers, None
+        right = [float(pair[0] > pair[1]) + 0.5 * float(pair[0] == pair[1]) for _, pair in ratios]
+        return total / answers, sum(right) / len(right)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL does it, without what is not measured."""
+        for metrics in self._metrics.values():
+            for name in NOT_MEASURED:
+                metrics.pop(name, None)
+        super().log(logs, start_time)
+
+
+class TrlPairs:
+    """The trainer of ``dpo`` and ``kto``; see ``training.policy.PolicyTrainer``."""
+
+    def fit(
+        self, plan: PolicyPlan, *, model: Path, sft: Path, data: PolicyData, judges: Judges, out: Path, work: Path
+    ) -> Aligned:
+        """See ``training.policy.PolicyTrainer.fit``.
+
+        Raises  UsageError when the loss is no number, or every answer of a look was cut; ArtifactError where an adapter does
+                not load; EnvironmentFailure when memory does not suffice, or after Ctrl-C; MissingExtra.
+        """
+        settings = plan.settings
+        assert isinstance(settings, Dpo | Kto)
+        trl_loop.prepare_trackers(plan, work)
+        hint = (
+            f"lower profile.train_tokens (now {plan.profile.train_tokens}), profile.generate_batch "
+            f"(now {plan.profile.generate_batch}) or align.max_tokens (now {settings.max_tokens})"
+        )
+        with trl_loop.memory_in_words(plan, hint):
+            return _fit(plan, settings, model, sft, data, judges, out, work)
+
+
+def _fit(
+    plan: PolicyPlan,
+    settings: Dpo | Kto,
+    model: Path,
+    sft: Path,
+    data: PolicyData,
+    judges: Judges,
+    out: Path,
+    work: Path,
+) -> Aligned:
+    peft_model, tokenizer = trl_policy.loaded(plan, model, sft)
+    steps = _steps(plan, settings, data.judged)
+    resumed = fit_state.latest(work)
+    state = PolicyState.load(resumed) if resumed else PolicyState()
+    trainer = made(plan, settings, peft_model, tokenizer, len(steps), work)
+    policy = trl_policy.prepared(plan, peft_model, tokenizer, data)
+    run = trainer.run = prepared_run(plan, settings, policy, data, judges, steps, state, work)
+    run.trainer = trainer
+    done = policy_loop.through(run, trainer, resumed)
+    trl_loop.save(peft_model, state.best, out, contract.load(model))
+    return trl_policy.aligned(state, done, len(steps), trl_loop.trainable(peft_model))
+
+
+def _steps(plan: PolicyPlan, settings: Dpo | Kto, judged: Sequence[Judged]) -> list[Step]:
+    answers = 2 * settings.batch_pairs if isinstance(settings, Dpo) else settings.batch_answers
+    return schedule.plan(
+        [item.row for item in judged],
+        epochs=settings.epochs,
+        answers=answers,
+        tokens=plan.profile.train_tokens,
+        seed=plan.seed,
+    )
+
+
+def _sizes(reading: Reading) -> list[int]:
+    return [len(item.good) for item in reading.judged]
+
+
+def _margin(ratios: Sequence[float], kinds: Sequence[bool], beta: float) -> float | None:
+    """Mean reward of the good answers over that of the bad ones; None where either kind is absent."""
+    good = [ratio for ratio, kind in zip(ratios, kinds, strict=True) if kind]
+    bad = [ratio for ratio, kind in zip(ratios, kinds, strict=True) if not kind]
+    return beta * (sum(good) / len(good) - sum(bad) / len(bad)) if good and bad else None
+
+
+def made(plan: PolicyPlan, settings: Dpo | Kto, model: Any, tokenizer: Any, steps: int, work: Path) -> Any:
+    """The trainer of ``settings`` over a peft model."""
+    datasets = need("datasets", extra="train")
+    hooks = policy_loop.hooks()()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
+        trainer = _trainer_class("DPOTrainer" if isinstance(settings, Dpo) else "KTOTrainer")(
+            model=model,
+            args=pair_arguments(plan, settings, steps, work),
+            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),  # ours are elsewhere
+            processing_class=tokenizer,
+            callbacks=[hooks],
+        )
+    hooks.trainer = trainer
+    policy_loop.silence(trainer)
+    if "ref" in model.peft_config:  # TRL's own copy of the adapter; what it would say is read beforehand
+        model.delete_adapter("ref")
+    trainer.precompute_ref_logps = True  # set here, because TRL would read its own data set at once
+    trainer.aux_loss_enabled = False  # a mixture of experts is tuned without it, as in sft
+    return trainer
+
+
+@cache
+def _trainer_class(name: str) -> Any:
+    """TRL's trainer ``name`` behind ``PairLoop``; made at the first use, because TRL takes seconds to import."""
+    return type(name, (PairLoop, getattr(need("trl", extra="train"), name)), {})
