@@ -2,22 +2,18 @@
 
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from msgspec.structs import replace as changed
 
-from tunectl.artifacts import io
 from tunectl.artifacts.records import Message
-from tunectl.backends import policy_look, policy_trainer, policy_turn, trl_loop, trl_policy
+from tunectl.backends import policy_look, policy_turn, trl_loop, trl_policy, trl_policy_trainer
 from tunectl.backends.trl_policy import TrlPolicy
 from tunectl.chat import contract
 from tunectl.config.align import Grpo, Rloo
 from tunectl.config.profile import Profile
-from tunectl.core.errors import ArtifactError, EnvironmentFailure, UsageError
 from tunectl.training.policy import Judges, Marked, PolicyData, PolicyPlan, Question
 
 torch = pytest.importorskip("torch")
@@ -161,9 +157,16 @@ def fit(start, tmp_path, chosen=None, name="out", **changes):
 
 
 def test_a_known_reward_rises(start, tmp_path):
-    found = fit(start, tmp_path, plan(steps=40, prompts_per_step=4, watch={"every": 1000}))
-    print([round(p.loss,3) for p in found.history], [round(p.length,1) for p in found.history], [round(p.truncated,2) for p in found.history]);print([round(point.reward, 2) for point in found.history], [round(p.kl,2) for p in found.history], found.looks)
-    assert found.history[-1].reward > found.history[0].reward
+    found = fit(start, tmp_path, plan(steps=40, prompts_per_step=4, watch={"every": 20}))
+    first, last = found.history[:5], found.history[-5:]
+    assert sum(point.reward for point in last) / 5 > sum(point.reward for point in first) / 5 + 1
+    assert (found.steps, found.planned_steps, found.answers, found.stopped) == (40, 40, 640, None)
+    assert [item.step for item in found.looks] == [0, 20, 40]
+    assert found.looks[0].kl == pytest.approx(0, abs=1e-5)
+    assert found.best_step == 40
+    assert found.looks[-1].reward > found.looks[0].reward
+    assert {sample.step for sample in found.samples} == {0, 20, 40}
+    assert set(found.seconds) == {"generate", "reward", "reference", "learn", "watch"}
 
 
 def gradient_of(model):
@@ -174,7 +177,7 @@ def ours(start, tmp_path, chosen, *, move=0.0):
     """One step of ours without the optimiser: its gradients, its trainer, and the model."""
     model_folder, sft = start
     model, tokenizer = trl_policy.loaded(chosen, model_folder, sft)
-    trainer = policy_trainer.made(chosen, chosen.settings, model, tokenizer, tmp_path / "w")
+    trainer = trl_policy_trainer.made(chosen, chosen.settings, model, tokenizer, tmp_path / "w")
     policy = trl_policy.prepared(chosen, model, tokenizer, DATA)
     shift(model, move)
     run = policy_turn.PolicyRun(
@@ -194,7 +197,7 @@ def shift(model, move):
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if "lora_B.default" in name:
-                weights += move * torch.randn(weights.shape, generator=random)
+                weights.add_(move * torch.randn(weights.shape, generator=random))
 
 
 def theirs(start, tmp_path, chosen, run, *, move=0.0):
@@ -204,7 +207,7 @@ def theirs(start, tmp_path, chosen, run, *, move=0.0):
     from peft import PeftModel
 
     from tunectl.backends import hf_model
-    from tunectl.backends.policy_arguments import arguments
+    from tunectl.backends.trl_policy_arguments import arguments
 
     model_folder, sft = start
     found = hf_model.load(model_folder, adapter=None, profile=chosen.profile)

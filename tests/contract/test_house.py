@@ -25,7 +25,7 @@ ROOMS = {
     "trl": ("backends/trl_",),
     "bitsandbytes": ("backends/",),
     "safetensors": ("backends/",),
-    "datasets": ("backends/trl_loop.py", "backends/read_hub.py"),  # an in-memory table for TRL; the Hub
+    "datasets": ("backends/trl_", "backends/read_hub.py"),  # an in-memory table for TRL; the Hub
     "httpx": ("backends/fetch_pages.py", "backends/openai_judge.py"),  # pages politely; a judge
     "jinja2": ("backends/html.py", "chat/template.py"),  # pages; chat templates in a sandbox
     "yaml": ("config/",),

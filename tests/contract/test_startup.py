@@ -61,7 +61,7 @@ def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", ["model", "ingest", "curate", "split", "adapt", "sft", "preferences", "reward", "evaluate"]
+    "stage", ["model", "ingest", "curate", "split", "adapt", "sft", "preferences", "reward", "align", "evaluate"]
 )
 def test_a_stage_module_imports_nothing_heavy(stage: str) -> None:
     assert not loaded(f"import tunectl.config.resolved, tunectl.cli.run, tunectl.stages.{stage}") & HEAVY

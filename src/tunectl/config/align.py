@@ -134,6 +134,8 @@ class Learning(Strict):
     """Pull towards 0 of the adapter's weights, decoupled from the gradient."""
     clip: float | None = Field(gt=0)
     """Longest gradient; longer ones are shortened to it. Null: never."""
+    max_rejected_share: float = Field(ge=0, le=1)
+    """Most of the inputs or judgements that may be rejected before the stage fails."""
     checkpoint_steps: int = Field(ge=1, le=100_000)
     """Steps between two states that a killed run goes on from."""
     watch: Watch
@@ -206,8 +208,6 @@ class Offline(Learning):
     """Passes over the judgements."""
     max_tokens: int = Field(ge=8, le=1_048_576)
     """Longest prompt and answer together; longer ones are rejected as ``too_long``."""
-    max_rejected_share: float = Field(ge=0, le=1)
-    """Most of the judgements that may be rejected before the stage fails."""
     max_new_tokens: int = Field(ge=1, le=8192)
     """Longest answer while watching."""
 

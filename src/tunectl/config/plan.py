@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunectl.config.adapt import LoraAdapt
+from tunectl.config.align import Grpo, NoAlign, Rloo
 from tunectl.config.evaluate import Beams
 from tunectl.config.preferences import Merged
 from tunectl.config.reward import LoraReward
@@ -149,6 +150,7 @@ def estimate(root: Root, amounts: Amounts, size: Size, machine: Machine, *, safe
         _sft(root, amounts, size, machine),
         _preferences(root, amounts, size, machine),
         _reward(root, size, machine),
+        _align(root, amounts, size, machine),
         _evaluate(root, amounts, size, machine, safety_questions),
     ]
 
@@ -279,6 +281,31 @@ def _reward(root: Root, size: Size, machine: Machine) -> Estimate:
         seconds = (models + 1) * START_SECONDS + 10 * hundred
         basis = f"for 1,000 pairs; {hundred / 60:.1f} minutes for each 100"
     return Estimate("reward", None, _fit_bytes(size), seconds / 60, f"{models} models, {basis}")
+
+
+def _align(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estimate:
+    """A step writes answers, marks them, reads them for sft, and learns; a look writes, marks and reads twice."""
+    align = root.align.root
+    if isinstance(align, NoAlign):
+        return Estimate("align", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
+    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
+    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    answer = min(answer, align.max_new_tokens)
+    batch, watch = root.profile.generate_batch, align.watch
+    if not isinstance(align, Rloo | Grpo):
+        if "align" in machine.seconds:
+            return Estimate("align", None, _fit_bytes(size), machine.seconds["align"] / 60, "as long as last time")
+        seconds = START_SECONDS + 10 * 100 * PAIR_TOKENS * align.epochs * 1.5 / train_speed(root, size, machine)
+        return Estimate("align", None, _fit_bytes(size), seconds / 60, "for 1,000 judgements")
+    rows = align.prompts_per_step * align.answers_per_prompt
+    tokens = align.prompts_per_step * prompt + rows * answer
+    step = write_seconds(rows, answer, 2 * batch, size, machine) + 2 * read_seconds(tokens, size, machine)
+    step += tokens / train_speed(root, size, machine)
+    look = write_seconds(watch.inputs, answer, batch, size, machine)
+    look += 3 * read_seconds(watch.inputs * (prompt + answer), size, machine)
+    seconds = START_SECONDS + align.steps * step + (2 + align.steps // watch.every) * look
+    basis = f"{align.steps} steps of {rows} answers, {step:.0f} s each, {machine.source}; less where it stops early"
+    return Estimate("align", int(align.steps * tokens), _fit_bytes(size), seconds / 60, basis)
 
 
 def _fit_bytes(size: Size) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from tunectl.config.adapt import Adapt
+from tunectl.config.align import Align
 from tunectl.config.annotate import Annotate
 from tunectl.config.base import Strict
 from tunectl.config.curate import Curate
@@ -43,5 +44,6 @@ class Root(Strict):
     sft: Sft
     preferences: Preferences
     reward: Reward
+    align: Align
     annotate: Annotate
     evaluate: Evaluate

@@ -89,10 +89,13 @@ class Rewards(Protocol):
 class Measure(Protocol):
     """The independent measure on validation."""
 
-    name: str
-    """For example ``chrf``."""
-    combine: Combine
-    """Sums of statistics to points, 0 to 100."""
+    @property
+    def name(self) -> str:
+        """For example ``chrf``."""
+
+    @property
+    def combine(self) -> Combine:
+        """Sums of statistics to points, 0 to 100."""
 
     def __call__(self, questions: Sequence[Question], answers: Sequence[str]) -> NDArray[Any]:
         """Sufficient statistics, shape (answers, statistics)."""
