@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
+
 from tunectl.artifacts import io, manifest
 from tunectl.artifacts.records import Pair
 from tunectl.artifacts.tally import Account, Tally, save
@@ -18,7 +20,7 @@ from tunectl.chat.tokens import Tokenizer
 from tunectl.config.reward import LoraReward, RewardStage
 from tunectl.core import log
 from tunectl.core.errors import DataError
-from tunectl.preferences.report import PreferenceReport
+from tunectl.preferences.agreement import Agreement, Share
 from tunectl.training import comparisons, report, reward_judged, reward_results, reward_tables
 from tunectl.training.comparisons import Bundle, Compared
 from tunectl.training.reward_judged import Read, Told
@@ -74,6 +76,13 @@ class Metrics:
     rejected: int
     tokens_per_second: float | None
     """Of all training steps; prompt and answer tokens read, padding not counted."""
+
+
+class _Said(Struct, frozen=True):
+    """What this stage reads of the report of ``preferences``."""
+
+    longer_wins: Share | None
+    agreement: Agreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +283,7 @@ class _Fitting:
 
 
 def _around(preferences: Path, train: int, fitted: Fitted) -> Circumstances:
-    told: PreferenceReport = io.read_json(preferences / "report.json", PreferenceReport)
+    told: _Said = io.read_json(preferences / "report.json", _Said)
     longer = told.longer_wins
     biased = longer is not None and not longer.low <= 0.5 <= longer.high
     losses = [point.loss for point in fitted.history if point.loss is not None]
