@@ -47,6 +47,29 @@ def test_what_an_experiment_asks_for_it_explains(name: str) -> None:
             assert len(problem.text.splitlines()) == 2, f"no comment above: {problem.text}"
 
 
+def test_e2e_align_starts_from_the_sft_of_e2e() -> None:
+    """Whatever stages up to sft see of the configuration is the same, so that a finished sft is not trained again."""
+    from tunectl.config import resolved
+
+    plain, aligned = (_load(f"experiment={name}", "data.path=x.csv").root for name in ("e2e", "e2e_align"))
+    for stage in ("model", "ingest", "curate", "split", "adapt", "sft"):
+        assert resolved.project(stage, plain) == resolved.project(stage, aligned), stage
+    assert aligned.align.root.method == "rloo"
+    assert aligned.reward.root.judge is not None, "evaluate wants a judge of its own"
+    assert aligned.evaluate.aligned.measure == "slot_error"
+    assert aligned.evaluate.aligned.at_most == {"bleu": 2.0}
+    assert aligned.evaluate.slots is not None
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+@pytest.mark.parametrize("align", ["none", "rloo"])
+def test_hh_composes_for_a_cpu_and_a_gpu(profile: str, align: str) -> None:
+    words = ["experiment=hh", "data.path=harmless.jsonl.gz", f"profile={profile}", f"align={align}"]
+    root = _load(*words).root
+    assert (root.profile.device, root.align.root.method) == ({"cpu": "cpu", "gpu": "cuda"}[profile], align)
+    assert root.reward.root.method == "lora"
+
+
 @pytest.mark.parametrize(
     ("group", "option"),
     [(group, option) for group in GROUPS for option in options(LAYOUT.conf, group) if (group, option) not in BARE],
