@@ -70,6 +70,8 @@ class Server:
             text=True,
             env={**os.environ, **environment},
         )
+        order = self.process.stdout.readline()
+        assert order == "Questions come in random order: there is no reward model yet (tunectl repro --to reward).\n"
         line = self.process.stdout.readline()
         found = re.match(r"open (http://\S+/) ; stop with Ctrl-C", line)
         assert found, line + (self.process.stdout.read() if self.process.poll() is not None else "")
