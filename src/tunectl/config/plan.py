@@ -56,9 +56,9 @@ PAIR_TOKENS = 100
 CHECKPOINTING = 1.33
 """Forward, forward again and backward, over forward and backward."""
 LOADS = 2
-"""Models that evaluate loads: base and tuned."""
+"""Models that evaluate loads: base and tuned; the aligned one comes on top."""
 SYSTEMS = 3
-"""Systems that write: base, prompted, tuned."""
+"""Systems that write: base, prompted, tuned; the aligned one comes on top."""
 UNTUNED_LENGTH = 0.6
 """Length of an untuned model's answer over evaluate.decoding.max_new_tokens: 38 of 64 on E2E; some talk until they are cut."""
 
@@ -321,10 +321,13 @@ def _evaluate(root: Root, amounts: Amounts, size: Size, machine: Machine, safety
     tuned = min(answer, how.max_new_tokens)
     inputs = max(1, int(amounts.inputs * root.split.shares.test))
     inputs = min(inputs, cfg.inputs) if cfg.inputs is not None else inputs
-    # (answers, tokens read a prompt, new tokens an answer): base, best prompt, tuned, then the search.
+    aligned = int(root.align.root.method != "none")
+    loads, systems = LOADS + aligned, SYSTEMS + aligned
+    # (answers, tokens read a prompt, new tokens an answer): base, best prompt, tuned and aligned, then the search.
     example = prompt + answer
     shots = max(cfg.prompts.shots) if cfg.prompts is not None else 0
-    work = [(inputs, prompt, untuned), (inputs, prompt + shots * example, tuned), (inputs, prompt, tuned)]
+    work = [(inputs, prompt, untuned), (inputs, prompt + shots * example, tuned)]
+    work += [(inputs, prompt, tuned)] * (1 + aligned)
     spent = 0.0
     for count, shared in _search(root):
         tried = min(cfg.prompts.inputs, inputs) if cfg.prompts is not None else 0
@@ -334,13 +337,14 @@ def _evaluate(root: Root, amounts: Amounts, size: Size, machine: Machine, safety
             work.append((tried, prompt + count * example / (tried if shared else 1), untuned))
     if cfg.safety is not None:
         questions = safety_questions + len(cfg.safety.canaries)
-        work += [(questions, TEMPLATE_TOKENS + 15, cfg.safety.max_new_tokens)] * LOADS
-    read = sum(rows * size_in for rows, size_in, _ in work) + SYSTEMS * inputs * cfg.references * (answer + 2)
+        work += [(questions, TEMPLATE_TOKENS + 15, cfg.safety.max_new_tokens)] * loads
+    read = sum(rows * size_in for rows, size_in, _ in work) + systems * inputs * cfg.references * (answer + 2)
+    read += 2 * aligned * inputs * example  # the reward judge reads the answers of tuned and aligned
     written = sum(rows * size_out for rows, _, size_out in work)
     batch = max(1, root.profile.generate_batch // beams)
-    seconds = LOADS * START_SECONDS + read_seconds(read, size, machine)
+    seconds = loads * START_SECONDS + read_seconds(read, size, machine)
     seconds += sum(write_seconds(rows * beams, new, batch * beams, size, machine) for rows, _, new in work)
-    seconds += write_seconds(SYSTEMS * cfg.latency_inputs, untuned, 1, size, machine)
+    seconds += write_seconds(systems * cfg.latency_inputs, untuned, 1, size, machine)
     memory = (
         FRAMEWORK_BYTES + 2 * size.parameters + root.profile.generate_batch * (prompt + untuned) * size.layers * 2e3
     )

@@ -38,7 +38,11 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage("reward", "a model of what people prefer, held to account", "tunectl.config.reward:RewardStage"),
     Stage("align", "the tuned model learns from preferences (RLOO, GRPO, DPO, KTO)", "tunectl.config.align:AlignStage"),
-    Stage("evaluate", "base, prompted and tuned side by side, with intervals", "tunectl.config.evaluate:EvaluateStage"),
+    Stage(
+        "evaluate",
+        "base, prompted, tuned and aligned side by side, with intervals",
+        "tunectl.config.evaluate:EvaluateStage",
+    ),
 )
 
 COMPOSE = "compose"

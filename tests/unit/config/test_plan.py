@@ -86,6 +86,7 @@ def test_a_speed_that_was_reached_takes_the_place_of_the_timed_one(roots: Any) -
         ("profile.gradient_checkpointing=true", "sft"),
         ("profile.generate_batch=1", "evaluate"),
         ("evaluate.references=8", "evaluate"),
+        ("align=rloo", "evaluate"),
         ("evaluate.latency_inputs=100", "evaluate"),
     ],
 )
