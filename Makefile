@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-curate bench-cli
+.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-cli
 
 run: .venv/.run  ## build the bundled example: raw documents to a measured adapter
 	@$(BIN)/tunectl repro
@@ -51,6 +51,9 @@ lock: .venv/.dev  ## resolve the lock files again from pyproject.toml
 
 bench-sft: .venv/.dev  ## training speed beside plain TRL
 	$(BIN)/python benchmarks/bench_sft.py
+
+bench-align: .venv/.dev  ## seconds a step of RLOO beside plain TRL
+	$(BIN)/python benchmarks/bench_align.py
 
 bench-curate: .venv/.dev  ## a million documents, exact and near duplicates, beside a peer
 	$(BIN)/python benchmarks/bench_curate.py
