@@ -9,24 +9,19 @@ from tunectl.training import align_report
 from tunectl.training.align_report import Settings, change, kept_look, measure_title
 from tunectl.training.policy import Aligned, Look
 
-PARTS = {
-    "generate": "writing answers",
-    "reward": "rewarding them",
-    "reference": "comparing with sft",
-    "learn": "learning",
-    "watch": "looking at validation",
-}
-"""Where time goes, in words."""
 Figure = tuple[str, str]
 """SVG and caption."""
 
 
 def page(*, project: str, settings: Settings, aligned: Aligned) -> str:
-    """The page of one run. ``aligned`` needs a look before the first step, and one at the weights that were kept."""
+    """The page of one run. ``aligned`` needs a look before the first step, and one at the weights that were kept.
+
+    No clock is in it, so that equal runs leave equal files.
+    """
     stories = align_report.stories(aligned)
     sections = [("done", "What was done"), ("curves", "Curves")]
     sections += [("answers", "Answers over time")] if stories else []
-    sections += [("looks", "Looks"), ("time", "Time")]
+    sections += [("looks", "Looks")]
     return html.render(
         "align.html",
         project=project,
@@ -41,7 +36,6 @@ def page(*, project: str, settings: Settings, aligned: Aligned) -> str:
         confidence=settings.watch.confidence,
         columns=_columns(settings, aligned),
         rows=[_row(look, aligned) for look in aligned.looks],
-        seconds=_seconds(aligned),
     )
 
 
@@ -205,16 +199,3 @@ def _row(look: Look, aligned: Aligned) -> list[str]:
     if aligned.looks[0].held_out_loss is not None:
         cells.append(html.number(look.held_out_loss))
     return cells
-
-
-def _seconds(aligned: Aligned) -> Figure:
-    """Seconds a step by what they were spent on."""
-    parts = {PARTS.get(name, name): seconds for name, seconds in aligned.seconds.items() if seconds > 0}
-    total = sum(parts.values())
-    words = "; ".join(f"{name} {seconds:.0f} s" for name, seconds in parts.items())
-    if not parts:
-        return "", ""
-    svg = plots.bars(
-        list(parts), [seconds / total for seconds in parts.values()], xlabel="share", alt=words, percent=True
-    )
-    return svg, f"{total:,.0f} seconds in all, {total / max(1, aligned.steps):.1f} a step, looks included."

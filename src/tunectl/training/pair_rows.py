@@ -65,9 +65,11 @@ def take(
 
     found = rows(train)
     if not found:
+        first = tally.rejects[0]
         raise DataError(
-            f"align: no {'mark' if marked else 'pair'} of the training part can be learned from; rejects.jsonl says why",
-            hint=f"raise align.max_tokens (now {settings.max_tokens})",
+            f"align: none of the {tally.rows_in} {'marked answers' if marked else 'pairs'} of the training part can be learned "
+            f"from; the first is rejected as {first.reason} ({first.detail})",
+            hint=f"raise align.max_tokens (now {settings.max_tokens}), or bring other judgements",
         )
     _refuse_one_kind(found)
     return found, rows(validation)
