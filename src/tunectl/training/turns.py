@@ -19,8 +19,9 @@ def turns(questions: int, *, steps: int, each: int, seed: int) -> list[tuple[int
     found = []
     for _ in range(steps):
         if len(left) < size:
-            rest = [number for number in range(questions) if number not in set(left)]
-            left += rng.sample(rest, len(rest))
+            fresh, waiting = rng.sample(range(questions), questions), set(left)
+            head = [number for number in fresh if number not in waiting][: size - len(left)]
+            left += head + [number for number in fresh if number not in set(head)]
         found.append(tuple(left[:size]))
         del left[:size]
     return found

@@ -1,0 +1,142 @@
+"""The early-stop rule and which weights are kept, for looks of every kind."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunectl.artifacts.records import Message
+from tunectl.config.align import ScoreMeasure, Watch
+from tunectl.core.errors import UsageError
+from tunectl.training import watch
+from tunectl.training.policy import Marked, Question, Written
+from tunectl.training.watch import Seen
+
+RULES = Watch(
+    every=10,
+    inputs=40,
+    measure=ScoreMeasure(method="score", name="chrf"),
+    tolerance=2.0,
+    confidence=0.95,
+    resamples=300,
+    samples=0,
+)
+
+
+class Mean:
+    """Points are the mean of one column."""
+
+    name = "chrf"
+
+    @staticmethod
+    def combine(sums):
+        return sums[..., 0] / sums[..., 1]
+
+    def __call__(self, questions, answers):
+        return np.asarray([(float(answer), 1.0) for answer in answers])
+
+
+def seen(step, rewards, points):
+    count = len(points)
+    return Seen(
+        step=step,
+        rewards=tuple(rewards),
+        statistics=tuple((float(value), 1.0) for value in points),
+        kl=(0.5,) * count,
+        lengths=(4,) * count,
+        repetition=(0.0,) * count,
+        truncated=tuple(value is None for value in rewards),
+    )
+
+
+def looks(*items):
+    return [watch.look(item, items[0], Mean(), RULES, 3) for item in items]
+
+
+COUNT = 40
+BASE = [50.0 + number % 5 for number in range(COUNT)]
+LOW = [0.1 * (number % 3) for number in range(COUNT)]
+
+
+def shifted(values, by):
+    return [value + by for value in values]
+
+
+def test_a_reward_that_rises_while_the_measure_surely_falls_is_cheated():
+    first, now = looks(seen(0, LOW, BASE), seen(10, shifted(LOW, 1), shifted(BASE, -5)))
+    assert not now.within
+    assert watch.cheated(now, first, "chrf", RULES) == (
+        "at step 10 the reward had risen from 0.098 to 1.097 while chrf had fallen by 5.0 points (interval 5.0 to 5.0); "
+        "align.watch.tolerance allows 2"
+    )
+    assert watch.best([first, now]) is first
+
+
+def test_a_fall_within_tolerance_stops_nothing_and_is_kept():
+    first, now = looks(seen(0, LOW, BASE), seen(10, shifted(LOW, 1), shifted(BASE, -1.5)))
+    assert now.within
+    assert watch.cheated(now, first, "chrf", RULES) is None
+    assert watch.best([first, now]) is now
+
+
+def test_noise_stops_nothing():
+    noisy = [value + (60 if number % 2 else -67) for number, value in enumerate(BASE)]
+    first, now = looks(seen(0, LOW, BASE), seen(10, shifted(LOW, 1), noisy))
+    assert now.measure_change == pytest.approx(-3.5)
+    assert now.measure_low < 0 < now.measure_high
+    assert watch.cheated(now, first, "chrf", RULES) is None
+    assert watch.best([first, now]) is first
+
+
+def test_a_measure_that_falls_with_the_reward_is_no_cheating():
+    first, now = looks(seen(0, LOW, BASE), seen(10, shifted(LOW, -1), shifted(BASE, -5)))
+    assert watch.cheated(now, first, "chrf", RULES) is None
+
+
+def test_the_first_of_equals_is_kept():
+    found = looks(seen(0, LOW, BASE), seen(10, LOW, BASE))
+    assert watch.best(found) is found[0]
+
+
+def test_answers_that_were_cut_are_left_out_of_the_mean():
+    rewards = [None if number % 2 else 2.0 for number in range(COUNT)]
+    first, now = looks(seen(0, LOW, BASE), seen(10, rewards, BASE))
+    assert now.reward == 2.0
+    assert now.spread == 0.0
+    assert now.truncated == 0.5
+    assert now.reward_low <= 2.0 <= now.reward_high
+    assert first.measure_change == 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.floats(-3, 3), st.floats(-20, 20)), min_size=1, max_size=5),
+)
+def test_what_is_kept_is_within_tolerance_and_no_worse_than_sft(moves):
+    items = [seen(0, LOW, BASE)]
+    items += [seen(10 * n, shifted(LOW, up), shifted(BASE, by)) for n, (up, by) in enumerate(moves, 1)]
+    found = looks(*items)
+    kept = watch.best(found)
+    assert kept.within
+    assert kept.reward >= found[0].reward
+    assert all(item.reward <= kept.reward for item in found if item.within)
+    for item, (up, by) in zip(found[1:], moves, strict=True):
+        reason = watch.cheated(item, found[0], "chrf", RULES)
+        assert (reason is not None) == (by < -2.0 and item.reward > found[0].reward)
+        if up < 0:
+            assert reason is None
+
+
+def test_a_look_is_measured_an_entry_an_input():
+    asked = Question("q", (Message("user", "hi"),), "t", (1,), ("r",), {})
+    answers = [Written((5, 6, 2), "1", True), Written((5, 6), "3", False)]
+    found = watch.seen(4, [asked, asked], answers, [Marked(1.0, {}), Marked(float("nan"), {})], [0.1, 0.2], Mean())
+    assert found == Seen(4, (1.0, None), ((1.0, 1.0), (3.0, 1.0)), (0.1, 0.2), (3, 2), (0.0, 0.0), (False, True))
+
+
+def test_a_look_at_answers_that_were_all_cut_says_what_to_raise():
+    asked = Question("q", (Message("user", "hi"),), "t", (1,), ("r",), {})
+    with pytest.raises(UsageError) as caught:
+        watch.seen(0, [asked], [Written((5, 6), "1", False)], [Marked(float("nan"), {})], [0.1], Mean())
+    assert caught.value.message == "align: all 1 answers of step 0 were cut at 2 tokens, so none could be rewarded"
+    assert caught.value.hint == "raise align.max_new_tokens (now 2)"
