@@ -241,6 +241,21 @@ def test_a_model_that_only_knows_lengths_gets_a_no(given):
     assert found.accuracy_low > 0.5
 
 
+def test_limits_draw_whole_prompts_and_say_so(given):
+    inputs, out = given
+    rows = [pair(n, "y" * (1 + n % 3), prompt=f"Question {n // 3}") for n in range(30)]
+    io.write_rows(inputs.preferences / "train.jsonl", rows)
+    fake = Fake()
+    found = reward.run(
+        stage(judge=None, limits={"train": 10, "validation": None, "test": 5}), inputs, out, trainer=fake
+    )
+    assert (found.train_pairs, found.test_pairs) == (9, 5)
+    assert [len(bundle.duels) for bundle in fake.calls[0][1]] == [3, 3, 3]
+    results = io.read_json(out.artifact / "results.json", RewardResults)
+    assert results.available == [30, 10, 40]
+    assert load(out.artifact).rows_in == 9 + 10 + 5
+
+
 def test_slices_and_worst_pairs(given):
     inputs, out = given
     rows = [pair(n, kind="a" if n % 2 else "b", fields={"area": "north"}) for n in range(40)]

@@ -97,12 +97,23 @@ def _summarise(layout: Layout, seconds: float, *, as_json: bool) -> None:
         columns, rows = summary.summary_rows(summary.load(results))
         terminal.table("test split", columns, rows)
     for name, found in verdicts.items():
-        if not found["passed"]:
-            raise GateError(f"{name}: {found['reason']}", hint=f"the evidence is in {layout.artifact(name)}")
-        if not as_json:
+        if found["passed"] and not as_json:
             terminal.say(f"{name}: {found['reason']}")
     if results.is_file() and not as_json:
         terminal.say(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
+    _refuse(layout, {name: found for name, found in verdicts.items() if not found["passed"]})
+
+
+def _refuse(layout: Layout, refused: dict[str, dict[str, Any]]) -> None:
+    """Every no with its reason, and what would help where a stage knows it."""
+    if not refused:
+        return
+    helps = [f"what would help: {line}" for found in refused.values() for line in found.get("helps", [])]
+    where = " and ".join(str(layout.artifact(name)) for name in refused)
+    raise GateError(
+        "\n".join(f"{name}: {found['reason']}" for name, found in refused.items()),
+        hint="\n  ".join([*helps, f"the evidence is in {where}"]),
+    )
 
 
 def verdict(layout: Layout, stage: str) -> dict[str, Any] | None:

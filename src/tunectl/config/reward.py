@@ -27,6 +27,17 @@ class RewardJudge(Strict):
     """Its seed is that of the last member plus this."""
 
 
+class PairLimits(Strict):
+    """Most pairs of each part, for large collections; whole prompts are drawn with the seed. Null: all."""
+
+    train: int | None = Field(ge=1)
+    """Learned from, the judge's with them."""
+    validation: int | None = Field(ge=1)
+    """Choose the weights."""
+    test: int | None = Field(ge=1)
+    """Judge them."""
+
+
 class RewardGate(Strict):
     """When a reward model knows enough to be learned from."""
 
@@ -73,6 +84,8 @@ class LoraReward(Strict):
     centring: float | None = Field(gt=0, le=10)
     """Weight of the squared sum of both rewards, which keeps them around 0 (arXiv 2312.09244); 0.01 is usual. Null: none."""
 
+    limits: PairLimits
+    """How many pairs are used."""
     share_prompts: bool
     """Read what answers of one prompt share once for all of them: the same gradients with fewer tokens. Left alone where the
     model's attention does not allow it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -89,6 +88,8 @@ class _Said(Struct, frozen=True):
 class _Part:
     """The pairs of one part, as tokens and side by side."""
 
+    available: int
+    """Pairs that preferences holds."""
     items: list[Compared]
     bundles: list[Bundle]
 
@@ -117,7 +118,7 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
     _refuse_no_pairs(inputs.preferences)
     base = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
     contract.refuse_other_base(inputs.sft, base)
-    (train, validation, test), account = _read(inputs, base, section, outputs.artifact)
+    (train, validation, test), account = _read(inputs, base, section, cfg.seed, outputs.artifact)
     own, judges = _shares(train.items, section, cfg.seed)
     fitting = _Fitting(
         cfg, section, (base, inputs.sft), validation.bundles, outputs.work, trainer or _default_trainer()
@@ -130,7 +131,14 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
     members = reward_judged.read(raw[: section.members], validation.bundles, test.bundles)
     judge = reward_judged.read(raw[section.members :], validation.bundles, test.bundles) if section.judge else None
     told = Told(
-        cfg.project, cfg.seed, section.gate, train.pairs, [item.pair for item in own], validation.pairs, test.pairs
+        project=cfg.project,
+        seed=cfg.seed,
+        gate=section.gate,
+        available=[part.available for part in (train, validation, test)],
+        train=train.pairs,
+        own=[item.pair for item in own],
+        validation=validation.pairs,
+        test=test.pairs,
     )
     around = _around(inputs.preferences, len(own), fitting.fitted[0])
     results = reward_judged.results(told, members, judge, fitting.records, around)
@@ -160,7 +168,9 @@ def _refuse_no_pairs(preferences: Path) -> None:
         )
 
 
-def _read(inputs: Inputs, base: Path, section: LoraReward, folder: Path) -> tuple[tuple[_Part, _Part, _Part], Account]:
+def _read(
+    inputs: Inputs, base: Path, section: LoraReward, seed: int, folder: Path
+) -> tuple[tuple[_Part, _Part, _Part], Account]:
     """The three parts as rows, and the account of their pairs.
 
     Raises  DataError where a part has none, or too many were rejected.
@@ -172,11 +182,14 @@ def _read(inputs: Inputs, base: Path, section: LoraReward, folder: Path) -> tupl
     tally = Tally("reward")
     found = {}
     for name in ("train", "validation", "test"):
-        pairs = list(io.read_rows(inputs.preferences / f"{name}.jsonl", Pair))
-        _refuse_empty(name, pairs)
+        there = list(io.read_rows(inputs.preferences / f"{name}.jsonl", Pair))
+        _refuse_empty(name, there)
+        pairs = comparisons.drawn(there, getattr(section.limits, name), seed)
+        if len(pairs) < len(there):
+            _log.info("reward: %d of %d pairs of %s, as reward.limits.%s says", len(pairs), len(there), name, name)
         items = comparisons.take(pairs, masker, max_tokens=section.max_tokens, tally=tally)
         margins = section.margins and name == "train"  # held-out losses are compared with runs without margins
-        found[name] = _Part(items, comparisons.bundles(items, share=section.share_prompts, margins=margins))
+        found[name] = _Part(len(there), items, comparisons.bundles(items, share=section.share_prompts, margins=margins))
     account = save(
         tally,
         folder,
@@ -205,7 +218,9 @@ def _shares(items: Sequence[Compared], section: LoraReward, seed: int) -> tuple[
     """
     if section.judge is None:
         return list(items), []
-    prompts = sorted({item.pair.prompt for item in items}, key=lambda prompt: _position(prompt, seed))
+    prompts = sorted(
+        {item.pair.prompt for item in items}, key=lambda prompt: comparisons.position(prompt, f"judge {seed}")
+    )
     count = max(1, round(len(prompts) * section.judge.share))
     if count >= len(prompts):
         raise DataError(
@@ -216,10 +231,6 @@ def _shares(items: Sequence[Compared], section: LoraReward, seed: int) -> tuple[
     taken = set(prompts[:count])
     own = [item for item in items if item.pair.prompt not in taken]
     return own, [item for item in items if item.pair.prompt in taken]
-
-
-def _position(prompt: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"judge {seed} {prompt}".encode(), digest_size=8).digest()
 
 
 class _Fitting:

@@ -6,7 +6,8 @@ of turn. Rows drop the last token of an answer, because nothing follows it that 
 
 from __future__ import annotations
 
-from collections import defaultdict
+import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -209,6 +210,25 @@ def separate(some: Sequence[Bundle]) -> list[Bundle]:
         )
         for bundle in some
     ]
+
+
+def drawn(pairs: Sequence[Pair], most: int | None, seed: int) -> list[Pair]:
+    """At most ``most`` pairs, whole prompts in a seeded order as long as they fit (the first one always), in their first order."""
+    if most is None or len(pairs) <= most:
+        return list(pairs)
+    counts = Counter(pair.prompt for pair in pairs)
+    chosen: set[str] = set()
+    room = most
+    for prompt in sorted(counts, key=lambda name: position(name, f"drawn {seed}")):
+        if counts[prompt] <= room or not chosen:
+            chosen.add(prompt)
+            room -= counts[prompt]
+    return [pair for pair in pairs if pair.prompt in chosen]
+
+
+def position(prompt: str, line: str) -> bytes:
+    """Place of a prompt on the random line called ``line``: the same in every run."""
+    return hashlib.blake2b(f"{line} {prompt}".encode(), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)

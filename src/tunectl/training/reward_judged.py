@@ -56,6 +56,8 @@ class Told:
     project: str
     seed: int
     gate: RewardGate
+    available: list[int]
+    """Pairs that preferences holds for train, validation and test."""
     train: Sequence[Pair]
     """All of the part, the judge's with them: lengths are learned from all."""
     own: Sequence[Pair]
@@ -106,6 +108,7 @@ def results(told: Told, members: Read, judge: Read | None, fits: list[Fit], arou
         seed=told.seed,
         confidence=how.confidence,
         resamples=how.resamples,
+        available=told.available,
         train_pairs=len(told.own),
         train_prompts=len({pair.prompt for pair in told.own}),
         test=test,

@@ -112,6 +112,8 @@ class RewardResults(Struct, frozen=True):
     seed: int
     confidence: float
     resamples: int
+    available: list[int]
+    """Pairs that preferences holds for train, validation and test; fewer are used where ``reward.limits`` says so."""
     train_pairs: int
     """Of the members."""
     train_prompts: int

@@ -160,6 +160,16 @@ def test_turns_before_the_last_belong_to_the_answer():
     assert found.rejected == (*map(ord, "ae"), 2)
 
 
+def test_pairs_are_drawn_by_prompt_and_the_same_again():
+    some = [pair(number, str(number // 4), "x", "y") for number in range(40)]
+    found = comparisons.drawn(some, 13, 1)
+    assert len(found) == 12
+    assert [one.id for one in found] == sorted((one.id for one in found), key=int)
+    assert comparisons.drawn(some, 13, 1) == found != comparisons.drawn(some, 13, 2)
+    assert len(comparisons.drawn(some, 2, 1)) == 4  # one prompt at least
+    assert comparisons.drawn(some, None, 1) == some
+
+
 def test_spread_of_equal_scores_divides_by_one():
     assert comparisons.spread([2.0, 2.0]) == comparisons.Spread(2.0, 1.0)
     assert comparisons.spread([1.0, 3.0]) == comparisons.Spread(2.0, 1.0)

@@ -1,0 +1,55 @@
+"""How `tunectl repro` ends where a gate said no."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunectl.artifacts import io
+from tunectl.artifacts.layout import Layout
+from tunectl.cli import repro
+from tunectl.core.errors import GateError
+
+NO = {
+    "passed": False,
+    "verdict": "no_better_than_chance",
+    "reason": "The reward model knows no more than chance.",
+    "evidence": [],
+    "helps": ["More pairs.", "Agree first."],
+}
+YES = {"passed": True, "verdict": "tuned_better", "reason": "Tuned is better.", "evidence": []}
+
+
+def given(root: Path, **verdicts: dict[str, Any]) -> Layout:
+    layout = Layout(root)
+    for name, found in verdicts.items():
+        io.write_json(layout.artifact(name) / "verdict.json", found)
+    return layout
+
+
+def test_a_no_of_reward_ends_with_exit_3_though_nothing_was_aligned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = given(tmp_path, reward=NO, evaluate=YES)
+    with pytest.raises(GateError) as caught:
+        repro._summarise(layout, 1.0, as_json=False)
+    assert caught.value.exit_code == 3
+    assert caught.value.message == "reward: The reward model knows no more than chance."
+    assert caught.value.hint == (
+        "what would help: More pairs.\n  what would help: Agree first.\n"
+        f"  the evidence is in {layout.artifact('reward')}"
+    )
+    assert "evaluate: Tuned is better." in capsys.readouterr().out
+
+
+def test_every_no_is_said(tmp_path: Path) -> None:
+    layout = given(tmp_path, reward=NO, evaluate=YES | {"passed": False, "reason": "Do not tune."})
+    with pytest.raises(GateError) as caught:
+        repro._summarise(layout, 1.0, as_json=True)
+    assert caught.value.message == "reward: The reward model knows no more than chance.\nevaluate: Do not tune."
+
+
+def test_all_said_yes(tmp_path: Path) -> None:
+    repro._summarise(given(tmp_path, reward=YES, evaluate=YES), 1.0, as_json=False)
