@@ -113,6 +113,13 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: PolicyTools
     tools = tools or policy_tools.tools()
     asking = _Asking.of(base, inputs.sft, Tally("align"))
     data = _data(cfg, settings, inputs, asking)
+    rejected = save(
+        asking.tally,
+        outputs.artifact,
+        records_out=len(data.questions) + len(data.judged) + len(data.held_out),
+        max_rejected_share=settings.max_rejected_share,
+        setting="align.max_rejected_share",
+    ).rejected
     model = tools.reward(base, inputs.sft, inputs.reward, cfg.profile) if wanted else None
     judges = _judges(settings, tools, model)
     try:
@@ -128,13 +135,6 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: PolicyTools
     finally:
         if model is not None:
             model.close()
-    rejected = save(
-        asking.tally,
-        outputs.artifact,
-        records_out=len(data.questions) + len(data.judged) + len(data.held_out),
-        max_rejected_share=settings.max_rejected_share,
-        setting="align.max_rejected_share",
-    ).rejected
     _write(cfg, settings, data, judges, aligned, tools, inputs, outputs)
     shutil.rmtree(outputs.work, ignore_errors=True)
     return _metrics(settings, aligned, judges, sum(rejected.values()))

@@ -5,7 +5,7 @@ Only what the assistant says after the prompt is learned from. The prompt is wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -24,6 +24,7 @@ _log = log.get(__name__)
 R = TypeVar("R", Pair, Mark)
 CHUNK = 256
 """Pairs or marks that are tokenised together."""
+_NO_ANSWER = "no_answer", "it does not end with a turn of the assistant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,44 +100,54 @@ def _refuse_one_kind(found: Sequence[Judged]) -> None:
 def of_pairs(pairs: Sequence[Pair], masker: Masker, *, max_tokens: int, tally: Tally) -> list[Judged]:
     """One row a pair; each pair counts once in the account.
 
-    Rejected are pairs with an answer that is ``too_long`` with its prompt, that has ``nothing_trained``, or that is the
-    ``same_answer`` once the template has trimmed both.
+    Rejected are pairs with an answer that is ``no_answer`` (its last turn is not the assistant's), that is ``too_long`` with
+    its prompt, that has ``nothing_trained``, or that is the ``same_answer`` once the template has trimmed both.
     """
     found = []
-    for chunk in _chunks(pairs):
-        sides = [_example(pair, side) for pair in chunk for side in (pair.chosen, pair.rejected)]
-        pieces = _pieces(masker, sides)
-        for number, pair in enumerate(chunk):
-            chosen, rejected = pieces[2 * number : 2 * number + 2]
-            tally.saw()
-            why = _refusal((chosen, rejected), max_tokens)
-            if why is None and chosen.ids == rejected.ids:
-                why = "same_answer", "the chat template makes the same tokens of both answers"
-            if why is not None:
-                tally.reject(Reject(pair.votes[0].source, *why, preview(pair.chosen[-1].content)))
-                continue
-            tally.keep()
-            found.append(Judged(_row((chosen, rejected)), (True, False), pair.margin))
+    for pair, (chosen, rejected) in _read(pairs, lambda pair: (pair.chosen, pair.rejected), masker, max_tokens, tally):
+        if chosen.ids == rejected.ids:
+            why = "the chat template makes the same tokens of both answers"
+            tally.reject(Reject(pair.votes[0].source, "same_answer", why, preview(pair.chosen[-1].content)))
+            continue
+        tally.keep()
+        found.append(Judged(_row((chosen, rejected)), (True, False), pair.margin))
     return found
 
 
 def of_marks(marks: Sequence[Mark], masker: Masker, *, max_tokens: int, tally: Tally) -> list[Judged]:
     """The marked answers of one input in one row, or in several where they are long; each mark counts in the account.
 
-    Rejected are answers that are ``too_long`` with their prompt, or have ``nothing_trained``.
+    Rejected are answers that are ``no_answer``, ``too_long`` with their prompt, or have ``nothing_trained``.
     """
     groups: dict[str, list[tuple[Piece, bool]]] = {}
-    for chunk in _chunks(marks):
-        pieces = _pieces(masker, [_example(mark, mark.answer) for mark in chunk])
-        for mark, piece in zip(chunk, pieces, strict=True):
-            tally.saw()
-            why = _refusal((piece,), max_tokens)
-            if why is not None:
-                tally.reject(Reject(mark.votes[0].source, *why, preview(mark.answer[-1].content)))
-                continue
-            tally.keep()
-            groups.setdefault(mark.prompt, []).append((piece, mark.good))
+    for mark, (piece,) in _read(marks, lambda mark: (mark.answer,), masker, max_tokens, tally):
+        tally.keep()
+        groups.setdefault(mark.prompt, []).append((piece, mark.good))
     return [judged for group in groups.values() for judged in _side_by_side(group)]
+
+
+def _read(
+    records: Sequence[R],
+    sides: Callable[[R], tuple[Sequence[Message], ...]],
+    masker: Masker,
+    max_tokens: int,
+    tally: Tally,
+) -> Iterator[tuple[R, tuple[Piece, ...]]]:
+    """Records with the whole sequence of each side; those that do not fit are rejected."""
+    rest = iter(records)
+    while chunk := list(islice(rest, CHUNK)):
+        tally.saw(len(chunk))
+        sound = [record for record in chunk if all(side and side[-1].role == "assistant" for side in sides(record))]
+        pieces = iter(_pieces(masker, [_example(record, side) for record in sound for side in sides(record)]))
+        read = {id(record): tuple(next(pieces) for _ in sides(record)) for record in sound}
+        for record in chunk:
+            found = read.get(id(record))
+            why = _NO_ANSWER if found is None else _refusal(found, max_tokens)
+            if found is not None and why is None:
+                yield record, found
+            elif why is not None:
+                last = next((side[-1].content for side in sides(record) if side), "")
+                tally.reject(Reject(record.votes[0].source, *why, preview(last)))
 
 
 def _side_by_side(group: list[tuple[Piece, bool]]) -> Iterator[Judged]:
@@ -155,12 +166,6 @@ def mismatched(rows: Sequence[Row]) -> list[Row]:
     KTO estimates its KL on answers that do not belong to their prompts (Ethayarajh et al., arXiv 2402.01306, section 4.1).
     """
     return [Row(row.prompt, rows[number - 1].branches, row.weight) for number, row in enumerate(rows)]
-
-
-def _chunks(items: Sequence[R]) -> Iterator[list[R]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, CHUNK)):
-        yield chunk
 
 
 def _example(record: Pair | Mark, answer: Sequence[Message]) -> Example:

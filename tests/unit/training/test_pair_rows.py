@@ -1,6 +1,7 @@
 """Judged answers as rows: what is shared, what is learned from, what is rejected and why."""
 
 import pytest
+from msgspec.structs import replace
 
 from tunectl.artifacts.records import Mark, Message, Pair, Source, Vote
 from tunectl.artifacts.tally import Tally
@@ -112,15 +113,17 @@ def test_of_a_conversation_only_what_follows_the_prompt_is_learned(masker, words
 
 def test_pairs_that_teach_nothing_are_rejected_with_the_reason(masker):
     tally = Tally("align")
-    some = [pair(1), pair(2, "x" * 500), pair(3, rejected="y" * 500), pair(4, "same", "same")]
+    open_end = replace(pair(5), rejected=[Message("user", "and?")])
+    some = [pair(1), pair(2, "x" * 500), pair(3, rejected="y" * 500), pair(4, "same", "same"), open_end]
     assert len(pair_rows.of_pairs(some, masker, max_tokens=100, tally=tally)) == 1
     assert [(reject.source.row, reject.reason) for reject in tally.rejects] == [
         (2, "too_long"),
         (3, "too_long"),
         (4, "same_answer"),
+        (5, "no_answer"),
     ]
     assert tally.rejects[0].detail.endswith("tokens, at most 100 may be")
-    assert tally.close(records_out=1).rows_in == 4
+    assert tally.close(records_out=1).rows_in == 5
 
 
 def test_marked_answers_of_one_input_lie_in_one_row(masker, words):
