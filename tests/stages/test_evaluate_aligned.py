@@ -129,6 +129,12 @@ def write_contract(folder: Path, weights: str = "a" * 64) -> None:
     contract.save(made, folder)
 
 
+def accurate(*ends: float | None) -> dict[str, object]:
+    """What the reward stage says of a judge."""
+    figure, other = dict(zip(("value", "low", "high"), ends, strict=True)), {"value": 0.1, "low": None, "high": None}
+    return {"pairs": 300, "prompts": 60, "accuracy": figure, "log_loss": other, "ece": other, "bins": []}
+
+
 @pytest.fixture
 def inputs(tmp_path: Path) -> evaluate.Inputs:
     folders = {name: tmp_path / name for name in ("model", "adapt", "split", "sft", "reward", "align")}
@@ -138,7 +144,7 @@ def inputs(tmp_path: Path) -> evaluate.Inputs:
         write_contract(folders[name])
     io.write_json(folders["adapt"] / "passed_through.json", {"reason": "adapt is none"})
     (folders["reward"] / "judge").mkdir()
-    io.write_json(folders["reward"] / "verdict.json", {"passed": True, "verdict": "knows", "reason": "It knows."})
+    io.write_json(folders["reward"] / "results.json", {"judge": accurate(0.86, 0.8, 0.91)})
     source = Source("shops.csv", 1)
     for part, numbers in {"train": range(40), "validation": range(40, 52), "test": range(52, 112)}.items():
         rows = [
@@ -189,6 +195,8 @@ def test_the_reward_judge_is_loaded_apart_and_given_back(inputs, outputs):
     assert Judge.closed == before + 1
     assert (judge.wins, judge.ties, judge.losses, judge.pairs) == (40, 20, 0, 60)
     assert judge.low > 0.5
+    assert judge.note == "it is right on 86.0 % (80.0 to 91.0) of 300 held-out pairs"
+    assert f"Reward judge: {judge.note}." in (outputs.artifact / "report.html").read_text()
 
 
 def test_judges_that_said_nothing_say_why(inputs, outputs):
@@ -206,7 +214,17 @@ def test_judges_that_said_nothing_say_why(inputs, outputs):
     ("name", "value", "why"),
     [
         ("passed_through.json", {"reason": "reward is none"}, "there is no reward model (reward: none)"),
-        ("verdict.json", {"passed": False}, "the reward model did not pass its gate"),
+        ("results.json", {"judge": None}, "the reward stage kept no judge apart (reward.judge is null)"),
+        (
+            "results.json",
+            {"judge": accurate(0.55, 0.49, 0.61)},
+            "it is right on 55.0 % (49.0 to 61.0) of 300 held-out pairs, which may be chance",
+        ),
+        (
+            "results.json",
+            {"judge": accurate(1.0, None, None)},
+            "it is right on 100.0 % of 300 held-out pairs, which may be chance",
+        ),
     ],
 )
 def test_a_reward_model_that_knows_nothing_judges_nothing(inputs, outputs, name, value, why):

@@ -38,14 +38,15 @@ def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
 
 
 def win_silent(rates: Sequence[WinRate]) -> list[str]:
-    """Judges that said nothing, and what flipped with the position, a sentence each."""
+    """How far judges can be trusted, what flipped with the position, and who said nothing, a sentence each."""
     silent = [f"{win_rate.title(one.judge)}: {one.absent}." for one in rates if one.absent]
     flips = [
         f"{win_rate.title(one.judge)}: {one.flips} of {one.pairs} pairs were judged differently with the positions swapped; they are ties."
         for one in rates
         if one.flips is not None
     ]
-    return silent + flips
+    notes = [f"{win_rate.title(one.judge)}: {one.note}." for one in rates if one.note]
+    return notes + flips + silent
 
 
 def win_plot(rates: Sequence[WinRate]) -> str:

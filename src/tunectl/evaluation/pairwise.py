@@ -27,6 +27,8 @@ class Panel:
     scores: Mapping[str, Sequence[float]] | str
     """System to the reward judge's score of each answer, in standard deviations."""
     judgements: Sequence[Judgement] | str
+    trust: str = ""
+    """How often the reward judge is right on held-out pairs, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def by_scores(match: Match, panel: Panel, tie: float, how: Counting) -> WinRate:
         return win_rate.absent("reward", panel.scores)
     pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
     duels = [match.duel(place, win_rate.decided(mine, theirs, tie)) for place, (mine, theirs) in enumerate(pairs)]
-    return win_rate.rate("reward", duels, how)
+    return win_rate.rate("reward", duels, how, note=panel.trust)
 
 
 def by_checks(match: Match, how: Counting) -> WinRate:

@@ -218,6 +218,8 @@ class WinRate(Struct, frozen=True):
     """The same among pairs of about equal length; None where there is none."""
     flips: int | None = None
     """Pairs that a judge decided differently when the positions were swapped; they are ties. None: positions do not matter."""
+    note: str = ""
+    """How far this judge can be trusted, where that is known."""
     absent: str = ""
     """Why this judge said nothing; empty where it did."""
 

@@ -52,7 +52,7 @@ def decided(mine: float, theirs: float, tie: float) -> float:
     return 0.5 if abs(mine - theirs) <= tie else float(mine > theirs)
 
 
-def rate(judge: Judge, duels: Sequence[Duel], how: Counting, *, flips: int | None = None) -> WinRate:
+def rate(judge: Judge, duels: Sequence[Duel], how: Counting, *, flips: int | None = None, note: str = "") -> WinRate:
     """The win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
 
     A pair of equal answers is a tie whatever its outcome says. Without pairs the rate is absent, and says so.
@@ -83,6 +83,7 @@ def rate(judge: Judge, duels: Sequence[Duel], how: Counting, *, flips: int | Non
         longer_wins=sum(unequal) / len(unequal) if unequal else None,
         close=_close(fair, how),
         flips=flips,
+        note=note,
     )
 
 

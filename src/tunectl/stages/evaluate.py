@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from msgspec import Struct
 
 from tunectl.artifacts import io, manifest
 from tunectl.artifacts.layout import Layout
@@ -23,6 +24,9 @@ from tunectl.evaluation.generator import Generator
 from tunectl.evaluation.pairwise import Panel
 from tunectl.evaluation.results import AnswerRow, Results
 from tunectl.preferences import store
+from tunectl.training import reward_results
+from tunectl.training.reward_measures import Measured
+from tunectl.training.reward_verdict import percent
 
 _log = log.get(__name__)
 
@@ -154,7 +158,7 @@ def _panel(
 ) -> Panel:
     """What the reward judge and people say of tuned and aligned."""
     people = _people(cfg.evaluate.aligned.people)
-    why_not = _no_judge(inputs.reward)
+    trust, why_not = _judge_facts(inputs.reward)
     if why_not:
         return Panel(why_not, people)
     entries = contest.played(rounds)
@@ -166,7 +170,7 @@ def _panel(
         }
     finally:
         judge.close()
-    return Panel(scores, people)
+    return Panel(scores, people, trust)
 
 
 def _people(folder: str | None) -> list[Judgement] | str:
@@ -185,14 +189,25 @@ def _people(folder: str | None) -> list[Judgement] | str:
     return [one for one in store.collected(place) if isinstance(one, Judgement)]
 
 
-def _no_judge(reward: Path) -> str:
-    """Why there is no reward model to judge with; empty where there is one."""
+class _Judged(Struct, frozen=True):
+    """What is read of the reward stage's results; the rest is for people."""
+
+    judge: Measured | None
+
+
+def _judge_facts(reward: Path) -> tuple[str, str]:
+    """How far the reward judge can be trusted, and why there is none to ask; one of the two is empty.
+
+    A judge that may be no better than chance on held-out pairs is not asked: its win rate would be noise.
+    """
     if (reward / manifest.PASSED_THROUGH).is_file():
-        return "there is no reward model (reward: none)"
-    if not (reward / "judge").is_dir():
-        return "the reward stage kept no judge apart (reward.judge is null)"
-    gate: dict[str, Any] = io.read_json(reward / results.VERDICT)
-    return "" if gate["passed"] else "the reward model did not pass its gate"
+        return "", "there is no reward model (reward: none)"
+    found: _Judged = io.read_json(reward / reward_results.RESULTS, _Judged)
+    if found.judge is None or not (reward / reward_results.JUDGE).is_dir():
+        return "", "the reward stage kept no judge apart (reward.judge is null)"
+    accuracy = found.judge.accuracy
+    words = f"it is right on {percent(accuracy)} of {found.judge.pairs} held-out pairs"
+    return ("", f"{words}, which may be chance") if (accuracy.low or 0) <= 0.5 else (words, "")
 
 
 def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
