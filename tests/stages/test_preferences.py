@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import count, islice
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from tunectl.artifacts import io, tally
 from tunectl.artifacts.records import Answer, Example, Judgement, Mark, Message, Pair, Reject, Source
@@ -554,6 +556,23 @@ def test_no_input_to_answer(simulated):
     assert caught.value.message == "preferences.simulated: split/test.jsonl holds no input to answer"
 
 
+def test_nobody_at_all():
+    with pytest.raises(ValidationError) as caught:
+        run()
+    assert (
+        "sources is empty and collected, contrast and simulated are null, so nobody says anything; set one of them,"
+        " or switch the stage off: preferences=none"
+    ) in str(caught.value)
+
+
+def test_names_of_made_judgements_are_taken():
+    with pytest.raises(ValidationError) as caught:
+        run(sources={"contrast": source()})
+    assert "sources names contrast, which is the name of judgements that are made here; take another" in str(
+        caught.value
+    )
+
+
 # Looking at it
 
 
@@ -583,6 +602,15 @@ def test_marks_can_be_looked_at(project, capsys):
     out = shown(project, capsys, "show", "preferences", "--file", "marks")
     assert "good  fine" in out
     assert "bad  fine" in out
+
+
+def test_agreement_of_the_stage_is_of_people(project, capsys):
+    shutil.copytree(ROOT / "conf", project / "conf")
+    (project / "conf/overrides.yaml").write_text("[]\n")
+    places()
+    imported(explicit(4, annotator="Ada"), contrast=CONTRAST)
+    found = json.loads(shown(project, capsys, "agreement", "--stage", "--json"))
+    assert [(one["name"], one["judgements"]) for one in found["people"]] == [("Ada", 4)]
 
 
 def test_rejects_and_the_account_list_the_stage(project, capsys):

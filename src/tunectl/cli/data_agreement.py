@@ -59,11 +59,12 @@ def run(args: argparse.Namespace) -> int:
 def _judgements(place: Path, *, of_stage: bool) -> list[Judgement]:
     from tunectl.artifacts import io
     from tunectl.artifacts.records import Judgement
-    from tunectl.preferences import store
+    from tunectl.preferences import contrast, store
 
-    if of_stage:
-        return list(io.read_rows(place, Judgement))
-    found = [item for item in store.collected(place) if isinstance(item, Judgement)]
+    if of_stage:  # pairs made of references are nobody's opinion
+        found = [item for item in io.read_rows(place, Judgement) if item.kind != contrast.NAME]
+    else:
+        found = [item for item in store.collected(place) if isinstance(item, Judgement)]
     if not found:
         raise DataError(f"{place}: nobody has judged anything yet", hint="collect judgements: tunectl annotate")
     return found

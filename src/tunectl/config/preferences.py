@@ -12,6 +12,8 @@ from tunectl.config.profile import Profile
 from tunectl.config.rubric import Simulated
 from tunectl.config.split import Shares
 
+MADE = ("contrast", "simulated")
+"""Names of judgements that nobody sent in."""
 PreferenceFormat = Literal[
     "auto",
     "columns",
@@ -152,6 +154,20 @@ class Merged(Strict):
     """Sizes of train, validation and test, counted in inputs. An input that ``split`` knows goes where it is there."""
     max_rejected_share: float = Field(ge=0, le=1)
     """Most of the judgements that may be rejected before the stage fails."""
+
+    @model_validator(mode="after")
+    def _some_source(self) -> Self:
+        if not (self.sources or self.collected or self.contrast or self.simulated):
+            raise ValueError(
+                "sources is empty and collected, contrast and simulated are null, so nobody says anything; set one of them,"
+                " or switch the stage off: preferences=none"
+            )
+        taken = [name for name in self.sources if name in MADE]
+        if taken:
+            raise ValueError(
+                f"sources names {taken[0]}, which is the name of judgements that are made here; take another"
+            )
+        return self
 
 
 class Preferences(RootModel[Annotated[NoPreferences | Merged, Field(discriminator="method")]]):
