@@ -269,18 +269,25 @@ def _preferences(root: Root, amounts: Amounts, size: Size, machine: Machine) -> 
 
 
 def _reward(root: Root, size: Size, machine: Machine) -> Estimate:
-    """Pairs are counted by the preferences stage, so that a first run knows only what a hundred of them take."""
+    """Pairs are known where they are made of references; else a first run is told what a thousand of them take."""
     reward = root.reward.root
     if not isinstance(reward, LoraReward):
         return Estimate("reward", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
     models = reward.members + (reward.judge is not None)
     if "reward" in machine.seconds:
         seconds, basis = machine.seconds["reward"], "as long as last time"
-    else:
-        hundred = 100 * PAIR_TOKENS * reward.epochs / train_speed(root, size, machine)
-        seconds = (models + 1) * START_SECONDS + 10 * hundred
-        basis = f"for 1,000 pairs; {hundred / 60:.1f} minutes for each 100"
-    return Estimate("reward", None, _fit_bytes(size), seconds / 60, f"{models} models, {basis}")
+        return Estimate("reward", None, _fit_bytes(size), seconds / 60, f"{models} models, {basis}")
+    made = root.preferences.root.contrast if isinstance(root.preferences.root, Merged) else None
+    train, held = (made.pairs.train, made.pairs.validation) if made is not None else (1000, 200)
+    train, held = min(train, reward.limits.train or train), min(held, reward.limits.validation or held)
+    share = reward.judge.share if reward.judge is not None else 0.0
+    learned = PAIR_TOKENS * train * reward.epochs * (reward.members * (1 - share) + share)
+    looked = PAIR_TOKENS * held * models * (reward.validations * reward.epochs + 3)  # before, after, and test
+    seconds = (models + 1) * START_SECONDS + learned / train_speed(root, size, machine)
+    seconds += read_seconds(looked, size, machine)
+    known = "made of references" if made is not None else "assumed: people's pairs are counted by preferences"
+    basis = f"{models} models, {train} pairs ({known})"
+    return Estimate("reward", int(learned + looked), _fit_bytes(size), seconds / 60, basis)
 
 
 def _align(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estimate:
