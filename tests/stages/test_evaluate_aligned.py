@@ -18,7 +18,7 @@ from tunectl.chat import contract
 from tunectl.config.evaluate import EvaluateStage
 from tunectl.config.profile import Profile
 from tunectl.core.errors import ArtifactError, DataError
-from tunectl.evaluation import results
+from tunectl.evaluation import results, summary
 from tunectl.evaluation.generator import LogProb, Reply, Request
 from tunectl.evaluation.prompts import Prompter
 from tunectl.preferences import store
@@ -319,6 +319,17 @@ def test_a_store_that_is_not_there_is_refused(inputs, outputs, tmp_path, monkeyp
     with pytest.raises(DataError) as caught:
         evaluate.run(settings(aligned=aligned(people="nobody")), inputs, outputs, backend=tools())
     assert caught.value.message == "evaluate.aligned.people = nobody: there are no judgements"
+
+
+def test_answers_that_aligning_changed_most_are_shown(inputs, outputs):
+    evaluate.run(settings(), inputs, outputs, backend=tools())
+    found = found_in(outputs)
+    won = [case for case in found.cases if case.why == "aligned_won"]
+    assert len(won) == 5
+    assert all(case.gain > 0 and case.answers["aligned"] != case.answers["tuned"] for case in won)
+    assert [case for case in found.cases if case.why == "aligned_lost"] == []
+    assert "Where aligning won most" in (outputs.artifact / "report.html").read_text()
+    assert summary.win_lines(found)[0].startswith("aligned against tuned, reward judge: 83 % of 60 pairs (")
 
 
 def test_slots_are_shown_by_attribute_and_size(inputs, outputs):

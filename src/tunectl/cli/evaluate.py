@@ -117,6 +117,8 @@ def _print(folder: Path, *, as_json: bool) -> None:
         return
     columns, rows = summary.summary_rows(found)
     terminal.table("test split", columns, rows)
+    for line in summary.win_lines(found):
+        terminal.say(line)
     terminal.say(found.verdict.reason)
 
 

@@ -14,26 +14,37 @@ from tunectl.evaluation.scoring import Statistics
 def chosen(
     items: Sequence[Item], entries: Mapping[str, Entry], tables: Mapping[str, Statistics], count: int
 ) -> list[Case]:
-    """The worst, the lost and the best answers of the tuned model by sentence chrF, at most ``count`` of each."""
+    """The worst, the lost and the best answers of the tuned model, and those that aligning changed most, by sentence chrF.
+
+    At most ``count`` of each kind.
+    """
     if "tuned" not in entries or not count:
         return []
-    own = [float(value) for value in measures.chrf(tables["tuned"]["chrf"])]
-    other = [float(value) for value in measures.chrf(tables["base"]["chrf"])] if "base" in tables else None
-    gains = [None if other is None else mine - other[place] for place, mine in enumerate(own)]
-    order = sorted(range(len(items)), key=lambda place: (own[place], items[place].id))
-    lost = sorted((place for place in order if (gains[place] or 0) < 0), key=lambda place: gains[place] or 0)
+    scores = {name: [float(value) for value in measures.chrf(table["chrf"])] for name, table in tables.items()}
+
+    def case(why: str, place: int, name: str, against: str) -> Case:
+        score = scores[name][place]
+        gain = score - scores[against][place] if against in scores else None
+        answers = {name: one.answers[place] for name, one in entries.items()}
+        item = items[place]
+        return Case(item.id, item.question, list(item.references), answers, why, score, gain)
+
+    order = sorted(range(len(items)), key=lambda place: (scores["tuned"][place], items[place].id))
     picked = [("worst", place) for place in order[:count]]
-    picked += [("lost", place) for place in lost[:count]]
+    picked += [("lost", place) for place in _fallen(scores, order, "tuned", "base")[:count]]
     picked += [("best", place) for place in order[count:][-count:][::-1]]
-    return [
-        Case(
-            id=items[place].id,
-            input=items[place].question,
-            references=list(items[place].references),
-            answers={name: one.answers[place] for name, one in entries.items()},
-            why=why,
-            score=own[place],
-            gain=gains[place],
-        )
-        for why, place in picked
-    ]
+    found = [case(why, place, "tuned", "base") for why, place in picked]
+    if "aligned" in scores:
+        fallen = _fallen(scores, order, "aligned", "tuned")[:count]
+        risen = _fallen(scores, order, "tuned", "aligned")[:count]
+        found += [case("aligned_lost", place, "aligned", "tuned") for place in fallen]
+        found += [case("aligned_won", place, "aligned", "tuned") for place in risen]
+    return found
+
+
+def _fallen(scores: Mapping[str, Sequence[float]], order: Sequence[int], name: str, against: str) -> list[int]:
+    """Places where ``name`` did worse than ``against``, the largest fall first."""
+    if against not in scores:
+        return []
+    falls = {place: scores[name][place] - scores[against][place] for place in order}
+    return sorted((place for place in order if falls[place] < 0), key=lambda place: falls[place])

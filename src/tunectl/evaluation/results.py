@@ -122,11 +122,12 @@ class Case(Struct, frozen=True):
     references: list[str]
     answers: dict[str, str]
     why: str
-    """worst: lowest tuned score; lost: the base did better; best: highest tuned score."""
+    """worst: lowest tuned score; lost: the base did better; best: highest tuned score; aligned_lost and aligned_won: the
+    aligned answer scores much less, or more, than the tuned one."""
     score: float
-    """Sentence chrF of the tuned answer."""
+    """Sentence chrF of the tuned answer; of the aligned answer for the last two kinds."""
     gain: float | None
-    """Sentence chrF of the tuned answer minus that of the base answer."""
+    """That minus the base answer's, or the tuned answer's for the last two kinds."""
 
 
 class AnswerRow(Struct, frozen=True):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tunectl.evaluation import measures
+from tunectl.evaluation import measures, win_rate
 from tunectl.evaluation.results import Difference, Results, Score, System, load
 
-__all__ = ["columns_of", "flat", "load", "summary_rows"]
+__all__ = ["columns_of", "flat", "load", "summary_rows", "win_lines"]
 
 SHOWN = ("bleu", "slot_error", "chrf", "rouge_l", "perplexity", "checks", "words")
 
@@ -44,6 +44,16 @@ def flat(results: Results) -> dict[str, dict[str, float]]:
             numbers["prompt_tokens"] = float(system.cost.prompt_tokens)
         found[system.name] = numbers
     return found
+
+
+def win_lines(results: Results) -> list[str]:
+    """A sentence a judge that said something: how often aligned beat tuned."""
+    return [
+        f"aligned against tuned, {win_rate.title(one.judge).lower()}: {100 * one.rate:.0f} % of {one.pairs} pairs "
+        f"({100 * (one.low or 0):.0f} to {100 * (one.high or 0):.0f}), {one.wins} won, {one.ties} tied, {one.losses} lost"
+        for one in results.win_rates
+        if one.rate is not None
+    ]
 
 
 def _value(score: Score | None) -> str:

@@ -117,7 +117,7 @@ def run(
     panel = _panel(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
     found = contest.conclude(setting, data, rounds, tools.ask, panel)
     _write(found, data, rounds, inputs, outputs)
-    for line in (*_table(found), *found.warnings, found.verdict.reason):
+    for line in (*_table(found), *summary.win_lines(found), *found.warnings, found.verdict.reason):
         _log.info("%s", line)
     gain = found.difference("base")
     return Metrics(
