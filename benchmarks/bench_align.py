@@ -371,6 +371,8 @@ def timed(kind):
     import torch
 
     class Timed(kind):
+        """``parts``: seconds of each part; ``seconds``: of each step; ``lengths``: tokens of each generated answer."""
+
         def __init__(self, *args, **kwargs):
             self.parts = {"generate": 0.0, "reward": 0.0, "reference": 0.0}
             self.seconds, self.lengths = [], []
@@ -397,6 +399,7 @@ def timed(kind):
             )
 
         def training_step(self, *args, **kwargs):
+            """One step, its seconds noted."""
             start = time.perf_counter()
             found = super().training_step(*args, **kwargs)
             self.seconds.append(time.perf_counter() - start)

@@ -100,10 +100,10 @@ def test_a_local_base_model_and_a_template_file_are_sources_of_the_model(layout:
 
 
 def test_the_json_of_a_stage_that_is_no_more_goes(layout: Layout) -> None:
-    layout.config("align").parent.mkdir(parents=True)
-    layout.config("align").write_text("{}")
-    assert compose(layout)["removed"] == ["align"]
-    assert not layout.config("align").exists()
+    layout.config("elder").parent.mkdir(parents=True)
+    layout.config("elder").write_text("{}")
+    assert compose(layout)["removed"] == ["elder"]
+    assert not layout.config("elder").exists()
 
 
 def test_a_mistake_leaves_everything_as_it_was(layout: Layout) -> None:
