@@ -280,6 +280,10 @@ def test_switched_off_it_passes_through(given):
     )
     assert reward.run(cfg, inputs, out, trainer=Fake()).verdict == "switched_off"
     assert list(digest(out.artifact)) == ["passed_through.json"]
+    assert (
+        out.plots / "history.csv"
+    ).read_text() == "step,epoch,loss,validation_loss,learning_rate,tokens_per_second\n"
+    assert (out.plots / "reliability.csv").read_text() == "confidence,accuracy,low,high,pairs\n"
 
 
 def test_preferences_that_are_switched_off_are_an_error(given):

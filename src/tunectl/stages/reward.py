@@ -23,10 +23,11 @@ from tunectl.preferences.agreement import Agreement, Share
 from tunectl.training import comparisons, report, reward_judged, reward_results, reward_tables
 from tunectl.training.comparisons import Bundle, Compared
 from tunectl.training.reward_judged import Read, Told
+from tunectl.training.reward_measures import Bin
 from tunectl.training.reward_results import JUDGE, MEMBERS, WEIGHTS, Fit, RewardFacts, RewardResults
 from tunectl.training.reward_trainer import RewardPlan, RewardTrainer, plan_of
 from tunectl.training.reward_verdict import Circumstances
-from tunectl.training.trainer import Fitted
+from tunectl.training.trainer import Fitted, Point
 
 _log = log.get(__name__)
 _DONE = "fitted.json"
@@ -114,6 +115,7 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
     section = cfg.reward.root
     if not isinstance(section, LoraReward):
         io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "reward: none"})
+        _plot([], [], outputs.plots)  # columns without lines: `dvc plots` complains of absent files
         return Metrics(None, "switched_off", None, None, None, None, None, None, None, 0, 0, 0, None)
     _refuse_no_pairs(inputs.preferences)
     base = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
@@ -315,11 +317,15 @@ def _write(results: RewardResults, fitting: _Fitting, outputs: Outputs) -> None:
         io.write_text(folder / record.name / report.HISTORY, report.curve(fitted.history, timed=False))
     first = fitting.fitted[0].history
     io.write_text(folder / report.HISTORY, report.curve(first, timed=False))
-    io.write_text(outputs.plots / report.HISTORY, report.curve(first, timed=True))
-    io.write_text(outputs.plots / "reliability.csv", reward_tables.reliability(results.test.bins))
+    _plot(first, results.test.bins, outputs.plots)
     io.write_json(folder / reward_results.RESULTS, results)
     io.write_json(folder / reward_results.VERDICT, results.verdict)
     io.write_text(folder / reward_results.REPORT, reward_page.page(results, first))
+
+
+def _plot(history: Sequence[Point], bins: Sequence[Bin], folder: Path) -> None:
+    io.write_text(folder / report.HISTORY, report.curve(history, timed=True))
+    io.write_text(folder / "reliability.csv", reward_tables.reliability(bins))
 
 
 def _part(found: Read, items: Sequence[Compared], records: Sequence[Fit], folder: Path) -> reward_results.Part:
