@@ -17,7 +17,7 @@ from tunectl.artifacts.records import Message, Pair, Source, Vote
 from tunectl.artifacts.tally import load
 from tunectl.chat import contract
 from tunectl.config.reward import RewardStage
-from tunectl.core.errors import ArtifactError, DataError, EnvironmentFailure
+from tunectl.core.errors import ArtifactError, DataError, EnvironmentFailure, UsageError
 from tunectl.preferences.agreement import Agreement, Share
 from tunectl.stages import reward
 from tunectl.training.comparisons import BEHIND
@@ -271,6 +271,14 @@ def test_slices_and_worst_pairs(given):
         assert words in page
     assert 'name="viewport"' in page
     assert not re.search(r"(src|href)=\"https?:", page)
+
+
+def test_a_reward_that_is_no_number_is_named(given):
+    inputs, out = given
+    with pytest.raises(UsageError) as caught:
+        reward.run(stage(), inputs, out, trainer=Fake(scale=float("nan")))
+    assert caught.value.message == "reward: members/0 gives nan for 100 of 100 held-out answers"
+    assert caught.value.hint == "lower reward.learning_rate (now 0.0003), or set reward.clip=1.0"
 
 
 def test_switched_off_it_passes_through(given):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import accumulate
 from math import isfinite
 from pathlib import Path
@@ -30,6 +31,8 @@ from tunectl.training.rewards import RewardModel, Score
 from tunectl.training.rows import Row
 
 Which = Literal["members", "judge"]
+FEW = 20
+"""Batches that are read without a progress bar: a step of aligning reads a few and has a bar of its own."""
 WHERE = Source("answer")
 """Of texts that come from no file."""
 
@@ -118,7 +121,8 @@ class Reader:
         starts = [0, *accumulate(len(row.branches) for row in rows)]
         groups = schedule.batches(rows, range(len(rows)), self._profile.train_tokens)
         found = []
-        with progress.bar(label, len(groups) * len(self._weights)) as shown:
+        batches = len(groups) * len(self._weights)
+        with progress.bar(label, batches) if batches > FEW else nullcontext() as shown:
             for weights in self._weights:
                 if len(self._weights) > 1:
                     peft.set_peft_model_state_dict(self._model, weights)
@@ -129,7 +133,8 @@ class Reader:
                     places = [place for number in group for place in range(starts[number], starts[number + 1])]
                     for place, value in zip(places, values, strict=True):
                         raw[place] = value
-                    shown.advance()
+                    if shown is not None:
+                        shown.advance()
                 found.append(raw)
         return found
 

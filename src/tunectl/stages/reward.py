@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,7 +19,7 @@ from tunectl.chat.masking import Masker
 from tunectl.chat.tokens import Tokenizer
 from tunectl.config.reward import LoraReward, RewardStage
 from tunectl.core import log
-from tunectl.core.errors import DataError
+from tunectl.core.errors import DataError, UsageError
 from tunectl.preferences.agreement import Agreement, Share
 from tunectl.training import comparisons, report, reward_judged, reward_results, reward_tables
 from tunectl.training.comparisons import Bundle, Compared
@@ -109,7 +110,7 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
 
     Raises   DataError           preferences are switched off, a part has no pairs, or too many pairs were rejected
              ArtifactError       the sft adapter belongs to another base
-             UsageError          the loss is no number
+             UsageError          the loss or a reward is no number
              EnvironmentFailure  memory, disk, or stopped by hand: the same command goes on
     """
     section = cfg.reward.root
@@ -284,15 +285,30 @@ class _Fitting:
         return plan_of(self._section, answers=step, seed=seed, profile=cfg.profile, project=cfg.project)
 
     def rewards(self, bundles: Sequence[Bundle]) -> list[list[list[float]]]:
-        """Raw rewards of all that were fitted, in their order."""
+        """Raw rewards of all that were fitted, in their order.
+
+        Raises  UsageError where one is no number.
+        """
         members = [self.folder(record.name) for record in self.records]
-        return self._trainer.rewards(
+        found = self._trainer.rewards(
             self._plan(bundles, self._cfg.seed), model=self._base, sft=self._sft, members=members, bundles=bundles
         )
+        for record, raw in zip(self.records, found, strict=True):
+            _refuse_no_number(record.name, [reward for rewards in raw for reward in rewards], self._section)
+        return found
 
     def folder(self, name: str) -> Path:
         """Where the weights of ``name`` lie until all is finished."""
         return self._work / name
+
+
+def _refuse_no_number(name: str, rewards: Sequence[float], section: LoraReward) -> None:
+    bad = [reward for reward in rewards if not isfinite(reward)]
+    if bad:
+        raise UsageError(
+            f"reward: {name} gives {bad[0]} for {len(bad)} of {len(rewards)} held-out answers",
+            hint=f"lower reward.learning_rate (now {section.learning_rate:g}), or set reward.clip=1.0",
+        )
 
 
 def _around(preferences: Path, train: int, fitted: Fitted) -> Circumstances:
