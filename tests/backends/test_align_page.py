@@ -205,3 +205,15 @@ def test_judgements_that_were_held_out_have_a_curve():
     assert "Judgements that were held out" in found
     assert "its reward is beta (0.1) times how much likelier it has become" in found
     assert found.count("<svg") == 9
+
+
+def test_a_measure_that_fell_is_named_where_nothing_is_rewarded():
+    found = align_page.page(project="cards", settings=DPO, aligned=curve(judged=True, hacked=True))
+    assert "Answers got worse by the independent measure: by step 60, chrF had moved by -0.8 (-1.4 to -0.2)." in found
+    assert "Reward hacking" not in found
+
+
+def test_without_held_out_judgements_no_gain_is_claimed():
+    found = align_page.page(project="cards", settings=DPO, aligned=curve())
+    assert "No judgements were held out, so no gain can be shown, while chrF moved by +0.8 (+0.2 to +1.4)." in found
+    assert '<p class="verdict warn">' in found

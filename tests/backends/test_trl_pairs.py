@@ -214,7 +214,7 @@ def ours(base, sft, chosen, given, work):
     )
     moved(peft_model)
     peft_model.train()
-    loss, _ = trainer._learn(steps[0], 1)
+    loss, _, _ = trainer._learn(steps[0], 1)
     return loss, {name: p.grad for name, p in peft_model.named_parameters() if p.requires_grad}, steps[0]
 
 
@@ -326,6 +326,7 @@ def test_it_learns_what_people_prefer_and_the_same_seed_gives_the_same_bytes(bas
     assert (last.held_out_accuracy > 0.8) if method == "dpo" else (last.held_out_accuracy is None)
     assert found.history[-1].reward > found.history[0].reward
     assert found.steps == found.planned_steps == len(found.history)
+    assert all((point.kl is None) == (method == "dpo") for point in found.history)
     assert found.answers == 3 * sum(len(item.good) for item in data(method).judged)
     assert set(found.seconds) == {"learn", "reference", "watch"}
     assert found.best_step == min(found.looks, key=lambda look: look.held_out_loss).step

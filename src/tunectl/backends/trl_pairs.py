@@ -44,17 +44,17 @@ class PairLoop(policy_loop.Loop):
         run, number = self.run, self.state.global_step + 1
         model.train()
         with run.state.timed("learn"):
-            loss, margin = self._learn(inputs["numbers"], number)
+            loss, margin, kl = self._learn(inputs["numbers"], number)
         policy_loop.refuse_no_number(run, number, loss)
         run.state.answers += sum(len(run.data.judged[item].good) for item in numbers_of(inputs["numbers"]))
         now = time.monotonic()
         seconds, run.clock = now - run.clock, now
         rate = self._get_learning_rate()
-        run.state.history.append(Point(number, loss, rate, margin, None, None, None, None, seconds))
+        run.state.history.append(Point(number, loss, rate, margin, None, kl, None, None, seconds))
         return need("torch", extra="train").tensor(loss, device=self.args.device)
 
-    def _learn(self, step: Step, number: int) -> tuple[float, float | None]:
-        """Forward and backward; the mean loss of the step's answers, and the margin of good over bad ones."""
+    def _learn(self, step: Step, number: int) -> tuple[float, float | None, float | None]:
+        """Forward and backward; the mean loss of the step's answers, the margin of good over bad ones, and kto's KL (nats)."""
         run = self.run
         whole = sum(len(run.data.judged[item].good) for item in numbers_of(step))
         apart = None
@@ -69,7 +69,8 @@ class PairLoop(policy_loop.Loop):
             total += float(loss.detach())
             ratios += reading.ratios().tolist()
             kinds += [kind for item in reading.judged for kind in item.good]
-        return total, _margin(ratios, kinds, run.settings.beta)
+        kl = None if apart is None else max(0.0, float((apart[0] - apart[1]).mean()))
+        return total, _margin(ratios, kinds, run.settings.beta), kl
 
     def loss_of(self, reading: Reading, apart: tuple[Any, Any] | None) -> Any:
         """TRL's loss of some answers, a scalar: the mean over pairs (dpo) or answers (kto); ``apart`` as of ``PairRun.apart``."""

@@ -80,7 +80,10 @@ def verdict(settings: Settings, aligned: Aligned) -> Verdict:
     why = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
     if kept.step == 0:
         return Verdict("warn", f"The weights of sft were kept: no later ones were better.{why}")
-    gain = f"{_gain(aligned)} at step {kept.step}, while {measure_title(settings)} moved by {change(kept)}."
+    moved = f"while {measure_title(settings)} moved by {change(kept)}."
+    if isinstance(settings, Dpo | Kto) and kept.held_out_loss is None:
+        return Verdict("warn", f"No judgements were held out, so no gain can be shown, {moved}{why}")
+    gain = f"{_gain(aligned)} at step {kept.step}, {moved}"
     if not _sure(aligned):
         return Verdict("warn", f"No certain gain. {gain}{why}")
     return Verdict("good" if kept.within and not aligned.stopped else "warn", f"{gain}{why}")
@@ -190,11 +193,10 @@ def _looked(aligned: Aligned) -> Look:
 
 
 def _hacked(settings: Settings, aligned: Aligned) -> Iterator[str]:
-    first = aligned.looks[0]
-    found = next(
-        (look for look in aligned.looks[1:] if look.reward_low > first.reward and look.measure_high < 0),
-        None,
-    )
+    """The measure fell surely: while the reward rose, or, where nothing is rewarded, while judgements were learned."""
+    first, judged = aligned.looks[0], isinstance(settings, Dpo | Kto)
+    fell = (look for look in aligned.looks[1:] if look.measure_high < 0)
+    found = next((look for look in fell if judged or look.reward_low > first.reward), None)
     if found is None:
         return
     kept = (
@@ -202,10 +204,12 @@ def _hacked(settings: Settings, aligned: Aligned) -> Iterator[str]:
         if aligned.best_step < found.step
         else "Read the answers below before you trust the weights that were kept."
     )
-    yield (
-        f"Reward hacking suspected: by step {found.step} the reward had risen by {found.reward - first.reward:.2f}, and "
-        f"{measure_title(settings)} had moved by {change(found)}. {kept}"
-    )
+    moved = f"{measure_title(settings)} had moved by {change(found)}. {kept}"
+    if judged:
+        yield f"Answers got worse by the independent measure: by step {found.step}, {moved}"
+    else:
+        rise = found.reward - first.reward
+        yield f"Reward hacking suspected: by step {found.step} the reward had risen by {rise:.2f}, and {moved}"
 
 
 def _longer(aligned: Aligned) -> Iterator[str]:
