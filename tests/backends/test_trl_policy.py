@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from msgspec.structs import replace as changed
 
+from tunectl.artifacts import io
 from tunectl.artifacts.records import Message
 from tunectl.backends import policy_look, policy_turn, trl_loop, trl_policy, trl_policy_trainer
 from tunectl.backends.trl_policy import TrlPolicy
 from tunectl.chat import contract
 from tunectl.config.align import Grpo, Rloo
 from tunectl.config.profile import Profile
+from tunectl.core.errors import ArtifactError, EnvironmentFailure, UsageError
 from tunectl.training.policy import Judges, Marked, PolicyData, PolicyPlan, Question
 
 torch = pytest.importorskip("torch")
@@ -265,3 +268,257 @@ def test_our_step_has_the_gradient_of_plain_trl_on_the_same_answers(start, tmp_p
     assert max(float(grad.abs().max()) for grad in grads.values()) > 1e-4
     for name, grad in grads.items():
         torch.testing.assert_close(grad, their_grads[name], rtol=2e-3, atol=1e-5)
+
+
+def test_the_reference_is_what_a_second_adapter_would_say(start, tmp_path):
+    from peft import PeftModel
+
+    from tunectl.backends import hf_model
+
+    chosen = plan(answers_per_prompt=6)
+    _, _, run = ours(start, tmp_path, chosen, move=0.05)
+    found = hf_model.load(start[0], adapter=None, profile=chosen.profile)
+    model = PeftModel.from_pretrained(found.model, start[1])
+    model.load_adapter(start[1], "ref")
+    shift(model, 0.05)
+    model.set_adapter("ref")
+    for place, line in enumerate(run.turn.lines):
+        ids = torch.tensor([[*line.ids, *line.answer]])
+        with torch.no_grad():
+            nats = model(input_ids=ids).logits[0].log_softmax(-1)
+        expected = [
+            float(nats[len(line.ids) + number - 1, token]) if line.finished else 0.0
+            for number, token in enumerate(line.answer)
+        ]
+        torch.testing.assert_close(
+            run.turn.reference[place, : len(expected)], torch.tensor(expected), rtol=1e-4, atol=1e-4
+        )
+    assert max(abs(value) for value in run.turn.kl) > 0.05
+
+
+def test_writing_merged_says_what_the_adapter_says_and_leaves_the_weights_alone(start):
+    chosen = plan()
+    model, tokenizer = trl_policy.loaded(chosen, *start)
+    before = {name: weights.clone() for name, weights in model.named_parameters()}
+    policy = trl_policy.prepared(chosen, model, tokenizer, DATA)
+    lines = policy.writer.sampled(
+        DATA.questions, 3, policy_turn.Sampling(method="sampling", max_new_tokens=6, temperature=0.8, top_p=1.0), 4
+    )
+    assert all(torch.equal(weights, before[name]) for name, weights in model.named_parameters())
+    rows = [policy_look.row_of(DATA.questions[place // 3], [line.answer]) for place, line in enumerate(lines)]
+    for line, nats in zip(lines, policy.likelihoods(rows, temperature=0.8), strict=True):
+        assert line.nats == pytest.approx(nats.tolist(), abs=1e-4)
+    assert [line.ids for line in lines] == [list(asked.ids) for asked in DATA.questions for _ in range(3)]
+    assert len({tuple(line.answer) for line in lines[:3]}) > 1
+
+
+def test_cut_answers_get_no_reward_no_gradient_and_no_say_in_the_baseline(start, tmp_path):
+    chosen = plan(answers_per_prompt=6, max_new_tokens=3)
+    _, grads, run = ours(start, tmp_path, chosen)
+    cut = [place for place, line in enumerate(run.turn.lines) if not line.finished]
+    assert 0 < len(cut) < len(run.turn.lines)
+    assert all(math.isnan(run.turn.marks[place].total) for place in cut)
+    assert not {place for part in policy_turn.parts(run) for place in part.places} & set(cut)
+    point = run.state.history[-1]
+    assert point.truncated == pytest.approx(len(cut) / len(run.turn.lines))
+    assert math.isfinite(point.reward)
+    assert all(torch.isfinite(grad).all() for grad in grads.values())
+
+
+def digest(folder):
+    return {path.name: io.digest(path) for path in sorted(folder.iterdir())}
+
+
+def without_clock(found):
+    return (
+        [changed(point, seconds=0.0) for point in found.history],
+        found.looks,
+        found.samples,
+        found.best_step,
+        found.answers,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(start, tmp_path_factory):
+    """An uninterrupted run, to compare with."""
+    folder = tmp_path_factory.mktemp("whole")
+    found = fit(start, folder, plan())
+    return digest(folder / "out"), without_clock(found)
+
+
+class Killed(BaseException):
+    """Ends a run as a kill would: nothing after it is done."""
+
+
+@pytest.mark.parametrize("call", [5, 9])
+def test_a_killed_run_goes_on_to_the_same_bytes(start, tmp_path, whole, call):
+    class Dies(Likes):
+        def score(self, questions, answers, *, fixed=False):
+            if self.asked == call:
+                raise Killed
+            return super().score(questions, answers, fixed=fixed)
+
+    with pytest.raises(Killed):
+        fit(start, tmp_path, rewards=Dies())
+    assert [path.name for path in (tmp_path / "out-work").glob("checkpoint-*")] == [
+        f"checkpoint-{3 if call == 5 else 6}"
+    ]
+    found = fit(start, tmp_path)
+    assert digest(tmp_path / "out") == whole[0]
+    assert without_clock(found) == whole[1]
+    assert set(whole[0]) == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_the_same_run_gives_the_same_bytes_and_another_seed_gives_others(start, tmp_path, whole):
+    fit(start, tmp_path)
+    fit(start, tmp_path, plan(seed=6), name="other")
+    assert digest(tmp_path / "out") == whole[0]
+    assert digest(tmp_path / "other") != whole[0]
+
+
+def test_ctrl_c_finishes_the_step_and_the_same_command_goes_on(start, tmp_path, whole):
+    import os
+    import signal
+
+    class Pressed(Likes):
+        def score(self, questions, answers, *, fixed=False):
+            if self.asked == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().score(questions, answers, fixed=fixed)
+
+    with pytest.raises(EnvironmentFailure) as caught:
+        fit(start, tmp_path, rewards=Pressed())
+    assert caught.value.message == "align stopped at step 4 of 8; its state is kept"
+    assert caught.value.hint == "run the same command to go on"
+    found = fit(start, tmp_path)
+    assert digest(tmp_path / "out") == whole[0]
+    assert without_clock(found) == whole[1]
+
+
+def test_the_adapter_is_a_drop_in_for_that_of_sft(start, tmp_path):
+    from tunectl.backends import hf_model
+
+    fit(start, tmp_path)
+    own, its = (io.read_json(folder / "adapter_config.json", dict) for folder in (tmp_path / "out", start[1]))
+    assert own == its | {"inference_mode": own["inference_mode"]}
+    assert hf_model.load(start[0], adapter=tmp_path / "out", profile=profile()).model is not None
+
+
+class Falls(Steady):
+    """Worse at every look."""
+
+    def __init__(self):
+        self.looks = 0
+
+    def __call__(self, questions, answers):
+        self.looks += 1
+        return np.asarray([(1.0 - 0.2 * self.looks, 1.0)] * len(answers))
+
+
+def test_a_cheated_reward_stops_the_run_and_sft_is_given_back(start, tmp_path, caplog):
+    class Inflated(Likes):
+        def score(self, questions, answers, *, fixed=False):
+            marks = super().score(questions, answers, fixed=fixed)
+            return [Marked(mark.total + self.asked, mark.parts) for mark in marks]
+
+    chosen = plan(watch={"tolerance": 2.0})
+    found = fit(start, tmp_path, chosen, rewards=Inflated(), measure=Falls())
+    assert (found.steps, found.planned_steps, found.best_step) == (4, 8, 0)
+    assert found.stopped is not None
+    assert "while chrf had fallen by 10.0 points" in found.stopped
+    assert found.stopped in caplog.text
+    files = pytest.importorskip("safetensors.torch")
+    name = "adapter_model.safetensors"
+    own, its = (files.load_file(str(folder / name)) for folder in (tmp_path / "out", start[1]))
+    assert all(torch.equal(own[key], its[key]) for key in its)
+
+
+def fails(start, tmp_path, chosen=None, **changes):
+    with pytest.raises((UsageError, ArtifactError, EnvironmentFailure)) as caught:
+        fit(start, tmp_path, chosen, **changes)
+    return caught.value
+
+
+def test_every_answer_cut(start, tmp_path):
+    error = fails(start, tmp_path, plan(max_new_tokens=1, temperature=0.01))
+    assert error.message == "align: all 4 answers of step 0 were cut at 1 tokens, so none could be rewarded"
+    assert error.hint == "raise align.max_new_tokens (now 1)"
+
+
+def test_a_policy_that_runs_away(start, tmp_path):
+    error = fails(start, tmp_path, plan(max_kl=0.01, learning_rate=0.05))
+    assert error.message.startswith("align: KL explosion at step ")
+    assert error.message.endswith(" nats from sft on average, at most 0.01 may be (align.max_kl)")
+    assert error.hint == "lower align.learning_rate (now 0.05) or raise align.beta (now 0.05)"
+
+
+def test_a_reward_that_is_no_number_names_step_and_answer(start, tmp_path):
+    def broken(asked, answer):
+        return Marked(math.nan if asked == 3 else 1.0, {"reward_model": math.nan, "length": -1.0})
+
+    error = fails(start, tmp_path, rewards=Likes(broken))
+    assert error.message.startswith(
+        "align: the reward of an answer of step 2 is no number (reward_model nan, length -1); to 'Say "
+    )
+    assert error.hint.startswith("look at the part of the reward that is nan or inf")
+
+
+def test_a_reward_model_that_fails_names_the_step(start, tmp_path):
+    class Broken(Likes):
+        def score(self, questions, answers, *, fixed=False):
+            if self.asked == 2:
+                raise ArtifactError("members/0: the reward of an answer is nan", hint="rebuild it")
+            return super().score(questions, answers, fixed=fixed)
+
+    error = fails(start, tmp_path, rewards=Broken())
+    assert (error.message, error.hint) == (
+        "align: step 2: members/0: the reward of an answer is nan",
+        "rebuild it",
+    )
+
+
+def test_an_adapter_of_another_base(start, tmp_path):
+    model, sft = start
+    other = tmp_path / "sft"
+    shutil.copytree(sft, other)
+    contract.save(changed(contract.load(sft), weights_sha256="0" * 64), other)
+    error = fails((model, other), tmp_path)
+    assert error.message.startswith(f"{other} does not fit {model}: it was trained with the weights 000000000000…")
+
+
+def test_vllm_without_a_card_or_absent(start, tmp_path):
+    vllm = {"memory_share": 0.3, "tensor_parallel": 1}
+    error = fails(start, tmp_path, plan(vllm=vllm))
+    assert error.message == (
+        "align.vllm is set, but vLLM shares a CUDA card with the trainer, and profile.device is cpu"
+    )
+    assert error.hint == "write answers with transformers: align.vllm=null, or take a card: profile=gpu"
+    error = fails(start, tmp_path, plan(vllm=vllm, machine=profile(device="cuda")))
+    assert error.message == "align.vllm is set, but vllm is not installed"
+
+
+def test_out_of_memory_says_what_to_lower(start, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(policy_turn, "write", fail)
+    error = fails(start, tmp_path)
+    assert error.message == "align ran out of memory: no more to allocate"
+    assert error.hint == (
+        "lower profile.train_tokens (now 256), profile.generate_batch (now 16) or align.max_new_tokens (now 16)"
+    )
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.2])
+def test_grpo_learns_too_and_its_drift_is_always_measured(start, tmp_path, beta):
+    found = fit(start, tmp_path, plan("grpo", steps=4, beta=beta))
+    assert found.steps == 4
+    assert found.history[0].kl == pytest.approx(0, abs=1e-4)
+    assert abs(found.history[-1].kl) > 1e-3
+
+
+def test_a_pull_to_sft_holds_the_policy(start, tmp_path):
+    free = fit(start, tmp_path, plan(steps=24, beta=0.0), name="free")
+    held = fit(start, tmp_path, plan(steps=24, beta=5.0), name="held")
+    assert abs(held.looks[-1].kl) < abs(free.looks[-1].kl)
