@@ -1,0 +1,287 @@
+"""The align stage with a trainer that only looks at what it is given."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tunectl.artifacts import io
+from tunectl.artifacts.records import Answer, Example, Message, Pair, Source, Vote
+from tunectl.artifacts.tally import load
+from tunectl.backends.policy_tools import PolicyTools, measure
+from tunectl.chat import contract
+from tunectl.config.align import AlignStage, CheckMeasure, ScoreMeasure
+from tunectl.core.errors import ArtifactError, DataError, GateError, UsageError
+from tunectl.data.grouping import input_key
+from tunectl.stages import align
+from tunectl.training.align_facts import AlignFacts
+from tunectl.training.policy import Aligned, Look, Point, Sample
+from tunectl.training.rewards import Score
+
+CONF = Path(__file__).parents[2] / "conf"
+FIRST = Look(0, 0.1, 0.1, 0.1, 50.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 1.0, 0.0, within=True)
+LAST = Look(4, 0.9, 0.7, 1.1, 49.0, -1.0, -2.0, 0.1, 3.5, 8.0, 0.0, 0.8, 0.0, within=True)
+
+
+def stage(method="rloo", **changes):
+    section = yaml.safe_load((CONF / "align" / f"{method}.yaml").read_text())
+    section |= changes
+    profile = yaml.safe_load((CONF / "profile" / "cpu.yaml").read_text())
+    return AlignStage.model_validate({"align": section, "seed": 3, "profile": profile, "project": "test"})
+
+
+@dataclass
+class Fake:
+    """Trainer and reward model in one."""
+
+    calls: list = field(default_factory=list)
+    closed: bool = False
+    stopped: str | None = None
+
+    def fit(self, plan, *, model, sft, data, judges, out, work):
+        self.calls.append((plan, model, sft, data, judges))
+        work.mkdir(parents=True)
+        (out / "adapter_model.safetensors").write_bytes(b"weights")
+        return Aligned(
+            steps=4,
+            planned_steps=150,
+            best_step=4,
+            stopped=self.stopped,
+            answers=256,
+            seconds={"generate": 4.04, "learn": 8.0, "watch": 2.0},
+            trainable=77,
+            history=(
+                Point(1, 0.5, 1e-5, 0.1, 0.2, 0.0, 9.0, 0.0, 3.0),
+                Point(4, 0.4, 1e-5, 0.8, 0.2, 3.0, 8.0, 0.0, 5.0),
+            ),
+            looks=(FIRST, LAST),
+            samples=(Sample(0, "v", "Say v", "v", 0.1, {"reward_model": 0.1}, ["v"]),),
+        )
+
+    def score(self, prompts, answers):
+        return [Score(0.5, 0.0)] * len(answers)
+
+    def close(self):
+        self.closed = True
+
+    @property
+    def tools(self):
+        return PolicyTools(
+            trainer=lambda settings: self,
+            reward=lambda base, sft, reward, profile: self,
+            checked=lambda *_: 1.0,
+            measure=measure,
+            page=lambda project, settings, aligned: f"{project} {settings.method} {aligned.best_step}",
+        )
+
+
+def example(name, *, answers=("one",), long=False):
+    source = Source("data.csv", 1)
+    words = f"Say {name}" + " and on" * (100 if long else 0)
+    return Example(name, source, [Message("user", words)], [Answer(text, source) for text in answers])
+
+
+@pytest.fixture
+def given(tmp_path, tiny_model):
+    folders = {name: tmp_path / name for name in ("split", "adapt", "sft", "preferences", "reward")}
+    io.write_rows(folders["split"] / "train.jsonl", [example("a"), example("b"), example("c", long=True)])
+    io.write_rows(folders["split"] / "validation.jsonl", [example("v", answers=("v", "w")), example("x", answers=())])
+    io.write_json(folders["adapt"] / "passed_through.json", {"reason": "off"})
+    io.write_json(folders["preferences"] / "passed_through.json", {"reason": "off"})
+    io.write_json(
+        folders["reward"] / "verdict.json", {"passed": True, "verdict": "knows_preferences", "reason": "Good."}
+    )
+    folders["sft"].mkdir()
+    contract.save(contract.load(tiny_model), folders["sft"])
+    for name in ("out", "plots"):
+        (tmp_path / name).mkdir()
+    return align.Inputs(tiny_model, **folders), align.Outputs(tmp_path / "out", tmp_path / "plots", tmp_path / "work")
+
+
+def test_what_the_trainer_is_given_and_what_is_left(given):
+    inputs, outputs = given
+    fake = Fake()
+    found = align.run(stage(max_rejected_share=0.5), inputs, outputs, tools=fake.tools)
+    plan, model, sft, data, judges = fake.calls[0]
+    assert (model, sft, plan.seed, plan.settings.method) == (inputs.model, inputs.sft, 3, "rloo")
+    assert [asked.id for asked in data.questions] == ["a", "b"]
+    assert data.questions[0].text == "<|im_start|>user\nSay a<|im_end|>\n<|im_start|>assistant\n"
+    assert data.questions[0].messages == (Message("user", "Say a"),)
+    assert len(data.questions[0].ids) == 24
+    assert [(asked.id, asked.references, asked.words) for asked in data.watch] == [("v", ("v", "w"), "Say v")]
+    assert (data.judged, data.held_out) == ((), ())
+    assert judges.measure.name == "chrf"
+    assert fake.closed
+    account = load(outputs.artifact)
+    assert (account.rows_in, account.kept, account.rejected) == (3, 2, {"too_long": 1})
+    assert contract.load(outputs.artifact) == contract.load(inputs.sft)
+    facts: AlignFacts = io.read_json(outputs.artifact / "align.json", AlignFacts)
+    assert (facts.best_step, facts.inputs, facts.measure, facts.looks) == (4, 2, "chrf", [FIRST, LAST])
+    assert (outputs.artifact / "history.csv").read_text() == (
+        "step,loss,learning_rate,reward,reward_spread,kl,length,truncated\n"
+        "1,0.5,1e-05,0.1,0.2,0.0,9.0,0.0\n4,0.4,1e-05,0.8,0.2,3.0,8.0,0.0\n"
+    )
+    assert (outputs.plots / "history.csv").read_text().splitlines()[1] == "1,0.5,1e-05,0.1,0.2,0.0,9.0,0.0,3.0"
+    assert (outputs.plots / "looks.csv").read_text() == (outputs.artifact / "looks.csv").read_text()
+    assert (outputs.artifact / "report.html").read_text() == "test rloo 4"
+    assert len(list(io.read_rows(outputs.artifact / "samples.jsonl", Sample))) == 1
+    assert not outputs.work.exists()
+    assert (found.reward_before, found.reward, found.measure_before, found.measure_after) == (0.1, 0.9, 50.0, 49.0)
+    assert (found.seconds_a_step, found.seconds_by_part["generate"], found.rejected) == (4.0, 4.0, 1)
+
+
+def test_switched_off_passes_on(given):
+    inputs, outputs = given
+    found = align.run(stage("none"), inputs, outputs, tools=Fake().tools)
+    assert io.read_json(outputs.artifact / "passed_through.json", dict) == {"reason": "align: none"}
+    assert (found.method, found.steps, found.reward) == ("none", 0, None)
+
+
+def test_the_further_trained_base_is_taken_where_there_is_one(given, tiny_model, tmp_path):
+    import shutil
+
+    inputs, outputs = given
+    other = tmp_path / "adapted"
+    shutil.copytree(tiny_model, other)
+    fake = Fake()
+    align.run(stage(max_rejected_share=1.0), replace(inputs, adapt=other), outputs, tools=fake.tools)
+    assert fake.calls[0][1] == other
+
+
+def test_only_judged_inputs_where_asked(given):
+    inputs, outputs = given
+    (inputs.preferences / "passed_through.json").unlink()
+    asked = example("b")
+    pair = Pair(
+        "p",
+        input_key(asked),
+        asked.messages,
+        [Message("assistant", "y")],
+        [Message("assistant", "n")],
+        [Vote(asked.source)],
+    )
+    io.write_rows(inputs.preferences / "train.jsonl", [pair])
+    io.write_rows(inputs.preferences / "marks.jsonl", [])
+    fake = Fake()
+    align.run(stage(prompts="preferred"), inputs, outputs, tools=fake.tools)
+    assert [question.id for question in fake.calls[0][3].questions] == ["b"]
+
+
+def test_inputs_are_drawn_with_the_seed(given):
+    inputs, outputs = given
+    io.write_rows(inputs.split / "train.jsonl", [example(str(number)) for number in range(20)])
+    fake = Fake()
+    for seed in (3, 3, 4):
+        cfg = stage(inputs=5).model_copy(update={"seed": seed})
+        align.run(cfg, inputs, outputs, tools=fake.tools)
+    first, again, other = ([asked.id for asked in call[3].questions] for call in fake.calls)
+    assert len(first) == 5
+    assert first == again != other
+
+
+def refused(given, cfg, kind):
+    inputs, outputs = given
+    fake = Fake()
+    with pytest.raises(kind) as caught:
+        align.run(cfg, inputs, outputs, tools=fake.tools)
+    assert fake.calls == []
+    return caught.value
+
+
+def test_nothing_learns_from_a_reward_model_that_knows_nothing(given):
+    io.write_json(
+        given[0].reward / "verdict.json",
+        {
+            "passed": False,
+            "verdict": "no_better_than_chance",
+            "reason": "50 %.",
+            "helps": ["More pairs.", "Less noise."],
+        },
+    )
+    error = refused(given, stage(), GateError)
+    assert error.message == ("align does not learn from a reward model whose verdict is no_better_than_chance: 50 %.")
+    assert error.hint == "what would help: More pairs.; Less noise.; or learn without it: align=none"
+    assert error.exit_code == 3
+
+
+def test_a_verdict_of_no_is_no_matter_where_no_reward_model_is_asked(given):
+    io.write_json(given[0].reward / "verdict.json", {"passed": False, "verdict": "x", "reason": "y"})
+    rewards = [{"method": "length", "weight": 1.0, "normalise": "none", "clip": None, "least": 1, "most": 9, "soft": 5}]
+    inputs, outputs = given
+    fake = Fake()
+    align.run(stage(rewards=rewards, max_rejected_share=1.0), inputs, outputs, tools=fake.tools)
+    assert len(fake.calls) == 1
+
+
+def test_a_reward_model_that_is_switched_off(given):
+    io.write_json(given[0].reward / "passed_through.json", {"reason": "off"})
+    error = refused(given, stage(), UsageError)
+    assert error.message == "align.rewards names reward_model, but there is none (reward: none)"
+    assert error.hint == "train one: reward=lora, or declare other rewards"
+
+
+def test_a_reward_folder_of_another_base_is_refused_by_whoever_reads_it(given):
+    inputs, outputs = given
+
+    def other(base, sft, reward, profile):
+        raise ArtifactError(f"{reward} does not fit {base}", hint="rebuild it")
+
+    fake = Fake()
+    with pytest.raises(ArtifactError, match="does not fit"):
+        align.run(stage(max_rejected_share=1.0), inputs, outputs, tools=replace(fake.tools, reward=other))
+    assert fake.calls == []
+
+
+def test_an_sft_adapter_of_another_base(given):
+    from msgspec.structs import replace as changed
+
+    sft = given[0].sft
+    contract.save(changed(contract.load(sft), template_sha256="1" * 64), sft)
+    error = refused(given, stage(), ArtifactError)
+    assert "it was trained with the chat template 111111111111…" in error.message
+
+
+def test_no_inputs(given):
+    io.write_rows(given[0].split / "train.jsonl", [])
+    error = refused(given, stage(), DataError)
+    assert error.message == "align: the train split has no input that leaves room for an answer"
+    error = refused(given, stage(prompts="preferred"), DataError)
+    assert error.message == "align: the train split has no input that was judged that leaves room for an answer"
+    assert error.hint == "align.prompts=train takes all inputs; look at them with: tunectl data show"
+
+
+def test_nothing_to_watch(given):
+    io.write_rows(given[0].split / "validation.jsonl", [example("x", answers=())])
+    error = refused(given, stage(), DataError)
+    assert error.message == (
+        "align: the validation split has no input with a reference answer, so nothing can be watched"
+    )
+
+
+def test_too_many_inputs_that_leave_no_room(given):
+    inputs, outputs = given
+    fake = Fake()
+    with pytest.raises(DataError, match=r"align\.max_rejected_share"):
+        align.run(stage(), inputs, outputs, tools=fake.tools)
+    assert fake.calls == []
+
+
+def test_measures_of_the_libraries():
+    from tunectl.config.evaluate import RegexCheck
+
+    asked = type("Asked", (), {"references": ("a good answer",), "words": "Say", "fields": {}})()
+    chrf = measure(ScoreMeasure(method="score", name="chrf"))
+    table = chrf([asked, asked], ["a good answer", "zzz"])
+    assert chrf.combine(table[0]) == pytest.approx(100)
+    assert chrf.combine(table[1]) == pytest.approx(0)
+    check = RegexCheck(method="regex", name="good", pattern="good", expect="present")
+    share = measure(CheckMeasure(method="check", check=check))
+    assert share.name == "check_good"
+    assert share.combine(np.asarray(share([asked, asked], ["good", "bad"])).sum(axis=0)) == 50
+
+
+@pytest.mark.parametrize("method", ["rloo", "grpo", "dpo", "kto", "none"])
+def test_every_file_of_conf_is_a_valid_section(method):
+    assert stage(method).align.root.method == method
