@@ -270,6 +270,14 @@ def test_our_step_has_the_gradient_of_plain_trl_on_the_same_answers(start, tmp_p
         torch.testing.assert_close(grad, their_grads[name], rtol=2e-3, atol=1e-5)
 
 
+def test_recomputed_activations_change_no_gradient(start, tmp_path):
+    plain, usual, _ = ours(start, tmp_path, plan())
+    saved, recomputed, _ = ours(start, tmp_path, plan(machine=profile(gradient_checkpointing=True)))
+    assert saved == pytest.approx(plain, abs=1e-6)
+    for name, grad in usual.items():
+        torch.testing.assert_close(recomputed[name], grad)
+
+
 def test_the_reference_is_what_a_second_adapter_would_say(start, tmp_path):
     from peft import PeftModel
 

@@ -137,6 +137,10 @@ def test_switched_off_passes_on(given):
     found = align.run(stage("none"), inputs, outputs, tools=Fake().tools)
     assert io.read_json(outputs.artifact / "passed_through.json", dict) == {"reason": "align: none"}
     assert (found.method, found.steps, found.reward) == ("none", 0, None)
+    assert (outputs.plots / "looks.csv").read_text().startswith("step,reward,")
+    assert (outputs.plots / "history.csv").read_text() == (
+        "step,loss,learning_rate,reward,reward_spread,kl,length,truncated,seconds\n"
+    )
 
 
 def test_the_further_trained_base_is_taken_where_there_is_one(given, tiny_model, tmp_path):

@@ -22,7 +22,7 @@ from tunectl.core import log
 from tunectl.core.errors import DataError, GateError, UsageError
 from tunectl.data.grouping import input_key
 from tunectl.training import align_facts, pair_rows
-from tunectl.training.policy import Aligned, Judges, PolicyData, PolicyPlan, Question
+from tunectl.training.policy import Aligned, Judges, Look, Point, PolicyData, PolicyPlan, Question
 from tunectl.training.reward_terms import DeclaredRewards
 from tunectl.training.rewards import RewardModel
 
@@ -104,6 +104,7 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: PolicyTools
     settings = cfg.align.root
     if isinstance(settings, NoAlign):
         io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "align: none"})
+        _write_curves((), (), outputs.plots)  # dvc plots wants the files that it is told of
         return Metrics("none", 0, 0, 0, None, 0, None, None, None, None, None, None, None, 0, None)
     wanted = _wants_reward_model(settings)
     if wanted:
@@ -283,10 +284,14 @@ def _write(
     io.write_json(folder / align_facts.FACTS, found)
     io.write_rows(folder / align_facts.SAMPLES, aligned.samples)
     io.write_text(folder / align_facts.HISTORY, align_facts.curve(aligned.history, timed=False))
-    io.write_text(outputs.plots / align_facts.HISTORY, align_facts.curve(aligned.history, timed=True))
-    for place in (folder, outputs.plots):
-        io.write_text(place / align_facts.LOOKS, align_facts.looks(aligned.looks))
+    io.write_text(folder / align_facts.LOOKS, align_facts.looks(aligned.looks))
+    _write_curves(aligned.history, aligned.looks, outputs.plots)
     io.write_text(folder / "report.html", tools.page(cfg.project, settings, aligned))
+
+
+def _write_curves(history: Sequence[Point], looks: Sequence[Look], folder: Path) -> None:
+    io.write_text(folder / align_facts.HISTORY, align_facts.curve(history, timed=True))
+    io.write_text(folder / align_facts.LOOKS, align_facts.looks(looks))
 
 
 def _metrics(settings: Settings, aligned: Aligned, judges: Judges, rejected: int) -> Metrics:
