@@ -133,20 +133,12 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
     raw = fitting.rewards([*validation.bundles, *test.bundles])
     members = reward_judged.read(raw[: section.members], validation.bundles, test.bundles)
     judge = reward_judged.read(raw[section.members :], validation.bundles, test.bundles) if section.judge else None
-    told = Told(
-        project=cfg.project,
-        seed=cfg.seed,
-        gate=section.gate,
-        available=[part.available for part in (train, validation, test)],
-        train=train.pairs,
-        own=[item.pair for item in own],
-        validation=validation.pairs,
-        test=test.pairs,
-    )
+    told = _told(cfg, section, (train, validation, test), own)
     around = _around(inputs.preferences, len(own), fitting.fitted[0])
     results = reward_judged.results(told, members, judge, fitting.records, around)
     _write(results, fitting, outputs)
-    agreed, records, folder = contract.load(base), fitting.records, outputs.artifact
+    records, folder = fitting.records, outputs.artifact
+    agreed = contract.load(base)
     facts = RewardFacts(
         base=agreed.weights_sha256,
         sft=io.digest(inputs.sft / WEIGHTS),
@@ -300,6 +292,20 @@ class _Fitting:
     def folder(self, name: str) -> Path:
         """Where the weights of ``name`` lie until all is finished."""
         return self._work / name
+
+
+def _told(cfg: RewardStage, section: LoraReward, parts: tuple[_Part, _Part, _Part], own: Sequence[Compared]) -> Told:
+    train, validation, test = parts
+    return Told(
+        project=cfg.project,
+        seed=cfg.seed,
+        gate=section.gate,
+        available=[part.available for part in parts],
+        train=train.pairs,
+        own=[item.pair for item in own],
+        validation=validation.pairs,
+        test=test.pairs,
+    )
 
 
 def _refuse_no_number(name: str, rewards: Sequence[float], section: LoraReward) -> None:
