@@ -105,14 +105,14 @@ class Decoder:
     def decode(
         self, lines: Sequence[Line], state: State, how: Greedy | Sampling, *, seed: int, likely: bool = False
     ) -> None:
-        """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps their likelihood."""
+        """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps the likelihood of what is drawn."""
         random = self._torch.Generator(device=state.logits.device).manual_seed(seed)
         at_work = list(lines)
         limit = how.max_new_tokens
         while True:
             started = time.perf_counter()
-            tokens = self._pick(state.logits, how, random)
-            nats = self._nats(state.logits, tokens, how) if likely else [None] * len(at_work)
+            tokens, chances = self._pick(state.logits, how, random)
+            nats = chances.log().tolist() if likely and chances is not None else [None] * len(at_work)
             for line, token, log in zip(at_work, tokens.tolist(), nats, strict=True):
                 self.append(line, token, limit, log)
             busy = [place for place, line in enumerate(at_work) if not line.done(limit)]
@@ -145,24 +145,19 @@ class Decoder:
         ).logits[:, -1]
         state.position = state.position + 1
 
-    def _pick(self, logits: Any, how: Greedy | Sampling, random: Any) -> Any:
-        """The next token of each row; shape (rows,)."""
+    def _pick(self, logits: Any, how: Greedy | Sampling, random: Any) -> tuple[Any, Any]:
+        """The next token of each row, and where it was drawn, the chance that it had before top_p; both of shape (rows,)."""
         if isinstance(how, Greedy):
-            return logits.argmax(dim=-1)
+            return logits.argmax(dim=-1), None
         chances = (logits.float() / how.temperature).softmax(dim=-1)
         if how.top_p == 1:  # nothing is left out, so nothing needs sorting
-            return self._torch.multinomial(chances, 1, generator=random)[:, 0]
-        chances, order = chances.sort(dim=-1, descending=True)
+            drawn = self._torch.multinomial(chances, 1, generator=random)
+            return drawn[:, 0], chances.gather(1, drawn)[:, 0]
+        ranked, order = chances.sort(dim=-1, descending=True)
         # a token stays while those likelier than it hold less than top_p together, so at least one stays
-        chances = chances.masked_fill(chances.cumsum(dim=-1) - chances >= how.top_p, 0.0)
-        return order.gather(1, self._torch.multinomial(chances, 1, generator=random))[:, 0]
-
-    def _nats(self, logits: Any, tokens: Any, how: Greedy | Sampling) -> list[float]:
-        """Log-probability of ``tokens`` (rows,), before anything is left out by top_p."""
-        warm = logits.float() / (1.0 if isinstance(how, Greedy) else how.temperature)
-        chosen = warm.gather(1, tokens[:, None])[:, 0]
-        found: list[float] = (chosen - warm.logsumexp(dim=-1)).tolist()
-        return found
+        ranked = ranked.masked_fill(ranked.cumsum(dim=-1) - ranked >= how.top_p, 0.0)
+        drawn = order.gather(1, self._torch.multinomial(ranked, 1, generator=random))
+        return drawn[:, 0], chances.gather(1, drawn)[:, 0]
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
