@@ -16,6 +16,7 @@ from typing import Any, cast, get_args
 from urllib.parse import parse_qs, quote, unquote
 
 from tunectl.backends import html
+from tunectl.chat import tools
 from tunectl.core.errors import EnvironmentFailure
 from tunectl.core.lazy import need
 from tunectl.preferences.desk import Button, Desk
@@ -207,6 +208,7 @@ class _Page:
         return html.render(
             "annotate_question.html",
             showing=showing,
+            asked=[(turn.role, tools.written(turn)) for turn in showing.question.messages] if showing else [],
             texts=showing.texts if showing else ("", ""),
             progress=self._desk.progress(who),
             tags=self._setup.tags,
