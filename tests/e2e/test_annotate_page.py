@@ -336,6 +336,17 @@ def test_a_taken_port(project, capsys):
         )
 
 
+def test_an_address_that_this_machine_does_not_have(project, capsys, monkeypatch):
+    monkeypatch.setenv("PAGE_KEY", "sésame")
+    assert fails(capsys, "annotate.address=203.0.113.1", "annotate.key_variable=PAGE_KEY") == (
+        5,
+        (
+            "tunectl: annotate.address = 203.0.113.1: this machine has no such address\n"
+            "  use one that it has, 0.0.0.0 for all of them, or 127.0.0.1 for this machine alone\n"
+        ),
+    )
+
+
 def test_two_pages_on_one_store(project, capsys):
     with serving(project) as server:
         code, text = fails(capsys)
