@@ -6,6 +6,7 @@ change one with ``msgspec.structs.replace``.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -176,6 +177,59 @@ class Mark(Struct, frozen=True, omit_defaults=True):
     kind: str = "text"
     fields: dict[str, str] = field(default_factory=dict)
     split: Literal["train", "validation", "test"] | None = None
+
+
+class Exchange(Struct, frozen=True, omit_defaults=True):
+    """One request to a served model and, once it is finished, the answer. Text in it is redacted."""
+
+    id: str
+    """Of the answer, as the client saw it (``chatcmpl-...``); the same twice counts once."""
+    accepted_at: datetime
+    """With a time zone; before the first token."""
+    arm: str
+    """Which slot answered: ``champion``, ``challenger`` or ``base``."""
+    release: str
+    template_hash: str
+    request: dict[str, Any] | None
+    """OpenAI's request body; None once it was forgotten."""
+    user_hash: str | None = None
+    """Keyed hash of whoever asked (``live/identity.py``); None where nobody was named."""
+    session: str | None = None
+    """Keyed hash of the conversation that the client named."""
+    finished_at: datetime | None = None
+    """None while it runs, and for ever where the server was killed meanwhile."""
+    response: dict[str, Any] | None = None
+    """OpenAI's response body (not in chunks)."""
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    """``stop``, ``length``, ``tool_calls``, ``cancelled``, ``error``."""
+    mean_logprob: float | None = None
+    """Mean log-probability of the answer's tokens, nats."""
+    refusal: bool | None = None
+    format_valid: bool | None = None
+    """Whether the answer keeps the form that was asked for; None where none was."""
+    latency: float | None = None
+    """Seconds from acceptance to the last token."""
+    forgotten_at: datetime | None = None
+    """A tombstone: the text was deleted at somebody's request, and nothing may be built from this row."""
+
+
+FeedbackKind = Literal["thumb", "rating", "preference", "click", "conversion", "edit"]
+
+
+class Feedback(Struct, frozen=True, omit_defaults=True):
+    """What somebody said or did about one exchange. Text in it is redacted."""
+
+    id: str
+    """Made by whoever sends it; the same twice counts once."""
+    exchange_id: str
+    kind: FeedbackKind
+    value: Any
+    """As ``live/opinion.py`` says for each kind; None once it was forgotten."""
+    at: datetime
+    annotator: str | None = None
+    """Keyed hash of who said it."""
 
 
 class Reject(Struct, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +41,17 @@ class Tokenizer:
             raise ArtifactError(f"{path} is not a tokenizer: {error}") from error
         self._inner.no_truncation()
         self._inner.no_padding()
-        self.special = frozenset(
-            number for number, token in self._inner.get_added_tokens_decoder().items() if token.special
+        added = self._inner.get_added_tokens_decoder()
+        self.special = frozenset(number for number, token in added.items() if token.special)
+        self._added = {number: token.content.encode() for number, token in added.items() if not token.special}
+        decoders = set(
+            re.findall(
+                r'"type":"(\w+)"', json.dumps(json.loads(self._inner.to_str())["decoder"], separators=(",", ":"))
+            )
         )
+        self._bytes = _alphabet() if "ByteLevel" in decoders else None
+        self.strips = "Strip" in decoders
+        """Whether the decoder takes one space from the start of a text."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """All ``texts`` at once, which is several times faster than one at a time."""
@@ -61,3 +71,43 @@ class Tokenizer:
     def tokens_of(self, ids: Sequence[int]) -> list[str]:
         """Each token's own text; the pieces of a character that spans tokens are shown as replacement signs."""
         return [self.text_of([number]) for number in ids]
+
+    def ids(self, text: str) -> list[int]:
+        """The numbers of one text's tokens."""
+        found: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        return found
+
+    def bytes_of(self, number: int) -> bytes:
+        """What one token adds to a text, in UTF-8 that may stop inside a character; nothing for a special token.
+
+        Raises  KeyError for a number that is no token's.
+        """
+        if number in self._added:
+            found_bytes: bytes = self._added[number]
+            return found_bytes
+        if number in self.special:
+            return b""
+        token: str | None = self._inner.id_to_token(number)
+        if token is None:
+            raise KeyError(number)
+        if self._bytes is not None:
+            return bytes(self._bytes[letter] for letter in token)
+        if (found := _BYTE.match(token)) is not None:
+            return bytes([int(found[1], 16)])
+        return token.replace("\u2581", " ").encode()
+
+    @property
+    def size(self) -> int:
+        """Numbers are below this."""
+        count: int = self._inner.get_vocab_size()
+        return count
+
+
+_BYTE = re.compile(r"^<0x([0-9A-F]{2})>$")
+
+
+def _alphabet() -> dict[str, int]:
+    """The letters by which byte-level tokenizers (GPT-2) write bytes: printable ones stand for themselves."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(rest)}

@@ -1,0 +1,168 @@
+"""Where exchanges and feedback are kept: what every live store promises.
+
+A row that a method has returned for is on the disk: it survives ``kill -9`` and a power cut. Ids are idempotent: the same
+entry twice is one row. Text must be redacted before it gets here (``live/redact.py``); a server goes through
+``live/writer.py``, which redacts, commits in groups and applies the policy for a full disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+from tunectl.artifacts.records import Exchange, Feedback
+
+Outcome = Literal["new", "known", "unknown"]
+"""new: written. known: the id was there already, nothing changed. unknown: it is about an exchange that is not there."""
+
+
+class Finish(Struct, frozen=True, omit_defaults=True):
+    """How an exchange ended; the fields are those of ``Exchange``."""
+
+    finished_at: datetime
+    response: dict[str, Any] | None
+    """None where nothing was said, for example after an error."""
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    latency: float
+    mean_logprob: float | None = None
+    refusal: bool | None = None
+    format_valid: bool | None = None
+
+
+class Finished(Struct, frozen=True):
+    """A ``Finish`` and the exchange that it belongs to."""
+
+    id: str
+    finish: Finish
+
+
+Entry = Exchange | Finished | Feedback
+"""What can be written. An ``Exchange`` may be a running or a finished one."""
+
+
+class Window(Struct, frozen=True):
+    """A span of live traffic that was looked at or frozen."""
+
+    id: str
+    since: datetime
+    until: datetime
+    made_at: datetime
+    body: dict[str, Any]
+    """Counts, verdict, digest of the snapshot: what its maker wants to keep."""
+
+
+class Event(Struct, frozen=True):
+    """Something that happened: a promotion, a swap, a forgetting, a retention run."""
+
+    id: str
+    at: datetime
+    kind: str
+    body: dict[str, Any]
+
+
+class Counts(Struct, frozen=True):
+    """How much there is in a span of time."""
+
+    exchanges: int
+    finished: int
+    forgotten: int
+    users: int
+    feedback: dict[str, int]
+    """By kind, of these exchanges."""
+    first: datetime | None
+    last: datetime | None
+
+
+class LiveStore(Protocol):
+    """Safe to be called from several threads. Every method raises EnvironmentFailure when disk or server say no."""
+
+    def write(self, entries: Sequence[Entry]) -> list[Outcome]:
+        """Write all entries in one transaction, in order; durable on return. One outcome an entry."""
+        ...
+
+    def accept(self, exchange: Exchange) -> None:
+        """Write a new exchange; durable on return. A known id changes nothing."""
+        ...
+
+    def finish(self, name: str, finish: Finish) -> None:
+        """Write how the exchange ``name`` ended; durable on return. A finished one is left as it is.
+
+        Raises  DataError for an exchange that is not there.
+        """
+        ...
+
+    def feedback(self, feedback: Feedback) -> bool:
+        """Write what somebody said; durable on return. False: its id is known, and nothing changed.
+
+        Raises  DataError for an exchange that is not there.
+        """
+        ...
+
+    def exchange(self, name: str) -> Exchange | None:
+        """One exchange; None where there is none of that id."""
+        ...
+
+    def exchanges(
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        release: str | None = None,
+        arm: str | None = None,
+        user_hash: str | None = None,
+        forgotten: bool = False,
+    ) -> Iterator[Exchange]:
+        """Exchanges accepted in [since, until), oldest first; without tombstones unless ``forgotten``.
+
+        Reads in pages, so that a long reader never holds up the writer.
+        """
+        ...
+
+    def feedback_of(self, exchange_ids: Sequence[str]) -> dict[str, list[Feedback]]:
+        """What was said about these exchanges, oldest first, late or not; ids without any are left out."""
+        ...
+
+    def tombstones(self) -> Iterator[str]:
+        """Ids of exchanges that were forgotten: no build may use them, also not out of an older snapshot."""
+        ...
+
+    def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
+        """How much was accepted in [since, until)."""
+        ...
+
+    def forget(self, user_hash: str) -> int:
+        """Delete all text of somebody at once, and leave tombstones; returns the exchanges that were forgotten now."""
+        ...
+
+    def retain(self, before: datetime) -> int:
+        """Delete exchanges accepted before, with their feedback; returns how many exchanges."""
+        ...
+
+    def purge(self) -> None:
+        """Rewrite the files of the database, so that no deleted text is left in free pages or journals."""
+        ...
+
+    def add_window(self, window: Window) -> bool:
+        """Keep a window; False when its id is known."""
+        ...
+
+    def windows(self, since: datetime | None = None) -> list[Window]:
+        """Windows made since then, oldest first."""
+        ...
+
+    def add_event(self, event: Event) -> bool:
+        """Keep an event; False when its id is known."""
+        ...
+
+    def events(self, since: datetime | None = None, kind: str | None = None) -> list[Event]:
+        """Events since then, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the database; idempotent."""
+        ...

@@ -1,0 +1,88 @@
+"""Who is the champion: what happened, in order, and what follows from it. Pure.
+
+Promoting puts a release on top of those before it; rolling back takes the top away. The log is the truth about the past, the
+pointer about the present, and each can be mended from the other after a kill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Champion(Struct, frozen=True):
+    """What lies in ``champion.json``."""
+
+    release: str
+    previous: str | None
+    """Where a rollback goes; None: nowhere."""
+    promoted_at: str
+    """UTC, ISO 8601."""
+    by: str
+    why: str
+    sequence: int
+    """Grows by one with every swap."""
+    what: Literal["promote", "rollback"] = "promote"
+    """How it came to be champion."""
+
+
+class Entry(Struct, frozen=True, omit_defaults=True):
+    """One line of ``log.jsonl``."""
+
+    what: Literal["add", "promote", "rollback"]
+    release: str
+    at: str
+    """UTC, ISO 8601."""
+    by: str = ""
+    why: str = ""
+    previous: str | None = None
+    """The champion before, of a promotion or rollback."""
+    sequence: int | None = None
+    """Of the pointer; None for an addition."""
+
+
+def standing(entries: Sequence[Entry]) -> list[str]:
+    """Releases as they stand on one another, the champion last."""
+    found: list[str] = []
+    for entry in entries:
+        if entry.what == "promote":
+            found.append(entry.release)
+        elif entry.what == "rollback":
+            found = found[:-1]
+    return found
+
+
+def entry_of(champion: Champion, before: Sequence[Entry]) -> Entry:
+    """The line that belongs to a swap."""
+    last = standing(before)
+    return Entry(
+        champion.what,
+        champion.release,
+        champion.promoted_at,
+        champion.by,
+        champion.why,
+        last[-1] if last else None,
+        champion.sequence,
+    )
+
+
+def promoted(release: str, entries: Sequence[Entry], *, at: str, by: str, why: str) -> Champion:
+    """The pointer after promoting ``release``."""
+    last = standing(entries)
+    return Champion(release, last[-1] if last else None, at, by, why, swaps(entries) + 1)
+
+
+def rolled_back(entries: Sequence[Entry], *, at: str, by: str, why: str) -> Champion | None:
+    """The pointer after a rollback; None where nothing lies below the champion."""
+    last = standing(entries)
+    if len(last) < 2:
+        return None
+    below = last[-3] if len(last) > 2 else None
+    return Champion(last[-2], below, at, by, why, swaps(entries) + 1, "rollback")
+
+
+def swaps(entries: Sequence[Entry]) -> int:
+    """How many promotions and rollbacks there were."""
+    return max((entry.sequence or 0 for entry in entries), default=0)

@@ -1,0 +1,297 @@
+"""The store of releases: content-addressed folders, one pointer, one log. A kill at any moment loses nothing that was said to be done.
+
+    <store>/releases/<id>/     whole or absent: filled under tmp/, flushed to the disk, then renamed
+    <store>/champion.json      replaced by a rename, so a reader sees the old pointer or the new one
+    <store>/log.jsonl          a line for every addition, promotion and rollback; a line that a kill cut off is dropped, and
+                               one that is missing is written again, before the next change
+
+Readers take no lock. Writers take ``<store>/.lock``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from tunectl.artifacts import io, lock
+from tunectl.core.errors import ArtifactError, GateError, UsageError
+from tunectl.release import history, manifest
+from tunectl.release.history import Champion, Entry
+from tunectl.release.manifest import Facts, ReleaseManifest
+
+RELEASES, CHAMPION, LOG, SCRATCH, LOCK = "releases", "champion.json", "log.jsonl", "tmp", ".lock"
+
+
+class Releases(Protocol):
+    """What whoever serves or compares releases needs; a folder is one, a mirror of it another."""
+
+    def ids(self) -> list[str]:
+        """Names of all releases, the oldest first."""
+
+    def manifest(self, release: str) -> ReleaseManifest:
+        """What a release is made of. Raises  ArtifactError where it is not there."""
+
+    def folder(self, release: str) -> Path:
+        """Its files, on this machine."""
+
+    def champion(self) -> Champion | None:
+        """The pointer; None before the first promotion."""
+
+    def log(self) -> list[Entry]:
+        """What happened, in order."""
+
+
+class Store:
+    """The releases in one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def ids(self) -> list[str]:
+        """Names of all releases, the oldest first."""
+        place = self.root / RELEASES
+        there = [path for path in place.iterdir() if (path / manifest.NAME).is_file()] if place.is_dir() else []
+        return [path.name for path in sorted(there, key=lambda path: (manifest.load(path).created_at, path.name))]
+
+    def find(self, start: str) -> str:
+        """The one release whose name begins with ``start``; ``champion`` and ``previous`` name what the pointer names.
+
+        Raises  UsageError where there is none, or several.
+        """
+        pointer = self.champion()
+        if start in {"champion", "previous"}:
+            named = getattr(pointer, "release" if start == "champion" else start, None)
+            if named is None:
+                raise UsageError(
+                    f"{start}: {self.root} has none", hint="tunectl release list; tunectl release promote ID"
+                )
+            return str(named)
+        known = self.ids()
+        found = [name for name in known if start and name.startswith(start)]
+        if len(found) != 1:
+            what = "several releases begin with it" if found else "there is no such release"
+            raise UsageError(
+                f"{start}: {what} in {self.root}", hint=f"there are: {', '.join(found or known) or 'none'}"
+            )
+        return found[0]
+
+    def folder(self, release: str) -> Path:
+        """The files of a release."""
+        return self.root / RELEASES / release
+
+    def manifest(self, release: str) -> ReleaseManifest:
+        """What a release is made of.
+
+        Raises  ArtifactError where it is not in the store.
+        """
+        return manifest.load(self.folder(release))
+
+    def champion(self) -> Champion | None:
+        """The pointer; None before the first promotion."""
+        path = self.root / CHAMPION
+        return io.read_json(path, Champion) if path.is_file() else None
+
+    def log(self) -> list[Entry]:
+        """What happened, in order; also what a kill kept from being written."""
+        entries = _lines(self.root / LOG)
+        return [*entries, *self._missing(entries)]
+
+    def verify(self, release: str) -> list[str]:
+        """Everything that is wrong with a release, a sentence each."""
+        return manifest.verify(self.folder(release))
+
+    def add(
+        self, source: Path, facts: Facts, *, by: str = "", why: str = "", git: str | None = None
+    ) -> ReleaseManifest:
+        """Copy a release folder into the store; one that is there already is left as it is.
+
+        Raises  ArtifactError for a folder with links, or a stored release of that name which was changed;
+                EnvironmentFailure where the disk refuses, and then nothing was added.
+        """
+        with self._writing("adding a release"):
+            scratch = self.root / SCRATCH
+            scratch.mkdir(exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(dir=scratch))
+            try:
+                _copy(source, fresh)
+                made = self._described(fresh, facts, git)
+                target = self.folder(made.id)
+                if target.exists():
+                    return self._same(made.id)
+                io.write_json(fresh / manifest.NAME, made)
+                fresh.chmod(0o755)
+                fresh.replace(target)
+                io.sync_folder(target.parent)
+            except OSError as error:
+                raise io.unwritable(scratch, error) from error
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+            self._append(Entry("add", made.id, made.created_at, by, why))
+        return made
+
+    def promote(self, release: str, *, by: str, why: str, after: int | None = None, force: bool = False) -> Champion:
+        """Make a release the champion; what is champion already stays so, without a new line in the log.
+
+        ``after`` is the sequence that the caller has seen: another one means that somebody was faster. ``force`` promotes
+        what a gate refused.
+        Raises  ArtifactError for a damaged release; GateError for one that a gate refused, or a pointer that has moved.
+        """
+        wrong = self.verify(release)
+        if wrong:
+            raise ArtifactError(
+                f"release {release} is damaged: {'; '.join(wrong)}", hint="package again: tunectl repro"
+            )
+        refusals = self.manifest(release).refusals
+        if refusals and not force:
+            raise GateError(
+                f"release {release} was refused: {'; '.join(refusals)}", hint="promote it all the same: --force"
+            )
+        with self._writing("promoting a release"):
+            entries, now = self.log(), self.champion()
+            if after is not None and after != history.swaps(entries):
+                raise GateError(
+                    f"the champion was swapped meanwhile: sequence {history.swaps(entries)}, not {after}",
+                    hint="look at it: tunectl release log",
+                )
+            if now is not None and now.release == release:
+                return now
+            return self._swap(history.promoted(release, entries, at=_now(), by=by, why=why), entries)
+
+    def rollback(self, *, by: str, why: str) -> Champion:
+        """Make the champion before this one champion again.
+
+        Raises  UsageError where there was none before; ArtifactError where it is no longer in the store.
+        """
+        with self._writing("rolling back"):
+            entries = self.log()
+            pointer = history.rolled_back(entries, at=_now(), by=by, why=why)
+            if pointer is None:
+                raise UsageError(
+                    f"{self.root}: there is no release to go back to", hint="tunectl release log says what happened"
+                )
+            self.manifest(pointer.release)
+            return self._swap(pointer, entries)
+
+    def _swap(self, pointer: Champion, entries: Sequence[Entry]) -> Champion:
+        io.write_json(self.root / CHAMPION, pointer)
+        self._append(history.entry_of(pointer, entries))
+        return pointer
+
+    def _described(self, folder: Path, facts: Facts, git: str | None) -> ReleaseManifest:
+        files, now = manifest.digests(folder), self.champion()
+        size = sum((folder / name).stat().st_size for name in files)
+        return ReleaseManifest(
+            manifest.identity(files),
+            _now(),
+            facts.project,
+            now.release if now else None,
+            facts.engine,
+            facts.route,
+            files,
+            size,
+            facts.metrics,
+            facts.verdicts,
+            facts.lineage,
+            git,
+        )
+
+    def _same(self, release: str) -> ReleaseManifest:
+        wrong = self.verify(release)
+        if wrong:
+            raise ArtifactError(
+                f"{self.folder(release)} is damaged: {'; '.join(wrong)}", hint="delete that folder, then add it again"
+            )
+        return self.manifest(release)
+
+    def _missing(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Lines of what was done before a kill, but not written down."""
+        added = {entry.release for entry in entries if entry.what == "add"}
+        yield from (Entry("add", name, self.manifest(name).created_at) for name in self.ids() if name not in added)
+        pointer = self.champion()
+        if pointer is not None and pointer.sequence > history.swaps(entries):
+            yield history.entry_of(pointer, entries)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Hold the lock, after mending what a kill left."""
+        (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
+        with lock.held(self.root / LOCK, what, busy=f"{self.root}: another process changes this store"):
+            shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
+            for entry in list(self._missing(_lines(self.root / LOG, mend=True))):
+                self._append(entry)
+            yield
+
+    def _append(self, entry: Entry) -> None:
+        path, line = self.root / LOG, msgspec.json.encode(entry) + b"\n"
+        try:
+            with path.open("ab") as stream:
+                stream.write(line)
+                stream.flush()
+                os.fsync(stream.fileno())
+            io.sync_folder(self.root)
+        except OSError as error:
+            raise io.unwritable(path, error) from error
+
+
+def _lines(path: Path, *, mend: bool = False) -> list[Entry]:
+    """The whole lines of the log; ``mend`` cuts off a last one that a kill left unfinished.
+
+    Raises  ArtifactError for a line that is no entry.
+    """
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if mend and whole < len(content):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+            os.fsync(stream.fileno())
+    entries = []
+    for number, line in enumerate(content[:whole].splitlines(), 1):
+        try:
+            entries.append(msgspec.json.decode(line, type=Entry))
+        except msgspec.MsgspecError as error:
+            raise ArtifactError(
+                f"{path}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
+            ) from error
+    return entries
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a tree of plain files and flush each of them and their folders to the disk."""
+    for path in sorted(source.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ArtifactError(f"{path} is not a plain file", hint="releases hold files only; copy what it points at")
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+            place.chmod(0o755)
+        elif path.relative_to(source).as_posix() != manifest.NAME:
+            _copy_file(path, place)
+    for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
+        io.sync_folder(folder)
+
+
+def _copy_file(path: Path, place: Path) -> None:
+    with path.open("rb") as origin, place.open("wb") as stream:
+        shutil.copyfileobj(origin, stream, 1 << 20)
+        stream.flush()
+        os.fsync(stream.fileno())
+    place.chmod(0o644)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def plain(value: Any) -> Any:
+    """A record as plain values, for JSON."""
+    return msgspec.to_builtins(value)

@@ -1,0 +1,51 @@
+"""Which arm answers: by the name in the request, else by a sticky hash while an experiment runs, else the champion."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from tunectl.serving.wire import Problem
+
+Arm = Literal["champion", "challenger", "base"]
+ARMS: tuple[Arm, ...] = ("champion", "challenger", "base")
+
+
+class Trial(Struct, frozen=True):
+    """An experiment: which release is tried, on whom. ``challenger.json`` of a release store holds it."""
+
+    release: str
+    share: Annotated[float, Meta(ge=0, le=1)]
+    """Share of the identities that get the challenger by default; 0 leaves it to those who ask for it by name."""
+    salt: str
+    """Makes this experiment's assignment independent of every other's."""
+
+
+def assigned(identity: str, trial: Trial) -> Arm:
+    """The arm of an identity (a user, else a key, else a session): always the same one in one trial."""
+    drawn = hashlib.blake2b(f"{trial.salt}\0{identity}".encode(), digest_size=8).digest()
+    return "challenger" if int.from_bytes(drawn, "big") < trial.share * 2**64 else "champion"
+
+
+def chosen(model: str, identity: str, releases: Mapping[Arm, str], names: Sequence[str], trial: Trial | None) -> Arm:
+    """The arm for a request.
+
+    model     as asked: an arm, a release, or one of ``names``, which leave the choice to us
+    releases  what is loaded, by arm
+    Raises  Problem (404) for any other name, listing what there is.
+    """
+    if model in names:
+        return assigned(identity, trial) if trial is not None and "challenger" in releases else "champion"
+    for known in ARMS:
+        if known in releases and model in (known, releases[known]):
+            return known
+    there = ", ".join([*names, *(arm for arm in ARMS if arm in releases)])
+    raise Problem(
+        f"model {model[:100]!r} is not served here; there are: {there}",
+        "not_found_error",
+        param="model",
+        code="model_not_found",
+    )

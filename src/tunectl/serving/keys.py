@@ -1,0 +1,209 @@
+"""Keys: who may do what, how often. The file holds hashes only; it is read again whenever it changes.
+
+A key is 32 random bytes, so its plain SHA-256 gives nothing away: there is no dictionary to try.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal, get_args
+
+import msgspec
+from msgspec import Meta, Struct, structs
+
+from tunectl.artifacts import io
+from tunectl.core import log
+from tunectl.core.errors import DataError, UsageError
+from tunectl.serving.wire import Problem
+
+Scope = Literal["chat", "feedback", "scrape", "admin"]
+SCOPES: Final = get_args(Scope)
+PREFIX: Final = "tk-"
+
+
+class Key(Struct, frozen=True):
+    """One key, without the key."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    """Of the key."""
+    scopes: list[Scope]
+    """admin may do everything."""
+    per_minute: Annotated[int, Meta(ge=1)] | None
+    """Requests a minute, in bursts of up to that many. Null: as many as come."""
+    made_at: datetime
+
+    def may(self, scope: Scope) -> bool:
+        """Whether it opens that door."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class _File(Struct, frozen=True):
+    keys: list[Key]
+
+
+def hashed(secret: str) -> str:
+    """What stands in the file for a key; hexadecimal."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def made(name: str, scopes: Sequence[Scope], per_minute: int | None, at: datetime) -> tuple[str, Key]:
+    """A new key and its entry. The key is shown once and kept nowhere."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    return secret, Key(name, hashed(secret), list(scopes), per_minute, at)
+
+
+def read(path: Path) -> list[Key]:
+    """The entries of a keys file, in order; none where there is no file.
+
+    Raises  DataError when it is no keys file, or names one twice.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_File).keys
+    except FileNotFoundError:
+        return []
+    except msgspec.MsgspecError as error:
+        raise DataError(
+            f"{path} is not a file of keys: {error}", hint="make a new one: tunectl serve keys add NAME"
+        ) from error
+    names = [key.name for key in found]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path} names the key {twice} twice", hint="take one of the two out")
+    return found
+
+
+def write(path: Path, entries: Sequence[Key]) -> None:
+    """Write the entries, whole or not at all; readable by the owner and the group alone."""
+    io.write_json(path, _File(list(entries)))
+    path.chmod(0o640)
+
+
+def add(path: Path, entry: Key) -> None:
+    """Put one more key into the file.
+
+    Raises  UsageError when the name is taken.
+    """
+    known = read(path)
+    if any(key.name == entry.name for key in known):
+        raise UsageError(
+            f"{path}: there is a key {entry.name} already",
+            hint=f"take another name, or: tunectl serve keys revoke {entry.name}",
+        )
+    write(path, [*known, entry])
+
+
+def revoke(path: Path, name: str) -> None:
+    """Take a key out of the file; servers that read it refuse it within a second.
+
+    Raises  UsageError when there is no such key.
+    """
+    known = read(path)
+    if all(key.name != name for key in known):
+        names = ", ".join(key.name for key in known) or "none"
+        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
+    write(path, [key for key in known if key.name != name])
+
+
+@dataclass(slots=True)
+class Bucket:
+    """How many requests a key has left; it fills evenly."""
+
+    size: int
+    left: float
+    at: float
+
+    def take(self, now: float) -> float:
+        """Take one; 0 where there was one, else seconds until there is."""
+        self.left = min(self.size, self.left + (now - self.at) * self.size / 60)
+        self.at = now
+        if self.left >= 1:
+            self.left -= 1
+            return 0.0
+        return (1 - self.left) * 60 / self.size
+
+
+@dataclass(slots=True)
+class Ring:
+    """The keys of a running server.
+
+    A file that breaks while the server runs changes nothing, and the log says so: the old keys stay.
+    """
+
+    path: Path
+    every: float
+    """Seconds between looks at the file."""
+    _keys: dict[str, Key] = field(default_factory=dict)
+    _buckets: dict[str, Bucket] = field(default_factory=dict)
+    _stamp: tuple[int, int, int] | None = None
+    _looked: float = float("-inf")
+
+    def open(self) -> None:
+        """Read the file for the first time. Raises  DataError where it is broken."""
+        self._stamp = _stamp(self.path)
+        self._take(read(self.path))
+
+    def key(self, secret: str | None, scope: Scope, now: float) -> Key:
+        """The key behind ``secret``, once it may do what it wants and has not done too much.
+
+        Raises  Problem: 401 without a key or for an unknown one, 403 without the scope, 429 over its rate.
+        """
+        if now - self._looked >= self.every:
+            self._looked = now
+            self._again()
+        found = self._keys.get(hashed(secret)) if secret else None
+        if found is None:
+            text = "that key is not known here" if secret else "send a key: Authorization: Bearer <key>"
+            raise Problem(text, "authentication_error", code="invalid_api_key")
+        if not found.may(scope):
+            allowed = ", ".join(found.scopes)
+            raise Problem(f"the key {found.name} may {allowed}, not {scope}", "permission_error", code="scope")
+        return found
+
+    def spend(self, key: Key, now: float) -> float:
+        """Count one request of ``key``; 0, or seconds to wait because it made too many."""
+        if key.per_minute is None:
+            return 0.0
+        bucket = self._buckets.get(key.sha256)
+        if bucket is None or bucket.size != key.per_minute:
+            bucket = self._buckets[key.sha256] = Bucket(key.per_minute, float(key.per_minute), now)
+        return bucket.take(now)
+
+    def _again(self) -> None:
+        stamp = _stamp(self.path)
+        if stamp == self._stamp:
+            return
+        try:
+            entries = read(self.path)
+        except (DataError, OSError) as error:
+            if self._stamp != (0, 0, 0):
+                log.get(__name__).error("the old keys stay: %s", error)
+            self._stamp = (0, 0, 0)  # look again next time, say it once
+            return
+        self._stamp = stamp
+        self._take(entries)
+        log.get(__name__).info("%s: %d keys", self.path, len(entries))
+
+    def _take(self, entries: Sequence[Key]) -> None:
+        self._keys = {key.sha256: key for key in entries}
+        self._buckets = {name: bucket for name, bucket in self._buckets.items() if name in self._keys}
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def without(entry: Key) -> dict[str, object]:
+    """What a table shows of a key."""
+    shown = structs.asdict(entry)
+    shown["sha256"] = entry.sha256[:12]
+    return shown

@@ -1,0 +1,99 @@
+"""Keys: hashes only, scopes, rates, and a file that is read again."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tunectl.core.errors import DataError, UsageError
+from tunectl.serving import keys
+from tunectl.serving.wire import Problem
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def ring(path: Path) -> keys.Ring:
+    made = keys.Ring(path, every=1.0)
+    made.open()
+    return made
+
+
+def test_the_file_never_holds_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    secret, entry = keys.made("shop", ["chat"], None, NOW)
+    keys.add(path, entry)
+    assert secret.startswith("tk-")
+    assert len(secret) > 40
+    assert secret not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert ring(path).key(secret, "chat", 0).name == "shop"
+
+
+def test_who_has_no_key_and_who_may_not(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    secret, entry = keys.made("scraper", ["scrape"], None, NOW)
+    keys.add(path, entry)
+    opened = ring(path)
+    for given, status, text in (
+        (None, 401, "send a key: Authorization: Bearer <key>"),
+        ("tk-wrong", 401, "that key is not known here"),
+        (secret, 403, "the key scraper may scrape, not chat"),
+    ):
+        with pytest.raises(Problem) as caught:
+            opened.key(given, "chat", 0)
+        assert (caught.value.status, str(caught.value)) == (status, text)
+
+
+def test_admin_may_everything(tmp_path: Path) -> None:
+    secret, entry = keys.made("boss", ["admin"], None, NOW)
+    keys.add(tmp_path / "k", entry)
+    opened = ring(tmp_path / "k")
+    assert all(opened.key(secret, scope, 0) for scope in keys.SCOPES)
+
+
+def test_a_change_counts_within_the_interval_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    opened = ring(path)  # no file yet
+    secret, entry = keys.made("late", ["chat"], None, NOW)
+    keys.add(path, entry)
+    assert opened.key(secret, "chat", 10).name == "late"
+    path.write_text('{"keys": [')
+    assert opened.key(secret, "chat", 20).name == "late"
+    keys.write(path, [entry])
+    keys.revoke(path, "late")
+    assert opened.key(secret, "chat", 20.5).name == "late"
+    with pytest.raises(Problem, match="not known here"):
+        opened.key(secret, "chat", 21.1)
+
+
+def test_rates_fill_evenly(tmp_path: Path) -> None:
+    _, entry = keys.made("slow", ["chat"], 2, NOW)
+    opened = ring(tmp_path / "none")
+    assert [opened.spend(entry, now) for now in (0.0, 0.0)] == [0, 0]
+    assert opened.spend(entry, 0.0) == pytest.approx(30)
+    assert opened.spend(entry, 31.0) == 0
+    assert keys.Ring(tmp_path, 1).spend(keys.made("free", ["chat"], None, NOW)[1], 0) == 0
+
+
+def test_errors_say_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    keys.add(path, keys.made("one", ["chat"], None, NOW)[1])
+    with pytest.raises(UsageError) as taken:
+        keys.add(path, keys.made("one", ["chat"], None, NOW)[1])
+    assert (
+        str(taken.value)
+        == f"{path}: there is a key one already\n  take another name, or: tunectl serve keys revoke one"
+    )
+    with pytest.raises(UsageError) as absent:
+        keys.revoke(path, "two")
+    assert str(absent.value) == f"{path}: no key two; there are: one\n  list them: tunectl serve keys list"
+    both = json.loads(path.read_text())
+    both["keys"] *= 2
+    path.write_text(json.dumps(both))
+    with pytest.raises(DataError, match="names the key one twice"):
+        keys.read(path)
+    path.write_text("{}")
+    with pytest.raises(DataError, match="is not a file of keys: Object missing required field `keys`"):
+        keys.read(path)
+    assert [item.name for item in tmp_path.iterdir()] == ["keys.json"]

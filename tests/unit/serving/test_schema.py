@@ -1,0 +1,129 @@
+"""Requests: what is read, what is refused and in which words."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunectl.serving import schema
+from tunectl.serving.prompt import messages, room
+from tunectl.serving.schema import ChatRequest, CompletionRequest
+from tunectl.serving.wire import Problem
+
+
+def chat(**more: object) -> ChatRequest:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **more}
+    return schema.read(json.dumps(body).encode(), ChatRequest, depth=32)
+
+
+def refusal(**more: object) -> tuple[str, str | None]:
+    with pytest.raises(Problem) as caught:
+        schema.refuse_unsupported(chat(**more), top_logprobs=0)
+    return str(caught.value), caught.value.fault.param
+
+
+def test_a_request_as_the_client_sends_it() -> None:
+    found = chat(
+        stop=["a", "b"], max_completion_tokens=5, temperature=0, stream_options={"include_usage": True}, n=None
+    )
+    assert (found.stops, found.limit, found.with_usage, found.n) == (("a", "b"), 5, True, None)
+    assert chat(stop="x", max_tokens=3).limit == 3
+    assert chat(metadata={"session": "s1"}).session == "s1"
+
+
+@pytest.mark.parametrize(
+    ("more", "text", "param"),
+    [
+        ({"temperature": 3}, "temperature: Expected `float` <= 2.0", "temperature"),
+        ({"max_tokens": "5"}, "max_tokens: Expected `int | null`, got `str`", "max_tokens"),
+        (
+            {"messages": [{"role": "robot", "content": ""}]},
+            "messages[0].role: Invalid enum value 'robot'",
+            "messages[0].role",
+        ),
+        ({"messages": []}, "messages: Expected `array` of length >= 1", "messages"),
+        ({"logit_bias": {"5": 1}}, "logit_bias is not supported here; leave it out", "logit_bias"),
+        (
+            {"logprobs": True, "top_logprobs": 2},
+            "top_logprobs is not supported here; this engine gives at most the chosen token",
+            "top_logprobs",
+        ),
+        ({"tools": [{}], "tool_choice": "required"}, "tools is not supported here; send tool_choice auto", "tools"),
+    ],
+)
+def test_mistakes(more: dict[str, object], text: str, param: str) -> None:
+    assert refusal(**more) == (text, param)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'{"model": NaN}', b"\xff\xfe", b'{"model":"m","messages":[{"role":"user","content":"\xff"}]}'],
+)
+def test_bodies_that_are_no_request(body: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        schema.read(body, ChatRequest, depth=32)
+    assert caught.value.status == 400
+
+
+def test_missing_fields_are_named() -> None:
+    with pytest.raises(Problem, match="model: is required"):
+        schema.read(b'{"messages": [{"role": "user"}]}', ChatRequest, depth=32)
+
+
+def test_depth_is_bounded_before_anything_is_taken_apart() -> None:
+    deep = b'{"model":"m","messages":[],"metadata":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with pytest.raises(Problem, match="the body nests deeper than 32 levels"):
+        schema.read(deep, ChatRequest, depth=32)
+
+
+@given(st.text('[]{}\\" a', max_size=60))
+def test_brackets_inside_texts_do_not_count(text: str) -> None:
+    schema.refuse_deep(json.dumps({"a": text * 20}).encode(), 1)
+
+
+def test_the_four_shapes_of_a_prompt() -> None:
+    def prompts(prompt: object) -> list[str | list[int]]:
+        return schema.read(json.dumps({"model": "m", "prompt": prompt}).encode(), CompletionRequest, depth=8).prompts
+
+    assert prompts("a") == ["a"]
+    assert prompts([1, 2]) == [[1, 2]]
+    assert prompts(["a", "b"]) == ["a", "b"]
+    assert prompts([[1], [2, 3]]) == [[1], [2, 3]]
+    with pytest.raises(Problem, match="prompt mixes"):
+        prompts(["a", 1])
+
+
+def test_formats() -> None:
+    assert schema.schema_of(chat().response_format) is None
+    assert schema.schema_of(chat(response_format={"type": "json_object"}).response_format) == '{"type":"object"}'
+    given = chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "integer"}}})
+    assert schema.schema_of(given.response_format) == '{"type":"integer"}'
+    with pytest.raises(Problem, match=r"response_format.json_schema is required"):
+        schema.schema_of(chat(response_format={"type": "json_schema"}).response_format)
+
+
+def test_turns_become_messages() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    turns = [
+        {"role": "developer", "content": "be kind"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "tool_calls": [call]},
+    ]
+    found = messages(chat(messages=turns).messages)
+    assert [(item.role, item.content) for item in found] == [("system", "be kind"), ("user", "ab"), ("assistant", "")]
+    assert found[2].tool_calls[0]["function"]["arguments"] == {"a": 1}
+    with pytest.raises(Problem, match=r"messages\[0\].content: a part of type image_url; this model reads text"):
+        messages(chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]).messages)
+    with pytest.raises(Problem, match=r"messages\[0\].content is required"):
+        messages(chat(messages=[{"role": "user"}]).messages)
+
+
+def test_room() -> None:
+    assert room(10, None, usual=50, context=100) == 50
+    assert room(90, None, usual=50, context=100) == 10
+    assert room(90, 10, usual=50, context=100) == 10
+    for prompt, wanted in ((90, 11), (100, None), (200, 5)):
+        with pytest.raises(Problem, match="at most 100 tokens together") as caught:
+            room(prompt, wanted, usual=50, context=100)
+        assert caught.value.fault.code == "context_length_exceeded"
