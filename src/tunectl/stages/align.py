@@ -196,7 +196,15 @@ class _Asking:
             if why is None:
                 answers = tuple(answer.text for answer in example.answers)
                 found.append(
-                    Question(example.id, tuple(example.messages), text, tuple(encoded.ids), answers, example.fields)
+                    Question(
+                        id=example.id,
+                        messages=tuple(example.messages),
+                        text=text,
+                        ids=tuple(encoded.ids),
+                        references=answers,
+                        fields=example.fields,
+                        tools=tuple(example.tools),
+                    )
                 )
         return found
 

@@ -128,7 +128,9 @@ def _sequences(masker: Masker, sides: Sequence[tuple[Pair, Sequence[Message]]]) 
     for pair, side in sides:
         source = pair.votes[0].source
         answers = [tools.answer(side[-1], source)]
-        examples.append(Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers))
+        examples.append(
+            Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers, tools=pair.tools)
+        )
     return [sequence for masked in masker.mask(examples) for sequence in sequences(masked)]
 
 

@@ -174,7 +174,8 @@ def _example(record: Pair | Mark, answer: Sequence[Message]) -> Example:
     before = [replace(message, train=False) for message in record.messages]
     between = [replace(message, train=message.role == "assistant") for message in answer[:-1]]
     source = record.votes[0].source
-    return Example(record.id, source, messages=[*before, *between], answers=[tools.answer(answer[-1], source)])
+    final = tools.answer(answer[-1], source)
+    return Example(record.id, source, messages=[*before, *between], answers=[final], tools=record.tools)
 
 
 def _pieces(masker: Masker, examples: Sequence[Example]) -> list[Piece]:

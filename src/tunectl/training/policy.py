@@ -51,6 +51,8 @@ class Question:
     """Tokens of ``text``."""
     references: tuple[str, ...]
     fields: Mapping[str, str]
+    tools: Sequence[dict[str, Any]] = ()
+    """Those on offer in the conversation."""
 
     @property
     def words(self) -> str:
