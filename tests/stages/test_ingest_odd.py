@@ -130,11 +130,11 @@ def test_preferences_in_capitals_are_refused_too():
 
 
 def test_columns_to_pin_are_those_with_text():
-    write("f.csv", ",mr,ref\n0,name[A],A is nice\n")
+    write("f.csv", ",facts,said\n0,name[A],A is nice\n")
     with pytest.raises(DataError) as caught:
         run("f.csv")
     assert caught.value.hint == (
-        "pin them: ingest.sources.x.columns.prompt=[mr] ingest.sources.x.columns.answer=ref; or for raw text: "
+        "pin them: ingest.sources.x.columns.prompt=[facts] ingest.sources.x.columns.answer=said; or for raw text: "
         "ingest.sources.x.columns.text=[<column>]"
     )
 
@@ -205,3 +205,18 @@ def test_a_word_document_that_is_none(content, what):
     write("raw/b.txt", "fine")
     run(share=1.0)
     assert rejects() == [("raw/a.docx", "unreadable", what)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("f.csv", "input,reference\nHi,Hello\nHi,Hey\n"),
+        ("f.csv", "\ufeffMR;ref\r\nHi;Hello\r\nHi;Hey\r\n"),
+        ("f.jsonl", '{"prompt": "Hi", "references": ["Hello", "Hey"]}'),
+        ("f.json", '[{"inputs": "Hi", "targets": ["Hello", "Hey"]}]'),
+    ],
+)
+def test_inputs_with_several_references(name, content):
+    write(name, content)
+    run(name)
+    assert pairs() == [("Hi", ["Hello", "Hey"])]
