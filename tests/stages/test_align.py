@@ -207,7 +207,7 @@ def test_nothing_learns_from_a_reward_model_that_knows_nothing(given):
     )
     error = refused(given, stage(), GateError)
     assert error.message == ("align does not learn from a reward model whose verdict is no_better_than_chance: 50 %.")
-    assert error.hint == "what would help: More pairs.; Less noise.; or learn without it: align=none"
+    assert error.hint == "what would help: More pairs. Less noise. Or learn without it: align=none"
     assert error.exit_code == 3
 
 

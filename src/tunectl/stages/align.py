@@ -154,10 +154,10 @@ def _refuse_bad_reward(reward: Path) -> None:
         )
     verdict: dict[str, Any] = io.read_json(reward / "verdict.json", dict[str, Any])
     if not verdict["passed"]:
-        helps = verdict.get("helps") or ["bring more judgements"]
+        helps = verdict.get("helps") or ["More judgements."]
         raise GateError(
             f"align does not learn from a reward model whose verdict is {verdict['verdict']}: {verdict['reason']}",
-            hint="what would help: " + "; ".join(helps) + "; or learn without it: align=none",
+            hint=f"what would help: {' '.join(helps)} Or learn without it: align=none",
         )
 
 
