@@ -204,6 +204,7 @@ class _Asking:
                         references=answers,
                         fields=example.fields,
                         tools=tuple(example.tools),
+                        cluster=example.cluster or example.id,
                     )
                 )
         return found
