@@ -30,18 +30,18 @@ def test_what_each_kind_may_say(kind: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "text"),
     [
-        ("thumb", "sideways", 'value of a thumb is str; allowed is "up" or "down"'),
-        ("rating", 6, "value of a rating is 6; allowed is a number from 1 to 5"),
-        ("rating", True, "value of a rating is True; allowed is a number from 1 to 5"),
-        ("rating", float("nan"), "value of a rating is nan; allowed is a number from 1 to 5"),
+        ("thumb", "sideways", 'value of thumb is str; allowed is "up" or "down"'),
+        ("rating", 6, "value of rating is 6; allowed is a number from 1 to 5"),
+        ("rating", True, "value of rating is True; allowed is a number from 1 to 5"),
+        ("rating", float("nan"), "value of rating is nan; allowed is a number from 1 to 5"),
         (
             "preference",
             {"other": "chatcmpl-2", "choice": "skip"},
-            'value of a preference is dict; allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}',
+            'value of preference is dict; allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}',
         ),
-        ("click", "x" * 201, "value of a click is str; allowed is a text of up to 200 characters, or null"),
-        ("conversion", -1, "value of a conversion is -1; allowed is a number of 0 or more, or null"),
-        ("edit", " ", "value of a edit is str; allowed is a text of 1 to 100000 characters"),
+        ("click", "x" * 201, "value of click is str; allowed is a text of up to 200 characters, or null"),
+        ("conversion", -1, "value of conversion is -1; allowed is a number of 0 or more, or null"),
+        ("edit", " ", "value of edit is str; allowed is a text of 1 to 100000 characters"),
         ("star", 1, "kind = 'star'; allowed are thumb, rating, preference, click, conversion, edit"),
     ],
 )
