@@ -10,6 +10,7 @@ from tunectl.artifacts.layout import Layout
 from tunectl.config import check
 from tunectl.config.compose import compose
 from tunectl.config.given import Given, options
+from tunectl.config.reward import LoraReward
 
 ROOT = Path(__file__).parents[2]
 LAYOUT = Layout(ROOT)
@@ -67,7 +68,8 @@ def test_hh_composes_for_a_cpu_and_a_gpu(profile: str, align: str) -> None:
     words = ["experiment=hh", "data.path=harmless.jsonl.gz", f"profile={profile}", f"align={align}"]
     root = _load(*words).root
     assert (root.profile.device, root.align.root.method) == ({"cpu": "cpu", "gpu": "cuda"}[profile], align)
-    assert root.reward.root.method == "lora"
+    assert isinstance(root.reward.root, LoraReward)
+    assert root.reward.root.limits.train == {"cpu": 400, "gpu": None}[profile]
 
 
 @pytest.mark.parametrize(

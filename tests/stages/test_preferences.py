@@ -547,7 +547,9 @@ def simulated(tmp_path, monkeypatch):
             rows.append(Example(f"e{number}", Source("c", number), asked, [Answer("x", Source("c"))], fields=fields))
         io.write_rows(Path(f"split/{part}.jsonl"), rows)
     tools = Backend(lambda ratings: None, lambda *folders: Loaded(*folders, opened), lambda folder, adapter: Plain())
-    return lambda **changes: run(backend=tools, simulated={**SIMULATED, "errors": 0, "noise": 0, **changes}), opened
+    return lambda **changes: run(
+        backend=tools, simulated={**SIMULATED, "answers": 4, "errors": 0, "noise": 0, **changes}
+    ), opened
 
 
 def test_a_simulated_annotator(simulated):
