@@ -78,6 +78,16 @@ class Layout:
         return self.hidden / "failure.json"
 
     @property
+    def releases(self) -> Path:
+        """The store of releases: everything that was packaged, and which of it is the champion."""
+        return self.hidden / "releases"
+
+    @property
+    def exporters(self) -> Path:
+        """Environments that turn models into what an engine loads, made on first use. Safe to delete."""
+        return self.hidden / "exporters"
+
+    @property
     def cache(self) -> Path:
         """Downloads: pages, wheels, Hub files. Safe to delete."""
         return self.hidden / "cache"

@@ -33,6 +33,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("data", "look at the data: account, report, show, rejects, refresh, agreement"),
     Verb("annotate", "compare answers on a page, to learn from people"),
     Verb("evaluate", "measure a model on a file, or compare base models"),
+    Verb("release", "list, compare, promote and roll back releases"),
     Verb("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
     Verb("completions", "print the completion script of a shell"),
 )

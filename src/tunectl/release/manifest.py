@@ -13,6 +13,8 @@ from tunectl.artifacts import io
 from tunectl.core.errors import ArtifactError
 
 NAME = "manifest.json"
+FACTS, RELEASE = "facts.json", "release"
+"""Beside each other in the artifact of the stage package: what it says, and what goes into the store."""
 LENGTH = 16
 """Hexadecimal digits of a release's name."""
 

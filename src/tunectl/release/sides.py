@@ -1,0 +1,83 @@
+"""The two sides that a release is held between: the trained model, and the engine that will serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Said(Struct, frozen=True):
+    """One answer, greedy."""
+
+    ids: list[int]
+    """With the stop token that ended it, if one did."""
+    logprobs: list[float]
+    """Nats, one a token of ``ids``."""
+    finished: bool
+    """Whether a stop token ended it."""
+
+
+class Reading(Struct, frozen=True):
+    """One given answer, read token by token: what a side thinks at each place, given the tokens before it."""
+
+    choices: list[int]
+    """The likeliest token."""
+    logprobs: list[float]
+    """Nats, of ``choices``."""
+
+
+class Trained(Protocol):
+    """A model on the training side."""
+
+    def answers(self, prompts: Sequence[Sequence[int]], limit: int) -> list[Said]:
+        """Greedy answers of at most ``limit`` tokens."""
+        ...
+
+    def likelihood(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Nats of the tokens ``of`` at each place of the given ``answers``, all three as long as one another."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class Opened(Protocol):
+    """A release in an engine."""
+
+    def answers(self, prompts: Sequence[Sequence[int]], limit: int) -> list[Said]:
+        """Greedy answers of at most ``limit`` tokens."""
+        ...
+
+    def readings(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Reading]:
+        """What the engine would have said at each place of given answers, on the call that serves requests."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class Tools(Protocol):
+    """Everything outside our own code that packaging needs; tests pass fakes."""
+
+    def trained(self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str) -> Trained:
+        """The trained model, its adapter added into its weights; None is the base alone."""
+        ...
+
+    def export(self, model: Path, out: Path, *, engine: str, weights: str) -> None:
+        """Turn a model folder into what an engine loads."""
+        ...
+
+    def merge(self, model: Path, adapter: Path, out: Path) -> None:
+        """Write ``model`` with ``adapter`` added into its weights."""
+        ...
+
+    def opened(self, release: Path, stops: Sequence[int]) -> Opened:
+        """A release in the engine that its contract names."""
+        ...
