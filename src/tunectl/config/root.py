@@ -11,7 +11,9 @@ from tunectl.config.base import Strict
 from tunectl.config.curate import Curate
 from tunectl.config.evaluate import Evaluate
 from tunectl.config.ingest import Ingest
+from tunectl.config.live import Live
 from tunectl.config.model import Model
+from tunectl.config.package import Package
 from tunectl.config.preferences import Preferences
 from tunectl.config.profile import Profile
 from tunectl.config.reward import Reward
@@ -47,3 +49,5 @@ class Root(Strict):
     align: Align
     annotate: Annotate
     evaluate: Evaluate
+    package: Package
+    live: Live
