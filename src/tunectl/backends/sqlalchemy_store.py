@@ -90,12 +90,19 @@ class SqlStore:
         errors = self._sa.exc
         try:
             yield
-        except (errors.DataError, errors.StatementError) as error:
-            if not isinstance(error, errors.DBAPIError) or isinstance(error, errors.DataError):
-                raise DataError(f"a row does not fit the live store: {type(error.orig or error).__name__}") from error
-            raise self._refused(error) from error
         except errors.SQLAlchemyError as error:
+            if self._misfit(error):
+                raise DataError(f"a row does not fit the live store: {type(error).__name__}") from error
             raise self._refused(error) from error
+
+    def _misfit(self, error: Any) -> bool:
+        """Whether a row is at fault, not the database: a value of a wrong type, too large, without a time zone."""
+        errors = self._sa.exc
+        if not isinstance(error, errors.DBAPIError):
+            return isinstance(error, errors.StatementError)
+        sqlite = self._engine.dialect.name == "sqlite"
+        kinds = (errors.DataError, errors.IntegrityError, errors.ProgrammingError)
+        return isinstance(error, (*kinds, errors.InterfaceError) if sqlite else kinds)
 
     def _refused(self, error: Any) -> EnvironmentFailure:
         """The database's refusal: its own first line, never the statement or the values."""

@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.core import log
-from tunectl.core.errors import DataError, EnvironmentFailure, TunectlError
+from tunectl.core.errors import DataError, EnvironmentFailure
 from tunectl.live.store import Entry, Finish, Finished, LiveStore, Outcome
 
 Policy = Literal["serve_and_count", "refuse"]
@@ -65,7 +65,7 @@ class Writer:
         self.trouble: str | None = None
         """Why the last transaction failed; None when it went well."""
         self.lost = 0
-        """Rows that were given up: there were more than ``waiting``."""
+        """Rows that were given up, because ``waiting`` others waited already."""
         self._thread = threading.Thread(target=self._run, name="live store", daemon=True)
         self._thread.start()
 
@@ -88,8 +88,8 @@ class Writer:
         """
         ticket = self.submit(feedback)
         outcome = await self._wait(ticket)
-        if outcome is None:
-            raise self._not_kept()
+        if isinstance(outcome, NotKept):
+            raise outcome
         if outcome == "unknown":
             raise unknown(feedback.exchange_id)
         return outcome == "new"
@@ -99,8 +99,11 @@ class Writer:
         ticket = _Ticket(entry)
         ticket.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the row
         with self._wake:
-            if self._closing or len(self._new) + len(self._late) >= self._most:
-                self._fail(ticket, "too many rows wait for the disk" if not self._closing else "the store is closed")
+            if self._closing:
+                self._fail(ticket, "the store is closed")
+            elif len(self._new) + len(self._late) >= self._most:
+                self._fail(ticket, f"{self._most} rows wait for the disk already")
+                self._lose(1)
             else:
                 self._new.append(ticket)
                 self._wake.notify()
@@ -116,24 +119,20 @@ class Writer:
 
     async def _kept(self, ticket: _Ticket) -> bool:
         outcome = await self._wait(ticket)
-        if outcome is None and self._policy == "refuse":
-            raise self._not_kept()
+        if isinstance(outcome, NotKept) and self._policy == "refuse":
+            raise outcome
         return outcome in ("new", "known")
 
-    async def _wait(self, ticket: _Ticket) -> Outcome | None:
-        """The outcome; None when the row is not on the disk in time."""
+    async def _wait(self, ticket: _Ticket) -> Outcome | NotKept:
+        """The outcome, or why the row is not on the disk in time."""
         try:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.answer)), self._patience)
         except TimeoutError:
             with self._wake:
                 self._count(ticket)
-            return None
-        except NotKept:
-            return None
-
-    def _not_kept(self) -> NotKept:
-        reason = self.trouble or f"the disk took longer than {self._patience:g} s"
-        return NotKept(f"this exchange cannot be kept: {reason}", hint="try again later")
+            return _not_kept(self.trouble or f"the disk took longer than {self._patience:g} s")
+        except NotKept as error:
+            return error
 
     def _run(self) -> None:
         while (batch := self._take()) is not None:
@@ -157,7 +156,7 @@ class Writer:
             outcomes = self._store.write([ticket.entry for ticket in ready])
         except EnvironmentFailure as error:
             self._failed(ready, error.message)
-        except (TunectlError, ValueError) as error:  # one of them cannot be written: find it, keep the others
+        except Exception as error:  # noqa: BLE001  one of them cannot be written: find it, keep the others
             if len(ready) == 1:
                 self._refuse(ready[0], error)
             else:
@@ -193,9 +192,11 @@ class Writer:
             self._wake.wait_for(lambda: self._closing, RETRY if not self._new else 0)
 
     def _lose(self, count: int) -> None:
-        if count > 0:
-            self.lost += count
-            log.get(__name__).error("%d rows are lost: more wait for the disk than live.waiting allows", count)
+        if count > 0 and self.lost == 0:
+            log.get(__name__).error(
+                "rows are lost from now on: more wait for the disk than live.waiting = %d", self._most
+            )
+        self.lost += max(count, 0)
 
     def _refuse(self, ticket: _Ticket, error: Exception) -> None:
         """Give up an entry that will never be written. The log has the type of the error only: its text may be personal."""
@@ -206,7 +207,7 @@ class Writer:
     def _fail(self, ticket: _Ticket, reason: str) -> None:
         self._count(ticket)
         if not ticket.answer.done():
-            ticket.answer.set_exception(NotKept(f"this exchange cannot be kept: {reason}", hint="try again later"))
+            ticket.answer.set_exception(_not_kept(reason))
 
     def _count(self, ticket: _Ticket) -> None:
         if not ticket.counted:
@@ -217,6 +218,10 @@ class Writer:
 def _answer(ticket: _Ticket, outcome: Outcome) -> None:
     if not ticket.answer.done():
         ticket.answer.set_result(outcome)
+
+
+def _not_kept(reason: str) -> NotKept:
+    return NotKept(f"this exchange cannot be kept: {reason}", hint="try again later")
 
 
 def unknown(name: str) -> DataError:
