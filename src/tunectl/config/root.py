@@ -17,6 +17,7 @@ from tunectl.config.package import Package
 from tunectl.config.preferences import Preferences
 from tunectl.config.profile import Profile
 from tunectl.config.reward import Reward
+from tunectl.config.serve import Serve
 from tunectl.config.sft import Sft
 from tunectl.config.split import Split
 
@@ -51,3 +52,4 @@ class Root(Strict):
     evaluate: Evaluate
     package: Package
     live: Live
+    serve: Serve

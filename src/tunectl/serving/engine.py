@@ -54,10 +54,8 @@ Deliver = Callable[[Sequence[tuple[int, Piece]]], None]
 class Pipeline(Protocol):
     """Weights and an adapter in memory, ready to answer."""
 
-    @property
-    def context(self) -> int:
-        """Most tokens, prompt and answer together."""
-        ...
+    broken: str | None
+    """Why it can answer no more, until it is opened anew; None while it works."""
 
     def start(self, number: int, ask: Ask) -> None:
         """Begin an answer under a number that its owner chose; its pieces follow through ``deliver``, the last with its end."""

@@ -148,10 +148,10 @@ class Ring:
         self._stamp = _stamp(self.path)
         self._take(read(self.path))
 
-    def key(self, secret: str | None, scope: Scope, now: float) -> Key:
-        """The key behind ``secret``, once it may do what it wants and has not done too much.
+    def key(self, secret: str | None, scope: Scope | None, now: float) -> Key:
+        """The key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.
 
-        Raises  Problem: 401 without a key or for an unknown one, 403 without the scope, 429 over its rate.
+        Raises  Problem: 401 without a key or for an unknown one, 403 without the scope.
         """
         if now - self._looked >= self.every:
             self._looked = now
@@ -160,7 +160,7 @@ class Ring:
         if found is None:
             text = "that key is not known here" if secret else "send a key: Authorization: Bearer <key>"
             raise Problem(text, "authentication_error", code="invalid_api_key")
-        if not found.may(scope):
+        if scope is not None and not found.may(scope):
             allowed = ", ".join(found.scopes)
             raise Problem(f"the key {found.name} may {allowed}, not {scope}", "permission_error", code="scope")
         return found

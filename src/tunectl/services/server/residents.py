@@ -1,0 +1,192 @@
+"""Which releases are loaded under which arm, kept as the release store says: polled, proved, swapped, kept, let go.
+
+A new champion loads beside the old one and takes over once it is proved; one that fails leaves the old one serving. The
+release before stays loaded for a while, so that going back is immediate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tunectl.artifacts import io
+from tunectl.core import log
+from tunectl.core.errors import TunectlError
+from tunectl.release.store import Store
+from tunectl.services.server.resident import Engines, Resident, opened
+from tunectl.serving.arms import Arm, Trial
+
+CHALLENGER = "challenger.json"
+"""In the release store: the ``Trial`` that runs; absent where none does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the store says should be loaded."""
+
+    champion: str | None
+    trial: Trial | None
+
+    def release(self, arm: Arm) -> str | None:
+        """The release that an arm should have."""
+        if arm == "challenger":
+            return self.trial.release if self.trial is not None else None
+        return self.champion
+
+
+class Residents:
+    """The arms of one server; belongs to its event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        engines: Engines,
+        *,
+        seed: Path | None,
+        base: bool,
+        observe: float,
+        changed: Callable[[], None],
+    ) -> None:
+        """``seed`` is the release that the Bento brought, served until the store has a champion."""
+        self._store, self._engines, self._seed = store, engines, seed
+        self._arms: tuple[Arm, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
+        self._observe, self._changed = observe, changed
+        self.loaded: dict[Arm, Resident] = {}
+        self.trial: Trial | None = None
+        self.trouble: dict[Arm, str] = {}
+        """Why an arm is not what it should be."""
+        self._refused: dict[tuple[Arm, str], tuple[object, str]] = {}
+        self._resting: dict[str, tuple[Resident, float]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a champion answers."""
+        return "champion" in self.loaded
+
+    async def follow(self, every: float) -> None:
+        """Look at the store again and again, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(every)
+
+    async def look(self) -> None:
+        """Bring what is loaded in line with the store, as far as that can be done."""
+        try:
+            wanted = await asyncio.to_thread(self._wanted)
+        except (TunectlError, OSError) as error:
+            self._note("champion", f"the release store cannot be read: {error}")
+            return
+        for arm in self._arms:
+            await self._settle(arm, wanted)
+        self.trial = wanted.trial
+        await self._let_go(time.monotonic())
+
+    def _wanted(self) -> Wanted:
+        pointer = self._store.champion()
+        path = self._store.root / CHALLENGER
+        trial = io.read_json(path, Trial) if path.is_file() else None
+        return Wanted(pointer.release if pointer else self._seed.name if self._seed else None, trial)
+
+    async def _settle(self, arm: Arm, wanted: Wanted) -> None:
+        release, now = wanted.release(arm), self.loaded.get(arm)
+        if release is None:
+            if arm == "champion":
+                self._note(
+                    arm, f"there is no champion in {self._store.root}; promote a release: tunectl release promote ID"
+                )
+            elif now is not None:
+                self._rest(arm)
+            return
+        if now is not None and now.id == release:
+            if now.pipeline.broken is None:
+                self.trouble.pop(arm, None)
+                return
+            self._drop(arm, now)
+        found = self._resting.pop(release, None) if arm != "base" else None
+        resident = found[0] if found else await self._load(arm, release)
+        if resident is not None:
+            self._swap(arm, resident)
+
+    async def _load(self, arm: Arm, release: str) -> Resident | None:
+        folder = self._folder(release)
+        stamp = _stamp(folder)
+        before = self._refused.get((arm, release))
+        if before is not None and before[0] == stamp:
+            self.trouble[arm] = before[1]
+            return None
+        log.get(__name__).info("loading release %s as %s", release, arm)
+        try:
+            return await opened(folder, self._engines, base=arm == "base")
+        except (TunectlError, OSError, msgspec.MsgspecError, KeyError) as error:
+            reason = str(error)
+            self._refused[(arm, release)] = (stamp, reason)
+            self._note(arm, reason)
+            return None
+
+    def _folder(self, release: str) -> Path:
+        folder = self._store.folder(release)
+        if not folder.is_dir() and self._seed is not None and self._seed.name == release:
+            return self._seed
+        return folder
+
+    def _swap(self, arm: Arm, resident: Resident) -> None:
+        self._rest(arm)
+        self.loaded[arm] = resident
+        self.trouble.pop(arm, None)
+        proof = resident.proof
+        shown = f"; {proof.agreement:.1%} of {proof.tokens} probe tokens agree" if proof else ""
+        log.get(__name__).info("release %s answers as %s%s", resident.id, arm, shown)
+        self._changed()
+
+    def _rest(self, arm: Arm) -> None:
+        old = self.loaded.pop(arm, None)
+        if old is None:
+            return
+        key = old.id if arm != "base" else f"{old.id} base"
+        self._resting[key] = (old, time.monotonic() + (self._observe if arm != "base" else 0))
+        self._changed()
+
+    def _drop(self, arm: Arm, broken: Resident) -> None:
+        """Let go of a pipeline that failed; it is opened anew at once."""
+        self._note(arm, f"the engine failed and is started again: {broken.pipeline.broken}")
+        del self.loaded[arm]
+        self._changed()
+        self._retire(broken)
+
+    def _retire(self, resident: Resident) -> None:
+        self._tasks.add(task := asyncio.create_task(resident.retire()))
+        task.add_done_callback(self._tasks.discard)
+
+    async def _let_go(self, now: float) -> None:
+        """Close what has rested long enough, and whatever rests beside a newer one."""
+        newest = max(self._resting, key=lambda key: self._resting[key][1], default=None)
+        for key, (resident, until) in list(self._resting.items()):
+            if now >= until or key != newest:
+                del self._resting[key]
+                self._retire(resident)
+
+    def _note(self, arm: Arm, reason: str) -> None:
+        if self.trouble.get(arm) != reason:
+            log.get(__name__).error("%s: %s", arm, reason)
+        self.trouble[arm] = reason
+
+    async def close(self) -> None:
+        """Give everything back."""
+        held = [*self.loaded.values(), *(resident for resident, _ in self._resting.values())]
+        self.loaded.clear()
+        self._resting.clear()
+        await asyncio.gather(*(asyncio.to_thread(resident.pipeline.close) for resident in held))
+
+
+def _stamp(folder: Path) -> object:
+    """Changes when somebody puts other files there."""
+    try:
+        return sorted((item.name, item.stat().st_mtime_ns, item.stat().st_size) for item in folder.rglob("*"))
+    except OSError:
+        return None

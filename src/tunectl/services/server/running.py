@@ -1,0 +1,136 @@
+"""The life of the server in its process: settings, start, signals, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pydantic import ValidationError
+
+from tunectl.backends import engines
+from tunectl.backends.prometheus_metrics import ServingMetrics
+from tunectl.config.serve import ServeSettings
+from tunectl.core import log
+from tunectl.core.errors import ConfigError, TunectlError
+from tunectl.release.store import Store
+from tunectl.services.server import keeping
+from tunectl.services.server.app import Server
+from tunectl.services.server.residents import Residents
+from tunectl.services.server.web import Receive, Scope, Send
+from tunectl.serving.admission import Admission, Bounds
+from tunectl.serving.keys import Ring
+
+SETTINGS, STORE, KEYS, SEED = "TUNECTL_SERVE", "TUNECTL_STORE", "TUNECTL_KEYS", "TUNECTL_SEED"
+LOOK = 1.0
+"""Seconds between looks at the file of keys."""
+
+
+def settings() -> ServeSettings:
+    """What the server runs with.
+
+    Raises  ConfigError for a file that is absent or wrong.
+    """
+    path = Path(os.environ.get(SETTINGS, "serve.json"))
+    try:
+        return ServeSettings.model_validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            [f"{SETTINGS}: {path.resolve()} does not exist"], hint="start it with: tunectl serve"
+        ) from error
+    except ValidationError as error:
+        raise ConfigError([f"{path}: {problem['loc']}: {problem['msg']}" for problem in error.errors()]) from error
+
+
+class Running:
+    """The server of a process, or why there is none."""
+
+    def __init__(self) -> None:
+        self.server: Server | None = None
+        self._follow: asyncio.Task[None] | None = None
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request to the server."""
+        if self.server is None:
+            raise RuntimeError("a request came before the server was started")
+        await self.server(scope, receive, send)
+
+    async def start(self) -> None:
+        """Start the server; the champion loads afterwards, while ``/readyz`` says that it is not ready."""
+        log.setup(json_lines=True)
+        try:
+            self.server = made(settings())
+        except TunectlError as error:
+            log.get(__name__).error("the server cannot start: %s", error)
+            sys.exit(error.exit_code)
+        _drain_on_sigterm(self.server)
+        self._follow = asyncio.create_task(self.server.residents.follow(self.server.settings.serve.poll_seconds))
+        self._follow.add_done_callback(_ended)
+
+    async def stop(self) -> None:
+        """Close everything in the order in which it depends on another."""
+        if self.server is None:
+            return
+        if self._follow is not None:
+            self._follow.cancel()
+        await self.server.settle()
+        await self.server.residents.close()
+        await asyncio.to_thread(self.server.keeper.close)
+        log.get(__name__).info("the server has stopped")
+
+
+def made(given: ServeSettings) -> Server:
+    """A server that is wired up and has loaded nothing yet."""
+    serve, limits = given.serve, given.serve.limits
+    metrics = ServingMetrics()
+    ring = Ring(Path(os.environ.get(KEYS, serve.keys)), LOOK)
+    ring.open()
+    live = given.live
+    keeper = keeping.opened(live, on_error=metrics.store_errors.inc)
+    residents = Residents(
+        Store(Path(os.environ.get(STORE, serve.store))),
+        lambda name: engines.engine(name, serve),
+        seed=seed(),
+        base=serve.arms.base,
+        observe=serve.arms.observe_seconds,
+        changed=lambda: metrics.loaded(
+            {arm: (one.id, one.contract.base.source) for arm, one in residents.loaded.items()}
+        ),
+    )
+    admission = Admission(Bounds(limits.running, limits.waiting, limits.tokens))
+    return Server(given, residents, ring, admission, metrics, keeper)
+
+
+def seed() -> Path | None:
+    """The release that the Bento brought: the one folder below ``release/``, or the folder that TUNECTL_SEED names."""
+    named = os.environ.get(SEED)
+    if named:
+        return Path(named)
+    found = sorted(Path("release").glob("*/manifest.json"))
+    return found[0].parent if found else None
+
+
+def _drain_on_sigterm(server: Server) -> None:
+    """Readiness turns false first; after the notice the web server closes its door and waits for open answers."""
+    before: Any = signal.getsignal(signal.SIGTERM)
+    loop = asyncio.get_running_loop()
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        server.draining = True
+        if callable(before):
+            loop.call_soon_threadsafe(
+                loop.call_later, server.settings.serve.drain.notice_seconds, before, number, frame
+            )
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    """The loop that follows the store never ends by itself: if it does, the process must not live on as if it did."""
+    if not task.cancelled() and task.exception() is not None:
+        log.get(__name__).error("following the release store failed", exc_info=task.exception())
+        os.kill(os.getpid(), signal.SIGTERM)
