@@ -48,9 +48,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.log = folder, free_port(), folder / "log"
         (folder / "serve.json").write_text(json.dumps(settings(**serve)))
-        self.keys = {
-            scope: self.key(scope, [scope]) for scope in keys.SCOPES if not (folder / ".tunectl/keys.json").exists()
-        }
+        self.keys = {scope: self.key(scope, [scope]) for scope in keys.SCOPES}
         program = [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento:Tunectl"]
         words = ["--host", "127.0.0.1", "--port", str(self.port), "--timeout-graceful-shutdown", "20"]
         quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
