@@ -93,6 +93,11 @@ class Layout:
         return self.hidden / "cache"
 
     @property
+    def live_exports(self) -> Path:
+        """What ``tunectl data live export`` wrote; ``purge`` deletes it."""
+        return self.cache / "live"
+
+    @property
     def pipeline(self) -> Path:
         """DVC's description of the stages."""
         return self.root / "dvc.yaml"
