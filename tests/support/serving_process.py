@@ -51,7 +51,13 @@ class Server:
         self.keys = {scope: self.key(scope, [scope]) for scope in keys.SCOPES}
         program = [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento:Tunectl"]
         words = ["--host", "127.0.0.1", "--port", str(self.port), "--timeout-graceful-shutdown", "20"]
-        quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        quiet = {
+            "BENTOML_DO_NOT_TRACK": "True",
+            "DO_NOT_TRACK": "1",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "BENTOML_CONTAINERIZED": "1",
+        }
         self.process = subprocess.Popen(
             [*program, *words],
             cwd=folder,

@@ -5,7 +5,6 @@ Adapters are set when a pipeline is opened, because one pipeline has one set of 
 
 from __future__ import annotations
 
-import math
 import queue
 import secrets
 import threading
@@ -13,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
-from tunectl.artifacts import io
+from tunectl.backends import adapter_file
 from tunectl.config.serve import Serve
 from tunectl.core import log
 from tunectl.core.errors import ArtifactError
@@ -70,34 +67,11 @@ class OpenVinoEngine:
 
 def _adapter(genai: Any, folder: Path) -> Any:
     """The adapter at the strength that it was trained with, which the library does not read from PEFT's files."""
+    strength = adapter_file.strength(folder, "OpenVINO")
     try:
-        return genai.AdapterConfig(genai.Adapter(str(folder / "adapter_model.safetensors")), strength(folder))
+        return genai.AdapterConfig(genai.Adapter(str(folder / "adapter_model.safetensors")), strength)
     except Exception as error:
         raise _unloadable(folder, error) from error
-
-
-def strength(folder: Path) -> float:
-    """By what a PEFT adapter's product of matrices is multiplied: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
-
-    Raises  ArtifactError where adapter_config.json is absent, or gives layers ranks or alphas of their own.
-    """
-    path = folder / "adapter_config.json"
-    told: _Told = io.read_json(path, _Told)
-    if told.rank_pattern or told.alpha_pattern or told.use_dora:
-        raise ArtifactError(
-            f"{path}: OpenVINO cannot apply an adapter with patterns of ranks, or DoRA",
-            hint="package with the route merged: package.route=merged",
-        )
-    return told.lora_alpha / (math.sqrt(told.r) if told.use_rslora else told.r)
-
-
-class _Told(Struct, frozen=True):
-    r: int
-    lora_alpha: float
-    use_rslora: bool = False
-    use_dora: bool = False
-    rank_pattern: dict[str, Any] = {}
-    alpha_pattern: dict[str, Any] = {}
 
 
 def _switch_on(genai: Any, inner: Any) -> None:

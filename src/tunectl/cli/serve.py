@@ -145,6 +145,7 @@ def _become_server(layout: Layout, root: Root, settings: Path) -> None:
     address = "127.0.0.1" if root.serve.address == "localhost" else root.serve.address
     home = layout.hidden.resolve() / f"bentoml-{root.serve.port}"  # two servers that share one erase each other's files
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "BENTOML_HOME": str(home)}
+    quiet["BENTOML_CONTAINERIZED"] = "1"  # when the worker dies the program ends, for a supervisor to start it again
     words = ["--host", address, "--port", str(root.serve.port)]
     words += ["--timeout-graceful-shutdown", str(root.serve.drain.seconds)]
     os.execve(  # noqa: S606  # no shell: a list of words

@@ -51,6 +51,8 @@ class Server:
     keeper: Keeper
     top_logprobs: int = 0
     draining: bool = False
+    mounts: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = field(default_factory=dict)
+    """Applications by the first part of their path, for example ``/arena``; each guards its own door."""
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -66,6 +68,10 @@ class Server:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        mounted = self.mounts.get("/" + scope["path"].split("/", 2)[1]) if self.mounts else None
+        if mounted is not None:
+            await mounted(scope, receive, send)
+            return
         call = Call(scope, receive, send)
         try:
             if not await self._cors(call):
