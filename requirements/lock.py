@@ -1,4 +1,4 @@
-"""Resolve pyproject.toml into run.txt and dev.txt, and export.in into export.txt: one version a line, no hashes, no local versions.
+"""Resolve pyproject.toml into run.txt and dev.txt, and each environment of its own (``*.in``) into a file beside it: one version a line, no hashes, no local versions.
 
 torch stays a range: its builds for CPU and CUDA differ by machine, and a pinned local version would be wrong on the next one.
 What only a CUDA build of torch asks for is left out for the same reason.
@@ -16,7 +16,11 @@ HERE = Path(__file__).parent
 RANGES = {"torch": "torch>=2.9", "torchvision": "torchvision>=0.24"}
 CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton==)")
 HEADER = "# Made by `make lock` from pyproject.toml, extra [{extra}]. Install with pip; torch stays a range (see requirements/lock.py).\n"
-EXPORT = "# Made by `make lock` from export.in. The environment of tunectl's exporter; torch stays a range (see requirements/lock.py).\n"
+OTHERS = {
+    "export": "the environment of tunectl's exporter",
+    "serve-openvino": "what a Bento for the engine openvino installs",
+}
+OTHER = "# Made by `make lock` from {name}.in: {what}. Torch stays a range (see requirements/lock.py).\n"
 
 
 def compiled(source: str, extra: str | None = None, constraint: Path | None = None) -> list[str]:
@@ -48,7 +52,9 @@ def main() -> None:
     run.write_text(HEADER.format(extra="all") + "\n".join(first) + "\n")
     second = [line for line in compiled("pyproject.toml", "dev", run) if line not in first]
     (HERE / "dev.txt").write_text(HEADER.format(extra="dev") + "-r run.txt\n" + "\n".join(second) + "\n")
-    (HERE / "export.txt").write_text(EXPORT + "\n".join(compiled("requirements/export.in")) + "\n")
+    for name, what in OTHERS.items():
+        lines = compiled(f"requirements/{name}.in")
+        (HERE / f"{name}.txt").write_text(OTHER.format(name=name, what=what) + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

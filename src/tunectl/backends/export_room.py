@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tunectl.artifacts import io, lock
@@ -28,15 +28,15 @@ VARIABLE = "TUNECTL_EXPORTER"
 _log = log.get(__name__)
 
 
-def lock_file() -> Path:
+def lock_file(name: str = LOCK) -> Path:
     """The lock of the environment: inside an installed wheel, or in the checkout that this code runs from.
 
     Raises  EnvironmentFailure where neither is there.
     """
     for folder in (PACKAGE / "_project", PACKAGE.parents[1]):
-        if (folder / LOCK).is_file():
-            return folder / LOCK
-    raise EnvironmentFailure(f"{LOCK} is missing from this installation", hint="pip install --force-reinstall tunectl")
+        if (folder / name).is_file():
+            return folder / name
+    raise EnvironmentFailure(f"{name} is missing from this installation", hint="pip install --force-reinstall tunectl")
 
 
 def python(exporters: Path | None = None) -> Path:
@@ -77,6 +77,25 @@ def _make(place: Path, wanted: Path) -> None:
     io.write_text(place / STAMP, wanted.read_text())
 
 
+def _add(there: Path, wanted: Path) -> None:
+    """Install one more lock file, once; its packages ask for nothing that the environment does not have."""
+    stamp = there.parents[1] / f".{wanted.stem}"
+    if stamp.is_file() and stamp.read_text() == wanted.read_text():
+        return
+    pip = [
+        str(there),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+    ]
+    _call([*pip, "-r", str(wanted)], f"pip install -r {wanted.name}")
+    io.write_text(stamp, wanted.read_text())
+
+
 def _call(words: Sequence[str], what: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -87,18 +106,18 @@ def _call(words: Sequence[str], what: str) -> None:
         )
 
 
-def run(
-    words: Sequence[str], what: str, *, exporters: Path | None = None, extra: Mapping[str, str] | None = None
-) -> str:
+def run(words: Sequence[str], what: str, *, exporters: Path | None = None, extras: Sequence[str] = ()) -> str:
     """Run ``python WORDS`` in the environment, offline and without telemetry; returns what it printed.
 
+    ``extras`` names lock files beside the environment's own, installed into it when first asked for; each line has a hash.
     Our own package is importable there. Raises  EnvironmentFailure with its last words where it fails.
     """
     hidden = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OPENVINO_TELEMETRY": "0", "TOKENIZERS_PARALLELISM": "false"}
-    environment = {**os.environ, **hidden, "PYTHONPATH": str(PACKAGE.parent), **(extra or {})}
-    done = subprocess.run(
-        [str(python(exporters)), *words], env=environment, capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, **hidden, "PYTHONPATH": str(PACKAGE.parent)}
+    there = python(exporters)
+    for name in extras:
+        _add(there, lock_file(f"requirements/{name}.txt"))
+    done = subprocess.run([str(there), *words], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         raise EnvironmentFailure(

@@ -30,11 +30,6 @@ def declare(verb: str, parser: argparse.ArgumentParser) -> None:
     if verb == "push":
         parser.add_argument("repo", metavar="OWNER/NAME", help="of the Hub; made where it is absent")
         parser.add_argument("--public", action="store_true", help="a new repository is private otherwise")
-        parser.add_argument(
-            "--merged",
-            action="store_true",
-            help="the merged model instead of the adapter (route: merged, engine: transformers or vllm)",
-        )
 
 
 def run_add(args: argparse.Namespace, store: Store) -> int:
@@ -99,13 +94,7 @@ def run_push(args: argparse.Namespace, store: Store) -> int:
     from tunectl.backends import hub_push, terminal
 
     release = store.find(args.release)
-    url = hub_push.push(
-        store.folder(release),
-        args.repo,
-        private=not args.public,
-        merged=args.merged,
-        message=f"tunectl release {release}",
-    )
+    url = hub_push.push(store.folder(release), args.repo, private=not args.public, message=f"tunectl release {release}")
     if args.json:
         terminal.print_json({"release": release, "url": url})
     else:

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from tunectl.release.contract import ServingContract
+from tunectl.release.manifest import Facts
+
 
 class Said(Struct, frozen=True):
     """One answer, greedy."""
@@ -76,6 +79,14 @@ class Tools(Protocol):
 
     def merge(self, model: Path, adapter: Path, out: Path) -> None:
         """Write ``model`` with ``adapter`` added into its weights."""
+        ...
+
+    def bento(self, release: Path, facts: Facts, name: str, out: Path) -> None:
+        """Build the Bento that carries ``release``."""
+        ...
+
+    def gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> None:
+        """Write a GGUF file of a merged model folder, and prove it on the probes by loading it."""
         ...
 
     def opened(self, release: Path, stops: Sequence[int]) -> Opened:

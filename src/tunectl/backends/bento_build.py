@@ -1,0 +1,121 @@
+"""Build the Bento of a release: BentoML's own builder over ``bentofile.yaml``, in a process and a store of its own.
+
+Run as a module inside the build context: ``python -m tunectl.backends.bento_build NAME VERSION LABELS``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tunectl.artifacts import io
+from tunectl.artifacts.layout import Layout
+from tunectl.core.errors import EnvironmentFailure
+from tunectl.core.lazy import need
+from tunectl.release import manifest
+from tunectl.release.manifest import Facts, ReleaseManifest
+
+PACKAGE = Path(__file__).resolve().parents[1]
+BENTOFILE = "bentofile.yaml"
+DOCKERFILE = "bento.dockerfile.j2"
+SETTINGS = "serve.json"
+LEFT_OUT = ("__pycache__", "*.pyc", "_project", "annotate_assets")
+
+
+def build(release: Path, facts: Facts, name: str, out: Path, *, at: str) -> None:
+    """Write the Bento that carries ``release`` into the folder ``out``; its version is the name of the release.
+
+    ``at`` is the time (UTC, ISO 8601) in the manifest of the release that it carries.
+    Raises  EnvironmentFailure with BentoML's last words; MissingExtra where it is not installed.
+    """
+    need("bentoml", extra="serve")
+    scratch = Path(tempfile.mkdtemp(prefix="bento-", dir=_ready(Layout().scratch)))
+    try:
+        context = scratch / "context"
+        made = assembled(release, facts, context, at=at)
+        labels = json.dumps({"release": made.id, "project": made.project, "engine": made.engine, "route": made.route})
+        built = Path(_run(context, scratch / "home", [name, made.id, labels]))
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.move(built, out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def assembled(release: Path, facts: Facts, context: Path, *, at: str) -> ReleaseManifest:
+    """Fill the build context: the package, the release under its name, settings, what the engine needs."""
+    shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    files = manifest.digests(release)
+    size = sum((release / name).stat().st_size for name in files)
+    made = ReleaseManifest(
+        manifest.identity(files), at, facts.project, None, facts.engine, facts.route, files, size,
+        facts.metrics, facts.verdicts, facts.lineage,
+    )  # fmt: skip
+    target = context / "release" / made.id
+    shutil.copytree(release, target)
+    io.write_json(target / manifest.NAME, made)
+    io.write_json(context / SETTINGS, _settings(facts.project))
+    shutil.copyfile(part(f"requirements/serve-{facts.engine}.txt"), context / "requirements.txt")
+    for own in (BENTOFILE, DOCKERFILE):
+        shutil.copyfile(part(own), context / own)
+    return made
+
+
+def part(name: str) -> Path:
+    """A file of the project, or the one that came with this installation.
+
+    Raises  EnvironmentFailure where there is neither.
+    """
+    for folder in (Layout().root, PACKAGE / "_project", PACKAGE.parents[1]):
+        if (folder / name).is_file():
+            return folder / name
+    raise EnvironmentFailure(
+        f"{name} is missing from this project and this installation", hint="tunectl init --force ."
+    )
+
+
+def _settings(project: str) -> dict[str, object]:
+    """The sections of the server as ``conf/`` has them now."""
+    from tunectl.config import check, overrides
+    from tunectl.config.serve import ServeSettings
+
+    layout = Layout()
+    whole = check.load(layout, overrides.replay(layout)).root.model_dump(mode="json")
+    kept = {name: whole[name] for name in ServeSettings.model_fields}
+    return ServeSettings.model_validate({**kept, "project": project}).model_dump(mode="json")
+
+
+def _run(context: Path, home: Path, words: list[str]) -> str:
+    _ready(home)
+    quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, **quiet, "BENTOML_HOME": str(home.absolute()), "PYTHONPATH": str(context.absolute())}
+    done = subprocess.run(
+        [sys.executable, "-m", "tunectl.backends.bento_build", *words],
+        cwd=context, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise EnvironmentFailure(
+            f"the Bento cannot be built: {said[-1] if said else 'BentoML says nothing'}", hint=f"look at {BENTOFILE}"
+        )
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _ready(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main(name: str, version: str, labels: str) -> None:
+    """Build in the current folder, and print where the Bento lies."""
+    bentos = need("bentoml.bentos", extra="serve")
+    made = bentos.build_bentofile(BENTOFILE, name=name, version=version, labels=json.loads(labels), build_ctx=".")
+    sys.stdout.write(f"{made.path}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
