@@ -29,6 +29,7 @@ ROOMS = {
     "httpx": ("backends/fetch_pages.py", "backends/openai_judge.py"),  # pages politely; a judge
     "jinja2": ("backends/html.py", "chat/template.py"),  # pages; chat templates in a sandbox
     "yaml": ("config/",),
+    "starlette": ("backends/annotate_page.py", "backends/arena_page.py"),  # two pages
     "sqlalchemy": ("backends/sqlalchemy_",),  # tables and what is done with them
 }
 

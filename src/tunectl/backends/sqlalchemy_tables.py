@@ -30,82 +30,85 @@ class Tables:
     events: Any
 
 
+Columns = tuple[tuple[str, str, str], ...]
+"""Name; kind (text, time, whole, real, truth); key, not null, index, or nothing."""
+EXCHANGES: Final[Columns] = (
+    ("id", "text", "key"),
+    ("accepted_at", "time", "not null"),
+    ("finished_at", "time", ""),
+    ("user_hash", "text", "index"),
+    ("session", "text", ""),
+    ("arm", "text", "not null"),
+    ("release", "text", "not null"),
+    ("request", "text", ""),
+    ("response", "text", ""),
+    ("prompt_tokens", "whole", ""),
+    ("completion_tokens", "whole", ""),
+    ("finish_reason", "text", ""),
+    ("mean_logprob", "real", ""),
+    ("refusal", "truth", ""),
+    ("format_valid", "truth", ""),
+    ("template_hash", "text", "not null"),
+    ("latency", "real", ""),
+    ("forgotten_at", "time", ""),
+)
+FEEDBACK: Final[Columns] = (
+    ("id", "text", "key"),
+    ("exchange_id", "text", "not null index"),
+    ("kind", "text", "not null"),
+    ("value", "text", ""),
+    ("annotator", "text", "index"),
+    ("at", "time", "not null"),
+)
+WINDOWS: Final[Columns] = (
+    ("id", "text", "key"),
+    ("since", "time", "not null"),
+    ("until", "time", "not null"),
+    ("made_at", "time", "not null index"),
+    ("body", "text", "not null"),
+)
+EVENTS: Final[Columns] = (
+    ("id", "text", "key"),
+    ("at", "time", "not null index"),
+    ("kind", "text", "not null"),
+    ("body", "text", "not null"),
+)
+
+
 def tables() -> Tables:
     """Describe the tables. Bodies are JSON text; times are UTC with microseconds."""
     sa = need("sqlalchemy", extra="live")
-    time = _time_type(sa)
     metadata = sa.MetaData()
+    kinds = {"text": sa.Text, "time": _time_type(sa), "whole": sa.Integer, "real": sa.Double, "truth": sa.Boolean}
 
-    def column(name: str, kind: Any, **words: Any) -> Any:
-        return sa.Column(name, kind, **{"nullable": True, **words})
+    def table(name: str, columns: Columns) -> Any:
+        made = [
+            sa.Column(
+                column,
+                kinds[kind],
+                primary_key=role == "key",
+                nullable=not ("null" in role or role == "key"),
+                index="index" in role or None,
+            )
+            for column, kind, role in columns
+        ]
+        return sa.Table(name, metadata, *made)
 
-    def text(name: str, **words: Any) -> Any:
-        return column(name, sa.Text, **words)
-
-    def key() -> Any:
-        return text("id", primary_key=True, nullable=False)
-
-    exchanges = sa.Table(
-        "exchanges",
-        metadata,
-        key(),
-        column("accepted_at", time, nullable=False),
-        column("finished_at", time),
-        text("user_hash", index=True),
-        text("session"),
-        text("arm", nullable=False),
-        text("release", nullable=False),
-        text("request"),
-        text("response"),
-        column("prompt_tokens", sa.Integer),
-        column("completion_tokens", sa.Integer),
-        text("finish_reason"),
-        column("mean_logprob", sa.Double),
-        column("refusal", sa.Boolean),
-        column("format_valid", sa.Boolean),
-        text("template_hash", nullable=False),
-        column("latency", sa.Double),
-        column("forgotten_at", time),
-    )
+    exchanges = table("exchanges", EXCHANGES)
     sa.Index("exchanges_order", exchanges.c.accepted_at, exchanges.c.id)
-    feedback = sa.Table(
-        "feedback",
-        metadata,
-        key(),
-        text("exchange_id", nullable=False, index=True),
-        text("kind", nullable=False),
-        text("value"),
-        text("annotator", index=True),
-        column("at", time, nullable=False),
-    )
-    windows = sa.Table(
-        "windows",
-        metadata,
-        key(),
-        column("since", time, nullable=False),
-        column("until", time, nullable=False),
-        column("made_at", time, nullable=False, index=True),
-        text("body", nullable=False),
-    )
-    events = sa.Table(
-        "events",
-        metadata,
-        key(),
-        column("at", time, nullable=False, index=True),
-        text("kind", nullable=False),
-        text("body", nullable=False),
-    )
-    return Tables(metadata, exchanges, feedback, windows, events)
+    rest = (table("feedback", FEEDBACK), table("windows", WINDOWS), table("events", EVENTS))
+    return Tables(metadata, exchanges, *rest)
 
 
 def _time_type(sa: Any) -> Any:
-    class Utc(sa.TypeDecorator):  # type: ignore[misc]
+    class Utc(sa.TypeDecorator):
         """A time with a zone: PostgreSQL keeps one, SQLite gets UTC."""
 
         impl = sa.DateTime(timezone=True)
         cache_ok = True
 
         def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+            """Into the database; a time without a zone is an error."""
             if value is None:
                 return None
             if value.tzinfo is None:
@@ -114,6 +117,7 @@ def _time_type(sa: Any) -> Any:
             return inside.replace(tzinfo=None) if dialect.name == "sqlite" else inside
 
         def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+            """Out of the database, in UTC."""
             if value is None:
                 return None
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

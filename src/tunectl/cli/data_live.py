@@ -161,14 +161,20 @@ def _asked(one: Exchange) -> str:
 
     request = one.request or {}
     turns = request.get("messages") or [{"content": request.get("prompt", "")}]
-    return preview(_text(turns[-1].get("content")), PREVIEW)
+    return preview(_harmless(_text(turns[-1].get("content"))), PREVIEW)
 
 
 def _answered(one: Exchange) -> str:
     from tunectl.artifacts.records import preview
 
     choices = (one.response or {}).get("choices") or [{}]
-    return preview(_text((choices[0].get("message") or {}).get("content", choices[0].get("text"))), PREVIEW)
+    said = (choices[0].get("message") or {}).get("content", choices[0].get("text"))
+    return preview(_harmless(_text(said)), PREVIEW)
+
+
+def _harmless(text: str) -> str:
+    """Without control codes: what strangers typed must not steer a terminal."""
+    return "".join(sign if sign.isprintable() or sign.isspace() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def _text(content: Any) -> str:
