@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,13 @@ def _call(words: Sequence[str], what: str) -> None:
         )
 
 
+def _told(stderr: str) -> str:
+    """The line that names the error, or the last one; a message may go on below that line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    return (named or lines or [""])[-1][:500]
+
+
 def run(words: Sequence[str], what: str, *, exporters: Path | None = None, extras: Sequence[str] = ()) -> str:
     """Run ``python WORDS`` in the environment, offline and without telemetry; returns what it printed.
 
@@ -119,9 +127,8 @@ def run(words: Sequence[str], what: str, *, exporters: Path | None = None, extra
         _add(there, lock_file(f"requirements/{name}.txt"))
     done = subprocess.run([str(there), *words], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
         raise EnvironmentFailure(
-            f"{what} failed: {said[-1] if said else f'exit code {done.returncode}'}",
+            f"{what} failed: {_told(done.stderr) or f'exit code {done.returncode}'}",
             hint="more of it with --verbose; if it ran out of memory, close other programs",
         )
     _log.debug("%s: %s", what, done.stderr.strip()[-2000:])

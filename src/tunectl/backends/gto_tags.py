@@ -55,7 +55,7 @@ def _tags(root: Path) -> set[str]:
 
 def _gto(root: Path, words: Sequence[str]) -> None:
     try:
-        _call([sys.executable, "-m", "gto", *words], root)
+        _call([sys.executable, "-m", "gto.cli", *words], root)
     except EnvironmentFailure as error:
         if "already" not in error.message:  # the stage is assigned to this very version
             raise
