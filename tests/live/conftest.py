@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/live/live.sqlite"
-    return request.getfixturevalue("postgres").database(f"t{time.monotonic_ns()}")
+    return request.getfixturevalue("postgres").database("tests")
 
 
 @pytest.fixture

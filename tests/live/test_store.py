@@ -235,7 +235,7 @@ def test_a_server_that_is_away_is_named_without_its_password(tmp_path):
 
 
 def test_postgres_comes_back_after_a_crash(postgres, tmp_path):
-    with opened(postgres.database("crash"), tmp_path) as store:
+    with opened(postgres.database("tests"), tmp_path) as store:
         store.write([exchange(number) for number in range(50)])
         postgres.stop()
         with pytest.raises(EnvironmentFailure):
@@ -248,7 +248,7 @@ def test_postgres_comes_back_after_a_crash(postgres, tmp_path):
 def test_postgres_without_fsync_is_refused(postgres, tmp_path):
     import psycopg
 
-    url = postgres.database("nofsync")
+    url = postgres.database("tests")
     admin = f"postgresql://tunectl@127.0.0.1:{postgres.port}/postgres"
     for setting in ("off", "on"):
         with psycopg.connect(admin, autocommit=True) as connection:

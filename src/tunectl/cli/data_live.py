@@ -34,7 +34,7 @@ PREVIEW = 40
 """Characters of a text in the table."""
 LIMIT = (
     "What a model has learned already stays in its weights: train again without these rows, and release that. "
-    "Exports elsewhere, and backups, are yours to delete."
+    "Exports elsewhere, backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
 )
 
 
