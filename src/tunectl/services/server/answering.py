@@ -61,7 +61,7 @@ class Writing:
 
     def cancel(self) -> None:
         """Tell the engine to stop what runs."""
-        for number in self.numbers:
+        for number in self.numbers if self.feed.open > 0 else ():
             self.job.resident.pipeline.cancel(number)
 
     async def pieces(self) -> AsyncIterator[list[tuple[int, Answer, str]]]:
