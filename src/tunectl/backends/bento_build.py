@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
+from tunectl.backends.export_room import told
 from tunectl.core.errors import EnvironmentFailure
 from tunectl.core.lazy import need
 from tunectl.release import manifest
@@ -34,7 +35,7 @@ def build(release: Path, facts: Facts, name: str, out: Path, *, at: str) -> None
     Raises  EnvironmentFailure with BentoML's last words; MissingExtra where it is not installed.
     """
     need("bentoml", extra="serve")
-    scratch = Path(tempfile.mkdtemp(prefix="bento-", dir=_ready(Layout().scratch)))
+    scratch = Path(tempfile.mkdtemp(prefix="bento-"))  # not under .tunectl: BentoML refuses hidden folders
     try:
         context = scratch / "context"
         made = assembled(release, facts, context, at=at)
@@ -90,7 +91,7 @@ def _settings(project: str) -> dict[str, object]:
 
 
 def _run(context: Path, home: Path, words: list[str]) -> str:
-    _ready(home)
+    home.mkdir()
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     environment = {**os.environ, **quiet, "BENTOML_HOME": str(home.absolute()), "PYTHONPATH": str(context.absolute())}
     done = subprocess.run(
@@ -98,16 +99,8 @@ def _run(context: Path, home: Path, words: list[str]) -> str:
         cwd=context, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise EnvironmentFailure(
-            f"the Bento cannot be built: {said[-1] if said else 'BentoML says nothing'}", hint=f"look at {BENTOFILE}"
-        )
+        raise EnvironmentFailure(f"the Bento cannot be built: {told(done.stderr)}", hint=f"look at {BENTOFILE}")
     return done.stdout.strip().splitlines()[-1]
-
-
-def _ready(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def main(name: str, version: str, labels: str) -> None:

@@ -107,10 +107,10 @@ def _call(words: Sequence[str], what: str) -> None:
         )
 
 
-def _told(stderr: str) -> str:
+def told(stderr: str) -> str:
     """The line that names the error, or the last one; a message may go on below that line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", line)]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b.*:|.*\bNo module named\b", line)]
     return (named or lines or [""])[-1][:500]
 
 
@@ -128,7 +128,7 @@ def run(words: Sequence[str], what: str, *, exporters: Path | None = None, extra
     done = subprocess.run([str(there), *words], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EnvironmentFailure(
-            f"{what} failed: {_told(done.stderr) or f'exit code {done.returncode}'}",
+            f"{what} failed: {told(done.stderr) or f'exit code {done.returncode}'}",
             hint="more of it with --verbose; if it ran out of memory, close other programs",
         )
     _log.debug("%s: %s", what, done.stderr.strip()[-2000:])
