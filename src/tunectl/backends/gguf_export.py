@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tunectl.backends import export_room
+from tunectl.backends import export_room, gguf
 from tunectl.core.errors import GateError
 from tunectl.core.lazy import need
 from tunectl.release.contract import Probe, ServingContract
@@ -34,10 +33,8 @@ def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> flo
 
 def agreement(file: Path, probes: Sequence[Probe]) -> float:
     """Share of the probes' answer tokens that the model in ``file`` likes best, read by transformers."""
-    torch, transformers = need("torch", extra="train"), need("transformers", extra="train")
-    need("gguf", extra="train")
-    where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
-    model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where).eval()
+    torch = need("torch", extra="train")
+    model = gguf.load(file)[0].eval()
     same = total = 0
     with torch.inference_mode():
         for probe in probes:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 def declare(verb: str, parser: argparse.ArgumentParser) -> None:
     """Declare the words of one verb."""
     if verb in {"promote", "tag", "push"}:
-        default = {} if verb == "promote" else {"nargs": "?", "default": "champion"}
-        parser.add_argument("release", metavar="ID", **default)
+        if verb == "promote":
+            parser.add_argument("release", metavar="ID")
+        else:
+            parser.add_argument("release", metavar="ID", nargs="?", default="champion", help="(champion)")
     if verb in {"add", "promote", "rollback"}:
         parser.add_argument("--why", default="", metavar="TEXT", help="kept in the log")
         parser.add_argument("--by", default="", metavar="WHO", help="kept in the log (the name of this account)")
@@ -59,7 +61,7 @@ def added(layout: Layout, store: Store, *, by: str, why: str) -> ReleaseManifest
     folder = layout.artifact("package")
     if not (folder / FACTS).is_file():
         return None
-    facts = io.read_json(folder / FACTS, Facts)
+    facts: Facts = io.read_json(folder / FACTS, Facts)
     return store.add(folder / RELEASE, facts, by=by, why=why, git=project_repo.commit(layout.root))
 
 

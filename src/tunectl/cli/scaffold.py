@@ -97,7 +97,7 @@ def _settle_conf(conf: Path, name: str, example: str | None) -> None:
                 option.unlink()
             text = _replaced(text, rf"^  - ingest: {other} *", "  - ingest: project".ljust(COMMENTS))
             text = re.sub(rf"(?m)^(  - \w+: ){other} *", lambda found: f"{found[1]}default".ljust(COMMENTS), text)
-            text = text.replace(f"; {other} names its own", "")
+            text = text.replace(f"; {other} names its own", "").replace(f" | {other}", "")
         shutil.copyfile(TEXTS / "ingest.yaml", conf / "ingest" / "project.yaml")
     recipe.write_text(text, encoding="utf-8")
 
