@@ -26,6 +26,7 @@ def settings(**serve: Any) -> dict[str, Any]:
 
     read = lambda name: yaml.safe_load((ROOT / "conf" / name).read_text())
     found = {"project": "shop", "serve": read("serve/default.yaml"), "live": read("live/default.yaml")}
+    found["annotate"] = read("annotate/default.yaml")
     found["serve"]["poll_seconds"] = 0.2
     for key, value in serve.items():
         *path, last = key.split("__")

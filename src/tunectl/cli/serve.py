@@ -96,7 +96,7 @@ def _settings(layout: Layout, root: Root) -> Path:
     from tunectl.artifacts import io
     from tunectl.config.serve import ServeSettings
 
-    given = ServeSettings(project=root.project, serve=root.serve, live=root.live)
+    given = ServeSettings(project=root.project, serve=root.serve, live=root.live, annotate=root.annotate)
     path = layout.hidden / "serve.json"
     io.write_json(path, given.model_dump(mode="json"))
     return path

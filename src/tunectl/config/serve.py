@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from tunectl.config.annotate import Annotate
 from tunectl.config.base import Strict
 from tunectl.config.live import Live
 
@@ -107,3 +108,5 @@ class ServeSettings(Strict):
     """Its section."""
     live: Live
     """Where exchanges and feedback are kept."""
+    annotate: Annotate
+    """Of the arena page: its reasons to tick, and where judgements are kept; TUNECTL_JUDGEMENTS in the environment comes first."""

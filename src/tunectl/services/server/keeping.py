@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,13 +14,12 @@ from typing import Any
 
 import msgspec
 
-from tunectl.artifacts import io
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.backends import privacy_tools, sqlalchemy_store
 from tunectl.config.live import Live
 from tunectl.core.errors import DataError
 from tunectl.evaluation.safety import refuses
-from tunectl.live import opinion
+from tunectl.live import identity, opinion
 from tunectl.live.identity import hidden
 from tunectl.live.redact import Redactor
 from tunectl.live.store import Finish, LiveStore
@@ -140,32 +137,21 @@ def opened(live: Live, on_error: Callable[[int], None]) -> Keeper:
 
     Raises  EnvironmentFailure when the database says no, or another server writes to the same file.
     """
-    personal = live.personal
-    masker = Masker(
-        privacy_tools.tools(regions=personal.regions, locales=personal.locales),
-        kinds=personal.kinds,
-        keep=personal.keep,
-    )
     held = ExitStack()
-    url = os.environ.get(live.url_variable) or live.url
-    store = held.enter_context(sqlalchemy_store.opened(url, Path(), serving=True))
+    store = held.enter_context(sqlalchemy_store.opened(identity.address(live), Path(), serving=True))
     writer = Writer(
         store,
-        Redactor(masker),
+        Redactor(masker(live)),
         policy=live.disk_full,
         patience=live.patience,
         waiting=live.waiting,
         on_error=on_error,
     )
-    return Keeper(store, writer, _salt(live), held)
+    return Keeper(store, writer, identity.salt(live, Path()), held)
 
 
-def _salt(live: Live) -> bytes:
-    """The key of the hashes of people; made at first use where no variable brings it."""
-    given, path = os.environ.get(live.salt_variable), Path(live.salt)
-    if given:
-        return given.encode()
-    if not path.is_file():
-        io.write_bytes(path, secrets.token_hex(32).encode())
-        path.chmod(0o600)
-    return path.read_bytes().strip()
+def masker(live: Live) -> Masker:
+    """What masks personal data in everything that is kept."""
+    personal = live.personal
+    tools = privacy_tools.tools(regions=personal.regions, locales=personal.locales)
+    return Masker(tools, kinds=personal.kinds, keep=personal.keep)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunectl.backends import engines
+from tunectl.backends import arena_page, engines
 from tunectl.backends.prometheus_metrics import ServingMetrics
 from tunectl.config.serve import ServeSettings
 from tunectl.core import log
@@ -26,6 +26,7 @@ from tunectl.serving.admission import Admission, Bounds
 from tunectl.serving.keys import Ring
 
 SETTINGS, STORE, KEYS, SEED = "TUNECTL_SERVE", "TUNECTL_STORE", "TUNECTL_KEYS", "TUNECTL_SEED"
+JUDGEMENTS = "TUNECTL_JUDGEMENTS"
 LOOK = 1.0
 """Seconds between looks at the file of keys."""
 
@@ -102,7 +103,18 @@ def made(given: ServeSettings) -> Server:
         ),
     )
     admission = Admission(Bounds(limits.running, limits.waiting, limits.tokens))
-    return Server(given, residents, ring, admission, metrics, keeper)
+    server = Server(given, residents, ring, admission, metrics, keeper)
+    server.mounts["/arena"] = _arena(server)
+    return server
+
+
+def _arena(server: Server) -> Any:
+    """The page on which people chat and choose; a client of this server."""
+    annotate = server.settings.annotate
+    folder = Path(os.environ.get(JUDGEMENTS, annotate.store))
+    masker = keeping.masker(server.settings.live)
+    setup = arena_page.Setup(server.settings.project, tuple(annotate.tags), folder, masker)
+    return arena_page.application(server, setup)
 
 
 def seed() -> Path | None:
