@@ -17,7 +17,7 @@ RUNNING = Running()
 """The server of this process; empty until the service starts."""
 
 
-class Direct(bentoml.Service):  # type: ignore[misc]  # the library has no types
+class Direct(bentoml.Service):
     """A BentoML service whose HTTP requests go to our server, past the layers that BentoML puts around an application.
 
     Each of those layers would see every token of every stream, and its time limit leaves a timer behind for each request.
