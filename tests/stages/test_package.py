@@ -171,7 +171,7 @@ def test_a_release_holds_what_the_server_needs(given, tmp_path):
     store = Store(tmp_path / "store")
     assert store.verify(store.add(release, facts).id) == []
     card = (release / "MODEL_CARD.md").read_text()
-    for words in ("base_model: tiny", "| Tuned | 50.00 |", "evaluate: So.", "The export is the model that was trained"):
+    for words in ("tiny (revision", "| Tuned | 50.00 |", "evaluate: So.", "The export is the model that was trained"):
         assert words in card
 
 
@@ -215,6 +215,14 @@ def test_an_export_that_is_another_model_is_refused(given, tmp_path, fake, words
     facts = io.read_json(outputs.artifact / "facts.json", Facts)
     store = Store(tmp_path / "store")
     assert store.manifest(store.add(outputs.artifact / "release", facts).id).refusals
+
+
+def test_an_adapter_that_changes_nothing_is_no_release(given):
+    inputs, outputs = given
+    found = package.run(stage(), inputs, outputs, tools=Fake(alike=True))
+    assert not found.passed
+    assert contract.load(outputs.artifact / "release").probes == []
+    assert io.read_json(outputs.artifact / "verdict.json")["verdict"] == "adapter_changes_nothing"
 
 
 def test_int4_is_printed_and_not_judged(given):
@@ -277,10 +285,7 @@ def test_refusals_say_what_to_do(given):
     assert (
         str(caught.value) == "package.adapter = align, but align is switched off\n  align=rloo, or package.adapter=auto"
     )
-    with pytest.raises(DataError, match="tuned and base model answer all 9 validation inputs alike"):
-        package.run(stage(), inputs, outputs, tools=Fake(alike=True))
     io.write_rows(inputs.split / "validation.jsonl", [example("v", "x" * 600)])
-    io.shutil.rmtree(outputs.artifact / "release")
     with pytest.raises(DataError, match="the validation split has no input to ask that leaves room for an answer"):
         package.run(stage(), inputs, outputs, tools=Fake())
 

@@ -43,6 +43,7 @@ def build(release: Path, facts: Facts, name: str, out: Path, *, at: str) -> None
         built = Path(_run(context, scratch / "home", [name, made.id, labels]))
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(built, out)
+        out.chmod(0o755)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

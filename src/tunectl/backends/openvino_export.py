@@ -1,56 +1,42 @@
-"""A model folder turned into OpenVINO files with compressed weights, by optimum-intel in the exporter environment.
-
-Run there as a module: ``python -m tunectl.backends.openvino_export MODEL OUT WEIGHTS``.
-"""
+"""A model folder turned into OpenVINO files with compressed weights, by optimum-intel's command in the exporter environment."""
 
 from __future__ import annotations
 
-import sys
+import re
 from pathlib import Path
 
 from tunectl.backends import export_room
-from tunectl.core.errors import UsageError
-from tunectl.core.lazy import need
+from tunectl.core.errors import EnvironmentFailure
 
 MODEL = "openvino_model.xml"
-GROUP = 64
-"""Weights of int4 that share a scale; smaller models have layers that 128 does not divide."""
+HOW = {
+    "int8": ("--weight-format", "int8"),
+    "int4": ("--weight-format", "int4", "--group-size", "64", "--ratio", "1.0"),
+}
+"""int8: a scale a channel, asymmetric. int4: a scale for 64 weights, because 128 does not divide the layers of small models."""
+TYPES = {"int8": {"u8", "i8"}, "int4": {"u4", "i4"}}
 
 
 def export(model: Path, out: Path, weights: str) -> None:
     """Write openvino_model.xml and .bin, the tokenizer as OpenVINO files, and the small files beside them.
 
-    weights  int8 (a scale a channel, asymmetric) or int4 (a scale a group)
-    Raises   EnvironmentFailure with the exporter's last words; UsageError where it wrote no model.
+    Raises  EnvironmentFailure with the exporter's last words, or where its weights are not of the kind that was asked for:
+            its Python function ignores that wish where its command heeds it, and nothing else would tell.
     """
-    words = ["-m", "tunectl.backends.openvino_export", str(model.absolute()), str(out.absolute()), weights]
+    words = ["-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", str(model.absolute())]
+    words += ["--task", "text-generation-with-past", "--library", "transformers", *HOW[weights], str(out.absolute())]
     export_room.run(words, f"exporting {model.name} to OpenVINO")
-    if not (out / MODEL).is_file():
-        raise UsageError(
-            f"optimum-intel wrote no {MODEL} for {model}",
-            hint="its architecture may be unknown; try package=transformers",
+    found = kinds(out)
+    if not found & TYPES[weights]:
+        raise EnvironmentFailure(
+            f"exporting {model.name} to OpenVINO gave weights of {', '.join(sorted(found)) or 'no kind'}, not {weights}",
+            hint="the exporter's libraries changed; look at requirements/export.in",
         )
 
 
-def convert(model: Path, out: Path, weights: str) -> None:
-    """Do it here; only the exporter environment can."""
-    openvino = need("optimum.exporters.openvino", extra="export")
-    settings = need("optimum.intel", extra="export")
-    config = need("optimum.intel.openvino", extra="export").OVConfig
-    how = (
-        {"bits": 8, "sym": False} if weights == "int8" else {"bits": 4, "sym": False, "group_size": GROUP, "ratio": 1.0}
-    )
-    openvino.main_export(
-        str(model),
-        output=str(out),
-        task="text-generation-with-past",
-        library_name="transformers",
-        trust_remote_code=False,
-        local_files_only=True,
-        convert_tokenizer=True,
-        ov_config=config(quantization_config=settings.OVWeightQuantizationConfig(**how)),
-    )
-
-
-if __name__ == "__main__":
-    convert(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+def kinds(out: Path) -> set[str]:
+    """Element types of the constants of an exported model."""
+    path = out / MODEL
+    if not path.is_file():
+        return set()
+    return set(re.findall(r'element_type="([a-z0-9]+)"', path.read_text()))

@@ -14,7 +14,9 @@ def text(
 ) -> str:
     """The card; ``scores`` are rows of system and measures in words."""
     lineage = facts.lineage or Lineage(contract.base.source, contract.base.revision)
-    head = ["---", f"base_model: {contract.base.source}", "library_name: peft", "pipeline_tag: text-generation"]
+    head = ["---", "library_name: peft", "pipeline_tag: text-generation"]
+    if contract.base.source.count("/") == 1:  # the Hub takes names of the Hub only
+        head.append(f"base_model: {contract.base.source}")
     head += [f"license: {licence.lower()}"] if licence else []
     head += ["tags: [tunectl, lora]", "---"]
     verdicts = [f"- {stage}: {one.reason}" for stage, one in facts.verdicts.items()]

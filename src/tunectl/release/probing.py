@@ -10,7 +10,6 @@ from statistics import fmean
 from msgspec import Struct
 
 from tunectl.artifacts.records import Message
-from tunectl.core.errors import DataError
 from tunectl.release.contract import Fixture, Probe
 from tunectl.release.sides import Said
 
@@ -40,13 +39,15 @@ class Compared:
     """Nats of the tuned answer's tokens under the base model."""
 
     @property
+    def differs(self) -> bool:
+        """Whether the two say different things."""
+        return bool(self.tuned.ids) and self.tuned.ids != self.base.ids[: len(self.tuned.ids)]
+
+    @property
     def apart(self) -> float:
-        """Nats a token by which the tuned model likes its answer better than the base does; 0 where both say the same."""
-        if not self.tuned.ids or self.tuned.ids == self.base.ids[: len(self.tuned.ids)]:
-            return 0.0
-        return sum(one - other for one, other in zip(self.tuned.logprobs, self.under_base, strict=True)) / len(
-            self.tuned.ids
-        )
+        """Nats by which the two differ on the tuned model's tokens, mean of absolute differences; 0 for an empty answer."""
+        pairs = zip(self.tuned.logprobs, self.under_base, strict=True)
+        return fmean([abs(one - other) for one, other in pairs] or [0.0])
 
 
 def cut(said: Said, limit: int) -> Said:
@@ -56,18 +57,14 @@ def cut(said: Said, limit: int) -> Said:
     return Said(said.ids[:limit], said.logprobs[:limit], finished=False)
 
 
-def chosen(found: Sequence[Compared], count: int) -> list[Compared]:
-    """At most ``count``, the furthest apart first.
+def chosen(found: Sequence[Compared], count: int, *, least: float) -> list[Compared]:
+    """At most ``count``: those that are answered differently first, the furthest apart first among them.
 
-    Raises  DataError where tuned and base model answer everything alike: nothing could tell whether the adapter is applied.
+    Where both say the same, likelihoods that are at least twice ``least`` nats apart still tell one from the other; what is
+    closer proves nothing and is left out, so there may be none.
     """
-    ranked = sorted((one for one in found if one.apart > 0), key=lambda one: -one.apart)
-    if not ranked:
-        raise DataError(
-            f"package: tuned and base model answer all {len(found)} validation inputs alike, so no probe can prove that the adapter is applied",
-            hint="train longer, look at it with: tunectl chat; or ask about more inputs: package.quality.prompts",
-        )
-    return ranked[:count]
+    telling = [one for one in found if one.differs or one.apart >= 2 * least]
+    return sorted(telling, key=lambda one: (not one.differs, -one.apart))[:count]
 
 
 def probe(one: Compared, texts: tuple[str, str]) -> Probe:

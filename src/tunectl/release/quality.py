@@ -11,7 +11,8 @@ from msgspec import Struct
 from tunectl.release.manifest import Verdict
 from tunectl.release.sides import Reading
 
-SAME, DIFFERENT = "export_is_the_model", "export_differs"
+SAME, DIFFERENT, NOTHING = "export_is_the_model", "export_differs", "adapter_changes_nothing"
+NOTHING_WORDS = "Tuned and base model answer all validation inputs that were asked alike, so no probe can prove to a server that the adapter is applied."
 
 
 class Agreement(Struct, frozen=True):
@@ -77,8 +78,10 @@ def agreement(
     )
 
 
-def verdict(found: Agreement, measured: Measured | None, bounds: Bounds) -> Verdict:
-    """Yes only where every bound holds; every reason against it otherwise."""
+def verdict(found: Agreement, measured: Measured | None, bounds: Bounds, *, probes: int) -> Verdict:
+    """Yes only where every bound holds and there are ``probes``; every reason against it otherwise."""
+    if not probes:
+        return Verdict(False, NOTHING, NOTHING_WORDS)
     wrong = []
     if bounds.agreement is not None and found.top1 < bounds.agreement:
         wrong.append(f"{found.top1:.1%} of {found.tokens} tokens agree, at least {bounds.agreement:.1%} must")

@@ -81,7 +81,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Tools | N
 
     Raises   ArtifactError       the adapter belongs to another base or template
              UsageError          the declared adapter is not there, or the engine cannot hold it
-             DataError           there are no validation inputs, or tuned and base model answer them all alike
+             DataError           there are no validation inputs to ask
              EnvironmentFailure  the exporter environment cannot be made, the exporter or the engine failed
     """
     settings = cfg.package.root
@@ -98,7 +98,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Tools | N
     contract.save(job.contract(asked, compared), job.release)
     side = job.tools.opened(job.release, job.stops)
     try:
-        report = job.report(asked, tuned, side)
+        report = job.report(asked, tuned, side, len(compared))
         job.keep_reference(asked, side)
     finally:
         side.close()
@@ -174,7 +174,7 @@ class _Job:
         settings = self.settings
         rows = [row for row in io.read_rows(self.inputs.split / "validation.jsonl", Example) if row.messages]
         chat = templates.load(self.base, system=self.agreed.system)
-        room = max(settings.quality.max_tokens, settings.probing.max_tokens, settings.decoding.max_tokens)
+        room = max(settings.quality.max_tokens, settings.probing.max_tokens)
         limit = (self.agreed.context or 1 << 30) - room
         texts = [
             (row, chat.render(row.messages, add_generation_prompt=True, tools=row.tools))
@@ -190,7 +190,7 @@ class _Job:
         if not found:
             raise DataError(
                 "package: the validation split has no input to ask that leaves room for an answer",
-                hint="bring more data, change split.shares, or lower package.decoding.max_tokens",
+                hint="bring more data, change split.shares, or lower package.quality.max_tokens",
             )
         random.Random(f"{self.cfg.seed}:package").shuffle(found)  # noqa: S311  an order, not a secret
         return found[: max(settings.quality.prompts, settings.probing.fixtures, settings.reference)]
@@ -213,7 +213,9 @@ class _Job:
         finally:
             model.close()
         pairs = [Compared(*row) for row in zip(asked[:few], tuned, base, under, strict=True)]
-        return [probing.cut(one, wanted.max_tokens) for one in said], probing.chosen(pairs, probes.prompts)
+        return [probing.cut(one, wanted.max_tokens) for one in said], probing.chosen(
+            pairs, probes.prompts, least=probes.logprob
+        )
 
     def _trained(self, adapter: Path | None) -> Trained:
         return self.tools.trained(self.base, adapter, self.stops, self.settings.precision)
@@ -246,7 +248,7 @@ class _Job:
         """An answer without special tokens, as evaluate compares it."""
         return self.tokenizer.text_of([token for token in said.ids if token not in self.tokenizer.special]).strip()
 
-    def report(self, asked: Sequence[Asked], tuned: Sequence[Said], side: Opened) -> Report:
+    def report(self, asked: Sequence[Asked], tuned: Sequence[Said], side: Opened, probes: int) -> Report:
         """Hold the engine against the trained model."""
         prompts = [one.ids for one in asked[: len(tuned)]]
         answers = [one.ids for one in tuned]
@@ -259,7 +261,7 @@ class _Job:
             model.close()
         found = quality.agreement(answers, readings, own, self.stops)
         bounds = quality.Bounds(self.settings.quality.agreement, self.settings.quality.logprob)
-        return Report(found, measured, quality.verdict(found, measured, bounds))
+        return Report(found, measured, quality.verdict(found, measured, bounds, probes=probes))
 
     def _measured(self, side: Opened, model: Trained) -> Measured | None:
         """The evaluation's measure of the engine's answers to its test inputs, beside that of the trained model's."""
@@ -293,7 +295,8 @@ class _Job:
 
     def keep_reference(self, asked: Sequence[Asked], side: Opened) -> None:
         """What this release answers to validation inputs: drift of answers is measured against it."""
-        some = asked[: self.settings.reference]
+        limit = (self.agreed.context or 1 << 30) - self.settings.decoding.max_tokens
+        some = [one for one in asked if len(one.ids) <= limit][: self.settings.reference]
         said = side.answers([one.ids for one in some], self.settings.decoding.max_tokens)
         rows = [probing.reference(ask.messages, self.text(one), one) for ask, one in zip(some, said, strict=True)]
         io.write_rows(self.release / contract.REFERENCE, rows)

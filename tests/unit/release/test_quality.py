@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tunectl.artifacts.records import Message
-from tunectl.core.errors import ArtifactError, DataError
+from tunectl.core.errors import ArtifactError
 from tunectl.release import contract, probing, quality
 from tunectl.release.probing import Asked, Compared
 from tunectl.release.quality import Agreement, Bounds, Measured
@@ -28,7 +28,7 @@ def test_agreement_counts_tokens_and_leaves_stop_tokens_out_of_the_gap():
 
 
 def test_nothing_read_is_no_agreement():
-    assert not quality.verdict(quality.agreement([], [], [], [2]), None, STRICT).passed
+    assert not quality.verdict(quality.agreement([], [], [], [2]), None, STRICT, probes=1).passed
 
 
 @pytest.mark.parametrize(
@@ -42,28 +42,31 @@ def test_nothing_read_is_no_agreement():
     ],
 )
 def test_every_bound_counts(found, measured, passed):
-    assert quality.verdict(found, measured, STRICT).passed is passed
+    assert quality.verdict(found, measured, STRICT, probes=1).passed is passed
 
 
 def test_without_bounds_the_distance_is_printed_only():
-    told = quality.verdict(Agreement(4, 100, 0.5, 0.9, 0.0), None, Bounds(None, None))
+    told = quality.verdict(Agreement(4, 100, 0.5, 0.9, 0.0), None, Bounds(None, None), probes=1)
     assert told.passed
     assert told.reason == "The export is the model that was trained: 50.0% of 100 tokens agree, 0.900 nat apart."
 
 
-def compared(tuned, base, under, logprobs=None):
+def compared(tuned, base, under):
     asked = Asked([Message("user", "x")], "x", [1])
-    return Compared(
-        asked, Said(tuned, logprobs or [-0.1] * len(tuned), True), Said(base, [-0.1] * len(base), True), under
-    )
+    return Compared(asked, Said(tuned, [-0.1] * len(tuned), True), Said(base, [-0.1] * len(base), True), under)
 
 
-def test_probes_are_the_answers_that_the_base_likes_least():
-    near, far = compared([5, 2], [6, 2], [-0.5, -0.1]), compared([7, 2], [8, 2], [-5.0, -0.1])
-    same = compared([9, 2], [9, 2], [-0.1, -0.1])
-    assert probing.chosen([near, same, far], 2) == [far, near]
-    with pytest.raises(DataError, match="tuned and base model answer all 1 validation inputs alike"):
-        probing.chosen([same], 2)
+def test_probes_are_other_answers_first_then_other_likelihoods():
+    near, far = compared([5, 2], [6, 2], [-0.3, -0.1]), compared([7, 2], [8, 2], [-5.0, -0.1])
+    softly, same = compared([9, 2], [9, 2], [-0.5, -0.1]), compared([9, 2], [9, 2], [-0.2, -0.1])
+    assert probing.chosen([near, softly, same, far], 9, least=0.1) == [far, near, softly]
+    assert probing.chosen([near, far], 1, least=0.1) == [far]
+    assert probing.chosen([same, compared([], [2], [])], 9, least=0.1) == []
+
+
+def test_without_probes_the_verdict_is_no():
+    told = quality.verdict(GOOD, None, STRICT, probes=0)
+    assert (told.passed, told.verdict) == (False, "adapter_changes_nothing")
 
 
 def test_a_cut_answer_says_so():
