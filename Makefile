@@ -18,10 +18,12 @@ install: .venv/.run  ## make .venv and install what `make run` needs
 
 develop: .venv/.dev  ## make .venv and install what developing needs
 
+# Before 23.3 pip warns of extras whose names have a hyphen (lxml's) though they are installed.
 .venv/.run: requirements/run.txt pyproject.toml
 	@echo "installing into .venv (once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@start=$$SECONDS; \
+	  $(BIN)/python -m pip install --quiet "pip>=23.3" && \
 	  $(BIN)/python -m pip install --quiet -r requirements/run.txt && \
 	  $(BIN)/python -m pip install --quiet --no-deps -e . && \
 	  touch $@ && echo "installed in $$((SECONDS - start)) s; activate it with: source .venv/bin/activate"

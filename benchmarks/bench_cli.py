@@ -2,8 +2,9 @@
 
     make bench-cli
 
-Times `--help`, `check`, `run split` up to the moment before its first heavy import (the stage finds no input and says so), and, in a
-project whose artifacts are up to date, a `repro` with nothing to do. Beside them, in the same run: a bare interpreter with argparse.
+Times `--help`, `check`, `run split` up to the moment before its first heavy import (the stage finds no input and says so), and a
+`repro` with nothing to do: of the stages up to split, which are built first, and of all of them where this checkout is built.
+Beside them, in the same run: a bare interpreter with argparse.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ def main() -> None:
             "tunectl run compose": timed([*TUNECTL, "run", "compose"], project, runs, {0}),
             "tunectl run split, before its heavy import": timed([*TUNECTL, "run", "split"], project, runs, {5}),
         }
+        to_split = [*TUNECTL, "repro", "--to", "split"]
+        subprocess.run(to_split, cwd=project, check=True, capture_output=True)
+        figures["tunectl repro --to split, nothing to do"] = timed(to_split, project, 3, {0})
         if (ROOT / "dvc.lock").is_file():
             figures["tunectl repro, nothing to do"] = timed([*TUNECTL, "repro"], ROOT, 3, {0, 3})
     for label, figure in figures.items():

@@ -59,6 +59,16 @@ def test_html_in_the_encoding_that_it_declares(tmp_path):
     assert "Café au lait" in read(read_html, page)[0].columns["text"]
 
 
+@pytest.mark.parametrize(
+    ("before", "encoding"),
+    [("<?xml version='1.0' encoding='ISO-8859-1'?>", "latin-1"), ('<?xml version="1.0"?>', "utf-16")],
+)
+def test_xml_declaration_and_byte_order_mark_tell_the_encoding(tmp_path, before, encoding):
+    page = tmp_path / "page.xhtml"
+    page.write_bytes(f"{before}<html><body><p>The café is open.</p></body></html>".encode(encoding))
+    assert read(read_html, page)[0].columns["text"] == "The café is open."
+
+
 def test_html_in_another_encoding_than_it_declares(tmp_path):
     page = tmp_path / "wrong.html"
     page.write_bytes(PAGE.format(meta='<meta charset="utf-8">').encode("latin-1"))
@@ -82,6 +92,10 @@ def test_short_page_keeps_its_text(tmp_path):
         ),
         ("<p>A fragment.</p><p>And more &amp; more.</p>", "A fragment.\nAnd more & more."),
         ("<table><tr><td>Soup</td><td>$4</td></tr></table><ul><li>Mon 9-5</li></ul>", "Soup\n$4\nMon 9-5"),
+        ("<p>A fragment of one element.</p>", "A fragment of one element."),
+        ("<!-- made by hand --><div>One <b>box</b></div>", "One box"),
+        ("Open<br>daily", "Open\ndaily"),
+        ("<html><p>No body here.</p></html>", "No body here."),
         ("no tags at all", "no tags at all"),
     ],
 )

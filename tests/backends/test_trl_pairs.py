@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ from tunectl.chat.masking import Piece
 from tunectl.config.align import Dpo, Kto
 from tunectl.config.profile import Profile
 from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.training import budget
 from tunectl.training.pair_rows import Judged
 from tunectl.training.policy import Judges, PolicyData, PolicyPlan, Question
 from tunectl.training.rows import Row
@@ -404,6 +407,39 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(base, sft, tmp_path, 
     assert [(p.step, p.loss, p.reward) for p in resumed.history] == [(p.step, p.loss, p.reward) for p in whole.history]
     assert resumed.looks == whole.looks
     assert resumed.samples == whole.samples
+
+
+def test_a_fit_killed_after_its_last_step_gives_the_same_again(base, sft, tmp_path):
+    whole = fit(base, sft, tmp_path, plan(checkpoint_steps=1), "whole")
+    (tmp_path / "whole-work").rename(tmp_path / "out-work")
+    again = fit(base, sft, tmp_path, plan(checkpoint_steps=1))
+    assert (again.steps, again.history, again.looks, again.samples) == (
+        whole.steps,
+        whole.history,
+        whole.looks,
+        whole.samples,
+    )
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("method", ["dpo", "kto"])
+def test_too_little_memory_or_disk_is_said_before_anything_is_written(base, sft, tmp_path, monkeypatch, method):
+    def fails():
+        with pytest.raises(EnvironmentFailure) as caught:
+            fit(base, sft, tmp_path, plan(method))
+        return caught.value
+
+    with monkeypatch.context() as patch:
+        patch.setattr(budget, "available_memory", lambda: 1_000_000)
+        error = fails()
+    assert re.fullmatch(r"training needs about \d+ MB of memory, and 1 MB are free", error.message)
+    assert error.hint == (
+        "lower profile.train_tokens (now 64), profile.generate_batch (now 8) or align.max_tokens (now 64)"
+    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=7_000_000))
+    work = tmp_path / "out-work"
+    assert fails().message == f"{work} needs 50 MB for checkpoints, and 7 MB are free on its disk"
+    assert not work.exists()
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_call_goes_on(base, sft, tmp_path, monkeypatch):

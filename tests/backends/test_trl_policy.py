@@ -1,8 +1,16 @@
 """Learning from rewards through TRL: a known reward rises, gradients are TRL's own, runs resume, and what goes wrong."""
 
 import math
+import os
+import random
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,12 +19,13 @@ from msgspec.structs import replace as changed
 
 from tunectl.artifacts import io
 from tunectl.artifacts.records import Message
-from tunectl.backends import policy_look, policy_turn, trl_loop, trl_policy, trl_policy_trainer
+from tunectl.backends import fit_state, policy_look, policy_turn, trl_loop, trl_policy, trl_policy_trainer
 from tunectl.backends.trl_policy import TrlPolicy
 from tunectl.chat import contract
 from tunectl.config.align import Grpo, Rloo
 from tunectl.config.profile import Profile
 from tunectl.core.errors import ArtifactError, EnvironmentFailure, UsageError
+from tunectl.training import budget
 from tunectl.training.policy import Judges, Marked, PolicyData, PolicyPlan, Question
 
 torch = pytest.importorskip("torch")
@@ -378,6 +387,51 @@ def test_a_killed_run_goes_on_to_the_same_bytes(start, tmp_path, whole, call):
     assert set(whole[0]) == {"adapter_config.json", "adapter_model.safetensors"}
 
 
+CHILD = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import test_trl_policy as t
+t.fit((Path({model!r}), Path({sft!r})), Path({root!r}), t.plan(steps={steps}, checkpoint_steps=1))
+"""
+
+
+def test_kill_9_at_any_moment_changes_nothing(start, tmp_path):
+    """Killed twice, once as soon as there is a checkpoint and once at a random moment after that."""
+    steps = 40
+    text = CHILD.format(
+        tests=str(Path(__file__).parent), model=str(start[0]), sft=str(start[1]), root=str(tmp_path), steps=steps
+    )
+    work, marker, reached = tmp_path / "out-work", fit_state.MARKER, 0
+    for wait in (0.0, random.random()):
+        process = subprocess.Popen(
+            [sys.executable, "-c", text], env={**os.environ, "HF_HUB_OFFLINE": "1"}, stderr=subprocess.PIPE, text=True
+        )
+        until = time.monotonic() + 90
+        while not [path for path in work.glob(f"checkpoint-*/{marker}") if step_of(path.parent) > reached]:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+        process.stderr.close()
+        before, reached = reached, step_of(fit_state.latest(work))
+        assert before < reached < steps
+    chosen = plan(steps=steps, checkpoint_steps=1)
+    resumed, whole = fit(start, tmp_path, chosen), fit(start, tmp_path, chosen, name="whole")
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+    assert without_clock(resumed) == without_clock(whole)
+    (tmp_path / "out/adapter_model.safetensors").unlink()  # killed after the last step, before the result was whole
+    again = fit(start, tmp_path, chosen)
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+    assert without_clock(again) == without_clock(whole)
+
+
+def step_of(folder):
+    return int(folder.name.rpartition("-")[2])
+
+
 def test_the_same_run_gives_the_same_bytes_and_another_seed_gives_others(start, tmp_path, whole):
     fit(start, tmp_path)
     fit(start, tmp_path, plan(seed=6), name="other")
@@ -386,9 +440,6 @@ def test_the_same_run_gives_the_same_bytes_and_another_seed_gives_others(start, 
 
 
 def test_ctrl_c_finishes_the_step_and_the_same_command_goes_on(start, tmp_path, whole):
-    import os
-    import signal
-
     class Pressed(Likes):
         def score(self, questions, answers, *, fixed=False):
             if self.asked == 4:
@@ -516,6 +567,22 @@ def test_out_of_memory_says_what_to_lower(start, tmp_path, monkeypatch):
     assert error.hint == (
         "lower profile.train_tokens (now 256), profile.generate_batch (now 16) or align.max_new_tokens (now 16)"
     )
+
+
+def test_too_little_memory_or_disk_is_said_before_anything_is_written(start, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(budget, "available_memory", lambda: 2_000_000)
+        error = fails(start, tmp_path)
+    assert re.fullmatch(r"training needs about \d+ MB of memory, and 2 MB are free", error.message)
+    assert error.hint == (
+        "lower profile.train_tokens (now 256), profile.generate_batch (now 16) or align.max_new_tokens (now 16)"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=7_000_000))
+        error = fails(start, tmp_path)
+    work = tmp_path / "out-work"
+    assert error.message == f"{work} needs 50 MB for checkpoints, and 7 MB are free on its disk"
+    assert not work.exists()
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.2])

@@ -29,6 +29,7 @@ from tunectl.training.comparisons import separate
 from tunectl.training.plan import AdapterPlan, FitPlan
 from tunectl.training.reward_results import Part, RewardFacts
 from tunectl.training.reward_trainer import RewardPlan
+from tunectl.training.rewards import Asked
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -422,7 +423,7 @@ def test_scores_are_centred_means_with_their_spread(tiny_model, sft, reward):
     asked = pairs(5)
     loaded = hf_reward.load(base=tiny_model, sft=sft, reward=reward, part="members", profile=profile())
     texts = [one.chosen[0].content for one in asked] + [one.rejected[0].content for one in asked]
-    found = loaded.score([one.messages for one in asked] * 2, texts)
+    found = loaded.score([Asked(one.messages) for one in asked] * 2, texts)
     some = bundles(tiny_model, asked)
     raw = TrlRewardTrainer().rewards(
         plan(), model=tiny_model, sft=sft, members=[reward / "members/0", reward / "members/1"], bundles=some
@@ -432,19 +433,24 @@ def test_scores_are_centred_means_with_their_spread(tiny_model, sft, reward):
         first, second = first - 0.5, second + 0.25
         assert found[number].value == pytest.approx((first + second) / 2 / 2.0, abs=1e-5)
         assert found[number].spread == pytest.approx(abs(first - second) / 2 / 2.0, abs=1e-5)
-    again = loaded.score([one.messages for one in reversed(asked)], [one.chosen[0].content for one in reversed(asked)])
+    again = loaded.score(
+        [Asked(one.messages) for one in reversed(asked)], [one.chosen[0].content for one in reversed(asked)]
+    )
     assert [one.value for one in again] == pytest.approx([one.value for one in reversed(found[:5])], abs=1e-5)
     assert loaded.score([], []) == []
     loaded.close()
     judge = hf_reward.load(base=tiny_model, sft=sft, reward=reward, part="judge", profile=profile())
-    (one,) = judge.score([asked[0].messages], [texts[0]])
+    (one,) = judge.score([Asked(asked[0].messages)], [texts[0]])
     assert one.spread == 0
     assert one.value != found[0].value
 
 
 def test_many_answers_of_one_prompt_share_rows_and_equal_ones_are_read_once(tiny_model, sft, reward):
     loaded = hf_reward.load(base=tiny_model, sft=sft, reward=reward, part="judge", profile=profile())
-    prompt, texts = [Message("user", "Question a?")], [f"answer {number % 30} " + "x" * 20 for number in range(60)]
+    prompt, texts = (
+        Asked([Message("user", "Question a?")]),
+        [f"answer {number % 30} " + "x" * 20 for number in range(60)],
+    )
     together = loaded.score([prompt] * 60, texts)
     alone = [loaded.score([prompt], [text])[0] for text in texts[:4]]
     assert [one.value for one in together[:4]] == pytest.approx([one.value for one in alone], abs=1e-4)
@@ -493,9 +499,19 @@ def test_changed_weights_and_an_absent_judge_are_refused(tiny_model, sft, reward
     assert caught.value.message == f"{folder} has no judge: reward.judge was null when it was built"
 
 
+def test_tools_on_offer_are_read_with_the_prompt(tiny_model, sft, reward):
+    loaded = hf_reward.load(base=tiny_model, sft=sft, reward=reward, part="judge", profile=profile())
+    tool = {"type": "function", "function": {"name": "weather", "description": "", "parameters": {}}}
+    messages = [Message("user", "Question a?")]
+    spelled = template.load(tiny_model)._spelled(messages, [tool])
+    bare, offered, written = loaded.score([Asked(messages), Asked(messages, [tool]), Asked(spelled)], ["yes"] * 3)
+    assert offered.value == pytest.approx(written.value, abs=1e-5)
+    assert abs(offered.value - bare.value) > 1e-5
+
+
 def test_a_score_that_is_no_number_is_an_error(tiny_model, sft, reward, monkeypatch):
     loaded = hf_reward.load(base=tiny_model, sft=sft, reward=reward, part="judge", profile=profile())
     monkeypatch.setattr(torch_reward, "rewards_of", lambda how, rows: torch.tensor([float("nan")]))
     with pytest.raises(ArtifactError) as caught:
-        loaded.score([[Message("user", "Question a?")]], ["yes"])
+        loaded.score([Asked([Message("user", "Question a?")])], ["yes"])
     assert caught.value.message == f"{reward / 'judge'}: the reward of an answer is nan"

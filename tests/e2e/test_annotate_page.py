@@ -190,6 +190,26 @@ def test_a_reload_in_the_middle_loses_nothing(project, browser):
     assert len(journal(project)) == 1
 
 
+def test_of_a_long_conversation_the_last_turn_is_in_sight_and_tool_calls_are_shown(project, browser):
+    call = {"type": "function", "function": {"name": "opening_hours", "arguments": {"place": "Peach & Pour"}}}
+    talk = [
+        Message("user", "Peach & Pour is a cafe in Midtown. " * 60),
+        Message("assistant", "", tool_calls=[call]),
+        Message("tool", "Mon 7-5"),
+        Message("user", "Now say it warmly."),
+    ]
+    folder = project / "talk"
+    with opened(folder) as store:
+        store.add([Question("t", "talk", Source("briefs.jsonl", 9), talk, ["one", "two"], ["sft", "sft"])])
+    with serving(project, "annotate.store=talk") as server:
+        page = enter(browser, server.url, viewport={"width": 390, "height": 844})
+        count(page, "0 saved, 1 to go")
+        expect(page.locator("text=Now say it warmly.")).to_be_in_viewport()
+        assert '{"name": "opening_hours", "arguments": {"place": "Peach & Pour"}}' in page.inner_text(".asked")
+        page.keyboard.press("S")  # as with caps lock
+        page.wait_for_selector("text=All done")
+
+
 def test_two_people_at_once(project, browser):
     with serving(project) as server:
         ada, bo = enter(browser, server.url, "Ada"), enter(browser, server.url, "Bo Øst")
@@ -314,6 +334,17 @@ def test_a_taken_port(project, capsys):
                 f"  close that program, or choose another port: tunectl annotate annotate.port={port + 1}\n"
             ),
         )
+
+
+def test_an_address_that_this_machine_does_not_have(project, capsys, monkeypatch):
+    monkeypatch.setenv("PAGE_KEY", "sésame")
+    assert fails(capsys, "annotate.address=203.0.113.1", "annotate.key_variable=PAGE_KEY") == (
+        5,
+        (
+            "tunectl: annotate.address = 203.0.113.1: this machine has no such address\n"
+            "  use one that it has, 0.0.0.0 for all of them, or 127.0.0.1 for this machine alone\n"
+        ),
+    )
 
 
 def test_two_pages_on_one_store(project, capsys):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from tunectl.artifacts import io
 from tunectl.artifacts.records import Answer, Example, Message, Pair, Source, Vote
@@ -206,7 +207,7 @@ def test_nothing_learns_from_a_reward_model_that_knows_nothing(given):
     )
     error = refused(given, stage(), GateError)
     assert error.message == ("align does not learn from a reward model whose verdict is no_better_than_chance: 50 %.")
-    assert error.hint == "what would help: More pairs.; Less noise.; or learn without it: align=none"
+    assert error.hint == "what would help: More pairs. Less noise. Or learn without it: align=none"
     assert error.exit_code == 3
 
 
@@ -284,6 +285,23 @@ def test_measures_of_the_libraries():
     share = measure(CheckMeasure(method="check", check=check))
     assert share.name == "check_good"
     assert share.combine(np.asarray(share([asked, asked], ["good", "bad"])).sum(axis=0)) == 50
+
+
+def test_a_measure_that_the_reward_sees_watches_nothing():
+    def check(**changes):
+        usual = {"method": "regex", "name": "good", "pattern": "good", "expect": "present"}
+        return {"method": "check", "check": usual | changes}
+
+    rewards = [{**check(), "weight": 1.0, "normalise": "none", "clip": None}]
+    watch = yaml.safe_load((CONF / "align/rloo.yaml").read_text())["watch"]
+    for same in (check(), check(name="another")):
+        with pytest.raises(ValidationError) as caught:
+            stage(rewards=rewards, watch=watch | {"measure": same})
+        assert caught.value.errors()[0]["msg"] == (
+            "Value error, watch.measure is the check good, which rewards has too, so it would rise with the reward and watch "
+            "nothing; measure another one, or {method: score, name: chrf}"
+        )
+    stage(rewards=rewards, watch=watch | {"measure": check(pattern="bad", expect="absent")})
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo", "dpo", "kto", "none"])

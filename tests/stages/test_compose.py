@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tunectl.artifacts.layout import Layout
-from tunectl.config import overrides, resolved
+from tunectl.config import code, overrides, resolved
 from tunectl.config.given import Given
 from tunectl.core.errors import ConfigError
 from tunectl.stages import STAGES
@@ -21,8 +21,18 @@ ROOT = Path(__file__).parents[2]
 NAMES = [stage.name for stage in STAGES]
 
 
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> code.Sources:
+    """A copy of the sources: those of the checkout may be edited while a test runs, and compose would rightly see it."""
+    here = code.installed()
+    root = tmp_path_factory.mktemp("sources") / here.root.name
+    shutil.copytree(here.root, root, ignore=shutil.ignore_patterns("__pycache__"))
+    return code.Sources(root, {name: root / file.relative_to(here.root) for name, file in here.modules.items()})
+
+
 @pytest.fixture
-def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, still: code.Sources) -> Layout:
+    monkeypatch.setattr(code, "installed", lambda: still)
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "raw" / "more").mkdir(parents=True)
     (tmp_path / "raw/a.csv").write_text("prompt,completion\na,b\n")

@@ -23,7 +23,7 @@ from tunectl.evaluation.generator import LogProb, Reply, Request
 from tunectl.evaluation.prompts import Prompter
 from tunectl.preferences import store
 from tunectl.stages import evaluate
-from tunectl.training.rewards import Score
+from tunectl.training.rewards import Asked, Score
 
 ROOT = Path(__file__).parents[2]
 PROFILE = Profile(
@@ -90,8 +90,8 @@ class Judge:
     def __init__(self, **words: object) -> None:
         Judge.opened = words
 
-    def score(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[Score]:
-        assert all(prompt[-1].content.startswith("name[Shop ") for prompt in prompts)
+    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> list[Score]:
+        assert all(prompt.messages[-1].content.startswith("name[Shop ") for prompt in prompts)
         return [Score(float("area" in answer), 0.0) for answer in answers]
 
     def close(self) -> None:

@@ -375,11 +375,11 @@ def test_wrong_columns():
 
 
 def test_columns_that_say_nothing():
-    write("e2e.csv", "mr,ref\nname[X],X is nice.\n")
+    write("e2e.csv", "facts,said\nname[X],X is nice.\n")
     assert fails(table=source(path="e2e.csv")) == (
-        'ingest.sources.table: the columns of e2e.csv:1 fit no format that is known: mr, ref\n    {"mr":"name[X]","ref":"X is nice."}',
+        'ingest.sources.table: the columns of e2e.csv:1 fit no format that is known: facts, said\n    {"facts":"name[X]","said":"X is nice."}',
         (
-            "pin them: ingest.sources.table.columns.prompt=[mr] ingest.sources.table.columns.answer=ref; or for raw text: "
+            "pin them: ingest.sources.table.columns.prompt=[facts] ingest.sources.table.columns.answer=said; or for raw text: "
             "ingest.sources.table.columns.text=[<column>]"
         ),
     )

@@ -129,6 +129,28 @@ SAME = {
 }
 
 
+TOOL = {"type": "function", "function": {"name": "hours", "parameters": {"type": "object"}}}
+CALL = {"type": "function", "function": {"name": "hours", "arguments": {"shop": "Peach"}}}
+
+
+def test_tools_and_tool_calls_are_kept_and_name_the_input_as_in_split():
+    calling = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    asked = [Message("user", "Question 0")]
+    known = Example("e", Source("s"), asked, [Answer("x", Source("s"))], tools=[TOOL])
+    io.write_rows(Path("split/test.jsonl"), [known])
+    rows = [{**row, "chosen": [calling], "rejected": "Bad", "tools": json.dumps([TOOL])} for row in explicit(8)]
+    rows.append({**rows[0], "chosen": f"<tool_call>\n{json.dumps(CALL['function'])}\n</tool_call>", "rejected": "No"})
+    assert imported(rows).pairs == 9
+    for pair in pairs():
+        (turn,) = pair.chosen
+        assert [call["function"] for call in turn.tool_calls] == [CALL["function"]]
+        assert (turn.content, pair.tools) == ("", [TOOL])
+        assert (pair.split == "test") >= (
+            pair.messages == asked
+        )  # not learned from, because split holds it for the test
+    assert sum(pair.messages == asked for pair in pairs()) == 2
+
+
 @pytest.mark.parametrize("name", SAME)
 def test_every_format_means_the_same(name):
     rows = [json.loads(json.dumps(SAME[name]).replace("Q?", f"Q{n}?")) for n in range(3)]
@@ -284,10 +306,10 @@ def test_one_annotator_who_contradicts_himself_throughout():
     rows += [{**row, "chosen": "b", "rejected": "a"} for row in rows]
     assert fails(rows) == (
         (
-            "preferences: all 6 rows were rejected; at most 50% may be\n"
+            "preferences: all 6 rows were rejected, so nothing is left\n"
             "          6  contradicts_self: first pairs.jsonl:1 Ada said otherwise at pairs.jsonl:4"
         ),
-        "mend the data, or allow more: preferences.max_rejected_share=<share from 0 to 1>",
+        "mend the data, or bring other rows too",
     )
 
 
@@ -297,6 +319,22 @@ def test_all_pairs_from_one_prompt():
         "preferences: validation and test would be empty: there is one input, and an input stays in one part",
         "collect preferences on more inputs; at least one for each of train, validation and test is needed",
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "known", "words"),
+    [
+        (1, 1, "there is one input, bound to its part by split or by the data"),
+        (3, 3, "there are 3 different inputs, all of them bound to their part by split or by the data"),
+        (2, 1, "there are 2 different inputs, 1 of them bound to its part by split or by the data"),
+    ],
+)
+def test_inputs_that_split_has_placed_fill_no_other_part(count, known, words):
+    placed = [Example(f"e{n}", Source("s"), [Message("user", f"Q{n}")]) for n in range(known)]
+    io.write_rows(Path("split/train.jsonl"), placed)
+    rows = [{"prompt": f"Q{n}", "chosen": "good", "rejected": "bad"} for n in range(count)]
+    message, _ = fails(rows)
+    assert message.partition(": ")[2].partition(": ")[2] == f"{words}, and an input stays in one part"
 
 
 def test_columns_that_are_no_preferences():

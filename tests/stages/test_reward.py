@@ -23,6 +23,7 @@ from tunectl.stages import reward
 from tunectl.training.comparisons import BEHIND
 from tunectl.training.reward_results import RewardFacts, RewardResults
 from tunectl.training.reward_verdict import RewardVerdict
+from tunectl.training.rewards import Asked
 from tunectl.training.trainer import Fitted, Point
 
 Y = sorted(pre_tokenizers.ByteLevel.alphabet()).index("y") + 3
@@ -422,7 +423,7 @@ def test_the_real_trainer_learns_and_the_same_seed_gives_the_same_bytes(given, t
     reward.run(cfg, inputs, again)
     assert digest(out.artifact) == digest(again.artifact)
     loaded = hf_reward.load(base=inputs.model, sft=inputs.sft, reward=out.artifact, part="members", profile=profile)
-    asked = [[Message("user", "Question 99")]] * 2
+    asked = [Asked([Message("user", "Question 99")])] * 2
     better, worse = loaded.score(asked, ["yyyyy", "nnnnn"])
     assert better.value > 0.3 > -0.3 > worse.value
     text = json.dumps(io.read_json(out.artifact / "results.json"))

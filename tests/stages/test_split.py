@@ -142,6 +142,31 @@ def test_reweight_reaches_the_population(tmp_path):
     assert {row.weight for row in parts(outputs)["test"]} == {1.0}
 
 
+@pytest.mark.parametrize("count", [12, 300])  # of few rows a value may be absent by chance, and is named all the same
+@pytest.mark.parametrize(
+    "balance",
+    [
+        None,
+        {"method": "reweight", "min_weight": 0.2, "max_weight": 5.0},
+        {"method": "resample", "size": 1.0, "max_copies": 3},
+    ],
+)
+def test_a_group_that_never_occurs_is_named_and_not_made_up(tmp_path, caplog, balance, count):
+    inputs, outputs = project(tmp_path, [example(n, price="low" if n % 3 else "Mid ") for n in range(count)])
+    population = {"price": {"low": 0.5, "mid": 0.3, "high": 0.2}}
+    split.run(config(population=population, balance=balance), inputs, outputs)
+    told = [record.getMessage() for record in caplog.records]
+    assert "price=high never occurs: population 20.0%; no weight makes up for it" in told
+    assert "price=mid never occurs: population 30.0%; no weight makes up for it" in told
+    assert (
+        f"price: the population does not name 'Mid ' ({count // 3}, did you mean mid?); these records are left out of its shares"
+        in told
+    )
+    report = io.read_json(outputs.artifact / "report.json", SplitReport)
+    if balance is not None:
+        assert report.weights.gap == pytest.approx(0.5)  # low has all the weight, and should have half
+
+
 @pytest.mark.parametrize(("size", "most"), [(1.0, 4), (0.35, 1)])
 def test_resample_reaches_the_population(tmp_path, size, most):
     inputs, outputs = project(tmp_path, priced())

@@ -146,6 +146,8 @@ class Judgement(Struct, frozen=True, omit_defaults=True):
     """Who wrote each answer, where that is known."""
     seconds: float | None = None
     """From showing the question to the choice."""
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """Those on offer in the conversation."""
 
 
 class Pair(Struct, frozen=True, omit_defaults=True):
@@ -163,6 +165,8 @@ class Pair(Struct, frozen=True, omit_defaults=True):
     kind: str = "text"
     fields: dict[str, str] = field(default_factory=dict)
     split: Literal["train", "validation", "test"] | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """Those on offer in the conversation."""
 
 
 class Mark(Struct, frozen=True, omit_defaults=True):
@@ -177,6 +181,8 @@ class Mark(Struct, frozen=True, omit_defaults=True):
     kind: str = "text"
     fields: dict[str, str] = field(default_factory=dict)
     split: Literal["train", "validation", "test"] | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """Those on offer in the conversation."""
 
 
 class Exchange(Struct, frozen=True, omit_defaults=True):

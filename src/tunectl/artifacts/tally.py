@@ -93,8 +93,10 @@ def save(tally: Tally, folder: Path, *, records_out: int, max_rejected_share: fl
 def _too_many(account: Account, allowed: float, setting: str) -> DataError:
     reasons = sorted(account.rejected.items(), key=lambda item: -item[1])
     lines = [f"    {count:>7}  {reason}: {_first(account, reason)}" for reason, count in reasons]
-    what = "all" if account.kept == 0 else f"{account.rejected_share:.1%} of"
-    text = f"{account.stage}: {what} {account.rows_in} rows were rejected; at most {allowed:.0%} may be\n"
+    if account.kept == 0:
+        text = f"{account.stage}: all {account.rows_in} rows were rejected, so nothing is left\n"
+        return DataError(text + "\n".join(lines), hint="mend the data, or bring other rows too")
+    text = f"{account.stage}: {account.rejected_share:.1%} of {account.rows_in} rows were rejected; at most {allowed:.0%} may be\n"
     return DataError(text + "\n".join(lines), hint=f"mend the data, or allow more: {setting}=<share from 0 to 1>")
 
 

@@ -5,6 +5,7 @@ Every click is one POST; the answer to it, the next question, is only sent when 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import ipaddress
@@ -16,6 +17,7 @@ from typing import Any, cast, get_args
 from urllib.parse import parse_qs, quote, unquote
 
 from tunectl.backends import html
+from tunectl.chat import tools
 from tunectl.core.errors import EnvironmentFailure
 from tunectl.core.lazy import need
 from tunectl.preferences.desk import Button, Desk
@@ -66,12 +68,23 @@ def listen(address: str, port: int) -> socket.socket:
         found.listen(128)
     except OSError as error:
         found.close()
-        reason = "is taken by another program" if error.errno == 98 else f"cannot be used: {error.strerror}"
-        raise EnvironmentFailure(
-            f"annotate.port = {port}: {host}:{port} {reason}",
-            hint=f"close that program, or choose another port: tunectl annotate annotate.port={min(port + 1, 65535)}",
-        ) from error
+        raise _unusable(host, port, error) from error
     return found
+
+
+def _unusable(host: str, port: int, error: OSError) -> EnvironmentFailure:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return EnvironmentFailure(
+            f"annotate.address = {host}: this machine has no such address",
+            hint="use one that it has, 0.0.0.0 for all of them, or 127.0.0.1 for this machine alone",
+        )
+    taken = error.errno == errno.EADDRINUSE
+    reason = "is taken by another program" if taken else f"cannot be used: {error.strerror}"
+    other = max(1024, min(port + 1, 65535))  # those below belong to the system
+    return EnvironmentFailure(
+        f"annotate.port = {port}: {host}:{port} {reason}",
+        hint=f"{'close that program, or ' * taken}choose another port: tunectl annotate annotate.port={other}",
+    )
 
 
 def serve(desk: Desk, setup: Setup, listening: socket.socket) -> None:
@@ -207,6 +220,7 @@ class _Page:
         return html.render(
             "annotate_question.html",
             showing=showing,
+            asked=[(turn.role, tools.written(turn)) for turn in showing.question.messages] if showing else [],
             texts=showing.texts if showing else ("", ""),
             progress=self._desk.progress(who),
             tags=self._setup.tags,

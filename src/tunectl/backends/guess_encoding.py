@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
+from typing import Any
+
 from tunectl.core.lazy import need
 from tunectl.data.reading.files import SourceFile, opened
 
 SAMPLE = 262_144
 """Bytes looked at, around the first one that is not UTF-8."""
+FEW = 0.15
+"""Share of bytes beyond ASCII up to which a text may be Western European: there they are accents on some letters only."""
+SHORT = 20
+"""Bytes beyond ASCII that statistics need."""
+WESTERN = "cp1252"
 
 
 def guess_encoding(file: SourceFile, offset: int) -> str | None:
@@ -14,5 +22,20 @@ def guess_encoding(file: SourceFile, offset: int) -> str | None:
     library = need("charset_normalizer", extra="data")
     with opened(file.path) as stream:
         stream.seek(max(0, offset - SAMPLE // 2))
-        best = library.from_bytes(stream.read(SAMPLE)).best()
+        sample = stream.read(SAMPLE)
+    best = library.from_bytes(sample).best()
+    if not sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and _is_western(sample, best):
+        return WESTERN
     return None if best is None else str(best.encoding)
+
+
+def _is_western(sample: bytes, best: Any) -> bool:
+    """Whether Windows-1252 gives the same text as the best guess, or there is too little text to guess from."""
+    try:
+        text = sample.decode(WESTERN)
+    except UnicodeDecodeError:
+        return False
+    beyond = sum(byte > 0x7F for byte in sample)
+    return (best is not None and str(best) == text) or (
+        beyond < SHORT and beyond < FEW * len(sample) + 1 and b"\0" not in sample
+    )

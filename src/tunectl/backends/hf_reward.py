@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from tunectl.artifacts import io
-from tunectl.artifacts.records import Answer, Example, Message, Source
+from tunectl.artifacts.records import Answer, Example, Source
 from tunectl.backends import hf_model, torch_kernels, torch_reward, torch_short
 from tunectl.chat import contract, template
 from tunectl.chat.masking import Masker
@@ -27,7 +27,7 @@ from tunectl.training import schedule
 from tunectl.training.comparisons import Bundle, sequences, side_by_side
 from tunectl.training.reward_results import FACTS, JUDGE, MEMBERS, WEIGHTS, RewardFacts
 from tunectl.training.reward_results import Part as Read
-from tunectl.training.rewards import RewardModel, Score
+from tunectl.training.rewards import Asked, RewardModel, Score
 from tunectl.training.rows import Row
 
 Which = Literal["members", "judge"]
@@ -163,7 +163,7 @@ class HfReward:
         self._reader = Reader(base, sft, members, profile)
         self._share: bool | None = None
 
-    def score(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[Score]:
+    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> list[Score]:
         """See ``training.rewards.RewardModel.score``."""
         if not answers:
             return []
@@ -176,16 +176,19 @@ class HfReward:
                 scores[number] = score
         return [score for score in scores if score is not None]
 
-    def _rows(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> tuple[list[Row], list[list[int]]]:
+    def _rows(self, prompts: Sequence[Asked], answers: Sequence[str]) -> tuple[list[Row], list[list[int]]]:
         """Rows of answers side by side, and for each answer in them the numbers of those who asked."""
         groups: dict[bytes, dict[str, list[int]]] = {}
         for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            groups.setdefault(msgspec.json.encode(list(prompt)), {}).setdefault(answer, []).append(number)
+            groups.setdefault(msgspec.json.encode((list(prompt.messages), list(prompt.tools))), {}).setdefault(
+                answer, []
+            ).append(number)
         examples = []
         for asked in groups.values():
             first = next(iter(asked.values()))[0]
             texts = [Answer(text, WHERE) for text in asked]
-            examples.append(Example(str(first), WHERE, messages=list(prompts[first]), answers=texts))
+            messages, tools = prompts[first]
+            examples.append(Example(str(first), WHERE, messages=list(messages), answers=texts, tools=list(tools)))
         rows: list[Row] = []
         owners: list[list[int]] = []
         for masked, asked in zip(self._masker.mask(examples), groups.values(), strict=True):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tunectl.backends import fit_state, trl_loop
 from tunectl.backends.policy_state import PolicyState
+from tunectl.config.align import Grpo, Rloo
 from tunectl.core import log, progress
 from tunectl.core.errors import EnvironmentFailure, UsageError
 from tunectl.core.lazy import need
@@ -82,6 +83,30 @@ class Loop(Base):
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         self.run.state.save(folder)
         fit_state.finish_checkpoint(folder)
+
+
+def what_to_lower(plan: PolicyPlan) -> str:
+    """What a user can do about memory."""
+    settings = plan.settings
+    if isinstance(settings, Rloo | Grpo):
+        longest = f"align.max_new_tokens (now {settings.max_new_tokens})"
+    else:
+        longest = f"align.max_tokens (now {settings.max_tokens})"
+    return (
+        f"lower profile.train_tokens (now {plan.profile.train_tokens}), profile.generate_batch "
+        f"(now {plan.profile.generate_batch}) or {longest}"
+    )
+
+
+def refuse_too_big(plan: PolicyPlan, model: Any, longest: int, work: Path, *, kept: int = 0) -> None:
+    """Stop before memory or disk run out; see ``trl_loop.refuse_too_big``.
+
+    Answers are written with a second copy of the adapted weights.
+    Raises  EnvironmentFailure with what is needed and what is there.
+    """
+    weights = next(weights for weights in model.parameters() if not weights.requires_grad)
+    size = float(weights.element_size())
+    trl_loop.refuse_too_big(plan, model, longest, work, weight_bytes=size, kept=kept, hint=what_to_lower(plan))
 
 
 def refuse_no_number(run: Looped, step: int, loss: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from tunectl.artifacts.records import Reject, Source
 from tunectl.config.ingest import FileReading
 from tunectl.core.lazy import need
-from tunectl.data.reading.files import SourceFile
+from tunectl.data.reading.files import SourceFile, binary
 from tunectl.data.reading.rows import Row
 
 
@@ -18,6 +18,11 @@ def read_docx(file: SourceFile, _reading: FileReading) -> Iterator[Row | Reject]
     A file that is no Word document is a reject ``unreadable``; one without text, ``image_without_text`` or ``no_text``.
     """
     docx = need("docx", extra="data")
+    with file.path.open("rb") as stream:
+        head = stream.read(8)
+    if not head.startswith(b"PK"):
+        yield Reject(Source(file.name), "unreadable", _instead(head))
+        return
     try:
         document = docx.Document(str(file.path))
         text = "\n\n".join(part for item in document.iter_inner_content() if (part := _text(item)).strip())
@@ -32,6 +37,12 @@ def read_docx(file: SourceFile, _reading: FileReading) -> Iterator[Row | Reject]
         yield Reject(Source(file.name), "image_without_text", "the document holds pictures, and no text")
     else:
         yield Reject(Source(file.name), "no_text", "the document holds no text")
+
+
+def _instead(head: bytes) -> str:
+    if head.startswith(b"\xd0\xcf\x11\xe0"):
+        return "it is an old or a protected Office file; save it as DOCX without a password"
+    return f"it is no Word document but {binary(head) or 'text'}" if head else "the file is empty"
 
 
 def _text(item: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", r
 _HEAD = 4096
 """Bytes in which a page declares its encoding, with room to spare over the 1024 of the HTML standard."""
 _XML = re.compile(r"\A\s*<\?xml[^>]*\?>")
+_XML_ENCODING = re.compile(rb"\A\s*<\?xml[^>]+encoding\s*=\s*[\"']([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 _PICTURE = re.compile(r"<(?:img|picture|svg|canvas)\b", re.IGNORECASE)
 
 
@@ -46,7 +48,9 @@ def _declared(file: SourceFile) -> str | None:
     what = binary(head)
     if what is not None:
         raise NotText(file, what)
-    found = _CHARSET.search(head)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"  # as browsers do: the mark counts for more than any label
+    found = _XML_ENCODING.search(head) or _CHARSET.search(head)
     return None if found is None else usable_charset(found.group(1).decode("ascii"))
 
 
@@ -56,6 +60,9 @@ def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # a page without text is our reject, not its warning
     html = _XML.sub("", html)  # the parser takes no text that names an encoding, and it is decoded already
     tree = library.load_html(html)
+    if tree is None and "<" in html:  # a fragment of one element, which the library takes for no page
+        html = f"<html><body>{html}</body></html>"
+        tree = library.load_html(html)
     if tree is None:  # nothing in it looks like a page: plain text may be called .html
         return ("" if "<" in html else html.strip()), {}
     columns = _meta(tree)

@@ -12,7 +12,16 @@ from tunectl.backends.read_parquet import read_arrow, read_parquet
 from tunectl.config.ingest import Opening
 from tunectl.core import progress
 from tunectl.core.errors import DataError
-from tunectl.data.reading.files import IMAGES, TABLES, SourceFile, matching, plain_suffix, require_known, type_of
+from tunectl.data.reading.files import (
+    IMAGES,
+    TABLES,
+    SourceFile,
+    is_dead_link,
+    matching,
+    plain_suffix,
+    require_known,
+    type_of,
+)
 from tunectl.data.reading.jsons import read_json, read_json_lines
 from tunectl.data.reading.plain import Damaged, NotText, Undecodable
 from tunectl.data.reading.rows import Row
@@ -71,6 +80,9 @@ def rows(
     readers: Mapping[str, Callable[[SourceFile, Declared], Iterator[Row | Reject]]],
 ) -> Iterator[Row | Reject]:
     """The rows of a file. A page that cannot be read is a reject; a table that cannot be read is an error."""
+    if is_dead_link(file.path):
+        yield Reject(Source(file.name), "unreadable", "it is a link to a file that is not there")
+        return
     if file.type is None:
         is_image = plain_suffix(file.path) in IMAGES
         reason = "image_without_text" if is_image else "unknown_type"

@@ -115,9 +115,22 @@ def trainable(model: Any) -> int:
     return sum(weights.numel() for weights in fit_run.trained(model).values())
 
 
-def refuse_too_big(plan: FitPlan, model: Any, longest: int, work: Path) -> None:
-    """Stop before memory or disk run out; ``longest`` is the length of the longest row.
+def refuse_too_big(
+    plan: Planned,
+    model: Any,
+    longest: int,
+    work: Path,
+    *,
+    weight_bytes: float = 0.0,
+    kept: int = 0,
+    hint: str | None = None,
+) -> None:
+    """Stop before memory or disk run out, once ``model`` is loaded.
 
+    longest       tokens of the longest row
+    weight_bytes  of each weight that is still to be copied
+    kept          bytes that go to the disk besides checkpoints
+    hint          replaces what a fit on rows would say about memory
     Raises  EnvironmentFailure with what is needed and what is there.
     """
     settings = model.config.get_text_config()
@@ -132,11 +145,17 @@ def refuse_too_big(plan: FitPlan, model: Any, longest: int, work: Path) -> None:
     tokens = max(plan.profile.train_tokens, longest)
     if plan.profile.device == "cpu":
         needed = budget.memory(
-            size, tokens=tokens, trainable=own, checkpointing=plan.profile.gradient_checkpointing, weight_bytes=0
+            size,
+            tokens=tokens,
+            trainable=own,
+            checkpointing=plan.profile.gradient_checkpointing,
+            weight_bytes=weight_bytes,
         )
-        budget.refuse_too_little_memory(needed, budget.available_memory(), tokens=tokens, section=_section(plan))
+        budget.refuse_too_little_memory(
+            needed, budget.available_memory(), hint=hint or budget.what_to_lower(tokens, _section(plan))
+        )
     # two checkpoints of value, two moments, best and average, and the adapter itself; 4 bytes each
-    budget.refuse_too_little_disk(work, 11 * 4 * own + 50 * budget.MEGA)
+    budget.refuse_too_little_disk(work, 11 * 4 * own + kept + 50 * budget.MEGA)
 
 
 def _section(plan: Planned) -> str:

@@ -121,16 +121,12 @@ class TrlPairs:
         """See ``training.policy.PolicyTrainer.fit``.
 
         Raises  UsageError when the loss is no number, or every answer of a look was cut; ArtifactError where an adapter does
-                not load; EnvironmentFailure when memory does not suffice, or after Ctrl-C; MissingExtra.
+                not load; EnvironmentFailure when memory or disk do not suffice, or after Ctrl-C; MissingExtra.
         """
         settings = plan.settings
         assert isinstance(settings, Dpo | Kto)
         trl_loop.prepare_trackers(plan, work)
-        hint = (
-            f"lower profile.train_tokens (now {plan.profile.train_tokens}), profile.generate_batch "
-            f"(now {plan.profile.generate_batch}) or align.max_tokens (now {settings.max_tokens})"
-        )
-        with trl_loop.memory_in_words(plan, hint):
+        with trl_loop.memory_in_words(plan, policy_loop.what_to_lower(plan)):
             return _fit(plan, settings, model, sft, data, judges, out, work)
 
 
@@ -145,6 +141,10 @@ def _fit(
     work: Path,
 ) -> Aligned:
     peft_model, tokenizer = trl_policy.loaded(plan, model, sft)
+    rows = [item.row for item in (*data.judged, *data.held_out)]
+    answers = sum(len(branch.ids) for row in rows for branch in row.branches)
+    nats = 4 * answers * (1 if isinstance(settings, Dpo) else 2)  # kto reads strangers too
+    policy_loop.refuse_too_big(plan, peft_model, max(row.length for row in rows), work, kept=nats)
     steps = _steps(plan, settings, data.judged)
     resumed = fit_state.latest(work)
     state = PolicyState.load(resumed) if resumed else PolicyState()

@@ -37,6 +37,7 @@ from tunectl.config.align import Grpo, Rloo
 from tunectl.core.lazy import need
 from tunectl.training import turns
 from tunectl.training.policy import Aligned, Judges, PolicyData, PolicyPlan
+from tunectl.training.rows import ROW_TOKENS
 
 
 class TrlPolicy:
@@ -48,18 +49,14 @@ class TrlPolicy:
         """See ``training.policy.PolicyTrainer.fit``.
 
         Raises  UsageError when every answer was cut, a reward or the loss is no number, or the policy ran away from sft;
-                ArtifactError where an adapter does not load; EnvironmentFailure when memory does not suffice, vLLM is not to
+                ArtifactError where an adapter does not load; EnvironmentFailure when memory or disk do not suffice, vLLM is not to
                 be had, or after Ctrl-C; MissingExtra.
         """
         settings = plan.settings
         assert isinstance(settings, Rloo | Grpo)
         refuse_no_vllm(settings.vllm, plan.profile.device)
         trl_loop.prepare_trackers(plan, work)
-        hint = (
-            f"lower profile.train_tokens (now {plan.profile.train_tokens}), profile.generate_batch "
-            f"(now {plan.profile.generate_batch}) or align.max_new_tokens (now {settings.max_new_tokens})"
-        )
-        with trl_loop.memory_in_words(plan, hint):
+        with trl_loop.memory_in_words(plan, policy_loop.what_to_lower(plan)):
             return _fit(plan, settings, model, sft, data, judges, out, work)
 
 
@@ -74,6 +71,8 @@ def _fit(
     work: Path,
 ) -> Aligned:
     peft_model, tokenizer = loaded(plan, model, sft)
+    longest = max(len(asked.ids) for asked in (*data.questions, *data.watch)) + settings.max_new_tokens
+    policy_loop.refuse_too_big(plan, peft_model, max(longest, ROW_TOKENS), work)
     steps = turns.turns(len(data.questions), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed)
     resumed = fit_state.latest(work)
     state = PolicyState.load(resumed) if resumed else PolicyState()

@@ -36,6 +36,7 @@ def ranked(layout: Layout, root: Root, questions: Sequence[Question]) -> dict[st
     """
     from tunectl.backends import hf_reward
     from tunectl.preferences.sampling import doubt
+    from tunectl.training.rewards import Asked
 
     folders = {name: layout.artifact(name) for name in ("model", "adapt", "sft", "reward")}
     stamps = {name: io.digest_value(to_builtins(manifest.read(folder))) for name, folder in folders.items()}
@@ -49,7 +50,8 @@ def ranked(layout: Layout, root: Root, questions: Sequence[Question]) -> dict[st
         )
         try:
             scores = model.score(
-                [one.messages for one in new for _ in range(2)], [text for one in new for text in one.answers]
+                [Asked(one.messages, one.tools) for one in new for _ in range(2)],
+                [text for one in new for text in one.answers],
             )
         finally:
             model.close()

@@ -135,7 +135,10 @@ class Tuner:
         requests = [
             Request(
                 prompter.prompt(item.messages, item.tools),
-                tuple(prompter.answer(item.messages, text, item.tools) for text in item.references),
+                tuple(
+                    prompter.answer(item.messages, item.turn(number), item.tools)
+                    for number in range(len(item.references))
+                ),
             )
             for item in items
         ]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Document, Example, Reject
-from tunectl.config.ingest import Files, Hub, Ingest, Reading
+from tunectl.artifacts.records import Document, Example
+from tunectl.backends import source_files
+from tunectl.config.ingest import Files, Hub, Ingest
 from tunectl.config.plan import Amounts
 from tunectl.data.reading.build import build
 from tunectl.data.reading.decide import decide
-from tunectl.data.reading.files import TABLES, SourceFile, matching, type_of
+from tunectl.data.reading.files import TABLES, SourceFile, is_dead_link, matching, type_of
 from tunectl.data.reading.rows import Row, RowError
 from tunectl.stages.ingest import READERS
 
@@ -92,7 +92,9 @@ def amounts(layout: Layout, ingest: Ingest) -> Amounts:
 
 
 def _files(layout: Layout, name: str, declared: Files, count: _Count) -> None:
-    paths = matching(declared.path, layout.root, f"ingest.sources.{name}.path")
+    paths = [
+        path for path in matching(declared.path, layout.root, f"ingest.sources.{name}.path") if not is_dead_link(path)
+    ]
     kinds: dict[str, list[Path]] = {}
     for path in paths:
         kind = type_of(path) if declared.type == "auto" else declared.type
@@ -108,10 +110,11 @@ def _files(layout: Layout, name: str, declared: Files, count: _Count) -> None:
             _file(file, name, declared, count, seen, len(found) / len(sample))
 
 
-def _file(file: SourceFile, name: str, declared: Reading, count: _Count, seen: set[str], factor: float) -> None:
+def _file(file: SourceFile, name: str, declared: Files, count: _Count, seen: set[str], factor: float) -> None:
     size = file.path.stat().st_size
     is_large = file.type in TABLES and size > WHOLE_BYTES
-    rows = [row for row in islice(_rows(file, declared), FIRST_ROWS if is_large else None) if isinstance(row, Row)]
+    read_rows = source_files.rows(file, declared, f"ingest.sources.{name}", READERS)
+    rows = [row for row in islice(read_rows, FIRST_ROWS if is_large else None) if isinstance(row, Row)]
     if not rows:
         return
     if is_large:
@@ -126,11 +129,6 @@ def _file(file: SourceFile, name: str, declared: Reading, count: _Count, seen: s
         except RowError:
             continue
         count.add(record, factor, seen)
-
-
-def _rows(file: SourceFile, declared: Reading) -> Iterator[Row | Reject]:
-    reader: Any = READERS[file.type or "text"]
-    yield from reader(file, declared)
 
 
 def _characters_a_token(layout: Layout, texts: Sequence[str]) -> float:

@@ -24,6 +24,7 @@ TEXTS = Path(__file__).resolve().parent / "project"
 COMMENTS = 28
 """Column of the comments in conf/config.yaml."""
 _OWN_TESTS = "experiment/smoke.yaml"
+_FROM_PEOPLE = ("preferences", "reward", "align")
 
 
 def source() -> Path:
@@ -96,10 +97,17 @@ def _settle_conf(conf: Path, name: str, example: str | None) -> None:
             for option in conf.glob(f"*/{other}.yaml"):
                 option.unlink()
             text = _replaced(text, rf"^  - ingest: {other} *", "  - ingest: project".ljust(COMMENTS))
-            text = re.sub(rf"(?m)^(  - \w+: ){other} *", lambda found: f"{found[1]}default".ljust(COMMENTS), text)
-            text = text.replace(f"; {other} names its own", "").replace(f" | {other}", "")
+            text = re.sub(rf"(?m)^  - (\w+): {other} *", _start, text)
+            text = text.replace(f" | {other}", "")
+            text = text.replace(f"; {other} names its own", "")
         shutil.copyfile(TEXTS / "ingest.yaml", conf / "ingest" / "project.yaml")
     recipe.write_text(text, encoding="utf-8")
+
+
+def _start(found: re.Match[str]) -> str:
+    """The line of a new project: the usual option, but nobody has compared answers yet, so nothing learns from that."""
+    option = "none" if found[1] in _FROM_PEOPLE else "default"
+    return f"  - {found[1]}: {option}".ljust(COMMENTS)
 
 
 def _replaced(text: str, pattern: str, value: str) -> str:

@@ -45,6 +45,8 @@ def survey(layout: Layout) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for stage in STAGES:
         reasons = _reasons(changed.get(stage.name, []))
+        if f"{layout.config(stage.name).relative_to(layout.root).as_posix()} new" in reasons:  # DVC has not run it once
+            reasons = ["not built yet"]
         found = repro.verdict(layout, stage.name)
         rows.append(
             {

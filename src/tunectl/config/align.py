@@ -176,6 +176,25 @@ class Online(Learning):
             raise ValueError("rewards names reward_model more than once; give it one weight")
         return self
 
+    @model_validator(mode="after")
+    def _independent(self) -> Self:
+        seen, own = (
+            self.watch.measure,
+            {term.check.name: term.check for term in self.rewards if isinstance(term, CheckTerm)},
+        )
+        for name, check in own.items():
+            if isinstance(seen, CheckMeasure) and _same(check, seen.check):
+                raise ValueError(
+                    f"watch.measure is the check {name}, which rewards has too, so it would rise with the reward and watch nothing; "
+                    "measure another one, or {method: score, name: chrf}"
+                )
+        return self
+
+
+def _same(one: Check, other: Check) -> bool:
+    """Whether two checks are one, whatever they are called."""
+    return one.model_copy(update={"name": ""}) == other.model_copy(update={"name": ""})
+
 
 class Rloo(Online):
     """REINFORCE with the other answers of the same prompt as baseline (Ahmadian et al., arXiv 2402.14740)."""

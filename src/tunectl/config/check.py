@@ -64,11 +64,12 @@ def validate(schema: type[M], composition: Composition) -> M:
     """The tree as ``schema``, or every mistake of composing and of the schema in one ConfigError."""
     noted = {problem.path for problem in composition.problems if problem.path}
     lines = [line for line in _composing(schema, composition) if line]
-    settings, mistakes = None, list(_not_finite(composition))  # JSON has no infinity: it would turn into null
+    settings = None
+    mistakes = [*_not_finite(composition), *_not_named(composition)]  # JSON has no infinity: it would turn into null
     noted |= {mistake.path for mistake in mistakes}
     lines += [mistake.text for mistake in mistakes]
     try:
-        settings = schema.model_validate_json(msgspec.json.encode(composition.tree), strict=True)
+        settings = schema.model_validate_json(msgspec.json.encode(_named(composition.tree)), strict=True)
     except ValidationError as error:
         lines += [mistake.text for mistake in _mistakes(schema, composition, error) if not _covered(mistake, noted)]
     if settings is None or lines:
@@ -91,6 +92,30 @@ def _not_finite(composition: Composition) -> Iterator[_Mistake]:
     for path, value in leaves(composition.tree):
         if isinstance(value, float) and not math.isfinite(value):
             yield _Mistake(path, "value", f"{_head(composition, path, value)}: must be a finite number")
+
+
+def _not_named(composition: Composition) -> Iterator[_Mistake]:
+    """Keys that YAML does not read as text, such as a bare yes."""
+    for path, key in _odd_keys(composition.tree, ()):
+        origin = composition.origins.at(path) or composition.origins.file_of(path)
+        where = f" ({origin})" if origin else ""
+        reason = "YAML reads yes, no, on and off as true and false" if isinstance(key, bool) else "a name is text"
+        text = f"{dotted(path)}{where}: the name {short(key)} is no text: {reason}; put it in quotes"
+        yield _Mistake((*path, str(key)), "key", text)
+
+
+def _odd_keys(tree: Any, path: Path_) -> Iterator[tuple[Path_, Any]]:
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if key is None or isinstance(key, bool | bytes):
+            yield path, key
+        yield from _odd_keys(value, (*path, key))
+
+
+def _named(tree: Any) -> Any:
+    """The tree with text for every key; a number is its digits."""
+    if isinstance(tree, list):
+        return [_named(item) for item in tree]
+    return {str(key): _named(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def _mistakes(schema: type[BaseModel], composition: Composition, error: ValidationError) -> Iterator[_Mistake]:

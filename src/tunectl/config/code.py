@@ -123,8 +123,12 @@ def _parse(file: Path) -> ast.Module:
 
     Raises  EnvironmentFailure when it cannot be read as Python: not UTF-8, or cut off.
     """
+    source = file.read_bytes()
     try:
-        return ast.parse(file.read_bytes(), str(file))
+        try:
+            return ast.parse(source, str(file))
+        except SystemError:  # CPython 3.11, now and then, where garbage is collected meanwhile: the source is fine
+            return ast.parse(source, str(file))
     except (SyntaxError, ValueError) as error:  # what is not UTF-8 is a SyntaxError too
         place = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = error.msg if isinstance(error, SyntaxError) else error

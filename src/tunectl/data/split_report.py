@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from msgspec import Struct
 
@@ -74,9 +75,26 @@ class SplitReport(Struct, frozen=True):
 
 
 def off(balance: dict[str, list[FieldBalance]], rows: str) -> Iterator[str]:
-    """One sentence for each value of ``rows`` (records, documents, train) that is over- or under-represented."""
+    """Sentences about ``rows`` (records, documents, train), where they differ from the population.
+
+    They name values that are over- or under-represented, that never occur, and that the population does not name.
+    """
     for field in balance.get(rows, []):
         for value in field.values:
-            if value.off:
+            if value.rows == 0 and value.target > 0:
+                yield f"{field.field}={value.value} never occurs: population {value.target:.1%}; no weight makes up for it"
+            elif value.off:
                 word = "over" if value.share > value.target else "under"
                 yield f"{field.field}={value.value} is {word}-represented: {value.share:.1%}, population {value.target:.1%}"
+        if field.unknown:
+            yield f"{field.field}: the population does not name {_unnamed(field)}; these {rows} are left out of its shares"
+
+
+def _unnamed(field: FieldBalance) -> str:
+    folded = {value.value.strip().casefold(): value.value for value in field.values}
+    shown = []
+    for name, count in list(field.unknown.items())[:5]:
+        near = get_close_matches(name.strip().casefold(), list(folded), 1)
+        shown.append(f"{name!r} ({count}{f', did you mean {folded[near[0]]}?' if near else ''})")
+    more = len(field.unknown) - len(shown)
+    return ", ".join(shown) + (f" and {more} more values" if more else "")

@@ -26,7 +26,7 @@ class Resampling:
 
 
 def resampling(groups: Sequence[str], *, resamples: int, confidence: float, seed: int) -> Resampling:
-    """Draw whole groups: items of one near-duplicate cluster say almost the same thing twice."""
+    """Draw whole groups: items of one cluster (near duplicates, or one group of the split) are no independent draws."""
     units = len(dict.fromkeys(groups))
     return Resampling(bootstrap.draws(max(units, 1), resamples, seed), tuple(groups), confidence)
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunectl.artifacts.records import Example, Message
+from tunectl.artifacts.records import Answer, Example, Message, Source
+from tunectl.chat import tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,15 @@ class Item:
     fields: dict[str, str] = field(default_factory=dict)
     kind: str = "text"
     cluster: str = ""
-    """Items of one near-duplicate cluster are resampled together."""
+    """Items of one cluster (near duplicates, or one group of the split) are resampled together."""
     tools: tuple[dict[str, Any], ...] = ()
+    calls: tuple[bool, ...] = ()
+    """Whether the end of each reference is tool calls; empty: of none."""
+
+    def turn(self, number: int) -> Message:
+        """A reference as the turn that a template renders."""
+        calls = bool(self.calls) and self.calls[number]
+        return tools.turn(Answer(self.references[number], Source(self.id), calls))
 
     @property
     def question(self) -> str:
@@ -42,21 +50,22 @@ def from_examples(examples: Iterable[Example]) -> tuple[list[Item], dict[str, in
     items: list[Item] = []
     skipped: Counter[str] = Counter()
     for example in examples:
-        references = tuple(answer.text for answer in example.answers if answer.text.strip())
+        answers = [answer for answer in example.answers if answer.text.strip()]
         if example.segments or example.tokens is not None:
             skipped["no_separate_answer"] += 1
-        elif not example.messages or not references:
+        elif not example.messages or not answers:
             skipped["no_reference"] += 1
         else:
             items.append(
                 Item(
                     id=example.id,
                     messages=tuple(example.messages),
-                    references=references,
+                    references=tuple(answer.text for answer in answers),
                     fields=dict(example.fields),
                     kind=example.kind,
                     cluster=example.cluster or example.id,
                     tools=tuple(example.tools),
+                    calls=tuple(answer.calls for answer in answers),
                 )
             )
     return items, dict(skipped)

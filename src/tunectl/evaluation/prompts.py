@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tunectl.artifacts.records import Message
+from tunectl.chat.tools import written
 from tunectl.evaluation.items import Item
 from tunectl.evaluation.results import Prompt
 from tunectl.evaluation.scorer import Index
@@ -37,12 +38,12 @@ class Prompter:
         """The text up to where the answer begins."""
         return self._renderer.render(messages, add_generation_prompt=True, tools=tools)
 
-    def answer(self, messages: Sequence[Message], text: str, tools: Sequence[dict[str, Any]] = ()) -> str:
-        """The text of a right answer as it follows the prompt, up to and with the end of turn."""
-        whole = self._renderer.render([*messages, Message("assistant", text)], tools=tools)
+    def answer(self, messages: Sequence[Message], turn: Message, tools: Sequence[dict[str, Any]] = ()) -> str:
+        """The text of a right answer, the assistant's ``turn``, as it follows the prompt, up to and with the end of turn."""
+        whole = self._renderer.render([*messages, turn], tools=tools)
         prompt = self.prompt(messages, tools)
         if not whole.startswith(prompt):  # the template writes a finished turn in another way than it opens one
-            return text + self._end
+            return written(turn) + self._end
         tail = whole[len(prompt) :]
         stop = tail.rfind(self._end)
         return tail[: stop + len(self._end)] if stop >= 0 else tail
@@ -81,7 +82,7 @@ def conversation(item: Item, prompt: Prompt, examples: Sequence[Item]) -> list[M
     shown: list[Message] = []
     for example in examples:
         shown += [message for message in example.messages if message.role != "system"]
-        shown.append(Message("assistant", example.references[0]))
+        shown.append(example.turn(0))
     return [*system, *shown, *own]
 
 
@@ -99,7 +100,8 @@ def ready(items: Sequence[Item], prompt: Prompt, shots: Shots, prompter: Prompte
     for item, examples in zip(items, shots.of(prompt, items), strict=True):
         messages = conversation(item, prompt, examples)
         prompts.append(prompter.prompt(messages, item.tools))
-        wanted.append(tuple(prompter.answer(messages, text, item.tools) for text in item.references[:references]))
+        count = min(references, len(item.references))
+        wanted.append(tuple(prompter.answer(messages, item.turn(number), item.tools) for number in range(count)))
     return Ready(prompts, wanted)
 
 

@@ -305,7 +305,7 @@ class Results(Struct, frozen=True):
     confidence: float
     resamples: int
     units: int
-    """Independent units of the bootstrap: near-duplicate clusters of inputs."""
+    """Independent units of the bootstrap: clusters of inputs, which are near duplicates or of one group of the split."""
     decoding: dict[str, Any]
     bleu_signature: str
     systems: list[System]

@@ -65,6 +65,6 @@ def check(kind: str, value: Any) -> FeedbackKind:
         if name == kind:
             if not right(value):
                 shown = value if isinstance(value, int | float) else type(value).__name__
-                raise DataError(f"value of a {kind} is {shown}; allowed is {allowed}")
+                raise DataError(f"value of {kind} is {shown}; allowed is {allowed}")
             return name
     raise DataError(f"kind = {kind[:40]!r}; allowed are {', '.join(RULES)}")

@@ -9,7 +9,8 @@ from statistics import median
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import Choice, Judgement, Pair
+from tunectl.artifacts.records import Choice, Judgement, Message, Pair
+from tunectl.chat import tools
 from tunectl.preferences.pairs import comparison, opinion
 from tunectl.stats.interval import wilson
 
@@ -112,7 +113,11 @@ def longer_wins(texts: Iterable[tuple[str, str]]) -> Share | None:
 
 def pair_texts(pair: Pair) -> tuple[str, str]:
     """The winning and the losing text of a pair."""
-    return "\n".join(turn.content for turn in pair.chosen), "\n".join(turn.content for turn in pair.rejected)
+    return _text(pair.chosen), _text(pair.rejected)
+
+
+def _text(answer: Iterable[Message]) -> str:
+    return "\n".join(map(tools.written, answer))
 
 
 def _person(name: str, own: Sequence[Judgement], ratings: Mapping[str, Mapping[str, int]]) -> Person:
@@ -142,7 +147,7 @@ def _share(hits: int, total: int) -> Share | None:
 def _winner(one: Judgement) -> tuple[str, str] | None:
     if one.choice not in {"first", "second"}:
         return None
-    texts = ["\n".join(turn.content for turn in answer) for answer in one.answers]
+    texts = list(map(_text, one.answers))
     return (texts[0], texts[1]) if one.choice == "first" else (texts[1], texts[0])
 
 

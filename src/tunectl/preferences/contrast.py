@@ -349,6 +349,7 @@ def _judgement(card: Card, chosen: Answer, rejected: Answer, apart: Sequence[Dif
         fields=card.example.fields,
         split=part,
         systems=["reference", "reference of another input"],
+        tools=card.example.tools,
     )
 
 

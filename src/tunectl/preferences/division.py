@@ -51,7 +51,10 @@ def _refuse_empty(have: Mapping[Part, int], prompts: int, free: int) -> None:
     if not empty:
         return
     inputs = "one input" if prompts == 1 else f"{prompts} different inputs"
-    bound = f", {prompts - free} of them bound to a part by split or by the data" if free < prompts else ""
+    bound = ""
+    if free < prompts:
+        which = "" if prompts == 1 else "all of them " if free == 0 else f"{prompts - free} of them "
+        bound = f", {which}bound to {'its' if prompts - free == 1 else 'their'} part by split or by the data"
     raise DataError(
         f"preferences: {' and '.join(empty)} would be empty: there {'is' if prompts == 1 else 'are'} {inputs}{bound}, and an input stays in one part",
         hint="collect preferences on more inputs; at least one for each of train, validation and test is needed",

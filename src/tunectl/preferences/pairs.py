@@ -191,6 +191,7 @@ def _pairs(judgements: Sequence[Judgement]) -> list[Pair]:
                 kind=one.kind,
                 fields=one.fields,
                 split=one.split,
+                tools=one.tools,
             )
         )
     return made
@@ -208,7 +209,16 @@ def _marks(judgements: Sequence[Judgement]) -> list[Mark]:
             old = made.get((key, str(good)))
             votes = [one.vote] if old is None else [*old.votes, one.vote]
             made[key, str(good)] = Mark(
-                f"m-{key[:16]}", one.prompt, one.messages, answer, good, votes, one.kind, one.fields, one.split
+                id=f"m-{key[:16]}",
+                prompt=one.prompt,
+                messages=one.messages,
+                answer=answer,
+                good=good,
+                votes=votes,
+                kind=one.kind,
+                fields=one.fields,
+                split=one.split,
+                tools=one.tools,
             )
     return list(made.values())
 
@@ -220,7 +230,9 @@ def candidates(judgements: Sequence[Judgement]) -> list[Example]:
         if one.edit is not None and one.edit.strip():
             name = f"e-{_digest(one.prompt, one.edit)[:16]}"
             answer = Answer(one.edit.strip(), one.vote.source)
-            made[name] = Example(name, one.vote.source, one.messages, [answer], kind="edited", fields=one.fields)
+            made[name] = Example(
+                name, one.vote.source, one.messages, [answer], tools=one.tools, kind="edited", fields=one.fields
+            )
     return list(made.values())
 
 

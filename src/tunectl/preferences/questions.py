@@ -28,7 +28,14 @@ def question(example: Example, prompt: str, answers: Sequence[str], systems: Seq
         return None
     name = f"q-{_digest(prompt, first, second)}"
     return Question(
-        name, prompt, example.source, example.messages, [first, second], list(systems), fields=example.fields
+        id=name,
+        prompt=prompt,
+        source=example.source,
+        messages=example.messages,
+        answers=[first, second],
+        systems=list(systems),
+        fields=example.fields,
+        tools=example.tools,
     )
 
 
@@ -43,14 +50,15 @@ def checks(examples: Sequence[tuple[Example, str]], seed: int) -> Iterator[Quest
             right = one.answers[0].text
             name = f"q-{_digest('attention', prompt, right, wrong)}"
             yield Question(
-                name,
-                prompt,
-                one.source,
-                one.messages,
-                [right, wrong],
-                ["reference", "reference of another input"],
-                True,
-                one.fields,
+                id=name,
+                prompt=prompt,
+                source=one.source,
+                messages=one.messages,
+                answers=[right, wrong],
+                systems=["reference", "reference of another input"],
+                attention=True,
+                fields=one.fields,
+                tools=one.tools,
             )
 
 

@@ -152,4 +152,5 @@ def _judgement(
         fields=item.example.fields,
         left=left,
         systems=["sft", "sft"],
+        tools=item.example.tools,
     )

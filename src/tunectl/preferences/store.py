@@ -38,6 +38,8 @@ class Question(Struct, frozen=True, omit_defaults=True):
     """Who wrote each; people never see it."""
     attention: bool = False
     fields: dict[str, str] = field(default_factory=dict)
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """Those on offer in the conversation."""
 
 
 class Said(Struct, frozen=True, omit_defaults=True, tag="said", tag_field="what"):
@@ -198,6 +200,7 @@ def _judgement(entry: Said, choice: Choice, question: Question, source: Source) 
         edit=entry.edit,
         systems=question.systems,
         seconds=entry.seconds,
+        tools=question.tools,
     )
 
 

@@ -29,7 +29,7 @@ _EMAIL = re.compile(
 )
 _AT = re.compile(r"\s?[\[(]\s?at\s?[\])]\s?", re.IGNORECASE)
 _DOT = re.compile(r"\s?[\[(]\s?dot\s?[\])]\s?", re.IGNORECASE)
-_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,30}(?![a-z0-9])")
+_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
 _CARD = re.compile(r"(?<![\w.,\-])(?:\d[ \-]?){12,18}\d(?![\w\-]|[.,]\d)")
 # Visa; Mastercard; American Express; Discover; Diners; JCB: first digits and lengths.
 _ISSUER = re.compile(
@@ -45,14 +45,16 @@ _NANP = re.compile(
     r"(?<![\w.,$€£\-/])(?:(?:\+?1|001)[ .\-]?)?(?:\(\d{3}\)[ .\-]?|\d{3}[ .\-])\d{3}[ .\-]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,5})?(?![\w\-]|[.,]\d)",
     re.IGNORECASE,
 )
-_LOCAL = re.compile(
-    r"\b(?:call|phone|tel|telephone|mobile|cell|text|ring|fax|dial|whatsapp)\b[^\d\n]{0,15}(\d{3}[ .\-]\d{4})(?![\w\-]|[.,]\d)",
-    re.IGNORECASE,
+_WORDS = (
+    "call|phone|tel|telephone|mobile|cell|text|ring|fax|dial|whatsapp|telefon|handy|mobil|anrufen|ruf|tél|téléphone|appelez|"
+    "teléfono|móvil|llame|llama|llámanos|telefono|cellulare|telefoon|ligue"
 )
-_PHONE_WORD = re.compile(
-    r"\b(?:call|phone|tel|telephone|mobile|cell|text|ring|fax|dial|whatsapp|sms|number)\b\W*(?:\w+\W+){0,3}$",
-    re.IGNORECASE,
+_LOCAL = re.compile(rf"\b(?:{_WORDS})\b[^\d\n]{{0,15}}(\d{{3}}[ .\-]\d{{4}})(?![\w\-]|[ .,]\d)", re.IGNORECASE)
+# As it is dialled inside most other countries: a 0, then 8 to 11 digits in groups.
+_TRUNK = re.compile(
+    rf"\b(?:{_WORDS})\b[^\d\n(]{{0,15}}(\(?0(?:[ .\-/()]{{0,2}}\d){{8,11}})(?![\w\-]|[ .,]\d)", re.IGNORECASE
 )
+_PHONE_WORD = re.compile(rf"\b(?:{_WORDS}|sms|number)\b\W*(?:\w+\W+){{0,3}}$", re.IGNORECASE)
 _SEVEN_DIGITS = re.compile(r"\d(?:[^\w\n]{0,3}\d){6}")
 
 
@@ -79,7 +81,7 @@ def ibans(text: str, tools: Tools) -> Iterator[Found]:
         run = match[0]
         while len(run) >= 15:
             if tools.iban(run):
-                yield Found("iban", match.start(), match.start() + len(run), re.sub(r"[ \-]", "", run))
+                yield Found("iban", match.start(), match.start() + len(run), re.sub(r"[ \-]", "", run).upper())
                 break
             run = run[:-1].rstrip(" -")
 
@@ -123,12 +125,13 @@ def _public(text: str) -> bool:
 def phones(text: str, tools: Tools) -> Iterator[Found]:
     """Phone numbers: written like one of North America, or valid in a declared country, or after a word such as *call*.
 
-    Bare digits count only after such a word: order numbers look the same.
+    Such words are known in seven languages; a number behind one may lack the area code, as in North America, or begin with a
+    0, as elsewhere. Bare digits count only after such a word: order numbers look the same.
     """
     if not _SEVEN_DIGITS.search(text):
         return
     spans = [match.span() for match in _NANP.finditer(text)]
-    spans += [match.span(1) for match in _LOCAL.finditer(text)]
+    spans += [match.span(1) for pattern in (_LOCAL, _TRUNK) for match in pattern.finditer(text)]
     spans += [span for span in tools.phones(text) if _looks_dialled(text, *span)]
     end = 0
     for start, stop in sorted(spans, key=lambda span: (span[0], -span[1])):

@@ -129,7 +129,7 @@ class Run:
         for place in range(len(self.words) - 1):
             first = self.bare[place]
             end = self._name_end(place)
-            if first not in tools.first_names or end != len(self.words) or end - place < 2:
+            if not _first_name(first, tools) or end != len(self.words) or end - place < 2:
                 continue
             if any(_possessive(self.words[index][0]) for index in range(place, end - 1)):
                 continue
@@ -181,6 +181,11 @@ def _lead(run: str) -> int:
         if _bare(piece[0]) not in words.ORDINARY | words.INTRODUCE:
             return piece.start()
     return pieces[-1].start()
+
+
+def _first_name(bare: str, tools: Tools) -> bool:
+    """On the list; of a double name (*Mary-Jane*) both parts are."""
+    return bare in tools.first_names or ("-" in bare and all(part in tools.first_names for part in bare.split("-")))
 
 
 def _bare(word: str) -> str:

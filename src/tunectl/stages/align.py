@@ -154,10 +154,10 @@ def _refuse_bad_reward(reward: Path) -> None:
         )
     verdict: dict[str, Any] = io.read_json(reward / "verdict.json", dict[str, Any])
     if not verdict["passed"]:
-        helps = verdict.get("helps") or ["bring more judgements"]
+        helps = verdict.get("helps") or ["More judgements."]
         raise GateError(
             f"align does not learn from a reward model whose verdict is {verdict['verdict']}: {verdict['reason']}",
-            hint="what would help: " + "; ".join(helps) + "; or learn without it: align=none",
+            hint=f"what would help: {' '.join(helps)} Or learn without it: align=none",
         )
 
 
@@ -196,7 +196,16 @@ class _Asking:
             if why is None:
                 answers = tuple(answer.text for answer in example.answers)
                 found.append(
-                    Question(example.id, tuple(example.messages), text, tuple(encoded.ids), answers, example.fields)
+                    Question(
+                        id=example.id,
+                        messages=tuple(example.messages),
+                        text=text,
+                        ids=tuple(encoded.ids),
+                        references=answers,
+                        fields=example.fields,
+                        tools=tuple(example.tools),
+                        cluster=example.cluster or example.id,
+                    )
                 )
         return found
 

@@ -18,7 +18,7 @@ from tunectl.artifacts.layout import Layout
 from tunectl.config import check, code, overrides, resolved
 from tunectl.core import log
 from tunectl.core.errors import DataError
-from tunectl.data.reading.files import matching
+from tunectl.data.reading.files import is_dead_link, matching
 from tunectl.preferences.store import QUESTIONS, SAID
 from tunectl.stages import STAGES
 
@@ -107,6 +107,8 @@ class _Digests:
         return total.hexdigest() if count else None
 
     def _one(self, file: Path) -> str:
+        if is_dead_link(file):
+            return "a link to nothing"
         stat = file.stat()
         key = str(file.absolute())
         stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)

@@ -27,6 +27,7 @@ from tunectl.preferences import store
 from tunectl.training import reward_results
 from tunectl.training.reward_measures import Measured
 from tunectl.training.reward_verdict import percent
+from tunectl.training.rewards import Asked
 
 _log = log.get(__name__)
 
@@ -164,7 +165,7 @@ def _panel(
     entries = contest.played(rounds)
     judge = tools.reward(base=base, sft=inputs.sft, reward=inputs.reward, part="judge", profile=cfg.profile)
     try:
-        asked = [item.messages for item in data.items]
+        asked = [Asked(item.messages, item.tools) for item in data.items]
         scores = {
             name: [one.value for one in judge.score(asked, entries[name].answers)] for name in ("tuned", "aligned")
         }

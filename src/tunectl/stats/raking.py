@@ -26,7 +26,7 @@ class Raked:
 
     weights: list[float]
     gap: float
-    """Largest distance between a reached and a declared share, over values that occur; 0 is perfect."""
+    """Largest distance between a reached and a declared share, also of values that no row has; 0 is perfect."""
     effective: float
     """Kish's effective number of rows: (sum w)^2 / sum w^2."""
     rounds: int
@@ -52,7 +52,7 @@ def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> Ra
             weights = _fit(weights, codes, shares)
         weights = _limit(weights, low, high)
         rounds, moved = rounds + 1, float(abs(weights - before).max())
-    gap = max((_gap(weights, codes, shares) for codes, shares in fields), default=0.0)
+    gap = max((_gap(weights, margin) for margin in margins), default=0.0)
     return Raked(weights.tolist(), gap, effective(weights.tolist()), rounds)
 
 
@@ -101,11 +101,13 @@ def _limit(weights: Any, low: float, high: float) -> Any:
     return np.clip(weights * above, low, high)
 
 
-def _gap(weights: Any, codes: Any, shares: Any) -> float:
+def _gap(weights: Any, margin: Margin) -> float:
     np = need("numpy", extra="data")
 
+    codes = np.asarray(margin.codes)
     known = codes >= 0
-    if not shares.any():
-        return 0.0
-    sums = np.bincount(codes[known], weights[known], minlength=len(shares))
-    return float(abs(sums / sums.sum() - shares).max())
+    declared = np.asarray(margin.shares, dtype=float)
+    if not known.any():
+        return float(declared.max())
+    sums = np.bincount(codes[known], weights[known], minlength=len(declared))
+    return float(abs(sums / sums.sum() - declared).max())

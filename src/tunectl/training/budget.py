@@ -45,15 +45,14 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     return None
 
 
-def refuse_too_little_memory(needed: int, free: int | None, *, tokens: int, section: str) -> None:
-    """Stop before the machine does; ``section`` holds the settings that could be lower.
+def refuse_too_little_memory(needed: int, free: int | None, *, hint: str) -> None:
+    """Stop before the machine does; ``hint`` says which settings could be lower.
 
     Raises  EnvironmentFailure naming both numbers and what to lower.
     """
     if free is not None and needed > free:
         raise EnvironmentFailure(
-            f"training needs about {needed // MEGA:,} MB of memory, and {free // MEGA:,} MB are free",
-            hint=what_to_lower(tokens, section),
+            f"training needs about {needed // MEGA:,} MB of memory, and {free // MEGA:,} MB are free", hint=hint
         )
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 from math import sqrt
 
-from tunectl.artifacts.records import Answer, Example, Message, Pair, Reject, preview
+from tunectl.artifacts.records import Example, Message, Pair, Reject, preview
 from tunectl.artifacts.tally import Tally
+from tunectl.chat import tools
 from tunectl.chat.masking import Masked, Masker, Piece
 from tunectl.training.rows import ROW_TOKENS, Row
 
@@ -126,8 +127,10 @@ def _sequences(masker: Masker, sides: Sequence[tuple[Pair, Sequence[Message]]]) 
     examples = []
     for pair, side in sides:
         source = pair.votes[0].source
-        answers = [Answer(side[-1].content, source)]
-        examples.append(Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers))
+        answers = [tools.answer(side[-1], source)]
+        examples.append(
+            Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers, tools=pair.tools)
+        )
     return [sequence for masked in masker.mask(examples) for sequence in sequences(masked)]
 
 

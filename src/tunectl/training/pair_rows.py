@@ -12,8 +12,9 @@ from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import Answer, Example, Mark, Message, Pair, Reject, preview
+from tunectl.artifacts.records import Example, Mark, Message, Pair, Reject, preview
 from tunectl.artifacts.tally import Tally
+from tunectl.chat import tools
 from tunectl.chat.masking import Masker, Piece
 from tunectl.config.align import Dpo, Kto
 from tunectl.core import log
@@ -173,7 +174,8 @@ def _example(record: Pair | Mark, answer: Sequence[Message]) -> Example:
     before = [replace(message, train=False) for message in record.messages]
     between = [replace(message, train=message.role == "assistant") for message in answer[:-1]]
     source = record.votes[0].source
-    return Example(record.id, source, messages=[*before, *between], answers=[Answer(answer[-1].content, source)])
+    final = tools.answer(answer[-1], source)
+    return Example(record.id, source, messages=[*before, *between], answers=[final], tools=record.tools)
 
 
 def _pieces(masker: Masker, examples: Sequence[Example]) -> list[Piece]:

@@ -51,6 +51,10 @@ class Question:
     """Tokens of ``text``."""
     references: tuple[str, ...]
     fields: Mapping[str, str]
+    tools: Sequence[dict[str, Any]] = ()
+    """Those on offer in the conversation."""
+    cluster: str = ""
+    """Questions of one cluster (near duplicates, or one group of the split) are resampled together; empty: it stands alone."""
 
     @property
     def words(self) -> str:

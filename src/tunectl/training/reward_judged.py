@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunectl.artifacts.records import Message, Pair
+from tunectl.chat import tools
 from tunectl.config.reward import RewardGate
 from tunectl.training import reward_measures as measures
 from tunectl.training import reward_verdict
@@ -146,7 +147,7 @@ def _lengths(
 
 def text(answer: Sequence[Message]) -> str:
     """An answer for people and for counting characters."""
-    return "\n".join(turn.content for turn in answer)
+    return "\n".join(map(tools.written, answer))
 
 
 def _longer(pair: Pair) -> int:
@@ -160,7 +161,7 @@ def _worst(pairs: Sequence[Pair], found: Read) -> list[Case]:
     return [
         Case(
             id=pairs[place].id,
-            prompt="\n".join(f"{turn.role}: {turn.content}" for turn in pairs[place].messages),
+            prompt="\n".join(f"{turn.role}: {tools.written(turn)}" for turn in pairs[place].messages),
             chosen=text(pairs[place].chosen),
             rejected=text(pairs[place].rejected),
             chosen_score=found.test.chosen[place] / found.scale,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tunectl.config.align import CheckTerm, LengthTerm, RewardModelTerm, RewardTerm
 from tunectl.config.evaluate import Check
 from tunectl.training.policy import Marked, Question, Written
-from tunectl.training.rewards import RewardModel
+from tunectl.training.rewards import Asked, RewardModel
 
 Checked = Callable[[Check, str, str, Mapping[str, str]], float | None]
 """Check, answer, input and fields to a share from 0 to 1, or None where the check does not apply."""
@@ -63,7 +63,9 @@ class DeclaredRewards:
         assert self._model is not None
         if not answers:
             return []
-        scores = self._model.score([asked.messages for asked in questions], [answer.text for answer in answers])
+        scores = self._model.score(
+            [Asked(asked.messages, asked.tools) for asked in questions], [answer.text for answer in answers]
+        )
         return [score.value - term.pessimism * score.spread for score in scores]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tunectl.artifacts.records import Message
 
@@ -18,11 +18,20 @@ class Score(NamedTuple):
     """Standard deviation over the members, in the same units; 0 for one member."""
 
 
+class Asked(NamedTuple):
+    """What an answer is given to."""
+
+    messages: Sequence[Message]
+    """The conversation without the system text in force."""
+    tools: Sequence[dict[str, Any]] = ()
+    """Those on offer in it."""
+
+
 class RewardModel(Protocol):
     """A loaded reward model."""
 
-    def score(self, prompts: Sequence[Sequence[Message]], answers: Sequence[str]) -> list[Score]:
-        """One score an answer, in their order. ``prompts`` are conversations without the system text in force.
+    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> list[Score]:
+        """One score an answer, in their order.
 
         Answers are batched by length inside; prompts that neighbours share are read once.
         Raises  ArtifactError where a score is no number.

@@ -41,6 +41,8 @@ class Seen(Struct, frozen=True):
     """Tokens, the end of turn with them."""
     repetition: tuple[float, ...]
     truncated: tuple[bool, ...]
+    clusters: tuple[str, ...]
+    """Inputs of one cluster are no independent draws."""
 
 
 def seen(
@@ -66,6 +68,7 @@ def seen(
         lengths=tuple(len(answer.ids) for answer in answers),
         repetition=tuple(repeated(answer.text.split(), RUN) for answer in answers),
         truncated=tuple(not answer.finished for answer in answers),
+        clusters=tuple(asked.cluster or asked.id for asked in questions),
     )
 
 
@@ -81,12 +84,21 @@ def look(now: Seen, first: Seen, measure: Measure, watch: Watch, seed: int) -> L
     """``now`` beside the look before the first step; in both, at least one answer was not cut."""
     import numpy as np
 
-    draws = bootstrap.draws(len(now.rewards), watch.resamples, seed)
+    def paired(one: NDArray[Any], other: NDArray[Any], combine: bootstrap.Combine) -> bootstrap.Difference | None:
+        left, right = (bootstrap.grouped(table, now.clusters) for table in (one, other))
+        return bootstrap.difference(left, right, combine, draws, watch.confidence)
+
+    draws = bootstrap.draws(len(set(now.clusters)), watch.resamples, seed)
     here, there = np.asarray(now.statistics), np.asarray(first.statistics)
-    change = bootstrap.difference(here, there, measure.combine, draws, watch.confidence)
-    measure_change, low, high = (change.value, change.low, change.high) if change else (0.0, 0.0, 0.0)
+    change = paired(here, there, measure.combine)
+    if change is not None:
+        measure_change, low, high = change.value, change.low, change.high
+    else:
+        measure_change, low, high = _unsure(
+            float(measure.combine(here.sum(axis=0)) - measure.combine(there.sum(axis=0)))
+        )
     start = _mean(first.rewards)
-    rise = bootstrap.difference(_counted(now.rewards), _counted(first.rewards), _combined, draws, watch.confidence)
+    rise = paired(_counted(now.rewards), _counted(first.rewards), _combined)
     reward_low, reward_high = (start + rise.low, start + rise.high) if rise else (_mean(now.rewards),) * 2
     known = [value for value in now.rewards if value is not None]
     return Look(
@@ -105,6 +117,11 @@ def look(now: Seen, first: Seen, measure: Measure, watch: Watch, seed: int) -> L
         truncated=statistics.fmean(now.truncated),
         within=measure_change >= -watch.tolerance,
     )
+
+
+def _unsure(change: float) -> tuple[float, float, float]:
+    """A change without an interval, as of inputs that are all of one cluster: anything may be true. 0 where it is no number."""
+    return (change, -100.0, 100.0) if math.isfinite(change) else (0.0, 0.0, 0.0)
 
 
 def cheated(found: Look, first: Look, measure: str, watch: Watch) -> str | None:

@@ -157,3 +157,19 @@ def test_the_installed_package_is_read_quickly_once_it_is_cached(tmp_path: Path)
         code.digests(starts, cache)
         taken.append(time.process_time() - started)
     assert min(taken) < 0.25  # 0.02 s on a quiet machine
+
+
+def test_a_parser_that_stumbles_once_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "module.py"
+    file.write_text("NAME = 1\n")
+    parse, asked = code.ast.parse, []
+
+    def stumbling(*words: object) -> object:
+        asked.append(words)
+        if len(asked) == 1:
+            raise SystemError("AST constructor recursion depth mismatch (before=138, after=158)")
+        return parse(*words)
+
+    monkeypatch.setattr(code.ast, "parse", stumbling)
+    assert len(code._parse(file).body) == 1
+    assert len(asked) == 2

@@ -134,7 +134,7 @@ def test_what_the_file_is_silent_about_gets_the_other_tools_default() -> None:
         (
             "stage",
             "dpo",
-            "preference methods are not part of this version; supervised tuning is taken over as far as it goes",
+            "only supervised tuning is taken over; preferences are declared in groups of their own: preferences, reward, align",
         ),
         ("lr_scheduler_type", "rex", "schedule rex is not offered; there are constant, cosine, linear"),
         ("optim", "muon", "optimiser muon is not offered; there are adafactor, adamw, adamw_8bit, lion, sgd"),
@@ -157,6 +157,27 @@ def test_switches_that_cannot_be_combined_are_listed() -> None:
     draft = axolotl.translate({"base_model": "a/b", "adapter": "qlora", "peft_use_dora": True})
     assert draft.groups["sft"] == "qlora"
     assert _reasons(draft, EFFECT) == {"dora": "tunectl does not combine dora with qlora"}
+
+
+def test_every_data_set_of_a_list_is_taken_over(project: Path) -> None:
+    sets: list[Any] = [
+        {"path": "chats.jsonl", "type": "chat_template", "field_messages": "conversations"},
+        {"path": "table.csv", "type": {"field_instruction": "q", "field_output": "a"}},
+        {"path": "json", "data_files": ["one.json", "two.json"], "type": "alpaca"},
+        {"path": "raw.parquet", "type": "completion", "field": "content"},
+        "nothing",
+    ]
+    draft = axolotl.translate({"base_model": "./base", "adapter": "lora", "datasets": sets})
+    sources = _compose(project, draft).ingest.sources
+    assert {name: (source.path, source.format) for name, source in sources.items() if source.method == "files"} == {
+        "chats": ("chats.jsonl", "sharegpt"),
+        "table": ("table.csv", "columns"),
+        "one": ("one.json", "alpaca"),
+        "two": ("two.json", "alpaca"),
+        "raw": ("raw.parquet", "columns"),
+    }
+    assert draft.values["sft.train_on"] == "assistant"  # one of them holds conversations
+    assert [item.reason for item in draft.dropped if item.key == "datasets"] == ["'nothing' names no path"]
 
 
 def test_a_prompt_type_of_the_users_own_pins_columns(project: Path) -> None:

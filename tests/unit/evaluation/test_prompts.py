@@ -1,6 +1,7 @@
 """Prompts, examples, and the search among them."""
 
 from tunectl.artifacts.records import Answer, Example, Message, Segment, Source
+from tunectl.chat import tools
 from tunectl.config.evaluate import Greedy
 from tunectl.evaluation import items, overlap, prompts, search
 from tunectl.evaluation.entry import Asking
@@ -40,7 +41,7 @@ class Reversed:
 def test_the_reference_follows_the_prompt_up_to_the_end_of_turn():
     messages = [Message("user", "hi")]
     assert PROMPTER.prompt(messages) == "<s>user\nhi<e>\n<s>assistant\n"
-    assert PROMPTER.answer(messages, "yes") == "yes<e>"
+    assert PROMPTER.answer(messages, Message("assistant", "yes")) == "yes<e>"
 
 
 def test_a_template_that_writes_turns_in_two_ways_still_gives_the_reference():
@@ -48,7 +49,35 @@ def test_a_template_that_writes_turns_in_two_ways_still_gives_the_reference():
         def render(self, messages, *, add_generation_prompt=False, tools=()):
             return "think" if add_generation_prompt else "whole"
 
-    assert Prompter(Odd(), "<e>").answer([Message("user", "hi")], "yes") == "yes<e>"
+    assert Prompter(Odd(), "<e>").answer([Message("user", "hi")], Message("assistant", "yes")) == "yes<e>"
+
+
+class Calling(ChatMl):
+    """A template with a form of its own for tool calls."""
+
+    def render(self, messages, *, add_generation_prompt=False, tools=()):
+        told = [
+            Message(
+                turn.role, turn.content + "".join(f"[{call['function']['name']}]" for call in turn.tool_calls or ())
+            )
+            for turn in messages
+        ]
+        return super().render(told, add_generation_prompt=add_generation_prompt)
+
+
+def test_a_reference_that_calls_a_tool_is_rendered_as_a_call_and_so_is_a_worked_example():
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"town": "Rome"}}}
+    source = Source("f", 1)
+    turn = Message("assistant", "Let me look.", tool_calls=[call])
+    example = Example("e", source, messages=[Message("user", "hi")], answers=[tools.answer(turn, source)])
+    (found,), _ = items.from_examples([example])
+    assert found.references == (
+        'Let me look.\n<tool_call>\n{"name": "weather", "arguments": {"town": "Rome"}}\n</tool_call>',
+    )
+    shots, prompter = Shots([found], None, seed=1), Prompter(Calling(), "<e>")
+    rendered = prompts.ready([found], Prompt(None, 1, "random"), shots, prompter, 4)
+    assert rendered.references == [("Let me look.[weather]<e>",)]
+    assert rendered.prompts[0].count("<s>assistant\nLet me look.[weather]<e>") == 1
 
 
 def test_examples_stand_between_system_text_and_input():

@@ -157,9 +157,12 @@ def test_masking_again_changes_nothing_and_the_rest_stays(text: str) -> None:
         "?token=",
         "Sarah Miller ",
         "https://a:b",
+        "ACGT",
+        "A-",
+        "ab12 ",
     ],
 )
 def test_hostile_text_takes_linear_time(piece: str) -> None:
     started = time.process_time()
-    Masker(TOOLS).mask(piece * 10_000)
+    Masker(TOOLS).mask("10 " + piece * 10_000)
     assert time.process_time() - started < 3

@@ -19,10 +19,10 @@ def test_memory_grows_with_tokens_and_checkpointing_saves():
 
 
 def test_too_little_memory_says_what_to_lower():
-    budget.refuse_too_little_memory(5_000_000_000, None, tokens=2048, section="sft")
-    budget.refuse_too_little_memory(5_000_000_000, 5_000_000_000, tokens=2048, section="sft")
+    budget.refuse_too_little_memory(5_000_000_000, None, hint="")
+    budget.refuse_too_little_memory(5_000_000_000, 5_000_000_000, hint="")
     with pytest.raises(EnvironmentFailure) as caught:
-        budget.refuse_too_little_memory(5_000_000_000, 3_000_000_000, tokens=2048, section="sft")
+        budget.refuse_too_little_memory(5_000_000_000, 3_000_000_000, hint=budget.what_to_lower(2048, "sft"))
     assert caught.value.message == "training needs about 5,000 MB of memory, and 3,000 MB are free"
     assert caught.value.hint == (
         "lower profile.train_tokens (now 2048), sft.max_tokens or sft.rank, switch on profile.gradient_checkpointing, "

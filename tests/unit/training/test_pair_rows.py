@@ -1,16 +1,18 @@
 """Judged answers as rows: what is shared, what is learned from, what is rejected and why."""
 
+import shutil
+
 import pytest
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Mark, Message, Pair, Source, Vote
 from tunectl.artifacts.tally import Tally
-from tunectl.chat import template
+from tunectl.chat import contract, template
 from tunectl.chat.masking import Masker, Piece
 from tunectl.chat.tokens import Tokenizer
 from tunectl.config.align import Dpo, Kto
 from tunectl.core.errors import DataError
-from tunectl.training import pair_rows
+from tunectl.training import comparisons, pair_rows
 from tunectl.training.pair_rows import Collected
 from tunectl.training.rows import ROW_TOKENS, Row, flatten
 
@@ -109,6 +111,28 @@ def test_of_a_conversation_only_what_follows_the_prompt_is_learned(masker, words
     assert words(found.row.prompt.ids).count("<|im_start|>") == 4
     flat = flatten([found.row])
     assert words(flat.targets) == "x<|im_end|>z<|im_end|>q<|im_end|>"
+
+
+CALL = {"id": "call00000", "type": "function", "function": {"name": "weather", "arguments": {"town": "Rome"}}}
+
+
+def test_an_answer_that_calls_a_tool_is_a_call_to_the_template(tiny_model, tmp_path, words):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    source = (tiny_model / template.FILE).read_text()
+    own = "message['content'] + (message['tool_calls'][0].function.name if message['tool_calls'] else '') +"
+    source = source.replace("message['content'] +", own)  # a form of its own for calls: the name of the first
+    (tmp_path / "model" / template.FILE).write_text(source)
+    agreed = replace(contract.load(tiny_model), template_sha256=template.digest(source))
+    contract.save(agreed, tmp_path / "model")
+    asking = [Message("assistant", "", tool_calls=[CALL])]
+    one = Pair("p", "d", [Message("user", "Warm?")], asking, said("Maybe."), [Vote(Source("f", 1))])
+    told = '<tool_call>\n{"name": "weather", "arguments": {"town": "Rome"}}\n</tool_call><|im_end|>'
+    for folder, chosen in ((tiny_model, told), (tmp_path / "model", "weather<|im_end|>")):
+        masker = Masker(template.load(folder, system=None), Tokenizer(folder), end_of_turn=2, train_on="answer")
+        (found,) = pair_rows.of_pairs([one], masker, max_tokens=400, tally=Tally("align"))
+        assert [words(branch.ids) for branch in found.row.branches] == [chosen, "Maybe.<|im_end|>"]
+        (compared,) = comparisons.take([one], masker, max_tokens=400, tally=Tally("reward"))
+        assert words(compared.chosen).endswith("assistant\n" + chosen)
 
 
 def test_pairs_that_teach_nothing_are_rejected_with_the_reason(masker):

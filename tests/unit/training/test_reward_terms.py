@@ -11,7 +11,7 @@ from tunectl.config.align import CheckTerm, LengthTerm, RepetitionTerm, RewardMo
 from tunectl.config.evaluate import RegexCheck
 from tunectl.training.policy import Question, Written
 from tunectl.training.reward_terms import DeclaredRewards, filled, length_penalty, name_of, repeated, shaped
-from tunectl.training.rewards import Score
+from tunectl.training.rewards import Asked, Score
 
 PLAIN = {"weight": 1.0, "normalise": "none", "clip": None}
 ASKED = Question("q", (Message("user", "Say a"),), "text", (1, 2), ("a",), {"k": "v"})
@@ -59,7 +59,7 @@ def test_parts_are_weighted_and_added_and_the_raw_values_are_told():
     assert marks[0].total == pytest.approx(2 * 0.4 + 0.5)
     assert marks[1].parts == {"reward_model": -1.0, "check_has_a": 0.0, "length": -0.25}
     assert marks[1].total == pytest.approx(-2.25)
-    assert model.calls == [([ASKED.messages, ASKED.messages], ["aaaa", "b"])]
+    assert model.calls == [([Asked(ASKED.messages)] * 2, ["aaaa", "b"])]
 
 
 def test_an_answer_that_was_cut_is_never_rewarded_nor_counted_in_a_mean():

@@ -1,5 +1,7 @@
 """The early-stop rule and which weights are kept, for looks of every kind."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -36,7 +38,7 @@ class Mean:
         return np.asarray([(float(answer), 1.0) for answer in answers])
 
 
-def seen(step, rewards, points):
+def seen(step, rewards, points, clusters=None):
     count = len(points)
     return Seen(
         step=step,
@@ -46,6 +48,7 @@ def seen(step, rewards, points):
         lengths=(4,) * count,
         repetition=(0.0,) * count,
         truncated=tuple(value is None for value in rewards),
+        clusters=clusters or tuple(map(str, range(count))),
     )
 
 
@@ -127,11 +130,38 @@ def test_what_is_kept_is_within_tolerance_and_no_worse_than_sft(moves):
             assert reason is None
 
 
+def test_inputs_of_one_cluster_are_one_witness():
+    worse = [value - 3 - 6 * (number % 4 == 0) for number, value in enumerate(BASE)]
+    alone = looks(seen(0, LOW, BASE), seen(10, shifted(LOW, 1), worse))[1]
+    fours = tuple(str(number % 4) for number in range(COUNT))
+    together = looks(seen(0, LOW, BASE, fours), seen(10, shifted(LOW, 1), worse, fours))[1]
+    assert alone.measure_change == pytest.approx(together.measure_change)
+    assert together.measure_low < alone.measure_low - 1
+    assert together.measure_high > alone.measure_high + 0.5
+
+
+def test_inputs_that_are_all_of_one_cluster_decide_nothing():
+    one = ("c",) * COUNT
+    first, now = looks(seen(0, LOW, BASE, one), seen(10, shifted(LOW, 1), shifted(BASE, -5), one))
+    assert (now.measure_change, now.measure_low, now.measure_high) == (pytest.approx(-5), -100, 100)
+    assert watch.cheated(now, first, "chrf", RULES) is None
+    assert watch.best([first, now]) is first  # beyond tolerance all the same
+
+
 def test_a_look_is_measured_an_entry_an_input():
     asked = Question("q", (Message("user", "hi"),), "t", (1,), ("r",), {})
     answers = [Written((5, 6, 2), "1", True), Written((5, 6), "3", False)]
-    found = watch.seen(4, [asked, asked], answers, [Marked(1.0, {}), Marked(float("nan"), {})], [0.1, 0.2], Mean())
-    assert found == Seen(4, (1.0, None), ((1.0, 1.0), (3.0, 1.0)), (0.1, 0.2), (3, 2), (0.0, 0.0), (False, True))
+    found = watch.seen(
+        4,
+        [replace(asked, cluster="c"), asked],
+        answers,
+        [Marked(1.0, {}), Marked(float("nan"), {})],
+        [0.1, 0.2],
+        Mean(),
+    )
+    assert found == Seen(
+        4, (1.0, None), ((1.0, 1.0), (3.0, 1.0)), (0.1, 0.2), (3, 2), (0.0, 0.0), (False, True), ("c", "q")
+    )
 
 
 def test_a_look_at_answers_that_were_all_cut_says_what_to_raise():

@@ -6,11 +6,12 @@ const draftName = () => "draft " + document.querySelector("[data-showing]")?.dat
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") document.activeElement.blur();
   if (typing(event.target) || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
-  const target = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key; // caps lock changes nothing
+  const target = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
   if (!target) return;
   event.preventDefault();
   target.click();
-  if (event.key === "e") setTimeout(() => document.querySelector("#edit[open] textarea")?.focus());
+  if (key === "e") setTimeout(() => document.querySelector("#edit[open] textarea")?.focus());
 });
 
 document.addEventListener("click", (event) => {
@@ -30,6 +31,8 @@ function keep() {
 }
 
 function restore() {
+  const asked = document.querySelector(".asked"); // of a long conversation the last turn is what is answered
+  if (asked) asked.scrollTop = asked.lastElementChild.offsetTop - asked.firstElementChild.offsetTop;
   const kept = sessionStorage.getItem(draftName());
   if (!kept) return;
   const draft = JSON.parse(kept);

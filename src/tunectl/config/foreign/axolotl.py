@@ -278,8 +278,8 @@ def _finish(draft: Draft) -> None:
     if "warmup_steps" not in given:
         usual["sft.warmup"] = 0.03
     shared.defaults(draft, NAME, usual)
-    with trying(draft, "datasets"):
-        for entry in given.get("datasets") or []:
+    for entry in _listed(given.get("datasets")):
+        with trying(draft, "datasets"):
             _dataset(draft, entry)
     if given.get("pretraining_dataset"):
         draft.groups["adapt"] = "lora"
@@ -297,13 +297,36 @@ def _precision(draft: Draft) -> None:
         draft.set("profile.dtype", "auto")
 
 
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
 def _dataset(draft: Draft, entry: Any) -> None:
     if not isinstance(entry, dict) or not entry.get("path"):
         draft.drop("datasets", f"{entry!r} names no path")
         return
     files, path = entry.get("data_files"), str(entry["path"])
-    if files and path in {"json", "csv", "parquet", "text"}:
-        path = str(files[0] if isinstance(files, list) else files)
+    named = path in {"json", "csv", "parquet", "text", "arrow"} and files
+    for one in map(str, _listed(files)) if named else [path]:
+        _source(draft, entry, one)
+    if files and not named:
+        draft.drop(
+            "datasets", f"data_files of {path}: a Hub data set is read whole; a folder can be narrowed by a glob"
+        )
+    if _is_chat(entry):
+        draft.set("sft.train_on", "assistant")
+    elif "sft.train_on" not in draft.values:
+        draft.set("sft.train_on", "answer")
+    roles = entry.get("roles_to_train")
+    if roles and [str(role) for role in roles] not in (["assistant"], ["gpt"]):
+        draft.drop("datasets", f"roles_to_train {roles}: only assistant turns are learned from")
+
+
+def _is_chat(entry: Mapping[str, Any]) -> bool:
+    return str(entry.get("type")).partition(":")[0] in {"chat_template", "sharegpt"}
+
+
+def _source(draft: Draft, entry: Mapping[str, Any], path: str) -> None:
     local = shared.local_path(path) or bool(entry.get("ds_type"))
     name = path.rstrip("/").rpartition("/")[2].partition(".")[0]
     place = shared.source(draft, name, path, local=local, revision=entry.get("revision"))
@@ -312,10 +335,6 @@ def _dataset(draft: Draft, entry: Any) -> None:
             if entry.get(theirs):
                 draft.set(f"{place}.{ours}", entry[theirs])
     _format(draft, place, entry)
-    roles = entry.get("roles_to_train")
-    draft.set("sft.train_on", "assistant" if entry.get("type") in {"chat_template", "sharegpt"} else "answer")
-    if roles and [str(role) for role in roles] not in (["assistant"], ["gpt"]):
-        draft.drop("datasets", f"roles_to_train {roles}: only assistant turns are learned from")
 
 
 def _format(draft: Draft, place: str, entry: Mapping[str, Any]) -> None:

@@ -29,7 +29,9 @@ SCHEDULES = {"constant": "constant", "constant_with_warmup": "constant", "linear
 TRACKERS = frozenset({"tensorboard", "mlflow", "wandb"})
 TEMPLATES = {"chatml": "chatml", "llama3": "llama3", "gemma": "gemma", "mistral": "mistral", "zephyr": "zephyr"}
 ONE_MACHINE = "tunectl trains on one machine"
-PREFERENCES = "preference methods are not part of this version; supervised tuning is taken over as far as it goes"
+PREFERENCES = (
+    "only supervised tuning is taken over; preferences are declared in groups of their own: preferences, reward, align"
+)
 REVISION = "the whole commit hash, 40 digits, from the list of commits of {repo}"
 _LOCAL = ("/", "./", "../", "~")
 

@@ -10,8 +10,12 @@ from tunectl.data.reading.rows import Misfit, Parsed, Row, list_of, optional_tex
 
 
 def messages(row: Row) -> Parsed:
-    """``messages: [{role, content}]`` with tool calls and train flags of turns or parts; optional ``tools`` and ``system``."""
-    return _conversation(row.columns, "messages")
+    """``messages: [{role, content}]`` with tool calls and train flags of turns or parts; optional ``tools`` and ``system``.
+
+    The column may be called ``conversation`` too (LMSYS-Chat).
+    """
+    is_other = row.columns.get("messages") is None and row.columns.get("conversation") is not None
+    return _conversation(row.columns, "conversation" if is_other else "messages")
 
 
 def sharegpt(row: Row) -> Parsed:

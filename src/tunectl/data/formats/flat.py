@@ -22,9 +22,23 @@ from tunectl.data.reading.rows import (
     text_of,
 )
 
-INPUTS = ("query", "question", "problem", "prompt", "input")
-OUTPUTS = ("response", "solution", "answer", "answers", "targets", "target", "output", "completion", "answer_key")
-"""Column names of one input and its answer in swift and Axolotl, the likelier first."""
+INPUTS = ("query", "question", "problem", "prompt", "input", "inputs", "mr")
+OUTPUTS = (
+    "response",
+    "solution",
+    "answer",
+    "answers",
+    "targets",
+    "target",
+    "output",
+    "completion",
+    "answer_key",
+    "references",
+    "reference",
+    "ref",
+)
+"""Column names of one input and its answer, the likelier first: those of swift and Axolotl, of files to measure on, and of
+the E2E corpus."""
 ARTICLES = ("article", "context", "passage")
 """Column names of a text that a question is about (Axolotl, Dolly, SQuAD)."""
 REPLIES = ("output", "response", "answer", "answers")

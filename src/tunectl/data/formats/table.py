@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from tunectl.data.formats import chats, flat, logs, raw
-from tunectl.data.reading.rows import Parsed, Row
+from tunectl.data.reading.rows import Parsed, Row, lower
 
 
 class Format(NamedTuple):
@@ -100,9 +102,9 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "messages",
         "messages: [{role, content}]",
-        _listed("messages"),
+        lambda columns: _listed("messages")(columns) or _listed("conversation", "role", "from")(columns),
         chats.messages,
-        _only("messages", "tools", "functions", "system"),
+        _only("messages", "conversation", "tools", "functions", "system"),
     ),
     Format(
         "sharegpt",
@@ -191,3 +193,16 @@ def recognise(columns: dict[str, Any]) -> Format | Refused | None:
     given = {name: value for name, value in columns.items() if value is not None}
     every: tuple[Format | Refused, ...] = (*REFUSED, *FORMATS, PROMPT_ONLY)
     return next((item for item in every if item.fits(given)), None)
+
+
+def in_any_case(found: Format) -> Format:
+    """A format that reads columns whose names are its own but for capitals and blanks around them."""
+
+    def parse(row: Row) -> Parsed:
+        return found.parse(replace(row, columns=lower(row.columns)))
+
+    def uses(columns: dict[str, Any]) -> Collection[str]:
+        read = found.uses(lower(columns))
+        return [name for name in columns if name.strip().lower() in read]
+
+    return found._replace(parse=parse, uses=uses)

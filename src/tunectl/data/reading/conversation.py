@@ -31,6 +31,8 @@ ROLES: dict[str, Role] = {
     "tool_response": "tool",
 }
 """Every role name that occurs in the known formats, to ours."""
+BODIES = ("content", "value", "text")
+"""Keys of what a turn says."""
 FLAGS = ("train", "training", "loss", "weight")
 """Keys of a turn that say whether it is learned from (Axolotl, swift, OpenAI)."""
 AFTER: dict[str, tuple[str, ...]] = {
@@ -58,12 +60,15 @@ def turn(value: Any, number: int) -> Message:
     role = ROLES.get(str(name).strip().lower())
     if role is None:
         raise RowError("unknown_role", f"turn {number}: {name!r}; known are {', '.join(ROLES)}")
-    body = value.get("content", value.get("value"))
+    key = next((key for key in BODIES if key in value), None)
+    body = value[key] if key is not None else None
     if name == "function_call":
         return Message(role, "", tool_calls=calls(body, number), train=flag(value, number))
     said = content_of(body, role, number)
     whole = flag(value, number)
     found = value.get("tool_calls") or value.get("function_call")
+    if key is None and not found:
+        raise Misfit(f"turn {number} has neither content nor value; it has {', '.join(map(str, value))}")
     return Message(
         role,
         said.text,

@@ -12,9 +12,9 @@ from tunectl.artifacts.records import preview
 from tunectl.config.ingest import Reading
 from tunectl.core.errors import DataError
 from tunectl.data.formats import flat
-from tunectl.data.formats.table import Format, Refused, find, recognise
+from tunectl.data.formats.table import Format, Refused, find, in_any_case, recognise
 from tunectl.data.reading.files import TABLES, SourceFile
-from tunectl.data.reading.rows import Parsed, Row, RowError, as_json, names
+from tunectl.data.reading.rows import Parsed, Row, RowError, as_json, lower, names
 
 Holds = Literal["documents", "examples"]
 SAMPLE_ROWS = 100
@@ -80,17 +80,21 @@ def _likeliest(sample: Sequence[Row], key: str, reading: Reading) -> Format:
     """The format of most rows of the sample."""
     if not sample:
         return find("text")
-    seen = [recognise(row.columns) for row in sample]
-    counts = Counter(seen)
-    counts.pop(None, None)
-    if not counts:
+    found = _most([recognise(row.columns) for row in sample])
+    if found is None:
+        found = _most([recognise(lower(row.columns)) for row in sample])
+        found = in_any_case(found) if isinstance(found, Format) else found
+    if found is None:
         raise _unknown(sample[0], key, reading)
-    likeliest = max(counts, key=lambda item: counts[item])
-    first = sample[seen.index(likeliest)]
-    if isinstance(likeliest, Refused):
-        raise _refused(likeliest, first, key)
-    assert likeliest is not None
-    return likeliest
+    if isinstance(found, Refused):
+        first = next(row for row in sample if found in (recognise(row.columns), recognise(lower(row.columns))))
+        raise _refused(found, first, key)
+    return found
+
+
+def _most(seen: list[Format | Refused | None]) -> Format | Refused | None:
+    counts = Counter(item for item in seen if item is not None)
+    return max(counts, key=lambda item: counts[item]) if counts else None
 
 
 def _decision(reading: Reading, kind: str, found: Format, why: str, sample: Sequence[Row], key: str) -> Decision:
@@ -117,7 +121,7 @@ def shorten(row: Row) -> str:
 
 
 def _unknown(row: Row, key: str, reading: Reading) -> DataError:
-    given = list(row.columns)
+    given = [name for name, value in row.columns.items() if _says_something(value)]
     first, second = (given[0], given[1]) if len(given) > 1 else ("<input>", "<answer>")
     pairs = f"{key}.columns.prompt=[{first}] {key}.columns.answer={second}"
     text = f"{key}.columns.text=[<column>]"
@@ -126,6 +130,11 @@ def _unknown(row: Row, key: str, reading: Reading) -> DataError:
         f"{key}: the columns of {place(row)} fit no format that is known: {names(row.columns)}\n    {shorten(row)}",
         hint=f"pin them: {choices[reading.holds]}",
     )
+
+
+def _says_something(value: object) -> bool:
+    """Whether a value may be an input or an answer, and not the number of its row."""
+    return isinstance(value, str) and bool(value.strip()) and not value.strip().isdigit()
 
 
 def _refused(found: Refused, row: Row, key: str) -> DataError:

@@ -71,7 +71,7 @@ class SourceFile:
 
 
 def matching(path: str, root: Path, key: str) -> list[Path]:
-    """The files that a declared path means, sorted; those with a name that begins with a dot are left out.
+    """The files that a declared path means, sorted; names that begin with a dot are left out, of folders too.
 
     ``path`` is a file, a folder or a glob relative to ``root``; ``key`` is the dotted key it stands under, for messages.
     Raises  DataError when there is no such file or folder, or nothing in it.
@@ -79,7 +79,8 @@ def matching(path: str, root: Path, key: str) -> list[Path]:
     place = root / Path(path).expanduser()
     if has_magic(path) and not place.exists():
         hits = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
-        found = sorted({item for hit in hits for item in _below(hit) if not item.name.startswith(".")})
+        plain = next(above for above in place.parents if not has_magic(str(above)))
+        found = sorted({item for hit in hits for item in _below(hit) if not _hidden(item.relative_to(plain))})
         if not found:
             raise DataError(
                 f"{key} = {path}: no file matches", hint="a glob is relative to the project; ** goes into folders"
@@ -97,14 +98,39 @@ def matching(path: str, root: Path, key: str) -> list[Path]:
 
 
 def _below(place: Path) -> list[Path]:
-    """A file itself, or the files anywhere below a folder."""
-    if place.is_file():
+    """A file itself, or the files anywhere below a folder, those behind links to folders too.
+
+    A folder is entered once, by its own path rather than by a link, so that links in a circle end. A link to nothing counts
+    as a file: whoever opens it says so.
+    """
+    if not place.is_dir():
         return [place]
-    return sorted(item for item in place.rglob("*") if item.is_file() and not _hidden(item.relative_to(place)))
+    found: list[Path] = []
+    entered: set[Path] = set()
+    folders: list[Path] = [place]
+    links: list[Path] = []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        if folder.resolve() in entered:
+            continue
+        entered.add(folder.resolve())
+        for item in sorted(folder.iterdir()):
+            if item.name.startswith("."):
+                continue
+            if item.is_dir():
+                (links if item.is_symlink() else folders).append(item)
+            elif item.is_file() or is_dead_link(item):
+                found.append(item)
+    return sorted(found)
 
 
 def _hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
+
+
+def is_dead_link(path: Path) -> bool:
+    """Whether a path is a link to something that is not there, or to itself."""
+    return path.is_symlink() and not path.exists()
 
 
 def type_of(path: Path) -> str | None:

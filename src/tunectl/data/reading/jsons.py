@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +15,21 @@ from tunectl.data.reading.files import SourceFile
 from tunectl.data.reading.plain import text_of_file
 from tunectl.data.reading.rows import Row, kind
 
+_OPENING = ("[", "{", "[{")
+_LISTS = ("[{", '["')
+_BLANKS = re.compile(r"\s*")
+_CONSTANT = re.compile(r"[:,\[]\s*(?:NaN|-?Infinity)\b")
+
 
 def read_json_lines(file: SourceFile, reading: Opening) -> Iterator[Row | Reject]:
     """A row a line; row numbers are line numbers, blank lines are not rows.
 
-    A line that is not JSON is a reject ``not_json``; one that is not an object, ``not_an_object``.
+    A line that is not JSON is a reject ``not_json``; one that is not an object, ``not_an_object``. A list, or objects over
+    several lines, are read as ``read_json`` does: they often have this name.
     """
+    if _spread(file, reading):
+        yield from read_json(file, reading)
+        return
     decoder = msgspec.json.Decoder()
     with text_of_file(file, reading.encoding, newline="\n") as stream:
         for number, line in enumerate(stream, 1):
@@ -26,16 +37,40 @@ def read_json_lines(file: SourceFile, reading: Opening) -> Iterator[Row | Reject
                 yield _row(decoder, line, Source(file.name, number))
 
 
+def _spread(file: SourceFile, reading: Opening) -> bool:
+    """Whether the first line that is not blank opens an object or a list that it does not close, or is a list and all."""
+    with text_of_file(file, reading.encoding, newline="\n") as stream:
+        first = next((line.strip() for line in stream if line.strip()), "")
+        rest = next((line for line in stream if line.strip()), None)
+    if rest is None:
+        return first[:2] in _LISTS
+    return first in _OPENING or (first[:2] in _LISTS and first[-1:] == ",")
+
+
 def _row(decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: Source) -> Row | Reject:
     try:
         value = decoder.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
+        value = _with_constants(text)
+        if isinstance(value, dict):
+            return Row(source, value)
         return Reject(source, "not_json", str(error), preview(_shown(text)))
     if isinstance(value, dict):
         return Row(source, value)
     if isinstance(value, str):
         return Row(source, {"text": value})
     return Reject(source, "not_an_object", f"the row is {kind(value)}", preview(_shown(text)))
+
+
+def _with_constants(text: str | msgspec.Raw) -> Any:
+    """What Python writes where a number is missing is not JSON: NaN becomes null. None for anything else that is no JSON."""
+    whole = text if isinstance(text, str) else bytes(text).decode(errors="replace")
+    if not _CONSTANT.search(whole):
+        return None
+    try:
+        return json.loads(whole, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _shown(text: str | msgspec.Raw) -> str:
@@ -55,14 +90,38 @@ def read_json(file: SourceFile, reading: Opening) -> Iterator[Row | Reject]:
     try:
         items = _items(text)
     except (msgspec.DecodeError, RecursionError) as error:
+        objects = None if _looks_like_lines(text) else _objects_in(text)
         if _looks_like_lines(text):
             yield from read_json_lines(file, reading)
+        elif objects is not None:
+            yield from (Row(Source(file.name, number), item) for number, item in enumerate(objects, 1))
         else:
             yield Reject(Source(file.name), "not_json", str(error), preview(text))
         return
     decoder = msgspec.json.Decoder()
     for number, item in enumerate(items, 1):
         yield _row(decoder, item, Source(file.name, number))
+
+
+def _objects_in(text: str) -> list[dict[str, Any]] | None:
+    """Objects one after the other, each over as many lines as it likes, or a list with NaN in it; None for anything else."""
+    decoder = json.JSONDecoder(parse_constant=lambda _: None)
+    found: list[Any] = []
+    at = _end_of_blanks(text, 0)
+    while at < len(text):
+        try:
+            item, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return None
+        found.append(item)
+        at = _end_of_blanks(text, at)
+    rows = found[0] if len(found) == 1 and isinstance(found[0], list) else found
+    return rows if all(isinstance(item, dict) for item in rows) else None
+
+
+def _end_of_blanks(text: str, at: int) -> int:
+    found = _BLANKS.match(text, at)
+    return at if found is None else found.end()
 
 
 def _items(text: str) -> list[msgspec.Raw]:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from tunectl.data.formats.preference import Judged
 from tunectl.data.formats.preference_table import PREFERENCE_FORMATS, find, recognise
 from tunectl.data.grouping import input_key
 from tunectl.data.reading.build import digest, read_split
-from tunectl.data.reading.conversation import close
+from tunectl.data.reading.conversation import close, tools_of, with_calls
 from tunectl.data.reading.decide import place, shorten
 from tunectl.data.reading.files import SourceFile
 from tunectl.data.reading.intake import Intake, ReadAs
@@ -141,19 +141,21 @@ def judgement(row: Row, judged: Judged, reading: PreferenceFiles, kind_: str) ->
     """The record of one row.
 
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``too_long``, ``bad_margin``,
-            ``unknown_split``, ``empty_answer``.
+            ``unknown_split``, ``empty_answer``, ``tools_not_json``.
     """
+    judged = replace(judged, turns=with_calls(judged.turns), answers=[with_calls(answer) for answer in judged.answers])
     if all(_blank(answer) for answer in judged.answers):
         raise RowError("empty_answer", "there is no text in any answer")
     for answer in judged.answers:
         _sound(judged.turns, answer)
+    offered = tools_of(next(filter(None, (row.columns.get(name) for name in ("tools", "functions"))), None))
     size = sum(len(turn.content) for turns in (judged.turns, *judged.answers) for turn in turns)
     if size > reading.limits.characters:
         raise RowError("too_long", f"{size} characters; limits.characters is {reading.limits.characters}")
     found = {name: scalar(lookup(row.columns, column)) for name, column in reading.fields.items()}
     return Judgement(
         id=digest("j", kind_, row.source.file, row.source.row, judged.turns, judged.answers),
-        prompt=prompt_key(judged.turns),
+        prompt=prompt_key(judged.turns, offered),
         messages=judged.turns,
         answers=judged.answers,
         choice=judged.choice,
@@ -161,12 +163,13 @@ def judgement(row: Row, judged: Judged, reading: PreferenceFiles, kind_: str) ->
         kind=kind_,
         fields={name: value.strip() for name, value in found.items() if value is not None and value.strip()},
         split=read_split(row, reading.columns.split),
+        tools=offered,
     )
 
 
-def prompt_key(messages: list[Message]) -> str:
+def prompt_key(messages: list[Message], tools: list[dict[str, Any]]) -> str:
     """The digest that equal inputs share, here and in ``split``."""
-    return input_key(Example("", _NOWHERE, messages=messages))
+    return input_key(Example("", _NOWHERE, messages=messages, tools=tools))
 
 
 def _blank(answer: list[Message]) -> bool:
@@ -177,12 +180,10 @@ def _sound(before: list[Message], answer: list[Message]) -> None:
     """Check roles and their order; an empty answer may well lose or win against another (HH has such)."""
     if not before:
         raise RowError("empty_turn", "there is no prompt")
-    if not answer[-1].content.strip():
+    if not answer[-1].content.strip() and not answer[-1].tool_calls:
         answer = [*answer[:-1], replace(answer[-1], content="(nothing)")]
     turns = before if before[0].role != "assistant" else [Message("user", "(the beginning)"), *before]
     close([*turns, *answer], [])
-    if answer[-1].tool_calls:
-        raise RowError("ends_with_tool_call", "the answer ends with a tool call; only texts are compared")
 
 
 def _vote(row: Row, reading: PreferenceFiles) -> Vote:

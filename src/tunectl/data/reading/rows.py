@@ -147,6 +147,14 @@ def absent(columns: dict[str, Any], name: str, wanted_by: str = "") -> Misfit:
     return Misfit(f"no column {name!r}{wanted_by}; there are {names(columns)}{meant}")
 
 
+def lower(columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns with their names in small letters and without blanks around; the first of equal names counts."""
+    found: dict[str, Any] = {}
+    for name, value in columns.items():
+        found.setdefault(name.strip().lower(), value)
+    return found
+
+
 def names(columns: dict[str, Any]) -> str:
     """The column names for a message, at most twelve."""
     shown = ", ".join(list(columns)[:12])

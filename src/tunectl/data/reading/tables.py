@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from tunectl.data.reading.rows import Row
 DELIMITERS = ",;\t|"
 SAMPLE = 65536
 """Characters that the dialect is found in."""
+_EXCEL = re.compile(r"sep=([,;\t|])[ ,;]*(?:\r\n|\r|\n)", re.IGNORECASE)
+"""The line with which Excel tells itself the delimiter."""
 Quotes = Literal["doubled", "escaped", "plain"]
 _log = log.get(__name__)
 
@@ -54,17 +57,17 @@ class Dialect:
         )
 
 
-def sniff(sample: str, *, tabs: bool = False) -> Dialect:
-    """The dialect of the first characters of a table; ``tabs`` for a file that is called TSV.
+def sniff(sample: str, *, among: str = DELIMITERS) -> Dialect:
+    """The dialect of the first characters of a table; ``among`` holds the delimiters that it may have.
 
     It is the one under which most lines of the sample belong to a row of the header's width, the usual ones first; a
     table of one column has commas and doubled quotes.
     """
     styles: tuple[Quotes, ...] = ("doubled", "escaped", "plain") if '\\"' in sample else ("doubled", "plain")
-    best = Dialect("\t" if tabs else ",", "doubled")
+    best = Dialect(among[0], "doubled")
     best_score = 0.0
     for quotes in styles:
-        for delimiter in "\t" if tabs else DELIMITERS:
+        for delimiter in among:
             score = _agreement(Dialect(delimiter, quotes), sample)
             if score > best_score:
                 best, best_score = Dialect(delimiter, quotes), score
@@ -127,18 +130,23 @@ def read_table(file: SourceFile, reading: Opening) -> Iterator[Row | Reject]:
     """
     with text_of_file(file, reading.encoding, newline="") as stream:
         sample = stream.read(SAMPLE)
-    dialect = sniff(sample, tabs=file.type == "tsv")
+    told = _EXCEL.match(sample)
+    if told is not None:
+        sample = sample[told.end() :]
+    dialect = sniff(sample, among=told[1] if told else "\t" if file.type == "tsv" else DELIMITERS)
     _log.info("%s: %s", file.name, dialect)
     csv.field_size_limit(min(reading.limits.characters, 2**31 - 1))
     with text_of_file(file, reading.encoding, newline="") as stream:
+        if told is not None:
+            stream.readline()
         yield from rows(dialect, stream, file.name)
 
 
 def rows(dialect: Dialect, lines: Iterable[str], name: str) -> Iterator[Row | Reject]:
     """The rows of a table's lines, each with the names of the header.
 
-    A row with another number of cells is a reject ``wrong_cell_count``. Broken quoting is a reject ``broken_quotes``, and
-    the next line begins a new row.
+    A row with another number of cells is a reject ``wrong_cell_count``, one with a cell over the limit ``too_long``. Broken
+    quoting is a reject ``broken_quotes``, and the next line begins a new row.
     """
     table = Lines(lines)
     cells_of = dialect.reader(table)
@@ -150,7 +158,11 @@ def rows(dialect: Dialect, lines: Iterable[str], name: str) -> Iterator[Row | Re
             cells = next(cells_of, None)
         except csv.Error as error:
             number += 1
-            yield Reject(Source(name, number), "broken_quotes", str(error), preview(table.put_back()))
+            # A cell over the limit on a line of its own is what it seems; over many lines a quote was left open.
+            is_long = "field limit" in str(error) and len(table.taken) == 1
+            reason = "too_long" if is_long else "broken_quotes"
+            detail = f"a cell is longer than limits.characters, {csv.field_size_limit()}" if is_long else str(error)
+            yield Reject(Source(name, number), reason, detail, preview(table.put_back()))
             continue
         if cells is None:
             return

@@ -1,0 +1,37 @@
+"""What ``tunectl status`` says of a stage, from DVC's report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunectl.artifacts.layout import Layout
+from tunectl.backends import dvc_repo
+from tunectl.cli import status
+from tunectl.stages import compose
+
+
+def row(monkeypatch: pytest.MonkeyPatch, root: Path, changes: list[object]) -> tuple[str, str]:
+    """State and reasons of the stage ``sft``."""
+    monkeypatch.setattr(compose, "compose", lambda _: {})
+    monkeypatch.setattr(dvc_repo, "status", lambda _: {"sft": changes})
+    found = next(item for item in status.survey(Layout(root)) if item["stage"] == "sft")
+    return found["state"], found["why"]
+
+
+GONE = {"changed outs": {"artifacts/sft": "deleted"}}
+
+
+def test_a_stage_that_never_ran_is_not_built_yet(monkeypatch, tmp_path):
+    changes = [{"changed deps": {"artifacts/model": "deleted", "artifacts/config/sft.json": "new"}}, GONE]
+    assert row(monkeypatch, tmp_path, changes) == ("not built", "not built yet")
+
+
+def test_an_artifact_that_was_deleted_is_said_to_be(monkeypatch, tmp_path):
+    assert row(monkeypatch, tmp_path, [GONE]) == ("not built", "output artifacts/sft deleted")
+
+
+def test_a_changed_key_is_named(monkeypatch, tmp_path):
+    changes = [{"changed deps": {"artifacts/config/sft.json": {"sft.rank": "modified"}}}]
+    assert row(monkeypatch, tmp_path, changes)[1] == "artifacts/config/sft.json sft.rank modified"

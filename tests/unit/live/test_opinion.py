@@ -1,0 +1,57 @@
+"""What feedback may say, and under which name people are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunectl.core.errors import DataError
+from tunectl.live import identity, opinion
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("thumb", "up"),
+        ("rating", 5),
+        ("rating", 4.5),
+        ("preference", {"other": "chatcmpl-2", "choice": "first"}),
+        ("click", None),
+        ("click", "book a table"),
+        ("conversion", 0),
+        ("edit", "A better answer."),
+    ],
+)
+def test_what_each_kind_may_say(kind: str, value: Any) -> None:
+    assert opinion.check(kind, value) == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        ("thumb", "sideways", 'value of thumb is str; allowed is "up" or "down"'),
+        ("rating", 6, "value of rating is 6; allowed is a number from 1 to 5"),
+        ("rating", True, "value of rating is True; allowed is a number from 1 to 5"),
+        ("rating", float("nan"), "value of rating is nan; allowed is a number from 1 to 5"),
+        (
+            "preference",
+            {"other": "chatcmpl-2", "choice": "skip"},
+            'value of preference is dict; allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}',
+        ),
+        ("click", "x" * 201, "value of click is str; allowed is a text of up to 200 characters, or null"),
+        ("conversion", -1, "value of conversion is -1; allowed is a number of 0 or more, or null"),
+        ("edit", " ", "value of edit is str; allowed is a text of 1 to 100000 characters"),
+        ("star", 1, "kind = 'star'; allowed are thumb, rating, preference, click, conversion, edit"),
+    ],
+)
+def test_what_it_may_not(kind: str, value: Any, text: str) -> None:
+    with pytest.raises(DataError) as caught:
+        opinion.check(kind, value)
+    assert caught.value.message == text
+
+
+def test_the_same_person_is_the_same_hash_under_one_salt_only() -> None:
+    assert identity.hidden(" Ada@Example.org", b"a" * 16) == identity.hidden("ada@example.org", b"a" * 16)
+    assert identity.hidden("ada@example.org", b"a" * 16) != identity.hidden("ada@example.org", b"b" * 16)
+    assert "ada" not in identity.hidden("ada@example.org", b"a" * 16)
