@@ -1,12 +1,12 @@
 """The Bento, built by BentoML from the project's bentofile."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tunectl.backends import bento_build
+from tunectl.config.serve import ServeSettings
 from tunectl.core.errors import EnvironmentFailure
 from tunectl.release import manifest
 from tunectl.release.manifest import Facts
@@ -14,12 +14,16 @@ from tunectl.release.manifest import Facts
 ROOT = Path(__file__).parents[2]
 FACTS = Facts("demo", "openvino", "merged")
 AT = "2026-01-01T00:00:00+00:00"
+SECTIONS = ("serve", "live", "annotate")
+SETTINGS = ServeSettings.model_validate(
+    {"project": "demo"}
+    | {name: yaml.safe_load((ROOT / "conf" / name / "default.yaml").read_text()) for name in SECTIONS}
+)
 HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "dvc", "nncf", "optimum")
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "release" / "adapter").mkdir(parents=True)
     (tmp_path / "release" / "adapter" / "adapter_model.safetensors").write_text("weights")
     monkeypatch.chdir(tmp_path)
@@ -28,7 +32,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.mark.timeout(900)
 def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
-    bento_build.build(project / "release", FACTS, "demo", project / "bento", at=AT)
+    bento_build.build(project / "release", FACTS, "demo", project / "bento", settings=SETTINGS, at=AT)
     told = yaml.safe_load((project / "bento" / "bento.yaml").read_text())
     (seed,) = (project / "bento" / "src" / "release").iterdir()
     assert (told["name"], told["version"], told["service"]) == ("demo", seed.name, "tunectl.services.bento:Tunectl")
@@ -51,7 +55,7 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
 def test_what_bentoml_says_reaches_the_user(project):
     (project / "bentofile.yaml").write_text("service: 'tunectl.no_such:Service'\n")
     with pytest.raises(EnvironmentFailure, match=r"the Bento cannot be built: .*no_such"):
-        bento_build.build(project / "release", FACTS, "demo", project / "bento", at=AT)
+        bento_build.build(project / "release", FACTS, "demo", project / "bento", settings=SETTINGS, at=AT)
     assert not (project / "bento").exists()
 
 

@@ -31,7 +31,10 @@ def stage(**changes):
     names = ("profile/cpu", "evaluate/default")
     profile, evaluate = (yaml.safe_load((CONF / f"{name}.yaml").read_text()) for name in names)
     evaluate["gate"]["primary"] = "chrf"
-    given = {"package": section, "seed": 3, "profile": profile, "project": "test", "evaluate": evaluate}
+    server = {
+        name: yaml.safe_load((CONF / name / "default.yaml").read_text()) for name in ("serve", "live", "annotate")
+    }
+    given = {"package": section, "seed": 3, "profile": profile, "project": "test", "evaluate": evaluate, **server}
     return PackageStage.model_validate(given)
 
 
@@ -56,8 +59,8 @@ class Fake:
     def merge(self, model, adapter, out):
         io.write_text(out / "model.safetensors", "merged")
 
-    def bento(self, release, facts, name, out):
-        io.write_text(out / "bento.yaml", name)
+    def bento(self, release, facts, name, out, settings):
+        io.write_text(out / "bento.yaml", f"{name} {settings.serve.port}")
 
     def gguf(self, merged, out, kind, contract):
         io.write_text(out, kind)
@@ -162,7 +165,7 @@ def test_a_release_holds_what_the_server_needs(given, tmp_path):
     assert probe.text != probe.base_text
     assert "<|im_end|>" not in probe.text
     assert (probe.logprobs, probe.answer_under_base) == ([-0.5] * 3, [-1.0] * 3)
-    assert (outputs.artifact / "bento" / "bento.yaml").read_text() == "test"
+    assert (outputs.artifact / "bento" / "bento.yaml").read_text() == "test 3000"
     assert fake.calls[0] == ("export", outputs.work / "merged", "openvino", "int8")
     assert ("closed",) in fake.calls
     assert not outputs.work.exists()

@@ -16,6 +16,7 @@ from pathlib import Path
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
 from tunectl.backends.export_room import told
+from tunectl.config.serve import ServeSettings
 from tunectl.core.errors import EnvironmentFailure
 from tunectl.core.lazy import need
 from tunectl.release import manifest
@@ -28,17 +29,17 @@ SETTINGS = "serve.json"
 LEFT_OUT = ("__pycache__", "*.pyc", "_project", "annotate_assets")
 
 
-def build(release: Path, facts: Facts, name: str, out: Path, *, at: str) -> None:
+def build(release: Path, facts: Facts, name: str, out: Path, *, settings: ServeSettings, at: str) -> None:
     """Write the Bento that carries ``release`` into the folder ``out``; its version is the name of the release.
 
-    ``at`` is the time (UTC, ISO 8601) in the manifest of the release that it carries.
+    ``settings`` are those of its server; ``at`` is the time (UTC, ISO 8601) in the manifest of the release that it carries.
     Raises  EnvironmentFailure with BentoML's last words; MissingExtra where it is not installed.
     """
     need("bentoml", extra="serve")
     scratch = Path(tempfile.mkdtemp(prefix="bento-"))  # not under .tunectl: BentoML refuses hidden folders
     try:
         context = scratch / "context"
-        made = assembled(release, facts, context, at=at)
+        made = assembled(release, facts, context, settings=settings, at=at)
         labels = json.dumps({"release": made.id, "project": made.project, "engine": made.engine, "route": made.route})
         built = Path(_run(context, scratch / "home", [name, made.id, labels]))
         shutil.rmtree(out, ignore_errors=True)
@@ -48,7 +49,7 @@ def build(release: Path, facts: Facts, name: str, out: Path, *, at: str) -> None
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def assembled(release: Path, facts: Facts, context: Path, *, at: str) -> ReleaseManifest:
+def assembled(release: Path, facts: Facts, context: Path, *, settings: ServeSettings, at: str) -> ReleaseManifest:
     """Fill the build context: the package, the release under its name, settings, what the engine needs."""
     shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
     files = manifest.digests(release)
@@ -60,7 +61,7 @@ def assembled(release: Path, facts: Facts, context: Path, *, at: str) -> Release
     target = context / "release" / made.id
     shutil.copytree(release, target)
     io.write_json(target / manifest.NAME, made)
-    io.write_json(context / SETTINGS, _settings(facts.project))
+    io.write_json(context / SETTINGS, settings.model_dump(mode="json"))
     shutil.copyfile(part(f"requirements/serve-{facts.engine}.txt"), context / "requirements.txt")
     for own in (BENTOFILE, DOCKERFILE):
         shutil.copyfile(part(own), context / own)
@@ -78,17 +79,6 @@ def part(name: str) -> Path:
     raise EnvironmentFailure(
         f"{name} is missing from this project and this installation", hint="tunectl init --force ."
     )
-
-
-def _settings(project: str) -> dict[str, object]:
-    """The sections of the server as ``conf/`` has them now."""
-    from tunectl.config import check, overrides
-    from tunectl.config.serve import ServeSettings
-
-    layout = Layout()
-    whole = check.load(layout, overrides.replay(layout)).root.model_dump(mode="json")
-    kept = {name: whole[name] for name in ServeSettings.model_fields}
-    return ServeSettings.model_validate({**kept, "project": project}).model_dump(mode="json")
 
 
 def _run(context: Path, home: Path, words: list[str]) -> str:

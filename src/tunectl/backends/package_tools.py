@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tunectl.config.profile import Profile
+from tunectl.config.serve import ServeSettings
 from tunectl.release import contract as contracts
 from tunectl.release.contract import ServingContract
 from tunectl.release.manifest import Facts
@@ -61,11 +62,13 @@ class PackageTools:
         # vLLM reads the same files as transformers; where it runs is not where packages are made
         return engine_side.opened(release, "transformers", stops, adapter=adapter)
 
-    def bento(self, release: Path, facts: Facts, name: str, out: Path) -> None:
+    def bento(self, release: Path, facts: Facts, name: str, out: Path, settings: ServeSettings) -> None:
         """Build the Bento that carries ``release``."""
         from tunectl.backends import bento_build
 
-        bento_build.build(release, facts, name, out, at=datetime.now(UTC).isoformat(timespec="seconds"))
+        bento_build.build(
+            release, facts, name, out, settings=settings, at=datetime.now(UTC).isoformat(timespec="seconds")
+        )
 
     def gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> None:
         """Write a GGUF file, and prove it by loading it."""

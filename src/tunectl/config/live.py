@@ -1,4 +1,4 @@
-"""The live section: where requests, answers and feedback are kept. No stage reads it, so changing it reruns nothing."""
+"""The live section: where requests, answers and feedback are kept. Of all stages only package reads it, for the Bento."""
 
 from __future__ import annotations
 

@@ -6,9 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, RootModel, model_validator
 
+from tunectl.config.annotate import Annotate
 from tunectl.config.base import Strict
 from tunectl.config.evaluate import Evaluate
+from tunectl.config.live import Live
 from tunectl.config.profile import Profile
+from tunectl.config.serve import Serve, ServeSettings
 
 Engine = Literal["openvino", "transformers", "vllm"]
 
@@ -64,8 +67,8 @@ class Quality(Strict):
 class Bento(Strict):
     """The Bento that is built."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")
-    """Its name; its version is the name of the release."""
+    name: str | None = Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")
+    """Its name, that of the project where null; its version is the name of the release."""
 
 
 class Gguf(Strict):
@@ -124,3 +127,12 @@ class PackageStage(Strict):
     package: Package
     evaluate: Evaluate
     """The measure that the exported model is held to."""
+    serve: Serve
+    live: Live
+    annotate: Annotate
+    """The sections of the server, which the Bento carries."""
+
+    @property
+    def server(self) -> ServeSettings:
+        """What the server in the Bento sees."""
+        return ServeSettings(project=self.project, serve=self.serve, live=self.live, annotate=self.annotate)

@@ -1,4 +1,4 @@
-"""The serve section: the server. No stage reads it, so changing it reruns nothing."""
+"""The serve section: the server. Of all stages only package reads it, for the Bento."""
 
 from __future__ import annotations
 

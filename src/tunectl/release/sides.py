@@ -8,6 +8,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from tunectl.config.serve import ServeSettings
 from tunectl.release.contract import ServingContract
 from tunectl.release.manifest import Facts
 
@@ -81,7 +82,7 @@ class Tools(Protocol):
         """Write ``model`` with ``adapter`` added into its weights."""
         ...
 
-    def bento(self, release: Path, facts: Facts, name: str, out: Path) -> None:
+    def bento(self, release: Path, facts: Facts, name: str, out: Path, settings: ServeSettings) -> None:
         """Build the Bento that carries ``release``."""
         ...
 

@@ -332,5 +332,7 @@ class _Job:
         if self.settings.gguf is not None:
             self.tools.gguf(self.merged, folder / "model.gguf", self.settings.gguf.type, contract.load(self.release))
         if self.settings.bento is not None and all(one.passed for one in facts.verdicts.values()):
-            self.tools.bento(self.release, facts, self.settings.bento.name, folder / "bento")
+            self.tools.bento(
+                self.release, facts, self.settings.bento.name or self.cfg.project, folder / "bento", self.cfg.server
+            )
         shutil.rmtree(self.outputs.work, ignore_errors=True)
