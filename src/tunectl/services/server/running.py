@@ -10,41 +10,24 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pydantic import ValidationError
-
 from tunectl.backends import arena_page, engines
 from tunectl.backends.prometheus_metrics import ServingMetrics
 from tunectl.config.serve import ServeSettings
 from tunectl.core import log
-from tunectl.core.errors import ConfigError, TunectlError
+from tunectl.core.errors import TunectlError
 from tunectl.release.store import Store
 from tunectl.services.server import keeping
 from tunectl.services.server.app import Server
 from tunectl.services.server.residents import Residents
+from tunectl.services.server.settings import settings
 from tunectl.services.server.web import Receive, Scope, Send
 from tunectl.serving.admission import Admission, Bounds
 from tunectl.serving.keys import Ring
 
-SETTINGS, STORE, KEYS, SEED = "TUNECTL_SERVE", "TUNECTL_STORE", "TUNECTL_KEYS", "TUNECTL_SEED"
+STORE, KEYS, SEED = "TUNECTL_STORE", "TUNECTL_KEYS", "TUNECTL_SEED"
 JUDGEMENTS = "TUNECTL_JUDGEMENTS"
 LOOK = 1.0
 """Seconds between looks at the file of keys."""
-
-
-def settings() -> ServeSettings:
-    """What the server runs with.
-
-    Raises  ConfigError for a file that is absent or wrong.
-    """
-    path = Path(os.environ.get(SETTINGS, "serve.json"))
-    try:
-        return ServeSettings.model_validate_json(path.read_bytes(), strict=True)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            [f"{SETTINGS}: {path.resolve()} does not exist"], hint="start it with: tunectl serve"
-        ) from error
-    except ValidationError as error:
-        raise ConfigError([f"{path}: {problem['loc']}: {problem['msg']}" for problem in error.errors()]) from error
 
 
 class Running:

@@ -1,0 +1,29 @@
+"""What a server runs with: the resolved settings, one JSON file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tunectl.config.serve import ServeSettings
+from tunectl.core.errors import ConfigError
+
+SETTINGS = "TUNECTL_SERVE"
+
+
+def settings() -> ServeSettings:
+    """What the file says that TUNECTL_SERVE names, ``serve.json`` of the working folder by default.
+
+    Raises  ConfigError for a file that is absent or wrong.
+    """
+    path = Path(os.environ.get(SETTINGS, "serve.json"))
+    try:
+        return ServeSettings.model_validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            [f"{SETTINGS}: {path.resolve()} does not exist"], hint="start it with: tunectl serve"
+        ) from error
+    except ValidationError as error:
+        raise ConfigError([f"{path}: {problem['loc']}: {problem['msg']}" for problem in error.errors()]) from error
