@@ -41,6 +41,7 @@ def test_what_each_kind_may_say(kind: str, value: Any) -> None:
         ),
         ("click", "x" * 201, "value of click is str; allowed is a text of up to 200 characters, or null"),
         ("conversion", -1, "value of conversion is -1; allowed is a number of 0 or more, or null"),
+        ("conversion", 10**400, "value of conversion is int; allowed is a number of 0 or more, or null"),
         ("edit", " ", "value of edit is str; allowed is a text of 1 to 100000 characters"),
         ("star", 1, "kind = 'star'; allowed are thumb, rating, preference, click, conversion, edit"),
     ],

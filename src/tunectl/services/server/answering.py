@@ -126,10 +126,12 @@ async def answer(call: Call, writing: Writing, kept: asyncio.Task[None], keeper:
         else:
             await _whole(call, writing, kept, keeper)
         _done(writing, [one.finish or "error" for one in job.answers])
-    except (Gone, Problem) as error:
-        reason = "cancelled" if isinstance(error, Gone) else writing.over or "error"
+    except (Gone, Problem, asyncio.CancelledError) as error:
+        reason = writing.over or ("error" if isinstance(error, Problem) else "cancelled")
         _done(writing, [reason] * len(job.answers))
         await _ended_badly(job, kept, keeper, reason)
+        if isinstance(error, asyncio.CancelledError):
+            raise
         if isinstance(error, Problem):
             await _tell(call, error)
 

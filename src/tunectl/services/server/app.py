@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from tunectl.serving.schema import ChatRequest, CompletionRequest, FeedbackReque
 from tunectl.serving.wire import Problem
 
 Handler = Callable[[Call, Key], Awaitable[None]]
+UNREAD: Final = 5.0
+"""Seconds after the longest time for a request; a client that has not taken its answer in by then is let go."""
 HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
 
 
@@ -68,7 +71,7 @@ class Server:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        mounted = self.mounts.get("/" + scope["path"].split("/", 2)[1]) if self.mounts else None
+        mounted = self.mounts.get("/" + scope["path"][1:].partition("/")[0]) if self.mounts else None
         if mounted is not None:
             await mounted(scope, receive, send)
             return
@@ -105,8 +108,7 @@ class Server:
         key = self.ring.key(call.secret, route.scope if route else None, time.monotonic())
         if route is None:
             raise Problem(f"there is nothing at {call.path[:200]}", "not_found_error")
-        if call.method != route.method and (call.method, route.method) != ("HEAD", "GET"):
-            raise Problem(f"{call.path} takes {route.method}, not {call.method[:20]}", status=405)
+        _refuse_method(call, route.method)
         wait = self.ring.spend(key, time.monotonic())
         if wait:
             raise Refused(
@@ -131,6 +133,7 @@ class Server:
         return True
 
     async def _health(self, call: Call) -> None:
+        _refuse_method(call, "GET")
         if call.path != "/readyz":
             await call.reply(200, b'{"status":"alive"}')
             return
@@ -163,7 +166,9 @@ class Server:
         answers = job.answers_of(request)
         tokens = foreseen(len(body), request.limit or resident.contract.defaults.max_tokens, answers)
         go = asyncio.Event()
-        ticket = self.admission.admit(answers, tokens, arrived, go.set)
+        name = hashlib.blake2b(body, key=bytes.fromhex(key.sha256), digest_size=16).digest()
+        again = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
+        ticket = self.admission.admit(answers, tokens, arrived, go.set, name=name, again=again)
         feed = Feed(answers)
         try:
             self._count()
@@ -178,11 +183,14 @@ class Server:
         timer = asyncio.get_running_loop().call_later(self.settings.serve.limits.seconds, self._late, writing, go)
         kept = asyncio.create_task(self.keeper.accepted(writing.job, key, body))
         try:
-            await go.wait()
-            self.metrics.queued.observe(time.monotonic() - writing.job.arrived)
-            if writing.over is None:
-                writing.start()
-            await answering.answer(call, writing, kept, self.keeper)
+            async with asyncio.timeout(self.settings.serve.limits.seconds + UNREAD):
+                await go.wait()
+                self.metrics.queued.observe(time.monotonic() - writing.job.arrived)
+                if writing.over is None:
+                    writing.start()
+                await answering.answer(call, writing, kept, self.keeper)
+        except TimeoutError as error:
+            raise Gone from error
         finally:
             timer.cancel()
             watch.cancel()
@@ -267,3 +275,10 @@ class Server:
     async def settle(self) -> None:
         """Wait for what outlives its request."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _refuse_method(call: Call, method: str) -> None:
+    allowed = ("GET", "HEAD") if method == "GET" else (method,)
+    if call.method not in allowed:
+        call.extra.append((b"allow", ", ".join(allowed).encode()))
+        raise Problem(f"{call.path[:200]} takes {method}, not {call.method[:20]}", status=405)

@@ -95,13 +95,12 @@ class Keeper:
         """
         try:
             kind = opinion.check(given.kind, given.value)
-            at = datetime.fromisoformat(given.at) if given.at else datetime.now(UTC)
+            at = _moment(given.at) if given.at else datetime.now(UTC)
         except DataError as error:
             raise Problem(error.message, param="value") from error
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise Problem(f"at: {given.at!r} is no ISO 8601 time", param="at") from error
         name = given.id or _derived(given, key)
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
         feedback = Feedback(
             name, given.exchange_id, kind, given.value, at, hidden(given.annotator or key.name, self.salt)
         )
@@ -113,6 +112,12 @@ class Keeper:
             raise Problem(error.message, "unavailable_error", code="not_kept", wait=5) from error
         exchange = self.store.exchange(given.exchange_id)
         return new, name, exchange.arm if exchange else "champion"
+
+
+def _moment(text: str) -> datetime:
+    """A time in UTC; one without a zone is in UTC already."""
+    at = datetime.fromisoformat(text)
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _derived(given: FeedbackRequest, key: Key) -> str:

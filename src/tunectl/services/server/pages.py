@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from html import escape
 from typing import Any
-
-import msgspec
 
 from tunectl import __version__
 from tunectl.config.serve import ServeSettings
 from tunectl.services.server.residents import Residents
+from tunectl.serving import document
 from tunectl.serving.arms import ARMS
-from tunectl.serving.schema import ChatRequest, CompletionRequest, FeedbackRequest
 
 
 def models(settings: ServeSettings, residents: Residents) -> list[dict[str, Any]]:
@@ -79,87 +76,16 @@ def state(residents: Residents) -> dict[str, Any]:
     return said
 
 
-_ROUTES: tuple[tuple[str, str, str, type | None], ...] = (
-    ("/v1/chat/completions", "post", "Continue a conversation; streams with stream: true.", ChatRequest),
-    ("/v1/completions", "post", "Continue a text; streams with stream: true.", CompletionRequest),
-    ("/v1/models", "get", "What is served: champion, challenger, base, and which was made from which.", None),
-    ("/v1/models/{model}", "get", "One of them.", None),
-    ("/v1/feedback", "post", "Say something about an answer; the same id twice counts once.", FeedbackRequest),
-    ("/metrics", "get", "Prometheus text.", None),
-    ("/healthz", "get", "Whether the process lives. Needs no key.", None),
-    ("/readyz", "get", "Whether it can answer, and why not. Needs no key.", None),
-)
-
-
 def openapi(project: str) -> bytes:
-    """The OpenAPI 3.1 document of these routes."""
-    bodies = [shape for *_, shape in _ROUTES if shape is not None]
-    schemas, components = msgspec.json.schema_components(bodies, ref_template="#/components/schemas/{name}")
-    by_shape = dict(zip(bodies, schemas, strict=True))
-    paths = {
-        path: {method: _operation(path, text, by_shape.get(shape) if shape else None)}
-        for path, method, text, shape in _ROUTES
-    }
-    return msgspec.json.encode(
-        {
-            "openapi": "3.1.0",
-            "info": {"title": project, "version": __version__},
-            "paths": paths,
-            "components": {
-                "schemas": {**components, "Error": _ERROR},
-                "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            },
-            "security": [{"key": []}],
-        }
-    )
-
-
-_ERROR: dict[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-
-
-def _operation(path: str, text: str, body: dict[str, Any] | None) -> dict[str, Any]:
-    kind = "text/plain" if path == "/metrics" else "application/json"
-    wrong = {
-        "description": "An error",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }
-    fine: dict[str, Any] = {"description": "The answer", "content": {kind: {}}}
-    if body is not None and path != "/v1/feedback":
-        fine["content"]["text/event-stream"] = {}
-    codes = ["200", *(["201"] if path == "/v1/feedback" else [])]
-    said: dict[str, Any] = {
-        "summary": text,
-        "responses": {**dict.fromkeys(codes, fine), "4XX": wrong, "503": wrong, "504": wrong},
-    }
-    if body is not None:
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-    if "{model}" in path:
-        said["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
-    if path in ("/healthz", "/readyz"):
-        said["security"] = []
-    return said
+    """The OpenAPI document."""
+    return document.document(project, __version__)
 
 
 def docs(project: str) -> bytes:
     """A page that lists the routes; no script, nothing from elsewhere."""
     rows = "".join(
-        f"<tr><td><code>{method.upper()} {escape(re.sub(r'[{}]', '', path))}</code></td><td>{escape(text)}</td></tr>"
-        for path, method, text, _ in _ROUTES
+        f"<tr><td><code>{route.method.upper()} {escape(route.path)}</code></td><td>{escape(route.text)}</td></tr>"
+        for route in document.ROUTES
     )
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(project)}</title>"

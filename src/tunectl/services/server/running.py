@@ -16,7 +16,7 @@ from tunectl.config.serve import ServeSettings
 from tunectl.core import log
 from tunectl.core.errors import TunectlError
 from tunectl.release.store import Store
-from tunectl.services.server import keeping
+from tunectl.services.server import keeping, process
 from tunectl.services.server.app import Server
 from tunectl.services.server.residents import Residents
 from tunectl.services.server.settings import settings
@@ -28,6 +28,8 @@ STORE, KEYS, SEED = "TUNECTL_STORE", "TUNECTL_KEYS", "TUNECTL_SEED"
 JUDGEMENTS = "TUNECTL_JUDGEMENTS"
 LOOK = 1.0
 """Seconds between looks at the file of keys."""
+CLOSING = 0.5
+"""Seconds after which the web server has stopped taking connections."""
 
 
 class Running:
@@ -51,6 +53,7 @@ class Running:
         except TunectlError as error:
             log.get(__name__).error("the server cannot start: %s", error)
             sys.exit(error.exit_code)
+        process.end_with_supervisor()
         _drain_on_sigterm(self.server)
         self._follow = asyncio.create_task(self.server.residents.follow(self.server.settings.serve.poll_seconds))
         self._follow.add_done_callback(_ended)
@@ -112,14 +115,13 @@ def seed() -> Path | None:
 def _drain_on_sigterm(server: Server) -> None:
     """Readiness turns false first; after the notice the web server closes its door and waits for open answers."""
     before: Any = signal.getsignal(signal.SIGTERM)
-    loop = asyncio.get_running_loop()
+    loop, doors, notice = asyncio.get_running_loop(), process.doors(), server.settings.serve.drain.notice_seconds
 
     def drain(number: int, frame: FrameType | None) -> None:
         server.draining = True
         if callable(before):
-            loop.call_soon_threadsafe(
-                loop.call_later, server.settings.serve.drain.notice_seconds, before, number, frame
-            )
+            loop.call_soon_threadsafe(loop.call_later, notice, before, number, frame)
+            loop.call_soon_threadsafe(loop.call_later, notice + CLOSING, process.shut, doors)
 
     signal.signal(signal.SIGTERM, drain)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
+import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from tunectl.serving.wire import Problem
 
@@ -16,6 +17,8 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 Header = tuple[bytes, bytes]
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
+LINGER: Final = 2.0
+"""Seconds for which a client that is refused may go on sending; a connection that is closed on it would lose it the answer."""
 _PLAIN: tuple[Header, ...] = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
@@ -35,6 +38,7 @@ class Call:
         self.extra: list[Header] = []
         """Headers of every response, for example of CORS."""
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._sending = b"transfer-encoding" in self._headers or self.header("content-length") not in ("", "0")
         self._receive, self._send = receive, send
 
     def header(self, name: str) -> str:
@@ -50,7 +54,7 @@ class Call:
         if kind.lower() == "basic":
             try:
                 return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:
                 return None
         return None
 
@@ -80,6 +84,7 @@ class Call:
                 raise _too_large(f"more than {most}", most)
             parts.append(part)
             if not event.get("more_body"):
+                self._sending = False
                 return b"".join(parts)
 
     async def left(self) -> None:
@@ -90,18 +95,29 @@ class Call:
     async def reply(self, status: int, body: bytes, kind: str = JSON, headers: Iterable[Header] = ()) -> None:
         """Send a whole response."""
         given = [*_PLAIN, *self.extra, *headers, (b"content-length", str(len(body)).encode())]
-        await self._begin(status, kind, given)
-        await self._send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
+        early = self._sending and status >= 400
+        await self._begin(status, kind, [*given, (b"connection", b"close")] if early else given)
+        said = b"" if self.method == "HEAD" else body
+        await self._send({"type": "http.response.body", "body": said, "more_body": early})
+        if early:
+            await self._read_on()
+            await self._send({"type": "http.response.body", "body": b""})
+
+    async def _read_on(self) -> None:
+        """Throw away what a client still sends."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while (event := await self._receive())["type"] != "http.disconnect" and event.get("more_body"):
+                    pass
 
     async def refuse(self, problem: Problem) -> None:
         """Send an error in OpenAI's shape."""
         headers: list[Header] = []
         if problem.wait is not None:
-            headers.append((b"retry-after", str(max(1, round(problem.wait))).encode()))
+            headers.append((b"retry-after", str(max(1, math.ceil(problem.wait))).encode()))
+            headers.append((b"retry-after-ms", str(round(problem.wait * 1000)).encode()))  # OpenAI's clients prefer it
         if problem.status == 401:
             headers += [(b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="tunectl"')]
-        if problem.status in (408, 413):
-            headers.append((b"connection", b"close"))
         await self.reply(problem.status, problem.body(), JSON, headers)
 
     async def stream(self, part: bytes, headers: Iterable[Header] = ()) -> None:
