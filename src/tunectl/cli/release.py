@@ -4,11 +4,12 @@ tunectl release list                 all releases, the champion marked
 tunectl release show ID              one release: metrics, verdicts, lineage, files
 tunectl release promote ID --why ..  make it the champion; running servers follow within their polling time
 tunectl release rollback --why ..    back to the champion before it
+tunectl release challenge ID --share 0.1    try it beside the champion, on a tenth of the people; withdraw ends that
 tunectl release log                  what happened, in order
 tunectl release diff A B             what changed from one release to another
 tunectl release verify [ID ...]      compare every file with its recorded SHA-256
 
-ID is the beginning of a release's name, or champion, or previous. Also: add, tag (GTO) and push (Hugging Face Hub).
+ID is the beginning of a release's name, or champion, previous or challenger. Also: add, tag (GTO) and push (Hugging Face Hub).
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ VERBS = {
     "add": "put the package that repro built into the store (repro does it by itself)",
     "promote": "make a release the champion",
     "rollback": "make the champion before this one champion again",
+    "challenge": "try a release beside the champion, on a share of the people and for whoever asks for it",
+    "withdraw": "end that",
     "tag": "name a release in Git, as GTO does",
     "push": "upload adapter, tokenizer and model card to the Hugging Face Hub",
 }

@@ -1,4 +1,4 @@
-"""``tunectl release add|promote|rollback|tag|push``: what changes a store, or tells others about it."""
+"""``tunectl release add|promote|rollback|challenge|withdraw|tag|push``: what changes a store, or tells others about it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,25 @@ if TYPE_CHECKING:
 
 def declare(verb: str, parser: argparse.ArgumentParser) -> None:
     """Declare the words of one verb."""
-    if verb in {"promote", "tag", "push"}:
-        if verb == "promote":
+    if verb in {"promote", "challenge", "tag", "push"}:
+        if verb in {"promote", "challenge"}:
             parser.add_argument("release", metavar="ID")
         else:
             parser.add_argument("release", metavar="ID", nargs="?", default="champion", help="(champion)")
-    if verb in {"add", "promote", "rollback"}:
+    if verb in {"add", "promote", "rollback", "challenge", "withdraw"}:
         parser.add_argument("--why", default="", metavar="TEXT", help="kept in the log")
         parser.add_argument("--by", default="", metavar="WHO", help="kept in the log (the name of this account)")
-    if verb == "promote":
+    if verb in {"promote", "challenge"}:
         parser.add_argument("--force", action="store_true", help="though a gate said no")
+    if verb == "challenge":
+        parser.add_argument(
+            "--share",
+            type=float,
+            default=0.0,
+            metavar="X",
+            help="of the people, who get it by default (0: by name only)",
+        )
+    if verb == "promote":
         parser.add_argument("--tag", action="store_true", help="and name it in Git: tunectl release tag")
     if verb == "push":
         parser.add_argument("repo", metavar="OWNER/NAME", help="of the Hub; made where it is absent")
@@ -78,6 +87,33 @@ def run_promote(args: argparse.Namespace, store: Store) -> int:
 def run_rollback(args: argparse.Namespace, store: Store) -> int:
     """Swap the pointer back."""
     _say(args, store, store.rollback(by=args.by or _account(), why=args.why), "rolled back to")
+    return 0
+
+
+def run_challenge(args: argparse.Namespace, store: Store) -> int:
+    """Put a release up beside the champion."""
+    from tunectl.backends import terminal
+    from tunectl.release.store import plain
+
+    release, by = store.find(args.release), args.by or _account()
+    found = store.challenge(release, share=args.share, by=by, why=args.why, force=args.force)
+    if args.json:
+        terminal.print_json(plain(found))
+        return 0
+    terminal.say(f"challenger {found.release}: model=challenger, and {found.share:.0%} of the people ({store.root})")
+    return 0
+
+
+def run_withdraw(args: argparse.Namespace, store: Store) -> int:
+    """Take the challenger away."""
+    from tunectl.backends import terminal
+    from tunectl.release.store import plain
+
+    found = store.withdraw(by=args.by or _account(), why=args.why)
+    if args.json:
+        terminal.print_json(plain(found))
+        return 0
+    terminal.say(f"withdrawn: {found.release} ({store.root})")
     return 0
 
 

@@ -26,7 +26,9 @@ def run_list(args: argparse.Namespace, store: Store) -> int:
     from tunectl.backends import terminal
 
     pointer = store.champion()
-    names = {pointer.release: "champion", pointer.previous or "": "previous"} if pointer else {}
+    trial = store.trial()
+    names = {trial.release: f"challenger {trial.share:.0%}"} if trial else {}
+    names |= {pointer.previous or "": "previous", pointer.release: "champion"} if pointer else {}
     found = [store.manifest(name) for name in store.ids()]
     if args.json:
         terminal.print_json([{**_short(one), "role": names.get(one.id)} for one in found])
@@ -138,4 +140,6 @@ def _cells(one: ReleaseManifest, role: str) -> tuple[str, ...]:
 
 
 def _shown(value: Any) -> str:
-    return "" if value is None else value[:16] if isinstance(value, str) else f"{value:g}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)[:16]

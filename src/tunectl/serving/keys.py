@@ -69,7 +69,8 @@ def read(path: Path) -> list[Key]:
         return []
     except msgspec.MsgspecError as error:
         raise DataError(
-            f"{path} is not a file of keys: {error}", hint="make a new one: tunectl serve keys add NAME"
+            f"{path} is not a file of keys: {error}",
+            hint="restore it, or delete it and make new keys: tunectl serve keys add NAME",
         ) from error
     names = [key.name for key in found]
     if len(set(names)) < len(names):

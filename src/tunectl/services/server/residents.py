@@ -1,7 +1,8 @@
 """Which releases are loaded under which arm, kept as the release store says: polled, proved, swapped, kept, let go.
 
 A new champion loads beside the old one and takes over once it is proved; one that fails leaves the old one serving. The
-release before stays loaded for a while, so that going back is immediate.
+release before stays loaded for a while, so that going back is immediate. Nothing waits for a load: while one goes on, the
+store is looked at as ever, and a release that is in memory already takes over at once.
 """
 
 from __future__ import annotations
@@ -12,17 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from tunectl.artifacts import io
+from tunectl.artifacts.records import Trial
 from tunectl.core import log
 from tunectl.core.errors import TunectlError
 from tunectl.release.store import Store
 from tunectl.services.server.resident import Engines, Resident, opened
-from tunectl.serving.arms import Arm, Trial
-
-CHALLENGER = "challenger.json"
-"""In the release store: the ``Trial`` that runs; absent where none does."""
+from tunectl.serving.arms import Arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +53,15 @@ class Residents:
         self._arms: tuple[Arm, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
         self._observe, self._changed = observe, changed
         self.loaded: dict[Arm, Resident] = {}
+        """Champion and challenger may be one and the same."""
         self.trial: Trial | None = None
         self.trouble: dict[Arm, str] = {}
         """Why an arm is not what it should be."""
+        self._goal: dict[Arm, str | None] = {}
         self._refused: dict[tuple[Arm, str], tuple[object, str]] = {}
         self._resting: dict[str, tuple[Resident, float]] = {}
+        self._loading: dict[tuple[Arm, str], asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -76,58 +76,90 @@ class Residents:
             await asyncio.sleep(every)
 
     async def look(self) -> None:
-        """Bring what is loaded in line with the store, as far as that can be done."""
+        """Bring what is loaded in line with the store, as far as that needs no load; begin the loads that it needs."""
         try:
             wanted = await asyncio.to_thread(self._wanted)
         except (TunectlError, OSError) as error:
             self._note("champion", f"the release store cannot be read: {error}")
             return
         for arm in self._arms:
-            await self._settle(arm, wanted)
+            self._goal[arm] = wanted.release(arm)
+            self._settle(arm, wanted.release(arm))
         self.trial = wanted.trial
-        await self._let_go(time.monotonic())
+        self._let_go(time.monotonic())
+
+    async def loads(self) -> None:
+        """Wait for the loads that were begun."""
+        while self._loading:
+            await asyncio.gather(*self._loading.values())
 
     def _wanted(self) -> Wanted:
         pointer = self._store.champion()
-        path = self._store.root / CHALLENGER
-        trial = io.read_json(path, Trial) if path.is_file() else None
-        return Wanted(pointer.release if pointer else self._seed.name if self._seed else None, trial)
+        return Wanted(pointer.release if pointer else self._seed.name if self._seed else None, self._store.trial())
 
-    async def _settle(self, arm: Arm, wanted: Wanted) -> None:
-        release, now = wanted.release(arm), self.loaded.get(arm)
+    def _settle(self, arm: Arm, release: str | None) -> None:
+        now = self.loaded.get(arm)
         if release is None:
             if arm == "champion":
                 self._note(
                     arm, f"there is no champion in {self._store.root}; promote a release: tunectl release promote ID"
                 )
-            elif now is not None:
+            else:
                 self._rest(arm)
+                self.trouble.pop(arm, None)
             return
         if now is not None and now.id == release:
             if now.pipeline.broken is None:
                 self.trouble.pop(arm, None)
                 return
             self._drop(arm, now)
-        found = self._resting.pop(release, None) if arm != "base" else None
-        resident = found[0] if found else await self._load(arm, release)
-        if resident is not None:
-            self._swap(arm, resident)
+        found = self._at_hand(arm, release)
+        if found is not None:
+            self._swap(arm, found)
+        elif (arm, release) not in self._loading:
+            self._begin(arm, release)
 
-    async def _load(self, arm: Arm, release: str) -> Resident | None:
+    def _at_hand(self, arm: Arm, release: str) -> Resident | None:
+        """A release that is in memory already: as the other arm, or at rest. The base is never another arm's."""
+        if arm == "base":
+            return None
+        held = [one for other, one in self.loaded.items() if other != "base"]
+        held += [one for name, (one, _) in self._resting.items() if name == release]
+        return next((one for one in held if one.id == release and one.pipeline.broken is None), None)
+
+    def _begin(self, arm: Arm, release: str) -> None:
+        """Load in a task of its own, unless these very files were refused before."""
         folder = self._folder(release)
         stamp = _stamp(folder)
         before = self._refused.get((arm, release))
         if before is not None and before[0] == stamp:
             self.trouble[arm] = before[1]
-            return None
-        log.get(__name__).info("loading release %s as %s", release, arm)
+            return
+        self._loading[(arm, release)] = asyncio.create_task(self._load(arm, release, folder, stamp))
+
+    async def _load(self, arm: Arm, release: str, folder: Path, stamp: object) -> None:
+        """Load, prove, and put in its place what is still wanted by then. One load at a time: each takes all threads."""
         try:
-            return await opened(folder, self._engines, base=arm == "base")
-        except (TunectlError, OSError, msgspec.MsgspecError, KeyError) as error:
-            reason = str(error)
-            self._refused[(arm, release)] = (stamp, reason)
-            self._note(arm, reason)
-            return None
+            async with self._turn:
+                if self._goal.get(arm) != release or self._at_hand(arm, release) is not None:
+                    return  # the next look sees to it
+                log.get(__name__).info("loading release %s as %s", release, arm)
+                resident = await opened(folder, self._engines, base=arm == "base")
+            if self._goal.get(arm) == release:
+                self._swap(arm, resident)
+            else:
+                self._retire(resident)
+        except (TunectlError, OSError) as error:
+            self._refuse(arm, release, stamp, str(error))
+        except Exception as error:  # noqa: BLE001  # a release that makes some library fail must not end the server
+            log.get(__name__).exception("release %s cannot be loaded", release)
+            self._refuse(arm, release, stamp, f"release {release} cannot be loaded: {type(error).__name__}: {error}")
+        finally:
+            del self._loading[(arm, release)]
+
+    def _refuse(self, arm: Arm, release: str, stamp: object, reason: str) -> None:
+        self._refused[(arm, release)] = (stamp, reason)
+        self._note(arm, reason)
 
     def _folder(self, release: str) -> Path:
         folder = self._store.folder(release)
@@ -137,6 +169,7 @@ class Residents:
 
     def _swap(self, arm: Arm, resident: Resident) -> None:
         self._rest(arm)
+        self._resting.pop(resident.id, None)
         self.loaded[arm] = resident
         self.trouble.pop(arm, None)
         proof = resident.proof
@@ -145,11 +178,13 @@ class Residents:
         self._changed()
 
     def _rest(self, arm: Arm) -> None:
+        """Take an arm's release out of its place; it stays in memory for a while, unless another arm has it as well."""
         old = self.loaded.pop(arm, None)
         if old is None:
             return
-        key = old.id if arm != "base" else f"{old.id} base"
-        self._resting[key] = (old, time.monotonic() + (self._observe if arm != "base" else 0))
+        if not any(one is old for one in self.loaded.values()):
+            key = old.id if arm != "base" else f"{old.id} base"
+            self._resting[key] = (old, time.monotonic() + (self._observe if arm != "base" else 0))
         self._changed()
 
     def _drop(self, arm: Arm, broken: Resident) -> None:
@@ -163,7 +198,7 @@ class Residents:
         self._tasks.add(task := asyncio.create_task(resident.retire()))
         task.add_done_callback(self._tasks.discard)
 
-    async def _let_go(self, now: float) -> None:
+    def _let_go(self, now: float) -> None:
         """Close what has rested long enough, and whatever rests beside a newer one."""
         newest = max(self._resting, key=lambda key: self._resting[key][1], default=None)
         for key, (resident, until) in list(self._resting.items()):
@@ -177,11 +212,13 @@ class Residents:
         self.trouble[arm] = reason
 
     async def close(self) -> None:
-        """Give everything back."""
-        held = [*self.loaded.values(), *(resident for resident, _ in self._resting.values())]
+        """Give everything back; what is being loaded is given up."""
+        for task in self._loading.values():
+            task.cancel()
+        held = {id(one): one for one in (*self.loaded.values(), *(one for one, _ in self._resting.values()))}
         self.loaded.clear()
         self._resting.clear()
-        await asyncio.gather(*(asyncio.to_thread(resident.pipeline.close) for resident in held))
+        await asyncio.gather(*(asyncio.to_thread(resident.pipeline.close) for resident in held.values()))
 
 
 def _stamp(folder: Path) -> object:
