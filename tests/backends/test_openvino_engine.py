@@ -111,6 +111,37 @@ def test_cancel_stops_within_a_step_and_others_go_on(opened) -> None:
     assert heard.ended(2)[-1].end == "length"
 
 
+def test_without_stop_tokens_only_the_length_ends_an_answer(opened) -> None:
+    pipeline, heard = opened
+    assert len(said(pipeline, heard, 1, stop_ids=frozenset(), max_tokens=300)) == 300
+    assert heard.pieces[1][-1].end == "length"
+
+
+def test_a_shared_beginning_is_read_once(opened) -> None:
+    pipeline, heard = opened
+    steps = []
+    inner = pipeline._inner
+
+    class Counted:
+        def step(self) -> None:
+            steps.append(1)
+            inner.step()
+
+        def add_request(self, *given):
+            return inner.add_request(*given)
+
+    def read(number: int, start: int) -> int:
+        steps.clear()
+        prompt = [start + place % 90 for place in range(640)]  # ten steps of 64 tokens
+        said(pipeline, heard, number, prompt=[*prompt, 50 + number], max_tokens=1)
+        return len(steps)
+
+    pipeline._inner = Counted()
+    assert read(1, 100) >= 10
+    assert read(2, 100) <= 2  # all but the last block is known
+    assert read(3, 300) >= 10  # another beginning
+
+
 def test_after_a_failed_step_everybody_hears_why(opened) -> None:
     pipeline, heard = opened
     pipeline._config = lambda ask: pipeline._genai.GenerationConfig(

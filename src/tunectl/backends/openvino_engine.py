@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.backends import adapter_file
+from tunectl.backends.engine_process import EngineProcess
 from tunectl.config.serve import Serve
 from tunectl.core import log
 from tunectl.core.errors import ArtifactError
@@ -182,6 +183,7 @@ class OpenVinoPipeline:
         config = self._genai.GenerationConfig(
             max_new_tokens=ask.max_tokens,
             stop_token_ids=set(ask.stop_ids),
+            ignore_eos=not ask.stop_ids,
             logprobs=1,
             presence_penalty=ask.presence,
             frequency_penalty=ask.frequency,
@@ -229,8 +231,14 @@ class OpenVinoPipeline:
         self._active.clear()
 
 
-def engine(serve: Serve) -> OpenVinoEngine:
-    """The engine as the serve section sets it."""
+def engine(serve: Serve) -> EngineProcess:
+    """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
     need("openvino_genai", extra=EXTRA)
     given = serve.engine
-    return OpenVinoEngine(given.threads, given.cache_tokens, given.batch_tokens, serve.limits.running)
+    settings = {
+        "threads": given.threads,
+        "cache_tokens": given.cache_tokens,
+        "batch_tokens": given.batch_tokens,
+        "running": serve.limits.running,
+    }
+    return EngineProcess("openvino", f"{__name__}:{OpenVinoEngine.__name__}", settings)

@@ -163,6 +163,7 @@ def _sampling(vllm: Any, ask: Ask) -> Any:
         presence_penalty=ask.presence,
         frequency_penalty=ask.frequency,
         stop_token_ids=sorted(ask.stop_ids),
+        ignore_eos=not ask.stop_ids,
         logprobs=0,
         detokenize=False,
         output_kind=need("vllm.sampling_params", extra=EXTRA).RequestOutputKind.DELTA,

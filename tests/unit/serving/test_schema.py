@@ -30,6 +30,7 @@ def test_a_request_as_the_client_sends_it() -> None:
     assert (found.stops, found.limit, found.with_usage, found.n) == (("a", "b"), 5, True, None)
     assert chat(stop="x", max_tokens=3).limit == 3
     assert chat(metadata={"session": "s1"}).session == "s1"
+    assert chat(ignore_eos=True).ignore_eos
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ async def made(request: Request, arm: Arm, resident: Resident, arrived: float, m
             ),
             temperature=contract.defaults.temperature if request.temperature is None else request.temperature,
             top_p=contract.defaults.top_p if request.top_p is None else request.top_p,
-            stop_ids=resident.stops,
+            stop_ids=frozenset() if request.ignore_eos else resident.stops,
             seed=None if request.seed is None else request.seed + turn,
             presence=request.presence_penalty or 0.0,
             frequency=request.frequency_penalty or 0.0,
