@@ -60,6 +60,7 @@ def made(place: Path, artifacts: Path) -> Material:
     from tunectl.artifacts import io
     from tunectl.artifacts.layout import Layout
     from tunectl.config import check
+    from tunectl.config.serve import ServeSettings
 
     digest = io.digest(artifacts / "sft/adapter_model.safetensors")[:10]
     folder = (place / f"material-{digest}").absolute()
@@ -76,9 +77,9 @@ def made(place: Path, artifacts: Path) -> Material:
         for name in ("test", "validation")
         for line in (artifacts / f"split/{name}.jsonl").read_text().splitlines()
     ]
-    parts = {name: getattr(root, name).model_dump(mode="json") for name in ("serve", "live", "annotate")}
+    given = root.model_dump(mode="json")
     return Material(
-        {"project": "benchmark", **parts},
+        {**{name: given[name] for name in ServeSettings.model_fields}, "project": "benchmark"},
         stores,
         {route: _champion(store) for route, store in stores.items()},
         folder / "model",

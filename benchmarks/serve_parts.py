@@ -84,10 +84,12 @@ def client_python(one: Running) -> Path:
 def prefixes(one: Running) -> dict[str, Any]:
     """Milliseconds to the first token behind a system prompt that is known already, and behind one that is new."""
     shared, own = [], []
+    one.resume()
     first_token(one, system(0), "How many orders were there?")
     for turn in range(1, TURNS + 1):
         shared.append(first_token(one, system(0), f"Which gate had order {turn}?"))
         own.append(first_token(one, system(turn), f"Which gate had order {turn}?"))
+    one.pause()
     known, fresh = statistics.median(shared), statistics.median(own)
     return {
         "system_prompt_letters": len(system(0)),

@@ -163,7 +163,7 @@ class Running:
     def __init__(self, peer: Peer, material: Material, place: Path) -> None:
         """Start it.
 
-        Raises  Unavailable when its environment cannot be made.
+        Raises  Unavailable when its environment cannot be made, or it cannot be started.
         """
         folder = place / "run" / peer.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,15 +175,18 @@ class Running:
             self.place.key = _prepared(folder, material)
         self.log = folder / "log"
         quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True"}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                peer.command(self.place),
-                cwd=folder,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **quiet, **peer.env(self.place)},
-                start_new_session=True,  # Ctrl-C is ours to hand on
-            )
+        try:
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(
+                    peer.command(self.place),
+                    cwd=folder,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **quiet, **peer.env(self.place)},
+                    start_new_session=True,  # Ctrl-C is ours to hand on
+                )
+        except OSError as error:
+            raise Unavailable(str(error)) from error
 
     def wait(self) -> float:
         """Wait until it can serve; seconds that it took.
