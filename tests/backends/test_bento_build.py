@@ -1,10 +1,12 @@
 """The Bento, built by BentoML from the project's bentofile."""
 
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tunectl import __version__
 from tunectl.backends import bento_build
 from tunectl.config.serve import ServeSettings
 from tunectl.core.errors import EnvironmentFailure
@@ -41,6 +43,7 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
     assert manifest.load(seed).created_at == AT
     assert '"store"' in (project / "bento" / "src" / "serve.json").read_text()
     assert (project / "bento" / "src" / "tunectl" / "services" / "bento.py").is_file()
+    assert [one.version for one in distributions(name="tunectl", path=[str(project / "bento" / "src")])] == [__version__]
     assert not list((project / "bento").rglob("__pycache__"))
     wanted = (project / "bento" / "env" / "python" / "requirements.txt").read_text().lower()
     assert "openvino-genai==" in wanted
@@ -49,7 +52,10 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
     assert "FROM python:3.13-slim" in docker
     assert "HEALTHCHECK" in docker
     assert "build-essential" not in docker
-    assert "USER bentoml" in docker
+    *_, serving = docker.partition(" AS serving\n")  # the stage that becomes the image
+    assert "USER 1034\n" in serving
+    assert "TUNECTL_KEYS=/data/keys.json" in serving
+    assert "HF_HUB_OFFLINE=1" in serving
 
 
 def test_what_bentoml_says_reaches_the_user(project):

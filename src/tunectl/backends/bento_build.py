@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tunectl import __version__
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
 from tunectl.backends.export_room import told
@@ -52,6 +53,8 @@ def build(release: Path, facts: Facts, name: str, out: Path, *, settings: ServeS
 def assembled(release: Path, facts: Facts, context: Path, *, settings: ServeSettings, at: str) -> ReleaseManifest:
     """Fill the build context: the package, the release under its name, settings, what the engine needs."""
     shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    described = context / f"tunectl-{__version__}.dist-info" / "METADATA"  # nothing installs the package there
+    io.write_text(described, f"Metadata-Version: 2.4\nName: tunectl\nVersion: {__version__}\n")
     files = manifest.digests(release)
     size = sum((release / name).stat().st_size for name in files)
     made = ReleaseManifest(

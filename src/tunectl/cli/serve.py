@@ -1,10 +1,11 @@
-"""Serve the champion over HTTP, as OpenAI does; and manage the keys that open the server.
+"""Serve the champion over HTTP, as OpenAI does; manage the keys that open the server; build its container image.
 
     tunectl serve                               the champion of the release store, on this machine
     tunectl serve serve.port=8000 serve.address=0.0.0.0
     tunectl serve keys add NAME [--scope chat --scope feedback] [--per-minute 60]
     tunectl serve keys revoke NAME
     tunectl serve keys list
+    tunectl serve image [NAME:TAG]              bentoml containerize on the Bento that repro built; needs a Docker engine
 
 Scopes: chat (answers and models), feedback, scrape (metrics), admin (everything). A running server sees a change of the keys
 within a second, and a promotion within serve.poll_seconds.
@@ -25,7 +26,7 @@ from tunectl.core.errors import EnvironmentFailure, UsageError
 if TYPE_CHECKING:
     from tunectl.config.root import Root
 
-KEYS = "keys"
+KEYS, IMAGE = "keys", "image"
 FIRST = "first"
 """Name of the key that is made where there is none."""
 
@@ -33,17 +34,20 @@ FIRST = "first"
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
     parser.add_argument(
-        "words", nargs="*", metavar="keys VERB [NAME] | key=value", help="manage keys, or settings for this time"
+        "words",
+        nargs="*",
+        metavar="keys VERB [NAME] | image [NAME] | key=value",
+        help="manage keys, build an image, or settings for this time",
     )
     parser.add_argument(
         "--scope", action="append", help="with keys add: what the key opens; chat and feedback where not given"
     )
     parser.add_argument("--per-minute", type=int, metavar="N", help="with keys add: most requests a minute")
-    parser.add_argument("--json", action="store_true", help="with keys: print JSON")
+    parser.add_argument("--json", action="store_true", help="with keys and image: print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Manage keys, or turn this process into the server.
+    """Manage keys, build an image, or turn this process into the server.
 
     Raises  EnvironmentFailure for a port in use; UsageError without a release; MissingExtra without BentoML.
     """
@@ -51,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
         from tunectl.cli import serve_keys
 
         return serve_keys.run(args)
+    if args.words[:1] == [IMAGE]:
+        from tunectl.cli import serve_image
+
+        return serve_image.run(args)
     from tunectl.config import check, overrides
 
     layout = Layout()
