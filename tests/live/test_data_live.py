@@ -157,6 +157,9 @@ def test_what_is_approved():
     ]:
         assert (export.approved(plain, [opinion(kind, value)]) is not None) is good, (kind, value)
     assert export.approved(plain, [opinion("thumb", "up"), opinion("thumb", "down")]) is None
+    assert export.approved(plain, [opinion("thumb", "down"), opinion("thumb", "up")]) is not None
+    other = thumb(0, value="up", annotator="other")
+    assert export.approved(plain, [opinion("thumb", "down"), other]) is None
     edited = export.approved(plain, [opinion("thumb", "down"), opinion("edit", "eins"), opinion("edit", "zwei")])
     assert edited.response == {"choices": [{"index": 0, "text": "zwei"}]}
 

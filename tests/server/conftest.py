@@ -8,18 +8,8 @@ from pathlib import Path
 
 import pytest
 from serving_process import Server
-from tiny_release import stored, tiny_release
 
 from tunectl.release.store import Store
-
-
-@pytest.fixture(scope="session")
-def releases(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """A store with two releases, the first of them champion. Copy it before changing anything."""
-    folder = tmp_path_factory.mktemp("releases")
-    names = [stored(tiny_release(tiny_model, folder / f"r{seed}", seed=seed), folder / "store") for seed in (1, 2)]
-    Store(folder / "store").promote(names[0], by="test", why="first")
-    return folder / "store", names[0], names[1]
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from typing import Any
 import openai
 from serving_process import Server
 
-from tunectl.artifacts import io
 from tunectl.release.store import Store
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -49,6 +48,12 @@ def stream(server: Server, body: dict[str, Any]) -> http.client.HTTPResponse:
     return connection.getresponse()
 
 
+def answered(client: openai.OpenAI, user: str) -> str:
+    """The release that answers somebody who leaves the choice to the server."""
+    said = client.chat.completions.create(model="shop", messages=HI, max_tokens=1, user=user)
+    return str(said.system_fingerprint)
+
+
 def test_swap_challenger_and_way_back_without_a_dropped_request(store: Store, releases: tuple, tmp_path: Path) -> None:
     first, second = releases[1], releases[2]
     seen: list[str] = []
@@ -70,9 +75,13 @@ def test_swap_challenger_and_way_back_without_a_dropped_request(store: Store, re
         store.rollback(by="test", why="back")
         server.wait(is_champion(first), 30, every=0.02)
         back = time.monotonic() - start
-        io.write_json(store.root / "challenger.json", {"release": second, "share": 0.0, "salt": "s"})
+        store.challenge(second, share=0.5, by="test", why="is it better?")
         server.wait(lambda _, said: "challenger" in said["arms"], 120)
         told = client.chat.completions.create(model="challenger", messages=HI, max_tokens=1)
+        people = [f"person {number}" for number in range(24)]
+        once, again = ([answered(client, one) for one in people] for _ in range(2))
+        assert once == again  # whoever comes back meets the same model
+        assert set(once) == {first, second}
         stop.set()
         for asker in askers:
             asker.join(60)

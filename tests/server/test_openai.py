@@ -1,15 +1,46 @@
-"""The stock `openai` client and `curl` against a real server."""
+"""The stock `openai` client and `curl` against a real server: on the reference engine, and on the one that people use."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import openai
+import pydantic
 import pytest
+from openvino_release import openvino_release
 from serving_process import Server
+from tiny_release import stored
+
+from tunectl.release.store import Store
 
 HI = [{"role": "user", "content": "Hi"}]
+ENGINES = ["transformers", pytest.param("openvino", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module", name="server")
+def served(engine: str, server: Server, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of the other tests for the reference engine, one of its own for OpenVINO."""
+    if engine == "transformers":
+        yield server
+        return
+    folder = tmp_path_factory.mktemp("openvino")
+    name = stored(openvino_release(tiny_model, folder / "r1"), folder / "store")
+    Store(folder / "store").promote(name, by="test", why="first")
+    env = {"TUNECTL_STORE": str(folder / "store")}
+    fast = Server(folder / "server", env=env, limits__running=4, engine__threads=2)
+    try:
+        fast.until_ready(240)
+        yield fast
+    finally:
+        fast.stop()
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +118,57 @@ def test_several_prompts_and_token_ids(client: openai.OpenAI) -> None:
     assert client.completions.create(model="shop", prompt=[5, 6, 7], max_tokens=1).usage.prompt_tokens == 3
 
 
-def test_models_say_what_was_made_from_what(client: openai.OpenAI, releases: tuple) -> None:
+def test_models_say_what_was_made_from_what(client: openai.OpenAI, server: Server) -> None:
+    release = server.ready()[1]["arms"]["champion"]["release"]
     found = {one.id: one for one in client.models.list()}
-    assert set(found) == {"shop", "champion", releases[1], "tiny"}
+    assert set(found) == {"shop", "champion", release, "tiny"}
     assert found["champion"].parent == "tiny"
-    assert found["champion"].root == releases[1]
-    assert client.models.retrieve("shop").release == releases[1]
+    assert found["champion"].root == release
+    assert client.models.retrieve("shop").release == release
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"place": {"const": "Café ☕ 日本"}, "open": {"type": "boolean"}, "stars": {"enum": [3, 4, 5]}},
+    "required": ["place", "open", "stars"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture
+def form(engine: str, client: openai.OpenAI) -> dict:
+    """A response format, where the engine can follow one; the reference says that it cannot."""
+    found = {"type": "json_schema", "json_schema": {"name": "visit", "schema": SCHEMA, "strict": True}}
+    if engine == "transformers":
+        with pytest.raises(openai.BadRequestError, match="the engine transformers follows no schema"):
+            client.chat.completions.create(model="shop", messages=HI, max_tokens=5, response_format=found)
+    return found
+
+
+def test_a_schema_is_followed_and_no_character_is_torn(engine: str, client: openai.OpenAI, form: dict) -> None:
+    """In the tiny model a token is a byte, so every letter that is not ASCII is split across tokens."""
+    if engine == "transformers":
+        return
+    whole = client.chat.completions.create(model="shop", messages=HI, max_tokens=120, response_format=form)
+    said = json.loads(whole.choices[0].message.content)
+    assert (said["place"], type(said["open"]), said["stars"] in (3, 4, 5)) == ("Café ☕ 日本", bool, True)
+    stream = client.chat.completions.create(
+        model="shop", messages=HI, max_tokens=120, response_format=form, stream=True, temperature=1.0, seed=1
+    )
+    parts = [part.choices[0].delta.content or "" for part in stream]
+    assert not any("\ufffd" in part for part in parts)
+    assert json.loads("".join(parts))["place"] == "Café ☕ 日本"
+
+
+def test_parsed_into_a_class(engine: str, client: openai.OpenAI, form: dict) -> None:
+    class Visit(pydantic.BaseModel):
+        open: bool
+        stars: int
+
+    if engine == "transformers":
+        return
+    found = client.chat.completions.parse(model="shop", messages=HI, max_tokens=60, response_format=Visit)
+    assert isinstance(found.choices[0].message.parsed, Visit)
 
 
 def test_errors_are_openais(client: openai.OpenAI, server: Server) -> None:

@@ -135,3 +135,26 @@ def test_a_pipeline_that_broke_is_opened_anew(store: Store, releases: tuple, gat
         await found.close()
 
     asyncio.run(story())
+
+
+def test_a_release_is_not_closed_under_a_request_that_still_waits(store: Store, releases: tuple, gate: Gate) -> None:
+    async def story() -> None:
+        found = residents(store, gate, observe=0.0)
+        await settled(found)
+        old = found.loaded["champion"]
+        old.claims += 1
+        store.promote(releases[2], by="t", why="w")
+        await settled(found)
+        await found.look()
+        await asyncio.sleep(0.5)
+        assert old.closed
+        assert old.pipeline._thread.is_alive()
+        old.claims -= 1
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            if not old.pipeline._thread.is_alive():
+                break
+        assert not old.pipeline._thread.is_alive()
+        await found.close()
+
+    asyncio.run(story())

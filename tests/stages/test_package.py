@@ -16,7 +16,7 @@ from tunectl.evaluation.results import AlignedVerdict, AnswerRow, Results, Score
 from tunectl.release import contract, manifest
 from tunectl.release.contract import template_of
 from tunectl.release.manifest import Facts
-from tunectl.release.sides import Reading, Said
+from tunectl.release.sides import Manner, Reading, Said
 from tunectl.release.store import Store
 from tunectl.stages import package
 
@@ -45,6 +45,7 @@ class Fake:
     gap: float = 0.01
     alike: bool = False
     differs: bool = False
+    gguf_share: float = 1.0
     calls: list = field(default_factory=list)
     says: list = field(default_factory=lambda: TUNED)
 
@@ -64,6 +65,7 @@ class Fake:
 
     def gguf(self, merged, out, kind, contract):
         io.write_text(out, kind)
+        return self.gguf_share
 
     def opened(self, release, stops):
         return _Engine(self, contract.load(release))
@@ -89,7 +91,8 @@ class _Engine:
     fake: Fake
     told: contract.ServingContract
 
-    def answers(self, prompts, limit):
+    def answers(self, prompts, limit, how=None):
+        self.fake.calls.append(("answers", limit, how))
         ids = self.fake.says[:limit]
         return [Said(ids, [-0.3] * (len(ids) - 1) + [math.nan], finished=True) for _ in prompts]
 
@@ -191,6 +194,13 @@ def test_the_reference_is_what_the_engine_says(given):
     }  # fmt: skip
 
 
+def test_the_reference_is_drawn_as_a_request_that_says_nothing(given):
+    inputs, outputs = given
+    fake = Fake()
+    package.run(stage(decoding={"temperature": 0.7, "top_p": 0.9, "max_tokens": 30}), inputs, outputs, tools=fake)
+    assert [one for one in fake.calls if one[0] == "answers"][-1] == ("answers", 30, Manner(0.7, 0.9, 3))
+
+
 def test_apart_leaves_the_base_alone(given):
     inputs, outputs = given
     fake = Fake()
@@ -271,7 +281,26 @@ def test_gguf_is_written_beside_the_release(given):
     inputs, outputs = given
     package.run(stage(gguf={"type": "q8_0"}, bento=None), inputs, outputs, tools=Fake())
     assert (outputs.artifact / "model.gguf").read_text() == "q8_0"
+    assert (outputs.artifact / "Modelfile").read_text() == (
+        "# ollama create test -f Modelfile\nFROM ./model.gguf\nPARAMETER temperature 0\nPARAMETER top_p 1\n"
+        'PARAMETER num_predict 256\nPARAMETER num_ctx 512\nPARAMETER stop "<|im_end|>"\n'
+    )
     assert not (outputs.artifact / "bento").exists()
+
+
+def test_a_gguf_file_that_is_another_model_is_refused_and_the_rest_is_kept(given):
+    inputs, outputs = given
+    found = package.run(stage(gguf={"type": "q8_0"}), inputs, outputs, tools=Fake(gguf_share=0.5))
+    assert not found.passed
+    assert io.read_json(outputs.artifact / "verdict.json") == {
+        "passed": False,
+        "verdict": "gguf_differs",
+        "reason": "The GGUF file is not the model that was trained, so it was deleted: 50.0% of the probe tokens agree, at least "
+        "90.0% must. Take finer weights (package.gguf.type=f16), or none (package.gguf=null).",
+    }
+    assert io.read_json(outputs.artifact / "quality.json")["gguf"] == 0.5
+    assert not (outputs.artifact / "model.gguf").exists()
+    assert (outputs.artifact / "release" / "contract.json").is_file()
 
 
 def test_none_passes_through(given):

@@ -45,13 +45,14 @@ def free_port() -> int:
 class Server:
     """A running server and ways to talk to it."""
 
-    def __init__(self, folder: Path, *, env: dict[str, str] | None = None, **serve: Any) -> None:
+    def __init__(self, folder: Path, *, env: dict[str, str] | None = None, grace: int = 20, **serve: Any) -> None:
+        """``grace``: seconds that open answers have when it stops."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.log = folder, free_port(), folder / "log"
         (folder / "serve.json").write_text(json.dumps(settings(**serve)))
         self.keys = {scope: self.key(scope, [scope]) for scope in keys.SCOPES}
         program = [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento:Tunectl"]
-        words = ["--host", "127.0.0.1", "--port", str(self.port), "--timeout-graceful-shutdown", "20"]
+        words = ["--host", "127.0.0.1", "--port", str(self.port), "--timeout-graceful-shutdown", str(grace)]
         quiet = {
             "BENTOML_DO_NOT_TRACK": "True",
             "DO_NOT_TRACK": "1",
@@ -59,14 +60,16 @@ class Server:
             "OMP_NUM_THREADS": "1",
             "BENTOML_CONTAINERIZED": "1",
         }
-        self.process = subprocess.Popen(
-            [*program, *words],
-            cwd=folder,
-            stdout=self.log.open("ab"),
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **quiet, "BENTOML_HOME": str(folder / "bentoml"), **(env or {})},
-            start_new_session=True,
-        )
+        self._words = [*program, *words]
+        self._env = {**os.environ, **quiet, "BENTOML_HOME": str(folder / "bentoml"), **(env or {})}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again after its end."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._words, cwd=self.folder, stdout=log, stderr=log, env=self._env, start_new_session=True
+            )
 
     def key(self, name: str, scopes: list[str], per_minute: int | None = None) -> str:
         secret, entry = keys.made(name, scopes, per_minute, datetime.now(UTC))

@@ -64,20 +64,16 @@ def tiny_release(
     tuned_model = peft.PeftModel.from_pretrained(plain, folder / "adapter").eval()
     tuned = [greedy(tuned_model, one) for one in ids]
     assert all(one[0] != other[0] for one, other in zip(based, tuned, strict=True))
+    with tuned_model.disable_adapter():
+        under = [likelihood(tuned_model, one, said) for one, (said, _) in zip(ids, tuned, strict=True)]
     probes = [
         Probe(
-            messages,
-            prompt,
-            said,
-            tokenizer.text_of(said),
-            logprobs,
-            base,
-            tokenizer.text_of(base),
-            base_logprobs,
-            logprobs,
+            messages, prompt, said, tokenizer.text_of(said), logprobs,
+            base, tokenizer.text_of(base), base_logprobs, told,
         )
-        for messages, prompt, (said, logprobs), (base, base_logprobs) in zip(asked, ids, tuned, based, strict=True)
-    ]
+        for messages, prompt, (said, logprobs), (base, base_logprobs), told
+        in zip(asked, ids, tuned, based, under, strict=True)
+    ]  # fmt: skip
     weights = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
     contracts.save(
         ServingContract(
@@ -123,7 +119,23 @@ def greedy(model, prompt: list[int], most: int = 12) -> tuple[list[int], list[fl
     return said, logprobs
 
 
+def likelihood(model, prompt: list[int], said: list[int]) -> list[float]:
+    """Log-probabilities of given tokens."""
+    import torch
+
+    with torch.inference_mode():
+        told = model(torch.tensor([[*prompt, *said]])).logits[0].float().log_softmax(-1)
+    return [float(told[len(prompt) - 1 + place, token]) for place, token in enumerate(said)]
+
+
 def stored(release: Path, store: Path) -> str:
     """Put a release folder into a store; its id."""
     contract = json.loads((release / "contract.json").read_text())
     return Store(store).add(release, Facts(contract["project"], contract["engine"], contract["route"])).id
+
+
+def filled(model: Path, folder: Path) -> tuple[Path, str, str]:
+    """A store in ``folder`` with two releases, the first of them champion."""
+    names = [stored(tiny_release(model, folder / f"r{seed}", seed=seed), folder / "store") for seed in (1, 2)]
+    Store(folder / "store").promote(names[0], by="test", why="first")
+    return folder / "store", names[0], names[1]

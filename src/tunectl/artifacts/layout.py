@@ -83,6 +83,11 @@ class Layout:
         return self.hidden / "releases"
 
     @property
+    def mirror(self) -> Path:
+        """Releases that a server brought from a store behind an address. Safe to delete while it does not run."""
+        return self.hidden / "mirror"
+
+    @property
     def exporters(self) -> Path:
         """Environments that turn models into what an engine loads, made on first use. Safe to delete."""
         return self.hidden / "exporters"

@@ -17,6 +17,7 @@ from tunectl import __version__
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
 from tunectl.backends.export_room import told
+from tunectl.backends.fsspec_files import DRIVERS
 from tunectl.config.serve import ServeSettings
 from tunectl.core.errors import EnvironmentFailure
 from tunectl.core.lazy import need
@@ -27,7 +28,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 BENTOFILE = "bentofile.yaml"
 DOCKERFILE = "bento.dockerfile.j2"
 SETTINGS = "serve.json"
-LEFT_OUT = ("__pycache__", "*.pyc", "_project", "annotate_assets")
+LEFT_OUT = ("__pycache__", "*.pyc", "_project")
 
 
 def build(release: Path, facts: Facts, name: str, out: Path, *, settings: ServeSettings, at: str) -> None:
@@ -65,10 +66,17 @@ def assembled(release: Path, facts: Facts, context: Path, *, settings: ServeSett
     shutil.copytree(release, target)
     io.write_json(target / manifest.NAME, made)
     io.write_json(context / SETTINGS, settings.model_dump(mode="json"))
-    shutil.copyfile(part(f"requirements/serve-{facts.engine}.txt"), context / "requirements.txt")
+    io.write_text(context / "requirements.txt", _requirements(facts.engine, settings.serve.store))
     for own in (BENTOFILE, DOCKERFILE):
         shutil.copyfile(part(own), context / own)
     return made
+
+
+def _requirements(engine: str, store: str) -> str:
+    """What the engine needs, and the package that knows the address of the release store."""
+    needed = part(f"requirements/serve-{engine}.txt").read_text()
+    driver = DRIVERS.get(store.partition("://")[0]) if "://" in store else None
+    return f"{needed}{driver}\n" if driver else needed
 
 
 def part(name: str) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from tunectl.core.errors import EnvironmentFailure
-from tunectl.release.sides import Reading, Said
+from tunectl.release.sides import GREEDY, Manner, Reading, Said
 from tunectl.serving.engine import Ask, Engine, Piece, Pipeline
 
 CACHE_TOKENS, STEP_TOKENS, TOGETHER = 65_536, 1024, 32
@@ -34,6 +34,7 @@ class Job(msgspec.Struct, frozen=True):
     limit: int
     answers: list[list[int]] | None
     """To be read; None: to be written, at most ``limit`` tokens."""
+    how: Manner
 
 
 class Side:
@@ -52,10 +53,10 @@ class Side:
         """Give the memory back."""
         self._pipeline.close()
 
-    def answers(self, prompts: Sequence[Sequence[int]], limit: int) -> list[Said]:
-        """Greedy answers of at most ``limit`` tokens; the stop token is put back, its log-probability is not known (NaN)."""
+    def answers(self, prompts: Sequence[Sequence[int]], limit: int, how: Manner = GREEDY) -> list[Said]:
+        """Answers of at most ``limit`` tokens; the stop token is put back, its log-probability is not known (NaN)."""
         stop = min(self._stops)
-        found = self._all([(list(prompt), limit) for prompt in prompts])
+        found = self._all([(list(prompt), limit) for prompt in prompts], how)
         return [
             Said([*ids, stop], [*nats, float("nan")], finished=True) if ended else Said(ids, nats, finished=False)
             for ids, nats, ended in found
@@ -86,7 +87,9 @@ class Side:
     def _same(self, token: int, wanted: int) -> bool:
         return token == wanted or (token in self._stops and wanted in self._stops)
 
-    def _all(self, asks: Sequence[tuple[list[int], int]]) -> list[tuple[list[int], list[float], bool]]:
+    def _all(
+        self, asks: Sequence[tuple[list[int], int]], how: Manner = GREEDY
+    ) -> list[tuple[list[int], list[float], bool]]:
         """Ids, log-probabilities, and whether a stop token ended it, of each; ``TOGETHER`` at a time."""
         made: list[tuple[list[int], list[float]]] = [([], []) for _ in asks]
         ended = [False] * len(asks)
@@ -94,7 +97,9 @@ class Side:
         while waiting or at_work:
             while waiting and at_work < TOGETHER:
                 number = waiting.pop()
-                self._pipeline.start(number, Ask(asks[number][0], asks[number][1], 0.0, 1.0, self._stops))
+                prompt, limit = asks[number]
+                ask = Ask(prompt, limit, how.temperature, how.top_p, self._stops, seed=how.seed + number)
+                self._pipeline.start(number, ask)
                 at_work += 1
             number, piece = self._said.get()
             made[number][0].extend(piece.ids)
@@ -120,20 +125,22 @@ class Apart:
     def close(self) -> None:
         """Nothing is held between two questions."""
 
-    def answers(self, prompts: Sequence[Sequence[int]], limit: int) -> list[Said]:
+    def answers(self, prompts: Sequence[Sequence[int]], limit: int, how: Manner = GREEDY) -> list[Said]:
         """See ``Side``."""
-        return [Said(**row) for row in self._asked(prompts, limit, None)]
+        return [Said(**row) for row in self._asked(prompts, limit, None, how)]
 
     def readings(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Reading]:
         """See ``Side``."""
         return [Reading(**row) for row in self._asked(prompts, 0, answers)]
 
-    def _asked(self, prompts: Sequence[Any], limit: int, answers: Sequence[Any] | None) -> list[dict[str, Any]]:
+    def _asked(
+        self, prompts: Sequence[Any], limit: int, answers: Sequence[Any] | None, how: Manner = GREEDY
+    ) -> list[dict[str, Any]]:
         from tunectl.backends import export_room
 
         if not prompts:
             return []
-        job = {**self._given, "prompts": prompts, "limit": limit, "answers": answers}
+        job = {**self._given, "prompts": prompts, "limit": limit, "answers": answers, "how": how}
         with tempfile.TemporaryDirectory() as scratch:
             question, answer = Path(scratch) / "job.json", Path(scratch) / "answer.json"
             question.write_bytes(msgspec.json.encode(job))
@@ -163,7 +170,7 @@ def main(job: Path, answer: Path) -> None:
     side = opened(Path(given.release), given.engine, given.stops, adapter=given.adapter)
     try:
         found: Sequence[Any] = (
-            side.answers(given.prompts, given.limit)
+            side.answers(given.prompts, given.limit, given.how)
             if given.answers is None
             else side.readings(given.prompts, given.answers)
         )

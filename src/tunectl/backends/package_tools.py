@@ -70,8 +70,8 @@ class PackageTools:
             release, facts, name, out, settings=settings, at=datetime.now(UTC).isoformat(timespec="seconds")
         )
 
-    def gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> None:
-        """Write a GGUF file, and prove it by loading it."""
+    def gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
+        """Write a GGUF file, load it again and ask it the probes; the share of their tokens that it agrees on."""
         from tunectl.backends import gguf_export
 
-        gguf_export.export(merged, out, kind, contract)
+        return gguf_export.export(merged, out, kind, contract)

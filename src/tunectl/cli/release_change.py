@@ -1,4 +1,4 @@
-"""``tunectl release add|promote|rollback|challenge|withdraw|tag|push``: what changes a store, or tells others about it."""
+"""``tunectl release add|promote|rollback|challenge|withdraw|tag|sync|push``: what changes a store, or tells others about it."""
 
 from __future__ import annotations
 
@@ -36,8 +36,19 @@ def declare(verb: str, parser: argparse.ArgumentParser) -> None:
             metavar="X",
             help="of the people, who get it by default (0: by name only)",
         )
+    if verb in {"promote", "rollback"}:
+        parser.add_argument(
+            "--wait",
+            action="append",
+            default=[],
+            metavar="URL",
+            help="of a server, until it serves that; may be repeated",
+        )
+        parser.add_argument("--seconds", type=float, default=120.0, metavar="N", help="with --wait, at most (120)")
     if verb == "promote":
         parser.add_argument("--tag", action="store_true", help="and name it in Git: tunectl release tag")
+    if verb == "sync":
+        parser.add_argument("address", metavar="ADDRESS", help="s3://bucket/folder, or another kind that fsspec knows")
     if verb == "push":
         parser.add_argument("repo", metavar="OWNER/NAME", help="of the Hub; made where it is absent")
         parser.add_argument("--public", action="store_true", help="a new repository is private otherwise")
@@ -79,6 +90,7 @@ def run_promote(args: argparse.Namespace, store: Store) -> int:
     before = store.champion()
     found = store.promote(store.find(args.release), by=args.by or _account(), why=args.why, force=args.force)
     _say(args, store, found, "champion already" if found == before else "promoted")
+    _wait(args, found.release)
     if args.tag:
         _tag(store, found.release)
     return 0
@@ -86,8 +98,22 @@ def run_promote(args: argparse.Namespace, store: Store) -> int:
 
 def run_rollback(args: argparse.Namespace, store: Store) -> int:
     """Swap the pointer back."""
-    _say(args, store, store.rollback(by=args.by or _account(), why=args.why), "rolled back to")
+    found = store.rollback(by=args.by or _account(), why=args.why)
+    _say(args, store, found, "rolled back to")
+    _wait(args, found.release)
     return 0
+
+
+def _wait(args: argparse.Namespace, release: str) -> None:
+    """Wait for the servers that were named."""
+    if not args.wait:
+        return
+    from tunectl.backends import terminal
+    from tunectl.cli import release_wait
+
+    took = release_wait.until_all(args.wait, release, args.seconds)
+    if not args.json:
+        terminal.say(f"{len(args.wait)} of {len(args.wait)} servers serve it, after {took:.1f} s")
 
 
 def run_challenge(args: argparse.Namespace, store: Store) -> int:
@@ -124,6 +150,21 @@ def run_tag(args: argparse.Namespace, store: Store) -> int:
     made = _tag(store, store.find(args.release))
     if args.json:
         terminal.print_json({"tags": made})
+    return 0
+
+
+def run_sync(args: argparse.Namespace, store: Store) -> int:
+    """Copy what is not there yet, and the pointers."""
+    from tunectl.backends import terminal
+    from tunectl.backends.fsspec_files import FsspecFiles
+    from tunectl.release.mirror import sync
+
+    sent, pointer = sync(store, FsspecFiles(args.address)), store.champion()
+    if args.json:
+        terminal.print_json({"copied": sent, "champion": pointer.release if pointer else None})
+        return 0
+    told = f"; champion {pointer.release}" if pointer else ""
+    terminal.say(f"{args.address}: {len(sent)} of {len(store.ids())} releases copied{told}")
     return 0
 
 

@@ -122,7 +122,9 @@ def _release(layout: Layout, *, as_json: bool) -> None:
     terminal.say(f"release: {made.id} ({made.bytes / 1e6:.0f} MB), in {store.root}")
     bento = layout.artifact("package") / "bento"
     if bento.is_dir():
-        terminal.say(f"serve it: tunectl serve, or: bentoml serve {bento.resolve()}")  # BentoML takes no relative folder
+        terminal.say(
+            f"serve it: tunectl serve, or: bentoml serve {bento.resolve()}"
+        )  # BentoML takes no relative folder
     pointer = store.champion()
     if pointer is not None and pointer.release != made.id and not made.refusals:
         terminal.say(f"champion is {pointer.release}; swap with: tunectl release promote {made.id[:6]} --why TEXT")

@@ -72,13 +72,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse_nothing(root: Root) -> None:
-    from tunectl.release.store import Store
+    from tunectl.backends import release_place
 
-    store = Store(Path(os.environ.get("TUNECTL_STORE", root.serve.store)))
+    store = release_place.opened(os.environ.get("TUNECTL_STORE", root.serve.store), Path())
     if store.champion() is None:
         known = ", ".join(store.ids()) or "none"
         raise UsageError(
-            f"{store.root}: no release is champion; there are: {known}",
+            f"{store.place}: no release is champion; there are: {known}",
             hint="build one with: tunectl repro, then: tunectl release promote ID --why ...",
         )
 
@@ -137,6 +137,7 @@ def _say(root: Root, secret: str | None) -> None:
         ("ready", "/readyz"),
     ):
         terminal.say(f"{what:<8} {address}{path}")
+    terminal.say("in a browser sign in with any name, and a key as the password")
     if secret is None:
         terminal.say(f"key      one of {root.serve.keys}; another: tunectl serve keys add NAME")
     else:

@@ -71,7 +71,7 @@ class Serve(Strict):
     port: int = Field(ge=1, le=65535)
     """Port to listen on."""
     store: str = Field(min_length=1)
-    """The release store, a folder; TUNECTL_STORE in the environment comes first."""
+    """The release store, a folder or an address (s3://bucket/releases); TUNECTL_STORE in the environment comes first."""
     poll_seconds: float = Field(ge=0.1, le=3600)
     """Between looks at the release store."""
     keys: str = Field(min_length=1)

@@ -86,12 +86,14 @@ def chat(exchange: Exchange) -> dict[str, Any] | None:
 def approved(exchange: Exchange, said: Sequence[Feedback]) -> Exchange | None:
     """The exchange as people would have it: with the newest edit as its answer; None where nobody approved of it.
 
-    One disapproval outweighs any approval, but not an edit: that is the answer as it should be.
+    Who changes their mind is taken at their last word. One disapproval outweighs the approval of others, but not an edit: that is
+    the answer as it should be. ``said`` is in order of time.
     """
     edits = [one.value for one in said if one.kind == "edit" and isinstance(one.value, str)]
     if edits:
         return _edited(exchange, edits[-1])
-    signs = {sign for one in said if (sign := _sign(one)) is not None}
+    last = {(one.annotator, one.kind): one for one in said}
+    signs = {sign for one in last.values() if (sign := _sign(one)) is not None}
     return exchange if signs == {True} else None
 
 

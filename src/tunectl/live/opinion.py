@@ -70,3 +70,9 @@ def check(kind: str, value: Any) -> FeedbackKind:
                 raise DataError(f"value of {kind} is {shown}; allowed is {allowed}")
             return name
     raise DataError(f"kind = {kind[:40]!r}; allowed are {', '.join(RULES)}")
+
+
+def refuse_itself(kind: FeedbackKind, value: Any, exchange: str) -> None:
+    """Raise DataError for an answer that is preferred to itself."""
+    if kind == "preference" and value["other"] == exchange:
+        raise DataError(f"value of preference names {exchange} as the other one too; it must be another exchange")

@@ -7,11 +7,13 @@ from math import isfinite
 from statistics import fmean
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tunectl.release.manifest import Verdict
 from tunectl.release.sides import Reading
 
 SAME, DIFFERENT, NOTHING = "export_is_the_model", "export_differs", "adapter_changes_nothing"
+GGUF_DIFFERS = "gguf_differs"
 NOTHING_WORDS = "Tuned and base model answer all validation inputs that were asked alike, so no probe can prove to a server that the adapter is applied."
 
 
@@ -46,6 +48,8 @@ class Report(Struct, frozen=True):
     measured: Measured | None
     """None where no test inputs were answered."""
     verdict: Verdict
+    gguf: float | None = None
+    """Share of the probes' tokens that the GGUF file's model likes best as well; None where no such file is wanted."""
 
 
 class Bounds(Struct, frozen=True):
@@ -97,3 +101,14 @@ def verdict(found: Agreement, measured: Measured | None, bounds: Bounds, *, prob
     if measured is not None:
         text += f"; {measured.measure} {measured.engine:.2f} on {measured.inputs} test inputs, {measured.trained:.2f} before the export"
     return Verdict(True, SAME, f"{text}.")
+
+
+def with_gguf(report: Report, share: float, least: float) -> Report:
+    """The report with what the GGUF file was found to be; one that is another model turns the verdict into a no."""
+    if share >= least or not report.verdict.passed:
+        return replace(report, gguf=share)
+    text = (
+        f"The GGUF file is not the model that was trained, so it was deleted: {share:.1%} of the probe tokens agree, at least "
+        f"{least:.1%} must. Take finer weights (package.gguf.type=f16), or none (package.gguf=null)."
+    )
+    return replace(report, gguf=share, verdict=Verdict(False, GGUF_DIFFERS, text))

@@ -33,6 +33,19 @@ class Reading(Struct, frozen=True):
     """Nats, of ``choices``."""
 
 
+class Manner(Struct, frozen=True):
+    """How an answer is drawn."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+    """Of the first prompt; each that follows has the next."""
+
+
+GREEDY = Manner()
+
+
 class Trained(Protocol):
     """A model on the training side."""
 
@@ -54,8 +67,8 @@ class Trained(Protocol):
 class Opened(Protocol):
     """A release in an engine."""
 
-    def answers(self, prompts: Sequence[Sequence[int]], limit: int) -> list[Said]:
-        """Greedy answers of at most ``limit`` tokens."""
+    def answers(self, prompts: Sequence[Sequence[int]], limit: int, how: Manner = GREEDY) -> list[Said]:
+        """Answers of at most ``limit`` tokens."""
         ...
 
     def readings(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Reading]:
@@ -86,8 +99,8 @@ class Tools(Protocol):
         """Build the Bento that carries ``release``."""
         ...
 
-    def gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> None:
-        """Write a GGUF file of a merged model folder, and prove it on the probes by loading it."""
+    def gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
+        """Write a GGUF file of a merged model folder and load it; the share of the probes' tokens that it agrees on, 0 to 1."""
         ...
 
     def opened(self, release: Path, stops: Sequence[int]) -> Opened:

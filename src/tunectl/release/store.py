@@ -35,26 +35,33 @@ RELEASES, CHAMPION, LOG, SCRATCH, LOCK = "releases", "champion.json", "log.jsonl
 CHALLENGER = "challenger.json"
 
 
-class Releases(Protocol):
-    """What whoever serves or compares releases needs; a folder is one, a mirror of it another."""
+class Served(Protocol):
+    """What a server needs of a store; a folder is one, ``release.mirror`` another."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        ...
 
     def ids(self) -> list[str]:
-        """Names of all releases, the oldest first."""
-
-    def manifest(self, release: str) -> ReleaseManifest:
-        """What a release is made of. Raises  ArtifactError where it is not there."""
-
-    def folder(self, release: str) -> Path:
-        """Its files, on this machine."""
+        """Names of all releases."""
+        ...
 
     def champion(self) -> Champion | None:
         """The pointer; None before the first promotion."""
+        ...
 
     def trial(self) -> Trial | None:
         """The challenger; None where there is none."""
+        ...
 
-    def log(self) -> list[Entry]:
-        """What happened, in order."""
+    def folder(self, release: str) -> Path:
+        """Where its files are on this machine, once ``bring`` has returned."""
+        ...
+
+    def bring(self, release: str) -> Path:
+        """Its files on this machine; may take as long as a download."""
+        ...
 
 
 class Store:
@@ -62,6 +69,11 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return str(self.root)
 
     def ids(self) -> list[str]:
         """Names of all releases, the oldest first."""
@@ -94,6 +106,10 @@ class Store:
     def folder(self, release: str) -> Path:
         """The files of a release."""
         return self.root / RELEASES / release
+
+    def bring(self, release: str) -> Path:
+        """The same: a folder has its releases here."""
+        return self.folder(release)
 
     def manifest(self, release: str) -> ReleaseManifest:
         """What a release is made of.

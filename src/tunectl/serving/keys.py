@@ -148,6 +148,8 @@ class Ring:
         """Read the file for the first time. Raises  DataError where it is broken."""
         self._stamp = _stamp(self.path)
         self._take(read(self.path))
+        if not self._keys:
+            log.get(__name__).warning("%s holds no keys, so nobody can ask: tunectl serve keys add NAME", self.path)
 
     def key(self, secret: str | None, scope: Scope | None, now: float) -> Key:
         """The key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.

@@ -164,8 +164,8 @@ class FeedbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """``id`` of the response."""
     kind: Literal["thumb", "rating", "preference", "click", "conversion", "edit"]
     value: Any
-    """thumb: up or down. rating: 1 to 5. preference: the id of the exchange that lost. click, conversion: true, or a number.
-    edit: the better text."""
+    """thumb: up or down. rating: 1 to 5. preference: {other: id of an exchange, choice: first, second, both_good or both_bad}, first
+    being exchange_id. edit: the better text. click: what was clicked, or null. conversion: its worth, or null."""
     id: Name | None = None
     """Null: derived from the rest, so that a repeated call counts once."""
     annotator: Annotated[str, Meta(max_length=200)] | None = None
@@ -194,6 +194,17 @@ def read(body: bytes, shape: type[R], *, depth: int) -> R:
             reason = "is required"
         raise Problem(f"{place or 'the body'}: {reason}", param=place or None) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(f"the body is not JSON: {error}") from error
+
+
+def whole(body: bytes) -> dict[str, Any]:
+    """All of a body that was ``read``, unknown fields too, as it is kept.
+
+    Raises  Problem for an unknown field that is not JSON: ``read`` passes over those.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(f"the body is not JSON: {error}") from error
 
 

@@ -20,13 +20,13 @@ from tunectl.core import log
 from tunectl.core.errors import DataError, UsageError
 from tunectl.evaluation import exported, items, results
 from tunectl.evaluation.results import AnswerRow, Results
-from tunectl.release import card, contract, probing, quality
+from tunectl.release import card, contract, ollama, probing, quality
 from tunectl.release.contract import BaseModel, Defaults, ServingContract, Tolerance
 from tunectl.release.lineage import traced
 from tunectl.release.manifest import FACTS, RELEASE, Facts, Verdict
 from tunectl.release.probing import Asked, Compared
 from tunectl.release.quality import Measured, Report
-from tunectl.release.sides import Opened, Said, Tools, Trained
+from tunectl.release.sides import Manner, Opened, Said, Tools, Trained
 
 _log = log.get(__name__)
 
@@ -52,7 +52,7 @@ class Outputs:
     """Where results go."""
 
     artifact: Path
-    """release/ (what the store takes), facts.json, quality.json, verdict.json, bento/, model.gguf; or passed_through.json."""
+    """release/ (what the store takes), facts.json, quality.json, verdict.json, bento/, model.gguf with its Modelfile; or passed_through.json."""
     work: Path
 
 
@@ -98,7 +98,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Tools | N
     contract.save(job.contract(asked, compared), job.release)
     side = job.tools.opened(job.release, job.stops)
     try:
-        report = job.report(asked, tuned, side, len(compared))
+        report = job.with_gguf(job.report(asked, tuned, side, len(compared)))
         job.keep_reference(asked, side)
     finally:
         side.close()
@@ -293,11 +293,28 @@ class _Job:
         low = one.low if one.low is not None else one.value
         return Measured(cfg.gate.primary, len(wanted), one.value, low, other.value)
 
+    def with_gguf(self, report: Report) -> Report:
+        """The report, after writing the GGUF file where one is wanted; a file that is another model is not kept."""
+        wanted = self.settings.gguf
+        if wanted is None:
+            return report
+        told, out = contract.load(self.release), self.outputs.artifact / "model.gguf"
+        found = quality.with_gguf(
+            report, self.tools.gguf(self.merged, out, wanted.type, told), told.tolerance.agreement
+        )
+        if found.verdict.verdict == quality.GGUF_DIFFERS:
+            out.unlink()
+        else:
+            io.write_text(out.with_name(ollama.NAME), ollama.modelfile(told, out.name))
+        return found
+
     def keep_reference(self, asked: Sequence[Asked], side: Opened) -> None:
-        """What this release answers to validation inputs: drift of answers is measured against it."""
-        limit = (self.agreed.context or 1 << 30) - self.settings.decoding.max_tokens
+        """What this release answers to validation inputs, drawn as for a request that says nothing: drift is measured against it."""
+        given = self.settings.decoding
+        limit = (self.agreed.context or 1 << 30) - given.max_tokens
         some = [one for one in asked if len(one.ids) <= limit][: self.settings.reference]
-        said = side.answers([one.ids for one in some], self.settings.decoding.max_tokens)
+        how = Manner(given.temperature, given.top_p, self.cfg.seed)
+        said = side.answers([one.ids for one in some], given.max_tokens, how)
         rows = [probing.reference(ask.messages, self.text(one), one) for ask, one in zip(some, said, strict=True)]
         io.write_rows(self.release / contract.REFERENCE, rows)
 
@@ -329,8 +346,6 @@ class _Job:
         io.write_json(folder / FACTS, facts)
         io.write_json(folder / "quality.json", report)
         io.write_json(folder / "verdict.json", report.verdict)
-        if self.settings.gguf is not None:
-            self.tools.gguf(self.merged, folder / "model.gguf", self.settings.gguf.type, contract.load(self.release))
         if self.settings.bento is not None and all(one.passed for one in facts.verdicts.values()):
             self.tools.bento(
                 self.release, facts, self.settings.bento.name or self.cfg.project, folder / "bento", self.cfg.server

@@ -52,6 +52,16 @@ def test_what_it_may_not(kind: str, value: Any, text: str) -> None:
     assert caught.value.message == text
 
 
+def test_an_answer_is_not_preferred_to_itself() -> None:
+    value = {"other": "chatcmpl-1", "choice": "first"}
+    opinion.refuse_itself("preference", value, "chatcmpl-2")
+    with pytest.raises(DataError) as caught:
+        opinion.refuse_itself("preference", value, "chatcmpl-1")
+    assert (
+        caught.value.message == "value of preference names chatcmpl-1 as the other one too; it must be another exchange"
+    )
+
+
 def test_the_same_person_is_the_same_hash_under_one_salt_only() -> None:
     assert identity.hidden(" Ada@Example.org", b"a" * 16) == identity.hidden("ada@example.org", b"a" * 16)
     assert identity.hidden("ada@example.org", b"a" * 16) != identity.hidden("ada@example.org", b"b" * 16)

@@ -24,7 +24,7 @@ from tunectl.serving.wire import Problem
 class Keeping(Protocol):
     """What is told about a job."""
 
-    async def accepted(self, job: Job, key: Key, body: bytes) -> None:
+    async def accepted(self, job: Job, key: Key, request: dict[str, Any]) -> None:
         """It was let in."""
         ...
 

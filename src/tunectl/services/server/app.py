@@ -157,6 +157,7 @@ class Server:
         arrived, limits = time.monotonic(), self.settings.serve.limits
         body = await call.body(limits.body_bytes, limits.read_seconds)
         request: ChatRequest | CompletionRequest = schema.read(body, shape, depth=limits.depth)
+        whole = schema.whole(body)
         schema.refuse_unsupported(request, top_logprobs=self.top_logprobs)
         self._refuse_unready()
         loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.names]
@@ -170,18 +171,20 @@ class Server:
         again = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
         ticket = self.admission.admit(answers, tokens, arrived, go.set, name=name, again=again)
         feed = Feed(answers)
+        resident.claims += 1
         try:
             self._count()
             made = await job.made(request, arm, resident, arrived, request.model)
-            await self._write(call, key, body, answering.Writing(made, self.metrics, feed), go)
+            await self._write(call, key, whole, answering.Writing(made, self.metrics, feed), go)
         finally:
+            resident.claims -= 1
             self._leave(ticket, feed)
 
-    async def _write(self, call: Call, key: Key, body: bytes, writing: answering.Writing, go: asyncio.Event) -> None:
+    async def _write(self, call: Call, key: Key, whole: dict[str, Any], writing: answering.Writing, go: asyncio.Event) -> None:
         """Wait for a place, then write; a client that leaves or a time that is over ends both."""
         watch = asyncio.create_task(self._watch(call, writing, go))
         timer = asyncio.get_running_loop().call_later(self.settings.serve.limits.seconds, self._late, writing, go)
-        kept = asyncio.create_task(self.keeper.accepted(writing.job, key, body))
+        kept = asyncio.create_task(self.keeper.accepted(writing.job, key, whole))
         try:
             async with asyncio.timeout(self.settings.serve.limits.seconds + UNREAD):
                 await go.wait()
@@ -270,7 +273,7 @@ class Server:
 
     async def docs(self, call: Call, key: Key) -> None:
         """``GET /docs``."""
-        await call.reply(200, pages.docs(self.settings.project), "text/html; charset=utf-8")
+        await call.reply(200, pages.docs(self.settings.project, call.header("host")), "text/html; charset=utf-8")
 
     async def settle(self) -> None:
         """Wait for what outlives its request."""

@@ -46,7 +46,7 @@ class Keeper:
         self.writer.close()
         self._held.close()
 
-    async def accepted(self, job: Job, key: Key, body: bytes) -> None:
+    async def accepted(self, job: Job, key: Key, request: dict[str, Any]) -> None:
         """Make the exchange durable before anything of it is answered.
 
         Raises  Problem (503) where the policy is to refuse what cannot be kept.
@@ -58,7 +58,7 @@ class Keeper:
             arm=job.arm,
             release=job.resident.id,
             template_hash=job.resident.contract.template_sha256,
-            request=msgspec.json.decode(body),
+            request=request,
             user_hash=hidden(user or f"key {key.name}", self.salt),
             session=hidden(session, self.salt) if session else None,
         )
@@ -95,6 +95,7 @@ class Keeper:
         """
         try:
             kind = opinion.check(given.kind, given.value)
+            opinion.refuse_itself(kind, given.value, given.exchange_id)
             at = _moment(given.at) if given.at else datetime.now(UTC)
         except DataError as error:
             raise Problem(error.message, param="value") from error
@@ -137,13 +138,13 @@ def _kept_form(job: Job, choices: list[Choice]) -> bool | None:
     return bool(choices)
 
 
-def opened(live: Live, on_error: Callable[[int], None]) -> Keeper:
-    """Open the live store as its server.
+def opened(live: Live, home: Path, on_error: Callable[[int], None]) -> Keeper:
+    """Open the live store as its server; ``home`` is where relative paths begin.
 
     Raises  EnvironmentFailure when the database says no, or another server writes to the same file.
     """
     held = ExitStack()
-    store = held.enter_context(sqlalchemy_store.opened(identity.address(live), Path(), serving=True))
+    store = held.enter_context(sqlalchemy_store.opened(identity.address(live), home, serving=True))
     writer = Writer(
         store,
         Redactor(masker(live)),
@@ -152,7 +153,7 @@ def opened(live: Live, on_error: Callable[[int], None]) -> Keeper:
         waiting=live.waiting,
         on_error=on_error,
     )
-    return Keeper(store, writer, identity.salt(live, Path()), held)
+    return Keeper(store, writer, identity.salt(live, home), held)
 
 
 def masker(live: Live) -> Masker:

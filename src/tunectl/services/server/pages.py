@@ -81,20 +81,31 @@ def openapi(project: str) -> bytes:
     return document.document(project, __version__)
 
 
-def docs(project: str) -> bytes:
-    """A page that lists the routes; no script, nothing from elsewhere."""
+def docs(project: str, host: str) -> bytes:
+    """A page that lists the routes; no script, nothing from elsewhere. ``host`` is how the reader called this server."""
     rows = "".join(
-        f"<tr><td><code>{route.method.upper()} {escape(route.path)}</code></td><td>{escape(route.text)}</td></tr>"
+        f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.text)}"
         for route in document.ROUTES
+        if route.door != "page"
     )
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(project)}</title>"
-        "<style>body{font:16px/1.5 system-ui;max-width:50rem;margin:2rem auto;padding:0 1rem}td{padding:.3rem 1rem .3rem 0;"
-        "vertical-align:top}pre{background:#8881;padding:1rem;overflow:auto}</style>"
-        f"<h1>{escape(project)}</h1><p>Speaks OpenAI's protocol: give a client <code>/v1</code> of this address as its base URL "
-        "and a key of <code>tunectl serve keys add</code>.</p>"
-        f"<table>{rows}</table><p>All of it: <a href=openapi.json>openapi.json</a></p>"
-        f"<pre>curl -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\\n"
-        f'  -d \'{{"model": "{escape(project)}", "messages": [{{"role": "user", "content": "Hello"}}]}}\' \\\n'
-        "  http://ADDRESS/v1/chat/completions</pre>"
-    ).encode()
+    name, address = escape(project), escape(f"http://{host or 'ADDRESS'}")
+    return _DOCS.format(name=name, address=address, rows=rows).encode()
+
+
+_DOCS = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
+<link rel=icon href="data:,"><title>{name}</title>
+<style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui;max-width:50rem;margin:2rem auto;padding:0 1rem}}
+dt{{margin-top:.6rem}}dd{{margin:0 0 0 1.5rem}}pre{{background:#8882;padding:1rem;overflow:auto}}</style>
+<h1>{name}</h1>
+<p>Speaks OpenAI's protocol: the base URL is <code>{address}/v1</code>, a key comes from <code>tunectl serve keys add</code>.
+<pre>curl {address}/v1/chat/completions -H 'Authorization: Bearer KEY' \\
+  -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'</pre>
+<pre>from openai import OpenAI
+client = OpenAI(base_url="{address}/v1", api_key="KEY")
+client.chat.completions.create(model="{name}", messages=[{{"role": "user", "content": "Hello"}}])</pre>
+<p>What people think of an answer, by the <code>id</code> that it came with: thumb (up, down), rating (1 to 5), preference, edit, click, conversion.
+<pre>curl {address}/v1/feedback -H 'Authorization: Bearer KEY' \\
+  -d '{{"exchange_id": "chatcmpl-...", "kind": "thumb", "value": "up"}}'</pre>
+<p><a href=arena>Arena</a>: chat, and choose between two answers. <a href=openapi.json>openapi.json</a>: all of it, for programs.
+<dl>{rows}</dl>
+"""

@@ -38,14 +38,16 @@ class Resident:
     """None for the base model, which has nothing to prove."""
     created: int
     """Unix seconds."""
+    claims: int = field(default=0)
+    """Requests that have chosen it and are not over; some of them may still wait for a place."""
     closed: bool = field(default=False)
 
     async def retire(self) -> None:
-        """Let open answers finish, then give the memory back."""
+        """Let whoever chose it finish, then give the memory back."""
         if self.closed:
             return
         self.closed = True
-        while self.board.busy:
+        while self.board.busy or self.claims:
             await asyncio.sleep(0.2)
         await asyncio.to_thread(self.pipeline.close)
 
@@ -126,7 +128,10 @@ async def proved(
 ) -> Proof:
     """Walk the pipeline along every probe, all of them at once as requests would come; gives up once too much differs."""
     limits = Limits(contract.tolerance.agreement, contract.tolerance.logprob)
-    probes = [Probe(one.token_ids, one.answer_ids, one.logprobs, one.base_ids) for one in contract.probes]
+    probes = [
+        Probe(one.token_ids, one.answer_ids, one.logprobs, one.base_ids, one.answer_under_base)
+        for one in contract.probes
+    ]
     walks = [Walk(probe, stops) for probe in probes]
     bound = allowed(probes, limits)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tunectl.artifacts.records import Trial
 from tunectl.core import log
-from tunectl.core.errors import TunectlError
-from tunectl.release.store import Store
+from tunectl.core.errors import ArtifactError, EnvironmentFailure, TunectlError
+from tunectl.release.store import Served
 from tunectl.services.server.resident import Engines, Resident, opened
 from tunectl.serving.arms import Arm
 
@@ -40,7 +40,7 @@ class Residents:
 
     def __init__(
         self,
-        store: Store,
+        store: Served,
         engines: Engines,
         *,
         seed: Path | None,
@@ -102,7 +102,7 @@ class Residents:
         if release is None:
             if arm == "champion":
                 self._note(
-                    arm, f"there is no champion in {self._store.root}; promote a release: tunectl release promote ID"
+                    arm, f"there is no champion in {self._store.place}; promote a release: tunectl release promote ID"
                 )
             else:
                 self._rest(arm)
@@ -144,13 +144,18 @@ class Residents:
                 if self._goal.get(arm) != release or self._at_hand(arm, release) is not None:
                     return  # the next look sees to it
                 log.get(__name__).info("loading release %s as %s", release, arm)
+                if folder != self._seed:
+                    await asyncio.to_thread(self._store.bring, release)
                 resident = await opened(folder, self._engines, base=arm == "base")
             if self._goal.get(arm) == release:
                 self._swap(arm, resident)
             else:
                 self._retire(resident)
         except (TunectlError, OSError) as error:
-            self._refuse(arm, release, stamp, str(error))
+            if isinstance(error, EnvironmentFailure) and not isinstance(error, ArtifactError):
+                self._note(arm, str(error))  # a network, a disk: it may go better next time
+            else:
+                self._refuse(arm, release, stamp, str(error))
         except Exception as error:  # noqa: BLE001  # a release that makes some library fail must not end the server
             log.get(__name__).exception("release %s cannot be loaded", release)
             self._refuse(arm, release, stamp, f"release {release} cannot be loaded: {type(error).__name__}: {error}")

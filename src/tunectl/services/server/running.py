@@ -10,16 +10,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tunectl.backends import arena_page, engines
+from tunectl.backends import arena_page, engines, release_place
 from tunectl.backends.prometheus_metrics import ServingMetrics
 from tunectl.config.serve import ServeSettings
 from tunectl.core import log
 from tunectl.core.errors import TunectlError
-from tunectl.release.store import Store
 from tunectl.services.server import keeping, process
 from tunectl.services.server.app import Server
 from tunectl.services.server.residents import Residents
-from tunectl.services.server.settings import settings
+from tunectl.services.server.settings import home, settings
 from tunectl.services.server.web import Receive, Scope, Send
 from tunectl.serving.admission import Admission, Bounds
 from tunectl.serving.keys import Ring
@@ -72,14 +71,13 @@ class Running:
 
 def made(given: ServeSettings) -> Server:
     """A server that is wired up and has loaded nothing yet."""
-    serve, limits = given.serve, given.serve.limits
+    serve, limits, place = given.serve, given.serve.limits, home()
     metrics = ServingMetrics()
-    ring = Ring(Path(os.environ.get(KEYS, serve.keys)), LOOK)
+    ring = Ring(place / os.environ.get(KEYS, serve.keys), LOOK)
     ring.open()
-    live = given.live
-    keeper = keeping.opened(live, on_error=metrics.store_errors.inc)
+    keeper = keeping.opened(given.live, place, on_error=metrics.store_errors.inc)
     residents = Residents(
-        Store(Path(os.environ.get(STORE, serve.store))),
+        release_place.opened(os.environ.get(STORE, serve.store), place),
         lambda name: engines.engine(name, serve),
         seed=seed(),
         base=serve.arms.base,
@@ -90,14 +88,14 @@ def made(given: ServeSettings) -> Server:
     )
     admission = Admission(Bounds(limits.running, limits.waiting, limits.tokens))
     server = Server(given, residents, ring, admission, metrics, keeper)
-    server.mounts["/arena"] = _arena(server)
+    server.mounts["/arena"] = _arena(server, place)
     return server
 
 
-def _arena(server: Server) -> Any:
+def _arena(server: Server, place: Path) -> Any:
     """The page on which people chat and choose; a client of this server."""
     annotate = server.settings.annotate
-    folder = Path(os.environ.get(JUDGEMENTS, annotate.store))
+    folder = place / os.environ.get(JUDGEMENTS, annotate.store)
     masker = keeping.masker(server.settings.live)
     setup = arena_page.Setup(server.settings.project, tuple(annotate.tags), folder, masker)
     return arena_page.application(server, setup)

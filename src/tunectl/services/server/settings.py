@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tunectl.config.serve import ServeSettings
 from tunectl.core.errors import ConfigError
 
-SETTINGS = "TUNECTL_SERVE"
+SETTINGS, HOME = "TUNECTL_SERVE", "TUNECTL_HOME"
 
 
 def settings() -> ServeSettings:
@@ -27,3 +27,15 @@ def settings() -> ServeSettings:
         ) from error
     except ValidationError as error:
         raise ConfigError([f"{path}: {problem['loc']}: {problem['msg']}" for problem in error.errors()]) from error
+
+
+def home() -> Path:
+    """Where relative paths begin: TUNECTL_HOME where it is set; else the folder in which the server was started.
+
+    ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, live store and judgements must not lie
+    there, so then it is the folder of whoever typed that.
+    """
+    named, here, typed = os.environ.get(HOME), Path.cwd(), os.environ.get("PWD")
+    if named or not typed or not (here.parent / "bento.yaml").is_file():
+        return Path(named or here)
+    return Path(typed)
