@@ -188,7 +188,7 @@ def twelve(ground: Ground) -> Iterator[Found]:
             if small.read_only():
                 given = {"TUNECTL_STORE": str(ground.store.root), "TUNECTL_LIVE_URL": env["TUNECTL_LIVE_URL"]}
                 refused = Server(ground.folder / f"read-only-{policy}", env=given)
-                asyncio.run(disk.read_only(found, refused))
+                asyncio.run(disk.read_only(found, refused, small))
         yield found
 
 

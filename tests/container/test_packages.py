@@ -43,8 +43,8 @@ print(json.dumps({"installed": {n: size(d) for n, d in installed.items()}, "need
 """Runs in the image: what is installed (bytes), and what the wanted packages need, with the markers of that Python."""
 
 
-def look(image: str) -> dict:
-    words = ["--interactive", "--entrypoint", "python", image, "-c", LOOK]
+def look(image: str, *options: str) -> dict:
+    words = ["--interactive", "--entrypoint", "python", *options, image, "-c", LOOK]
     return json.loads(docker("run", "--rm", *words, given=WANTED.read_text()))
 
 
@@ -53,6 +53,13 @@ def test_nothing_is_installed_that_serving_does_not_need(built) -> None:
     assert sorted(set(found["installed"]) - set(found["needed"])) == []
     assert sorted(set(found["needed"]) - set(found["installed"])) == []
     assert found["elsewhere"] == []  # no installer either
+
+
+def test_a_package_that_nothing_needs_is_found(built, tmp_path) -> None:
+    (tmp_path / "METADATA").write_text("Metadata-Version: 2.4\nName: needless\nVersion: 1\n")
+    place = docker("run", "--rm", "--entrypoint", "sh", built.image, "-c", "echo /app/.venv/lib/*/site-packages")
+    found = look(built.image, "--volume", f"{tmp_path}:{place}/needless-1.dist-info:ro")
+    assert set(found["installed"]) - set(found["needed"]) == {"needless"}
 
 
 def test_the_running_server_imports_every_package_that_we_ask_for(built, run, volume, postgres, capsys) -> None:

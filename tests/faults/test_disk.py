@@ -54,7 +54,7 @@ def test_serve_and_count_and_an_engine_that_hangs(store: Store, tmp_path: Path) 
             asyncio.run(disk.slow(found, server, small, inject, policy="serve_and_count", patience=PATIENCE))
         if small.read_only():
             env = {"TUNECTL_STORE": str(store.root), "TUNECTL_LIVE_URL": f"sqlite:///{small.folder}/live.sqlite"}
-            asyncio.run(disk.read_only(found, Server(tmp_path / "third", env=env)))
+            asyncio.run(disk.read_only(found, Server(tmp_path / "third", env=env), small))
         kept(found)
 
 

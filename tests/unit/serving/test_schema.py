@@ -130,7 +130,7 @@ def test_room() -> None:
         assert caught.value.fault.code == "context_length_exceeded"
 
 
-@pytest.mark.parametrize("value", [b'"\xff"', b'"\\ud800"', b"1e999"])
+@pytest.mark.parametrize("value", [b'"\xff"', b"1e999"])
 def test_what_nobody_knows_must_be_json_all_the_same(value: bytes) -> None:
     body = b'{"model": "m", "prompt": "a", "nobody": %s}' % value
     assert schema.read(body, CompletionRequest, depth=8).prompt == "a"
