@@ -10,9 +10,11 @@ from tunectl.config.annotate import Annotate
 from tunectl.config.base import Strict
 from tunectl.config.curate import Curate
 from tunectl.config.evaluate import Evaluate
+from tunectl.config.harvest import Harvest
 from tunectl.config.ingest import Ingest
 from tunectl.config.live import Live
 from tunectl.config.model import Model
+from tunectl.config.monitor import Monitor
 from tunectl.config.package import Package
 from tunectl.config.preferences import Preferences
 from tunectl.config.profile import Profile
@@ -41,6 +43,7 @@ class Root(Strict):
     profile: Profile
     model: Model
     ingest: Ingest
+    harvest: Harvest
     curate: Curate
     split: Split
     adapt: Adapt
@@ -53,3 +56,4 @@ class Root(Strict):
     package: Package
     live: Live
     serve: Serve
+    monitor: Monitor
