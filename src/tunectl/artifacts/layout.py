@@ -93,6 +93,16 @@ class Layout:
         return self.hidden / "cache"
 
     @property
+    def calibration(self) -> Path:
+        """What ``tunectl monitor calibrate`` measured last; the monitor's metrics carry it."""
+        return self.hidden / "monitor" / "calibration.json"
+
+    @property
+    def embeddings(self) -> Path:
+        """Sentence encoders and what was distilled from them, made on first use. Safe to delete."""
+        return self.cache / "embeddings"
+
+    @property
     def live_exports(self) -> Path:
         """What ``tunectl data live export`` wrote; ``purge`` deletes it."""
         return self.cache / "live"

@@ -13,7 +13,6 @@ Text in it was masked before it was written. Times: 2026-03-01, 2026-03-01T12:00
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from tunectl.artifacts.layout import Layout
+from tunectl.cli import times
 from tunectl.core.errors import DataError, UsageError
 from tunectl.live.export import Shape
 
@@ -102,7 +102,7 @@ def _look(args: argparse.Namespace, _layout: Layout, _root: Root, store: LiveSto
 
     if args.id is not None:
         return _one(args, store)
-    counts = store.counts(_time(args.since), _time(args.until))
+    counts = store.counts(times.read(args.since), times.read(args.until))
     newest = _newest(args, store)
     said = store.feedback_of([one.id for one in newest])
     if args.json:
@@ -125,7 +125,7 @@ def _newest(args: argparse.Namespace, store: LiveStore) -> list[Exchange]:
 
 
 def _chosen(args: argparse.Namespace, store: LiveStore) -> Iterator[Exchange]:
-    return store.exchanges(_time(args.since), _time(args.until), release=args.release, arm=args.arm)
+    return store.exchanges(times.read(args.since), times.read(args.until), release=args.release, arm=args.arm)
 
 
 def _one(args: argparse.Namespace, store: LiveStore) -> int:
@@ -246,22 +246,6 @@ def _say(args: argparse.Namespace, value: dict[str, Any], words: str) -> None:
         terminal.print_json(value)
     else:
         terminal.say(words)
-
-
-def _time(given: str | None) -> datetime | None:
-    """A time as it is typed; without a zone it is UTC."""
-    if given is None:
-        return None
-    ago = re.fullmatch(r"(\d{1,5})([dh])", given)
-    if ago:
-        return datetime.now(UTC) - timedelta(**{"d": {"days": int(ago[1])}, "h": {"hours": int(ago[1])}}[ago[2]])
-    try:
-        found = datetime.fromisoformat(given)
-    except ValueError as error:
-        raise UsageError(
-            f"{given}: no such time", hint="write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h"
-        ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 _VERBS: dict[str, Callable[[argparse.Namespace, Layout, Root, LiveStore], int]] = {
