@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-cli
+.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-drift bench-cli
 
 run: .venv/.run  ## build the bundled example: raw documents to a measured adapter
 	@$(BIN)/tunectl repro
@@ -59,6 +59,9 @@ bench-align: .venv/.dev  ## seconds a step of RLOO beside plain TRL
 
 bench-curate: .venv/.dev  ## a million documents, exact and near duplicates, beside a peer
 	$(BIN)/python benchmarks/bench_curate.py
+
+bench-drift: .venv/.dev  ## false alarms and power of the drift monitor, beside Evidently and a KL threshold
+	$(BIN)/python benchmarks/bench_drift.py
 
 bench-cli: .venv/.dev  ## start-up times
 	$(BIN)/python benchmarks/bench_cli.py
