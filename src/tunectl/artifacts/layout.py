@@ -83,6 +83,11 @@ class Layout:
         return self.hidden / "releases"
 
     @property
+    def retrain(self) -> Path:
+        """Records, worktree and logs of ``tunectl watch``."""
+        return self.hidden / "retrain"
+
+    @property
     def exporters(self) -> Path:
         """Environments that turn models into what an engine loads, made on first use. Safe to delete."""
         return self.hidden / "exporters"

@@ -4,7 +4,8 @@ tunectl release list                 all releases, the champion marked
 tunectl release show ID              one release: metrics, verdicts, lineage, files
 tunectl release promote ID --why ..  make it the champion; running servers follow within their polling time
 tunectl release rollback --why ..    back to the champion before it
-tunectl release log                  what happened, in order
+tunectl release log [RETRAIN]        what happened, in order, and the whole story of a retrain; --page FILE writes it as a page
+tunectl release experiment start ID  try a release on a share of the live traffic; status, stop, plan
 tunectl release diff A B             what changed from one release to another
 tunectl release verify [ID ...]      compare every file with its recorded SHA-256
 
@@ -21,16 +22,17 @@ from typing import Any
 VERBS = {
     "list": "all releases, the champion marked",
     "show": "one release: metrics, verdicts, lineage, files",
-    "log": "what happened, in order",
+    "log": "what happened, in order; the story of each retrain",
     "diff": "what changed from one release to another",
     "verify": "compare every file with its recorded SHA-256; exit 5 where one differs",
     "add": "put the package that repro built into the store (repro does it by itself)",
     "promote": "make a release the champion",
     "rollback": "make the champion before this one champion again",
+    "experiment": "try a release on live traffic, with a test that may be looked at at any time",
     "tag": "name a release in Git, as GTO does",
     "push": "upload adapter, tokenizer and model card to the Hugging Face Hub",
 }
-LOOKS = ("list", "show", "log", "diff", "verify")
+LOOKS = ("list", "show", "diff", "verify")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -53,4 +55,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _module(verb: str) -> Any:
-    return import_module(f"tunectl.cli.release_{'look' if verb in LOOKS else 'change'}")
+    kind = verb if verb == "experiment" else "log" if verb == "log" else "look" if verb in LOOKS else "change"
+    return import_module(f"tunectl.cli.release_{kind}")

@@ -22,6 +22,7 @@ from tunectl.config.reward import Reward
 from tunectl.config.serve import Serve
 from tunectl.config.sft import Sft
 from tunectl.config.split import Split
+from tunectl.config.watch import Watch
 
 
 class Data(Strict):
@@ -57,3 +58,4 @@ class Root(Strict):
     live: Live
     serve: Serve
     monitor: Monitor
+    watch: Watch

@@ -110,9 +110,14 @@ class Harvest(Struct, frozen=True):
 
 
 def prompt_of(exchange: Exchange) -> str:
-    """A digest that exchanges share which ask the same, whatever the case and white space."""
+    """See ``prompt_digest``; of what was asked."""
     asked = (exchange.request or {}).get("messages") or []
-    plain = [[turn.get("role"), _folded(turn.get("content"))] for turn in asked if isinstance(turn, dict)]
+    return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in asked if isinstance(turn, dict)])
+
+
+def prompt_digest(turns: Iterable[tuple[str, Any]]) -> str:
+    """A digest that conversations share which ask the same, whatever case, white space and system text; (role, content) a turn."""
+    plain = [[role, _folded(content)] for role, content in turns if role not in ("system", "developer")]
     return hashlib.blake2b(msgspec.json.encode(plain), digest_size=12).hexdigest()
 
 

@@ -75,7 +75,7 @@ class Book:
 
     def waiting(self) -> list[Trigger]:
         """Triggers that wait, the oldest first; those that a kill left behind although they were dealt with are removed."""
-        found = []
+        found: list[Trigger] = []
         for path in self._files(INBOX):
             if (self.root / SEEN / path.name).is_file():
                 path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 from tunectl.artifacts import io, manifest, tally
 from tunectl.artifacts.records import Answer, Example, Judgement, Message, Reject, Source, Vote, preview
 from tunectl.config.harvest import HarvestStage, LiveHarvest
+from tunectl.data.grouping import input_key
 from tunectl.live import export, snapshot
 from tunectl.live.harvest import REASONS, Lesson
 from tunectl.live.snapshot import Frozen, Gathered
@@ -137,7 +138,7 @@ def _judgement(lesson: Lesson, example: Example, before: Any) -> Judgement | Non
     edited = Message("assistant", example.answers[0].text)
     vote = Vote(example.source, lesson.by, before.accepted_at.isoformat())
     name = f"edit-{lesson.exchange.id}"
-    return Judgement(name, lesson.prompt, example.messages, [[edited], [turns[-1]]], "first", vote, KIND)
+    return Judgement(name, input_key(example), example.messages, [[edited], [turns[-1]]], "first", vote, KIND)
 
 
 def _turns(turns: Sequence[Any]) -> list[Message] | None:
