@@ -63,6 +63,9 @@ bench-curate: .venv/.dev  ## a million documents, exact and near duplicates, bes
 bench-drift: .venv/.dev  ## false alarms and power of the drift monitor, beside Evidently and a KL threshold
 	$(BIN)/python benchmarks/bench_drift.py
 
+bench-experiment: .venv/.dev  ## how often the sequential test errs under continuous peeking
+	$(BIN)/python benchmarks/bench_experiment.py
+
 bench-cli: .venv/.dev  ## start-up times
 	$(BIN)/python benchmarks/bench_cli.py
 

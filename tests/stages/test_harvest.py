@@ -96,6 +96,15 @@ def test_a_forgotten_exchange_is_left_out_of_an_older_snapshot(frozen: snapshot.
     assert "chatcmpl-0" not in Path("out/origins.jsonl").read_text()
 
 
+def test_purging_deletes_the_text_and_the_snapshot_is_still_what_was_named(frozen: snapshot.Frozen) -> None:
+    place = Path("snapshots") / frozen.id / "exchanges.jsonl"
+    assert "Ad 3" in place.read_text()
+    assert snapshot.purge(Path("snapshots"), {"chatcmpl-3"}) == 1
+    assert snapshot.purge(Path("snapshots"), {"chatcmpl-3"}) == 0
+    assert "chatcmpl-3" not in place.read_text()
+    assert run(Named([frozen], ["chatcmpl-3"])).talked_about == 19
+
+
 def test_no_window_is_nothing_to_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(Named()).lessons == 0

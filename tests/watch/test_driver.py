@@ -95,7 +95,8 @@ class Hands:
         return self._call(lambda: gate.Verdict(self.verdict, "the gate's words"))
 
     def begin(self, run, now):
-        return self._call(lambda: setattr(self, "serving", run.id) or {})
+        until = (now + timedelta(days=14)).isoformat()
+        return self._call(lambda: setattr(self, "serving", run.id) or {"until": until})
 
     def look(self, run, now):
         return self._call(lambda: Reading(self.decision, "words", 100, 100, 0.5, 0.6, 0.0, 0.2, {"better": 30.0}))
@@ -110,8 +111,11 @@ class Hands:
 
         return self._call(work)
 
+    def tidy(self, run):
+        self._call(lambda: setattr(self, "serving", None))
+
     def concluded(self, run):
-        self._call(lambda: (setattr(self, "serving", None), self.done.append((run.id, run.state))))
+        self._call(lambda: self.done.append((run.id, run.state)))
 
     def ask(self, run, question, link):
         self._call(lambda: self.asked.append((question, link)))
@@ -309,6 +313,17 @@ def test_a_trigger_that_cannot_be_prepared_waits(tmp_path):
     assert [trigger.id for trigger in one.book.waiting()] == ["alert-1"]
 
 
+def test_a_live_store_that_is_away_does_not_end_an_experiment(tmp_path):
+    hands = Hands()
+    one = driver(tmp_path, hands)
+    one.book.receive(alert())
+    look, hands.look = hands.look, lambda run, now: (_ for _ in ()).throw(EnvironmentFailure("no server"))
+    with pytest.raises(EnvironmentFailure):
+        walk(one)
+    hands.look = look
+    assert walk(one) == "promoted"
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.integers(0, 14), max_size=5),
@@ -334,5 +349,5 @@ def test_whenever_it_is_killed_one_run_comes_to_its_one_right_end(kills, decisio
         wanted = "rejected" if verdict == "reject" else "promoted" if decision == "promote" else "rolled_back"
         assert runs[0].state == wanted
         assert hands.champion == (f"r-{runs[0].id}" if wanted == "promoted" else "r0")
-        assert hands.serving is None or wanted != "promoted"
+        assert hands.serving is None
         assert one.book.waiting() == []

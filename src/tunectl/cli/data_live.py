@@ -230,10 +230,16 @@ def _retain(args: argparse.Namespace, _layout: Layout, root: Root, store: LiveSt
     return 0
 
 
-def _purge(args: argparse.Namespace, layout: Layout, _root: Root, store: LiveStore) -> int:
+def _purge(args: argparse.Namespace, layout: Layout, root: Root, store: LiveStore) -> int:
     import shutil
 
+    from tunectl.config.harvest import LiveHarvest
+    from tunectl.live import snapshot
+
     store.purge()
+    section = root.harvest.root
+    if isinstance(section, LiveHarvest):
+        snapshot.purge(layout.root / section.snapshots, set(store.tombstones()))
     shutil.rmtree(layout.live_exports, ignore_errors=True)
     _say(args, {"purged": True}, f"the database is written anew, and {layout.live_exports} is deleted. {LIMIT}")
     return 0

@@ -40,7 +40,7 @@ def _cost(layout: Layout) -> str:
     from tunectl.artifacts import io
     from tunectl.stages import STAGES
 
-    seconds = [
+    seconds: list[float] = [
         io.read_json(layout.metrics(stage.name))["seconds"] for stage in STAGES if layout.metrics(stage.name).is_file()
     ]
     return (

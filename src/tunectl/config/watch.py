@@ -8,8 +8,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tunectl.config.base import Strict
-from tunectl.config.harvest import Harvest
-from tunectl.config.live import Live
 
 Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
@@ -66,7 +64,7 @@ class WatchGate(Strict):
     golden: int = Field(ge=10)
     """Items of the golden set, drawn from the test split at the first release and never fed by feedback."""
     uses: int = Field(ge=1)
-    """Decisions after which the golden set should be rotated: it is said in the verdict."""
+    """Decisions of one golden set; then the next version is drawn from the test split of that day."""
     margin: Points
     """Points of `evaluate.gate.primary` that the challenger may surely lose on the golden set at most."""
     matters: Points
@@ -187,16 +185,3 @@ class Watch(Strict):
             longest, usual = self.limits.longest_cooldown_hours, self.limits.cooldown_hours
             raise ValueError(f"limits.longest_cooldown_hours is {longest:g}, below limits.cooldown_hours, {usual:g}")
         return self
-
-
-class WatchSettings(Strict):
-    """What `tunectl watch` sees of the configuration."""
-
-    project: str
-    """For messages and pages."""
-    watch: Watch
-    """Its section."""
-    harvest: Harvest
-    """Which exchanges are lessons."""
-    live: Live
-    """Where they are kept."""

@@ -9,11 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from tunectl.artifacts import io
 from tunectl.artifacts.records import Exchange, Feedback
@@ -43,6 +44,8 @@ class Frozen(Struct, frozen=True, omit_defaults=True):
     feedback: int
     window: str | None = None
     """The drift window that asked for it."""
+    purged_from: str | None = None
+    """The digest before somebody's text was deleted from it; only in a snapshot's own manifest."""
 
 
 class Named(Struct, frozen=True):
@@ -119,7 +122,8 @@ def read(folder: Path, frozen: Frozen) -> tuple[list[Exchange], dict[str, list[F
             hint="it lies on the machine where tunectl watch ran: copy it, or dvc pull artifacts/harvest",
         )
     digest = io.digest_value([io.digest(place / name) for name in (EXCHANGES, FEEDBACK)])
-    if digest != frozen.digest:
+    own: Frozen = io.read_json(place / MANIFEST, Frozen)
+    if digest != own.digest or frozen.digest not in (own.digest, own.purged_from):
         raise ArtifactError(
             f"{place} was changed: its digest is {digest[:12]}…, live/window.json says {frozen.digest[:12]}…",
             hint="restore it; a snapshot is never edited",
@@ -128,6 +132,26 @@ def read(folder: Path, frozen: Frozen) -> tuple[list[Exchange], dict[str, list[F
     for opinion in io.read_rows(place / FEEDBACK, Feedback):
         said.setdefault(opinion.exchange_id, []).append(opinion)
     return list(io.read_rows(place / EXCHANGES, Exchange)), said
+
+
+def purge(folder: Path, forgotten: Collection[str]) -> int:
+    """Delete the text of forgotten exchanges from every snapshot; returns how many snapshots had some."""
+    count = 0
+    for place in sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")):
+        own: Frozen = io.read_json(place / MANIFEST, Frozen)
+        exchanges = list(io.read_rows(place / EXCHANGES, Exchange))
+        kept = [one for one in exchanges if one.id not in forgotten]
+        if len(kept) == len(exchanges):
+            continue
+        said = [one for one in io.read_rows(place / FEEDBACK, Feedback) if one.exchange_id not in forgotten]
+        with io.replacing_folder(place, folder / "tmp") as fresh:
+            io.write_rows(fresh / EXCHANGES, kept)
+            io.write_rows(fresh / FEEDBACK, said)
+            digest = io.digest_value([io.digest(fresh / name) for name in (EXCHANGES, FEEDBACK)])
+            before = own.purged_from or own.digest
+            io.write_json(fresh / MANIFEST, replace(own, digest=digest, purged_from=before))
+        count += 1
+    return count
 
 
 def named(path: Path) -> Named:

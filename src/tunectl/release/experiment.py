@@ -15,7 +15,7 @@ Why no library: ``.github/decisions/0007-sequential-test.md``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -116,17 +116,12 @@ def read(units: Sequence[Unit], rules: Rules, *, over: bool = False, curve: bool
     np = need("numpy", extra="watch")
     arm = np.asarray([unit.challenger for unit in units], dtype=bool)
     outcome = np.asarray([unit.outcome for unit in units], dtype=float)
-    names = sorted({name for unit in units for name in unit.guards})
-    weighed = _weighed(arm, outcome, rules.share)
-    wealth = {
-        "better": _wealth(weighed, -rules.margin, rules.share),
-        "harm": _wealth(-weighed, 0.0, rules.share),
-        "fair": _fair(arm, rules.share),
+    bad = {
+        name: np.asarray([unit.guards.get(name, 0.0) for unit in units], dtype=float)
+        for name in sorted({name for unit in units for name in unit.guards})
     }
-    for name in names:
-        bad = np.asarray([unit.guards.get(name, 0.0) for unit in units], dtype=float)
-        wealth[name] = _wealth(_weighed(arm, bad, rules.share), rules.guard_tolerance, rules.share)
-    decision, reason, at = _decided(wealth, names, arm, rules)
+    weighed, wealth = _weighed(arm, outcome, rules.share), _money(arm, outcome, bad, rules)
+    decision, reason, at = _decided(wealth, list(bad), arm, rules)
     if decision == "running" and (over or (rules.most is not None and len(units) >= rules.most)):
         decision, reason = "undecided", f"{len(units)} units, and neither the goal nor harm is proved"
     champion, challenger = (float(outcome[side].mean()) if side.any() else None for side in (~arm, arm))
@@ -144,6 +139,34 @@ def read(units: Sequence[Unit], rules: Rules, *, over: bool = False, curve: bool
         at,
         _curve(weighed, wealth, band) if curve and band is not None else [],
     )
+
+
+def decided(
+    arm: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: Rules
+) -> tuple[Decision, str, int | None]:
+    """The first decision alone, why, and after how many units, of arrays with one value a unit: for simulations.
+
+    arm      whether the challenger answered
+    outcome  0 to 1
+    bad      by guardrail, 0 to 1
+    """
+    return _decided(_money(arm, outcome, bad, rules), list(bad), arm, rules)
+
+
+def _money(
+    arm: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: Rules
+) -> dict[str, NDArray[Any]]:
+    """What each bettor has after each unit, as logarithms."""
+    weighed = _weighed(arm, outcome, rules.share)
+    return {
+        "better": _wealth(weighed, -rules.margin, rules.share),
+        "harm": _wealth(-weighed, 0.0, rules.share),
+        "fair": _fair(arm, rules.share),
+        **{
+            name: _wealth(_weighed(arm, values, rules.share), rules.guard_tolerance, rules.share)
+            for name, values in bad.items()
+        },
+    }
 
 
 def _weighed(arm: NDArray[Any], outcome: NDArray[Any], share: float) -> NDArray[Any]:

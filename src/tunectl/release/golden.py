@@ -41,8 +41,10 @@ def newest(store: Path) -> tuple[Golden, Path] | None:
     return (io.read_json(found[-1], Golden), found[-1].parent) if found else None
 
 
-def freeze(store: Path, examples: Sequence[Example], size: int, *, seed: int, at: datetime, source: str) -> Golden:
-    """Draw at most ``size`` of ``examples`` as the next version; asking again with a version there makes a further one."""
+def freeze(
+    store: Path, examples: Sequence[Example], size: int, *, seed: int, at: datetime, source: str
+) -> tuple[Golden, Path]:
+    """Draw at most ``size`` of ``examples`` as the next version, in a folder of its own."""
     usable = [one for one in examples if one.messages and any(answer.text.strip() for answer in one.answers)]
     drawn = sorted(random.Random(f"{seed}:golden").sample(range(len(usable)), min(size, len(usable))))  # noqa: S311
     before = newest(store)
@@ -51,7 +53,7 @@ def freeze(store: Path, examples: Sequence[Example], size: int, *, seed: int, at
         io.write_rows(fresh / ITEMS, (usable[place] for place in drawn))
         made = Golden(version, at, len(drawn), io.digest(fresh / ITEMS), 0, source)
         io.write_json(fresh / NAME, made)
-    return made
+    return made, store / "golden" / f"v{version}"
 
 
 def items(folder: Path, golden: Golden) -> list[Example]:

@@ -49,7 +49,9 @@ def read(token: str, secret: bytes, now: datetime) -> Pass:
     except ValueError:
         genuine = False
     if not genuine:
-        raise UsageError("this link is not one of ours", hint="open the newest one: tunectl status shows it")
+        raise UsageError(
+            "this link is not one of ours", hint="open the newest one; tunectl release log says what waits"
+        )
     found = msgspec.json.decode(body, type=Pass)
     if now.timestamp() > found.until:
         at = datetime.fromtimestamp(found.until, UTC)

@@ -19,17 +19,9 @@ def _simulate(rules, champion, challenger, units, runs, seed, refusals=None):
     for _ in range(runs):
         arm = random.random(units) < rules.share
         outcome = (random.random(units) < np.where(arm, challenger, champion)).astype(float)
-        weighed = experiment._weighed(arm, outcome, rules.share)
-        wealth = {
-            "better": experiment._wealth(weighed, -rules.margin, rules.share),
-            "harm": experiment._wealth(-weighed, 0.0, rules.share),
-            "fair": experiment._fair(arm, rules.share),
-        }
-        if refusals:
-            bad = (random.random(units) < np.where(arm, refusals[1], refusals[0])).astype(float)
-            more = experiment._weighed(arm, bad, rules.share)
-            wealth["refusal"] = experiment._wealth(more, rules.guard_tolerance, rules.share)
-        decision, _, at = experiment._decided(wealth, ["refusal"] if refusals else [], arm, rules)
+        bad = (random.random(units) < np.where(arm, *refusals[::-1])).astype(float) if refusals else None
+        guards = {} if bad is None else {"refusal": bad}
+        decision, _, at = experiment.decided(arm, outcome, guards, rules)
         found.append((decision, at))
     return found
 

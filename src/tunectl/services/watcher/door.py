@@ -30,6 +30,8 @@ from tunectl.release import alerts
 from tunectl.release.book import Book
 from tunectl.services.watcher.pages import Pages
 
+BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating", "staged"))
+"""States in which nothing new is taken; while a run waits for people or traffic, which takes days, triggers are kept for later."""
 FORM: Final = 10_000
 """Bytes of the form of a decision."""
 SECONDS: Final = 30
@@ -54,9 +56,9 @@ class Reply(NamedTuple):
     """Seconds, for Retry-After."""
 
 
-def said(status: int, **words: object) -> Reply:
+def said(code: int, /, **words: object) -> Reply:
     """A JSON answer."""
-    return Reply(status, json.dumps(words).encode() + b"\n", again=60 if status == 503 else None)
+    return Reply(code, json.dumps(words).encode() + b"\n", again=60 if code == 503 else None)
 
 
 class Door:
@@ -141,7 +143,7 @@ class Door:
         waiting = {one.id for one in self._book.waiting()} if fresh else set()
         fresh = [one for one in fresh if one.id not in waiting]
         active = next((run for run in reversed(self._book.runs()) if not run.ended), None) if fresh else None
-        if active is not None and all(one.id != active.trigger.id for one in fresh):
+        if active is not None and active.state in BUSY:
             return said(503, status="busy", error=f"retrain {active.id} is {active.state}")
         kept = sum(self._book.receive(one) for one in fresh)
         if kept:

@@ -39,6 +39,7 @@ class Driver:
         self.book, self.hands, self.watch, self._secret, self._following = book, hands, watch, secret, following
         self.stop = threading.Event()
         """Set it to end what runs; the run goes on with the next watcher."""
+        self._tidied = False
         limits = watch.limits
         self.policy = Policy(
             timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.longest_cooldown_hours), limits.week
@@ -64,11 +65,13 @@ class Driver:
         self.book.save(run)
         _log.info("retrain %s: %s%s", run.id, step.state, f": {step.why}" if step.why else "")
         if run.ended:
+            self.hands.tidy(run)
             self.hands.concluded(run)
 
     # what starts a run
 
     def _begin_something(self, now: datetime) -> bool:
+        self._tidy_once()
         self._schedules(now)
         self._reconcile(now)
         waiting = self.book.waiting()
@@ -77,6 +80,14 @@ class Driver:
             if self.active() is not None:
                 break
         return bool(waiting)
+
+    def _tidy_once(self) -> None:
+        """The watcher before this one may have been killed between the end of a run and what follows from it."""
+        if self._tidied:
+            return
+        for run in self.book.runs()[-1:]:
+            self.hands.tidy(run)
+        self._tidied = True
 
     def _schedules(self, now: datetime) -> None:
         """Put every slot that has come into the inbox, then mark it: a kill between the two finds a known trigger."""
@@ -140,6 +151,8 @@ class Driver:
         except TunectlError as error:
             if self.stop.is_set():
                 return None
+            if run.state == "canary" and now < datetime.fromisoformat(run.steps[-1].facts["until"]):
+                raise  # the live store will be back; until the experiment's time is over nothing is lost
             _log.error("retrain %s failed while %s: %s", run.id, run.state, error)
             if run.state == "canary":
                 self.hands.end(run, None, now)

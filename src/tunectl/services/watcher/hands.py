@@ -68,8 +68,12 @@ class Hands(Protocol):
         """Make the challenger champion, with all that follows from it."""
         ...
 
+    def tidy(self, run: Run) -> None:
+        """Leave nothing of a run that has ended: no experiment, no process, no worktree."""
+        ...
+
     def concluded(self, run: Run) -> None:
-        """Tidy up after the end of a run, and let others know."""
+        """Let others know of the end of a run."""
         ...
 
     def ask(self, run: Run, question: str, link: str) -> None:

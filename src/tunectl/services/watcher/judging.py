@@ -45,6 +45,8 @@ class Question(Struct, frozen=True):
     harmful: list[Item]
     leaked: int = 0
     """Golden items that the challenger was trained on: they are left out."""
+    version: int = 1
+    """Of the golden set."""
 
     @property
     def asked(self) -> list[list[Message]]:
@@ -90,21 +92,7 @@ def judged(
 
 def question(store: Store, project: Path, wanted: WatchGate, layout: Layout) -> Question:
     """The golden set (frozen now, where there is none yet) without what the challenger learned, and the drifted slice."""
-    found = golden.newest(store.root)
-    if found is None:
-        test = layout.artifact("split") / "test.jsonl"
-        source = test if test.is_file() else Layout(project).artifact("split") / "test.jsonl"
-        golden.freeze(
-            store.root,
-            list(io.read_rows(source, Example)),
-            wanted.golden,
-            seed=0,
-            at=datetime.now(UTC),
-            source=str(test),
-        )
-        found = golden.newest(store.root)
-        assert found is not None
-    version, folder = found
+    version, folder = _golden(store, project, wanted, layout)
     golden.used(folder, version)
     kept, _ = items.from_examples(golden.items(folder, version))
     learned = _learned(Layout(project).artifact("split") / "train.jsonl")
@@ -112,7 +100,20 @@ def question(store: Store, project: Path, wanted: WatchGate, layout: Layout) -> 
     path = Layout(project).artifact("harvest") / "slice.jsonl"
     drifted = items.from_examples(io.read_rows(path, Example))[0] if path.is_file() else []
     harmful = [safety.as_item(one) for one in safety.questions(()) if one.kind == "harmful"]
-    return Question(clean, drifted, harmful, len(kept) - len(clean))
+    return Question(clean, drifted, harmful, len(kept) - len(clean), version.version)
+
+
+def _golden(store: Store, project: Path, wanted: WatchGate, layout: Layout) -> tuple[golden.Golden, Path]:
+    """The version in force; one that has decided often enough makes room for the next, drawn from the test split of now."""
+    found = golden.newest(store.root)
+    if found is not None and found[0].uses < wanted.uses:
+        return found
+    here, there = layout.artifact("split"), Layout(project).artifact("split")
+    source = (here if found is None and (here / "test.jsonl").is_file() else there) / "test.jsonl"
+    if found is not None and not source.is_file():
+        return found
+    rows, number = list(io.read_rows(source, Example)), found[0].version + 1 if found else 1
+    return golden.freeze(store.root, rows, wanted.golden, seed=number, at=datetime.now(UTC), source="test split")
 
 
 def digest_of(messages: Sequence[Message]) -> str:

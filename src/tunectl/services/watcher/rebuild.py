@@ -56,7 +56,8 @@ def rebuilt(run: Run, named: Named, watch: Watch, place: Place, store: Store, st
         stop=stop,
         limits=process_group.Limits(watch.train.hours * 3600, watch.resources.nice, watch.resources.threads),
     )
-    if stop.is_set():
+    if stop.is_set():  # told to stop, so this was no attempt
+        io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
         return Found(False, "stopped")
     if code not in {0, 3}:
         raise TrainingFailed(_words(project, code, watch), hint=f"its words are in {place.log(run)}")

@@ -212,18 +212,25 @@ class Work:
             left = git_worktree.fast_forward(self.place.layout.root, told["branch"])
         return {"release": pointer.release, "sequence": pointer.sequence, "branch": told["branch"], "left": left}
 
+    def tidy(self, run: Run) -> None:
+        """See ``Hands``. What fails here is logged: the run has ended."""
+        try:
+            self.end(run, None, run.steps[-1].at)
+            process_group.sweep(self.place.mark)
+            if self.place.worktree.exists():
+                git_worktree.remove(self.place.layout.root, self.place.worktree)
+        except TunectlError as error:
+            _log.error("tidying up after retrain %s: %s", run.id, error)
+
     def concluded(self, run: Run) -> None:
         """See ``Hands``. What fails here is logged: the run has ended."""
         try:
             now = run.steps[-1].at
-            self.end(run, None, now)
             body = {"run": run.id, "state": run.state, "why": run.trigger.why, "reason": run.steps[-1].why}
             with self._live() as live:
                 live.add_event(Event(f"retrain-{run.id}", now, "retrain", body))
-            process_group.sweep(self.place.mark)
-            git_worktree.remove(self.place.layout.root, self.place.worktree)
         except TunectlError as error:
-            _log.error("tidying up after retrain %s: %s", run.id, error)
+            _log.error("retrain %s ended, but the live store does not know: %s", run.id, error)
         self._tell(f"retrain {run.id} {run.state}: {run.steps[-1].why or run.trigger.why}")
 
     def ask(self, run: Run, question: str, link: str) -> None:
