@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 
 from tunectl.artifacts.records import DriftVerdict, DriftWindow
 from tunectl.core.lazy import need
+from tunectl.monitor.selftest import Figure
 
 EXTRA: Final = "monitor"
 VERDICTS: Final = get_args(DriftVerdict)
@@ -35,6 +36,11 @@ class DriftMetrics:
         self._evaluations = library.Counter(
             "tunectl_drift_evaluations", "Windows by verdict.", ("verdict",), registry=registry
         )
+        self._calibrated = gauge(
+            "calibrated_ratio",
+            "Share of null or changed windows that `tunectl monitor calibrate` saw flagged.",
+            ("side", "change"),
+        )
         self._success = gauge("last_success_timestamp_seconds", "When the monitor last looked and nothing failed.")
         self._required.set(required)
         self._consecutive.set(0)
@@ -52,6 +58,12 @@ class DriftMetrics:
         """Show and count a window."""
         self._show(window)
         self._evaluations.labels(window.verdict).inc()
+
+    def calibrated(self, figures: Sequence[Figure]) -> None:
+        """Carry what the newest calibration measured, for alerts to say how much they are worth."""
+        self._calibrated.clear()
+        for one in figures:
+            self._calibrated.labels(one.side, one.change).set(one.window[0])
 
     def failed(self) -> None:
         """Count a look that failed; the gauges stay at the newest window."""

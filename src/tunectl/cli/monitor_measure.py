@@ -58,13 +58,13 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layou
         for one in selftest.measured(pools, sizes, monitor.rule(settings), rows, args.trials, settings.seed):
             found.append(one)
             bar.advance()
-    kept = {
-        "at": datetime.now(UTC).isoformat(),
-        "release": champion.release,
-        "references": {side: one.name for side, one in baselines.items()},
-        "embedder": watching.examiner.tools.embedder.name,
-        "figures": found,
-    }
+    kept = selftest.Calibration(
+        at=datetime.now(UTC).isoformat(),
+        release=champion.release,
+        references={str(side): one.name for side, one in baselines.items()},
+        embedder=watching.examiner.tools.embedder.name,
+        figures=found,
+    )
     io.write_json(layout.calibration, kept)
     if args.json:
         terminal.print_json(io.read_json(layout.calibration))

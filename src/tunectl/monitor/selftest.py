@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 NEAR = 0.2
 """Share of a reference that makes up a topic: the rows nearest to one that is drawn."""
+NOTHING = "nothing"
+"""The change that is none: its share are false alarms."""
 CHANGES: tuple[tuple[str, str, float], ...] = (
-    ("nothing", "", 0.0),
+    (NOTHING, "", 0.0),
     ("topic_15", "topic", 0.15),
     ("topic_30", "topic", 0.30),
     ("tone_20", "tone", 0.20),
@@ -46,6 +48,18 @@ class Figure(Struct, frozen=True):
     """Share of windows in which something moved after Holm, with the ends of its 95 % interval."""
     verdict: tuple[float, float, float] | None
     """Share of sequences that ended in drift; None where the reference has too few rows to draw that many windows."""
+
+
+class Calibration(Struct, frozen=True):
+    """What ``tunectl monitor calibrate`` leaves."""
+
+    at: str
+    """UTC, ISO 8601."""
+    release: str
+    references: dict[str, str]
+    """By side: with what windows are compared."""
+    embedder: str
+    figures: list[Figure]
 
 
 def measured(

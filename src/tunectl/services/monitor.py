@@ -10,14 +10,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Event as Bell
 
 import msgspec
 
-from tunectl.artifacts import lock
+from tunectl.artifacts import io, lock
 from tunectl.artifacts.layout import Layout
 from tunectl.backends import (
     drift_metrics,
@@ -36,6 +36,7 @@ from tunectl.live.store import LiveStore
 from tunectl.monitor.calibrate import Rule
 from tunectl.monitor.examine import Examiner
 from tunectl.monitor.features import Embedder, Tone
+from tunectl.monitor.selftest import Calibration, Figure
 from tunectl.monitor.signals import Row, Tools
 from tunectl.release.store import Store
 from tunectl.services.drift import references
@@ -136,9 +137,19 @@ def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], N
         try:
             while not bell.is_set():
                 look(watching, metrics)
+                metrics.calibrated(_calibration(layout))
                 bell.wait(settings.monitor.poll_seconds)
         finally:
             door.close()
+
+
+def _calibration(layout: Layout) -> list[Figure]:
+    """What was measured last; nothing where nothing was, or the file is broken."""
+    if not layout.calibration.is_file():
+        return []
+    with suppress(TunectlError):
+        return io.read_json(layout.calibration, Calibration).figures
+    return []
 
 
 def look(watching: Watcher, metrics: drift_metrics.DriftMetrics) -> None:
