@@ -136,3 +136,19 @@ def states(folder: Path) -> list[list[str]]:
     """The states of every run."""
     runs = sorted((folder / ".tunectl" / "retrain" / "runs").glob("*.json"))
     return [[step["state"] for step in json.loads(path.read_text())["steps"]] for path in runs]
+
+
+def parties(watcher: int) -> dict[str, list[int]]:
+    """The parties of a run, by name."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    family, found = {watcher}, {"watcher": [watcher], "guard": [], "repro": [], "dvc": [], "trainer": []}
+    for _ in range(6):
+        family |= {int(pid) for pid, parent, _ in rows if int(parent) in family}
+    names = {"process_group": "guard", "tunectl repro": "repro", "-m dvc": "dvc", "trainer.py": "trainer"}
+    for pid, _, words in rows:
+        for mark, name in names.items():
+            if int(pid) in family and mark in words:
+                found[name].append(int(pid))
+                break
+    return found

@@ -77,10 +77,12 @@ class Hands:
         if self.window is None and trigger.kind in ("alert", "poll"):
             return None
         name = self.window.id if trigger.kind in ("alert", "poll") else trigger.id
-        return self._call(lambda: Prepared(name.ljust(64, "0"), {"snapshot": {"exchanges": 3}}))
+        return self._call(
+            lambda: Prepared(name.ljust(64, "0"), {"snapshot": {"id": "s1", "exchanges": 30, "feedback": 40}})
+        )
 
     def data(self, run):
-        return self._call(lambda: Found(self.enough, "12 rows"))
+        return self._call(lambda: Found(self.enough, "12 rows", {"lessons": 12, "left": {"user_cap": 2}}))
 
     def train(self, run, stop):
         def work():
@@ -269,6 +271,7 @@ def test_a_person_is_asked_once_and_the_link_works_once(tmp_path):
     page = pages.decide(_token(hands), NOW)
     assert "the world changed" in page
     assert "about 9 min" in page
+    assert "rows to learn" in page
     assert walk(one) == "awaiting_approval", "looking at the page decides nothing"
     assert "Thank you, Ann: yes." in pages.decide(_token(hands), NOW, {"by": "Ann", "answer": "yes"})
     assert "this link is used up" in pages.decide(_token(hands), NOW, {"by": "Bob", "answer": "no"})

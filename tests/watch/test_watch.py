@@ -111,22 +111,6 @@ def _until(folder: Path, state: str, most: float = 200) -> None:
         time.sleep(0.05)
 
 
-def _trees(folder: Path, watcher: int) -> dict[str, list[int]]:
-    """The parties of a run, by name."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    family, found = {watcher}, {"watcher": [watcher], "guard": [], "repro": [], "dvc": [], "trainer": []}
-    for _ in range(6):
-        family |= {int(pid) for pid, parent, _ in rows if int(parent) in family}
-    names = {"process_group": "guard", "tunectl repro": "repro", "-m dvc": "dvc", "trainer.py": "trainer"}
-    for pid, _, words in rows:
-        for mark, name in names.items():
-            if int(pid) in family and mark in words:
-                found[name].append(int(pid))
-                break
-    return found
-
-
 @pytest.mark.parametrize("party", ["watcher", "guard", "repro", "dvc", "trainer"])
 def test_kill_nine_of_each_party(project: tuple[Path, Store, str], party: str) -> None:
     folder, store, champion = project
@@ -135,7 +119,7 @@ def test_kill_nine_of_each_party(project: tuple[Path, Store, str], party: str) -
     try:
         _until(folder, "training")
         end = time.monotonic() + 60
-        while not (victims := _trees(folder, watcher.pid)[party]) and time.monotonic() < end:
+        while not (victims := watch_project.parties(watcher.pid)[party]) and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(dice.random())
         for pid in victims:

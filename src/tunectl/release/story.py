@@ -95,7 +95,7 @@ def _data(run: Run) -> Iterator[tuple[str, ...]]:
             "snapshot",
             f"{frozen['id']}, {frozen['exchanges']} exchanges that people talked about, {frozen['feedback']} opinions",
         )
-    found = run.facts("training") or run.facts("insufficient")
+    found = run.facts("training") or run.facts("awaiting_approval").get("data") or run.facts("insufficient")
     for name, title in (
         ("lessons", "rows to learn"),
         ("new", "of them new"),

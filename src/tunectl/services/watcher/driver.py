@@ -160,7 +160,9 @@ class Driver:
 
     def _proposed(self, run: Run, now: datetime) -> Step:
         if self.watch.mode == "ask" and run.trigger.kind in ("alert", "poll"):
-            return self._asks(run, "retrain", now, {})
+            found = self.hands.data(run)
+            if found.fine:  # nobody is asked about what would be turned down anyway
+                return self._asks(run, "retrain", now, {"data": found.facts})
         return Step("data_gate", now)
 
     def _asks(self, run: Run, question: Question, now: datetime, facts: dict[str, Any]) -> Step:

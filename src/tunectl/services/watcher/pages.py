@@ -72,7 +72,13 @@ class Pages:
 
     def _figures(self, run: Run) -> list[tuple[str, str]]:
         frozen: dict[str, Any] = run.facts("proposed").get("snapshot", {})
-        return [(run.trigger.kind, "started by"), (str(frozen.get("exchanges", 0)), "exchanges people talked about")]
+        data: dict[str, Any] = run.facts("awaiting_approval").get("data", {})
+        rows = [(str(data["lessons"]), "rows to learn")] if "lessons" in data else []
+        return [
+            (run.trigger.kind, "started by"),
+            (str(frozen.get("exchanges", 0)), "exchanges people talked about"),
+            *rows,
+        ]
 
     def _answered(self, run: Run, given: Pass, now: datetime, form: dict[str, str] | None) -> str:
         """What there is to say about a decision: empty while it is open."""
