@@ -111,7 +111,11 @@ EDITS: list[tuple[str, Callable[[Project], None] | str, set[str]]] = [
         append("tunectl/evaluation/summary.py", "_MARK = 1\n"),
         {"evaluate", "package"},
     ),
-    ("a key of fine-tuning", "sft.learning_rate=0.002", {"sft", "preferences", "reward", "align", "evaluate", "package"}),
+    (
+        "a key of fine-tuning",
+        "sft.learning_rate=0.002",
+        {"sft", "preferences", "reward", "align", "evaluate", "package"},
+    ),
     ("a raw file", add_raw_file, ALL - {"model"}),
 ]
 

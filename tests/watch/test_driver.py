@@ -302,7 +302,7 @@ def test_no_and_nobody_dismiss(tmp_path):
 
 
 def test_a_person_who_asked_is_not_asked_back(tmp_path):
-    one = driver(tmp_path, Hands(), mode="ask")
+    one = driver(tmp_path, Hands(), mode="ask", reconcile_minutes=1e6)
     one.book.receive(Trigger("person", "person-1", NOW, "new shops"))
     assert walk(one) == "promoted"
 

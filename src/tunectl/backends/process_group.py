@@ -75,7 +75,7 @@ def run(
     finally:
         _end(process)
         sweep(mark)
-    return code
+    return code if code >= 0 else 128 - code
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -49,7 +49,7 @@ class MonitorWindow(Strict):
     minimum: int = Field(ge=20, le=100_000)
     """Fewest rows, of a window and of a reference, that say anything; with fewer the verdict is insufficient."""
     settle_seconds: float = Field(ge=0, le=3600)
-    """How long answers may still be written before their window closes."""
+    """How long answers may still be written, and feedback on them counts, before their window closes."""
     most: int = Field(ge=100, le=100_000)
     """Rows that are looked at; of more, so many are drawn."""
 
@@ -88,6 +88,14 @@ class MonitorPrompts(Strict):
     """Most rows of a reference; a thousand see what a few hundred do not."""
 
 
+class MonitorAnswers(Strict):
+    """What live answers are compared with."""
+
+    reference: Literal["release", "live"]
+    """release: the champion's own answers to validation prompts. live: its answers in the accepted windows, where it gave them;
+    for validation prompts that are not what people ask."""
+
+
 class Monitor(Strict):
     """The monitor section of ``conf/``."""
 
@@ -109,6 +117,8 @@ class Monitor(Strict):
     """How it is decided on."""
     prompts: MonitorPrompts
     """What prompts are compared with."""
+    answers: MonitorAnswers
+    """What answers are compared with."""
     reports: str = Field(min_length=1)
     """Folder of Evidently's reports."""
     evidently: bool

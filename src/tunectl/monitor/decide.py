@@ -60,7 +60,7 @@ def decided(
     """
     told = [one for one in signals.values() if one.p_value is not None]
     moved = [one for one in told if one.moved]
-    run = _run(before)
+    run = in_a_row(before)
     if moved:
         names = ", ".join(one.name for one in sorted(moved, key=lambda one: one.adjusted or 0.0))
         count = run + 1
@@ -75,7 +75,7 @@ def decided(
     return Decision("ok", moved=False, consecutive=0, reason=f"none of {len(told)} signals moved")
 
 
-def _run(before: Sequence[DriftWindow]) -> int:
+def in_a_row(before: Sequence[DriftWindow]) -> int:
     """Windows in a row so far: what could not be told neither counts nor breaks the row."""
     for window in reversed(before):
         if window.verdict in {"ok", "drift"}:

@@ -1,4 +1,4 @@
-"""One window, examined: tests, decision, exemplars and slices. Never raises for what a window holds: it says ``error``."""
+"""One window, examined: tests, decision, exemplars and slices."""
 
 from __future__ import annotations
 
@@ -82,8 +82,34 @@ class Examiner:
         few = len(rows) < self.rule.minimum
         why = [f"too few rows: {len(rows)} of {self.rule.minimum}"] if few else list(missing.values())
         decision = decide.decided(judged, before, required=self.rule.required, missing=why)
-        reference = baselines["prompt"].name if "prompt" in baselines else EMPTY
         shown = self._shown(kept, measured, baselines) if decision.moved else {}
+        return self._made(span, rows, baselines, release, decision, signals=judged, **shown)
+
+    def failed(
+        self,
+        span: Span,
+        rows: Sequence[Row],
+        baselines: Mapping[Side, Baseline],
+        before: Sequence[DriftWindow],
+        *,
+        release: str,
+        error: Exception,
+    ) -> DriftWindow:
+        """A window that could not be examined: it neither counts nor breaks the row."""
+        reason = f"{type(error).__name__}: {error}"[:300]
+        decision = decide.Decision("error", moved=False, consecutive=decide.in_a_row(before), reason=reason)
+        return self._made(span, rows, baselines, release, decision)
+
+    def _made(
+        self,
+        span: Span,
+        rows: Sequence[Row],
+        baselines: Mapping[Side, Baseline],
+        release: str,
+        decision: decide.Decision,
+        **found: Any,
+    ) -> DriftWindow:
+        reference = baselines["prompt"].name if "prompt" in baselines else EMPTY
         return DriftWindow(
             id=identity(span, [row.id for row in rows], release, reference, self._settings()),
             since=span.since,
@@ -95,9 +121,8 @@ class Examiner:
             moved=decision.moved,
             release=release,
             reference=reference,
-            signals=judged,
             reason=decision.reason,
-            **shown,
+            **found,
         )
 
     def _settings(self) -> dict[str, Any]:

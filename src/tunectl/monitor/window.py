@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from math import inf
 from typing import Any, Final
 
 from msgspec import Struct
@@ -27,8 +28,11 @@ class Span(Struct, frozen=True):
     until: datetime
 
 
-def row(exchange: Exchange, said: Sequence[Feedback] = ()) -> Row:
-    """An exchange as the monitor sees it."""
+def row(exchange: Exchange, said: Sequence[Feedback] = (), within: float = inf) -> Row:
+    """An exchange as the monitor sees it. Feedback counts when it came ``within`` so many seconds after the request.
+
+    An older window has had more time to be liked: without the same limit for both, every new window would look neglected.
+    """
     text = answered(exchange)
     refused = exchange.refusal
     return Row(
@@ -41,7 +45,7 @@ def row(exchange: Exchange, said: Sequence[Feedback] = ()) -> Row:
         refused=True if text is not None and not text.strip() else refused,
         format_valid=exchange.format_valid,
         mean_logprob=exchange.mean_logprob,
-        feedback=bool(said),
+        feedback=any((one.at - exchange.accepted_at).total_seconds() <= within for one in said),
     )
 
 

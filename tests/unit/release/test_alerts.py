@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunectl.core.errors import DataError
@@ -80,6 +80,7 @@ def test_what_is_no_payload_is_refused(body, words):
     assert str(error.value) == words
 
 
+@settings(deadline=None)
 @given(
     st.binary(max_size=400)
     | st.recursive(

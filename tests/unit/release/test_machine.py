@@ -129,6 +129,7 @@ class Loop(RuleBasedStateMachine):
 TestLoop = Loop.TestCase
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(sorted(ENDS)), st.integers(0, 400)), max_size=8), st.integers(0, 900))
 def test_no_cooldown_lasts_longer_than_its_bound(ends, hour):
     runs = [

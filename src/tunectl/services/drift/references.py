@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -71,8 +72,11 @@ def _asked(messages: Sequence[Message]) -> str:
     return next((one.content for one in reversed(messages) if one.role == "user"), "")
 
 
-def accepted(store: LiveStore, most: int) -> Found:
-    """The prompts of the windows that were accepted last; what was forgotten meanwhile is not in them."""
+def accepted(store: LiveStore, most: int, within: float, release: str | None = None) -> Found:
+    """The rows of the windows that were accepted last; what was forgotten meanwhile is not in them.
+
+    ``within`` as in ``monitor.window.row``; ``release``: only windows in which that one answered.
+    """
     named = windows.accepted([one.body for one in store.events(kind=windows.ACCEPTED)])
     if not named:
         return Found(windows.EMPTY, why="no window of prompts was accepted yet: tunectl monitor accept ID")
@@ -80,18 +84,21 @@ def accepted(store: LiveStore, most: int) -> Found:
     absent = [name for name in named if name not in known]
     if absent:
         return Found(windows.EMPTY, why=f"the accepted window {absent[0]} is not in the live store")
+    named = [name for name in named if release in {None, known[name].body.get("release")}]
+    if not named:
+        return Found(windows.EMPTY, why=f"no accepted window has answers of release {release}")
     rows: list[Row] = []
     for name in named:
-        rows += rows_of(store, known[name])
+        rows += rows_of(store, known[name], within)
     return Found("+".join(named), tuple(rows[-most:]))
 
 
-def rows_of(store: LiveStore, window: Window) -> list[Row]:
+def rows_of(store: LiveStore, window: Window, within: float = inf) -> list[Row]:
     """The rows of a closed window as the live store still has them."""
     wanted = window.body.get("release")
     found = windows.chosen(store.exchanges(window.since, window.until, release=wanted, arm=windows.ARM))
     said = store.feedback_of([one.id for one in found])
-    return [windows.row(one, said.get(one.id, ())) for one in found]
+    return [windows.row(one, said.get(one.id, ()), within) for one in found]
 
 
 def closed(store: LiveStore) -> list[DriftWindow]:

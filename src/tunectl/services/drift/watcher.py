@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import DriftWindow, Exchange
 from tunectl.config.monitor import MonitorSettings
 from tunectl.core import log
-from tunectl.core.errors import TunectlError
+from tunectl.core.errors import MissingExtra, TunectlError
 from tunectl.live.store import Event, LiveStore, Window
 from tunectl.monitor import window as windows
 from tunectl.monitor.examine import Baseline, Examiner
@@ -32,6 +32,8 @@ from tunectl.services.drift.references import Found
 
 AHEAD: Final = 100
 """Most windows closed in one look: who was away for long catches up in steps."""
+STILL: Final = timedelta(minutes=2)
+"""How long after its traffic has settled an open window is still read: then nothing new can be in it."""
 Reporter = Callable[[DriftWindow, Sequence[Row], dict[str, Sequence[Row]], Path], None]
 """Writes the report of a window; a failure is logged, and the verdict stands."""
 
@@ -48,6 +50,8 @@ class Watcher:
     report: Reporter | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _measured: dict[tuple[Side, str], Baseline] = field(default_factory=dict)
+    _counted: tuple[datetime | None, int, datetime] = (None, 0, datetime.min.replace(tzinfo=UTC))
+    """Begin of the open window, answers finished in it, and when that number was new."""
     _before: list[DriftWindow] | None = None
     """All closed windows, oldest first; read once, because one monitor at a time watches a store."""
 
@@ -83,6 +87,8 @@ class Watcher:
         if since is None:
             return None
         rule = self.settings.monitor.window
+        if not self._due(since):
+            return None
         waiting = windows.chosen(self.store.exchanges(since, release=champion.release, arm=windows.ARM))
         span = windows.closing(
             since,
@@ -96,6 +102,20 @@ class Watcher:
             return None
         inside = [one for one in waiting if span.since <= one.accepted_at < span.until]
         return self._closed(champion, span, inside)
+
+    def _due(self, since: datetime) -> bool:
+        """Whether a window may be ready: enough answers are finished, more than at the last look, or its time is over.
+
+        Counting is cheap; reading all exchanges of a day every few seconds is not.
+        """
+        rule = self.settings.monitor.window
+        if self.now() - since >= timedelta(hours=rule.hours):
+            return True
+        finished, now = self.store.counts(since).finished, self.now()
+        if self._counted[:2] != (since, finished):
+            self._counted = (since, finished, now)
+        settled = self._counted[2] + timedelta(seconds=rule.settle_seconds) + STILL
+        return finished >= rule.rows and now <= settled
 
     def _since(self, champion: Champion) -> datetime | None:
         """Where the next window begins: behind the last one, but not before the champion's promotion.
@@ -111,17 +131,17 @@ class Watcher:
 
     def _closed(self, champion: Champion, span: Span, inside: Sequence[Exchange]) -> DriftWindow:
         said = self.store.feedback_of([one.id for one in inside])
-        rows = [windows.row(one, said.get(one.id, ())) for one in inside]
+        rows = [windows.row(one, said.get(one.id, ()), self._within) for one in inside]
         baselines, missing = self.baselines(champion.release)
         name = baselines["prompt"].name if "prompt" in baselines else windows.EMPTY
-        window = self.examiner.window(
-            span,
-            rows,
-            baselines,
-            windows.before(self.before(), champion.release, name),
-            release=champion.release,
-            missing=missing,
-        )
+        before = windows.before(self.before(), champion.release, name)
+        try:
+            window = self.examiner.window(span, rows, baselines, before, release=champion.release, missing=missing)
+        except MissingExtra:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever is in this window, the next one is looked at
+            log.get(__name__).exception("window from %s to %s", span.since, span.until)
+            window = self.examiner.failed(span, rows, baselines, before, release=champion.release, error=error)
         window = self._reported(window, rows, baselines)
         self.store.add_window(Window(window.id, window.since, window.until, self.now(), msgspec.to_builtins(window)))
         self.before().append(window)
@@ -135,7 +155,7 @@ class Watcher:
         """
         sides: dict[Side, Found] = {
             "prompt": self._prompts(),
-            "answer": references.answers(self.releases.folder(release)),
+            "answer": self._answers(release),
         }
         found: dict[Side, Baseline] = {}
         missing: dict[Side, str] = {}
@@ -159,7 +179,19 @@ class Watcher:
         declared = self.settings.monitor.prompts
         if declared.reference == "training":
             return references.training(self.layout, declared.rows)
-        return references.accepted(self.store, declared.rows)
+        return references.accepted(self.store, declared.rows, self._within)
+
+    def _answers(self, release: str) -> Found:
+        """Of the accepted windows where that is declared and they are this release's; else what was recorded with it."""
+        if self.settings.monitor.answers.reference == "live":
+            found = references.accepted(self.store, self.settings.monitor.prompts.rows, self._within, release)
+            if len(found.rows) >= self.examiner.rule.minimum:
+                return found
+        return references.answers(self.releases.folder(release))
+
+    @property
+    def _within(self) -> float:
+        return self.settings.monitor.window.settle_seconds
 
     def _accept_first(self, window: DriftWindow) -> None:
         declared = self.settings.monitor.prompts

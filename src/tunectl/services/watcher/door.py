@@ -17,6 +17,7 @@ import binascii
 import hmac
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -191,9 +192,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(said(411, status="error", error="Content-Length is needed"), close=True)
         elif size > alerts.LARGEST:
             self._send(said(413, status="error", error=f"at most {alerts.LARGEST} bytes are read"), close=True)
+            self._linger(size)
         else:
             body = self.rfile.read(size)
             self._send(self.door.answer(self.command, self.path, self.headers.get("Authorization"), body))
+
+    def _linger(self, size: int) -> None:
+        """Read on for a moment after a refusal: closing while somebody still sends would take the answer from them."""
+        self.wfile.flush()
+        self.connection.settimeout(2)
+        with suppress(OSError):
+            while size > 0 and (chunk := self.connection.recv(65_536)):
+                size -= len(chunk)
 
     do_GET = do_HEAD = do_POST = _any  # noqa: N815  the library's names
 

@@ -74,12 +74,12 @@ class Driver:
         self._tidy_once()
         self._schedules(now)
         self._reconcile(now)
-        waiting = self.book.waiting()
-        for trigger in waiting:
-            self._consider(trigger, now)
+        moved = False
+        for trigger in self.book.waiting():
+            moved = self._consider(trigger, now) or moved
             if self.active() is not None:
                 break
-        return bool(waiting)
+        return moved
 
     def _tidy_once(self) -> None:
         """The watcher before this one may have been killed between the end of a run and what follows from it."""
@@ -110,13 +110,13 @@ class Driver:
         why = f"drift in {window.consecutive} windows in a row: {window.reason}"
         self.book.receive(Trigger("poll", f"drift-{window.id}", now, why, window=window.id))
 
-    def _consider(self, trigger: Trigger, now: datetime) -> None:
-        """Begin a run, or write why not."""
+    def _consider(self, trigger: Trigger, now: datetime) -> bool:
+        """Begin a run, or write why not; False where neither can be said yet."""
         try:
             prepared = self.hands.prepare(trigger, now)
         except TunectlError as error:
             _log.error("trigger %s waits: %s", trigger.id, error)
-            return None
+            return False
         if prepared is None:
             return self._settle(trigger, now, "no_drift", "no window of the champion's traffic says drift")
         found = machine.admit(prepared.key, trigger, self.book.runs(), now, self.policy)
@@ -125,11 +125,12 @@ class Driver:
         run = machine.begun(prepared.key, found.attempt, trigger, now, prepared.facts)
         self._write(run)
         self.book.settle(Seen(trigger, now, run.id))
-        return None
+        return True
 
-    def _settle(self, trigger: Trigger, now: datetime, reason: Suppressed | None, words: str) -> None:
+    def _settle(self, trigger: Trigger, now: datetime, reason: Suppressed | None, words: str) -> bool:
         _log.info("trigger %s starts nothing: %s", trigger.id, words)
         self.book.settle(Seen(trigger, now, None, reason, words))
+        return True
 
     # what moves it on
 
