@@ -27,8 +27,12 @@ ROOMS = {
     "safetensors": ("backends/",),
     "datasets": ("backends/trl_", "backends/read_hub.py"),  # an in-memory table for TRL; the Hub
     "httpx": ("backends/fetch_pages.py", "backends/openai_judge.py"),  # pages politely; a judge
+    "bentoml": ("services/bento.py", "cli/serve.py", "backends/bento_"),  # the service; who starts it; who packs it
     "jinja2": ("backends/html.py", "chat/template.py"),  # pages; chat templates in a sandbox
+    "huggingface_hub": ("backends/hub",),  # fetching a model; pushing a release
     "yaml": ("config/",),
+    "starlette": ("backends/annotate_page.py", "backends/arena_page.py"),  # two pages
+    "sqlalchemy": ("backends/sqlalchemy_",),  # tables and what is done with them
 }
 
 

@@ -8,6 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from tunectl.artifacts import io
+from tunectl.config.live import Live
+from tunectl.core.errors import EnvironmentFailure
+
+SHORTEST_SALT: Final = 16
+"""Bytes."""
 
 
 def hidden(name: str, salt: bytes) -> str:
@@ -16,3 +28,58 @@ def hidden(name: str, salt: bytes) -> str:
     Case and outer white space do not matter, so that people find themselves again when they ask to be forgotten.
     """
     return hmac.new(salt, name.strip().casefold().encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def address(live: Live, environment: Mapping[str, str] = os.environ) -> str:
+    """The database: of the environment where it names one, else of the configuration.
+
+    Raises  EnvironmentFailure where several replicas would share an SQLite file.
+    """
+    url = environment.get(live.url_variable) or live.url
+    if live.replicas > 1 and url.startswith("sqlite"):
+        raise EnvironmentFailure(
+            f"{live.url_variable} names an SQLite file and live.replicas is {live.replicas}",
+            hint="more than one server needs PostgreSQL: postgresql://USER@HOST/NAME",
+        )
+    return url
+
+
+def salt(live: Live, root: Path, environment: Mapping[str, str] = os.environ) -> bytes:
+    """The key of the hashes: of the environment, else of its file, which is made at first use and is readable by its owner only.
+
+    Raises  EnvironmentFailure where it is too short to hide anything, or the file cannot be made or read.
+    """
+    given, path = environment.get(live.salt_variable), root / live.salt
+    if given is None and not path.exists():
+        _make(path)
+    try:
+        found = given.encode() if given is not None else path.read_bytes().strip()
+    except OSError as error:
+        raise io.unwritable(path, error) from error
+    if len(found) < SHORTEST_SALT:
+        place = str(path) if given is None else live.salt_variable
+        raise EnvironmentFailure(
+            f"{place} holds {len(found)} bytes; at least {SHORTEST_SALT} are needed to hide people",
+            hint="write 64 random hexadecimal digits into it; who was hashed before is then not found again",
+        )
+    return found
+
+
+def _make(path: Path) -> None:
+    """Write a new key, unless another process does so at the same moment."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(fresh, path)  # unlike a rename this never takes another one's place
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+        io.sync_folder(path.parent)
+    except OSError as error:
+        raise io.unwritable(path, error) from error

@@ -89,7 +89,7 @@ class Desk:
                     question=now.question.id,
                     annotator=annotator,
                     at=at.isoformat(timespec="seconds"),
-                    choice=_choice(button, now.left),
+                    choice=chosen(button, now.left),
                     left=now.left,
                     seconds=round((at - now.since).total_seconds(), 1),
                     tags=list(tags),
@@ -140,7 +140,8 @@ def _name(annotator: str, turn: int) -> str:
     return hashlib.blake2b(f"{turn} {annotator}".encode(), digest_size=8).hexdigest()
 
 
-def _choice(button: Button, left: int) -> SaidChoice:
+def chosen(button: Button, left: int) -> SaidChoice:
+    """What a button means, where the answer ``left`` (0 or 1) stands on the left."""
     if button == "left":
         return "first" if left == 0 else "second"
     if button == "right":

@@ -17,7 +17,7 @@ End = Literal["stop", "length", "cancelled", "failed"]
 """Why an answer ended: a stop token, ``max_tokens``, the server, or the engine itself."""
 
 
-class Ask(Struct, frozen=True):
+class Ask(Struct, frozen=True, array_like=True):
     """One answer that is wanted."""
 
     prompt: list[int]
@@ -27,7 +27,7 @@ class Ask(Struct, frozen=True):
     """0 is greedy."""
     top_p: float
     stop_ids: frozenset[int]
-    """Tokens that end the answer; the one that did is not among the ids that come back."""
+    """Tokens that end the answer; the one that did is not among the ids that come back. None: only ``max_tokens`` ends it."""
     seed: int | None = None
     presence: float = 0.0
     frequency: float = 0.0
@@ -35,7 +35,7 @@ class Ask(Struct, frozen=True):
     """JSON Schema that the text must fit, as JSON; None leaves it free. ``{}`` is any JSON object."""
 
 
-class Piece(Struct, frozen=True):
+class Piece(Struct, frozen=True, array_like=True):
     """What one step added to one answer."""
 
     ids: list[int]
@@ -54,10 +54,8 @@ Deliver = Callable[[Sequence[tuple[int, Piece]]], None]
 class Pipeline(Protocol):
     """Weights and an adapter in memory, ready to answer."""
 
-    @property
-    def context(self) -> int:
-        """Most tokens, prompt and answer together."""
-        ...
+    broken: str | None
+    """Why it can answer no more, until it is opened anew; None while it works."""
 
     def start(self, number: int, ask: Ask) -> None:
         """Begin an answer under a number that its owner chose; its pieces follow through ``deliver``, the last with its end."""

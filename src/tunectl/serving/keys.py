@@ -69,7 +69,8 @@ def read(path: Path) -> list[Key]:
         return []
     except msgspec.MsgspecError as error:
         raise DataError(
-            f"{path} is not a file of keys: {error}", hint="make a new one: tunectl serve keys add NAME"
+            f"{path} is not a file of keys: {error}",
+            hint="restore it, or delete it and make new keys: tunectl serve keys add NAME",
         ) from error
     names = [key.name for key in found]
     if len(set(names)) < len(names):
@@ -147,11 +148,13 @@ class Ring:
         """Read the file for the first time. Raises  DataError where it is broken."""
         self._stamp = _stamp(self.path)
         self._take(read(self.path))
+        if not self._keys:
+            log.get(__name__).warning("%s holds no keys, so nobody can ask: tunectl serve keys add NAME", self.path)
 
-    def key(self, secret: str | None, scope: Scope, now: float) -> Key:
-        """The key behind ``secret``, once it may do what it wants and has not done too much.
+    def key(self, secret: str | None, scope: Scope | None, now: float) -> Key:
+        """The key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.
 
-        Raises  Problem: 401 without a key or for an unknown one, 403 without the scope, 429 over its rate.
+        Raises  Problem: 401 without a key or for an unknown one, 403 without the scope.
         """
         if now - self._looked >= self.every:
             self._looked = now
@@ -160,7 +163,7 @@ class Ring:
         if found is None:
             text = "that key is not known here" if secret else "send a key: Authorization: Bearer <key>"
             raise Problem(text, "authentication_error", code="invalid_api_key")
-        if not found.may(scope):
+        if scope is not None and not found.may(scope):
             allowed = ", ".join(found.scopes)
             raise Problem(f"the key {found.name} may {allowed}, not {scope}", "permission_error", code="scope")
         return found

@@ -41,6 +41,7 @@ def test_what_each_kind_may_say(kind: str, value: Any) -> None:
         ),
         ("click", "x" * 201, "value of click is str; allowed is a text of up to 200 characters, or null"),
         ("conversion", -1, "value of conversion is -1; allowed is a number of 0 or more, or null"),
+        ("conversion", 10**400, "value of conversion is int; allowed is a number of 0 or more, or null"),
         ("edit", " ", "value of edit is str; allowed is a text of 1 to 100000 characters"),
         ("star", 1, "kind = 'star'; allowed are thumb, rating, preference, click, conversion, edit"),
     ],
@@ -49,6 +50,16 @@ def test_what_it_may_not(kind: str, value: Any, text: str) -> None:
     with pytest.raises(DataError) as caught:
         opinion.check(kind, value)
     assert caught.value.message == text
+
+
+def test_an_answer_is_not_preferred_to_itself() -> None:
+    value = {"other": "chatcmpl-1", "choice": "first"}
+    opinion.refuse_itself("preference", value, "chatcmpl-2")
+    with pytest.raises(DataError) as caught:
+        opinion.refuse_itself("preference", value, "chatcmpl-1")
+    assert (
+        caught.value.message == "value of preference names chatcmpl-1 as the other one too; it must be another exchange"
+    )
 
 
 def test_the_same_person_is_the_same_hash_under_one_salt_only() -> None:

@@ -97,3 +97,8 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a file of keys: Object missing required field `keys`"):
         keys.read(path)
     assert [item.name for item in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_a_server_without_keys_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring(tmp_path / "keys.json")
+    assert f"{tmp_path / 'keys.json'} holds no keys, so nobody can ask: tunectl serve keys add NAME" in caplog.text

@@ -1,0 +1,124 @@
+"""Personal data leaves the text of exchanges and feedback before they are written.
+
+Placeholders are those of ``curate`` (``privacy/mask.py``), or masked live text would look like drift. Request and answer of
+one exchange share them: what was ``[EMAIL_1]`` in the question is ``[EMAIL_1]`` in the answer.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from threading import Lock
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Exchange, Feedback
+from tunectl.live.store import Entry, Finished
+from tunectl.privacy.mask import Masker, Memory
+
+IDENTIFIERS: Final = frozenset(("user", "safety_identifier", "prompt_cache_key"))
+"""Keys of a request that name a person; ``user_hash`` stands for them."""
+OWN: Final = frozenset(("id", "object", "model", "system_fingerprint", "created", "seed"))
+"""Keys at the top of a body that hold what server and client choose among, and no text of people."""
+SPELLED: Final = frozenset(("logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"))
+"""Keys that spell a text out in tokens, where no finder sees it: they are left out."""
+TOKENS: Final = "[TOKENS]"
+"""In place of a prompt that came as token ids."""
+SHORTEST_NUMBER: Final = 1_000_000
+"""Numbers below are too short to be a telephone or a card."""
+REMEMBERED: Final = 10_000
+"""Running exchanges whose placeholders are known; far more than a server runs."""
+
+
+class Redactor:
+    """Masks entries on their way to the store. Safe to be called from several threads."""
+
+    def __init__(self, masker: Masker) -> None:
+        self._masker = masker
+        self._running: OrderedDict[str, Memory] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, entry: Entry) -> Entry:
+        """The entry without personal data; one that is clean is equal to what it was."""
+        if isinstance(entry, Exchange):
+            return self._exchange(entry)
+        if isinstance(entry, Finished):
+            return self._finished(entry)
+        return self._feedback(entry)
+
+    def _exchange(self, entry: Exchange) -> Exchange:
+        memory = Memory()
+        for text in _texts([entry.request, entry.response]):
+            memory.reserve(text)
+        if entry.finished_at is None:
+            self._remember(entry.id, memory)
+        return replace(entry, request=self._body(entry.request, memory), response=self._body(entry.response, memory))
+
+    def _finished(self, entry: Finished) -> Finished:
+        with self._lock:
+            memory = self._running.pop(entry.id, None) or Memory()
+        for text in _texts(entry.finish.response):
+            memory.reserve(text)
+        return replace(entry, finish=replace(entry.finish, response=self._body(entry.finish.response, memory)))
+
+    def _feedback(self, entry: Feedback) -> Feedback:
+        memory = Memory()
+        for text in _texts(entry.value):
+            memory.reserve(text)
+        if entry.kind == "preference":  # the id of an exchange and a choice
+            return entry
+        return replace(entry, value=self._masked(entry.value, memory))
+
+    def _remember(self, name: str, memory: Memory) -> None:
+        with self._lock:
+            self._running[name] = memory
+            if len(self._running) > REMEMBERED:
+                self._running.popitem(last=False)
+
+    def _body(self, body: dict[str, Any] | None, memory: Memory) -> dict[str, Any] | None:
+        if body is None:
+            return None
+        return {
+            key: value if key in OWN and _plain(value) else self._field(key, value, memory)
+            for key, value in body.items()
+            if key not in IDENTIFIERS | SPELLED
+        }
+
+    def _field(self, key: str, value: Any, memory: Memory) -> Any:
+        if key == "prompt" and isinstance(value, list) and not all(isinstance(one, str) for one in value):
+            return TOKENS
+        return self._masked(value, memory)
+
+    def _masked(self, value: Any, memory: Memory) -> Any:
+        if isinstance(value, str):
+            return self._masker.mask(value, memory).text
+        if isinstance(value, list):
+            return [self._masked(one, memory) for one in value]
+        if isinstance(value, dict):
+            return {
+                self._masker.mask(key, memory).text: self._masked(one, memory)
+                for key, one in value.items()
+                if key not in SPELLED
+            }
+        if isinstance(value, int) and abs(value) >= SHORTEST_NUMBER:
+            text = str(value)
+            masked = self._masker.mask(text, memory).text
+            return value if masked == text else masked
+        return value
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value at the top of a body is short enough to be a name of ours, and no address."""
+    return not isinstance(value, str) or (len(value) <= 200 and "@" not in value and not value[:1].isspace())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _texts(one)

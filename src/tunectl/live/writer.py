@@ -1,0 +1,231 @@
+"""The way from a server into its live store: redaction, group commit, and what happens when the disk says no.
+
+One thread writes. What arrives while it waits for the disk goes into its next transaction, so that a hundred requests cost
+one fsync, and a single one waits for nobody. Callers are coroutines; they wait until their row is durable, at most
+``patience`` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from tunectl.artifacts.records import Exchange, Feedback
+from tunectl.core import log
+from tunectl.core.errors import DataError, EnvironmentFailure
+from tunectl.live.store import Entry, Finish, Finished, LiveStore, Outcome
+
+Policy = Literal["serve_and_count", "refuse"]
+LARGEST_BATCH: Final = 256
+"""Rows of one transaction."""
+RETRY: Final = 1.0
+"""Seconds between two tries while the disk says no."""
+
+
+class NotKept(EnvironmentFailure):
+    """A row is not on the disk, and the policy is not to go on without it."""
+
+
+@dataclass(slots=True)
+class _Ticket:
+    """An entry on its way, and who waits for it."""
+
+    entry: Entry
+    answer: Future[Outcome] = field(default_factory=Future)
+    counted: bool = False
+    clean: bool = False
+    """Whether the entry has been redacted."""
+
+
+class Writer:
+    """Gives entries to a store. ``accept``, ``finish`` and ``feedback`` belong to an event loop, the rest to any thread."""
+
+    def __init__(
+        self,
+        store: LiveStore,
+        redact: Callable[[Entry], Entry],
+        *,
+        policy: Policy,
+        patience: float,
+        waiting: int,
+        on_error: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """``on_error`` is told how many more rows were not durable in time (``tunectl_live_store_errors_total``)."""
+        self._store, self._redact, self._policy = store, redact, policy
+        self._patience, self._most, self._on_error = patience, waiting, on_error
+        self._new: deque[_Ticket] = deque()
+        self._late: deque[_Ticket] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self.trouble: str | None = None
+        """Why the last transaction failed; None when it went well."""
+        self.lost = 0
+        """Rows that were given up, because ``waiting`` others waited already."""
+        self._thread = threading.Thread(target=self._run, name="live store", daemon=True)
+        self._thread.start()
+
+    async def accept(self, exchange: Exchange) -> bool:
+        """Keep a new exchange. True: it is on the disk. False: the policy is to serve all the same, and it was counted.
+
+        Raises  NotKept when the policy is to refuse.
+        """
+        return await self._kept(self.submit(exchange))
+
+    async def finish(self, name: str, finish: Finish) -> bool:
+        """Keep how an exchange ended; as ``accept``."""
+        return await self._kept(self.submit(Finished(name, finish)))
+
+    async def feedback(self, feedback: Feedback) -> bool:
+        """Keep what somebody said. False: its id is known.
+
+        Raises  DataError for an exchange that is not there; NotKept when it is not on the disk, whatever the policy:
+                whoever sent it can send it again.
+        """
+        ticket = self.submit(feedback)
+        outcome = await self._wait(ticket)
+        if isinstance(outcome, NotKept):
+            raise outcome
+        if outcome == "unknown":
+            raise unknown(feedback.exchange_id)
+        return outcome == "new"
+
+    def submit(self, entry: Entry) -> _Ticket:
+        """Put an entry in line; for callers without an event loop, whose ``answer`` is a ``concurrent.futures.Future``."""
+        ticket = _Ticket(entry)
+        ticket.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the row
+        with self._wake:
+            if self._closing:
+                self._fail(ticket, "the store is closed")
+            elif len(self._new) + len(self._late) >= self._most:
+                self._fail(ticket, f"{self._most} rows wait for the disk already")
+                self._lose(1)
+            else:
+                self._new.append(ticket)
+                self._wake.notify()
+        return ticket
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """Write what is in line, then stop; True when everything was written within ``timeout`` seconds. The store stays open."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not self._late and not self._new
+
+    async def _kept(self, ticket: _Ticket) -> bool:
+        outcome = await self._wait(ticket)
+        if isinstance(outcome, NotKept) and self._policy == "refuse":
+            raise outcome
+        return outcome in ("new", "known")
+
+    async def _wait(self, ticket: _Ticket) -> Outcome | NotKept:
+        """The outcome, or why the row is not on the disk in time."""
+        try:
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.answer)), self._patience)
+        except TimeoutError:
+            with self._wake:
+                self._count(ticket)
+            return _not_kept(self.trouble or f"the disk took longer than {self._patience:g} s")
+        except NotKept as error:
+            return error
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            if batch:
+                self._write(batch)
+
+    def _take(self) -> list[_Ticket] | None:
+        """What comes next: first what was late, then what is new. None: stop."""
+        with self._wake:
+            if not self._new and not self._closing:
+                self._wake.wait(RETRY if self._late else None)
+            if self._closing and not self._new and (not self._late or self.trouble is not None):
+                return None
+            batch = [self._late.popleft() for _ in range(min(len(self._late), LARGEST_BATCH))]
+            batch += [self._new.popleft() for _ in range(min(len(self._new), LARGEST_BATCH - len(batch)))]
+            return batch
+
+    def _write(self, batch: list[_Ticket]) -> None:
+        ready = [ticket for ticket in batch if self._cleaned(ticket)]
+        try:
+            outcomes = self._store.write([ticket.entry for ticket in ready])
+        except EnvironmentFailure as error:
+            self._failed(ready, error.message)
+        except Exception as error:  # noqa: BLE001  one of them cannot be written: find it, keep the others
+            if len(ready) == 1:
+                self._refuse(ready[0], error)
+            else:
+                for ticket in ready:
+                    self._write([ticket])
+        else:
+            if self.trouble is not None:
+                log.get(__name__).warning("the live store writes again")
+            self.trouble = None
+            for ticket, outcome in zip(ready, outcomes, strict=True):
+                _answer(ticket, outcome)
+
+    def _cleaned(self, ticket: _Ticket) -> bool:
+        if ticket.clean:
+            return True
+        try:
+            ticket.entry, ticket.clean = self._redact(ticket.entry), True
+        except Exception as error:  # noqa: BLE001  a text that breaks the masker must not be written, nor stop the others
+            self._refuse(ticket, error)
+        return ticket.clean
+
+    def _failed(self, batch: list[_Ticket], reason: str) -> None:
+        if self.trouble is None:
+            log.get(__name__).error("the live store does not write: %s", reason)
+        self.trouble = reason
+        with self._wake:
+            for ticket in batch:
+                self._fail(ticket, reason)
+            if self._policy == "serve_and_count":
+                room = max(self._most - len(self._new) - len(self._late), 0)
+                self._late.extendleft(reversed(batch[:room]))  # ahead of what came later
+                self._lose(len(batch) - room)
+            self._wake.wait_for(lambda: self._closing, RETRY if not self._new else 0)
+
+    def _lose(self, count: int) -> None:
+        if count > 0 and self.lost == 0:
+            log.get(__name__).error(
+                "rows are lost from now on: more wait for the disk than live.waiting = %d", self._most
+            )
+        self.lost += max(count, 0)
+
+    def _refuse(self, ticket: _Ticket, error: Exception) -> None:
+        """Give up an entry that will never be written. The log has the type of the error only: its text may be personal."""
+        log.get(__name__).error("a row cannot be written: %s", type(error).__name__)
+        with self._wake:
+            self._fail(ticket, f"it cannot be written: {type(error).__name__}")
+
+    def _fail(self, ticket: _Ticket, reason: str) -> None:
+        self._count(ticket)
+        if not ticket.answer.done():
+            ticket.answer.set_exception(_not_kept(reason))
+
+    def _count(self, ticket: _Ticket) -> None:
+        if not ticket.counted:
+            ticket.counted = True
+            self._on_error(1)
+
+
+def _answer(ticket: _Ticket, outcome: Outcome) -> None:
+    if not ticket.answer.done():
+        ticket.answer.set_result(outcome)
+
+
+def _not_kept(reason: str) -> NotKept:
+    return NotKept(f"this exchange cannot be kept: {reason}", hint="try again later")
+
+
+def unknown(name: str) -> DataError:
+    """The error of something that is said about an exchange which is not there."""
+    return DataError(
+        f"exchange {name[:100]!r} is not in the live store", hint="take the id of an answer, for example chatcmpl-..."
+    )

@@ -1,0 +1,163 @@
+"""What the server tells the live store: an exchange when it is let in, how it ended, and what people said."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts.records import Exchange, Feedback
+from tunectl.backends import privacy_tools, sqlalchemy_store
+from tunectl.config.live import Live
+from tunectl.core.errors import DataError
+from tunectl.evaluation.safety import refuses
+from tunectl.live import identity, opinion
+from tunectl.live.identity import hidden
+from tunectl.live.redact import Redactor
+from tunectl.live.store import Finish, LiveStore
+from tunectl.live.writer import NotKept, Writer
+from tunectl.privacy.mask import Masker
+from tunectl.services.server.job import Job
+from tunectl.serving.keys import Key
+from tunectl.serving.reply import Choice
+from tunectl.serving.schema import FeedbackRequest
+from tunectl.serving.wire import Problem
+
+
+@dataclass(slots=True)
+class Keeper:
+    """The way into the live store."""
+
+    store: LiveStore
+    writer: Writer
+    salt: bytes
+    _held: ExitStack
+
+    def close(self) -> None:
+        """Write what is in line and let go of the database."""
+        self.writer.close()
+        self._held.close()
+
+    async def accepted(self, job: Job, key: Key, request: dict[str, Any]) -> None:
+        """Make the exchange durable before anything of it is answered.
+
+        Raises  Problem (503) where the policy is to refuse what cannot be kept.
+        """
+        user, session = job.request.user, job.request.session
+        exchange = Exchange(
+            id=job.head.id,
+            accepted_at=datetime.now(UTC),
+            arm=job.arm,
+            release=job.resident.id,
+            template_hash=job.resident.contract.template_sha256,
+            request=request,
+            user_hash=hidden(user or f"key {key.name}", self.salt),
+            session=hidden(session, self.salt) if session else None,
+        )
+        try:
+            await self.writer.accept(exchange)
+        except NotKept as error:
+            raise Problem(error.message, "unavailable_error", code="not_kept", wait=5) from error
+
+    async def finished(self, job: Job, response: dict[str, Any] | None, reason: str, choices: list[Choice]) -> None:
+        """Make the end of an exchange durable before its last part is sent; the policy for a full disk is the writer's.
+
+        Raises  Problem (503) where the policy is to refuse what cannot be kept.
+        """
+        finish = Finish(
+            finished_at=datetime.now(UTC),
+            response=response,
+            prompt_tokens=job.prompt_tokens,
+            completion_tokens=job.completion_tokens,
+            finish_reason=reason,
+            latency=time.monotonic() - job.arrived,
+            mean_logprob=job.mean_logprob,
+            refusal=any(refuses(choice.text) for choice in choices) if choices else None,
+            format_valid=_kept_form(job, choices),
+        )
+        try:
+            await self.writer.finish(job.head.id, finish)
+        except NotKept as error:
+            raise Problem(error.message, "unavailable_error", code="not_kept", wait=5) from error
+
+    async def said(self, given: FeedbackRequest, key: Key) -> tuple[bool, str, str]:
+        """Keep feedback: whether it is new, its id, and the arm that it is about.
+
+        Raises  Problem: 400 for a wrong value, 404 for an unknown exchange, 503 when it is not on the disk.
+        """
+        try:
+            kind = opinion.check(given.kind, given.value)
+            opinion.refuse_itself(kind, given.value, given.exchange_id)
+            at = _moment(given.at) if given.at else datetime.now(UTC)
+        except DataError as error:
+            raise Problem(error.message, param="value") from error
+        except (ValueError, OverflowError) as error:
+            raise Problem(f"at: {given.at!r} is no ISO 8601 time", param="at") from error
+        name = given.id or _derived(given, key)
+        feedback = Feedback(
+            name, given.exchange_id, kind, given.value, at, hidden(given.annotator or key.name, self.salt)
+        )
+        try:
+            new = await self.writer.feedback(feedback)
+        except DataError as error:
+            raise Problem(error.message, "not_found_error", param="exchange_id") from error
+        except NotKept as error:
+            raise Problem(error.message, "unavailable_error", code="not_kept", wait=5) from error
+        exchange = self.store.exchange(given.exchange_id)
+        return new, name, exchange.arm if exchange else "champion"
+
+
+def _moment(text: str) -> datetime:
+    """A time in UTC; one without a zone is in UTC already."""
+    at = datetime.fromisoformat(text)
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _derived(given: FeedbackRequest, key: Key) -> str:
+    """The id of feedback that brings none: the same words about the same exchange count once."""
+    told = [given.exchange_id, given.kind, given.value, given.annotator or key.name]
+    return f"fb-{hashlib.sha256(msgspec.json.encode(told, order='sorted')).hexdigest()[:32]}"
+
+
+def _kept_form(job: Job, choices: list[Choice]) -> bool | None:
+    if job.asks[0].schema is None:
+        return None
+    for choice in choices:
+        try:
+            json.loads(choice.text)
+        except ValueError:
+            return False
+    return bool(choices)
+
+
+def opened(live: Live, home: Path, on_error: Callable[[int], None]) -> Keeper:
+    """Open the live store as its server; ``home`` is where relative paths begin.
+
+    Raises  EnvironmentFailure when the database says no, or another server writes to the same file.
+    """
+    held = ExitStack()
+    store = held.enter_context(sqlalchemy_store.opened(identity.address(live), home, serving=True))
+    writer = Writer(
+        store,
+        Redactor(masker(live)),
+        policy=live.disk_full,
+        patience=live.patience,
+        waiting=live.waiting,
+        on_error=on_error,
+    )
+    return Keeper(store, writer, identity.salt(live, home), held)
+
+
+def masker(live: Live) -> Masker:
+    """What masks personal data in everything that is kept."""
+    personal = live.personal
+    tools = privacy_tools.tools(regions=personal.regions, locales=personal.locales)
+    return Masker(tools, kinds=personal.kinds, keep=personal.keep)

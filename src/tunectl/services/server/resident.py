@@ -1,0 +1,155 @@
+"""A release in memory: opened, held against its contract, and proved alive on the very calls that serve requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunectl.artifacts import io
+from tunectl.chat.tokens import Tokenizer
+from tunectl.core.errors import ArtifactError
+from tunectl.release import contract as contracts
+from tunectl.release import manifest
+from tunectl.release.contract import ServingContract
+from tunectl.services.server.switchboard import Feed, Switchboard
+from tunectl.serving.engine import Ask, Engine, Pipeline
+from tunectl.serving.prompt import Prompts
+from tunectl.serving.proof import Limits, Probe, Proof, Walk, allowed, judged
+
+Engines = Callable[[str], Engine]
+"""The engine of a name; raises ArtifactError for one that this server does not have."""
+ADAPTER = "adapter_model.safetensors"
+APART = "apart"
+
+
+@dataclass(slots=True)
+class Resident:
+    """A release that can answer."""
+
+    id: str
+    contract: ServingContract
+    prompts: Prompts
+    stops: frozenset[int]
+    pipeline: Pipeline
+    board: Switchboard
+    proof: Proof | None
+    """None for the base model, which has nothing to prove."""
+    created: int
+    """Unix seconds."""
+    claims: int = field(default=0)
+    """Requests that have chosen it and are not over; some of them may still wait for a place."""
+    closed: bool = field(default=False)
+
+    async def retire(self) -> None:
+        """Let whoever chose it finish, then give the memory back."""
+        if self.closed:
+            return
+        self.closed = True
+        while self.board.busy or self.claims:
+            await asyncio.sleep(0.2)
+        await asyncio.to_thread(self.pipeline.close)
+
+
+def checked(folder: Path) -> tuple[ServingContract, Prompts]:
+    """The contract of a release and how its prompts are made, once every file of it is as the contract says.
+
+    Raises  ArtifactError for the first promise that does not hold.
+    """
+    wrong = manifest.verify(folder)
+    if wrong:
+        raise ArtifactError(
+            f"release {folder.name} is damaged: {'; '.join(wrong)}", hint="package again: tunectl repro"
+        )
+    contract = contracts.load(folder)
+    _refuse_other_adapter(folder, contract)
+    prompts = Prompts(contracts.template_of(folder, contract), Tokenizer(folder / contracts.TOKENIZER))
+    for number, fixture in enumerate(contract.fixtures):
+        text = prompts.template.render(fixture.messages, add_generation_prompt=True)
+        if text != fixture.text or prompts.tokenizer.ids(text) != fixture.token_ids:
+            what = "tokens" if text == fixture.text else "text"
+            raise ArtifactError(
+                f"{folder}: fixture {number} of the contract renders to another {what} here than in training"
+            )
+    return contract, prompts
+
+
+def _refuse_other_adapter(folder: Path, contract: ServingContract) -> None:
+    path = folder / contracts.ADAPTER / ADAPTER
+    found = io.digest(path) if path.is_file() else "none"
+    if found != contract.adapter_sha256:
+        raise ArtifactError(
+            f"{path} is not the adapter of the contract: its SHA-256 starts with {found[:12]}, the contract says "
+            f"{(contract.adapter_sha256 or 'none')[:12]}"
+        )
+
+
+async def opened(folder: Path, engines: Engines, *, base: bool = False) -> Resident:
+    """Check, load and prove a release; ``base`` leaves the adapter out, and then nothing is proved.
+
+    Raises  ArtifactError with the reason for which it must not serve; what was loaded is closed again.
+    """
+    contract, prompts = await asyncio.to_thread(checked, folder)
+    _refuse_merged(folder, contract, base=base)
+    engine = engines(contract.engine)
+    board = Switchboard(asyncio.get_running_loop())
+    adapter = contract.route == APART and not base
+    pipeline = await asyncio.to_thread(engine.open, folder, board.deliver, adapter=adapter)
+    stops = frozenset(contract.stop_token_ids)
+    try:
+        proof = None if base else await proved(contract, pipeline, board, stops)
+        _refuse_dead(folder, proof)
+    except BaseException:
+        await asyncio.to_thread(pipeline.close)
+        raise
+    created = int((folder / contracts.NAME).stat().st_mtime)
+    return Resident(folder.name, contract, prompts, stops, pipeline, board, proof, created)
+
+
+def _refuse_dead(folder: Path, proof: Proof | None) -> None:
+    if proof is not None and not proof.holds:
+        raise ArtifactError(f"release {folder.name}: {proof.reason}")
+
+
+def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> None:
+    if base and contract.route != APART:
+        raise ArtifactError(
+            f"release {folder.name} holds base and adapter merged, so it cannot answer as the base",
+            hint="package with the route apart, or set serve.arms.base=false",
+        )
+
+
+async def proved(
+    contract: ServingContract,
+    pipeline: Pipeline,
+    board: Switchboard,
+    stops: frozenset[int],
+) -> Proof:
+    """Walk the pipeline along every probe, all of them at once as requests would come; gives up once too much differs."""
+    limits = Limits(contract.tolerance.agreement, contract.tolerance.logprob)
+    probes = [
+        Probe(one.token_ids, one.answer_ids, one.logprobs, one.base_ids, one.answer_under_base)
+        for one in contract.probes
+    ]
+    walks = [Walk(probe, stops) for probe in probes]
+    bound = allowed(probes, limits)
+
+    async def walk(one: Walk) -> None:
+        while not one.over and (one.free is None or sum(each.missed for each in walks) <= bound):
+            one.feed(*await _said(pipeline, board, Ask(one.prompt, one.room, 0.0, 1.0, stops)))
+
+    await asyncio.gather(*map(walk, walks))
+    return judged(walks, limits)
+
+
+async def _said(pipeline: Pipeline, board: Switchboard, ask: Ask) -> tuple[list[int], list[float]]:
+    feed, ids, logprobs = Feed(1), list[int](), list[float]()
+    board.start(pipeline, ask, feed, 0)
+    while feed.open:
+        for _, piece in await feed.take():
+            ids += piece.ids
+            logprobs += piece.logprobs
+            if piece.end in ("failed", "cancelled"):
+                raise ArtifactError(f"the engine failed on a probe: {piece.why or piece.end}")
+    return ids, logprobs

@@ -1,0 +1,202 @@
+"""Nothing personal gets into the live store; what is clean stays as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from datetime import timedelta
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from live_rows import START, exchange, finish, thumb
+from msgspec.structs import replace
+
+from tunectl.backends import privacy_tools
+from tunectl.backends.sqlalchemy_store import opened
+from tunectl.core.errors import DataError
+from tunectl.live import opinion
+from tunectl.live.redact import TOKENS, Redactor
+from tunectl.live.store import Finished
+from tunectl.live.writer import Writer
+from tunectl.privacy.mask import Masker
+
+CANARIES = [
+    "wanda.kanarie@example.org",
+    "+1 415 555 2671",
+    "4111 1111 1111 1111",
+    "DE89370400440532013000",
+    "203.0.113.77",
+    "Wanda Thompson",
+    "123 Main Street",
+    "https://wanda:geheim77@example.org/a",
+]
+SAID = "I am Wanda Thompson, 123 Main Street, wanda.kanarie@example.org, call +1 415 555 2671. " + " ; ".join(
+    CANARIES[2:]
+)
+
+
+@pytest.fixture(scope="module")
+def masker():
+    return Masker(privacy_tools.tools(regions=["US"], locales=["en_US"]))
+
+
+def body():
+    return {
+        "model": "champion",
+        "user": "wanda.kanarie@example.org",
+        "safety_identifier": "wanda.kanarie@example.org",
+        "seed": 4155552671,
+        "metadata": {"wanda.kanarie@example.org": "x", "card": 4111111111111111},
+        "stop": ["wanda.kanarie@example.org"],
+        "messages": [
+            {"role": "system", "content": SAID},
+            {"role": "user", "name": "wanda", "content": [{"type": "text", "text": SAID}]},
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "mail", "arguments": f'{{"to": "{CANARIES[0]}"}}'},
+                    }
+                ],
+            },
+            {"role": "tool", "tool_call_id": "call_1", "content": SAID},
+        ],
+    }
+
+
+def answer():
+    message = {"role": "assistant", "content": f"Dear Wanda Thompson, I wrote to {CANARIES[0]} and bob@example.org."}
+    spelled = [{"token": piece, "logprob": -0.1, "bytes": list(piece.encode())} for piece in ("wanda.", "kanarie@ex")]
+    return {
+        "id": "chatcmpl-4155552671",
+        "created": 1772366400,
+        "choices": [{"index": 0, "message": message, "logprobs": {"content": spelled}, "finish_reason": "stop"}],
+    }
+
+
+def squeezed(text):
+    return re.sub(r"[^a-z0-9@]", "", text.casefold())
+
+
+def test_canaries_are_nowhere(masker, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    async def talk(store):
+        writer = Writer(store, Redactor(masker), policy="refuse", patience=60, waiting=100)
+        await writer.accept(exchange(request=body()))
+        await writer.finish("chatcmpl-000000", finish(response=answer()))
+        await writer.feedback(thumb(kind="edit", value=SAID))
+        await writer.feedback(thumb(kind="click", value=CANARIES[0], id="click"))
+        assert writer.close()
+
+    with opened("sqlite:///a.sqlite", tmp_path) as store:
+        asyncio.run(talk(store))
+        found = store.exchange("chatcmpl-000000")
+        files = "".join(path.read_bytes().decode("utf-8", "replace") for path in tmp_path.iterdir())
+    for canary in CANARIES:
+        assert squeezed(canary) not in squeezed(files), canary
+        assert squeezed(canary) not in squeezed(caplog.text), canary
+    assert "geheim77" not in files
+    # the answer has the placeholders of the question, and a new one for what is new
+    asked = found.request["messages"][1]["content"][0]["text"]
+    assert asked.startswith("I am [PERSON_1], [ADDRESS_1], [EMAIL_1], call [PHONE_1]. ")
+    choice = found.response["choices"][0]
+    assert choice["message"]["content"] == "Dear [PERSON_1], I wrote to [EMAIL_1] and [EMAIL_2]."
+    assert "logprobs" not in choice
+    assert found.request["messages"][2]["tool_calls"][0]["function"] == {
+        "name": "mail",
+        "arguments": '{"to": "[EMAIL_1]"}',
+    }
+    assert "user" not in found.request
+    assert found.request["metadata"] == {"[EMAIL_1]": "x", "card": "[CARD_1]"}
+    assert (found.response["id"], found.request["seed"]) == ("chatcmpl-4155552671", 4155552671)
+
+
+def test_a_prompt_of_token_ids_is_not_kept(masker):
+    redact = Redactor(masker)
+    for prompt in ([101, 7, 9], [[1, 2], [3]]):
+        assert redact(exchange(request={"prompt": prompt})).request == {"prompt": TOKENS}
+    texts = ["write to wanda.kanarie@example.org", "hello"]
+    assert redact(exchange(request={"prompt": texts})).request == {"prompt": ["write to [EMAIL_1]", "hello"]}
+
+
+def test_an_address_in_the_place_of_a_model_is_masked(masker):
+    assert Redactor(masker)(exchange(request={"model": CANARIES[0]})).request == {"model": "[EMAIL_1]"}
+
+
+def test_placeholders_that_came_in_keep_their_numbers(masker):
+    redact = Redactor(masker)
+    first = redact(exchange(request={"messages": [{"content": "[EMAIL_1] and wanda.kanarie@example.org"}]}))
+    assert first.request == {"messages": [{"content": "[EMAIL_1] and [EMAIL_2]"}]}
+
+
+CLEAN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-999_999, 999_999)
+    | st.floats(allow_nan=False)
+    | st.text("xyz ?!\n", max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("xyz", max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.text("abc", max_size=4), CLEAN, max_size=4))
+def test_clean_bodies_stay_and_masking_twice_is_masking_once(masker, clean):
+    redact = Redactor(masker)
+    one = exchange(request=clean)
+    assert redact(one) == one
+    assert redact(Finished(one.id, finish(response=clean))).finish.response == clean
+    dirty = {**clean, "messages": [{"content": SAID}]}
+    once = redact(exchange(request=dirty))
+    assert redact(once) == once
+
+
+RIGHT = [
+    ("thumb", "up"),
+    ("rating", 4.5),
+    ("preference", {"other": "chatcmpl-1", "choice": "both_bad"}),
+    ("click", None),
+    ("click", "more"),
+    ("conversion", 0),
+    ("conversion", None),
+    ("edit", "besser"),
+]
+WRONG = [
+    ("thumb", True, 'value of a thumb is True; allowed is "up" or "down"'),
+    ("rating", 9, "value of a rating is 9; allowed is a number from 1 to 5"),
+    ("rating", True, "value of a rating is True; allowed is a number from 1 to 5"),
+    ("rating", float("nan"), "value of a rating is nan; allowed is a number from 1 to 5"),
+    (
+        "preference",
+        "first",
+        'value of a preference is str; allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}',
+    ),
+    ("click", "x" * 201, "value of a click is str; allowed is a text of up to 200 characters, or null"),
+    ("conversion", -1, "value of a conversion is -1; allowed is a number of 0 or more, or null"),
+    ("edit", " \n", "value of a edit is str; allowed is a text of 1 to 100000 characters"),
+    ("like", 1, "kind = 'like'; allowed are thumb, rating, preference, click, conversion, edit"),
+]
+
+
+@pytest.mark.parametrize(("kind", "value"), RIGHT)
+def test_right_feedback(kind, value):
+    assert opinion.check(kind, value) == kind
+
+
+@pytest.mark.parametrize(("kind", "value", "message"), WRONG)
+def test_wrong_feedback(kind, value, message):
+    with pytest.raises(DataError) as caught:
+        opinion.check(kind, value)
+    assert str(caught.value) == message
+
+
+def test_records_survive_json():
+    for row in (exchange(), replace(exchange(), finished_at=START + timedelta(seconds=2)), thumb()):
+        assert msgspec.json.decode(msgspec.json.encode(row), type=type(row)) == row
