@@ -43,7 +43,9 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
     assert manifest.load(seed).created_at == AT
     assert '"store"' in (project / "bento" / "src" / "serve.json").read_text()
     assert (project / "bento" / "src" / "tunectl" / "services" / "bento.py").is_file()
-    assert [one.version for one in distributions(name="tunectl", path=[str(project / "bento" / "src")])] == [__version__]
+    assert [one.version for one in distributions(name="tunectl", path=[str(project / "bento" / "src")])] == [
+        __version__
+    ]
     assert not list((project / "bento").rglob("__pycache__"))
     wanted = (project / "bento" / "env" / "python" / "requirements.txt").read_text().lower()
     assert "openvino-genai==" in wanted

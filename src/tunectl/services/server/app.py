@@ -180,7 +180,9 @@ class Server:
             resident.claims -= 1
             self._leave(ticket, feed)
 
-    async def _write(self, call: Call, key: Key, whole: dict[str, Any], writing: answering.Writing, go: asyncio.Event) -> None:
+    async def _write(
+        self, call: Call, key: Key, whole: dict[str, Any], writing: answering.Writing, go: asyncio.Event
+    ) -> None:
         """Wait for a place, then write; a client that leaves or a time that is over ends both."""
         watch = asyncio.create_task(self._watch(call, writing, go))
         timer = asyncio.get_running_loop().call_later(self.settings.serve.limits.seconds, self._late, writing, go)
