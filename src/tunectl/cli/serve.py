@@ -60,11 +60,13 @@ def run(args: argparse.Namespace) -> int:
 
         return serve_image.run(args)
     from tunectl.config import check, overrides
+    from tunectl.core.lazy import need
 
     layout = Layout()
     root = check.load(layout, overrides.merge(overrides.replay(layout), args.words)).root
     _refuse_nothing(root)
     _refuse_taken(root)
+    need("bentoml", extra="serve")
     _refuse_unkept(root)
     settings = _settings(layout, root)
     _say(root, _first_key(root))
@@ -157,9 +159,6 @@ def _say(root: Root, secret: str | None) -> None:
 
 def _become_server(layout: Layout, root: Root, settings: Path) -> None:
     """Replace this process by BentoML's, so that signals and the exit code are its own."""
-    from tunectl.core.lazy import need
-
-    need("bentoml", extra="serve")
     sys.stdout.flush()
     address = "127.0.0.1" if root.serve.address == "localhost" else root.serve.address
     home = layout.hidden.resolve() / f"bentoml-{root.serve.port}"  # two servers that share one erase each other's files
