@@ -94,8 +94,11 @@ class Ship(Strict):
     precision: Literal["float32", "bfloat16", "auto"]
     """Of the trained model while its answers are recorded; float32 keeps its rounding out of the comparison."""
     decoding: Decoding
+    """How requests are answered that say nothing about it."""
     probing: Probing
+    """What a server must repeat before it may answer."""
     quality: Quality
+    """How far the export may be from the trained model."""
     reference: int = Field(ge=0, le=10_000)
     """Validation inputs whose answers are kept, as what drift is compared with."""
     bento: Bento | None
@@ -124,7 +127,9 @@ class PackageStage(Strict):
     seed: int
     """Draws the inputs that are looked at."""
     profile: Profile
+    """The machine that the trained model is asked on."""
     package: Package
+    """Its section."""
     evaluate: Evaluate
     """The measure that the exported model is held to."""
     serve: Serve

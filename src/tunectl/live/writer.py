@@ -95,7 +95,10 @@ class Writer:
         return outcome == "new"
 
     def submit(self, entry: Entry) -> _Ticket:
-        """Put an entry in line; for callers without an event loop, whose ``answer`` is a ``concurrent.futures.Future``."""
+        """Put an entry in line without waiting; for callers that have no event loop.
+
+        Returns a ticket whose ``answer``, a ``concurrent.futures.Future``, gives the outcome or raises NotKept.
+        """
         ticket = _Ticket(entry)
         ticket.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the row
         with self._wake:

@@ -50,12 +50,15 @@ class Ticket:
     """A request of one or more answers that was let in."""
 
     number: int
+    """In order of arrival."""
     answers: int
     tokens: int
+    """Prompt and answers, as far as they could be foreseen."""
     admitted_at: float
     go: Callable[[], None]
     """Called once when all its answers may run; it may be called inside ``admit``."""
     started_at: float | None = None
+    """None while it waits."""
 
 
 class Admission:

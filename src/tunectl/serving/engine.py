@@ -27,10 +27,13 @@ class Ask(Struct, frozen=True, array_like=True):
     """0 is greedy."""
     top_p: float
     stop_ids: frozenset[int]
-    """Tokens that end the answer; the one that did is not among the ids that come back. None: only ``max_tokens`` ends it."""
+    """Tokens that end the answer; the one that did is not among the ids that come back. Empty: only ``max_tokens`` ends it."""
     seed: int | None = None
+    """Of the draws; None: another one each time."""
     presence: float = 0.0
+    """Taken off the logit of every token that the answer holds already: -2 to 2."""
     frequency: float = 0.0
+    """The same, once for each time that it holds it: -2 to 2."""
     schema: str | None = None
     """JSON Schema that the text must fit, as JSON; None leaves it free. ``{}`` is any JSON object."""
 

@@ -116,8 +116,10 @@ class Bucket:
     """How many requests a key has left; it fills evenly."""
 
     size: int
+    """Most requests at once, and how many it gains a minute."""
     left: float
     at: float
+    """When ``left`` was reckoned; monotonic seconds."""
 
     def take(self, now: float) -> float:
         """Take one; 0 where there was one, else seconds until there is."""

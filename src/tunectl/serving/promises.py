@@ -28,8 +28,11 @@ class Promise:
     name: bytes
     answers: int
     due: float
+    """From when the client may come."""
     until: float
+    """How long the place is kept."""
     open: bool = True
+    """False once the client came, or did not."""
 
 
 @dataclass(slots=True)

@@ -61,7 +61,9 @@ class Walk:
     probe: Probe
     stops: frozenset[int]
     at: int = 0
+    """Tokens of the probe's answer that have been looked at."""
     agreed: int = 0
+    """Those of them that the engine chose as well."""
     gaps: list[float] = field(default_factory=list)
     """Nats from the tuned model, of each token on which both agree."""
     base_gaps: list[float] = field(default_factory=list)

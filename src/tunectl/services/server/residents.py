@@ -48,7 +48,13 @@ class Residents:
         observe: float,
         changed: Callable[[], None],
     ) -> None:
-        """``seed`` is the release that the Bento brought, served until the store has a champion."""
+        """Nothing is loaded yet: ``follow`` or ``look`` begins that.
+
+        seed     the release that the Bento brought, served until the store has a champion
+        base     whether the base model is an arm as well
+        observe  seconds for which the release before stays in memory after a swap
+        changed  called after every change of ``loaded``
+        """
         self._store, self._engines, self._seed = store, engines, seed
         self._arms: tuple[Arm, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
         self._observe, self._changed = observe, changed
