@@ -16,7 +16,8 @@ from live_rows import exchange, finish, thumb
 from tunectl.artifacts.records import Exchange
 from tunectl.backends.sqlalchemy_store import SqlStore, opened
 from tunectl.core.errors import DataError, EnvironmentFailure
-from tunectl.live.writer import NotKept, Writer
+from tunectl.live import writer as live_writer
+from tunectl.live.writer import LARGEST_BATCH, PAUSE, NotKept, Writer
 
 LONG = {"messages": [{"role": "user", "content": "x" * 20_000}]}
 
@@ -206,9 +207,11 @@ class Broken:
 
     def __init__(self) -> None:
         self.given: list[list[str]] = []
+        self.tries = 0
         self.whole = threading.Event()
 
     def write(self, entries):
+        self.tries += 1
         if not self.whole.is_set():
             raise EnvironmentFailure("no server")
         self.given.append([entry.id for entry in entries])
@@ -235,6 +238,78 @@ def test_what_waits_is_bounded_keeps_its_order_and_says_what_is_lost(caplog):
     assert caplog.text.count("rows are lost from now on: more wait for the disk than live.waiting = 5") == 1
 
 
+def until_given(store, count):
+    end = time.monotonic() + 60
+    while sum(map(len, store.given)) < count and time.monotonic() < end:
+        time.sleep(0.05)
+    return [name for batch in store.given for name in batch]
+
+
+def test_a_long_outage_holds_nobody_up_and_burns_nothing():
+    store, many = Broken(), LARGEST_BATCH + 100
+    made, errors = writer(store, "serve_and_count")
+    first = [made.submit(exchange(number)) for number in range(many)]
+    assert all(isinstance(ticket.answer.exception(30), NotKept) for ticket in first)
+
+    async def talk():
+        start, tries, number = time.monotonic(), store.tries, many
+        while time.monotonic() < start + 1:
+            assert not await made.accept(exchange(number))  # would wait for its patience behind the others
+            number += 1
+        return number, (store.tries - tries) / (time.monotonic() - start)
+
+    number, pace = asyncio.run(talk())
+    assert number > many + 1
+    assert pace < 1.5 / PAUSE
+    store.whole.set()
+    assert until_given(store, number) == [f"chatcmpl-{turn:06}" for turn in range(number)]
+    assert len(errors) == number
+    assert made.close()
+
+
+@pytest.mark.parametrize("policy", ["serve_and_count", "refuse"])
+def test_the_first_row_after_an_outage_does_not_wait_for_the_next_try(policy, monkeypatch):
+    monkeypatch.setattr(live_writer, "RETRY", 50.0)
+    store = Broken()
+    made, _ = writer(store, policy)
+    with pytest.raises(NotKept):
+        made.submit(exchange()).answer.result(30)
+    store.whole.set()
+    assert made.submit(exchange(1)).answer.result(30) == "new"
+    assert made.close()
+
+
+class Picky:
+    """Takes no row 1, and is away for the length of its fourth transaction."""
+
+    def __init__(self) -> None:
+        self.given: list[list[str]] = []
+        self.tries = 0
+
+    def write(self, entries):
+        self.tries += 1
+        names = [entry.id for entry in entries]
+        if "chatcmpl-000001" in names:
+            raise ValueError(names)
+        if self.tries == 4:
+            raise EnvironmentFailure("no server")
+        self.given.append(names)
+        return ["new"] * len(entries)
+
+
+def test_a_row_that_breaks_while_the_disk_says_no_changes_no_order(caplog):
+    store = Picky()
+    made, errors = writer(store, "serve_and_count")
+    with made._wake:  # so that they come in one transaction
+        rows = [made.submit(exchange(number)) for number in range(6)]
+    assert until_given(store, 5) == [f"chatcmpl-{number:06}" for number in (0, 2, 3, 4, 5)]
+    assert store.given[1:] == [[f"chatcmpl-{number:06}" for number in (2, 3, 4, 5)]]
+    assert [ticket.answer.exception(30) is None for ticket in rows] == [True, False, False, False, False, False]
+    assert len(errors) == 5
+    assert caplog.text.count("a row cannot be written: ValueError") == 1
+    assert made.close()
+
+
 def test_a_closed_writer_takes_nothing(store):
     made, _ = writer(store)
     assert made.close()
@@ -246,6 +321,7 @@ def test_closing_with_a_dead_server_ends(caplog):
     made, _ = writer(Broken(), "serve_and_count", patience=1)
     asyncio.run(made.accept(exchange()))
     assert made.close(20) is False
+    assert "the live store is closed and 1 rows or more are not in it: no server" in caplog.text
 
 
 def test_who_stops_waiting_does_not_stop_the_row(tmp_path):

@@ -24,7 +24,9 @@ Policy = Literal["serve_and_count", "refuse"]
 LARGEST_BATCH: Final = 256
 """Rows of one transaction."""
 RETRY: Final = 1.0
-"""Seconds between two tries while the disk says no."""
+"""Seconds between two tries while the disk says no and nothing new comes."""
+PAUSE: Final = 0.05
+"""Seconds between two tries while the disk says no and something new is there: it may be whole again."""
 
 
 class NotKept(EnvironmentFailure):
@@ -118,7 +120,12 @@ class Writer:
             self._closing = True
             self._wake.notify()
         self._thread.join(timeout)
-        return not self._thread.is_alive() and not self._late and not self._new
+        left = len(self._late) + len(self._new)
+        whole = not self._thread.is_alive() and not left
+        if not whole:
+            reason = self.trouble or "there was no time left"
+            log.get(__name__).error("the live store is closed and %d rows or more are not in it: %s", left, reason)
+        return whole
 
     async def _kept(self, ticket: _Ticket) -> bool:
         outcome = await self._wait(ticket)
@@ -156,21 +163,31 @@ class Writer:
     def _write(self, batch: list[_Ticket]) -> None:
         ready = [ticket for ticket in batch if self._cleaned(ticket)]
         try:
-            outcomes = self._store.write([ticket.entry for ticket in ready])
+            self._put(ready)
         except EnvironmentFailure as error:
             self._failed(ready, error.message)
-        except Exception as error:  # noqa: BLE001  one of them cannot be written: find it, keep the others
-            if len(ready) == 1:
-                self._refuse(ready[0], error)
-            else:
-                for ticket in ready:
-                    self._write([ticket])
-        else:
-            if self.trouble is not None:
-                log.get(__name__).warning("the live store writes again")
-            self.trouble = None
-            for ticket, outcome in zip(ready, outcomes, strict=True):
-                _answer(ticket, outcome)
+        except Exception:  # noqa: BLE001  one of them cannot be written: find it, keep the others
+            self._one_by_one(ready)
+
+    def _put(self, batch: list[_Ticket]) -> None:
+        """One transaction, and its outcomes told."""
+        outcomes = self._store.write([ticket.entry for ticket in batch])
+        if self.trouble is not None:
+            log.get(__name__).warning("the live store writes again")
+        self.trouble = None
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            _answer(ticket, outcome)
+
+    def _one_by_one(self, batch: list[_Ticket]) -> None:
+        """Give up what cannot be written, and nothing else. Where the disk says no meanwhile, the rest is late, in its order."""
+        for place, ticket in enumerate(batch):
+            try:
+                self._put([ticket])
+            except EnvironmentFailure as error:
+                self._failed(batch[place:], error.message)
+                return
+            except Exception as error:  # noqa: BLE001  whatever it is, it is this row's
+                self._refuse(ticket, error)
 
     def _cleaned(self, ticket: _Ticket) -> bool:
         if ticket.clean:
@@ -186,13 +203,21 @@ class Writer:
             log.get(__name__).error("the live store does not write: %s", reason)
         self.trouble = reason
         with self._wake:
+            if self._policy == "serve_and_count":
+                self._put_off(batch, reason)
             for ticket in batch:
                 self._fail(ticket, reason)
-            if self._policy == "serve_and_count":
-                room = max(self._most - len(self._new) - len(self._late), 0)
-                self._late.extendleft(reversed(batch[:room]))  # ahead of what came later
-                self._lose(len(batch) - room)
-            self._wake.wait_for(lambda: self._closing, RETRY if not self._new else 0)
+            self._wake.wait_for(lambda: self._closing, PAUSE)
+            self._wake.wait_for(lambda: self._closing or self._new, RETRY - PAUSE)
+
+    def _put_off(self, batch: list[_Ticket], reason: str) -> None:
+        """Line up what failed and what came meanwhile, in order. Nobody waits behind rows that wait for the disk already."""
+        for ticket in self._new:
+            self._fail(ticket, reason)
+        line = [*batch, *self._late, *self._new]
+        self._new.clear()
+        self._late = deque(line[: self._most])
+        self._lose(len(line) - self._most)
 
     def _lose(self, count: int) -> None:
         if count > 0 and self.lost == 0:
