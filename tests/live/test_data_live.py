@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from live_rows import exchange, finish, thumb
+from serving_process import settings
 
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Source
@@ -101,6 +102,12 @@ def test_forget(project, capsys):
     assert json.loads(ran(capsys, "forget", "--key", "laptop", "--json")) == {"forgotten": 0}
     assert ran(capsys, "export", "--shape", "flywheel").endswith("flywheel.jsonl: 0 rows\n")
     assert ran(capsys).startswith("6 exchanges, 5 finished, 6 forgotten, 0 users")
+
+
+def test_a_bento_has_the_settings_of_its_server(project, capsys):
+    shutil.rmtree("conf")
+    Path("serve.json").write_text(json.dumps(settings()))
+    assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json")) == {"forgotten": 2}
 
 
 def test_retain_and_purge(project, capsys):

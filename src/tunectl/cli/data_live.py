@@ -7,7 +7,8 @@ tunectl data live forget --user NAME           delete everything of somebody, at
 tunectl data live retain [--days 90]           delete what is older
 tunectl data live purge                        rewrite the database, so that nothing deleted is left in its files
 
-Text in it was masked before it was written. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h for "ago".
+Text in it was masked before it was written. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h for "ago". For the server in
+a container: docker exec NAME python -m tunectl data live VERB.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from tunectl.live.export import Shape
 if TYPE_CHECKING:
     from tunectl.artifacts.records import Exchange, Feedback
     from tunectl.config.root import Root
+    from tunectl.config.serve import ServeSettings
     from tunectl.live.store import LiveStore
+
+    Told = Root | ServeSettings
 
 COLUMNS = ("accepted", "arm", "release", "who", "tokens", "end", "seconds", "said", "asked", "answered")
 PREVIEW = 40
@@ -73,17 +77,26 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  DataError where nothing was kept yet, or an id is not known; UsageError for a time that cannot be read.
     """
-    from tunectl.config import check, overrides
-
     layout = Layout()
-    root = check.load(layout, overrides.replay(layout)).root
+    root = _told(layout)
     with _opened(layout, root) as store:
         code: int = _VERBS[args.live or "look"](args, layout, root, store)
     return code
 
 
+def _told(layout: Layout) -> Told:
+    """The settings of the project; inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
+    from tunectl.services.server import settings
+
+    if not layout.conf.is_dir() and settings.place().is_file():
+        return settings.settings()
+    from tunectl.config import check, overrides
+
+    return check.load(layout, overrides.replay(layout)).root
+
+
 @contextmanager
-def _opened(layout: Layout, root: Root) -> Iterator[LiveStore]:
+def _opened(layout: Layout, root: Told) -> Iterator[LiveStore]:
     from tunectl.backends import sqlalchemy_store, sqlalchemy_tables
     from tunectl.live import identity
 
@@ -95,7 +108,7 @@ def _opened(layout: Layout, root: Root) -> Iterator[LiveStore]:
         yield store
 
 
-def _look(args: argparse.Namespace, _layout: Layout, _root: Root, store: LiveStore) -> int:
+def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveStore) -> int:
     from msgspec import to_builtins
 
     from tunectl.backends import terminal
@@ -184,7 +197,7 @@ def _text(content: Any) -> str:
     return "" if content is None else str(content)
 
 
-def _export(args: argparse.Namespace, layout: Layout, root: Root, store: LiveStore) -> int:
+def _export(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
     from tunectl.artifacts import io
     from tunectl.backends import terminal
     from tunectl.live import export
@@ -202,7 +215,7 @@ def _export(args: argparse.Namespace, layout: Layout, root: Root, store: LiveSto
     return 0
 
 
-def _forget(args: argparse.Namespace, layout: Layout, root: Root, store: LiveStore) -> int:
+def _forget(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
     from tunectl.live import identity
 
     name = args.user if args.user is not None else f"key {args.key}"
@@ -216,7 +229,7 @@ def _forget(args: argparse.Namespace, layout: Layout, root: Root, store: LiveSto
     return 0
 
 
-def _retain(args: argparse.Namespace, _layout: Layout, root: Root, store: LiveStore) -> int:
+def _retain(args: argparse.Namespace, _layout: Layout, root: Told, store: LiveStore) -> int:
     days = root.live.retention_days if args.days is None else args.days
     if days is None or days < 1:
         raise UsageError(f"retain: {days} days", hint="set live.retention_days, or give --days N of 1 or more")
@@ -230,7 +243,7 @@ def _retain(args: argparse.Namespace, _layout: Layout, root: Root, store: LiveSt
     return 0
 
 
-def _purge(args: argparse.Namespace, layout: Layout, _root: Root, store: LiveStore) -> int:
+def _purge(args: argparse.Namespace, layout: Layout, _root: Told, store: LiveStore) -> int:
     import shutil
 
     store.purge()
@@ -264,7 +277,7 @@ def _time(given: str | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-_VERBS: dict[str, Callable[[argparse.Namespace, Layout, Root, LiveStore], int]] = {
+_VERBS: dict[str, Callable[[argparse.Namespace, Layout, Told, LiveStore], int]] = {
     "look": _look,
     "export": _export,
     "forget": _forget,

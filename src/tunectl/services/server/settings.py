@@ -13,12 +13,17 @@ from tunectl.core.errors import ConfigError
 SETTINGS, HOME = "TUNECTL_SERVE", "TUNECTL_HOME"
 
 
+def place() -> Path:
+    """The file: the one that TUNECTL_SERVE names, ``serve.json`` of the working folder by default."""
+    return Path(os.environ.get(SETTINGS, "serve.json"))
+
+
 def settings() -> ServeSettings:
-    """What the file says that TUNECTL_SERVE names, ``serve.json`` of the working folder by default.
+    """What the file says.
 
     Raises  ConfigError for a file that is absent or wrong.
     """
-    path = Path(os.environ.get(SETTINGS, "serve.json"))
+    path = place()
     try:
         return ServeSettings.model_validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError as error:
