@@ -129,8 +129,49 @@ def test_an_address_in_the_place_of_a_model_is_masked(masker):
     assert Redactor(masker)(exchange(request={"model": CANARIES[0]})).request == {"model": "[EMAIL_1]"}
 
 
+@pytest.mark.parametrize(
+    "made_up",
+    [
+        {CANARIES[0]: 1},
+        {"id": CANARIES[5]},
+        {"object": {"to": CANARIES[0], "call": [CANARIES[1]]}},
+        {"system_fingerprint": CANARIES[6]},
+        {"created": f"card {CANARIES[2]}"},
+        {"model": [SAID]},
+    ],
+)
+def test_what_a_client_makes_up_is_masked_wherever_it_stands(masker, made_up):
+    kept = msgspec.json.encode(Redactor(masker)(exchange(request={"model": "shop", **made_up})).request).decode()
+    assert "_1]" in kept
+    for canary in CANARIES:
+        assert squeezed(canary) not in squeezed(kept)
+
+
+def test_names_of_people_and_conversations_are_left_out(masker):
+    turns = [
+        {"role": "user", "name": "wanda", "content": "mail it"},
+        {"role": "tool", "name": "mail", "content": "done"},
+    ]
+    given = {"metadata": {"session": "wanda on Monday", "page": 3}, "messages": turns}
+    assert Redactor(masker)(exchange(request=given)).request == {
+        "metadata": {"page": 3},
+        "messages": [{"role": "user", "content": "mail it"}, turns[1]],
+    }
+
+
+def test_an_id_that_is_personal_is_hashed_and_counts_once_still(masker):
+    redact, other = Redactor(masker, b"a" * 16), Redactor(masker, b"b" * 16)
+    names = [redact(thumb(id=name)).id for name in (CANARIES[0], CANARIES[0], "bob@example.org", "fb-0")]
+    assert names[0] == names[1] != names[2]
+    assert re.fullmatch(r"fb-[0-9a-f]{32}", names[0])
+    assert names[3] == "fb-0"
+    assert other(thumb(id=CANARIES[0])).id != names[0]
+
+
 def test_placeholders_that_came_in_keep_their_numbers(masker):
     redact = Redactor(masker)
+    keys = redact(exchange(request={"metadata": {"[EMAIL_1]": 1, "wanda.kanarie@example.org": 2}}))
+    assert keys.request == {"metadata": {"[EMAIL_1]": 1, "[EMAIL_2]": 2}}
     first = redact(exchange(request={"messages": [{"content": "[EMAIL_1] and wanda.kanarie@example.org"}]}))
     assert first.request == {"messages": [{"content": "[EMAIL_1] and [EMAIL_2]"}]}
 
@@ -169,18 +210,23 @@ RIGHT = [
     ("edit", "besser"),
 ]
 WRONG = [
-    ("thumb", True, 'value of a thumb is True; allowed is "up" or "down"'),
-    ("rating", 9, "value of a rating is 9; allowed is a number from 1 to 5"),
-    ("rating", True, "value of a rating is True; allowed is a number from 1 to 5"),
-    ("rating", float("nan"), "value of a rating is nan; allowed is a number from 1 to 5"),
+    ("thumb", True, 'value of thumb is True; allowed is "up" or "down"'),
+    ("rating", 9, "value of rating is 9; allowed is a number from 1 to 5"),
+    ("rating", True, "value of rating is True; allowed is a number from 1 to 5"),
+    ("rating", float("nan"), "value of rating is nan; allowed is a number from 1 to 5"),
+    (
+        "preference",
+        {"other": "x" * 101, "choice": "first"},
+        'value of preference is dict; allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}',
+    ),
     (
         "preference",
         "first",
-        'value of a preference is str; allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}',
+        'value of preference is str; allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}',
     ),
-    ("click", "x" * 201, "value of a click is str; allowed is a text of up to 200 characters, or null"),
-    ("conversion", -1, "value of a conversion is -1; allowed is a number of 0 or more, or null"),
-    ("edit", " \n", "value of a edit is str; allowed is a text of 1 to 100000 characters"),
+    ("click", "x" * 201, "value of click is str; allowed is a text of up to 200 characters, or null"),
+    ("conversion", -1, "value of conversion is -1; allowed is a number of 0 or more, or null"),
+    ("edit", " \n", "value of edit is str; allowed is a text of 1 to 100000 characters"),
     ("like", 1, "kind = 'like'; allowed are thumb, rating, preference, click, conversion, edit"),
 ]
 

@@ -18,6 +18,7 @@ from tunectl.core.errors import DataError
 
 LONGEST_EDIT: Final = 100_000
 LONGEST_CLICK: Final = 200
+LONGEST_ID: Final = 100
 LARGEST: Final = 1e15
 """Of numbers; what is larger, or no number at all, is nobody's rating and nothing's worth."""
 _CHOICES = get_args(Choice)[:4]
@@ -32,7 +33,7 @@ def _preference(value: Any) -> bool:
         isinstance(value, dict)
         and set(value) == {"other", "choice"}
         and isinstance(value["other"], str)
-        and bool(value["other"])
+        and 1 <= len(value["other"]) <= LONGEST_ID
         and value["choice"] in _CHOICES
     )
 
