@@ -21,6 +21,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -136,15 +137,16 @@ class ProcessPipeline:
         """Let the process cancel what runs and end."""
         self._closing = True
         self._outbox.put(None)
+        until = time.monotonic() + PATIENCE
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(PATIENCE)
-        self._end()
+                thread.join(max(0.0, until - time.monotonic()))
+        self._end(max(0.0, until - time.monotonic()))
 
-    def _end(self) -> None:
+    def _end(self, patience: float = PATIENCE) -> None:
         """Give the process and the socket back; safe to call twice."""
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(patience)
         except subprocess.TimeoutExpired:
             log.get(__name__).warning("the process of the engine %s does not end; it is killed", self._name)
             self._process.kill()

@@ -127,13 +127,12 @@ class OpenVinoPipeline:
             self._thread.join()
 
     def _run(self) -> None:
-        while self._take():
-            try:
+        try:
+            while self._take():
                 self._inner.step()
-            except Exception as error:  # noqa: BLE001  # the library raises bare RuntimeError; whoever asked must hear of it
-                self._fail(error)
-                break
-            self._collect()
+                self._collect()
+        except Exception as error:  # noqa: BLE001  # the library raises bare RuntimeError; whoever asked must hear of it
+            self._fail(error)
         self._deliver([(number, Piece([], [], "cancelled")) for number in self._active])
         for running in self._active.values():
             running.handle.cancel()
@@ -165,12 +164,14 @@ class OpenVinoPipeline:
                 self._begin(number, ask)
 
     def _cancel(self, number: int) -> None:
-        running = self._active.pop(number, None)
-        if running is not None:
-            running.handle.cancel()
-            if not self._active:  # the library frees what was cancelled in its next step
-                self._inner.step()
-            self._deliver([(number, Piece([], [], "cancelled"))])
+        running = self._active.get(number)
+        if running is None:
+            return
+        running.handle.cancel()
+        if len(self._active) == 1:  # the library frees what was cancelled in its next step
+            self._inner.step()
+        del self._active[number]
+        self._deliver([(number, Piece([], [], "cancelled"))])
 
     def _begin(self, number: int, ask: Ask) -> None:
         prompt = self._tensor(self._numpy.array([ask.prompt], dtype=self._numpy.int64))
@@ -223,11 +224,10 @@ class OpenVinoPipeline:
         return Piece(ids, logprobs, end)
 
     def _fail(self, error: Exception) -> None:
-        log.get(__name__).error("OpenVINO failed in a step: %s", error)
-        self.broken = why = str(error).strip()[:300]
+        """Tell everybody why; the library's handles are left alone, since nothing of it can be trusted now."""
+        log.get(__name__).error("OpenVINO failed: %s", error)
+        self.broken = why = str(error).strip()[:300] or type(error).__name__
         self._deliver([(number, Piece([], [], "failed", why)) for number in self._active])
-        for running in self._active.values():
-            running.handle.cancel()
         self._active.clear()
 
 

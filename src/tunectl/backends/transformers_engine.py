@@ -122,8 +122,8 @@ class TransformersPipeline:
     def _step(self, running: _Running) -> Piece:
         try:
             token, logprob = self._next(running)
-        except (RuntimeError, ValueError, IndexError) as error:
-            return Piece([], [], "failed", str(error).strip()[:300])
+        except Exception as error:  # noqa: BLE001  # whatever the libraries raise is this answer's end, not the thread's
+            return Piece([], [], "failed", str(error).strip()[:300] or type(error).__name__)
         if token in running.ask.stop_ids:
             return Piece([], [], "stop")
         running.tokens = [token]

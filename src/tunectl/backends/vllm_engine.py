@@ -91,17 +91,19 @@ class VllmPipeline:
         self._loop.call_soon_threadsafe(self._begin, number, ask)
 
     def cancel(self, number: int) -> None:
-        """Abort an answer; its task says that it was cancelled."""
+        """Abort an answer."""
         self._loop.call_soon_threadsafe(self._stop, number)
 
     def close(self) -> None:
         """Abort what runs, end the engine and its loop."""
         if self._loop.is_closed():
             return
-        self._wait(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        try:
+            self._wait(self._end())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -117,7 +119,13 @@ class VllmPipeline:
     def _begin(self, number: int, ask: Ask) -> None:
         task = self._loop.create_task(self._answer(number, ask))
         self._tasks[number] = task
-        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+        task.add_done_callback(lambda done: self._over(number, done))
+
+    def _over(self, number: int, task: asyncio.Task[None]) -> None:
+        """Told here and not by the task itself: one that is cancelled before its first step never runs."""
+        del self._tasks[number]
+        if task.cancelled():
+            self._deliver([(number, Piece([], [], "cancelled"))])
 
     def _stop(self, number: int) -> None:
         if (task := self._tasks.get(number)) is not None:
@@ -127,8 +135,6 @@ class VllmPipeline:
         try:
             async for piece in self._pieces(number, ask):
                 self._deliver([(number, piece)])
-        except asyncio.CancelledError:
-            self._deliver([(number, Piece([], [], "cancelled"))])
         except Exception as error:  # noqa: BLE001  # whatever vLLM raises, whoever asked must hear of it
             if getattr(self._engine, "errored", False):
                 self.broken = str(error).strip()[:300]

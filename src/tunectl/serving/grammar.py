@@ -7,7 +7,8 @@ gets there. And the grammar says where white space may be: a small model that ma
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
@@ -17,6 +18,8 @@ from tunectl.serving.wire import Problem
 PARAM: Final = "response_format.json_schema"
 MOST_RULES: Final = 2000
 MOST_REPEATS: Final = 2000
+MOST_DEEP: Final = 64
+"""Schemas inside one another, references followed: far from the depth at which Python gives up."""
 _TALK: Final = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$schema", "$id", "$comment"}
     | {"$defs", "definitions", "additionalProperties"}
@@ -59,7 +62,7 @@ def ebnf(schema: str) -> str:
     document = json.loads(schema)
     writer = _Writer(document)
     root = writer.value(document, "#", ())
-    _refuse_endless(document, set(writer.refs))
+    _refuse_endless(document, writer.refs)
     return f"root ::= {root}\n" + _BASE + "".join(f"{name} ::= {body}\n" for name, body in writer.rules.items())
 
 
@@ -68,9 +71,18 @@ class _Writer:
     document: Any
     rules: dict[str, str] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
+    deep: int = 0
 
     def value(self, schema: Any, place: str, open_refs: tuple[str, ...]) -> str:
         """The expression of one schema; ``open_refs`` are references that were followed without a letter in between."""
+        if self.deep == MOST_DEEP:
+            raise _wrong(place, f"more than {MOST_DEEP} schemas lie inside one another, references followed")
+        self.deep += 1
+        written = self._value(schema, place, open_refs)
+        self.deep -= 1
+        return written
+
+    def _value(self, schema: Any, place: str, open_refs: tuple[str, ...]) -> str:
         if schema is True or schema == {}:
             return "anyvalue"
         if not isinstance(schema, dict):
@@ -218,27 +230,50 @@ def _repeats(schema: Mapping[str, Any], what: str, place: str) -> str:
     return f"{{{least},{'' if most is None else most}}}"
 
 
-def _refuse_endless(document: Any, followed: set[str]) -> None:
-    """Refuse a schema whose every text would be infinite, such as an object that requires itself."""
-    finite: set[str] = set()
+@dataclass
+class _Finite:
+    """Which references lead to a text that ends; each is looked at again only when one that it waits for turns out to end."""
 
-    def ends(schema: Any) -> bool:
+    known: set[str] = field(default_factory=set)
+    waiting: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def ends(self, schema: Any, asker: str) -> bool:
+        """Whether some text of a schema ends, as far as is known; ``asker`` is the reference that asks."""
         if not isinstance(schema, dict):
             return True
         if "$ref" in schema:
-            return schema["$ref"] in finite
+            ref: str = schema["$ref"]
+            if ref not in self.known:
+                self.waiting[ref].append(asker)
+            return ref in self.known
         for key in ("anyOf", "oneOf", "allOf"):
             if key in schema:
-                return any(map(ends, schema[key]))
-        needed = [one for name, one in schema.get("properties", {}).items() if name in schema.get("required", [])]
-        if schema.get("minItems", 0) and "items" in schema:
-            needed.append(schema["items"])
+                return any(self.ends(one, asker) for one in schema[key])
         kinds = schema.get("type")
-        return (isinstance(kinds, list) and len(kinds) > 1) or all(map(ends, needed))
+        return (isinstance(kinds, list) and len(kinds) > 1) or all(self.ends(one, asker) for one in _needed(schema))
 
-    while fresh := {ref for ref in followed - finite if ends(_target(document, ref, "#"))}:
-        finite |= fresh
-    if not ends(document):
+    def follow(self, document: Any, refs: Iterable[str]) -> None:
+        """Find out for all of ``refs``."""
+        todo = list(refs)
+        while todo:
+            ref = todo.pop()
+            if ref not in self.known and self.ends(_target(document, ref, "#"), ref):
+                self.known.add(ref)
+                todo += self.waiting.pop(ref, ())
+
+
+def _needed(schema: Mapping[str, Any]) -> list[Any]:
+    """What every text of a schema holds."""
+    required = frozenset(schema.get("required", ()))
+    found = [one for name, one in schema.get("properties", {}).items() if name in required]
+    return [*found, schema["items"]] if schema.get("minItems", 0) and "items" in schema else found
+
+
+def _refuse_endless(document: Any, refs: Iterable[str]) -> None:
+    """Refuse a schema whose every text would be infinite, such as an object that requires itself."""
+    finite = _Finite()
+    finite.follow(document, refs)
+    if not finite.ends(document, "#"):
         raise _wrong("#", "has no text that ends: something requires itself")
 
 

@@ -111,3 +111,23 @@ def test_a_schema_without_end_of_rules_is_refused() -> None:
     wide = {"type": "object", "properties": {f"p{number}": {"type": "null"} for number in range(3000)}}
     with pytest.raises(Problem, match="is too large: it needs more than 2000 rules"):
         ebnf(json.dumps(wide))
+
+
+def test_references_that_lead_on_and_on_are_refused() -> None:
+    """A chain as long as a body may be, forwards and backwards: neither Python's stack nor the event loop's patience ends first."""
+    chain = {f"d{number}": {"$ref": f"#/$defs/d{number + 1}"} for number in range(1500)} | {"d1500": {"type": "null"}}
+    with pytest.raises(Problem, match="more than 64 schemas lie inside one another, references followed"):
+        ebnf(json.dumps({"$defs": chain, "$ref": "#/$defs/d0"}))
+    backwards = [{"$ref": f"#/$defs/d{number}"} for number in range(1500, -1, -1)]
+    assert ebnf(json.dumps({"$defs": chain, "anyOf": backwards})).startswith("root ::= ")
+
+
+def test_what_ends_is_told_from_what_does_not() -> None:
+    def needs(*names: str) -> dict[str, Any]:
+        properties = {name: {"$ref": f"#/$defs/{name}"} for name in names}
+        return {"type": "object", "properties": properties, "required": list(names)}
+
+    ends = {"a": needs("b", "c"), "b": needs("c"), "c": {"anyOf": [needs("a"), needs("d")]}, "d": {"type": "null"}}
+    assert ebnf(json.dumps({"$defs": ends, **needs("a")}))
+    with pytest.raises(Problem, match="has no text that ends"):
+        ebnf(json.dumps({"$defs": {**ends, "c": needs("a", "d")}, **needs("a")}))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TypeVar
 
 from tunectl.chat import tools
 from tunectl.services.server.resident import Resident
@@ -20,8 +21,11 @@ from tunectl.serving.schema import ChatRequest, CompletionRequest
 from tunectl.serving.text import Growing
 
 LONG = 20_000
-"""Letters from which on a prompt is tokenised beside the loop."""
+"""Letters from which on a prompt is tokenised, and a schema compiled, beside the loop."""
+COLDEST = 1e-3
+"""Below this temperature only the likeliest token is left, and a logit divided by it may be no number any more."""
 Request = ChatRequest | CompletionRequest
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -125,15 +129,16 @@ async def made(request: Request, arm: Arm, resident: Resident, arrived: float, m
     prompts = await _prompts(request, resident)
     contract, times = resident.contract, request.n or 1
     form = schema.schema_of(request.response_format)
-    if form is not None:
-        grammar.ebnf(form)  # what cannot be followed is refused before the engine hears of it
+    if form is not None:  # what cannot be followed is refused before the engine hears of it
+        await _beside(partial(grammar.ebnf, form), len(form))
+    temperature = contract.defaults.temperature if request.temperature is None else request.temperature
     asks = [
         Ask(
             prompt=prompt,
             max_tokens=room(
                 len(prompt), request.limit, usual=contract.defaults.max_tokens, context=contract.context_length
             ),
-            temperature=contract.defaults.temperature if request.temperature is None else request.temperature,
+            temperature=temperature if temperature >= COLDEST else 0.0,
             top_p=contract.defaults.top_p if request.top_p is None else request.top_p,
             stop_ids=frozenset() if request.ignore_eos else resident.stops,
             seed=None if request.seed is None else request.seed + turn,
@@ -166,6 +171,6 @@ async def _prompts(request: Request, resident: Resident) -> list[list[int]]:
     return await _beside(lambda: [prompts.plain(one) for one in given], size)
 
 
-async def _beside(work: Any, size: int) -> list[list[int]]:
-    found: list[list[int]] = await asyncio.to_thread(work) if size > LONG else work()
-    return found
+async def _beside(work: Callable[[], T], size: int) -> T:
+    """What ``work`` gives; a large one does not hold up the others."""
+    return await asyncio.to_thread(work) if size > LONG else work()
