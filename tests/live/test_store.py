@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 
 import msgspec
@@ -77,6 +78,30 @@ def test_spans_pages_and_filters(store):
     assert list(store.exchanges(release="other")) == []
 
 
+def test_the_newest_come_first(store):
+    store.write([exchange(number, arm="challenger" if number % 5 == 0 else "champion") for number in range(12)])
+    store.forget("user-2")  # 2, 5, 8, 11
+    assert [one.id for one in store.newest(3)] == [f"chatcmpl-{number:06}" for number in (10, 9, 7)]
+    assert store.newest(50) == list(store.exchanges())[::-1]
+    assert [one.id for one in store.newest(1, until=START + timedelta(seconds=6), arm="challenger")] == [
+        "chatcmpl-000000"
+    ]
+    assert store.newest(9, since=START + timedelta(seconds=10), release="other") == store.newest(0) == []
+
+
+def test_a_preference_is_about_two_exchanges_that_are_there(store):
+    store.write([exchange(0), exchange(1)])
+    good, bad = ({"other": name, "choice": "first"} for name in ("chatcmpl-000001", "ada@example.org"))
+    assert store.feedback(thumb(0, kind="preference", value=good))
+    with pytest.raises(DataError) as caught:
+        store.feedback(thumb(1, kind="preference", value=bad))
+    assert caught.value.message == (
+        "exchange 'chatcmpl-000001', or the other one of the preference, is not in the live store"
+    )
+    store.forget("user-1")  # the other one: its id stays, and nobody is in it
+    assert store.feedback(thumb(2, exchange_id="chatcmpl-000000", kind="preference", value=good))
+
+
 def test_late_feedback_joins_its_exchange(store):
     store.write([exchange(number) for number in range(3)])
     store.retain(START)  # deletes nothing
@@ -122,6 +147,28 @@ def test_forgetting_leaves_tombstones_and_no_text(store):
         "chatcmpl-000000",
         "chatcmpl-000003",
     ]  # an older snapshot must still leave them out
+
+
+@pytest.mark.parametrize("way", ["forget", "retain"])
+def test_what_is_said_at_that_very_moment_goes_as_well(store, way):
+    store.write([exchange(0), exchange(1)])
+    said, words = threading.Event(), thumb(0, kind="edit", value="an Wanda")
+
+    def speak() -> None:
+        with store._transaction() as connection:
+            assert store._write(connection, words) == "new"
+            said.set()
+            time.sleep(1)  # not yet committed while the other one begins
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    assert said.wait(30)
+    assert (store.forget("user-0") if way == "forget" else store.retain(START + timedelta(seconds=1))) == 1
+    speaker.join()
+    left = store.feedback_of(["chatcmpl-000000"])
+    assert [(one.value, one.annotator) for one in left.get("chatcmpl-000000", [])] == (
+        [(None, None)] if way == "forget" else []
+    )
 
 
 def test_retention_deletes_exchanges_with_what_was_said(store):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import msgspec
+from msgspec.structs import replace
 
 from tunectl.artifacts import lock
 from tunectl.artifacts.records import Exchange, Feedback
@@ -24,11 +24,8 @@ from tunectl.core.lazy import need
 from tunectl.live.store import Counts, Entry, Event, Finish, Finished, Outcome, Window
 from tunectl.live.writer import unknown
 
-T = TypeVar("T")
 PAGE: Final = 500
 """Rows of one page of a long read, or of one step of a deletion."""
-JSON: Final = frozenset(("request", "response", "value", "body"))
-"""Columns that hold JSON."""
 TEXT_OF_EXCHANGE: Final = {"request": None, "response": None, "session": None, "user_hash": None}
 TEXT_OF_FEEDBACK: Final = {"value": None, "annotator": None}
 
@@ -125,7 +122,7 @@ class SqlStore:
         return self._opinion(connection, entry)
 
     def _add(self, connection: Any, table: Any, row: Any) -> Outcome:
-        written = connection.execute(self._new[table.name], _columns(row)).first()
+        written = connection.execute(self._new[table.name], sqlalchemy_tables.columns(row)).first()
         return "known" if written is None else "new"
 
     def _finish(self, connection: Any, entry: Finished) -> Outcome:
@@ -135,7 +132,7 @@ class SqlStore:
             return "unknown"
         if state.finished_at is not None:
             return "known"
-        values = _columns(entry.finish)
+        values = sqlalchemy_tables.columns(entry.finish)
         if state.forgotten_at is not None:
             values["response"] = None
         connection.execute(self._sa.update(table).where(table.c.id == entry.id).values(**values))
@@ -149,11 +146,18 @@ class SqlStore:
 
     def _opinion(self, connection: Any, feedback: Feedback) -> Outcome:
         state = self._state(connection, feedback.exchange_id)
-        if state is None:
+        if state is None or not self._knows_other(connection, feedback):
             return "unknown"
         if state.forgotten_at is not None:
-            feedback = msgspec.structs.replace(feedback, **TEXT_OF_FEEDBACK)
+            feedback = replace(feedback, **TEXT_OF_FEEDBACK)
         return self._add(connection, self._tables.feedback, feedback)
+
+    def _knows_other(self, connection: Any, feedback: Feedback) -> bool:
+        """Whether the other exchange of a preference is there; what is no id is never kept as one."""
+        if feedback.kind != "preference" or feedback.value is None:
+            return True
+        c = self._tables.exchanges.c
+        return connection.execute(self._sa.select(c.id).where(c.id == feedback.value["other"])).first() is not None
 
     def accept(self, exchange: Exchange) -> None:
         """See ``LiveStore.accept``."""
@@ -168,7 +172,7 @@ class SqlStore:
         """See ``LiveStore.feedback``."""
         outcome = self.write([feedback])[0]
         if outcome == "unknown":
-            raise unknown(feedback.exchange_id)
+            raise unknown(feedback)
         return outcome == "new"
 
     def _read(self, asked: Any) -> list[Any]:
@@ -178,7 +182,7 @@ class SqlStore:
     def exchange(self, name: str) -> Exchange | None:
         """See ``LiveStore.exchange``."""
         found = self._read(self._sa.select(self._tables.exchanges).where(self._tables.exchanges.c.id == name))
-        return _row(found[0], Exchange) if found else None
+        return sqlalchemy_tables.record(found[0], Exchange) if found else None
 
     def exchanges(
         self,
@@ -191,15 +195,37 @@ class SqlStore:
         forgotten: bool = False,
     ) -> Iterator[Exchange]:
         """See ``LiveStore.exchanges``."""
+        asked = self._chosen(since, until, release, arm)
         c = self._tables.exchanges.c
-        asked = self._sa.select(self._tables.exchanges).where(*self._between(c.accepted_at, since, until))
-        for column, wanted in ((c.release, release), (c.arm, arm), (c.user_hash, user_hash)):
-            if wanted is not None:
-                asked = asked.where(column == wanted)
+        if user_hash is not None:
+            asked = asked.where(c.user_hash == user_hash)
         if not forgotten:
             asked = asked.where(c.forgotten_at.is_(None))
         for row in self._pages(asked):
-            yield _row(row, Exchange)
+            yield sqlalchemy_tables.record(row, Exchange)
+
+    def newest(
+        self,
+        number: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        release: str | None = None,
+        arm: str | None = None,
+    ) -> list[Exchange]:
+        """See ``LiveStore.newest``."""
+        c = self._tables.exchanges.c
+        asked = self._chosen(since, until, release, arm).where(c.forgotten_at.is_(None))
+        asked = asked.order_by(c.accepted_at.desc(), c.id.desc()).limit(number)
+        return [sqlalchemy_tables.record(row, Exchange) for row in self._read(asked)]
+
+    def _chosen(self, since: datetime | None, until: datetime | None, release: str | None, arm: str | None) -> Any:
+        c = self._tables.exchanges.c
+        asked = self._sa.select(self._tables.exchanges).where(*self._between(c.accepted_at, since, until))
+        for column, wanted in ((c.release, release), (c.arm, arm)):
+            if wanted is not None:
+                asked = asked.where(column == wanted)
+        return asked
 
     def _pages(self, asked: Any) -> Iterator[Any]:
         """Rows of exchanges in order, a page a transaction."""
@@ -219,11 +245,10 @@ class SqlStore:
     def feedback_of(self, exchange_ids: Sequence[str]) -> dict[str, list[Feedback]]:
         """See ``LiveStore.feedback_of``."""
         table, said = self._tables.feedback, defaultdict(list)
-        for start in range(0, len(exchange_ids), PAGE):
-            some = list(exchange_ids[start : start + PAGE])
+        for some in _in_pages(exchange_ids):
             asked = self._sa.select(table).where(table.c.exchange_id.in_(some)).order_by(table.c.at, table.c.id)
             for row in self._read(asked):
-                said[row.exchange_id].append(_row(row, Feedback))
+                said[row.exchange_id].append(sqlalchemy_tables.record(row, Feedback))
         return dict(said)
 
     def tombstones(self) -> Iterator[str]:
@@ -256,19 +281,23 @@ class SqlStore:
         return Counts(exchanges, finished, forgotten, users, {row[0]: row[1] for row in self._read(kinds)}, first, last)
 
     def forget(self, user_hash: str) -> int:
-        """See ``LiveStore.forget``. What somebody said about the answers of others is deleted as well."""
+        """See ``LiveStore.forget``. What somebody said about the answers of others is deleted as well.
+
+        Exchanges come first: what is being said about them at this moment is waited for, and what comes later finds them
+        forgotten.
+        """
         sa, table, said = self._sa, self._tables.exchanges, self._tables.feedback
         now = datetime.now(UTC)
-        mine = sa.select(table.c.id).where(table.c.user_hash == user_hash)
+        gone = sa.update(table).where(table.c.user_hash == user_hash).values(**TEXT_OF_EXCHANGE, forgotten_at=now)
         with self._transaction() as connection:
-            about = sa.or_(said.c.annotator == user_hash, said.c.exchange_id.in_(mine))
-            connection.execute(sa.update(said).where(about).values(**TEXT_OF_FEEDBACK))
-            gone = sa.update(table).where(table.c.user_hash == user_hash)
-            count: int = connection.execute(gone.values(**TEXT_OF_EXCHANGE, forgotten_at=now)).rowcount
-            event = Event(uuid.uuid4().hex, now, "forgotten", {"exchanges": count})
+            mine = [row.id for row in connection.execute(gone.returning(table.c.id))]
+            about = [said.c.annotator == user_hash, *(said.c.exchange_id.in_(some) for some in _in_pages(mine))]
+            for which in about:
+                connection.execute(sa.update(said).where(which).values(**TEXT_OF_FEEDBACK))
+            event = Event(uuid.uuid4().hex, now, "forgotten", {"exchanges": len(mine)})
             self._add(connection, self._tables.events, event)
         self._checkpoint()
-        return count
+        return len(mine)
 
     def retain(self, before: datetime) -> int:
         """See ``LiveStore.retain``. Tombstones stay: they hold no text, and later builds need them."""
@@ -277,9 +306,13 @@ class SqlStore:
         some = sa.select(table.c.id).where(*old).limit(PAGE)
         total = 0
         while names := [row.id for row in self._read(some)]:
-            with self._transaction() as connection:  # in steps, so that the server gets its turn
-                connection.execute(sa.delete(said).where(said.c.exchange_id.in_(names)))
-                total += connection.execute(sa.delete(table).where(table.c.id.in_(names), *old)).rowcount
+            gone = sa.delete(table).where(table.c.id.in_(names), *old).returning(table.c.id)
+            with (
+                self._transaction() as connection
+            ):  # in steps, so that the server gets its turn; exchanges first, as above
+                deleted = [row.id for row in connection.execute(gone)]
+                connection.execute(sa.delete(said).where(said.c.exchange_id.in_(deleted)))
+                total += len(deleted)
         self.add_event(
             Event(uuid.uuid4().hex, datetime.now(UTC), "retained", {"before": before.isoformat(), "exchanges": total})
         )
@@ -316,7 +349,9 @@ class SqlStore:
         """See ``LiveStore.windows``."""
         table = self._tables.windows
         asked = self._sa.select(table).where(*self._between(table.c.made_at, since, None))
-        return [_row(row, Window) for row in self._read(asked.order_by(table.c.made_at, table.c.id))]
+        return [
+            sqlalchemy_tables.record(row, Window) for row in self._read(asked.order_by(table.c.made_at, table.c.id))
+        ]
 
     def add_event(self, event: Event) -> bool:
         """See ``LiveStore.add_event``."""
@@ -332,33 +367,13 @@ class SqlStore:
         asked = self._sa.select(table).where(*self._between(table.c.at, since, None))
         if kind is not None:
             asked = asked.where(table.c.kind == kind)
-        return [_row(row, Event) for row in self._read(asked.order_by(table.c.at, table.c.id))]
+        return [sqlalchemy_tables.record(row, Event) for row in self._read(asked.order_by(table.c.at, table.c.id))]
 
     def close(self) -> None:
         """See ``LiveStore.close``."""
         self._engine.dispose()
 
 
-def _columns(row: Any) -> dict[str, Any]:
-    """The columns of a record; bodies as JSON."""
-    return {
-        name: _json(value) if name in JSON else value
-        for name in row.__struct_fields__
-        for value in (getattr(row, name),)
-    }
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
-
-
-_decode: Callable[[str], Any] = msgspec.json.decode
-
-
-def _row(row: Any, shape: type[T]) -> T:
-    """A record out of a database row."""
-    values = {
-        name: _decode(value) if name in JSON and value is not None else value
-        for name, value in row._mapping.items()  # noqa: SLF001  public by its documentation
-    }
-    return shape(**values)
+def _in_pages(names: Sequence[str]) -> Iterator[list[str]]:
+    """As many at once as one statement takes."""
+    return (list(names[start : start + PAGE]) for start in range(0, len(names), PAGE))

@@ -1,18 +1,22 @@
-"""The live store's tables and connections: SQLAlchemy Core for SQLite and PostgreSQL."""
+"""The live store's tables, their rows and connections: SQLAlchemy Core for SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from tunectl.artifacts import io
 from tunectl.core.errors import EnvironmentFailure, UsageError
 from tunectl.core.lazy import need
 
+T = TypeVar("T")
 BUSY: Final = 20.0
-"""Seconds that one process waits for another one's transaction on SQLite, for example a purge."""
+"""Seconds that one process waits for another one's transaction on SQLite, for example a purge; and for a silent network."""
 CONNECT: Final = 5
 """Seconds to wait for a PostgreSQL server."""
 WRITES: Final = {"writes": True}
@@ -74,6 +78,9 @@ EVENTS: Final[Columns] = (
     ("body", "text", "not null"),
 )
 
+JSON: Final = frozenset(("request", "response", "value", "body"))
+"""Columns that hold JSON."""
+
 
 def tables() -> Tables:
     """Describe the tables. Bodies are JSON text; times are UTC with microseconds."""
@@ -125,6 +132,31 @@ def _time_type(sa: Any) -> Any:
     return Utc()
 
 
+def columns(row: Any) -> dict[str, Any]:
+    """The columns of a record; bodies as JSON."""
+    return {
+        name: _json(value) if name in JSON else value
+        for name in row.__struct_fields__
+        for value in (getattr(row, name),)
+    }
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+_decode: Callable[[str], Any] = msgspec.json.decode
+
+
+def record(row: Any, shape: type[T]) -> T:
+    """A record out of a database row."""
+    values = {
+        name: _decode(value) if name in JSON and value is not None else value
+        for name, value in row._mapping.items()  # noqa: SLF001  public by its documentation
+    }
+    return shape(**values)
+
+
 def engine(url: str, root: Path) -> Any:
     """Connections to the database at ``url``; a relative SQLite file is below ``root``, and its folder is made.
 
@@ -160,6 +192,12 @@ def _postgres(sa: Any, url: Any) -> Any:
         connect_args={
             "connect_timeout": CONNECT,
             "application_name": "tunectl",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": int(
+                1000 * BUSY
+            ),  # a server that is cut off says nothing: without this it is waited for
             "options": "-c synchronous_commit=on -c timezone=UTC",
         },
     )

@@ -132,9 +132,8 @@ def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveSto
 
 
 def _newest(args: argparse.Namespace, store: LiveStore) -> list[Exchange]:
-    from collections import deque
-
-    return list(reversed(deque(_chosen(args, store), maxlen=max(args.number, 0))))
+    since, until = _time(args.since), _time(args.until)
+    return store.newest(max(args.number, 0), since, until, release=args.release, arm=args.arm)
 
 
 def _chosen(args: argparse.Namespace, store: LiveStore) -> Iterator[Exchange]:

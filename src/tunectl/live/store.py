@@ -99,7 +99,7 @@ class LiveStore(Protocol):
     def feedback(self, feedback: Feedback) -> bool:
         """Write what somebody said; durable on return. False: its id is known, and nothing changed.
 
-        Raises  DataError for an exchange that is not there.
+        Raises  DataError for an exchange that is not there, also where it is the other one of a preference.
         """
         ...
 
@@ -121,6 +121,18 @@ class LiveStore(Protocol):
 
         Reads in pages, so that a long reader never holds up the writer.
         """
+        ...
+
+    def newest(
+        self,
+        number: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        release: str | None = None,
+        arm: str | None = None,
+    ) -> list[Exchange]:
+        """The last ``number`` exchanges accepted in [since, until), newest first; without tombstones. Reads no others."""
         ...
 
     def feedback_of(self, exchange_ids: Sequence[str]) -> dict[str, list[Feedback]]:

@@ -93,7 +93,7 @@ class Writer:
         if isinstance(outcome, NotKept):
             raise outcome
         if outcome == "unknown":
-            raise unknown(feedback.exchange_id)
+            raise unknown(feedback)
         return outcome == "new"
 
     def submit(self, entry: Entry) -> _Ticket:
@@ -252,8 +252,11 @@ def _not_kept(reason: str) -> NotKept:
     return NotKept(f"this exchange cannot be kept: {reason}", hint="try again later")
 
 
-def unknown(name: str) -> DataError:
-    """The error of something that is said about an exchange which is not there."""
+def unknown(about: Feedback | str) -> DataError:
+    """The error of something that is said about an exchange which is not there, by its id or by what was said."""
+    name = about if isinstance(about, str) else about.exchange_id
+    other = isinstance(about, Feedback) and about.kind == "preference"
     return DataError(
-        f"exchange {name[:100]!r} is not in the live store", hint="take the id of an answer, for example chatcmpl-..."
+        f"exchange {name[:100]!r}{', or the other one of the preference,' if other else ''} is not in the live store",
+        hint="take the id of an answer, for example chatcmpl-...",
     )
