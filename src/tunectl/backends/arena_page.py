@@ -33,10 +33,15 @@ MOST_PEOPLE: Final = 1000
 """Who has been away longest must sign in again when there are more."""
 WARMTH: Final = 0.9
 """Temperature where both answers come from one model."""
+READ: Final = 30.0
+"""Seconds for a form to arrive."""
 WRONG_KEY = "That key is not right, or it may not chat. Ask whoever runs this server."
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the conversation as it is now."
 NOTHING = "Please write something first."
 UNANSWERED = "No answer: {reason}"
+REFUSED = (
+    f"this form did not come from this page, or not whole within {READ:g} s, or it is longer than {LONGEST_BODY} bytes"
+)
 HALF_SAVED = "Your choice is saved, but the live store was not told: {reason}"
 
 
@@ -86,6 +91,7 @@ class _Page:
         self._people: OrderedDict[str, _Person] = OrderedDict()
         self._writing = asyncio.Lock()
         self._responses = need("starlette.responses", extra="annotate")
+        self._left: type[Exception] = need("starlette.requests", extra="annotate").ClientDisconnect
 
     def _who(self, request: Any) -> _Person | None:
         token = request.cookies.get(COOKIE, "")
@@ -265,15 +271,19 @@ class _Page:
         return self._responses.PlainTextResponse("sign in", 401, headers={**HEADERS, "HX-Redirect": "/arena"})
 
     def _refused(self) -> Any:
-        return self._responses.PlainTextResponse("this form did not come from this page", 403, headers=HEADERS)
+        return self._responses.PlainTextResponse(REFUSED, 403, headers=HEADERS)
 
     async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
-        """The fields of a form of this page; None for one of another site, or one that is too long."""
+        """The fields of a form of this page; None for one of another site, one that is too long, or not there in time."""
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LONGEST_BODY:
-                return None
+        try:
+            async with asyncio.timeout(READ):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > LONGEST_BODY:
+                        return None
+        except (TimeoutError, self._left):
+            return None
         return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True) if own(request) else None
 
 
