@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from serving_process import Server
 
-from scenarios.asking import ask, request, send
+from scenarios.asking import Reply, ask, request, send
 from scenarios.crowd import CHAT, chat
 from scenarios.found import Found
 
 
 def canary(chance: random.Random) -> dict[str, str]:
-    """One made-up person, in kinds that no honest text of this test holds."""
+    """One made-up person, in kinds that no honest text of this test holds; no finder knows the nick, which only names who asks."""
     number = "".join(str(chance.randrange(10)) for _ in range(8))
     name = f"zq{chance.getrandbits(40):x}"
     return {
@@ -29,6 +30,7 @@ def canary(chance: random.Random) -> dict[str, str]:
         "ip": f"203.0.113.{chance.randrange(1, 255)}",
         "phone": f"+1 415 555 {chance.randrange(100, 200):04d}",
         "url": f"https://{name}:pw{number}@db.example.org/x",
+        "nick": f"nq{chance.getrandbits(64):x}",
     }
 
 
@@ -49,7 +51,11 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
 
     ``folder`` is all that the server writes to. Looked for in every file of it, in the metrics, and in an export.
     """
-    found = Found(13, f"{count} people's data, ten ways each", "absent from logs, metrics, live store and its export")
+    found = Found(
+        13,
+        f"{count} people's data, some twenty ways each",
+        "absent from logs, metrics, live store and its export, and the arena's judgements",
+    )
     chance, spelled = random.Random(3), list[str]()
     for _ in range(count):
         person = canary(chance)
@@ -59,11 +65,15 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
             person["iban"],
             person["phone"],
             person["url"].split("//")[1].split("@")[0],
+            person["nick"],
         ]
         await _send(server, person)
+        await _arena(server, person, found)
     metrics = (await ask(server.port, "/metrics", server.keys["scrape"])).body
     export = await _export(server)
     found.must(b"EMAIL" in export, "the export shows no placeholders: nothing was kept")
+    judged = b"".join(file.read_bytes() for file in folder.glob("judgements/**/*") if file.is_file())
+    found.must(b"[EMAIL_1]" in judged, "the arena's judgements show no placeholders: nothing was kept")
     places = {"metrics": metrics, "export": export}
     places |= {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     found.figures |= {"canaries": len(spelled), "places": len(places), "bytes": sum(map(len, places.values()))}
@@ -76,8 +86,8 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
 
 
 async def _send(server: Server, person: dict[str, str]) -> None:
-    key, everything = server.keys["admin"], ", ".join(person.values())
-    said: dict[str, Any] = {"messages": [{"role": "user", "content": f"Write to me: {everything}", "name": "Ann"}]}
+    key, everything, nick = server.keys["admin"], _everything(person), person["nick"]
+    said: dict[str, Any] = {"messages": [{"role": "user", "content": f"Write to me: {everything}", "name": nick}]}
     reply = await ask(
         server.port,
         CHAT,
@@ -87,10 +97,14 @@ async def _send(server: Server, person: dict[str, str]) -> None:
             stream=False,
             **said,
             user=person["email"],
-            metadata={"session": person["phone"], "note": everything, person["email"]: 1},
+            metadata={"session": nick, "note": everything, person["email"]: 1},
+            safety_identifier=nick,
+            prompt_cache_key=nick,
         ),
     )
     name = msgspec.json.decode(reply.body)["id"]
+    made_up = {person["email"]: everything, "id": {"to": everything}, "object": [everything], "created": everything}
+    await ask(server.port, CHAT, key, chat(1, stream=False, user=nick, **made_up))
     await ask(
         server.port, "/v1/completions", key, {"model": "shop", "prompt": [everything], "max_tokens": 1, "logprobs": 1}
     )
@@ -102,9 +116,13 @@ async def _send(server: Server, person: dict[str, str]) -> None:
     )
     tools = [{"type": "function", "function": {"name": "f", "description": everything}}]
     await ask(server.port, CHAT, key, chat(1, tools=tools, stream=True))
-    for kind, value in (("edit", everything), ("click", person["email"]), ("thumb", everything), (everything, 1)):
+    other = {"other": person["email"], "choice": "first"}
+    opinions = (("edit", everything), ("click", person["email"]), ("thumb", everything), ("preference", other))
+    for kind, value in (*opinions, (everything, 1)):
         body = {"exchange_id": name, "kind": kind, "value": value, "annotator": person["email"]}
         await ask(server.port, "/v1/feedback", key, body)
+    own = {"exchange_id": name, "kind": "thumb", "value": "up", "annotator": nick, "id": person["email"]}
+    await ask(server.port, "/v1/feedback", key, own)
     await ask(server.port, "/v1/feedback", key, {"exchange_id": person["email"], "kind": "thumb", "value": "up"})
     await ask(server.port, CHAT, key, chat(1, model=person["email"]))
     await ask(server.port, f"/{quote(everything)}", None)
@@ -118,6 +136,28 @@ async def _send(server: Server, person: dict[str, str]) -> None:
         await ask(server.port, path, None, form, headers=f"{kind}\r\nOrigin: http://localhost")
     await send(server.port, f"GET /{person['email']} NONSENSE\r\n\r\n".encode())
     await send(server.port, request(CHAT, None, chat(1), headers=f"Authorization: Basic {person['email']}"))
+
+
+def _everything(person: dict[str, str]) -> str:
+    return ", ".join(value for kind, value in person.items() if kind != "nick")
+
+
+async def _arena(server: Server, person: dict[str, str], found: Found) -> None:
+    """Sign in, ask, choose, and write the better answer."""
+
+    async def post(path: str, cookie: str = "", **fields: str) -> Reply:
+        kind = f"Content-Type: application/x-www-form-urlencoded\r\nCookie: {cookie}"
+        return await ask(server.port, f"/arena/{path}", None, urlencode(fields).encode(), headers=kind)
+
+    cookie = (await post("enter", name="Ann", key=server.keys["admin"])).headers.get("set-cookie", "").split(";")[0]
+    page = (await post("ask", cookie, text=f"I am {_everything(person)}")).body.decode()
+    showing = re.search(r'name="showing" value="(\w+)"', page)
+    found.must(showing is not None, f"the arena did not answer: {page[:200]}")
+    if showing:
+        chosen = await post("said", cookie, showing=showing[1], choice="left", edit=f"Dear {_everything(person)}")
+        found.must(
+            chosen.status == 200 and b"trouble" not in chosen.body, f"the arena did not keep it: {chosen.status}"
+        )
 
 
 async def _export(server: Server) -> bytes:
