@@ -15,6 +15,7 @@ import random
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -37,6 +38,8 @@ from tunectl.core import progress  # noqa: E402
 from tunectl.release.store import Store  # noqa: E402
 
 INJECT = HERE.parent / "tests" / "support" / "scenarios" / "inject"
+RESULT = HERE / "results" / "fault_tests"
+"""The numbers (.json) and the table (.md) that are kept."""
 PATIENCE = 1.0
 
 
@@ -204,7 +207,7 @@ def main() -> int:
     parser.add_argument("--only", type=int, action="append", help="this fault test; again for more")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the counts")
     parser.add_argument("--store", type=Path, help="a release store to serve from, in place of a tiny model's")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fault_tests.json")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fault_tests.json and .md")
     words = parser.parse_args()
     from conftest import build_tiny_model
 
@@ -219,20 +222,37 @@ def main() -> int:
     rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
     found: list[Found] = []
     with progress.bar("fault tests", len(rows)) as shown:
-        for _, row in rows:
-            for each in row(ground):
+        for numbers, row in rows:
+            for each in _judged(numbers, row(ground)):
                 found.append(each)
                 print(_line(each), flush=True)
             shown.advance(1)
     shutil.rmtree(folder, ignore_errors=True)
     found.sort(key=lambda each: each.number)
-    print("\n".join(_table(found)))
+    table = "\n".join(_table(found))
+    print(table)
     result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": words.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in found]
     if words.keep:
-        (HERE / "results" / "fault_tests.json").write_text(json.dumps(result, indent=1) + "\n")
+        RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        RESULT.with_suffix(".md").write_text(f"{_heading(words.scale)}\n\n{table}\n")
     print(json.dumps(result))
     return 0 if all(each.held for each in found) else 1
+
+
+def _judged(numbers: tuple[int, ...], row: Iterator[Found]) -> Iterator[Found]:
+    """What a row finds; one that breaks off is a missed target, not the end of the others."""
+    try:
+        yield from row
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other rows are still worth their time
+        traceback.print_exc()
+        wrong = [f"broke off: {type(error).__name__}: {str(error)[:500]}"]
+        yield Found(numbers[0], "/".join(map(str, numbers)), "runs to its end", wrong=wrong)
+
+
+def _heading(scale: float) -> str:
+    here, counts = machine(), "full counts" if scale == 1 else f"{scale:g} of the counts"
+    return f"`python benchmarks/fault_tests.py`, {counts}, {here['cores']} cores ({here['processor']}):"
 
 
 def _line(found: Found) -> str:
@@ -246,7 +266,8 @@ def _table(found: list[Found]) -> Iterator[str]:
     for each in found:
         figures = ", ".join(f"{name} {value}" for name, value in each.figures.items())
         state = "" if each.held else "**missed**: " + "; ".join([*each.wrong, *each.slow]) + " "
-        yield f"| {each.number} | {each.name} | {each.target} | {state}{figures} |"
+        cells = (str(each.number), each.name, each.target, f"{state}{figures}")
+        yield f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in cells)} |"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,9 @@ def test_neighbours_overload_kills_and_the_end(server: Server, store: Store, tmp
         killed, stopped = crash.killed_worker_found(), streams.stopping_found()
         asyncio.run(crash.killed_worker(killed, other))
         kept(killed)
+        lost = crash.killed_server_found()
+        asyncio.run(crash.killed_server(lost, other, random.Random(23)))
+        kept(lost)
         beside = asyncio.run(crash.neighbours(server, other))
         asyncio.run(streams.stopping(stopped, other, notice=1))
         kept(stopped)
