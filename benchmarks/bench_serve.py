@@ -9,7 +9,7 @@ load generator on the same cores. All systems are started once and stand still (
 measures all of them, in another order. Ratios are taken within a round; their median is told. Then shared beginnings: the time
 to the first token behind one system prompt that all requests share, beside prompts of equal length that share nothing.
 --memory N sends N short requests to our server alone and tells what is in memory after the first tenth and after the last.
-The last line is JSON; a full run is kept in results/bench_serve.json.
+Targets that were held and missed are told; the last line is JSON; --keep keeps it in results/bench_serve.json.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,24 @@ CLIENTS = (1, 8, 32)
 WARM = 3.0
 """Seconds before a window."""
 RESULT = ROOT / "benchmarks/results/bench_serve.json"
+TARGETS: dict[str, tuple[tuple[str, ...], bool, float]] = {
+    "ours over HTTP beside the bare engine, 32 clients": (("ratios", "http_over_bare", "32"), True, 0.85),
+    **{
+        f"ours beside the best of vLLM and transformers, {clients} clients": (
+            ("ratios", "over_best_of_vllm_and_transformers", str(clients)),
+            True,
+            1.6,
+        )
+        for clients in CLIENTS
+    },
+    "first token behind a new beginning beside a known one": (
+        ("shared_beginnings", "tunectl", "new_over_known"),
+        True,
+        2.0,
+    ),
+    "growth of memory after the first tenth": (("memory", "growth_after_the_first_tenth"), False, 0.03),
+}
+"""By name: where its figure stands, whether more is better, and the bound."""
 T = TypeVar("T")
 Cells = dict[str, dict[int, list[dict[str, Any]]]]
 
@@ -63,10 +81,23 @@ def main() -> None:
         else:
             found |= measured(args, fleet, start)
     found |= {"minutes": round((time.monotonic() - start) / 60, 1)}
+    for line in judged(found):
+        print(line, flush=True)
     if args.keep:
         kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
         RESULT.write_text(json.dumps({**kept, **found}, indent=1) + "\n")
     print(json.dumps(found))
+
+
+def judged(found: dict[str, Any]) -> Iterator[str]:
+    """A line for every target whose figure was measured; what could not be measured is left out."""
+    for name, (path, more, bound) in TARGETS.items():
+        value: Any = found
+        for step in path:
+            value = value.get(step) if isinstance(value, dict) else None
+        if value is not None:
+            held = value >= bound if more else value <= bound
+            yield f"{'held  ' if held else 'MISSED'} {name}: {value} (at {'least' if more else 'most'} {bound})"
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
