@@ -5,9 +5,12 @@ A key is 32 random bytes, so its plain SHA-256 gives nothing away: there is no d
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -90,13 +93,14 @@ def add(path: Path, entry: Key) -> None:
 
     Raises  UsageError when the name is taken.
     """
-    known = read(path)
-    if any(key.name == entry.name for key in known):
-        raise UsageError(
-            f"{path}: there is a key {entry.name} already",
-            hint=f"take another name, or: tunectl serve keys revoke {entry.name}",
-        )
-    write(path, [*known, entry])
+    with _alone(path):
+        known = read(path)
+        if any(key.name == entry.name for key in known):
+            raise UsageError(
+                f"{path}: there is a key {entry.name} already",
+                hint=f"take another name, or: tunectl serve keys revoke {entry.name}",
+            )
+        write(path, [*known, entry])
 
 
 def revoke(path: Path, name: str) -> None:
@@ -104,11 +108,27 @@ def revoke(path: Path, name: str) -> None:
 
     Raises  UsageError when there is no such key.
     """
-    known = read(path)
-    if all(key.name != name for key in known):
-        names = ", ".join(key.name for key in known) or "none"
-        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
-    write(path, [key for key in known if key.name != name])
+    with _alone(path):
+        known = read(path)
+        if all(key.name != name for key in known):
+            names = ", ".join(key.name for key in known) or "none"
+            raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
+        write(path, [key for key in known if key.name != name])
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Nobody else changes the file while the block runs; whoever wants to waits. The lock is the folder's, so it leaves no file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise io.unwritable(path, error) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @dataclass(slots=True)
@@ -180,10 +200,10 @@ class Ring:
         return bucket.take(now)
 
     def _again(self) -> None:
-        stamp = _stamp(self.path)
-        if stamp == self._stamp:
-            return
         try:
+            stamp = _stamp(self.path)
+            if stamp == self._stamp:
+                return
             entries = read(self.path)
         except (DataError, OSError) as error:
             if self._stamp != (0, 0, 0):

@@ -1,6 +1,7 @@
 """Keys: hashes only, scopes, rates, and a file that is read again."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,6 +98,30 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a file of keys: Object missing required field `keys`"):
         keys.read(path)
     assert [item.name for item in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_nobody_loses_a_key_that_somebody_else_adds_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "keys.json"
+    names = [f"key-{number}" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as everybody:
+        list(everybody.map(lambda name: keys.add(path, keys.made(name, ["chat"], None, NOW)[1]), names))
+    assert sorted(key.name for key in keys.read(path)) == sorted(names)
+    with ThreadPoolExecutor(len(names)) as everybody:
+        list(everybody.map(lambda name: keys.revoke(path, name), names[1:]))
+    assert [key.name for key in keys.read(path)] == names[:1]
+
+
+def test_a_file_that_cannot_be_looked_at_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "folder" / "keys.json"
+    secret, entry = keys.made("shop", ["chat"], None, NOW)
+    keys.add(path, entry)
+    opened = ring(path)
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_text("a file where the folder was")
+    assert opened.key(secret, "chat", 10).name == "shop"
+    assert opened.key(secret, "chat", 20).name == "shop"
+    assert caplog.text.count("the old keys stay") == 1
 
 
 def test_a_server_without_keys_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -95,7 +95,7 @@ class Writing:
                 raise Problem(f"response_format cannot be followed: {piece.why}", param="response_format")
             raise Problem(f"the engine failed: {piece.why}", "server_error", code="engine")
         if piece.end == "cancelled" and self.over is None:
-            raise Problem("the answer was stopped because this server ends", "unavailable_error", wait=1)
+            raise Problem("the answer was stopped on this side; ask again", "unavailable_error", wait=1)
 
     def _count(self, answer: Answer, piece: Piece) -> None:
         if not piece.ids:

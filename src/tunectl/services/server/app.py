@@ -121,12 +121,17 @@ class Server:
         origin, declared = call.header("origin"), self.settings.serve.cors
         if not origin or not (origin in declared or "*" in declared):
             return False
-        call.extra = [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
+        call.extra = [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-expose-headers", b"retry-after, retry-after-ms"),
+            (b"vary", b"origin"),
+        ]
         if call.method != "OPTIONS" or not call.header("access-control-request-method"):
             return False
+        asked = call.header("access-control-request-headers") or "authorization, content-type"
         allowed = [
             (b"access-control-allow-methods", b"GET, POST"),
-            (b"access-control-allow-headers", b"authorization, content-type"),
+            (b"access-control-allow-headers", asked.encode("latin-1")),  # OpenAI's client in a browser sends its own
             (b"access-control-max-age", b"600"),
         ]
         await call.reply(204, b"", "text/plain", allowed)
@@ -161,7 +166,7 @@ class Server:
         schema.refuse_unsupported(request, top_logprobs=self.top_logprobs)
         self._refuse_unready()
         loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.names]
-        identity = request.user or key.name or request.session or ""
+        identity = (request.user or key.name).strip().casefold()  # as the live store tells people apart
         arm = chosen(request.model, identity, {arm: one.id for arm, one in loaded.items()}, names, self.residents.trial)
         resident = loaded[arm]
         answers = job.answers_of(request)
@@ -169,7 +174,7 @@ class Server:
         go = asyncio.Event()
         name = hashlib.blake2b(body, key=bytes.fromhex(key.sha256), digest_size=16).digest()
         again = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
-        ticket = self.admission.admit(answers, tokens, arrived, go.set, name=name, again=again)
+        ticket = self.admission.admit(answers, tokens, time.monotonic(), go.set, name=name, again=again)
         feed = Feed(answers)
         resident.claims += 1
         try:

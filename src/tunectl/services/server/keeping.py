@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -10,14 +11,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.backends import privacy_tools, sqlalchemy_store
 from tunectl.config.live import Live
-from tunectl.core.errors import DataError
+from tunectl.core import log
+from tunectl.core.errors import DataError, EnvironmentFailure
 from tunectl.evaluation.safety import refuses
 from tunectl.live import identity, opinion
 from tunectl.live.identity import hidden
@@ -26,6 +28,7 @@ from tunectl.live.store import Finish, LiveStore
 from tunectl.live.writer import NotKept, Writer
 from tunectl.privacy.mask import Masker
 from tunectl.services.server.job import Job
+from tunectl.serving.arms import ARMS, Arm
 from tunectl.serving.keys import Key
 from tunectl.serving.reply import Choice
 from tunectl.serving.schema import FeedbackRequest
@@ -65,7 +68,7 @@ class Keeper:
         try:
             await self.writer.accept(exchange)
         except NotKept as error:
-            raise Problem(error.message, "unavailable_error", code="not_kept", wait=5) from error
+            raise _not_kept() from error
 
     async def finished(self, job: Job, response: dict[str, Any] | None, reason: str, choices: list[Choice]) -> None:
         """Make the end of an exchange durable before its last part is sent; the policy for a full disk is the writer's.
@@ -86,9 +89,9 @@ class Keeper:
         try:
             await self.writer.finish(job.head.id, finish)
         except NotKept as error:
-            raise Problem(error.message, "unavailable_error", code="not_kept", wait=5) from error
+            raise _not_kept() from error
 
-    async def said(self, given: FeedbackRequest, key: Key) -> tuple[bool, str, str]:
+    async def said(self, given: FeedbackRequest, key: Key) -> tuple[bool, str, Arm]:
         """Keep feedback: whether it is new, its id, and the arm that it is about.
 
         Raises  Problem: 400 for a wrong value, 404 for an unknown exchange, 503 when it is not on the disk.
@@ -110,9 +113,24 @@ class Keeper:
         except DataError as error:
             raise Problem(error.message, "not_found_error", param="exchange_id") from error
         except NotKept as error:
-            raise Problem(error.message, "unavailable_error", code="not_kept", wait=5) from error
-        exchange = self.store.exchange(given.exchange_id)
-        return new, name, exchange.arm if exchange else "champion"
+            raise _not_kept() from error
+        return new, name, await self._arm(given.exchange_id)
+
+    async def _arm(self, exchange_id: str) -> Arm:
+        """The arm that an exchange was answered by; the champion where the database does not say: what was said is kept by now."""
+        try:
+            exchange = await asyncio.to_thread(self.store.exchange, exchange_id)
+        except EnvironmentFailure as error:
+            log.get(__name__).error("the arm of %s cannot be read: %s", exchange_id, error)
+            return "champion"
+        return cast("Arm", exchange.arm) if exchange is not None and exchange.arm in ARMS else "champion"
+
+
+def _not_kept() -> Problem:
+    """What a client hears; the writer has logged why, in words that name the database."""
+    return Problem(
+        "this cannot be kept just now, so it is refused; try again", "unavailable_error", code="not_kept", wait=5
+    )
 
 
 def _moment(text: str) -> datetime:

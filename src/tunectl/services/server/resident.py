@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from tunectl.artifacts import io
@@ -21,6 +23,7 @@ from tunectl.serving.proof import Limits, Probe, Proof, Walk, allowed, judged
 Engines = Callable[[str], Engine]
 """The engine of a name; raises ArtifactError for one that this server does not have."""
 ADAPTER = "adapter_model.safetensors"
+BASE = "model/model.safetensors"
 APART = "apart"
 
 
@@ -42,14 +45,19 @@ class Resident:
     """Requests that have chosen it and are not over; some of them may still wait for a place."""
     closed: bool = field(default=False)
 
-    async def retire(self) -> None:
-        """Let whoever chose it finish, then give the memory back."""
+    async def retire(self, patience: float = inf) -> None:
+        """Let whoever chose it finish, then give the memory back; an engine that says nothing for ``patience`` seconds is not waited for."""
         if self.closed:
             return
         self.closed = True
-        while self.board.busy or self.claims:
+        while (self.board.busy or self.claims) and self.board.silence(time.monotonic()) < patience:
             await asyncio.sleep(0.2)
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the memory back now; what is under way is cancelled."""
         await asyncio.to_thread(self.pipeline.close)
+        self.board.give_up()
 
 
 def checked(folder: Path) -> tuple[ServingContract, Prompts]:
@@ -64,6 +72,7 @@ def checked(folder: Path) -> tuple[ServingContract, Prompts]:
         )
     contract = contracts.load(folder)
     _refuse_other_adapter(folder, contract)
+    _refuse_other_base(folder, contract)
     prompts = Prompts(contracts.template_of(folder, contract), Tokenizer(folder / contracts.TOKENIZER))
     for number, fixture in enumerate(contract.fixtures):
         text = prompts.template.render(fixture.messages, add_generation_prompt=True)
@@ -82,6 +91,16 @@ def _refuse_other_adapter(folder: Path, contract: ServingContract) -> None:
         raise ArtifactError(
             f"{path} is not the adapter of the contract: its SHA-256 starts with {found[:12]}, the contract says "
             f"{(contract.adapter_sha256 or 'none')[:12]}"
+        )
+
+
+def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
+    """Only where the base lies there as it was trained on; other engines have their own form of it, and the probes tell."""
+    found = manifest.load(folder).files.get(BASE)
+    if contract.route == APART and found is not None and found != contract.base.sha256:
+        raise ArtifactError(
+            f"{folder / BASE} is not the base of the contract, {contract.base.source} at revision {contract.base.revision}: "
+            f"its SHA-256 starts with {found[:12]}, the contract says {contract.base.sha256[:12]}"
         )
 
 

@@ -11,12 +11,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from tunectl.artifacts.records import Trial
 from tunectl.core import log
-from tunectl.core.errors import ArtifactError, EnvironmentFailure, TunectlError
+from tunectl.core.errors import EnvironmentFailure, TunectlError
 from tunectl.release.store import Served
+from tunectl.services.server import refusals
 from tunectl.services.server.resident import Engines, Resident, opened
 from tunectl.serving.arms import Arm
 
@@ -27,12 +29,18 @@ class Wanted:
 
     champion: str | None
     trial: Trial | None
+    pointed: bool
+    """Whether the store itself names the champion; else it is the seed."""
 
     def release(self, arm: Arm) -> str | None:
         """The release that an arm should have."""
         if arm == "challenger":
             return self.trial.release if self.trial is not None else None
         return self.champion
+
+
+CLOSING = 5.0
+"""Seconds that releases which are on their way out have to get there when the server stops."""
 
 
 class Residents:
@@ -47,6 +55,7 @@ class Residents:
         base: bool,
         observe: float,
         changed: Callable[[], None],
+        patience: float = inf,
     ) -> None:
         """Nothing is loaded yet: ``follow`` or ``look`` begins that.
 
@@ -54,17 +63,19 @@ class Residents:
         base     whether the base model is an arm as well
         observe  seconds for which the release before stays in memory after a swap
         changed  called after every change of ``loaded``
+        patience seconds for which an engine may say nothing though answers are under way; then it is opened anew
         """
         self._store, self._engines, self._seed = store, engines, seed
         self._arms: tuple[Arm, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
-        self._observe, self._changed = observe, changed
+        self._observe, self._changed, self._patience = observe, changed, patience
         self.loaded: dict[Arm, Resident] = {}
         """Champion and challenger may be one and the same."""
         self.trial: Trial | None = None
         self.trouble: dict[Arm, str] = {}
         """Why an arm is not what it should be."""
         self._goal: dict[Arm, str | None] = {}
-        self._refused: dict[tuple[Arm, str], tuple[object, str]] = {}
+        self._pointed = False
+        self._refusals = refusals.Refusals()
         self._resting: dict[str, tuple[Resident, float]] = {}
         self._loading: dict[tuple[Arm, str], asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
@@ -87,10 +98,15 @@ class Residents:
             wanted = await asyncio.to_thread(self._wanted)
         except (TunectlError, OSError) as error:
             self._note("champion", f"the release store cannot be read: {error}")
+            self._mend()
             return
+        self._pointed = wanted.pointed
         for arm in self._arms:
-            self._goal[arm] = wanted.release(arm)
-            self._settle(arm, wanted.release(arm))
+            release = wanted.release(arm)
+            if release != self._goal.get(arm):
+                self._goal[arm] = release
+                self._refusals.forget(arm)
+            self._settle(arm, release)
         self.trial = wanted.trial
         self._let_go(time.monotonic())
 
@@ -100,8 +116,22 @@ class Residents:
             await asyncio.gather(*self._loading.values())
 
     def _wanted(self) -> Wanted:
-        pointer = self._store.champion()
-        return Wanted(pointer.release if pointer else self._seed.name if self._seed else None, self._store.trial())
+        """What the store says now. A folder that is not mounted any more looks like an empty one, so a pointer does not vanish.
+
+        Raises  EnvironmentFailure where it does.
+        """
+        pointer, trial = self._store.champion(), self._store.trial()
+        if pointer is None and self._pointed:
+            raise EnvironmentFailure(f"{self._store.place} had a champion and has none now", hint="is it mounted?")
+        seed = self._seed.name if self._seed else None
+        return Wanted(pointer.release if pointer else seed, trial, pointer is not None)
+
+    def _mend(self) -> None:
+        """Open anew what failed, by what the store said last."""
+        for arm, release in self._goal.items():
+            now = self.loaded.get(arm)
+            if release is not None and (now is None or self._failure(now)):
+                self._settle(arm, release)
 
     def _settle(self, arm: Arm, release: str | None) -> None:
         now = self.loaded.get(arm)
@@ -115,15 +145,26 @@ class Residents:
                 self.trouble.pop(arm, None)
             return
         if now is not None and now.id == release:
-            if now.pipeline.broken is None:
+            failure = self._failure(now)
+            if failure is None:
                 self.trouble.pop(arm, None)
                 return
-            self._drop(arm, now)
+            self._drop(arm, now, failure)
         found = self._at_hand(arm, release)
         if found is not None:
             self._swap(arm, found)
-        elif (arm, release) not in self._loading:
+            return
+        if arm == "challenger":
+            self._rest(arm)  # whoever meets the challenger must not meet the one before it
+        if (arm, release) not in self._loading:
             self._begin(arm, release)
+
+    def _failure(self, resident: Resident) -> str | None:
+        """Why a release in memory cannot answer any more; None while it can."""
+        silence = resident.board.silence(time.monotonic())
+        if resident.pipeline.broken is None and silence >= self._patience:
+            return f"it has said nothing for {silence:.0f} s"
+        return resident.pipeline.broken
 
     def _at_hand(self, arm: Arm, release: str) -> Resident | None:
         """A release that is in memory already: as the other arm, or at rest. The base is never another arm's."""
@@ -131,20 +172,20 @@ class Residents:
             return None
         held = [one for other, one in self.loaded.items() if other != "base"]
         held += [one for name, (one, _) in self._resting.items() if name == release]
-        return next((one for one in held if one.id == release and one.pipeline.broken is None), None)
+        return next((one for one in held if one.id == release and self._failure(one) is None), None)
 
     def _begin(self, arm: Arm, release: str) -> None:
         """Load in a task of its own, unless these very files were refused before."""
         folder = self._folder(release)
-        stamp = _stamp(folder)
-        before = self._refused.get((arm, release))
-        if before is not None and before[0] == stamp:
-            self.trouble[arm] = before[1]
+        reason = self._refusals.standing(arm, refusals.stamp(folder), time.monotonic(), idle=not self.ready)
+        if reason is not None:
+            self.trouble[arm] = reason
             return
-        self._loading[(arm, release)] = asyncio.create_task(self._load(arm, release, folder, stamp))
+        self._loading[(arm, release)] = asyncio.create_task(self._load(arm, release, folder))
 
-    async def _load(self, arm: Arm, release: str, folder: Path, stamp: object) -> None:
+    async def _load(self, arm: Arm, release: str, folder: Path) -> None:
         """Load, prove, and put in its place what is still wanted by then. One load at a time: each takes all threads."""
+        tried = refusals.stamp(folder)
         try:
             async with self._turn:
                 if self._goal.get(arm) != release or self._at_hand(arm, release) is not None:
@@ -152,24 +193,26 @@ class Residents:
                 log.get(__name__).info("loading release %s as %s", release, arm)
                 if folder != self._seed:
                     await asyncio.to_thread(self._store.bring, release)
+                    tried = refusals.stamp(folder)
                 resident = await opened(folder, self._engines, base=arm == "base")
             if self._goal.get(arm) == release:
                 self._swap(arm, resident)
             else:
                 self._retire(resident)
         except (TunectlError, OSError) as error:
-            if isinstance(error, EnvironmentFailure) and not isinstance(error, ArtifactError):
-                self._note(arm, str(error))  # a network, a disk: it may go better next time
-            else:
-                self._refuse(arm, release, stamp, str(error))
+            self._refuse(arm, release, tried, str(error), lasting=refusals.lasting(error, folder))
         except Exception as error:  # noqa: BLE001  # a release that makes some library fail must not end the server
             log.get(__name__).exception("release %s cannot be loaded", release)
-            self._refuse(arm, release, stamp, f"release {release} cannot be loaded: {type(error).__name__}: {error}")
+            reason = f"release {release} cannot be loaded: {type(error).__name__}: {error}"
+            self._refuse(arm, release, tried, reason, lasting=True)
         finally:
             del self._loading[(arm, release)]
 
-    def _refuse(self, arm: Arm, release: str, stamp: object, reason: str) -> None:
-        self._refused[(arm, release)] = (stamp, reason)
+    def _refuse(self, arm: Arm, release: str, tried: object, reason: str, *, lasting: bool) -> None:
+        if self._goal.get(arm) != release:
+            log.get(__name__).error("%s, which was to be %s a moment ago: %s", release, arm, reason)
+            return
+        self._refusals.add(arm, tried, reason, time.monotonic(), lasting=lasting)
         self._note(arm, reason)
 
     def _folder(self, release: str) -> Path:
@@ -180,33 +223,40 @@ class Residents:
 
     def _swap(self, arm: Arm, resident: Resident) -> None:
         self._rest(arm)
-        self._resting.pop(resident.id, None)
+        rested = self._resting.pop(resident.id, None)
+        if rested is not None and rested[0] is not resident:
+            self._retire(rested[0])  # it failed while it rested
         self.loaded[arm] = resident
         self.trouble.pop(arm, None)
+        self._refusals.forget(arm)
         proof = resident.proof
         shown = f"; {proof.agreement:.1%} of {proof.tokens} probe tokens agree" if proof else ""
         log.get(__name__).info("release %s answers as %s%s", resident.id, arm, shown)
         self._changed()
 
     def _rest(self, arm: Arm) -> None:
-        """Take an arm's release out of its place; it stays in memory for a while, unless another arm has it as well."""
+        """Take an arm's release out of its place; it stays in memory for a while, unless another arm has it as well.
+
+        The way back is the former champion's, so a challenger rests only where nobody else does.
+        """
         old = self.loaded.pop(arm, None)
         if old is None:
             return
         if not any(one is old for one in self.loaded.values()):
+            rests = arm == "champion" or (arm == "challenger" and not self._resting)
             key = old.id if arm != "base" else f"{old.id} base"
-            self._resting[key] = (old, time.monotonic() + (self._observe if arm != "base" else 0))
+            self._resting[key] = (old, time.monotonic() + (self._observe if rests else 0))
         self._changed()
 
-    def _drop(self, arm: Arm, broken: Resident) -> None:
+    def _drop(self, arm: Arm, failed: Resident, why: str) -> None:
         """Let go of a pipeline that failed; it is opened anew at once."""
-        self._note(arm, f"the engine failed and is started again: {broken.pipeline.broken}")
+        self._note(arm, f"the engine failed and is started again: {why}")
         del self.loaded[arm]
         self._changed()
-        self._retire(broken)
+        self._retire(failed)
 
     def _retire(self, resident: Resident) -> None:
-        self._tasks.add(task := asyncio.create_task(resident.retire()))
+        self._tasks.add(task := asyncio.create_task(resident.retire(self._patience)))
         task.add_done_callback(self._tasks.discard)
 
     def _let_go(self, now: float) -> None:
@@ -229,12 +279,6 @@ class Residents:
         held = {id(one): one for one in (*self.loaded.values(), *(one for one, _ in self._resting.values()))}
         self.loaded.clear()
         self._resting.clear()
-        await asyncio.gather(*(asyncio.to_thread(resident.pipeline.close) for resident in held.values()))
-
-
-def _stamp(folder: Path) -> object:
-    """Changes when somebody puts other files there."""
-    try:
-        return sorted((item.name, item.stat().st_mtime_ns, item.stat().st_size) for item in folder.rglob("*"))
-    except OSError:
-        return None
+        await asyncio.gather(*(resident.close() for resident in held.values()))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSING)

@@ -27,6 +27,8 @@ STORE, KEYS, SEED = "TUNECTL_STORE", "TUNECTL_KEYS", "TUNECTL_SEED"
 JUDGEMENTS = "TUNECTL_JUDGEMENTS"
 LOOK = 1.0
 """Seconds between looks at the file of keys."""
+SILENT = 60.0
+"""Seconds beyond the longest time for a request: an engine that has said nothing for so long is opened anew."""
 CLOSING = 0.5
 """Seconds after which the web server has stopped taking connections."""
 
@@ -63,8 +65,8 @@ class Running:
             return
         if self._follow is not None:
             self._follow.cancel()
-        await self.server.settle()
         await self.server.residents.close()
+        await self.server.settle()
         await asyncio.to_thread(self.server.keeper.close)
         log.get(__name__).info("the server has stopped")
 
@@ -85,6 +87,7 @@ def made(given: ServeSettings) -> Server:
         changed=lambda: metrics.loaded(
             {arm: (one.id, one.contract.base.source) for arm, one in residents.loaded.items()}
         ),
+        patience=limits.seconds + SILENT,
     )
     admission = Admission(Bounds(limits.running, limits.waiting, limits.tokens))
     server = Server(given, residents, ring, admission, metrics, keeper)

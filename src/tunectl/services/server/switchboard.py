@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Sequence
 
 from tunectl.serving.engine import Ask, Piece, Pipeline
@@ -42,11 +43,17 @@ class Switchboard:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lines: dict[int, tuple[Feed, int]] = {}
+        self._heard = 0.0
+        self._closed = False
 
     @property
     def busy(self) -> int:
         """Answers under way."""
         return len(self._lines)
+
+    def silence(self, now: float) -> float:
+        """Seconds for which answers are under way and none of them has got anything; ``now`` is monotonic."""
+        return now - self._heard if self._lines else 0.0
 
     def deliver(self, batch: Sequence[tuple[int, Piece]]) -> None:
         """What a pipeline calls, from its own thread."""
@@ -58,12 +65,25 @@ class Switchboard:
     def start(self, pipeline: Pipeline, ask: Ask, feed: Feed, index: int) -> int:
         """Begin an answer whose pieces go to ``feed``; returns its number."""
         number = next(_NUMBERS)
+        if not self._lines:
+            self._heard = time.monotonic()
         self._lines[number] = (feed, index)
         feed.started = True
-        pipeline.start(number, ask)
+        if self._closed:
+            self.give_up()
+        else:
+            pipeline.start(number, ask)
         return number
 
+    def give_up(self) -> None:
+        """End whatever is under way, and whatever begins from now on: the pipeline is closed, and may say nothing more."""
+        self._closed = True
+        lines, self._lines = self._lines, {}
+        for feed, index in lines.values():
+            feed.put(index, Piece([], [], "cancelled"))
+
     def _hand(self, batch: Sequence[tuple[int, Piece]]) -> None:
+        self._heard = time.monotonic()
         for number, piece in batch:
             line = self._lines.get(number)
             if line is None:
