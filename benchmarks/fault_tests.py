@@ -148,14 +148,9 @@ def nine(ground: Ground) -> Iterator[Found]:
 
 def eleven(ground: Ground) -> Iterator[Found]:
     yield _store_kills(ground, "SQLite", f"sqlite:///{ground.folder}/kills.sqlite")
-    programs = postgres_programs()
-    if programs is not None:
-        postgres = Postgres(programs)
-        try:
+    with _postgres() as postgres:
+        if postgres is not None:
             yield _store_kills(ground, "PostgreSQL", postgres.database("kill"))
-        finally:
-            postgres.stop()
-            shutil.rmtree(postgres.folder, ignore_errors=True)
     found, chance = crash.killed_server_found(), random.Random(23)
     with ground.server() as server, progress.bar("kills, whole server", ground.times(20)) as shown:
         for _ in range(ground.times(20)):
@@ -193,6 +188,35 @@ def twelve(ground: Ground) -> Iterator[Found]:
                 refused = Server(ground.folder / f"read-only-{policy}", env=given)
                 asyncio.run(disk.read_only(found, refused, small))
         yield found
+    with _postgres() as postgres:
+        if postgres is not None:
+            yield _away(ground, postgres)
+
+
+def _away(ground: Ground, postgres: Postgres) -> Found:
+    found, url = (
+        Found(12, "a database that goes away", "served, counted, and kept when it is back"),
+        postgres.database("away"),
+    )
+    with ground.server(env={"TUNECTL_LIVE_URL": url}, live__patience=PATIENCE) as server:
+        for _ in range(ground.times(5)):
+            asyncio.run(disk.away(found, server, postgres, url, patience=PATIENCE, requests=8))
+    return found
+
+
+@contextmanager
+def _postgres() -> Iterator[Postgres | None]:
+    """A database server of our own; None where none is installed."""
+    programs = postgres_programs()
+    if programs is None:
+        yield None
+        return
+    postgres = Postgres(programs)
+    try:
+        yield postgres
+    finally:
+        postgres.stop()
+        shutil.rmtree(postgres.folder, ignore_errors=True)
 
 
 ROWS: tuple[tuple[tuple[int, ...], Callable[[Ground], Iterator[Found]]], ...] = (

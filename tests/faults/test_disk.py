@@ -1,4 +1,4 @@
-"""A server whose engine hangs and whose disk is full, slow or read-only, under both policies."""
+"""A server whose engine hangs, whose disk is full, slow or read-only under both policies, and whose database goes away."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from postgres_server import Postgres
 from scenarios import disk, streams
 from scenarios.disk import SmallDisk, small_disk
 from scenarios.found import Found
@@ -62,4 +63,16 @@ def test_refuse(store: Store, tmp_path: Path) -> None:
     found = disk.disk_found("refuse")
     with small_disk(tmp_path / "disk") as small, serving(store, small, tmp_path / "server", "refuse") as server:
         asyncio.run(disk.full(found, server, small, policy="refuse", patience=PATIENCE, requests=4))
+    kept(found)
+
+
+def test_a_database_that_goes_away_and_comes_back(store: Store, postgres: Postgres, tmp_path: Path) -> None:
+    found, url = disk.disk_found("serve_and_count"), postgres.database("faults")
+    env = {"TUNECTL_STORE": str(store.root), "TUNECTL_LIVE_URL": url}
+    server = Server(tmp_path / "server", env=env, live__disk_full="serve_and_count", live__patience=PATIENCE)
+    try:
+        server.until_ready(240)
+        asyncio.run(disk.away(found, server, postgres, url, patience=PATIENCE, requests=4))
+    finally:
+        server.stop()
     kept(found)

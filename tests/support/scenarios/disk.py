@@ -1,4 +1,4 @@
-"""A live store whose disk is full, read-only or slow (fault 12)."""
+"""A live store whose disk is full, read-only or slow, or whose database server goes away (fault 12)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from postgres_server import Postgres
 from serving_process import Server
 
 from scenarios.asking import Reply, ask
@@ -17,6 +18,7 @@ from scenarios.crowd import CHAT, chat
 from scenarios.found import Found, quantile
 from scenarios.looking import faults_in, until, worker
 from scenarios.streams import scraped
+from tunectl.backends import sqlalchemy_store
 
 ERRORS = "tunectl_live_store_errors_total"
 SLACK = 1.0
@@ -163,6 +165,35 @@ async def _missing(server: Server, disk: SmallDisk, ids: set[str]) -> set[str]:
 
     await until(all_there, 20, every=0.2)
     return left
+
+
+async def away(found: Found, server: Server, postgres: Postgres, url: str, *, patience: float, requests: int) -> None:
+    """The database server dies and comes back: requests are served and counted meanwhile, and nothing of them is lost."""
+    log = server.log.stat().st_size
+    usual = [(await _asked(server)).done for _ in range(3)]
+    before = (await scraped(server))[ERRORS]
+    await asyncio.to_thread(postgres.stop)
+    replies = await asyncio.gather(*(_asked(server) for _ in range(requests)))
+    errors = (await scraped(server))[ERRORS] - before
+    _as_declared(found, replies, "serve_and_count")
+    found.must(errors >= requests, f"without a database {errors:g} errors were counted for {requests} requests")
+    found.within("away_worst_s", max(one.done for one in replies), max(usual) * requests + 2 * patience + SLACK)
+    await asyncio.to_thread(postgres.start)
+    later = await _asked(server)
+    ids = {_id(reply) for reply in [*replies, later] if reply.status == 200}
+
+    def finished() -> set[str]:
+        with sqlalchemy_store.opened(url, Path()) as store:
+            return {one.id for one in store.exchanges() if one.finished_at is not None}
+
+    async def all_there() -> bool:
+        return ids <= await asyncio.to_thread(finished)
+
+    found.must(await until(all_there, 60, every=0.5) <= 60, "answered exchanges never came into the database")
+    found.must(b"the live store writes again" in server.log.read_bytes()[log:], "it does not say that it writes again")
+    found.figures |= {"away_errors": errors, "away_kept_late": len(ids)}
+    for line in faults_in(server, log):
+        found.must(False, line)
 
 
 async def read_only(found: Found, start: Server, disk: SmallDisk) -> None:
