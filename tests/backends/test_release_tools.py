@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -121,6 +122,16 @@ def test_what_the_hub_refuses_is_told(hub, release):
         hub_push.push(release, "me/demo", private=True, message="m")
     with pytest.raises(UsageError, match="the Hub refuses a/b/c: "):
         hub_push.push(release, "a/b/c", private=True, message="m")
+
+
+def test_a_hub_that_does_not_answer_is_the_connections_fault(hub, release, monkeypatch):
+    import huggingface_hub.constants as constants
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    with pytest.raises(EnvironmentFailure, match="me/demo cannot be pushed: "):
+        hub_push.push(release, "me/demo", private=True, message="m")
 
 
 def test_an_environment_that_is_named_must_be_there(monkeypatch, tmp_path):

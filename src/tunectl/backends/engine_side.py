@@ -151,9 +151,9 @@ class Apart:
 
 
 def opened(release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> Side:
-    """A release in an engine of this environment.
+    """A release in an engine of this environment: OpenVINO, or transformers for everything that reads its files.
 
-    Raises  UsageError for an engine that cannot be asked where packages are made.
+    Raises  ArtifactError for files that it cannot load; MissingExtra where it is not installed.
     """
     if engine == "openvino":
         from tunectl.backends.openvino_engine import OpenVinoEngine

@@ -46,7 +46,7 @@ def push(release: Path, repo: str, *, private: bool, message: str) -> str:
                 f"the Hub refuses {repo}: {_first(error)}",
                 hint=f"log in with: hf auth login (or {TOKEN}), with the right to write; the name is OWNER/NAME",
             ) from error
-        except OSError as error:
+        except (OSError, errors.HTTPError) as error:  # what the Hub's client raises where nothing answers is no OSError
             raise EnvironmentFailure(
                 f"{repo} cannot be pushed: {_first(error)}", hint="check the connection, or HF_ENDPOINT"
             ) from error

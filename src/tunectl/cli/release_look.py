@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from tunectl.core.errors import ArtifactError
+
 if TYPE_CHECKING:
     from tunectl.release.manifest import ReleaseManifest
     from tunectl.release.store import Store
@@ -22,24 +24,38 @@ def declare(verb: str, parser: argparse.ArgumentParser) -> None:
 
 
 def run_list(args: argparse.Namespace, store: Store) -> int:
-    """All releases, the newest last."""
+    """All releases, the newest last; of a damaged one its name and what is wrong."""
     from tunectl.backends import terminal
 
     pointer = store.champion()
     trial = store.trial()
     names = {trial.release: f"challenger {trial.share:.0%}"} if trial else {}
     names |= {pointer.previous or "": "previous", pointer.release: "champion"} if pointer else {}
-    found = [store.manifest(name) for name in store.ids()]
+    found, damaged = _readable(store)
     if args.json:
-        terminal.print_json([{**_short(one), "role": names.get(one.id)} for one in found])
+        told = [{**_short(one), "role": names.get(one.id)} for one in found]
+        terminal.print_json([*told, *({"release": name, "damaged": why} for name, why in damaged.items())])
         return 0
-    if not found:
+    for name, why in damaged.items():
+        terminal.say(f"{name} is damaged: {why}")
+    if not found and not damaged:
         terminal.say(f"{store.root}: no releases yet; make one: tunectl repro")
         return 0
     columns = ("release", "role", "created", "engine", "route", "MB", "gates", "metrics")
     rows = [(*_cells(one, names.get(one.id, "")),) for one in found]
     terminal.table("", columns, rows)
     return 0
+
+
+def _readable(store: Store) -> tuple[list[ReleaseManifest], dict[str, str]]:
+    """Manifests, the oldest first, and why others cannot be read."""
+    found, damaged = [], {}
+    for name in store.ids():
+        try:
+            found.append(store.manifest(name))
+        except ArtifactError as error:
+            damaged[name] = error.message
+    return found, damaged
 
 
 def run_show(args: argparse.Namespace, store: Store) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -20,6 +22,9 @@ from tunectl.release import manifest
 from tunectl.release.history import Champion
 from tunectl.release.manifest import ReleaseManifest
 from tunectl.release.store import CHALLENGER, CHAMPION, LOG, RELEASES, Store
+
+HALF_DONE = 86_400.0
+"""Seconds after which a folder that is still being filled is what a kill left."""
 
 
 class Files(Protocol):
@@ -59,7 +64,7 @@ class Mirror:
     """The releases behind an address, as a server needs them (``release.store.Served``)."""
 
     def __init__(self, files: Files, cache: Path) -> None:
-        """``cache`` is a folder of this machine; what was brought stays there."""
+        """``cache`` is a folder of this machine; what was brought stays there while somebody may want it again."""
         self._files, self._cache = files, cache
 
     @property
@@ -117,7 +122,25 @@ class Mirror:
             raise io.unwritable(target, error) from error
         finally:
             shutil.rmtree(fresh.parent, ignore_errors=True)
+        with suppress(EnvironmentFailure, OSError):  # the next one that is brought sees to it
+            self._tidy(release)
         return target
+
+    def _tidy(self, brought: str) -> None:
+        """Delete what no pointer names any more, so that a server that follows for years does not fill its disk.
+
+        A release that is still in memory goes on: its files stay until its engine closes them.
+        """
+        pointer, trial = self.champion(), self.trial()
+        wanted = {
+            brought,
+            *((pointer.release, pointer.previous) if pointer else ()),
+            *([trial.release] if trial else ()),
+        }
+        for folder in self._cache.iterdir():
+            fresh = folder.name.startswith(".") and time.time() - folder.stat().st_mtime < HALF_DONE
+            if folder.name not in wanted and not fresh:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _record(self, name: str, shape: Any) -> Any:
         content = self._files.read(name)

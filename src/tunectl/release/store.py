@@ -76,10 +76,10 @@ class Store:
         return str(self.root)
 
     def ids(self) -> list[str]:
-        """Names of all releases, the oldest first."""
+        """Names of all releases, the oldest first; damaged ones, too."""
         place = self.root / RELEASES
         there = [path for path in place.iterdir() if (path / manifest.NAME).is_file()] if place.is_dir() else []
-        return [path.name for path in sorted(there, key=lambda path: (manifest.load(path).created_at, path.name))]
+        return [path.name for path in sorted(there, key=lambda path: (_created(path), path.name))]
 
     def find(self, start: str) -> str:
         """The one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` name what is that now.
@@ -296,7 +296,8 @@ class Store:
     def _missing(self, entries: Sequence[Entry]) -> Iterator[Entry]:
         """Lines of what was done before a kill, but not written down."""
         added = {entry.release for entry in entries if entry.what == "add"}
-        yield from (Entry("add", name, self.manifest(name).created_at) for name in self.ids() if name not in added)
+        absent = [name for name in self.ids() if name not in added]
+        yield from (Entry("add", name, at) for name in absent if (at := _created(self.folder(name))))
         pointer = self.champion()
         if pointer is not None and pointer.sequence > history.swaps(entries):
             yield history.entry_of(pointer, entries)
@@ -326,6 +327,14 @@ class Store:
             io.sync_folder(self.root)
         except OSError as error:
             raise io.unwritable(path, error) from error
+
+
+def _created(folder: Path) -> str:
+    """When a release was stored; nothing where its manifest is damaged, which must not hide the others from a rollback."""
+    try:
+        return manifest.load(folder).created_at
+    except ArtifactError:
+        return ""
 
 
 def _put_up(trial: Trial) -> Entry:

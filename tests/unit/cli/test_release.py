@@ -68,6 +68,24 @@ def test_damage_ends_with_exit_5(store, capsys):
     assert sum(map(bool, json.loads(out.partition("{")[1] + out.partition("{")[2]).values())) == 1
 
 
+def test_one_damaged_manifest_hides_no_other_and_stands_in_nobodys_way(store, capsys):
+    one, two, three = store.ids()
+    assert call(store, "promote", one, "--why", "first") == 0
+    assert call(store, "promote", two, "--why", "second") == 0
+    (store.folder(three) / "manifest.json").write_text('{"id": ')
+    assert call(store, "rollback", "--why", "worse") == 0
+    assert store.champion().release == one
+    capsys.readouterr()
+    _, out, _ = call(store, "list", "--json", capsys=capsys)
+    rows = {row["release"]: row for row in json.loads(out)}
+    assert set(rows) == {one, two, three}
+    assert "manifest.json cannot be read" in rows[three]["damaged"]
+    assert f"{three} is damaged: " in call(store, "list", capsys=capsys)[1]
+    code, out, _ = call(store, "verify", capsys=capsys)
+    assert code == 5
+    assert "manifest.json cannot be read" in out
+
+
 def test_show_and_diff(store, capsys):
     one, two, _ = store.ids()
     _, out, _ = call(store, "show", one, "--json", capsys=capsys)
