@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -47,7 +48,7 @@ def test_it_answers_soon_as_nobody_on_a_root_that_is_read_only(built, run, volum
     container = run(*SOON)
     container.until_ready()
     client = openai.OpenAI(base_url=f"{container.address}/v1", api_key=chat, max_retries=0, timeout=60)
-    answer = client.chat.completions.create(model="shop", messages=HI, max_tokens=8, temperature=0)
+    answer = client.chat.completions.create(model="shop", messages=HI, max_tokens=8, temperature=0, user="ann")
     wall, processor, own = time.monotonic() - container.started, container.processor_seconds(), own_seconds(container)
     size = int(docker("image", "inspect", "--format", "{{.Size}}", built.image))
     with capsys.disabled():
@@ -61,6 +62,8 @@ def test_it_answers_soon_as_nobody_on_a_root_that_is_read_only(built, run, volum
     assert client.models.list().data[0].id == "shop"
     assert 'tunectl_requests_total{finished_reason="' in container.get("/metrics", scrape)[1]
     assert container.get("/metrics")[0] == 401
+    forget = ("python", "-m", "tunectl", "data", "live", "forget", "--user", "ann", "--json")
+    assert json.loads(container.inside(*forget)) == {"forgotten": 1}
 
     assert container.inside("id", "-u") == "1034"
     assert container.inside("sh", "-c", "touch /x /app/x x 2>&1; true").count("Read-only file system") == 3

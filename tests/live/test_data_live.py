@@ -133,10 +133,12 @@ def test_mistakes(project, capsys, monkeypatch):
         2,
         "tunectl: yesterday: no such time\n  write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h\n",
     )
-    assert failed(capsys, "retain", "--days", "0") == (
-        2,
-        "tunectl: retain: 0 days\n  set live.retention_days, or give --days N of 1 or more\n",
-    )
+    assert failed(capsys, "look", "--until", "0001-01-01T00:00+14:00")[0] == 2
+    for days in ("0", "1000000000"):
+        assert failed(capsys, "retain", "--days", days) == (
+            2,
+            f"tunectl: retain: {days} days\n  set live.retention_days, or give --days N of 1 to 99999\n",
+        )
     monkeypatch.setenv("TUNECTL_LIVE_URL", "sqlite:///nowhere.sqlite")
     assert failed(capsys) == (2, "tunectl: nowhere.sqlite: nothing was kept yet\n  serve the model: tunectl serve\n")
     assert not Path("nowhere.sqlite").exists()

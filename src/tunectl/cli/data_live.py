@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 COLUMNS = ("accepted", "arm", "release", "who", "tokens", "end", "seconds", "said", "asked", "answered")
 PREVIEW = 40
 """Characters of a text in the table."""
+LONGEST = 99_999
+"""Days that can be counted back."""
 LIMIT = (
     "What a model has learned already stays in its weights: train again without these rows, and release that. "
     "Exports elsewhere, backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
@@ -230,8 +232,8 @@ def _forget(args: argparse.Namespace, layout: Layout, root: Told, store: LiveSto
 
 def _retain(args: argparse.Namespace, _layout: Layout, root: Told, store: LiveStore) -> int:
     days = root.live.retention_days if args.days is None else args.days
-    if days is None or days < 1:
-        raise UsageError(f"retain: {days} days", hint="set live.retention_days, or give --days N of 1 or more")
+    if days is None or not 1 <= days <= LONGEST:
+        raise UsageError(f"retain: {days} days", hint=f"set live.retention_days, or give --days N of 1 to {LONGEST}")
     before = datetime.now(UTC) - timedelta(days=days)
     count = store.retain(before)
     _say(
@@ -269,11 +271,11 @@ def _time(given: str | None) -> datetime | None:
         return datetime.now(UTC) - timedelta(**{"d": {"days": int(ago[1])}, "h": {"hours": int(ago[1])}}[ago[2]])
     try:
         found = datetime.fromisoformat(given)
-    except ValueError as error:
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise UsageError(
             f"{given}: no such time", hint="write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h"
         ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 _VERBS: dict[str, Callable[[argparse.Namespace, Layout, Told, LiveStore], int]] = {
