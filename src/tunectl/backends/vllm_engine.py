@@ -15,6 +15,7 @@ from typing import Any
 from tunectl.artifacts import io
 from tunectl.backends.adapter_file import Told
 from tunectl.config.serve import Serve
+from tunectl.core import log
 from tunectl.core.errors import ArtifactError
 from tunectl.core.lazy import need
 from tunectl.serving.engine import Ask, Deliver, End, Piece
@@ -98,12 +99,10 @@ class VllmPipeline:
         """Abort what runs, end the engine and its loop."""
         if self._loop.is_closed():
             return
-        try:
-            self._wait(self._end())
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        self._wait(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
@@ -113,8 +112,12 @@ class VllmPipeline:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._engine is not None:
+        if self._engine is None:
+            return
+        try:
             self._engine.shutdown()
+        except Exception as error:  # noqa: BLE001  # one that died has nothing to shut down
+            log.get(__name__).warning("vLLM does not end as it should: %s", error)
 
     def _begin(self, number: int, ask: Ask) -> None:
         task = self._loop.create_task(self._answer(number, ask))
