@@ -100,6 +100,7 @@ def test_forget(project, capsys):
     )
     assert json.loads(ran(capsys, "forget", "--hash", "other", "--json")) == {"forgotten": 4}
     assert json.loads(ran(capsys, "forget", "--key", "laptop", "--json")) == {"forgotten": 0}
+    assert ran(capsys, "forget", "--user", "ada@example.org").startswith("Nothing was forgotten: no exchange is under")
     assert ran(capsys, "export", "--shape", "flywheel").endswith("flywheel.jsonl: 0 rows\n")
     assert ran(capsys).startswith("6 exchanges, 5 finished, 6 forgotten, 0 users")
 
@@ -108,6 +109,17 @@ def test_a_bento_has_the_settings_of_its_server(project, capsys):
     shutil.rmtree("conf")
     Path("serve.json").write_text(json.dumps(settings()))
     assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json")) == {"forgotten": 2}
+
+
+def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
+    (project / ".tunectl/live/salt").unlink()
+    code, told = failed(capsys, "forget", "--user", "ada@example.org")
+    assert code == 5
+    assert told == (
+        "tunectl: .tunectl/live/salt does not exist and TUNECTL_LIVE_SALT is not set, so nobody can be found by name\n"
+        "  set TUNECTL_LIVE_SALT to what the server has, or run this where its file is\n"
+    )
+    assert json.loads(ran(capsys, "forget", "--hash", "other", "--json")) == {"forgotten": 4}
 
 
 def test_retain_and_purge(project, capsys):

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 COLUMNS = ("accepted", "arm", "release", "who", "tokens", "end", "seconds", "said", "asked", "answered")
 PREVIEW = 40
 """Characters of a text in the table."""
+NOBODY = (
+    "Nothing was forgotten: no exchange is under that name. Names are kept as hashes: spell it as the client did, and give "
+    "this command the server's own salt ({variable}, or its file)."
+)
 LONGEST = 99_999
 """Days that can be counted back."""
 LIMIT = (
@@ -220,13 +224,10 @@ def _forget(args: argparse.Namespace, layout: Layout, root: Told, store: LiveSto
     from tunectl.live import identity
 
     name = args.user if args.user is not None else f"key {args.key}"
-    hashed = args.hash or identity.hidden(name, identity.salt(root.live, layout.root))
+    hashed = args.hash or identity.hidden(name, identity.salt(root.live, layout.root, make=False))
     count = store.forget(hashed)
-    _say(
-        args,
-        {"forgotten": count},
-        f"{count} exchanges are forgotten: their text is gone, and no build takes them up. {LIMIT}",
-    )
+    told = f"{count} exchanges are forgotten: their text is gone, and no build takes them up. {LIMIT}"
+    _say(args, {"forgotten": count}, told if count else NOBODY.format(variable=root.live.salt_variable))
     return 0
 
 

@@ -44,13 +44,20 @@ def address(live: Live, environment: Mapping[str, str] = os.environ) -> str:
     return url
 
 
-def salt(live: Live, root: Path, environment: Mapping[str, str] = os.environ) -> bytes:
+def salt(live: Live, root: Path, environment: Mapping[str, str] = os.environ, *, make: bool = True) -> bytes:
     """The key of the hashes: of the environment, else of its file, which is made at first use and is readable by its owner only.
 
-    Raises  EnvironmentFailure where it is too short to hide anything, or the file cannot be made or read.
+    ``make`` False: who looks for somebody needs the server's own, and a new one would find nobody.
+    Raises  EnvironmentFailure where it is too short to hide anything, is not there and not to be made, or its file cannot be
+            made or read.
     """
     given, path = environment.get(live.salt_variable), root / live.salt
     if given is None and not path.exists():
+        if not make:
+            raise EnvironmentFailure(
+                f"{path} does not exist and {live.salt_variable} is not set, so nobody can be found by name",
+                hint=f"set {live.salt_variable} to what the server has, or run this where its file is",
+            )
         _make(path)
     try:
         found = given.encode() if given is not None else path.read_bytes().strip()
