@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -85,32 +86,48 @@ def test_another_adapter_hashed_anew(again, tiny_model: Path) -> None:
     assert "these are not the weights that were tested" in reason(again(change))
 
 
-def test_another_base(again) -> None:
-    def change(folder: Path) -> None:
-        import torch
-        from safetensors.torch import load_file, save_file
+def other_base(folder: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
 
-        path = folder / "model" / "model.safetensors"
-        torch.manual_seed(5)
-        save_file(
-            {name: torch.randn_like(value) * value.std() for name, value in load_file(path).items()},
-            path,
-            {"format": "pt"},
-        )
+    path = folder / "model" / "model.safetensors"
+    torch.manual_seed(5)
+    save_file(
+        {name: torch.randn_like(value) * value.std() for name, value in load_file(path).items()},
+        path,
+        {"format": "pt"},
+    )
+
+
+def test_another_base(again) -> None:
+    found = reason(again(other_base))
+    assert "model/model.safetensors is not the base of the contract, tiny at revision " in found
+
+
+def test_another_base_hashed_anew(again) -> None:
+    def change(folder: Path) -> None:
+        other_base(folder)
+        told = json.loads((folder / "contract.json").read_text())["base"]
+        contract(folder, base={**told, "sha256": sha(folder / "model/model.safetensors")})
 
     assert "these are not the weights that were tested" in reason(again(change))
 
 
+def other_template(folder: Path) -> None:
+    path = folder / "tokenizer" / "chat_template.jinja"
+    path.write_text(path.read_text() + "!")
+
+
 def test_another_template(again) -> None:
+    assert "is not the template of the contract" in reason(again(other_template))
+
+
+def test_another_template_hashed_anew(again) -> None:
     def change(folder: Path) -> None:
-        path = folder / "tokenizer" / "chat_template.jinja"
-        path.write_text(path.read_text() + " ")
-
-    assert "is not the template of the contract" in reason(again(change))
-
-    def and_hashed(folder: Path) -> None:
-        change(folder)
+        other_template(folder)
         contract(folder, template_sha256=sha(folder / "tokenizer/chat_template.jinja"))
+
+    assert "fixture 0 of the contract renders to another text here than in training" in reason(again(change))
 
 
 def test_a_contract_for_another_adapter(again) -> None:
@@ -126,3 +143,24 @@ def test_only_safetensors_are_read(again) -> None:
 
     found = reason(again(change))
     assert "is not the adapter of the contract" in found or "transformers cannot load it" in found
+
+
+def test_a_base_that_is_no_safetensors_is_not_read(again, tmp_path: Path) -> None:
+    mark = tmp_path / "unpickled"
+
+    def change(folder: Path) -> None:
+        (folder / "model" / "model.safetensors").unlink()
+        (folder / "model" / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(mark)))
+
+    assert "transformers cannot load it" in reason(again(change))
+    assert not mark.exists()
+
+
+class Trap:
+    """What an unpickler of this would do: make a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.mark), "w")

@@ -49,7 +49,9 @@ def changes(mark: Path) -> dict[str, Change]:
         _contract(folder, adapter_sha256=_sha(folder / ADAPTER))
 
     def base(folder: Path) -> None:
-        _weights(folder / "model/model.safetensors", lambda name, one: one.flip(0) if one.dim() == 2 else one)
+        path = folder / "model/model.safetensors"
+        _weights(path, lambda name, one: one.flip(0) if one.dim() == 2 else one)
+        _contract(folder, base={**json.loads((folder / "contract.json").read_text())["base"], "sha256": _sha(path)})
 
     def rank(folder: Path) -> None:
         _config(folder, r=8)
