@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,50 @@ def test_seed_n_and_temperature(client: openai.OpenAI) -> None:
     assert first == said(7)
     assert first != said(8)
     assert len(set(first)) > 1
+
+
+def test_several_answers_in_one_stream(client: openai.OpenAI) -> None:
+    asked = {"model": "shop", "messages": HI, "max_tokens": 6, "temperature": 1.0, "n": 2, "seed": 5}
+    whole = client.chat.completions.create(**asked)
+    texts, ends = ["", ""], ["", ""]
+    for part in client.chat.completions.create(**asked, stream=True):
+        for choice in part.choices:
+            texts[choice.index] += choice.delta.content or ""
+            ends[choice.index] = choice.finish_reason or ends[choice.index]
+    assert texts == [choice.message.content for choice in whole.choices]
+    assert ends == [choice.finish_reason for choice in whole.choices]
+
+
+def test_a_stream_that_is_closed_is_cancelled(client: openai.OpenAI, server: Server) -> None:
+    cancelled = 'tunectl_requests_total{finished_reason="cancelled"}'
+    before = server.metrics()
+    stream = client.chat.completions.create(
+        model="shop", messages=HI, max_tokens=480, temperature=1.0, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    stream.close()
+    until = time.monotonic() + 30
+    while server.metrics()["tunectl_requests_running"] > 0:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    found = server.metrics()
+    assert found[cancelled] == before[cancelled] + 1
+    assert found["tunectl_generation_tokens_total"] - before["tunectl_generation_tokens_total"] < 480
+
+
+def test_an_answer_is_counted_once_in_every_number(client: openai.OpenAI, server: Server) -> None:
+    before = server.metrics()
+    said = client.chat.completions.create(model="shop", messages=HI, max_tokens=5)
+    after = server.metrics()
+    risen = {name: after[name] - before.get(name, 0.0) for name in after if after[name] != before.get(name, 0.0)}
+    tokens, end = said.usage, said.choices[0].finish_reason
+    for name in ("time_to_first_token", "e2e_request_latency", "request_queue_time"):
+        assert risen[f"tunectl_{name}_seconds_count"] == 1
+    assert risen["tunectl_inter_token_latency_seconds_count"] == tokens.completion_tokens - 1
+    assert risen["tunectl_prompt_tokens_total"] == tokens.prompt_tokens
+    assert risen["tunectl_generation_tokens_total"] == tokens.completion_tokens
+    assert risen[f'tunectl_requests_total{{finished_reason="{end}"}}'] == 1
+    assert after["tunectl_requests_running"] == after["tunectl_requests_waiting"] == 0
 
 
 def test_stop_ends_the_text_before_it(client: openai.OpenAI) -> None:

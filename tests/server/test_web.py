@@ -86,6 +86,27 @@ def test_another_method_is_told_which_is_right(empty) -> None:
         assert json.loads(body)["error"]["message"] == f"{path} takes {allowed.decode()[:4].strip(',')}, not {method}"
 
 
+def test_a_declared_origin_may_call_and_no_other(empty) -> None:
+    server, secret = empty
+    key = (b"authorization", f"Bearer {secret}".encode())
+    server.settings = ServeSettings.model_validate(settings(cors=["https://shop.example"]), strict=True)
+    ours, other = (b"origin", b"https://shop.example"), (b"origin", b"https://evil.example")
+    wanted = (b"access-control-request-method", b"POST")
+    named = (b"access-control-request-headers", b"authorization, content-type, x-stainless-lang")
+    status, headers, _ = told(server, "OPTIONS", "/v1/chat/completions", ours, wanted, named)
+    assert (status, headers[b"access-control-allow-origin"]) == (204, b"https://shop.example")
+    assert headers[b"access-control-allow-headers"] == named[1]
+    assert b"access-control-allow-credentials" not in headers
+    status, headers, _ = told(server, "OPTIONS", "/v1/chat/completions", other, wanted, named)
+    assert status == 401
+    assert not [name for name in headers if name.startswith(b"access-control")]
+    for given, status in (((ours, key), 200), ((ours,), 401)):
+        found, headers, _ = told(server, "GET", "/v1/models", *given)
+        assert (found, headers[b"access-control-allow-origin"]) == (status, b"https://shop.example")
+        assert headers[b"access-control-expose-headers"] == b"retry-after, retry-after-ms"
+    assert b"access-control-allow-origin" not in told(server, "GET", "/v1/models", other, key)[1]
+
+
 def test_the_document_names_every_route(empty) -> None:
     server = empty[0]
     named = {route.path for route in ROUTES if not route.path.startswith("/arena")}
