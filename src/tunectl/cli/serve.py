@@ -128,12 +128,16 @@ def _first_key(root: Root) -> str | None:
 
     from tunectl.serving import keys
 
-    path = Path(os.environ.get("TUNECTL_KEYS", root.serve.keys))
+    path = _keys(root)
     if keys.read(path):
         return None
     secret, entry = keys.made(FIRST, ["admin"], None, datetime.now(UTC))
     keys.add(path, entry)
     return secret
+
+
+def _keys(root: Root) -> Path:
+    return Path(os.environ.get("TUNECTL_KEYS", root.serve.keys))
 
 
 def _say(root: Root, secret: str | None) -> None:
@@ -151,7 +155,7 @@ def _say(root: Root, secret: str | None) -> None:
         terminal.say(f"{what:<8} {address}{path}")
     terminal.say("in a browser sign in with any name, and a key as the password")
     if secret is None:
-        terminal.say(f"key      one of {root.serve.keys}; another: tunectl serve keys add NAME")
+        terminal.say(f"key      one of {_keys(root)}; another: tunectl serve keys add NAME")
     else:
         terminal.say(f"key      {secret}   (named {FIRST}; shown once)")
     terminal.say("stop with Ctrl-C")
