@@ -1,5 +1,6 @@
 """The Bento, built by BentoML from the project's bentofile."""
 
+import re
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
     assert "USER 1034\n" in serving
     assert "TUNECTL_KEYS=/data/keys.json" in serving
     assert "HF_HUB_OFFLINE=1" in serving
+
+
+@pytest.mark.parametrize(
+    ("engine", "own"),
+    [("openvino", {"openvino-genai"}), ("vllm", {"vllm"}), ("transformers", {"torch", "transformers", "peft"})],
+)
+def test_each_engine_brings_its_own_libraries_and_no_others(engine, own):
+    told = bento_build._requirements(engine, ".tunectl/releases")
+    named = {re.split(r"[\[<>=~; ]", line)[0].lower() for line in told.splitlines() if line and line[0] not in "# "}
+    assert named & {"openvino-genai", "vllm", "torch", "transformers", "peft"} == own
+    assert {"bentoml", "jinja2", "msgspec", "prometheus-client", "pydantic", "sqlalchemy", "tokenizers"} <= named
 
 
 def test_what_bentoml_says_reaches_the_user(project):

@@ -148,7 +148,8 @@ def test_the_adapter_goes_by_its_name_with_every_request(release: Path) -> None:
     assert (sampling.temperature, sampling.top_p, sampling.seed, sampling.max_tokens) == (0.5, 0.9, 3, 9)
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.5, 0.25)
     assert (sampling.stop_token_ids, sampling.ignore_eos, sampling.output_kind) == ([2], False, "delta")
-    assert engine.asked[1][1].structured_outputs.json == '{"type":"null"}'
+    assert engine.asked[1][1].structured_outputs.grammar.startswith('root ::= "null"')
+    assert engine.arguments.logprobs_mode == "processed_logprobs"
     pipeline.close()
     pipeline.close()
     assert engine.ended

@@ -18,6 +18,7 @@ from tunectl.config.serve import Serve
 from tunectl.core import log
 from tunectl.core.errors import ArtifactError
 from tunectl.core.lazy import need
+from tunectl.serving import grammar
 from tunectl.serving.engine import Ask, Deliver, End, Piece
 
 EXTRA = "vllm"
@@ -49,6 +50,7 @@ class VllmEngine:
             enable_prefix_caching=True,
             enable_lora=adapter,
             max_lora_rank=_rank(release) if adapter else 16,
+            logprobs_mode="processed_logprobs",  # of what is drawn from, as ``Piece`` wants them
             disable_log_stats=True,
         )
         pipeline = VllmPipeline(deliver, release / "adapter" if adapter else None)
@@ -163,7 +165,7 @@ def _sampling(vllm: Any, ask: Ask) -> Any:
     form: dict[str, Any] = {}
     if ask.schema is not None:
         params = need("vllm.sampling_params", extra=EXTRA)
-        form["structured_outputs"] = params.StructuredOutputsParams(json=ask.schema)
+        form["structured_outputs"] = params.StructuredOutputsParams(grammar=grammar.ebnf(ask.schema))
     return vllm.SamplingParams(
         max_tokens=ask.max_tokens,
         temperature=ask.temperature,
