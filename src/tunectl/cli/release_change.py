@@ -106,10 +106,13 @@ def run_rollback(args: argparse.Namespace, store: Store) -> int:
 
 def _wait(args: argparse.Namespace, release: str) -> None:
     """Wait for the servers that were named."""
-    if not args.wait:
-        return
     from tunectl.backends import terminal
     from tunectl.cli import release_wait
+
+    if not args.wait:
+        if not args.json:
+            terminal.say("servers that look there follow by themselves; --wait URL tells when one of them has")
+        return
 
     took = release_wait.until_all(args.wait, release, args.seconds)
     if not args.json:
