@@ -91,13 +91,13 @@ class Mirror:
         return self._cache / release
 
     def bring(self, release: str) -> Path:
-        """Its files on this machine.
+        """Its files on this machine, brought anew where they are damaged here.
 
         Raises  ArtifactError for one that is not what its manifest says; EnvironmentFailure for one that is not there (yet), and from
                 the place itself.
         """
         target = self.folder(release)
-        if (target / manifest.NAME).is_file():
+        if target.is_dir() and not manifest.verify(target):
             return target
         told: ReleaseManifest | None = self._record(f"{RELEASES}/{release}/{manifest.NAME}", ReleaseManifest)
         if told is None or told.id != release:
@@ -115,6 +115,7 @@ class Mirror:
             wrong = manifest.verify(fresh)
             if wrong:
                 raise ArtifactError(f"release {release} of {self.place} is damaged: {'; '.join(wrong)}")
+            self._remove(target)  # it was damaged here
             fresh.replace(target)
         except FileNotFoundError as error:
             raise ArtifactError(f"release {release} of {self.place} is not whole: {error}") from error
@@ -140,7 +141,15 @@ class Mirror:
         for folder in self._cache.iterdir():
             fresh = folder.name.startswith(".") and time.time() - folder.stat().st_mtime < HALF_DONE
             if folder.name not in wanted and not fresh:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        """Take a folder out of the way at once, then delete it: what a kill leaves of it must not look like a release."""
+        if not folder.is_dir():
+            return
+        away = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
+        folder.rename(away / folder.name)
+        shutil.rmtree(away, ignore_errors=True)
 
     def _record(self, name: str, shape: Any) -> Any:
         content = self._files.read(name)

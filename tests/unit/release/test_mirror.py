@@ -80,3 +80,14 @@ def test_what_a_kill_left_half_done_goes_after_a_day(four, tmp_path: Path) -> No
         then = place.stat().st_mtime - age
         os.utime(place, (then, then))
     assert promoted(store, mirror, objects, one) == {one, ".new"}
+
+
+def test_what_is_damaged_here_is_brought_again(four) -> None:
+    store, mirror, objects, (one, *_) = four
+    promoted(store, mirror, objects, one)
+    before = (mirror.folder(one) / "contract.json").read_bytes()
+    (mirror.folder(one) / "contract.json").write_bytes(b"damaged")
+    assert (mirror.bring(one) / "contract.json").read_bytes() == before
+    (mirror.folder(one) / "manifest.json").unlink()
+    assert (mirror.bring(one) / "contract.json").read_bytes() == before
+    assert [path.name for path in mirror.folder(one).parent.iterdir()] == [one]
