@@ -179,6 +179,7 @@ def test_a_release_holds_what_the_server_needs(given, tmp_path):
     card = (release / "MODEL_CARD.md").read_text()
     for words in ("tiny (revision", "| Tuned | 50.00 |", "evaluate: So.", "The export is the model that was trained"):
         assert words in card
+    assert "was not taken" not in card
 
 
 def test_the_reference_is_what_the_engine_says(given):
@@ -244,6 +245,8 @@ def test_int4_is_printed_and_not_judged(given):
     found = package.run(stage(weights="int4", quality=quality), inputs, outputs, tools=Fake(gap=0.9, differs=True))
     assert found.passed
     assert found.logprob_gap == pytest.approx(0.9)
+    card = (outputs.artifact / "release" / "MODEL_CARD.md").read_text()
+    assert "The evaluation's measure was not taken of the export." in card
 
 
 def test_what_evaluate_refused_gets_no_bento(given):

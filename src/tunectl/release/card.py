@@ -21,6 +21,8 @@ def text(
     head += ["tags: [tunectl, lora]", "---"]
     verdicts = [f"- {stage}: {one.reason}" for stage, one in facts.verdicts.items()]
     proof = [f"- {report.verdict.reason}"]
+    if report.measured is None:
+        proof.append("- The evaluation's measure was not taken of the export.")
     proof += [f"- {name}: {value:g}" for name, value in facts.metrics.items()]
     sources = [f"- `{path}`: SHA-256 {found or 'unknown'}" for path, found in lineage.sources.items()]
     stages = [
