@@ -21,7 +21,7 @@ BACKUP = ".before-init"
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 PACKAGE = Path(__file__).resolve().parents[1]
 TEXTS = Path(__file__).resolve().parent / "project"
-COMMENTS = 28
+COMMENTS = 29
 """Column of the comments in conf/config.yaml."""
 _OWN_TESTS = "experiment/smoke.yaml"
 _FROM_PEOPLE = ("preferences", "reward", "align")

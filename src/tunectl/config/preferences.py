@@ -93,7 +93,11 @@ class ContrastPairs(Strict):
 
 
 class ContrastKinds(Strict):
-    """Shares of the kinds of difference, in any unit; 0 leaves a kind out."""
+    """Weights of the kinds of difference, in any unit; 0 leaves a kind out.
+
+    Every attribute gets pairs in proportion to these, so far as the inputs have them: with 1, 1, 1 an attribute is missing
+    about as often as it is wrong, and about as often as every other attribute.
+    """
 
     wrong: float = Field(ge=0)
     """The losing answer says another value."""
@@ -121,7 +125,7 @@ class Contrast(Strict):
     differences: Literal[1, 2]
     """Most attributes in which the two inputs differ."""
     kinds: ContrastKinds
-    """Which differences, and how many of each."""
+    """Which differences, and how much of each an attribute gets."""
 
 
 class NoPreferences(Strict):

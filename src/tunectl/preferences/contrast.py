@@ -34,8 +34,8 @@ WIDEST = 40
 """Attributes of an input from which it is not looked at: what is left when two are taken away would be too much to list."""
 LOOKS = 32
 """Inputs looked at for each way to take attributes away; more are drawn from by the seed."""
-USES = 4
-"""Times that two inputs may meet, each time with other texts, before a kind of which there are too few gives way to another."""
+USES = 12
+"""Times that two inputs may meet, each time with other texts, before a difference of which there are too few gives way."""
 ORDER: tuple[Part, ...] = ("test", "validation", "train")
 """Who chooses texts first: the smallest part, which has the fewest."""
 LENDERS: dict[Part, tuple[Part, ...]] = {"train": (), "validation": ("test", "train"), "test": ("validation", "train")}
@@ -58,7 +58,7 @@ class Rules:
     differences: int
     """Most attributes that differ: 1 or 2."""
     kinds: Mapping[Kind, float]
-    """Share that each kind of difference should have, in any unit; 0 leaves a kind out."""
+    """Weight of each kind of difference, in any unit, for every attribute alike; 0 leaves a kind out."""
     seed: int
 
 
@@ -170,8 +170,8 @@ def cards(examples: Sequence[tuple[str, Example]], attributes: Sequence[Mapping[
 def draw(parts: Mapping[Part, Sequence[Card]], rules: Rules) -> Contrasts:
     """At most ``rules.pairs`` judgements a part; every input gets one before any gets two, and so on.
 
-    The kind of which there are too few so far comes first. Where an input has no near one of that kind, another kind
-    will do.
+    The difference (kind and attribute) of which there are too few so far comes first, so that an attribute that few inputs
+    lack is not drowned by one in which most differ. Where an input has no near one with it, the next one will do.
 
     Raises  DataError when no input has attributes, or a part has no pair
     """
@@ -242,7 +242,7 @@ class _Table:
     rules: Rules
     taken: dict[str, Part]
     """Text, folded, to the part that uses it."""
-    counts: Counter[Kind] = field(default_factory=Counter)
+    counts: Counter[Difference] = field(default_factory=Counter)
     loans: Counter[str] = field(default_factory=Counter)
     hands: dict[int, _Hand] = field(default_factory=dict)
 
@@ -280,27 +280,27 @@ class _Table:
         return _Hand(options, frozenset(_folded(answer.text) for answer in card.example.answers))
 
     def _next(self, card: Card, hand: _Hand, dice: random.Random) -> Judgement | None:
-        wanted = sorted((kind for kind in KINDS if self.rules.kinds[kind] > 0), key=self._have)
-        for lender, kind in product(range(len(self.pools)), wanted):
-            while (option := self._best(hand, kind, lender)) is not None:
+        wanted = sorted({one for option in hand.options for one in option.apart}, key=lambda one: (self._have(one), one))
+        for lender, one in product(range(len(self.pools)), wanted):
+            while (option := self._best(hand, one, lender)) is not None:
                 texts = self._texts(card, option, hand, dice)
                 option.uses += 1
                 if texts is None or option.uses == USES:
                     hand.options.remove(option)
                 if texts is not None:
-                    self.counts.update(one.kind for one in option.apart)
+                    self.counts.update(option.apart)
                     self.loans.update([self.pools[lender].part] if lender else [])
                     return _judgement(card, *texts, option.apart, self.part)
         return None
 
-    def _have(self, kind: Kind) -> float:
-        return self.counts[kind] / self.rules.kinds[kind]
+    def _have(self, one: Difference) -> float:
+        return self.counts[one] / self.rules.kinds[one.kind]
 
-    def _best(self, hand: _Hand, kind: Kind, lender: int) -> _Option | None:
-        """Of those with this kind of difference: one not used yet, and with no other kind of which there is enough."""
+    def _best(self, hand: _Hand, wanted: Difference, lender: int) -> _Option | None:
+        """Of those with this difference: one little used, and with no other difference of which there is enough."""
         return min(
-            (one for one in hand.options if one.lender == lender and any(item.kind == kind for item in one.apart)),
-            key=lambda one: (one.uses, max(self._have(item.kind) for item in one.apart)),
+            (one for one in hand.options if one.lender == lender and wanted in one.apart),
+            key=lambda one: (one.uses, max(self._have(item) for item in one.apart)),
             default=None,
         )
 
@@ -330,7 +330,7 @@ class _Table:
         return Made(
             pairs=len(judgements),
             inputs=len(paired),
-            differences={kind: self.counts[kind] for kind in KINDS},
+            differences={kind: sum(count for one, count in self.counts.items() if one.kind == kind) for kind in KINDS},
             borrowed=dict(self.loans),
             alone=sum(self.pools[0].cards[place].prompt not in paired for place in self.hands),
         )

@@ -86,7 +86,7 @@ def test_a_speed_that_was_reached_takes_the_place_of_the_timed_one(roots: Any) -
         ("profile.gradient_checkpointing=true", "sft"),
         ("profile.generate_batch=1", "evaluate"),
         ("evaluate.references=8", "evaluate"),
-        ("align=rloo", "evaluate"),
+        ("align.steps=200", "align"),
         ("evaluate.latency_inputs=100", "evaluate"),
     ],
 )
@@ -94,8 +94,9 @@ def test_more_of_anything_costs_more(roots: Any, word: str, stage: str) -> None:
     assert _stages(roots(word))[stage].minutes > _stages(roots())[stage].minutes
 
 
-def test_fewer_test_inputs_cost_less(roots: Any) -> None:
-    assert _stages(roots("evaluate.inputs=20"))["evaluate"].minutes < _stages(roots())["evaluate"].minutes
+@pytest.mark.parametrize("word", ["evaluate.inputs=20", "align=none"])
+def test_fewer_answers_cost_less(roots: Any, word: str) -> None:
+    assert _stages(roots(word))["evaluate"].minutes < _stages(roots())["evaluate"].minutes
 
 
 def test_beams_cost_more_than_greedy(roots: Any) -> None:

@@ -176,14 +176,21 @@ def grid():
     ]
 
 
-def test_kinds_are_balanced_as_declared():
+def tags(found):
+    return Counter(tag for one in found.judgements if one.split == "train" for tag in one.vote.tags)
+
+
+def test_attributes_and_kinds_are_balanced_as_declared():
     _, found = dealt(grid(), per_input=3)
-    have = found.made["train"].differences
-    assert max(have.values()) - min(have.values()) < 0.15 * sum(have.values())
+    have = tags(found)
+    assert set(have) == {"wrong a", "wrong b", "wrong c", "missing c", "extra c"}
+    assert max(have.values()) - min(have.values()) < 0.15 * max(have.values())
+    assert found.made["train"].differences == {
+        kind: sum(have[tag] for tag in have if tag.split()[0] == kind) for kind in contrast.KINDS
+    }
     _, found = dealt(grid(), kinds={"wrong": 1, "missing": 2, "extra": 0})
-    have = found.made["train"].differences
-    assert have["extra"] == 0
-    assert have["missing"] > have["wrong"]  # inputs without the third attribute have none to miss
+    assert found.made["train"].differences["extra"] == 0
+    assert tags(found)["missing c"] > max(tags(found)[f"wrong {name}"] for name in "abc")
 
 
 def test_every_input_gets_one_before_any_gets_two():
