@@ -1,5 +1,5 @@
 # Everything a person runs here. Every target makes what it needs.
-#   make run      install, build the bundled example, print the comparison table
+#   make run      install, build and package the bundled example, print the comparison table
 #   make test     install the development extras, check and test everything
 #   make help     the rest
 SHELL := /bin/bash
@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-cli faults
 
-run: .venv/.run  ## build the bundled example: raw documents to a measured adapter
+run: .venv/.run  ## build the bundled example: raw documents to a release, with its Bento and how to serve it
 	@$(BIN)/tunectl repro
 
 install: .venv/.run  ## make .venv and install what `make run` needs

@@ -11,19 +11,22 @@ import pytest
 
 from tunectl.backends.prometheus_metrics import ServingMetrics
 
-HISTOGRAMS = {"time_to_first_token", "inter_token_latency", "e2e_request_latency", "request_queue_time"}
 PROMISED = {
-    **{f"tunectl_{name}_seconds": "histogram" for name in HISTOGRAMS},
-    "tunectl_requests_running": "gauge",
-    "tunectl_requests_waiting": "gauge",
-    "tunectl_requests_total": "counter",
-    "tunectl_requests_rejected_total": "counter",
-    "tunectl_prompt_tokens_total": "counter",
-    "tunectl_generation_tokens_total": "counter",
-    "tunectl_model_info": "gauge",
-    "tunectl_feedback_total": "counter",
-    "tunectl_live_store_errors_total": "counter",
+    "time_to_first_token_seconds": ("histogram", set()),
+    "inter_token_latency_seconds": ("histogram", set()),
+    "e2e_request_latency_seconds": ("histogram", set()),
+    "request_queue_time_seconds": ("histogram", set()),
+    "requests_running": ("gauge", set()),
+    "requests_waiting": ("gauge", set()),
+    "requests_total": ("counter", {"finished_reason"}),
+    "requests_rejected_total": ("counter", {"reason"}),
+    "prompt_tokens_total": ("counter", set()),
+    "generation_tokens_total": ("counter", set()),
+    "model_info": ("gauge", {"release", "base", "arm"}),
+    "feedback_total": ("counter", {"kind", "arm"}),
+    "live_store_errors_total": ("counter", set()),
 }
+"""By name after ``tunectl_``: type and labels."""
 
 
 def samples(metrics: ServingMetrics) -> dict[str, float]:
@@ -32,8 +35,14 @@ def samples(metrics: ServingMetrics) -> dict[str, float]:
 
 
 def test_every_promised_number_is_there_and_no_other() -> None:
-    found = dict(re.findall(r"^# TYPE (\w+) (\w+)$", ServingMetrics().text().decode(), re.MULTILINE))
-    assert found == PROMISED
+    metrics = ServingMetrics()
+    metrics.loaded({"champion": ("0123456789abcdef", "tiny")})
+    shown = metrics.text().decode()
+    kinds = dict(re.findall(r"^# TYPE tunectl_(\w+) (\w+)$", shown, re.MULTILINE))
+    labels = {name: set[str]() for name in kinds}
+    for name, inside in re.findall(r"^tunectl_(\w+?)(?:_bucket|_count|_sum)?(?:\{(.*)\})? ", shown, re.MULTILINE):
+        labels[name] |= set(re.findall(r'(\w+)="', inside)) - {"le"}
+    assert {name: (kind, labels[name]) for name, kind in kinds.items()} == PROMISED
 
 
 def test_labels_are_closed_sets_that_start_at_zero() -> None:

@@ -82,36 +82,6 @@ def test_compose_takes_its_file() -> None:
     assert "a password of letters and digits" in told.stderr
 
 
-PROMISED = {
-    "time_to_first_token_seconds": ("histogram", set()),
-    "inter_token_latency_seconds": ("histogram", set()),
-    "e2e_request_latency_seconds": ("histogram", set()),
-    "request_queue_time_seconds": ("histogram", set()),
-    "requests_running": ("gauge", set()),
-    "requests_waiting": ("gauge", set()),
-    "requests_total": ("counter", {"finished_reason"}),
-    "requests_rejected_total": ("counter", {"reason"}),
-    "prompt_tokens_total": ("counter", set()),
-    "generation_tokens_total": ("counter", set()),
-    "model_info": ("gauge", {"release", "base", "arm"}),
-    "feedback_total": ("counter", {"kind", "arm"}),
-    "live_store_errors_total": ("counter", set()),
-}
-"""Of the server, by name after ``tunectl_``: its type and its labels; dashboards and rules rely on them."""
-
-
-def test_the_server_counts_what_was_promised_and_nothing_else() -> None:
-    metrics = ServingMetrics()
-    metrics.loaded({"champion": ("0123456789abcdef", "tiny")})
-    shown = metrics.text().decode()
-    kinds = dict(re.findall(r"^# TYPE tunectl_(\w+) (\w+)$", shown, re.MULTILINE))
-    labels = {name: set[str]() for name in kinds}
-    for name, inside in re.findall(r"^tunectl_(\w+?)(?:_bucket|_count|_sum)?(?:\{(.*)\})? ", shown, re.MULTILINE):
-        labels[name] |= set(re.findall(r'(\w+)="', inside)) - {"le"}
-    assert {name: (kind, labels[name]) for name, kind in kinds.items()} == PROMISED
-    assert "nan" not in shown.casefold()
-
-
 def test_names_of_metrics_are_those_of_the_server() -> None:
     shown = ServingMetrics().text().decode()
     known = set(re.findall(r"^# TYPE (\w+)", shown, re.MULTILINE))

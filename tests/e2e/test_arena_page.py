@@ -31,7 +31,7 @@ from tunectl.live.writer import Writer
 from tunectl.preferences import store as judgements
 from tunectl.privacy.mask import Masker
 
-KEY = "sk-arena"
+KEY, SALT = "sk-arena", b"0123456789abcdef"
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
 
@@ -42,7 +42,7 @@ class Api:
     def __init__(self, live, challenger=True) -> None:
         self.live, self.challenger, self.full, self.asked, self.said = live, challenger, False, [], Counter()
         masker = Masker(privacy_tools.tools(regions=["US"], locales=["en_US"]))
-        self.writer = Writer(live, Redactor(masker), policy="refuse", patience=60, waiting=100)
+        self.writer = Writer(live, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
 
     async def __call__(self, scope, receive, send) -> None:
         body = json.loads((await receive())["body"] or b"{}")

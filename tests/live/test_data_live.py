@@ -96,11 +96,11 @@ def test_chat_export(project, capsys):
 def test_forget(project, capsys):
     text = ran(capsys, "forget", "--user", " Ada@example.org ")
     assert text.startswith(
-        "2 exchanges are forgotten: their text is gone, and no build takes them up. What a model has learned"
+        "Forgotten: 2 exchanges, 1 feedback. Their text is gone, and no build takes them up. What a model has learned"
     )
-    assert json.loads(ran(capsys, "forget", "--hash", "other", "--json")) == {"forgotten": 4}
-    assert json.loads(ran(capsys, "forget", "--key", "laptop", "--json")) == {"forgotten": 0}
-    assert ran(capsys, "forget", "--user", "ada@example.org").startswith("Nothing was forgotten: no exchange is under")
+    assert json.loads(ran(capsys, "forget", "--hash", "other", "--json")) == {"forgotten": 4, "feedback": 3}
+    assert json.loads(ran(capsys, "forget", "--key", "laptop", "--json")) == {"forgotten": 0, "feedback": 0}
+    assert ran(capsys, "forget", "--user", "ada@example.org").startswith("Nothing was forgotten: nothing is under")
     assert ran(capsys, "export", "--shape", "flywheel").endswith("flywheel.jsonl: 0 rows\n")
     assert ran(capsys).startswith("6 exchanges, 5 finished, 6 forgotten, 0 users")
 
@@ -108,7 +108,7 @@ def test_forget(project, capsys):
 def test_a_bento_has_the_settings_of_its_server(project, capsys):
     shutil.rmtree("conf")
     Path("serve.json").write_text(json.dumps(settings()))
-    assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json")) == {"forgotten": 2}
+    assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json")) == {"forgotten": 2, "feedback": 1}
 
 
 def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
@@ -119,7 +119,18 @@ def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
         "tunectl: .tunectl/live/salt does not exist and TUNECTL_LIVE_SALT is not set, so nobody can be found by name\n"
         "  set TUNECTL_LIVE_SALT to what the server has, or run this where its file is\n"
     )
-    assert json.loads(ran(capsys, "forget", "--hash", "other", "--json")) == {"forgotten": 4}
+    assert json.loads(ran(capsys, "forget", "--hash", "other", "--json"))["forgotten"] == 4
+
+
+def test_nobody_is_looked_for_under_another_salt(project, url, capsys, monkeypatch):
+    live = check.load(Layout(), []).root.live
+    with opened(url, project) as store:
+        identity.mark(store, live, identity.salt(live, project))
+    assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json"))["forgotten"] == 2
+    monkeypatch.setenv("TUNECTL_LIVE_SALT", "another one of 16")
+    code, told = failed(capsys, "forget", "--user", "ada@example.org")
+    assert code == 5
+    assert told.startswith("tunectl: the people in this live store are hidden under another salt than the one in")
 
 
 def test_retain_and_purge(project, capsys):

@@ -25,6 +25,7 @@ def test_the_same_person_is_the_same_hash_under_one_salt_only():
     assert identity.hidden(" Ada@Example.org", b"a" * 16) == identity.hidden("ada@example.org", b"a" * 16)
     assert identity.hidden("ada@example.org", b"a" * 16) != identity.hidden("ada@example.org", b"b" * 16)
     assert len(identity.hidden("x", b"a" * 16)) == 32
+    assert "ada" not in identity.hidden("ada@example.org", b"a" * 16)
 
 
 def test_the_salt_is_made_once_and_is_private(live, tmp_path):
@@ -48,6 +49,23 @@ def test_an_unreadable_salt(live, tmp_path):
     (tmp_path / live.salt).mkdir(parents=True)
     with pytest.raises(EnvironmentFailure, match=r"cannot write .*salt: Is a directory"):
         identity.salt(live, tmp_path, {})
+
+
+def test_a_store_holds_its_servers_to_one_salt(live, store):
+    identity.refuse_other(store, live, b"b" * 16)  # nobody is in it yet
+    identity.mark(store, live, b"a" * 16)
+    identity.mark(store, live, b"a" * 16)
+    identity.refuse_other(store, live, b"a" * 16)
+    for asked in (identity.mark, identity.refuse_other):
+        with pytest.raises(EnvironmentFailure) as caught:
+            asked(store, live, b"b" * 16)
+        assert str(caught.value) == (
+            "the people in this live store are hidden under another salt than the one in TUNECTL_LIVE_SALT or "
+            ".tunectl/live/salt\n"
+            "  give all its servers one TUNECTL_LIVE_SALT; where that is lost, begin a new database: live.url"
+        )
+    (kept,) = store.events()
+    assert not any(salt in str(kept.body).encode() for salt in (b"a" * 16, (b"a" * 16).hex().encode()))
 
 
 def test_the_environment_names_the_database(live):

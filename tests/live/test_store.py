@@ -126,8 +126,8 @@ def test_forgetting_leaves_tombstones_and_no_text(store):
     store.write([exchange(number) for number in range(6)])
     store.write([Finished("chatcmpl-000000", finish(0)), thumb(0, kind="edit", value="ganz anders"), thumb(1)])
     store.write([thumb(4, annotator="user-0", kind="edit", value="von ihm")])
-    assert store.forget("user-0") == 2
-    assert store.forget("user-0") == 0
+    assert store.forget("user-0") == (2, 2)
+    assert store.forget("user-0") == (0, 0)
     assert list(store.tombstones()) == ["chatcmpl-000000", "chatcmpl-000003"]
     assert [one.id for one in store.exchanges()] == [f"chatcmpl-{number:06}" for number in (1, 2, 4, 5)]
     gone = store.exchange("chatcmpl-000000")
@@ -141,7 +141,10 @@ def test_forgetting_leaves_tombstones_and_no_text(store):
     store.feedback(thumb(30, exchange_id="chatcmpl-000003", kind="edit", value="spät"))
     assert store.exchange("chatcmpl-000003").response is None
     assert store.feedback_of(["chatcmpl-000003"])["chatcmpl-000003"][0].value is None
-    assert [event.body for event in store.events(kind="forgotten")] == [{"exchanges": 2}, {"exchanges": 0}]
+    assert [event.body for event in store.events(kind="forgotten")] == [
+        {"exchanges": 2, "opinions": 2},
+        {"exchanges": 0, "opinions": 0},
+    ]
     assert store.retain(START + timedelta(days=400)) == 4
     assert list(store.tombstones()) == [
         "chatcmpl-000000",
@@ -163,7 +166,10 @@ def test_what_is_said_at_that_very_moment_goes_as_well(store, way):
     speaker = threading.Thread(target=speak)
     speaker.start()
     assert said.wait(30)
-    assert (store.forget("user-0") if way == "forget" else store.retain(START + timedelta(seconds=1))) == 1
+    if way == "forget":
+        assert store.forget("user-0") == (1, 1)
+    else:
+        assert store.retain(START + timedelta(seconds=1)) == 1
     speaker.join()
     left = store.feedback_of(["chatcmpl-000000"])
     assert [(one.value, one.annotator) for one in left.get("chatcmpl-000000", [])] == (
@@ -213,7 +219,7 @@ def test_two_processes_may_open_the_same_store_at_once(url, tmp_path):
     with opened(url, tmp_path) as one, opened(url, tmp_path) as two:
         one.accept(exchange())
         assert two.exchange("chatcmpl-000000") == exchange()
-        assert two.forget("user-0") == 1
+        assert two.forget("user-0") == (1, 0)
         assert list(one.exchanges()) == []
 
 
@@ -231,7 +237,7 @@ def test_forgotten_text_is_not_in_the_files_of_sqlite(tmp_path):
             secret = {"messages": [{"role": "user", "content": f"Kanarienvogel {number} " + "x" * (number * 37)}]}
             store.accept(exchange(number, request=secret, user_hash="one" if number % 2 else "two"))
         assert b"Kanarienvogel 7 " in b"".join(path.read_bytes() for path in tmp_path.iterdir())
-        assert store.forget("one") == 150
+        assert store.forget("one") == (150, 0)
         left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
         assert b"Kanarienvogel 8 " in left
         assert not re.search(rb"Kanarienvogel \d*[13579] ", left)

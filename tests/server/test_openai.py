@@ -256,9 +256,7 @@ def test_feedback_counts_once_and_knows_its_exchange(client: openai.OpenAI, serv
     assert server.call("/v1/feedback", given, key=server.keys["feedback"])[0] == 201
     assert server.call("/v1/feedback", given, key=server.keys["feedback"])[0] == 200
     status, _, body = server.call("/v1/feedback", {**given, "value": 9}, key=server.keys["feedback"])
-    assert (status, json.loads(body)["error"]["message"]) == (
-        400,
-        "value of a rating is 9; allowed is a number from 1 to 5",
-    )
+    said = json.loads(body)["error"]["message"]
+    assert (status, said) == (400, "value of rating is 9; allowed is a number from 1 to 5")
     assert server.call("/v1/feedback", {**given, "exchange_id": "no"}, key=server.keys["feedback"])[0] == 404
     assert server.metrics()['tunectl_feedback_total{arm="champion",kind="rating"}'] == 1

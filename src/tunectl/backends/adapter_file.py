@@ -1,4 +1,4 @@
-"""What a PEFT adapter says about itself in adapter_config.json, read without PEFT."""
+"""What a PEFT adapter is made of, and what it says about itself in adapter_config.json, read without PEFT."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tunectl.artifacts import io
 from tunectl.core.errors import ArtifactError
 
 NAME = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 
 
 class Told(Struct, frozen=True):
@@ -23,6 +24,18 @@ class Told(Struct, frozen=True):
     use_dora: bool = False
     rank_pattern: dict[str, int] = {}
     alpha_pattern: dict[str, Any] = {}
+
+
+def refuse_pickle(folder: Path) -> None:
+    """Ask this before PEFT: where there are no safetensors it takes adapter_model.bin, a pickle, whatever it is told.
+
+    Raises  ArtifactError where the file is absent.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise ArtifactError(
+            f"{folder / WEIGHTS} does not exist, and pickled weights are not read",
+            hint="rebuild it with: tunectl repro",
+        )
 
 
 def strength(folder: Path, engine: str) -> float:

@@ -70,7 +70,7 @@ def _adapter(genai: Any, folder: Path) -> Any:
     """The adapter at the strength that it was trained with, which the library does not read from PEFT's files."""
     strength = adapter_file.strength(folder, "OpenVINO")
     try:
-        return genai.AdapterConfig(genai.Adapter(str(folder / "adapter_model.safetensors")), strength)
+        return genai.AdapterConfig(genai.Adapter(str(folder / adapter_file.WEIGHTS)), strength)
     except Exception as error:
         raise _unloadable(folder, error) from error
 

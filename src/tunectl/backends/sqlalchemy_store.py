@@ -21,7 +21,7 @@ from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.backends import sqlalchemy_tables
 from tunectl.core.errors import DataError, EnvironmentFailure, TunectlError
 from tunectl.core.lazy import need
-from tunectl.live.store import Counts, Entry, Event, Finish, Finished, Outcome, Window
+from tunectl.live.store import Counts, Entry, Event, Finish, Finished, Forgotten, Outcome, Window
 from tunectl.live.writer import unknown
 
 PAGE: Final = 500
@@ -280,8 +280,8 @@ class SqlStore:
         exchanges, finished, forgotten, users, first, last = self._read(numbers)[0]
         return Counts(exchanges, finished, forgotten, users, {row[0]: row[1] for row in self._read(kinds)}, first, last)
 
-    def forget(self, user_hash: str) -> int:
-        """See ``LiveStore.forget``. What somebody said about the answers of others is deleted as well.
+    def forget(self, user_hash: str) -> Forgotten:
+        """See ``LiveStore.forget``.
 
         Exchanges come first: what is being said about them at this moment is waited for, and what comes later finds them
         forgotten.
@@ -289,15 +289,19 @@ class SqlStore:
         sa, table, said = self._sa, self._tables.exchanges, self._tables.feedback
         now = datetime.now(UTC)
         gone = sa.update(table).where(table.c.user_hash == user_hash).values(**TEXT_OF_EXCHANGE, forgotten_at=now)
+        told = sa.or_(said.c.value.is_not(None), said.c.annotator.is_not(None))
+        opinions = 0
         with self._transaction() as connection:
             mine = [row.id for row in connection.execute(gone.returning(table.c.id))]
             about = [said.c.annotator == user_hash, *(said.c.exchange_id.in_(some) for some in _in_pages(mine))]
             for which in about:
-                connection.execute(sa.update(said).where(which).values(**TEXT_OF_FEEDBACK))
-            event = Event(uuid.uuid4().hex, now, "forgotten", {"exchanges": len(mine)})
+                blank = sa.update(said).where(which, told).values(**TEXT_OF_FEEDBACK)
+                opinions += connection.execute(blank).rowcount
+            found = Forgotten(len(mine), opinions)
+            event = Event(uuid.uuid4().hex, now, "forgotten", found._asdict())
             self._add(connection, self._tables.events, event)
         self._checkpoint()
-        return len(mine)
+        return found
 
     def retain(self, before: datetime) -> int:
         """See ``LiveStore.retain``. Tombstones stay: they hold no text, and later builds need them."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tunectl.backends import adapter_file
 from tunectl.config.serve import Serve
 from tunectl.core.errors import ArtifactError
 from tunectl.core.lazy import need
@@ -32,6 +33,8 @@ class TransformersEngine:
         Raises  ArtifactError with the library's words where it cannot.
         """
         torch, transformers = need("torch", extra=EXTRA), need("transformers", extra=EXTRA)
+        if adapter:
+            adapter_file.refuse_pickle(release / "adapter")
         if self.threads:
             torch.set_num_threads(self.threads)
         try:
@@ -40,7 +43,7 @@ class TransformersEngine:
             )
             if adapter:
                 model = need("peft", extra=EXTRA).PeftModel.from_pretrained(
-                    model, release / "adapter", use_safetensors=True, local_files_only=True
+                    model, release / "adapter", local_files_only=True
                 )
         except Exception as error:  # whatever the libraries raise for broken files, safetensors an Exception of its own
             raise ArtifactError(f"{release}: transformers cannot load it: {str(error).strip()[:300]}") from error

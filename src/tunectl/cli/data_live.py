@@ -37,7 +37,7 @@ COLUMNS = ("accepted", "arm", "release", "who", "tokens", "end", "seconds", "sai
 PREVIEW = 40
 """Characters of a text in the table."""
 NOBODY = (
-    "Nothing was forgotten: no exchange is under that name. Names are kept as hashes: spell it as the client did, and give "
+    "Nothing was forgotten: nothing is under that name. Names are kept as hashes: spell it as the client did, and give "
     "this command the server's own salt ({variable}, or its file)."
 )
 LONGEST = 99_999
@@ -69,7 +69,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     forget = verbs.add_parser("forget", help="delete everything of somebody, at once", description=LIMIT)
     who = forget.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="NAME", help="as the client called them (OpenAI's field user)")
-    who.add_argument("--key", metavar="NAME", help="requests of this key that named no user")
+    who.add_argument("--key", metavar="NAME", help="requests and feedback of this key that named nobody")
     who.add_argument("--hash", metavar="HEX", help="the hash that `look` shows")
     retain = verbs.add_parser("retain", help="delete what is older than live.retention_days")
     retain.add_argument("--days", type=int, metavar="N", help="in place of live.retention_days")
@@ -223,11 +223,21 @@ def _export(args: argparse.Namespace, layout: Layout, root: Told, store: LiveSto
 def _forget(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
     from tunectl.live import identity
 
-    name = args.user if args.user is not None else f"key {args.key}"
-    hashed = args.hash or identity.hidden(name, identity.salt(root.live, layout.root, make=False))
-    count = store.forget(hashed)
-    told = f"{count} exchanges are forgotten: their text is gone, and no build takes them up. {LIMIT}"
-    _say(args, {"forgotten": count}, told if count else NOBODY.format(variable=root.live.salt_variable))
+    hashed = args.hash
+    if hashed is None:
+        salt = identity.salt(root.live, layout.root, make=False)
+        identity.refuse_other(store, root.live, salt)
+        hashed = identity.hidden(args.user if args.user is not None else identity.holder(args.key), salt)
+    found = store.forget(hashed)
+    told = (
+        f"Forgotten: {found.exchanges} exchanges, {found.opinions} feedback. Their text is gone, and no build takes them "
+        f"up. {LIMIT}"
+    )
+    _say(
+        args,
+        {"forgotten": found.exchanges, "feedback": found.opinions},
+        told if any(found) else NOBODY.format(variable=root.live.salt_variable),
+    )
     return 0
 
 

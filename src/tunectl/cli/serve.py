@@ -103,12 +103,12 @@ def _refuse_taken(root: Root) -> None:
 
 
 def _refuse_unkept(root: Root) -> None:
-    """Fail before anything is loaded where nothing could be kept, or another server writes there; BentoML would say it in a traceback."""
+    """Fail before anything is loaded where nothing could be kept, or other servers write there; BentoML would say it in a traceback."""
     from tunectl.backends import sqlalchemy_store
     from tunectl.live import identity
 
-    with sqlalchemy_store.opened(identity.address(root.live), Path(), serving=True):
-        identity.salt(root.live, Path())
+    with sqlalchemy_store.opened(identity.address(root.live), Path(), serving=True) as store:
+        identity.mark(store, root.live, identity.salt(root.live, Path()))
 
 
 def _settings(layout: Layout, root: Root) -> Path:

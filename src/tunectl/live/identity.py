@@ -11,15 +11,19 @@ import hmac
 import os
 import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from tunectl.artifacts import io
 from tunectl.config.live import Live
 from tunectl.core.errors import EnvironmentFailure
+from tunectl.live.store import Event, LiveStore
 
 SHORTEST_SALT: Final = 16
 """Bytes."""
+MARK: Final = "salt"
+"""Id and kind of the event that tells a salt from another without telling what it is."""
 
 
 def hidden(name: str, salt: bytes) -> str:
@@ -28,6 +32,11 @@ def hidden(name: str, salt: bytes) -> str:
     Case and outer white space do not matter, so that people find themselves again when they ask to be forgotten.
     """
     return hmac.new(salt, name.strip().casefold().encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def holder(key: str) -> str:
+    """The name of whoever uses a key and names nobody."""
+    return f"key {key}"
 
 
 def address(live: Live, environment: Mapping[str, str] = os.environ) -> str:
@@ -70,6 +79,28 @@ def salt(live: Live, root: Path, environment: Mapping[str, str] = os.environ, *,
             hint="write 64 random hexadecimal digits into it; who was hashed before is then not found again",
         )
     return found
+
+
+def mark(store: LiveStore, live: Live, key: bytes) -> None:
+    """Have a store remember which key hides the people in it; the first server's counts.
+
+    Raises  EnvironmentFailure for another key than that, as ``refuse_other``.
+    """
+    store.add_event(Event(MARK, datetime.now(UTC), MARK, {"fingerprint": hidden(MARK, key)}))
+    refuse_other(store, live, key)
+
+
+def refuse_other(store: LiveStore, live: Live, key: bytes) -> None:
+    """Hold a key against the one that hides the people in a store: under another one nobody in it is found again.
+
+    Raises  EnvironmentFailure where it is another one.
+    """
+    for event in store.events(kind=MARK):
+        if event.body["fingerprint"] != hidden(MARK, key):
+            raise EnvironmentFailure(
+                f"the people in this live store are hidden under another salt than the one in {live.salt_variable} or {live.salt}",
+                hint=f"give all its servers one {live.salt_variable}; where that is lost, begin a new database: live.url",
+            )
 
 
 def _make(path: Path) -> None:

@@ -39,7 +39,7 @@ REMEMBERED: Final = 10_000
 class Redactor:
     """Masks entries on their way to the store. Safe to be called from several threads."""
 
-    def __init__(self, masker: Masker, salt: bytes = b"") -> None:
+    def __init__(self, masker: Masker, salt: bytes) -> None:
         """``salt`` is the key under which an id that is personal itself is hashed, as ``live/identity.py`` has it."""
         self._masker, self._salt = masker, salt
         self._running: OrderedDict[str, Memory] = OrderedDict()

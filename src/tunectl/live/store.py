@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -76,6 +76,14 @@ class Counts(Struct, frozen=True):
     """By kind, of these exchanges."""
     first: datetime | None
     last: datetime | None
+
+
+class Forgotten(NamedTuple):
+    """What was forgotten of somebody just now."""
+
+    exchanges: int
+    opinions: int
+    """Feedback of theirs or about their exchanges."""
 
 
 class LiveStore(Protocol):
@@ -147,8 +155,8 @@ class LiveStore(Protocol):
         """How much was accepted in [since, until)."""
         ...
 
-    def forget(self, user_hash: str) -> int:
-        """Delete all text of somebody at once, and leave tombstones; returns the exchanges that were forgotten now."""
+    def forget(self, user_hash: str) -> Forgotten:
+        """Delete all text of somebody at once, what they said about the answers of others too, and leave tombstones."""
         ...
 
     def retain(self, before: datetime) -> int:

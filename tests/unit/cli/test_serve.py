@@ -38,6 +38,17 @@ def test_a_live_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest
         serve._refuse_unkept(root("sqlite:///live.sqlite"))
 
 
+def test_a_live_store_of_servers_with_another_salt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for salt in ("0123456789abcdef", "0123456789abcdef", "fedcba9876543210"):
+        monkeypatch.setenv("TUNECTL_LIVE_SALT", salt)
+        if salt.startswith("0"):
+            serve._refuse_unkept(root())
+            continue
+        with pytest.raises(EnvironmentFailure, match="hidden under another salt"):
+            serve._refuse_unkept(root())
+
+
 @pytest.mark.parametrize(
     ("address", "shown"), [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("::1", "[::1]")]
 )

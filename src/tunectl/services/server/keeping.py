@@ -22,7 +22,7 @@ from tunectl.core import log
 from tunectl.core.errors import DataError, EnvironmentFailure
 from tunectl.evaluation.safety import refuses
 from tunectl.live import identity, opinion
-from tunectl.live.identity import hidden
+from tunectl.live.identity import hidden, holder
 from tunectl.live.redact import Redactor
 from tunectl.live.store import Finish, LiveStore
 from tunectl.live.writer import NotKept, Writer
@@ -62,7 +62,7 @@ class Keeper:
             release=job.resident.id,
             template_hash=job.resident.contract.template_sha256,
             request=request,
-            user_hash=hidden(user or f"key {key.name}", self.salt),
+            user_hash=hidden(user or holder(key.name), self.salt),
             session=hidden(session, self.salt) if session else None,
         )
         try:
@@ -105,9 +105,8 @@ class Keeper:
         except (ValueError, OverflowError) as error:
             raise Problem(f"at: {given.at!r} is no ISO 8601 time", param="at") from error
         name = given.id or _derived(given, key)
-        feedback = Feedback(
-            name, given.exchange_id, kind, given.value, at, hidden(given.annotator or key.name, self.salt)
-        )
+        annotator = hidden(_annotator(given, key), self.salt)
+        feedback = Feedback(name, given.exchange_id, kind, given.value, at, annotator)
         try:
             new = await self.writer.feedback(feedback)
         except DataError as error:
@@ -139,9 +138,13 @@ def _moment(text: str) -> datetime:
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
+def _annotator(given: FeedbackRequest, key: Key) -> str:
+    return given.annotator or holder(key.name)
+
+
 def _derived(given: FeedbackRequest, key: Key) -> str:
     """The id of feedback that brings none: the same words about the same exchange count once."""
-    told = [given.exchange_id, given.kind, given.value, given.annotator or key.name]
+    told = [given.exchange_id, given.kind, given.value, _annotator(given, key)]
     return f"fb-{hashlib.sha256(msgspec.json.encode(told, order='sorted')).hexdigest()[:32]}"
 
 
@@ -159,19 +162,22 @@ def _kept_form(job: Job, choices: list[Choice]) -> bool | None:
 def opened(live: Live, home: Path, on_error: Callable[[int], None]) -> Keeper:
     """Open the live store as its server; ``home`` is where relative paths begin.
 
-    Raises  EnvironmentFailure when the database says no, or another server writes to the same file.
+    Raises  EnvironmentFailure when the database says no, another server writes to the same file, or the people in it are hidden
+            under another salt.
     """
-    held = ExitStack()
-    store = held.enter_context(sqlalchemy_store.opened(identity.address(live), home, serving=True))
-    writer = Writer(
-        store,
-        Redactor(masker(live)),
-        policy=live.disk_full,
-        patience=live.patience,
-        waiting=live.waiting,
-        on_error=on_error,
-    )
-    return Keeper(store, writer, identity.salt(live, home), held)
+    salt = identity.salt(live, home)
+    with ExitStack() as held:
+        store = held.enter_context(sqlalchemy_store.opened(identity.address(live), home, serving=True))
+        identity.mark(store, live, salt)
+        writer = Writer(
+            store,
+            Redactor(masker(live), salt),
+            policy=live.disk_full,
+            patience=live.patience,
+            waiting=live.waiting,
+            on_error=on_error,
+        )
+        return Keeper(store, writer, salt, held.pop_all())
 
 
 def masker(live: Live) -> Masker:
