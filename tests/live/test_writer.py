@@ -238,6 +238,39 @@ def test_what_waits_is_bounded_keeps_its_order_and_says_what_is_lost(caplog):
     assert caplog.text.count("rows are lost from now on: more wait for the disk than live.waiting = 5") == 1
 
 
+def test_what_waits_is_bounded_in_bytes_as_well(caplog):
+    store = Broken()
+    made, errors = writer(store, "serve_and_count", waiting_bytes=100_000, patience=5)
+
+    async def talk():
+        for number in range(8):
+            assert not await made.accept(exchange(number, request=LONG))
+        assert not await made.accept(exchange(8))  # a small one fits still
+        store.whole.set()
+
+    asyncio.run(talk())
+    assert until_given(store, 5) == [f"chatcmpl-{number:06}" for number in (0, 1, 2, 3, 8)]
+    assert (len(errors), made.lost) == (9, 4)
+    assert caplog.text.count("or live.waiting_bytes = 100000") == 1
+    assert made.close()
+    assert (made._held, made._flying) == (0, 0)
+
+
+@pytest.mark.parametrize("policy", ["serve_and_count", "refuse"])
+def test_one_row_alone_may_be_as_large_as_it_is(policy):
+    store = Broken()
+    made, _ = writer(store, policy, waiting_bytes=10)
+    with pytest.raises(NotKept):
+        made.submit(exchange(0, request=LONG)).answer.result(30)
+    store.whole.set()
+    if policy == "serve_and_count":
+        assert until_given(store, 1) == ["chatcmpl-000000"]
+    while made._flying:
+        time.sleep(0.01)
+    assert made.submit(exchange(1, request=LONG)).answer.result(30) == "new"
+    assert made.close()
+
+
 def until_given(store, count):
     end = time.monotonic() + 60
     while sum(map(len, store.given)) < count and time.monotonic() < end:

@@ -27,6 +27,8 @@ class Live(Strict):
     """Seconds that a request waits for its row to be on the disk before ``disk_full`` decides."""
     waiting: int = Field(ge=1, le=1_000_000)
     """Rows that wait for the disk in memory at most."""
+    waiting_bytes: int = Field(ge=1_000_000, le=1_000_000_000_000)
+    """Bytes of these rows at most, as JSON; in memory they take a few times that."""
     retention_days: int | None = Field(ge=1)
     """``tunectl data live retain`` deletes what is older. Null: only what is asked for by name."""
     salt: str = Field(min_length=1)

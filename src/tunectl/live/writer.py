@@ -13,7 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final, Literal
+
+import msgspec
 
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.core import log
@@ -27,6 +30,7 @@ RETRY: Final = 1.0
 """Seconds between two tries while the disk says no and nothing new comes."""
 PAUSE: Final = 0.05
 """Seconds between two tries while the disk says no and something new is there: it may be whole again."""
+_ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 class NotKept(EnvironmentFailure):
@@ -38,6 +42,8 @@ class _Ticket:
     """An entry on its way, and who waits for it."""
 
     entry: Entry
+    size: int
+    """Bytes as JSON; in memory it takes a few times that."""
     answer: Future[Outcome] = field(default_factory=Future)
     counted: bool = False
     clean: bool = False
@@ -55,19 +61,27 @@ class Writer:
         policy: Policy,
         patience: float,
         waiting: int,
+        waiting_bytes: float = inf,
         on_error: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """``on_error`` is told how many more rows were not durable in time (``tunectl_live_store_errors_total``)."""
+        """Nothing is written yet.
+
+        waiting        rows that may wait for the disk
+        waiting_bytes  bytes (as JSON) that may wait for the disk, or be on their way to it
+        on_error       is told how many more rows were not durable in time (``tunectl_live_store_errors_total``)
+        """
         self._store, self._redact, self._policy = store, redact, policy
-        self._patience, self._most, self._on_error = patience, waiting, on_error
+        self._patience, self._most, self._most_bytes, self._on_error = patience, waiting, waiting_bytes, on_error
         self._new: deque[_Ticket] = deque()
         self._late: deque[_Ticket] = deque()
+        self._held = self._flying = 0
+        """Bytes in line, and of the transaction that goes on."""
         self._wake = threading.Condition()
         self._closing = False
         self.trouble: str | None = None
         """Why the last transaction failed; None when it went well."""
         self.lost = 0
-        """Rows that were given up, because ``waiting`` others waited already."""
+        """Rows that were given up, because as many as may waited already."""
         self._thread = threading.Thread(target=self._run, name="live store", daemon=True)
         self._thread.start()
 
@@ -101,18 +115,23 @@ class Writer:
 
         Returns a ticket whose ``answer``, a ``concurrent.futures.Future``, gives the outcome or raises NotKept.
         """
-        ticket = _Ticket(entry)
+        ticket = _Ticket(entry, _size(entry))
         ticket.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the row
         with self._wake:
             if self._closing:
                 self._fail(ticket, "the store is closed")
-            elif len(self._new) + len(self._late) >= self._most:
-                self._fail(ticket, f"{self._most} rows wait for the disk already")
+            elif not self._fits(len(self._new) + len(self._late), self._held + self._flying, ticket):
+                self._fail(ticket, f"{len(self._new) + len(self._late)} rows wait for the disk already")
                 self._lose(1)
             else:
                 self._new.append(ticket)
+                self._held += ticket.size
                 self._wake.notify()
         return ticket
+
+    def _fits(self, rows: int, size: int, ticket: _Ticket) -> bool:
+        """Whether one more may wait beside ``rows`` of ``size`` bytes; a single one always may."""
+        return rows < self._most and (size == 0 or size + ticket.size <= self._most_bytes)
 
     def close(self, timeout: float = 10.0) -> bool:
         """Write what is in line, then stop; True when everything was written within ``timeout`` seconds. The store stays open."""
@@ -152,12 +171,15 @@ class Writer:
     def _take(self) -> list[_Ticket] | None:
         """What comes next: first what was late, then what is new. None: stop."""
         with self._wake:
+            self._flying = 0
             if not self._new and not self._closing:
                 self._wake.wait(RETRY if self._late else None)
             if self._closing and not self._new and (not self._late or self.trouble is not None):
                 return None
             batch = [self._late.popleft() for _ in range(min(len(self._late), LARGEST_BATCH))]
             batch += [self._new.popleft() for _ in range(min(len(self._new), LARGEST_BATCH - len(batch)))]
+            self._flying = sum(ticket.size for ticket in batch)
+            self._held -= self._flying
             return batch
 
     def _write(self, batch: list[_Ticket]) -> None:
@@ -203,6 +225,7 @@ class Writer:
             log.get(__name__).error("the live store does not write: %s", reason)
         self.trouble = reason
         with self._wake:
+            self._flying = 0
             if self._policy == "serve_and_count":
                 self._put_off(batch, reason)
             for ticket in batch:
@@ -216,15 +239,21 @@ class Writer:
             self._fail(ticket, reason)
         line = [*batch, *self._late, *self._new]
         self._new.clear()
-        self._late = deque(line[: self._most])
-        self._lose(len(line) - self._most)
+        self._late, self._held = deque(), 0
+        for ticket in line:
+            if self._fits(len(self._late), self._held, ticket):
+                self._late.append(ticket)
+                self._held += ticket.size
+        self._lose(len(line) - len(self._late))
 
     def _lose(self, count: int) -> None:
         if count > 0 and self.lost == 0:
             log.get(__name__).error(
-                "rows are lost from now on: more wait for the disk than live.waiting = %d", self._most
+                "rows are lost from now on: more wait for the disk than live.waiting = %d or live.waiting_bytes = %s",
+                self._most,
+                self._most_bytes,
             )
-        self.lost += max(count, 0)
+        self.lost += count
 
     def _refuse(self, ticket: _Ticket, error: Exception) -> None:
         """Give up an entry that will never be written. The log has the type of the error only: its text may be personal."""
@@ -241,6 +270,14 @@ class Writer:
         if not ticket.counted:
             ticket.counted = True
             self._on_error(1)
+
+
+def _size(entry: Entry) -> int:
+    """Bytes of an entry as JSON; 0 for what is none, which will not be written either."""
+    try:
+        return len(_ENCODE(entry))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return 0
 
 
 def _answer(ticket: _Ticket, outcome: Outcome) -> None:

@@ -175,6 +175,7 @@ def opened(live: Live, home: Path, on_error: Callable[[int], None]) -> Keeper:
             policy=live.disk_full,
             patience=live.patience,
             waiting=live.waiting,
+            waiting_bytes=live.waiting_bytes,
             on_error=on_error,
         )
         return Keeper(store, writer, salt, held.pop_all())
