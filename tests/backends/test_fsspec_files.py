@@ -94,6 +94,32 @@ def test_addresses_that_do_not_work(tmp_path: Path) -> None:
     assert isinstance(release_place.opened("store", tmp_path), Store)
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("memory://ann:geheim@host/releases", "memory://***@host/releases"),
+        ("memory://ann:ge/he@im@host:22/releases/", "memory://***@host:22/releases"),
+        ("memory://geheim@host/releases", "memory://***@host/releases"),
+        ("memory://bucket/releases@2", "memory://bucket/releases@2"),
+    ],
+)
+def test_a_password_is_never_shown(address: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = release_place.opened(address, tmp_path)
+    assert found.place == told
+
+    def fails(_: str) -> bytes:
+        raise OSError(f"cannot reach {address}")
+
+    monkeypatch.setattr(found._files._files, "cat_file", fails)
+    with pytest.raises(EnvironmentFailure) as caught:
+        found.champion()
+    assert str(caught.value).startswith(f"{told}/champion.json: cannot reach {told}")
+    assert "geheim" not in str(caught.value)
+    with pytest.raises(UsageError) as wrong:
+        FsspecFiles(address.replace("memory", "nosuch"))
+    assert str(wrong.value).startswith(f"{told.replace('memory', 'nosuch')}: Protocol not known")
+
+
 def test_a_driver_that_is_missing_is_named_and_comes_with_the_bento() -> None:
     try:
         import s3fs  # noqa: F401

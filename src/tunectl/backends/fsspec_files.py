@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,13 @@ from tunectl.core.lazy import need
 DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """The package that knows a kind of address; it finds keys and regions in its usual places (environment, files)."""
 
+_SIGN_IN: Final = re.compile(r"(?<=://)(\S*:\S*|[^/\s]*)@")
+
+
+def shown(text: str) -> str:
+    """An address, or words about one, without the user and password that may stand in it."""
+    return _SIGN_IN.sub("***@", text)
+
 
 class FsspecFiles:
     """A ``release.mirror.Files``."""
@@ -20,15 +28,15 @@ class FsspecFiles:
     def __init__(self, address: str) -> None:
         """Raises  UsageError for a kind of address that nobody knows; MissingExtra where its package is not installed."""
         core = need("fsspec.core", extra="serve")
-        self.address = address.rstrip("/")
+        self.address = shown(address.rstrip("/"))
         kind = address.partition("://")[0]
         try:
-            self._files, self._root = core.url_to_fs(self.address, use_listings_cache=False)
+            self._files, self._root = core.url_to_fs(address.rstrip("/"), use_listings_cache=False)
         except ImportError as error:
             name = DRIVERS.get(kind, str(error))
-            raise MissingExtra(f"{address} needs the package {name}", hint=f"pip install {name}") from error
+            raise MissingExtra(f"{self.address} needs the package {name}", hint=f"pip install {name}") from error
         except ValueError as error:
-            raise UsageError(f"{address}: {error}", hint="for example s3://bucket/releases") from error
+            raise UsageError(f"{self.address}: {shown(str(error))}", hint="for example s3://bucket/releases") from error
 
     def read(self, name: str) -> bytes | None:
         """An object's content; None where there is none."""
@@ -86,5 +94,6 @@ class FsspecFiles:
         except Exception as error:
             told: Any = str(error).strip().splitlines() or [type(error).__name__]
             raise EnvironmentFailure(
-                f"{self.address}/{name}: {told[0][:300]}", hint="check the address, the network and the right to it"
+                f"{self.address}/{name}: {shown(told[0])[:300]}",
+                hint="check the address, the network and the right to it",
             ) from error

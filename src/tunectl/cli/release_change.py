@@ -162,12 +162,13 @@ def run_sync(args: argparse.Namespace, store: Store) -> int:
     from tunectl.backends.fsspec_files import FsspecFiles
     from tunectl.release.mirror import sync
 
-    sent, pointer = sync(store, FsspecFiles(args.address)), store.champion()
+    files = FsspecFiles(args.address)
+    sent, pointer = sync(store, files), store.champion()
     if args.json:
         terminal.print_json({"copied": sent, "champion": pointer.release if pointer else None})
         return 0
     told = f"; champion {pointer.release}" if pointer else ""
-    terminal.say(f"{args.address}: {len(sent)} of {len(store.ids())} releases copied{told}")
+    terminal.say(f"{files.address}: {len(sent)} of {len(store.ids())} releases copied{told}")
     return 0
 
 

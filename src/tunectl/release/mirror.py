@@ -32,7 +32,7 @@ class Files(Protocol):
 
     @property
     def address(self) -> str:
-        """As it was given."""
+        """As it was given, without user and password."""
         ...
 
     def read(self, name: str) -> bytes | None:
