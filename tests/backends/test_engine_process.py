@@ -116,6 +116,27 @@ def test_what_cannot_be_opened_is_an_error_with_its_words(mood: str, words: str)
         opened(Heard(), mood)
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_an_open_that_hangs_is_ended_from_outside(early: bool) -> None:
+    engine = EngineProcess("frail", "frail_engine:FrailEngine", {"mood": "hangs"})
+    if early:
+        engine.give_up()  # the thread that opens had not come so far
+    else:
+        threading.Thread(target=given_up, args=(engine,)).start()
+    start = time.monotonic()
+    with pytest.raises(ArtifactError, match=r"cannot be opened: its process was ended by signal 9 \(SIGKILL\)"):
+        engine.open(Path("/releases/one"), Heard(), adapter=True)
+    assert time.monotonic() - start < 30
+    assert engine._opening == []
+
+
+def given_up(engine: EngineProcess) -> None:
+    while not engine._opening:
+        time.sleep(0.05)
+    time.sleep(1)
+    engine.give_up()
+
+
 OWNER = """
 import sys, time
 from pathlib import Path

@@ -20,6 +20,7 @@ from tunectl.release import contract as contracts
 from tunectl.release.store import CHAMPION, Store
 from tunectl.services.server import pages, refusals
 from tunectl.services.server.refusals import FIRST_PAUSE, LONGEST_PAUSE, Refusals
+from tunectl.services.server.resident import opened
 from tunectl.services.server.residents import Residents
 from tunectl.services.server.switchboard import Feed
 from tunectl.serving.engine import Ask
@@ -36,16 +37,25 @@ class Gate:
         self.free = threading.Event()
         self.free.set()
         self.fails = False
+        self.hangs = ""
+        """A release whose load hangs until ``let_go``."""
+        self.let_go = threading.Event()
+        self.given_up = 0
         self.adapters: list[bool] = []
 
     def open(self, release: Path, deliver, *, adapter: bool):
         self.opened.append(release.name)
         self.adapters.append(adapter)
         assert self.free.wait(60)
+        if release.name == self.hangs:
+            assert self.let_go.wait(60)
         if self.fails:
             raise ZeroDivisionError("no error of ours")
         self.pipelines.append(made := TransformersEngine(1).open(release, deliver, adapter=adapter))
         return made
+
+    def give_up(self) -> None:
+        self.given_up += 1
 
 
 class Mute:
@@ -366,6 +376,72 @@ def test_an_engine_that_falls_silent_is_opened_anew(store: Store, releases: tupl
         ((_, piece),) = await asyncio.wait_for(late.take(), 1)
         assert (piece.end, late.open, old.board.busy) == ("cancelled", 0, 0)
         await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_load_that_hangs_is_given_up_and_others_go_on(
+    store: Store, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        found = residents(store, gate)
+        assert await settled(found) == {"champion": first}
+        gate.hangs, found._within = second, 1.0
+        store.challenge(second, share=0.5, by="t", why="w")
+        assert await settled(found) == {"champion": first}
+        told = f"release {second} was not loaded and proved within 1 s"
+        assert found.trouble["challenger"].startswith(told)
+        assert gate.given_up == 1
+        found._within = 20.0
+        store.promote(third, by="t", why="w")
+        assert (await settled(found))["champion"] == third  # though the other one hangs still
+        gate.let_go.set()
+        await closed_thread(gate.pipelines, 3)
+        await found.close()
+
+    asyncio.run(story())
+
+
+async def closed_thread(pipelines: list, count: int) -> None:
+    """Wait for the last of so many pipelines to be open, and closed because it came too late."""
+    async with asyncio.timeout(60):
+        while len(pipelines) < count or pipelines[-1]._thread.is_alive():
+            await asyncio.sleep(0.05)
+
+
+def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(store: Store, releases: tuple, gate: Gate) -> None:
+    folder = store.folder(releases[1])
+    opens = gate.open
+
+    def mute(*given, **named):
+        return Mute(opens(*given, **named))
+
+    async def story() -> None:
+        await (await opened(folder, lambda _: gate)).close()  # from now on a load is a matter of a moment
+        gate.open = mute
+        with pytest.raises(EnvironmentFailure, match="was not loaded and proved within 3 s"):
+            await opened(folder, lambda _: gate, within=3.0)
+        assert gate.given_up == 0
+        assert not gate.pipelines[1]._thread.is_alive()
+
+    asyncio.run(story())
+
+
+def test_a_server_that_stops_waits_for_no_load(store: Store, releases: tuple, gate: Gate) -> None:
+    async def story() -> None:
+        gate.hangs = releases[1]
+        found = residents(store, gate)
+        await found.look()
+        while not gate.opened:
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(3):
+            await found.close()
+        assert gate.given_up == 1
+        gate.let_go.set()
+        await closed_thread(gate.pipelines, 1)
 
     asyncio.run(story())
 

@@ -24,6 +24,8 @@ class FrailEngine:
     def open(self, release: Path, deliver, *, adapter: bool):
         if self.mood == "absent":
             raise ArtifactError(f"{release}: there is nothing, adapter {adapter}")
+        if self.mood == "hangs":
+            time.sleep(600)
         if self.mood == "dead":
             os.kill(os.getpid(), signal.SIGFPE)
         return FrailPipeline(deliver)

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +70,8 @@ class EngineProcess:
     """``module:name`` of what makes the engine there."""
     settings: dict[str, Any]
     """Its keyword arguments."""
+    _opening: list[ProcessPipeline] = field(default_factory=list, init=False, repr=False, compare=False)
+    _given_up: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> ProcessPipeline:
         """Start a process and let it load; blocks while it does.
@@ -77,11 +79,25 @@ class EngineProcess:
         Raises  ArtifactError with the engine's words where it cannot, or when its process dies.
         """
         given = {"factory": self.factory, "settings": self.settings, "release": str(release), "adapter": adapter}
-        return ProcessPipeline(self.name, json.dumps(given), deliver)
+        pipeline = ProcessPipeline(self.name, json.dumps(given), deliver)
+        self._opening.append(pipeline)
+        try:
+            if self._given_up.is_set():
+                pipeline.kill()
+            pipeline.load()
+        finally:
+            self._opening.remove(pipeline)
+        return pipeline
+
+    def give_up(self) -> None:
+        """Kill what is being opened."""
+        self._given_up.set()
+        for pipeline in list(self._opening):
+            pipeline.kill()
 
 
 class ProcessPipeline:
-    """The server's side of a pipeline."""
+    """The server's side of a pipeline; its process runs from the first moment, and ``load`` waits for it."""
 
     def __init__(self, name: str, given: str, deliver: Deliver) -> None:
         self.broken: str | None = None
@@ -98,12 +114,18 @@ class ProcessPipeline:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGES), os.environ.get("PYTHONPATH", "")])},
             )
         self._heard = _frames(self._socket)
+        threads = ((self._read, "reads"), (self._write, "writes"))
+        self._threads = [threading.Thread(target=run, name=f"{name} {what}", daemon=True) for run, what in threads]
+
+    def load(self) -> None:
+        """Wait until the pipeline is open.
+
+        Raises  ArtifactError with the engine's words where it cannot be, or when its process dies.
+        """
         said = self._first()
         if said:
             self._end()
             raise ArtifactError(said, hint="check the release: tunectl release verify")
-        threads = ((self._read, "reads"), (self._write, "writes"))
-        self._threads = [threading.Thread(target=run, name=f"{name} {what}", daemon=True) for run, what in threads]
         for thread in self._threads:
             thread.start()
 
@@ -132,6 +154,10 @@ class ProcessPipeline:
         """Send a cancellation."""
         if number in self._asked:
             self._outbox.put(_framed((number, None)))
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
 
     def close(self) -> None:
         """Let the process cancel what runs and end."""

@@ -65,6 +65,9 @@ class OpenVinoEngine:
             _switch_on(genai, inner)
         return OpenVinoPipeline(genai, inner, deliver)
 
+    def give_up(self) -> None:
+        """Nothing: what loads in this process cannot be ended."""
+
 
 def _adapter(genai: Any, folder: Path) -> Any:
     """The adapter at the strength that it was trained with, which the library does not read from PEFT's files."""

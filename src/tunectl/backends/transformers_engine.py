@@ -50,6 +50,9 @@ class TransformersEngine:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return TransformersPipeline(torch, model.to(device).eval(), deliver)
 
+    def give_up(self) -> None:
+        """Nothing: what loads in this process cannot be ended."""
+
 
 @dataclass(slots=True)
 class _Running:

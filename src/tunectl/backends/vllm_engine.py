@@ -61,6 +61,9 @@ class VllmEngine:
             raise ArtifactError(f"{release}: vLLM cannot load it: {str(error).strip()[:300]}") from error
         return pipeline
 
+    def give_up(self) -> None:
+        """Nothing: what loads in this process cannot be ended."""
+
 
 def _rank(release: Path) -> int:
     """The smallest rank that vLLM knows and that holds the adapter's."""

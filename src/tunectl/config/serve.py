@@ -74,6 +74,8 @@ class Serve(Strict):
     """The release store, a folder or an address (s3://bucket/releases); TUNECTL_STORE in the environment comes first."""
     poll_seconds: float = Field(ge=0.1, le=3600)
     """Between looks at the release store."""
+    load_seconds: float = Field(gt=0, le=86_400)
+    """Longest time for a release to be loaded and proved; then it is given up, and tried again later."""
     keys: str = Field(min_length=1)
     """File of the hashes of keys, made by `tunectl serve keys`; TUNECTL_KEYS in the environment comes first."""
     names: list[Alias]

@@ -87,3 +87,7 @@ class Engine(Protocol):
         Raises  ArtifactError for files that this engine cannot load, with its words.
         """
         ...
+
+    def give_up(self) -> None:
+        """End an ``open`` that nobody waits for any more, where that can be done from outside, and open nothing from now on."""
+        ...

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from pathlib import Path
 
 from tunectl.artifacts import io
 from tunectl.chat.tokens import Tokenizer
-from tunectl.core.errors import ArtifactError
+from tunectl.core.errors import ArtifactError, EnvironmentFailure
 from tunectl.release import contract as contracts
 from tunectl.release import manifest
 from tunectl.release.contract import ServingContract
+from tunectl.services.server.aside import aside
 from tunectl.services.server.switchboard import Feed, Switchboard
 from tunectl.serving.engine import Ask, Engine, Pipeline
 from tunectl.serving.prompt import Prompts
@@ -25,6 +28,8 @@ Engines = Callable[[str], Engine]
 ADAPTER = "adapter_model.safetensors"
 BASE = "model/model.safetensors"
 APART = "apart"
+LEFT = 60.0
+"""Seconds after which a pipeline that does not close is left to itself; one in a process of its own is killed before."""
 
 
 @dataclass(slots=True)
@@ -56,8 +61,15 @@ class Resident:
 
     async def close(self) -> None:
         """Give the memory back now; what is under way is cancelled."""
-        await asyncio.to_thread(self.pipeline.close)
+        await closed(self.pipeline)
         self.board.give_up()
+
+
+async def closed(pipeline: Pipeline) -> None:
+    """Give a pipeline's memory back."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LEFT):
+            await aside(pipeline.close)
 
 
 def checked(folder: Path) -> tuple[ServingContract, Prompts]:
@@ -104,30 +116,58 @@ def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
         )
 
 
-async def opened(folder: Path, engines: Engines, *, base: bool = False) -> Resident:
+async def opened(folder: Path, engines: Engines, *, base: bool = False, within: float = inf) -> Resident:
     """Check, load and prove a release; ``base`` leaves the adapter out, and then nothing is proved.
 
-    Raises  ArtifactError with the reason for which it must not serve; what was loaded is closed again.
+    Raises  ArtifactError with the reason for which it must not serve, EnvironmentFailure where it is not loaded and proved
+            ``within`` so many seconds; what was loaded is closed again.
     """
-    contract, prompts = await asyncio.to_thread(checked, folder)
+    contract, prompts = await aside(partial(checked, folder))
     _refuse_merged(folder, contract, base=base)
-    engine = engines(contract.engine)
-    board = Switchboard(asyncio.get_running_loop())
-    adapter = contract.route == APART and not base
-    pipeline = await asyncio.to_thread(engine.open, folder, board.deliver, adapter=adapter)
+    engine, board = engines(contract.engine), Switchboard(asyncio.get_running_loop())
     stops = frozenset(contract.stop_token_ids)
+    proof: Proof | None = None
+    limit = asyncio.timeout(within)
     try:
-        proof = None if base else await proved(contract, pipeline, board, stops)
-        _refuse_dead(folder, proof)
-    except BaseException:
-        await asyncio.to_thread(pipeline.close)
-        raise
+        async with limit:
+            pipeline = await _loaded(engine, folder, board, adapter=contract.route == APART and not base)
+            if not base:
+                proof = await _alive(folder, contract, pipeline, board, stops)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise EnvironmentFailure(
+            f"release {folder.name} was not loaded and proved within {within:g} s",
+            hint="the engine's own lines in the log say how far it came; serve.load_seconds is how long it may take",
+        ) from error
     created = int((folder / contracts.NAME).stat().st_mtime)
     return Resident(folder.name, contract, prompts, stops, pipeline, board, proof, created)
 
 
-def _refuse_dead(folder: Path, proof: Proof | None) -> None:
-    if proof is not None and not proof.holds:
+async def _loaded(engine: Engine, folder: Path, board: Switchboard, *, adapter: bool) -> Pipeline:
+    """Open a pipeline. Who is cancelled ends what can be ended, and what opens all the same is closed."""
+    try:
+        return await aside(partial(engine.open, folder, board.deliver, adapter=adapter), late=lambda one: one.close())
+    except asyncio.CancelledError:
+        engine.give_up()
+        raise
+
+
+async def _alive(
+    folder: Path, contract: ServingContract, pipeline: Pipeline, board: Switchboard, stops: frozenset[int]
+) -> Proof:
+    """The proof of a pipeline, which is closed where there is none."""
+    try:
+        proof = await proved(contract, pipeline, board, stops)
+        _refuse_dead(folder, proof)
+    except BaseException:
+        await closed(pipeline)
+        raise
+    return proof
+
+
+def _refuse_dead(folder: Path, proof: Proof) -> None:
+    if not proof.holds:
         raise ArtifactError(f"release {folder.name}: {proof.reason}")
 
 

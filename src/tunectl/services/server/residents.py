@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tunectl.core import log
 from tunectl.core.errors import EnvironmentFailure, TunectlError
 from tunectl.release.store import Served
 from tunectl.services.server import refusals
+from tunectl.services.server.aside import aside
 from tunectl.services.server.resident import Engines, Resident, opened
 from tunectl.serving.arms import Arm
 
@@ -56,6 +58,7 @@ class Residents:
         observe: float,
         changed: Callable[[], None],
         patience: float = inf,
+        within: float = inf,
     ) -> None:
         """Nothing is loaded yet: ``follow`` or ``look`` begins that.
 
@@ -64,10 +67,11 @@ class Residents:
         observe  seconds for which the release before stays in memory after a swap
         changed  called after every change of ``loaded``
         patience seconds for which an engine may say nothing though answers are under way; then it is opened anew
+        within   seconds in which a release must be loaded and proved; then it is given up, and tried again later
         """
         self._store, self._engines, self._seed = store, engines, seed
         self._arms: tuple[Arm, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
-        self._observe, self._changed, self._patience = observe, changed, patience
+        self._observe, self._changed, self._patience, self._within = observe, changed, patience, within
         self.loaded: dict[Arm, Resident] = {}
         """Champion and challenger may be one and the same."""
         self.trial: Trial | None = None
@@ -95,7 +99,7 @@ class Residents:
     async def look(self) -> None:
         """Bring what is loaded in line with the store, as far as that needs no load; begin the loads that it needs."""
         try:
-            wanted = await asyncio.to_thread(self._wanted)
+            wanted = await aside(self._wanted)
         except (TunectlError, OSError) as error:
             self._note("champion", f"the release store cannot be read: {error}")
             self._mend()
@@ -192,9 +196,9 @@ class Residents:
                     return  # the next look sees to it
                 log.get(__name__).info("loading release %s as %s", release, arm)
                 if folder != self._seed:
-                    await asyncio.to_thread(self._store.bring, release)
+                    await aside(partial(self._store.bring, release))
                     tried = refusals.stamp(folder)
-                resident = await opened(folder, self._engines, base=arm == "base")
+                resident = await opened(folder, self._engines, base=arm == "base", within=self._within)
             if self._goal.get(arm) == release:
                 self._swap(arm, resident)
             else:
@@ -274,11 +278,12 @@ class Residents:
 
     async def close(self) -> None:
         """Give everything back; what is being loaded is given up."""
-        for task in self._loading.values():
+        given_up = set(self._loading.values())
+        for task in given_up:
             task.cancel()
         held = {id(one): one for one in (*self.loaded.values(), *(one for one, _ in self._resting.values()))}
         self.loaded.clear()
         self._resting.clear()
         await asyncio.gather(*(resident.close() for resident in held.values()))
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSING)
+        if left := self._tasks | given_up:
+            await asyncio.wait(left, timeout=CLOSING)

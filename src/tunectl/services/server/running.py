@@ -88,6 +88,7 @@ def made(given: ServeSettings) -> Server:
             {arm: (one.id, one.contract.base.source) for arm, one in residents.loaded.items()}
         ),
         patience=limits.seconds + SILENT,
+        within=serve.load_seconds,
     )
     admission = Admission(Bounds(limits.running, limits.waiting, limits.tokens))
     server = Server(given, residents, ring, admission, metrics, keeper)
