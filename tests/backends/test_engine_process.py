@@ -70,6 +70,12 @@ def test_pieces_arrive_in_order_and_side_by_side(pipeline) -> None:
         assert {nat for piece in pieces for nat in piece.logprobs} == {-0.5}
 
 
+def test_what_lies_in_the_working_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    opened(Heard()).close()
+
+
 def test_cancel_and_close_end_what_runs(pipeline) -> None:
     open_, heard = pipeline
     for number in (1, 2):

@@ -33,7 +33,7 @@ def test_the_salt_is_made_once_and_is_private(live, tmp_path):
     assert identity.salt(live, tmp_path, {}) == first
     assert stat.S_IMODE((tmp_path / live.salt).stat().st_mode) == 0o600
     assert [path.name for path in (tmp_path / live.salt).parent.iterdir()] == ["salt"]
-    assert identity.salt(live, tmp_path, {live.salt_variable: "s" * 20}) == b"s" * 20
+    assert identity.salt(live, tmp_path, {live.salt_variable: "s" * 20 + "\n"}) == b"s" * 20  # as a file would end
 
 
 def test_a_short_salt_is_refused(live, tmp_path):

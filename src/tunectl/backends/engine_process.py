@@ -105,13 +105,14 @@ class ProcessPipeline:
         self._asked: dict[int, None] = {}
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._closing = self._over = False
+        paths = [str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno()), given],
+                [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), given],  # no module of the working folder
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(PACKAGES), os.environ.get("PYTHONPATH", "")])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
         self._heard = _frames(self._socket)
         threads = ((self._read, "reads"), (self._write, "writes"))

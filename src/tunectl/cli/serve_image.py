@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     layout = Layout()
     name = names[0] if names else _usual(layout)
     size = bento_image.containerize(layout.artifact("package") / "bento", name)
-    short = name.partition(":")[0].rpartition("/")[2]
+    short = name.rpartition("/")[2].partition(":")[0]  # a registry may have a port
     if args.json:
         terminal.print_json({"image": name, "bytes": size})
         return 0

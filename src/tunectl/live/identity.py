@@ -23,7 +23,7 @@ from tunectl.live.store import Event, LiveStore
 SHORTEST_SALT: Final = 16
 """Bytes."""
 MARK: Final = "salt"
-"""Id and kind of the event that tells a salt from another without telling what it is."""
+"""Id and kind of the event that tells one salt from another."""
 
 
 def hidden(name: str, salt: bytes) -> str:
@@ -69,7 +69,7 @@ def salt(live: Live, root: Path, environment: Mapping[str, str] = os.environ, *,
             )
         _make(path)
     try:
-        found = given.encode() if given is not None else path.read_bytes().strip()
+        found = (given.encode() if given is not None else path.read_bytes()).strip()
     except OSError as error:
         raise io.unwritable(path, error) from error
     if len(found) < SHORTEST_SALT:
@@ -86,7 +86,7 @@ def mark(store: LiveStore, live: Live, key: bytes) -> None:
 
     Raises  EnvironmentFailure for another key than that, as ``refuse_other``.
     """
-    store.add_event(Event(MARK, datetime.now(UTC), MARK, {"fingerprint": hidden(MARK, key)}))
+    store.add_event(Event(MARK, datetime.now(UTC), MARK, {"fingerprint": _fingerprint(key)}))
     refuse_other(store, live, key)
 
 
@@ -96,11 +96,16 @@ def refuse_other(store: LiveStore, live: Live, key: bytes) -> None:
     Raises  EnvironmentFailure where it is another one.
     """
     for event in store.events(kind=MARK):
-        if event.body["fingerprint"] != hidden(MARK, key):
+        if event.body["fingerprint"] != _fingerprint(key):
             raise EnvironmentFailure(
                 f"the people in this live store are hidden under another salt than the one in {live.salt_variable} or {live.salt}",
                 hint=f"give all its servers one {live.salt_variable}; where that is lost, begin a new database: live.url",
             )
+
+
+def _fingerprint(key: bytes) -> str:
+    """Tells a key from another, not what it is; by another digest than names, so that it is nobody's hash."""
+    return hmac.new(key, MARK.encode(), hashlib.sha512).hexdigest()[:32]
 
 
 def _make(path: Path) -> None:

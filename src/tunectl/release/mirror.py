@@ -157,7 +157,7 @@ class Mirror:
             return None
         try:
             return msgspec.json.decode(content, type=shape)
-        except msgspec.MsgspecError as error:
+        except io.NOT_JSON as error:
             raise ArtifactError(f"{self.place}/{name} cannot be read: {error}") from error
 
 

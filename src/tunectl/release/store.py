@@ -358,7 +358,7 @@ def _lines(path: Path, *, mend: bool = False) -> list[Entry]:
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
             entries.append(msgspec.json.decode(line, type=Entry))
-        except msgspec.MsgspecError as error:
+        except io.NOT_JSON as error:
             raise ArtifactError(
                 f"{path}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
             ) from error

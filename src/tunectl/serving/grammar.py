@@ -165,7 +165,7 @@ class _Writer:
         if absent is not None:
             raise _wrong(place, f"required names {json.dumps(absent)}, which properties does not describe")
         if not properties:
-            return "anyobject" if schema.get("additionalProperties", True) is not False else '"{}"'
+            return self._map(schema.get("additionalProperties", True), f"{place}/additionalProperties")
         members = [
             (
                 name in required,
@@ -174,6 +174,15 @@ class _Writer:
             for name, one in properties.items()
         ]
         return f'"{{" {self._members(members)} "}}"'
+
+    def _map(self, value: Any, place: str) -> str:
+        """An object of any names; ``value`` is the schema of what each stands for, or whether there may be any."""
+        if value is False:
+            return '"{}"'
+        if value is True or value == {}:
+            return "anyobject"
+        member = self._rule(f'string ":" " "? {self.value(value, place, ())}')
+        return f'"{{" ({member} (gap {member})*)? "}}"'
 
     def _members(self, members: list[tuple[bool, str]]) -> str:
         """Members in their order, optional ones left out or not; commas stand only between two."""

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct, structs
 
 from tunectl.artifacts import io
 from tunectl.core import log
-from tunectl.core.errors import DataError, UsageError
+from tunectl.core.errors import DataError, EnvironmentFailure, TunectlError, UsageError
 from tunectl.serving.wire import Problem
 
 Scope = Literal["chat", "feedback", "scrape", "admin"]
@@ -64,13 +64,17 @@ def made(name: str, scopes: Sequence[Scope], per_minute: int | None, at: datetim
 def read(path: Path) -> list[Key]:
     """The entries of a keys file, in order; none where there is no file.
 
-    Raises  DataError when it is no keys file, or names one twice.
+    Raises  DataError when it is no keys file, or names one twice; EnvironmentFailure when it cannot be read.
     """
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_File).keys
     except FileNotFoundError:
         return []
-    except msgspec.MsgspecError as error:
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"{path} cannot be read: {error.strerror}", hint="whoever serves needs the right to read it"
+        ) from error
+    except io.NOT_JSON as error:
         raise DataError(
             f"{path} is not a file of keys: {error}",
             hint="restore it, or delete it and make new keys: tunectl serve keys add NAME",
@@ -205,7 +209,7 @@ class Ring:
             if stamp == self._stamp:
                 return
             entries = read(self.path)
-        except (DataError, OSError) as error:
+        except (TunectlError, OSError) as error:
             if self._stamp != (0, 0, 0):
                 log.get(__name__).error("the old keys stay: %s", error)
             self._stamp = (0, 0, 0)  # look again next time, say it once

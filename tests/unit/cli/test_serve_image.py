@@ -12,12 +12,12 @@ def test_it_says_how_to_run_open_and_stop_what_it_built(tmp_path, monkeypatch, c
     monkeypatch.setattr(
         bento_image, "containerize", lambda bento, name: asked.append((str(bento), name)) or 659_000_000
     )
-    assert main(["serve", "image", "registry.example/shop:2"]) == 0
-    assert asked[0][1] == "registry.example/shop:2"
+    assert main(["serve", "image", "registry.example:5000/shop:2"]) == 0
+    assert asked[0][1] == "registry.example:5000/shop:2"
     assert asked[0][0].endswith("artifacts/package/bento")
     assert capsys.readouterr().out.splitlines() == [
-        "image: registry.example/shop:2, 659 MB",
-        "run    docker run -d --name shop --read-only --tmpfs /tmp --cap-drop ALL -p 127.0.0.1:3000:3000 -v shop:/data registry.example/shop:2",
+        "image: registry.example:5000/shop:2, 659 MB",
+        "run    docker run -d --name shop --read-only --tmpfs /tmp --cap-drop ALL -p 127.0.0.1:3000:3000 -v shop:/data registry.example:5000/shop:2",
         "key    docker exec shop python -m tunectl serve keys add NAME",
         "stop   docker stop -t 75 shop",
     ]

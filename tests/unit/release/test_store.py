@@ -246,11 +246,20 @@ def test_releases_are_found_by_the_start_of_their_name(three: tuple[Store, list[
         Store(store.root / "none").rollback(by="t", why="w")
 
 
-def test_a_line_changed_by_hand_is_named(three: tuple[Store, list[str]]) -> None:
+@pytest.mark.parametrize("line", [b'{"what":"add"}\n', b'{"what":"\xff"}\n'])
+def test_a_line_changed_by_hand_is_named(line: bytes, three: tuple[Store, list[str]]) -> None:
     store, _ = three
-    (store.root / LOG).write_text('{"what":"add"}\n')
+    (store.root / LOG).write_bytes(line)
     with pytest.raises(ArtifactError, match=r"log.jsonl:1 cannot be read"):
         store.log()
+
+
+def test_a_pointer_that_is_no_utf8_is_named(three: tuple[Store, list[str]]) -> None:
+    store, names = three
+    store.promote(names[0], by="t", why="w")
+    (store.root / CHAMPION).write_bytes((store.root / CHAMPION).read_bytes().replace(b'"w"', b'"\xff"'))
+    with pytest.raises(ArtifactError, match=r"champion.json cannot be read: 'utf-8' codec"):
+        store.champion()
 
 
 def test_the_difference_says_files_numbers_and_lineage(tmp_path: Path) -> None:

@@ -43,6 +43,20 @@ def test_arrays_and_lengths() -> None:
     assert rules({"type": ["string", "null"]})["root"] == '(string | "null")'
 
 
+def test_objects_of_any_names_hold_what_their_schema_says() -> None:
+    prices = {"type": "object", "additionalProperties": {"type": "integer"}}
+    found = rules(prices)
+    assert found["root"] == '"{" (r0 (gap r0)*)? "}"'
+    assert found["r0"] == 'string ":" " "? whole'
+    assert rules({"type": "object", "additionalProperties": False})["root"] == '"{}"'
+    for any_at_all in ({}, {"additionalProperties": True}, {"additionalProperties": {}}):
+        assert rules({"type": "object", **any_at_all})["root"] == "anyobject"
+    tree = {"$defs": {"t": {"type": "object", "additionalProperties": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"}
+    assert rules(tree)["r0"] == '"{" (r1 (gap r1)*)? "}"'
+    with pytest.raises(Problem, match=r"#/additionalProperties: minimum is not supported here"):
+        ebnf(json.dumps({"type": "object", "additionalProperties": {"type": "integer", "minimum": 3}}))
+
+
 def test_references_may_recurse_behind_a_letter() -> None:
     tree = {
         "$defs": {"t": {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#/$defs/t"}}}}},

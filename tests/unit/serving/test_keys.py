@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.core.errors import DataError, UsageError
+from tunectl.core.errors import DataError, EnvironmentFailure, UsageError
 from tunectl.serving import keys
 from tunectl.serving.wire import Problem
 
@@ -59,13 +59,14 @@ def test_a_change_counts_within_the_interval_and_a_broken_file_changes_nothing(t
     secret, entry = keys.made("late", ["chat"], None, NOW)
     keys.add(path, entry)
     assert opened.key(secret, "chat", 10).name == "late"
-    path.write_text('{"keys": [')
-    assert opened.key(secret, "chat", 20).name == "late"
+    for number, broken in enumerate((b'{"keys": [', b'{"keys": [{"name": "\xff"}]}')):
+        path.write_bytes(broken)
+        assert opened.key(secret, "chat", 20 + number).name == "late"
     keys.write(path, [entry])
     keys.revoke(path, "late")
-    assert opened.key(secret, "chat", 20.5).name == "late"
+    assert opened.key(secret, "chat", 21.5).name == "late"
     with pytest.raises(Problem, match="not known here"):
-        opened.key(secret, "chat", 21.1)
+        opened.key(secret, "chat", 22.1)
 
 
 def test_rates_fill_evenly(tmp_path: Path) -> None:
@@ -97,6 +98,8 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(DataError, match="is not a file of keys: Object missing required field `keys`"):
         keys.read(path)
+    with pytest.raises(EnvironmentFailure, match="cannot be read: Is a directory"):
+        keys.read(tmp_path)
     assert [item.name for item in tmp_path.iterdir()] == ["keys.json"]
 
 
