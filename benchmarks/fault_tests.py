@@ -70,17 +70,20 @@ class Ground:
 
 
 def one(ground: Ground) -> Iterator[Found]:
+    """1: more requests than places."""
     with ground.server(limits__running=8, limits__waiting=0) as server:
         seconds = max(5.0, 60 * ground.scale)
         yield asyncio.run(overload.overload(server, running=8, seconds=seconds, quiet=max(3.0, 20 * ground.scale)))
 
 
 def two(ground: Ground) -> Iterator[Found]:
+    """2: the stock client under overload."""
     with ground.server(limits__running=4, limits__waiting=8) as server:
         yield asyncio.run(overload.stock_clients(server, places=12, each=ground.times(20)))
 
 
 def three(ground: Ground) -> Iterator[Found]:
+    """3: SIGTERM with open streams, within the grace and beyond it."""
     found = streams.stopping_found()
     for _ in range(ground.times(10)):
         with ground.server(drain__notice_seconds=1, limits__running=8) as server:
@@ -91,6 +94,7 @@ def three(ground: Ground) -> Iterator[Found]:
 
 
 def four(ground: Ground) -> Iterator[Found]:
+    """4: clients that leave, from their stream and from the queue."""
     with ground.server(limits__running=4) as server:
         found = asyncio.run(streams.disconnects(server, ground.times(100)))
         asyncio.run(streams.leaving_the_queue(server, found, running=4))
@@ -98,6 +102,7 @@ def four(ground: Ground) -> Iterator[Found]:
 
 
 def five(ground: Ground) -> Iterator[Found]:
+    """5: an engine that hangs, and clients that do not read."""
     inject = ground.folder / "hang"
     inject.mkdir()
     env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
@@ -108,6 +113,7 @@ def five(ground: Ground) -> Iterator[Found]:
 
 
 def six(ground: Ground) -> Iterator[Found]:
+    """6: kill -9 of a worker."""
     found = crash.killed_worker_found()
     with ground.server() as server:
         for _ in range(ground.times(5)):
@@ -129,6 +135,7 @@ def asked(ground: Ground) -> Iterator[Found]:
 
 
 def eight(ground: Ground) -> Iterator[Found]:
+    """8: two servers on one host, and a second one on a store that is taken."""
     shared = {"BENTOML_HOME": str(ground.folder / "shared")}
     with ground.server(env=shared) as first:
         first.call("/v1/completions", {"model": "shop", "prompt": "a", "max_tokens": 1, "ignore_eos": True})
@@ -142,11 +149,13 @@ def eight(ground: Ground) -> Iterator[Found]:
 
 
 def nine(ground: Ground) -> Iterator[Found]:
+    """9: damaged, foreign and ignored adapters."""
     with ground.server() as server:
         yield asyncio.run(adapters.bad_adapters(server, ground.store, ground.folder / "bad"))
 
 
 def eleven(ground: Ground) -> Iterator[Found]:
+    """11: kill -9 of a writer on either database, and of the whole server."""
     yield _store_kills(ground, "SQLite", f"sqlite:///{ground.folder}/kills.sqlite")
     with _postgres() as postgres:
         if postgres is not None:
@@ -172,6 +181,7 @@ def _store_kills(ground: Ground, name: str, url: str) -> Found:
 
 
 def twelve(ground: Ground) -> Iterator[Found]:
+    """12: full, slow and read-only disks, and a database that goes away."""
     for policy in ("serve_and_count", "refuse"):
         found, inject = disk.disk_found(policy), ground.folder / f"slow-{policy}"
         inject.mkdir()
@@ -194,10 +204,8 @@ def twelve(ground: Ground) -> Iterator[Found]:
 
 
 def _away(ground: Ground, postgres: Postgres) -> Found:
-    found, url = (
-        Found(12, "a database that goes away", "served, counted, and kept when it is back"),
-        postgres.database("away"),
-    )
+    found = Found(12, "a database that goes away", "served, counted, and kept when it is back")
+    url = postgres.database("away")
     with ground.server(env={"TUNECTL_LIVE_URL": url}, live__patience=PATIENCE) as server:
         for _ in range(ground.times(5)):
             asyncio.run(disk.away(found, server, postgres, url, patience=PATIENCE, requests=8))

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -122,7 +122,7 @@ class Keeper:
         except EnvironmentFailure as error:
             log.get(__name__).error("the arm of %s cannot be read: %s", exchange_id, error)
             return "champion"
-        return cast("Arm", exchange.arm) if exchange is not None and exchange.arm in ARMS else "champion"
+        return exchange.arm if exchange is not None and exchange.arm in ARMS else "champion"
 
 
 def _not_kept() -> Problem:
