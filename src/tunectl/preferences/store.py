@@ -120,9 +120,9 @@ class Store:
             if one.id not in self._undone and (annotator is None or one.annotator == annotator)
         ]
 
-    def has(self, name: str) -> bool:
-        """Whether a showing was answered, taken back or not."""
-        return name in self._said
+    def counted(self, name: str) -> Said | None:
+        """What was said at a showing; None where nothing was, or where it was taken back."""
+        return None if name in self._undone else self._said.get(name)
 
     def turns(self, annotator: str) -> int:
         """How often somebody has said something, taken back or not."""

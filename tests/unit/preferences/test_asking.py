@@ -129,7 +129,9 @@ def test_a_choice_counts_once_and_undo_brings_it_back(opened):
     desk = Desk(opened, Plan(0, 0, 1, 1), clock=Clock())
     now = desk.showing("Ada")
     assert desk.say("Ada", now.id, "right", ["short"], f" {now.texts[0]}\r\n")
-    assert desk.say("Ada", now.id, "left", [], None)  # an impatient finger
+    assert desk.say("Ada", now.id, "right", ["short"], None)  # an impatient finger
+    for button, tags, edit in (("left", ["short"], None), ("right", [], None), ("right", ["short"], "Better")):
+        assert not desk.say("Ada", now.id, button, tags, edit)  # what is not saved is not confirmed
     (said,) = opened.said()
     assert (said.choice, said.left, said.tags, said.edit) == (("second", "first")[now.left], now.left, ["short"], None)
     assert said.seconds == 2.0
@@ -141,6 +143,28 @@ def test_a_choice_counts_once_and_undo_brings_it_back(opened):
     assert not desk.undo("Ada")
     assert desk.say("Ada", again.id, "left", [], "A better one")
     assert opened.said()[0].edit == "A better one"
+
+
+def test_what_is_pressed_on_one_question_never_counts_for_another(opened):
+    desk = Desk(opened, Plan(0, 0, 1, 1), clock=Clock())
+    (first,) = answer_all(desk, "Ada", 1)
+    second = desk.showing("Ada")
+    assert desk.undo("Ada")  # in another window, or just before
+    assert desk.showing("Ada").question == first.question
+    assert not desk.say("Ada", second.id, "left", [], "Better words for the second")
+    assert not desk.say("Ada", first.id, "left", [], None)  # it was taken back
+    assert opened.said() == []
+
+
+def test_a_page_of_before_a_restart_does_not_answer_what_the_new_one_asks(opened):
+    plan = Plan(0, 0, 1, 1)
+    desk = Desk(opened, plan, clock=Clock())
+    desk.rank({"q007": 0.5})
+    before = desk.showing("Ada")
+    again = Desk(opened, plan, clock=Clock())  # what the reward model doubts is not known yet
+    assert before.question.id == "q007" != again.showing("Ada").question.id
+    assert not again.say("Ada", before.id, "left", [], None)
+    assert opened.said() == []
 
 
 def test_what_was_said_survives_a_reopening_and_a_torn_line_does_not(tmp_path):
