@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.core.errors import EnvironmentFailure
+from tunectl.core.errors import DataError, EnvironmentFailure
 from tunectl.preferences import questions, sampling, store
 from tunectl.preferences.desk import Desk
 from tunectl.preferences.sampling import Plan
@@ -208,6 +208,54 @@ def test_a_full_disk_confirms_nothing(opened, monkeypatch):
     assert opened.said() == []
     monkeypatch.undo()
     assert desk.say("Ada", now.id, "left", [], None)
+
+
+def test_a_full_disk_adds_no_question(opened, monkeypatch):
+    desk = Desk(opened, Plan(0, 0, 1, 1), clock=Clock())
+    before = desk.questions()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(EnvironmentFailure, match="No space left on device"):
+        desk.add([question(99)])
+    monkeypatch.undo()
+    assert desk.questions() == before  # a judgement of a question that is not on the disk could never be read
+
+
+def test_a_store_is_read_while_its_page_adds_a_question_and_somebody_answers_it(tmp_path, monkeypatch):
+    with store.opened(tmp_path) as found:
+        found.add([question(1)])
+        found.write(Said("s1", "q001", "Ada", "2026", "first", 0, 1.0))
+        rows, read = store._rows, []
+
+        def slowly(path, shape):
+            yield from list(rows(path, shape))
+            read.append(path.name)
+            if len(read) == 1:
+                found.add([question(2)])
+                found.write(Said("s2", "q002", "Ada", "2026", "first", 0, 1.0))
+
+        monkeypatch.setattr(store, "_rows", slowly)
+        assert len(list(store.collected(tmp_path))) in {1, 2}
+    assert len(read) == 2
+
+
+def test_a_judgement_of_no_question_is_refused_at_the_opening(tmp_path):
+    with store.opened(tmp_path) as found:
+        found.add([question(1), question(2)])
+        found.write(Said("s1", "q001", "Ada", "2026", "first", 0, 1.0))
+        found.write(Said("s2", "q002", "Ada", "2026", "skip", 0, 1.0))
+    path = tmp_path / store.QUESTIONS
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    for read in (lambda: list(store.collected(tmp_path)), lambda: store.opened(tmp_path).__enter__()):
+        with pytest.raises(DataError) as caught:
+            read()
+        assert (caught.value.message, caught.value.hint) == (
+            f"{tmp_path / store.SAID}:2 is about question q002, which {path} does not hold",
+            "restore that file from Git",
+        )
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
