@@ -280,7 +280,9 @@ class _Table:
         return _Hand(options, frozenset(_folded(answer.text) for answer in card.example.answers))
 
     def _next(self, card: Card, hand: _Hand, dice: random.Random) -> Judgement | None:
-        wanted = sorted({one for option in hand.options for one in option.apart}, key=lambda one: (self._have(one), one))
+        wanted = sorted(
+            {one for option in hand.options for one in option.apart}, key=lambda one: (self._have(one), one)
+        )
         for lender, one in product(range(len(self.pools)), wanted):
             while (option := self._best(hand, one, lender)) is not None:
                 texts = self._texts(card, option, hand, dice)
