@@ -1,12 +1,16 @@
 """Loading model folders."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tiny_release import tiny_adapter
 
 from tunectl.backends import hf_model
+from tunectl.backends.hf_decode import stop_ids
+from tunectl.chat import contract
 from tunectl.config.profile import Profile
 from tunectl.core.errors import ArtifactError, EnvironmentFailure
 
@@ -33,6 +37,20 @@ def test_a_model_folder_loads_and_speaks(tiny_model: Path):
     assert not loaded.model.training
 
 
+def test_answers_end_where_the_contract_says(tiny_model: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    usual = hf_model.load(folder, adapter=None, profile=profile())
+    assert stop_ids(usual.model, usual.tokenizer) == (2,)
+    own = contract.load(folder)
+    contract.save(replace(own, end_of_turn=contract.Special("!", 36)), folder)
+    loaded = hf_model.load(folder, adapter=None, profile=profile())
+    assert stop_ids(loaded.model, loaded.tokenizer) == (2, 36)
+    (folder / "contract.json").unlink()
+    bare = hf_model.load(folder, adapter=None, profile=profile())
+    assert stop_ids(bare.model, bare.tokenizer) == (2,)
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ArtifactError) as caught:
@@ -43,8 +61,6 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path):
 
 
 def test_pickled_weights_are_not_read(tiny_model: Path, tmp_path: Path):
-    import shutil
-
     import torch
 
     folder = tmp_path / "model"

@@ -15,6 +15,11 @@ def test_text_that_is_and_is_not_of_the_shape():
     assert not json_schema.valid("no json", document)
 
 
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "9" * 5000, "[" * 100_000])
+def test_what_python_takes_or_chokes_on_is_no_json(text):
+    assert not json_schema.valid(text, {})
+
+
 def test_a_bad_schema_is_named_with_its_place():
     with pytest.raises(ConfigError) as caught:
         json_schema.refuse_bad({"properties": {"a": {"type": "whole"}}}, "evaluate.checks.x.document")

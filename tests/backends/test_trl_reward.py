@@ -1,5 +1,6 @@
 """Reward models through TRL: equal to its plain way, equal bytes, resuming after a kill, scoring, and what goes wrong."""
 
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from collections import defaultdict
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -312,6 +314,7 @@ CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
+from types import SimpleNamespace
 import test_trl_reward as t
 t.fit(Path({model!r}), Path({sft!r}), Path({root!r}), t.plan(epochs=12), "out")
 """
@@ -370,6 +373,18 @@ def test_a_loss_that_is_no_number_is_named(tiny_model, sft, tmp_path, monkeypatc
     )
     assert caught.value.hint == "lower reward.learning_rate (now 0.005), or set reward.clip=1.0"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_validation_loss_that_is_no_number_leaves_nothing_to_keep():
+    run = SimpleNamespace(plan=plan().fit, state=fit_state.FitState())
+    with pytest.raises(UsageError) as caught:
+        fit_run.judge(run, None, math.nan, 7)
+    assert caught.value.message == (
+        "reward: the validation loss is nan at step 7, and there are no earlier weights to keep"
+    )
+    run.state.best, run.state.best_loss, run.state.best_step = {"w": 1}, 0.5, 3
+    fit_run.judge(run, None, math.nan, 9)
+    assert (run.state.best, run.state.best_step, run.state.misses) == ({"w": 1}, 3, 1)
 
 
 def test_out_of_memory_says_what_to_lower(tiny_model, sft, tmp_path, monkeypatch):

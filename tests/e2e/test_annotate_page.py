@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tunectl.artifacts.records import Message, Source
+from tunectl.backends.annotate_page import OUT_OF_DATE
 from tunectl.cli.main import main
 from tunectl.preferences.store import SAID, Question, Said, Undone, collected, opened
 
@@ -240,6 +241,7 @@ def test_a_choice_from_an_old_window_is_not_saved_and_says_so(project, browser):
         other.keyboard.press("ArrowUp")
         count(other, "1 saved, 4 to go")
         page.keyboard.press("ArrowLeft")  # answers the first showing, which was saved as a skip and taken back
+        expect(page.locator("#question .trouble")).to_have_text(OUT_OF_DATE)
         count(page, "1 saved, 4 to go")
     assert [one.choice for one in journal(project) if isinstance(one, Said)] == ["skip", "both_good"]
 

@@ -14,7 +14,7 @@ from tunectl.artifacts.tally import load
 from tunectl.backends.policy_tools import PolicyTools, measure
 from tunectl.chat import contract
 from tunectl.config.align import AlignStage, CheckMeasure, ScoreMeasure
-from tunectl.core.errors import ArtifactError, DataError, GateError, UsageError
+from tunectl.core.errors import ArtifactError, ConfigError, DataError, GateError, UsageError
 from tunectl.data.grouping import input_key
 from tunectl.stages import align
 from tunectl.training.align_facts import AlignFacts
@@ -263,6 +263,46 @@ def test_nothing_to_watch(given):
     assert error.message == (
         "align: the validation split has no input with a reference answer, so nothing can be watched"
     )
+
+
+def test_inputs_that_leave_no_room_cannot_be_watched(given):
+    io.write_rows(given[0].split / "validation.jsonl", [example("v", long=True)])
+    error = refused(given, stage(), DataError)
+    assert error.message == (
+        "align: none of 1 validation inputs can be watched: they leave no room for an answer of 64 tokens, or are one text with it"
+    )
+    assert error.hint == "lower align.max_new_tokens (now 64), or bring shorter inputs"
+
+
+def test_facts_of_a_field_that_no_input_has(given):
+    facts = {"method": "facts", "name": "offer", "fields": ["ofer"], "pattern": None, "ignore_case": True}
+    term = {"method": "check", "check": facts, "weight": 1.0, "normalise": "none", "clip": None}
+    watch = yaml.safe_load((CONF / "align/rloo.yaml").read_text())["watch"]
+    told = " names ofer, but no input has that field; there are: none"
+    error = refused(given, stage(rewards=[term], max_rejected_share=1.0), DataError)
+    assert error.message == f"align.rewards.offer.fields{told}"
+    measure = {"method": "check", "check": facts}
+    error = refused(given, stage(max_rejected_share=1.0, watch=watch | {"measure": measure}), DataError)
+    assert error.message == f"align.watch.measure.fields{told}"
+
+
+def test_a_schema_that_is_none(given):
+    schema = {"method": "json_schema", "name": "shape", "document": {"type": "whole"}}
+    term = {"method": "check", "check": schema, "weight": 1.0, "normalise": "none", "clip": None}
+    error = refused(given, stage(rewards=[term]), ConfigError)
+    assert error.message.startswith("align.rewards.shape.document is not a JSON Schema: at type: 'whole' is not valid")
+
+
+def test_a_part_of_the_reward_that_is_declared_twice():
+    plain = {"weight": 1.0, "normalise": "none", "clip": None}
+    runs = [{**plain, "method": "repetition", "size": size} for size in (2, 4)]
+    with pytest.raises(ValidationError, match="rewards names repetition more than once; give it one weight"):
+        stage(rewards=runs)
+    check = {"method": "regex", "name": "good", "pattern": "good", "expect": "present"}
+    checks = [{**plain, "method": "check", "check": check | {"pattern": pattern}} for pattern in ("a", "b")]
+    with pytest.raises(ValidationError, match="rewards names check good more than once; give each check its own name"):
+        stage(rewards=checks)
+    stage(rewards=[checks[0], runs[0]])
 
 
 def test_too_many_inputs_that_leave_no_room(given):

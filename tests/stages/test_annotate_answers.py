@@ -14,8 +14,9 @@ from tunectl.artifacts import io, manifest
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Answer, Example, Message, Source
 from tunectl.backends import hf_generate, hf_reward
-from tunectl.cli import annotate_rank
+from tunectl.cli import annotate, annotate_rank
 from tunectl.cli.main import main
+from tunectl.config import check, overrides
 from tunectl.evaluation.generator import Reply
 from tunectl.preferences import store
 from tunectl.preferences.desk import Desk
@@ -122,6 +123,23 @@ def test_prepare_goes_on_where_it_was_stopped(project, capsys, monkeypatch):
     assert Writer.asked - before == 12  # the first batch of 8 is read back
     assert main(["annotate", "prepare", "annotate.prepare.decoding.temperature=0.5"]) == 0
     assert Writer.asked - before == 12 + 20  # other settings, other answers
+
+
+def test_a_writer_that_breaks_down_is_told_on_the_page(project, monkeypatch):
+    def answer(self, requests, how, *, seed, label):
+        raise RuntimeError("not enough memory")
+
+    monkeypatch.setattr(Writer, "answer", answer)
+    root = check.load(project, overrides.replay(project)).root
+    with store.opened(Path("judgements")) as opened:
+        writing = annotate._Writing(project, root, Desk(opened, Plan(0, 0, 1, 1)), generate=True)
+        writing._write()
+    assert writing.pending() == "No more answers can be written: not enough memory"
+
+
+def test_the_address_that_is_printed_can_be_opened():
+    assert annotate._url("127.0.0.1", 8321) == "http://127.0.0.1:8321/"
+    assert annotate._url("::1", 8321) == "http://[::1]:8321/"
 
 
 def test_a_policy_that_is_switched_off_writes_nothing(project, capsys):

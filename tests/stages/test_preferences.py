@@ -129,6 +129,23 @@ SAME = {
 }
 
 
+def test_answers_and_inputs_that_are_json_are_texts():
+    rows = [
+        {
+            "prompt": json.dumps({"name": f"Cafe {n}"}),
+            "chosen": json.dumps({"city": "Paris"}),
+            "rejected": ('[{"city": 1}]', '{"city": "Par')[n % 2],
+        }
+        for n in range(3)
+    ]
+    assert imported(rows).pairs == 3
+    assert {(pair.chosen[0].content, pair.rejected[0].content) for pair in pairs()} == {
+        ('{"city": "Paris"}', '[{"city": 1}]'),
+        ('{"city": "Paris"}', '{"city": "Par'),
+    }
+    assert {pair.messages[0].content for pair in pairs()} == {row["prompt"] for row in rows}
+
+
 TOOL = {"type": "function", "function": {"name": "hours", "parameters": {"type": "object"}}}
 CALL = {"type": "function", "function": {"name": "hours", "arguments": {"shop": "Peach"}}}
 
@@ -241,6 +258,29 @@ def test_reasons_and_their_details():
     ]
     account = tally.load(Path("out"))
     assert (account.rows_in, account.kept, account.records_out, metrics.pairs) == (15, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("row", "reject"),
+    [
+        ({"prompt": "Q", "chosen": [], "rejected": "x"}, ("empty_answer", "one answer is an empty list of turns")),
+        ({"prompt": "Q", "chosen": "x", "rejected": []}, ("empty_answer", "one answer is an empty list of turns")),
+        ({"prompt": [], "chosen": "x", "rejected": "y"}, ("empty_turn", "there is no prompt")),
+        ({"prompt": "Q", "completion": [], "label": True}, ("empty_answer", "there is no text in any answer")),
+    ],
+)
+def test_empty_lists_are_rejected(row, reject):
+    first = {"prompt": "Q", "completion": "fine", "label": True} if "label" in row else explicit(1)[0]
+    rows = [{**first, "prompt": f"Question {n}"} for n in range(3)]
+    imported([*rows, row])
+    assert rejects() == [(4, *reject)]
+
+
+@pytest.mark.parametrize("rejected", [{"rejected_response": BAD}, {"rejected_messages": talk("Q?", BAD)[1:]}])
+def test_messages_that_are_an_empty_list_are_rejected(rejected):
+    rows = [{"messages": talk(f"Q{n}?", GOOD), **rejected} for n in range(3)]
+    imported([*rows, {"messages": [], **rejected}])
+    assert rejects() == [(4, "empty_turn", "messages is an empty list")]
 
 
 def test_the_majority_wins_or_nobody():
@@ -421,6 +461,30 @@ def test_what_the_page_collected():
     people = {person["name"]: person for person in io.read_json(Path("out/report.json"))["agreement"]["people"]}
     assert people["Bo"]["attention"]["value"] == 0
     assert people["Ada"]["with_self"]["value"] == 1
+
+
+def test_what_people_wrote_is_kept_where_their_vote_does_not_count():
+    asked = [
+        Question(
+            f"q{n}", f"prompt {n}", Source("t", n), [Message("user", f"Q{n}")], [f"good {n}", f"bad {n}"], ["a", "b"]
+        )
+        for n in range(4)
+    ]
+    check = Question("check", "prompt 9", Source("t"), [Message("user", "Q9")], ["right", "wrong"], [], attention=True)
+    with opened(Path("judgements")) as store:
+        store.add([*asked, check])
+        for entry in (
+            *(said(n, f"q{n}") for n in range(4)),
+            said(4, "q0", repeat=True, edit="On second thoughts"),
+            said(5, "q1", "second", who="Bo", edit="A tie, and this is better"),
+            said(6, "check", "second", who="Eve"),
+            said(7, "q2", "second", who="Eve", edit="Whatever"),
+        ):
+            store.write(entry)
+    metrics = run(collected="judgements", max_rejected_share=0.9)
+    assert metrics.rejected == {"attention_check": 1, "duplicate": 1, "failed_attention": 1, "tied": 2}
+    written = {one.answers[0].text for one in io.read_rows(Path("out/candidates.jsonl"), Example)}
+    assert written == {"On second thoughts", "A tie, and this is better"}
 
 
 def test_the_stage_reruns_for_new_judgements_and_not_for_an_open_page():

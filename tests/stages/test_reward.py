@@ -393,9 +393,12 @@ def test_a_finished_member_is_not_fitted_again(given, tmp_path):
     assert out.work.is_dir()
     (out.work / "members" / "1").mkdir(parents=True, exist_ok=True)
     (out.work / "members" / "1" / "half").write_text("written when the kill came")
+    left = out.work.with_name(f"{out.work.name}-members-0")
+    left.mkdir()  # of a kill between the end of the fit and its cleaning up
     again = outputs(tmp_path, "again")
     fake = Fake()
     reward.run(stage(members=2), inputs, again, trainer=fake)
+    assert not left.exists()
     assert [call[0].fit.seed for call in fake.calls] == [4, 5]
     whole = outputs(tmp_path, "whole")
     reward.run(stage(members=2), inputs, whole, trainer=Fake())

@@ -38,6 +38,7 @@ WRONG_KEY = "That key is not right. Ask whoever started this page."
 NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} letters, so that your choices stay yours."
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the question as it is now."
 NOT_SAVED = "Not saved: {reason}. Your choice does not count yet."
+NOT_UNDONE = "Not taken back: {reason}. Your last choice still counts."
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,10 @@ class _Page:
             return self._refused()
         if who is None:
             return self._gone()
-        self._desk.undo(who)
+        try:
+            self._desk.undo(who)
+        except EnvironmentFailure as error:
+            return self._html(self._question(who, NOT_UNDONE.format(reason=error.message)), 507)
         return self._html(self._question(who))
 
     def _question(self, who: str, trouble: str = "") -> str:

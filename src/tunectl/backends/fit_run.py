@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,9 +108,17 @@ def refuse_no_number(run: FitRun, step: int, loss: float) -> None:
 
 
 def judge(run: FitRun, model: Any, loss: float, step: int) -> None:
-    """Keep the weights if they are the best so far."""
+    """Keep the weights if they are the best so far.
+
+    Raises  UsageError where the loss is no number and there are no better ones to keep.
+    """
     state = run.state
-    if state.best and loss >= state.best_loss - run.plan.least_gain:
+    if not state.best and not math.isfinite(loss):
+        raise UsageError(
+            f"{run.plan.label}: the validation loss is {loss} at step {step}, and there are no earlier weights to keep",
+            hint=f"lower {run.plan.label}.learning_rate (now {run.plan.learning_rate:g}), or set {run.plan.label}.clip=1.0",
+        )
+    if state.best and not loss < state.best_loss - run.plan.least_gain:
         state.misses += 1
     else:
         state.misses = 0

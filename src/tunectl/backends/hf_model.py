@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.backends import adapter_file
+from tunectl.chat import contract
 from tunectl.config.profile import Profile
 from tunectl.core.errors import ArtifactError, EnvironmentFailure
 from tunectl.core.lazy import need
@@ -24,6 +25,7 @@ class Loaded:
 def load(folder: Path, *, adapter: Path | None, profile: Profile, four_bit: bool = False) -> Loaded:
     """Read a model folder (safetensors only, no code from the folder), and put the adapter of ``adapter`` on it.
 
+    What it writes ends where the contract of the folder says, if there is one.
     ``four_bit`` holds the base in NF4, for QLoRA on CUDA.
     Raises  ArtifactError when a file is absent or does not fit; EnvironmentFailure when the device is not there;
             MissingExtra for an absent library.
@@ -52,6 +54,7 @@ def load(folder: Path, *, adapter: Path | None, profile: Profile, four_bit: bool
             **options,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _end_turns(model, folder)
         if adapter is not None:
             model = need("peft", extra="train").PeftModel.from_pretrained(model, adapter)
     except (OSError, ValueError, KeyError, RuntimeError, broken) as error:
@@ -59,6 +62,19 @@ def load(folder: Path, *, adapter: Path | None, profile: Profile, four_bit: bool
             f"{adapter or folder} cannot be loaded: {error}", hint="rebuild it with: tunectl repro"
         ) from error
     return Loaded(model if four_bit else model.to(profile.device).eval(), tokenizer)
+
+
+def _end_turns(model: Any, folder: Path) -> None:
+    """Add the contract's end of turn to the tokens that end an answer.
+
+    A base model with a chat template of another family knows only the end of a text: its answers would go on into the next turn.
+    """
+    if not (folder / contract.NAME).is_file():
+        return
+    end, declared = contract.load(folder).end_of_turn.id, model.generation_config.eos_token_id
+    known = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    if end not in known:
+        model.generation_config.eos_token_id = [*known, end]
 
 
 def dtype(profile: Profile) -> Any:

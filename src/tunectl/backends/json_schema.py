@@ -11,13 +11,20 @@ from tunectl.core.lazy import need
 
 
 def valid(text: str, document: Mapping[str, Any]) -> bool:
-    """True where ``text`` is JSON and the schema ``document`` (draft 2020-12) accepts it."""
+    """True where ``text`` is JSON and the schema ``document`` (draft 2020-12) accepts it.
+
+    Python would take NaN and Infinity, which are no JSON. Endless digits and brackets, as of a model that repeats itself, are none.
+    """
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError):
         return False
     accepted: bool = need("jsonschema", extra="evaluate").Draft202012Validator(document).is_valid(value)
     return accepted
+
+
+def _no_json(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def refuse_bad(document: Mapping[str, Any], key: str) -> None:

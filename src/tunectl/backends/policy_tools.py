@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunectl.config.align import Dpo, Grpo, Kto, Measure, Rloo, ScoreMeasure
-from tunectl.config.evaluate import Check
+from tunectl.config.align import CheckMeasure, CheckTerm, Dpo, Grpo, Kto, Measure, Rloo, ScoreMeasure
+from tunectl.config.evaluate import Check, SchemaCheck
 from tunectl.config.profile import Profile
 from tunectl.evaluation import checks, measures
 from tunectl.evaluation.scorer import TextScorer
@@ -39,6 +39,29 @@ class PolicyTools:
 def tools() -> PolicyTools:
     """The libraries themselves."""
     return PolicyTools(_trainer, _reward, _checked, measure, _page)
+
+
+def checks_of(settings: Settings) -> list[tuple[str, Check]]:
+    """Every declared check with its place in the settings: those of the reward, and that of the independent measure."""
+    found: list[tuple[str, Check]] = []
+    if isinstance(settings, Rloo | Grpo):
+        found += [
+            (f"align.rewards.{term.check.name}", term.check) for term in settings.rewards if isinstance(term, CheckTerm)
+        ]
+    measure = settings.watch.measure
+    return [*found, ("align.watch.measure", measure.check)] if isinstance(measure, CheckMeasure) else found
+
+
+def refuse_bad_schemas(settings: Settings) -> None:
+    """Before anything is loaded.
+
+    Raises  ConfigError where a declared check is of a schema that is none.
+    """
+    from tunectl.backends import json_schema
+
+    for place, check in checks_of(settings):
+        if isinstance(check, SchemaCheck):
+            json_schema.refuse_bad(check.document, f"{place}.document")
 
 
 def _trainer(settings: Settings) -> PolicyTrainer:

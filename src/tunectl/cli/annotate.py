@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tunectl.preferences.desk import Desk
 
 PREPARE = "prepare"
+NO_MORE = "No more answers can be written: {reason}"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -100,10 +101,14 @@ def _serve(layout: Layout, root: Root, folder: Path, *, generate: bool) -> int:
         host, port = listening.getsockname()[:2]
         reason = unranked(layout)
         terminal.say(DOUBT if reason is None else RANDOM.format(reason=reason))
-        terminal.say(f"open http://{host}:{port}/ ; stop with Ctrl-C")
+        terminal.say(f"open {_url(host, port)} ; stop with Ctrl-C")
         with writing.running() if generate or reason is None else _nothing():
             annotate_page.serve(desk, setup, listening)
     return 0
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def _hosts(root: Root) -> tuple[str, ...]:
@@ -171,7 +176,10 @@ class _Writing:
             self._word = None
         except TunectlError as error:
             log.get(__name__).error("no more answers: %s", error)
-            self._word = f"No more answers can be written: {error.message}"
+            self._word = NO_MORE.format(reason=error.message)
+        except Exception as error:  # noqa: BLE001  (else people would wait for ever)
+            log.get(__name__).exception("no more answers")
+            self._word = NO_MORE.format(reason=error)
 
     def _rank(self) -> None:
         from tunectl.cli.annotate_rank import ranked, unranked

@@ -171,9 +171,12 @@ class Online(Learning):
     """Write answers with vLLM; needs CUDA. Null: transformers."""
 
     @model_validator(mode="after")
-    def _one_model(self) -> Self:
-        if sum(isinstance(term, RewardModelTerm) for term in self.rewards) > 1:
-            raise ValueError("rewards names reward_model more than once; give it one weight")
+    def _apart(self) -> Self:
+        names = [f"check {term.check.name}" if isinstance(term, CheckTerm) else term.method for term in self.rewards]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            mend = "give each check its own name" if twice.startswith("check ") else "give it one weight"
+            raise ValueError(f"rewards names {twice} more than once; {mend}")
         return self
 
     @model_validator(mode="after")

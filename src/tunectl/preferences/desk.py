@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from threading import RLock
 from typing import Literal
 
-from tunectl.preferences.sampling import Plan, choose, left_to_ask
+import msgspec
+
+from tunectl.preferences.sampling import Next, Plan, choose, left_to_ask
 from tunectl.preferences.store import Question, Said, SaidChoice, Store, Undone
 
 Button = Literal["left", "right", "both_good", "both_bad", "skip"]
@@ -71,17 +73,17 @@ class Desk:
         found = choose(questions, self._store.said(), annotator, turn, self._plan, telling=self._telling, shown=others)
         if found is None:
             return None
-        return Showing(_name(annotator, turn), found.question, found.left, found.repeat, self._clock())
+        return self._shown(annotator, turn, found)
 
     def say(self, annotator: str, showing: str, button: Button, tags: Sequence[str], edit: str | None) -> bool:
         """Record a choice; it is on the disk when this returns. False when ``showing`` is not on the screen any more.
 
-        Saying the same twice, as an impatient finger does, counts once and is True.
+        Saying the same twice, as an impatient finger does, counts once and is True; saying something else is False.
         """
         with self._lock:
             now = self.showing(annotator)
             if now is None or now.id != showing:
-                return self._store.has(showing)
+                return self._said_already(showing, button, tags, edit)
             at = self._clock()
             self._store.write(
                 Said(
@@ -100,6 +102,13 @@ class Desk:
             del self._showing[annotator]
             return True
 
+    def _said_already(self, showing: str, button: Button, tags: Sequence[str], edit: str | None) -> bool:
+        said = self._store.counted(showing)
+        if said is None:
+            return False
+        better = _better(edit, self._store.questions[said.question])
+        return (said.choice, said.tags, said.edit) == (chosen(button, said.left), list(tags), better)
+
     def undo(self, annotator: str) -> bool:
         """Take back the last thing that ``annotator`` said, and show it again. False when there is nothing."""
         with self._lock:
@@ -108,10 +117,14 @@ class Desk:
                 return False
             last = said[-1]
             self._store.write(Undone(last.id, annotator, self._clock().isoformat(timespec="seconds")))
-            question = self._store.questions[last.question]
-            name = _name(annotator, self._store.turns(annotator))
-            self._showing[annotator] = Showing(name, question, last.left, last.repeat, self._clock())
+            again = Next(self._store.questions[last.question], last.left, last.repeat)
+            self._showing[annotator] = self._shown(annotator, self._store.turns(annotator), again)
             return True
+
+    def _shown(self, annotator: str, turn: int, what: Next) -> Showing:
+        """A showing is named by all that is on the screen: what was pressed on another one never counts for this one."""
+        name = _digest(turn, annotator, what.question.id, what.left, what.repeat)
+        return Showing(name, what.question, what.left, what.repeat, self._clock())
 
     def progress(self, annotator: str) -> Progress:
         """How far ``annotator`` is."""
@@ -136,8 +149,8 @@ class Desk:
             self._store.add(questions)
 
 
-def _name(annotator: str, turn: int) -> str:
-    return hashlib.blake2b(f"{turn} {annotator}".encode(), digest_size=8).hexdigest()
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 
 def chosen(button: Button, left: int) -> SaidChoice:

@@ -43,8 +43,8 @@ class Gathered:
 
     pairs: list[Pair]
     marks: list[Mark]
-    kept: list[Judgement]
-    """Those behind the pairs and marks, in their order."""
+    edited: list[Judgement]
+    """Those whose author wrote an answer, and looked: what is written stays good where the vote is doubled or outvoted."""
 
 
 def gather(judgements: Sequence[Judgement], rules: Rules, tally: Tally) -> Gathered:
@@ -54,11 +54,12 @@ def gather(judgements: Sequence[Judgement], rules: Rules, tally: Tally) -> Gathe
     """
     left = _drop(judgements, tally, _unsound)
     left = _attentive(left, rules.attention, tally)
+    edited = [one for one in left if one.edit]
     left = _consistent(left, tally)
     left = _capped(left, rules.rows_per_annotator, rules.seed, tally)
     left = _agreed(left, rules.contradictions, tally)
     tally.keep(len(left))
-    return Gathered(_pairs(left), _marks(left), left)
+    return Gathered(_pairs(left), _marks(left), edited)
 
 
 def _reject(one: Judgement, reason: str, detail: str) -> Reject:

@@ -8,7 +8,7 @@ by a crash was never confirmed, so it is dropped at the next opening. One proces
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -78,7 +78,8 @@ class Store:
         self._said: dict[str, Said] = {}
         self._undone: set[str] = set()
         _mend(folder / SAID)
-        for entry in _rows(folder / SAID, Said | Undone):
+        for row, entry in enumerate(_rows(folder / SAID, Said | Undone), 1):
+            _refuse_stray(folder, row, entry, self.questions)
             self._take(entry)
         self._journal = os.open(folder / SAID, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         io.sync_folder(folder)
@@ -88,10 +89,13 @@ class Store:
         os.close(self._journal)
 
     def add(self, questions: Sequence[Question]) -> None:
-        """Add questions; those whose id is known are left as they are."""
-        fresh = [item for item in questions if item.id not in self.questions]
-        self.questions.update((item.id, item) for item in fresh)
-        io.write_rows(self.folder / QUESTIONS, self.questions.values())
+        """Add questions; those whose id is known are left as they are.
+
+        Raises  EnvironmentFailure when the disk refuses; none is added then.
+        """
+        every = self.questions | {item.id: item for item in questions if item.id not in self.questions}
+        io.write_rows(self.folder / QUESTIONS, every.values())
+        self.questions = every  # nobody is asked what is not on the disk
 
     def write(self, entry: Said | Undone) -> None:
         """Append one entry; when this returns, it is on the disk. An entry that is there already is not written again.
@@ -120,9 +124,9 @@ class Store:
             if one.id not in self._undone and (annotator is None or one.annotator == annotator)
         ]
 
-    def has(self, name: str) -> bool:
-        """Whether a showing was answered, taken back or not."""
-        return name in self._said
+    def counted(self, name: str) -> Said | None:
+        """What was said at a showing; None where nothing was, or where it was taken back."""
+        return None if name in self._undone else self._said.get(name)
 
     def turns(self, annotator: str) -> int:
         """How often somebody has said something, taken back or not."""
@@ -164,22 +168,28 @@ def collected(folder: Path) -> Iterator[Judgement | Reject]:
         raise DataError(
             f"preferences.collected = {folder}: there are no judgements", hint="collect some: tunectl annotate"
         )
-    known = {item.id: item for item in _rows(folder / QUESTIONS, Question)}
     entries = list(enumerate(_rows(folder / SAID, Said | Undone), 1))
+    known = {
+        item.id: item for item in _rows(folder / QUESTIONS, Question)
+    }  # later: an open page may add some meanwhile
     undone = {entry.id for _, entry in entries if isinstance(entry, Undone)}
     for row, entry in entries:
         if isinstance(entry, Undone):
             continue
+        _refuse_stray(folder, row, entry, known)
         source = Source((folder / SAID).as_posix(), row)
         if entry.id in undone or entry.choice == "skip":
             yield Reject(source, "taken_back" if entry.id in undone else "skipped", f"by {entry.annotator}")
             continue
-        if entry.question not in known:
-            raise DataError(
-                f"{folder / SAID}:{row} is about question {entry.question}, which {folder / QUESTIONS} does not hold",
-                hint="restore that file from Git",
-            )
         yield _judgement(entry, entry.choice, known[entry.question], source)
+
+
+def _refuse_stray(folder: Path, row: int, entry: Said | Undone, known: Mapping[str, Question]) -> None:
+    if isinstance(entry, Said) and entry.question not in known:
+        raise DataError(
+            f"{folder / SAID}:{row} is about question {entry.question}, which {folder / QUESTIONS} does not hold",
+            hint="restore that file from Git",
+        )
 
 
 def _judgement(entry: Said, choice: Choice, question: Question, source: Source) -> Judgement:

@@ -18,6 +18,7 @@ from tunectl.chat import contract, template
 from tunectl.chat.masking import Masker
 from tunectl.chat.tokens import Tokenizer
 from tunectl.config.align import AlignStage, Grpo, NoAlign, RewardModelTerm, Rloo
+from tunectl.config.evaluate import FactsCheck
 from tunectl.core import log
 from tunectl.core.errors import DataError, GateError, UsageError
 from tunectl.data.grouping import input_key
@@ -97,7 +98,9 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: PolicyTools
     Raises   GateError           the method learns from the reward model, and its verdict is no
              UsageError          a reward_model is declared and there is none; all answers were cut; a reward or the loss is no
                                  number; the policy ran away from sft
-             DataError           there are no inputs, no judgements, or too many were rejected
+             DataError           there are no inputs, no judgements, or too many were rejected; a check names a field that no
+                                 input has
+             ConfigError         the schema of a check is none
              ArtifactError       sft or reward belong to another base, template or adapter
              EnvironmentFailure  memory, disk, vLLM, or stopped by hand: the same command goes on
     """
@@ -106,6 +109,7 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: PolicyTools
         io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "align: none"})
         _write_curves((), (), outputs.plots)  # dvc plots wants the files that it is told of
         return Metrics("none", 0, 0, 0, None, 0, None, None, None, None, None, None, None, 0, None)
+    policy_tools.refuse_bad_schemas(settings)
     wanted = _wants_reward_model(settings)
     if wanted:
         _refuse_bad_reward(inputs.reward)
@@ -114,6 +118,7 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: PolicyTools
     tools = tools or policy_tools.tools()
     asking = _Asking.of(base, inputs.sft, Tally("align"))
     data = _data(cfg, settings, inputs, asking)
+    _refuse_unknown_fields(settings, data)
     rejected = save(
         asking.tally,
         outputs.artifact,
@@ -222,7 +227,14 @@ def _data(cfg: AlignStage, settings: Settings, inputs: Inputs, asking: _Asking) 
     """What is learned from, and what is watched."""
     room = settings.max_new_tokens
     validation = [row for row in io.read_rows(inputs.split / "validation.jsonl", Example) if row.answers]
-    watch = asking.questions(_drawn(validation, settings.watch.inputs, cfg.seed, "watch"), room, count=False)
+    drawn = _drawn(validation, settings.watch.inputs, cfg.seed, "watch")
+    watch = asking.questions(drawn, room, count=False)
+    if drawn and not watch:
+        raise DataError(
+            f"align: none of {len(drawn)} validation inputs can be watched: they leave no room for an answer of {room} tokens, "
+            "or are one text with it",
+            hint=f"lower align.max_new_tokens (now {room}), or bring shorter inputs",
+        )
     if not watch:
         raise DataError(
             "align: the validation split has no input with a reference answer, so nothing can be watched",
@@ -234,6 +246,22 @@ def _data(cfg: AlignStage, settings: Settings, inputs: Inputs, asking: _Asking) 
     parts = [_collected(inputs.preferences, part) for part in ("train", "validation")]
     judged, held_out = pair_rows.take(settings, parts[0], parts[1], masker, asking.tally)
     return PolicyData((), judged, held_out, watch)
+
+
+def _refuse_unknown_fields(settings: Settings, data: PolicyData) -> None:
+    """Refuse facts of fields that no input has: such a check says nothing of any answer.
+
+    Raises  DataError with the setting, the field and the fields there are.
+    """
+    for place, check in policy_tools.checks_of(settings):
+        asked = data.watch if place == "align.watch.measure" else data.questions
+        there = sorted({name for question in asked for name in question.fields})
+        for name in check.fields if isinstance(check, FactsCheck) else ():
+            if name not in there:
+                raise DataError(
+                    f"{place}.fields names {name}, but no input has that field; there are: {', '.join(there) or 'none'}",
+                    hint="declare it in ingest.sources.<name>.fields, or take it out of this list",
+                )
 
 
 def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _Asking) -> list[Question]:

@@ -160,7 +160,7 @@ def _write(heard: _Heard, found: pairs.Gathered, parts: dict[str, Part], report:
     io.write_rows(folder / "marks.jsonl", division.placed(found.marks, parts))
     io.write_rows(folder / "judgements.jsonl", heard.judgements)
     io.write_json(folder / "report.json", report)
-    return io.write_rows(folder / "candidates.jsonl", pairs.candidates(found.kept))
+    return io.write_rows(folder / "candidates.jsonl", pairs.candidates(found.edited))
 
 
 def _rules(cfg: Merged, seed: int) -> pairs.Rules:

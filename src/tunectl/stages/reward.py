@@ -248,11 +248,11 @@ class _Fitting:
     def fit(self, name: str, items: Sequence[Compared], seed: int) -> None:
         """Fit ``name`` on ``items``."""
         out = self.folder(name)
+        work = self._work.with_name(f"{self._work.name}-{name.replace('/', '-')}")
         if not (out / _DONE).is_file():
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)
             train = comparisons.bundles(items, share=self._section.share_prompts, margins=self._section.margins)
-            work = self._work.with_name(f"{self._work.name}-{name.replace('/', '-')}")
             found = self._trainer.fit(
                 self._plan(train, seed),
                 model=self._base,
@@ -263,7 +263,7 @@ class _Fitting:
                 work=work,
             )
             io.write_json(out / _DONE, found)
-            shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)  # a kill may have come just before
         fitted: Fitted = io.read_json(out / _DONE, Fitted)
         self.fitted.append(fitted)
         self.records.append(reward_results.fit(name, seed, fitted))

@@ -55,11 +55,17 @@ def seen(
 ) -> Seen:
     """Measure one look.
 
-    Raises  UsageError where every answer was cut: then nothing is rewarded, and nothing can be compared.
+    Raises  UsageError where every answer was cut: then nothing is rewarded, and nothing can be compared; and where the measure is
+            no number, as that of a check which applies to no input.
     """
     if not any(answer.finished for answer in answers):
         raise all_cut(step, len(answers), max(len(answer.ids) for answer in answers))
     table = measure(questions, [answer.text for answer in answers])
+    if not math.isfinite(float(measure.combine(table.sum(axis=0)))):
+        raise UsageError(
+            f"align: {measure.name} is no number on the {len(questions)} validation inputs, so it watches nothing",
+            hint="declare an align.watch.measure that applies to them, for example {method: score, name: chrf}",
+        )
     return Seen(
         step=step,
         rewards=tuple(None if math.isnan(mark.total) else mark.total for mark in marks),
@@ -120,8 +126,8 @@ def look(now: Seen, first: Seen, measure: Measure, watch: Watch, seed: int) -> L
 
 
 def _unsure(change: float) -> tuple[float, float, float]:
-    """A change without an interval, as of inputs that are all of one cluster: anything may be true. 0 where it is no number."""
-    return (change, -100.0, 100.0) if math.isfinite(change) else (0.0, 0.0, 0.0)
+    """A change without an interval, as of inputs that are all of one cluster: anything may be true."""
+    return change, -100.0, 100.0
 
 
 def cheated(found: Look, first: Look, measure: str, watch: Watch) -> str | None:

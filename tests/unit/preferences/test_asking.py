@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.core.errors import EnvironmentFailure
+from tunectl.core.errors import DataError, EnvironmentFailure
 from tunectl.preferences import questions, sampling, store
 from tunectl.preferences.desk import Desk
 from tunectl.preferences.sampling import Plan
@@ -129,7 +129,9 @@ def test_a_choice_counts_once_and_undo_brings_it_back(opened):
     desk = Desk(opened, Plan(0, 0, 1, 1), clock=Clock())
     now = desk.showing("Ada")
     assert desk.say("Ada", now.id, "right", ["short"], f" {now.texts[0]}\r\n")
-    assert desk.say("Ada", now.id, "left", [], None)  # an impatient finger
+    assert desk.say("Ada", now.id, "right", ["short"], None)  # an impatient finger
+    for button, tags, edit in (("left", ["short"], None), ("right", [], None), ("right", ["short"], "Better")):
+        assert not desk.say("Ada", now.id, button, tags, edit)  # what is not saved is not confirmed
     (said,) = opened.said()
     assert (said.choice, said.left, said.tags, said.edit) == (("second", "first")[now.left], now.left, ["short"], None)
     assert said.seconds == 2.0
@@ -141,6 +143,28 @@ def test_a_choice_counts_once_and_undo_brings_it_back(opened):
     assert not desk.undo("Ada")
     assert desk.say("Ada", again.id, "left", [], "A better one")
     assert opened.said()[0].edit == "A better one"
+
+
+def test_what_is_pressed_on_one_question_never_counts_for_another(opened):
+    desk = Desk(opened, Plan(0, 0, 1, 1), clock=Clock())
+    (first,) = answer_all(desk, "Ada", 1)
+    second = desk.showing("Ada")
+    assert desk.undo("Ada")  # in another window, or just before
+    assert desk.showing("Ada").question == first.question
+    assert not desk.say("Ada", second.id, "left", [], "Better words for the second")
+    assert not desk.say("Ada", first.id, "left", [], None)  # it was taken back
+    assert opened.said() == []
+
+
+def test_a_page_of_before_a_restart_does_not_answer_what_the_new_one_asks(opened):
+    plan = Plan(0, 0, 1, 1)
+    desk = Desk(opened, plan, clock=Clock())
+    desk.rank({"q007": 0.5})
+    before = desk.showing("Ada")
+    again = Desk(opened, plan, clock=Clock())  # what the reward model doubts is not known yet
+    assert before.question.id == "q007" != again.showing("Ada").question.id
+    assert not again.say("Ada", before.id, "left", [], None)
+    assert opened.said() == []
 
 
 def test_what_was_said_survives_a_reopening_and_a_torn_line_does_not(tmp_path):
@@ -184,6 +208,54 @@ def test_a_full_disk_confirms_nothing(opened, monkeypatch):
     assert opened.said() == []
     monkeypatch.undo()
     assert desk.say("Ada", now.id, "left", [], None)
+
+
+def test_a_full_disk_adds_no_question(opened, monkeypatch):
+    desk = Desk(opened, Plan(0, 0, 1, 1), clock=Clock())
+    before = desk.questions()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(EnvironmentFailure, match="No space left on device"):
+        desk.add([question(99)])
+    monkeypatch.undo()
+    assert desk.questions() == before  # a judgement of a question that is not on the disk could never be read
+
+
+def test_a_store_is_read_while_its_page_adds_a_question_and_somebody_answers_it(tmp_path, monkeypatch):
+    with store.opened(tmp_path) as found:
+        found.add([question(1)])
+        found.write(Said("s1", "q001", "Ada", "2026", "first", 0, 1.0))
+        rows, read = store._rows, []
+
+        def slowly(path, shape):
+            yield from list(rows(path, shape))
+            read.append(path.name)
+            if len(read) == 1:
+                found.add([question(2)])
+                found.write(Said("s2", "q002", "Ada", "2026", "first", 0, 1.0))
+
+        monkeypatch.setattr(store, "_rows", slowly)
+        assert len(list(store.collected(tmp_path))) in {1, 2}
+    assert len(read) == 2
+
+
+def test_a_judgement_of_no_question_is_refused_at_the_opening(tmp_path):
+    with store.opened(tmp_path) as found:
+        found.add([question(1), question(2)])
+        found.write(Said("s1", "q001", "Ada", "2026", "first", 0, 1.0))
+        found.write(Said("s2", "q002", "Ada", "2026", "skip", 0, 1.0))
+    path = tmp_path / store.QUESTIONS
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    for read in (lambda: list(store.collected(tmp_path)), lambda: store.opened(tmp_path).__enter__()):
+        with pytest.raises(DataError) as caught:
+            read()
+        assert (caught.value.message, caught.value.hint) == (
+            f"{tmp_path / store.SAID}:2 is about question q002, which {path} does not hold",
+            "restore that file from Git",
+        )
 
 
 @settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -170,3 +170,23 @@ def test_a_look_at_answers_that_were_all_cut_says_what_to_raise():
         watch.seen(0, [asked], [Written((5, 6), "1", False)], [Marked(float("nan"), {})], [0.1], Mean())
     assert caught.value.message == "align: all 1 answers of step 0 were cut at 2 tokens, so none could be rewarded"
     assert caught.value.hint == "raise align.max_new_tokens (now 2)"
+
+
+def test_a_measure_that_applies_to_no_input_watches_nothing():
+    class Applies(Mean):
+        name = "check_facts"
+
+        def __call__(self, questions, answers):
+            return np.zeros((len(answers), 2))
+
+        @staticmethod
+        def combine(sums):
+            return sums[..., 0] / sums[..., 1] if sums[..., 1].all() else np.full(sums.shape[:-1], np.nan)
+
+    asked = Question("q", (Message("user", "hi"),), "t", (1,), ("r",), {})
+    with pytest.raises(UsageError) as caught:
+        watch.seen(0, [asked] * 2, [Written((5, 2), "1", True)] * 2, [Marked(1.0, {})] * 2, [0.1] * 2, Applies())
+    assert caught.value.message == ("align: check_facts is no number on the 2 validation inputs, so it watches nothing")
+    assert caught.value.hint == (
+        "declare an align.watch.measure that applies to them, for example {method: score, name: chrf}"
+    )

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from tunectl.artifacts.records import Choice, Message
 from tunectl.config.preferences import PreferenceColumns
 from tunectl.data.formats.flat import alpaca_input, history
-from tunectl.data.reading.conversation import turn, with_system
+from tunectl.data.reading.conversation import BODIES, turn, with_system
 from tunectl.data.reading.rows import (
     Misfit,
     Row,
@@ -28,6 +29,8 @@ from tunectl.data.reading.rows import (
 ASKED = ("question", "instruction", "input", "query")
 """Columns of the input in Axolotl's named types (intel, argilla, icr) and swift."""
 BETTER, WORSE = ("chosen", "chosen_response"), ("rejected", "rejected_response")
+TURN_KEYS = frozenset({"role", "from", *BODIES})
+_TURN = re.compile(r"""["'](?:role|from)["']""")
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _YES, _NO = frozenset({"true", "1", "yes", "good", "thumbs_up"}), frozenset({"false", "0", "no", "bad", "thumbs_down"})
 
@@ -132,6 +135,8 @@ def sharegpt_pair(row: Row) -> Judged:
 def messages_rejected(row: Row) -> Judged:
     """``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
     whole = _conversation(list_of(row.columns, "messages"), "messages", "user")
+    if not whole:
+        raise RowError("empty_turn", "messages is an empty list")
     if row.columns.get("rejected_messages") is not None:
         other = _conversation(row.columns["rejected_messages"], "rejected_messages", "assistant")
         if other and other[0].role == "assistant" and whole[0].role != "assistant":  # the answer alone
@@ -216,13 +221,23 @@ def _asked(row: Row) -> list[Message]:
 def _conversation(value: Any, name: str, role: str) -> list[Message]:
     """A text as one turn of ``role``; a message, or a list of them (also as JSON), as they are."""
     plain = scalar(value)
-    if plain is not None and not plain.lstrip().startswith(("[{", '{"')):
+    if plain is not None and (not plain.lstrip().startswith(("[{", '{"')) or _data(plain)):
         return [turn({"role": role, "content": plain}, 1)]
     if isinstance(value, dict):
         return [turn(value, 1)]
     if plain is not None and plain.lstrip().startswith("{"):
         value = f"[{plain}]"
     return [turn(item, number) for number, item in enumerate(list_of({name: value}, name), 1)]
+
+
+def _data(text: str) -> bool:
+    """Whether JSON, whole or broken, is an answer or an input itself: none of its objects has anything of a turn."""
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return not _TURN.search(text)
+    objects = found if isinstance(found, list) else [found]
+    return not any(isinstance(item, dict) and TURN_KEYS & item.keys() for item in objects)
 
 
 def _after(before: list[Message], answer: list[Message]) -> list[Message]:

@@ -180,6 +180,8 @@ def _sound(before: list[Message], answer: list[Message]) -> None:
     """Check roles and their order; an empty answer may well lose or win against another (HH has such)."""
     if not before:
         raise RowError("empty_turn", "there is no prompt")
+    if not answer:
+        raise RowError("empty_answer", "one answer is an empty list of turns")
     if not answer[-1].content.strip() and not answer[-1].tool_calls:
         answer = [*answer[:-1], replace(answer[-1], content="(nothing)")]
     turns = before if before[0].role != "assistant" else [Message("user", "(the beginning)"), *before]
