@@ -153,7 +153,7 @@ def evidently(corpora: Corpora) -> Peer:
     from evidently.legacy.metrics.data_drift.embedding_drift_methods import distance, mmd, model
     from evidently.metrics import ValueDrift
 
-    tone = corpora.prompts["prompt_tone"].parts[0][:, 0]
+    tone = corpora.prompts["prompt_tone"].parts[0]
     vectors = corpora.prompts["prompt_text"].parts[0]
     columns = [f"e{place}" for place in range(vectors.shape[1])]
     methods = {"embeddings, model": model(), "embeddings, mmd": mmd(), "embeddings, distance": distance()}
@@ -192,7 +192,7 @@ def kl(corpora: Corpora) -> Peer:
     """A fixed threshold on Kullback-Leibler divergences: of word shares, and of deciles of length and tone."""
     words = [text.casefold().split() for text in corpora.texts]
     lengths = np.array([len(text) for text in corpora.texts], dtype=float)
-    tone = corpora.prompts["prompt_tone"].parts[0][:, 0].astype(float)
+    tone = corpora.prompts["prompt_tone"].parts[0]
 
     def peer(reference: np.ndarray, window: np.ndarray) -> dict[str, bool]:
         then, now = (Counter(word for place in places for word in words[place]) for places in (reference, window))

@@ -32,17 +32,13 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LEXICON = {"good": 2.0, "great": 3.0, "bad": -2.0, "awful": -3.0}
-
-
 @pytest.fixture(scope="module")
 def table(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> static_embedding.StaticEmbedding:
     cache = tmp_path_factory.mktemp("cache")
-    folder = static_embedding.distilled(encoder, LEXICON, cache)
+    folder = static_embedding.distilled(encoder, cache)
     before = (folder / "table.npz").stat().st_mtime_ns
-    assert static_embedding.distilled(encoder, LEXICON, cache) == folder
+    assert static_embedding.distilled(encoder, cache) == folder
     assert (folder / "table.npz").stat().st_mtime_ns == before
-    assert static_embedding.distilled(encoder, {"good": 1.0}, cache) != folder
     return static_embedding.StaticEmbedding(folder)
 
 
@@ -54,19 +50,11 @@ def test_a_text_is_the_mean_of_its_tokens(table) -> None:
     assert np.array_equal(table.embed(["good"] * 700)[699], found[2])
 
 
-def test_tone_follows_the_lexicon(table) -> None:
-    good, great, bad, awful = table.tone(["good", "great", "bad", "awful"])
-    assert great > good > bad > awful
-    assert table.tone([""]) == [0]
-
-
 def test_the_encoder_itself(encoder: Path) -> None:
-    looking = static_embedding.EncoderEmbedding(encoder, LEXICON)
+    looking = static_embedding.EncoderEmbedding(encoder)
     found = looking.embed(["the good cat", "", "the good cat", "dogs run"])
     assert np.array_equal(found[0], found[2])
     assert np.isfinite(found).all()
-    good, bad = looking.tone(["good", "bad"])
-    assert good > bad
 
 
 def test_a_damaged_table_is_named(tmp_path: Path) -> None:
@@ -93,7 +81,6 @@ def test_the_lexicon_of_tone() -> None:
     found = tone_lexicon.lexicon()
     assert found["great"] > 2 > 0 > found["awful"]
     assert ":)" in found
-    assert ":)" not in tone_lexicon.words_of(found)
     assert len(found) > 7000
 
 

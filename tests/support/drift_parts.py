@@ -40,9 +40,6 @@ class WordVectors:
             ]
         )
 
-    def tone(self, texts: Sequence[str]):
-        return np.array([sum(LEXICON.get(word, 0.0) for word in text.split()) for text in texts], dtype=np.float32)
-
     def _word(self, word: str):
         return np.random.default_rng(crc32(word.encode("utf-8", "replace"))).normal(size=24)
 

@@ -4,14 +4,12 @@ A static embedding of a text is the weighted mean of its tokens' vectors, each o
 table and a sum, tens of thousands of texts a second. The idea is model2vec's (Tulkens and van Dongen, 2024); weights of tokens
 are Arora et al.'s (ICLR 2017), with Zipf's law in place of counts. The encoder never sees the texts that are watched, and
 neither does the table: a map that was fitted to a reference tells it from everything else.
-
-The direction of tone is fitted (ridge regression) to the valences of a lexicon's words, not to any text.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,8 +36,6 @@ BATCH: Final = 256
 """Texts at a time."""
 LONGEST: Final = 256
 """Tokens of a text that are looked at."""
-SHRINK: Final = 1.0
-"""Ridge of the direction of tone, in mean squares of the vectors."""
 
 
 class StaticEmbedding:
@@ -58,7 +54,6 @@ class StaticEmbedding:
                 self._vectors = np.concatenate(
                     [table["vectors"].astype(np.float32), np.zeros((1, DIMENSIONS), np.float32)]
                 )
-                self._direction = table["direction"].astype(np.float32)
         except (OSError, ValueError, KeyError) as error:
             raise ArtifactError(f"{path} cannot be read: {error}", hint="delete it; it is made again") from error
         self._tokenizer = Tokenizer(folder)
@@ -68,11 +63,6 @@ class StaticEmbedding:
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
         """One row a text, of length one or zero."""
         return unit(self._means(texts))
-
-    def tone(self, texts: Sequence[str]) -> NDArray[Any]:
-        """How positive the words of each text are."""
-        found: NDArray[Any] = self._means(texts) @ self._direction
-        return found
 
     def _means(self, texts: Sequence[str]) -> NDArray[Any]:
         """The mean vector of each text's tokens, zero for a text without any; those of the last call are kept for the next."""
@@ -95,19 +85,13 @@ class StaticEmbedding:
 class EncoderEmbedding:
     """See ``monitor.features.Embedder``: the encoder itself; a hundred times slower, and more sensitive."""
 
-    def __init__(self, folder: Path, lexicon: Mapping[str, float]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._encoder = _Encoder(folder)
-        self._direction = _direction(self._encoder.sentences(list(lexicon)), list(lexicon.values()))
-        self.name = f"encoder-{_digest(folder, lexicon)}"
+        self.name = f"encoder-{_digest(folder)}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
         """One row a text, of length one."""
         return unit(self._encoder.sentences(texts))
-
-    def tone(self, texts: Sequence[str]) -> NDArray[Any]:
-        """How positive each text is."""
-        found: NDArray[Any] = unit(self._encoder.sentences(texts)) @ self._direction
-        return found
 
 
 def fetched(encoder: Encoder, cache: Path) -> Path:
@@ -126,30 +110,27 @@ def fetched(encoder: Encoder, cache: Path) -> Path:
     return path.parent
 
 
-def distilled(encoder: Path, lexicon: Mapping[str, float], cache: Path) -> Path:
+def distilled(encoder: Path, cache: Path) -> Path:
     """The folder of the static table made of ``encoder``; made once, in about half a minute."""
     import shutil
 
-    folder = cache / f"static-{_digest(encoder, lexicon)}"
+    folder = cache / f"static-{_digest(encoder)}"
     if (folder / "table.npz").is_file():
         return folder
     log.get(__name__).info("distilling %s, once", folder.name)
     model = _Encoder(encoder)
     vectors = _weighted(model.tokens())
-    words = list(lexicon)
-    ids = [one.ids for one in model.tokenizer.encode(words)]
-    direction = _direction(_pooled(vectors, ids), list(lexicon.values()))
     with io.replacing_folder(folder, cache / "tmp") as fresh:
         import numpy as np
 
         shutil.copyfile(encoder / TOKENIZER, fresh / TOKENIZER)
         with (fresh / "table.npz").open("wb") as stream:
-            np.savez(stream, vectors=vectors.astype(np.float16), direction=direction.astype(np.float32))
+            np.savez(stream, vectors=vectors.astype(np.float16))
     return folder
 
 
-def _digest(encoder: Path, lexicon: Mapping[str, float]) -> str:
-    seen = f"{FORMAT} {DIMENSIONS} {RARE} {SHRINK} {io.digest(encoder / 'model.safetensors')} {sorted(lexicon.items())}"
+def _digest(encoder: Path) -> str:
+    seen = f"{FORMAT} {DIMENSIONS} {RARE} {io.digest(encoder / 'model.safetensors')}"
     return hashlib.sha256(seen.encode()).hexdigest()[:12]
 
 
@@ -167,23 +148,6 @@ def _weighted(tokens: NDArray[Any]) -> NDArray[Any]:
     shares /= shares.sum()
     weighted: NDArray[Any] = reduced * (RARE / (RARE + shares))[:, None]
     return weighted / np.linalg.norm(weighted, axis=1).mean()
-
-
-def _pooled(vectors: NDArray[Any], ids: Sequence[Sequence[int]]) -> NDArray[Any]:
-    import numpy as np
-
-    return np.stack([vectors[list(one)].mean(axis=0) if one else np.zeros(vectors.shape[1]) for one in ids])
-
-
-def _direction(vectors: NDArray[Any], valences: Sequence[float]) -> NDArray[Any]:
-    """Ridge regression of valences on vectors (words, d): what points from bad to good."""
-    import numpy as np
-
-    wide = vectors.astype(np.float64)
-    ridge = SHRINK * float((wide**2).mean()) * len(wide) ** 0.5
-    target = np.asarray(valences) - np.mean(valences)
-    found: NDArray[Any] = np.linalg.solve(wide.T @ wide + ridge * np.eye(wide.shape[1]), wide.T @ target)
-    return found
 
 
 class _Encoder:

@@ -33,8 +33,3 @@ def lexicon() -> dict[str, float]:
             f"{path} is no lexicon: {error}", hint="pip install --force-reinstall vaderSentiment"
         ) from error
     return found
-
-
-def words_of(found: dict[str, float]) -> dict[str, float]:
-    """Those that are words, for maps that know no emoticons."""
-    return {word: valence for word, valence in found.items() if word.isalpha()}

@@ -122,7 +122,7 @@ def _tone(side: Side, columns: Columns, amount: float) -> Shift | None:
     column = columns.get(f"{side}_tone")
     if column is None or not len(column):
         return None
-    marked = column.rows[column.parts[0][:, 0] < 0]
+    marked = column.rows[column.parts[0] < 0]
     if len(marked) < 10:
         return None
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import Signal
 from tunectl.monitor import test
-from tunectl.monitor.features import Embedder, Tone, characters
+from tunectl.monitor.features import Embedder, Tone, characters, refined
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,7 +72,7 @@ class Watched:
 
 METHODS: dict[Kind, str] = {
     "text": "mmd",
-    "tone": "mmd_tone",
+    "tone": "difference_of_means",
     "number": "wasserstein",
     "category": "total_variation",
     "language": "total_variation",
@@ -114,7 +114,8 @@ class Column:
     """One signal's values of some rows: of those rows that have one."""
 
     parts: tuple[NDArray[Any], ...]
-    """Feature maps (rows, d) of a text; of other kinds one array (rows,), categories as texts."""
+    """Of a text feature maps (rows, d), of a tone the balance (rows,) and an embedding (rows, d), of other kinds one array
+    (rows,), categories as texts."""
     rows: NDArray[Any]
     """Which rows these are."""
 
@@ -145,9 +146,7 @@ def _text(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
 
 
 def _tone(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
-    import numpy as np
-
-    return (np.concatenate([tools.tone.score(values), tools.embedder.tone(values)[:, None]], axis=1),)
+    return tools.tone.score(values), tools.embedder.embed(values)
 
 
 def _numbers(values: Sequence[float], _tools: Tools) -> tuple[NDArray[Any], ...]:
@@ -182,8 +181,10 @@ def tested(kind: Kind, first: Column, second: Column, dealer: test.Dealer, level
 
     pooled = [np.concatenate([one, other]) for one, other in zip(first.parts, second.parts, strict=True)]
     deals = dealer.deals(len(first), len(second))
-    if kind in {"text", "tone"}:
+    if kind == "text":
         return test.kernel(pooled, deals, level)
+    if kind == "tone":
+        return test.mean(refined(*pooled), deals, level)
     if kind in {"category", "language"}:
         return test.variation(np.unique(pooled[0], return_inverse=True)[1], deals, level)
     return (test.wasserstein if kind == "number" else test.share)(pooled[0], deals, level)

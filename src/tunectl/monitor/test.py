@@ -178,6 +178,15 @@ def wasserstein(values: NDArray[Any], deals: Deals, level: float) -> Tested:
     return concluded(np.concatenate(found), level)
 
 
+def mean(values: NDArray[Any], deals: Deals, level: float) -> Tested:
+    """The difference of two means in standard deviations of the pool (Cohen's d); ``values`` (rows,)."""
+    import numpy as np
+
+    spread = float(values.std())
+    found = np.abs(deals.differences(values[:, None])[:, 0])
+    return concluded(found / (spread if spread > 1e-12 else 1.0), level)
+
+
 def variation(codes: NDArray[Any], deals: Deals, level: float) -> Tested:
     """The total variation distance of two samples of categories, 0 to 1; ``codes`` (rows,) from 0."""
     import numpy as np

@@ -61,13 +61,12 @@ def tools(settings: MonitorSettings, layout: Layout) -> Tools:
     Raises  EnvironmentFailure where the encoder cannot be fetched; MissingExtra without tokenizers, or torch to distil.
     """
     words = tone_lexicon.lexicon()
-    spoken = tone_lexicon.words_of(words)
     folder = static_embedding.fetched(settings.monitor.encoder, layout.embeddings)
     embedder: Embedder
     if settings.monitor.embedding == "encoder":
-        embedder = static_embedding.EncoderEmbedding(folder, spoken)
+        embedder = static_embedding.EncoderEmbedding(folder)
     else:
-        embedder = static_embedding.StaticEmbedding(static_embedding.distilled(folder, spoken, layout.embeddings))
+        embedder = static_embedding.StaticEmbedding(static_embedding.distilled(folder, layout.embeddings))
     return Tools(embedder, Tone(words), _language())
 
 

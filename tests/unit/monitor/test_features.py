@@ -5,7 +5,7 @@ from drift_parts import LEXICON
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.monitor.features import BUCKETS, Tone, characters, unit
+from tunectl.monitor.features import BUCKETS, Tone, characters, refined, unit
 
 TONE = Tone({**LEXICON, ":)": 2.0})
 
@@ -35,7 +35,7 @@ def test_unit_makes_zero_of_what_is_no_number() -> None:
 
 
 def balance(text: str) -> float:
-    return float(TONE.score([text])[0, 0])
+    return float(TONE.score([text])[0])
 
 
 def test_tone_has_signs_degrees_and_negations() -> None:
@@ -47,17 +47,37 @@ def test_tone_has_signs_degrees_and_negations() -> None:
     assert balance("good!") > balance("good")
     assert balance("it was good, but the end was bad") < 0
     assert balance(":)") > 0
+    assert balance("it does not start") < 0 == balance("it does start")
     assert balance("zwölf Boxkämpfer") == 0 == balance("")
 
 
 @settings(deadline=None)
 @given(st.text())
 def test_tone_is_bounded(text: str) -> None:
-    found = TONE.score([text])[0]
-    assert -1 < found[0] < 1
-    assert 0 <= found[1] < 1
-    assert 0 <= found[2] < 1
+    assert -1 < TONE.score([text])[0] < 1
 
 
 def test_tone_of_no_texts() -> None:
-    assert TONE.score([]).shape == (0, 3)
+    assert TONE.score([]).shape == (0,)
+
+
+def test_texts_that_the_lexicon_does_not_know_are_told_by_their_neighbours() -> None:
+    random = np.random.default_rng(1)
+    truth = random.choice([-1.0, 1.0], 400)
+    vectors = unit(np.outer(truth, np.eye(8)[0]) + random.normal(size=(400, 8)))
+    known = random.random(400) < 0.5
+    found = refined(truth * known, vectors)
+    assert np.corrcoef(found[~known], truth[~known])[0, 1] > 0.6
+    assert np.corrcoef(found, truth)[0, 1] > np.corrcoef(truth * known, truth)[0, 1]
+
+
+def test_refining_treats_rows_alike_whatever_their_order() -> None:
+    random = np.random.default_rng(2)
+    balance, vectors, order = random.normal(size=60), random.normal(size=(60, 5)), random.permutation(60)
+    assert np.allclose(refined(balance, vectors)[order], refined(balance[order], vectors[order]))
+
+
+def test_refining_what_is_all_equal_says_nothing() -> None:
+    assert not refined(np.full(9, 0.3), np.ones((9, 4))).any()
+    assert np.isfinite(refined(np.arange(9.0), np.ones((9, 4)))).all()
+    assert np.isfinite(refined(np.zeros(9), np.random.default_rng(3).normal(size=(9, 4)))).all()
