@@ -50,7 +50,7 @@ class Story:
     def __init__(self, begin: datetime, seed: int = 1) -> None:
         self.begin, self.at = begin, begin
         self.dice = random.Random(seed)
-        self.serving, self.drift, self.loop = ServingMetrics(), DriftMetrics(3), LoopMetrics()
+        self.serving, self.drift, self.loop = ServingMetrics(), DriftMetrics(3), LoopMetrics(begin.timestamp())
         self.runs: list[Run] = []
         self.seen: list[Seen] = []
         self.experiment: Experiment | None = None
@@ -72,6 +72,7 @@ class Story:
             self.plot.pop(0)[1]()
         self._traffic(minutes)
         self.drift.succeeded(self.at.timestamp())
+        self.loop.looked = self.at.timestamp()
 
     def go_on(self, until: datetime) -> None:
         """Tell all before that moment."""

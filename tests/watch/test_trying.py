@@ -60,7 +60,7 @@ def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, fl
         _traffic(live, began, (names[0], names[1]), rates, 500)
         reading = trying.looked(made, live, trials, datetime.now(UTC))
     assert reading.decision == decision
-    text = LoopMetrics().text([], [], store.champion(), trials.running()).decode()
+    text = LoopMetrics(0.0).text([], [], store.champion(), trials.running()).decode()
     assert f'tunectl_champion_info{{release="{names[0]}"}} 1.0' in text
     assert "tunectl_experiment_running 1.0" in text
     assert 'tunectl_experiment_units{arm="challenger"}' in text

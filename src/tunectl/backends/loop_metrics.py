@@ -5,7 +5,6 @@ Counters come from the records, not from this process: after a restart they go o
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, get_args
@@ -21,6 +20,8 @@ KINDS: Final = get_args(TriggerKind)
 REASONS: Final = get_args(Suppressed)
 DECISIONS: Final = ("promoted", "rejected", "rolled_back", "insufficient", "dismissed")
 EVIDENCE: Final = ("better", "harm")
+LONG: Final = ("training", "evaluating")
+"""States in which a look lasts as long as the work does, which has a limit of its own."""
 _KEPT: Final = 1e6
 """Largest evidence that is shown: beyond that it is a number for nobody."""
 
@@ -28,11 +29,14 @@ _KEPT: Final = 1e6
 class LoopMetrics:
     """A picture of book, store and experiment, made anew for every scrape."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: float) -> None:
+        """``began``: when this watcher did, in seconds since 1970."""
         self._library = need("prometheus_client", extra=EXTRA)
         self._core = need("prometheus_client.core", extra=EXTRA)
         self.errors = 0
         """Looks that failed."""
+        self.looked = began
+        """When the newest look ended, in seconds since 1970; of whoever hangs it stands still."""
 
     def text(
         self, runs: Sequence[Run], seen: Sequence[Seen], champion: Champion | None, experiment: Experiment | None
@@ -78,7 +82,16 @@ class LoopMetrics:
             self._gauge(
                 "tunectl_retrain_errors", "Looks of the watcher that failed since it began.", float(self.errors)
             ),
-            self._gauge("tunectl_retrain_last_look_timestamp_seconds", "When this was written.", time.time()),
+            self._gauge(
+                "tunectl_retrain_last_look_timestamp_seconds",
+                "When the newest look ended, or the watcher began.",
+                self.looked,
+            ),
+            self._gauge(
+                "tunectl_retrain_building",
+                "Whether this look trains or judges, which lasts and has a limit of its own.",
+                float(active is not None and active.state in LONG),
+            ),
         ]
 
     def _release(self, runs: Sequence[Run], champion: Champion | None) -> list[Any]:

@@ -153,8 +153,8 @@ class Watch(Strict):
     """Names of the alerts that ask for a retrain."""
     store: str = Field(min_length=1)
     """The release store, a folder; TUNECTL_STORE in the environment comes first."""
-    poll_seconds: float = Field(ge=0.05, le=3600)
-    """Between looks at inbox, calendar, drift windows and experiment."""
+    poll_seconds: float = Field(ge=0.05, le=300)
+    """Between looks at inbox, calendar, drift windows and experiment; a watcher that has not looked for 15 minutes is told of."""
     reconcile_minutes: float = Field(ge=0)
     """A drift window that no alert has told of for so long is acted upon all the same."""
     schedules: dict[Name, WatchSchedule]

@@ -81,13 +81,13 @@ def parse(body: bytes, names: Collection[str], now: datetime) -> Delivery:
 
 
 def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
+    """No window is named: a metric that carried one would be a new series each, so the watcher takes the newest that says drift."""
     labels = {name: alert.labels[name][:200] for name in KEPT if name in alert.labels}
     mark = alert.fingerprint or msgspec.json.encode(sorted(alert.labels.items())).decode()
     name = hashlib.sha256(f"{mark}\0{_start(alert.starts_at)}".encode()).hexdigest()[:24]
     words = alert.annotations.get("summary") or alert.annotations.get("description") or alert.labels["alertname"]
     facts: dict[str, Any] = {"labels": labels, "summary": words[:500], "startsAt": alert.starts_at[:40]}
-    window = alert.annotations.get("window")
-    return Trigger("alert", f"alert-{name}", now, words[:500], sender, window[:16] if window else None, facts)
+    return Trigger("alert", f"alert-{name}", now, words[:500], sender, facts=facts)
 
 
 def _start(text: str) -> str:

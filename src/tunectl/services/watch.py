@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import threading
+import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,7 +95,7 @@ class _Watcher:
 
     def __init__(self, place: Place, store: Store, layout: Layout, root: Root, cost: str) -> None:
         self._layout, self._root, self._trials = layout, root, Trials(store)
-        self._store, self._book, self._metrics = store, Book(place.book), LoopMetrics()
+        self._store, self._book, self._metrics = store, Book(place.book), LoopMetrics(time.time())
         secret = made(place.secret).encode()
         self._work = Work(place, store, self._live, root)
         self._driver = Driver(self._book, self._work, root.watch, secret, cron_calendar.following)
@@ -147,6 +148,8 @@ class _Watcher:
             self._metrics.errors += 1
             _log.error("this look failed: %s", error)
             return False, max(PAUSE, self._root.watch.poll_seconds)
+        finally:
+            self._metrics.looked = time.time()
         return False, self._root.watch.poll_seconds
 
     def _experiments(self, now: datetime) -> None:

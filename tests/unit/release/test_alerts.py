@@ -19,7 +19,7 @@ def alert(status="firing", name="TunectlDriftSustained", start="2026-04-30T10:00
     return {
         "status": status,
         "labels": {"alertname": name, "severity": "ticket", "secret": "x"},
-        "annotations": {"summary": "The world changed.", "window": "abcd"},
+        "annotations": {"summary": "The world changed."},
         "startsAt": start,
         "endsAt": "0001-01-01T00:00:00Z",
         "generatorURL": "http://prometheus/graph",
@@ -36,7 +36,7 @@ def payload(*given, version="4", **more):
 def test_alertmanager_and_grafana_are_both_understood_with_their_new_keys():
     one = alerts.parse(payload(alert(), notification_reason="new", routeLabels={}), NAMES, NOW)
     assert (one.sender, one.resolved, one.others) == ("Alertmanager", 0, 0)
-    assert (one.triggers[0].why, one.triggers[0].window) == ("The world changed.", "abcd")
+    assert (one.triggers[0].why, one.triggers[0].window) == ("The world changed.", None)
     assert one.triggers[0].facts["labels"] == {"alertname": "TunectlDriftSustained", "severity": "ticket"}
     two = alerts.parse(
         payload(alert(values={"A": 3}, silenceURL=""), version="1", orgId=1, state="alerting"), NAMES, NOW
