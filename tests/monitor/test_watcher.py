@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from drift_parts import at, examiner, release, rows
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
@@ -46,7 +47,9 @@ def watching(tmp_path: Path) -> Iterator[Watcher]:
         )
 
 
-def served(watching: Watcher, count: int, seed: int, start, topics=("garden", "bike"), name: str = RELEASE) -> None:
+def served(
+    watching: Watcher, count: int, seed: int, start, topics=("garden", "bike"), name: str = RELEASE, **more
+) -> None:
     """So many exchanges of one second each."""
     found = []
     for place, row in enumerate(rows(count, seed, topics)):
@@ -68,7 +71,7 @@ def served(watching: Watcher, count: int, seed: int, start, topics=("garden", "b
                 refusal=row.refused,
             )
         )
-    watching.store.write(found)
+    watching.store.write([replace(one, **more) for one in found])
 
 
 def accept(watching: Watcher, name: str) -> None:
@@ -264,6 +267,28 @@ def test_answers_of_accepted_windows_where_that_is_declared(watching: Watcher) -
     accept(watching, first.id)
     assert watching.baselines(RELEASE)[0]["answer"].name == first.id
     assert watching.baselines("f" * 16)[0].get("answer") is None
+
+
+def test_answers_of_its_canary_for_a_release_that_was_promoted_because_the_world_had_changed(watching: Watcher) -> None:
+    declared = watching.settings.monitor.answers.model_copy(update={"reference": "live"})
+    watching.settings = watching.settings.model_copy(
+        update={"monitor": watching.settings.monitor.model_copy(update={"answers": declared})}
+    )
+    served(watching, 120, 1, at(1, 12), topics=("bread",))
+    accept(watching, later(watching, 1, 14).look()[0].id)
+    fresh = release(watching.releases.root, "f" * 16)
+    assert watching.baselines(fresh)[0]["answer"].name == fresh, "it had no canary"
+    served(watching, 40, 2, at(1, 15), topics=("bread",), name=fresh, arm="challenger")
+    assert watching.baselines(fresh)[0]["answer"].name == fresh, "too few rows say nothing"
+    served(watching, 40, 3, at(1, 16), topics=("bread",), name=fresh, arm="challenger")
+    by_name = {"model": "challenger", "messages": [{"role": "user", "content": "soil"}]}
+    served(watching, 9, 4, at(1, 17), topics=("garden",), name=fresh, arm="challenger", request=by_name)
+    found = watching.baselines(fresh)[0]["answer"]
+    assert (found.name, len(found.rows)) == (f"canary-{fresh}", 80)
+    served(watching, 120, 5, at(2, 12), topics=("bread",), name=fresh)
+    healed = later(watching, 2, 14).look()[-1]
+    assert (healed.release, healed.verdict) == (fresh, "ok")
+    assert not any(one.moved for one in healed.signals.values())
 
 
 def test_late_feedback_does_not_count(watching: Watcher) -> None:

@@ -92,8 +92,8 @@ class MonitorAnswers(Strict):
     """What live answers are compared with."""
 
     reference: Literal["release", "live"]
-    """release: the champion's own answers to validation prompts. live: its answers in the accepted windows, where it gave them;
-    for validation prompts that are not what people ask."""
+    """release: the champion's own answers to validation prompts. live: its answers in the accepted windows, where it gave them,
+    else those of its canary; for validation prompts that are not what people ask (any more)."""
 
 
 class Monitor(Strict):

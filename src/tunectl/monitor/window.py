@@ -17,6 +17,8 @@ ACCEPTED: Final = "reference_accepted"
 """Kind of the event that makes windows the reference of prompts. Its body: ``windows`` (ids), ``by``, ``why``."""
 ARM: Final = "champion"
 """Whose answers are compared; a challenger's are none of the champion's."""
+TRIED: Final = "challenger"
+"""Whose answers a release gave in its canary, to identities drawn at random."""
 EMPTY: Final = "none"
 TRAINING: Final = "training"
 
@@ -76,15 +78,15 @@ def words(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def chosen(exchanges: Iterable[Exchange]) -> list[Exchange]:
-    """Those that are compared: finished answers of the champion, one a session (the first), forgotten ones left out.
+def chosen(exchanges: Iterable[Exchange], arm: str = ARM) -> list[Exchange]:
+    """Those that are compared: finished answers of one arm, one a session (the first), forgotten ones left out.
 
     Prompts of one session depend on each other, and retries repeat them: tests of independent rows would see too much in them.
     """
     seen: set[str] = set()
     kept = []
     for one in exchanges:
-        usable = one.arm == ARM and one.finished_at is not None and one.forgotten_at is None and one.request is not None
+        usable = one.arm == arm and one.finished_at is not None and one.forgotten_at is None and one.request is not None
         if not usable or one.finish_reason in {"cancelled", "error", "timeout"}:
             continue
         if one.session is not None:

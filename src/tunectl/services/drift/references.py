@@ -93,6 +93,20 @@ def accepted(store: LiveStore, most: int, within: float, release: str | None = N
     return Found("+".join(named), tuple(rows[-most:]))
 
 
+def tried(store: LiveStore, release: str, most: int, within: float) -> Found:
+    """What a release answered in its canary: its own answers to what people ask now, of identities drawn at random.
+
+    Exchanges whose caller asked for it by name were drawn by nobody, and are left out.
+    """
+    name = f"canary-{release}"
+    found = windows.chosen(store.exchanges(release=release, arm=windows.TRIED), windows.TRIED)
+    drawn = [one for one in found if (one.request or {}).get("model") not in (windows.TRIED, release)][-most:]
+    if not drawn:
+        return Found(name, why=f"release {release} had no canary")
+    said = store.feedback_of([one.id for one in drawn])
+    return Found(name, tuple(windows.row(one, said.get(one.id, ()), within) for one in drawn))
+
+
 def rows_of(store: LiveStore, window: Window, within: float = inf) -> list[Row]:
     """The rows of a closed window as the live store still has them."""
     wanted = window.body.get("release")

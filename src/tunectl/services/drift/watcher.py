@@ -182,11 +182,15 @@ class Watcher:
         return references.accepted(self.store, declared.rows, self._within)
 
     def _answers(self, release: str) -> Found:
-        """Of the accepted windows where that is declared and they are this release's; else what was recorded with it."""
+        """What was recorded with it; where live ones are declared, those of its accepted windows, else of its canary, first."""
         if self.settings.monitor.answers.reference == "live":
-            found = references.accepted(self.store, self.settings.monitor.prompts.rows, self._within, release)
-            if len(found.rows) >= self.examiner.rule.minimum:
-                return found
+            most = self.settings.monitor.prompts.rows
+            for found in (
+                references.accepted(self.store, most, self._within, release),
+                references.tried(self.store, release, most, self._within),
+            ):
+                if len(found.rows) >= self.examiner.rule.minimum:
+                    return found
         return references.answers(self.releases.folder(release))
 
     @property
