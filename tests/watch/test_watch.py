@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import watch_project
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
 from tunectl.backends import process_group, sqlalchemy_store
+from tunectl.config import check
 from tunectl.live.snapshot import Named
 from tunectl.release.book import Book
+from tunectl.release.manifest import Facts
 from tunectl.release.store import Store
+from tunectl.services.watcher import rebuild
 from tunectl.services.watcher.place import Place
 
 WINDOW = "w" * 16
@@ -102,6 +106,59 @@ def test_two_watchers_on_one_project(project: tuple[Path, Store, str]) -> None:
         first.terminate()
         first.wait(60)
     assert len(watch_project.states(folder)) == 1
+
+
+def _propose(folder: Path, release: str) -> None:
+    words = [sys.executable, "-m", "tunectl", "release", "propose", release[:6], "--why", "built on the large machine"]
+    subprocess.run(words, cwd=folder, env=watch_project.ENVIRONMENT, check=True, capture_output=True)
+
+
+def test_a_release_that_somebody_proposes_goes_through_the_same_gate(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    store = watch_project.make(folder)
+    other = folder / ".tunectl" / "second"
+    other.mkdir()
+    (other / "weights").write_text("second")
+    made = store.add(other, Facts("shop", "transformers", "apart")).id
+    head = _git(folder, "rev-parse", "HEAD")
+    _propose(folder, made)
+    assert _once(folder, VERDICT="reject") == 0
+    _propose(folder, made)
+    assert _once(folder) == 0
+    assert watch_project.states(folder) == [["proposed", "data_gate", "training", "evaluating", "rejected"]], (
+        "the same release against the same champion is judged once"
+    )
+    third = folder / ".tunectl" / "third"
+    third.mkdir()
+    (third / "weights").write_text("third")
+    made = store.add(third, Facts("shop", "transformers", "apart")).id
+    _propose(folder, made)
+    assert _once(folder) == 0
+    assert watch_project.states(folder)[1:] == [
+        ["proposed", "data_gate", "training", "evaluating", "staged", "promoted"]
+    ], (folder / "log.txt").read_text()
+    run = Book(folder / ".tunectl" / "retrain").runs()[-1]
+    assert (run.trigger.release, run.trigger.why, store.champion().release) == (
+        made, "built on the large machine", made,
+    )  # fmt: skip
+    assert (_git(folder, "rev-parse", "HEAD"), (folder / "live" / "window.json").read_text()) == (head, "null\n")
+    assert not (folder / ".tunectl" / "retrain" / "worktree").exists()
+
+
+def test_training_goes_on_from_the_champion_where_that_is_declared(tmp_path: Path) -> None:
+    layout, store = Layout(tmp_path), Store(tmp_path / "elsewhere")
+    watch = check.load(Layout(Path(__file__).parents[2])).root.watch
+    warm = watch.model_copy(update={"train": watch.train.model_copy(update={"start": "champion"})})
+    assert rebuild._start(warm, store, layout) == [], "there is no champion yet"
+    io.write_json(tmp_path / "made" / "adapter" / "adapter_config.json", {"r": 4, "lora_alpha": 8})
+    (tmp_path / "made" / "adapter" / "adapter_model.safetensors").write_text("weights")
+    made = store.add(tmp_path / "made", Facts("shop", "transformers", "apart")).id
+    store.promote(made, by="test", why="the first")
+    assert rebuild._start(watch, store, layout) == []
+    for _ in range(2):
+        assert rebuild._start(warm, store, layout) == [f"sft.start=.tunectl/start/{made}"]
+    place = tmp_path / ".tunectl" / "start" / made
+    assert sorted(path.name for path in place.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
 def _until(folder: Path, state: str, most: float = 200) -> None:

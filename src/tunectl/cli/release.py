@@ -2,6 +2,7 @@
 
 tunectl release list                 all releases, the champion marked
 tunectl release show ID              one release: metrics, verdicts, lineage, files
+tunectl release propose ID --why ..  let tunectl watch put it through gate and canary, as it does with what it built itself
 tunectl release promote ID --why ..  make it the champion; running servers follow within their polling time
 tunectl release rollback --why ..    back to the champion before it
 tunectl release log [RETRAIN]        what happened, in order, and the whole story of a retrain; --page FILE writes it as a page
@@ -26,6 +27,7 @@ VERBS = {
     "diff": "what changed from one release to another",
     "verify": "compare every file with its recorded SHA-256; exit 5 where one differs",
     "add": "put the package that repro built into the store (repro does it by itself)",
+    "propose": "let tunectl watch put a release through gate and canary; nothing is trained",
     "promote": "make a release the champion",
     "rollback": "make the champion before this one champion again",
     "experiment": "try a release on live traffic, with a test that may be looked at at any time",

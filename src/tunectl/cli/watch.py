@@ -48,8 +48,8 @@ def _cost(layout: Layout) -> str:
     )
 
 
-def asked(layout: Layout, reason: str, *, urgent: bool) -> tuple[str, bool]:
-    """Leave a person's wish for the watcher; its id, and whether a watcher runs."""
+def asked(layout: Layout, reason: str, *, urgent: bool, release: str | None = None) -> tuple[str, bool]:
+    """Leave a person's wish for the watcher, a retrain or that ``release`` be tried; its id, and whether a watcher runs."""
     import getpass
     import uuid
     from datetime import UTC, datetime
@@ -64,7 +64,8 @@ def asked(layout: Layout, reason: str, *, urgent: bool) -> tuple[str, bool]:
     except (OSError, KeyError):
         by = ""
     name = f"person-{uuid.uuid4().hex[:16]}"
-    book.Book(layout.retrain).receive(Trigger("person", name, datetime.now(UTC), reason, by, urgent=urgent))
+    wish = Trigger("person", name, datetime.now(UTC), reason, by, urgent=urgent, release=release)
+    book.Book(layout.retrain).receive(wish)
     try:
         with lock.held(layout.retrain / book.LOCK, "looking whether a watcher runs"):
             return name, False

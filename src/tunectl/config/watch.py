@@ -132,6 +132,9 @@ class WatchTrain(Strict):
     """Longest time; then everything it runs is ended."""
     attempts: int = Field(ge=1, le=20)
     """How often a run goes on after a kill or a crash of the machine."""
+    start: Literal["base", "champion"]
+    """base: fine-tuning begins with new weights. champion: it goes on from the champion's adapter, which must have the same rank and
+    targets."""
     overrides: tuple[str, ...]
     """For `tunectl repro` in the worktree, for example align=none."""
     branch: Literal["fast_forward", "review"]

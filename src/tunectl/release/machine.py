@@ -77,6 +77,8 @@ class Trigger(Struct, frozen=True, omit_defaults=True):
     """Labels, annotations, statistics: what will be told of it later."""
     urgent: bool = False
     """A person's word that cooldown and budget do not hold this one up."""
+    release: str | None = None
+    """A release of the store that is proposed as it is: nothing is trained, but gate and canary are the same."""
 
 
 class Step(Struct, frozen=True, omit_defaults=True):

@@ -75,6 +75,8 @@ def _why(run: Run) -> Iterator[tuple[str, ...]]:
                 yield f"signal {name}", _signal(one)
         for part in (window.get("slices") or [])[:5]:
             yield "more of", f"{part['name']}: {part['window']:.0%}, was {part['reference']:.0%}"
+    if "proposal" in proposed:
+        yield "proposed as it is", str(proposed["proposal"])
     yield "champion then", str(proposed.get("champion") or "none")
     yield "key", run.key
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import Any
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
-from tunectl.backends import dvc_repo, git_worktree, process_group
+from tunectl.backends import adapter_file, dvc_repo, git_worktree, process_group
 from tunectl.config.watch import Watch
 from tunectl.core.errors import EnvironmentFailure, TunectlError
 from tunectl.live.snapshot import Named
+from tunectl.release import contract
 from tunectl.release.machine import Run
-from tunectl.release.manifest import FACTS, RELEASE, Facts
+from tunectl.release.manifest import FACTS, RELEASE, Facts, ReleaseManifest
 from tunectl.release.store import Store
 from tunectl.services.watcher.hands import Found
 from tunectl.services.watcher.place import Place
 
-SHARED = ("cache", "exporters", "live")
+START = "start"
+"""Adapters that a training went on from, by release: what its configuration names must stay."""
+SHARED = ("cache", "exporters", "live", START)
 """Folders of the project's hidden folder that the worktree uses as well."""
 COMMITTED = ("dvc.lock", "artifacts/config", "artifacts/metrics", "conf/overrides.yaml")
 RUNNING = ".tunectl/retrain.json"
@@ -48,7 +52,15 @@ def rebuilt(run: Run, named: Named, watch: Watch, place: Place, store: Store, st
     process_group.sweep(place.mark)
     io.write_json(project / _window(run, window), named)
     code = process_group.run(
-        [sys.executable, "-m", "tunectl", "repro", "--unattended", *watch.train.overrides],
+        [
+            sys.executable,
+            "-m",
+            "tunectl",
+            "repro",
+            "--unattended",
+            *watch.train.overrides,
+            *_start(watch, store, layout),
+        ],
         cwd=project,
         environment=_environment(project, watch),
         mark=place.mark,
@@ -65,6 +77,29 @@ def rebuilt(run: Run, named: Named, watch: Watch, place: Place, store: Store, st
         project, [*COMMITTED, _window(run, window)], f"Retrain {run.id}: {run.trigger.why[:200]}"
     )
     return _packaged(run, project, store, commit, place, layout)
+
+
+def proposed(run: Run, release: str, place: Place, store: Store) -> Found:
+    """A release that is there already, with the project beside it as it is committed: the gate finds its questions there.
+
+    Raises  UsageError for a dirty tree; ArtifactError where the release is not in the store.
+    """
+    _worktree(run, place)
+    made = store.manifest(release)
+    told = {"release": made.id, "commit": run.facts("proposed")["commit"], "branch": place.branch(run)}
+    return _ended({**told, "metrics": made.metrics}, made, store)
+
+
+def _start(watch: Watch, store: Store, layout: Layout) -> list[str]:
+    """The override that lets fine-tuning go on from the champion's adapter, once that is where its configuration can name it."""
+    champion = store.champion()
+    if watch.train.start == "base" or champion is None:
+        return []
+    place = layout.hidden / START / champion.release
+    if not (place / adapter_file.NAME).is_file():
+        with io.replacing_folder(place, layout.scratch) as fresh:
+            shutil.copytree(store.folder(champion.release) / contract.ADAPTER, fresh, dirs_exist_ok=True)
+    return [f"sft.start={place.relative_to(layout.root).as_posix()}"]
 
 
 def _window(run: Run, usual: str) -> str:
@@ -133,9 +168,13 @@ def _packaged(run: Run, project: Path, store: Store, commit: str, place: Place, 
         "harvest": _metrics(project, "harvest"),
         "curate": _metrics(project, "curate"),
     }
+    return _ended(told, made, store)
+
+
+def _ended(told: dict[str, Any], made: ReleaseManifest, store: Store) -> Found:
     champion = store.champion()
     if champion is not None and champion.release == made.id:
-        return Found(False, "the rebuilt release is the champion itself: nothing was learned", told)
+        return Found(False, "this release is the champion itself: nothing was learned", told)
     if made.refusals:
         return Found(False, f"the pipeline's own gate said no: {'; '.join(made.refusals)}", told)
     return Found(True, f"release {made.id}", told)

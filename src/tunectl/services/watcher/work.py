@@ -68,7 +68,7 @@ class Work:
         return None
 
     def prepare(self, trigger: Trigger, now: datetime) -> Prepared | None:
-        """See ``Hands``. A drift is known by its window, anything else by what there is to learn."""
+        """See ``Hands``. A drift is known by its window, a proposal by its release, anything else by what there is to learn."""
         drift = self.drift() if trigger.kind in ("alert", "poll") else None
         if drift is None and trigger.kind in ("alert", "poll"):
             return None
@@ -78,21 +78,24 @@ class Work:
         manifest = self.store.manifest(champion.release) if champion else None
         commit = git_worktree.revision(layout.root)
         section = _section(root)
-        frozen = self._frozen(section, now, drift[0] if drift else None)
         plain = root.model_dump(mode="json")
         config = io.digest_value({name: value for name, value in plain.items() if name not in APART})
         base = manifest.lineage.revision if manifest and manifest.lineage else ""
-        key = machine.key_of(drift[0].id if drift else frozen.digest, config, commit, base)
         facts: dict[str, Any] = {
             "commit": commit,
             "champion": champion.release if champion else None,
-            "snapshot": to_builtins(frozen),
             "window_file": section.window,
             "config": config[:16],
         }
+        if trigger.release is not None:
+            facts["proposal"] = trigger.release
+            about = f"{trigger.release} against {facts['champion']}"
+            return Prepared(machine.key_of(about, config, commit, base), facts)
+        frozen = self._frozen(section, now, drift[0] if drift else None)
+        facts["snapshot"] = to_builtins(frozen)
         if drift is not None:
             facts["window"] = to_builtins(drift[0])
-        return Prepared(key, facts)
+        return Prepared(machine.key_of(drift[0].id if drift else frozen.digest, config, commit, base), facts)
 
     def _frozen(self, section: LiveHarvest, now: datetime, drift: DriftWindow | None) -> Frozen:
         layout = self.place.layout
@@ -110,6 +113,9 @@ class Work:
 
     def data(self, run: Run) -> Found:
         """See ``Hands``."""
+        proposal = run.facts("proposed").get("proposal")
+        if proposal is not None:
+            return Found(True, f"release {proposal} is there already: nothing is learned for it")
         section, wanted = _section(self._root), self.watch.data
         named = self._named(run, section)
         io.write_json(self.place.named(run), named)
@@ -154,6 +160,9 @@ class Work:
 
     def train(self, run: Run, stop: threading.Event) -> Found:
         """See ``Hands``."""
+        proposal = run.facts("proposed").get("proposal")
+        if proposal is not None:
+            return rebuild.proposed(run, proposal, self.place, self.store)
         named: Named = io.read_json(self.place.named(run), Named)
         return rebuild.rebuilt(run, named, self.watch, self.place, self.store, stop)
 
