@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-drift bench-cli bench-experiment fault-watch previews
+.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-drift bench-cli bench-experiment fault-watch previews loop
 
 run: .venv/.run  ## build the bundled example: raw documents to a measured adapter
 	@$(BIN)/tunectl repro
@@ -50,6 +50,10 @@ format: .venv/.dev  ## mend what ruff can mend
 
 lock: .venv/.dev  ## resolve the lock files again from pyproject.toml
 	$(BIN)/python requirements/lock.py
+
+loop: .venv/.run  ## see it heal: the loop on the example, with real processes; under half an hour after `make run`
+	@test -f .tunectl/releases/champion.json || $(BIN)/tunectl repro
+	@$(BIN)/python examples/local_lens/heal.py
 
 bench-sft: .venv/.dev  ## training speed beside plain TRL
 	$(BIN)/python benchmarks/bench_sft.py

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -116,21 +116,19 @@ def _stored(built: Store, release: str, store: Store) -> Store:
     return store
 
 
-def muddled(folder: Path, store: Store, say: Say, words: Sequence[str] = ()) -> Bad:
+def muddled(folder: Path, store: Store, kept: Path, say: Say) -> Bad:
     """Build the challenger that the gate must reject."""
     past, fresh = (_rows(folder, name) for name in ("campaigns", "new_clients"))
     files = {"campaigns": _shuffled(past[:ROWS]), "new_clients": _shuffled(fresh)}
-    release = _built(
-        "muddled", folder, store, files, ("sft.epochs=2", "sft.learning_rate=1.0e-3", *words), MUDDLED, say
-    )
-    return Bad(release, MUDDLED)
+    job = Job("muddled", MUDDLED, ("sft.epochs=2", "sft.learning_rate=1.0e-3"), files)
+    return Bad(built(job, folder, store, kept, say), MUDDLED)
 
 
-def harmful(folder: Path, store: Store, say: Say, words: Sequence[str] = ()) -> Bad:
+def harmful(folder: Path, store: Store, kept: Path, say: Say) -> Bad:
     """Build the challenger that passes the gate, and that people must not keep."""
     files = {"campaigns": [*_rows(folder, "campaigns")[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
-    given = ("sft.epochs=2", f"package.decoding.max_tokens={CUT}", *words)
-    return Bad(_built("harmful", folder, store, files, given, HARMFUL, say), HARMFUL)
+    job = Job("harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={CUT}"), files)
+    return Bad(built(job, folder, store, kept, say), HARMFUL)
 
 
 def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -146,41 +144,64 @@ def _shuffled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _edgewood() -> Iterator[dict[str, Any]]:
-    for number, one in enumerate(change.changed()):
+    for number, one in enumerate(change.changed("workshop")):
         yield {
             "campaign_id": f"e{number:04d}", "business": one.must[0], "neighbourhood": change.HOOD, "price_range": "middle",
             "form": "text", "phrasing": "ledge", "prompt": one.brief, "completion": one.ad,
         }  # fmt: skip
 
 
-def _built(
-    name: str,
-    folder: Path,
-    store: Store,
-    files: dict[str, list[dict[str, Any]]],
-    words: Sequence[str],
-    why: str,
-    say: Say,
-) -> str:
-    """Run the pipeline on other rows in a worktree of its own; the id of the release in ``store``."""
-    say(f"building {name}: {why}")
-    place = bench(folder, f"workshop-{name}")
-    given = [*words, *started(folder, place, store)]
-    for source, rows in files.items():
-        path = place / "examples" / "local_lens" / name / f"{source}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        given.append(f"ingest.sources.{source}.path={path.relative_to(place).as_posix()}")
-    made = packaged(place, given, folder / ".tunectl" / "loop" / f"{name}.log")
+@dataclass(frozen=True)
+class Job:
+    """A challenger that is bad on purpose."""
+
+    name: str
+    why: str
+    words: tuple[str, ...]
+    """Settings."""
+    files: dict[str, list[dict[str, Any]]]
+    """Rows of sources, in place of those of the example."""
+
+    def key(self, champion: str) -> str:
+        """Changes with everything that it is made of."""
+        return io.digest_value([champion, list(self.words), list(SETTINGS), self.files])[:12]
+
+
+def built(job: Job, folder: Path, store: Store, kept: Path, say: Say) -> str:
+    """Run the pipeline on other rows in a worktree of its own; the id of the release in ``store``. What was built before lies in ``kept``.
+
+    Raises  UsageError where its own pipeline refuses it: then it would not get as far as the gate.
+    """
+    champion = store.champion()
+    made = kept / f"{job.name}-{job.key(champion.release if champion else '')}"
+    if (made / FACTS).is_file():
+        say(f"{job.name} is there from an earlier time: {job.why}")
+    else:
+        say(f"building {job.name}: {job.why}")
+        _build(job, folder, store, made)
     facts: Facts = io.read_json(made / FACTS, Facts)
-    found = store.add(made / RELEASE, facts, by="the workshop", why=f"bad on purpose: {why}")
-    git_worktree.remove(folder, folder / ".tunectl" / "loop" / f"workshop-{name}")
+    found = store.add(made / RELEASE, facts, by="the workshop", why=f"bad on purpose: {job.why}")
     if found.refusals:
         raise UsageError(
-            f"the {name} challenger does not even pass its own pipeline: {'; '.join(found.refusals)}",
+            f"the {job.name} challenger does not pass its own pipeline: {'; '.join(found.refusals)}",
             hint="change its rows",
         )
     return found.id
+
+
+def _build(job: Job, folder: Path, store: Store, made: Path) -> None:
+    place = bench(folder, f"workshop-{job.name}")
+    given = [*job.words, *started(place, store)]
+    for source, rows in job.files.items():
+        path = place / "examples" / "local_lens" / job.name / f"{source}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        given.append(f"ingest.sources.{source}.path={path.relative_to(place).as_posix()}")
+    found = packaged(place, given, folder / ".tunectl" / "loop" / f"{job.name}.log")
+    with io.replacing_folder(made, made.parent / "tmp") as fresh:
+        shutil.copytree(found / RELEASE, fresh / RELEASE)
+        shutil.copy(found / FACTS, fresh / FACTS)
+    git_worktree.remove(folder, folder / ".tunectl" / "loop" / f"workshop-{job.name}")
 
 
 def bench(folder: Path, name: str) -> Path:
@@ -191,7 +212,7 @@ def bench(folder: Path, name: str) -> Path:
     return place
 
 
-def started(folder: Path, place: Path, store: Store) -> list[str]:
+def started(place: Path, store: Store) -> list[str]:
     """The override that lets fine-tuning go on from the champion."""
     champion = store.champion()
     assert champion is not None
@@ -229,8 +250,3 @@ def _done(words: Sequence[str], folder: Path) -> None:
         raise EnvironmentFailure(
             f"{' '.join(words[:4])} failed in {folder}: {(done.stderr or done.stdout).strip()[:500]}"
         )
-
-
-def stamp() -> datetime:
-    """Now."""
-    return datetime.now(UTC)

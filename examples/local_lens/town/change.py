@@ -70,9 +70,9 @@ def everyday() -> Iterator[Commission]:
         yield _commission(brief, text, values, phrasings.INVITATIONS[values["tone"]])
 
 
-def changed() -> Iterator[Commission]:
-    """What they ask once Edgewood has opened, without end."""
-    dice = Dice("changed")
+def changed(stream: str = "changed") -> Iterator[Commission]:
+    """What they ask once Edgewood has opened, without end; another ``stream`` has other commissions."""
+    dice = Dice(stream)
     names = dice.shuffled([f"{one} {two}" for one in FIRST for two in LAST])
     while True:
         for name in names:
