@@ -195,13 +195,18 @@ def _build(job: Job, folder: Path, store: Store, made: Path) -> None:
     for source, rows in job.files.items():
         path = place / "examples" / "local_lens" / job.name / f"{source}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        written(path, rows)
         given.append(f"ingest.sources.{source}.path={path.relative_to(place).as_posix()}")
     found = packaged(place, given, folder / ".tunectl" / "loop" / f"{job.name}.log")
     with io.replacing_folder(made, made.parent / "tmp") as fresh:
         shutil.copytree(found / RELEASE, fresh / RELEASE)
         shutil.copy(found / FACTS, fresh / FACTS)
     git_worktree.remove(folder, folder / ".tunectl" / "loop" / f"workshop-{job.name}")
+
+
+def written(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Rows as JSON lines."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def bench(folder: Path, name: str) -> Path:
