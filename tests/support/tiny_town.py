@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,7 +48,7 @@ WATCHED = (
     "watch.mode=auto", "watch.poll_seconds=0.2", "watch.train.start=champion", "watch.train.overrides=['sft.epochs=30']",
     "watch.data.least_lessons=20", "watch.data.least_new=10", "watch.gate.golden=30", "watch.gate.least_golden=5", "watch.gate.least_slice=5",
     "watch.gate.max_new_tokens=24", "watch.gate.margin=5", "watch.gate.seconds=60", "watch.gate.slower=20", "watch.gate.larger=5",
-    "watch.canary.share=0.5", "watch.canary.attribution_hours=0.0006", "watch.canary.least=15", "watch.canary.days=0.03",
+    "watch.canary.share=0.5", "watch.canary.attribution_hours=0.0006", "watch.canary.least=60", "watch.canary.days=0.03",
 )  # fmt: skip
 
 
@@ -140,10 +139,6 @@ def scene(folder: Path, model: Path) -> Scene:
         project=project, town=TOWN, muddled=bad[0], harmful=bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
         murmur=1.0, build_seconds=900, settle_seconds=180,
     )  # fmt: skip
-
-
-def forget(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def recorded(project: Path) -> list[str]:

@@ -47,7 +47,7 @@ SETTINGS = (
     "serve.poll_seconds=0.5",
     "monitor.poll_seconds=1", "monitor.window.rows=100", "monitor.window.settle_seconds=3", "monitor.prompts.accept_first=true", "monitor.answers.reference=live",
     "watch.mode=auto", "watch.poll_seconds=0.5", "watch.train.start=champion", "watch.gate.margin=5", "watch.gate.slower=3",
-    "watch.canary.share=0.5", "watch.canary.attribution_hours=0.003", "watch.canary.least=40", "watch.canary.days=0.03",
+    "watch.canary.share=0.5", "watch.canary.attribution_hours=0.003", "watch.canary.least=60", "watch.canary.days=0.03",
 )  # fmt: skip
 """What makes it last minutes: small builds, windows of a hundred answers, people who are done after ten seconds."""
 MUDDLED = "it learned ads that belong to other briefs, and its own evaluation is on rows just as wrong"
