@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,14 +28,23 @@ ENVIRONMENT = {
     "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests' / 'support'}",
 }
 TRAINER = """
-import hashlib, json, os, pathlib, subprocess, sys, time
+import hashlib, json, os, pathlib, resource, subprocess, sys, time
 window = pathlib.Path("live/window.json").read_bytes()
 # a trainer has children, and it writes at the very end
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 time.sleep(float(os.environ.get("FAKE_SECONDS", "0.2")))
 child.kill()
 child.wait()
-if os.environ.get("FAKE_TROUBLE"):
+trouble = os.environ.get("FAKE_TROUBLE")
+if trouble == "memory":
+    resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+    bytearray(2**30)
+elif trouble == "killed":
+    os.kill(os.getpid(), 9)  # what the kernel does when memory is out
+elif trouble == "disk":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    pathlib.Path("weights.tmp").write_bytes(b"0" * 10_000)
+elif trouble:
     sys.exit("CUDA out of memory")
 fresh = pathlib.Path("artifacts/package")
 (fresh / "release").mkdir(parents=True)
@@ -120,11 +130,11 @@ def overrides(**more: object) -> list[str]:
     return [f"watch.{name}={value}" for name, value in {**WATCH, **more}.items()]
 
 
-def start(folder: Path, *words: str, **environment: str) -> subprocess.Popen[bytes]:
-    """The watcher as a process of its own."""
+def start(folder: Path, *words: str, before: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
+    """The watcher as a process of its own, started by ``before``."""
     log = (folder / "log.txt").open("ab")
     return subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("watch_victim.py")), *words],
+        [*before, sys.executable, str(Path(__file__).with_name("watch_victim.py")), *words],
         cwd=folder,
         env={**ENVIRONMENT, **environment},
         stdout=log,
@@ -152,3 +162,9 @@ def parties(watcher: int) -> dict[str, list[int]]:
                 found[name].append(int(pid))
                 break
     return found
+
+
+def events(folder: Path, kind: str) -> list[dict]:
+    """Bodies of what happened, as the live store has it."""
+    with sqlalchemy_store.opened("sqlite:///.tunectl/live/live.sqlite", folder) as store:
+        return [event.body for event in store.events(kind=kind)]

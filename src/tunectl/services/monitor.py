@@ -153,9 +153,8 @@ def _calibration(layout: Layout) -> list[Figure]:
 
 def look(watching: Watcher, metrics: drift_metrics.DriftMetrics) -> None:
     """One look, counted."""
-    champion = watching.releases.champion()
     try:
-        newest = watching.newest()
+        champion, newest = watching.releases.champion(), watching.newest()
         if champion is not None and newest is None:
             metrics.reset()
         watching.look(metrics.evaluated)
