@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-drift bench-cli bench-experiment fault-watch previews loop
+.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-drift bench-cli bench-experiment faults-loop previews loop
 
 run: .venv/.run  ## build the bundled example: raw documents to a measured adapter
 	@$(BIN)/tunectl repro
@@ -70,8 +70,8 @@ bench-drift: .venv/.dev  ## false alarms and power of the drift monitor, beside 
 bench-experiment: .venv/.dev  ## how often the sequential test errs under continuous peeking
 	$(BIN)/python benchmarks/bench_experiment.py
 
-fault-watch: .venv/.dev  ## kill -9 of each party of a retrain, fifty times
-	$(BIN)/python benchmarks/fault_watch.py
+faults-loop: .venv/.dev  ## monitor and watcher against kills, storms of webhooks, power cuts, full disks, poison; full counts; two hours
+	$(BIN)/python benchmarks/fault_loop.py --keep
 
 previews: .venv/.dev  ## draw the boards again, from a real Prometheus with two invented days
 	TUNECTL_PREVIEWS=$(CURDIR)/monitoring/grafana/previews $(BIN)/python -m pytest tests/stack -k previews

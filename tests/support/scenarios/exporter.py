@@ -75,8 +75,6 @@ def _measure(
     name: str,
     fires: Callable[[str], Callable[[], bool]],
     promises: dict[str, float],
-    *,
-    again: bool = False,
 ) -> None:
     began = time.monotonic()
     try:
