@@ -45,7 +45,7 @@ SETTINGS = (
     "package.bento=null", "package.reference=60", "package.quality.prompts=24",
     "harvest.quarantine_hours=0",
     "serve.poll_seconds=0.5",
-    "monitor.poll_seconds=1", "monitor.window.rows=100", "monitor.window.settle_seconds=3", "monitor.prompts.accept_first=true", "monitor.answers.reference=live",
+    "monitor.poll_seconds=1", "monitor.window.rows=100", "monitor.window.settle_seconds=3", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
     "watch.mode=auto", "watch.poll_seconds=0.5", "watch.train.start=champion", "watch.gate.margin=5", "watch.gate.slower=3",
     "watch.canary.share=0.5", "watch.canary.attribution_hours=0.003", "watch.canary.least=60", "watch.canary.days=0.03",
 )  # fmt: skip
