@@ -180,6 +180,16 @@ def test_the_training_prompts_can_be_declared(watching: Watcher, tmp_path: Path)
     assert found[0].signals["prompt_tokens"].reason == "too few rows in the reference: 0 of 50"
 
 
+def test_a_window_without_a_single_signal_is_known_after_a_restart(watching: Watcher) -> None:
+    """Nothing to compare with on either side: it is the one that somebody has to find, to accept it."""
+    release(watching.releases.root, rows=10)
+    served(watching, 120, 1, at(1, 12))
+    (first,) = later(watching, 1, 13).look()
+    assert (first.verdict, first.signals) == ("insufficient", {})
+    assert [one.id for one in references.closed(watching.store)] == [first.id]
+    assert changed(watching, _before=None, _measured={}).look() == []
+
+
 def test_what_was_forgotten_is_in_no_reference(watching: Watcher) -> None:
     served(watching, 120, 1, at(1, 12))
     first = later(watching, 1, 13).look()[0]

@@ -111,7 +111,7 @@ class Play:
     def windows(self) -> list[tuple[DriftWindow, datetime]]:
         """The windows that the monitor closed, and when."""
         with sqlalchemy_store.opened(URL, self.scene.project) as live:
-            rows = [row for row in live.windows() if "signals" in row.body]
+            rows = [row for row in live.windows() if "verdict" in row.body]
         found = [(msgspec.convert(row.body, DriftWindow, strict=False), row.made_at) for row in rows]
         return sorted(found, key=lambda pair: pair[0].until)
 

@@ -117,6 +117,6 @@ def rows_of(store: LiveStore, window: Window, within: float = inf) -> list[Row]:
 
 def closed(store: LiveStore) -> list[DriftWindow]:
     """The windows that the monitor closed, oldest first; other rows of that table are not its own."""
-    own = [one.body for one in store.windows() if "verdict" in one.body and "signals" in one.body]
+    own = [one.body for one in store.windows() if "verdict" in one.body and "consecutive" in one.body]
     found = [msgspec.convert(body, DriftWindow, strict=False) for body in own]
     return sorted(found, key=lambda one: one.until)
