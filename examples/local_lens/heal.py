@@ -18,6 +18,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "monitoring")]
 
 from healing import people, shown, stage, story, workshop  # noqa: E402
 from healing.narrator import Narrator  # noqa: E402
+from healing.programs import Stuck  # noqa: E402
 from healing.scene import Scene, Town  # noqa: E402
 from town import change  # noqa: E402
 
@@ -42,7 +43,11 @@ def main() -> int:
     except TunectlError as error:
         console.print(f"{error}\n  {error.hint}", style="red", markup=False)
         return error.exit_code
-    found = stage.perform(scene, narrator, began=began, observers=not given.by_hand)
+    try:
+        found = stage.perform(scene, narrator, began=began, observers=not given.by_hand)
+    except Stuck as error:
+        console.print(f"a program does not start: {error}", style="red", markup=False)
+        return 1
     paths = stage.write(found, folder, scene.project / ".tunectl" / "loop" / "retrains.html")
     shown.show(found, console)
     console.print()

@@ -192,8 +192,9 @@ def payload(began: datetime, summary: str) -> dict[str, Any]:
 @contextmanager
 def running(scene: Scene, say: Callable[[str], None], *, observers: bool = True) -> Iterator[Stack]:
     """Everything, ready; ended afterwards in any case. ``observers``: Prometheus and Alertmanager, where they are installed."""
-    stack = _stack(scene)
+    started: list[Program] = []
     try:
+        stack = _stack(scene, started)
         stack.service.until(lambda: "champion" in stack.served(), 400)
         say(f"service   {stack.address('service')}/docs")
         stack.monitor.until(lambda: _answers(stack, "monitor"), 400)
@@ -202,24 +203,27 @@ def running(scene: Scene, say: Callable[[str], None], *, observers: bool = True)
         say(f"watch     {stack.address('watch')}/")
         with ExitStack() as held:
             if observers and local_stack.THERE:
-                _observe(stack, scene, held)
-                say(f"alerts    {stack.prometheus.url}/alerts" if stack.prometheus else "")
+                say(f"alerts    {_observe(stack, scene, held)}/alerts")
             else:
-                say(f"alerts    {local_stack.MISSING}, so the same webhook is delivered by hand")
+                say(
+                    f"alerts    {local_stack.MISSING if observers else 'as asked'}: the same webhook is delivered by hand"
+                )
             yield stack
     finally:
-        for program in (stack.watch, stack.monitor, stack.service):
+        for program in reversed(started):
             program.stop()
 
 
-def _stack(scene: Scene) -> Stack:
+def _stack(scene: Scene, started: list[Program]) -> Stack:
     ports = {name: local_stack.free_port() for name in ("service", "monitor", "watch")}
     secret, entry = keys.made(f"loop-{os.getpid()}", ["admin"], None, datetime.now(UTC))
     keys.add(scene.project / ".tunectl" / "keys.json", entry)
-    given = {name: _program(scene, name, port) for name, port in ports.items()}
+    for name, port in ports.items():
+        started.append(_program(scene, name, port))
+    service, monitor, watch = started
     token = scene.project / ".tunectl" / "watch" / "token"
-    given["watch"].until(lambda: token.is_file() and len(token.read_text().strip()) >= 32, 120)
-    return Stack(given["service"], given["monitor"], given["watch"], ports, secret, token.read_text().strip())
+    watch.until(lambda: token.is_file() and len(token.read_text().strip()) >= 32, 120)
+    return Stack(service, monitor, watch, ports, secret, token.read_text().strip())
 
 
 def _program(scene: Scene, name: str, port: int) -> Program:
@@ -236,7 +240,8 @@ def _answers(stack: Stack, name: str) -> bool:
         return False
 
 
-def _observe(stack: Stack, scene: Scene, held: ExitStack) -> None:
+def _observe(stack: Stack, scene: Scene, held: ExitStack) -> str:
+    """Start both; where Prometheus shows itself."""
     folder = scene.project / ".tunectl" / "loop"
     secrets = {"scrape_key": stack.key, "watch_token": stack.token}
     webhook = f"{stack.address('watch')}/webhook"
@@ -249,3 +254,4 @@ def _observe(stack: Stack, scene: Scene, held: ExitStack) -> None:
     targets |= {"prometheus": f"127.0.0.1:{own}", "alertmanager": at}
     config = local_stack.scraped(folder / "prometheus", targets, secrets, at)
     stack.prometheus = held.enter_context(local_stack.prometheus(config, own))
+    return stack.prometheus.url
