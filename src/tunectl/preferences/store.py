@@ -169,9 +169,8 @@ def collected(folder: Path) -> Iterator[Judgement | Reject]:
             f"preferences.collected = {folder}: there are no judgements", hint="collect some: tunectl annotate"
         )
     entries = list(enumerate(_rows(folder / SAID, Said | Undone), 1))
-    known = {
-        item.id: item for item in _rows(folder / QUESTIONS, Question)
-    }  # later: an open page may add some meanwhile
+    # Questions after judgements: an open page may add some of both meanwhile.
+    known = {item.id: item for item in _rows(folder / QUESTIONS, Question)}
     undone = {entry.id for _, entry in entries if isinstance(entry, Undone)}
     for row, entry in entries:
         if isinstance(entry, Undone):
