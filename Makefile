@@ -1,5 +1,5 @@
 # Everything a person runs here. Every target makes what it needs.
-#   make run      install, build the bundled example, print the comparison table
+#   make run      install, build and package the bundled example, print the comparison table
 #   make test     install the development extras, check and test everything
 #   make help     the rest
 SHELL := /bin/bash
@@ -9,9 +9,9 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-cli
+.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-cli faults
 
-run: .venv/.run  ## build the bundled example: raw documents to a measured adapter
+run: .venv/.run  ## build the bundled example: raw documents to a release, with its Bento and how to serve it
 	@$(BIN)/tunectl repro
 
 install: .venv/.run  ## make .venv and install what `make run` needs
@@ -60,8 +60,18 @@ bench-align: .venv/.dev  ## seconds a step of RLOO beside plain TRL
 bench-curate: .venv/.dev  ## a million documents, exact and near duplicates, beside a peer
 	$(BIN)/python benchmarks/bench_curate.py
 
+bench-serve: .venv/.dev  ## the server beside the bare engine, vLLM, transformers and llama.cpp (20 minutes, and once their environments)
+	$(BIN)/python benchmarks/bench_serve.py --keep
+
+bench-serve-memory: .venv/.dev  ## the server's memory over 10,000 requests
+	$(BIN)/python benchmarks/bench_serve.py --memory 10000 --keep
+
 bench-cli: .venv/.dev  ## start-up times
 	$(BIN)/python benchmarks/bench_cli.py
+
+faults: .venv/.dev  ## the server against overload, kills, full disks and hostile clients, full counts; half an hour
+	$(BIN)/python benchmarks/fault_tests.py --keep
+	TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/server/test_openapi.py
 
 clean:  ## forget everything that was built, the environment too
 	rm -rf .venv .tunectl artifacts .dvc/cache .dvc/tmp dvc.lock

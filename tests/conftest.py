@@ -106,7 +106,15 @@ def _write_contract(folder: Path, template: str, parameters: int) -> None:
     )
 
 
-ALLOWED_SKIPS = ("needs a GPU", "../shared/data is absent")
+@pytest.fixture(scope="session")
+def releases(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A store with two releases of the tiny model, the first of them champion. Copy it before changing anything."""
+    from tiny_release import filled
+
+    return filled(tiny_model, tmp_path_factory.mktemp("releases"))
+
+
+ALLOWED_SKIPS = ("needs a GPU", "../shared/data is absent", "no Docker engine can start")
 """Beginnings of the only reasons for which a test may be skipped where TUNECTL_CI is set."""
 
 

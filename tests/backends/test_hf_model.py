@@ -1,10 +1,12 @@
 """Loading model folders."""
 
+import pickle
 import shutil
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from tiny_release import tiny_adapter
 
 from tunectl.backends import hf_model
 from tunectl.backends.hf_decode import stop_ids
@@ -67,6 +69,27 @@ def test_pickled_weights_are_not_read(tiny_model: Path, tmp_path: Path):
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ArtifactError, match="does not exist"):
         hf_model.load(folder, adapter=None, profile=profile())
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.safetensors"])
+def test_a_pickled_adapter_is_not_read(name: str, tiny_model: Path, tmp_path: Path):
+    mark = tmp_path / "unpickled"
+    tiny_adapter(tiny_model, tmp_path / "adapter", seed=1)
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    (tmp_path / "adapter" / name).write_bytes(pickle.dumps(Trap(mark)))
+    with pytest.raises(ArtifactError, match=r"pickled weights are not read|cannot be loaded"):
+        hf_model.load(tiny_model, adapter=tmp_path / "adapter", profile=profile())
+    assert not mark.exists()
+
+
+class Trap:
+    """What an unpickler of this would do: make a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.mark), "w")
 
 
 def test_cuda_that_is_not_there_is_said():

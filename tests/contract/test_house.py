@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,12 @@ ROOMS = {
     "safetensors": ("backends/",),
     "datasets": ("backends/trl_", "backends/read_hub.py"),  # an in-memory table for TRL; the Hub
     "httpx": ("backends/fetch_pages.py", "backends/openai_judge.py"),  # pages politely; a judge
+    "bentoml": ("services/bento.py", "cli/serve.py", "backends/bento_"),  # the service; who starts it; who packs it
     "jinja2": ("backends/html.py", "chat/template.py"),  # pages; chat templates in a sandbox
+    "huggingface_hub": ("backends/hub",),  # fetching a model; pushing a release
     "yaml": ("config/",),
+    "starlette": ("backends/annotate_page.py", "backends/arena_page.py"),  # two pages
+    "sqlalchemy": ("backends/sqlalchemy_",),  # tables and what is done with them
 }
 
 
@@ -62,6 +67,31 @@ def test_each_library_has_one_file_that_names_it() -> None:
         if len(files) > 1 and not all(name.startswith(ROOMS.get(library, ())) for name in files)
     }
     assert not wrong, f"libraries named in several files: {wrong}"
+
+
+def extras(tree: ast.Module) -> set[str]:
+    """The extras that ``need`` is told, as a text or as a constant of the module."""
+    constants = {
+        ast.unparse(name): node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant)
+        for name in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    }
+    told = [
+        word.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "need"
+        for word in node.keywords
+        if word.arg == "extra"
+    ]
+    found = [constants.get(ast.unparse(one), one) for one in told]
+    return {str(one.value) for one in found if isinstance(one, ast.Constant)}
+
+
+def test_every_extra_that_an_error_names_can_be_installed() -> None:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wrong = {path.relative_to(SOURCE).as_posix(): extras(tree) - known.keys() for path, tree in TREES.items()}
+    assert not {path: names for path, names in wrong.items() if names}
 
 
 def test_source_never_names_its_surroundings() -> None:

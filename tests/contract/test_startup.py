@@ -50,6 +50,7 @@ def test_help_imports_no_library() -> None:
         "chat",
         "data",
         "annotate",
+        "serve",
         "evaluate",
         "import",
         "completions",

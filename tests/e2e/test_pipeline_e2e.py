@@ -104,14 +104,18 @@ def add_raw_file(project: Project) -> None:
 EDITS: list[tuple[str, Callable[[Project], None] | str, set[str]]] = [
     ("a comment in YAML", append("conf/sft/lora.yaml", "# a remark\n"), set()),
     ("a comment in a stage's code", append("tunectl/stages/evaluate.py", "# a remark\n"), set()),
-    ("a key of the last stage", "evaluate.worst=3", {"evaluate"}),
-    ("a statement in a stage's code", append("tunectl/stages/evaluate.py", "_MARK = 1\n"), {"evaluate"}),
+    ("a key of the last stage", "package.reference=3", {"package"}),
+    ("a statement in a stage's code", append("tunectl/stages/evaluate.py", "_MARK = 1\n"), {"evaluate", "package"}),
     (
         "a statement in code that only one stage reaches",
         append("tunectl/evaluation/summary.py", "_MARK = 1\n"),
-        {"evaluate"},
+        {"evaluate", "package"},
     ),
-    ("a key of fine-tuning", "sft.learning_rate=0.002", {"sft", "preferences", "reward", "align", "evaluate"}),
+    (
+        "a key of fine-tuning",
+        "sft.learning_rate=0.002",
+        {"sft", "preferences", "reward", "align", "evaluate", "package"},
+    ),
     ("a raw file", add_raw_file, ALL - {"model"}),
 ]
 

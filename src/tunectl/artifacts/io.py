@@ -9,13 +9,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 import msgspec
 
 from tunectl.core.errors import ArtifactError, DataError, EnvironmentFailure
 
 T = TypeVar("T")
+NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What decoding raises for bytes that are no JSON, or JSON of another shape: text that is no UTF-8 is no error of msgspec's own."""
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def read_json(path: Path, shape: type[T] | Any = Any) -> T:
         value: T = msgspec.json.decode(path.read_bytes(), type=shape)
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro") from error
-    except msgspec.MsgspecError as error:
+    except NOT_JSON as error:
         raise ArtifactError(
             f"{path} cannot be read: {error}",
             hint="it was changed by hand or cut off; delete it and run: tunectl repro",
@@ -120,7 +122,7 @@ def read_rows(path: Path, shape: type[T]) -> Iterator[T]:
         for number, line in enumerate(stream, 1):
             try:
                 yield decoder.decode(line)
-            except msgspec.MsgspecError as error:
+            except NOT_JSON as error:
                 raise DataError(f"{path}:{number} is not a {shape.__name__}: {error}") from error
 
 

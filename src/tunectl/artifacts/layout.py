@@ -78,9 +78,29 @@ class Layout:
         return self.hidden / "failure.json"
 
     @property
+    def releases(self) -> Path:
+        """The store of releases: everything that was packaged, and which of it is the champion."""
+        return self.hidden / "releases"
+
+    @property
+    def mirror(self) -> Path:
+        """Releases that a server brought from a store behind an address. Safe to delete while it does not run."""
+        return self.hidden / "mirror"
+
+    @property
+    def exporters(self) -> Path:
+        """Environments that turn models into what an engine loads, made on first use. Safe to delete."""
+        return self.hidden / "exporters"
+
+    @property
     def cache(self) -> Path:
         """Downloads: pages, wheels, Hub files. Safe to delete."""
         return self.hidden / "cache"
+
+    @property
+    def live_exports(self) -> Path:
+        """What ``tunectl data live export`` wrote; ``purge`` deletes it."""
+        return self.cache / "live"
 
     @property
     def pipeline(self) -> Path:

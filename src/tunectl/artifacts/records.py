@@ -7,9 +7,9 @@ change one with ``msgspec.structs.replace``.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -236,6 +236,20 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
     at: datetime
     annotator: str | None = None
     """Keyed hash of who said it."""
+
+
+class Trial(Struct, frozen=True, omit_defaults=True):
+    """A challenger: which release is tried, on whom. ``challenger.json`` of a release store holds it."""
+
+    release: str
+    share: Annotated[float, Meta(ge=0, le=1)]
+    """Share of the identities that get the challenger by default; 0 leaves it to those who ask for it by name."""
+    salt: str
+    """Makes this trial's assignment independent of every other's."""
+    started_at: str = ""
+    """UTC, ISO 8601."""
+    by: str = ""
+    why: str = ""
 
 
 class Reject(Struct, frozen=True):

@@ -172,7 +172,7 @@ class _Page:
 
     async def leave(self, request: Any) -> Any:
         """Make room for somebody else."""
-        if not _own(request):
+        if not own(request):
             return self._refused()
         response = self._home_again()
         response.delete_cookie(WHO)
@@ -209,7 +209,7 @@ class _Page:
     async def undo(self, request: Any) -> Any:
         """Take the last choice back, and show it again."""
         who = self._who(request)
-        if not _own(request):
+        if not own(request):
             return self._refused()
         if who is None:
             return self._gone()
@@ -246,10 +246,10 @@ class _Page:
             body += chunk
             if len(body) > LONGEST_BODY:
                 return None
-        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True) if _own(request) else None
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True) if own(request) else None
 
 
-def _own(request: Any) -> bool:
+def own(request: Any) -> bool:
     """Whether a request comes from this page: its origin is the host that it was sent to."""
     origin = request.headers.get("origin")
     return origin is None or origin.partition("://")[2] == request.headers.get("host")

@@ -114,7 +114,7 @@ class Fetcher:
         if note.is_file() and body.is_file():
             try:
                 known = msgspec.json.decode(note.read_bytes(), type=Cached)
-            except msgspec.MsgspecError:  # a cache may be cut off at any time; it is only asked again
+            except io.NOT_JSON:  # a cache may be cut off at any time; it is only asked again
                 known = None
         try:
             final, answer = self._follow(url, known)

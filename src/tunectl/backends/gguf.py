@@ -12,11 +12,10 @@ from tunectl.core.errors import UsageError
 from tunectl.core.lazy import need
 
 
-def convert(file: Path, out: Path) -> None:
-    """Write config.json, model.safetensors (bfloat16), tokenizer files and chat template of ``file`` into ``out``.
+def load(file: Path) -> tuple[Any, Any]:
+    """Model (float32) and tokenizer of a GGUF file, as transformers reads them.
 
-    transformers refuses to save a model that it read from GGUF, so a plain one is built and given the weights.
-    Raises  UsageError when transformers does not know the architecture.
+    Raises  UsageError when transformers does not know the architecture, or it is no GGUF file.
     """
     torch = need("torch", extra="train")
     transformers = need("transformers", extra="train")
@@ -25,10 +24,21 @@ def convert(file: Path, out: Path) -> None:
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its bar has no switch
-            read = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+            model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
             tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **where)
     except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
         raise UsageError(f"{file.name} cannot be read as a GGUF model: {error}") from error
+    return model, tokenizer
+
+
+def convert(file: Path, out: Path) -> None:
+    """Write config.json, model.safetensors (bfloat16), tokenizer files and chat template of ``file`` into ``out``.
+
+    transformers refuses to save a model that it read from GGUF, so a plain one is built and given the weights.
+    Raises  UsageError when transformers does not know the architecture.
+    """
+    torch = need("torch", extra="train")
+    read, tokenizer = load(file)
     settings = read.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "transformers_version"):
         settings.pop(name, None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunectl.backends import adapter_file
 from tunectl.chat import contract
 from tunectl.config.profile import Profile
 from tunectl.core.errors import ArtifactError, EnvironmentFailure
@@ -31,6 +32,7 @@ def load(folder: Path, *, adapter: Path | None, profile: Profile, four_bit: bool
     """
     torch = need("torch", extra="train")
     transformers = need("transformers", extra="train")
+    broken = need("safetensors", extra="train").SafetensorError
     transformers.utils.logging.disable_progress_bar()
     set_threads(profile)
     _check_device(torch, profile)
@@ -39,6 +41,8 @@ def load(folder: Path, *, adapter: Path | None, profile: Profile, four_bit: bool
             raise ArtifactError(
                 f"{folder / name} does not exist, so {folder} is not a model folder", hint="run: tunectl repro"
             )
+    if adapter is not None:
+        adapter_file.refuse_pickle(adapter)
     options: dict[str, Any] = {"quantization_config": _nf4(torch, transformers)} if four_bit else {}
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -53,7 +57,7 @@ def load(folder: Path, *, adapter: Path | None, profile: Profile, four_bit: bool
         _end_turns(model, folder)
         if adapter is not None:
             model = need("peft", extra="train").PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, broken) as error:
         raise ArtifactError(
             f"{adapter or folder} cannot be loaded: {error}", hint="rebuild it with: tunectl repro"
         ) from error

@@ -23,6 +23,15 @@ def inside_git(folder: Path) -> bool:
     return done.stdout.strip() == "true"
 
 
+def commit(folder: Path) -> str | None:
+    """The commit that ``folder`` is at, with ``-dirty`` behind it where tracked files differ; None outside Git or before the first one."""
+    if shutil.which("git") is None:
+        return None
+    words = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
 def start(folder: Path) -> list[str]:
     """Make ``folder`` a Git and a DVC repository, as far as it is none and the tools are there; DVC's analytics are off.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.backends import (
+    adapter_file,
     fit_run,
     fit_state,
     hf_model,
@@ -109,6 +110,7 @@ def loaded(plan: PolicyPlan, model: Path, sft: Path) -> tuple[Any, Any]:
     torch = need("torch", extra="train")
     peft = need("peft", extra="train")
     contract.refuse_other_base(sft, model)
+    adapter_file.refuse_pickle(sft)
     found = hf_model.load(model, adapter=None, profile=plan.profile)
     torch.manual_seed(plan.seed)
     adapted = peft.PeftModel.from_pretrained(found.model, sft, is_trainable=True)

@@ -6,6 +6,7 @@ tunectl data show [STAGE]       rows of a stage, readable
 tunectl data rejects            what did not go on, and why
 tunectl data refresh            have the declared pages of the web changed?
 tunectl data agreement          do the people who compared answers agree?
+tunectl data live [VERB]        what a served model was asked and answered: look, export, forget, retain, purge
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ VERBS = {
     "rejects": "print rejected rows by reason",
     "refresh": "ask whether declared pages of the web changed, so that the next repro reads those again",
     "agreement": "measure how far people agree about answers, and what sways them",
+    "live": "what a served model was asked and answered, and what people said: look, export, forget, retain, purge",
 }
 
 

@@ -30,9 +30,11 @@ VERBS: tuple[Verb, ...] = (
     Verb("status", "stages, what is stale and why, and the last verdict"),
     Verb("doctor", "show which tokens are trained, and what is wrong with them"),
     Verb("chat", "talk to any artifact"),
-    Verb("data", "look at the data: account, report, show, rejects, refresh, agreement"),
+    Verb("data", "look at the data: account, report, show, rejects, refresh, agreement, live"),
     Verb("annotate", "compare answers on a page, to learn from people"),
     Verb("evaluate", "measure a model on a file, or compare base models"),
+    Verb("serve", "serve the champion over HTTP, as OpenAI does; manage keys"),
+    Verb("release", "list, compare, promote and roll back releases"),
     Verb("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
     Verb("completions", "print the completion script of a shell"),
 )

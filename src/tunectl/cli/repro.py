@@ -101,7 +101,33 @@ def _summarise(layout: Layout, seconds: float, *, as_json: bool) -> None:
             terminal.say(f"{name}: {found['reason']}")
     if results.is_file() and not as_json:
         terminal.say(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
+    _release(layout, as_json=as_json)
     _refuse(layout, {name: found for name, found in verdicts.items() if not found["passed"]})
+
+
+def _release(layout: Layout, *, as_json: bool) -> None:
+    """Put what was packaged into the store; say how to serve it where no gate said no. The first release becomes champion."""
+    from tunectl.backends import terminal
+    from tunectl.cli.release_change import added
+    from tunectl.release.store import Store
+
+    store = Store(layout.releases)
+    made = added(layout, store, by="tunectl repro", why="")
+    if made is None:
+        return
+    if store.champion() is None and not made.refusals:
+        store.promote(made.id, by="tunectl repro", why="the first release")
+    if as_json:
+        return
+    terminal.say(f"release: {made.id} ({made.bytes / 1e6:.0f} MB), in {store.root}")
+    bento = layout.artifact("package") / "bento"
+    if bento.is_dir():
+        terminal.say(
+            f"serve it: tunectl serve, or: bentoml serve {bento.resolve()}"
+        )  # BentoML takes no relative folder
+    pointer = store.champion()
+    if pointer is not None and pointer.release != made.id and not made.refusals:
+        terminal.say(f"champion is {pointer.release}; swap with: tunectl release promote {made.id[:6]} --why TEXT")
 
 
 def _refuse(layout: Layout, refused: dict[str, dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tunectl.artifacts.layout import Layout
 from tunectl.core.errors import EnvironmentFailure, TunectlError, UsageError
 
-PARTS = ("conf", "dvc.yaml", "bentofile.yaml", "monitoring")
+PARTS = ("conf", "dvc.yaml", "bentofile.yaml", "bento.dockerfile.j2", "monitoring")
 """Copied as far as they exist."""
 KEPT = frozenset({".git", ".dvc", "data", "README.md"})
 """Never replaced in a folder that has them."""

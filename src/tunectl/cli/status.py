@@ -1,4 +1,4 @@
-"""Show the stages, what is stale and why, how long each took, and the last verdicts."""
+"""Show the stages, what is stale and why, how long each took, the last verdicts, and which release is the champion."""
 
 from __future__ import annotations
 
@@ -32,7 +32,25 @@ def run(args: argparse.Namespace) -> int:
     )
     stale = [row["stage"] for row in rows if row["state"] not in {"up to date", "switched off"}]
     terminal.say(f"next: tunectl repro rebuilds {', '.join(stale)}" if stale else "everything is up to date")
+    terminal.say(champion(layout))
     return 0
+
+
+def champion(layout: Layout) -> str:
+    """Who serves, and who is tried beside it, in a sentence."""
+    from tunectl.release.store import Store
+
+    store = Store(layout.releases)
+    pointer, trial = store.champion(), store.trial()
+    if pointer is None:
+        return (
+            f"champion: none of {len(store.ids())} releases"
+            if store.ids()
+            else "champion: none, there is no release yet"
+        )
+    why = f" ({pointer.why})" if pointer.why else ""
+    tried = f"; challenger: {trial.release}, {trial.share:.0%} of the people" if trial else ""
+    return f"champion: {pointer.release}, since {pointer.promoted_at[:16]}{why}{tried}"
 
 
 def survey(layout: Layout) -> list[dict[str, Any]]:

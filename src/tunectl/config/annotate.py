@@ -1,4 +1,4 @@
-"""The annotate section: the page on which people compare answers. No stage reads it, so changing it reruns nothing."""
+"""The annotate section: the page on which people compare answers. Of all stages only package reads it, for the Bento."""
 
 from __future__ import annotations
 

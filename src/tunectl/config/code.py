@@ -93,7 +93,7 @@ def _read_all(sources: Sources, cache: Path | None) -> dict[str, Module]:
     if cache is not None and cache.is_file():
         try:
             known = msgspec.json.decode(cache.read_bytes(), type=dict[str, Module])
-        except msgspec.MsgspecError:
+        except io.NOT_JSON:
             known = {}  # an older tunectl wrote it
     found: dict[str, Module] = {}
     for name, file in sources.modules.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tunectl.config.adapt import LoraAdapt
 from tunectl.config.align import Grpo, NoAlign, Rloo
 from tunectl.config.evaluate import Beams
+from tunectl.config.package import NoPackage
 from tunectl.config.preferences import Merged
 from tunectl.config.reward import LoraReward
 
@@ -33,6 +34,8 @@ LIGHT_SECONDS = 0.4
 """Of a stage that loads neither: Python and the data libraries."""
 GGUF_SECONDS_A_PARAMETER = 17 / 135e6
 """Loading quantised weights, unpacking and writing them, start included; 16 to 28 s for 135M."""
+EXPORT_SECONDS_A_PARAMETER = 20 / 135e6
+"""int8 files for OpenVINO: 20 s for 135M, the libraries' start included."""
 DOWNLOAD_BYTES_A_SECOND = 10e6
 """A plain connection; a cached file takes none."""
 PAGE_SECONDS = {"html": 0.004, "pdf": 0.008, "docx": 0.02}
@@ -152,6 +155,7 @@ def estimate(root: Root, amounts: Amounts, size: Size, machine: Machine, *, safe
         _reward(root, size, machine),
         _align(root, amounts, size, machine),
         _evaluate(root, amounts, size, machine, safety_questions),
+        _package(root, amounts, size, machine),
     ]
 
 
@@ -357,6 +361,24 @@ def _evaluate(root: Root, amounts: Amounts, size: Size, machine: Machine, safety
     )
     basis = f"{inputs} test inputs, {len(work)} rounds of answers, {root.profile.generate_batch} at a time"
     return Estimate("evaluate", int(read + written), int(memory), seconds / 60, basis)
+
+
+def _package(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estimate:
+    """Two models write and read the answers of the proof; the engine answers those of the evaluation and of the reference."""
+    cfg = root.package.root
+    if isinstance(cfg, NoPackage):
+        return Estimate("package", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
+    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
+    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    tests = min(root.evaluate.inputs or amounts.inputs, max(1, int(amounts.inputs * root.split.shares.test)))
+    asked = (tests if cfg.quality.inputs is None else cfg.quality.inputs) + cfg.reference + 2 * cfg.quality.prompts
+    seconds = 5 * START_SECONDS + EXPORT_SECONDS_A_PARAMETER * size.parameters
+    seconds += read_seconds(asked * (prompt + answer), size, machine)
+    seconds += write_seconds(asked, answer, root.profile.generate_batch, size, machine)
+    basis = f"export for {cfg.engine}, {cfg.weights}; {int(asked)} answers of proof and reference"
+    return Estimate(
+        "package", int(asked * (prompt + answer)), int(FRAMEWORK_BYTES + 8 * size.parameters), seconds / 60, basis
+    )
 
 
 def _search(root: Root) -> list[tuple[int, bool]]:

@@ -11,10 +11,13 @@ from tunectl.config.base import Strict
 from tunectl.config.curate import Curate
 from tunectl.config.evaluate import Evaluate
 from tunectl.config.ingest import Ingest
+from tunectl.config.live import Live
 from tunectl.config.model import Model
+from tunectl.config.package import Package
 from tunectl.config.preferences import Preferences
 from tunectl.config.profile import Profile
 from tunectl.config.reward import Reward
+from tunectl.config.serve import Serve
 from tunectl.config.sft import Sft
 from tunectl.config.split import Split
 
@@ -47,3 +50,6 @@ class Root(Strict):
     align: Align
     annotate: Annotate
     evaluate: Evaluate
+    package: Package
+    live: Live
+    serve: Serve

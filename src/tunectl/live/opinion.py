@@ -11,7 +11,6 @@ edit        the better answer: a text
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite
 from typing import Any, Final, get_args
 
 from tunectl.artifacts.records import Choice, FeedbackKind
@@ -19,11 +18,14 @@ from tunectl.core.errors import DataError
 
 LONGEST_EDIT: Final = 100_000
 LONGEST_CLICK: Final = 200
+LONGEST_ID: Final = 100
+LARGEST: Final = 1e15
+"""Of numbers; what is larger, or no number at all, is nobody's rating and nothing's worth."""
 _CHOICES = get_args(Choice)[:4]
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _preference(value: Any) -> bool:
@@ -31,7 +33,7 @@ def _preference(value: Any) -> bool:
         isinstance(value, dict)
         and set(value) == {"other", "choice"}
         and isinstance(value["other"], str)
-        and bool(value["other"])
+        and 1 <= len(value["other"]) <= LONGEST_ID
         and value["choice"] in _CHOICES
     )
 
@@ -64,7 +66,14 @@ def check(kind: str, value: Any) -> FeedbackKind:
     for name, (right, allowed) in RULES.items():
         if name == kind:
             if not right(value):
-                shown = value if isinstance(value, int | float) else type(value).__name__
+                short = isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
+                shown = value if short else type(value).__name__
                 raise DataError(f"value of {kind} is {shown}; allowed is {allowed}")
             return name
     raise DataError(f"kind = {kind[:40]!r}; allowed are {', '.join(RULES)}")
+
+
+def refuse_itself(kind: FeedbackKind, value: Any, exchange: str) -> None:
+    """Raise DataError for an answer that is preferred to itself."""
+    if kind == "preference" and value["other"] == exchange:
+        raise DataError(f"value of preference names {exchange} as the other one too; it must be another exchange")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -78,6 +78,14 @@ class Counts(Struct, frozen=True):
     last: datetime | None
 
 
+class Forgotten(NamedTuple):
+    """What was forgotten of somebody just now."""
+
+    exchanges: int
+    opinions: int
+    """Feedback of theirs or about their exchanges."""
+
+
 class LiveStore(Protocol):
     """Safe to be called from several threads. Every method raises EnvironmentFailure when disk or server say no."""
 
@@ -99,7 +107,7 @@ class LiveStore(Protocol):
     def feedback(self, feedback: Feedback) -> bool:
         """Write what somebody said; durable on return. False: its id is known, and nothing changed.
 
-        Raises  DataError for an exchange that is not there.
+        Raises  DataError for an exchange that is not there, also where it is the other one of a preference.
         """
         ...
 
@@ -123,6 +131,18 @@ class LiveStore(Protocol):
         """
         ...
 
+    def newest(
+        self,
+        number: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        release: str | None = None,
+        arm: str | None = None,
+    ) -> list[Exchange]:
+        """The last ``number`` exchanges accepted in [since, until), newest first; without tombstones. Reads no others."""
+        ...
+
     def feedback_of(self, exchange_ids: Sequence[str]) -> dict[str, list[Feedback]]:
         """What was said about these exchanges, oldest first, late or not; ids without any are left out."""
         ...
@@ -135,8 +155,8 @@ class LiveStore(Protocol):
         """How much was accepted in [since, until)."""
         ...
 
-    def forget(self, user_hash: str) -> int:
-        """Delete all text of somebody at once, and leave tombstones; returns the exchanges that were forgotten now."""
+    def forget(self, user_hash: str) -> Forgotten:
+        """Delete all text of somebody at once, what they said about the answers of others too, and leave tombstones."""
         ...
 
     def retain(self, before: datetime) -> int:

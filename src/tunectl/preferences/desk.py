@@ -91,7 +91,7 @@ class Desk:
                     question=now.question.id,
                     annotator=annotator,
                     at=at.isoformat(timespec="seconds"),
-                    choice=_choice(button, now.left),
+                    choice=chosen(button, now.left),
                     left=now.left,
                     seconds=round((at - now.since).total_seconds(), 1),
                     tags=list(tags),
@@ -107,7 +107,7 @@ class Desk:
         if said is None:
             return False
         better = _better(edit, self._store.questions[said.question])
-        return (said.choice, said.tags, said.edit) == (_choice(button, said.left), list(tags), better)
+        return (said.choice, said.tags, said.edit) == (chosen(button, said.left), list(tags), better)
 
     def undo(self, annotator: str) -> bool:
         """Take back the last thing that ``annotator`` said, and show it again. False when there is nothing."""
@@ -153,7 +153,8 @@ def _digest(*parts: object) -> str:
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 
-def _choice(button: Button, left: int) -> SaidChoice:
+def chosen(button: Button, left: int) -> SaidChoice:
+    """What a button means, where the answer ``left`` (0 or 1) stands on the left."""
     if button == "left":
         return "first" if left == 0 else "second"
     if button == "right":

@@ -223,7 +223,7 @@ def _rows(path: Path, shape: Any) -> Iterator[Any]:
             return
         try:
             yield decoder.decode(line)
-        except msgspec.MsgspecError as error:
+        except io.NOT_JSON as error:
             raise DataError(
                 f"{path}:{number} cannot be read: {error}", hint="it was changed by hand; restore it from Git"
             ) from error

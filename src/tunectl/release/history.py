@@ -31,7 +31,7 @@ class Champion(Struct, frozen=True):
 class Entry(Struct, frozen=True, omit_defaults=True):
     """One line of ``log.jsonl``."""
 
-    what: Literal["add", "promote", "rollback"]
+    what: Literal["add", "promote", "rollback", "challenge", "withdraw"]
     release: str
     at: str
     """UTC, ISO 8601."""
@@ -40,7 +40,9 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     previous: str | None = None
     """The champion before, of a promotion or rollback."""
     sequence: int | None = None
-    """Of the pointer; None for an addition."""
+    """Of the pointer; None for what does not move it."""
+    share: float | None = None
+    """Of a challenge: the share of people who get it by default."""
 
 
 def standing(entries: Sequence[Entry]) -> list[str]:
@@ -81,6 +83,12 @@ def rolled_back(entries: Sequence[Entry], *, at: str, by: str, why: str) -> Cham
         return None
     below = last[-3] if len(last) > 2 else None
     return Champion(last[-2], below, at, by, why, swaps(entries) + 1, "rollback")
+
+
+def trial_of(entries: Sequence[Entry]) -> str | None:
+    """The challenger that the log knows of: by when it was put up, or None where there is none."""
+    last = next((entry for entry in reversed(entries) if entry.what in {"challenge", "withdraw"}), None)
+    return last.at if last is not None and last.what == "challenge" else None
 
 
 def swaps(entries: Sequence[Entry]) -> int:

@@ -13,6 +13,8 @@ from tunectl.artifacts import io
 from tunectl.core.errors import ArtifactError
 
 NAME = "manifest.json"
+FACTS, RELEASE = "facts.json", "release"
+"""Beside each other in the artifact of the stage package: what it says, and what goes into the store."""
 LENGTH = 16
 """Hexadecimal digits of a release's name."""
 
@@ -70,12 +72,17 @@ class ReleaseManifest(Struct, frozen=True):
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     lineage: Lineage | None = None
     git: str | None = None
-    """Commit of the project when it came into the store; None outside Git."""
+    """Commit of the project that holds what it was made of, with ``-dirty`` behind it while some of that is not committed; None outside Git."""
 
     @property
     def refusals(self) -> list[str]:
         """The reasons of every gate that said no."""
         return [f"{stage}: {found.reason}" for stage, found in self.verdicts.items() if not found.passed]
+
+
+def committed(git: str | None) -> bool:
+    """Whether a commit is known that holds all that a release was made of."""
+    return git is not None and not git.endswith("-dirty")
 
 
 def identity(files: Mapping[str, str]) -> str:

@@ -2,8 +2,9 @@
 
     <store>/releases/<id>/     whole or absent: filled under tmp/, flushed to the disk, then renamed
     <store>/champion.json      replaced by a rename, so a reader sees the old pointer or the new one
-    <store>/log.jsonl          a line for every addition, promotion and rollback; a line that a kill cut off is dropped, and
-                               one that is missing is written again, before the next change
+    <store>/challenger.json    the release that is tried beside the champion; absent where none is
+    <store>/log.jsonl          a line for every change; a line that a kill cut off is dropped, and one that is missing is
+                               written again, before the next change
 
 Readers take no lock. Writers take ``<store>/.lock``.
 """
@@ -11,6 +12,7 @@ Readers take no lock. Writers take ``<store>/.lock``.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,33 +22,46 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from tunectl.artifacts import io, lock
+from tunectl.artifacts.records import Trial
 from tunectl.core.errors import ArtifactError, GateError, UsageError
 from tunectl.release import history, manifest
 from tunectl.release.history import Champion, Entry
 from tunectl.release.manifest import Facts, ReleaseManifest
 
 RELEASES, CHAMPION, LOG, SCRATCH, LOCK = "releases", "champion.json", "log.jsonl", "tmp", ".lock"
+CHALLENGER = "challenger.json"
 
 
-class Releases(Protocol):
-    """What whoever serves or compares releases needs; a folder is one, a mirror of it another."""
+class Served(Protocol):
+    """What a server needs of a store; a folder is one, ``release.mirror`` another."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        ...
 
     def ids(self) -> list[str]:
-        """Names of all releases, the oldest first."""
-
-    def manifest(self, release: str) -> ReleaseManifest:
-        """What a release is made of. Raises  ArtifactError where it is not there."""
-
-    def folder(self, release: str) -> Path:
-        """Its files, on this machine."""
+        """Names of all releases."""
+        ...
 
     def champion(self) -> Champion | None:
         """The pointer; None before the first promotion."""
+        ...
 
-    def log(self) -> list[Entry]:
-        """What happened, in order."""
+    def trial(self) -> Trial | None:
+        """The challenger; None where there is none."""
+        ...
+
+    def folder(self, release: str) -> Path:
+        """Where its files are on this machine, once ``bring`` has returned."""
+        ...
+
+    def bring(self, release: str) -> Path:
+        """Its files on this machine; may take as long as a download."""
+        ...
 
 
 class Store:
@@ -55,20 +70,25 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return str(self.root)
+
     def ids(self) -> list[str]:
-        """Names of all releases, the oldest first."""
+        """Names of all releases, the oldest first; damaged ones, too."""
         place = self.root / RELEASES
         there = [path for path in place.iterdir() if (path / manifest.NAME).is_file()] if place.is_dir() else []
-        return [path.name for path in sorted(there, key=lambda path: (manifest.load(path).created_at, path.name))]
+        return [path.name for path in sorted(there, key=lambda path: (_created(path), path.name))]
 
     def find(self, start: str) -> str:
-        """The one release whose name begins with ``start``; ``champion`` and ``previous`` name what the pointer names.
+        """The one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` name what is that now.
 
         Raises  UsageError where there is none, or several.
         """
-        pointer = self.champion()
-        if start in {"champion", "previous"}:
-            named = getattr(pointer, "release" if start == "champion" else start, None)
+        if start in {"champion", "previous", "challenger"}:
+            held = self.trial() if start == "challenger" else self.champion()
+            named = getattr(held, "previous" if start == "previous" else "release", None)
             if named is None:
                 raise UsageError(
                     f"{start}: {self.root} has none", hint="tunectl release list; tunectl release promote ID"
@@ -87,6 +107,10 @@ class Store:
         """The files of a release."""
         return self.root / RELEASES / release
 
+    def bring(self, release: str) -> Path:
+        """The same: a folder has its releases here."""
+        return self.folder(release)
+
     def manifest(self, release: str) -> ReleaseManifest:
         """What a release is made of.
 
@@ -98,6 +122,11 @@ class Store:
         """The pointer; None before the first promotion."""
         path = self.root / CHAMPION
         return io.read_json(path, Champion) if path.is_file() else None
+
+    def trial(self) -> Trial | None:
+        """The release that is tried beside the champion; None where there is none."""
+        path = self.root / CHALLENGER
+        return io.read_json(path, Trial) if path.is_file() else None
 
     def log(self) -> list[Entry]:
         """What happened, in order; also what a kill kept from being written."""
@@ -113,6 +142,7 @@ class Store:
     ) -> ReleaseManifest:
         """Copy a release folder into the store; one that is there already is left as it is.
 
+        Only its ``git`` is taken over where it was added before its project was committed, and now that is done.
         Raises  ArtifactError for a folder with links, or a stored release of that name which was changed;
                 EnvironmentFailure where the disk refuses, and then nothing was added.
         """
@@ -125,7 +155,7 @@ class Store:
                 made = self._described(fresh, facts, git)
                 target = self.folder(made.id)
                 if target.exists():
-                    return self._same(made.id)
+                    return self._same(made)
                 io.write_json(fresh / manifest.NAME, made)
                 fresh.chmod(0o755)
                 fresh.replace(target)
@@ -144,16 +174,7 @@ class Store:
         what a gate refused.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused, or a pointer that has moved.
         """
-        wrong = self.verify(release)
-        if wrong:
-            raise ArtifactError(
-                f"release {release} is damaged: {'; '.join(wrong)}", hint="package again: tunectl repro"
-            )
-        refusals = self.manifest(release).refusals
-        if refusals and not force:
-            raise GateError(
-                f"release {release} was refused: {'; '.join(refusals)}", hint="promote it all the same: --force"
-            )
+        self._refuse(release, force=force)
         with self._writing("promoting a release"):
             entries, now = self.log(), self.champion()
             if after is not None and after != history.swaps(entries):
@@ -163,7 +184,63 @@ class Store:
                 )
             if now is not None and now.release == release:
                 return now
-            return self._swap(history.promoted(release, entries, at=_now(), by=by, why=why), entries)
+            found = self._swap(history.promoted(release, entries, at=_now(), by=by, why=why), entries)
+            trial = self.trial()
+            if trial is not None and trial.release == release:
+                self._withdraw(trial, by, "it is the champion now")
+            return found
+
+    def challenge(self, release: str, *, share: float, by: str, why: str, force: bool = False) -> Trial:
+        """Put a release up beside the champion, for those who ask for it and for ``share`` of the others; takes the place of another.
+
+        Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
+                or a share that is none.
+        """
+        if not 0 <= share <= 1:
+            raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the people")
+        self._refuse(release, force=force)
+        with self._writing("putting up a challenger"):
+            pointer = self.champion()
+            if pointer is None or pointer.release == release:
+                what = "is the champion" if pointer else "has no champion to be tried against"
+                raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
+            trial = Trial(release, share, secrets.token_hex(8), _now(), by, why)
+            io.write_json(self.root / CHALLENGER, trial)
+            self._append(_put_up(trial))
+        return trial
+
+    def withdraw(self, *, by: str, why: str) -> Trial:
+        """Take the challenger away; returns what it was.
+
+        Raises  UsageError where there is none.
+        """
+        with self._writing("withdrawing the challenger"):
+            trial = self.trial()
+            if trial is None:
+                raise UsageError(
+                    f"{self.root}: there is no challenger", hint="tunectl release challenge ID --share 0.1"
+                )
+            self._withdraw(trial, by, why)
+        return trial
+
+    def _withdraw(self, trial: Trial, by: str, why: str) -> None:
+        try:
+            (self.root / CHALLENGER).unlink()
+            io.sync_folder(self.root)
+        except OSError as error:
+            raise io.unwritable(self.root / CHALLENGER, error) from error
+        self._append(Entry("withdraw", trial.release, _now(), by, why))
+
+    def _refuse(self, release: str, *, force: bool) -> None:
+        """Refuse what is damaged, and what a gate refused."""
+        wrong = self.verify(release)
+        if wrong:
+            raise ArtifactError(
+                f"release {release} is damaged: {'; '.join(wrong)}", hint="package again: tunectl repro"
+            )
+        refusals = self.manifest(release).refusals
+        if refusals and not force:
+            raise GateError(f"release {release} was refused: {'; '.join(refusals)}", hint="go on all the same: --force")
 
     def rollback(self, *, by: str, why: str) -> Champion:
         """Make the champion before this one champion again.
@@ -203,21 +280,32 @@ class Store:
             git,
         )
 
-    def _same(self, release: str) -> ReleaseManifest:
-        wrong = self.verify(release)
+    def _same(self, made: ReleaseManifest) -> ReleaseManifest:
+        folder = self.folder(made.id)
+        wrong = manifest.verify(folder)
         if wrong:
             raise ArtifactError(
-                f"{self.folder(release)} is damaged: {'; '.join(wrong)}", hint="delete that folder, then add it again"
+                f"{folder} is damaged: {'; '.join(wrong)}", hint="delete that folder, then add it again"
             )
-        return self.manifest(release)
+        known = manifest.load(folder)
+        if manifest.committed(made.git) and not manifest.committed(known.git):
+            known = replace(known, git=made.git)
+            io.write_json(folder / manifest.NAME, known)
+        return known
 
     def _missing(self, entries: Sequence[Entry]) -> Iterator[Entry]:
         """Lines of what was done before a kill, but not written down."""
         added = {entry.release for entry in entries if entry.what == "add"}
-        yield from (Entry("add", name, self.manifest(name).created_at) for name in self.ids() if name not in added)
+        absent = [name for name in self.ids() if name not in added]
+        yield from (Entry("add", name, at) for name in absent if (at := _created(self.folder(name))))
         pointer = self.champion()
         if pointer is not None and pointer.sequence > history.swaps(entries):
             yield history.entry_of(pointer, entries)
+        trial, known = self.trial(), history.trial_of(entries)
+        if trial is not None and trial.started_at and trial.started_at != known:
+            yield _put_up(trial)
+        elif trial is None and known is not None:
+            yield Entry("withdraw", next(one.release for one in reversed(entries) if one.what == "challenge"), known)
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -241,6 +329,18 @@ class Store:
             raise io.unwritable(path, error) from error
 
 
+def _created(folder: Path) -> str:
+    """When a release was stored; nothing where its manifest is damaged, which must not hide the others from a rollback."""
+    try:
+        return manifest.load(folder).created_at
+    except ArtifactError:
+        return ""
+
+
+def _put_up(trial: Trial) -> Entry:
+    return Entry("challenge", trial.release, trial.started_at, trial.by, trial.why, share=trial.share)
+
+
 def _lines(path: Path, *, mend: bool = False) -> list[Entry]:
     """The whole lines of the log; ``mend`` cuts off a last one that a kill left unfinished.
 
@@ -258,7 +358,7 @@ def _lines(path: Path, *, mend: bool = False) -> list[Entry]:
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
             entries.append(msgspec.json.decode(line, type=Entry))
-        except msgspec.MsgspecError as error:
+        except io.NOT_JSON as error:
             raise ArtifactError(
                 f"{path}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
             ) from error

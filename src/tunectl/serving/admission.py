@@ -1,8 +1,8 @@
 """Who may come in: bounded running, bounded waiting and a budget of tokens, decided before anything is tokenised.
 
-    admit -> waiting -> running -> leave        one ticket an answer; refused at the door or let in for good
+    admit -> waiting -> running -> leave        one ticket a request; refused at the door or let in for good
 
-Times are monotonic seconds that the caller gives, so that nothing here reads a clock.
+Whoever is refused is told when to come again, and finds a place then (``promises.py``). Times are monotonic seconds that the caller gives, so that nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from tunectl.serving.promises import Promises
 from tunectl.serving.wire import Problem
 
+SOONEST, LATEST = 1.0, 60.0
+"""Seconds: what a refused client is told to wait. OpenAI's own client heeds up to 60."""
+MARGIN = 1.5
+"""A place is promised that much later than it is likely to be free: whoever finds none has lost a try."""
 Reason = Literal["queue_full", "token_budget", "rate_limit", "draining", "not_ready"]
 
 
@@ -45,12 +50,15 @@ class Ticket:
     """A request of one or more answers that was let in."""
 
     number: int
+    """In order of arrival."""
     answers: int
     tokens: int
+    """Prompt and answers, as far as they could be foreseen."""
     admitted_at: float
     go: Callable[[], None]
     """Called once when all its answers may run; it may be called inside ``admit``."""
     started_at: float | None = None
+    """None while it waits."""
 
 
 class Admission:
@@ -61,14 +69,31 @@ class Admission:
         self.running = self.waiting = self.tokens = 0
         self._queue: OrderedDict[int, Ticket] = OrderedDict()
         self._last = 0
-        self._pace = 1.0  # seconds that an answer has run, smoothed
+        self._pace = 2.0  # seconds that a request has run, smoothed
+        self._seen = 0
+        self._promises = Promises()
 
-    def admit(self, answers: int, tokens: int, now: float, go: Callable[[], None]) -> Ticket:
+    def admit(
+        self, answers: int, tokens: int, now: float, go: Callable[[], None], *, name: bytes = b"", again: bool = True
+    ) -> Ticket:
         """Let a request in, or raise Refused with seconds to wait: it starts at once or waits its turn.
 
+        name   tells requests apart: one that comes again has the name it had
+        again  False where it surely comes for the first time, though another of its name was here
         Raises  Problem for what could never come in; Refused for what may come in later.
         """
-        self._refuse(answers, tokens)
+        self._refuse_impossible(answers, tokens)
+        promise = self._promises.of(name, now) if again else None
+        entitled = promise is not None and now >= promise.due
+        refused = self._refused(answers, tokens, 0.0 if entitled else self._promises.ahead)
+        if promise is not None and (entitled or refused is None):
+            self._promises.close(promise, kept=True)
+        if refused is not None:
+            if promise is not None and not entitled:
+                wait = promise.due - now
+            else:
+                self._promises.make(name, answers, wait := self.wait(answers), now)
+            raise Refused(*refused, max(SOONEST, wait))
         self._last += 1
         ticket = Ticket(self._last, answers, tokens, now, go)
         self.waiting += answers
@@ -85,15 +110,16 @@ class Admission:
             self.waiting -= ticket.answers
         else:
             self.running -= ticket.answers
-            self._pace += 0.2 * (now - ticket.started_at - self._pace)
+            self._seen += 1
+            self._pace += max(0.2, 1 / self._seen) * (now - ticket.started_at - self._pace)
         self._advance(now)
 
-    def wait(self) -> float:
-        """Seconds after which a place is likely to be free: 1 to 60."""
-        turns = (self.waiting + 1) / max(1, self.bounds.running)
-        return min(60.0, max(1.0, self._pace * turns))
+    def wait(self, answers: int = 1) -> float:
+        """Seconds after which a place that nobody was promised is likely to be free."""
+        turns = (self._promises.ahead + answers) / self.bounds.running
+        return min(LATEST, max(SOONEST, MARGIN * self._pace * turns))
 
-    def _refuse(self, answers: int, tokens: int) -> None:
+    def _refuse_impossible(self, answers: int, tokens: int) -> None:
         bounds = self.bounds
         if answers > bounds.running:
             raise Problem(
@@ -103,18 +129,21 @@ class Admission:
             raise Problem(
                 f"the request may take {tokens} tokens; this server's budget is {bounds.tokens}", param="max_tokens"
             )
-        if self.running + self.waiting + answers > bounds.running + bounds.waiting:
-            raise Refused(
-                "queue_full",
-                f"{self.running} answers are being written and {self.waiting} wait, which is all this server takes; try again",
-                self.wait(),
+
+    def _refused(self, answers: int, tokens: int, held: float) -> tuple[Reason, str] | None:
+        """Why there is no place; ``held`` places of those who may wait are kept for others, but never one that could run."""
+        bounds, inside = self.bounds, self.running + self.waiting
+        places = bounds.running + max(0.0, bounds.waiting - held)
+        if inside + answers > places:
+            others = f" and {held:.0f} are expected back" if inside + answers <= bounds.running + bounds.waiting else ""
+            return "queue_full", (
+                f"{self.running} answers are being written and {self.waiting} wait{others}, which is all this server takes; try again"
             )
         if self.tokens + tokens > bounds.tokens:
-            raise Refused(
-                "token_budget",
-                f"{self.tokens} tokens of {bounds.tokens} are spoken for and this request may take {tokens}; try again",
-                self.wait(),
+            return "token_budget", (
+                f"{self.tokens} tokens of {bounds.tokens} are spoken for and this request may take {tokens}; try again"
             )
+        return None
 
     def _advance(self, now: float) -> None:
         while self._queue:

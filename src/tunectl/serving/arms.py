@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
-
+from tunectl.artifacts.records import Trial
 from tunectl.serving.wire import Problem
 
 Arm = Literal["champion", "challenger", "base"]
 ARMS: tuple[Arm, ...] = ("champion", "challenger", "base")
-
-
-class Trial(Struct, frozen=True):
-    """An experiment: which release is tried, on whom. ``challenger.json`` of a release store holds it."""
-
-    release: str
-    share: Annotated[float, Meta(ge=0, le=1)]
-    """Share of the identities that get the challenger by default; 0 leaves it to those who ask for it by name."""
-    salt: str
-    """Makes this experiment's assignment independent of every other's."""
 
 
 def assigned(identity: str, trial: Trial) -> Arm:

@@ -17,7 +17,7 @@ End = Literal["stop", "length", "cancelled", "failed"]
 """Why an answer ended: a stop token, ``max_tokens``, the server, or the engine itself."""
 
 
-class Ask(Struct, frozen=True):
+class Ask(Struct, frozen=True, array_like=True):
     """One answer that is wanted."""
 
     prompt: list[int]
@@ -27,15 +27,18 @@ class Ask(Struct, frozen=True):
     """0 is greedy."""
     top_p: float
     stop_ids: frozenset[int]
-    """Tokens that end the answer; the one that did is not among the ids that come back."""
+    """Tokens that end the answer; the one that did is not among the ids that come back. Empty: only ``max_tokens`` ends it."""
     seed: int | None = None
+    """Of the draws; None: another one each time."""
     presence: float = 0.0
+    """Taken off the logit of every token that the answer holds already: -2 to 2."""
     frequency: float = 0.0
+    """The same, once for each time that it holds it: -2 to 2."""
     schema: str | None = None
     """JSON Schema that the text must fit, as JSON; None leaves it free. ``{}`` is any JSON object."""
 
 
-class Piece(Struct, frozen=True):
+class Piece(Struct, frozen=True, array_like=True):
     """What one step added to one answer."""
 
     ids: list[int]
@@ -54,10 +57,8 @@ Deliver = Callable[[Sequence[tuple[int, Piece]]], None]
 class Pipeline(Protocol):
     """Weights and an adapter in memory, ready to answer."""
 
-    @property
-    def context(self) -> int:
-        """Most tokens, prompt and answer together."""
-        ...
+    broken: str | None
+    """Why it can answer no more, until it is opened anew; None while it works."""
 
     def start(self, number: int, ask: Ask) -> None:
         """Begin an answer under a number that its owner chose; its pieces follow through ``deliver``, the last with its end."""
@@ -85,4 +86,8 @@ class Engine(Protocol):
 
         Raises  ArtifactError for files that this engine cannot load, with its words.
         """
+        ...
+
+    def give_up(self) -> None:
+        """End an ``open`` that nobody waits for any more, where that can be done from outside, and open nothing from now on."""
         ...

@@ -5,9 +5,12 @@ A key is 32 random bytes, so its plain SHA-256 gives nothing away: there is no d
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +21,7 @@ from msgspec import Meta, Struct, structs
 
 from tunectl.artifacts import io
 from tunectl.core import log
-from tunectl.core.errors import DataError, UsageError
+from tunectl.core.errors import DataError, EnvironmentFailure, TunectlError, UsageError
 from tunectl.serving.wire import Problem
 
 Scope = Literal["chat", "feedback", "scrape", "admin"]
@@ -61,15 +64,20 @@ def made(name: str, scopes: Sequence[Scope], per_minute: int | None, at: datetim
 def read(path: Path) -> list[Key]:
     """The entries of a keys file, in order; none where there is no file.
 
-    Raises  DataError when it is no keys file, or names one twice.
+    Raises  DataError when it is no keys file, or names one twice; EnvironmentFailure when it cannot be read.
     """
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_File).keys
     except FileNotFoundError:
         return []
-    except msgspec.MsgspecError as error:
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"{path} cannot be read: {error.strerror}", hint="whoever serves needs the right to read it"
+        ) from error
+    except io.NOT_JSON as error:
         raise DataError(
-            f"{path} is not a file of keys: {error}", hint="make a new one: tunectl serve keys add NAME"
+            f"{path} is not a file of keys: {error}",
+            hint="restore it, or delete it and make new keys: tunectl serve keys add NAME",
         ) from error
     names = [key.name for key in found]
     if len(set(names)) < len(names):
@@ -89,13 +97,14 @@ def add(path: Path, entry: Key) -> None:
 
     Raises  UsageError when the name is taken.
     """
-    known = read(path)
-    if any(key.name == entry.name for key in known):
-        raise UsageError(
-            f"{path}: there is a key {entry.name} already",
-            hint=f"take another name, or: tunectl serve keys revoke {entry.name}",
-        )
-    write(path, [*known, entry])
+    with _alone(path):
+        known = read(path)
+        if any(key.name == entry.name for key in known):
+            raise UsageError(
+                f"{path}: there is a key {entry.name} already",
+                hint=f"take another name, or: tunectl serve keys revoke {entry.name}",
+            )
+        write(path, [*known, entry])
 
 
 def revoke(path: Path, name: str) -> None:
@@ -103,11 +112,27 @@ def revoke(path: Path, name: str) -> None:
 
     Raises  UsageError when there is no such key.
     """
-    known = read(path)
-    if all(key.name != name for key in known):
-        names = ", ".join(key.name for key in known) or "none"
-        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
-    write(path, [key for key in known if key.name != name])
+    with _alone(path):
+        known = read(path)
+        if all(key.name != name for key in known):
+            names = ", ".join(key.name for key in known) or "none"
+            raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
+        write(path, [key for key in known if key.name != name])
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Nobody else changes the file while the block runs; whoever wants to waits. The lock is the folder's, so it leaves no file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise io.unwritable(path, error) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @dataclass(slots=True)
@@ -115,8 +140,10 @@ class Bucket:
     """How many requests a key has left; it fills evenly."""
 
     size: int
+    """Most requests at once, and how many it gains a minute."""
     left: float
     at: float
+    """When ``left`` was reckoned; monotonic seconds."""
 
     def take(self, now: float) -> float:
         """Take one; 0 where there was one, else seconds until there is."""
@@ -147,11 +174,13 @@ class Ring:
         """Read the file for the first time. Raises  DataError where it is broken."""
         self._stamp = _stamp(self.path)
         self._take(read(self.path))
+        if not self._keys:
+            log.get(__name__).warning("%s holds no keys, so nobody can ask: tunectl serve keys add NAME", self.path)
 
-    def key(self, secret: str | None, scope: Scope, now: float) -> Key:
-        """The key behind ``secret``, once it may do what it wants and has not done too much.
+    def key(self, secret: str | None, scope: Scope | None, now: float) -> Key:
+        """The key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.
 
-        Raises  Problem: 401 without a key or for an unknown one, 403 without the scope, 429 over its rate.
+        Raises  Problem: 401 without a key or for an unknown one, 403 without the scope.
         """
         if now - self._looked >= self.every:
             self._looked = now
@@ -160,7 +189,7 @@ class Ring:
         if found is None:
             text = "that key is not known here" if secret else "send a key: Authorization: Bearer <key>"
             raise Problem(text, "authentication_error", code="invalid_api_key")
-        if not found.may(scope):
+        if scope is not None and not found.may(scope):
             allowed = ", ".join(found.scopes)
             raise Problem(f"the key {found.name} may {allowed}, not {scope}", "permission_error", code="scope")
         return found
@@ -175,12 +204,12 @@ class Ring:
         return bucket.take(now)
 
     def _again(self) -> None:
-        stamp = _stamp(self.path)
-        if stamp == self._stamp:
-            return
         try:
+            stamp = _stamp(self.path)
+            if stamp == self._stamp:
+                return
             entries = read(self.path)
-        except (DataError, OSError) as error:
+        except (TunectlError, OSError) as error:
             if self._stamp != (0, 0, 0):
                 log.get(__name__).error("the old keys stay: %s", error)
             self._stamp = (0, 0, 0)  # look again next time, say it once

@@ -2,7 +2,8 @@
 
 A probe is asked greedily, on the call that serves requests. Where the engine takes another token it is put back on the
 training side's, so one near tie does not spoil what follows; each such place is counted. Probes were chosen so that the
-base model answers otherwise, so an engine that ignores the adapter takes the base's way and is told by it.
+base model answers otherwise, so an engine that ignores the adapter takes the base's way and is told by it. An adapter that
+changes little is told by log-probabilities: those of an engine that ignores it are nearer to the base's than to the tuned model's.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Probe(Struct, frozen=True):
     """Nats, one a token of ``answer``."""
     base: list[int]
     """The base model's greedy tokens."""
+    under_base: list[float]
+    """Nats of the tokens of ``answer`` under the base model."""
 
 
 class Limits(Struct, frozen=True):
@@ -58,8 +61,13 @@ class Walk:
     probe: Probe
     stops: frozenset[int]
     at: int = 0
+    """Tokens of the probe's answer that have been looked at."""
     agreed: int = 0
+    """Those of them that the engine chose as well."""
     gaps: list[float] = field(default_factory=list)
+    """Nats from the tuned model, of each token on which both agree."""
+    base_gaps: list[float] = field(default_factory=list)
+    """The same from the base model."""
     free: list[int] | None = None
     """What the engine said before it was put back for the first time."""
 
@@ -101,6 +109,7 @@ class Walk:
                 return
             self.agreed += 1
             self.gaps.append(abs(logprob - self.probe.logprobs[expected]))
+            self.base_gaps.append(abs(logprob - self.probe.under_base[expected]))
         if not self.over:  # it stopped here
             self.agreed += self.probe.answer[self.at] in self.stops
             self.at += 1
@@ -119,19 +128,29 @@ def judged(walks: Sequence[Walk], limits: Limits) -> Proof:
     gaps = [gap for walk in walks for gap in walk.gaps]
     broken = not all(map(isfinite, gaps))
     gap = fmean(gaps) if gaps and not broken else 0.0
+    from_base = fmean([one for walk in walks for one in walk.base_gaps]) if gaps and not broken else 0.0
     as_base = sum(walk.as_base for walk in walks)
     found = Proof(True, "", agreement, gap, as_base, len(walks), seen)
-    reason = "the engine gives log-probabilities that are no numbers" if broken else _reason(found, limits, bool(gaps))
+    reason = (
+        "the engine gives log-probabilities that are no numbers"
+        if broken
+        else _reason(found, limits, from_base, agreed=bool(gaps))
+    )
     return Proof(not reason, reason, agreement, gap, as_base, len(walks), seen)
 
 
-def _reason(found: Proof, limits: Limits, agreed: bool) -> str:
+def _reason(found: Proof, limits: Limits, from_base: float, *, agreed: bool) -> str:
     if not found.probes:
         return "the contract has no probes, so nothing proves that the adapter is applied"
     measured = f"{found.agreement:.1%} of {found.tokens} probe tokens agree with the training side, at least {limits.agreement:.1%} must"
     if found.as_base == found.probes:
         return (
             f"the adapter is not applied: all {found.probes} probes are answered as the base model answers; {measured}"
+        )
+    if agreed and from_base < found.logprob_gap:
+        return (
+            f"the adapter is not applied: log-probabilities are {from_base:.3f} nat from the base model's and "
+            f"{found.logprob_gap:.3f} from the tuned model's; {measured}"
         )
     if found.agreement < limits.agreement or not agreed:
         return f"these are not the weights that were tested: {measured} ({found.as_base} of {found.probes} probes sound like the base)"

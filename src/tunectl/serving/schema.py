@@ -20,6 +20,8 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[!-~]+(?!\n)$")]
+"""An id: printable ASCII without blanks, as every store can keep it."""
 R = TypeVar("R")
 
 
@@ -80,6 +82,8 @@ class Common(Struct, frozen=True, kw_only=True):
     user: Annotated[str, Meta(max_length=512)] | None = None
     metadata: dict[str, Any] | None = None
     logit_bias: dict[str, float] | None = None
+    ignore_eos: bool | None = None
+    """vLLM's: write ``max_tokens`` tokens whatever the model says, so that load tests compare equal lengths."""
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -156,13 +160,13 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 class FeedbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """``POST /v1/feedback``: what somebody, or their click, says about an answer. The same id twice counts once."""
 
-    exchange_id: Annotated[str, Meta(min_length=1, max_length=100)]
+    exchange_id: Name
     """``id`` of the response."""
     kind: Literal["thumb", "rating", "preference", "click", "conversion", "edit"]
     value: Any
-    """thumb: up or down. rating: 1 to 5. preference: the id of the exchange that lost. click, conversion: true, or a number.
-    edit: the better text."""
-    id: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    """thumb: up or down. rating: 1 to 5. preference: {other: id of an exchange, choice: first, second, both_good or both_bad}, first
+    being exchange_id. edit: the better text. click: what was clicked, or null. conversion: its worth, or null."""
+    id: Name | None = None
     """Null: derived from the rest, so that a repeated call counts once."""
     annotator: Annotated[str, Meta(max_length=200)] | None = None
     at: Annotated[str, Meta(max_length=40)] | None = None
@@ -190,6 +194,17 @@ def read(body: bytes, shape: type[R], *, depth: int) -> R:
             reason = "is required"
         raise Problem(f"{place or 'the body'}: {reason}", param=place or None) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(f"the body is not JSON: {error}") from error
+
+
+def whole(body: bytes) -> dict[str, Any]:
+    """All of a body that was ``read``, unknown fields too, as it is kept.
+
+    Raises  Problem for an unknown field that is not JSON: ``read`` passes over those.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(f"the body is not JSON: {error}") from error
 
 

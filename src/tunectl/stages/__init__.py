@@ -43,6 +43,9 @@ STAGES: tuple[Stage, ...] = (
         "base, prompted, tuned and aligned side by side, with intervals",
         "tunectl.config.evaluate:EvaluateStage",
     ),
+    Stage(
+        "package", "export the adapter that won, prove it, write its contract", "tunectl.config.package:PackageStage"
+    ),
 )
 
 COMPOSE = "compose"

@@ -94,7 +94,7 @@ class _Digests:
         if cache.is_file():
             try:
                 self.known = msgspec.json.decode(cache.read_bytes(), type=Known)
-            except msgspec.MsgspecError:
+            except io.NOT_JSON:
                 self.known = {}  # cut off or from another version: read the files again
 
     def of(self, root: Path, path: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What feedback may say, and under which name people are kept."""
+"""What feedback may say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from tunectl.core.errors import DataError
-from tunectl.live import identity, opinion
+from tunectl.live import opinion
+
+PREFERENCE = 'allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}'
 
 
 @pytest.mark.parametrize(
@@ -17,9 +19,11 @@ from tunectl.live import identity, opinion
         ("rating", 5),
         ("rating", 4.5),
         ("preference", {"other": "chatcmpl-2", "choice": "first"}),
+        ("preference", {"other": "chatcmpl-2", "choice": "both_bad"}),
         ("click", None),
         ("click", "book a table"),
         ("conversion", 0),
+        ("conversion", None),
         ("edit", "A better answer."),
     ],
 )
@@ -31,17 +35,17 @@ def test_what_each_kind_may_say(kind: str, value: Any) -> None:
     ("kind", "value", "text"),
     [
         ("thumb", "sideways", 'value of thumb is str; allowed is "up" or "down"'),
+        ("thumb", True, 'value of thumb is True; allowed is "up" or "down"'),
         ("rating", 6, "value of rating is 6; allowed is a number from 1 to 5"),
         ("rating", True, "value of rating is True; allowed is a number from 1 to 5"),
         ("rating", float("nan"), "value of rating is nan; allowed is a number from 1 to 5"),
-        (
-            "preference",
-            {"other": "chatcmpl-2", "choice": "skip"},
-            'value of preference is dict; allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}',
-        ),
+        ("preference", {"other": "chatcmpl-2", "choice": "skip"}, f"value of preference is dict; {PREFERENCE}"),
+        ("preference", {"other": "x" * 101, "choice": "first"}, f"value of preference is dict; {PREFERENCE}"),
+        ("preference", "first", f"value of preference is str; {PREFERENCE}"),
         ("click", "x" * 201, "value of click is str; allowed is a text of up to 200 characters, or null"),
         ("conversion", -1, "value of conversion is -1; allowed is a number of 0 or more, or null"),
-        ("edit", " ", "value of edit is str; allowed is a text of 1 to 100000 characters"),
+        ("conversion", 10**400, "value of conversion is int; allowed is a number of 0 or more, or null"),
+        ("edit", " \n", "value of edit is str; allowed is a text of 1 to 100000 characters"),
         ("star", 1, "kind = 'star'; allowed are thumb, rating, preference, click, conversion, edit"),
     ],
 )
@@ -51,7 +55,11 @@ def test_what_it_may_not(kind: str, value: Any, text: str) -> None:
     assert caught.value.message == text
 
 
-def test_the_same_person_is_the_same_hash_under_one_salt_only() -> None:
-    assert identity.hidden(" Ada@Example.org", b"a" * 16) == identity.hidden("ada@example.org", b"a" * 16)
-    assert identity.hidden("ada@example.org", b"a" * 16) != identity.hidden("ada@example.org", b"b" * 16)
-    assert "ada" not in identity.hidden("ada@example.org", b"a" * 16)
+def test_an_answer_is_not_preferred_to_itself() -> None:
+    value = {"other": "chatcmpl-1", "choice": "first"}
+    opinion.refuse_itself("preference", value, "chatcmpl-2")
+    with pytest.raises(DataError) as caught:
+        opinion.refuse_itself("preference", value, "chatcmpl-1")
+    assert (
+        caught.value.message == "value of preference names chatcmpl-1 as the other one too; it must be another exchange"
+    )

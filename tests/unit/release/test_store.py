@@ -202,7 +202,7 @@ def test_what_a_gate_refused_is_promoted_by_force_only(tmp_path: Path) -> None:
     name = store.add(content(tmp_path / "a", "a"), refused).id
     with pytest.raises(GateError) as caught:
         store.promote(name, by="t", why="w")
-    assert str(caught.value) == f"release {name} was refused: package: too far off\n  promote it all the same: --force"
+    assert str(caught.value) == f"release {name} was refused: package: too far off\n  go on all the same: --force"
     assert store.champion() is None
     assert store.promote(name, by="t", why="w", force=True).release == name
 
@@ -246,11 +246,20 @@ def test_releases_are_found_by_the_start_of_their_name(three: tuple[Store, list[
         Store(store.root / "none").rollback(by="t", why="w")
 
 
-def test_a_line_changed_by_hand_is_named(three: tuple[Store, list[str]]) -> None:
+@pytest.mark.parametrize("line", [b'{"what":"add"}\n', b'{"what":"\xff"}\n'])
+def test_a_line_changed_by_hand_is_named(line: bytes, three: tuple[Store, list[str]]) -> None:
     store, _ = three
-    (store.root / LOG).write_text('{"what":"add"}\n')
+    (store.root / LOG).write_bytes(line)
     with pytest.raises(ArtifactError, match=r"log.jsonl:1 cannot be read"):
         store.log()
+
+
+def test_a_pointer_that_is_no_utf8_is_named(three: tuple[Store, list[str]]) -> None:
+    store, names = three
+    store.promote(names[0], by="t", why="w")
+    (store.root / CHAMPION).write_bytes((store.root / CHAMPION).read_bytes().replace(b'"w"', b'"\xff"'))
+    with pytest.raises(ArtifactError, match=r"champion.json cannot be read: 'utf-8' codec"):
+        store.champion()
 
 
 def test_the_difference_says_files_numbers_and_lineage(tmp_path: Path) -> None:
@@ -287,3 +296,60 @@ def test_the_pointer_is_plain_json(three: tuple[Store, list[str]]) -> None:
     }  # fmt: skip
     assert {path.name for path in (store.root / RELEASES).iterdir()} == set(store.ids())
     assert store.log()[-1] == Entry("promote", one, found["promoted_at"], "me", "it is good", None, 1)
+
+
+def test_a_challenger_is_put_up_and_withdrawn(three: tuple[Store, list[str]]) -> None:
+    store, (one, two, three_) = three
+    with pytest.raises(UsageError, match=f"{one} has no champion to be tried against"):
+        store.challenge(one, share=0.1, by="t", why="w")
+    store.promote(one, by="t", why="w")
+    with pytest.raises(UsageError) as caught:
+        store.challenge(one, share=0.1, by="t", why="w")
+    assert str(caught.value) == f"{one} is the champion ({store.root})\n  tunectl release list"
+    with pytest.raises(UsageError) as caught:
+        store.challenge(two, share=10, by="t", why="w")
+    assert str(caught.value) == "share = 10: must be from 0 to 1\n  0.1 is a tenth of the people"
+    with pytest.raises(UsageError, match="there is no challenger"):
+        store.withdraw(by="t", why="w")
+    first = store.challenge(two, share=0.1, by="t", why="w")
+    second = store.challenge(three_, share=0.5, by="t", why="more")
+    assert first.salt != second.salt
+    assert (store.trial(), store.find("challenger")) == (second, three_)
+    assert store.withdraw(by="t", why="enough") == second
+    assert store.trial() is None
+    told = [(one.what, one.release, one.share) for one in store.log()[-3:]]
+    assert told == [("challenge", two, 0.1), ("challenge", three_, 0.5), ("withdraw", three_, None)]
+
+
+def test_a_challenger_that_is_promoted_is_one_no_more(three: tuple[Store, list[str]]) -> None:
+    store, (one, two, _) = three
+    store.promote(one, by="t", why="w")
+    store.challenge(two, share=0.1, by="t", why="w")
+    store.promote(two, by="t", why="w")
+    assert store.trial() is None
+    assert [entry.what for entry in store.log()[-3:]] == ["challenge", "promote", "withdraw"]
+    assert history.standing(store.log()) == [one, two]
+
+
+def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[Store, list[str]]) -> None:
+    store, (one, two, _) = three
+    store.promote(one, by="t", why="w")
+    before = (store.root / LOG).read_bytes()
+    trial = store.challenge(two, share=0.1, by="t", why="w")
+    whole = (store.root / LOG).read_bytes()
+    (store.root / LOG).write_bytes(before)  # killed between the file and its line
+    assert store.log()[-1] == Entry("challenge", two, trial.started_at, "t", "w", share=0.1)
+    store.promote(one, by="t", why="changes nothing")
+    assert (store.root / LOG).read_bytes() == whole
+    (store.root / "challenger.json").unlink()
+    assert (store.log()[-1].what, store.log()[-1].release) == ("withdraw", two)
+
+
+def test_the_commit_that_came_later_is_taken_over(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    folder = content(tmp_path / "a", "a")
+    assert store.add(folder, FACTS, git="1" * 40 + "-dirty").git == "1" * 40 + "-dirty"
+    assert store.add(folder, FACTS, git="2" * 40).git == "2" * 40
+    assert store.add(folder, FACTS, git="3" * 40).git == "2" * 40
+    assert store.manifest(store.ids()[0]).git == "2" * 40
+    assert store.verify(store.ids()[0]) == []

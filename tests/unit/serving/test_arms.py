@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunectl.serving.arms import Trial, assigned, chosen
+from tunectl.artifacts.records import Trial
+from tunectl.serving.arms import assigned, chosen
 from tunectl.serving.wire import Problem
 
 LOADED = {"champion": "aaaa", "challenger": "bbbb"}

@@ -1,12 +1,13 @@
 """Keys: hashes only, scopes, rates, and a file that is read again."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tunectl.core.errors import DataError, UsageError
+from tunectl.core.errors import DataError, EnvironmentFailure, UsageError
 from tunectl.serving import keys
 from tunectl.serving.wire import Problem
 
@@ -58,13 +59,14 @@ def test_a_change_counts_within_the_interval_and_a_broken_file_changes_nothing(t
     secret, entry = keys.made("late", ["chat"], None, NOW)
     keys.add(path, entry)
     assert opened.key(secret, "chat", 10).name == "late"
-    path.write_text('{"keys": [')
-    assert opened.key(secret, "chat", 20).name == "late"
+    for number, broken in enumerate((b'{"keys": [', b'{"keys": [{"name": "\xff"}]}')):
+        path.write_bytes(broken)
+        assert opened.key(secret, "chat", 20 + number).name == "late"
     keys.write(path, [entry])
     keys.revoke(path, "late")
-    assert opened.key(secret, "chat", 20.5).name == "late"
+    assert opened.key(secret, "chat", 21.5).name == "late"
     with pytest.raises(Problem, match="not known here"):
-        opened.key(secret, "chat", 21.1)
+        opened.key(secret, "chat", 22.1)
 
 
 def test_rates_fill_evenly(tmp_path: Path) -> None:
@@ -96,4 +98,35 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(DataError, match="is not a file of keys: Object missing required field `keys`"):
         keys.read(path)
+    with pytest.raises(EnvironmentFailure, match="cannot be read: Is a directory"):
+        keys.read(tmp_path)
     assert [item.name for item in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_nobody_loses_a_key_that_somebody_else_adds_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "keys.json"
+    names = [f"key-{number}" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as everybody:
+        list(everybody.map(lambda name: keys.add(path, keys.made(name, ["chat"], None, NOW)[1]), names))
+    assert sorted(key.name for key in keys.read(path)) == sorted(names)
+    with ThreadPoolExecutor(len(names)) as everybody:
+        list(everybody.map(lambda name: keys.revoke(path, name), names[1:]))
+    assert [key.name for key in keys.read(path)] == names[:1]
+
+
+def test_a_file_that_cannot_be_looked_at_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "folder" / "keys.json"
+    secret, entry = keys.made("shop", ["chat"], None, NOW)
+    keys.add(path, entry)
+    opened = ring(path)
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_text("a file where the folder was")
+    assert opened.key(secret, "chat", 10).name == "shop"
+    assert opened.key(secret, "chat", 20).name == "shop"
+    assert caplog.text.count("the old keys stay") == 1
+
+
+def test_a_server_without_keys_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring(tmp_path / "keys.json")
+    assert f"{tmp_path / 'keys.json'} holds no keys, so nobody can ask: tunectl serve keys add NAME" in caplog.text

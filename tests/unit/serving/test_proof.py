@@ -6,7 +6,8 @@ from tunectl.serving.proof import Limits, Probe, Proof, Walk, allowed, judged
 
 STOPS = frozenset({0})
 LIMITS = Limits(agreement=0.9, logprob=0.1)
-PROBES = [Probe([100 + turn], [5, 6, 7, 8, 0], [-0.1, -0.2, -0.3, -0.4, -0.5], [1, 2, 3, 4, 0]) for turn in range(4)]
+TUNED, BASE = [-0.1, -0.2, -0.3, -0.4, -0.5], [-2.0, -2.0, -2.0, -2.0, -0.5]
+PROBES = [Probe([100 + turn], [5, 6, 7, 8, 0], TUNED, [1, 2, 3, 4, 0], BASE) for turn in range(4)]
 Engine = Callable[[list[int], int], tuple[list[int], list[float]]]
 
 
@@ -68,6 +69,18 @@ def test_other_weights() -> None:
 def test_a_scaled_adapter_is_told_by_its_log_probabilities() -> None:
     found = proved(plays([5, 6, 7, 8, 0], [-0.6] * 5))
     assert "log-probabilities differ by 0.350 nat on average, at most 0.100 is allowed" in found.reason
+
+
+def test_an_adapter_that_changes_little_is_told_when_it_is_ignored() -> None:
+    under = [-0.15, -0.25, -0.35, -0.45, -0.55]
+    little = [Probe([100 + turn], [5, 6, 7, 8, 0], TUNED, [5, 6, 7, 9, 0], under) for turn in range(4)]
+    assert proved(plays([5, 6, 7, 8, 0], [one - 0.01 for one in TUNED]), little).holds
+    found = proved(plays([5, 6, 7, 8, 0], [one + 0.01 for one in under]), little)
+    assert found.agreement == 1.0
+    assert found.reason == (
+        "the adapter is not applied: log-probabilities are 0.010 nat from the base model's and 0.040 from the tuned model's; "
+        "100.0% of 20 probe tokens agree with the training side, at least 90.0% must"
+    )
 
 
 def test_no_numbers_and_no_probes() -> None:

@@ -30,6 +30,7 @@ def test_a_request_as_the_client_sends_it() -> None:
     assert (found.stops, found.limit, found.with_usage, found.n) == (("a", "b"), 5, True, None)
     assert chat(stop="x", max_tokens=3).limit == 3
     assert chat(metadata={"session": "s1"}).session == "s1"
+    assert chat(ignore_eos=True).ignore_eos
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,12 @@ def test_room() -> None:
         with pytest.raises(Problem, match="at most 100 tokens together") as caught:
             room(prompt, wanted, usual=50, context=100)
         assert caught.value.fault.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("value", [b'"\xff"', b"1e999"])
+def test_what_nobody_knows_must_be_json_all_the_same(value: bytes) -> None:
+    body = b'{"model": "m", "prompt": "a", "nobody": %s}' % value
+    assert schema.read(body, CompletionRequest, depth=8).prompt == "a"
+    with pytest.raises(Problem, match="the body is not JSON"):
+        schema.whole(body)
+    assert schema.whole(b'{"model": "m", "nobody": [1]}') == {"model": "m", "nobody": [1]}

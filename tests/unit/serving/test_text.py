@@ -41,6 +41,7 @@ def grown(ids: list[int], cuts: list[int], stops: list[str]) -> tuple[str, bool]
     return "".join(parts), growing.done
 
 
+@settings(deadline=None)
 @given(TEXTS, st.lists(st.integers(0, 200), max_size=20))
 def test_text_comes_out_whole_wherever_it_is_cut(text: str, cuts: list[int]) -> None:
     assert grown(list(text.encode()), cuts, []) == (text, False)
@@ -49,7 +50,7 @@ def test_text_comes_out_whole_wherever_it_is_cut(text: str, cuts: list[int]) -> 
 @given(
     TEXTS, st.lists(st.integers(0, 200), max_size=20), st.lists(st.text("ab\n é☃", min_size=1, max_size=4), max_size=3)
 )
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_text_ends_before_the_first_stop(text: str, cuts: list[int], stops: list[str]) -> None:
     places = [text.find(stop) for stop in stops if stop in text]
     said, done = grown(list(text.encode()), cuts, stops)

@@ -1,0 +1,306 @@
+"""Fault tests 1 to 13 of the server at full counts, as real processes on loopback, and the table that is kept.
+
+    python benchmarks/fault_tests.py [--only 1 --only 9] [--scale 0.1]
+
+What each scenario does and promises: tests/support/scenarios/. Ends with 1 where a target was missed. Takes about half an
+hour on two quiet cores; ``--scale`` takes that share of the counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "support")]
+
+from live_kill import killed  # noqa: E402
+from machine import machine, versions  # noqa: E402
+from postgres_server import Postgres, postgres_programs  # noqa: E402
+from scenarios import adapters, canaries, crash, disk, hostile, made_up, overload, streams  # noqa: E402
+from scenarios.found import Found  # noqa: E402
+from serving_process import Server  # noqa: E402
+from tiny_release import filled  # noqa: E402
+
+from tunectl.backends import terminal  # noqa: E402
+from tunectl.core import progress  # noqa: E402
+from tunectl.release.store import Store  # noqa: E402
+
+INJECT = HERE.parent / "tests" / "support" / "scenarios" / "inject"
+RESULT = HERE / "results" / "fault_tests"
+"""The numbers (.json) and the table (.md) that are kept."""
+PATIENCE = 1.0
+
+
+@dataclass
+class Ground:
+    """Where the servers of one run live."""
+
+    folder: Path
+    store: Store
+    scale: float
+    made: int = 0
+
+    def times(self, count: int) -> int:
+        """A full count, scaled."""
+        return max(2, round(count * self.scale))
+
+    @contextmanager
+    def server(self, *, env: dict[str, str] | None = None, grace: int = 30, **serve: Any) -> Iterator[Server]:
+        """A fresh server that is ready; stopped afterwards, whatever became of it."""
+        self.made += 1
+        given = {"TUNECTL_STORE": str(self.store.root), **(env or {})}
+        server = Server(self.folder / f"server{self.made}", env=given, grace=grace, **serve)
+        try:
+            server.until_ready(600)
+            yield server
+        finally:
+            server.stop(seconds=90)
+
+
+def one(ground: Ground) -> Iterator[Found]:
+    """1: more requests than places."""
+    with ground.server(limits__running=8, limits__waiting=0) as server:
+        seconds = max(5.0, 60 * ground.scale)
+        yield asyncio.run(overload.overload(server, running=8, seconds=seconds, quiet=max(3.0, 20 * ground.scale)))
+
+
+def two(ground: Ground) -> Iterator[Found]:
+    """2: the stock client under overload."""
+    with ground.server(limits__running=4, limits__waiting=8) as server:
+        yield asyncio.run(overload.stock_clients(server, places=12, each=ground.times(20)))
+
+
+def three(ground: Ground) -> Iterator[Found]:
+    """3: SIGTERM with open streams, within the grace and beyond it."""
+    found = streams.stopping_found()
+    for _ in range(ground.times(10)):
+        with ground.server(drain__notice_seconds=1, limits__running=8) as server:
+            asyncio.run(streams.stopping(found, server, notice=1))
+    with ground.server(grace=3, limits__running=8) as server:
+        asyncio.run(streams.beyond_grace(found, server, grace=3))
+    yield found
+
+
+def four(ground: Ground) -> Iterator[Found]:
+    """4: clients that leave, from their stream and from the queue."""
+    with ground.server(limits__running=4) as server:
+        found = asyncio.run(streams.disconnects(server, ground.times(100)))
+        asyncio.run(streams.leaving_the_queue(server, found, running=4))
+        yield found
+
+
+def five(ground: Ground) -> Iterator[Found]:
+    """5: an engine that hangs, and clients that do not read."""
+    inject = ground.folder / "hang"
+    inject.mkdir()
+    env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
+    with ground.server(env=env, limits__running=4, limits__waiting=4, limits__seconds=2.0) as server:
+        found = asyncio.run(streams.hang(server, inject, running=4, waiting=4, seconds=2.0))
+        asyncio.run(streams.unread(server, found, running=4, seconds=2.0))
+        yield found
+
+
+def six(ground: Ground) -> Iterator[Found]:
+    """6: kill -9 of a worker."""
+    found = crash.killed_worker_found()
+    with ground.server() as server:
+        for _ in range(ground.times(5)):
+            asyncio.run(crash.killed_worker(found, server))
+    yield found
+
+
+def asked(ground: Ground) -> Iterator[Found]:
+    """7, 10 and 13 on one server."""
+    with ground.server(limits__running=4) as server:
+        yield asyncio.run(made_up.made_up(server, paths=ground.times(10_000), models=ground.times(1_000)))
+        count = ground.times(2_000)
+        found = hostile.hostile_found(count)
+        asyncio.run(hostile.doors(server, found))
+        asyncio.run(hostile.hostile(server, found, mutants=count))
+        asyncio.run(hostile.slow_bodies(server, found, 200))
+        yield found
+        yield asyncio.run(canaries.canaries(server, server.folder, ground.times(100)))
+
+
+def eight(ground: Ground) -> Iterator[Found]:
+    """8: two servers on one host, and a second one on a store that is taken."""
+    shared = {"BENTOML_HOME": str(ground.folder / "shared")}
+    with ground.server(env=shared) as first:
+        first.call("/v1/completions", {"model": "shop", "prompt": "a", "max_tokens": 1, "ignore_eos": True})
+        with ground.server(env=shared) as second:
+            found = asyncio.run(crash.neighbours(first, second))
+        asyncio.run(crash.alone_again(found, first))
+        live = {"TUNECTL_LIVE_URL": f"sqlite:///{first.folder}/.tunectl/live/live.sqlite"}
+        env = {"TUNECTL_STORE": str(ground.store.root), **live}
+        asyncio.run(crash.refused_neighbour(found, first, Server(ground.folder / "refused", env=env)))
+        yield found
+
+
+def nine(ground: Ground) -> Iterator[Found]:
+    """9: damaged, foreign and ignored adapters."""
+    with ground.server() as server:
+        yield asyncio.run(adapters.bad_adapters(server, ground.store, ground.folder / "bad"))
+
+
+def eleven(ground: Ground) -> Iterator[Found]:
+    """11: kill -9 of a writer on either database, and of the whole server."""
+    yield _store_kills(ground, "SQLite", f"sqlite:///{ground.folder}/kills.sqlite")
+    with _postgres() as postgres:
+        if postgres is not None:
+            yield _store_kills(ground, "PostgreSQL", postgres.database("kill"))
+    found, chance = crash.killed_server_found(), random.Random(23)
+    with ground.server() as server, progress.bar("kills, whole server", ground.times(20)) as shown:
+        for _ in range(ground.times(20)):
+            asyncio.run(crash.killed_server(found, server, chance))
+            shown.advance(1)
+    yield found
+
+
+def _store_kills(ground: Ground, name: str, url: str) -> Found:
+    runs = ground.times(200)
+    found = Found(11, f"kill -9, {name}", f"{runs} kills: no confirmed row is missing")
+    with progress.bar(f"kills, {name}", runs) as shown:
+        for run in killed(url, ground.folder, runs, seed=17):
+            shown.advance(1)
+            found.must(not run.missing, f"missing: {run.missing[:3]}")
+            for key in ("accepted", "finished", "feedback", "running"):
+                found.figures[key] = found.figures.get(key, 0) + getattr(run, key)
+    return found
+
+
+def twelve(ground: Ground) -> Iterator[Found]:
+    """12: full, slow and read-only disks, and a database that goes away."""
+    for policy in ("serve_and_count", "refuse"):
+        found, inject = disk.disk_found(policy), ground.folder / f"slow-{policy}"
+        inject.mkdir()
+        with disk.small_disk(ground.folder / f"disk-{policy}") as small:
+            env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
+            env["TUNECTL_LIVE_URL"] = f"sqlite:///{small.folder}/live.sqlite"
+            with ground.server(env=env, live__disk_full=policy, live__patience=PATIENCE) as server:
+                for _ in range(ground.times(5)):
+                    full = disk.full(found, server, small, policy=policy, patience=PATIENCE, requests=8)
+                    asyncio.run(full)
+                asyncio.run(disk.slow(found, server, small, inject, policy=policy, patience=PATIENCE))
+            if small.read_only():
+                given = {"TUNECTL_STORE": str(ground.store.root), "TUNECTL_LIVE_URL": env["TUNECTL_LIVE_URL"]}
+                refused = Server(ground.folder / f"read-only-{policy}", env=given)
+                asyncio.run(disk.read_only(found, refused, small))
+        yield found
+    with _postgres() as postgres:
+        if postgres is not None:
+            yield _away(ground, postgres)
+
+
+def _away(ground: Ground, postgres: Postgres) -> Found:
+    found = Found(12, "a database that goes away", "served, counted, and kept when it is back")
+    url = postgres.database("away")
+    with ground.server(env={"TUNECTL_LIVE_URL": url}, live__patience=PATIENCE) as server:
+        for _ in range(ground.times(5)):
+            asyncio.run(disk.away(found, server, postgres, url, patience=PATIENCE, requests=8))
+    return found
+
+
+@contextmanager
+def _postgres() -> Iterator[Postgres | None]:
+    """A database server of our own; None where none is installed."""
+    programs = postgres_programs()
+    if programs is None:
+        yield None
+        return
+    postgres = Postgres(programs)
+    try:
+        yield postgres
+    finally:
+        postgres.stop()
+        shutil.rmtree(postgres.folder, ignore_errors=True)
+
+
+ROWS: tuple[tuple[tuple[int, ...], Callable[[Ground], Iterator[Found]]], ...] = (
+    ((1,), one), ((2,), two), ((3,), three), ((4,), four), ((5,), five), ((6,), six), ((7, 10, 13), asked),
+    ((8,), eight), ((9,), nine), ((11,), eleven), ((12,), twelve),
+)  # fmt: skip
+
+
+def main() -> int:
+    """Run, print a line a scenario and the table, keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=int, action="append", help="this fault test; again for more")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the counts")
+    parser.add_argument("--store", type=Path, help="a release store to serve from, in place of a tiny model's")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fault_tests.json and .md")
+    words = parser.parse_args()
+    from conftest import build_tiny_model
+
+    terminal.install_progress()
+    folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
+    if words.store is None:
+        build_tiny_model(folder / "tiny")
+        store = filled(folder / "tiny", folder)[0]
+    else:
+        store = Path(shutil.copytree(words.store, folder / "store"))
+    ground = Ground(folder, Store(store), words.scale)
+    rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
+    found: list[Found] = []
+    with progress.bar("fault tests", len(rows)) as shown:
+        for numbers, row in rows:
+            for each in _judged(numbers, row(ground)):
+                found.append(each)
+                print(_line(each), flush=True)
+            shown.advance(1)
+    shutil.rmtree(folder, ignore_errors=True)
+    found.sort(key=lambda each: each.number)
+    table = "\n".join(_table(found))
+    print(table)
+    result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": words.scale}
+    result["rows"] = [{**asdict(each), "held": each.held} for each in found]
+    if words.keep:
+        RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        RESULT.with_suffix(".md").write_text(f"{_heading(words.scale)}\n\n{table}\n")
+    print(json.dumps(result))
+    return 0 if all(each.held for each in found) else 1
+
+
+def _judged(numbers: tuple[int, ...], row: Iterator[Found]) -> Iterator[Found]:
+    """What a row finds; one that breaks off is a missed target, not the end of the others."""
+    try:
+        yield from row
+    except Exception as error:  # noqa: BLE001  # whatever it is, the other rows are still worth their time
+        traceback.print_exc()
+        wrong = [f"broke off: {type(error).__name__}: {str(error)[:500]}"]
+        yield Found(numbers[0], "/".join(map(str, numbers)), "runs to its end", wrong=wrong)
+
+
+def _heading(scale: float) -> str:
+    here, counts = machine(), "full counts" if scale == 1 else f"{scale:g} of the counts"
+    return f"`python benchmarks/fault_tests.py`, {counts}, {here['cores']} cores ({here['processor']}):"
+
+
+def _line(found: Found) -> str:
+    state = "held" if found.held else "MISSED: " + "; ".join([*found.wrong, *found.slow])
+    return f"{found.number:>2} {found.name}: {state}  {json.dumps(found.figures)}"
+
+
+def _table(found: list[Found]) -> Iterator[str]:
+    yield "| | fault | target | found |"
+    yield "|---|---|---|---|"
+    for each in found:
+        figures = ", ".join(f"{name} {value}" for name, value in each.figures.items())
+        state = "" if each.held else "**missed**: " + "; ".join([*each.wrong, *each.slow]) + " "
+        cells = (str(each.number), each.name, each.target, f"{state}{figures}")
+        yield f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

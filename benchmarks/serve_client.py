@@ -1,0 +1,293 @@
+"""The load generator of bench_serve: a process of its own that keeps so many requests under way and notes when words arrive.
+
+    python benchmarks/serve_client.py < plan.json
+
+It speaks HTTP itself, on one event loop and without a client library, because it shares the cores with the server that it
+measures. The bare engine is driven by this very code: same events, same decoding, over one connection that carries all
+streams. The last line is JSON: tokens/s over the window, quantiles in milliseconds, and what the client itself cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+GRACE = 2.0
+"""Seconds after the window in which streams may still end before they are cut."""
+
+
+@dataclass
+class Stream:
+    """One request."""
+
+    number: int
+    sent: float
+    events: list[float] = field(default_factory=list)
+    """When each piece of text came; monotonic seconds."""
+    used: int | None = None
+    """Tokens as the server counts them."""
+    failed: str | None = None
+    done: bool = False
+
+    def hear(self, data: bytes, now: float) -> None:
+        """Take one event in."""
+        if data == b"[DONE]":
+            return
+        said = msgspec.json.decode(data)
+        if said.get("error"):
+            self.failed = str(said["error"])[:300]
+        usage = said.get("usage")
+        if usage:
+            self.used = usage["completion_tokens"]
+        for choice in said.get("choices") or ():
+            if (choice.get("delta") or {}).get("content"):
+                self.events.append(now)
+
+
+class Http(asyncio.Protocol):
+    """One keep-alive connection: sends a request, reads its server-sent events.
+
+    Some servers close after every stream and do not say so: then the request that met the closed door goes over a new one.
+    """
+
+    def __init__(self, load: Load, again: tuple[Stream, bytes] | None = None) -> None:
+        self.load, self.again = load, again
+        self.stream, self.body = again or (Stream(0, 0.0), b"")
+        self.answered = False
+        """Whether this connection has brought anything."""
+        self.raw = b""
+        self.left = -1
+        """Bytes of the body's chunk that have not come; -1: in a header."""
+        self.text = b""
+        self.head = True
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        self.transport = transport
+        self.next(self.again)
+
+    def next(self, again: tuple[Stream, bytes] | None = None) -> None:
+        """Send the next request, unless it is time to stop."""
+        found = again or self.load.next()
+        if found is None:
+            self.transport.close()
+            return
+        self.stream, self.body = found
+        self.raw, self.text, self.left, self.head = b"", b"", -1, True
+        self.transport.write(self.load.prefix % len(self.body) + self.body)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the chunks apart, and the events in them."""
+        now = time.monotonic()
+        self.answered = True
+        self.raw += data
+        if self.head and not self._head():
+            return
+        while self._chunk():
+            pass
+        *events, self.text = self.text.split(b"\n\n")
+        for event in events:
+            for line in event.split(b"\n"):
+                if line.startswith(b"data: "):
+                    self.stream.hear(line[6:].strip(), now)
+        if self.left == 0:
+            self.stream.done = True
+            self.next()
+
+    def _head(self) -> bool:
+        head, found, rest = self.raw.partition(b"\r\n\r\n")
+        if not found:
+            return False
+        if b" 200 " not in head.split(b"\r\n", 1)[0] or b"chunked" not in head.lower():
+            self.stream.failed = (head.split(b"\r\n", 1)[0] + b" " + rest[:300]).decode(errors="replace")
+            self.stream.done = True
+            self.transport.close()
+            return False
+        self.raw, self.head = rest, False
+        return True
+
+    def _chunk(self) -> bool:
+        """Move what came of one chunk to the text; False when more must come, or when the body is over."""
+        if self.left < 0:
+            size, found, rest = self.raw.partition(b"\r\n")
+            if not found:
+                return False
+            if not int(size, 16):
+                self.left = 0 if rest == b"\r\n" else -1
+                return False
+            self.left, self.raw = int(size, 16) + 2, rest
+        if len(self.raw) < self.left:
+            return False
+        self.text += self.raw[: self.left - 2]
+        self.raw, self.left = self.raw[self.left :], -1
+        return bool(self.raw)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A client less, unless the door was closed between two requests."""
+        fresh = self.head and not self.raw and not self.stream.done
+        if fresh and self.answered and not self.load.over:
+            self.load.reopen(self.stream, self.body)
+            return
+        if not self.stream.done and not self.load.over:
+            self.stream.failed = self.stream.failed or "the server closed the connection"
+            self.stream.done = True
+        self.load.closed()
+
+
+class Pipe(asyncio.Protocol):
+    """All streams over one connection, one line an event, for the bare engine."""
+
+    def __init__(self, load: Load) -> None:
+        self.load, self.text = load, b""
+        self.streams: dict[int, Stream] = {}
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin all streams."""
+        self.transport = transport
+        for _ in range(self.load.clients):
+            self.next()
+
+    def next(self) -> None:
+        """Send the next request, unless it is time to stop."""
+        found = self.load.next()
+        if found is None:
+            self.load.closed()
+            return
+        stream, body = found
+        self.streams[stream.number] = stream
+        self.transport.write(b"%d " % stream.number + body + b"\n")
+
+    def data_received(self, data: bytes) -> None:
+        """Hand each line to its stream."""
+        now = time.monotonic()
+        *lines, self.text = (self.text + data).split(b"\n")
+        for line in lines:
+            number, _, event = line.partition(b" data: ")
+            stream = self.streams[int(number)]
+            if event == b"[DONE]":
+                stream.done = True
+                del self.streams[stream.number]
+                self.next()
+            else:
+                stream.hear(event, now)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody answers any more."""
+        for stream in self.streams.values():
+            if not self.load.over:
+                stream.failed = "the engine closed the connection"
+
+
+class Load:
+    """A plan being carried out."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.plan, self.clients = plan, plan["clients"]
+        head = [f"POST {plan.get('path', '/')} HTTP/1.1", f"Host: {plan['host']}", "Content-Type: application/json"]
+        if plan.get("key"):
+            head.append(f"Authorization: Bearer {plan['key']}")
+        self.prefix = "\r\n".join([*head, "Content-Length: %d", "", ""]).encode()
+        self.bodies: Iterator[bytes] = iter([msgspec.json.encode(body) for body in plan["bodies"]])
+        self.streams: list[Stream] = []
+        self.over = False
+        self.open = self.clients
+        self.reopening: set[asyncio.Task[Any]] = set()
+        self.finished = asyncio.Event()
+
+    def next(self) -> tuple[Stream, bytes] | None:
+        """The next request; None when the window is over or nothing is left."""
+        body = None if self.over else next(self.bodies, None)
+        if body is None:
+            return None
+        self.streams.append(stream := Stream(len(self.streams), time.monotonic()))
+        return stream, body
+
+    def reopen(self, stream: Stream, body: bytes) -> None:
+        """Send a request over a new connection."""
+        loop, plan = asyncio.get_running_loop(), self.plan
+        made = loop.create_task(loop.create_connection(lambda: Http(self, (stream, body)), plan["host"], plan["port"]))
+        self.reopening.add(made)
+        made.add_done_callback(self.reopened)
+
+    def reopened(self, made: asyncio.Task[Any]) -> None:
+        """A connection stands, or the server lets nobody in any more."""
+        self.reopening.discard(made)
+        if not made.cancelled() and made.exception() is not None:
+            self.closed()
+
+    def closed(self) -> None:
+        """A client has stopped."""
+        self.open -= 1
+        if self.open <= 0:
+            self.finished.set()
+
+    async def run(self) -> dict[str, Any]:
+        """Open all connections, let them warm up, measure."""
+        loop, plan = asyncio.get_running_loop(), self.plan
+        pipe = plan["transport"] == "pipe"
+        made = [
+            await loop.create_connection(lambda: (Pipe if pipe else Http)(self), plan["host"], plan["port"])
+            for _ in range(1 if pipe else self.clients)
+        ]
+        await self._rest(plan["warm"])
+        start, cpu = time.monotonic(), time.process_time()
+        await self._rest(plan["seconds"])
+        end, cpu = time.monotonic(), time.process_time() - cpu
+        self.over = True
+        await self._rest(plan.get("grace", GRACE))
+        for transport, _ in made:
+            transport.abort()
+        return result(self.streams, start, end, cpu)
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self.finished.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+def result(streams: list[Stream], start: float, end: float, cpu: float) -> dict[str, Any]:
+    """What the window shows. A server may put several tokens into one event, so an event weighs what its stream's do."""
+    weights = [one.used / len(one.events) for one in streams if one.used and one.events]
+    usual = sum(weights) / len(weights) if weights else 1.0
+    tokens = 0.0
+    first, between = [], []
+    for one in streams:
+        weight = one.used / len(one.events) if one.used and one.events else usual
+        tokens += weight * sum(start <= at < end for at in one.events)
+        if one.events and start <= one.events[0] < end:
+            first.append(one.events[0] - one.sent)
+        between += [b - a for a, b in zip(one.events, one.events[1:], strict=False) if start <= b < end]
+    waiting = sum(1 for one in streams if not one.events and not one.failed)
+    return {
+        "tokens_per_second": round(tokens / (end - start), 2),
+        "tokens_per_event": round(usual, 2),
+        "seconds": round(end - start, 2),
+        "requests": len(first),
+        "finished": sum(one.done and not one.failed for one in streams),
+        "without_a_word": waiting,
+        "first": quantiles(first),
+        "between": quantiles(between),
+        "client_cpu_share": round(cpu / (end - start), 3),
+        "failed": sorted({one.failed for one in streams if one.failed})[:3],
+    }
+
+
+def quantiles(values: list[float]) -> dict[str, float | None]:
+    """Median and 95th percentile, in milliseconds; None where there is none."""
+    found = sorted(values)
+    return {
+        name: round(1000 * found[min(len(found) - 1, int(share * len(found)))], 2) if found else None
+        for name, share in (("p50", 0.5), ("p95", 0.95))
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(Load(json.load(sys.stdin)).run())))

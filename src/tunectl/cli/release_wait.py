@@ -1,0 +1,60 @@
+"""Wait until every server reports a release: only then is it promoted."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+from tunectl.core.errors import EnvironmentFailure, UsageError
+
+EVERY, ANSWER = 0.5, 5.0
+"""Seconds between two looks, and for one answer."""
+
+
+def until_all(addresses: Sequence[str], release: str, seconds: float) -> float:
+    """Wait until ``/readyz`` of all ``addresses`` names ``release`` as champion; returns the seconds that it took.
+
+    Raises  UsageError for what is no address; EnvironmentFailure after ``seconds`` with what each of the others said.
+    """
+    for address in addresses:
+        if not address.startswith(("http://", "https://")):
+            raise UsageError(f"--wait {address}: is no address", hint="for example --wait http://127.0.0.1:3000")
+    start = time.monotonic()
+    while left := {address: said for address in addresses if (said := _other(address, release))}:
+        if time.monotonic() - start > seconds:
+            told = "; ".join(f"{address}: {said}" for address, said in left.items())
+            raise EnvironmentFailure(
+                f"after {seconds:g} s {len(left)} of {len(addresses)} servers do not serve {release}: {told}",
+                hint="the pointer is swapped, and they go on trying; or go back: tunectl release rollback --why TEXT",
+            )
+        time.sleep(EVERY)
+    return time.monotonic() - start
+
+
+def _other(address: str, release: str) -> str:
+    """What a server serves or says instead; empty where it serves ``release``."""
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/readyz", timeout=ANSWER) as answer:  # noqa: S310  # checked above
+            said = json.load(answer)
+    except urllib.error.HTTPError as error:
+        said = _read(error)
+    except (OSError, ValueError) as error:
+        return f"does not answer ({error})"
+    if not isinstance(said, dict):
+        return "is no server of ours"
+    now = ((said.get("arms") or {}).get("champion") or {}).get("release")
+    if now == release:
+        return ""
+    trouble = (said.get("trouble") or {}).get("champion") or said.get("reason")
+    return f"serves {now or 'nothing'}" + (f" ({str(trouble).splitlines()[0]})" if trouble else "")
+
+
+def _read(error: urllib.error.HTTPError) -> Any:
+    try:
+        return json.load(error)
+    except ValueError:
+        return None

@@ -1,0 +1,177 @@
+"""Serve the champion over HTTP, as OpenAI does; manage the keys that open the server; build its container image.
+
+    tunectl serve                               the champion of the release store, on this machine
+    tunectl serve serve.port=8000 serve.address=0.0.0.0
+    tunectl serve keys add NAME [--scope chat --scope feedback] [--per-minute 60]
+    tunectl serve keys revoke NAME
+    tunectl serve keys list
+    tunectl serve image [NAME:TAG]              bentoml containerize on the Bento that repro built; needs a Docker engine
+
+Scopes: chat (answers and models), feedback, scrape (metrics), admin (everything). A running server sees a change of the keys
+within a second, and a promotion within serve.poll_seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.layout import Layout
+from tunectl.core.errors import EnvironmentFailure, UsageError
+
+if TYPE_CHECKING:
+    from tunectl.config.root import Root
+
+KEYS, IMAGE = "keys", "image"
+FIRST = "first"
+"""Name of the key that is made where there is none."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="keys VERB [NAME] | image [NAME] | key=value",
+        help="manage keys, build an image, or settings for this time",
+    )
+    parser.add_argument(
+        "--scope", action="append", help="with keys add: what the key opens; chat and feedback where not given"
+    )
+    parser.add_argument("--per-minute", type=int, metavar="N", help="with keys add: most requests a minute")
+    parser.add_argument("--json", action="store_true", help="with keys and image: print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Manage keys, build an image, or turn this process into the server.
+
+    Raises  EnvironmentFailure for a port in use or a live store that cannot be written; UsageError without a release; MissingExtra without BentoML.
+    """
+    if args.words[:1] == [KEYS]:
+        from tunectl.cli import serve_keys
+
+        return serve_keys.run(args)
+    if args.words[:1] == [IMAGE]:
+        from tunectl.cli import serve_image
+
+        return serve_image.run(args)
+    from tunectl.config import check, overrides
+    from tunectl.core.lazy import need
+
+    layout = Layout()
+    root = check.load(layout, overrides.merge(overrides.replay(layout), args.words)).root
+    _refuse_nothing(root)
+    _refuse_taken(root)
+    need("bentoml", extra="serve")
+    _refuse_unkept(root)
+    settings = _settings(layout, root)
+    _say(root, _first_key(root))
+    _become_server(layout, root, settings)
+    return 0
+
+
+def _refuse_nothing(root: Root) -> None:
+    from tunectl.backends import release_place
+
+    store = release_place.opened(os.environ.get("TUNECTL_STORE", root.serve.store), Path())
+    if store.champion() is None:
+        known = ", ".join(store.ids()) or "none"
+        raise UsageError(
+            f"{store.place}: no release is champion; there are: {known}",
+            hint="build one with: tunectl repro, then: tunectl release promote ID --why ...",
+        )
+
+
+def _refuse_taken(root: Root) -> None:
+    """Fail before anything is loaded; BentoML would say it in a traceback."""
+    address = "127.0.0.1" if root.serve.address == "localhost" else root.serve.address
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address, root.serve.port))
+        except OSError as error:
+            reason = "is taken by another program" if error.errno == 98 else f"cannot be used: {error.strerror}"
+            raise EnvironmentFailure(
+                f"serve.port = {root.serve.port}: {address}:{root.serve.port} {reason}",
+                hint=f"close that program, or choose another port: tunectl serve serve.port={min(root.serve.port + 1, 65535)}",
+            ) from error
+
+
+def _refuse_unkept(root: Root) -> None:
+    """Fail before anything is loaded where nothing could be kept, or other servers write there; BentoML would say it in a traceback."""
+    from tunectl.backends import sqlalchemy_store
+    from tunectl.live import identity
+
+    with sqlalchemy_store.opened(identity.address(root.live), Path(), serving=True) as store:
+        identity.mark(store, root.live, identity.salt(root.live, Path()))
+
+
+def _settings(layout: Layout, root: Root) -> Path:
+    """Write what the server reads at its start."""
+    from tunectl.artifacts import io
+    from tunectl.config.serve import ServeSettings
+
+    given = ServeSettings(project=root.project, serve=root.serve, live=root.live, annotate=root.annotate)
+    path = layout.hidden / "serve.json"
+    io.write_json(path, given.model_dump(mode="json"))
+    return path
+
+
+def _first_key(root: Root) -> str | None:
+    """A key for whoever starts the server for the first time; None where there are keys."""
+    from datetime import UTC, datetime
+
+    from tunectl.serving import keys
+
+    path = _keys(root)
+    if keys.read(path):
+        return None
+    secret, entry = keys.made(FIRST, ["admin"], None, datetime.now(UTC))
+    keys.add(path, entry)
+    return secret
+
+
+def _keys(root: Root) -> Path:
+    return Path(os.environ.get("TUNECTL_KEYS", root.serve.keys))
+
+
+def _say(root: Root, secret: str | None) -> None:
+    from tunectl.backends import terminal
+
+    shown = f"[{root.serve.address}]" if ":" in root.serve.address else root.serve.address
+    address = f"http://{shown}:{root.serve.port}"
+    for what, path in (
+        ("OpenAI", "/v1"),
+        ("docs", "/docs"),
+        ("arena", "/arena"),
+        ("metrics", "/metrics"),
+        ("ready", "/readyz"),
+    ):
+        terminal.say(f"{what:<8} {address}{path}")
+    terminal.say("in a browser sign in with any name, and a key as the password")
+    if secret is None:
+        terminal.say(f"key      one of {_keys(root)}; another: tunectl serve keys add NAME")
+    else:
+        terminal.say(f"key      {secret}   (named {FIRST}; shown once)")
+    terminal.say("stop with Ctrl-C")
+
+
+def _become_server(layout: Layout, root: Root, settings: Path) -> None:
+    """Replace this process by BentoML's, so that signals and the exit code are its own."""
+    sys.stdout.flush()
+    address = "127.0.0.1" if root.serve.address == "localhost" else root.serve.address
+    home = layout.hidden.resolve() / f"bentoml-{root.serve.port}"  # two servers that share one erase each other's files
+    quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "BENTOML_HOME": str(home)}
+    quiet["BENTOML_CONTAINERIZED"] = "1"  # when the worker dies the program ends, for a supervisor to start it again
+    words = ["--host", address, "--port", str(root.serve.port)]
+    words += ["--timeout-graceful-shutdown", str(root.serve.drain.seconds)]
+    os.execve(  # noqa: S606  # no shell: a list of words
+        sys.executable,
+        [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento:Tunectl", *words],
+        {**os.environ, **quiet, "TUNECTL_SERVE": str(settings)},
+    )

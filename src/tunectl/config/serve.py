@@ -1,0 +1,114 @@
+"""The serve section: the server. Of all stages only package reads it, for the Bento."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from tunectl.config.annotate import Annotate
+from tunectl.config.base import Strict
+from tunectl.config.live import Live
+
+Alias = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w./:-]+$")]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
+
+
+class ServeEngine(Strict):
+    """How the engine works."""
+
+    threads: int = Field(ge=0, le=1024)
+    """Threads of the CPU; 0 takes all."""
+    cache_tokens: int = Field(ge=1024)
+    """Tokens whose keys and values are kept in memory; shared beginnings of prompts are found again there."""
+    batch_tokens: int = Field(ge=16)
+    """Most tokens of one step, so that a long prompt does not hold up the answers beside it."""
+
+
+class ServeLimits(Strict):
+    """What the server takes on."""
+
+    running: int = Field(ge=1, le=1024)
+    """Answers that are written at once."""
+    waiting: int = Field(ge=0, le=100_000)
+    """Answers that wait; one more is refused with 429."""
+    tokens: int = Field(ge=256)
+    """Tokens that all running and waiting requests may take together, prompts and answers."""
+    body_bytes: int = Field(ge=1000, le=100_000_000)
+    """Largest body of a request."""
+    depth: int = Field(ge=8, le=500)
+    """Deepest nesting of its JSON."""
+    seconds: float = Field(gt=0, le=86_400)
+    """Longest time for a request; then it is cancelled."""
+    read_seconds: float = Field(gt=0, le=3600)
+    """Longest time for its body to arrive."""
+
+
+class ServeArms(Strict):
+    """What is loaded beside the champion."""
+
+    base: bool
+    """Also answer as the base model, under the name base; needs a release whose adapter is kept apart."""
+    observe_seconds: float = Field(ge=0)
+    """How long the release before stays in memory after a swap, so that going back is immediate."""
+
+
+class ServeDrain(Strict):
+    """How the server stops."""
+
+    notice_seconds: float = Field(ge=0, le=600)
+    """From readiness false to the closed door, for load balancers to notice."""
+    seconds: int = Field(ge=1, le=3600)
+    """Longest time for open answers to finish; give the container a longer grace period."""
+
+
+class Serve(Strict):
+    """The serve section of ``conf/``."""
+
+    address: str = Field(min_length=1)
+    """Address to listen on; localhost or an IP address."""
+    port: int = Field(ge=1, le=65535)
+    """Port to listen on."""
+    store: str = Field(min_length=1)
+    """The release store, a folder or an address (s3://bucket/releases); TUNECTL_STORE in the environment comes first."""
+    poll_seconds: float = Field(ge=0.1, le=3600)
+    """Between looks at the release store."""
+    load_seconds: float = Field(gt=0, le=86_400)
+    """Longest time for a release to be loaded and proved; then it is given up, and tried again later."""
+    keys: str = Field(min_length=1)
+    """File of the hashes of keys, made by `tunectl serve keys`; TUNECTL_KEYS in the environment comes first."""
+    names: list[Alias]
+    """Other names for the model, beside the project's, that leave the choice of the arm to the server."""
+    cors: list[Origin]
+    """Web origins whose pages may call the server; none by default."""
+    engine: ServeEngine
+    """How the engine works."""
+    limits: ServeLimits
+    """What the server takes on."""
+    arms: ServeArms
+    """What is loaded beside the champion."""
+    drain: ServeDrain
+    """How the server stops."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.address != "localhost":
+            try:
+                ip_address(self.address)
+            except ValueError as error:
+                raise ValueError(f"address is {self.address}; write localhost or an IP address") from error
+        return self
+
+
+class ServeSettings(Strict):
+    """What the server sees of the configuration."""
+
+    project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """The usual name of the model."""
+    serve: Serve
+    """Its section."""
+    live: Live
+    """Where exchanges and feedback are kept."""
+    annotate: Annotate
+    """Of the arena page: its reasons to tick, and where judgements are kept; TUNECTL_JUDGEMENTS in the environment comes first."""

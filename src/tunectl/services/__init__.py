@@ -1,0 +1,1 @@
+"""Programs that run long: the server, and later the monitor and the watcher."""

@@ -1,0 +1,84 @@
+"""The Bento, built by BentoML from the project's bentofile."""
+
+import re
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunectl import __version__
+from tunectl.backends import bento_build
+from tunectl.config.serve import ServeSettings
+from tunectl.core.errors import EnvironmentFailure
+from tunectl.release import manifest
+from tunectl.release.manifest import Facts
+
+ROOT = Path(__file__).parents[2]
+FACTS = Facts("demo", "openvino", "merged")
+AT = "2026-01-01T00:00:00+00:00"
+SECTIONS = ("serve", "live", "annotate")
+SETTINGS = ServeSettings.model_validate(
+    {"project": "demo"}
+    | {name: yaml.safe_load((ROOT / "conf" / name / "default.yaml").read_text()) for name in SECTIONS}
+)
+HEAVY = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "hydra-core", "dvc", "nncf", "optimum")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "release" / "adapter").mkdir(parents=True)
+    (tmp_path / "release" / "adapter" / "adapter_model.safetensors").write_text("weights")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.timeout(900)
+def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
+    bento_build.build(project / "release", FACTS, "demo", project / "bento", settings=SETTINGS, at=AT)
+    told = yaml.safe_load((project / "bento" / "bento.yaml").read_text())
+    (seed,) = (project / "bento" / "src" / "release").iterdir()
+    assert (told["name"], told["version"], told["service"]) == ("demo", seed.name, "tunectl.services.bento:Tunectl")
+    assert told["labels"] == {"release": seed.name, "project": "demo", "engine": "openvino", "route": "merged"}
+    assert manifest.verify(seed) == []
+    assert manifest.load(seed).created_at == AT
+    assert '"store"' in (project / "bento" / "src" / "serve.json").read_text()
+    assert (project / "bento" / "src" / "tunectl" / "services" / "bento.py").is_file()
+    assert [one.version for one in distributions(name="tunectl", path=[str(project / "bento" / "src")])] == [
+        __version__
+    ]
+    assert not list((project / "bento").rglob("__pycache__"))
+    wanted = (project / "bento" / "env" / "python" / "requirements.txt").read_text().lower()
+    assert "openvino-genai==" in wanted
+    assert not [name for name in HEAVY if f"\n{name}==" in wanted or f"\n{name}>=" in wanted]
+    docker = (project / "bento" / "env" / "docker" / "Dockerfile").read_text()
+    assert "FROM python:3.13-slim" in docker
+    assert "HEALTHCHECK" in docker
+    assert "build-essential" not in docker
+    *_, serving = docker.partition(" AS serving\n")  # the stage that becomes the image
+    assert "USER 1034\n" in serving
+    assert "TUNECTL_KEYS=/data/keys.json" in serving
+    assert "HF_HUB_OFFLINE=1" in serving
+
+
+@pytest.mark.parametrize(
+    ("engine", "own"),
+    [("openvino", {"openvino-genai"}), ("vllm", {"vllm"}), ("transformers", {"torch", "transformers", "peft"})],
+)
+def test_each_engine_brings_its_own_libraries_and_no_others(engine, own):
+    told = bento_build._requirements(engine, ".tunectl/releases")
+    named = {re.split(r"[\[<>=~; ]", line)[0].lower() for line in told.splitlines() if line and line[0] not in "# "}
+    assert named & {"openvino-genai", "vllm", "torch", "transformers", "peft"} == own
+    assert {"bentoml", "jinja2", "msgspec", "prometheus-client", "pydantic", "sqlalchemy", "tokenizers"} <= named
+
+
+def test_what_bentoml_says_reaches_the_user(project):
+    (project / "bentofile.yaml").write_text("service: 'tunectl.no_such:Service'\n")
+    with pytest.raises(EnvironmentFailure, match=r"the Bento cannot be built: .*no_such"):
+        bento_build.build(project / "release", FACTS, "demo", project / "bento", settings=SETTINGS, at=AT)
+    assert not (project / "bento").exists()
+
+
+def test_a_missing_part_is_named():
+    with pytest.raises(EnvironmentFailure, match=r"no_such.txt is missing from this project and this installation"):
+        bento_build.part("no_such.txt")

@@ -1,0 +1,176 @@
+"""A pipeline in a process of its own: what it says arrives, and nobody waits for ever when it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from frail_engine import BREAKS, DIES, SLOW
+
+from tunectl.backends.engine_process import EngineProcess, ProcessPipeline
+from tunectl.core.errors import ArtifactError
+from tunectl.serving.engine import Ask, Piece
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.pieces: dict[int, list[Piece]] = {}
+        self._came = threading.Condition()
+
+    def __call__(self, batch) -> None:
+        with self._came:
+            for number, piece in batch:
+                self.pieces.setdefault(number, []).append(piece)
+            self._came.notify_all()
+
+    def ended(self, number: int) -> list[Piece]:
+        with self._came:
+            assert self._came.wait_for(lambda: self.pieces.get(number, [Piece([], [])])[-1].end is not None, 30)
+            return self.pieces[number]
+
+
+@pytest.fixture(autouse=True)
+def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+
+
+def opened(heard: Heard, mood: str = "well") -> ProcessPipeline:
+    engine = EngineProcess("frail", "frail_engine:FrailEngine", {"mood": mood})
+    return engine.open(Path("/releases/one"), heard, adapter=True)
+
+
+@pytest.fixture
+def pipeline():
+    heard = Heard()
+    found = opened(heard)
+    yield found, heard
+    found.close()
+
+
+def ask(*prompt: int) -> Ask:
+    return Ask(list(prompt), 8, 0.0, 1.0, frozenset({2}), seed=-5, schema='{"a":1}')
+
+
+def test_pieces_arrive_in_order_and_side_by_side(pipeline) -> None:
+    open_, heard = pipeline
+    for number in range(20):
+        open_.start(number, ask(*range(100 * number, 100 * number + 50)))
+    for number in range(20):
+        pieces = heard.ended(number)
+        assert [token for piece in pieces for token in piece.ids] == list(range(100 * number, 100 * number + 50))
+        assert pieces[-1].end == "length"
+        assert {nat for piece in pieces for nat in piece.logprobs} == {-0.5}
+
+
+def test_what_lies_in_the_working_folder_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    opened(Heard()).close()
+
+
+def test_cancel_and_close_end_what_runs(pipeline) -> None:
+    open_, heard = pipeline
+    for number in (1, 2):
+        open_.start(number, ask(SLOW, *range(1000)))
+    open_.cancel(1)
+    open_.cancel(99)  # nobody's
+    assert heard.ended(1)[-1].end == "cancelled"
+    open_.close()
+    assert heard.ended(2)[-1].end == "cancelled"
+    assert open_.broken is None
+    open_.start(3, ask(1))
+    assert heard.ended(3)[-1].end == "cancelled"
+    open_.close()
+
+
+def test_when_its_process_dies_everybody_hears_so(pipeline) -> None:
+    open_, heard = pipeline
+    open_.start(1, ask(SLOW, *range(1000)))
+    open_.start(2, ask(DIES))
+    for number in (1, 2):
+        end = heard.ended(number)[-1]
+        assert (end.end, end.why) == ("failed", "its process was ended by signal 11 (SIGSEGV)")
+    assert open_.broken == "its process was ended by signal 11 (SIGSEGV)"
+    open_.start(3, ask(1))
+    assert heard.ended(3)[-1].end == "failed"
+
+
+def test_a_broken_pipeline_says_so_before_its_pieces_do(pipeline) -> None:
+    open_, heard = pipeline
+    open_.start(1, ask(BREAKS))
+    assert heard.ended(1)[-1].why == "a step failed"
+    assert open_.broken == "a step failed"
+
+
+@pytest.mark.parametrize(
+    ("mood", "words"),
+    [
+        ("absent", "/releases/one: there is nothing, adapter True"),
+        ("dead", r"the engine frail cannot be opened: its process was ended by signal 8 \(SIGFPE\)"),
+    ],
+)
+def test_what_cannot_be_opened_is_an_error_with_its_words(mood: str, words: str) -> None:
+    with pytest.raises(ArtifactError, match=words):
+        opened(Heard(), mood)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_an_open_that_hangs_is_ended_from_outside(early: bool) -> None:
+    engine = EngineProcess("frail", "frail_engine:FrailEngine", {"mood": "hangs"})
+    if early:
+        engine.give_up()  # the thread that opens had not come so far
+    else:
+        threading.Thread(target=given_up, args=(engine,)).start()
+    start = time.monotonic()
+    with pytest.raises(ArtifactError, match=r"cannot be opened: its process was ended by signal 9 \(SIGKILL\)"):
+        engine.open(Path("/releases/one"), Heard(), adapter=True)
+    assert time.monotonic() - start < 30
+    assert engine._opening == []
+
+
+def given_up(engine: EngineProcess) -> None:
+    while not engine._opening:
+        time.sleep(0.05)
+    time.sleep(1)
+    engine.give_up()
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from tunectl.backends.engine_process import EngineProcess
+from tunectl.serving.engine import Ask
+engine = EngineProcess("frail", "frail_engine:FrailEngine", {"mood": "well"})
+pipeline = engine.open(Path("x"), lambda batch: None, adapter=False)
+pipeline.start(1, Ask([668, *range(1000)], 8, 0.0, 1.0, frozenset()))
+print(pipeline._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_it_dies_with_its_server_and_outlives_the_signal_that_stops_one() -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        pid = int(owner.stdout.readline())
+        os.kill(pid, signal.SIGTERM)
+        time.sleep(0.3)
+        assert alive(pid)
+        owner.kill()
+        until = time.monotonic() + 10
+        while alive(pid):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,141 @@
+"""The threads that drive an engine: whatever a library raises, whoever asked hears of it, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunectl.backends import openvino_engine
+from tunectl.backends.openvino_engine import OpenVinoPipeline
+from tunectl.backends.transformers_engine import TransformersPipeline
+from tunectl.serving.engine import Ask, Piece
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.pieces: dict[int, list[Piece]] = {}
+        self._came = threading.Condition()
+
+    def __call__(self, batch) -> None:
+        with self._came:
+            for number, piece in batch:
+                self.pieces.setdefault(number, []).append(piece)
+            self._came.notify_all()
+
+    def ended(self, number: int) -> Piece:
+        with self._came:
+            assert self._came.wait_for(lambda: self.pieces.get(number, [Piece([], [])])[-1].end is not None, 30)
+            return self.pieces[number][-1]
+
+    def begun(self, number: int) -> None:
+        with self._came:
+            assert self._came.wait_for(lambda: number in self.pieces, 30)
+
+
+class Handle:
+    """An answer without an end; ``read`` raises once it is told to."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def can_read(self) -> bool:
+        return True
+
+    def read(self) -> dict[int, Any]:
+        if self._library.fails == "read":
+            raise RuntimeError("read failed")
+        return {0: SimpleNamespace(generated_ids=[7], generated_log_probs=[-0.5], finish_reason="none")}
+
+    def cancel(self) -> None:
+        if self._library.fails == "cancel":
+            raise RuntimeError("cancel failed")
+        self._library.fails = {"the step after a cancellation": "step"}.get(self._library.fails, self._library.fails)
+
+
+class Library:
+    """``openvino_genai`` and one of its pipelines."""
+
+    GenerationFinishReason = SimpleNamespace(STOP="stop", LENGTH="length")
+    GenerationStatus = SimpleNamespace(IGNORED="ignored")
+
+    def __init__(self) -> None:
+        self.fails = ""
+
+    def GenerationConfig(self, **given: Any) -> SimpleNamespace:  # as the library calls it
+        return SimpleNamespace(**given)
+
+    def add_request(self, number: int, prompt: Any, config: Any) -> Handle:
+        return Handle(self)
+
+    def step(self) -> None:
+        if self.fails == "step":
+            raise RuntimeError("step failed")
+
+
+@pytest.fixture
+def openvino(monkeypatch: pytest.MonkeyPatch):
+    modules = {"openvino": SimpleNamespace(Tensor=lambda array: array), "numpy": np}
+    monkeypatch.setattr(openvino_engine, "need", lambda name, extra: modules[name])
+    library, heard = Library(), Heard()
+    pipeline = OpenVinoPipeline(library, library, heard)
+    yield library, pipeline, heard
+    pipeline.close()
+    assert not pipeline._thread.is_alive()
+
+
+ASK = Ask([1, 2], 400, 0.0, 1.0, frozenset({2}))
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("step", "step failed"),
+        ("read", "read failed"),
+        ("cancel", "cancel failed"),
+        ("the step after a cancellation", "step failed"),
+    ],
+)
+def test_wherever_openvino_fails_everybody_hears_why(openvino, where: str, why: str) -> None:
+    library, pipeline, heard = openvino
+    pipeline.start(1, ASK)
+    heard.begun(1)
+    library.fails = where
+    if "cancel" in where:
+        pipeline.cancel(1)
+    end = heard.ended(1)
+    assert (end.end, end.why, pipeline.broken) == ("failed", why, why)
+    pipeline.start(2, ASK)
+    assert (heard.ended(2).end, heard.ended(2).why) == ("failed", why)
+    pipeline.cancel(2)
+
+
+def test_one_of_several_may_leave(openvino) -> None:
+    _, pipeline, heard = openvino
+    for number in (1, 2):
+        pipeline.start(number, ASK)
+        heard.begun(number)
+    for number in (1, 2):
+        pipeline.cancel(number)
+        assert heard.ended(number).end == "cancelled"
+    assert pipeline.broken is None
+
+
+def test_an_answer_that_transformers_fails_at_ends_alone() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Model:
+        device = "cpu"
+
+        def __call__(self, **given: Any) -> Any:
+            raise KeyError("no such layer")
+
+    heard = Heard()
+    pipeline = TransformersPipeline(torch, Model(), heard)
+    for number in (1, 2):
+        pipeline.start(number, ASK)
+        assert (heard.ended(number).end, heard.ended(number).why) == ("failed", "'no such layer'")
+    pipeline.close()

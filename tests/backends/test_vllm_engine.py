@@ -1,0 +1,208 @@
+"""vLLM's seam, with a library in its place that answers as vLLM 0.32 does: what is asked of it, and that nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tunectl.artifacts import io
+from tunectl.backends import vllm_engine
+from tunectl.core.errors import ArtifactError
+from tunectl.serving.engine import Ask, Piece
+
+DIES, ENDLESS = 666, 667
+"""First tokens of prompts: the engine dies; the answer has no end."""
+MADE: list[AsyncLLM] = []
+"""Every engine of a test."""
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.pieces: dict[int, list[Piece]] = {}
+        self._came = threading.Condition()
+
+    def __call__(self, batch) -> None:
+        with self._came:
+            for number, piece in batch:
+                self.pieces.setdefault(number, []).append(piece)
+            self._came.notify_all()
+
+    def ended(self, number: int) -> list[Piece]:
+        with self._came:
+            assert self._came.wait_for(lambda: self.pieces.get(number, [Piece([], [])])[-1].end is not None, 30)
+            return self.pieces[number]
+
+
+class Record:
+    """Keeps its keyword arguments."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        self.given = given
+        self.__dict__.update(named)
+
+
+class AsyncLLM:
+    """Repeats its prompt, two tokens a step."""
+
+    @classmethod
+    def from_engine_args(cls, arguments: Record) -> AsyncLLM:
+        if arguments.model.endswith("broken/model"):
+            raise RuntimeError("no weights there")
+        MADE.append(engine := cls())
+        engine.arguments, engine.asked, engine.errored, engine.ended = arguments, [], False, False
+        return engine
+
+    async def generate(self, prompt: dict, sampling: Record, number: str, *, lora_request: Record | None):
+        self.asked.append((prompt, sampling, number, lora_request))
+        ids = prompt["prompt_token_ids"]
+        if ids[0] == DIES:
+            self.errored = True
+            raise RuntimeError("EngineCore died")
+        while ids[0] == ENDLESS:
+            yield self._out([1], None)
+            await asyncio.sleep(0.01)
+        for start in range(0, len(ids), 2):
+            some = ids[start : start + 2]
+            last = start + 2 >= len(ids)
+            reason = ("stop" if some[-1] in sampling.stop_token_ids else "length") if last else None
+            yield self._out(some, reason)
+
+    def _out(self, ids: list[int], reason: str | None) -> SimpleNamespace:
+        logprobs = [{token: SimpleNamespace(logprob=-0.5)} for token in ids]
+        one = SimpleNamespace(token_ids=tuple(ids), logprobs=logprobs, finish_reason=reason)
+        return SimpleNamespace(outputs=[one], finished=reason is not None)
+
+    def shutdown(self) -> None:
+        self.ended = True
+        if self.errored:
+            raise RuntimeError("it is dead already")
+
+
+@pytest.fixture(autouse=True)
+def library(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents: dict[str, dict[str, Any]] = {
+        "vllm": {"SamplingParams": Record},
+        "vllm.engine": {},
+        "vllm.engine.arg_utils": {"AsyncEngineArgs": Record},
+        "vllm.v1": {},
+        "vllm.v1.engine": {},
+        "vllm.v1.engine.async_llm": {"AsyncLLM": AsyncLLM},
+        "vllm.lora": {},
+        "vllm.lora.request": {"LoRARequest": Record},
+        "vllm.sampling_params": {
+            "StructuredOutputsParams": Record,
+            "RequestOutputKind": SimpleNamespace(DELTA="delta"),
+        },
+    }
+    for name, held in contents.items():
+        module = ModuleType(name)
+        module.__dict__.update(held)
+        monkeypatch.setitem(sys.modules, name, module)
+    MADE.clear()
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    io.write_json(tmp_path / "release" / "adapter" / "adapter_config.json", {"r": 20, "lora_alpha": 40})
+    return tmp_path / "release"
+
+
+def opened(release: Path, *, adapter: bool = True):
+    heard = Heard()
+    return vllm_engine.VllmEngine(running=4, batch_tokens=512).open(release, heard, adapter=adapter), heard
+
+
+def ask(*prompt: int, **values: Any) -> Ask:
+    return Ask(
+        **{
+            "prompt": list(prompt),
+            "max_tokens": 9,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "stop_ids": frozenset({2}),
+            **values,
+        }
+    )
+
+
+def test_the_adapter_goes_by_its_name_with_every_request(release: Path) -> None:
+    pipeline, heard = opened(release)
+    pipeline.start(1, ask(5, 6, 7, seed=3, presence=0.5, frequency=0.25))
+    pieces = heard.ended(1)
+    assert [token for piece in pieces for token in piece.ids] == [5, 6, 7]
+    assert [piece.end for piece in pieces] == [None, "length"]
+    assert {nat for piece in pieces for nat in piece.logprobs} == {-0.5}
+    pipeline.start(2, ask(5, 6, 7, 2, schema='{"type":"null"}'))
+    assert [piece.ids for piece in heard.ended(2)] == [[5, 6], [7]]  # the stop token is not told
+    assert heard.pieces[2][-1].end == "stop"
+    (engine,) = MADE
+    for _, _, _, lora in engine.asked:
+        assert lora.given == ("adapter", 1, str(release / "adapter"))
+    _, sampling, _, _ = engine.asked[0]
+    assert (sampling.temperature, sampling.top_p, sampling.seed, sampling.max_tokens) == (0.5, 0.9, 3, 9)
+    assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.5, 0.25)
+    assert (sampling.stop_token_ids, sampling.ignore_eos, sampling.output_kind) == ([2], False, "delta")
+    assert engine.asked[1][1].structured_outputs.grammar.startswith('root ::= "null"')
+    assert engine.arguments.logprobs_mode == "processed_logprobs"
+    pipeline.close()
+    pipeline.close()
+    assert engine.ended
+
+
+def test_safetensors_only_and_no_code_from_the_folder(release: Path) -> None:
+    pipeline, _ = opened(release)
+    told = MADE[0].arguments
+    assert (told.load_format, told.trust_remote_code, told.enable_prefix_caching) == ("safetensors", False, True)
+    assert (told.enable_lora, told.max_lora_rank, told.max_num_seqs) == (True, 32, 4)
+    pipeline.close()
+
+
+def test_merged_weights_need_no_adapter(release: Path) -> None:
+    pipeline, heard = opened(release, adapter=False)
+    pipeline.start(1, ask(5, stop_ids=frozenset()))
+    heard.ended(1)
+    (engine,) = MADE
+    assert not engine.arguments.enable_lora
+    assert engine.asked[0][3] is None
+    assert engine.asked[0][1].ignore_eos
+    pipeline.close()
+
+
+def test_who_is_cancelled_hears_so_even_before_the_first_step(release: Path) -> None:
+    pipeline, heard = opened(release)
+    for number in range(20):
+        pipeline.start(number, ask(ENDLESS))
+        pipeline.cancel(number)
+    assert {heard.ended(number)[-1].end for number in range(20)} == {"cancelled"}
+    pipeline.start(20, ask(ENDLESS))
+    with heard._came:
+        assert heard._came.wait_for(lambda: 20 in heard.pieces, 30)
+    pipeline.cancel(20)
+    assert heard.ended(20)[-1].end == "cancelled"
+    pipeline.cancel(99)  # nobody's
+    pipeline.start(21, ask(ENDLESS))
+    pipeline.close()
+    assert heard.ended(21)[-1].end == "cancelled"
+
+
+def test_an_engine_that_died_is_broken_and_can_be_closed(release: Path) -> None:
+    pipeline, heard = opened(release)
+    pipeline.start(1, ask(DIES))
+    assert (heard.ended(1)[-1].end, heard.pieces[1][-1].why) == ("failed", "EngineCore died")
+    assert pipeline.broken == "EngineCore died"
+    pipeline.close()
+    assert MADE[0].ended
+    assert not pipeline._thread.is_alive()
+
+
+def test_what_cannot_be_loaded_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    with pytest.raises(ArtifactError, match="vLLM cannot load it: no weights there"):
+        opened(folder, adapter=False)
+    assert not [one for one in threading.enumerate() if one.name == "vllm"]

@@ -1,0 +1,46 @@
+"""Servers for the fault tests: as few as can be, since each start costs seconds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from postgres_server import Postgres, postgres_programs
+from serving_process import Server
+
+from tunectl.release.store import Store
+
+RUNNING, WAITING = 4, 8
+
+
+@pytest.fixture(scope="session")
+def store(releases: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A release store that tests change and put back."""
+    folder = tmp_path_factory.mktemp("faults") / "store"
+    shutil.copytree(releases[0], folder)
+    return Store(folder)
+
+
+@pytest.fixture(scope="session")
+def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that survives what is done to it."""
+    folder = tmp_path_factory.mktemp("server")
+    running = Server(folder, env={"TUNECTL_STORE": str(store.root)}, limits__running=RUNNING, limits__waiting=WAITING)
+    try:
+        running.until_ready(240)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
+    server = Postgres(programs)
+    yield server
+    server.stop()
+    shutil.rmtree(server.folder, ignore_errors=True)

@@ -1,0 +1,487 @@
+"""Which releases are in memory, as the store changes: loads wait for nobody, and nobody waits for a load."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+from serving_process import settings
+from tiny_release import stored, tiny_release
+
+from tunectl.backends.merge import merge
+from tunectl.backends.transformers_engine import TransformersEngine
+from tunectl.config.serve import ServeSettings
+from tunectl.core.errors import EnvironmentFailure
+from tunectl.release import contract as contracts
+from tunectl.release.store import CHAMPION, Store
+from tunectl.services.server import pages, refusals
+from tunectl.services.server.refusals import FIRST_PAUSE, LONGEST_PAUSE, Refusals
+from tunectl.services.server.resident import opened
+from tunectl.services.server.residents import Residents
+from tunectl.services.server.switchboard import Feed
+from tunectl.serving.engine import Ask
+
+
+class Gate:
+    """The reference engine behind a gate: each load is counted, and waits while it is shut."""
+
+    name = "transformers"
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.pipelines: list[object] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.fails = False
+        self.hangs = ""
+        """A release whose load hangs until ``let_go``."""
+        self.let_go = threading.Event()
+        self.given_up = 0
+        self.adapters: list[bool] = []
+
+    def open(self, release: Path, deliver, *, adapter: bool):
+        self.opened.append(release.name)
+        self.adapters.append(adapter)
+        assert self.free.wait(60)
+        if release.name == self.hangs:
+            assert self.let_go.wait(60)
+        if self.fails:
+            raise ZeroDivisionError("no error of ours")
+        self.pipelines.append(made := TransformersEngine(1).open(release, deliver, adapter=adapter))
+        return made
+
+    def give_up(self) -> None:
+        self.given_up += 1
+
+
+class Mute:
+    """A pipeline that takes everything in and says nothing."""
+
+    broken = None
+
+    def __init__(self, inner) -> None:
+        self.close = inner.close
+
+    def start(self, number: int, ask: Ask) -> None:
+        pass
+
+    def cancel(self, number: int) -> None:
+        pass
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+def residents(store: Store, gate: Gate, **given) -> Residents:
+    usual = {"seed": None, "base": False, "observe": 60.0, "changed": lambda: None}
+    return Residents(store, lambda _: gate, **usual | given)
+
+
+async def settled(found: Residents) -> dict[str, str]:
+    await found.look()
+    await found.loads()
+    await found.look()
+    return {arm: one.id for arm, one in found.loaded.items()}
+
+
+def test_a_challenger_that_is_promoted_is_not_loaded_again(store: Store, releases: tuple, gate: Gate) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        store.challenge(second, share=0.5, by="t", why="w")
+        assert await settled(found) == {"champion": first, "challenger": second}
+        store.promote(second, by="t", why="w")
+        await found.look()
+        assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": second}
+        store.rollback(by="t", why="w")
+        await found.look()
+        assert found.loaded["champion"].id == first
+        store.challenge(second, share=0.5, by="t", why="w")
+        await found.look()
+        assert found.loaded["challenger"].id == second
+        assert gate.opened == [first, second]
+        assert not any(one.broken for one in gate.pipelines)
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_going_back_does_not_wait_for_what_is_being_loaded(store: Store, releases: tuple, gate: Gate) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        assert await settled(found) == {"champion": first}
+        gate.free.clear()
+        store.promote(second, by="t", why="w")
+        await asyncio.wait_for(found.look(), 10)
+        assert found.loaded["champion"].id == first
+        store.rollback(by="t", why="w")
+        await asyncio.wait_for(found.look(), 10)
+        gate.free.set()
+        await found.loads()
+        await found.look()
+        assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": first}
+        assert found.trouble == {}
+        assert gate.opened == [first, second]
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_whatever_a_library_raises_leaves_the_old_one_serving(store: Store, releases: tuple, gate: Gate) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        assert await settled(found) == {"champion": first}
+        gate.fails = True
+        store.promote(second, by="t", why="w")
+        assert await settled(found) == {"champion": first}
+        told = f"release {second} cannot be loaded: ZeroDivisionError: no error of ours"
+        assert found.trouble == {"champion": told}
+        await settled(found)
+        assert gate.opened == [first, second]  # the same files are not tried again
+        store.rollback(by="t", why="w")
+        assert await settled(found) == {"champion": first}
+        assert found.trouble == {}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_pipeline_that_broke_is_opened_anew(store: Store, releases: tuple, gate: Gate) -> None:
+    first = releases[1]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        await settled(found)
+        old = found.loaded["champion"]
+        old.pipeline.broken = "it fell over"
+        await found.look()
+        assert not found.ready
+        assert "the engine failed and is started again: it fell over" in found.trouble["champion"]
+        assert await settled(found) == {"champion": first}
+        assert found.loaded["champion"] is not old
+        assert found.trouble == {}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_release_is_not_closed_under_a_request_that_still_waits(store: Store, releases: tuple, gate: Gate) -> None:
+    async def story() -> None:
+        found = residents(store, gate, observe=0.0)
+        await settled(found)
+        old = found.loaded["champion"]
+        old.claims += 1
+        store.promote(releases[2], by="t", why="w")
+        await settled(found)
+        await found.look()
+        await asyncio.sleep(0.5)
+        assert old.closed
+        assert old.pipeline._thread.is_alive()
+        old.claims -= 1
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            if not old.pipeline._thread.is_alive():
+                break
+        assert not old.pipeline._thread.is_alive()
+        await found.close()
+
+    asyncio.run(story())
+
+
+ASK = Ask([1, 2], 8, 0.0, 1.0, frozenset())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between two tries that a test can wait for."""
+    monkeypatch.setattr(refusals, "FIRST_PAUSE", 0.05)
+
+
+def test_while_nothing_answers_the_same_files_are_tried_again(store: Store, releases: tuple, gate: Gate, quick) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        gate.fails = True
+        assert await settled(found) == {}
+        assert "no error of ours" in found.trouble["champion"]
+        assert gate.opened == [first]  # not before the pause is over
+        gate.fails = False
+        await asyncio.sleep(0.1)
+        assert await settled(found) == {"champion": first}
+        assert found.trouble == {}
+        gate.fails = True
+        store.promote(second, by="t", why="w")
+        await settled(found)
+        await asyncio.sleep(0.1)
+        await settled(found)
+        assert gate.opened == [first, first, second]  # the old one serves, and these files are to blame
+        gate.fails = False
+        store.rollback(by="t", why="w")
+        await settled(found)
+        store.promote(second, by="t", why="again")
+        assert await settled(found) == {"champion": second}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_pauses_grow_and_end_when_the_files_change(tmp_path: Path) -> None:
+    found = Refusals()
+    assert found.standing("champion", 1, 0.0, idle=False) is None
+    now, pauses = 0.0, []
+    for _ in range(9):
+        found.add("champion", 1, "no", now, lasting=False)
+        pause = FIRST_PAUSE
+        while found.standing("champion", 1, now + pause, idle=False):
+            pause *= 2
+        pauses.append(min(pause, LONGEST_PAUSE))
+        now += pause
+    assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]
+    assert found.standing("challenger", 1, now, idle=False) is None
+    found.add("champion", 1, "no", now, lasting=True)
+    assert found.standing("champion", 1, now + 1e6, idle=False) == "no"
+    assert found.standing("champion", 1, now + 1e6, idle=True) is None
+    assert found.standing("champion", 2, now, idle=False) is None
+    found.forget("champion")
+    assert found.standing("champion", 1, now, idle=False) is None
+
+
+def test_a_store_that_fails_is_no_reason_to_give_up_a_release(
+    store: Store, releases: tuple, gate: Gate, quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = releases[1]
+
+    def unreachable() -> None:
+        raise EnvironmentFailure("the network is down")
+
+    async def story() -> None:
+        found = residents(store, gate)
+        assert await settled(found) == {"champion": first}
+        monkeypatch.setattr(store, "champion", unreachable)
+        await found.look()
+        assert found.trouble["champion"] == "the release store cannot be read: the network is down"
+        assert found.ready
+        found.loaded["champion"].pipeline.broken = "it fell over"
+        assert await settled(found) == {"champion": first}  # it is opened anew all the same
+        assert gate.opened == [first, first]
+        monkeypatch.undo()
+        await found.look()
+        assert found.trouble == {}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_pointer_that_vanishes_does_not_bring_the_seed_back(store: Store, releases: tuple, gate: Gate) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate, seed=store.folder(first))
+        (store.root / CHAMPION).rename(store.root / "away")
+        assert await settled(found) == {"champion": first}  # nobody was promoted yet: the seed
+        (store.root / "away").rename(store.root / CHAMPION)
+        store.promote(second, by="t", why="w")
+        assert await settled(found) == {"champion": second}
+        (store.root / CHAMPION).rename(store.root / "away")
+        assert await settled(found) == {"champion": second}
+        assert f"{store.root} had a champion and has none now" in found.trouble["champion"]
+        (store.root / "away").rename(store.root / CHAMPION)
+        assert await settled(found) == {"champion": second}
+        assert found.trouble == {}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_challenger_takes_nobodys_way_back(
+    store: Store, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        found = residents(store, gate)
+        await settled(found)
+        store.promote(second, by="t", why="w")
+        await settled(found)
+        store.challenge(third, share=0.5, by="t", why="w")
+        assert await settled(found) == {"champion": second, "challenger": third}
+        store.withdraw(by="t", why="w")
+        assert await settled(found) == {"champion": second}
+        store.rollback(by="t", why="w")
+        await found.look()
+        assert found.loaded["champion"].id == first  # at once: it was in memory
+        assert gate.opened == [first, second, third]
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_nobody_meets_the_challenger_of_before(
+    store: Store, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        found = residents(store, gate)
+        store.challenge(second, share=0.5, by="t", why="w")
+        assert await settled(found) == {"champion": first, "challenger": second}
+        gate.free.clear()
+        store.challenge(third, share=0.5, by="t", why="w")
+        await found.look()
+        assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": first}
+        assert found.trial.release == third
+        gate.free.set()
+        assert await settled(found) == {"champion": first, "challenger": third}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_an_engine_that_falls_silent_is_opened_anew(store: Store, releases: tuple, gate: Gate) -> None:
+    first = releases[1]
+
+    async def story() -> None:
+        found = residents(store, gate, patience=0.5)
+        await settled(found)
+        old, feed = found.loaded["champion"], Feed(1)
+        old.pipeline = Mute(old.pipeline)
+        old.board.start(old.pipeline, ASK, feed, 0)
+        old.claims += 1
+        await found.look()
+        assert found.ready
+        await asyncio.sleep(0.6)
+        await found.look()
+        assert not found.ready
+        assert "the engine failed and is started again: it has said nothing for " in found.trouble["champion"]
+        assert await settled(found) == {"champion": first}
+        assert found.loaded["champion"] is not old
+        ((_, piece),) = await asyncio.wait_for(feed.take(), 10)
+        assert piece.end == "cancelled"
+        late = Feed(1)  # of a request that waited meanwhile
+        old.board.start(old.pipeline, ASK, late, 0)
+        ((_, piece),) = await asyncio.wait_for(late.take(), 1)
+        assert (piece.end, late.open, old.board.busy) == ("cancelled", 0, 0)
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_load_that_hangs_is_given_up_and_others_go_on(
+    store: Store, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        found = residents(store, gate)
+        assert await settled(found) == {"champion": first}
+        gate.hangs, found._within = second, 1.0
+        store.challenge(second, share=0.5, by="t", why="w")
+        assert await settled(found) == {"champion": first}
+        told = f"release {second} was not loaded and proved within 1 s"
+        assert found.trouble["challenger"].startswith(told)
+        assert gate.given_up == 1
+        found._within = 20.0
+        store.promote(third, by="t", why="w")
+        assert (await settled(found))["champion"] == third  # though the other one hangs still
+        gate.let_go.set()
+        await closed_thread(gate.pipelines, 3)
+        await found.close()
+
+    asyncio.run(story())
+
+
+async def closed_thread(pipelines: list, count: int) -> None:
+    """Wait for the last of so many pipelines to be open, and closed because it came too late."""
+    async with asyncio.timeout(60):
+        while len(pipelines) < count or pipelines[-1]._thread.is_alive():
+            await asyncio.sleep(0.05)
+
+
+def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(store: Store, releases: tuple, gate: Gate) -> None:
+    folder = store.folder(releases[1])
+    opens = gate.open
+
+    def mute(*given, **named):
+        return Mute(opens(*given, **named))
+
+    async def story() -> None:
+        await (await opened(folder, lambda _: gate)).close()  # from now on a load is a matter of a moment
+        gate.open = mute
+        with pytest.raises(EnvironmentFailure, match="was not loaded and proved within 3 s"):
+            await opened(folder, lambda _: gate, within=3.0)
+        assert gate.given_up == 0
+        assert not gate.pipelines[1]._thread.is_alive()
+
+    asyncio.run(story())
+
+
+def test_a_server_that_stops_waits_for_no_load(store: Store, releases: tuple, gate: Gate) -> None:
+    async def story() -> None:
+        gate.hangs = releases[1]
+        found = residents(store, gate)
+        await found.look()
+        while not gate.opened:
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(3):
+            await found.close()
+        assert gate.given_up == 1
+        gate.let_go.set()
+        await closed_thread(gate.pipelines, 1)
+
+    asyncio.run(story())
+
+
+def test_the_base_answers_beside_the_champion_without_its_adapter(store: Store, releases: tuple, gate: Gate) -> None:
+    first = releases[1]
+
+    async def story() -> None:
+        found = residents(store, gate, base=True)
+        assert await settled(found) == {"champion": first, "base": first}
+        assert (gate.opened, gate.adapters) == ([first, first], [True, False])
+        assert found.loaded["base"].proof is None
+        told = contracts.load(store.folder(first)).base
+        served = pages.models(ServeSettings.model_validate(settings(), strict=True), found)
+        assert [(one["id"], one["parent"]) for one in served if one["arm"] == "base"] == [("base", None)]
+        assert [one["revision"] for one in served if one["arm"] == "base"] == [told.revision]
+        assert {one["parent"] for one in served if one["arm"] == "champion"} == {told.source}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def merged_release(apart: Path, folder: Path) -> Path:
+    """The same release with its adapter added into its weights, without a manifest."""
+    shutil.copytree(apart, folder)
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder / "model")
+    merge(apart / "model", apart / "adapter", folder / "model")
+    contracts.save(msgspec.structs.replace(contracts.load(folder), route="merged"), folder)
+    return folder
+
+
+def test_a_merged_release_has_no_base_to_answer_with(store: Store, releases: tuple, gate: Gate, tmp_path: Path) -> None:
+    merged = stored(merged_release(store.folder(releases[1]), tmp_path / "merged"), store.root)
+    store.promote(merged, by="t", why="w")
+
+    async def story() -> None:
+        found = residents(store, gate, base=True)
+        assert await settled(found) == {"champion": merged}
+        assert "holds base and adapter merged, so it cannot answer as the base" in found.trouble["base"]
+        await found.close()
+
+    asyncio.run(story())

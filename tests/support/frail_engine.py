@@ -1,0 +1,63 @@
+"""An engine for tests of engine processes: repeats its prompt a token at a time, and fails in every way when told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from tunectl.core.errors import ArtifactError
+from tunectl.serving.engine import Piece
+
+DIES, BREAKS, SLOW = 666, 667, 668
+"""First tokens of prompts: the process dies, the pipeline breaks, a token takes its time."""
+
+
+class FrailEngine:
+    name = "frail"
+
+    def __init__(self, mood: str) -> None:
+        self.mood = mood
+
+    def open(self, release: Path, deliver, *, adapter: bool):
+        if self.mood == "absent":
+            raise ArtifactError(f"{release}: there is nothing, adapter {adapter}")
+        if self.mood == "hangs":
+            time.sleep(600)
+        if self.mood == "dead":
+            os.kill(os.getpid(), signal.SIGFPE)
+        return FrailPipeline(deliver)
+
+
+class FrailPipeline:
+    def __init__(self, deliver) -> None:
+        self.broken = None
+        self._deliver = deliver
+        self._cancelled = set()
+
+    def start(self, number, ask) -> None:
+        threading.Thread(target=self._say, args=(number, ask), daemon=True).start()
+
+    def _say(self, number, ask) -> None:
+        if ask.prompt[0] == DIES:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if ask.prompt[0] == BREAKS:
+            self.broken = "a step failed"
+            self._deliver([(number, Piece([], [], "failed", "a step failed"))])
+            return
+        for place, token in enumerate(ask.prompt):
+            if ask.prompt[0] == SLOW:
+                time.sleep(0.02)
+            if number in self._cancelled:
+                self._deliver([(number, Piece([], [], "cancelled"))])
+                return
+            last = place + 1 == len(ask.prompt)
+            self._deliver([(number, Piece([token], [-0.5], "length" if last else None))])
+
+    def cancel(self, number) -> None:
+        self._cancelled.add(number)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,84 @@
+"""`tunectl serve` says what stands in its way before it becomes the server."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from serving_process import settings
+
+from tunectl.backends import sqlalchemy_store
+from tunectl.cli import serve
+from tunectl.config.live import Live
+from tunectl.config.serve import Serve
+from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.serving import keys
+
+
+def root(url: str = "sqlite:///live.sqlite", **section: object) -> SimpleNamespace:
+    given = settings(live__url=url, **section)
+    return SimpleNamespace(
+        live=Live.model_validate(given["live"], strict=True), serve=Serve.model_validate(given["serve"], strict=True)
+    )
+
+
+def test_a_live_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentFailure, match="file") as caught:
+        serve._refuse_unkept(root("sqlite:///file/live.sqlite"))
+    assert caught.value.exit_code == 5
+    serve._refuse_unkept(root("sqlite:///live.sqlite"))
+    with (
+        sqlalchemy_store.opened("sqlite:///live.sqlite", Path(), serving=True),
+        pytest.raises(EnvironmentFailure, match=r"live\.sqlite: another server writes to this live store"),
+    ):
+        serve._refuse_unkept(root("sqlite:///live.sqlite"))
+
+
+def test_a_live_store_of_servers_with_another_salt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for salt in ("0123456789abcdef", "0123456789abcdef", "fedcba9876543210"):
+        monkeypatch.setenv("TUNECTL_LIVE_SALT", salt)
+        if salt.startswith("0"):
+            serve._refuse_unkept(root())
+            continue
+        with pytest.raises(EnvironmentFailure, match="hidden under another salt"):
+            serve._refuse_unkept(root())
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"), [("127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("::1", "[::1]")]
+)
+def test_it_says_where_everything_is(
+    address: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TUNECTL_KEYS", raising=False)
+    here = root(address=address, port=3123)
+    secret = serve._first_key(here)
+    serve._say(here, secret)
+    out = capsys.readouterr().out
+    for what, path in (("OpenAI", "/v1"), ("docs", "/docs"), ("arena", "/arena"), ("metrics", "/metrics")):
+        assert f"{what:<8} http://{shown}:3123{path}\n" in out
+    assert f"key      {secret}   (named first; shown once)" in out
+    ring = keys.Ring(Path(here.serve.keys), 1.0)
+    ring.open()
+    assert ring.key(secret, "scrape", 0).name == "first"
+    assert serve._first_key(here) is None
+    serve._say(here, None)
+    assert f"key      one of {here.serve.keys}; another: tunectl serve keys add NAME" in capsys.readouterr().out
+
+
+def test_a_port_that_is_taken_and_a_store_without_a_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TUNECTL_STORE", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EnvironmentFailure) as caught:
+            serve._refuse_taken(root(port=port))
+    assert caught.value.message == f"serve.port = {port}: 127.0.0.1:{port} is taken by another program"
+    with pytest.raises(UsageError, match="no release is champion; there are: none"):
+        serve._refuse_nothing(root(store="releases"))
