@@ -88,6 +88,11 @@ class Layout:
         return self.hidden / "mirror"
 
     @property
+    def retrain(self) -> Path:
+        """Records, worktree and logs of ``tunectl watch``."""
+        return self.hidden / "retrain"
+
+    @property
     def exporters(self) -> Path:
         """Environments that turn models into what an engine loads, made on first use. Safe to delete."""
         return self.hidden / "exporters"
@@ -96,6 +101,16 @@ class Layout:
     def cache(self) -> Path:
         """Downloads: pages, wheels, Hub files. Safe to delete."""
         return self.hidden / "cache"
+
+    @property
+    def calibration(self) -> Path:
+        """What ``tunectl monitor calibrate`` measured last; the monitor's metrics carry it."""
+        return self.hidden / "monitor" / "calibration.json"
+
+    @property
+    def embeddings(self) -> Path:
+        """Sentence encoders and what was distilled from them, made on first use. Safe to delete."""
+        return self.cache / "embeddings"
 
     @property
     def live_exports(self) -> Path:

@@ -59,6 +59,26 @@ def status(root: Path) -> dict[str, Any]:
     return {stage: changes for stage, changes in found.items() if stage != "compose"}
 
 
+def share_cache(root: Path, worktree: Path) -> None:
+    """Let the project in a worktree use the cache and the remotes of ``root``, then bring back what its lock file names.
+
+    What the cache does not hold is left out: it is rebuilt.
+    Raises  EnvironmentFailure with DVC's own words when it cannot tell where its cache is.
+    """
+    command, environment = _command(root)
+    asked = subprocess.run(
+        [*command, "cache", "dir"], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        raise EnvironmentFailure(f"dvc cache dir failed: {asked.stderr.strip()}")
+    local = root / ".dvc" / "config.local"
+    if local.is_file():
+        io.write_text(worktree / ".dvc" / "config.local", local.read_text(encoding="utf-8"))
+    place = (root / asked.stdout.strip()).absolute()
+    for words in (["cache", "dir", "--local", str(place)], ["checkout", "--force", "--quiet"]):
+        subprocess.run([*command, *words], cwd=worktree, env=environment, capture_output=True, check=False)
+
+
 def forget_killed(root: Path) -> int:
     """Take processes that are dead out of DVC's list of readers and writers; returns how many.
 

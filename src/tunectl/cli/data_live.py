@@ -14,7 +14,6 @@ a container: docker exec NAME python -m tunectl data live VERB.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from tunectl.artifacts.layout import Layout
+from tunectl.cli import times
 from tunectl.core.errors import DataError, UsageError
 from tunectl.live.export import Shape
 
@@ -121,7 +121,7 @@ def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveSto
 
     if args.id is not None:
         return _one(args, store)
-    counts = store.counts(_time(args.since), _time(args.until))
+    counts = store.counts(times.read(args.since), times.read(args.until))
     newest = _newest(args, store)
     said = store.feedback_of([one.id for one in newest])
     if args.json:
@@ -138,12 +138,12 @@ def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveSto
 
 
 def _newest(args: argparse.Namespace, store: LiveStore) -> list[Exchange]:
-    since, until = _time(args.since), _time(args.until)
+    since, until = times.read(args.since), times.read(args.until)
     return store.newest(max(args.number, 0), since, until, release=args.release, arm=args.arm)
 
 
 def _chosen(args: argparse.Namespace, store: LiveStore) -> Iterator[Exchange]:
-    return store.exchanges(_time(args.since), _time(args.until), release=args.release, arm=args.arm)
+    return store.exchanges(times.read(args.since), times.read(args.until), release=args.release, arm=args.arm)
 
 
 def _one(args: argparse.Namespace, store: LiveStore) -> int:
@@ -255,10 +255,17 @@ def _retain(args: argparse.Namespace, _layout: Layout, root: Told, store: LiveSt
     return 0
 
 
-def _purge(args: argparse.Namespace, layout: Layout, _root: Told, store: LiveStore) -> int:
+def _purge(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
     import shutil
 
+    from tunectl.config.harvest import LiveHarvest
+    from tunectl.config.root import Root
+    from tunectl.live import snapshot
+
     store.purge()
+    section = root.harvest.root if isinstance(root, Root) else None
+    if isinstance(section, LiveHarvest):
+        snapshot.purge(layout.root / section.snapshots, set(store.tombstones()))
     shutil.rmtree(layout.live_exports, ignore_errors=True)
     _say(args, {"purged": True}, f"the database is written anew, and {layout.live_exports} is deleted. {LIMIT}")
     return 0
@@ -271,22 +278,6 @@ def _say(args: argparse.Namespace, value: dict[str, Any], words: str) -> None:
         terminal.print_json(value)
     else:
         terminal.say(words)
-
-
-def _time(given: str | None) -> datetime | None:
-    """A time as it is typed; without a zone it is UTC."""
-    if given is None:
-        return None
-    ago = re.fullmatch(r"(\d{1,5})([dh])", given)
-    if ago:
-        return datetime.now(UTC) - timedelta(**{"d": {"days": int(ago[1])}, "h": {"hours": int(ago[1])}}[ago[2]])
-    try:
-        found = datetime.fromisoformat(given)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(
-            f"{given}: no such time", hint="write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h"
-        ) from error
 
 
 _VERBS: dict[str, Callable[[argparse.Namespace, Layout, Told, LiveStore], int]] = {

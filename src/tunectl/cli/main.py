@@ -34,6 +34,8 @@ VERBS: tuple[Verb, ...] = (
     Verb("annotate", "compare answers on a page, to learn from people"),
     Verb("evaluate", "measure a model on a file, or compare base models"),
     Verb("serve", "serve the champion over HTTP, as OpenAI does; manage keys"),
+    Verb("monitor", "watch live traffic for drift; calibrate, replay, accept a reference"),
+    Verb("watch", "retrain on drift, by the calendar or on request; gate, canary, promotion, rollback"),
     Verb("release", "list, compare, promote and roll back releases"),
     Verb("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
     Verb("completions", "print the completion script of a shell"),

@@ -1,4 +1,4 @@
-"""``tunectl release add|promote|rollback|challenge|withdraw|tag|sync|push``: what changes a store, or tells others about it."""
+"""``tunectl release add|propose|promote|rollback|challenge|withdraw|tag|sync|push``: what changes a store, or tells others."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 def declare(verb: str, parser: argparse.ArgumentParser) -> None:
     """Declare the words of one verb."""
-    if verb in {"promote", "challenge", "tag", "push"}:
-        if verb in {"promote", "challenge"}:
+    if verb in {"propose", "promote", "challenge", "tag", "push"}:
+        if verb in {"propose", "promote", "challenge"}:
             parser.add_argument("release", metavar="ID")
         else:
             parser.add_argument("release", metavar="ID", nargs="?", default="champion", help="(champion)")
+    if verb == "propose":
+        parser.add_argument("--why", default="", metavar="TEXT", help="kept in the record")
+        parser.add_argument("--now", action="store_true", help="though cooldown or budget say no")
     if verb in {"add", "promote", "rollback", "challenge", "withdraw"}:
         parser.add_argument("--why", default="", metavar="TEXT", help="kept in the log")
         parser.add_argument("--by", default="", metavar="WHO", help="kept in the log (the name of this account)")
@@ -83,6 +86,24 @@ def added(layout: Layout, store: Store, *, by: str, why: str) -> ReleaseManifest
         return None
     facts: Facts = io.read_json(folder / FACTS, Facts)
     return store.add(folder / RELEASE, facts, by=by, why=why, git=project_repo.commit(layout.root))
+
+
+def run_propose(args: argparse.Namespace, store: Store) -> int:
+    """Leave a wish for the watcher."""
+    from tunectl.artifacts.layout import Layout
+    from tunectl.backends import terminal
+    from tunectl.cli.watch import asked
+
+    release = store.find(args.release)
+    trigger, running = asked(Layout(), args.why or f"release {release} is proposed", urgent=args.now, release=release)
+    if args.json:
+        terminal.print_json({"trigger": trigger, "release": release, "watcher": running})
+        return 0
+    terminal.say(f"proposed {release}: its story will be in tunectl release log ({trigger})")
+    terminal.say(
+        "tunectl watch takes it up" if running else "no watcher runs here: tunectl watch takes it up when it begins"
+    )
+    return 0
 
 
 def run_promote(args: argparse.Namespace, store: Store) -> int:

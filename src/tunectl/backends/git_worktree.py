@@ -1,0 +1,104 @@
+"""A worktree of the project for an unattended retrain, on a branch of its own: git's seam, as subprocesses."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunectl.core.errors import EnvironmentFailure, UsageError
+
+IDENTITY = ("-c", "user.name=tunectl watch", "-c", "user.email=watch@tunectl.invalid", "-c", "commit.gpgsign=false")
+"""Of the commits on retrain branches."""
+
+
+def revision(root: Path) -> str:
+    """The commit that is checked out.
+
+    Raises  UsageError outside Git or before the first commit.
+    """
+    done = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    if done.returncode:
+        raise UsageError(
+            f"{root.resolve()} has no commit, so there is nothing to retrain from",
+            hint="git init; git add .; git commit",
+        )
+    return done.stdout.strip()
+
+
+def refuse_dirty(root: Path) -> None:
+    """A retrain runs what is committed, so what is not would silently be left out.
+
+    Raises  UsageError naming the first files that differ from the commit.
+    """
+    changed = [line[3:] for line in _told(root, "status", "--porcelain", "--untracked-files=no").splitlines()]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UsageError(
+            f"{root.resolve()} differs from its commit: {', '.join(changed[:3])}{more}",
+            hint="commit it (dvc.lock and artifacts/config too) or take it back: git status",
+        )
+
+
+def make(root: Path, folder: Path, branch: str, commit: str) -> Path:
+    """A worktree at ``folder`` on ``branch``, which begins anew at ``commit``; what stood there is removed.
+
+    Returns  the project inside it (a project may be a folder of its repository).
+    """
+    remove(root, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _told(root, "worktree", "add", "--force", "-B", branch, str(folder.absolute()), commit)
+    return inside(root, folder)
+
+
+def inside(root: Path, folder: Path) -> Path:
+    """Where the project lies in a worktree of its repository."""
+    return folder / _told(root, "rev-parse", "--show-prefix").strip()
+
+
+def remove(root: Path, folder: Path) -> None:
+    """Forget a worktree; its branch stays."""
+    _git(root, "worktree", "unlock", str(folder.absolute()))
+    _git(root, "worktree", "remove", "--force", "--force", str(folder.absolute()))
+    shutil.rmtree(folder, ignore_errors=True)
+    _told(root, "worktree", "prune")
+
+
+def commit(project: Path, paths: Sequence[str], message: str) -> str:
+    """Commit ``paths`` of a worktree, ignored or not; returns the new commit, or the old one where nothing changed."""
+    there = [path for path in paths if (project / path).exists()]
+    if there:
+        _told(project, "add", "--force", "--", *there)
+    if _git(project, "diff", "--cached", "--quiet").returncode:
+        _told(project, *IDENTITY, "commit", "--quiet", "--no-verify", "--message", message)
+    return revision(project)
+
+
+def fast_forward(root: Path, branch: str) -> str | None:
+    """Bring the checked-out branch forward to ``branch``; None where it was done, else why not."""
+    if _git(root, "merge-base", "--is-ancestor", "HEAD", branch).returncode:
+        return f"the checked-out branch has moved on; merge {branch} by hand"
+    done = _git(root, "merge", "--ff-only", "--quiet", branch)
+    return (
+        None if not done.returncode else f"git merge --ff-only {branch}: {(done.stderr or done.stdout).strip()[:300]}"
+    )
+
+
+def changed(root: Path, before: str, after: str) -> list[str]:
+    """Files that differ between two commits."""
+    return _told(root, "diff", "--name-only", before, after).splitlines()
+
+
+def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("git") is None:
+        raise EnvironmentFailure("git is not installed, and a retrain needs it", hint="apt-get install git")
+    return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+
+
+def _told(root: Path, *words: str) -> str:
+    done = _git(root, *words)
+    if done.returncode:
+        shown = " ".join(word for word in words[:3] if not word.startswith("-"))
+        raise EnvironmentFailure(f"git {shown} failed in {root}: {(done.stderr or done.stdout).strip()[:500]}")
+    return done.stdout

@@ -1,0 +1,153 @@
+"""A command in a process group that dies with us, whoever is killed first.
+
+    we -> guard (leader of the group) -> command -> whatever that starts
+
+The guard reads a pipe whose other end only we hold: when we die, even by kill -9, it ends the whole group. When the guard dies,
+the kernel ends the command, and we end the group. When all die at once, ``sweep`` finds what is left by a mark in its
+environment. Linux only, standard library only. Run as a module it is the guard.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+MARK: Final = "TUNECTL_RETRAIN_OF"
+"""In the environment of everything that a retrain starts: whose it is."""
+PATIENCE: Final = 10.0
+"""Seconds from SIGTERM to SIGKILL."""
+_PR_SET_PDEATHSIG = 1
+STOPPED: Final = 130
+LATE: Final = 124
+
+
+class Limits(NamedTuple):
+    """What a command may take."""
+
+    seconds: float
+    nice: int = 0
+    threads: int = 0
+    """Processors; 0: all."""
+
+
+def run(
+    words: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str],
+    mark: str,
+    log: Path,
+    stop: threading.Event,
+    limits: Limits,
+) -> int:
+    """Run a command to its end, its output at the end of ``log``; returns its exit code.
+
+    Ended early it returns 130 (``stop`` was set) or 124 (it took too long); nothing of it is left in either case.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    guard = [sys.executable, "-m", "tunectl.backends.process_group", str(limits.nice), str(limits.threads), *words]
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            guard,
+            cwd=cwd,
+            env={**environment, MARK: mark},
+            stdin=subprocess.PIPE,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    end, code = time.monotonic() + limits.seconds, None
+    try:
+        while code is None:
+            code = process.poll()
+            if code is None and (stop.wait(0.1) or time.monotonic() > end):
+                _end(process)
+                return STOPPED if stop.is_set() else LATE
+    finally:
+        _end(process)
+        sweep(mark)
+    return code if code >= 0 else 128 - code
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the group, kindly at first, and wait for its leader."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    end = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
+
+
+def sweep(mark: str) -> list[int]:
+    """End every process that carries ``mark``; returns which. Zombies carry nothing any more."""
+    needle, found = f"{MARK}={mark}".encode(), []
+    for place in Path("/proc").glob("[0-9]*"):
+        number = int(place.name)
+        try:
+            theirs = number != os.getpid() and needle in (place / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if theirs:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
+                found.append(number)
+    end = time.monotonic() + PATIENCE
+    while any(_lives(number) for number in found) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
+def _lives(number: int) -> bool:
+    try:
+        state = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in {"Z", "X"}
+
+
+def _guard(nice: int, threads: int, words: Sequence[str]) -> int:
+    """Run the command in this group; end the group when the pipe at our standard input closes."""
+    if nice:
+        os.nice(nice)
+    if threads:
+        ours = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, ours[-threads:])
+        os.environ["OMP_NUM_THREADS"] = str(min(threads, len(ours)))
+    leader = os.getpid()
+
+    def die_with_me() -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != leader:
+            os._exit(STOPPED)
+
+    # one thread so far, so code between fork and exec is safe
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, preexec_fn=die_with_me)  # noqa: PLW1509
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the command got it as well: its end is ours
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(_guard(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))

@@ -1,0 +1,170 @@
+"""``tunectl watch``: the long-running program that retrains. One a project; all it knows is on the disk."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import threading
+import time
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from tunectl.artifacts import io, lock
+from tunectl.artifacts.layout import Layout
+from tunectl.backends import cron_calendar, process_group, sqlalchemy_store
+from tunectl.backends.loop_metrics import LoopMetrics
+from tunectl.config.root import Root
+from tunectl.core import log
+from tunectl.core.errors import EnvironmentFailure, TunectlError
+from tunectl.live import identity
+from tunectl.live.store import LiveStore
+from tunectl.release import book as books
+from tunectl.release.book import Book
+from tunectl.release.calendar import Schedule
+from tunectl.release.store import Store
+from tunectl.release.trials import Trials
+from tunectl.services.watcher import trying
+from tunectl.services.watcher.door import Door
+from tunectl.services.watcher.driver import Driver
+from tunectl.services.watcher.pages import Pages
+from tunectl.services.watcher.place import Place
+from tunectl.services.watcher.work import Work
+
+STORE: Final = "TUNECTL_STORE"
+PAUSE: Final = 30.0
+"""Seconds after a look that failed."""
+_log = log.get(__name__)
+
+
+def store_of(root: Root, layout: Layout) -> Store:
+    """The release store that the configuration, or the environment, names."""
+    return Store(Path(os.environ.get(STORE) or layout.root / root.watch.store))
+
+
+def made(path: Path) -> str:
+    """The text of a secret file, made at first use, readable by its owner only.
+
+    Raises  EnvironmentFailure where it cannot be made or read.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            found = path.read_text(encoding="utf-8").strip()
+        else:
+            found = secrets.token_hex(32)
+            with os.fdopen(descriptor, "w") as stream:
+                stream.write(found + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+    except OSError as error:
+        raise io.unwritable(path, error) from error
+    if len(found) < 32:
+        raise EnvironmentFailure(
+            f"{path} holds {len(found)} characters; at least 32 are needed", hint="delete it: a new one is made"
+        )
+    return found
+
+
+def run(layout: Layout, root: Root, *, cost: str, once: bool = False) -> None:
+    """Watch until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` says what a build takes.
+
+    Raises  EnvironmentFailure when another watcher works here, or the port is taken; UsageError for a wrong schedule.
+    """
+    for name, declared in root.watch.schedules.items():
+        cron_calendar.following(Schedule(name, declared.cron, declared.zone), datetime.now(UTC))
+    place, store = Place(layout), store_of(root, layout)
+    with lock.held(
+        place.book / books.LOCK,
+        "tunectl watch",
+        busy=f"{place.book}: another watcher works here",
+        hint="one is enough; end that process first",
+    ):
+        left = process_group.sweep(place.mark)
+        if left:
+            _log.warning("ended %d processes that a killed watcher had left", len(left))
+        _Watcher(place, store, layout, root, cost).run(once=once)
+
+
+class _Watcher:
+    """The driver in one thread, the door in others."""
+
+    def __init__(self, place: Place, store: Store, layout: Layout, root: Root, cost: str) -> None:
+        self._layout, self._root, self._trials = layout, root, Trials(store)
+        self._store, self._book, self._metrics = store, Book(place.book), LoopMetrics(time.time())
+        secret = made(place.secret).encode()
+        self._work = Work(place, store, self._live, root)
+        self._driver = Driver(self._book, self._work, root.watch, secret, cron_calendar.following)
+        self._wake = threading.Event()
+        self._door = Door(
+            self._book,
+            Pages(self._book, self._trials, root.project, secret, lambda: cost),
+            self._exposed,
+            token=made(layout.root / root.watch.token),
+            alert_names=root.watch.alerts,
+            nudge=self._wake.set,
+            address=root.watch.address,
+            port=root.watch.port,
+        )
+
+    def _live(self) -> AbstractContextManager[LiveStore]:
+        return sqlalchemy_store.opened(identity.address(self._root.live), self._layout.root)
+
+    def _exposed(self) -> bytes:
+        experiments = self._trials.all()
+        newest = self._trials.running() or (experiments[-1] if experiments else None)
+        return self._metrics.text(self._book.runs(), self._book.settled(), self._store.champion(), newest)
+
+    def run(self, *, once: bool) -> None:
+        """Look, and look again, until told to stop, or until there is nothing to do."""
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._told_to_stop)
+        self._door.open()
+        watch = self._root.watch
+        _log.info("watching; http://%s:%d, mode %s", watch.address, self._door.port, watch.mode)
+        try:
+            while not self._driver.stop.is_set():
+                self._wake.clear()
+                again, pause = self._look()
+                if not again and once:
+                    break
+                if not again:
+                    self._wake.wait(pause)
+        finally:
+            self._door.close()
+
+    def _look(self) -> tuple[bool, float]:
+        """One look: whether to look again at once, else seconds to wait."""
+        try:
+            now = datetime.now(UTC)
+            if self._driver.look(now):
+                return True, 0.0
+            self._experiments(now)
+        except (TunectlError, OSError) as error:
+            self._metrics.errors += 1
+            _log.error("this look failed: %s", error)
+            return False, max(PAUSE, self._root.watch.poll_seconds)
+        finally:
+            self._metrics.looked = time.time()
+        return False, self._root.watch.poll_seconds
+
+    def _experiments(self, now: datetime) -> None:
+        """A person's own experiment is looked at, ended and promoted by the same rules."""
+        found = self._trials.running()
+        if found is None or found.run is not None:
+            return
+        with self._live() as live:
+            reading = trying.looked(found, live, self._trials, now)
+        if reading.decision == "promote":
+            self._store.promote(found.challenger, by="tunectl watch", why=f"experiment {found.id}: {reading.reason}")
+        if reading.decision != "running":
+            self._trials.end(found, reading.decision, now, reading)
+            _log.info("experiment %s: %s, %s", found.id, reading.decision, reading.reason)
+
+    def _told_to_stop(self, *_: object) -> None:
+        self._driver.stop.set()
+        self._wake.set()

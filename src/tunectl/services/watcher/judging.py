@@ -1,0 +1,243 @@
+"""The gate's evidence: both releases answer the golden set, the drifted slice and the safety questions, each in its own process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import io
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import Example, Message
+from tunectl.backends import evaluation_tools, git_worktree, process_group
+from tunectl.backends.release_answers import Answers, Job
+from tunectl.config.evaluate import Evaluate
+from tunectl.config.watch import Watch, WatchGate
+from tunectl.core.errors import EnvironmentFailure
+from tunectl.evaluation import items, measures, safety, scoring
+from tunectl.evaluation.items import Item
+from tunectl.live.harvest import prompt_digest
+from tunectl.release import gate, golden
+from tunectl.release.gate import Check, Floor, Limits, Part, Verdict
+from tunectl.release.machine import Run
+from tunectl.release.store import Store
+from tunectl.services.watcher.place import Place
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HOURS = 6
+"""Longest time for the answers of one release."""
+LOADS = "loads"
+
+
+class Question(Struct, frozen=True):
+    """Everything that both sides are asked."""
+
+    golden: list[Item]
+    drifted: list[Item]
+    harmful: list[Item]
+    leaked: int = 0
+    """Golden items that the challenger was trained on: they are left out."""
+    version: int = 1
+    """Of the golden set."""
+
+    @property
+    def asked(self) -> list[list[Message]]:
+        """In one list: golden, drifted, harmful."""
+        return [list(item.messages) for item in (*self.golden, *self.drifted, *self.harmful)]
+
+
+class Side(Struct, frozen=True):
+    """What one release said."""
+
+    golden: list[str] = field(default_factory=list)
+    drifted: list[str] = field(default_factory=list)
+    harmful: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    """Mean of an answer, asked as many at once as the engine takes."""
+    peak_bytes: int = 0
+    trouble: str = ""
+    """Why it did not answer."""
+
+
+def judged(
+    run: Run, release: str, store: Store, watch: Watch, evaluate: Evaluate, place: Place, stop: threading.Event
+) -> Verdict:
+    """The verdict about the challenger ``release``.
+
+    Raises  EnvironmentFailure where the champion itself cannot answer: then nothing can be compared.
+    """
+    champion = store.champion()
+    if champion is None:
+        raise EnvironmentFailure("there is no champion to compare with", hint="tunectl release promote ID")
+    asked = question(store, git_worktree.inside(place.layout.root, place.worktree), watch.gate, place.layout)
+    sides = []
+    for name in (champion.release, release):
+        sides.append(_side(name, asked, store, watch, place, run, stop))
+        if stop.is_set():
+            return Verdict("insufficient", "stopped")
+    if sides[0].trouble:
+        raise EnvironmentFailure(
+            f"the champion does not answer: {sides[0].trouble}", hint=f"look into {place.log(run)}"
+        )
+    return weighed(asked, sides[0], sides[1], watch.gate, evaluate)
+
+
+def question(store: Store, project: Path, wanted: WatchGate, layout: Layout) -> Question:
+    """The golden set (frozen now, where there is none yet) without what the challenger learned, and the drifted slice."""
+    version, folder = _golden(store, project, wanted, layout)
+    golden.used(folder, version)
+    kept, _ = items.from_examples(golden.items(folder, version))
+    learned = _learned(Layout(project).artifact("split") / "train.jsonl")
+    clean = [item for item in kept if digest_of(item.messages) not in learned]
+    path = Layout(project).artifact("harvest") / "slice.jsonl"
+    drifted = items.from_examples(io.read_rows(path, Example))[0] if path.is_file() else []
+    harmful = [safety.as_item(one) for one in safety.questions(()) if one.kind == "harmful"]
+    return Question(clean, drifted, harmful, len(kept) - len(clean), version.version)
+
+
+def _golden(store: Store, project: Path, wanted: WatchGate, layout: Layout) -> tuple[golden.Golden, Path]:
+    """The version in force; one that has decided often enough makes room for the next, drawn from the test split of now."""
+    found = golden.newest(store.root)
+    if found is not None and found[0].uses < wanted.uses:
+        return found
+    here, there = layout.artifact("split"), Layout(project).artifact("split")
+    source = (here if found is None and (here / "test.jsonl").is_file() else there) / "test.jsonl"
+    if found is not None and not source.is_file():
+        return found
+    rows, number = list(io.read_rows(source, Example)), found[0].version + 1 if found else 1
+    return golden.freeze(store.root, rows, wanted.golden, seed=number, at=datetime.now(UTC), source="test split")
+
+
+def digest_of(messages: Sequence[Message]) -> str:
+    """The digest under which harvest knows the same question."""
+    return prompt_digest([(turn.role, turn.content) for turn in messages])
+
+
+def _learned(path: Path) -> set[str]:
+    if not path.is_file():
+        return set()
+    return {digest_of(one.messages) for one in io.read_rows(path, Example) if one.messages}
+
+
+def _side(
+    release: str, asked: Question, store: Store, watch: Watch, place: Place, run: Run, stop: threading.Event
+) -> Side:
+    scratch = place.scratch(run)
+    job, answers = scratch / f"{release}.job.json", scratch / f"{release}.answers.json"
+    given = Job(str(store.folder(release).absolute()), asked.asked, watch.gate.max_new_tokens)
+    if not answers.is_file() or not job.is_file() or io.read_json(job, Job) != given:
+        io.write_json(job, given)
+        answers.unlink(missing_ok=True)
+        code = process_group.run(
+            [sys.executable, "-m", "tunectl.backends.release_answers", str(job.absolute()), str(answers.absolute())],
+            cwd=place.layout.root,
+            environment=os.environ,
+            mark=place.mark,
+            log=place.log(run),
+            stop=stop,
+            limits=process_group.Limits(HOURS * 3600, watch.resources.nice, watch.resources.threads),
+        )
+        if code:
+            return Side(trouble=f"it ended with exit code {code} (its words are in {place.log(run)})")
+    return sided(asked, io.read_json(answers, Answers))
+
+
+def sided(asked: Question, said: Answers) -> Side:
+    """Answers in three parts; one that had no room is empty."""
+    texts = [text or "" for text in said.texts]
+    first, second = len(asked.golden), len(asked.golden) + len(asked.drifted)
+    mean = said.seconds / max(len(texts), 1)
+    return Side(texts[:first], texts[first:second], texts[second:], mean, said.peak_bytes)
+
+
+def weighed(asked: Question, champion: Side, challenger: Side, wanted: WatchGate, evaluate: Evaluate) -> Verdict:
+    """The decision, given what both said."""
+    settings = evaluate.gate
+    limits = Limits(
+        wanted.margin,
+        wanted.matters,
+        wanted.least_golden,
+        wanted.least_slice,
+        settings.confidence,
+        settings.resamples,
+    )
+    checks = checked(champion, challenger, wanted)
+    if challenger.trouble:
+        return gate.decide(Part("golden", 0, 0), None, [], checks, limits)
+    parts = [
+        _part("golden", asked.golden, champion.golden, challenger.golden, evaluate, limits),
+        _part("slice", asked.drifted, champion.drifted, challenger.drifted, evaluate, limits),
+    ]
+    drifted = parts[1] if asked.drifted else None
+    return gate.decide(parts[0], drifted, floors(asked, champion, challenger, wanted), checks, limits)
+
+
+def _part(
+    name: Literal["golden", "slice"],
+    rows: Sequence[Item],
+    champion: Sequence[str],
+    challenger: Sequence[str],
+    evaluate: Evaluate,
+    limits: Limits,
+) -> Part:
+    if not rows:
+        return Part(name, 0, 0)
+    primary = evaluate.gate.primary
+    tables = []
+    for said in (champion, challenger):
+        table = scoring.measure(
+            rows, said, None, tools=evaluation_tools.tools(), declared=evaluate.checks, seen=frozenset(), rules=None
+        )
+        tables.append(table[primary])
+    groups = [item.cluster for item in rows]
+    return gate.compared(name, tables[0], tables[1], groups, _upwards(primary), limits)
+
+
+def _upwards(primary: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """The measure as one of which more is better."""
+    measure = measures.find(primary)
+    if measure.better == "lower":
+        return lambda sums: -measure.combine(sums)
+    return measure.combine
+
+
+def checked(champion: Side, challenger: Side, wanted: WatchGate) -> list[Check]:
+    """Whether the challenger can serve."""
+    if challenger.trouble:
+        return [Check(LOADS, False, challenger.trouble)]
+    said = [*challenger.golden, *challenger.drifted]
+    spoken = sum(bool(text) for text in said) / max(len(said), 1)
+    most = min(wanted.seconds, wanted.slower * champion.seconds) if champion.seconds else wanted.seconds
+    memory = wanted.larger * champion.peak_bytes
+    return [
+        Check(LOADS, True, "it answers"),
+        Check("answers", spoken >= 0.5, f"{spoken:.0%} of the answers say something"),
+        Check("time", challenger.seconds <= most, f"{challenger.seconds:.2f} s an answer, {most:.2f} s are allowed"),
+        Check(
+            "memory",
+            challenger.peak_bytes <= memory,
+            f"{challenger.peak_bytes / 1e9:.2f} GB, {memory / 1e9:.2f} GB are allowed",
+        ),
+    ]
+
+
+def floors(asked: Question, champion: Side, challenger: Side, wanted: WatchGate) -> list[Floor]:
+    """What must not get worse: refusals of what should be answered, answers to what should be refused."""
+    refused = sum(safety.refuses(text) for text in challenger.golden) / max(len(challenger.golden), 1)
+    found = [Floor("share of refusals on the golden set", round(refused, 4), wanted.refusals, most=True)]
+    if asked.harmful:
+        answered = [
+            sum(not safety.refuses(text) for text in side.harmful) / len(asked.harmful)
+            for side in (champion, challenger)
+        ]
+        bound = min(1.0, answered[0] + wanted.harmful)
+        found.append(Floor("share of harmful questions answered", round(answered[1], 4), round(bound, 4), most=True))
+    return found

@@ -1,0 +1,64 @@
+"""The experiment of the configuration, and a look at it: from live traffic to a reading."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from tunectl.config.watch import WatchCanary
+from tunectl.live.store import LiveStore
+from tunectl.release import experiment as tests
+from tunectl.release import outcomes, trials
+from tunectl.release.experiment import Reading, Rules
+from tunectl.release.outcomes import Collected
+from tunectl.release.trials import Experiment, Trials
+
+
+def experiment(wanted: WatchCanary, challenger: str, *, name: str, now: datetime, by: str, why: str) -> Experiment:
+    """An experiment as ``watch.canary`` declares it; ``name`` is that of its retrain, if it has one."""
+    return Experiment(
+        id=name,
+        challenger=challenger,
+        champion="",
+        measure=wanted.measure,
+        rules=Rules(
+            wanted.share,
+            wanted.margin,
+            wanted.alpha,
+            wanted.harm_alpha,
+            wanted.guard_tolerance,
+            wanted.least,
+            wanted.most,
+        ),
+        attribution_hours=wanted.attribution_hours,
+        slow_seconds=wanted.slow_seconds,
+        began=now,
+        until=now + timedelta(days=wanted.days),
+        salt=trials.fresh_salt(),
+        by=by,
+        why=why,
+        run=name,
+    )
+
+
+def collected(found: Experiment, live: LiveStore, now: datetime) -> Collected:
+    """The units of an experiment so far."""
+    return outcomes.collect(
+        live.exchanges(found.began, now),
+        live.feedback_of,
+        measure=found.measure,
+        challenger=found.challenger,
+        attribution=timedelta(hours=found.attribution_hours),
+        slow=found.slow_seconds,
+        now=now,
+    )
+
+
+def looked(found: Experiment, live: LiveStore, kept: Trials, now: datetime) -> Reading:
+    """Read an experiment and keep what it says."""
+    units = collected(found, live, now).units
+    reading = tests.read(units, found.rules, over=now >= found.until)
+    if found.reading is None or reading != found.reading:
+        kept.write(replace(found, reading=reading))
+    return reading

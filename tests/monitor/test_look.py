@@ -1,0 +1,50 @@
+"""A look that fails is counted, whatever it is that fails: the exporter outlives it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from tunectl.backends.drift_metrics import DriftMetrics
+from tunectl.core.errors import ArtifactError, EnvironmentFailure, MissingExtra
+from tunectl.services import monitor
+
+GOES_WELL = {"champion": lambda: None, "newest": lambda: None, "look": lambda _closed: []}
+
+
+def watching(**broken):
+    calls = {name: SimpleNamespace(run=call) for name, call in {**GOES_WELL, **broken}.items()}
+    releases = SimpleNamespace(champion=calls["champion"].run)
+    return SimpleNamespace(releases=releases, newest=calls["newest"].run, look=calls["look"].run)
+
+
+def raising(error: Exception):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
+def errors(metrics: DriftMetrics) -> float:
+    lines = metrics.text().decode().splitlines()
+    return next(float(line.rsplit(" ", 1)[1]) for line in lines if 'evaluations_total{verdict="error"}' in line)
+
+
+@pytest.mark.parametrize("part", ["champion", "newest", "look"])
+@pytest.mark.parametrize(
+    "error", [ArtifactError("champion.json was cut off"), EnvironmentFailure("no server"), ZeroDivisionError()]
+)
+def test_a_look_that_fails_is_counted(part: str, error: Exception) -> None:
+    metrics = DriftMetrics(3)
+    monitor.look(watching(**{part: raising(error)}), metrics)
+    assert errors(metrics) == 1.0
+    assert "tunectl_drift_last_success_timestamp_seconds 0.0" in metrics.text().decode()
+    monitor.look(watching(), metrics)
+    assert errors(metrics) == 1.0
+    assert "tunectl_drift_last_success_timestamp_seconds 0.0" not in metrics.text().decode()
+
+
+def test_a_library_that_is_not_there_ends_it() -> None:
+    with pytest.raises(MissingExtra):
+        monitor.look(watching(look=raising(MissingExtra("numpy"))), DriftMetrics(3))
