@@ -65,7 +65,10 @@ def test_the_records_tell_the_same_story(played: tuple) -> None:
     assert [run.trigger.release for run in (second, third)] == [scene.muddled.release, scene.harmful.release]
     store = Store(scene.project / ".tunectl" / "releases")
     assert store.champion().release == first.facts("evaluating")["release"]
-    assert [entry.what for entry in store.log() if entry.what != "add"] == ["promote", "promote"]
+    told = [(entry.what, entry.release) for entry in store.log() if entry.what != "add"]
+    better, worse = store.champion().release, scene.harmful.release
+    assert [what for what, _ in told] == ["promote", "challenge", "promote", "withdraw", "challenge", "withdraw"]
+    assert [release for _, release in told[1:]] == [better, better, better, worse, worse]
     named = io.read_json(scene.project / "live" / "window.json", Named)
     assert [one.window for one in named.snapshots] == [first.facts("proposed")["window"]["id"]]
     assert f"sft.start=.tunectl/start/{first.facts('proposed')['champion']}" in tiny_town.recorded(scene.project)

@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from tunectl.artifacts.records import DriftWindow
-from tunectl.release.history import Entry
+from tunectl.release.history import Entry, swapped
 from tunectl.release.machine import ENDS, Run
 from tunectl.release.trials import Experiment
 
@@ -141,7 +141,7 @@ def experiments(found: Iterable[Experiment], clock: Clock, now: float) -> list[S
 
 def champions(log: Sequence[Entry], clock: Clock, now: float) -> list[Span]:
     """Which release served when."""
-    swaps = [one for one in log if one.what != "add"]
+    swaps = swapped(log)
     spans = []
     for place, one in enumerate(swaps):
         since = max(clock(datetime.fromisoformat(one.at)), 0.0)

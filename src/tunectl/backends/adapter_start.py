@@ -13,8 +13,6 @@ from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.core.lazy import need
 from tunectl.training.plan import AdapterPlan
 
-WEIGHTS = "adapter_model.safetensors"
-
 
 def take(model: Any, folder: Path, plan: AdapterPlan) -> None:
     """Put the weights of the adapter in ``folder`` into the fresh adapter of ``model``.
@@ -22,10 +20,10 @@ def take(model: Any, folder: Path, plan: AdapterPlan) -> None:
     Raises  ArtifactError where there is none, or it cannot be read; UsageError where its shape is not the one that ``plan`` trains.
     """
     peft, files = need("peft", extra="train"), need("safetensors.torch", extra="train")
-    path = folder / WEIGHTS
+    path = folder / adapter_file.WEIGHTS
     if not path.is_file():
         raise ArtifactError(
-            f"sft.start = {folder}: there is no {WEIGHTS} in it",
+            f"sft.start = {folder}: there is no {adapter_file.WEIGHTS} in it",
             hint="bring that adapter here (the folder adapter of a release in the release store), or set sft.start=null",
         )
     try:

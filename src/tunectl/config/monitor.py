@@ -139,6 +139,6 @@ class MonitorSettings(Strict):
     live: Live
     """Where exchanges and feedback are kept."""
     store: str = Field(min_length=1)
-    """The release store."""
+    """The release store, a folder or an address."""
     keys: str = Field(min_length=1)
     """File of the hashes of keys."""

@@ -155,7 +155,7 @@ class Watch(Strict):
     alerts: tuple[str, ...]
     """Names of the alerts that ask for a retrain."""
     store: str = Field(min_length=1)
-    """The release store, a folder; TUNECTL_STORE in the environment comes first."""
+    """The release store, a folder; TUNECTL_STORE in the environment comes first. Where `serve.store` is an address, it is copied there."""
     poll_seconds: float = Field(ge=0.05, le=300)
     """Between looks at inbox, calendar, drift windows and experiment; a watcher that has not looked for 15 minutes is told of."""
     reconcile_minutes: float = Field(ge=0)

@@ -169,7 +169,8 @@ def refined(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
     centred = np.asarray(vectors, dtype=np.float64) - vectors.mean(axis=0)
     ridge = _RIDGE * float((centred**2).sum(axis=1).mean())
     if ridge <= _NOTHING:
-        return target
+        alone: NDArray[Any] = target
+        return alone
     solved = np.linalg.solve(centred.T @ centred + ridge * np.eye(centred.shape[1]), centred.T)
     own = np.einsum("ij,ji->i", centred, solved)
     others = target - (target - centred @ (solved @ target)) / (1 - own)

@@ -36,7 +36,7 @@ CHALLENGER = "challenger.json"
 
 
 class Served(Protocol):
-    """What a server needs of a store; a folder is one, ``release.mirror`` another."""
+    """What whoever serves or watches needs of a store; a folder is one, ``release.mirror`` another."""
 
     @property
     def place(self) -> str:
@@ -61,6 +61,10 @@ class Served(Protocol):
 
     def bring(self, release: str) -> Path:
         """Its files on this machine; may take as long as a download."""
+        ...
+
+    def log(self) -> list[Entry]:
+        """What happened, in order."""
         ...
 
 
@@ -174,7 +178,7 @@ class Store:
         what a gate refused.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused, or a pointer that has moved.
         """
-        self._refuse(release, force=force)
+        self.may_serve(release, force=force)
         with self._writing("promoting a release"):
             entries, now = self.log(), self.champion()
             if after is not None and after != history.swaps(entries):
@@ -190,21 +194,24 @@ class Store:
                 self._withdraw(trial, by, "it is the champion now")
             return found
 
-    def challenge(self, release: str, *, share: float, by: str, why: str, force: bool = False) -> Trial:
+    def challenge(
+        self, release: str, *, share: float, by: str, why: str, salt: str | None = None, force: bool = False
+    ) -> Trial:
         """Put a release up beside the champion, for those who ask for it and for ``share`` of the others; takes the place of another.
 
+        ``salt`` None: a new one, so that nobody's arm follows from an earlier trial.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
                 or a share that is none.
         """
         if not 0 <= share <= 1:
             raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the people")
-        self._refuse(release, force=force)
+        self.may_serve(release, force=force)
         with self._writing("putting up a challenger"):
             pointer = self.champion()
             if pointer is None or pointer.release == release:
                 what = "is the champion" if pointer else "has no champion to be tried against"
                 raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
-            trial = Trial(release, share, secrets.token_hex(8), _now(), by, why)
+            trial = Trial(release, share, salt or secrets.token_hex(8), _now(), by, why)
             io.write_json(self.root / CHALLENGER, trial)
             self._append(_put_up(trial))
         return trial
@@ -231,8 +238,8 @@ class Store:
             raise io.unwritable(self.root / CHALLENGER, error) from error
         self._append(Entry("withdraw", trial.release, _now(), by, why))
 
-    def _refuse(self, release: str, *, force: bool) -> None:
-        """Refuse what is damaged, and what a gate refused."""
+    def may_serve(self, release: str, *, force: bool = False) -> None:
+        """Raises  ArtifactError for a damaged release; GateError for one that a gate refused, unless it is forced."""
         wrong = self.verify(release)
         if wrong:
             raise ArtifactError(
@@ -354,15 +361,23 @@ def _lines(path: Path, *, mend: bool = False) -> list[Entry]:
         with path.open("r+b") as stream:
             stream.truncate(whole)
             os.fsync(stream.fileno())
-    entries = []
-    for number, line in enumerate(content[:whole].splitlines(), 1):
+    return read_log(content, str(path))
+
+
+def read_log(content: bytes, place: str) -> list[Entry]:
+    """The whole lines of a log that lies at ``place``; one that a kill cut off is no line yet.
+
+    Raises  ArtifactError for a line that is no entry.
+    """
+    found = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
-            entries.append(msgspec.json.decode(line, type=Entry))
+            found.append(msgspec.json.decode(line, type=Entry))
         except io.NOT_JSON as error:
             raise ArtifactError(
-                f"{path}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
+                f"{place}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
             ) from error
-    return entries
+    return found
 
 
 def _copy(source: Path, target: Path) -> None:

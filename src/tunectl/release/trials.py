@@ -1,10 +1,9 @@
-"""The experiment of a release store: one at a time, what the servers read, and the record that stays.
+"""The experiment of a release store: one at a time, a challenger that the servers follow, and the record that stays.
 
-    <store>/challenger.json        what servers follow (``serving.arms.Trial``); absent where nothing is tried
     <store>/experiments/<id>.json  every experiment, replaced whole as it goes on
 
-Begin: record first, then the servers' file. End: the servers' file goes first, so that after a kill nobody is on a challenger
-that no record speaks of.
+Begin: record first, then the challenger is put up. End: it is withdrawn first, so that after a kill nobody is on a challenger
+that no record speaks of. A person's own challenger is never touched.
 """
 
 from __future__ import annotations
@@ -18,22 +17,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tunectl.artifacts import io, lock
+from tunectl.artifacts.records import Trial
 from tunectl.core.errors import GateError, UsageError
 from tunectl.release.experiment import Decision, Reading, Rules, check
 from tunectl.release.outcomes import Measure
 from tunectl.release.store import Store
 
-CHALLENGER: Final = "challenger.json"
-"""As servers know it."""
 RECORDS: Final = "experiments"
-
-
-class Served(Struct, frozen=True):
-    """What servers are told."""
-
-    release: str
-    share: float
-    salt: str
 
 
 class Experiment(Struct, frozen=True, omit_defaults=True):
@@ -78,16 +68,12 @@ class Trials:
         """The one that runs."""
         return next((one for one in self.all() if one.ended is None), None)
 
-    def served(self) -> Served | None:
-        """What servers follow now."""
-        path = self.store.root / CHALLENGER
-        return io.read_json(path, Served) if path.is_file() else None
-
     def start(self, experiment: Experiment) -> Experiment:
         """Begin; the same id again goes on with what was begun.
 
-        Raises  GateError while another one runs; UsageError for a release that is champion already, a store without a champion,
-                or shares that leave an arm empty; ArtifactError for a release that is not there.
+        Raises  GateError while another one runs, where a person has put up a challenger, and for a release that a gate refused;
+                UsageError for a release that is champion already, a store without a champion, or shares that leave an arm empty;
+                ArtifactError for a release that is not there, or is damaged.
         """
         check(experiment.rules)
         pointer = self.store.champion()
@@ -104,9 +90,15 @@ class Trials:
                     hint="wait for it, or end it: tunectl release experiment stop",
                 )
             made = other or replace(experiment, champion=pointer.release)
+            trial = self.store.trial()
+            if trial is not None and trial.salt != made.salt:
+                raise GateError(
+                    f"{trial.release} is challenger already, put up by {trial.by or 'somebody'}: {trial.why or 'no reason given'}",
+                    hint="take it away first: tunectl release withdraw",
+                )
+            self.store.may_serve(made.challenger)
             self.write(made)
-            served = Served(made.challenger, made.rules.share, made.salt)
-            io.write_json(self.store.root / CHALLENGER, served)
+            self._put_up(made)
         return made
 
     def write(self, experiment: Experiment) -> None:
@@ -116,22 +108,37 @@ class Trials:
     def end(self, experiment: Experiment, decision: Decision, at: datetime, reading: Reading | None) -> Experiment:
         """Take the challenger off the traffic, then write why."""
         with self._writing():
-            (self.store.root / CHALLENGER).unlink(missing_ok=True)
-            io.sync_folder(self.store.root)
+            if self._up(experiment):
+                self.store.withdraw(by=experiment.by, why=f"experiment {experiment.id} ended: {decision}")
             ended = replace(experiment, ended=at, decision=decision, reading=reading or experiment.reading)
             self.write(ended)
         return ended
 
     def mend(self) -> bool:
-        """Bring the servers' file in line with the records after a kill; says whether something was wrong."""
-        running, served = self.running(), self.served()
-        if running is None and served is not None and any(one.salt == served.salt for one in self.all()):
-            (self.store.root / CHALLENGER).unlink(missing_ok=True)
-            return True
-        if running is not None and served is None:
-            io.write_json(self.store.root / CHALLENGER, Served(running.challenger, running.rules.share, running.salt))
-            return True
-        return False
+        """Bring the challenger in line with the records after a kill; says whether something was wrong."""
+        running, trial, pointer = self.running(), self.store.trial(), self.store.champion()
+        if running is not None:
+            won = (
+                pointer is not None and pointer.release == running.challenger
+            )  # promoted, and its end is not written yet
+            if trial is None and not won:
+                self._put_up(running)
+                return True
+            return False
+        ours = trial is not None and any(one.salt == trial.salt for one in self.all())
+        if ours:
+            self.store.withdraw(by="tunectl", why="its experiment has ended")
+        return ours
+
+    def _up(self, experiment: Experiment) -> bool:
+        """Whether the challenger that servers follow is this experiment's."""
+        trial: Trial | None = self.store.trial()
+        return trial is not None and trial.salt == experiment.salt
+
+    def _put_up(self, one: Experiment) -> None:
+        if not self._up(one):
+            why = f"experiment {one.id}: {one.why}"[:1000]
+            self.store.challenge(one.challenger, share=one.rules.share, by=one.by, why=why, salt=one.salt)
 
     def _writing(self) -> AbstractContextManager[None]:
         return lock.held(

@@ -24,6 +24,7 @@ from tunectl.backends import (
     drift_page,
     evidently_report,
     language_id,
+    release_place,
     sqlalchemy_store,
     static_embedding,
     tone_lexicon,
@@ -38,7 +39,6 @@ from tunectl.monitor.examine import Examiner
 from tunectl.monitor.features import Embedder, Tone
 from tunectl.monitor.selftest import Calibration, Figure
 from tunectl.monitor.signals import Row, Tools
-from tunectl.release.store import Store
 from tunectl.services.drift import references
 from tunectl.services.drift.door import Door, Pages
 from tunectl.services.drift.watcher import Watcher
@@ -113,7 +113,7 @@ def opened(settings: MonitorSettings, layout: Layout) -> Iterator[Watcher]:
 
 def watcher(settings: MonitorSettings, layout: Layout, store: LiveStore) -> Watcher:
     """A watcher of ``store``."""
-    releases = Store(Path(os.environ.get("TUNECTL_STORE", layout.root / settings.store)))
+    releases = release_place.opened(os.environ.get("TUNECTL_STORE", settings.store), layout.root)
     report = evidently_report.write if settings.monitor.evidently else None
     return Watcher(settings, layout, store, releases, examiner(settings, layout), report)
 

@@ -18,7 +18,7 @@ from tunectl.backends import cron_calendar, process_group, sqlalchemy_store
 from tunectl.backends.loop_metrics import LoopMetrics
 from tunectl.config.root import Root
 from tunectl.core import log
-from tunectl.core.errors import EnvironmentFailure, TunectlError
+from tunectl.core.errors import EnvironmentFailure, TunectlError, UsageError
 from tunectl.live import identity
 from tunectl.live.store import LiveStore
 from tunectl.release import book as books
@@ -31,6 +31,7 @@ from tunectl.services.watcher.door import Door
 from tunectl.services.watcher.driver import Driver
 from tunectl.services.watcher.pages import Pages
 from tunectl.services.watcher.place import Place
+from tunectl.services.watcher.publishing import Publisher
 from tunectl.services.watcher.work import Work
 
 STORE: Final = "TUNECTL_STORE"
@@ -40,8 +41,17 @@ _log = log.get(__name__)
 
 
 def store_of(root: Root, layout: Layout) -> Store:
-    """The release store that the configuration, or the environment, names."""
-    return Store(Path(os.environ.get(STORE) or layout.root / root.watch.store))
+    """The release store that the configuration, or the environment, names.
+
+    Raises  UsageError for an address: what is built here is promoted in a folder, and copied from there.
+    """
+    place = os.environ.get(STORE) or root.watch.store
+    if "://" in place:
+        raise UsageError(
+            f"watch.store = {place}: takes a folder",
+            hint=f"set serve.store={place}: the watcher copies its folder there",
+        )
+    return Store(layout.root / place)
 
 
 def made(path: Path) -> str:
@@ -96,6 +106,7 @@ class _Watcher:
     def __init__(self, place: Place, store: Store, layout: Layout, root: Root, cost: str) -> None:
         self._layout, self._root, self._trials = layout, root, Trials(store)
         self._store, self._book, self._metrics = store, Book(place.book), LoopMetrics(time.time())
+        self._publisher = Publisher(store, root.serve.store)
         secret = made(place.secret).encode()
         self._work = Work(place, store, self._live, root)
         self._driver = Driver(self._book, self._work, root.watch, secret, cron_calendar.following)
@@ -149,8 +160,17 @@ class _Watcher:
             _log.error("this look failed: %s", error)
             return False, max(PAUSE, self._root.watch.poll_seconds)
         finally:
+            self._publish()
             self._metrics.looked = time.time()
         return False, self._root.watch.poll_seconds
+
+    def _publish(self) -> None:
+        """A place that is away keeps servers there from hearing of it, and nothing else from going on."""
+        try:
+            self._publisher.publish()
+        except TunectlError as error:
+            self._metrics.errors += 1
+            _log.error("servers at serve.store do not hear of the last change yet: %s", error)
 
     def _experiments(self, now: datetime) -> None:
         """A person's own experiment is looked at, ended and promoted by the same rules."""

@@ -14,6 +14,7 @@ import watch_project
 
 from scenarios.found import Found
 from tunectl.backends import process_group
+from tunectl.release.history import swapped
 from tunectl.release.manifest import Facts
 from tunectl.release.store import Store
 
@@ -59,7 +60,7 @@ def _cut_swap(found: Found, store: Store, what: str, goal: str, start: str, afte
         return True
     found.must(store.verify(now.release) == [], f"{where}: {store.verify(now.release)}")
     found.must(now.release == goal or done.returncode != 0, f"{where}: it said that it was done, and it was not")
-    swaps = [entry for entry in store.log() if entry.what != "add"]
+    swaps = swapped(store.log())
     found.must(swaps[-1].release == now.release, f"{where}: the log ends with {swaps[-1]}")
     return done.returncode == 0
 

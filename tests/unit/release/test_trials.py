@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from tunectl.artifacts import io
 from tunectl.core.errors import GateError, UsageError
 from tunectl.release.experiment import Rules
-from tunectl.release.manifest import Facts
+from tunectl.release.manifest import Facts, Verdict
 from tunectl.release.store import Store
 from tunectl.release.trials import Experiment, Trials
-from tunectl.serving.arms import Trial
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 RULES = Rules(0.2, 0.0, 0.05, 0.05, 0.05, 50, None)
@@ -39,12 +37,60 @@ def test_servers_read_what_is_started_and_nothing_once_it_ended(trials: tuple[Tr
     kept, names = trials
     found = kept.start(made(names[1]))
     assert found.champion == names[0]
-    assert io.read_json(kept.store.root / "challenger.json", Trial) == Trial(names[1], 0.2, "salt")
+    trial = kept.store.trial()
+    assert trial is not None
+    assert (trial.release, trial.share, trial.salt, trial.by, trial.why) == (
+        names[1],
+        0.2,
+        "salt",
+        "Ann",
+        "experiment one: why",
+    )
     assert kept.start(made(names[1])) == found
+    assert kept.store.trial() == trial, "begun once"
     ended = kept.end(found, "harm", NOW, None)
-    assert kept.served() is None
+    assert kept.store.trial() is None
     assert kept.running() is None
     assert kept.all() == [ended]
+    told = [(one.what, one.release, one.share, one.why) for one in kept.store.log()[-2:]]
+    assert told == [
+        ("challenge", names[1], 0.2, "experiment one: why"),
+        ("withdraw", names[1], None, "experiment one ended: harm"),
+    ]
+
+
+def test_a_persons_own_challenger_is_not_touched(trials: tuple[Trials, list[str]]) -> None:
+    kept, names = trials
+    theirs = kept.store.challenge(names[2], share=0.0, by="Bo", why="by name only")
+    with pytest.raises(GateError) as error:
+        kept.start(made(names[1]))
+    assert str(error.value) == (
+        f"{names[2]} is challenger already, put up by Bo: by name only\n  take it away first: tunectl release withdraw"
+    )
+    assert kept.all() == [], "and no record speaks of it"
+    assert not kept.mend()
+    assert kept.store.trial() == theirs
+
+
+def test_what_a_gate_refused_is_not_tried(trials: tuple[Trials, list[str]], tmp_path: Path) -> None:
+    kept, _ = trials
+    source = tmp_path / "refused"
+    source.mkdir()
+    (source / "weights").write_text("refused")
+    facts = Facts("shop", "transformers", "apart", verdicts={"evaluate": Verdict(False, "worse", "It is worse.")})
+    with pytest.raises(GateError, match=r"was refused: evaluate: It is worse\."):
+        kept.start(made(kept.store.add(source, facts).id))
+    assert kept.all() == []
+
+
+def test_one_that_won_is_not_put_up_again(trials: tuple[Trials, list[str]]) -> None:
+    kept, names = trials
+    found = kept.start(made(names[1]))
+    kept.store.promote(names[1], by="test", why="it won")  # killed before the experiment's end is written
+    assert not kept.mend()
+    assert kept.store.trial() is None
+    kept.end(found, "promote", NOW, None)
+    assert [one.decision for one in kept.all()] == ["promote"]
 
 
 def test_a_second_one_the_champion_and_a_stranger_are_refused(trials: tuple[Trials, list[str]]) -> None:
@@ -66,8 +112,10 @@ def test_kills_between_record_and_file_are_mended(trials: tuple[Trials, list[str
     found = kept.start(made(names[1]))
     (kept.store.root / "challenger.json").unlink()  # killed after the record
     assert kept.mend()
-    assert kept.served() is not None
+    trial = kept.store.trial()
+    assert trial is not None
+    assert trial.salt == found.salt, "everybody stays in their arm"
     kept.write(replace(found, ended=NOW, decision="harm"))  # an end whose file came back, for example from a backup
     assert kept.mend()
-    assert kept.served() is None
+    assert kept.store.trial() is None
     assert not kept.mend()

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from tunectl.artifacts.records import DriftWindow, Exchange, Feedback
 from tunectl.live.store import Counts, Event, LiveStore, Window
+from tunectl.release import history
 from tunectl.release.history import Champion, Entry
-from tunectl.release.store import Releases
+from tunectl.release.store import Served
 from tunectl.services.drift.watcher import Watcher
 
 
@@ -26,7 +27,7 @@ class Reign:
 
 def reigns(log: Sequence[Entry], champion: Champion, since: datetime, until: datetime) -> list[Reign]:
     """Who was champion in [since, until), in order, from the log of the release store."""
-    swaps = [(datetime.fromisoformat(one.at), one.release) for one in log if one.what != "add"]
+    swaps = [(datetime.fromisoformat(one.at), one.release) for one in history.swapped(log)]
     swaps = swaps or [(datetime.fromisoformat(champion.promoted_at), champion.release)]
     found = []
     for place, (start, release) in enumerate(swaps):
@@ -47,7 +48,7 @@ def replayed(watching: Watcher, since: datetime, until: datetime) -> Iterator[Dr
         then = replace(
             watching,
             store=cast("LiveStore", _Past(watching.store, reign.until)),
-            releases=cast("Releases", _Then(watching.releases, reign)),
+            releases=cast("Served", _Then(watching.releases, reign)),
             report=None,
             now=partial(_end, reign, settle),
             _before=[],
@@ -63,7 +64,7 @@ def _end(reign: Reign, settle: timedelta) -> datetime:
 class _Then:
     """A release store with the pointer of a time."""
 
-    def __init__(self, releases: Releases, reign: Reign) -> None:
+    def __init__(self, releases: Served, reign: Reign) -> None:
         self._releases, self._reign = releases, reign
 
     def champion(self) -> Champion:

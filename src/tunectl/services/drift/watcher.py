@@ -26,7 +26,7 @@ from tunectl.monitor.examine import Baseline, Examiner
 from tunectl.monitor.signals import Row, Side
 from tunectl.monitor.window import Span
 from tunectl.release.history import Champion
-from tunectl.release.store import Releases
+from tunectl.release.store import Served
 from tunectl.services.drift import references
 from tunectl.services.drift.references import Found
 
@@ -45,7 +45,7 @@ class Watcher:
     settings: MonitorSettings
     layout: Layout
     store: LiveStore
-    releases: Releases
+    releases: Served
     examiner: Examiner
     report: Reporter | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -191,7 +191,7 @@ class Watcher:
             ):
                 if len(found.rows) >= self.examiner.rule.minimum:
                     return found
-        return references.answers(self.releases.folder(release))
+        return references.answers(self.releases.bring(release))
 
     @property
     def _within(self) -> float:
