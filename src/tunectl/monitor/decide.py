@@ -70,7 +70,7 @@ def decided(
         )
     if not told or missing:
         silent = [f"{one.name}: {one.reason}" for one in signals.values() if one.p_value is None and one.reason]
-        reasons = list(dict.fromkeys([*missing, *(silent if not told else [])]))
+        reasons = list(dict.fromkeys(missing or silent))  # what is missing as a whole is why each of them is silent
         return Decision("insufficient", moved=False, consecutive=run, reason="; ".join(reasons) or "no rows")
     return Decision("ok", moved=False, consecutive=0, reason=f"none of {len(told)} signals moved")
 

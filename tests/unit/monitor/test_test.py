@@ -79,7 +79,7 @@ def test_false_alarms_keep_their_level(name: str) -> None:
 
 def test_a_rare_direction_is_seen_by_the_regularised_kernel_and_not_by_the_plain_one() -> None:
     random = np.random.default_rng(7)
-    values = random.normal(size=(600, 40)) * ([10.0] * 39 + [0.1])
+    values = random.normal(size=(600, 40)) * ([1.0] * 39 + [0.1])  # a hundredth of the variance: the smallest ridge
     values[:100, 39] += 0.1
     deal = deals(100, 500, count=499)
     assert tests.kernel([values], deal, 0.05).p_value <= 0.01
