@@ -84,6 +84,7 @@ def texts() -> tuple[signals.Columns, range, range, int]:
 
 
 def fourteen_fifteen(ground: Ground) -> Iterator[Found]:
+    """14, 15: null windows, and power against what drifted."""
     from drift_parts import RULE
 
     pool, own, foreign, reference = texts()
@@ -93,10 +94,12 @@ def fourteen_fifteen(ground: Ground) -> Iterator[Found]:
 
 
 def sixteen(ground: Ground) -> Iterator[Found]:
+    """16: empty, equal, huge and broken windows."""
     yield drift.degenerate(examiner(most=10_000), made_rows(1000, seed=3), many=ground.times(100_000), seconds=60)
 
 
 def seventeen(ground: Ground) -> Iterator[Found]:
+    """17: the monitor is killed, and the alerts say so."""
     if not observers.THERE:
         yield Found(17, "drift job killed", "the alerts fire", wrong=[f"not tried: {observers.MISSING}"])
         return
@@ -104,25 +107,30 @@ def seventeen(ground: Ground) -> Iterator[Found]:
 
 
 def eighteen(_ground: Ground) -> Iterator[Found]:
+    """18: the whole loop without a network."""
     words = [sys.executable, "-m", "pytest", "-q", "tests/e2e/test_loop.py"]
     yield offline.offline(words, ROOT, {"TUNECTL_SLOW": "1"}, "the whole loop with a tiny model")
 
 
 def nineteen(ground: Ground) -> Iterator[Found]:
+    """19: one webhook a thousand times, over restarts."""
     yield triggers.storm(ground.fresh(), deliveries=ground.times(1000), restarts=ground.times(10))
 
 
 def twenty(ground: Ground) -> Iterator[Found]:
+    """20: Alertmanager is down."""
     yield triggers.unheard(ground.fresh())
 
 
 def weeks_of(ground: Ground) -> Iterator[Found]:
+    """21, 22: weeks of a flapping alert, and triggers in one second."""
     for ending in ("promoted", "rejected"):
         yield weeks.flapping(ground.fresh(), days=ground.times(28), minutes=15, seed=21, ending=ending)
     yield weeks.same_second(ground.fresh(), times=ground.times(50))
 
 
 def twenty_three(ground: Ground) -> Iterator[Found]:
+    """23: kill -9 of each party."""
     found, dice, kinds = kills.kills_found(), random.Random(23), len(kills.PARTIES)
     count = ground.times(50)
     with progress.bar("kills", count) as shown:
@@ -135,6 +143,7 @@ def twenty_three(ground: Ground) -> Iterator[Found]:
 
 
 def twenty_four(ground: Ground) -> Iterator[Found]:
+    """24: out of memory, a stage that fails, a full disk."""
     found = troubles.troubles_found()
     for kind in troubles.TROUBLES:
         troubles.trouble(found, ground.fresh(), kind)
@@ -144,6 +153,7 @@ def twenty_four(ground: Ground) -> Iterator[Found]:
 
 
 def twenty_five(ground: Ground) -> Iterator[Found]:
+    """25: two loops on one workspace."""
     yield kills.two_loops(ground.fresh())
     if kills.containers():
         yield kills.two_loops(ground.fresh(), kills.CONTAINER)
@@ -154,10 +164,12 @@ def twenty_five(ground: Ground) -> Iterator[Found]:
 
 
 def twenty_six(ground: Ground) -> Iterator[Found]:
+    """26: decisions of the gate whose right answer is known."""
     yield gates.decisions(ground.times(400))
 
 
 def twenty_seven(ground: Ground) -> Iterator[Found]:
+    """27: a promotion, cut at every step."""
     found, every = cuts.cuts_found(), max(1, round(1 / ground.scale))
     cuts.pointer(found, ground.fresh().parent, every=every)
     cuts.promotion(found, ground.fresh(), every=every)
@@ -165,10 +177,12 @@ def twenty_seven(ground: Ground) -> Iterator[Found]:
 
 
 def twenty_eight(ground: Ground) -> Iterator[Found]:
+    """28: the same retrain twice."""
     yield repeats.twice(ground.fresh())
 
 
 def fed(_ground: Ground) -> Iterator[Found]:
+    """29, 30: five generations, and poisoned feedback."""
     yield generations.five()
     yield generations.poison()
 

@@ -144,8 +144,6 @@ def test_grafanas_schema_takes_rules_and_contact_points() -> None:
     (group,) = yaml.safe_load((ALERTING / "rules.yaml").read_text())["groups"]
     for rule in group["rules"]:
         given = dict(rule) | {"folderUID": group["folder"], "ruleGroup": group["name"], "orgID": group["orgId"]}
-        if "keepFiringFor" in given:
-            given["keep_firing_for"] = given.pop("keepFiringFor")
         assert lost(given, plain(alerting.Rule.from_json(given))) == []
         for query in rule["data"]:
             assert lost(query, plain(alerting.Query.from_json(query))) == []

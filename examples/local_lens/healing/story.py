@@ -28,6 +28,7 @@ def described(window: DriftWindow) -> tuple[str, Tone]:
 
 
 def quiet(play: Play) -> None:
+    """People ask as always: no alarm, no retrain."""
     play.narrator.chapter(
         "A quiet day",
         "People ask for ads as they always did. The first windows become what is usual;\nthe next ones must say nothing.",
@@ -55,6 +56,7 @@ def quiet(play: Play) -> None:
 
 
 def change(play: Play) -> None:
+    """People ask for something else, and the monitor notices."""
     play.narrator.chapter(
         "The town changes",
         "A new neighbourhood, a new kind of business, another tone. Some people write a better ad\nthan the one they got.",
@@ -78,6 +80,7 @@ def change(play: Play) -> None:
 
 
 def alert(play: Play) -> None:
+    """The alert starts one retrain."""
     play.narrator.chapter(
         "An alert and a webhook",
         "Prometheus counts windows, Alertmanager tells the watcher, and the watcher writes it down.",
@@ -98,6 +101,7 @@ def alert(play: Play) -> None:
 
 
 def rebuild(play: Play) -> None:
+    """The model learns what people wrote, and the gate compares."""
     play.narrator.chapter(
         "Harvest, dvc repro, gate",
         "What people wrote becomes training rows, under caps; a quarter of the questions is kept for\nthe gate. The model goes on from the champion, while people go on asking.",
@@ -121,6 +125,7 @@ def rebuild(play: Play) -> None:
 
 
 def canary(play: Play) -> None:
+    """The challenger proves itself on live traffic and is promoted."""
     play.narrator.chapter(
         "A canary on live traffic",
         "Half of the people get the challenger and stay with it. A test that may be looked at at any\ntime decides, and the champion is swapped under everybody's hands.",
@@ -145,6 +150,7 @@ def canary(play: Play) -> None:
 
 
 def calm(play: Play) -> None:
+    """Against the new reference there is no drift any more."""
     play.narrator.chapter(
         "Calm again",
         "The window that asked for all this is the new reference of questions, and the answers of the\ncanary are that of answers.",
@@ -161,6 +167,7 @@ def calm(play: Play) -> None:
 
 
 def muddled(play: Play) -> None:
+    """A challenger that the gate rejects."""
     bad = play.scene.muddled
     play.narrator.chapter(
         "A bad challenger",
@@ -174,6 +181,7 @@ def muddled(play: Play) -> None:
 
 
 def harmful(play: Play) -> None:
+    """A challenger that the gate cannot see through is rolled back."""
     bad = play.scene.harmful
     play.narrator.chapter(
         "A challenger that does harm",

@@ -115,7 +115,7 @@ def _rebuild(layout: Layout, targets: list[str], *, force: bool) -> int:
     )
 
 
-def _summarise(layout: Layout, seconds: float, *, as_json: bool, unattended: bool) -> None:
+def _summarise(layout: Layout, seconds: float, *, as_json: bool, unattended: bool = False) -> None:
     """Print the comparison of the last evaluation, and refuse on a verdict of no."""
     from tunectl.backends import terminal
 

@@ -18,10 +18,10 @@ import msgspec
 from tunectl.artifacts import io
 from tunectl.artifacts.records import Trial
 from tunectl.core.errors import ArtifactError, EnvironmentFailure
-from tunectl.release import manifest
+from tunectl.release import ledger, manifest
 from tunectl.release.history import Champion, Entry
 from tunectl.release.manifest import ReleaseManifest
-from tunectl.release.store import CHALLENGER, CHAMPION, LOG, RELEASES, Store, read_log
+from tunectl.release.store import CHALLENGER, CHAMPION, LOG, RELEASES, Store
 
 HALF_DONE = 86_400.0
 """Seconds after which a folder that is still being filled is what a kill left."""
@@ -88,7 +88,7 @@ class Mirror:
 
     def log(self) -> list[Entry]:
         """What happened, in order, as of the last time that the store was copied there."""
-        return read_log(self._files.read(LOG) or b"", f"{self.place}/{LOG}")
+        return ledger.read(self._files.read(LOG) or b"", f"{self.place}/{LOG}")
 
     def folder(self, release: str) -> Path:
         """Where its files are once they have been brought."""

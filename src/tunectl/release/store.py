@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from tunectl.artifacts import io, lock
 from tunectl.artifacts.records import Trial
 from tunectl.core.errors import ArtifactError, GateError, UsageError
-from tunectl.release import history, manifest
+from tunectl.release import history, ledger, manifest
 from tunectl.release.history import Champion, Entry
 from tunectl.release.manifest import Facts, ReleaseManifest
 
@@ -134,7 +134,7 @@ class Store:
 
     def log(self) -> list[Entry]:
         """What happened, in order; also what a kill kept from being written."""
-        entries = _lines(self.root / LOG)
+        entries = ledger.lines(self.root / LOG)
         return [*entries, *self._missing(entries)]
 
     def verify(self, release: str) -> list[str]:
@@ -320,20 +320,12 @@ class Store:
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
         with lock.held(self.root / LOCK, what, busy=f"{self.root}: another process changes this store"):
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
-            for entry in list(self._missing(_lines(self.root / LOG, mend=True))):
+            for entry in list(self._missing(ledger.lines(self.root / LOG, mend=True))):
                 self._append(entry)
             yield
 
     def _append(self, entry: Entry) -> None:
-        path, line = self.root / LOG, msgspec.json.encode(entry) + b"\n"
-        try:
-            with path.open("ab") as stream:
-                stream.write(line)
-                stream.flush()
-                os.fsync(stream.fileno())
-            io.sync_folder(self.root)
-        except OSError as error:
-            raise io.unwritable(path, error) from error
+        ledger.append(self.root / LOG, entry)
 
 
 def _created(folder: Path) -> str:
@@ -346,38 +338,6 @@ def _created(folder: Path) -> str:
 
 def _put_up(trial: Trial) -> Entry:
     return Entry("challenge", trial.release, trial.started_at, trial.by, trial.why, share=trial.share)
-
-
-def _lines(path: Path, *, mend: bool = False) -> list[Entry]:
-    """The whole lines of the log; ``mend`` cuts off a last one that a kill left unfinished.
-
-    Raises  ArtifactError for a line that is no entry.
-    """
-    if not path.is_file():
-        return []
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if mend and whole < len(content):
-        with path.open("r+b") as stream:
-            stream.truncate(whole)
-            os.fsync(stream.fileno())
-    return read_log(content, str(path))
-
-
-def read_log(content: bytes, place: str) -> list[Entry]:
-    """The whole lines of a log that lies at ``place``; one that a kill cut off is no line yet.
-
-    Raises  ArtifactError for a line that is no entry.
-    """
-    found = []
-    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            found.append(msgspec.json.decode(line, type=Entry))
-        except io.NOT_JSON as error:
-            raise ArtifactError(
-                f"{place}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
-            ) from error
-    return found
 
 
 def _copy(source: Path, target: Path) -> None:
