@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -116,19 +116,22 @@ class Trials:
 
     def mend(self) -> bool:
         """Bring the challenger in line with the records after a kill; says whether something was wrong."""
+        if self._wrong() is None:
+            return False
+        with self._writing():
+            wrong, running = self._wrong(), self.running()
+            if wrong == "absent" and running is not None:
+                self._put_up(running)
+            elif wrong == "left over":
+                self.store.withdraw(by="tunectl", why="its experiment has ended")
+        return wrong is not None
+
+    def _wrong(self) -> Literal["absent", "left over"] | None:
         running, trial, pointer = self.running(), self.store.trial(), self.store.champion()
         if running is not None:
-            won = (
-                pointer is not None and pointer.release == running.challenger
-            )  # promoted, and its end is not written yet
-            if trial is None and not won:
-                self._put_up(running)
-                return True
-            return False
-        ours = trial is not None and any(one.salt == trial.salt for one in self.all())
-        if ours:
-            self.store.withdraw(by="tunectl", why="its experiment has ended")
-        return ours
+            won = pointer is not None and pointer.release == running.challenger  # its end is not written yet
+            return "absent" if trial is None and not won else None
+        return "left over" if trial is not None and any(one.salt == trial.salt for one in self.all()) else None
 
     def _up(self, experiment: Experiment) -> bool:
         """Whether the challenger that servers follow is this experiment's."""

@@ -174,6 +174,7 @@ class _Watcher:
 
     def _experiments(self, now: datetime) -> None:
         """A person's own experiment is looked at, ended and promoted by the same rules."""
+        self._trials.mend()
         found = self._trials.running()
         if found is None or found.run is not None:
             return
