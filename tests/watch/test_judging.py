@@ -15,7 +15,7 @@ from tiny_release import stored, tiny_release
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.config import check
+from tunectl.config import check, overrides
 from tunectl.release import golden, machine
 from tunectl.release.machine import Step, Trigger
 from tunectl.release.store import Store
@@ -31,9 +31,8 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
 def root():
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return check.load(
-            Layout(), ["watch.gate.golden=12", "watch.gate.least_golden=4", "watch.gate.max_new_tokens=6"]
-        ).root
+        words = ["watch.gate.golden=12", "watch.gate.least_golden=4", "watch.gate.max_new_tokens=6"]
+        return check.load(Layout(), overrides.merge([], words)).root
 
 
 def _rows(count: int, start: int = 0) -> list[Example]:
