@@ -62,10 +62,11 @@ class Door:
         Raises  EnvironmentFailure for a port in use; DataError for a broken file of keys.
         """
         self._pages = pages
-        self._ring = Ring(keys, LOOK_SECONDS)
-        self._ring.open()
         host = "127.0.0.1" if address == "localhost" else address
         self._local, self._keys = ip_address(host).is_loopback, keys
+        self._ring = Ring(keys, LOOK_SECONDS)
+        if not self._public:
+            self._ring.open()
         door = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -134,8 +135,13 @@ class Door:
             log.get(__name__).error("%s", error)
             return Page(b"the monitor cannot say that now; its log says why\n", "text/plain", 503)
 
+    @property
+    def _public(self) -> bool:
+        """Whether nobody needs a key."""
+        return self._local and not self._keys.is_file()
+
     def _let_in(self, authorization: str | None, scope: Scope) -> None:
-        if self._local and not self._keys.is_file():
+        if self._public:
             return
         self._ring.key(_secret(authorization), scope, time.monotonic())
 
