@@ -116,7 +116,7 @@ EDITS: list[tuple[str, Callable[[Project], None] | str, set[str]]] = [
         "sft.learning_rate=0.002",
         {"sft", "preferences", "reward", "align", "evaluate", "package"},
     ),
-    ("a raw file", add_raw_file, ALL - {"model"}),
+    ("a raw file", add_raw_file, ALL - {"model", "harvest"}),
 ]
 
 
