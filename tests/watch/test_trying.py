@@ -90,6 +90,9 @@ def test_verbs_of_the_experiment_and_the_story(
         0.3,
         None,
     )
+    for words in (["challenge", challenger], ["withdraw"]):
+        assert main(["release", *words]) == 3, "its arms are what was declared"
+        assert "wait for its end, or end it: tunectl release experiment stop" in capsys.readouterr().err
     found = told("release", "experiment", "status")
     assert found["reading"]["decision"] == "running"
     plan = told("release", "experiment", "plan", "--rate", "0.3", "--effect", "0.2", "--share", "0.5")
@@ -99,7 +102,7 @@ def test_verbs_of_the_experiment_and_the_story(
     asked = told("repro", "--reason", "two new shops")
     assert asked["watcher"] is False
     assert (folder / ".tunectl" / "retrain" / "inbox" / f"{asked['trigger']}.json").is_file()
-    assert told("release", "log")[-1]["what"] == "add"
+    assert [row["what"] for row in told("release", "log")][-3:] == ["add", "challenge", "withdraw"]
     assert main(["release", "log", "nothing"]) == 2
     assert main(["release", "log", "--page", "story.html"]) == 0
     assert "<h2>Retrains, the newest first</h2>" in (folder / "story.html").read_text()
