@@ -405,6 +405,69 @@ def test_a_load_that_hangs_is_given_up_and_others_go_on(
     asyncio.run(story())
 
 
+class Remote(Store):
+    """A store elsewhere: each download is counted, and waits while it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.slow = ""
+        self.arrives = threading.Event()
+        self.under_way: list[str] = []
+        self.most = 0
+
+    def bring(self, release: str) -> Path:
+        self.under_way.append(release)
+        self.most = max(self.most, self.under_way.count(release))
+        if release == self.slow:
+            assert self.arrives.wait(60)
+        self.under_way.remove(release)
+        return super().bring(release)
+
+
+def test_a_slow_download_holds_up_no_other_release(
+    store: Store, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        remote = Remote(store.root)
+        found = residents(remote, gate)
+        assert await settled(found) == {"champion": first}
+        remote.slow = second
+        store.challenge(second, share=0.5, by="t", why="w")
+        store.promote(third, by="t", why="w")
+        await found.look()
+        async with asyncio.timeout(30):
+            while found.loaded["champion"].id != third:
+                await asyncio.sleep(0.05)
+        assert remote.under_way == [second]
+        remote.arrives.set()
+        assert await settled(found) == {"champion": third, "challenger": second}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_what_two_arms_want_is_brought_for_one_after_the_other(store: Store, releases: tuple, gate: Gate) -> None:
+    first = releases[1]
+
+    async def story() -> None:
+        remote = Remote(store.root)
+        remote.slow = first
+        found = residents(remote, gate, base=True)
+        await found.look()
+        while not remote.under_way:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        remote.arrives.set()
+        assert await settled(found) == {"champion": first, "base": first}
+        assert remote.most == 1
+        await found.close()
+
+    asyncio.run(story())
+
+
 async def closed_thread(pipelines: list, count: int) -> None:
     """Wait for the last of so many pipelines to be open, and closed because it came too late."""
     async with asyncio.timeout(60):
