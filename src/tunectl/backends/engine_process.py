@@ -2,7 +2,8 @@
 
 OpenVINO GenAI's Python holds the interpreter's lock while it loads and during every step (its binding of ``step`` releases
 nothing): in the server's own process the event loop would stand still for most of the time, and streams would come in bursts.
-A crash inside the engine ends its process only: whoever asked hears so, and the server opens the release anew.
+A crash inside any engine ends its process only: whoever asked hears so, and the server opens the release anew. One that hangs
+while it opens can be ended, and gives its memory back. vLLM starts processes itself; those end with the one that started them.
 
     to the engine    [number, Ask], or [number, null] to cancel
     from the engine  first "" or why it cannot be opened; then [[number, Piece], ...] a step, or the reason why it broke
@@ -23,7 +24,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -112,6 +115,7 @@ class ProcessPipeline:
                 [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), given],  # no module of the working folder
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                process_group=0,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
         self._heard = _frames(self._socket)
@@ -142,6 +146,7 @@ class ProcessPipeline:
             code = self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             return "does not answer"
+        self.kill()
         return f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
 
     def start(self, number: int, ask: Ask) -> None:
@@ -157,8 +162,11 @@ class ProcessPipeline:
             self._outbox.put(_framed((number, None)))
 
     def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
+        """End the process and whatever it started at once."""
+        with suppress(
+            ProcessLookupError, PermissionError
+        ):  # it is over; macOS says the second of one not yet waited for
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Let the process cancel what runs and end."""
@@ -176,7 +184,7 @@ class ProcessPipeline:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
             log.get(__name__).warning("the process of the engine %s does not end; it is killed", self._name)
-            self._process.kill()
+            self.kill()
             self._process.wait()
         self._socket.close()
 
@@ -254,6 +262,12 @@ class _Child:
         self.pipeline.close()
 
 
+def _let_go(connection: socket.socket) -> None:
+    """Close a socket that a process which the engine forks would hold open: the server could not see the engine's own end."""
+    with suppress(OSError):
+        os.close(connection.detach())
+
+
 def main(number: int, given: dict[str, Any]) -> None:
     """Be the process of one pipeline. Signals that stop a server are the server's: open answers finish before it closes this."""
     for stop in (signal.SIGINT, signal.SIGTERM):
@@ -262,6 +276,7 @@ def main(number: int, given: dict[str, Any]) -> None:
     module, _, name = given["factory"].partition(":")
     engine: Engine = getattr(import_module(module), name)(**given["settings"])
     with socket.socket(fileno=number) as connection:
+        os.register_at_fork(after_in_child=partial(_let_go, connection))
         _Child(connection).run(engine, Path(given["release"]), adapter=given["adapter"])
     sys.stdout.flush()
     os._exit(0)  # a library that is slow or fails while it is torn down has nothing to say any more
