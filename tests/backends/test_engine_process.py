@@ -128,19 +128,15 @@ def test_what_cannot_be_opened_is_an_error_with_its_words(mood: str, words: str)
         opened(Heard(), mood)
 
 
-@pytest.mark.parametrize("killed", [True, False])
-def test_what_it_started_ends_with_it(killed: bool) -> None:
+@pytest.mark.parametrize("last", [DIES, BREAKS, 1])
+def test_what_it_started_ends_with_it(last: int) -> None:
     heard = Heard()
     pipeline = opened(heard, "forks")
     (other,) = children(pipeline._process.pid)
-    pipeline.start(1, ask(SLOW, *range(1000)))
-    if killed:
-        os.kill(pipeline._process.pid, signal.SIGKILL)
-    else:
-        pipeline.start(2, ask(DIES))
-    assert heard.ended(1)[-1].end == "failed"
-    ended(other)
+    pipeline.start(1, ask(last))
+    assert heard.ended(1)[-1].end == ("length" if last == 1 else "failed")
     pipeline.close()
+    ended(other)
 
 
 def test_what_a_hanging_one_started_ends_with_it() -> None:

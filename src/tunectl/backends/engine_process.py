@@ -146,7 +146,6 @@ class ProcessPipeline:
             code = self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             return "does not answer"
-        self.kill()
         return f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
 
     def start(self, number: int, ask: Ask) -> None:
@@ -162,10 +161,8 @@ class ProcessPipeline:
             self._outbox.put(_framed((number, None)))
 
     def kill(self) -> None:
-        """End the process and whatever it started at once."""
-        with suppress(
-            ProcessLookupError, PermissionError
-        ):  # it is over; macOS says the second of one not yet waited for
+        """End the process and whatever it started at once; one that is over says no, on macOS with a PermissionError."""
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
@@ -179,13 +176,15 @@ class ProcessPipeline:
         self._end(max(0.0, until - time.monotonic()))
 
     def _end(self, patience: float = PATIENCE) -> None:
-        """Give the process and the socket back; safe to call twice."""
+        """Give the process, what it started and left, and the socket back; safe to call twice."""
+        if self._socket.fileno() < 0:
+            return
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
             log.get(__name__).warning("the process of the engine %s does not end; it is killed", self._name)
-            self.kill()
-            self._process.wait()
+        self.kill()
+        self._process.wait()
         self._socket.close()
 
     def _write(self) -> None:
