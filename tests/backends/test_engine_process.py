@@ -119,7 +119,8 @@ def test_a_broken_pipeline_says_so_before_its_pieces_do(pipeline) -> None:
 @pytest.mark.parametrize(
     ("mood", "words"),
     [
-        ("absent", "/releases/one: there is nothing, adapter True"),
+        ("absent", "/releases/one: there is nothing, adapter True\n  look there$"),
+        ("odd", "^/releases/one: the engine frail cannot open it: ZeroDivisionError: no error of ours$"),
         ("dead", r"the engine frail cannot be opened: its process was ended by signal 8 \(SIGFPE\)"),
     ],
 )

@@ -130,7 +130,7 @@ class ProcessPipeline:
         said = self._first()
         if said:
             self._end()
-            raise ArtifactError(said, hint="check the release: tunectl release verify")
+            raise ArtifactError(said)
         for thread in self._threads:
             thread.start()
 
@@ -249,7 +249,12 @@ class _Child:
         try:
             self.pipeline = engine.open(release, self.deliver, adapter=adapter)
         except TunectlError as error:
-            self._socket.sendall(_framed(error.message))
+            self._socket.sendall(_framed(str(error)))
+            return
+        except Exception as error:  # noqa: BLE001  # a library's own, for example of a full GPU
+            log.get(__name__).exception("the engine %s failed", engine.name)
+            why = f"{release}: the engine {engine.name} cannot open it: {type(error).__name__}: {str(error).strip()[:300]}"
+            self._socket.sendall(_framed(why))
             return
         self._socket.sendall(_framed(""))
         for frame in _frames(self._socket):
