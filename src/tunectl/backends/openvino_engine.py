@@ -17,7 +17,7 @@ from tunectl.backends.engine_process import EngineProcess
 from tunectl.config.serve import Serve
 from tunectl.core import log
 from tunectl.core.errors import ArtifactError
-from tunectl.core.lazy import need
+from tunectl.core.lazy import installed, need
 from tunectl.serving import grammar
 from tunectl.serving.engine import Ask, Deliver, End, Piece
 
@@ -236,7 +236,7 @@ class OpenVinoPipeline:
 
 def engine(serve: Serve) -> EngineProcess:
     """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
-    need("openvino_genai", extra=EXTRA)
+    installed("openvino_genai", extra=EXTRA)
     given = serve.engine
     settings = {
         "threads": given.threads,
