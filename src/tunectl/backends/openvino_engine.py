@@ -38,6 +38,8 @@ class OpenVinoEngine:
     """Most tokens of one step, so that a long prompt does not hold up the streams beside it."""
     running: int
     """Most answers at once."""
+    precision: str = "f32"
+    """In which it computes, f32 or bf16; weights keep their own."""
     name: str = "openvino"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> OpenVinoPipeline:
@@ -46,7 +48,9 @@ class OpenVinoEngine:
         Raises  ArtifactError with the library's words where it cannot.
         """
         genai = need("openvino_genai", extra=EXTRA)
-        properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": self.threads} if self.threads else {}
+        properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.precision}
+        if self.threads:
+            properties["INFERENCE_NUM_THREADS"] = self.threads
         if adapter:
             properties["adapters"] = _adapter(genai, release / "adapter")
         scheduler = genai.SchedulerConfig()
@@ -243,5 +247,6 @@ def engine(serve: Serve) -> EngineProcess:
         "cache_tokens": given.cache_tokens,
         "batch_tokens": given.batch_tokens,
         "running": serve.limits.running,
+        "precision": given.precision,
     }
     return EngineProcess("openvino", f"{__name__}:{OpenVinoEngine.__name__}", settings)
