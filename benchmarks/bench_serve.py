@@ -256,6 +256,7 @@ def ratios(cells: Cells) -> dict[str, Any]:
         "http_over_bare": ("tunectl", ["bare"]),
         "http_over_bare_apart": ("tunectl_apart", ["bare_apart"]),
         "over_best_of_vllm_and_transformers": ("tunectl", ["vllm", "transformers", "transformers_cb"]),
+        "over_vllm_tuned": ("tunectl", ["vllm_tuned"]),
         "over_llama_cpp": ("tunectl", ["llama_cpp"]),
         "merged_over_apart": ("tunectl", ["tunectl_apart"]),
     }

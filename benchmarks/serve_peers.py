@@ -115,9 +115,13 @@ def _own(place: Place) -> dict[str, str]:
     }
 
 
-def _threads(_: Place) -> dict[str, str]:
+def _sized(_: Place) -> dict[str, str]:
+    return {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def _all_cores(place: Place) -> dict[str, str]:
     """vLLM keeps a core for its front end unless it is told; with all cores it is faster here."""
-    return {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores() - 1}", "VLLM_NO_USAGE_STATS": "1"}
+    return {**_sized(place), "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores() - 1}"}
 
 
 PEERS = (
@@ -145,7 +149,8 @@ PEERS = (
         ours=True,
     ),
     Peer("bare_apart", "the same engine alone, adapter kept apart", "tunectl", _bare, "", release="apart"),
-    Peer("vllm", "vLLM's CPU build, bf16", "vllm", _vllm, "/health", FORCED, _threads),
+    Peer("vllm", "vLLM's CPU build as it comes, bf16", "vllm", _vllm, "/health", FORCED, _sized),
+    Peer("vllm_tuned", "the same, told to compute on all cores", "vllm", _vllm, "/health", FORCED, _all_cores),
     Peer("transformers_cb", "transformers serve --continuous-batching, bf16", "transformers", _continuous, "/health"),
     Peer("transformers", "transformers serve as it comes, bf16", "transformers", _transformers, "/health"),
     Peer("llama_cpp", "llama.cpp's server, Q8_0", "llama_cpp", _llama, "/health", FORCED),

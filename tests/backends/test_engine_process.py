@@ -8,12 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from frail_engine import BREAKS, DIES, SLOW
+from scenarios.looking import alive, children
+from serving_process import settings
 
+from tunectl.backends import engines
 from tunectl.backends.engine_process import EngineProcess, ProcessPipeline
+from tunectl.backends.engines import ENGINES
+from tunectl.config.serve import ServeSettings
 from tunectl.core.errors import ArtifactError
 from tunectl.serving.engine import Ask, Piece
 
@@ -113,13 +119,51 @@ def test_a_broken_pipeline_says_so_before_its_pieces_do(pipeline) -> None:
 @pytest.mark.parametrize(
     ("mood", "words"),
     [
-        ("absent", "/releases/one: there is nothing, adapter True"),
+        ("absent", "/releases/one: there is nothing, adapter True\n  look there$"),
+        ("odd", "^/releases/one: the engine frail cannot open it: ZeroDivisionError: no error of ours$"),
         ("dead", r"the engine frail cannot be opened: its process was ended by signal 8 \(SIGFPE\)"),
     ],
 )
 def test_what_cannot_be_opened_is_an_error_with_its_words(mood: str, words: str) -> None:
     with pytest.raises(ArtifactError, match=words):
         opened(Heard(), mood)
+
+
+@pytest.mark.parametrize("last", [DIES, BREAKS, 1])
+def test_what_it_started_ends_with_it(last: int) -> None:
+    heard = Heard()
+    pipeline = opened(heard, "forks")
+    (other,) = children(pipeline._process.pid)
+    pipeline.start(1, ask(last))
+    assert heard.ended(1)[-1].end == ("length" if last == 1 else "failed")
+    pipeline.close()
+    ended(other)
+
+
+def test_what_a_hanging_one_started_ends_with_it() -> None:
+    engine = EngineProcess("frail", "frail_engine:FrailEngine", {"mood": "forks and hangs"})
+    found: list[int] = []
+
+    def give_up() -> None:
+        while not found:
+            time.sleep(0.05)
+            found.extend(other for one in engine._opening for other in children(one._process.pid))
+        engine.give_up()
+
+    threading.Thread(target=give_up).start()
+    with pytest.raises(ArtifactError, match="SIGKILL"):
+        engine.open(Path("/releases/one"), Heard(), adapter=True)
+    ended(found[0])
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_of_a_server_has_processes_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = import_module(ENGINES[name])
+    monkeypatch.setattr(module, "installed", lambda package, extra: None)
+    found = engines.engine(name, ServeSettings.model_validate(settings(), strict=True).serve)
+    assert isinstance(found, EngineProcess)
+    module, _, factory = found.factory.partition(":")
+    assert found.name == getattr(import_module(module), factory)(**found.settings).name == name
 
 
 @pytest.mark.parametrize("early", [True, False])
@@ -163,14 +207,11 @@ def test_it_dies_with_its_server_and_outlives_the_signal_that_stops_one() -> Non
         time.sleep(0.3)
         assert alive(pid)
         owner.kill()
-        until = time.monotonic() + 10
-        while alive(pid):
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        ended(pid)
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def ended(pid: int) -> None:
+    until = time.monotonic() + 10
+    while alive(pid):
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -114,7 +114,7 @@ def test_files_and_functions_stay_small() -> None:
     ]
     assert not [f"{path}: {size}" for path, size in sizes.items() if size > 400]
     assert not [where for size, where in functions if size > 60]
-    assert median(size for size in sizes.values() if size) <= 130
+    assert median(size for size in sizes.values() if size) <= 110
     assert median(size for size, _ in functions) <= 14
 
 

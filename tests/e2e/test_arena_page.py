@@ -20,7 +20,7 @@ import uvicorn
 from playwright.sync_api import expect
 
 from tunectl.artifacts.records import Exchange, Feedback
-from tunectl.backends import arena_page, privacy_tools
+from tunectl.backends import privacy_tools
 from tunectl.backends.annotate_page import listen
 from tunectl.backends.arena_page import Setup, application
 from tunectl.backends.sqlalchemy_store import opened
@@ -242,42 +242,6 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(tmp_path, browser):
         assert foreign.status == 403
         page.click("text=leave")
         page.wait_for_selector("[name=key]")
-
-
-async def sent(arena, events, path="/arena/enter"):
-    """What the arena answers to a form that comes in these pieces; after the last one the client says no more."""
-    told, left = [], iter(events)
-    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
-    scope |= {"headers": [(b"host", b"localhost")], "root_path": "", "scheme": "http", "server": None, "client": None}
-
-    async def receive():
-        found = next(left, None)
-        return found if found is not None else await asyncio.Event().wait()
-
-    async def send(event) -> None:
-        told.append(event)
-
-    await asyncio.wait_for(arena(scope, receive, send), 60)
-    return told[0]["status"], told[1]["body"].decode()
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        [b"name=Ada&key=" + b"x" * 250_000],
-        [b"name=Ada", None],
-        [b"name=Ada"],
-    ],
-    ids=["too long", "the client left", "too slow"],
-)
-def test_a_form_that_does_not_come_whole_is_refused(tmp_path, pieces, monkeypatch):
-    monkeypatch.setattr(arena_page, "READ", 0.2)
-    arena = application(None, Setup("local_lens", (), tmp_path, None))
-    events = [
-        {"type": "http.disconnect"} if piece is None else {"type": "http.request", "body": piece, "more_body": True}
-        for piece in pieces
-    ]
-    assert asyncio.run(sent(arena, events)) == (403, arena_page.REFUSED)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from scenarios.looking import alive
 from serving_process import settings
 from tiny_release import stored, tiny_release
 
+from tunectl.backends.engine_process import EngineProcess
 from tunectl.backends.merge import merge
 from tunectl.backends.transformers_engine import TransformersEngine
 from tunectl.config.serve import ServeSettings
 from tunectl.core.errors import EnvironmentFailure
 from tunectl.release import contract as contracts
 from tunectl.release.store import CHAMPION, Store
-from tunectl.services.server import pages, refusals
+from tunectl.services.server import pages, refusals, resident
 from tunectl.services.server.refusals import FIRST_PAUSE, LONGEST_PAUSE, Refusals
 from tunectl.services.server.resident import opened
 from tunectl.services.server.residents import Residents
@@ -78,7 +80,7 @@ def gate() -> Gate:
     return Gate()
 
 
-def residents(store: Store, gate: Gate, **given) -> Residents:
+def residents(store: Store, gate: Gate | EngineProcess, **given) -> Residents:
     usual = {"seed": None, "base": False, "observe": 60.0, "changed": lambda: None}
     return Residents(store, lambda _: gate, **usual | given)
 
@@ -405,6 +407,69 @@ def test_a_load_that_hangs_is_given_up_and_others_go_on(
     asyncio.run(story())
 
 
+class Remote(Store):
+    """A store elsewhere: each download is counted, and waits while it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.slow = ""
+        self.arrives = threading.Event()
+        self.under_way: list[str] = []
+        self.most = 0
+
+    def bring(self, release: str) -> Path:
+        self.under_way.append(release)
+        self.most = max(self.most, self.under_way.count(release))
+        if release == self.slow:
+            assert self.arrives.wait(60)
+        self.under_way.remove(release)
+        return super().bring(release)
+
+
+def test_a_slow_download_holds_up_no_other_release(
+    store: Store, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        remote = Remote(store.root)
+        found = residents(remote, gate)
+        assert await settled(found) == {"champion": first}
+        remote.slow = second
+        store.challenge(second, share=0.5, by="t", why="w")
+        store.promote(third, by="t", why="w")
+        await found.look()
+        async with asyncio.timeout(30):
+            while found.loaded["champion"].id != third:
+                await asyncio.sleep(0.05)
+        assert remote.under_way == [second]
+        remote.arrives.set()
+        assert await settled(found) == {"champion": third, "challenger": second}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_what_two_arms_want_is_brought_for_one_after_the_other(store: Store, releases: tuple, gate: Gate) -> None:
+    first = releases[1]
+
+    async def story() -> None:
+        remote = Remote(store.root)
+        remote.slow = first
+        found = residents(remote, gate, base=True)
+        await found.look()
+        while not remote.under_way:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        remote.arrives.set()
+        assert await settled(found) == {"champion": first, "base": first}
+        assert remote.most == 1
+        await found.close()
+
+    asyncio.run(story())
+
+
 async def closed_thread(pipelines: list, count: int) -> None:
     """Wait for the last of so many pipelines to be open, and closed because it came too late."""
     async with asyncio.timeout(60):
@@ -428,6 +493,44 @@ def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(store: Store
         assert not gate.pipelines[1]._thread.is_alive()
 
     asyncio.run(story())
+
+
+def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
+    store: Store, releases: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
+    engine = EngineProcess("frail", "frail_engine:FrailEngine", {"mood": "hangs"})
+
+    async def story() -> None:
+        found = residents(store, engine, within=1.0)
+        await found.look()
+        async with asyncio.timeout(30):
+            while not engine._opening:
+                await asyncio.sleep(0.01)
+            (pid,) = [one._process.pid for one in engine._opening]
+            await found.loads()
+            said = pages.state(found)["reason"]
+            assert said.startswith(f"release {releases[1]} was not loaded and proved within 1 s")
+            while engine._opening or alive(pid):
+                await asyncio.sleep(0.01)
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_hangs_under_a_release_is_not_waited_for(
+    store: Store, releases: tuple, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = threading.Event()
+    monkeypatch.setattr(resident, "checked", lambda folder: there.wait(60))
+
+    async def story() -> None:
+        with pytest.raises(EnvironmentFailure, match=r"was not loaded and proved within 0\.2 s"):
+            await opened(store.folder(releases[1]), lambda _: gate, within=0.2)
+        there.set()
+
+    asyncio.run(story())
+    assert gate.opened == []
 
 
 def test_a_server_that_stops_waits_for_no_load(store: Store, releases: tuple, gate: Gate) -> None:

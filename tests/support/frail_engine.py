@@ -23,8 +23,12 @@ class FrailEngine:
 
     def open(self, release: Path, deliver, *, adapter: bool):
         if self.mood == "absent":
-            raise ArtifactError(f"{release}: there is nothing, adapter {adapter}")
-        if self.mood == "hangs":
+            raise ArtifactError(f"{release}: there is nothing, adapter {adapter}", hint="look there")
+        if self.mood == "odd":
+            raise ZeroDivisionError("no error of ours")
+        if self.mood in ("forks", "forks and hangs") and os.fork() == 0:
+            time.sleep(600)
+        if self.mood in ("hangs", "forks and hangs"):
             time.sleep(600)
         if self.mood == "dead":
             os.kill(os.getpid(), signal.SIGFPE)

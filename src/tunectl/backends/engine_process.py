@@ -2,7 +2,8 @@
 
 OpenVINO GenAI's Python holds the interpreter's lock while it loads and during every step (its binding of ``step`` releases
 nothing): in the server's own process the event loop would stand still for most of the time, and streams would come in bursts.
-A crash inside the engine ends its process only: whoever asked hears so, and the server opens the release anew.
+A crash inside any engine ends its process only: whoever asked hears so, and the server opens the release anew. One that hangs
+while it opens can be ended, and gives its memory back. vLLM starts processes itself; those end with the one that started them.
 
     to the engine    [number, Ask], or [number, null] to cancel
     from the engine  first "" or why it cannot be opened; then [[number, Piece], ...] a step, or the reason why it broke
@@ -23,7 +24,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -112,6 +115,7 @@ class ProcessPipeline:
                 [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), given],  # no module of the working folder
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                process_group=0,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
         self._heard = _frames(self._socket)
@@ -126,7 +130,7 @@ class ProcessPipeline:
         said = self._first()
         if said:
             self._end()
-            raise ArtifactError(said, hint="check the release: tunectl release verify")
+            raise ArtifactError(said)
         for thread in self._threads:
             thread.start()
 
@@ -157,8 +161,9 @@ class ProcessPipeline:
             self._outbox.put(_framed((number, None)))
 
     def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
+        """End the process and whatever it started at once; one that is over says no, on macOS with a PermissionError."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Let the process cancel what runs and end."""
@@ -171,13 +176,15 @@ class ProcessPipeline:
         self._end(max(0.0, until - time.monotonic()))
 
     def _end(self, patience: float = PATIENCE) -> None:
-        """Give the process and the socket back; safe to call twice."""
+        """Give the process, what it started and left, and the socket back; safe to call twice."""
+        if self._socket.fileno() < 0:
+            return
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
             log.get(__name__).warning("the process of the engine %s does not end; it is killed", self._name)
-            self._process.kill()
-            self._process.wait()
+        self.kill()
+        self._process.wait()
         self._socket.close()
 
     def _write(self) -> None:
@@ -242,7 +249,12 @@ class _Child:
         try:
             self.pipeline = engine.open(release, self.deliver, adapter=adapter)
         except TunectlError as error:
-            self._socket.sendall(_framed(error.message))
+            self._socket.sendall(_framed(str(error)))
+            return
+        except Exception as error:  # noqa: BLE001  # a library's own, for example of a full GPU
+            log.get(__name__).exception("the engine %s failed", engine.name)
+            why = f"{release}: the engine {engine.name} cannot open it: {type(error).__name__}: {str(error).strip()[:300]}"
+            self._socket.sendall(_framed(why))
             return
         self._socket.sendall(_framed(""))
         for frame in _frames(self._socket):
@@ -254,6 +266,12 @@ class _Child:
         self.pipeline.close()
 
 
+def _let_go(connection: socket.socket) -> None:
+    """Close a socket that a process which the engine forks would hold open: the server could not see the engine's own end."""
+    with suppress(OSError):
+        os.close(connection.detach())
+
+
 def main(number: int, given: dict[str, Any]) -> None:
     """Be the process of one pipeline. Signals that stop a server are the server's: open answers finish before it closes this."""
     for stop in (signal.SIGINT, signal.SIGTERM):
@@ -262,6 +280,7 @@ def main(number: int, given: dict[str, Any]) -> None:
     module, _, name = given["factory"].partition(":")
     engine: Engine = getattr(import_module(module), name)(**given["settings"])
     with socket.socket(fileno=number) as connection:
+        os.register_at_fork(after_in_child=partial(_let_go, connection))
         _Child(connection).run(engine, Path(given["release"]), adapter=given["adapter"])
     sys.stdout.flush()
     os._exit(0)  # a library that is slow or fails while it is torn down has nothing to say any more

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.backends import adapter_file
+from tunectl.backends.engine_process import EngineProcess
 from tunectl.config.serve import Serve
 from tunectl.core.errors import ArtifactError
-from tunectl.core.lazy import need
+from tunectl.core.lazy import installed, need
 from tunectl.serving.engine import Ask, Deliver, Piece
 
 EXTRA = "train"
@@ -166,7 +167,8 @@ def _nucleus(logprobs: Any, top_p: float) -> Any:
     return logprobs.index_fill(0, places[beyond], float("-inf")).log_softmax(-1)
 
 
-def engine(serve: Serve) -> TransformersEngine:
-    """The engine as the serve section sets it."""
-    need("transformers", extra=EXTRA)
-    return TransformersEngine(serve.engine.threads)
+def engine(serve: Serve) -> EngineProcess:
+    """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
+    installed("transformers", extra=EXTRA)
+    settings = {"threads": serve.engine.threads}
+    return EngineProcess("transformers", f"{__name__}:{TransformersEngine.__name__}", settings)

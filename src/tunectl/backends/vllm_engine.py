@@ -14,10 +14,11 @@ from typing import Any
 
 from tunectl.artifacts import io
 from tunectl.backends.adapter_file import Told
+from tunectl.backends.engine_process import EngineProcess
 from tunectl.config.serve import Serve
 from tunectl.core import log
 from tunectl.core.errors import ArtifactError
-from tunectl.core.lazy import need
+from tunectl.core.lazy import installed, need
 from tunectl.serving import grammar
 from tunectl.serving.engine import Ask, Deliver, End, Piece
 
@@ -185,7 +186,8 @@ def _sampling(vllm: Any, ask: Ask) -> Any:
     )
 
 
-def engine(serve: Serve) -> VllmEngine:
-    """The engine as the serve section sets it."""
-    need("vllm", extra=EXTRA)
-    return VllmEngine(serve.limits.running, serve.engine.batch_tokens)
+def engine(serve: Serve) -> EngineProcess:
+    """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
+    installed("vllm", extra=EXTRA)
+    settings = {"running": serve.limits.running, "batch_tokens": serve.engine.batch_tokens}
+    return EngineProcess("vllm", f"{__name__}:{VllmEngine.__name__}", settings)

@@ -78,20 +78,21 @@ class Tokenizer:
         return found
 
     def bytes_of(self, number: int) -> bytes:
-        """What one token adds to a text, in UTF-8 that may stop inside a character; nothing for a special token.
+        """What one token adds to a text, in UTF-8 that may stop inside a character.
 
-        Raises  KeyError for a number that is no token's.
+        Nothing for a special token, and for a number that is no token's: models pad their vocabulary, and may draw from that.
         """
         if number in self._added:
             found_bytes: bytes = self._added[number]
             return found_bytes
-        if number in self.special:
-            return b""
-        token: str | None = self._inner.id_to_token(number)
+        token: str | None = None if number in self.special else self._inner.id_to_token(number)
         if token is None:
-            raise KeyError(number)
+            return b""
         if self._bytes is not None:
-            return bytes(self._bytes[letter] for letter in token)
+            try:
+                return bytes(self._bytes[letter] for letter in token)
+            except KeyError:  # not written in that alphabet: tokenizers takes it as it is
+                return token.encode()
         if (found := _BYTE.match(token)) is not None:
             return bytes([int(found[1], 16)])
         return token.replace("\u2581", " ").encode()

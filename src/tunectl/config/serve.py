@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,8 @@ class ServeEngine(Strict):
     """Tokens whose keys and values are kept in memory; shared beginnings of prompts are found again there."""
     batch_tokens: int = Field(ge=16)
     """Most tokens of one step, so that a long prompt does not hold up the answers beside it."""
+    precision: Literal["f32", "bf16"]
+    """In which OpenVINO computes on CPUs that know both: f32 writes answers faster, bf16 reads long prompts faster."""
 
 
 class ServeLimits(Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
 
 from tunectl.core.errors import MissingExtra
@@ -21,6 +22,17 @@ def need(module: str, *, extra: str) -> Any:
         root = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != root:
             raise
-        raise MissingExtra(
-            f"{root} is not installed, and this needs it", hint=f"pip install 'tunectl[{extra}]'"
-        ) from error
+        raise _missing(root, extra) from error
+
+
+def installed(package: str, *, extra: str) -> None:
+    """Raise as ``need`` does where ``package`` is absent; it is not imported, since another process will need it.
+
+    Raises  MissingExtra.
+    """
+    if find_spec(package) is None:
+        raise _missing(package, extra)
+
+
+def _missing(package: str, extra: str) -> MissingExtra:
+    return MissingExtra(f"{package} is not installed, and this needs it", hint=f"pip install 'tunectl[{extra}]'")

@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
         ...
 
     def bytes_of(self, number: int) -> bytes:
-        """What one token adds to a text; KeyError for a number that is no token's."""
+        """What one token adds to a text; nothing for a special token or a number that is no token's."""
         ...
 
     @property

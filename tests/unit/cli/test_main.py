@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tunectl.cli import data
 from tunectl.cli import main as cli
 from tunectl.core.errors import ConfigError, EnvironmentFailure, GateError, MissingExtra, TunectlError, UsageError
-from tunectl.core.lazy import need
+from tunectl.core.lazy import installed, need
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,9 +61,18 @@ def test_exit_codes(error: TunectlError, code: int) -> None:
 
 
 def test_a_missing_extra_says_the_pip_line() -> None:
+    told = "no_such_library is not installed, and this needs it\n  pip install 'tunectl[train]'"
     with pytest.raises(MissingExtra) as caught:
         need("no_such_library.part", extra="train")
-    assert str(caught.value) == "no_such_library is not installed, and this needs it\n  pip install 'tunectl[train]'"
+    assert str(caught.value) == told
+    with pytest.raises(MissingExtra) as caught:
+        installed("no_such_library", extra="train")
+    assert str(caught.value) == told
+
+
+def test_what_is_installed_is_not_imported() -> None:
+    installed("this", extra="train")
+    assert "this" not in sys.modules
 
 
 @pytest.mark.parametrize(

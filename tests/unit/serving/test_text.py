@@ -3,11 +3,13 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunectl.services.server.job import Answer
+from tunectl.serving.engine import Piece
 from tunectl.serving.text import Growing
 
 
@@ -77,8 +79,32 @@ def test_bytes_of_the_real_tokenizer(tiny_model: Path) -> None:
     growing = Growing(tokenizer)
     assert "".join(growing.add([number]) for number in ids) == text
     assert tokenizer.size == 259
-    with pytest.raises(KeyError):
-        tokenizer.bytes_of(259)
+
+
+def test_a_number_beyond_the_tokenizer_is_no_text_and_no_error(tiny_model: Path) -> None:
+    from tunectl.chat.tokens import Tokenizer
+
+    tokenizer = Tokenizer(tiny_model)
+    padding = tokenizer.size  # the model's vocabulary may go on: it is padded to a round number
+    first, second = tokenizer.ids("é")
+    answer = Answer(Growing(tokenizer), SimpleNamespace(prompts=SimpleNamespace(tokenizer=tokenizer)), wants=True)
+    said = [answer.feed(Piece([first, padding], [-1.0, -2.0])), answer.feed(Piece([second], [-3.0], "length"))]
+    assert (said, answer.text, answer.count) == (["", "é"], "é", 3)
+    assert [(one.data, one.logprob) for one in answer.tokens] == [(b"\xc3", -1.0), (b"", -2.0), (b"\xa9", -3.0)]
+    assert answer.tokens[1].text == ""
+
+
+def test_a_byte_level_token_in_letters_of_its_own(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import decoders, models
+
+    from tunectl.chat.tokens import Tokenizer
+
+    fast = Fast(models.BPE(vocab={"\u0120a": 0, "a \u2603": 1}, merges=[]))
+    fast.decoder = decoders.ByteLevel()
+    fast.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path)
+    assert [tokenizer.bytes_of(number).decode() for number in (0, 1)] == tokenizer.tokens_of([0, 1]) == [" a", "a ☃"]
 
 
 def test_a_sentencepiece_tokenizer(tmp_path: Path) -> None:

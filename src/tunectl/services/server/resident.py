@@ -119,20 +119,18 @@ def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
 async def opened(folder: Path, engines: Engines, *, base: bool = False, within: float = inf) -> Resident:
     """Check, load and prove a release; ``base`` leaves the adapter out, and then nothing is proved.
 
-    Raises  ArtifactError with the reason for which it must not serve, EnvironmentFailure where it is not loaded and proved
-            ``within`` so many seconds; what was loaded is closed again.
+    Raises  ArtifactError with the reason for which it must not serve, EnvironmentFailure where it is not checked, loaded and
+            proved ``within`` so many seconds; what was loaded is closed again.
     """
-    contract, prompts = await aside(partial(checked, folder))
-    _refuse_merged(folder, contract, base=base)
-    engine, board = engines(contract.engine), Switchboard(asyncio.get_running_loop())
-    stops = frozenset(contract.stop_token_ids)
-    proof: Proof | None = None
     limit = asyncio.timeout(within)
     try:
         async with limit:
+            contract, prompts = await aside(partial(checked, folder))
+            _refuse_merged(folder, contract, base=base)
+            engine, board = engines(contract.engine), Switchboard(asyncio.get_running_loop())
+            stops = frozenset(contract.stop_token_ids)
             pipeline = await _loaded(engine, folder, board, adapter=contract.route == APART and not base)
-            if not base:
-                proof = await _alive(folder, contract, pipeline, board, stops)
+            proof = None if base else await _alive(folder, contract, pipeline, board, stops)
     except TimeoutError as error:
         if not limit.expired():
             raise

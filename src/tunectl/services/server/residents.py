@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -83,6 +84,9 @@ class Residents:
         self._resting: dict[str, tuple[Resident, float]] = {}
         self._loading: dict[tuple[Arm, str], asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
+        """Of who loads: each load takes all threads."""
+        self._bringing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Of who has a release brought: two arms may want the same one."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -188,16 +192,17 @@ class Residents:
         self._loading[(arm, release)] = asyncio.create_task(self._load(arm, release, folder))
 
     async def _load(self, arm: Arm, release: str, folder: Path) -> None:
-        """Load, prove, and put in its place what is still wanted by then. One load at a time: each takes all threads."""
+        """Bring, load, prove, and put in its place what is still wanted by then. Nobody else's load waits for a download."""
         tried = refusals.stamp(folder)
         try:
+            if folder != self._seed:
+                async with self._bringing[release]:
+                    await aside(partial(self._store.bring, release))
+                tried = refusals.stamp(folder)
             async with self._turn:
                 if self._goal.get(arm) != release or self._at_hand(arm, release) is not None:
                     return  # the next look sees to it
                 log.get(__name__).info("loading release %s as %s", release, arm)
-                if folder != self._seed:
-                    await aside(partial(self._store.bring, release))
-                    tried = refusals.stamp(folder)
                 resident = await opened(folder, self._engines, base=arm == "base", within=self._within)
             if self._goal.get(arm) == release:
                 self._swap(arm, resident)
