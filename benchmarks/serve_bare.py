@@ -38,7 +38,7 @@ def opened(model: str, cache: int, batch: int, running: int, adapter: str | None
     scheduler.max_num_seqs = running
     scheduler.dynamic_split_fuse = True
     scheduler.enable_prefix_caching = True
-    given: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "64"}
+    given: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if adapter:
         settings = json.loads((Path(adapter) / "adapter_config.json").read_text())
         weights = genai.Adapter(str(Path(adapter) / "adapter_model.safetensors"))

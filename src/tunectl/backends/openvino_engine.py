@@ -24,8 +24,6 @@ from tunectl.serving.engine import Ask, Deliver, End, Piece
 EXTRA = "serve"
 BLOCK = 32
 """Tokens of one block of the CPU's key-value cache."""
-GROUP = 64
-"""Activations that share a scale where weights are 8 or 4 bits; the library's own 32 is a tenth slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +48,7 @@ class OpenVinoEngine:
         Raises  ArtifactError with the library's words where it cannot.
         """
         genai = need("openvino_genai", extra=EXTRA)
-        properties: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": self.precision,
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(GROUP),
-        }
+        properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.precision}
         if self.threads:
             properties["INFERENCE_NUM_THREADS"] = self.threads
         if adapter:
