@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -48,3 +49,27 @@ def test_a_look_that_fails_is_counted(part: str, error: Exception) -> None:
 def test_a_library_that_is_not_there_ends_it() -> None:
     with pytest.raises(MissingExtra):
         monitor.look(watching(look=raising(MissingExtra("numpy"))), DriftMetrics(3))
+
+
+def test_a_calibration_is_shown_for_the_references_that_it_measured(tmp_path: Path) -> None:
+    from tunectl.artifacts import io
+    from tunectl.artifacts.layout import Layout
+    from tunectl.monitor.selftest import Calibration, Figure
+
+    layout = Layout(tmp_path)
+    figure = Figure("nothing", "prompt", 300, 500, 400, {}, (0.03, 0.02, 0.05), None)
+
+    def shown(*before) -> list[Figure]:
+        return monitor._calibration(layout, SimpleNamespace(before=lambda: list(before)))
+
+    window = SimpleNamespace(release="r", reference="p")
+    assert shown(window) == []
+    io.write_json(
+        layout.calibration, Calibration("2026-03-01", "r", {"prompt": "p", "answer": "r"}, "static", [figure])
+    )
+    assert shown(window) == [figure]
+    assert shown() == []
+    assert shown(window, SimpleNamespace(release="r", reference="q")) == []
+    assert shown(SimpleNamespace(release="s", reference="p")) == []
+    layout.calibration.write_text("{")
+    assert shown(window) == []

@@ -19,12 +19,13 @@ from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import DriftWindow, Exchange
 from tunectl.config.monitor import MonitorSettings
 from tunectl.core import log
-from tunectl.core.errors import MissingExtra, TunectlError
+from tunectl.core.errors import EnvironmentFailure, MissingExtra, TunectlError
 from tunectl.live.store import Event, LiveStore, Window
 from tunectl.monitor import window as windows
 from tunectl.monitor.examine import Baseline, Examiner
 from tunectl.monitor.signals import Row, Side
 from tunectl.monitor.window import Span
+from tunectl.privacy.mask import Masker
 from tunectl.release.history import Champion
 from tunectl.release.store import Served
 from tunectl.services.drift import references
@@ -49,6 +50,10 @@ class Watcher:
     examiner: Examiner
     report: Reporter | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    stopped: Callable[[], bool] = lambda: False
+    """Asked between two windows: who catches up on many of them is not held up until the last."""
+    masker: Masker | None = None
+    """Masks the recorded answers as live ones were masked before they were kept."""
     _measured: dict[tuple[Side, str], Baseline] = field(default_factory=dict)
     _counted: tuple[datetime | None, int, datetime] = (None, 0, datetime.min.replace(tzinfo=UTC))
     """Begin of the open window, answers finished in it, and when that number was new."""
@@ -58,11 +63,12 @@ class Watcher:
     def look(self, closed: Callable[[DriftWindow], None] = lambda _window: None) -> list[DriftWindow]:
         """Close and examine all windows that are due, oldest first; ``closed`` hears of each as soon as it is kept.
 
-        Raises  EnvironmentFailure where the live store says no; ArtifactError for a damaged release.
+        Raises  EnvironmentFailure where the live store says no, or the clock was set back by more than a window;
+                ArtifactError for a damaged release.
         """
         found: list[DriftWindow] = []
         champion = self.releases.champion()
-        while champion is not None and len(found) < AHEAD:
+        while champion is not None and len(found) < AHEAD and not self.stopped():
             window = self._next(champion)
             if window is None:
                 break
@@ -71,10 +77,17 @@ class Watcher:
         return found
 
     def newest(self) -> DriftWindow | None:
-        """The newest closed window of the champion; None where it has none yet."""
+        """The newest closed window of the champion; None where it has none yet, or since its prompts have another reference."""
         champion = self.releases.champion()
         kept = [one for one in self.before() if champion and one.release == champion.release]
-        return kept[-1] if kept else None
+        return kept[-1] if kept and not self._superseded(kept[-1]) else None
+
+    def _superseded(self, window: DriftWindow) -> bool:
+        """Whether somebody accepted other windows since: what this one says is about a reference that is none any more."""
+        if self.settings.monitor.prompts.reference == "training":
+            return False
+        events = self.store.events(window.until, windows.ACCEPTED)
+        return bool(events) and window.reference != "+".join(windows.accepted([one.body for one in events]))
 
     def before(self) -> list[DriftWindow]:
         """The windows that were closed so far, oldest first."""
@@ -87,9 +100,14 @@ class Watcher:
         if since is None:
             return None
         rule = self.settings.monitor.window
+        if since - self.now() > timedelta(hours=rule.hours):
+            raise EnvironmentFailure(
+                f"the next window begins at {since:%Y-%m-%d %H:%M} UTC, and it is {self.now():%Y-%m-%d %H:%M}: nothing is watched",
+                hint="set the clock of this machine, and of the servers that write to the live store",
+            )
         if not self._due(since):
             return None
-        waiting = windows.chosen(self.store.exchanges(since, release=champion.release, arm=windows.ARM))
+        waiting = windows.leading(self.store.exchanges(since, release=champion.release, arm=windows.ARM), rule.rows)
         span = windows.closing(
             since,
             self.now(),
@@ -191,7 +209,7 @@ class Watcher:
             ):
                 if len(found.rows) >= self.examiner.rule.minimum:
                     return found
-        return references.answers(self.releases.bring(release))
+        return references.answers(self.releases.bring(release), self.masker)
 
     @property
     def _within(self) -> float:
@@ -200,7 +218,8 @@ class Watcher:
     def _accept_first(self, window: DriftWindow) -> None:
         declared = self.settings.monitor.prompts
         wanted = declared.reference == "live" and declared.accept_first
-        if wanted and window.reference == windows.EMPTY and window.rows >= self.examiner.rule.minimum:
+        enough = window.rows >= self.examiner.rule.minimum and window.verdict != "error"
+        if wanted and enough and window.reference == windows.EMPTY:
             body = windows.accept([window.id], by="tunectl monitor", why="the first window (prompts.accept_first)")
             self.store.add_event(Event(f"first-{window.id}", self.now(), windows.ACCEPTED, body))
 
@@ -214,6 +233,9 @@ class Watcher:
             self.report(window, rows, sides, folder / name)
         except TunectlError as error:
             log.get(__name__).error("%s", error)
+            return window
+        except Exception:  # noqa: BLE001  a picture that cannot be drawn costs no verdict
+            log.get(__name__).exception("the report of window %s", window.id)
             return window
         _pruned(folder, self.settings.monitor.keep_reports)
         return msgspec.structs.replace(window, report=name) if (folder / name).is_file() else window
