@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tunectl.artifacts.records import DriftWindow, Signal, preview
 from tunectl.backends import html
@@ -14,8 +14,8 @@ SHOWN = 200
 """Newest windows on the page."""
 
 
-def index(project: str, windows: Sequence[DriftWindow]) -> str:
-    """The page of all windows; ``windows`` oldest first."""
+def index(project: str, windows: Sequence[DriftWindow], reports: Collection[str]) -> str:
+    """The page of all windows; ``windows`` oldest first, ``reports`` the files that are still there."""
     newest = windows[-1] if windows else None
     return html.render(
         "drift.html",
@@ -28,7 +28,7 @@ def index(project: str, windows: Sequence[DriftWindow]) -> str:
             (f"{newest.consecutive} of {newest.required}" if newest else "0", "in a row"),
         ],
         columns=["window", "from", "to (UTC)", "rows", "verdict", "in a row", "what", ""],
-        rows=[(one, _window(one)) for one in reversed(windows[-SHOWN:])],
+        rows=[(one, _window(one), one.report in reports) for one in reversed(windows[-SHOWN:])],
         sections=[("windows", "Windows")],
     )
 

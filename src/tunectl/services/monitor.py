@@ -43,7 +43,7 @@ from tunectl.monitor.selftest import Calibration, Figure
 from tunectl.monitor.signals import Row, Tools
 from tunectl.monitor.window import EMPTY
 from tunectl.privacy.mask import Masker
-from tunectl.services.drift import references
+from tunectl.services.drift import references, reports
 from tunectl.services.drift.door import Door, Pages
 from tunectl.services.drift.watcher import Watcher
 
@@ -186,16 +186,20 @@ def look(watching: Watcher, metrics: drift_metrics.DriftMetrics) -> None:
 
 
 def _pages(settings: MonitorSettings, layout: Layout, watching: Watcher, metrics: drift_metrics.DriftMetrics) -> Pages:
+    folder = layout.root / settings.monitor.reports
+
     def window(name: str) -> str | None:
         found = next((one for one in watching.before() if one.id == name), None)
         return None if found is None else drift_page.window(settings.project, found, shown(watching.store, name))
 
     return Pages(
         metrics=metrics.text,
-        listing=lambda: drift_page.index(settings.project, watching.before()),
+        listing=lambda: drift_page.index(
+            settings.project, watching.before(), {one.name for one in reports.kept(folder)}
+        ),
         window=window,
         data=lambda: msgspec.json.encode(watching.before()),
-        reports=layout.root / settings.monitor.reports,
+        reports=folder,
     )
 
 

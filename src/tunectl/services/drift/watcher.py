@@ -6,7 +6,6 @@ traffic give one window: its id is the hash of what was looked at and how.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -28,7 +27,7 @@ from tunectl.monitor.window import Span
 from tunectl.privacy.mask import Masker
 from tunectl.release.history import Champion
 from tunectl.release.store import Served
-from tunectl.services.drift import references
+from tunectl.services.drift import references, reports
 from tunectl.services.drift.references import Found
 
 AHEAD: Final = 100
@@ -237,12 +236,5 @@ class Watcher:
         except Exception:  # noqa: BLE001  a picture that cannot be drawn costs no verdict
             log.get(__name__).exception("the report of window %s", window.id)
             return window
-        _pruned(folder, self.settings.monitor.keep_reports)
+        reports.prune(folder, self.settings.monitor.keep_reports)
         return msgspec.structs.replace(window, report=name) if (folder / name).is_file() else window
-
-
-def _pruned(folder: Path, keep: int) -> None:
-    """Delete all but the newest reports."""
-    kept = sorted(folder.glob("*.html"), key=os.path.getmtime, reverse=True)
-    for old in kept[keep:]:
-        old.unlink(missing_ok=True)
