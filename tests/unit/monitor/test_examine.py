@@ -134,6 +134,28 @@ def test_without_a_side_its_signals_are_not_there(looking: Examiner, baselines) 
     assert not [name for name in found.signals if name.startswith("prompt")]
 
 
+def test_a_side_is_embedded_once_and_its_language_is_looked_at_from_end_to_end() -> None:
+    from dataclasses import replace as changed
+
+    from drift_parts import tools
+
+    class Counting:
+        name, calls = "counting", 0
+
+        def embed(self, texts):
+            Counting.calls += 1
+            return tools().embedder.embed(texts)
+
+    given = rows(50, seed=1)
+    found = signals.columns(given, "prompt", changed(tools(), embedder=Counting()))
+    assert Counting.calls == 1
+    assert (found["prompt_text"].parts[0] == found["prompt_tone"].parts[1]).all()
+    many = [Row(str(number), prompt="soil") for number in range(signals.SPOKEN * 2 + 1)]
+    looked_at = signals.columns(many, "prompt", tools(), without=["prompt_text", "prompt_tone"])["prompt_language"].rows
+    assert len(looked_at) <= signals.SPOKEN
+    assert looked_at[-1] > len(many) - 4
+
+
 def test_names_in_the_schema_are_the_signals() -> None:
     from typing import get_args
 
