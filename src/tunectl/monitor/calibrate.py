@@ -71,10 +71,26 @@ class Rates:
     """In so many windows in a row that the verdict was drift."""
 
 
+def together(parts: Sequence[Rates]) -> Rates:
+    """The rates of trials that were run in parts."""
+
+    def added(rates: Sequence[Rate]) -> Rate:
+        return Rate(sum(one.count for one in rates), sum(one.trials for one in rates))
+
+    names = dict.fromkeys(name for part in parts for name in part.alone)
+    return Rates(
+        {name: added([part.alone[name] for part in parts if name in part.alone]) for name in names},
+        added([part.window for part in parts]),
+        added([part.verdict for part in parts]),
+    )
+
+
 Pool = Mapping[str, Columns]
 """By side (prompt, answer): measured rows, of which references and windows are drawn."""
-UNLIKELY = 0.05
-"""Of 299 permutations: a signal whose p-value of all permutations would be 0.004 gets over this once in billions."""
+EXPECTED = 15
+"""Permutations of a first look that a p-value at the level would need: 299 permutations at 5 %."""
+UNLIKELY = 3
+"""Levels: a signal whose p-value of all permutations is within its level gets over so many of them there once in a billion."""
 Shift = Callable[["Generator", str, "NDArray[Any]", "NDArray[Any]"], "NDArray[Any]"]
 """Turns the rows (numbers of rows of the pool) of a window of one side into those of a changed window; the last argument are
 rows that neither the reference nor a window of this trial has."""
@@ -97,25 +113,35 @@ class Bench:
     """Rows of a reference."""
     rows: int
     """Rows of a window."""
-    screen: int = 0
-    """Permutations of a first look: a signal with p over ``UNLIKELY`` there keeps that p-value, which is far too large for Holm.
-    0: every signal gets all permutations, as figures of signals alone need it."""
+    screened: bool = True
+    """A first look with few permutations: a signal with p over ``UNLIKELY`` levels there keeps that p-value, and only the others
+    get them all. It changes no figure, and spares most of the work where nothing changed."""
 
-    def run(self, trials: int, seed: int, shift: Shift = unchanged, *, sequences: bool = True) -> Rates:
+    def run(
+        self,
+        trials: int,
+        seed: int,
+        shift: Shift = unchanged,
+        *,
+        sequences: bool = True,
+        begin: int = 0,
+        each: Callable[[], None] = lambda: None,
+    ) -> Rates:
         """``trials`` sequences; the first window of each counts for the signals, all of them for the verdict.
 
         A sequence ends with its first window in which nothing moves: it can no longer become drift. Without ``sequences``
-        only first windows are drawn.
+        only first windows are drawn. ``begin`` is the number of the first trial, for runs in parts (``together``); ``each`` is
+        called after every trial.
         """
         import numpy as np
 
         alone: Counter[str] = Counter()
         told: Counter[str] = Counter()
         moved = drifted = 0
-        for trial in range(trials):
+        for trial in range(begin, begin + trials):
             random = np.random.default_rng([seed, trial])
             reference, windows = self._dealt(random, shift, self.rule.required if sequences else 1)
-            drawn = _Reference(self.pool, reference, self.rule, int(random.integers(2**31)), self.screen)
+            drawn = _Reference(self.pool, reference, self.rule, int(random.integers(2**31)), self._screen)
             first = drawn.signals(windows[0])
             told.update(list(first))
             alone.update(name for name, one in first.items() if _alone(one, self.rule.level))
@@ -127,9 +153,15 @@ class Bench:
                 run += 1
             moved += run > 0
             drifted += run >= self.rule.required
+            each()
         return Rates(
             {name: Rate(alone[name], count) for name, count in told.items()}, Rate(moved, trials), Rate(drifted, trials)
         )
+
+    @property
+    def _screen(self) -> int:
+        few = round(EXPECTED / self.rule.level) - 1
+        return few if self.screened and few < self.rule.permutations else 0
 
     def _dealt(self, random: Generator, shift: Shift, count: int) -> tuple[_Places, list[_Places]]:
         """A reference and windows that share no row with it or with each other."""
@@ -169,7 +201,7 @@ class _Reference:
         rule, reference = self._rule, self._columns[side]
         first = self._screen or self._dealer
         found = signals.compared(window, reference, {}, first, level=rule.level, minimum=rule.minimum)
-        limit = UNLIKELY if self._screen else rule.level
+        limit = UNLIKELY * rule.level if self._screen else rule.level
         close = {one.name for one in found if one.p_value is not None and one.p_value <= limit}
         if self._screen and close:
             near = {name: window[name] for name in close}
