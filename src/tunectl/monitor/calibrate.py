@@ -71,25 +71,11 @@ class Rates:
     """In so many windows in a row that the verdict was drift."""
 
 
-def together(parts: Sequence[Rates]) -> Rates:
-    """The rates of trials that were run in parts."""
-
-    def added(rates: Sequence[Rate]) -> Rate:
-        return Rate(sum(one.count for one in rates), sum(one.trials for one in rates))
-
-    names = dict.fromkeys(name for part in parts for name in part.alone)
-    return Rates(
-        {name: added([part.alone[name] for part in parts if name in part.alone]) for name in names},
-        added([part.window for part in parts]),
-        added([part.verdict for part in parts]),
-    )
-
-
 Pool = Mapping[str, Columns]
 """By side (prompt, answer): measured rows, of which references and windows are drawn."""
 EXPECTED = 15
-"""Permutations of a first look that a p-value at the level would need: 299 permutations at 5 %."""
-UNLIKELY = 3
+"""Level times permutations of a first look: 299 of them at 5 %."""
+UNLIKELY = 3.0
 """Levels: a signal whose p-value of all permutations is within its level gets over so many of them there once in a billion."""
 Shift = Callable[["Generator", str, "NDArray[Any]", "NDArray[Any]"], "NDArray[Any]"]
 """Turns the rows (numbers of rows of the pool) of a window of one side into those of a changed window; the last argument are
@@ -113,9 +99,10 @@ class Bench:
     """Rows of a reference."""
     rows: int
     """Rows of a window."""
-    screened: bool = True
-    """A first look with few permutations: a signal with p over ``UNLIKELY`` levels there keeps that p-value, and only the others
-    get them all. It changes no figure, and spares most of the work where nothing changed."""
+    unlikely: float = UNLIKELY
+    """A first look takes few permutations; a signal with p over so many levels there keeps that p-value, and only the others get
+    them all: no figure changes, and most of the work is spared where nothing did. One level is enough for window and verdict,
+    which need far smaller p-values of all signals together. 0: no first look."""
 
     def run(
         self,
@@ -130,8 +117,8 @@ class Bench:
         """``trials`` sequences; the first window of each counts for the signals, all of them for the verdict.
 
         A sequence ends with its first window in which nothing moves: it can no longer become drift. Without ``sequences``
-        only first windows are drawn. ``begin`` is the number of the first trial, for runs in parts (``together``); ``each`` is
-        called after every trial.
+        only first windows are drawn. ``begin`` is the number of the first trial, for runs in parts; ``each`` is called after
+        every trial.
         """
         import numpy as np
 
@@ -141,7 +128,9 @@ class Bench:
         for trial in range(begin, begin + trials):
             random = np.random.default_rng([seed, trial])
             reference, windows = self._dealt(random, shift, self.rule.required if sequences else 1)
-            drawn = _Reference(self.pool, reference, self.rule, int(random.integers(2**31)), self._screen)
+            drawn = _Reference(
+                self.pool, reference, self.rule, int(random.integers(2**31)), self._screen, self.unlikely
+            )
             first = drawn.signals(windows[0])
             told.update(list(first))
             alone.update(name for name, one in first.items() if _alone(one, self.rule.level))
@@ -161,7 +150,7 @@ class Bench:
     @property
     def _screen(self) -> int:
         few = round(EXPECTED / self.rule.level) - 1
-        return few if self.screened and few < self.rule.permutations else 0
+        return few if self.unlikely and few < self.rule.permutations else 0
 
     def _dealt(self, random: Generator, shift: Shift, count: int) -> tuple[_Places, list[_Places]]:
         """A reference and windows that share no row with it or with each other."""
@@ -183,9 +172,9 @@ _Places = dict[str, "NDArray[Any]"]
 class _Reference:
     """One reference of a trial; floors are only worked out for what would otherwise be flagged."""
 
-    def __init__(self, pool: Pool, places: _Places, rule: Rule, seed: int, screen: int) -> None:
+    def __init__(self, pool: Pool, places: _Places, rule: Rule, seed: int, screen: int, unlikely: float) -> None:
         self._pool, self._rule, self._seed = pool, rule, seed
-        self._screen = test.Dealer(screen, seed) if screen else None
+        self._screen, self._limit = test.Dealer(screen, seed) if screen else None, unlikely * rule.level
         self._columns = {side: signals.drawn(pool[side], rows) for side, rows in places.items()}
         self._dealer = test.Dealer(rule.permutations, seed)
         self._floors: dict[str, float] = {}
@@ -199,19 +188,22 @@ class _Reference:
 
     def _side(self, side: str, window: Columns) -> list[Signal]:
         rule, reference = self._rule, self._columns[side]
-        first = self._screen or self._dealer
-        found = signals.compared(window, reference, {}, first, level=rule.level, minimum=rule.minimum)
-        limit = UNLIKELY * rule.level if self._screen else rule.level
-        close = {one.name for one in found if one.p_value is not None and one.p_value <= limit}
-        if self._screen and close:
-            near = {name: window[name] for name in close}
-            whole = signals.compared(near, reference, {}, self._dealer, level=rule.level, minimum=rule.minimum)
-            found = [*(one for one in found if one.name not in close), *whole]
-        wanted = {name: reference[name] for name in close - set(self._floors)}
+        found = self._compared(window, reference, self._screen or self._dealer)
+        if self._screen:
+            near = {name: window[name] for name in _within(found, self._limit)}
+            found = [*(one for one in found if one.name not in near), *self._compared(near, reference, self._dealer)]
+        wanted = {name: reference[name] for name in _within(found, rule.level) - self._floors.keys()}
         self._floors |= signals.floors(
             wanted, self._dealer, quantile=rule.quantile, minimum=rule.minimum, seed=self._seed
         )
         return found
+
+    def _compared(self, window: Columns, reference: Columns, dealer: test.Dealer) -> list[Signal]:
+        return signals.compared(window, reference, {}, dealer, level=self._rule.level, minimum=self._rule.minimum)
+
+
+def _within(found: Sequence[Signal], limit: float) -> set[str]:
+    return {one.name for one in found if one.p_value is not None and one.p_value <= limit}
 
 
 def _alone(one: Signal, level: float) -> bool:

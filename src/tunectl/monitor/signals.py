@@ -127,8 +127,10 @@ class Column:
 Columns = Mapping[str, Column]
 
 
-def columns(rows: Sequence[Row], side: Side, tools: Tools, *, without: Sequence[str] = ()) -> dict[str, Column]:
-    """The values of all signals of one side; those named in ``without`` are left out."""
+def columns(
+    rows: Sequence[Row], side: Side, tools: Tools, *, without: Sequence[str] = (), spoken: int = SPOKEN
+) -> dict[str, Column]:
+    """The values of all signals of one side; those named in ``without`` are left out, language is that of ``spoken`` rows at most."""
     import numpy as np
 
     found: dict[str, Column] = {}
@@ -137,7 +139,7 @@ def columns(rows: Sequence[Row], side: Side, tools: Tools, *, without: Sequence[
         if one.side == side and one.name not in without:
             places = [place for place, row in enumerate(rows) if one.value(row) is not None]
             if one.kind == "language":
-                places = places[:: -(-len(places) // SPOKEN) or 1]
+                places = places[:: -(-len(places) // spoken) or 1]
             values = [one.value(rows[place]) for place in places]
             found[one.name] = Column(_PARTS[one.kind](values, tools), np.array(places, dtype=np.int64))
     return found

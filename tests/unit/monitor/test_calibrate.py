@@ -40,7 +40,11 @@ def test_trials_in_parts_are_the_same_trials(pool) -> None:
     steps: list[int] = []
     whole = bench(pool).run(6, seed=3, each=lambda: steps.append(1))
     parts = [bench(pool).run(4, seed=3), bench(pool).run(2, seed=3, begin=4)]
-    assert calibrate.together(parts) == whole
+    assert sum(one.window.count for one in parts) == whole.window.count
+    assert sum(one.verdict.count for one in parts) == whole.verdict.count
+    for name, rate in whole.alone.items():
+        assert sum(one.alone[name].count for one in parts) == rate.count
+        assert sum(one.alone[name].trials for one in parts) == rate.trials == 6
     assert len(steps) == 6
 
 
@@ -49,8 +53,8 @@ def test_a_first_look_changes_no_figure(pool) -> None:
     rule = replace(FAST, permutations=999)
     for change in (calibrate.unchanged, calibrate.mixed("prompt", range(600, 800), 0.15)):
         looked, whole = (
-            calibrate.Bench(pool, {"prompt": range(600)}, rule, 250, 60, screened).run(15, 5, change)
-            for screened in (True, False)
+            calibrate.Bench(pool, {"prompt": range(600)}, rule, 250, 60, unlikely).run(15, 5, change)
+            for unlikely in (calibrate.UNLIKELY, 0.0)
         )
         assert looked == whole
 
