@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from threading import Event as Bell
+from queue import Empty, SimpleQueue
 
 import msgspec
 
@@ -135,11 +135,11 @@ def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], N
     A look that fails is logged and counted, and tried again: the exporter never dies of a database that is away.
     """
     metrics = drift_metrics.DriftMetrics(settings.monitor.rule.required)
-    bell = Bell()
+    told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: bell.set())
+        signal.signal(name, lambda *_: told.put(None))
     with opened(settings, layout) as watching:
-        watching.stopped = bell.is_set
+        watching.stopped = lambda: not told.empty()
         with suppress(TunectlError):  # the first look meets it again, counts it and says so
             metrics.restore(watching.newest())
         keys = Path(os.environ.get("TUNECTL_KEYS", layout.root / settings.keys))
@@ -147,10 +147,12 @@ def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], N
         door.open()
         started(door.port)
         try:
-            while not bell.is_set():
+            while told.empty():
                 look(watching, metrics)
                 metrics.calibrated(_calibration(layout, watching))
-                bell.wait(settings.monitor.poll_seconds)
+                with suppress(Empty):
+                    told.get(timeout=settings.monitor.poll_seconds)
+                    break
         finally:
             door.close()
 
