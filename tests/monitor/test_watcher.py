@@ -379,6 +379,28 @@ def test_a_reference_that_is_cut_has_rows_of_every_part(watching: Watcher, tmp_p
     assert len(references.training(Layout(tmp_path), 500).rows) == 199
 
 
+def test_a_window_is_shown_beside_the_one_before(watching: Watcher) -> None:
+    """It says whether something is new: after a change, windows differ from the reference but not from each other."""
+    from tunectl.backends import drift_page
+
+    served(watching, 120, 1, at(1, 12))
+    first = later(watching, 1, 13).look()[0]
+    assert first.last == {}
+    accept(watching, first.id)
+    for turn in range(2):
+        served(watching, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
+    changed_at, after = later(watching, 2, 12).look()
+    assert changed_at.last["prompt_text"] <= 0.05 < after.last["prompt_text"]
+    assert after.signals["prompt_text"].moved
+    page = drift_page.window("shop", after, {})
+    assert "p, window before" in page
+    assert f"{after.last['prompt_text']:.3f}" in page
+    restarted = changed(watching, _before=None, _measured={}, _seen=None)
+    served(watching, 120, 6, at(2, 14), topics=("garden", "bread"))
+    (next_one,) = later(restarted, 2, 15).look()
+    assert next_one.last["prompt_text"] > 0.05
+
+
 def test_late_feedback_does_not_count(watching: Watcher) -> None:
     from tunectl.artifacts.records import Feedback
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tunectl.live.store import LiveStore
 
 COLUMNS = ("window", "from (UTC)", "rows", "verdict", "in a row", "what")
-SIGNALS = ("signal", "method", "rows", "p", "adjusted", "effect", "floor", "score / threshold", "")
+SIGNALS = ("signal", "method", "rows", "p", "adjusted", "effect", "floor", "score / threshold", "p before", "")
 DRIFT = 3
 """Exit code where the verdict is drift."""
 
@@ -107,11 +107,11 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
     if args.json:
         terminal.print_json(to_builtins(one))
         return DRIFT if drifted(one) else 0
-    from tunectl.backends.drift_page import signal_row
+    from tunectl.backends.drift_page import signal_rows
 
     terminal.say(f"{one.id}  {one.since:%Y-%m-%d %H:%M} to {one.until:%Y-%m-%d %H:%M} UTC, {one.rows} rows")
     terminal.say(f"{one.verdict}: {one.reason}")
-    terminal.table("", SIGNALS, [signal_row(signal) for signal in one.signals.values()])
+    terminal.table("", SIGNALS, signal_rows(one))
     if one.slices:
         cells = [(each.name, f"{each.window:.1%}", f"{each.reference:.1%}") for each in one.slices]
         terminal.table("", ("slice", "window", "reference"), cells)

@@ -9,11 +9,15 @@ from typing import Any
 from tunectl.artifacts.records import DriftWindow, Signal
 from tunectl.monitor import decide, exemplars, signals, test
 from tunectl.monitor.calibrate import Rule
-from tunectl.monitor.signals import Columns, Row, Side, Tools
+from tunectl.monitor.signals import SIDES, Columns, Row, Side, Tools
 from tunectl.monitor.window import EMPTY, Span, identity
 
 SHOWN = 10
 """Exemplars, and slices, of a window."""
+GLANCE = 199
+"""Permutations against the window before, on which nothing rests."""
+Measured = Mapping[Side, Columns]
+"""What a window's rows were turned into, both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class Examiner:
         )
         return Baseline(name, tuple(kept), measured, floors)
 
+    def measured(self, rows: Sequence[Row]) -> Measured:
+        """The values of a window's signals, of those rows that are looked at."""
+        kept = self._sampled(rows)
+        return {side: signals.columns(kept, side, self.tools, without=self.without) for side in SIDES}
+
     def window(
         self,
         span: Span,
@@ -58,14 +67,16 @@ class Examiner:
         *,
         release: str,
         missing: Mapping[Side, str],
+        measured: Measured | None = None,
+        last: Measured | None = None,
     ) -> DriftWindow:
         """Compare the rows of ``span`` with the baselines; ``missing`` says of a side without one why it has none.
 
-        ``before`` are the earlier windows of this release and reference, oldest first.
+        ``before`` are the earlier windows of this release and reference, oldest first. ``measured``: its rows, where they were
+        measured already. ``last``: those of the window before, for people to see whether this is new.
         """
-        kept = self._sampled(rows)
         dealer = test.Dealer(self.rule.permutations, self.seed)
-        measured = {side: signals.columns(kept, side, self.tools, without=self.without) for side in baselines}
+        measured = measured or self.measured(rows)
         found = [
             signal
             for side, baseline in baselines.items()
@@ -83,8 +94,18 @@ class Examiner:
         unseen = [*missing.values(), *_silent(baselines, judged)]
         why = [f"too few rows: {len(rows)} of {self.rule.minimum}"] if few else unseen
         decision = decide.decided(judged, before, required=self.rule.required, missing=why)
-        shown = self._shown(kept, measured, baselines, judged) if decision.moved else {}
-        return self._made(span, rows, baselines, release, decision, signals=judged, **shown)
+        shown = self._shown(self._sampled(rows), measured, baselines, judged) if decision.moved else {}
+        beside = self._beside(measured, last or {})
+        return self._made(span, rows, baselines, release, decision, signals=judged, last=beside, **shown)
+
+    def _beside(self, measured: Measured, last: Measured) -> dict[str, float]:
+        dealer = test.Dealer(GLANCE, self.seed)
+        found = [
+            signal
+            for side, columns in last.items()
+            for signal in signals.compared(measured[side], columns, {}, dealer, level=0.05, minimum=self.rule.minimum)
+        ]
+        return {one.name: one.p_value for one in found if one.p_value is not None}
 
     def failed(
         self,
@@ -150,7 +171,7 @@ class Examiner:
     def _shown(
         self,
         rows: Sequence[Row],
-        measured: Mapping[Side, Columns],
+        measured: Measured,
         baselines: Mapping[Side, Baseline],
         judged: Mapping[str, Signal],
     ) -> dict[str, Any]:

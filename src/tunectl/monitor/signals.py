@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Side = Literal["prompt", "answer"]
+SIDES: tuple[Side, ...] = ("prompt", "answer")
 Kind = Literal["text", "tone", "language", "number", "category", "share"]
 
 

@@ -21,7 +21,7 @@ from tunectl.core import log
 from tunectl.core.errors import EnvironmentFailure, MissingExtra, TunectlError
 from tunectl.live.store import Event, LiveStore, Window
 from tunectl.monitor import window as windows
-from tunectl.monitor.examine import Baseline, Examiner
+from tunectl.monitor.examine import Baseline, Examiner, Measured
 from tunectl.monitor.signals import Row, Side
 from tunectl.monitor.window import Span
 from tunectl.privacy.mask import Masker
@@ -56,6 +56,8 @@ class Watcher:
     _measured: dict[tuple[Side, str], Baseline] = field(default_factory=dict)
     _counted: tuple[datetime | None, int, datetime] = (None, 0, datetime.min.replace(tzinfo=UTC))
     """Begin of the open window, answers finished in it, and when that number was new."""
+    _seen: tuple[str, Measured] | None = None
+    """The window that was measured last, which the next one is shown beside."""
     _before: list[DriftWindow] | None = None
     """All closed windows, oldest first; read once, because one monitor at a time watches a store."""
 
@@ -153,7 +155,11 @@ class Watcher:
         name = baselines["prompt"].name if "prompt" in baselines else windows.EMPTY
         before = windows.before(self.before(), champion.release, name)
         try:
-            window = self.examiner.window(span, rows, baselines, before, release=champion.release, missing=missing)
+            measured, last = self.examiner.measured(rows), self._last(champion.release)
+            window = self.examiner.window(
+                span, rows, baselines, before, release=champion.release, missing=missing, measured=measured, last=last
+            )
+            self._seen = window.id, measured
         except MissingExtra:
             raise
         except Exception as error:  # noqa: BLE001  whatever is in this window, the next one is looked at
@@ -164,6 +170,21 @@ class Watcher:
         self.before().append(window)
         self._accept_first(window)
         return window
+
+    def _last(self, release: str) -> Measured | None:
+        """The values of a release's window before, with enough rows to say something; None where it has none."""
+        least = self.examiner.rule.minimum
+        enough = [
+            one for one in self.before() if one.release == release and one.rows >= least and one.verdict != "error"
+        ]
+        if not enough:
+            return None
+        if self._seen is None or self._seen[0] != enough[-1].id:
+            kept = next((one for one in self.store.windows() if one.id == enough[-1].id), None)
+            if kept is None:
+                return None
+            self._seen = kept.id, self.examiner.measured(references.rows_of(self.store, kept, self._within))
+        return self._seen[1]
 
     def baselines(self, release: str) -> tuple[dict[Side, Baseline], dict[Side, str]]:
         """What a release's windows are compared with, measured; and of each side that has nothing, why.
