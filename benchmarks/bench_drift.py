@@ -1,7 +1,7 @@
 """False alarms and power of the drift monitor on real texts, beside Evidently's defaults and a fixed KL threshold.
 
-    make bench-drift                             about 80 minutes on two cores; a line a minute says how far it is
-    python benchmarks/bench_drift.py --quick     a tenth of the trials and fewer, in about five minutes; nothing is kept
+    make bench-drift                             about 40 minutes on two cores; a line a minute says how far it is
+    python benchmarks/bench_drift.py --quick     a tenth of the trials and fewer, in about three minutes; nothing is kept
     python benchmarks/bench_drift.py --own REVIEWS.csv --other TWEETS.csv --name films [--embedding encoder]
 
 Files have the columns ``text`` and ``sentiment`` (a rating; below zero is negative). Windows are drawn out of ``own`` against 1,000
@@ -187,7 +187,7 @@ def tried(cell: Cell, begin: int, count: int) -> Told:
 
 def speed(corpora: Corpora, rows: int = 10_000) -> dict[str, float]:
     """Seconds for one window of so many rows that moved, all signals, texts to verdict and examples, and for Evidently's report
-    of it; the reference is measured already."""
+    of it; the reference, and the window before, are measured already."""
     looking = examine.Examiner(corpora.rule, corpora.tools, (), 1, rows)
     source = np.random.default_rng(3)
     texts = [
@@ -196,10 +196,11 @@ def speed(corpora: Corpora, rows: int = 10_000) -> dict[str, float]:
     ]
     window, reference = made(texts, 2), made(corpora.texts[:REFERENCE], 3)
     bases = {side: looking.baseline("reference", reference, side) for side in ("prompt", "answer")}
+    last = looking.measured(made(texts, 4))
     span = Span(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
     importlib.import_module("evidently.metrics")  # seconds, once a process
     began = time.perf_counter()
-    found = looking.window(span, window, bases, [], release="r", missing={})
+    found = looking.window(span, window, bases, [], release="r", missing={}, last=last)
     examined = time.perf_counter()
     with TemporaryDirectory() as folder:
         evidently_report.write(
