@@ -137,7 +137,12 @@ def test_retain_and_purge(project, capsys):
     assert json.loads(ran(capsys, "retain", "--json"))["deleted"] == 0
     assert ran(capsys, "retain", "--days", "25").startswith("3 exchanges from before ")
     ran(capsys, "export", "--shape", "chat")
-    assert "is deleted. What a model has learned" in ran(capsys, "purge")
+    reports = Path(".tunectl/monitor/reports")
+    reports.mkdir(parents=True)
+    for name in (f"{'a' * 16}.html", "mine.html"):
+        (reports / name).write_text("what somebody asked")
+    assert "are deleted. What a model has learned" in ran(capsys, "purge")
+    assert [path.name for path in reports.iterdir()] == ["mine.html"], "a report shows texts"
     assert not Path(".tunectl/cache/live").exists()
     assert ran(capsys).startswith("3 exchanges")
 

@@ -14,10 +14,11 @@ from msgspec.structs import replace
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Exchange
+from tunectl.artifacts.records import DriftWindow, Exchange
 from tunectl.backends import sqlalchemy_store
 from tunectl.config import check
 from tunectl.config.monitor import MonitorSettings
+from tunectl.core.errors import EnvironmentFailure
 from tunectl.live.store import Event
 from tunectl.monitor import window as windows
 from tunectl.release.store import Store
@@ -207,11 +208,10 @@ def test_a_reference_that_is_gone_is_said(watching: Watcher) -> None:
     )
 
 
-def test_a_broken_report_leaves_the_verdict(watching: Watcher, caplog: pytest.LogCaptureFixture) -> None:
-    from tunectl.core.errors import EnvironmentFailure
-
+@pytest.mark.parametrize("error", [EnvironmentFailure("no picture"), UnicodeEncodeError("utf-8", "x", 0, 1, "odd")])
+def test_a_broken_report_leaves_the_verdict(watching: Watcher, error: Exception) -> None:
     def broken(*_):
-        raise EnvironmentFailure("no picture")
+        raise error
 
     watching.report = broken
     served(watching, 120, 1, at(1, 12))
@@ -299,6 +299,106 @@ def test_answers_of_its_canary_for_a_release_that_was_promoted_because_the_world
     healed = later(watching, 2, 14).look()[-1]
     assert (healed.release, healed.verdict) == (fresh, "ok")
     assert not any(one.moved for one in healed.signals.values())
+
+
+def test_a_window_that_could_not_be_examined_is_accepted_by_nobody(
+    watching: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunectl.monitor.examine import Examiner
+
+    def poisoned(*_args, **_named):
+        raise ZeroDivisionError("poison")
+
+    monkeypatch.setattr(Examiner, "window", poisoned)
+    watching.settings = settings(accept_first=True)
+    served(watching, 120, 1, at(1, 12))
+    assert [one.verdict for one in later(watching, 1, 13).look()] == ["error"]
+    assert watching.store.events(kind=windows.ACCEPTED) == []
+
+
+def test_what_was_found_against_a_reference_that_is_none_any_more_is_not_shown(watching: Watcher) -> None:
+    """A person says: this is how it is now. The gauge that the alert compares must not say drift until the next window."""
+    served(watching, 240, 1, at(1, 12), topics=("bread",))
+    found = later(watching, 1, 13).look()
+    assert watching.newest() == found[-1]
+    accept(watching, found[-1].id)
+    assert watching.newest() is None
+    served(watching, 120, 2, at(1, 14), topics=("bread",))
+    (after,) = later(watching, 1, 15).look()
+    assert after.reference == found[-1].id
+    assert watching.newest() == after
+
+
+def test_a_clock_that_went_far_ahead_and_came_back_is_told(watching: Watcher) -> None:
+    served(watching, 120, 1, at(9, 12))
+    assert len(later(watching, 9, 13).look()) == 1
+    assert later(watching, 9, 1).look() == [], "an hour or two are waited for"
+    with pytest.raises(EnvironmentFailure) as caught:
+        later(watching, 2, 13).look()
+    assert (
+        caught.value.message
+        == "the next window begins at 2026-03-09 12:01 UTC, and it is 2026-03-02 13:00: nothing is watched"
+    )
+
+
+def test_who_is_told_to_stop_does_not_catch_up_first(watching: Watcher) -> None:
+    served(watching, 360, 1, at(1, 12))
+    found: list[DriftWindow] = []
+    watching.stopped = lambda: len(found) == 2
+    assert len(later(watching, 1, 14).look(found.append)) == 2
+    watching.stopped = lambda: False
+    assert len(watching.look()) == 1
+
+
+def test_recorded_answers_are_masked_like_live_ones(watching: Watcher) -> None:
+    from tunectl.artifacts.records import Message
+    from tunectl.backends import number_checks
+    from tunectl.privacy.mask import Masker
+    from tunectl.privacy.tools import Tools
+    from tunectl.release.probing import Reference
+
+    folder = watching.releases.bring(RELEASE)
+    asked = [Message("user", "Write to [EMAIL_1] and to the shop.")]
+    io.write_rows(folder / "reference.jsonl", [Reference(asked, "Done: shop@example.org", 3, -0.1, "stop")])
+    known = Tools(
+        lambda _text: (), number_checks.card(), number_checks.iban(), number_checks.ssn(), frozenset(), frozenset()
+    )
+    (row,) = references.answers(folder, Masker(known)).rows
+    assert row.answer == "Done: [EMAIL_2]"
+    assert references.answers(folder).rows[0].answer == "Done: shop@example.org"
+
+
+def test_a_reference_that_is_cut_has_rows_of_every_part(watching: Watcher, tmp_path: Path) -> None:
+    from tunectl.artifacts.records import Example, Message, Source
+
+    examples = [Example(str(number), Source("f"), messages=[Message("user", f"ask {number}")]) for number in range(199)]
+    io.write_rows(tmp_path / "artifacts" / "split" / "train.jsonl", examples)
+    chosen = [int(row.id.removeprefix("training-")) for row in references.training(Layout(tmp_path), 100).rows]
+    assert len(chosen) == len(set(chosen)) == 100
+    assert chosen[-1] > 195
+    assert len(references.training(Layout(tmp_path), 500).rows) == 199
+
+
+def test_a_window_is_shown_beside_the_one_before(watching: Watcher) -> None:
+    """It says whether something is new: after a change, windows differ from the reference but not from each other."""
+    from tunectl.backends import drift_page
+
+    served(watching, 120, 1, at(1, 12))
+    first = later(watching, 1, 13).look()[0]
+    assert first.last == {}
+    accept(watching, first.id)
+    for turn in range(2):
+        served(watching, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
+    changed_at, after = later(watching, 2, 12).look()
+    assert changed_at.last["prompt_text"] <= 0.05 < after.last["prompt_text"]
+    assert after.signals["prompt_text"].moved
+    page = drift_page.window("shop", after, {})
+    assert "p, window before" in page
+    assert f"{after.last['prompt_text']:.3f}" in page
+    restarted = changed(watching, _before=None, _measured={}, _seen=None)
+    served(watching, 120, 6, at(2, 14), topics=("garden", "bread"))
+    (next_one,) = later(restarted, 2, 15).look()
+    assert next_one.last["prompt_text"] > 0.05
 
 
 def test_late_feedback_does_not_count(watching: Watcher) -> None:

@@ -330,6 +330,8 @@ class DriftWindow(Struct, frozen=True, omit_defaults=True):
     """For people: what moved, or why nothing can be said."""
     report: str | None = None
     """Evidently's page, a file name under the folder of reports."""
+    last: dict[str, float] = field(default_factory=dict)
+    """By signal: p-value against the release's window before this one, for people; no verdict rests on it."""
 
 
 class Reject(Struct, frozen=True):

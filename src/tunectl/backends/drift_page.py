@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tunectl.artifacts.records import DriftWindow, Signal, preview
 from tunectl.backends import html
@@ -14,8 +14,8 @@ SHOWN = 200
 """Newest windows on the page."""
 
 
-def index(project: str, windows: Sequence[DriftWindow]) -> str:
-    """The page of all windows; ``windows`` oldest first."""
+def index(project: str, windows: Sequence[DriftWindow], reports: Collection[str]) -> str:
+    """The page of all windows; ``windows`` oldest first, ``reports`` the files that are still there."""
     newest = windows[-1] if windows else None
     return html.render(
         "drift.html",
@@ -28,7 +28,7 @@ def index(project: str, windows: Sequence[DriftWindow]) -> str:
             (f"{newest.consecutive} of {newest.required}" if newest else "0", "in a row"),
         ],
         columns=["window", "from", "to (UTC)", "rows", "verdict", "in a row", "what", ""],
-        rows=[(one, _window(one)) for one in reversed(windows[-SHOWN:])],
+        rows=[(one, _window(one), one.report in reports) for one in reversed(windows[-SHOWN:])],
         sections=[("windows", "Windows")],
     )
 
@@ -58,8 +58,19 @@ def window(project: str, one: DriftWindow, rows: Mapping[str, Row]) -> str:
             (one.release[:8], "release"),
             (one.reference[:16], "prompts compared with"),
         ],
-        columns=["signal", "method", "rows", "p", "adjusted", "effect", "floor", "score / threshold", "moved"],
-        rows=[signal_row(signal) for signal in one.signals.values()],
+        columns=[
+            "signal",
+            "method",
+            "rows",
+            "p",
+            "adjusted",
+            "effect",
+            "floor",
+            "score / threshold",
+            "p, window before",
+            "moved",
+        ],
+        rows=signal_rows(one),
         slices=[
             (each.name, html.percent(each.window), html.percent(each.reference), _said(each.exemplars, rows))
             for each in one.slices
@@ -73,13 +84,22 @@ def window(project: str, one: DriftWindow, rows: Mapping[str, Row]) -> str:
     )
 
 
-def signal_row(one: Signal) -> list[object]:
-    """The cells of one signal in a table: name, method, rows, p, adjusted, effect, floor, score and threshold, moved or why not."""
+def signal_rows(window: DriftWindow) -> list[list[object]]:
+    """The signals of a window as a table.
+
+    Name, method, rows, p, adjusted, effect, floor, score and threshold, p against the window before, moved or why not.
+    """
+    return [_signal_row(one, window.last.get(one.name)) for one in window.signals.values()]
+
+
+def _signal_row(one: Signal, last: float | None) -> list[object]:
+    before = "" if last is None else f"{last:.3f}"
     if one.p_value is None:
-        return [one.name, one.method, one.n, "", "", "", "", "", one.reason]
+        return [one.name, one.method, one.n, "", "", "", "", "", before, one.reason]
     numbers = [one.p_value, one.adjusted, one.effect, one.floor]
     shown = ["" if value is None else f"{value:.4f}" for value in numbers]
-    return [one.name, one.method, one.n, *shown, f"{one.score:.3f} / {one.threshold:.3f}", "moved" if one.moved else ""]
+    statistic = f"{one.score:.3f} / {one.threshold:.3f}"
+    return [one.name, one.method, one.n, *shown, statistic, before, "moved" if one.moved else ""]
 
 
 def _said(names: Sequence[str], rows: Mapping[str, Row]) -> str:

@@ -28,6 +28,8 @@ KINDS: Final = {
     "share": ("cat", "tunectl_variation"),
 }
 """Kind of signal to kind of column and test. Tone and language are made from texts, and are shown by our own page."""
+DRAWN: Final = 2000
+"""Rows of a side in the pictures; the numbers beside them are of all rows. Of texts that moved Evidently trains a classifier."""
 _results: dict[str, Signal] = {}
 """Of the window that is being written, by column: Evidently calls tests with values only."""
 
@@ -73,14 +75,20 @@ def _told(window: DriftWindow, name: str) -> bool:
 
 def _table(shown: Sequence[Any], rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Any]]:
     """Columns of equal length: a side that has fewer rows is filled up with nothing."""
-    longest = max(len(some) for some in rows.values())
+    drawn = {side: some[:: -(-len(some) // DRAWN) or 1] for side, some in rows.items()}
+    longest = max(len(some) for some in drawn.values())
     table: dict[str, list[Any]] = {}
     for one in shown:
-        values = [one.value(row) for row in rows[one.side]]
-        if one.kind in {"share", "category"}:
-            values = [None if value is None else str(value) for value in values]
+        values = [one.value(row) for row in drawn[one.side]]
+        if one.kind != "number":
+            values = [None if value is None else _harmless(str(value)) for value in values]
         table[one.name] = values + [None] * (longest - len(values))
     return table
+
+
+def _harmless(text: str) -> str:
+    """Without the sign that begins a tag: Evidently writes texts into a script as they are, and anybody may have asked anything."""
+    return text.replace("<", "\N{FULLWIDTH LESS-THAN SIGN}")
 
 
 def _register() -> None:

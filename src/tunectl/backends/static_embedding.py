@@ -57,7 +57,6 @@ class StaticEmbedding:
         except (OSError, ValueError, KeyError) as error:
             raise ArtifactError(f"{path} cannot be read: {error}", hint="delete it; it is made again") from error
         self._tokenizer = Tokenizer(folder)
-        self._last: tuple[list[str], NDArray[Any]] | None = None
         self.name = folder.name
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
@@ -65,11 +64,9 @@ class StaticEmbedding:
         return unit(self._means(texts))
 
     def _means(self, texts: Sequence[str]) -> NDArray[Any]:
-        """The mean vector of each text's tokens, zero for a text without any; those of the last call are kept for the next."""
+        """The mean vector of each text's tokens, zero for a text without any."""
         import numpy as np
 
-        if self._last is not None and self._last[0] == list(texts):
-            return self._last[1]
         sums = np.zeros((len(texts), DIMENSIONS), dtype=np.float32)
         for start in range(0, len(texts), BATCH):
             encoded = self._tokenizer.encode([text[: 8 * LONGEST] for text in texts[start : start + BATCH]])
@@ -78,7 +75,6 @@ class StaticEmbedding:
             flat = self._vectors[np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])]
             offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
             sums[start : start + len(ids)] = np.add.reduceat(flat, offsets, axis=0) / sizes[:, None]
-        self._last = list(texts), sums
         return sums
 
 

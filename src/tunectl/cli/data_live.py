@@ -5,7 +5,7 @@ tunectl data live look --id chatcmpl-...       one of them, with what was said
 tunectl data live export --shape chat          a fine-tuning file; --shape flywheel: a log of the NVIDIA data flywheel
 tunectl data live forget --user NAME           delete everything of somebody, at once
 tunectl data live retain [--days 90]           delete what is older
-tunectl data live purge                        rewrite the database, so that nothing deleted is left in its files
+tunectl data live purge                        rewrite the database, so that nothing deleted is left in its files or in reports
 
 Text in it was masked before it was written. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h for "ago". For the server in
 a container: docker exec NAME python -m tunectl data live VERB.
@@ -261,13 +261,19 @@ def _purge(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStor
     from tunectl.config.harvest import LiveHarvest
     from tunectl.config.root import Root
     from tunectl.live import snapshot
+    from tunectl.services.drift import reports
 
     store.purge()
     section = root.harvest.root if isinstance(root, Root) else None
     if isinstance(section, LiveHarvest):
         snapshot.purge(layout.root / section.snapshots, set(store.tombstones()))
     shutil.rmtree(layout.live_exports, ignore_errors=True)
-    _say(args, {"purged": True}, f"the database is written anew, and {layout.live_exports} is deleted. {LIMIT}")
+    gone = f"{layout.live_exports} is deleted"
+    if isinstance(root, Root):
+        folder = layout.root / root.monitor.reports
+        reports.prune(folder, 0)
+        gone = f"{layout.live_exports} and the drift reports in {folder} are deleted"
+    _say(args, {"purged": True}, f"the database is written anew; {gone}. {LIMIT}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Watch live traffic for drift: windows of prompts and answers against a reference, with alarms of a known rate.
 
     tunectl monitor                             until stopped: closes windows, writes reports, serves metrics and pages
-    tunectl monitor once                        one look at the live store, then the end (for cron)
+    tunectl monitor once                        one look at the live store, then the end (for cron; ends with 3 on drift)
     tunectl monitor list [-n 10]                the newest windows
     tunectl monitor show [ID]                   one window (the newest): signals, what moved, examples
     tunectl monitor accept ID [ID ...]          prompts are compared with these windows from now on
@@ -40,7 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Watch, or do what was asked; 3 where the newest window (show) or a look (once) says drift.
+    """Watch, or do what was asked; 3 where drift stands after a window (show) or a look (once), 1 where a look met an error.
 
     Raises  UsageError for an unknown verb or window; EnvironmentFailure where the live store cannot be had, or another
             monitor watches it.

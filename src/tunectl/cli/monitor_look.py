@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tunectl.live.store import LiveStore
 
 COLUMNS = ("window", "from (UTC)", "rows", "verdict", "in a row", "what")
-SIGNALS = ("signal", "method", "rows", "p", "adjusted", "effect", "floor", "score / threshold", "")
+SIGNALS = ("signal", "method", "rows", "p", "adjusted", "effect", "floor", "score / threshold", "p before", "")
 DRIFT = 3
 """Exit code where the verdict is drift."""
 
@@ -42,7 +42,7 @@ def opened(settings: MonitorSettings, layout: Layout) -> Iterator[LiveStore]:
 
 
 def tell(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> int:
-    """Print the windows that a look closed; 3 where the last of them is drift."""
+    """Print the windows that a look closed; 3 where they leave a drift, 1 where one of them could not be examined."""
     from msgspec import to_builtins
 
     from tunectl.backends import terminal
@@ -53,7 +53,14 @@ def tell(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> int:
         terminal.table("", COLUMNS, [row(one) for one in closed])
     else:
         terminal.say("no window is due yet; tunectl monitor list shows those that are closed")
-    return DRIFT if closed and closed[-1].verdict == "drift" else 0
+    if closed and drifted(closed[-1]):
+        return DRIFT
+    return 1 if any(one.verdict == "error" for one in closed) else 0
+
+
+def drifted(one: DriftWindow) -> bool:
+    """Whether drift stands after this window, as the alert has it: one that says nothing takes back no drift before it."""
+    return one.consecutive >= one.required
 
 
 def row(one: DriftWindow) -> tuple[object, ...]:
@@ -99,21 +106,28 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
         rows = monitor.shown(store, one.id)
     if args.json:
         terminal.print_json(to_builtins(one))
-        return DRIFT if one.verdict == "drift" else 0
-    from tunectl.backends.drift_page import signal_row
+        return DRIFT if drifted(one) else 0
+    from tunectl.backends.drift_page import signal_rows
 
     terminal.say(f"{one.id}  {one.since:%Y-%m-%d %H:%M} to {one.until:%Y-%m-%d %H:%M} UTC, {one.rows} rows")
     terminal.say(f"{one.verdict}: {one.reason}")
-    terminal.table("", SIGNALS, [signal_row(signal) for signal in one.signals.values()])
+    terminal.table("", SIGNALS, signal_rows(one))
     if one.slices:
         cells = [(each.name, f"{each.window:.1%}", f"{each.reference:.1%}") for each in one.slices]
         terminal.table("", ("slice", "window", "reference"), cells)
     examples = [
-        (name, preview(rows[name].prompt or rows[name].answer or "", 100)) for name in one.exemplars if name in rows
+        (name, _harmless(preview(rows[name].prompt or rows[name].answer or "", 100)))
+        for name in one.exemplars
+        if name in rows
     ]
     if examples:
         terminal.table("", ("exchange", "most unlike the reference"), examples)
-    return DRIFT if one.verdict == "drift" else 0
+    return DRIFT if drifted(one) else 0
+
+
+def _harmless(text: str) -> str:
+    """Without control codes: what strangers asked must not steer a terminal."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def accept(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: Layout) -> int:

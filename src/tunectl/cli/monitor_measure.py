@@ -31,7 +31,7 @@ WORDS = {
 def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layout) -> int:
     """Draw windows out of the references and count.
 
-    Raises  UsageError where there is no reference yet.
+    Raises  UsageError where there is no reference yet, and for too few trials or rows.
     """
     from tunectl.artifacts import io
     from tunectl.backends import terminal
@@ -42,6 +42,11 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layou
 
     if args.trials < 20:
         raise UsageError(f"--trials {args.trials}: at least 20 are needed", hint="400 give an interval of two points")
+    rows = settings.monitor.window.rows if args.rows is None else args.rows
+    if rows < settings.monitor.window.minimum:
+        raise UsageError(
+            f"--rows {rows}: of fewer than {settings.monitor.window.minimum} nothing is said (monitor.window.minimum)"
+        )
     with monitor_look.opened(settings, layout) as store:
         watching = monitor.watcher(settings, layout, store)
         champion = watching.releases.champion()
@@ -52,12 +57,11 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layou
         raise UsageError(f"there is nothing to compare with: {'; '.join(missing.values())}")
     pools = {side: one.columns for side, one in baselines.items()}
     sizes = {side: len(one.rows) for side, one in baselines.items()}
-    rows = args.rows or settings.monitor.window.rows
-    found: list[Figure] = []
-    with progress.bar("drawing windows", total=len(pools) * len(selftest.CHANGES)) as bar:
-        for one in selftest.measured(pools, sizes, monitor.rule(settings), rows, args.trials, settings.seed):
-            found.append(one)
-            bar.advance()
+    rule = monitor.rule(settings)
+    with progress.bar("drawing windows", total=len(pools) * len(selftest.CHANGES) * args.trials) as bar:
+        found = list(selftest.measured(pools, sizes, rule, rows, args.trials, settings.seed, each=bar.advance))
+    for side in pools.keys() - {one.side for one in found}:
+        missing[side] = f"{side}s: the reference has {sizes[side]} rows, {selftest.least(rule)} are needed"
     kept = selftest.Calibration(
         at=datetime.now(UTC).isoformat(),
         release=champion.release,
@@ -102,6 +106,7 @@ def replay(args: argparse.Namespace, settings: MonitorSettings, layout: Layout) 
 
     from tunectl.backends import terminal
     from tunectl.cli import monitor_look
+    from tunectl.core import progress
     from tunectl.services import monitor
     from tunectl.services.drift import replay as past
 
@@ -112,7 +117,8 @@ def replay(args: argparse.Namespace, settings: MonitorSettings, layout: Layout) 
             hint="tunectl monitor replay --from 30d --to 2026-03-01",
         )
     with monitor_look.opened(settings, layout) as store:
-        found = list(past.replayed(monitor.watcher(settings, layout, store), since, until))
+        windows = past.replayed(monitor.watcher(settings, layout, store), since, until)
+        found = list(progress.track(windows, "looking at windows"))
     if args.json:
         terminal.print_json(to_builtins(found))
         return 0

@@ -53,6 +53,14 @@ class MonitorWindow(Strict):
     most: int = Field(ge=100, le=100_000)
     """Rows that are looked at; of more, so many are drawn."""
 
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.minimum > min(self.rows, self.most):
+            raise ValueError(
+                f"minimum is {self.minimum}, rows is {self.rows} and most is {self.most}; every window would be insufficient"
+            )
+        return self
+
 
 class MonitorRule(Strict):
     """How a window is decided on."""
@@ -125,6 +133,14 @@ class Monitor(Strict):
     """Write a report of each window (3 to 4 MB)."""
     keep_reports: int = Field(ge=1, le=10_000)
     """Newest reports that are kept."""
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Self:
+        if self.window.minimum > self.prompts.rows:
+            raise ValueError(
+                f"window.minimum is {self.window.minimum} and prompts.rows is {self.prompts.rows}; no reference would ever be enough"
+            )
+        return self
 
 
 class MonitorSettings(Strict):

@@ -73,8 +73,10 @@ class Rates:
 
 Pool = Mapping[str, Columns]
 """By side (prompt, answer): measured rows, of which references and windows are drawn."""
-UNLIKELY = 0.05
-"""Of 299 permutations: a signal whose p-value of all permutations would be 0.004 gets over this once in billions."""
+EXPECTED = 15
+"""Level times permutations of a first look: 299 of them at 5 %."""
+UNLIKELY = 3.0
+"""Levels: a signal whose p-value of all permutations is within its level gets over so many of them there once in a billion."""
 Shift = Callable[["Generator", str, "NDArray[Any]", "NDArray[Any]"], "NDArray[Any]"]
 """Turns the rows (numbers of rows of the pool) of a window of one side into those of a changed window; the last argument are
 rows that neither the reference nor a window of this trial has."""
@@ -97,25 +99,38 @@ class Bench:
     """Rows of a reference."""
     rows: int
     """Rows of a window."""
-    screen: int = 0
-    """Permutations of a first look: a signal with p over ``UNLIKELY`` there keeps that p-value, which is far too large for Holm.
-    0: every signal gets all permutations, as figures of signals alone need it."""
+    unlikely: float = UNLIKELY
+    """A first look takes few permutations; a signal with p over so many levels there keeps that p-value, and only the others get
+    them all: no figure changes, and most of the work is spared where nothing did. One level is enough for window and verdict,
+    which need far smaller p-values of all signals together. 0: no first look."""
 
-    def run(self, trials: int, seed: int, shift: Shift = unchanged, *, sequences: bool = True) -> Rates:
+    def run(
+        self,
+        trials: int,
+        seed: int,
+        shift: Shift = unchanged,
+        *,
+        sequences: bool = True,
+        begin: int = 0,
+        each: Callable[[], None] = lambda: None,
+    ) -> Rates:
         """``trials`` sequences; the first window of each counts for the signals, all of them for the verdict.
 
         A sequence ends with its first window in which nothing moves: it can no longer become drift. Without ``sequences``
-        only first windows are drawn.
+        only first windows are drawn. ``begin`` is the number of the first trial, for runs in parts; ``each`` is called after
+        every trial.
         """
         import numpy as np
 
         alone: Counter[str] = Counter()
         told: Counter[str] = Counter()
         moved = drifted = 0
-        for trial in range(trials):
+        for trial in range(begin, begin + trials):
             random = np.random.default_rng([seed, trial])
             reference, windows = self._dealt(random, shift, self.rule.required if sequences else 1)
-            drawn = _Reference(self.pool, reference, self.rule, int(random.integers(2**31)), self.screen)
+            drawn = _Reference(
+                self.pool, reference, self.rule, int(random.integers(2**31)), self._screen, self.unlikely
+            )
             first = drawn.signals(windows[0])
             told.update(list(first))
             alone.update(name for name, one in first.items() if _alone(one, self.rule.level))
@@ -127,9 +142,15 @@ class Bench:
                 run += 1
             moved += run > 0
             drifted += run >= self.rule.required
+            each()
         return Rates(
             {name: Rate(alone[name], count) for name, count in told.items()}, Rate(moved, trials), Rate(drifted, trials)
         )
+
+    @property
+    def _screen(self) -> int:
+        few = round(EXPECTED / self.rule.level) - 1
+        return few if self.unlikely and few < self.rule.permutations else 0
 
     def _dealt(self, random: Generator, shift: Shift, count: int) -> tuple[_Places, list[_Places]]:
         """A reference and windows that share no row with it or with each other."""
@@ -151,9 +172,9 @@ _Places = dict[str, "NDArray[Any]"]
 class _Reference:
     """One reference of a trial; floors are only worked out for what would otherwise be flagged."""
 
-    def __init__(self, pool: Pool, places: _Places, rule: Rule, seed: int, screen: int) -> None:
+    def __init__(self, pool: Pool, places: _Places, rule: Rule, seed: int, screen: int, unlikely: float) -> None:
         self._pool, self._rule, self._seed = pool, rule, seed
-        self._screen = test.Dealer(screen, seed) if screen else None
+        self._screen, self._limit = test.Dealer(screen, seed) if screen else None, unlikely * rule.level
         self._columns = {side: signals.drawn(pool[side], rows) for side, rows in places.items()}
         self._dealer = test.Dealer(rule.permutations, seed)
         self._floors: dict[str, float] = {}
@@ -167,19 +188,22 @@ class _Reference:
 
     def _side(self, side: str, window: Columns) -> list[Signal]:
         rule, reference = self._rule, self._columns[side]
-        first = self._screen or self._dealer
-        found = signals.compared(window, reference, {}, first, level=rule.level, minimum=rule.minimum)
-        limit = UNLIKELY if self._screen else rule.level
-        close = {one.name for one in found if one.p_value is not None and one.p_value <= limit}
-        if self._screen and close:
-            near = {name: window[name] for name in close}
-            whole = signals.compared(near, reference, {}, self._dealer, level=rule.level, minimum=rule.minimum)
-            found = [*(one for one in found if one.name not in close), *whole]
-        wanted = {name: reference[name] for name in close - set(self._floors)}
+        found = self._compared(window, reference, self._screen or self._dealer)
+        if self._screen:
+            near = {name: window[name] for name in _within(found, self._limit)}
+            found = [*(one for one in found if one.name not in near), *self._compared(near, reference, self._dealer)]
+        wanted = {name: reference[name] for name in _within(found, rule.level) - self._floors.keys()}
         self._floors |= signals.floors(
             wanted, self._dealer, quantile=rule.quantile, minimum=rule.minimum, seed=self._seed
         )
         return found
+
+    def _compared(self, window: Columns, reference: Columns, dealer: test.Dealer) -> list[Signal]:
+        return signals.compared(window, reference, {}, dealer, level=self._rule.level, minimum=self._rule.minimum)
+
+
+def _within(found: Sequence[Signal], limit: float) -> set[str]:
+    return {one.name for one in found if one.p_value is not None and one.p_value <= limit}
 
 
 def _alone(one: Signal, level: float) -> bool:

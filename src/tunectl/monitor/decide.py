@@ -55,8 +55,8 @@ def decided(
 ) -> Decision:
     """The verdict of a window, given the earlier ones of the same release and reference, oldest first.
 
-    ``missing`` says why signals that were asked for could not be looked at as a whole (no reference yet): then a window in
-    which nothing moved is ``insufficient``, not ``ok``: not all of it was looked at.
+    ``missing`` says why a side that was asked for could not be looked at (no reference yet, no signal with enough rows): then
+    a window in which nothing moved is ``insufficient``, not ``ok``: not all of it was looked at.
     """
     told = [one for one in signals.values() if one.p_value is not None]
     moved = [one for one in told if one.moved]
@@ -72,7 +72,9 @@ def decided(
         silent = [f"{one.name}: {one.reason}" for one in signals.values() if one.p_value is None and one.reason]
         reasons = list(dict.fromkeys(missing or silent))  # what is missing as a whole is why each of them is silent
         return Decision("insufficient", moved=False, consecutive=run, reason="; ".join(reasons) or "no rows")
-    return Decision("ok", moved=False, consecutive=0, reason=f"none of {len(told)} signals moved")
+    untold = [one.name for one in signals.values() if one.p_value is None]
+    quiet = f"none of {len(told)} signals moved" + (f"; too few rows for {', '.join(untold)}" if untold else "")
+    return Decision("ok", moved=False, consecutive=0, reason=quiet)
 
 
 def in_a_row(before: Sequence[DriftWindow]) -> int:

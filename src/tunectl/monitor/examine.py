@@ -6,14 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunectl.artifacts.records import DriftWindow
+from tunectl.artifacts.records import DriftWindow, Signal
 from tunectl.monitor import decide, exemplars, signals, test
 from tunectl.monitor.calibrate import Rule
-from tunectl.monitor.signals import Columns, Row, Side, Tools
+from tunectl.monitor.signals import SIDES, Columns, Row, Side, Tools
 from tunectl.monitor.window import EMPTY, Span, identity
 
 SHOWN = 10
 """Exemplars, and slices, of a window."""
+GLANCE = 199
+"""Permutations against the window before, on which nothing rests."""
+Measured = Mapping[Side, Columns]
+"""What a window's rows were turned into, both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class Examiner:
         )
         return Baseline(name, tuple(kept), measured, floors)
 
+    def measured(self, rows: Sequence[Row]) -> Measured:
+        """The values of a window's signals, of those rows that are looked at."""
+        kept = self._sampled(rows)
+        return {side: signals.columns(kept, side, self.tools, without=self.without) for side in SIDES}
+
     def window(
         self,
         span: Span,
@@ -58,14 +67,16 @@ class Examiner:
         *,
         release: str,
         missing: Mapping[Side, str],
+        measured: Measured | None = None,
+        last: Measured | None = None,
     ) -> DriftWindow:
         """Compare the rows of ``span`` with the baselines; ``missing`` says of a side without one why it has none.
 
-        ``before`` are the earlier windows of this release and reference, oldest first.
+        ``before`` are the earlier windows of this release and reference, oldest first. ``measured``: its rows, where they were
+        measured already. ``last``: those of the window before, for people to see whether this is new.
         """
-        kept = self._sampled(rows)
         dealer = test.Dealer(self.rule.permutations, self.seed)
-        measured = {side: signals.columns(kept, side, self.tools, without=self.without) for side in baselines}
+        measured = measured or self.measured(rows)
         found = [
             signal
             for side, baseline in baselines.items()
@@ -80,10 +91,21 @@ class Examiner:
         ]
         judged = decide.judged(found, self.rule.level)
         few = len(rows) < self.rule.minimum
-        why = [f"too few rows: {len(rows)} of {self.rule.minimum}"] if few else list(missing.values())
+        unseen = [*missing.values(), *_silent(baselines, judged)]
+        why = [f"too few rows: {len(rows)} of {self.rule.minimum}"] if few else unseen
         decision = decide.decided(judged, before, required=self.rule.required, missing=why)
-        shown = self._shown(kept, measured, baselines) if decision.moved else {}
-        return self._made(span, rows, baselines, release, decision, signals=judged, **shown)
+        shown = self._shown(self._sampled(rows), measured, baselines, judged) if decision.moved else {}
+        beside = self._beside(measured, last or {})
+        return self._made(span, rows, baselines, release, decision, signals=judged, last=beside, **shown)
+
+    def _beside(self, measured: Measured, last: Measured) -> dict[str, float]:
+        dealer = test.Dealer(GLANCE, self.seed)
+        found = [
+            signal
+            for side, columns in last.items()
+            for signal in signals.compared(measured[side], columns, {}, dealer, level=0.05, minimum=self.rule.minimum)
+        ]
+        return {one.name: one.p_value for one in found if one.p_value is not None}
 
     def failed(
         self,
@@ -147,15 +169,38 @@ class Examiner:
         return [rows[place] for place in sorted(places)]
 
     def _shown(
-        self, rows: Sequence[Row], measured: Mapping[Side, Columns], baselines: Mapping[Side, Baseline]
+        self,
+        rows: Sequence[Row],
+        measured: Measured,
+        baselines: Mapping[Side, Baseline],
+        judged: Mapping[str, Signal],
     ) -> dict[str, Any]:
-        """Exemplars of the side that has texts, prompts before answers; slices of prompts."""
-        side = next((one for one in baselines if len(measured[one].get(f"{one}_text", ()))), None)
-        if side is None or not len(baselines[side].columns.get(f"{side}_text", ())):
+        """Exemplars of a side that has texts: one that moved before one that did not, prompts before answers; slices of prompts."""
+        texts = [
+            side
+            for side, base in baselines.items()
+            if len(measured[side].get(f"{side}_text", ())) and len(base.columns.get(f"{side}_text", ()))
+        ]
+        if not texts:
             return {}
+        side = next((one for one in texts if any(judged[name].moved for name in _of(one, judged))), texts[0])
         ours, theirs = measured[side][f"{side}_text"], baselines[side].columns[f"{side}_text"]
         places = exemplars.most_different(ours.parts[0], theirs.parts[0], SHOWN)
         told = {"exemplars": [rows[int(ours.rows[place])].id for place in places]}
         if "prompt" not in baselines:
             return told
         return told | {"slices": exemplars.slices(rows, baselines["prompt"].rows, SHOWN)}
+
+
+def _of(side: Side, judged: Mapping[str, Signal]) -> list[str]:
+    return [one.name for one in signals.SIGNALS if one.side == side and one.name in judged]
+
+
+def _silent(baselines: Mapping[Side, Baseline], judged: Mapping[str, Signal]) -> list[str]:
+    """Of each side that has a reference, and of which no signal could be told: why."""
+    found = []
+    for side in baselines:
+        of_it = [judged[name] for name in _of(side, judged)]
+        if of_it and all(one.p_value is None for one in of_it):
+            found.append(f"{side}s: {of_it[0].reason}")
+    return found

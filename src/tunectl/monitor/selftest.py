@@ -62,10 +62,26 @@ class Calibration(Struct, frozen=True):
     figures: list[Figure]
 
 
+def least(rule: Rule) -> int:
+    """Rows of the smallest reference that can be measured: one, a window, and what changed windows are drawn from."""
+    return 3 * rule.minimum
+
+
 def measured(
-    pools: Mapping[Side, Columns], sizes: Mapping[Side, int], rule: Rule, rows: int, trials: int, seed: int
+    pools: Mapping[Side, Columns],
+    sizes: Mapping[Side, int],
+    rule: Rule,
+    rows: int,
+    trials: int,
+    seed: int,
+    *,
+    each: Callable[[], None] = lambda: None,
 ) -> Iterator[Figure]:
-    """One figure a side and change. ``sizes``: rows of each reference. Sides with fewer than four windows' rows use smaller ones."""
+    """One figure a side and change, each of ``trials`` trials after which ``each`` is called.
+
+    ``sizes``: rows of each reference; one with fewer than four windows' rows uses smaller ones, one with fewer than ``least`` has
+    no figure.
+    """
     for side, columns in pools.items():
         window = min(rows, max(rule.minimum, sizes[side] // 4))
         whole = sizes[side] >= (rule.required + 3) * window
@@ -77,7 +93,7 @@ def measured(
         for place, (change, kind, amount) in enumerate(CHANGES):
             shift = _SHIFTS[kind](side, columns, amount)
             if shift is not None:
-                found = bench.run(trials, seed + place, shift, sequences=whole)
+                found = bench.run(trials, seed + place, shift, sequences=whole, each=each)
                 yield _figure(change, side, bench, found, trials, whole=whole)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from math import isfinite, log1p
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Side = Literal["prompt", "answer"]
+SIDES: tuple[Side, ...] = ("prompt", "answer")
 Kind = Literal["text", "tone", "language", "number", "category", "share"]
 
 
@@ -104,7 +106,7 @@ SIGNALS: tuple[Watched, ...] = (
     Watched("format_valid", "answer", "share", lambda row: row.format_valid),
 )
 SPOKEN = 2000
-"""Texts whose language is looked at: the slowest of the signals."""
+"""Most texts whose language is looked at, the slowest of the signals; of more, every second one, or third."""
 NAMES = tuple(one.name for one in SIGNALS)
 """The closed set of signals: labels of the metrics."""
 
@@ -126,19 +128,37 @@ class Column:
 Columns = Mapping[str, Column]
 
 
-def columns(rows: Sequence[Row], side: Side, tools: Tools, *, without: Sequence[str] = ()) -> dict[str, Column]:
-    """The values of all signals of one side; those named in ``without`` are left out."""
+def columns(
+    rows: Sequence[Row], side: Side, tools: Tools, *, without: Sequence[str] = (), spoken: int = SPOKEN
+) -> dict[str, Column]:
+    """The values of all signals of one side; those named in ``without`` are left out, language is that of ``spoken`` rows at most."""
     import numpy as np
 
     found: dict[str, Column] = {}
+    tools = replaced(tools, embedder=_Once(tools.embedder))
     for one in SIGNALS:
         if one.side == side and one.name not in without:
             places = [place for place, row in enumerate(rows) if one.value(row) is not None]
             if one.kind == "language":
-                places = places[:SPOKEN]
+                places = places[:: -(-len(places) // spoken) or 1]
             values = [one.value(rows[place]) for place in places]
             found[one.name] = Column(_PARTS[one.kind](values, tools), np.array(places, dtype=np.int64))
     return found
+
+
+class _Once:
+    """An embedder that is asked once for the texts of a side, which two of its signals need."""
+
+    def __init__(self, inner: Embedder) -> None:
+        self.name, self._inner = inner.name, inner
+        self._texts: list[str] | None = None
+        self._vectors: NDArray[Any] | None = None
+
+    def embed(self, texts: Sequence[str]) -> NDArray[Any]:
+        """See ``Embedder``."""
+        if self._vectors is None or self._texts != texts:
+            self._texts, self._vectors = list(texts), self._inner.embed(texts)
+        return self._vectors
 
 
 def _text(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from math import inf
 from typing import Any, Final
@@ -83,8 +83,24 @@ def chosen(exchanges: Iterable[Exchange], arm: str = ARM) -> list[Exchange]:
 
     Prompts of one session depend on each other, and retries repeat them: tests of independent rows would see too much in them.
     """
+    return list(_chosen(exchanges, arm))
+
+
+def leading(exchanges: Iterable[Exchange], rows: int, arm: str = ARM) -> list[Exchange]:
+    """As ``chosen``, no further than one window goes: ``rows`` of them, and those of the same moment as the last one.
+
+    ``exchanges`` are oldest first, and are read no further either: a long backlog is not read once a window.
+    """
+    found: list[Exchange] = []
+    for one in _chosen(exchanges, arm):
+        if len(found) >= rows and one.accepted_at > found[rows - 1].accepted_at:
+            break
+        found.append(one)
+    return found
+
+
+def _chosen(exchanges: Iterable[Exchange], arm: str) -> Iterator[Exchange]:
     seen: set[str] = set()
-    kept = []
     for one in exchanges:
         usable = one.arm == arm and one.finished_at is not None and one.forgotten_at is None and one.request is not None
         if not usable or one.finish_reason in {"cancelled", "error", "timeout"}:
@@ -93,8 +109,7 @@ def chosen(exchanges: Iterable[Exchange], arm: str = ARM) -> list[Exchange]:
             if one.session in seen:
                 continue
             seen.add(one.session)
-        kept.append(one)
-    return kept
+        yield one
 
 
 def closing(
@@ -102,15 +117,14 @@ def closing(
 ) -> Span | None:
     """The window that can be closed now, or None while it must wait.
 
-    It ends behind its ``rows``-th row, or after ``hours``, whichever comes first; ``settle`` seconds are given to answers that
-    are still being written. ``accepted`` are the times of the rows since ``since``, oldest first. A clock that was set back
-    makes it wait: a window never ends before it began.
+    It ends behind its ``rows``-th row, or after ``hours``, whichever comes first, also where it is closed long after that;
+    ``settle`` seconds are given to answers that are still being written. ``accepted`` are the times of the rows since
+    ``since``, oldest first. A clock that was set back makes it wait: a window never ends before it began.
     """
-    latest = now - timedelta(seconds=settle)
-    inside = [at for at in accepted if since <= at < latest]
+    end, latest = since + timedelta(hours=hours), now - timedelta(seconds=settle)
+    inside = [at for at in accepted if since <= at < min(end, latest)]
     if len(inside) >= rows:
         return Span(since, inside[rows - 1] + timedelta(microseconds=1))
-    end = since + timedelta(hours=hours)
     return Span(since, end) if end <= latest else None
 
 

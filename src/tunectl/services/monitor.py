@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from threading import Event as Bell
+from queue import Empty, SimpleQueue
 
 import msgspec
 
@@ -24,11 +24,13 @@ from tunectl.backends import (
     drift_page,
     evidently_report,
     language_id,
+    privacy_tools,
     release_place,
     sqlalchemy_store,
     static_embedding,
     tone_lexicon,
 )
+from tunectl.config.live import Live
 from tunectl.config.monitor import MonitorSettings
 from tunectl.core import log
 from tunectl.core.errors import MissingExtra, TunectlError
@@ -39,7 +41,9 @@ from tunectl.monitor.examine import Examiner
 from tunectl.monitor.features import Embedder, Tone
 from tunectl.monitor.selftest import Calibration, Figure
 from tunectl.monitor.signals import Row, Tools
-from tunectl.services.drift import references
+from tunectl.monitor.window import EMPTY
+from tunectl.privacy.mask import Masker
+from tunectl.services.drift import references, reports
 from tunectl.services.drift.door import Door, Pages
 from tunectl.services.drift.watcher import Watcher
 
@@ -115,7 +119,14 @@ def watcher(settings: MonitorSettings, layout: Layout, store: LiveStore) -> Watc
     """A watcher of ``store``."""
     releases = release_place.opened(os.environ.get("TUNECTL_STORE", settings.store), layout.root)
     report = evidently_report.write if settings.monitor.evidently else None
-    return Watcher(settings, layout, store, releases, examiner(settings, layout), report)
+    return Watcher(settings, layout, store, releases, examiner(settings, layout), report, masker=_masker(settings.live))
+
+
+def _masker(live: Live) -> Masker:
+    """As servers mask what they keep."""
+    personal = live.personal
+    known = privacy_tools.tools(regions=personal.regions, locales=personal.locales)
+    return Masker(known, kinds=personal.kinds, keep=personal.keep)
 
 
 def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], None] = lambda _port: None) -> None:
@@ -124,30 +135,36 @@ def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], N
     A look that fails is logged and counted, and tried again: the exporter never dies of a database that is away.
     """
     metrics = drift_metrics.DriftMetrics(settings.monitor.rule.required)
-    bell = Bell()
+    told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: bell.set())
+        signal.signal(name, lambda *_: told.put(None))
     with opened(settings, layout) as watching:
-        metrics.restore(watching.newest())
+        watching.stopped = lambda: not told.empty()
+        with suppress(TunectlError):  # the first look meets it again, counts it and says so
+            metrics.restore(watching.newest())
         keys = Path(os.environ.get("TUNECTL_KEYS", layout.root / settings.keys))
         door = Door(settings.monitor.address, settings.monitor.port, keys, _pages(settings, layout, watching, metrics))
         door.open()
         started(door.port)
         try:
-            while not bell.is_set():
+            while told.empty():
                 look(watching, metrics)
-                metrics.calibrated(_calibration(layout))
-                bell.wait(settings.monitor.poll_seconds)
+                metrics.calibrated(_calibration(layout, watching))
+                with suppress(Empty):
+                    told.get(timeout=settings.monitor.poll_seconds)
+                    break
         finally:
             door.close()
 
 
-def _calibration(layout: Layout) -> list[Figure]:
-    """What was measured last; nothing where nothing was, or the file is broken."""
+def _calibration(layout: Layout, watching: Watcher) -> list[Figure]:
+    """What was measured of the references that the newest window was compared with; figures of others say nothing about it."""
     if not layout.calibration.is_file():
         return []
     with suppress(TunectlError):
-        return io.read_json(layout.calibration, Calibration).figures
+        kept = io.read_json(layout.calibration, Calibration)
+        about = kept.release, kept.references.get("prompt", EMPTY)
+        return kept.figures if about in [(one.release, one.reference) for one in watching.before()[-1:]] else []
     return []
 
 
@@ -171,16 +188,20 @@ def look(watching: Watcher, metrics: drift_metrics.DriftMetrics) -> None:
 
 
 def _pages(settings: MonitorSettings, layout: Layout, watching: Watcher, metrics: drift_metrics.DriftMetrics) -> Pages:
+    folder = layout.root / settings.monitor.reports
+
     def window(name: str) -> str | None:
         found = next((one for one in watching.before() if one.id == name), None)
         return None if found is None else drift_page.window(settings.project, found, shown(watching.store, name))
 
     return Pages(
         metrics=metrics.text,
-        listing=lambda: drift_page.index(settings.project, watching.before()),
+        listing=lambda: drift_page.index(
+            settings.project, watching.before(), {one.name for one in reports.kept(folder)}
+        ),
         window=window,
         data=lambda: msgspec.json.encode(watching.before()),
-        reports=layout.root / settings.monitor.reports,
+        reports=folder,
     )
 
 

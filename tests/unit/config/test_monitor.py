@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from tunectl.config.monitor import MonitorRule
+from tunectl.config.monitor import MonitorRule, MonitorWindow
 
 
 def test_a_level_that_no_p_value_can_reach_names_the_number_that_would_do() -> None:
@@ -19,3 +19,10 @@ def test_a_level_that_no_p_value_can_reach_names_the_number_that_would_do() -> N
 def test_fewer_permutations_than_holm_needs() -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 1999"):
         MonitorRule(level=0.05, permutations=199, floor=0.95, required=3)
+
+
+def test_windows_that_could_never_say_anything() -> None:
+    with pytest.raises(ValidationError) as caught:
+        MonitorWindow(rows=50, hours=24, minimum=60, settle_seconds=1, most=100)
+    assert "minimum is 60, rows is 50 and most is 100; every window would be insufficient" in str(caught.value)
+    MonitorWindow(rows=60, hours=24, minimum=60, settle_seconds=1, most=100)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drift_parts import RULE, rows, tools
@@ -32,6 +34,35 @@ def test_null_and_power(pool) -> None:
 
 def test_trials_can_be_repeated(pool) -> None:
     assert bench(pool).run(5, seed=3) == bench(pool).run(5, seed=3)
+
+
+def test_trials_in_parts_are_the_same_trials(pool) -> None:
+    steps: list[int] = []
+    whole = bench(pool).run(6, seed=3, each=lambda: steps.append(1))
+    parts = [bench(pool).run(4, seed=3), bench(pool).run(2, seed=3, begin=4)]
+    assert sum(one.window.count for one in parts) == whole.window.count
+    assert sum(one.verdict.count for one in parts) == whole.verdict.count
+    for name, rate in whole.alone.items():
+        assert sum(one.alone[name].count for one in parts) == rate.count
+        assert sum(one.alone[name].trials for one in parts) == rate.trials == 6
+    assert len(steps) == 6
+
+
+def test_a_first_look_changes_no_figure(pool) -> None:
+    """Only what it spares is another matter: a signal that is far from its level gets no further permutations."""
+    rule = replace(FAST, permutations=999)
+    for change in (calibrate.unchanged, calibrate.mixed("prompt", range(600, 800), 0.15)):
+        looked, whole = (
+            calibrate.Bench(pool, {"prompt": range(600)}, rule, 250, 60, unlikely).run(15, 5, change)
+            for unlikely in (calibrate.UNLIKELY, 0.0)
+        )
+        assert looked == whole
+
+
+def test_a_first_look_is_left_out_where_it_would_be_no_shorter(pool) -> None:
+    strict = replace(FAST, level=0.001, permutations=13_000)
+    assert calibrate.Bench(pool, {"prompt": range(600)}, strict, 250, 60)._screen == 0
+    assert calibrate.Bench(pool, {"prompt": range(600)}, replace(FAST, permutations=1999), 250, 60)._screen == 299
 
 
 def test_a_tilt_raises_a_share_by_so_many_points() -> None:

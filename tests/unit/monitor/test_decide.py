@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from math import sqrt
+from statistics import NormalDist
 
+import pytest
+from drift_parts import RULE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -106,3 +110,26 @@ def test_the_count_is_that_of_the_last_unbroken_row(story: list[str], required: 
         assert found.consecutive == expected
         assert (found.verdict == "drift") == (chapter == "moved" and expected >= required)
         before.append(window(found.verdict, found.consecutive, number))
+
+
+@pytest.mark.parametrize("rows", [50, 100, 300, 1000, 3000, 10_000])
+@pytest.mark.parametrize("reference", [200, 300, 1000])
+def test_k_windows_that_share_an_unlucky_reference_are_false_once_in_a_thousand_at_most(
+    rows: int, reference: int
+) -> None:
+    """By calculation, of thirteen signals that are means: given the luck of the reference, windows are independent.
+
+    A large window tells an unlucky reference from the world; the floor is what holds then.
+    """
+    normal, signals = NormalDist(), 13
+    spread = sqrt(1 / rows + 1 / reference)
+    significant = normal.inv_cdf(1 - RULE.level / signals / 2)
+    over_floor = normal.inv_cdf(0.5 + RULE.quantile / 2) * sqrt(4 / reference) / spread
+    line, shared = max(significant, over_floor), sqrt(1 / reference) / spread
+    own = sqrt(1 - shared**2)
+    false = 0.0
+    for step in range(-600, 601):
+        luck = step / 100
+        flagged = normal.cdf((luck * shared - line) / own) + normal.cdf((-luck * shared - line) / own)
+        false += normal.pdf(luck) * flagged**RULE.required / 100
+    assert signals * false <= 0.001

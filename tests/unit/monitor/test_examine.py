@@ -134,6 +134,49 @@ def test_without_a_side_its_signals_are_not_there(looking: Examiner, baselines) 
     assert not [name for name in found.signals if name.startswith("prompt")]
 
 
+def test_a_side_of_which_nothing_could_be_told_is_not_ok(looking: Examiner, baselines) -> None:
+    """Many answers, and not one with anything to compare: quiet prompts do not speak for them."""
+    mute = [Row(row.id, prompt=row.prompt, prompt_tokens=row.prompt_tokens) for row in rows(120, seed=11)]
+    found = looked(looking, baselines, mute)
+    assert (found.verdict, found.reason) == ("insufficient", "answers: too few rows in the window: 0 of 50")
+    some = [replace(row, mean_logprob=None) for row in rows(300, seed=3)]
+    found = looked(looking, baselines, some)
+    assert (found.verdict, found.reason) == ("ok", "none of 12 signals moved; too few rows for mean_logprob")
+
+
+def test_exemplars_are_of_the_side_that_moved(looking: Examiner, baselines) -> None:
+    quiet, other = rows(300, seed=3), rows(300, seed=4, topics=["bread"])
+    found = looked(looking, baselines, [replace(one, answer=two.answer) for one, two in zip(quiet, other, strict=True)])
+    moved = [name for name, one in found.signals.items() if one.moved]
+    assert moved
+    assert not [name for name in moved if name.startswith("prompt") or name == "feedback"]
+    answers = {one.id: two.answer for one, two in zip(quiet, other, strict=True)}
+    bread = {"dough", "flour", "rye", "loaf", "oven", "crust", "knead", "yeast", "starter", "butter"}
+    assert all(bread & set(answers[name].split()) for name in found.exemplars)
+
+
+def test_a_side_is_embedded_once_and_its_language_is_looked_at_from_end_to_end() -> None:
+    from dataclasses import replace as changed
+
+    from drift_parts import tools
+
+    class Counting:
+        name, calls = "counting", 0
+
+        def embed(self, texts):
+            Counting.calls += 1
+            return tools().embedder.embed(texts)
+
+    given = rows(50, seed=1)
+    found = signals.columns(given, "prompt", changed(tools(), embedder=Counting()))
+    assert Counting.calls == 1
+    assert (found["prompt_text"].parts[0] == found["prompt_tone"].parts[1]).all()
+    many = [Row(str(number), prompt="soil") for number in range(signals.SPOKEN * 2 + 1)]
+    looked_at = signals.columns(many, "prompt", tools(), without=["prompt_text", "prompt_tone"])["prompt_language"].rows
+    assert len(looked_at) <= signals.SPOKEN
+    assert looked_at[-1] > len(many) - 4
+
+
 def test_names_in_the_schema_are_the_signals() -> None:
     from typing import get_args
 

@@ -58,6 +58,16 @@ def test_one_a_session_of_the_champion_and_finished() -> None:
     assert [one.id[-1] for one in windows.chosen(given)] == ["1", "3", "8"]
 
 
+def test_no_more_is_read_than_one_window_needs() -> None:
+    moments = [0, 1, 2, 2, 3, 4]
+    given = iter(
+        [replace(done(number), accepted_at=START + timedelta(seconds=at)) for number, at in enumerate(moments)]
+    )
+    assert [one.id[-1] for one in windows.leading(given, 3)] == ["0", "1", "2", "3"]
+    assert [one.id[-1] for one in given] == ["5"], "one was read to see that it is of a later moment"
+    assert len(windows.leading([done(1), done(2)], 3)) == 2
+
+
 def closing(now: datetime, accepted: list[datetime], *, rows: int = 3, hours: float = 24.0, settle: float = 60.0):
     return windows.closing(START, now, accepted, rows=rows, hours=hours, settle=settle)
 
@@ -70,6 +80,15 @@ def test_it_closes_behind_its_last_row_or_after_its_time() -> None:
     assert closing(late, times[:2]) is None
     assert closing(START + timedelta(days=1, seconds=59), []) is None
     assert closing(START + timedelta(days=1, minutes=1), []) == windows.Span(START, START + timedelta(days=1))
+
+
+def test_who_was_away_closes_the_windows_that_would_have_been_closed() -> None:
+    """The third row came on the second day; the window of the first day had ended by then."""
+    times = [START + timedelta(hours=hour) for hour in (1, 2, 25, 26)]
+    first = closing(START + timedelta(days=3), times)
+    assert first == windows.Span(START, START + timedelta(days=1))
+    second = windows.closing(first.until, START + timedelta(days=3), times, rows=2, hours=24, settle=60)
+    assert second == windows.Span(first.until, times[3] + timedelta(microseconds=1))
 
 
 def test_a_clock_that_was_set_back_makes_it_wait() -> None:

@@ -16,6 +16,7 @@ from tunectl.evaluation.safety import refuses
 from tunectl.live.store import LiveStore, Window
 from tunectl.monitor import window as windows
 from tunectl.monitor.signals import Row
+from tunectl.privacy.mask import Masker, Memory
 from tunectl.release import contract
 from tunectl.release.probing import Reference
 
@@ -31,25 +32,35 @@ class Found:
     """Why there are no rows."""
 
 
-def answers(release: Path) -> Found:
+def answers(release: Path, masker: Masker | None = None) -> Found:
     """The champion's own answers to validation prompts, recorded when it was packaged.
 
+    ``masker`` masks them as live answers are masked before they are kept: a placeholder on one side only looks like drift.
     Raises  ArtifactError or DataError for a damaged release.
     """
     path = release / contract.REFERENCE
     if not path.is_file():
         return Found(release.name, why=f"release {release.name} holds no answers (package.reference is 0)")
-    return Found(release.name, tuple(_answer(place, one) for place, one in enumerate(io.read_rows(path, Reference))))
+    rows = enumerate(io.read_rows(path, Reference))
+    return Found(release.name, tuple(_answer(place, one, _masked(one, masker)) for place, one in rows))
 
 
-def _answer(place: int, one: Reference) -> Row:
-    empty = not one.answer.strip()
+def _masked(one: Reference, masker: Masker | None) -> str:
+    if masker is None:
+        return one.answer
+    memory = Memory()
+    for text in (*(turn.content for turn in one.prompt), one.answer):
+        memory.reserve(text)
+    return masker.mask(one.answer, memory).text
+
+
+def _answer(place: int, one: Reference, text: str) -> Row:
     return Row(
         id=f"reference-{place}",
-        answer=one.answer or None,
+        answer=text or None,
         answer_tokens=one.tokens,
         finish_reason=one.finish_reason,
-        refused=empty or refuses(one.answer),
+        refused=not one.answer.strip() or refuses(one.answer),
         mean_logprob=one.mean_logprob,
     )
 
@@ -64,8 +75,13 @@ def training(layout: Layout, most: int) -> Found:
         text = _asked(one.messages)
         if text:
             rows.append(Row(id=f"training-{one.id}", prompt=text))
-    step = max(1, len(rows) // most)
-    return Found(windows.TRAINING, tuple(rows[::step][:most]))
+    return Found(windows.TRAINING, _spread(rows, most))
+
+
+def _spread(rows: Sequence[Row], most: int) -> tuple[Row, ...]:
+    """At most so many, as far apart as they can be: files are sorted by source, and windows by the hour."""
+    count = min(len(rows), most)
+    return tuple(rows[place * len(rows) // count] for place in range(count))
 
 
 def _asked(messages: Sequence[Message]) -> str:
@@ -90,7 +106,7 @@ def accepted(store: LiveStore, most: int, within: float, release: str | None = N
     rows: list[Row] = []
     for name in named:
         rows += rows_of(store, known[name], within)
-    return Found("+".join(named), tuple(rows[-most:]))
+    return Found("+".join(named), _spread(rows, most))
 
 
 def tried(store: LiveStore, release: str, most: int, within: float) -> Found:

@@ -6,7 +6,6 @@ traffic give one window: its id is the hash of what was looked at and how.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,15 +18,16 @@ from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import DriftWindow, Exchange
 from tunectl.config.monitor import MonitorSettings
 from tunectl.core import log
-from tunectl.core.errors import MissingExtra, TunectlError
+from tunectl.core.errors import EnvironmentFailure, MissingExtra, TunectlError
 from tunectl.live.store import Event, LiveStore, Window
 from tunectl.monitor import window as windows
-from tunectl.monitor.examine import Baseline, Examiner
+from tunectl.monitor.examine import Baseline, Examiner, Measured
 from tunectl.monitor.signals import Row, Side
 from tunectl.monitor.window import Span
+from tunectl.privacy.mask import Masker
 from tunectl.release.history import Champion
 from tunectl.release.store import Served
-from tunectl.services.drift import references
+from tunectl.services.drift import references, reports
 from tunectl.services.drift.references import Found
 
 AHEAD: Final = 100
@@ -49,20 +49,27 @@ class Watcher:
     examiner: Examiner
     report: Reporter | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    stopped: Callable[[], bool] = lambda: False
+    """Asked between two windows: who catches up on many of them is not held up until the last."""
+    masker: Masker | None = None
+    """Masks the recorded answers as live ones were masked before they were kept."""
     _measured: dict[tuple[Side, str], Baseline] = field(default_factory=dict)
     _counted: tuple[datetime | None, int, datetime] = (None, 0, datetime.min.replace(tzinfo=UTC))
     """Begin of the open window, answers finished in it, and when that number was new."""
+    _seen: tuple[str, Measured] | None = None
+    """The window that was measured last, which the next one is shown beside."""
     _before: list[DriftWindow] | None = None
     """All closed windows, oldest first; read once, because one monitor at a time watches a store."""
 
     def look(self, closed: Callable[[DriftWindow], None] = lambda _window: None) -> list[DriftWindow]:
         """Close and examine all windows that are due, oldest first; ``closed`` hears of each as soon as it is kept.
 
-        Raises  EnvironmentFailure where the live store says no; ArtifactError for a damaged release.
+        Raises  EnvironmentFailure where the live store says no, or the clock was set back by more than a window;
+                ArtifactError for a damaged release.
         """
         found: list[DriftWindow] = []
         champion = self.releases.champion()
-        while champion is not None and len(found) < AHEAD:
+        while champion is not None and len(found) < AHEAD and not self.stopped():
             window = self._next(champion)
             if window is None:
                 break
@@ -71,10 +78,17 @@ class Watcher:
         return found
 
     def newest(self) -> DriftWindow | None:
-        """The newest closed window of the champion; None where it has none yet."""
+        """The newest closed window of the champion; None where it has none yet, or since its prompts have another reference."""
         champion = self.releases.champion()
         kept = [one for one in self.before() if champion and one.release == champion.release]
-        return kept[-1] if kept else None
+        return kept[-1] if kept and not self._superseded(kept[-1]) else None
+
+    def _superseded(self, window: DriftWindow) -> bool:
+        """Whether somebody accepted other windows since: what this one says is about a reference that is none any more."""
+        if self.settings.monitor.prompts.reference == "training":
+            return False
+        events = self.store.events(window.until, windows.ACCEPTED)
+        return bool(events) and window.reference != "+".join(windows.accepted([one.body for one in events]))
 
     def before(self) -> list[DriftWindow]:
         """The windows that were closed so far, oldest first."""
@@ -87,9 +101,14 @@ class Watcher:
         if since is None:
             return None
         rule = self.settings.monitor.window
+        if since - self.now() > timedelta(hours=rule.hours):
+            raise EnvironmentFailure(
+                f"the next window begins at {since:%Y-%m-%d %H:%M} UTC, and it is {self.now():%Y-%m-%d %H:%M}: nothing is watched",
+                hint="set the clock of this machine, and of the servers that write to the live store",
+            )
         if not self._due(since):
             return None
-        waiting = windows.chosen(self.store.exchanges(since, release=champion.release, arm=windows.ARM))
+        waiting = windows.leading(self.store.exchanges(since, release=champion.release, arm=windows.ARM), rule.rows)
         span = windows.closing(
             since,
             self.now(),
@@ -136,7 +155,11 @@ class Watcher:
         name = baselines["prompt"].name if "prompt" in baselines else windows.EMPTY
         before = windows.before(self.before(), champion.release, name)
         try:
-            window = self.examiner.window(span, rows, baselines, before, release=champion.release, missing=missing)
+            measured, last = self.examiner.measured(rows), self._last(champion.release)
+            window = self.examiner.window(
+                span, rows, baselines, before, release=champion.release, missing=missing, measured=measured, last=last
+            )
+            self._seen = window.id, measured
         except MissingExtra:
             raise
         except Exception as error:  # noqa: BLE001  whatever is in this window, the next one is looked at
@@ -147,6 +170,21 @@ class Watcher:
         self.before().append(window)
         self._accept_first(window)
         return window
+
+    def _last(self, release: str) -> Measured | None:
+        """The values of a release's window before, with enough rows to say something; None where it has none."""
+        least = self.examiner.rule.minimum
+        enough = [
+            one for one in self.before() if one.release == release and one.rows >= least and one.verdict != "error"
+        ]
+        if not enough:
+            return None
+        if self._seen is None or self._seen[0] != enough[-1].id:
+            kept = next((one for one in self.store.windows() if one.id == enough[-1].id), None)
+            if kept is None:
+                return None
+            self._seen = kept.id, self.examiner.measured(references.rows_of(self.store, kept, self._within))
+        return self._seen[1]
 
     def baselines(self, release: str) -> tuple[dict[Side, Baseline], dict[Side, str]]:
         """What a release's windows are compared with, measured; and of each side that has nothing, why.
@@ -191,7 +229,7 @@ class Watcher:
             ):
                 if len(found.rows) >= self.examiner.rule.minimum:
                     return found
-        return references.answers(self.releases.bring(release))
+        return references.answers(self.releases.bring(release), self.masker)
 
     @property
     def _within(self) -> float:
@@ -200,7 +238,8 @@ class Watcher:
     def _accept_first(self, window: DriftWindow) -> None:
         declared = self.settings.monitor.prompts
         wanted = declared.reference == "live" and declared.accept_first
-        if wanted and window.reference == windows.EMPTY and window.rows >= self.examiner.rule.minimum:
+        enough = window.rows >= self.examiner.rule.minimum and window.verdict != "error"
+        if wanted and enough and window.reference == windows.EMPTY:
             body = windows.accept([window.id], by="tunectl monitor", why="the first window (prompts.accept_first)")
             self.store.add_event(Event(f"first-{window.id}", self.now(), windows.ACCEPTED, body))
 
@@ -215,12 +254,8 @@ class Watcher:
         except TunectlError as error:
             log.get(__name__).error("%s", error)
             return window
-        _pruned(folder, self.settings.monitor.keep_reports)
+        except Exception:  # noqa: BLE001  a picture that cannot be drawn costs no verdict
+            log.get(__name__).exception("the report of window %s", window.id)
+            return window
+        reports.prune(folder, self.settings.monitor.keep_reports)
         return msgspec.structs.replace(window, report=name) if (folder / name).is_file() else window
-
-
-def _pruned(folder: Path, keep: int) -> None:
-    """Delete all but the newest reports."""
-    kept = sorted(folder.glob("*.html"), key=os.path.getmtime, reverse=True)
-    for old in kept[keep:]:
-        old.unlink(missing_ok=True)
