@@ -125,3 +125,10 @@ def test_the_pod_is_locked_down_and_stops_gracefully() -> None:
     assert given["terminationGracePeriodSeconds"] > notice + drain
     grace = yaml.safe_load(COMPOSE.read_text())["services"]["service"]["stop_grace_period"]
     assert int(grace.removesuffix("s")) > drain
+
+
+def test_whoever_watches_and_retrains_stands_back_for_whoever_serves() -> None:
+    """Niceness ends at the border of a container; its weight does not."""
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    assert "cpu_shares" not in services["service"], "1024, as for everybody"
+    assert {services[name]["cpu_shares"] for name in ("monitor", "watch")} == {128}
