@@ -10,7 +10,8 @@ COPY requirements/run.txt requirements/run.txt
 RUN pip install --no-cache-dir -r requirements/run.txt "psycopg[binary]>=3.2,<4"
 COPY . .
 RUN pip install --no-cache-dir --no-deps . && rm -rf /tmp/tunectl
-ENV HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DO_NOT_TRACK=1 DVC_NO_ANALYTICS=1 HF_HUB_DISABLE_TELEMETRY=1
+# Whoever runs it is a number without a name; LOGNAME is what records say.
+ENV HOME=/tmp LOGNAME=tunectl PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DO_NOT_TRACK=1 DVC_NO_ANALYTICS=1 HF_HUB_DISABLE_TELEMETRY=1
 WORKDIR /project
 ENTRYPOINT ["python", "-m", "tunectl"]
 CMD ["--help"]

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from copy import deepcopy
 from pathlib import Path
 
@@ -132,3 +133,23 @@ def test_whoever_watches_and_retrains_stands_back_for_whoever_serves() -> None:
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     assert "cpu_shares" not in services["service"], "1024, as for everybody"
     assert {services[name]["cpu_shares"] for name in ("monitor", "watch")} == {128}
+
+
+WORKER = (MONITORING / "worker.dockerfile").read_text()
+
+
+def test_the_workers_image_is_made_of_what_is_there() -> None:
+    kept = [
+        line[1:] for line in (MONITORING / "worker.dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"
+    ]
+    assert all((ROOT / name).exists() for name in kept)
+    for source in re.findall(r"^COPY (\S+) \S+$", WORKER, re.MULTILINE):
+        assert source == "." or (source.partition("/")[0] in kept and (ROOT / source).is_file())
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wanted = {name.partition("/")[0] for name in (*wheel.get("packages", ()), *wheel.get("force-include", ()))}
+    assert wanted <= set(kept), "what the wheel is made of"
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    for name in ("monitor", "watch"):
+        assert services[name]["build"]["dockerfile"] == "monitoring/worker.dockerfile"
+        assert services[name]["command"][0] == name
+    assert 'ENTRYPOINT ["python", "-m", "tunectl"]' in WORKER
