@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tunectl.backends.prometheus_metrics import ServingMetrics
+from tunectl.cli.scaffold import PARTS
 from tunectl.services.server.app import HEALTH
 
 ROOT = Path(__file__).parents[2]
@@ -143,11 +144,13 @@ def test_the_workers_image_is_made_of_what_is_there() -> None:
         line[1:] for line in (MONITORING / "worker.dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"
     ]
     assert all((ROOT / name).exists() for name in kept)
-    for source in re.findall(r"^COPY (\S+) \S+$", WORKER, re.MULTILINE):
-        assert source == "." or (source.partition("/")[0] in kept and (ROOT / source).is_file())
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    wanted = {name.partition("/")[0] for name in (*wheel.get("packages", ()), *wheel.get("force-include", ()))}
+    wanted = {name.partition("/")[0] for name in (*wheel["packages"], *wheel["force-include"])}
     assert wanted <= set(kept), "what the wheel is made of"
+    for words in re.findall(r"^COPY (.+) \S+$", WORKER, re.MULTILINE):
+        sources = words.split()
+        assert all(one == "." or (one.partition("/")[0] in kept and list(ROOT.glob(one))) for one in sources)
+        assert any(one == "." or one.partition("/")[0] in PARTS for one in sources), "also in a project that init made"
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     for name in ("monitor", "watch"):
         assert services[name]["build"]["dockerfile"] == "monitoring/worker.dockerfile"

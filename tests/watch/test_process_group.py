@@ -70,7 +70,8 @@ import os
 from pathlib import Path
 place = Path("/proc/self/autogroup")
 group = place.read_text().split() if place.is_file() else []
-print(os.nice(0), len(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"], group[-1] if group else os.nice(0))
+print(os.nice(0), group[-1] if group else os.nice(0), len(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"])
+print(Path("/proc/self/oom_score_adj").read_text())
 """
 
 
@@ -80,7 +81,7 @@ def test_what_it_runs_stands_back_for_other_sessions(tmp_path: Path) -> None:
     limits = Limits(60, nice=4, threads=1)
     told = {"cwd": tmp_path, "environment": os.environ, "mark": "b", "stop": threading.Event(), "limits": limits}
     assert process_group.run(words, log=log, **told) == 0
-    assert log.read_text().split() == [str(nice), "1", "1", str(nice)], "a child of a child, too"
+    assert log.read_text().split() == [str(nice), str(nice), "1", "1", "500"], "a child of a child, too"
 
 
 @pytest.mark.parametrize("how", ["stop", "late"])

@@ -26,7 +26,9 @@ MARK: Final = "TUNECTL_RETRAIN_OF"
 PATIENCE: Final = 10.0
 """Seconds from SIGTERM to SIGKILL."""
 _PR_SET_PDEATHSIG = 1
-_AUTOGROUP: Final = Path("/proc/self/autogroup")
+_AUTOGROUP, _OOM = Path("/proc/self/autogroup"), Path("/proc/self/oom_score_adj")
+_FIRST: Final = 500
+"""Of 1000: where memory runs out, a retrain is ended before a server that serves."""
 STOPPED: Final = 130
 LATE: Final = 124
 
@@ -140,6 +142,8 @@ def _stand_back(nice: int) -> None:
 
 def _guard(nice: int, threads: int, words: Sequence[str]) -> int:
     """Run the command in this group; end the group when the pipe at our standard input closes."""
+    with suppress(OSError):
+        _OOM.write_text(str(_FIRST), encoding="ascii")
     if nice:
         _stand_back(os.nice(nice))
     if threads:
