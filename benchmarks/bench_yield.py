@@ -176,7 +176,8 @@ def measured(name: str, limits: Limits | None, asked: Asked, bench: Path) -> dic
 @contextmanager
 def training(bench: Path, limits: Limits | None) -> Iterator[str]:
     """A training under way, as the watcher runs one; the mark of its processes. Without limits there is none."""
-    mark, stop, codes = str(bench.absolute()), threading.Event(), []
+    mark, stop = str(bench.absolute()), threading.Event()
+    codes: list[int] = []
     if limits is None:
         yield mark
         return

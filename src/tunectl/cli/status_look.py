@@ -160,7 +160,8 @@ def _slots(root: Root, book: Book, now: datetime) -> list[Slot]:
     from tunectl.backends import cron_calendar
     from tunectl.release.calendar import AHEAD, Schedule
 
-    marks, found = book.calendar(), []
+    marks = book.calendar()
+    found: list[Slot] = []
     for name, declared in root.watch.schedules.items():
         mark = marks.get(name)
         begin = now if mark is None or mark > now + AHEAD else mark
