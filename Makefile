@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-drift bench-experiment bench-cli faults previews
+.PHONY: run install develop check test test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults previews
 
 run: .venv/.run  ## build the bundled example: raw documents to a release, with its Bento and how to serve it
 	@$(BIN)/tunectl repro
@@ -69,6 +69,10 @@ bench-serve: .venv/.dev  ## the server beside the bare engine, vLLM, transformer
 
 bench-serve-memory: .venv/.dev  ## the server's memory over 10,000 requests
 	$(BIN)/python benchmarks/bench_serve.py --memory 10000 --keep
+
+bench-yield: .venv/.run  ## time to the first token of a live server with and without a training beside it (8 minutes after `make run`)
+	@test -f .tunectl/releases/champion.json || $(BIN)/tunectl repro
+	$(BIN)/python benchmarks/bench_yield.py --keep
 
 bench-drift: .venv/.dev  ## false alarms and power of the drift monitor, beside Evidently and a KL threshold
 	$(BIN)/python benchmarks/bench_drift.py

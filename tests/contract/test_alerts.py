@@ -20,8 +20,11 @@ from monitoring_files import (
     read,
     unknown,
 )  # fmt: skip
+from pydantic.fields import FieldInfo
 
 from tunectl.cli.main import VERBS
+from tunectl.config.monitor import Monitor
+from tunectl.config.watch import Watch
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
@@ -115,6 +118,19 @@ def test_promises_and_buckets_meet() -> None:
     assert asked <= edges
 
 
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("TunectlDriftJobStale", Monitor.model_fields["poll_seconds"]),
+        ("TunectlWatchStale", Watch.model_fields["poll_seconds"]),
+    ],
+)
+def test_whoever_looks_as_seldom_as_is_allowed_is_not_called_stale(name: str, field: FieldInfo) -> None:
+    after = int(re.search(r"_timestamp_seconds > (\d+)", ALERTS[name]["expr"])[1])
+    (most,) = [one.le for one in field.metadata if hasattr(one, "le")]
+    assert after >= 2 * most
+
+
 def test_grafana_has_the_same_drift_rules() -> None:
     (group,) = read(ALERTING / "rules.yaml")["groups"]
     ours = {rule["alert"]: rule for g in read(PROMETHEUS / "rules" / "drift.yml")["groups"] for rule in g["rules"]}
@@ -178,3 +194,21 @@ def test_compose_starts_what_is_scraped_and_told() -> None:
     assert links == {
         "monitor": "http://127.0.0.1:3001", "watch": "http://127.0.0.1:3200", "runbooks": "http://127.0.0.1:9090/user",
     }  # fmt: skip
+
+
+def test_the_readme_names_metrics_and_alerts_that_are_there() -> None:
+    text = (MONITORING / "README.md").read_text()
+    table = text[text.index("| `tunectl_...` | what |") : text.index("`prometheus/prometheus.yml` is the whole of it")]
+    named = re.findall(
+        r"`([a-z_]+)(?:\{[^`]*)?`", "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)
+    )
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exposed()}
+    assert named
+    assert {f"tunectl_{name}" for name in named} <= families
+    assert set(re.findall(r"`(Tunectl[A-Z]\w+)`", text)) <= set(ALERTS)
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    """The pictures of the boards among them: `make previews`."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", (MONITORING / "README.md").read_text()):
+        assert (MONITORING / target).exists(), target

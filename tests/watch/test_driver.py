@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from datetime import timedelta
 from itertools import pairwise
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.release import alerts
 from tunectl.release.book import Answer, Book
 from tunectl.release.machine import Trigger
 from tunectl.services.watcher.pages import Pages
@@ -87,6 +89,21 @@ def test_an_alert_without_a_drift_window_starts_nothing(tmp_path):
     one.book.receive(alert())
     assert walk(one) == "nothing"
     assert one.book.seen("alert-1").reason == "no_drift"
+
+
+@pytest.mark.parametrize("cooldown", [24, 0])
+def test_one_drift_that_alertmanager_and_grafana_see_is_one_run(tmp_path, cooldown):
+    """Each has a start and a fingerprint of its own, so they are two triggers; the window behind them is one."""
+    hands, later = Hands(), NOW + timedelta(minutes=1)
+    one = driver(tmp_path, hands, limits__cooldown_hours=cooldown)
+    for version, mark, start in (("4", "f00d", "2026-05-01T11:59:30Z"), ("1", "beef", "2026-05-01T12:00:10.5+00:00")):
+        seen = {"status": "firing", "labels": {"alertname": "Drift"}, "startsAt": start, "fingerprint": mark}
+        body = json.dumps({"version": version, "alerts": [seen]}).encode()
+        (trigger,) = alerts.parse(body, ("Drift",), NOW).triggers
+        assert one.book.receive(trigger)
+        assert walk(one, later) == "promoted"
+    assert [run.trigger.by for run in one.book.runs()] == ["Alertmanager"]
+    assert sorted(str(each.reason) for each in one.book.settled()) == ["None", "duplicate", "duplicate"]
 
 
 def test_schedule_and_drift_at_the_same_second_are_one_run(tmp_path):

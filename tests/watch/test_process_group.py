@@ -65,6 +65,25 @@ def test_exit_code_and_words_come_back(tmp_path: Path) -> None:
     assert (code, (tmp_path / "log").read_text()) == (3, "hello\n")
 
 
+LOOK = """
+import os
+from pathlib import Path
+place = Path("/proc/self/autogroup")
+group = place.read_text().split() if place.is_file() else []
+print(os.nice(0), group[-1] if group else os.nice(0), len(os.sched_getaffinity(0)), os.environ["OMP_NUM_THREADS"])
+print(Path("/proc/self/oom_score_adj").read_text())
+"""
+
+
+def test_what_it_runs_stands_back_for_other_sessions(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {LOOK!r}])"]
+    log, nice = tmp_path / "log", min(19, os.nice(0) + 4)
+    limits = Limits(60, nice=4, threads=1)
+    told = {"cwd": tmp_path, "environment": os.environ, "mark": "b", "stop": threading.Event(), "limits": limits}
+    assert process_group.run(words, log=log, **told) == 0
+    assert log.read_text().split() == [str(nice), str(nice), "1", "1", "500"], "a child of a child, too"
+
+
 @pytest.mark.parametrize("how", ["stop", "late"])
 def test_a_run_that_is_ended_leaves_nobody(tmp_path: Path, how: str) -> None:
     script, files = _tree(tmp_path)

@@ -103,6 +103,11 @@ class Layout:
         return self.hidden / "cache"
 
     @property
+    def monitor_lock(self) -> Path:
+        """Held by the one ``tunectl monitor`` of the project; there since it first ran."""
+        return self.hidden / "monitor" / "lock"
+
+    @property
     def calibration(self) -> Path:
         """What ``tunectl monitor calibrate`` measured last; the monitor's metrics carry it."""
         return self.hidden / "monitor" / "calibration.json"

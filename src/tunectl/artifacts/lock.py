@@ -44,3 +44,18 @@ def held(
         yield
     finally:
         os.close(descriptor)
+
+
+def taken(path: Path) -> bool:
+    """Whether somebody holds the lock at ``path`` now; nothing is made where it is absent."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

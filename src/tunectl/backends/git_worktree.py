@@ -85,6 +85,11 @@ def fast_forward(root: Path, branch: str) -> str | None:
     )
 
 
+def unmerged(root: Path, branch: str) -> bool:
+    """Whether a branch is there and has commits that the checked-out one lacks."""
+    return _git(root, "merge-base", "--is-ancestor", branch, "HEAD").returncode == 1
+
+
 def changed(root: Path, before: str, after: str) -> list[str]:
     """Files that differ between two commits."""
     return _told(root, "diff", "--name-only", before, after).splitlines()

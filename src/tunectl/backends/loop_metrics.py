@@ -79,8 +79,8 @@ class LoopMetrics:
                 "End of the last retrain that came to a conclusion; 0: none yet.",
                 max(lasted, default=0.0),
             ),
-            self._gauge(
-                "tunectl_retrain_errors", "Looks of the watcher that failed since it began.", float(self.errors)
+            self._core.CounterMetricFamily(
+                "tunectl_retrain_errors", "Looks of the watcher that failed since it began.", value=float(self.errors)
             ),
             self._gauge(
                 "tunectl_retrain_last_look_timestamp_seconds",

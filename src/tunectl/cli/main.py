@@ -27,7 +27,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("check", "compose conf/, report every mistake at once, show where each value comes from"),
     Verb("repro", "check, then rebuild whatever changed (dvc repro)"),
     Verb("run", "run one stage, as dvc.yaml does"),
-    Verb("status", "stages, what is stale and why, and the last verdict"),
+    Verb("status", "in one screen: stages, champion, traffic, drift, retrains, what waits for a person"),
     Verb("doctor", "show which tokens are trained, and what is wrong with them"),
     Verb("chat", "talk to any artifact"),
     Verb("data", "look at the data: account, report, show, rejects, refresh, agreement, live"),

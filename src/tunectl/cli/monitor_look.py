@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import DriftWindow, preview
+from tunectl.cli import typist
 from tunectl.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def accept(args: argparse.Namespace, names: Sequence[str], settings: MonitorSett
                 f"{', '.join(one.id for one in found)}: {rows} rows together, {least} are needed",
                 hint="accept a window with more rows, or several: tunectl monitor accept ID ID ...",
             )
-        body = windows.accept([one.id for one in found], by=getpass.getuser(), why=args.why)
+        body = windows.accept([one.id for one in found], by=typist.name(), why=args.why)
         store.add_event(Event(uuid.uuid4().hex, datetime.now(UTC), windows.ACCEPTED, body))
     if args.json:
         terminal.print_json(body)

@@ -6,6 +6,7 @@ import argparse
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tunectl.cli import typist
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def _declared(root: Root, share: float | None) -> WatchCanary:
 
 
 def _start(args: argparse.Namespace, store: Store, root: Root) -> int:
-    import getpass
     import secrets
 
     from msgspec.structs import replace
@@ -71,7 +71,7 @@ def _start(args: argparse.Namespace, store: Store, root: Root) -> int:
         store.find(args.release),
         name=name,
         now=datetime.now(UTC),
-        by=getpass.getuser(),
+        by=typist.name(),
         why=args.why,
     )
     made = Trials(store).start(replace(wanted, run=None))

@@ -111,8 +111,8 @@ class Monitor(Strict):
     """Address to listen on with metrics and reports; localhost or an IP address."""
     port: int = Field(ge=1, le=65535)
     """Port to listen on."""
-    poll_seconds: float = Field(ge=0.1, le=3600)
-    """Between looks at the live store."""
+    poll_seconds: float = Field(ge=0.1, le=150)
+    """Between looks at the live store; a monitor none of whose looks succeeded for 5 minutes is told of."""
     embedding: Literal["static", "encoder"]
     """static: tens of thousands of texts a second. encoder: a hundred, sees smaller changes, needs the extra train at run time."""
     encoder: Encoder

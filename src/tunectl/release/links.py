@@ -18,6 +18,7 @@ from msgspec import Struct
 from tunectl.core.errors import UsageError
 
 Question = Literal["retrain", "promote"]
+WORDS: Final[dict[Question, str]] = {"retrain": "Retrain the model?", "promote": "Make the new model champion?"}
 LONGEST: Final = 2000
 """Characters of a token."""
 
@@ -36,6 +37,11 @@ def signed(given: Pass, secret: bytes) -> str:
     """The token of a link."""
     body = msgspec.json.encode(given)
     return f"{_text(body)}.{_text(_mac(body, secret))}"
+
+
+def address(url: str, given: Pass, secret: bytes) -> str:
+    """The link itself, below the ``url`` under which people reach the watcher."""
+    return f"{url.rstrip('/')}/decide/{signed(given, secret)}"
 
 
 def read(token: str, secret: bytes, now: datetime) -> Pass:

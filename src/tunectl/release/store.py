@@ -238,8 +238,8 @@ class Store:
             raise io.unwritable(self.root / CHALLENGER, error) from error
         self._append(Entry("withdraw", trial.release, _now(), by, why))
 
-    def may_serve(self, release: str, *, force: bool = False) -> None:
-        """Raises  ArtifactError for a damaged release; GateError for one that a gate refused, unless it is forced."""
+    def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
+        """Raises  ArtifactError for a damaged release; GateError with ``hint`` for one that a gate refused, unless it is forced."""
         wrong = self.verify(release)
         if wrong:
             raise ArtifactError(
@@ -247,7 +247,7 @@ class Store:
             )
         refusals = self.manifest(release).refusals
         if refusals and not force:
-            raise GateError(f"release {release} was refused: {'; '.join(refusals)}", hint="go on all the same: --force")
+            raise GateError(f"release {release} was refused: {'; '.join(refusals)}", hint=hint)
 
     def rollback(self, *, by: str, why: str) -> Champion:
         """Make the champion before this one champion again.

@@ -24,6 +24,10 @@ from tunectl.release.outcomes import Measure
 from tunectl.release.store import Store
 
 RECORDS: Final = "experiments"
+UNTESTED: Final = (
+    "an experiment tries none that was refused; without a test: tunectl release challenge {} --share 0.1 --force"
+)
+"""What is left for a release that a gate refused."""
 
 
 class Experiment(Struct, frozen=True, omit_defaults=True):
@@ -96,7 +100,7 @@ class Trials:
                     f"{trial.release} is challenger already, put up by {trial.by or 'somebody'}: {trial.why or 'no reason given'}",
                     hint="take it away first: tunectl release withdraw",
                 )
-            self.store.may_serve(made.challenger)
+            self.store.may_serve(made.challenger, hint=UNTESTED.format(made.challenger))
             self.write(made)
             self._put_up(made)
         return made

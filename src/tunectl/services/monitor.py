@@ -102,12 +102,11 @@ def opened(settings: MonitorSettings, layout: Layout) -> Iterator[Watcher]:
 
     Raises  EnvironmentFailure where another monitor watches this project, or the store cannot be opened.
     """
-    place = layout.hidden / "monitor" / "lock"
     with (
         lock.held(
-            place,
+            layout.monitor_lock,
             "tunectl monitor",
-            busy=f"{place}: another monitor watches this live store",
+            busy=f"{layout.monitor_lock}: another monitor watches this live store",
             hint="stop it, or look at its pages",
         ),
         sqlalchemy_store.opened(identity.address(settings.live), layout.root) as store,

@@ -1,11 +1,13 @@
 """The experiment of a store: one at a time, and the servers' file agrees with the records after any kill."""
 
+from argparse import ArgumentParser
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from tunectl.cli import release
 from tunectl.core.errors import GateError, UsageError
 from tunectl.release.experiment import Rules
 from tunectl.release.manifest import Facts, Verdict
@@ -78,9 +80,13 @@ def test_what_a_gate_refused_is_not_tried(trials: tuple[Trials, list[str]], tmp_
     source.mkdir()
     (source / "weights").write_text("refused")
     facts = Facts("shop", "transformers", "apart", verdicts={"evaluate": Verdict(False, "worse", "It is worse.")})
-    with pytest.raises(GateError, match=r"was refused: evaluate: It is worse\."):
+    with pytest.raises(GateError, match=r"was refused: evaluate: It is worse\.") as told:
         kept.start(made(kept.store.add(source, facts).id))
     assert kept.all() == []
+    parser = ArgumentParser()
+    release.add(parser)
+    words = told.value.hint.partition("tunectl release ")[2].split()
+    assert parser.parse_args(words).force, "what the hint says can be typed"
 
 
 def test_one_that_won_is_not_put_up_again(trials: tuple[Trials, list[str]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import to_builtins
 
-from tunectl.config.watch import Watch
+from tunectl.config.watch import Watch, WatchLimits
 from tunectl.core import log
 from tunectl.core.errors import TunectlError
 from tunectl.release import calendar, links, machine
@@ -32,6 +32,11 @@ AFTER_CANARY: Final[dict[Decision, State]] = {
 _log = log.get(__name__)
 
 
+def policy(limits: WatchLimits) -> Policy:
+    """How often anything is started, as ``watch.limits`` declares it."""
+    return Policy(timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.longest_cooldown_hours), limits.week)
+
+
 class Driver:
     """The one that holds the book's lock."""
 
@@ -40,10 +45,7 @@ class Driver:
         self.stop = threading.Event()
         """Set it to end what runs; the run goes on with the next watcher."""
         self._tidied = False
-        limits = watch.limits
-        self.policy = Policy(
-            timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.longest_cooldown_hours), limits.week
-        )
+        self.policy = policy(watch.limits)
 
     def active(self) -> Run | None:
         """The run that has not ended."""
@@ -177,7 +179,7 @@ class Driver:
 
     def link(self, given: Pass) -> str:
         """The address of a decision."""
-        return f"{self.watch.ask.url.rstrip('/')}/decide/{links.signed(given, self._secret)}"
+        return links.address(self.watch.ask.url, given, self._secret)
 
     def _awaiting(self, run: Run, now: datetime) -> Step | None:
         facts = run.steps[-1].facts

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from tunectl.artifacts.records import DriftWindow
 from tunectl.release import gate
 from tunectl.release.experiment import Reading
+from tunectl.release.links import Question
 from tunectl.release.machine import Run, Trigger
 
 
@@ -76,6 +77,6 @@ class Hands(Protocol):
         """Let others know of the end of a run."""
         ...
 
-    def ask(self, run: Run, question: str, link: str) -> None:
+    def ask(self, run: Run, question: Question, link: str) -> None:
         """Tell people that something waits for them."""
         ...

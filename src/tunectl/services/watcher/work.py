@@ -26,8 +26,9 @@ from tunectl.live import snapshot
 from tunectl.live.snapshot import Frozen, Named
 from tunectl.live.store import Event, LiveStore
 from tunectl.monitor import window as windows
-from tunectl.release import gate, golden, machine
+from tunectl.release import gate, golden, links, machine
 from tunectl.release.experiment import Reading
+from tunectl.release.links import Question
 from tunectl.release.machine import Run, Trigger
 from tunectl.release.store import Store
 from tunectl.release.trials import Trials
@@ -242,10 +243,9 @@ class Work:
             _log.error("retrain %s ended, but the live store does not know: %s", run.id, error)
         self._tell(f"retrain {run.id} {run.state}: {run.steps[-1].why or run.trigger.why}")
 
-    def ask(self, run: Run, question: str, link: str) -> None:
+    def ask(self, run: Run, question: Question, link: str) -> None:
         """See ``Hands``."""
-        words = {"retrain": "Retrain the model?", "promote": "Make the new model champion?"}[question]
-        self._tell(f"{words} {run.trigger.why}\n{link}")
+        self._tell(f"{links.WORDS[question]} {run.trigger.why}\n{link}")
 
     def _tell(self, text: str) -> None:
         """Send a message where an address is set; people also find it in ``tunectl status``."""
