@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import stat
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from tunectl.artifacts import io, lock
+from tunectl.artifacts import lock
 from tunectl.artifacts.layout import Layout
 from tunectl.backends import cron_calendar, process_group, sqlalchemy_store
 from tunectl.backends.loop_metrics import LoopMetrics
@@ -54,25 +55,29 @@ def store_of(root: Root, layout: Layout) -> Store:
     return Store(layout.root / place)
 
 
-def made(path: Path) -> str:
+def made(path: Path, *, signs: bool = False) -> str:
     """The text of a secret file, made at first use, readable by its owner only.
 
-    Raises  EnvironmentFailure where it cannot be made or read.
+    ``signs``: whoever has read it can sign what we sign, so one that is open to others is refused. A token has other readers
+    (Alertmanager's account); that everybody may read ours is only told.
+    Raises  EnvironmentFailure where it cannot be made or read, is too short, or is open.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            found = path.read_text(encoding="utf-8").strip()
-        else:
-            found = secrets.token_hex(32)
-            with os.fdopen(descriptor, "w") as stream:
-                stream.write(found + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+        if not path.exists():
+            books.create(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
+        there, found = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
-        raise io.unwritable(path, error) from error
+        raise EnvironmentFailure(
+            f"{path} cannot be read: {error.strerror}", hint="it holds a secret of tunectl watch: look at its rights"
+        ) from error
+    rights = stat.S_IMODE(there.st_mode)
+    if signs and rights & 0o077:
+        raise EnvironmentFailure(
+            f"{path} signs the links on which people decide, and others may read it (mode {rights:o})",
+            hint="delete it: a new one is made, and what waits is asked again; chmod 600 where nobody else has an account here",
+        )
+    if rights & 0o004 and there.st_uid == os.getuid():
+        _log.warning("everybody on this machine may read %s (mode %o)", path, rights)
     if len(found) < 32:
         raise EnvironmentFailure(
             f"{path} holds {len(found)} characters; at least 32 are needed", hint="delete it: a new one is made"
@@ -107,7 +112,7 @@ class _Watcher:
         self._layout, self._root, self._trials = layout, root, Trials(store)
         self._store, self._book, self._metrics = store, Book(place.book), LoopMetrics(time.time())
         self._publisher = Publisher(store, root.serve.store)
-        secret = made(place.secret).encode()
+        secret = made(place.secret, signs=True).encode()
         self._work = Work(place, store, self._live, root)
         self._driver = Driver(self._book, self._work, root.watch, secret, cron_calendar.following)
         self._wake = threading.Event()

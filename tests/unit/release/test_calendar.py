@@ -123,3 +123,7 @@ def test_runs_are_written_whole_and_read_in_order(tmp_path: Path) -> None:
     book.save(later)
     (tmp_path / "runs" / ".00001-half.json.tmp").write_text("{")
     assert book.runs() == [later, *runs[1:]]
+    (tmp_path / "runs" / f"00000-{runs[0].id}.json").unlink()
+    newest = begun("d" * 64, 1, Trigger("poll", "d", NOW, "drift"), NOW, {})
+    book.save(newest)
+    assert book.runs() == [*runs[1:], newest], "the newest stays the last, whatever somebody deleted"
