@@ -44,11 +44,13 @@ def test_what_signs_is_refused_where_others_may_read_it(tmp_path: Path) -> None:
     assert error.value.hint.startswith("delete it: a new one is made, and what waits is asked again")
 
 
-def test_of_an_open_token_people_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_an_open_token_people_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "token"
     watch.made(path)
     path.chmod(0o640)
-    logging.getLogger("tunectl").propagate = True
+    monkeypatch.setattr(logging.getLogger("tunectl"), "propagate", True)
     with caplog.at_level("WARNING"):
         watch.made(path)
         assert caplog.messages == []
