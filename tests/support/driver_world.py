@@ -106,6 +106,9 @@ class Hands:
 
         return self._call(work)
 
+    def won(self, run):
+        return self.champion == f"r-{run.id}"
+
     def tidy(self, run):
         self._call(lambda: setattr(self, "serving", None))
 

@@ -31,8 +31,8 @@ from tunectl.release import alerts
 from tunectl.release.book import Book
 from tunectl.services.watcher.pages import Pages
 
-BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating", "staged"))
-"""States in which nothing new is taken; while a run waits for people or traffic, which takes days, triggers are kept for later."""
+BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating"))
+"""States in which nothing new is taken; a run that waits for people, traffic or its turn does so for days: triggers are kept then."""
 FORM: Final = 10_000
 """Bytes of the form of a decision."""
 SECONDS: Final = 30

@@ -53,7 +53,10 @@ class Hands(Protocol):
         ...
 
     def begin(self, run: Run, now: datetime) -> dict[str, Any]:
-        """Put the challenger on a share of the traffic."""
+        """Put the challenger on a share of the traffic.
+
+        Raises  Occupied while another one is.
+        """
         ...
 
     def look(self, run: Run, now: datetime) -> Reading | None:
@@ -68,12 +71,16 @@ class Hands(Protocol):
         """Make the challenger champion, with all that follows from it."""
         ...
 
+    def won(self, run: Run) -> bool:
+        """Whether the challenger is champion: a promotion was cut, or a person was faster."""
+        ...
+
     def tidy(self, run: Run) -> None:
         """Leave nothing of a run that has ended: no experiment, no process, no worktree."""
         ...
 
     def concluded(self, run: Run) -> None:
-        """Let others know of the end of a run."""
+        """Let others know of the end of a run; those who know it already are not told again."""
         ...
 
     def ask(self, run: Run, question: str, link: str) -> None:

@@ -21,7 +21,7 @@ from tunectl.config import check, overrides
 from tunectl.config.harvest import LiveHarvest
 from tunectl.config.root import Root
 from tunectl.core import log
-from tunectl.core.errors import TunectlError, UsageError
+from tunectl.core.errors import GateError, TunectlError, UsageError
 from tunectl.live import snapshot
 from tunectl.live.snapshot import Frozen, Named
 from tunectl.live.store import Event, LiveStore
@@ -193,9 +193,11 @@ class Work:
         found = next((one for one in self.trials.all() if one.id == run.id), None)
         if found is None or found.ended is not None:
             return None if found is None or found.decision in (None, "running") else found.reading
-        self.trials.mend()
         with self._live() as live:
-            return trying.looked(found, live, self.trials, now)
+            reading = trying.looked(found, live, self.trials, now)
+        if reading is not None and reading.decision == "running":
+            self.trials.mend()  # after the look: what does harm is not put up again for a moment
+        return reading
 
     def end(self, run: Run, reading: Reading | None, now: datetime) -> None:
         """See ``Hands``."""
@@ -207,7 +209,8 @@ class Work:
         """See ``Hands``: the pointer first, then the experiment's end, the drift reference, and the branch."""
         told = run.facts("evaluating")
         words = f"retrain {run.id}: {run.trigger.why}; {why}"
-        pointer = self.store.promote(told["release"], by="tunectl watch", why=words[:1000])
+        after = self._compared(run, told["release"])
+        pointer = self.store.promote(told["release"], by="tunectl watch", why=words[:1000], after=after)
         running = self.trials.running()
         if running is not None and running.run == run.id:
             self.trials.end(running, "promote", now, running.reading)
@@ -221,6 +224,26 @@ class Work:
             left = git_worktree.fast_forward(self.place.layout.root, told["branch"])
         return {"release": pointer.release, "sequence": pointer.sequence, "branch": told["branch"], "left": left}
 
+    def _compared(self, run: Run, release: str) -> int | None:
+        """The sequence of the pointer to the champion that the gate compared with; None where ``release`` is champion already.
+
+        Raises  GateError where another one is: nothing is known about how the challenger compares with that.
+        """
+        pointer, against = self.store.champion(), run.facts("staged").get("against")
+        if self.won(run) or pointer is None:
+            return None
+        if against and pointer.release != against:
+            raise GateError(
+                f"the champion is {pointer.release} now, and {release} was compared with {against}",
+                hint=f"compare it with that: tunectl release propose {release}",
+            )
+        return pointer.sequence
+
+    def won(self, run: Run) -> bool:
+        """See ``Hands``."""
+        pointer, told = self.store.champion(), run.facts("evaluating")
+        return pointer is not None and pointer.release == told.get("release")
+
     def tidy(self, run: Run) -> None:
         """See ``Hands``. What fails here is logged: the run has ended."""
         try:
@@ -228,19 +251,20 @@ class Work:
             process_group.sweep(self.place.mark)
             if self.place.worktree.exists():
                 git_worktree.remove(self.place.layout.root, self.place.worktree)
-        except TunectlError as error:
+        except (TunectlError, OSError) as error:
             _log.error("tidying up after retrain %s: %s", run.id, error)
 
     def concluded(self, run: Run) -> None:
         """See ``Hands``. What fails here is logged: the run has ended."""
+        fresh, last = True, run.steps[-1]
         try:
-            now = run.steps[-1].at
-            body = {"run": run.id, "state": run.state, "why": run.trigger.why, "reason": run.steps[-1].why}
+            body = {"run": run.id, "state": run.state, "why": run.trigger.why, "reason": last.why}
             with self._live() as live:
-                live.add_event(Event(f"retrain-{run.id}", now, "retrain", body))
-        except TunectlError as error:
+                fresh = live.add_event(Event(f"retrain-{run.id}", last.at, "retrain", body))
+        except (TunectlError, OSError) as error:
             _log.error("retrain %s ended, but the live store does not know: %s", run.id, error)
-        self._tell(f"retrain {run.id} {run.state}: {run.steps[-1].why or run.trigger.why}")
+        if fresh:
+            self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}")
 
     def ask(self, run: Run, question: str, link: str) -> None:
         """See ``Hands``."""
