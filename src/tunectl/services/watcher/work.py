@@ -169,6 +169,7 @@ class Work:
     def judge(self, run: Run, stop: threading.Event) -> gate.Verdict:
         """See ``Hands``."""
         release = run.facts("evaluating")["release"]
+        rebuild.refuse_lost(run, self.place)
         return judging.judged(run, release, self.store, self.watch, self._root.evaluate, self.place, stop)
 
     def begin(self, run: Run, now: datetime) -> dict[str, Any]:
