@@ -137,8 +137,12 @@ def test_retain_and_purge(project, capsys):
     assert json.loads(ran(capsys, "retain", "--json"))["deleted"] == 0
     assert ran(capsys, "retain", "--days", "25").startswith("3 exchanges from before ")
     ran(capsys, "export", "--shape", "chat")
+    gate = Path(".tunectl/retrain/gate/a-1")
+    gate.mkdir(parents=True)
+    (gate / "r.job.json").write_text("what people asked")
     assert "is deleted. What a model has learned" in ran(capsys, "purge")
     assert not Path(".tunectl/cache/live").exists()
+    assert not gate.exists()
     assert ran(capsys).startswith("3 exchanges")
 
 
