@@ -152,7 +152,7 @@ def test_a_person_is_asked_once_and_the_link_works_once(tmp_path):
     assert "about 9 min" in page
     assert "rows to learn" in page
     assert walk(one) == "awaiting_approval", "looking at the page decides nothing"
-    assert "Thank you, Ann: yes." in pages.decide(_token(hands), NOW, {"by": "Ann", "answer": "yes"})
+    assert "Thank you, Ann: yes." in pages.decide(_token(hands), NOW, {"by": "\x1b\nAnn", "answer": "yes"})
     assert "this link is used up" in pages.decide(_token(hands), NOW, {"by": "Bob", "answer": "no"})
     assert walk(one) == "awaiting_approval"
     assert hands.asked[-1][0] == "promote"
