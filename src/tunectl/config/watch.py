@@ -54,7 +54,7 @@ class WatchData(Strict):
     least_lessons: int = Field(ge=0)
     """Rows that people approved of or edited, of all snapshots; a schedule or a person may retrain with none at 0."""
     least_new: int = Field(ge=0)
-    """Of those, rows of the newest snapshot."""
+    """Of those, rows that the snapshots before the newest did not teach."""
     least_people: int = Field(ge=0)
     """People who approved or edited."""
 

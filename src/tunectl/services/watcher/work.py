@@ -95,7 +95,10 @@ class Work:
         facts["snapshot"] = to_builtins(frozen)
         if drift is not None:
             facts["window"] = to_builtins(drift[0])
-        return Prepared(machine.key_of(drift[0].id if drift else frozen.digest, config, commit, base), facts)
+            return Prepared(machine.key_of(drift[0].id, config, commit, base), facts)
+        quarantine = timedelta(hours=section.quarantine_hours)
+        ripe = snapshot.settled(layout.root / section.snapshots, frozen, quarantine)
+        return Prepared(machine.key_of(io.digest_value([frozen.digest, ripe]), config, commit, base), facts)
 
     def _frozen(self, section: LiveHarvest, now: datetime, drift: DriftWindow | None) -> Frozen:
         layout = self.place.layout
@@ -121,8 +124,7 @@ class Work:
         io.write_json(self.place.named(run), named)
         found = snapshot.harvested(named, section, self.place.layout.root)
         lessons = [lesson for lesson in found.harvest.lessons if not lesson.held]
-        newest = named.snapshots[-1].id
-        fresh = sum(found.home[lesson.exchange.id].id == newest for lesson in lessons)
+        fresh = sum(lesson.exchange.id in found.fresh for lesson in lessons)
         people = len({lesson.by for lesson in lessons if lesson.by is not None})
         told = {
             "lessons": len(lessons),
