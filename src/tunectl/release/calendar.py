@@ -16,6 +16,10 @@ AHEAD: Final = timedelta(days=1)
 """A mark that lies further ahead was written by a clock that was wrong."""
 
 
+BACK: Final = (timedelta(hours=1), timedelta(days=1), timedelta(days=32), timedelta(days=367))
+"""How far the newest slot is looked for, the nearest first: after a year without a look nobody goes through every minute of it."""
+
+
 class Schedule(Struct, frozen=True):
     """One line of the calendar."""
 
@@ -38,7 +42,8 @@ def due(schedule: Schedule, last: datetime | None, now: datetime, following: Nex
     """
     if last is None or last > now + AHEAD:
         return None, now
-    found, mark = None, last
+    starts = (now - back for back in BACK if last < now - back)
+    found, mark = None, next((start for start in starts if following(schedule, start) <= now), last)
     while (slot := following(schedule, mark)) <= now:
         found = mark = slot
     return found, mark
