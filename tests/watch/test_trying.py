@@ -165,5 +165,13 @@ def test_lineage_goes_back_and_forward(
     ]
     assert main(["data", "lineage", champion[:8], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["release"]["id"] == champion
+    learned = Example("live-chatcmpl-x", Source("live/s1/chatcmpl-x"), [Message("user", "An ad")], [])
+    io.write_rows(folder / "artifacts" / "harvest" / "examples.jsonl", [learned])
+    with sqlalchemy_store.opened("sqlite:///.tunectl/live/live.sqlite", folder) as live:
+        live.accept(Exchange("chatcmpl-x", datetime.now(UTC), "champion", champion, "t", {}, "u"))
+    assert main(["data", "lineage", "chatcmpl-x", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["answer"]["release"], told["release"]["id"]) == (champion, champion)
+    assert [(step["stage"], step["what"]) for step in told["forward"]] == [("harvest", "kept")]
     assert main(["data", "lineage", "chatcmpl-nobody"]) == 2
     assert "chatcmpl-nobody: no answer, release or row of that name" in capsys.readouterr().err
