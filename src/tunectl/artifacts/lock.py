@@ -17,6 +17,14 @@ class Busy(EnvironmentFailure):
     """Another process holds a lock: the same call may succeed in a moment."""
 
 
+def _got(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
 def held(
     path: Path,
@@ -38,7 +46,7 @@ def held(
         raise io.unwritable(path, error) from error
     try:
         end = time.monotonic() + patience
-        while not _taken(descriptor):
+        while not _got(descriptor):
             if time.monotonic() >= end:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"
                 raise Busy(f"{busy}: {holder}", hint=hint)
@@ -48,11 +56,3 @@ def held(
         yield
     finally:
         os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

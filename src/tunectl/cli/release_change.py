@@ -87,7 +87,7 @@ def run_add(args: argparse.Namespace, store: Store) -> int:
 
     layout = Layout()
     manifest.read(layout.artifact("package"))
-    made = added(layout, store, by=args.by or account(), why=args.why)
+    made = added(layout, store, by=args.by or _account(), why=args.why)
     if made is None:
         raise UsageError("package: none, so there is nothing to add", hint="package it: tunectl repro package=openvino")
     if args.json:
@@ -131,7 +131,7 @@ def run_propose(args: argparse.Namespace, store: Store) -> int:
 def run_promote(args: argparse.Namespace, store: Store) -> int:
     """Swap the pointer."""
     before = store.champion()
-    found = store.promote(store.find(args.release), by=args.by or account(), why=args.why, force=args.force)
+    found = store.promote(store.find(args.release), by=args.by or _account(), why=args.why, force=args.force)
     _say(args, store, found, "champion already" if found == before else "promoted")
     _wait(args, found.release)
     if args.tag:
@@ -141,7 +141,7 @@ def run_promote(args: argparse.Namespace, store: Store) -> int:
 
 def run_rollback(args: argparse.Namespace, store: Store) -> int:
     """Swap the pointer back."""
-    found = store.rollback(by=args.by or account(), why=args.why)
+    found = store.rollback(by=args.by or _account(), why=args.why)
     _say(args, store, found, "rolled back to")
     _wait(args, found.release)
     return 0
@@ -168,7 +168,7 @@ def run_challenge(args: argparse.Namespace, store: Store) -> int:
     from tunectl.release.store import plain
 
     _refuse_experiment(store)
-    release, by = store.find(args.release), args.by or account()
+    release, by = store.find(args.release), args.by or _account()
     found = store.challenge(release, share=args.share, by=by, why=args.why, force=args.force)
     if args.json:
         terminal.print_json(plain(found))
@@ -198,7 +198,7 @@ def run_withdraw(args: argparse.Namespace, store: Store) -> int:
     from tunectl.release.store import plain
 
     _refuse_experiment(store)
-    found = store.withdraw(by=args.by or account(), why=args.why)
+    found = store.withdraw(by=args.by or _account(), why=args.why)
     if args.json:
         terminal.print_json(plain(found))
         return 0
@@ -266,8 +266,7 @@ def _say(args: argparse.Namespace, store: Store, found: Champion, what: str) -> 
     terminal.say(f"{what} {found.release}{below} ({store.root})")
 
 
-def account() -> str:
-    """Who runs this; nothing where the machine has no name for them, as in a container with a number for a user."""
+def _account() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -53,12 +53,12 @@ def _declared(root: Root, share: float | None) -> WatchCanary:
 
 
 def _start(args: argparse.Namespace, store: Store, root: Root) -> int:
+    import getpass
     import secrets
 
     from msgspec.structs import replace
 
     from tunectl.backends import terminal
-    from tunectl.cli.release_change import account
     from tunectl.release.store import plain
     from tunectl.release.trials import Trials
     from tunectl.services.watcher import trying
@@ -71,7 +71,7 @@ def _start(args: argparse.Namespace, store: Store, root: Root) -> int:
         store.find(args.release),
         name=name,
         now=datetime.now(UTC),
-        by=account(),
+        by=getpass.getuser(),
         why=args.why,
     )
     made = Trials(store).start(replace(wanted, run=None))

@@ -50,17 +50,21 @@ def _cost(layout: Layout) -> str:
 
 def asked(layout: Layout, reason: str, *, urgent: bool, release: str | None = None) -> tuple[str, bool]:
     """Leave a person's wish for the watcher, a retrain or that ``release`` be tried; its id, and whether a watcher runs."""
+    import getpass
     import uuid
     from datetime import UTC, datetime
 
     from tunectl.artifacts import lock
-    from tunectl.cli.release_change import account
     from tunectl.core.errors import EnvironmentFailure
     from tunectl.release import book
     from tunectl.release.machine import Trigger
 
+    try:
+        by = getpass.getuser()
+    except (OSError, KeyError):
+        by = ""
     name = f"person-{uuid.uuid4().hex[:16]}"
-    wish = Trigger("person", name, datetime.now(UTC), reason, account(), urgent=urgent, release=release)
+    wish = Trigger("person", name, datetime.now(UTC), reason, by, urgent=urgent, release=release)
     book.Book(layout.retrain).receive(wish)
     try:
         with lock.held(layout.retrain / book.LOCK, "looking whether a watcher runs"):
