@@ -63,7 +63,7 @@ class Hands:
                 result = work()
         return result
 
-    def drift(self):
+    def drift(self, now):
         return (self.window, self.examined) if self.window else None
 
     def prepare(self, trigger, now):

@@ -74,6 +74,10 @@ class Book:
             return False
         return create(self._place(INBOX, trigger.id), _line(trigger))
 
+    def waits(self, trigger: str) -> bool:
+        """Whether a trigger was received and is not dealt with."""
+        return self._place(INBOX, trigger).is_file()
+
     def waiting(self) -> list[Trigger]:
         """Triggers that wait, the oldest first; those that a kill left behind although they were dealt with are removed."""
         found: list[Trigger] = []

@@ -141,9 +141,7 @@ class Door:
             found = alerts.parse(body, self._names, datetime.now(UTC))
         except DataError as error:
             return said(413 if len(body) > alerts.LARGEST else 400, status="error", error=error.message)
-        fresh = [one for one in found.triggers if self._book.seen(one.id) is None]
-        waiting = {one.id for one in self._book.waiting()} if fresh else set()
-        fresh = [one for one in fresh if one.id not in waiting]
+        fresh = [one for one in found.triggers if self._book.seen(one.id) is None and not self._book.waits(one.id)]
         active = next((run for run in reversed(self._book.runs()) if not run.ended), None) if fresh else None
         if active is not None and active.state in BUSY:
             return said(503, status="busy", error=f"retrain {active.id} is {active.state}")

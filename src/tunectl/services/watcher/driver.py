@@ -126,7 +126,7 @@ class Driver:
 
         While cooldown or budget hold it up it is not taken: each window would freeze the live traffic anew, only to be turned down.
         """
-        found = self.hands.drift()
+        found = self.hands.drift(now)
         if found is None or now - found[1] < timedelta(minutes=self.watch.reconcile_minutes):
             return
         window = found[0]

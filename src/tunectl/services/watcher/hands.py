@@ -32,7 +32,7 @@ class Found(Struct, frozen=True):
 class Hands(Protocol):
     """The world outside the state machine; tests pass fakes. Any TunectlError fails the run, with its words."""
 
-    def drift(self) -> tuple[DriftWindow, datetime] | None:
+    def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         """The newest window that says drift of the champion that serves, and when it was examined."""
         ...
 

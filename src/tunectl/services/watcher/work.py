@@ -26,7 +26,7 @@ from tunectl.live import snapshot
 from tunectl.live.snapshot import Frozen, Named
 from tunectl.live.store import Event, LiveStore
 from tunectl.monitor import window as windows
-from tunectl.release import gate, golden, machine
+from tunectl.release import calendar, gate, golden, machine
 from tunectl.release.experiment import Reading
 from tunectl.release.machine import Run, Trigger
 from tunectl.release.store import Store
@@ -39,6 +39,8 @@ APART: Final = ("watch", "monitor", "serve", "live", "annotate")
 """Sections of the configuration that change nothing about a build."""
 BACK: Final = timedelta(days=30)
 """How far a snapshot reaches back behind the one before it, for opinions that came late."""
+NEWS: Final = (timedelta(days=2), timedelta(days=32))
+"""How far back windows are looked for, the nearest first: this is asked every few seconds, for years."""
 DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log = log.get(__name__)
 
@@ -53,23 +55,24 @@ class Work:
         self.place, self.store, self._live, self._root = place, store, live, root
         self.watch, self.trials = root.watch, Trials(store)
 
-    def drift(self) -> tuple[DriftWindow, datetime] | None:
-        """See ``Hands``."""
+    def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
+        """See ``Hands``. What is older than all of ``NEWS`` is no news, and what lies ahead was made by a clock that was wrong."""
         champion = self.store.champion()
         if champion is None:
             return None
-        with self._live() as live:
-            rows = live.windows()
-        for row in reversed(rows):
-            found = _window(row.body)
-            if found is not None and found.verdict != "insufficient":
-                fits = found.verdict == "drift" and found.release == champion.release
-                return (found, row.made_at) if fits else None
+        for back in NEWS:
+            with self._live() as live:
+                rows = live.windows(now - back)
+            for row in reversed(rows):
+                found = _window(row.body) if row.made_at <= now + calendar.AHEAD else None
+                if found is not None and found.verdict != "insufficient":
+                    fits = found.verdict == "drift" and found.release == champion.release
+                    return (found, row.made_at) if fits else None
         return None
 
     def prepare(self, trigger: Trigger, now: datetime) -> Prepared | None:
         """See ``Hands``. A drift is known by its window, a proposal by its release, anything else by what there is to learn."""
-        drift = self.drift() if trigger.kind in ("alert", "poll") else None
+        drift = self.drift(now) if trigger.kind in ("alert", "poll") else None
         if drift is None and trigger.kind in ("alert", "poll"):
             return None
         layout = self.place.layout
@@ -103,7 +106,7 @@ class Work:
     def _frozen(self, section: LiveHarvest, now: datetime, drift: DriftWindow | None) -> Frozen:
         layout = self.place.layout
         before = snapshot.named(layout.root / section.window).snapshots
-        since = before[-1].until - BACK if before else DAWN
+        since = min(before[-1].until, now) - BACK if before else DAWN
         with self._live() as live:
             return snapshot.freeze(
                 live,
