@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec import to_builtins
 
@@ -14,7 +15,7 @@ from tunectl.backends import sqlalchemy_store
 from tunectl.config import check
 from tunectl.core.errors import EnvironmentFailure, GateError
 from tunectl.live.store import Window
-from tunectl.release import gate, machine
+from tunectl.release import gate, machine, story
 from tunectl.release.machine import Run, Step, Trigger
 from tunectl.release.manifest import Facts
 from tunectl.release.store import Store
@@ -119,6 +120,12 @@ def test_an_end_is_told_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> Non
     for _ in range(2):
         work.concluded(run)
     assert told == [f"retrain {run.id} rejected: worse"]
+    left = {"left": "the checked-out branch has moved on; merge tunectl/retrain/a by hand"}
+    run = machine.advanced(machine.advanced(_run(work, ""), Step("canary", NOW)), Step("promoted", NOW, "better", left))
+    work.concluded(msgspec.structs.replace(run, attempt=2))
+    assert told[-1] == f"retrain {run.id[:-2]}-2 promoted: better; {left['left']}"
+    change = next(chapter for chapter in story.told(run).chapters if chapter.name == "change")
+    assert ("not brought forward", left["left"]) in change.rows
 
 
 def test_a_gate_without_its_worktree_asks_nothing(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def _worktree(run: Run, place: Place) -> tuple[Path, int]:
     for name in SHARED:
         (root / ".tunectl" / name).mkdir(parents=True, exist_ok=True)
         (project / ".tunectl" / name).symlink_to((root / ".tunectl" / name).absolute(), target_is_directory=True)
-    dvc_repo.share_cache(root, project)
+    dvc_repo.share_cache(root, project, {process_group.MARK: place.mark})
     io.write_json(note, {"run": run.id, "attempt": 1})
     return project, 1
 

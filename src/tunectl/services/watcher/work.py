@@ -270,7 +270,8 @@ class Work:
         except (TunectlError, OSError) as error:
             _log.error("retrain %s ended, but the live store does not know: %s", run.id, error)
         if fresh:
-            self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}")
+            left = last.facts.get("left") if run.state == "promoted" else None
+            self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}{f'; {left}' if left else ''}")
 
     def ask(self, run: Run, question: str, link: str) -> None:
         """See ``Hands``."""
