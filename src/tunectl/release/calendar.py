@@ -16,8 +16,9 @@ AHEAD: Final = timedelta(days=1)
 """A mark that lies further ahead was written by a clock that was wrong."""
 
 
-BACK: Final = (timedelta(hours=1), timedelta(days=1), timedelta(days=32), timedelta(days=367))
-"""How far the newest slot is looked for, the nearest first: after a year without a look nobody goes through every minute of it."""
+BACK: Final = (timedelta(days=32), timedelta(days=367))
+"""How far back the newest slot is looked for where nobody looked for longer, the nearest first, in place of going through years of
+minutes. Not nearer: in the hour that a clock change repeats, the rule needs to know what came before it."""
 
 
 class Schedule(Struct, frozen=True):
