@@ -188,12 +188,13 @@ def test_a_person_who_asked_is_not_asked_back(tmp_path):
 
 def test_a_trigger_that_cannot_be_prepared_waits(tmp_path):
     hands = Hands()
-    hands.prepare = lambda trigger, now: (_ for _ in ()).throw(UsageError("no commit"))
     one = driver(tmp_path, hands, reconcile_minutes=1e6)
     one.book.receive(alert())
-    with pytest.raises(UsageError, match="no commit"):  # the look fails, so that it is counted
-        one.look(NOW)
-    assert [trigger.id for trigger in one.book.waiting()] == ["alert-1"]
+    for trouble in (UsageError("no commit"), KeyError("our bug")):
+        hands.prepare = lambda trigger, now, trouble=trouble: (_ for _ in ()).throw(trouble)
+        with pytest.raises(type(trouble)):  # the look fails, so that it is counted
+            one.look(NOW)
+        assert [trigger.id for trigger in one.book.waiting()] == ["alert-1"]
     hands.prepare = lambda trigger, now: None if trigger.id == "alert-1" else Hands.prepare(hands, trigger, now)
     one.book.receive(alert("alert-2"))
     assert walk(one) == "promoted", "and holds up no other"

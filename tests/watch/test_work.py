@@ -13,7 +13,7 @@ from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends import sqlalchemy_store
 from tunectl.config import check
-from tunectl.core.errors import EnvironmentFailure, GateError
+from tunectl.core.errors import EnvironmentFailure, GateError, UsageError
 from tunectl.live.store import Window
 from tunectl.release import gate, machine, story
 from tunectl.release.machine import Run, Step, Trigger
@@ -72,6 +72,13 @@ def test_the_newest_window_of_the_champion_counts(work: Work) -> None:
     _examined(work, "calm", NOW, "ok")
     assert _drift(work) is None
     assert _drift(work, NOW + 40 * 24 * HOUR) is None, "and what is a month old is no news"
+
+
+def test_without_a_champion_nothing_is_begun_that_could_not_be_compared(tmp_path: Path, root) -> None:
+    work = Work(Place(Layout(tmp_path)), Store(tmp_path / "store"), lambda: None, root)
+    assert work.prepare(Trigger("alert", "a", NOW, "drift"), NOW) is None
+    with pytest.raises(UsageError, match="has no champion, so there is nothing to compare a retrain with"):
+        work.prepare(Trigger("person", "p", NOW, "why"), NOW)
 
 
 def test_another_release_and_a_clock_that_was_wrong_say_nothing(work: Work) -> None:

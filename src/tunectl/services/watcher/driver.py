@@ -91,7 +91,7 @@ class Driver:
             try:
                 self._consider(trigger, now)
                 moved = True
-            except TunectlError as error:  # it waits; the others have their turn
+            except Exception as error:  # noqa: BLE001  whatever is wrong with this one, the others have their turn
                 _log.error("trigger %s waits: %s", trigger.id, error)
                 trouble = error
             if self.active() is not None:

@@ -75,18 +75,22 @@ class Work:
         drift = self.drift(now) if trigger.kind in ("alert", "poll") else None
         if drift is None and trigger.kind in ("alert", "poll"):
             return None
-        layout = self.place.layout
-        root = check.load(layout, overrides.replay(layout)).root
         champion = self.store.champion()
-        manifest = self.store.manifest(champion.release) if champion else None
+        if champion is None:
+            raise UsageError(
+                f"{self.store.root} has no champion, so there is nothing to compare a retrain with",
+                hint="the first release: tunectl repro, or tunectl release promote ID",
+            )
+        layout, manifest = self.place.layout, self.store.manifest(champion.release)
+        root = check.load(layout, overrides.replay(layout)).root
         commit = git_worktree.revision(layout.root)
         section = _section(root)
         plain = root.model_dump(mode="json")
         config = io.digest_value({name: value for name, value in plain.items() if name not in APART})
-        base = manifest.lineage.revision if manifest and manifest.lineage else ""
+        base = manifest.lineage.revision if manifest.lineage else ""
         facts: dict[str, Any] = {
             "commit": commit,
-            "champion": champion.release if champion else None,
+            "champion": champion.release,
             "window_file": section.window,
             "config": config[:16],
         }
