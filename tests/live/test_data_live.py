@@ -137,13 +137,17 @@ def test_retain_and_purge(project, capsys):
     assert json.loads(ran(capsys, "retain", "--json"))["deleted"] == 0
     assert ran(capsys, "retain", "--days", "25").startswith("3 exchanges from before ")
     ran(capsys, "export", "--shape", "chat")
+    assert "is deleted. What a model has learned" in ran(capsys, "purge")
+    assert not Path(".tunectl/cache/live").exists()
+    assert ran(capsys).startswith("3 exchanges")
+
+
+def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
     gate = Path(".tunectl/retrain/gate/a-1")
     gate.mkdir(parents=True)
     (gate / "r.job.json").write_text("what people asked")
-    assert "is deleted. What a model has learned" in ran(capsys, "purge")
-    assert not Path(".tunectl/cache/live").exists()
+    ran(capsys, "purge")
     assert not gate.exists()
-    assert ran(capsys).startswith("3 exchanges")
 
 
 def failed(capsys, *words):

@@ -263,11 +263,11 @@ def _purge(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStor
     from tunectl.live import snapshot
 
     store.purge()
+    shutil.rmtree(layout.gates, ignore_errors=True)
     section = root.harvest.root if isinstance(root, Root) else None
     if isinstance(section, LiveHarvest):
         snapshot.purge(layout.root / section.snapshots, set(store.tombstones()))
-    for folder in (layout.live_exports, layout.gates):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(layout.live_exports, ignore_errors=True)
     _say(args, {"purged": True}, f"the database is written anew, and {layout.live_exports} is deleted. {LIMIT}")
     return 0
 
