@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -54,7 +55,7 @@ def test_long_looks_are_told_apart_from_a_canary_in_which_nobody_may_sleep(
     assert samples(LoopMetrics(0.0), run(*states))["tunectl_retrain_building"] == building
 
 
-@pytest.mark.parametrize("trouble", [None, EnvironmentFailure("no server"), OSError("no disk")])
+@pytest.mark.parametrize("trouble", [None, EnvironmentFailure("no server"), OSError("no disk"), KeyError("our bug")])
 def test_every_look_that_ends_is_noted_and_one_that_hangs_is_not(trouble: Exception | None) -> None:
     seen: list[float] = []
 
@@ -68,8 +69,12 @@ def test_every_look_that_ends_is_noted_and_one_that_hangs_is_not(trouble: Except
     watcher._metrics = LoopMetrics(5.0)
     watcher._driver = SimpleNamespace(look=look)
     watcher._root = SimpleNamespace(watch=SimpleNamespace(poll_seconds=1.0))
+    watcher._publisher, watcher._publishing = SimpleNamespace(publish=lambda: False), threading.Lock()
     before = time.time()
-    watcher._look()
+    watcher._look(once=False)
     assert seen == [5.0], "while it looks, the time is that of the look before"
     assert watcher._metrics.looked >= before
     assert watcher._metrics.errors == (trouble is not None)
+    if trouble:
+        with pytest.raises(type(trouble)):  # nobody looks again
+            watcher._look(once=True)

@@ -147,6 +147,14 @@ def test_retain_and_purge(project, capsys):
     assert ran(capsys).startswith("3 exchanges")
 
 
+def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
+    gate = Path(".tunectl/retrain/gate/a-1")
+    gate.mkdir(parents=True)
+    (gate / "r.job.json").write_text("what people asked")
+    ran(capsys, "purge")
+    assert not gate.exists()
+
+
 def failed(capsys, *words):
     code = main(["data", "live", *words])
     return code, capsys.readouterr().err

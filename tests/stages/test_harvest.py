@@ -90,6 +90,41 @@ def test_the_same_snapshot_gives_the_same_bytes(frozen: snapshot.Frozen) -> None
     assert io.digest(Path("one")) == io.digest(Path("two"))
 
 
+def test_what_was_taught_before_is_not_new(frozen: snapshot.Frozen) -> None:
+    with sqlalchemy_store.opened("sqlite:///live.sqlite", Path()) as store:
+        at = DAY + timedelta(days=3)
+        said = {"choices": [{"message": {"role": "assistant", "content": "Ad"}}]}
+        for number in range(12):
+            name = f"chatcmpl-late-{number}"
+            asked = {"messages": [{"role": "user", "content": f"An ad for quay {number}"}]}
+            store.accept(Exchange(name, at, "champion", "r1", "t", asked, f"v{number}", finished_at=at, response=said))
+            store.feedback(Feedback(f"late{number}", name, "edit", f"Better {number}", at, f"a{number % 4}"))
+        later = DAY + timedelta(days=4)
+        newest = snapshot.freeze(store, Path("snapshots"), since=DAY, until=later, at=later, window="w2")
+    assert newest.exchanges == 32, "it reaches back over the one before"
+    section = HarvestStage.model_validate({"harvest": SECTION}).harvest.root
+    found = snapshot.harvested(Named([frozen, newest]), section)
+    assert found.fresh == {one.exchange.id for one in found.harvest.lessons if "late" in one.exchange.id}
+    assert len(found.fresh) == 12
+    run(Named([frozen, newest]))
+    assert all("late" in row.id for row in io.read_rows(Path("out/slice.jsonl"), Example))
+    assert snapshot.harvested(Named([newest]), section).fresh == {one.exchange.id for one in found.harvest.lessons}, (
+        "without the one before, all of it is"
+    )
+
+
+def test_what_was_too_new_is_not_so_for_ever(frozen: snapshot.Frozen) -> None:
+    day = timedelta(days=1)
+    with sqlalchemy_store.opened("sqlite:///live.sqlite", Path()) as store:
+        later = snapshot.freeze(store, Path("snapshots"), since=DAY, until=DAY + day, at=DAY + 9 * day, window=None)
+    assert (later.id, later.at) == (frozen.id, DAY + 9 * day), "the same content, looked at later"
+    assert snapshot.settled(Path("snapshots"), frozen, 5 * day) == 0
+    assert snapshot.settled(Path("snapshots"), later, 5 * day) == frozen.feedback == 20
+    section = HarvestStage.model_validate({"harvest": SECTION | {"quarantine_hours": 120}}).harvest.root
+    assert snapshot.harvested(Named([frozen]), section).harvest.lessons == []
+    assert snapshot.harvested(Named([later]), section).harvest.lessons != []
+
+
 def test_a_forgotten_exchange_is_left_out_of_an_older_snapshot(frozen: snapshot.Frozen) -> None:
     found = run(Named([frozen], ["chatcmpl-0"]))
     assert found.left["forgotten"] == 1

@@ -63,7 +63,7 @@ class Hands:
                 result = work()
         return result
 
-    def drift(self):
+    def drift(self, now):
         return (self.window, self.examined) if self.window else None
 
     def prepare(self, trigger, now):
@@ -105,6 +105,9 @@ class Hands:
             return {"release": self.champion}
 
         return self._call(work)
+
+    def won(self, run):
+        return self.champion == f"r-{run.id}"
 
     def tidy(self, run):
         self._call(lambda: setattr(self, "serving", None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,6 +128,40 @@ def test_five_megabytes_are_not_read(world):
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()
+
+
+def _raw(world, head: bytes, body: bytes = b"") -> bytes:
+    """The first line of the answer to bytes that no library would send; nothing where there is none."""
+    with socket.create_connection(("127.0.0.1", world.door.port), timeout=60) as line:
+        line.sendall(b"POST /webhook HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n" + body)
+        line.shutdown(socket.SHUT_WR)
+        answer = line.makefile("rb").readline()
+    return answer.strip()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"Content-Length: \xb2\r\n", b"411"),  # a digit to Python, no number to anybody
+        (b"Content-Length: " + b"9" * 5000 + b"\r\n", b"411"),
+        (b"Content-Length: -1\r\n", b"411"),
+        (b"Transfer-Encoding: chunked\r\n", b"411"),
+        (b"Authorization: Basic \xe9\r\nContent-Length: 0\r\n", b"401"),
+        (b"Authorization: Bearer \xe9\r\nContent-Length: 0\r\n", b"401"),
+    ],
+)
+def test_headers_that_are_no_numbers_and_no_keys_are_answered(world, head, status, capfd):
+    assert status in _raw(world, head)
+    assert world.ask("GET", "/healthz")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_half_a_body_is_nobodys_word(world, capfd):
+    whole = payload()
+    head = f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(whole) + 1}\r\n".encode()
+    assert _raw(world, head, whole) == b""
+    assert world.book.waiting() == []
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_disk_that_is_full_is_503(world, monkeypatch):

@@ -13,10 +13,14 @@ from driver_world import NOW, SECRET, Hands, Killed, alert, driver, states, walk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunectl.artifacts.lock import Busy
+from tunectl.backends.cron_calendar import following
 from tunectl.core.errors import EnvironmentFailure, UsageError
 from tunectl.release import alerts
 from tunectl.release.book import Answer, Book
 from tunectl.release.machine import Trigger
+from tunectl.release.trials import Occupied
+from tunectl.services.watcher.driver import Driver
 from tunectl.services.watcher.pages import Pages
 
 
@@ -165,11 +169,11 @@ def test_a_person_is_asked_once_and_the_link_works_once(tmp_path):
     assert "about 9 min" in page
     assert "rows to learn" in page
     assert walk(one) == "awaiting_approval", "looking at the page decides nothing"
-    assert "Thank you, Ann: yes." in pages.decide(_token(hands), NOW, {"by": "Ann", "answer": "yes"})
+    assert "Thank you, Ann: yes." in pages.decide(_token(hands), NOW, {"by": "\x1b\nAnn", "answer": "yes"})
     assert "this link is used up" in pages.decide(_token(hands), NOW, {"by": "Bob", "answer": "no"})
     assert walk(one) == "awaiting_approval"
     assert hands.asked[-1][0] == "promote"
-    assert hands.champion == "r0"
+    assert (hands.champion, hands.serving) == ("r0", None), "nobody meets what nobody looks at"
     pages.decide(_token(hands), NOW, {"by": "Ann", "answer": "yes"})
     assert walk(one) == "promoted"
     assert one.book.runs()[0].steps[-1].why == "Ann said yes; words"
@@ -201,11 +205,16 @@ def test_a_person_who_asked_is_not_asked_back(tmp_path):
 
 def test_a_trigger_that_cannot_be_prepared_waits(tmp_path):
     hands = Hands()
-    hands.prepare = lambda trigger, now: (_ for _ in ()).throw(UsageError("no commit"))
     one = driver(tmp_path, hands, reconcile_minutes=1e6)
     one.book.receive(alert())
-    assert walk(one, most=2) == "nothing"
-    assert [trigger.id for trigger in one.book.waiting()] == ["alert-1"]
+    for trouble in (UsageError("no commit"), KeyError("our bug")):
+        hands.prepare = lambda trigger, now, trouble=trouble: (_ for _ in ()).throw(trouble)
+        with pytest.raises(type(trouble)):  # the look fails, so that it is counted
+            one.look(NOW)
+        assert [trigger.id for trigger in one.book.waiting()] == ["alert-1"]
+    hands.prepare = lambda trigger, now: None if trigger.id == "alert-1" else Hands.prepare(hands, trigger, now)
+    one.book.receive(alert("alert-2"))
+    assert walk(one) == "promoted", "and holds up no other"
 
 
 def test_a_live_store_that_is_away_does_not_end_an_experiment(tmp_path):
@@ -217,6 +226,148 @@ def test_a_live_store_that_is_away_does_not_end_an_experiment(tmp_path):
         walk(one)
     hands.look = look
     assert walk(one) == "promoted"
+
+
+def test_what_is_busy_for_a_moment_is_waited_for(tmp_path):
+    hands = Hands()
+    hands.trouble = Busy("somebody copies a release")
+    one = driver(tmp_path, hands)
+    one.book.receive(alert())
+    with pytest.raises(Busy):
+        walk(one)
+    assert states(one)[-1] == "training"
+    hands.trouble = None
+    assert walk(one) == "promoted"
+
+
+def test_our_own_bug_fails_the_run_and_not_the_watcher(tmp_path):
+    hands = Hands()
+    hands.trouble = KeyError("loss")
+    one = driver(tmp_path, hands)
+    one.book.receive(alert())
+    assert walk(one) == "failed"
+    assert one.book.runs()[0].steps[-1].why == "KeyError: 'loss'"
+
+
+@pytest.mark.parametrize("changes", [{"canary": None}, {}, {"canary": None, "ask__promotion": True}])
+def test_a_store_that_is_away_after_the_swap_leaves_no_record_of_a_failure(tmp_path, changes):
+    hands = Hands()
+    one = driver(tmp_path, hands, **changes)
+    one.book.receive(alert())
+    promote = hands.promote
+
+    def cut(run, why, now):
+        promote(run, why, now)
+        raise EnvironmentFailure("no server")
+
+    hands.promote = cut
+    if "ask__promotion" in changes:
+        assert walk(one) == "awaiting_approval"
+        run = one.book.runs()[0]
+        one.book.answer(run.id, "promote", Answer(True, NOW, "Ann", run.steps[-1].facts["nonce"]))
+    for later in (NOW, NOW + timedelta(days=30)):  # however long it is away
+        with pytest.raises(EnvironmentFailure):
+            walk(one, later)
+    hands.promote = promote
+    assert walk(one, NOW + timedelta(days=31)) == "promoted"
+    assert hands.champion == f"r-{one.book.runs()[0].id}"
+
+
+def test_another_challenger_is_waited_for_as_long_as_an_experiment_may_last(tmp_path):
+    for folder, later, state in (("a", timedelta(hours=1), "promoted"), ("b", timedelta(days=15), "failed")):
+        hands = Hands()
+        one = driver(tmp_path / folder, hands)
+        begin, hands.begin = hands.begin, lambda run, now: (_ for _ in ()).throw(Occupied("experiment x runs"))
+        one.book.receive(alert())
+        assert walk(one) == "staged"
+        if state == "promoted":
+            hands.begin = begin
+        assert walk(one, NOW + later) == state
+
+
+@pytest.mark.parametrize("where", ["staged", "awaiting_approval"])
+def test_a_person_who_was_faster_is_no_failure(tmp_path, where):
+    hands = Hands()
+    one = driver(tmp_path, hands, canary=None, ask__promotion=True)
+    one.book.receive(alert())
+    while not one.book.runs() or one.book.runs()[0].state != where:
+        one.look(NOW)
+    hands.champion = f"r-{one.book.runs()[0].id}"
+    assert walk(one) == "promoted"
+    assert one.book.runs()[0].steps[-1].why == "it is the champion already"
+
+
+def test_what_was_asked_by_a_clock_that_was_wrong_holds_nobody_up(tmp_path):
+    hands = Hands()
+    one = driver(tmp_path, hands, mode="ask")
+    one.book.receive(alert())
+    assert walk(one, NOW + timedelta(days=3650)) == "awaiting_approval"
+    assert walk(one, NOW) == "dismissed"
+
+
+def test_who_said_no_is_not_asked_again_in_an_hour(tmp_path):
+    hands = Hands()
+    one = driver(tmp_path, hands, mode="ask")
+    one.book.receive(alert())
+    walk(one)
+    one.book.answer(one.book.runs()[0].id, "retrain", Answer(False, NOW, "Ann", "n"))
+    assert walk(one) == "dismissed"
+    hands.window = window(2)
+    one.book.receive(alert("alert-2"))
+    walk(one, NOW + timedelta(hours=1))
+    assert one.book.seen("alert-2").reason == "cooldown"
+    assert len(hands.asked) == 1
+    one.book.receive(Trigger("person", "person-1", NOW, "now I want it"))
+    assert walk(one, NOW + timedelta(hours=1)) == "promoted"
+
+
+def test_while_the_cooldown_lasts_no_window_is_frozen(tmp_path):
+    hands = Hands()
+    one = driver(tmp_path, hands)
+    walk(one)
+    hands.prepare = lambda trigger, now: pytest.fail("prepared in vain")
+    for hour in range(1, 24):
+        hands.window = window(1 + hour)
+        walk(one, NOW + timedelta(hours=hour))
+    assert len(one.book.settled()) == 1
+    hands.prepare = lambda trigger, now: Hands.prepare(hands, trigger, now)
+    assert walk(one, NOW + timedelta(hours=25)) == "promoted"
+    assert len(one.book.runs()) == 2
+
+
+def test_a_step_whose_work_is_done_is_written_though_somebody_says_stop(tmp_path):
+    hands = Hands()
+    one = driver(tmp_path, hands, canary=None)
+    one.book.receive(alert())
+    promote = hands.promote
+    hands.promote = lambda run, why, now: one.stop.set() or promote(run, why, now)
+    assert walk(one) == "promoted"
+
+
+def test_with_a_new_secret_what_waits_is_asked_again(tmp_path):
+    hands = Hands()
+    one = driver(tmp_path, hands, mode="ask")
+    one.remind()
+    assert hands.asked == []
+    one.book.receive(alert())
+    walk(one)
+    again = Driver(one.book, hands, one.watch, b"t" * 64, following)
+    again.remind()
+    assert len({link for _, link in hands.asked}) == 2
+    pages = Pages(one.book, Trials(), "shop", b"t" * 64, lambda: "about 9 min")
+    assert "Thank you, Ann: yes." in pages.decide(_token(hands), NOW, {"by": "Ann", "answer": "yes"})
+
+
+def test_an_end_of_which_nobody_heard_is_told_by_the_next_watcher(tmp_path):
+    hands = Hands()
+    one = driver(tmp_path, hands)
+    hands.concluded = lambda run: (_ for _ in ()).throw(Killed())
+    with pytest.raises(Killed):
+        walk(one)
+    assert states(one)[-1] == "promoted"
+    del hands.concluded
+    walk(driver(tmp_path, hands))
+    assert [state for _, state in hands.done] == ["promoted"]
 
 
 @settings(max_examples=30, deadline=None)

@@ -70,6 +70,7 @@ def test_two_real_releases_are_compared_and_one_that_cannot_load_is_rejected(
     place, stop = Place(Layout(project)), threading.Event()
     found = judging.judged(_run(), names[1], store, root.watch, root.evaluate, place, stop)
     assert found.verdict in ("reject", "insufficient")  # two random adapters: neither is better
+    assert found.against == names[0]
     assert [part.items for part in found.parts] == [12, 0]
     assert {check.name: check.holds for check in found.checks}["loads"]
     assert golden.newest(store.root)[0].uses == 1
@@ -89,7 +90,9 @@ def test_what_the_challenger_learned_is_no_question_for_it(project: Path, root) 
     wanted = root.watch.gate.model_copy(update={"golden": 20, "uses": 2})
     asked = judging.question(store, worktree, wanted, Layout(project))
     assert (len(asked.golden), len(asked.drifted), asked.leaked, asked.version) == (15, 3, 5, 1)
-    judging.question(store, worktree, wanted, Layout(project))
+    for _ in range(2):
+        judging.question(store, worktree, wanted, Layout(project))  # a gate that is asked again after a kill
+        golden.used(store.root)
     io.write_rows(worktree / "artifacts" / "split" / "test.jsonl", _rows(30))
     assert judging.question(store, worktree, wanted, Layout(project)).version == 2
 
@@ -111,6 +114,7 @@ GOOD = Side(["fine"] * 10, [], ["I'm sorry, no."] * 4, 0.2, 10**9)
     [
         (GOOD, []),
         (replace(GOOD, golden=[""] * 10), ["answers"]),
+        (replace(GOOD, golden=[]), []),
         (replace(GOOD, seconds=0.4), ["time"]),
         (replace(GOOD, peak_bytes=2 * 10**9), ["memory"]),
     ],

@@ -41,16 +41,49 @@ def _traffic(store, began: datetime, releases: tuple[str, str], rates: tuple[flo
             store.feedback(Feedback(f"f{name}", name, "click", "buy", at))
 
 
-@pytest.mark.parametrize(("rates", "decision"), [((0.2, 0.5), "promote"), ((0.5, 0.2), "harm")])
-def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, float], decision: str) -> None:
-    store = Store(tmp_path / "store")
-    names = []
-    for number in range(2):
+def _stored(tmp_path: Path, releases: int) -> tuple[Store, list[str]]:
+    store, names = Store(tmp_path / "store"), []
+    for number in range(releases):
         folder = tmp_path / f"r{number}"
         folder.mkdir()
         (folder / "weights").write_text(str(number))
         names.append(store.add(folder, Facts("shop", "transformers", "apart")).id)
     store.promote(names[0], by="test", why="first")
+    return store, names
+
+
+def test_arms_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> None:
+    store, names = _stored(tmp_path, 3)
+    trials, now = Trials(store), datetime.now(UTC)
+    with sqlalchemy_store.opened("sqlite:///live.sqlite", tmp_path) as live:
+
+        def looked(began: datetime, name: str):
+            made = trials.start(trying.experiment(CANARY, names[1], name=name, now=began, by="Ann", why="try"))
+            found = trying.looked(made, live, trials, now)
+            return made, (found.decision, found.reason)
+
+        ahead, (decision, words) = looked(now + timedelta(days=400), "clock")
+        assert decision == "unfair"
+        assert words.endswith("by a clock that was wrong")
+        trials.end(ahead, "unfair", now, None)
+        made, found = looked(now, "one")
+        assert found[0] == "running"
+        store.promote(names[2], by="Bo", why="a repair")
+        found = trying.looked(made, live, trials, now)
+        assert (found.decision, found.reason) == (
+            "unfair",
+            f"the champion is {names[2]} now; {names[0]} was when it began",
+        )
+        store.promote(names[1], by="Bo", why="I like it")
+        found = trying.looked(made, live, trials, now)
+        assert (found.decision, found.reason) == ("promote", "Bo has made it the champion: I like it")
+        trials.end(made, "running", now, None)
+        assert trying.looked(made, live, trials, now) is None, "somebody ended it meanwhile"
+
+
+@pytest.mark.parametrize(("rates", "decision"), [((0.2, 0.5), "promote"), ((0.5, 0.2), "harm")])
+def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, float], decision: str) -> None:
+    store, names = _stored(tmp_path, 2)
     began = datetime.now(UTC) - timedelta(days=2)
     wanted = CANARY.model_copy(update={"share": 0.5, "measure": "click", "attribution_hours": 1.0})
     made = trying.experiment(wanted, names[1], name="one", now=began, by="Ann", why="try")
@@ -132,5 +165,13 @@ def test_lineage_goes_back_and_forward(
     ]
     assert main(["data", "lineage", champion[:8], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["release"]["id"] == champion
+    learned = Example("live-chatcmpl-x", Source("live/s1/chatcmpl-x"), [Message("user", "An ad")], [])
+    io.write_rows(folder / "artifacts" / "harvest" / "examples.jsonl", [learned])
+    with sqlalchemy_store.opened("sqlite:///.tunectl/live/live.sqlite", folder) as live:
+        live.accept(Exchange("chatcmpl-x", datetime.now(UTC), "champion", champion, "t", {}, "u"))
+    assert main(["data", "lineage", "chatcmpl-x", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["answer"]["release"], told["release"]["id"]) == (champion, champion)
+    assert [(step["stage"], step["what"]) for step in told["forward"]] == [("harvest", "kept")]
     assert main(["data", "lineage", "chatcmpl-nobody"]) == 2
     assert "chatcmpl-nobody: no answer, release or row of that name" in capsys.readouterr().err

@@ -93,6 +93,11 @@ class Layout:
         return self.hidden / "retrain"
 
     @property
+    def gates(self) -> Path:
+        """Questions and answers of the gates of retrains, live text among them; ``purge`` deletes it."""
+        return self.retrain / "gate"
+
+    @property
     def exporters(self) -> Path:
         """Environments that turn models into what an engine loads, made on first use. Safe to delete."""
         return self.hidden / "exporters"

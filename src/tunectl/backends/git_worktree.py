@@ -9,8 +9,14 @@ from pathlib import Path
 
 from tunectl.core.errors import EnvironmentFailure, UsageError
 
-IDENTITY = ("-c", "user.name=tunectl watch", "-c", "user.email=watch@tunectl.invalid", "-c", "commit.gpgsign=false")
-"""Of the commits on retrain branches."""
+SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "gc.auto=0",
+    "commit.gpgsign=false",
+    "user.name=tunectl watch",
+    "user.email=watch@tunectl.invalid",
+)
+"""Whose the commits are; and no hooks, which are for people: one that asks, or checks out data (``dvc install``), would stop a retrain that nobody sees."""
 
 
 def revision(root: Path) -> str:
@@ -57,6 +63,13 @@ def inside(root: Path, folder: Path) -> Path:
     return folder / _told(root, "rev-parse", "--show-prefix").strip()
 
 
+def mend(project: Path) -> None:
+    """Delete the locks that a git which was cut off left in a worktree; for whoever knows that nobody else works there."""
+    branch = _git(project, "symbolic-ref", "HEAD").stdout.strip() or "HEAD"
+    for name in ("index", "HEAD", branch):
+        (project / _told(project, "rev-parse", "--git-path", f"{name}.lock").strip()).unlink(missing_ok=True)
+
+
 def remove(root: Path, folder: Path) -> None:
     """Forget a worktree; its branch stays."""
     _git(root, "worktree", "unlock", str(folder.absolute()))
@@ -71,7 +84,7 @@ def commit(project: Path, paths: Sequence[str], message: str) -> str:
     if there:
         _told(project, "add", "--force", "--", *there)
     if _git(project, "diff", "--cached", "--quiet").returncode:
-        _told(project, *IDENTITY, "commit", "--quiet", "--no-verify", "--message", message)
+        _told(project, "commit", "--quiet", "--no-verify", "--message", message)
     return revision(project)
 
 
@@ -98,7 +111,8 @@ def changed(root: Path, before: str, after: str) -> list[str]:
 def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("git") is None:
         raise EnvironmentFailure("git is not installed, and a retrain needs it", hint="apt-get install git")
-    return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+    settings = [part for setting in SETTINGS for part in ("-c", setting)]
+    return subprocess.run(["git", *settings, *words], cwd=root, capture_output=True, text=True, check=False)
 
 
 def _told(root: Path, *words: str) -> str:

@@ -1,6 +1,6 @@
 """Where an answer, a release or a row comes from, and where a row went.
 
-tunectl data lineage chatcmpl-...     an answer: its release, what that was made of, down to the raw rows
+tunectl data lineage chatcmpl-...     an answer: its release, what that was made of, down to the raw rows; and what was learned from it
 tunectl data lineage RELEASE          the same of a release (the beginning of its name, or champion)
 tunectl data lineage ROW              forward: a row (its id, or a part of its source, as FILE or FILE:NUMBER) through every stage
 """
@@ -52,13 +52,13 @@ def run(args: argparse.Namespace) -> int:
         found["answer"] = exchange
     if release is not None:
         found.update(_backwards(store, layout, release))
-    else:
+    if exchange is not None or release is None:  # people may have made a lesson of an answer
         found["forward"] = list(forward(layout, args.id))
-        if not found["forward"]:
-            raise DataError(
-                f"{args.id}: no answer, release or row of that name",
-                hint="tunectl data live look, tunectl release list or tunectl data show name some",
-            )
+    if release is None and not found["forward"]:
+        raise DataError(
+            f"{args.id}: no answer, release or row of that name",
+            hint="tunectl data live look, tunectl release list or tunectl data show name some",
+        )
     return _print(args, found)
 
 

@@ -264,6 +264,7 @@ def _purge(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStor
     from tunectl.services.drift import reports
 
     store.purge()
+    shutil.rmtree(layout.gates, ignore_errors=True)
     section = root.harvest.root if isinstance(root, Root) else None
     if isinstance(section, LiveHarvest):
         snapshot.purge(layout.root / section.snapshots, set(store.tombstones()))

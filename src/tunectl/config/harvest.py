@@ -19,7 +19,7 @@ class LiveHarvest(Strict):
     """File that names the snapshots; `tunectl watch` advances it, and nothing else makes a retrain."""
     snapshots: str = Field(min_length=1)
     """Folder of the snapshots, outside Git."""
-    quarantine_hours: float = Field(ge=0)
+    quarantine_hours: float = Field(ge=0, le=24 * 3650)
     """How long an opinion waits before it counts, so that others can object."""
     per_user: int = Field(ge=1)
     """Rows of one person who asks."""

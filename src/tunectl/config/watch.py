@@ -11,6 +11,7 @@ from tunectl.config.base import Strict
 
 Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
+Hours = Annotated[float, Field(ge=0, le=24 * 3650)]
 Points = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -39,9 +40,9 @@ class WatchAsk(Strict):
 class WatchLimits(Strict):
     """How often anything is started."""
 
-    cooldown_hours: float = Field(ge=0)
+    cooldown_hours: Hours
     """After the end of a retrain; twice as long for each one in a row that was rejected or rolled back."""
-    longest_cooldown_hours: float = Field(ge=0)
+    longest_cooldown_hours: Hours
     """Longest cooldown."""
     week: int = Field(ge=1, le=1000)
     """Retrains that may begin training in seven days."""
@@ -53,7 +54,7 @@ class WatchData(Strict):
     least_lessons: int = Field(ge=0)
     """Rows that people approved of or edited, of all snapshots; a schedule or a person may retrain with none at 0."""
     least_new: int = Field(ge=0)
-    """Of those, rows of the newest snapshot."""
+    """Of those, rows that the snapshots before the newest did not teach."""
     least_people: int = Field(ge=0)
     """People who approved or edited."""
 
@@ -104,13 +105,13 @@ class WatchCanary(Strict):
     """How much larger the shares of errors, refusals and slow answers may become."""
     slow_seconds: float = Field(gt=0)
     """From here on an answer is a slow one."""
-    attribution_hours: float = Field(gt=0)
+    attribution_hours: float = Field(gt=0, le=24 * 365)
     """From somebody's first request to the end of what counts for them."""
     least: int = Field(ge=2)
     """Identities of each arm before a promotion."""
     most: int | None = Field(ge=4)
     """Identities of both arms after which an open question is given up. Null: only `days` ends it."""
-    days: float = Field(gt=0)
+    days: float = Field(gt=0, le=3650)
     """Days after which an open question is given up; no traffic is no success."""
 
 
@@ -158,7 +159,7 @@ class Watch(Strict):
     """The release store, a folder; TUNECTL_STORE in the environment comes first. Where `serve.store` is an address, it is copied there."""
     poll_seconds: float = Field(ge=0.05, le=300)
     """Between looks at inbox, calendar, drift windows and experiment; a watcher that has not looked for 15 minutes is told of."""
-    reconcile_minutes: float = Field(ge=0)
+    reconcile_minutes: float = Field(ge=0, le=60 * 24 * 3650)
     """A drift window that no alert has told of for so long is acted upon all the same."""
     schedules: dict[Name, WatchSchedule]
     """Retrains by the calendar; none by default."""

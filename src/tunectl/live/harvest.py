@@ -215,22 +215,31 @@ def _balanced(kept: list[Lesson], rules: Rules, left: list[tuple[str, Reason]]) 
 
     Rows without a name are one person's: nobody knows better.
     """
-    while True:
-        found = _excess(kept, rules)
-        if found is None:
-            return kept
-        place, reason = found
+    people, own = Counter(lesson.by for lesson in kept), sum(lesson.kind == "approved" for lesson in kept)
+    theirs: dict[str | None, list[int]] = {}
+    for place, lesson in enumerate(kept):
+        theirs.setdefault(lesson.by, []).append(place)
+    written = [place for place, lesson in enumerate(kept) if lesson.kind == "approved"]
+    there = set(range(len(kept)))
+    while there:
+        who, most = max(people.items(), key=lambda item: (item[1], str(item[0])))
+        reason: Reason = "annotator_share"
+        if rules.annotator_share < 1 and most > rules.annotator_share * len(there):
+            place = _last(theirs[who], there)
+        elif own > rules.model_text_share * len(there):
+            place, reason = _last(written, there), "model_text_share"
+        else:
+            break
+        there.remove(place)
+        people[kept[place].by] -= 1
+        own -= kept[place].kind == "approved"
         left.append((kept[place].exchange.id, reason))
-        kept = [*kept[:place], *kept[place + 1 :]]
+    return [lesson for place, lesson in enumerate(kept) if place in there]
 
 
-def _excess(kept: Sequence[Lesson], rules: Rules) -> tuple[int, Reason] | None:
-    """The place of a row that is too many, and of what."""
-    people = Counter(lesson.by for lesson in kept)
-    who, most = max(people.items(), key=lambda item: (item[1], str(item[0])), default=(None, 0))
-    if rules.annotator_share < 1 and most > rules.annotator_share * len(kept):
-        return max(place for place, lesson in enumerate(kept) if lesson.by == who), "annotator_share"
-    own = [place for place, lesson in enumerate(kept) if lesson.kind == "approved"]
-    if len(own) > rules.model_text_share * len(kept):
-        return own[-1], "model_text_share"
-    return None
+def _last(places: list[int], there: Collection[int]) -> int:
+    """Take the last place that is still there."""
+    while True:
+        place = places.pop()
+        if place in there:
+            return place

@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -104,7 +104,7 @@ def _written(
         made = Frozen(digest[:16], since, until, at, digest, len(exchanges), len(said), window)
         target = folder / made.id
         if (target / MANIFEST).is_file():
-            return io.read_json(target / MANIFEST, Frozen)
+            return made  # with the time of now: what was too new when it was frozen first is not so for ever
         io.write_json(fresh / MANIFEST, made)
         io.swap_folder(fresh, target)
     return made
@@ -132,6 +132,11 @@ def read(folder: Path, frozen: Frozen) -> tuple[list[Exchange], dict[str, list[F
     for opinion in io.read_rows(place / FEEDBACK, Feedback):
         said.setdefault(opinion.exchange_id, []).append(opinion)
     return list(io.read_rows(place / EXCHANGES, Exchange)), said
+
+
+def settled(folder: Path, frozen: Frozen, quarantine: timedelta) -> int:
+    """Opinions of a snapshot that were out of quarantine when it was frozen: with time the same content teaches more."""
+    return sum(one.at <= frozen.at - quarantine for one in io.read_rows(folder / frozen.id / FEEDBACK, Feedback))
 
 
 def purge(folder: Path, forgotten: Collection[str]) -> int:
@@ -165,6 +170,23 @@ def named(path: Path) -> Named:
     return found or Named()
 
 
+def _taught(
+    named: Named,
+    section: LiveHarvest,
+    exchanges: Mapping[str, Exchange],
+    said: Mapping[str, Sequence[Feedback]],
+    at: datetime,
+) -> Harvest:
+    return harvest.gathered(
+        exchanges.values(),
+        said,
+        harvest.rules_of(section),
+        at=at,
+        forgotten=set(named.forgotten),
+        golden=set(named.golden),
+    )
+
+
 class Gathered(Struct, frozen=True):
     """What all named snapshots together teach."""
 
@@ -173,6 +195,8 @@ class Gathered(Struct, frozen=True):
     """By id, as they were answered."""
     home: dict[str, Frozen]
     """By exchange: the newest snapshot that has it."""
+    fresh: frozenset[str]
+    """Exchanges that teach something, and did not without the newest snapshot; it reaches back over those before it."""
 
 
 def harvested(named: Named, section: LiveHarvest, root: Path = Path()) -> Gathered:
@@ -183,17 +207,14 @@ def harvested(named: Named, section: LiveHarvest, root: Path = Path()) -> Gather
     exchanges: dict[str, Exchange] = {}
     said: dict[str, list[Feedback]] = {}
     home: dict[str, Frozen] = {}
-    for frozen in named.snapshots:
+    found, known = Harvest([], []), Harvest([], [])
+    for place, frozen in enumerate(named.snapshots, 1):
         ours, opinions = read(root / section.snapshots, frozen)
         exchanges.update({one.id: one for one in ours})
         said.update(opinions)
         home.update({one.id: frozen for one in ours})
-    found = harvest.gathered(
-        exchanges.values(),
-        said,
-        harvest.rules_of(section),
-        at=max((frozen.at for frozen in named.snapshots), default=datetime.min),
-        forgotten=set(named.forgotten),
-        golden=set(named.golden),
-    )
-    return Gathered(found, exchanges, home)
+        if place >= len(named.snapshots) - 1:
+            at = max(one.at for one in named.snapshots[:place])
+            known, found = found, _taught(named, section, exchanges, said, at)
+    fresh = {lesson.exchange.id for lesson in found.lessons} - {lesson.exchange.id for lesson in known.lessons}
+    return Gathered(found, exchanges, home, frozenset(fresh))

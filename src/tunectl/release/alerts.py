@@ -22,6 +22,8 @@ from tunectl.release.machine import Trigger
 VERSIONS: Final = {"4": "Alertmanager", "1": "Grafana"}
 LARGEST: Final = 1_000_000
 """Bytes of a payload; one of ten thousand alerts is of no use to anybody."""
+MOST: Final = 20
+"""Triggers of one payload, those that started last: there is one retrain that they can start."""
 KEPT: Final = ("alertname", "severity", "job", "instance", "signal", "project")
 """Labels that a record keeps."""
 
@@ -76,8 +78,9 @@ def parse(body: bytes, names: Collection[str], now: datetime) -> Delivery:
     firing = [alert for alert in found.alerts if alert.status == "firing"]
     ours = [alert for alert in firing if alert.labels.get("alertname") in names]
     triggers = {one.id: one for one in (_trigger(alert, sender, now) for alert in ours)}
+    newest = sorted(triggers.values(), key=lambda one: str(one.facts["startsAt"]), reverse=True)[:MOST]
     resolved = sum(alert.status == "resolved" for alert in found.alerts)
-    return Delivery(sender, list(triggers.values()), resolved, len(firing) - len(ours), max(found.truncated, 0))
+    return Delivery(sender, newest, resolved, len(firing) - len(ours), max(found.truncated, 0))
 
 
 def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
@@ -94,9 +97,9 @@ def _start(text: str) -> str:
     """The same moment is the same text, in whatever zone and with however many digits it was written."""
     try:
         at = datetime.fromisoformat(text[:19] + _zone(text))
-    except ValueError:
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):  # no time, or one before the first year where the zone is taken away
         return text[:40]
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
 
 
 def _zone(text: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -64,14 +65,18 @@ class Book:
     def save(self, run: Run) -> None:
         """Write a run as it stands now; durable on return."""
         known = {path.stem.partition("-")[2]: path for path in self._files(RUNS)}
-        number = len(known)
+        number = 1 + max((int(path.stem.partition("-")[0]) for path in known.values()), default=-1)
         io.write_json(known.get(run.id, self.root / RUNS / f"{number:05d}-{run.id}.json"), run)
 
     def receive(self, trigger: Trigger) -> bool:
         """Keep a trigger until it is dealt with; durable on return. False: it is known already."""
         if self.seen(trigger.id) is not None:
             return False
-        return _new(self._place(INBOX, trigger.id), trigger)
+        return create(self._place(INBOX, trigger.id), _line(trigger))
+
+    def waits(self, trigger: str) -> bool:
+        """Whether a trigger was received and is not dealt with."""
+        return self._place(INBOX, trigger).is_file()
 
     def waiting(self) -> list[Trigger]:
         """Triggers that wait, the oldest first; those that a kill left behind although they were dealt with are removed."""
@@ -99,7 +104,7 @@ class Book:
 
     def answer(self, run: str, question: str, answer: Answer) -> bool:
         """Keep a decision; False where there is one already."""
-        return _new(self._place(ANSWERS, f"{run}-{question}"), answer)
+        return create(self._place(ANSWERS, f"{run}-{question}"), _line(answer))
 
     def answered(self, run: str, question: str) -> Answer | None:
         """The decision; None while nobody has decided."""
@@ -125,17 +130,33 @@ class Book:
         return sorted(path for path in place.glob("*.json") if not path.name.startswith(".")) if place.is_dir() else []
 
 
-def _new(path: Path, value: object) -> bool:
-    """Make a file that is whole from its first moment; False where there is one of that name."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    io.write_bytes(fresh, msgspec.json.encode(value) + b"\n")
+def _line(record: Struct) -> bytes:
+    return msgspec.json.encode(record) + b"\n"
+
+
+def create(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
+    """Make a file that is whole from its first moment; False where there is one of that name, which stays as it is.
+
+    Raises  EnvironmentFailure where it cannot be made.
+    """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise io.unwritable(path, error) from error
+    fresh = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.chmod(mode)
         os.link(fresh, path)  # unlike a rename this never takes another one's place
+        io.sync_folder(path.parent)
     except FileExistsError:
         return False
     except OSError as error:
         raise io.unwritable(path, error) from error
     finally:
         fresh.unlink(missing_ok=True)
-    io.sync_folder(path.parent)
     return True

@@ -16,6 +16,11 @@ AHEAD: Final = timedelta(days=1)
 """A mark that lies further ahead was written by a clock that was wrong."""
 
 
+BACK: Final = (timedelta(days=32), timedelta(days=367))
+"""How far back the newest slot is looked for where nobody looked for longer, the nearest first, in place of going through years of
+minutes. Not nearer: in the hour that a clock change repeats, the rule needs to know what came before it."""
+
+
 class Schedule(Struct, frozen=True):
     """One line of the calendar."""
 
@@ -38,7 +43,8 @@ def due(schedule: Schedule, last: datetime | None, now: datetime, following: Nex
     """
     if last is None or last > now + AHEAD:
         return None, now
-    found, mark = None, last
+    starts = (now - back for back in BACK if last < now - back)
+    found, mark = None, next((start for start in starts if following(schedule, start) <= now), last)
     while (slot := following(schedule, mark)) <= now:
         found = mark = slot
     return found, mark

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Decision = Literal["running", "promote", "harm", "undecided", "unfair"]
 """running: go on. promote: the goal is proved. harm: the challenger is worse, or a guardrail does not hold. undecided: time or
-units are over. unfair: the arms do not get the shares that were declared, so nothing can be concluded."""
+units are over. unfair: the arms are not those that were declared, or do not get their shares, so nothing can be concluded."""
 BETS: Final = tuple(0.9 * 0.62**step for step in range(14))
 """Shares of the largest bet that can never lose everything; each gets an equal part of the money."""
 CURVE: Final = 60

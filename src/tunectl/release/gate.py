@@ -89,6 +89,8 @@ class Verdict(Struct, frozen=True):
     floors: list[Floor] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     margin: float = 0.0
+    against: str = ""
+    """The champion that the challenger was compared with."""
 
 
 def compared(

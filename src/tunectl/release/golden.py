@@ -69,8 +69,8 @@ def items(folder: Path, golden: Golden) -> list[Example]:
     return list(io.read_rows(folder / ITEMS, Example))
 
 
-def used(folder: Path, golden: Golden) -> Golden:
-    """Count one decision."""
-    found = replace(golden, uses=golden.uses + 1)
-    io.write_json(folder / NAME, found)
-    return found
+def used(store: Path) -> None:
+    """Count one decision of the version in force."""
+    found = newest(store)
+    if found is not None:
+        io.write_json(found[1] / NAME, replace(found[0], uses=found[0].uses + 1))

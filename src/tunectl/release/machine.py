@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 from typing import Any, Final, Literal
 
 from msgspec import Struct, field
@@ -38,12 +39,14 @@ State = Literal[
 ]
 TriggerKind = Literal["alert", "poll", "schedule", "person"]
 """alert: a webhook. poll: the same drift, found by looking. schedule: the calendar. person: ``tunectl repro --reason``."""
-Suppressed = Literal["duplicate", "busy", "cooldown", "budget", "no_drift", "resolved"]
+Suppressed = Literal["duplicate", "busy", "cooldown", "budget", "no_drift"]
 """Why nothing was started. duplicate: that very run is concluded. busy: another runs. no_drift: an alert, but no such window."""
 
 CONCLUDED: Final[frozenset[State]] = frozenset(("promoted", "rejected", "rolled_back", "dismissed", "insufficient"))
 """Ends that an equal key is not run again after; ``failed`` is an end, too, but may be tried again."""
 ENDS: Final[frozenset[State]] = CONCLUDED | {"failed"}
+NAGS: Final[frozenset[TriggerKind]] = frozenset(("alert", "poll"))
+"""Triggers that come again for as long as the drift lasts."""
 FRUITLESS: Final[frozenset[State]] = frozenset(("rejected", "rolled_back"))
 """Ends after which the next cooldown is twice as long."""
 NEXT: Final[dict[State, frozenset[State]]] = {
@@ -72,7 +75,7 @@ class Trigger(Struct, frozen=True, omit_defaults=True):
     why: str
     by: str = ""
     window: str | None = None
-    """The drift window that is meant; None takes the newest."""
+    """The drift window that was seen; the run takes the newest."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Labels, annotations, statistics: what will be told of it later."""
     urgent: bool = False
@@ -175,39 +178,48 @@ def admit(key: str, trigger: Trigger, runs: Sequence[Run], now: datetime, policy
     if active is not None:
         reason: Suppressed = "duplicate" if active.key == key else "busy"
         return Admission(None, reason, f"retrain {active.id} is {active.state}")
-    if not trigger.urgent:
-        until = rests_until(runs, now, policy)
-        if until is not None:
-            return Admission(
-                None, "cooldown", f"the last retrain was {runs[-1].state}; the next one may start {_said(until)}"
-            )
-        spent = trained_within(runs, now)
-        if spent >= policy.week:
-            return Admission(None, "budget", f"{spent} retrains in seven days; {policy.week} are allowed")
-    return Admission(len(same) + 1)
+    return held_up(trigger, runs, now, policy) or Admission(len(same) + 1)
 
 
-def rests_until(runs: Sequence[Run], now: datetime, policy: Policy) -> datetime | None:
+def held_up(trigger: Trigger, runs: Sequence[Run], now: datetime, policy: Policy) -> Admission | None:
+    """Whether cooldown or budget hold ``trigger`` up, whatever its key is."""
+    if trigger.urgent:
+        return None
+    until = rests_until(runs, now, policy, nags=trigger.kind in NAGS)
+    if until is not None:
+        words = f"the last retrain was {runs[-1].state}; the next one may start {_said(until)}"
+        return Admission(None, "cooldown", words)
+    spent = trained_within(runs, now)
+    if spent >= policy.week:
+        return Admission(None, "budget", f"{spent} retrains in seven days; {policy.week} are allowed")
+    return None
+
+
+def rests_until(runs: Sequence[Run], now: datetime, policy: Policy, *, nags: bool = False) -> datetime | None:
     """When the cooldown ends; None where it has, or nothing has run yet.
 
+    A dismissal trained nothing, so nobody rests after it, but what ``nags`` does not ask the same person again in an hour.
     An end that lies further ahead than the cooldown itself was written by a clock that was wrong, and holds nobody up.
     """
-    ended = [run for run in runs if run.ended and run.state != "dismissed"]
-    if not ended:
-        return None
-    fruitless = 0
-    for run in reversed(ended):
-        if run.state not in FRUITLESS:
-            break
-        fruitless += 1
-    rest = min(policy.cooldown * 2 ** min(fruitless, 32), policy.longest)
-    last = ended[-1].steps[-1].at
-    return last + rest if now < last + rest and last <= now + rest else None
+    ended = [run for run in runs if run.ended]
+    real = [run for run in ended if run.state != "dismissed"]
+    rests = [(real[-1], _rest(real, policy))] if real else []
+    if nags and ended and ended[-1].state == "dismissed":
+        rests.append((ended[-1], policy.cooldown))
+    moments = [(run.steps[-1].at, rest) for run, rest in rests]
+    return max((at + rest for at, rest in moments if at <= now + rest and now < at + rest), default=None)
+
+
+def _rest(ended: Sequence[Run], policy: Policy) -> timedelta:
+    """The cooldown after the last of these runs; in seconds, because a year of rejections doubles beyond what a timedelta holds."""
+    fruitless = sum(1 for _ in takewhile(lambda run: run.state in FRUITLESS, reversed(ended)))
+    doubled = policy.cooldown.total_seconds() * 2.0 ** min(fruitless, 64)
+    return timedelta(seconds=min(doubled, policy.longest.total_seconds()))
 
 
 def trained_within(runs: Sequence[Run], now: datetime, span: timedelta = WEEK) -> int:
-    """Runs that began training in the last ``span``."""
-    return sum(any(step.state == "training" and step.at > now - span for step in run.steps) for run in runs)
+    """Runs that began training in the last ``span``; what lies further ahead was written by a clock that was wrong."""
+    return sum(any(step.state == "training" and abs(now - step.at) < span for step in run.steps) for run in runs)
 
 
 def _said(at: datetime) -> str:

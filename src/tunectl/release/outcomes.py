@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.release.experiment import Unit
@@ -58,9 +59,9 @@ def collect(
             continue
         if (one.request or {}).get("model") in (*ARMS, one.release):
             chosen += 1
-        elif one.user_hash is not None:
-            groups.setdefault(one.user_hash, []).append(one)
-    final: list[tuple[datetime, str, Unit]] = []
+        elif one.user_hash is not None:  # an experiment lasts for weeks of traffic: its text is not kept in memory
+            groups.setdefault(one.user_hash, []).append(replace(one, request=None, response=None))
+    final: list[tuple[datetime, str, list[Exchange]]] = []
     still_open = both = 0
     for name, ones in groups.items():
         end = ones[0].accepted_at + attribution
@@ -70,9 +71,11 @@ def collect(
         elif end > now:
             still_open += 1
         else:
-            opinions = said([one.id for one in inside])
-            final.append((end, name, _unit(inside, opinions, end, measure, slow)))
-    return Collected([unit for _, _, unit in sorted(final, key=lambda row: row[:2])], still_open, chosen, both)
+            final.append((end, name, inside))
+    final.sort(key=lambda row: row[:2])
+    opinions = said([one.id for _, _, inside in final for one in inside])
+    units = [_unit(inside, opinions, end, measure, slow) for end, _, inside in final]
+    return Collected(units, still_open, chosen, both)
 
 
 def _unit(

@@ -71,8 +71,9 @@ class Served(Protocol):
 class Store:
     """The releases in one folder."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, patience: float = 0.0) -> None:
+        """``patience``: seconds that a change waits for another one; a person at a terminal waits for none, and is told."""
+        self.root, self.patience = root, patience
 
     @property
     def place(self) -> str:
@@ -318,7 +319,8 @@ class Store:
     def _writing(self, what: str) -> Iterator[None]:
         """Hold the lock, after mending what a kill left."""
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
-        with lock.held(self.root / LOCK, what, busy=f"{self.root}: another process changes this store"):
+        busy = f"{self.root}: another process changes this store"
+        with lock.held(self.root / LOCK, what, busy=busy, patience=self.patience):
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
             for entry in list(self._missing(ledger.lines(self.root / LOG, mend=True))):
                 self._append(entry)

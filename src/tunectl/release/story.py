@@ -118,6 +118,9 @@ def _change(run: Run) -> Iterator[tuple[str, ...]]:
             yield name, str(found[name])
     for path in (found.get("changed") or [])[:20]:
         yield "file", str(path)
+    left = run.facts("promoted").get("left")
+    if left:
+        yield "not brought forward", str(left)
     for name, value in (found.get("metrics") or {}).items():
         yield f"metric {name}", f"{value:g}"
 

@@ -3,7 +3,8 @@
     <store>/experiments/<id>.json  every experiment, replaced whole as it goes on
 
 Begin: record first, then the challenger is put up. End: it is withdrawn first, so that after a kill nobody is on a challenger
-that no record speaks of. A person's own challenger is never touched.
+that no record speaks of. A person's own challenger is never touched. Whoever changes a record holds the lock and has read it under
+that lock: what a person ended meanwhile stays ended.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import secrets
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -55,6 +57,10 @@ class Experiment(Struct, frozen=True, omit_defaults=True):
     """The last look."""
 
 
+class Occupied(GateError):
+    """Another challenger is up: when that one is gone, this one may begin."""
+
+
 class Trials:
     """The experiments of one store."""
 
@@ -73,9 +79,9 @@ class Trials:
         return next((one for one in self.all() if one.ended is None), None)
 
     def start(self, experiment: Experiment) -> Experiment:
-        """Begin; the same id again goes on with what was begun.
+        """Begin; the same id again goes on with what was begun, and is what it was where that has ended.
 
-        Raises  GateError while another one runs, where a person has put up a challenger, and for a release that a gate refused;
+        Raises  Occupied while another one runs, or where a person has put up a challenger; GateError for a release that a gate refused;
                 UsageError for a release that is champion already, a store without a champion, or shares that leave an arm empty;
                 ArtifactError for a release that is not there, or is damaged.
         """
@@ -87,16 +93,19 @@ class Trials:
             raise UsageError(f"release {experiment.challenger} is the champion already", hint="tunectl release list")
         self.store.manifest(experiment.challenger)
         with self._writing():
+            before = next((one for one in self.all() if one.id == experiment.id), None)
+            if before is not None and before.ended is not None:
+                return before
             other = self.running()
             if other is not None and other.id != experiment.id:
-                raise GateError(
+                raise Occupied(
                     f"experiment {other.id} with {other.challenger} runs since {other.began:%Y-%m-%d %H:%M} UTC",
                     hint="wait for it, or end it: tunectl release experiment stop",
                 )
             made = other or replace(experiment, champion=pointer.release)
             trial = self.store.trial()
             if trial is not None and trial.salt != made.salt:
-                raise GateError(
+                raise Occupied(
                     f"{trial.release} is challenger already, put up by {trial.by or 'somebody'}: {trial.why or 'no reason given'}",
                     hint="take it away first: tunectl release withdraw",
                 )
@@ -107,16 +116,34 @@ class Trials:
 
     def write(self, experiment: Experiment) -> None:
         """Replace a record."""
-        io.write_json(self.folder / f"{experiment.id}.json", experiment)
+        io.write_json(self._path(experiment), experiment)
+
+    def note(self, experiment: Experiment, reading: Reading) -> Experiment:
+        """Keep what a look found; returns the experiment as it stands now, which may be that somebody has ended it."""
+        with self._writing():
+            now = self._now(experiment)
+            if now.ended is None and now.reading != reading:
+                now = replace(now, reading=reading)
+                self.write(now)
+        return now
 
     def end(self, experiment: Experiment, decision: Decision, at: datetime, reading: Reading | None) -> Experiment:
-        """Take the challenger off the traffic, then write why."""
+        """Take the challenger off the traffic, then write why; one that has ended stays as it ended."""
         with self._writing():
-            if self._up(experiment):
-                self.store.withdraw(by=experiment.by, why=f"experiment {experiment.id} ended: {decision}")
-            ended = replace(experiment, ended=at, decision=decision, reading=reading or experiment.reading)
-            self.write(ended)
-        return ended
+            now = self._now(experiment)
+            if self._up(now):
+                self.store.withdraw(by=now.by, why=f"experiment {now.id} ended: {decision}")
+            if now.ended is None:
+                now = replace(now, ended=at, decision=decision, reading=reading or now.reading)
+                self.write(now)
+        return now
+
+    def _path(self, experiment: Experiment) -> Path:
+        return self.folder / f"{experiment.id}.json"
+
+    def _now(self, experiment: Experiment) -> Experiment:
+        found: Experiment = io.read_json(self._path(experiment), Experiment)
+        return found
 
     def mend(self) -> bool:
         """Bring the challenger in line with the records after a kill; says whether something was wrong."""
@@ -152,6 +179,7 @@ class Trials:
             self.store.root / ".experiment.lock",
             "an experiment",
             busy=f"{self.store.root}: another process changes its experiment",
+            patience=self.store.patience,
         )
 
 

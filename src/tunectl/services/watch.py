@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import stat
 import threading
 import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final
 
-from tunectl.artifacts import io, lock
+from tunectl.artifacts import lock
 from tunectl.artifacts.layout import Layout
 from tunectl.backends import cron_calendar, process_group, sqlalchemy_store
 from tunectl.backends.loop_metrics import LoopMetrics
@@ -25,7 +27,7 @@ from tunectl.release import book as books
 from tunectl.release.book import Book
 from tunectl.release.calendar import Schedule
 from tunectl.release.store import Store
-from tunectl.release.trials import Trials
+from tunectl.release.trials import Experiment, Trials
 from tunectl.services.watcher import trying
 from tunectl.services.watcher.door import Door
 from tunectl.services.watcher.driver import Driver
@@ -37,6 +39,10 @@ from tunectl.services.watcher.work import Work
 STORE: Final = "TUNECTL_STORE"
 PAUSE: Final = 30.0
 """Seconds after a look that failed."""
+REST: Final = 4.0
+"""Times as long as a look took is waited for the next one: weeks of live traffic must not be read all the time."""
+PATIENCE: Final = 20.0
+"""Seconds that a change waits for somebody who copies into the store; what took hours is not thrown away for that."""
 _log = log.get(__name__)
 
 
@@ -51,28 +57,32 @@ def store_of(root: Root, layout: Layout) -> Store:
             f"watch.store = {place}: takes a folder",
             hint=f"set serve.store={place}: the watcher copies its folder there",
         )
-    return Store(layout.root / place)
+    return Store(layout.root / place, PATIENCE)
 
 
-def made(path: Path) -> str:
+def made(path: Path, *, signs: bool = False) -> str:
     """The text of a secret file, made at first use, readable by its owner only.
 
-    Raises  EnvironmentFailure where it cannot be made or read.
+    ``signs``: whoever has read it can sign what we sign, so one that is open to others is refused. A token has other readers
+    (Alertmanager's account); that everybody may read ours is only told.
+    Raises  EnvironmentFailure where it cannot be made or read, is too short, or is open.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            found = path.read_text(encoding="utf-8").strip()
-        else:
-            found = secrets.token_hex(32)
-            with os.fdopen(descriptor, "w") as stream:
-                stream.write(found + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
+        if not path.exists():
+            books.create(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
+        there, found = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
-        raise io.unwritable(path, error) from error
+        raise EnvironmentFailure(
+            f"{path} cannot be read: {error.strerror}", hint="it holds a secret of tunectl watch: look at its rights"
+        ) from error
+    rights = stat.S_IMODE(there.st_mode)
+    if signs and rights & 0o077:
+        raise EnvironmentFailure(
+            f"{path} signs the links on which people decide, and others may read it (mode {rights:o})",
+            hint="delete it: a new one is made, and what waits is asked again; chmod 600 where nobody else has an account here",
+        )
+    if rights & 0o004 and there.st_uid == os.getuid():
+        _log.warning("everybody on this machine may read %s (mode %o)", path, rights)
     if len(found) < 32:
         raise EnvironmentFailure(
             f"{path} holds {len(found)} characters; at least 32 are needed", hint="delete it: a new one is made"
@@ -93,6 +103,7 @@ def run(layout: Layout, root: Root, *, cost: str, once: bool = False) -> None:
         "tunectl watch",
         busy=f"{place.book}: another watcher works here",
         hint="one is enough; end that process first",
+        patience=1.0,  # whoever only looks whether a watcher runs holds it for a moment
     ):
         left = process_group.sweep(place.mark)
         if left:
@@ -101,13 +112,14 @@ def run(layout: Layout, root: Root, *, cost: str, once: bool = False) -> None:
 
 
 class _Watcher:
-    """The driver in one thread, the door in others."""
+    """The driver in one thread; the door, and what must not wait for a training, in others."""
 
     def __init__(self, place: Place, store: Store, layout: Layout, root: Root, cost: str) -> None:
         self._layout, self._root, self._trials = layout, root, Trials(store)
         self._store, self._book, self._metrics = store, Book(place.book), LoopMetrics(time.time())
-        self._publisher = Publisher(store, root.serve.store)
-        secret = made(place.secret).encode()
+        self._publisher, self._publishing = Publisher(store, root.serve.store), threading.Lock()
+        lost = not place.secret.exists()
+        secret = made(place.secret, signs=True).encode()
         self._work = Work(place, store, self._live, root)
         self._driver = Driver(self._book, self._work, root.watch, secret, cron_calendar.following)
         self._wake = threading.Event()
@@ -121,6 +133,8 @@ class _Watcher:
             address=root.watch.address,
             port=root.watch.port,
         )
+        if lost:
+            self._driver.remind()
 
     def _live(self) -> AbstractContextManager[LiveStore]:
         return sqlalchemy_store.opened(identity.address(self._root.live), self._layout.root)
@@ -131,61 +145,100 @@ class _Watcher:
         return self._metrics.text(self._book.runs(), self._book.settled(), self._store.champion(), newest)
 
     def run(self, *, once: bool) -> None:
-        """Look, and look again, until told to stop, or until there is nothing to do."""
+        """Look, and look again, until told to stop; ``once``: until there is nothing to do.
+
+        Raises  TunectlError with ``once``, where a look fails: nobody looks again.
+        """
+        told: SimpleQueue[None] = SimpleQueue()
         for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, self._told_to_stop)
+            signal.signal(name, lambda *_: told.put(None))
+        threading.Thread(target=self._until_told, args=(told,), name="stop", daemon=True).start()
         self._door.open()
         watch = self._root.watch
         _log.info("watching; http://%s:%d, mode %s", watch.address, self._door.port, watch.mode)
+        if not once:
+            threading.Thread(target=self._beside, name="beside", daemon=True).start()
         try:
             while not self._driver.stop.is_set():
                 self._wake.clear()
-                again, pause = self._look()
+                again, pause = self._look(once=once)
                 if not again and once:
+                    self._experiments(datetime.now(UTC))
+                    self._publish()
                     break
                 if not again:
                     self._wake.wait(pause)
         finally:
             self._door.close()
 
-    def _look(self) -> tuple[bool, float]:
+    def _until_told(self, told: SimpleQueue[None]) -> None:
+        """A handler of signals may do no more than put something into a queue: an event's lock may be held by whom it interrupts."""
+        told.get()
+        self._driver.stop.set()
+        self._wake.set()
+
+    def _look(self, *, once: bool) -> tuple[bool, float]:
         """One look: whether to look again at once, else seconds to wait."""
+        began = time.monotonic()
         try:
-            now = datetime.now(UTC)
-            if self._driver.look(now):
+            if self._driver.look(datetime.now(UTC)):
                 return True, 0.0
-            self._experiments(now)
-        except (TunectlError, OSError) as error:
-            self._metrics.errors += 1
-            _log.error("this look failed: %s", error)
+        except Exception as error:
+            if once:
+                raise
+            self._failed("this look failed", error)
             return False, max(PAUSE, self._root.watch.poll_seconds)
         finally:
             self._publish()
             self._metrics.looked = time.time()
-        return False, self._root.watch.poll_seconds
+        return False, self._pause(began)
+
+    def _beside(self) -> None:
+        """What a training of hours must not hold up: people's own experiments, and servers that look at an address."""
+        while not self._driver.stop.is_set():
+            began = time.monotonic()
+            try:
+                self._experiments(datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001  whatever it is, harm is looked for again in a moment
+                self._failed("the look at the experiment failed", error)
+            self._publish()
+            self._driver.stop.wait(self._pause(began))
+
+    def _pause(self, began: float) -> float:
+        return max(self._root.watch.poll_seconds, REST * (time.monotonic() - began))
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self._metrics.errors += 1
+        known = isinstance(error, TunectlError | OSError)
+        _log.error("%s: %s", what, error, exc_info=None if known else error)
 
     def _publish(self) -> None:
         """A place that is away keeps servers there from hearing of it, and nothing else from going on."""
-        try:
-            self._publisher.publish()
-        except TunectlError as error:
-            self._metrics.errors += 1
-            _log.error("servers at serve.store do not hear of the last change yet: %s", error)
+        with self._publishing:
+            try:
+                self._publisher.publish()
+            except (TunectlError, OSError) as error:
+                self._failed("servers at serve.store do not hear of the last change yet", error)
 
     def _experiments(self, now: datetime) -> None:
-        """A person's own experiment is looked at, ended and promoted by the same rules."""
-        self._trials.mend()
+        """A person's own experiment is looked at, ended and promoted by the same rules; one whose retrain has ended is ended."""
         found = self._trials.running()
-        if found is None or found.run is not None:
-            return
+        if found is None:
+            self._trials.mend()
+        elif found.run is None:
+            self._tried(found, now)
+        elif any(run.id == found.run and run.ended for run in self._book.runs()):
+            self._trials.end(found, "running", now, None)
+
+    def _tried(self, found: Experiment, now: datetime) -> None:
         with self._live() as live:
             reading = trying.looked(found, live, self._trials, now)
+        if reading is None:
+            return
+        if reading.decision == "running":
+            self._trials.mend()
+            return
         if reading.decision == "promote":
             self._store.promote(found.challenger, by="tunectl watch", why=f"experiment {found.id}: {reading.reason}")
-        if reading.decision != "running":
-            self._trials.end(found, reading.decision, now, reading)
-            _log.info("experiment %s: %s, %s", found.id, reading.decision, reading.reason)
-
-    def _told_to_stop(self, *_: object) -> None:
-        self._driver.stop.set()
-        self._wake.set()
+        self._trials.end(found, reading.decision, now, reading)
+        _log.info("experiment %s: %s, %s", found.id, reading.decision, reading.reason)

@@ -30,7 +30,7 @@ class Outputs:
     """What the stage fills."""
 
     artifact: Path
-    """examples.jsonl (Example, marked train), slice.jsonl (Example: of the newest snapshot, kept for the gate), judgements.jsonl
+    """examples.jsonl (Example, marked train), slice.jsonl (Example: new in the newest snapshot, kept for the gate), judgements.jsonl
     (Judgement: edits over what the model had said), origins.jsonl, account.json, rejects.jsonl; or passed_through.json."""
 
 
@@ -67,7 +67,7 @@ def run(cfg: HarvestStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa
     named = snapshot.named(Path(section.window))
     if not named.snapshots:
         return _nothing(outputs.artifact, f"{section.window} names no snapshot")
-    return _write(snapshot.harvested(named, section), named.snapshots[-1], outputs.artifact, len(named.snapshots))
+    return _write(snapshot.harvested(named, section), outputs.artifact, len(named.snapshots))
 
 
 def _nothing(folder: Path, reason: str) -> Metrics:
@@ -75,7 +75,7 @@ def _nothing(folder: Path, reason: str) -> Metrics:
     return Metrics(0, 0, 0, 0, 0, 0, {})
 
 
-def _write(given: Gathered, newest: Frozen, folder: Path, snapshots: int) -> Metrics:
+def _write(given: Gathered, folder: Path, snapshots: int) -> Metrics:
     found, home, exchanges = given.harvest, given.home, given.exchanges
     total = tally.Tally("harvest")
     total.saw(len(found.lessons) + len(found.left))
@@ -92,7 +92,7 @@ def _write(given: Gathered, newest: Frozen, folder: Path, snapshots: int) -> Met
     learned = [(lesson, example) for lesson, example in examples if not lesson.held]
     held = [(lesson, example) for lesson, example in examples if lesson.held]
     io.write_rows(folder / EXAMPLES, (example for _, example in learned))
-    io.write_rows(folder / SLICE, (example for lesson, example in held if home[lesson.exchange.id] == newest))
+    io.write_rows(folder / SLICE, (example for lesson, example in held if lesson.exchange.id in given.fresh))
     pairs = [_judgement(lesson, example, exchanges[lesson.exchange.id]) for lesson, example in learned]
     io.write_rows(folder / JUDGEMENTS, (pair for pair in pairs if pair is not None))
     io.write_rows(folder / ORIGINS, (_origin(lesson, example, home) for lesson, example in examples))

@@ -64,6 +64,18 @@ def test_another_start_or_fingerprint_is_another_alert():
     assert len(alerts.parse(payload(*given), NAMES, NOW).triggers) == 3
 
 
+@pytest.mark.parametrize("start", ["", "yesterday", "0001-01-01T00:00:00+02:00", "9999-12-31T23:59:59-01:00", "é" * 99])
+def test_a_start_that_is_no_time_is_an_alert_still(start):
+    assert len(alerts.parse(payload(alert(start=start), alert(start=start)), NAMES, NOW).triggers) == 1
+
+
+def test_of_a_thousand_alerts_in_one_payload_the_last_to_start_are_kept():
+    given = [alert(start=f"2026-04-{day:02}T{hour:02}:00:00Z") for day in range(1, 31) for hour in range(24)]
+    found = alerts.parse(payload(*given), NAMES, NOW).triggers
+    assert [one.facts["startsAt"] for one in found][:2] == ["2026-04-30T23:00:00Z", "2026-04-30T22:00:00Z"]
+    assert len(found) == alerts.MOST
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -52,6 +52,22 @@ def test_slots_that_were_missed_are_one() -> None:
     assert slot == mark == datetime(2026, 5, 11, 0, 30, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("cron", ["0 * * * *", "30 2 * * *", "monthly", "0 0 29 2 *"])
+def test_after_years_without_a_look_the_newest_slot_is_found_at_once(cron: str) -> None:
+    schedule, start = Schedule("s", cron, "UTC"), datetime(2021, 5, 1, tzinfo=UTC)
+    asked: list[datetime] = []
+
+    def counted(which: Schedule, after: datetime) -> datetime:
+        asked.append(after)
+        return following(which, after)
+
+    slot, mark = calendar.due(schedule, start, NOW, counted)
+    assert slot == mark
+    assert slot is not None
+    assert slot <= NOW < following(schedule, slot)
+    assert len(asked) < 800
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-2000, 3000), max_size=60))
 def test_a_clock_that_jumps_finds_no_slot_twice(minutes: list[int]) -> None:
@@ -123,3 +139,7 @@ def test_runs_are_written_whole_and_read_in_order(tmp_path: Path) -> None:
     book.save(later)
     (tmp_path / "runs" / ".00001-half.json.tmp").write_text("{")
     assert book.runs() == [later, *runs[1:]]
+    (tmp_path / "runs" / f"00000-{runs[0].id}.json").unlink()
+    newest = begun("d" * 64, 1, Trigger("poll", "d", NOW, "drift"), NOW, {})
+    book.save(newest)
+    assert book.runs() == [*runs[1:], newest], "the newest stays the last, whatever somebody deleted"

@@ -69,6 +69,21 @@ def test_the_cooldown_doubles_after_a_rejection_and_never_exceeds_its_bound():
 def test_a_clock_that_was_ahead_holds_nobody_up_for_years():
     future = _ended("promoted", START + timedelta(days=3650))
     assert machine.rests_until([future], START, POLICY) is None
+    assert machine.trained_within([future] * 3, START) == 0
+
+
+def test_a_year_of_rejections_is_a_number_still():
+    runs = [_ended("rejected", START, str(number)) for number in range(400)]
+    assert machine.rests_until(runs, START, POLICY) == START + POLICY.longest
+
+
+def test_after_a_dismissal_only_what_nags_rests():
+    no = _ended("dismissed", START + timedelta(hours=1))
+    assert machine.rests_until([no], START + timedelta(hours=2), POLICY) is None
+    assert machine.rests_until([no], START + timedelta(hours=2), POLICY, nags=True) == START + timedelta(hours=7)
+    both = [*(_ended("rejected", START, str(number)) for number in range(2)), no]
+    for nags in (True, False):
+        assert machine.rests_until(both, START + timedelta(hours=2), POLICY, nags=nags) == START + timedelta(hours=24)
 
 
 def _ended(state, at, key="a"):

@@ -3,13 +3,15 @@
 from argparse import ArgumentParser
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from msgspec.structs import replace
 
+from tunectl.artifacts import lock
 from tunectl.cli import release
 from tunectl.core.errors import GateError, UsageError
-from tunectl.release.experiment import Rules
+from tunectl.release.experiment import Reading, Rules
 from tunectl.release.manifest import Facts, Verdict
 from tunectl.release.store import Store
 from tunectl.release.trials import Experiment, Trials
@@ -125,3 +127,31 @@ def test_kills_between_record_and_file_are_mended(trials: tuple[Trials, list[str
     assert kept.mend()
     assert kept.store.trial() is None
     assert not kept.mend()
+
+
+def test_what_a_person_ended_stays_ended(trials: tuple[Trials, list[str]]) -> None:
+    kept, names = trials
+    found = kept.start(made(names[1]))
+    ended = kept.end(found, "running", NOW, None)  # while the watcher still reads the traffic of what it knows
+    reading = Reading("promote", "better", 50, 50, 0.1, 0.2, 0.0, 0.2, {})
+    assert kept.note(found, reading) == ended
+    assert kept.end(found, "promote", NOW, reading) == ended
+    assert kept.start(made(names[1])) == ended
+    assert kept.all() == [ended]
+    assert not kept.mend()
+    assert kept.store.trial() is None
+
+
+def test_a_look_is_kept_and_a_busy_store_is_waited_for(trials: tuple[Trials, list[str]]) -> None:
+    kept, names = trials
+    found = kept.start(made(names[1]))
+    reading = Reading("running", "not yet", 5, 5, 0.1, 0.2, -0.5, 0.5, {})
+    assert kept.note(found, reading).reading == reading
+    patient = Trials(Store(kept.store.root, patience=20.0))
+    with lock.held(kept.store.root / ".experiment.lock", "a test"):
+        with pytest.raises(lock.Busy, match="another process changes its experiment: a test"):
+            kept.end(found, "harm", NOW, None)
+        waiting = Thread(target=patient.end, args=(found, "harm", NOW, None))
+        waiting.start()
+    waiting.join(20)
+    assert [one.decision for one in kept.all()] == ["harm"]

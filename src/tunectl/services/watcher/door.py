@@ -13,9 +13,10 @@ or known, 503 for what cannot be taken now, 4xx for what will never be right.
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import json
+import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -31,14 +32,14 @@ from tunectl.release import alerts
 from tunectl.release.book import Book
 from tunectl.services.watcher.pages import Pages
 
-BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating", "staged"))
-"""States in which nothing new is taken; while a run waits for people or traffic, which takes days, triggers are kept for later."""
+BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating"))
+"""States in which nothing new is taken; a run that waits for people, traffic or its turn does so for days: triggers are kept then."""
 FORM: Final = 10_000
 """Bytes of the form of a decision."""
 SECONDS: Final = 30
-"""Longest wait for a body."""
-
-
+"""Longest silence of somebody who asks."""
+DIGITS: Final = 12
+"""Longest Content-Length that is a number to us."""
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -140,9 +141,7 @@ class Door:
             found = alerts.parse(body, self._names, datetime.now(UTC))
         except DataError as error:
             return said(413 if len(body) > alerts.LARGEST else 400, status="error", error=error.message)
-        fresh = [one for one in found.triggers if self._book.seen(one.id) is None]
-        waiting = {one.id for one in self._book.waiting()} if fresh else set()
-        fresh = [one for one in fresh if one.id not in waiting]
+        fresh = [one for one in found.triggers if self._book.seen(one.id) is None and not self._book.waits(one.id)]
         active = next((run for run in reversed(self._book.runs()) if not run.ended), None) if fresh else None
         if active is not None and active.state in BUSY:
             return said(503, status="busy", error=f"retrain {active.id} is {active.state}")
@@ -167,7 +166,7 @@ class Door:
         if kind.casefold() == "basic":
             try:
                 given = base64.b64decode(value, validate=True).partition(b":")[2]
-            except binascii.Error:
+            except ValueError:  # no base64, or not even ASCII
                 return False
         elif kind.casefold() != "bearer":
             return False
@@ -187,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _any(self) -> None:
         length = self.headers.get("Content-Length", "0")
-        size = int(length) if length.isdigit() else -1
+        size = int(length) if length.isascii() and length.isdigit() and len(length) <= DIGITS else -1
         if size < 0 or self.headers.get("Transfer-Encoding"):
             self._send(said(411, status="error", error="Content-Length is needed"), close=True)
         elif size > alerts.LARGEST:
@@ -195,6 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._linger(size)
         else:
             body = self.rfile.read(size)
+            if len(body) < size:  # whoever sent it has left: half of it is nobody's word
+                self.close_connection = True
+                return
             self._send(self.door.answer(self.command, self.path, self.headers.get("Authorization"), body))
 
     def _linger(self, size: int) -> None:
@@ -233,11 +235,21 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def __init__(self, host: str, port: int, handler: Callable[..., BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, port), handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nobody waits any more where the line is dead; anything else is our bug."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            log.get(__name__).error("a request failed", exc_info=error)
+
 
 def _listening(door: Door, host: str, port: int) -> ThreadingHTTPServer:
     handler = type("Handler", (_Handler,), {"door": door})
     try:
-        return _Server((host, port), handler)
+        return _Server(host, port, handler)
     except OSError as error:
         raise EnvironmentFailure(
             f"watch.port = {port}: {host}:{port} cannot be used: {error.strerror}",

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from msgspec import to_builtins
 
+from tunectl.artifacts.lock import Busy
 from tunectl.config.watch import Watch, WatchLimits
 from tunectl.core import log
 from tunectl.core.errors import TunectlError
@@ -22,6 +23,7 @@ from tunectl.release.calendar import Next, Schedule
 from tunectl.release.experiment import Decision
 from tunectl.release.links import Pass, Question
 from tunectl.release.machine import Policy, Run, State, Step, Suppressed, Trigger
+from tunectl.release.trials import Occupied
 from tunectl.services.watcher.hands import Found, Hands
 
 AFTER_CANARY: Final[dict[Decision, State]] = {
@@ -29,6 +31,7 @@ AFTER_CANARY: Final[dict[Decision, State]] = {
     "undecided": "insufficient",
     "unfair": "insufficient",
 }
+ALREADY: Final = "it is the champion already"
 _log = log.get(__name__)
 
 
@@ -57,10 +60,19 @@ class Driver:
         if run is None:
             return self._begin_something(now)
         after = self._onward(run, now)
-        if after is None or self.stop.is_set():
+        if after is None:
             return False
         self._write(machine.advanced(run, after))
         return True
+
+    def remind(self) -> None:
+        """Ask a person again what one is asked: links that an earlier secret signed are worth nothing."""
+        run = self.active()
+        if run is not None and run.state == "awaiting_approval":
+            facts = run.steps[-1].facts
+            until = int(datetime.fromisoformat(facts["until"]).timestamp())
+            given = Pass(run.id, facts["question"], until, facts["nonce"])
+            self.hands.ask(run, given.question, self.link(given))
 
     def _write(self, run: Run) -> None:
         step = run.steps[-1]
@@ -76,11 +88,18 @@ class Driver:
         self._tidy_once()
         self._schedules(now)
         self._reconcile(now)
-        moved = False
+        moved, trouble = False, None
         for trigger in self.book.waiting():
-            moved = self._consider(trigger, now) or moved
+            try:
+                self._consider(trigger, now)
+                moved = True
+            except Exception as error:  # noqa: BLE001  whatever is wrong with this one, the others have their turn
+                _log.error("trigger %s waits: %s", trigger.id, error)
+                trouble = error
             if self.active() is not None:
                 break
+        if trouble is not None and not moved:
+            raise trouble  # so that the failing look is counted, and people are told
         return moved
 
     def _tidy_once(self) -> None:
@@ -89,6 +108,7 @@ class Driver:
             return
         for run in self.book.runs()[-1:]:
             self.hands.tidy(run)
+            self.hands.concluded(run)
         self._tidied = True
 
     def _schedules(self, now: datetime) -> None:
@@ -104,35 +124,36 @@ class Driver:
             self.book.mark(fresh)
 
     def _reconcile(self, now: datetime) -> None:
-        """A drift that nobody told of: Alertmanager was down, or busy was answered too often."""
-        found = self.hands.drift()
+        """A drift that nobody told of: Alertmanager was down, or busy was answered too often.
+
+        While cooldown or budget hold it up it is not taken: each window would freeze the live traffic anew, only to be turned down.
+        """
+        found = self.hands.drift(now)
         if found is None or now - found[1] < timedelta(minutes=self.watch.reconcile_minutes):
             return
         window = found[0]
         why = f"drift in {window.consecutive} windows in a row: {window.reason}"
-        self.book.receive(Trigger("poll", f"drift-{window.id}", now, why, window=window.id))
+        trigger = Trigger("poll", f"drift-{window.id}", now, why, window=window.id)
+        if machine.held_up(trigger, self.book.runs(), now, self.policy) is None:
+            self.book.receive(trigger)
 
-    def _consider(self, trigger: Trigger, now: datetime) -> bool:
-        """Begin a run, or write why not; False where neither can be said yet."""
-        try:
-            prepared = self.hands.prepare(trigger, now)
-        except TunectlError as error:
-            _log.error("trigger %s waits: %s", trigger.id, error)
-            return False
+    def _consider(self, trigger: Trigger, now: datetime) -> None:
+        """Begin a run, or write why not."""
+        prepared = self.hands.prepare(trigger, now)
         if prepared is None:
-            return self._settle(trigger, now, "no_drift", "no window of the champion's traffic says drift")
+            self._settle(trigger, now, "no_drift", "no window of the champion's traffic says drift")
+            return
         found = machine.admit(prepared.key, trigger, self.book.runs(), now, self.policy)
         if found.attempt is None:
-            return self._settle(trigger, now, found.reason, found.words)
+            self._settle(trigger, now, found.reason, found.words)
+            return
         run = machine.begun(prepared.key, found.attempt, trigger, now, prepared.facts)
         self._write(run)
         self.book.settle(Seen(trigger, now, run.id))
-        return True
 
-    def _settle(self, trigger: Trigger, now: datetime, reason: Suppressed | None, words: str) -> bool:
+    def _settle(self, trigger: Trigger, now: datetime, reason: Suppressed | None, words: str) -> None:
         _log.info("trigger %s starts nothing: %s", trigger.id, words)
         self.book.settle(Seen(trigger, now, None, reason, words))
-        return True
 
     # what moves it on
 
@@ -147,19 +168,26 @@ class Driver:
             "staged": self._staged,
             "canary": self._canary,
         }
+        if not self.book.seen(run.trigger.id):  # killed between the run's first record and this one
+            self.book.settle(Seen(run.trigger, now, run.id))
         try:
-            if not self.book.seen(run.trigger.id):  # killed between the run's first record and this one
-                self.book.settle(Seen(run.trigger, now, run.id))
             return steps[run.state](run, now)
-        except TunectlError as error:
-            if self.stop.is_set():
-                return None
-            if run.state == "canary" and now < datetime.fromisoformat(run.steps[-1].facts["until"]):
-                raise  # the live store will be back; until the experiment's time is over nothing is lost
-            _log.error("retrain %s failed while %s: %s", run.id, run.state, error)
-            if run.state == "canary":
-                self.hands.end(run, None, now)
-            return Step("failed", now, error.message, {"while": run.state, "hint": error.hint})
+        except Exception as error:  # noqa: BLE001  whatever is wrong with this run, the watcher goes on to the next
+            return self._troubled(run, now, error)
+
+    def _troubled(self, run: Run, now: datetime, error: Exception) -> Step | None:
+        """The end of a run, unless the same step may succeed later: then the look fails, and the next one tries again."""
+        if self.stop.is_set():
+            return None
+        lasts = run.state == "canary" and now < datetime.fromisoformat(run.steps[-1].facts["until"])
+        if isinstance(error, Busy) or lasts or self.hands.won(run):
+            raise error  # nothing is lost by waiting; and of a challenger that serves nobody may read that it failed
+        known = isinstance(error, TunectlError | OSError)
+        _log.error("retrain %s failed while %s: %s", run.id, run.state, error, exc_info=None if known else error)
+        if run.state == "canary":
+            self.hands.end(run, None, now)
+        words = error.message if isinstance(error, TunectlError) else f"{type(error).__name__}: {error}"
+        return Step("failed", now, words, {"while": run.state, "hint": getattr(error, "hint", "")})
 
     def _proposed(self, run: Run, now: datetime) -> Step:
         if self.watch.mode == "ask" and run.trigger.kind in ("alert", "poll"):
@@ -185,16 +213,24 @@ class Driver:
         facts = run.steps[-1].facts
         question: Question = facts["question"]
         found = self.book.answered(run.id, question)
+        if question == "promote" and not (found and found.yes) and self.hands.won(run):
+            return self._promoted(run, ALREADY, now)
         if found is None:
-            if now < datetime.fromisoformat(facts["until"]):
-                return None
-            return Step("dismissed", now, f"nobody answered in {self.watch.ask.hours:g} hours")
+            return self._unanswered(run, now)
         if question == "retrain":
             said = f"{found.by or 'somebody'} said {'yes' if found.yes else 'no'}"
             return Step("data_gate" if found.yes else "dismissed", now, said)
         if not found.yes:
             return Step("rejected", now, f"{found.by or 'somebody'} said no")
         return self._promoted(run, f"{found.by or 'somebody'} said yes; {facts.get('why', '')}".rstrip("; "), now)
+
+    def _unanswered(self, run: Run, now: datetime) -> Step | None:
+        asked = run.steps[-1]
+        if asked.at > now + calendar.AHEAD:
+            return Step("dismissed", now, "nobody answered, and it was asked by a clock that was wrong")
+        if now < datetime.fromisoformat(asked.facts["until"]):
+            return None
+        return Step("dismissed", now, f"nobody answered in {self.watch.ask.hours:g} hours")
 
     def _data(self, run: Run, now: datetime) -> Step:
         found = self.hands.data(run)
@@ -213,12 +249,22 @@ class Driver:
         after: dict[str, State] = {"promote": "staged", "reject": "rejected", "insufficient": "insufficient"}
         return Step(after[verdict.verdict], now, verdict.reason, to_builtins(verdict))
 
-    def _staged(self, run: Run, now: datetime) -> Step:
-        if self.watch.canary is not None:
-            return Step("canary", now, f"{self.watch.canary.share:.0%} of the identities", self.hands.begin(run, now))
-        if self.watch.ask.promotion:
+    def _staged(self, run: Run, now: datetime) -> Step | None:
+        canary, asks = self.watch.canary, self.watch.ask.promotion
+        if canary is None and not asks:
+            return self._promoted(run, run.steps[-1].why, now)
+        if self.hands.won(run):
+            return self._promoted(run, ALREADY, now)
+        if canary is None:
             return self._asks(run, "promote", now, {"why": "the gate said yes"})
-        return self._promoted(run, run.steps[-1].why, now)
+        try:
+            begun = self.hands.begin(run, now)
+        except Occupied as error:
+            if now - run.steps[-1].at > timedelta(days=canary.days):
+                raise
+            _log.info("retrain %s waits to be tried: %s", run.id, error.message)
+            return None
+        return Step("canary", now, f"{canary.share:.0%} of the identities", begun)
 
     def _canary(self, run: Run, now: datetime) -> Step | None:
         reading = self.hands.look(run, now)
@@ -227,12 +273,12 @@ class Driver:
         if reading.decision == "running":
             return None
         facts = to_builtins(reading)
-        if reading.decision != "promote":
-            self.hands.end(run, reading, now)
-            return Step(AFTER_CANARY[reading.decision], now, reading.reason, facts)
-        if self.watch.ask.promotion:
+        if reading.decision == "promote" and (not self.watch.ask.promotion or self.hands.won(run)):
+            return self._promoted(run, reading.reason, now, facts)
+        self.hands.end(run, reading, now)  # also where a person is asked, which takes days in which nobody looks
+        if reading.decision == "promote":
             return self._asks(run, "promote", now, {"why": reading.reason, "reading": facts})
-        return self._promoted(run, reading.reason, now, facts)
+        return Step(AFTER_CANARY[reading.decision], now, reading.reason, facts)
 
     def _promoted(self, run: Run, why: str, now: datetime, facts: dict[str, Any] | None = None) -> Step:
         """Swap the pointer, then say so: a kill between the two swaps to what is champion already."""

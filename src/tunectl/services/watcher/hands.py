@@ -33,7 +33,7 @@ class Found(Struct, frozen=True):
 class Hands(Protocol):
     """The world outside the state machine; tests pass fakes. Any TunectlError fails the run, with its words."""
 
-    def drift(self) -> tuple[DriftWindow, datetime] | None:
+    def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         """The newest window that says drift of the champion that serves, and when it was examined."""
         ...
 
@@ -54,7 +54,10 @@ class Hands(Protocol):
         ...
 
     def begin(self, run: Run, now: datetime) -> dict[str, Any]:
-        """Put the challenger on a share of the traffic."""
+        """Put the challenger on a share of the traffic.
+
+        Raises  Occupied while another one is.
+        """
         ...
 
     def look(self, run: Run, now: datetime) -> Reading | None:
@@ -69,12 +72,16 @@ class Hands(Protocol):
         """Make the challenger champion, with all that follows from it."""
         ...
 
+    def won(self, run: Run) -> bool:
+        """Whether the challenger is champion: a promotion was cut, or a person was faster."""
+        ...
+
     def tidy(self, run: Run) -> None:
         """Leave nothing of a run that has ended: no experiment, no process, no worktree."""
         ...
 
     def concluded(self, run: Run) -> None:
-        """Let others know of the end of a run."""
+        """Let others know of the end of a run; those who know it already are not told again."""
         ...
 
     def ask(self, run: Run, question: Question, link: str) -> None:

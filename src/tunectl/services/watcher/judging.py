@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
@@ -87,13 +88,14 @@ def judged(
         raise EnvironmentFailure(
             f"the champion does not answer: {sides[0].trouble}", hint=f"look into {place.log(run)}"
         )
-    return weighed(asked, sides[0], sides[1], watch.gate, evaluate)
+    found = weighed(asked, sides[0], sides[1], watch.gate, evaluate)
+    golden.used(store.root)  # now that it has decided: of a gate that is killed and asked again nothing wears
+    return replace(found, against=champion.release)
 
 
 def question(store: Store, project: Path, wanted: WatchGate, layout: Layout) -> Question:
     """The golden set (frozen now, where there is none yet) without what the challenger learned, and the drifted slice."""
     version, folder = _golden(store, project, wanted, layout)
-    golden.used(folder, version)
     kept, _ = items.from_examples(golden.items(folder, version))
     learned = _learned(Layout(project).artifact("split") / "train.jsonl")
     clean = [item for item in kept if digest_of(item.messages) not in learned]
@@ -214,7 +216,7 @@ def checked(champion: Side, challenger: Side, wanted: WatchGate) -> list[Check]:
     if challenger.trouble:
         return [Check(LOADS, False, challenger.trouble)]
     said = [*challenger.golden, *challenger.drifted]
-    spoken = sum(bool(text) for text in said) / max(len(said), 1)
+    spoken = sum(bool(text) for text in said) / len(said) if said else 1.0  # nothing asked is too few, not silence
     most = min(wanted.seconds, wanted.slower * champion.seconds) if champion.seconds else wanted.seconds
     memory = wanted.larger * champion.peak_bytes
     return [

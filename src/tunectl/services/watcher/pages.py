@@ -92,7 +92,8 @@ class Pages:
             return ""
         if form.get("answer") not in ("yes", "no"):
             raise UsageError("the form says neither yes nor no", hint="use the buttons of the page")
-        by = " ".join(form.get("by", "").split())[:60]
+        shown = (letter if letter.isprintable() else " " for letter in form.get("by", ""))
+        by = " ".join("".join(shown).split())[:60]
         made = Answer(form["answer"] == "yes", now, by, given.nonce)
         if not self._book.answer(run.id, given.question, made):
             return self._answered(run, given, now, None)

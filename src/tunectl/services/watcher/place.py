@@ -42,7 +42,7 @@ class Place:
 
     def scratch(self, run: Run) -> Path:
         """Questions and answers of the gate."""
-        return self.book / "gate" / run.id
+        return self.layout.gates / run.id
 
     @property
     def mark(self) -> str:

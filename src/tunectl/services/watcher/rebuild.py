@@ -90,6 +90,19 @@ def proposed(run: Run, release: str, place: Place, store: Store) -> Found:
     return _ended({**told, "metrics": made.metrics}, made, store)
 
 
+def refuse_lost(run: Run, place: Place) -> None:
+    """The gate reads the drifted slice, and what was learned, in the worktree; without it it would ask less, and nobody would know.
+
+    Raises  EnvironmentFailure where the worktree is not there any more, or another run's.
+    """
+    note = git_worktree.inside(place.layout.root, place.worktree) / RUNNING
+    if not note.is_file() or io.read_json(note)["run"] != run.id:
+        raise EnvironmentFailure(
+            f"{place.worktree} is gone, so it is not known what retrain {run.id} has learned",
+            hint="nobody but tunectl watch may touch that folder; ask again: tunectl repro --reason TEXT",
+        )
+
+
 def _start(watch: Watch, store: Store, layout: Layout) -> list[str]:
     """The override that lets fine-tuning go on from the champion's adapter, once that is where its configuration can name it."""
     champion = store.champion()
@@ -113,6 +126,7 @@ def _worktree(run: Run, place: Place) -> tuple[Path, int]:
     if note.is_file():
         told: dict[str, Any] = io.read_json(note)
         if told["run"] == run.id:
+            git_worktree.mend(note.parents[1])
             io.write_json(note, {"run": run.id, "attempt": told["attempt"] + 1})
             return note.parents[1], int(told["attempt"]) + 1
     git_worktree.refuse_dirty(root)
@@ -121,7 +135,7 @@ def _worktree(run: Run, place: Place) -> tuple[Path, int]:
     for name in SHARED:
         (root / ".tunectl" / name).mkdir(parents=True, exist_ok=True)
         (project / ".tunectl" / name).symlink_to((root / ".tunectl" / name).absolute(), target_is_directory=True)
-    dvc_repo.share_cache(root, project)
+    dvc_repo.share_cache(root, project, {process_group.MARK: place.mark})
     io.write_json(note, {"run": run.id, "attempt": 1})
     return project, 1
 

@@ -8,9 +8,10 @@ from msgspec.structs import replace
 
 from tunectl.config.watch import WatchCanary
 from tunectl.live.store import LiveStore
+from tunectl.release import calendar, outcomes, trials
 from tunectl.release import experiment as tests
-from tunectl.release import outcomes, trials
 from tunectl.release.experiment import Reading, Rules
+from tunectl.release.history import Champion
 from tunectl.release.outcomes import Collected
 from tunectl.release.trials import Experiment, Trials
 
@@ -55,10 +56,25 @@ def collected(found: Experiment, live: LiveStore, now: datetime) -> Collected:
     )
 
 
-def looked(found: Experiment, live: LiveStore, kept: Trials, now: datetime) -> Reading:
-    """Read an experiment and keep what it says."""
+def looked(found: Experiment, live: LiveStore, kept: Trials, now: datetime) -> Reading | None:
+    """Read an experiment and keep what it says; None where somebody has ended it meanwhile."""
     units = collected(found, live, now).units
-    reading = tests.read(units, found.rules, over=now >= found.until)
-    if found.reading is None or reading != found.reading:
-        kept.write(replace(found, reading=reading))
-    return reading
+    reading = _arms(found, tests.read(units, found.rules, over=now >= found.until), kept.store.champion(), now)
+    return reading if kept.note(found, reading).ended is None else None
+
+
+def _arms(found: Experiment, reading: Reading, pointer: Champion | None, now: datetime) -> Reading:
+    """The reading, unless its arms are no longer those that were declared."""
+    if pointer is not None and pointer.release == found.challenger:
+        if found.reading is not None and found.reading.decision == "promote":
+            return found.reading  # it won, and a kill came between its promotion and its end
+        words = f"{pointer.by or 'somebody'} has made it the champion: {pointer.why}".rstrip(": ")
+        return replace(reading, decision="promote", reason=words)
+    if pointer is None or pointer.release != found.champion:
+        there = pointer.release if pointer else "nobody"
+        words = f"the champion is {there} now; {found.champion} was when it began"
+    elif found.began > now + calendar.AHEAD:
+        words = f"it began at {found.began:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
+    else:
+        return reading
+    return reading if reading.decision == "harm" else replace(reading, decision="unfair", reason=words)

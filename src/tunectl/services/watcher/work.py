@@ -21,12 +21,12 @@ from tunectl.config import check, overrides
 from tunectl.config.harvest import LiveHarvest
 from tunectl.config.root import Root
 from tunectl.core import log
-from tunectl.core.errors import TunectlError, UsageError
+from tunectl.core.errors import GateError, TunectlError, UsageError
 from tunectl.live import snapshot
 from tunectl.live.snapshot import Frozen, Named
 from tunectl.live.store import Event, LiveStore
 from tunectl.monitor import window as windows
-from tunectl.release import gate, golden, links, machine
+from tunectl.release import calendar, gate, golden, links, machine
 from tunectl.release.experiment import Reading
 from tunectl.release.links import Question
 from tunectl.release.machine import Run, Trigger
@@ -40,6 +40,8 @@ APART: Final = ("watch", "monitor", "serve", "live", "annotate")
 """Sections of the configuration that change nothing about a build."""
 BACK: Final = timedelta(days=30)
 """How far a snapshot reaches back behind the one before it, for opinions that came late."""
+NEWS: Final = (timedelta(days=2), timedelta(days=32))
+"""How far back windows are looked for, the nearest first: this is asked every few seconds, for years."""
 DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log = log.get(__name__)
 
@@ -54,37 +56,42 @@ class Work:
         self.place, self.store, self._live, self._root = place, store, live, root
         self.watch, self.trials = root.watch, Trials(store)
 
-    def drift(self) -> tuple[DriftWindow, datetime] | None:
-        """See ``Hands``."""
+    def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
+        """See ``Hands``. What is older than all of ``NEWS`` is no news, and what lies ahead was made by a clock that was wrong."""
         champion = self.store.champion()
         if champion is None:
             return None
-        with self._live() as live:
-            rows = live.windows()
-        for row in reversed(rows):
-            found = _window(row.body)
-            if found is not None and found.verdict != "insufficient":
-                fits = found.verdict == "drift" and found.release == champion.release
-                return (found, row.made_at) if fits else None
+        for back in NEWS:
+            with self._live() as live:
+                rows = live.windows(now - back)
+            for row in reversed(rows):
+                found = _window(row.body) if row.made_at <= now + calendar.AHEAD else None
+                if found is not None and found.verdict != "insufficient":
+                    fits = found.verdict == "drift" and found.release == champion.release
+                    return (found, row.made_at) if fits else None
         return None
 
     def prepare(self, trigger: Trigger, now: datetime) -> Prepared | None:
         """See ``Hands``. A drift is known by its window, a proposal by its release, anything else by what there is to learn."""
-        drift = self.drift() if trigger.kind in ("alert", "poll") else None
+        drift = self.drift(now) if trigger.kind in ("alert", "poll") else None
         if drift is None and trigger.kind in ("alert", "poll"):
             return None
-        layout = self.place.layout
-        root = check.load(layout, overrides.replay(layout)).root
         champion = self.store.champion()
-        manifest = self.store.manifest(champion.release) if champion else None
+        if champion is None:
+            raise UsageError(
+                f"{self.store.root} has no champion, so there is nothing to compare a retrain with",
+                hint="the first release: tunectl repro, or tunectl release promote ID",
+            )
+        layout, manifest = self.place.layout, self.store.manifest(champion.release)
+        root = check.load(layout, overrides.replay(layout)).root
         commit = git_worktree.revision(layout.root)
         section = _section(root)
         plain = root.model_dump(mode="json")
         config = io.digest_value({name: value for name, value in plain.items() if name not in APART})
-        base = manifest.lineage.revision if manifest and manifest.lineage else ""
+        base = manifest.lineage.revision if manifest.lineage else ""
         facts: dict[str, Any] = {
             "commit": commit,
-            "champion": champion.release if champion else None,
+            "champion": champion.release,
             "window_file": section.window,
             "config": config[:16],
         }
@@ -96,12 +103,15 @@ class Work:
         facts["snapshot"] = to_builtins(frozen)
         if drift is not None:
             facts["window"] = to_builtins(drift[0])
-        return Prepared(machine.key_of(drift[0].id if drift else frozen.digest, config, commit, base), facts)
+            return Prepared(machine.key_of(drift[0].id, config, commit, base), facts)
+        quarantine = timedelta(hours=section.quarantine_hours)
+        ripe = snapshot.settled(layout.root / section.snapshots, frozen, quarantine)
+        return Prepared(machine.key_of(io.digest_value([frozen.digest, ripe]), config, commit, base), facts)
 
     def _frozen(self, section: LiveHarvest, now: datetime, drift: DriftWindow | None) -> Frozen:
         layout = self.place.layout
         before = snapshot.named(layout.root / section.window).snapshots
-        since = before[-1].until - BACK if before else DAWN
+        since = min(before[-1].until, now) - BACK if before else DAWN
         with self._live() as live:
             return snapshot.freeze(
                 live,
@@ -122,8 +132,7 @@ class Work:
         io.write_json(self.place.named(run), named)
         found = snapshot.harvested(named, section, self.place.layout.root)
         lessons = [lesson for lesson in found.harvest.lessons if not lesson.held]
-        newest = named.snapshots[-1].id
-        fresh = sum(found.home[lesson.exchange.id].id == newest for lesson in lessons)
+        fresh = sum(lesson.exchange.id in found.fresh for lesson in lessons)
         people = len({lesson.by for lesson in lessons if lesson.by is not None})
         told = {
             "lessons": len(lessons),
@@ -170,6 +179,7 @@ class Work:
     def judge(self, run: Run, stop: threading.Event) -> gate.Verdict:
         """See ``Hands``."""
         release = run.facts("evaluating")["release"]
+        rebuild.refuse_lost(run, self.place)
         return judging.judged(run, release, self.store, self.watch, self._root.evaluate, self.place, stop)
 
     def begin(self, run: Run, now: datetime) -> dict[str, Any]:
@@ -194,9 +204,11 @@ class Work:
         found = next((one for one in self.trials.all() if one.id == run.id), None)
         if found is None or found.ended is not None:
             return None if found is None or found.decision in (None, "running") else found.reading
-        self.trials.mend()
         with self._live() as live:
-            return trying.looked(found, live, self.trials, now)
+            reading = trying.looked(found, live, self.trials, now)
+        if reading is not None and reading.decision == "running":
+            self.trials.mend()  # after the look: what does harm is not put up again for a moment
+        return reading
 
     def end(self, run: Run, reading: Reading | None, now: datetime) -> None:
         """See ``Hands``."""
@@ -208,7 +220,8 @@ class Work:
         """See ``Hands``: the pointer first, then the experiment's end, the drift reference, and the branch."""
         told = run.facts("evaluating")
         words = f"retrain {run.id}: {run.trigger.why}; {why}"
-        pointer = self.store.promote(told["release"], by="tunectl watch", why=words[:1000])
+        after = self._compared(run, told["release"])
+        pointer = self.store.promote(told["release"], by="tunectl watch", why=words[:1000], after=after)
         running = self.trials.running()
         if running is not None and running.run == run.id:
             self.trials.end(running, "promote", now, running.reading)
@@ -222,6 +235,26 @@ class Work:
             left = git_worktree.fast_forward(self.place.layout.root, told["branch"])
         return {"release": pointer.release, "sequence": pointer.sequence, "branch": told["branch"], "left": left}
 
+    def _compared(self, run: Run, release: str) -> int | None:
+        """The sequence of the pointer to the champion that the gate compared with; None where ``release`` is champion already.
+
+        Raises  GateError where another one is: nothing is known about how the challenger compares with that.
+        """
+        pointer, against = self.store.champion(), run.facts("staged").get("against")
+        if self.won(run) or pointer is None:
+            return None
+        if against and pointer.release != against:
+            raise GateError(
+                f"the champion is {pointer.release} now, and {release} was compared with {against}",
+                hint=f"compare it with that: tunectl release propose {release}",
+            )
+        return pointer.sequence
+
+    def won(self, run: Run) -> bool:
+        """See ``Hands``."""
+        pointer, told = self.store.champion(), run.facts("evaluating")
+        return pointer is not None and pointer.release == told.get("release")
+
     def tidy(self, run: Run) -> None:
         """See ``Hands``. What fails here is logged: the run has ended."""
         try:
@@ -229,19 +262,21 @@ class Work:
             process_group.sweep(self.place.mark)
             if self.place.worktree.exists():
                 git_worktree.remove(self.place.layout.root, self.place.worktree)
-        except TunectlError as error:
+        except (TunectlError, OSError) as error:
             _log.error("tidying up after retrain %s: %s", run.id, error)
 
     def concluded(self, run: Run) -> None:
         """See ``Hands``. What fails here is logged: the run has ended."""
+        fresh, last = True, run.steps[-1]
         try:
-            now = run.steps[-1].at
-            body = {"run": run.id, "state": run.state, "why": run.trigger.why, "reason": run.steps[-1].why}
+            body = {"run": run.id, "state": run.state, "why": run.trigger.why, "reason": last.why}
             with self._live() as live:
-                live.add_event(Event(f"retrain-{run.id}", now, "retrain", body))
-        except TunectlError as error:
+                fresh = live.add_event(Event(f"retrain-{run.id}", last.at, "retrain", body))
+        except (TunectlError, OSError) as error:
             _log.error("retrain %s ended, but the live store does not know: %s", run.id, error)
-        self._tell(f"retrain {run.id} {run.state}: {run.steps[-1].why or run.trigger.why}")
+        if fresh:
+            left = last.facts.get("left") if run.state == "promoted" else None
+            self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}{f'; {left}' if left else ''}")
 
     def ask(self, run: Run, question: Question, link: str) -> None:
         """See ``Hands``."""
