@@ -30,8 +30,9 @@ class Outputs:
     """What the stage fills."""
 
     artifact: Path
-    """examples.jsonl (Example, marked train), slice.jsonl (Example: of the newest snapshot, kept for the gate), judgements.jsonl
-    (Judgement: edits over what the model had said), origins.jsonl, account.json, rejects.jsonl; or passed_through.json."""
+    """examples.jsonl (Example, marked train), slice.jsonl (Example: what people wrote for questions of the newest snapshot that are
+    kept for the gate), judgements.jsonl (Judgement: edits over what the model had said), origins.jsonl, account.json, rejects.jsonl;
+    or passed_through.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def _write(given: Gathered, newest: Frozen, folder: Path, snapshots: int) -> Met
     learned = [(lesson, example) for lesson, example in examples if not lesson.held]
     held = [(lesson, example) for lesson, example in examples if lesson.held]
     io.write_rows(folder / EXAMPLES, (example for _, example in learned))
-    io.write_rows(folder / SLICE, (example for lesson, example in held if home[lesson.exchange.id] == newest))
+    io.write_rows(folder / SLICE, (example for lesson, example in held if _judges(lesson, home, newest)))
     pairs = [_judgement(lesson, example, exchanges[lesson.exchange.id]) for lesson, example in learned]
     io.write_rows(folder / JUDGEMENTS, (pair for pair in pairs if pair is not None))
     io.write_rows(folder / ORIGINS, (_origin(lesson, example, home) for lesson, example in examples))
@@ -108,6 +109,11 @@ def _write(given: Gathered, newest: Frozen, folder: Path, snapshots: int) -> Met
         len({lesson.by for lesson, _ in examples}),
         account.rejected,
     )
+
+
+def _judges(lesson: Lesson, home: dict[str, Frozen], newest: Frozen) -> bool:
+    """Whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
+    return lesson.kind == "edit" and home[lesson.exchange.id] == newest
 
 
 def _example(lesson: Lesson, snapshot_id: str) -> Example | None:
