@@ -104,7 +104,7 @@ def rebuild(play: Play) -> None:
     """The model learns what people wrote, and the gate compares."""
     play.narrator.chapter(
         "Harvest, dvc repro, gate",
-        "What people wrote becomes training rows, under caps; a quarter of the questions is kept for\nthe gate. The model goes on from the champion, while people go on asking.",
+        "What people wrote becomes training rows, under caps; some of the questions are kept for the\ngate. The model goes on from the champion, while people go on asking.",
     )
     run, scene = play.book.runs()[0], play.scene
     with (
@@ -166,9 +166,9 @@ def calm(play: Play) -> None:
     play.narrator.promise("the drift is gone against the new reference", held=gone, evidence=window.reason)
 
 
-def muddled(play: Play) -> None:
+def poor(play: Play) -> None:
     """A challenger that the gate rejects."""
-    bad = play.scene.muddled
+    bad = play.scene.poor
     play.narrator.chapter(
         "A bad challenger",
         f"Release {bad.release[:6]} was made to be bad: {bad.what}.\nSomebody proposes it all the same.",
@@ -201,7 +201,7 @@ def harmful(play: Play) -> None:
     play.narrator.promise("a rollback takes seconds", held=gone is not None and gone < SWIFT, evidence=evidence)
 
 
-CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, canary, calm, muddled, harmful)
+CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, canary, calm, poor, harmful)
 
 
 def _gone(play: Play, run: Run) -> float | None:
