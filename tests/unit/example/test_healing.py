@@ -309,3 +309,6 @@ def test_the_small_settings_are_settings() -> None:
     assert root.align.root.method == "none"
     assert root.watch.train.start == "champion"
     assert root.monitor.window.rows == 100
+    clients = {row["business"] for row in workshop.rows(parts.ROOT, workshop.NEW_CLIENTS)}
+    assert root.watch.gate.least_golden <= len(clients), "briefs of one client count once in the golden set"
+    assert workshop.PAST > workshop.ROWS
