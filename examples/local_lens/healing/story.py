@@ -61,6 +61,8 @@ def change(play: Play) -> None:
         "The town changes",
         "A new neighbourhood, a new kind of business, another tone. Some people write a better ad\nthan the one they got.",
     )
+    tally = play.crowd.tally
+    up, down, edits = tally.up, tally.down, tally.edits
     with play.phase("people", "the town has changed", "moved"):
         play.changed_at = datetime.now(play.began.tzinfo)
         for turn in range(1, 100):
@@ -68,8 +70,8 @@ def change(play: Play) -> None:
             play.narrator.say(*described(window))
             if window.verdict == "drift" or turn >= window.required + MORE:
                 break
-    tally = play.crowd.tally
-    play.narrator.say(f"people wrote {tally.edits} better ads, and liked {tally.liked or 0:.0%} of the others")
+    liked = (tally.up - up) / max(tally.up - up + tally.down - down, 1)
+    play.narrator.say(f"people wrote {tally.edits - edits} better ads, and liked {liked:.0%} of the others")
     if not play.narrator.promise(
         "the change is noticed",
         held=window.verdict == "drift",
