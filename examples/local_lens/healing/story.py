@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from healing import timeline as times
+from healing.people import Tally
 from healing.play import Broken, Play
 from healing.timeline import Promise, Timeline, Tone, length
 from tunectl.artifacts.records import DriftWindow
@@ -70,7 +71,7 @@ def change(play: Play) -> None:
             play.narrator.say(*described(window))
             if window.verdict == "drift" or turn >= window.required + MORE:
                 break
-    liked = (tally.up - up) / max(tally.up - up + tally.down - down, 1)
+    liked = Tally(up=tally.up - up, down=tally.down - down).liked or 0
     play.narrator.say(f"people wrote {tally.edits - edits} better ads, and liked {liked:.0%} of the others")
     if not play.narrator.promise(
         "the change is noticed",
