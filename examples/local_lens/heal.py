@@ -36,19 +36,22 @@ def main() -> int:
     )
     given = parser.parse_args()
     log.setup(level="warning")
-    began, folder, console = datetime.now(UTC), given.root / ".tunectl" / "loop", terminal.console()
+    root, console = given.root.resolve(), terminal.console()
+    began, folder = datetime.now(UTC), root / ".tunectl" / "loop"
     narrator = Narrator(console, len(story.CHAPTERS) + 1)
     try:
-        scene = _scene(given.root, folder, narrator)
-    except TunectlError as error:
-        console.print(f"{error}\n  {error.hint}", style="red", markup=False)
-        return error.exit_code
-    try:
+        scene = _scene(root, folder, narrator)
         found = stage.perform(scene, narrator, began=began, observers=not given.by_hand)
+    except TunectlError as error:
+        console.print(str(error), style="red", markup=False)
+        return error.exit_code
     except Stuck as error:
         console.print(f"a program does not start: {error}", style="red", markup=False)
         return 1
-    paths = stage.write(found, folder, scene.project / ".tunectl" / "loop" / "retrains.html")
+    except KeyboardInterrupt:
+        console.print("stopped by hand before the story began", style="red")
+        return 130
+    paths = stage.write(found, folder, scene.project / stage.STORIES)
     shown.show(found, console)
     console.print()
     for path in paths:
@@ -70,10 +73,10 @@ def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
     def say(text: str) -> None:
         narrator.say(text, "work")
 
-    muddled = workshop.muddled(project, store, folder / "prebuilt", say)
+    poor = workshop.poor(project, store, folder / "prebuilt", say)
     harmful = workshop.harmful(project, store, folder / "prebuilt", say)
     town = Town(change.everyday, change.changed, lambda one, answer: people.liking(one.must, one.endings, answer))
-    return Scene(project=project, town=town, muddled=muddled, harmful=harmful)
+    return Scene(project=project, town=town, poor=poor, harmful=harmful)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ HALF, WHOLE = "Hello there!", "Hello there! Come in."
 HELD = 0.25
 """harvest.holdout."""
 ROWS, WINDOW = 60, 60
+ADS = "examples/local_lens/data/ads.jsonl"
 BUILD = (
-    "model=folder", "ingest=table", "data.path=examples/local_lens/data/ads.jsonl", "ingest.sources.table.fields={phrasing: phrasing}",
+    "model=folder", "ingest=table", f"data.path={ADS}", "ingest.sources.table.fields={phrasing: phrasing}",
     "curate=none", "split=default", "split.leakage=null", "split.hold_out={phrasing: {validation: [], test: [whole]}}",
     "adapt=none", "preferences=none", "reward=none", "align=none", "evaluate=default", "package=transformers",
     "sft.rank=16", "sft.alpha=32", "sft.learning_rate=1.0e-2", "sft.batch_answers=8", "sft.validations=1", "sft.early_stopping=null",
@@ -107,9 +108,8 @@ def built(folder: Path, model: Path) -> Path:
     for name in ("conf", "dvc.yaml", ".dvcignore", ".gitignore"):
         workshop._copy(ROOT / name, root / name)
     workshop._copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
-    path = root / "examples" / "local_lens" / "data" / "ads.jsonl"
-    path.parent.mkdir(parents=True)
-    workshop.written(path, rows(HALF, WHOLE))
+    (root / ADS).parent.mkdir(parents=True)
+    workshop.written(root / ADS, rows(HALF, WHOLE))
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     words = [*BUILD, f"model.source.path={model}", "sft.epochs=0.5"]
     done = subprocess.run(
@@ -129,14 +129,14 @@ def scene(folder: Path, model: Path) -> Scene:
     settings = [*WATCHED, f"monitor.encoder.sha256={digest}"]
     store = workshop.project(root, project, settings)
     kept = folder / "prebuilt"
-    muddled = workshop.Job(
-        "muddled", "it learned another sentence", ("sft.epochs=30",), {"table": rows("zzz qqq", "zzz qqq")}
+    other, words = rows("zzz qqq", "zzz qqq"), ("sft.epochs=30", "package.decoding.max_tokens=3")
+    jobs = (
+        workshop.Job("poor", "it learned another sentence", ("sft.epochs=30",), {ADS: other}),
+        workshop.Job("harmful", "its answers are cut after three letters", words, {ADS: rows(WHOLE, WHOLE)}),
     )
-    words = ("sft.epochs=30", "package.decoding.max_tokens=3")
-    harmful = workshop.Job("harmful", "its answers are cut after three letters", words, {"table": rows(WHOLE, WHOLE)})
-    bad = [Bad(workshop.built(job, project, store, kept, print), job.why) for job in (muddled, harmful)]
+    bad = [Bad(workshop.built(job, project, store, kept, print), job.why) for job in jobs]
     return Scene(
-        project=project, town=TOWN, muddled=bad[0], harmful=bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
+        project=project, town=TOWN, poor=bad[0], harmful=bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
         murmur=1.0, build_seconds=900, settle_seconds=180,
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ from watch_project import overrides
 from tunectl.artifacts.layout import Layout
 from tunectl.config import check
 from tunectl.config import overrides as recorded
+from tunectl.core.errors import TunectlError
 from tunectl.release import gate
 from tunectl.services import watch
 from tunectl.services.watcher.work import Work
@@ -28,4 +29,8 @@ if "CUT" in os.environ:
     Work.promote = cut  # type: ignore[method-assign]
 layout = Layout(Path())
 given = recorded.merge(recorded.replay(layout), [*overrides(), *sys.argv[2:]])
-watch.run(layout, check.load(layout, given).root, cost="nothing", once=sys.argv[1] == "once")
+try:
+    watch.run(layout, check.load(layout, given).root, cost="nothing", once=sys.argv[1] == "once")
+except TunectlError as error:  # as the command line does
+    sys.stderr.write(f"{error}\n")
+    sys.exit(error.exit_code)

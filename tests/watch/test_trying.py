@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import watch_project
 import yaml
+from msgspec.structs import replace
 
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.backends import sqlalchemy_store
@@ -98,6 +99,23 @@ def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, fl
     assert "tunectl_experiment_running 1.0" in text
     assert 'tunectl_experiment_units{arm="challenger"}' in text
     assert "NaN" not in text
+
+
+def test_who_came_before_the_challenger_was_loaded_is_in_neither_arm(tmp_path: Path) -> None:
+    began = datetime(2026, 5, 1, tzinfo=UTC)
+    wanted = CANARY.model_copy(update={"share": 0.5, "attribution_hours": 0.01})
+    found = trying.experiment(wanted, "r1", name="one", now=began, by="Ann", why="try")
+    with sqlalchemy_store.opened("sqlite:///live.sqlite", tmp_path) as live:
+        for number in range(60):
+            arm, release = ("challenger", "r1") if number >= 40 and number % 2 == 0 else ("champion", "r0")
+            at = began + timedelta(seconds=number)
+            live.accept(Exchange(f"c{number}", at, arm, release, "t", {"model": "shop"}, f"u{number}", finished_at=at))
+        units = trying.collected(found, live, began + timedelta(minutes=5)).units
+        assert len(units) == 20
+        assert sum(unit.challenger for unit in units) == 10
+        other = replace(found, challenger="r2")
+        assert trying.collected(other, live, began + timedelta(minutes=5)).units == [], "it may still be loaded"
+        assert len(trying.collected(other, live, began + timedelta(hours=1)).units) == 50, "nobody serves it"
 
 
 def test_verbs_of_the_experiment_and_the_story(

@@ -52,8 +52,8 @@ def page(timeline: Timeline, links: tuple[tuple[str, str], ...] = ()) -> str:
 <html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">
 <title>{_safe(timeline.title)}</title><style>{STYLE}</style>
 <h1>{_safe(timeline.title)}</h1>
-<p class=dim>{timeline.began:%Y-%m-%d %H:%M} UTC, {length(timeline.seconds)} from beginning to end. All times are measured, out of the records
-that the programs left. {read_on}</p>
+<p class=dim>{timeline.began:%Y-%m-%d %H:%M} UTC, {length(timeline.seconds)} from beginning to end; {timeline.score}. All times are measured, out of the
+records that the programs left. {read_on}</p>
 <div class=tiles>{tiles}</div>
 <div class=scroll>{svg(drawing(timeline), timeline.title)}</div>
 <h2>What was promised</h2>

@@ -37,7 +37,8 @@ def write(timeline: Timeline, path: Path) -> None:
         axes.text(x, y, words, fontsize=size, color=colour, va="center", **how)
 
     text(24, 26, timeline.title, 15, weight="bold")
-    text(24, 50, f"{timeline.began:%Y-%m-%d %H:%M} UTC, {length(timeline.seconds)}; all times are measured", 8, DIM)
+    when = f"{timeline.began:%Y-%m-%d %H:%M} UTC, {length(timeline.seconds)}"
+    text(24, 50, f"{when}; {timeline.score}; all times are measured", 8, DIM)
     for place, (number, what) in enumerate(timeline.figures[:6]):
         x = 24 + place * (WIDE - 48) / min(6, len(timeline.figures))
         text(x, HEAD + 22, number, 14, weight="bold")

@@ -123,7 +123,7 @@ class Play:
         def fresh() -> tuple[DriftWindow, datetime] | None:
             return next((pair for pair in reversed(self.windows()) if pair[0].id not in before), None)
 
-        return self.stack.monitor.until(fresh, self.scene.settle_seconds)
+        return self.stack.monitor.until(fresh, self.scene.settle_seconds, every=0.5)
 
     @contextmanager
     def phase(self, lane: str, label: str, tone: Tone = "calm") -> Iterator[None]:

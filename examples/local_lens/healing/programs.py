@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -75,7 +76,7 @@ class Program:
         """The end of what it printed."""
         return self.log.read_text(errors="replace")[-1500:]
 
-    def until(self, condition: Callable[[], Found], seconds: float) -> Found:
+    def until(self, condition: Callable[[], Found], seconds: float, every: float = 0.2) -> Found:
         """Wait for something of this program, as long as it lives.
 
         Raises  Stuck with its last words.
@@ -87,7 +88,7 @@ class Program:
             return condition()
 
         try:
-            return until(alive, seconds, self.name)
+            return until(alive, seconds, self.name, every)
         except Stuck as error:
             if self.process.poll() is not None:
                 raise
@@ -129,7 +130,7 @@ class Stack:
         """The release of each arm, as the service says; nothing where it does not answer."""
         try:
             said = self.read("service", "/readyz")
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             return {}
         return {arm: one["release"] for arm, one in said.get("arms", {}).items()}
 
@@ -165,7 +166,7 @@ class Stack:
         ]
 
     def deliver(self, began: datetime, summary: str) -> int:
-        """What Alertmanager would send, where there is none; the status of the answer."""
+        """What Alertmanager would send, where there is none; the status of the answer, 0 where nobody answers."""
         body = json.dumps(payload(began, summary)).encode()
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         asked = urllib.request.Request(f"{self.address('watch')}/webhook", body, headers)
@@ -174,6 +175,8 @@ class Stack:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
+        except OSError:
+            return 0
 
 
 def payload(began: datetime, summary: str) -> dict[str, Any]:
@@ -241,7 +244,17 @@ def _answers(stack: Stack, name: str) -> bool:
 
 
 def _observe(stack: Stack, scene: Scene, held: ExitStack) -> str:
-    """Start both; where Prometheus shows itself."""
+    """Start both; where Prometheus shows itself.
+
+    Raises  Stuck with the end of its log where one of them does not start.
+    """
+    try:
+        return _observed(stack, scene, held)
+    except AssertionError as error:  # of local_stack
+        raise Stuck(f"Prometheus or Alertmanager: {error}") from error
+
+
+def _observed(stack: Stack, scene: Scene, held: ExitStack) -> str:
     folder = scene.project / ".tunectl" / "loop"
     secrets = {"scrape_key": stack.key, "watch_token": stack.token}
     webhook = f"{stack.address('watch')}/webhook"

@@ -50,13 +50,13 @@ class Scene:
     project: Path
     """A Git and DVC project with a champion, a clean tree, and its settings in conf/overrides.yaml."""
     town: Town
-    muddled: Bad
+    poor: Bad
     """Bad enough for the gate."""
     harmful: Bad
     """Better by the gate's measure, and worse for people."""
     rows: int = 100
     """Of a window of traffic: monitor.window.rows."""
-    baseline: int = 3
+    baseline: int = 2
     """Windows that become the reference of prompts."""
     quiet: int = 2
     """Windows in which nothing may be found."""
@@ -66,7 +66,7 @@ class Scene:
     """People who wait for an answer at the same time."""
     batch: int = 48
     """People a round while a challenger is tried."""
-    murmur: float = 0.5
+    murmur: float = 0.2
     """Requests a second while the model is rebuilt."""
     build_seconds: float = 1500
     """Longest a build may take."""

@@ -56,7 +56,8 @@ def show(timeline: Timeline, console: Any) -> None:
         console.print(text, soft_wrap=True, highlight=False)
 
     console.print()
-    line((f"  {timeline.title}, {timeline.began:%Y-%m-%d %H:%M} UTC, {length(timeline.seconds)}", "bold"))
+    when = f"{timeline.began:%Y-%m-%d %H:%M} UTC, {length(timeline.seconds)}"
+    line((f"  {timeline.title}, {when}", "bold"), (f"; {timeline.score}", "green" if timeline.kept else "red"))
     console.print()
     for lane in timeline.lanes:
         cells = [(sign, COLOURS[tone] if tone else "") for sign, tone in strip(timeline, lane)]

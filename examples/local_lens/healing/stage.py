@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -18,6 +20,9 @@ from tunectl.artifacts.layout import Layout
 from tunectl.config import check, overrides
 from tunectl.core.errors import TunectlError
 
+STORIES: Final = Path(".tunectl") / "loop" / "retrains.html"
+"""In the project: the story of each retrain, as `tunectl release log --page` writes it."""
+
 
 def perform(scene: Scene, narrator: Narrator, *, began: datetime, observers: bool = True) -> Timeline:
     """Play every chapter. Where the story breaks, the rest is left out, and a promise says so."""
@@ -26,22 +31,33 @@ def perform(scene: Scene, narrator: Narrator, *, began: datetime, observers: boo
     with running(scene, narrator.say, observers=observers) as stack, Lookout(stack.served) as lookout:
         crowd = Crowd(stack.ports["service"], stack.key, model, scene.town, workers=scene.workers)
         play = Play(scene, stack, crowd, narrator, lookout, began)
-        try:
-            for chapter in story.CHAPTERS:
-                chapter(play)
-        except (Broken, Stuck, TunectlError) as error:
-            narrator.say(f"the story breaks off: {error}", "bad")
-            narrator.promises.append(
-                Promise("the story comes to its end", held=False, evidence=str(error).splitlines()[0])
-            )
-        except KeyboardInterrupt:
-            narrator.say("stopped by hand", "bad")
-            narrator.promises.append(Promise("the story comes to its end", held=False, evidence="stopped by hand"))
+        _play(play)
         found = story.timeline(play, datetime.now(UTC))
-        play.command(
-            "release", "log", "--page", str((scene.project / ".tunectl" / "loop" / "retrains.html").absolute())
-        )
+        try:
+            play.command("release", "log", "--page", str((scene.project / STORIES).absolute()))
+        except Broken as error:
+            narrator.say(f"the stories of the retrains: {error}", "bad")
     return found
+
+
+def _play(play: Play) -> None:
+    """Every chapter; whatever ends it early is a promise that was not kept, and what was seen until then is shown all the same."""
+    try:
+        for chapter in story.CHAPTERS:
+            chapter(play)
+    except KeyboardInterrupt:
+        _broken(play, "stopped by hand")
+    except (Broken, Stuck, TunectlError) as error:
+        _broken(play, str(error))
+    except Exception as error:  # noqa: BLE001  a bug of this play must not take the timeline with it
+        play.narrator.say(traceback.format_exc(), "bad")
+        _broken(play, f"{type(error).__name__}: {error}")
+
+
+def _broken(play: Play, why: str) -> None:
+    play.narrator.say(f"the story breaks off: {why}", "bad")
+    first = (why.splitlines() or [""])[0]
+    play.narrator.promises.append(Promise("the story comes to its end", held=False, evidence=first))
 
 
 def write(timeline: Timeline, folder: Path, stories: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from healing import timeline as times
+from healing.people import Tally
 from healing.play import Broken, Play
 from healing.timeline import Promise, Timeline, Tone, length
 from tunectl.artifacts.records import DriftWindow
@@ -61,6 +62,8 @@ def change(play: Play) -> None:
         "The town changes",
         "A new neighbourhood, a new kind of business, another tone. Some people write a better ad\nthan the one they got.",
     )
+    tally = play.crowd.tally
+    up, down, edits = tally.up, tally.down, tally.edits
     with play.phase("people", "the town has changed", "moved"):
         play.changed_at = datetime.now(play.began.tzinfo)
         for turn in range(1, 100):
@@ -68,8 +71,8 @@ def change(play: Play) -> None:
             play.narrator.say(*described(window))
             if window.verdict == "drift" or turn >= window.required + MORE:
                 break
-    tally = play.crowd.tally
-    play.narrator.say(f"people wrote {tally.edits} better ads, and liked {tally.liked or 0:.0%} of the others")
+    liked = Tally(up=tally.up - up, down=tally.down - down).liked or 0
+    play.narrator.say(f"people wrote {tally.edits - edits} better ads, and liked {liked:.0%} of the others")
     if not play.narrator.promise(
         "the change is noticed",
         held=window.verdict == "drift",
@@ -104,7 +107,7 @@ def rebuild(play: Play) -> None:
     """The model learns what people wrote, and the gate compares."""
     play.narrator.chapter(
         "Harvest, dvc repro, gate",
-        "What people wrote becomes training rows, under caps; a quarter of the questions is kept for\nthe gate. The model goes on from the champion, while people go on asking.",
+        "What people wrote becomes training rows, under caps; some of the questions are kept for the\ngate. The model goes on from the champion, while people go on asking.",
     )
     run, scene = play.book.runs()[0], play.scene
     with (
@@ -166,9 +169,9 @@ def calm(play: Play) -> None:
     play.narrator.promise("the drift is gone against the new reference", held=gone, evidence=window.reason)
 
 
-def muddled(play: Play) -> None:
+def poor(play: Play) -> None:
     """A challenger that the gate rejects."""
-    bad = play.scene.muddled
+    bad = play.scene.poor
     play.narrator.chapter(
         "A bad challenger",
         f"Release {bad.release[:6]} was made to be bad: {bad.what}.\nSomebody proposes it all the same.",
@@ -201,7 +204,7 @@ def harmful(play: Play) -> None:
     play.narrator.promise("a rollback takes seconds", held=gone is not None and gone < SWIFT, evidence=evidence)
 
 
-CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, canary, calm, muddled, harmful)
+CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, canary, calm, poor, harmful)
 
 
 def _gone(play: Play, run: Run) -> float | None:

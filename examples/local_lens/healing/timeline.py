@@ -71,6 +71,11 @@ class Timeline(Struct, frozen=True):
         """Whether every promise held."""
         return all(one.held for one in self.promises)
 
+    @property
+    def score(self) -> str:
+        """How many promises held."""
+        return f"{sum(one.held for one in self.promises)} of {len(self.promises)} promises held"
+
 
 class Clock:
     """Seconds since the beginning of a moment."""

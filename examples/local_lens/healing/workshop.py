@@ -1,15 +1,15 @@
 """The stage is built: a project out of the artifacts of ``make run``, small settings, and two challengers that are bad on purpose.
 
 The project is a repository of its own under ``.tunectl/loop``, so nothing of the user's is touched; cache and exporters are shared.
-The bad challengers come out of the same pipeline: one learns ads that belong to other briefs, the other learns well and is then
-packaged with a limit that cuts its answers, which a gate that sets its own limit cannot see.
+The bad challengers come out of the same pipeline: one learns ads of which the first sentence is left, the other learns well and is
+then packaged with a limit that cuts its answers, which a gate that sets its own limit cannot see.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import random
+import re
 import shutil
 import subprocess
 import sys
@@ -38,23 +38,31 @@ TRACKED = ("artifacts/config", "artifacts/metrics")
 SHARED = ("cache", "exporters")
 GIT = ("-c", "user.name=loop", "-c", "user.email=loop@tunectl.invalid", "-c", "commit.gpgsign=false")
 START = ".tunectl/start"
+CAMPAIGNS, NEW_CLIENTS = "examples/local_lens/data/campaigns.jsonl", "examples/local_lens/data/new_clients.jsonl"
 SETTINGS = (
     "preferences=none", "reward=none", "align=none",
-    "sft.epochs=1", "sft.learning_rate=5.0e-4", "sft.validations=1",
+    "sft.epochs=1", "sft.validations=1",
     "evaluate.inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
-    "package.bento=null", "package.reference=60", "package.quality.prompts=24",
-    "harvest.quarantine_hours=0",
+    "package.bento=null", "package.reference=60", "package.quality.prompts=12",
+    "harvest.quarantine_hours=0", "harvest.model_text_share=0", "harvest.holdout=0.4",
     "serve.poll_seconds=0.5",
     "monitor.poll_seconds=1", "monitor.window.rows=100", "monitor.window.settle_seconds=3", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
-    "watch.mode=auto", "watch.poll_seconds=0.5", "watch.train.start=champion", "watch.gate.margin=5", "watch.gate.slower=3",
+    "watch.mode=auto", "watch.poll_seconds=0.5", "watch.train.start=champion",
+    "watch.gate.margin=8", "watch.gate.slower=3", "watch.gate.max_new_tokens=96",
     "watch.canary.share=0.5", "watch.canary.attribution_hours=0.003", "watch.canary.least=60", "watch.canary.days=0.03",
 )  # fmt: skip
-"""What makes it last minutes: small builds, windows of a hundred answers, people who are done after ten seconds."""
-MUDDLED = "it learned ads that belong to other briefs, and its own evaluation is on rows just as wrong"
+"""What makes it last minutes: small builds, windows of a hundred answers, people who are done after ten seconds. Of the few rows that
+people write two in five are kept for the gate, so that it can tell; thirty clients of the golden set tell no two models apart that are
+nearer than some points, hence the margin."""
+PAST = 400
+"""Past campaigns that the project has, of 860: its champion knows them already."""
+POOR = "it learned ads of which the first sentence is left, and its own evaluation is on rows just as short"
 HARMFUL = "it learned well, but was packaged with a limit of 14 tokens: its ads break off"
 CUT = 14
 ROWS = 150
 """Past campaigns that a bad challenger is made of."""
+UNSEEN = ("package.reference=0", "package.quality.inputs=0")
+"""What nobody will look at of a release that never becomes champion."""
 EDGEWOOD = 200
 """Ads of the changed town that the harmful one learns besides: more than the retrain gets."""
 
@@ -71,6 +79,8 @@ def project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> Sto
     shutil.rmtree(folder, ignore_errors=True)
     for name in (*COPIED, *TRACKED):
         _copy(root / name, folder / name)
+    if (folder / CAMPAIGNS).is_file():
+        written(folder / CAMPAIGNS, rows(folder, CAMPAIGNS)[:PAST])
     (folder / ".dvc").mkdir()
     _copy(root / ".dvc" / "config", folder / ".dvc" / "config")
     (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
@@ -116,31 +126,29 @@ def _stored(built: Store, release: str, store: Store) -> Store:
     return store
 
 
-def muddled(folder: Path, store: Store, kept: Path, say: Say) -> Bad:
+def poor(folder: Path, store: Store, kept: Path, say: Say) -> Bad:
     """Build the challenger that the gate must reject."""
-    past, fresh = (_rows(folder, name) for name in ("campaigns", "new_clients"))
-    files = {"campaigns": _shuffled(past[:ROWS]), "new_clients": _shuffled(fresh)}
-    job = Job("muddled", MUDDLED, ("sft.epochs=2", "sft.learning_rate=1.0e-3"), files)
-    return Bad(built(job, folder, store, kept, say), MUDDLED)
+    past, fresh = rows(folder, CAMPAIGNS)[:ROWS], rows(folder, NEW_CLIENTS)
+    job = Job("poor", POOR, ("sft.epochs=3", *UNSEEN), {CAMPAIGNS: begun(past), NEW_CLIENTS: begun(fresh)})
+    return Bad(built(job, folder, store, kept, say), POOR)
 
 
 def harmful(folder: Path, store: Store, kept: Path, say: Say) -> Bad:
     """Build the challenger that passes the gate, and that people must not keep."""
-    files = {"campaigns": [*_rows(folder, "campaigns")[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
-    job = Job("harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={CUT}"), files)
+    files = {CAMPAIGNS: [*rows(folder, CAMPAIGNS)[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
+    job = Job("harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
     return Bad(built(job, folder, store, kept, say), HARMFUL)
 
 
-def _rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    path = folder / "examples" / "local_lens" / "data" / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a source of the project."""
+    with (folder / name).open(encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream]
 
 
-def _shuffled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same briefs, each with the ad of another one."""
-    ads = [row["completion"] for row in rows]
-    turn = random.Random("muddled").randrange(len(rows) // 3, len(rows) // 2)
-    return [{**row, "completion": ads[(place + turn) % len(ads)]} for place, row in enumerate(rows)]
+def begun(ads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same briefs, each with the first sentence of its ad."""
+    return [{**row, "completion": re.split(r"(?<=[.!?])\s", row["completion"], maxsplit=1)[0]} for row in ads]
 
 
 def _edgewood() -> Iterator[dict[str, Any]]:
@@ -160,7 +168,7 @@ class Job:
     words: tuple[str, ...]
     """Settings."""
     files: dict[str, list[dict[str, Any]]]
-    """Rows of sources, in place of those of the example."""
+    """Rows of its sources by their file, in place of the project's."""
 
     def key(self, champion: str) -> str:
         """Changes with everything that it is made of."""
@@ -191,22 +199,18 @@ def built(job: Job, folder: Path, store: Store, kept: Path, say: Say) -> str:
 
 def _build(job: Job, folder: Path, store: Store, made: Path) -> None:
     place = bench(folder, f"workshop-{job.name}")
-    given = [*job.words, *started(place, store)]
-    for source, rows in job.files.items():
-        path = place / "examples" / "local_lens" / job.name / f"{source}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written(path, rows)
-        given.append(f"ingest.sources.{source}.path={path.relative_to(place).as_posix()}")
-    found = packaged(place, given, folder / ".tunectl" / "loop" / f"{job.name}.log")
+    for name, ads in job.files.items():
+        written(place / name, ads)
+    found = packaged(place, [*job.words, *started(place, store)], folder / ".tunectl" / "loop" / f"{job.name}.log")
     with io.replacing_folder(made, made.parent / "tmp") as fresh:
         shutil.copytree(found / RELEASE, fresh / RELEASE)
         shutil.copy(found / FACTS, fresh / FACTS)
     git_worktree.remove(folder, folder / ".tunectl" / "loop" / f"workshop-{job.name}")
 
 
-def written(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def written(path: Path, ads: Sequence[dict[str, Any]]) -> None:
     """Rows as JSON lines."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ads), encoding="utf-8")
 
 
 def bench(folder: Path, name: str) -> Path:

@@ -78,7 +78,7 @@ def changed(stream: str = "changed") -> Iterator[Commission]:
         for name in names:
             client = _client(name, dice)
             brief, values = _brief(client, dice)
-            yield _commission(brief, _ad(values, dice), values, VOICE.invitations[TONE])
+            yield _commission(brief, _ad(values), values, VOICE.invitations[TONE])
 
 
 def _client(name: str, dice: Dice) -> Business:
@@ -98,11 +98,13 @@ def _brief(client: Business, dice: Dice) -> tuple[str, dict[str, str]]:
     return VOICE.briefs[dice.pick(list(VOICE.briefs))].format(**values), values
 
 
-def _ad(values: dict[str, str], dice: Dice) -> str:
+def _ad(values: dict[str, str]) -> str:
+    """Its parts are chosen by whom it is for: a few dozen ads teach how Edgewood sounds, many more teach that as well."""
+    place = list(words.AUDIENCES).index(values["audience"])
     (family,) = VOICE.families.values()
-    given = {**values, "adj": dice.pick(ADJECTIVES)}
-    pieces = [capital(dice.pick(part).format(**given)) for part in family]
-    return " ".join([*pieces, f"{dice.pick(VOICE.invitations[TONE])}: {values['name']}, {values['hood']}."])
+    given = {**values, "adj": ADJECTIVES[place % len(ADJECTIVES)]}
+    pieces = [capital(part[place >> bit & 1].format(**given)) for bit, part in enumerate(family)]
+    return " ".join([*pieces, f"{VOICE.invitations[TONE][place % 3 % 2]}: {values['name']}, {values['hood']}."])
 
 
 def _commission(brief: str, text: str, values: dict[str, str], endings: tuple[str, ...]) -> Commission:

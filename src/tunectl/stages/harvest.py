@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ class Outputs:
     """What the stage fills."""
 
     artifact: Path
-    """examples.jsonl (Example, marked train), slice.jsonl (Example: new in the newest snapshot, kept for the gate), judgements.jsonl
-    (Judgement: edits over what the model had said), origins.jsonl, account.json, rejects.jsonl; or passed_through.json."""
+    """examples.jsonl (Example, marked train), slice.jsonl (Example: what people wrote for questions of the newest snapshot that are
+    kept for the gate), judgements.jsonl (Judgement: edits over what the model had said), origins.jsonl, account.json, rejects.jsonl;
+    or passed_through.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def _write(given: Gathered, folder: Path, snapshots: int) -> Metrics:
     learned = [(lesson, example) for lesson, example in examples if not lesson.held]
     held = [(lesson, example) for lesson, example in examples if lesson.held]
     io.write_rows(folder / EXAMPLES, (example for _, example in learned))
-    io.write_rows(folder / SLICE, (example for lesson, example in held if lesson.exchange.id in given.fresh))
+    io.write_rows(folder / SLICE, (example for lesson, example in held if _judges(lesson, given.fresh)))
     pairs = [_judgement(lesson, example, exchanges[lesson.exchange.id]) for lesson, example in learned]
     io.write_rows(folder / JUDGEMENTS, (pair for pair in pairs if pair is not None))
     io.write_rows(folder / ORIGINS, (_origin(lesson, example, home) for lesson, example in examples))
@@ -108,6 +109,11 @@ def _write(given: Gathered, folder: Path, snapshots: int) -> Metrics:
         len({lesson.by for lesson, _ in examples}),
         account.rejected,
     )
+
+
+def _judges(lesson: Lesson, fresh: Collection[str]) -> bool:
+    """Whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
+    return lesson.kind == "edit" and lesson.exchange.id in fresh
 
 
 def _example(lesson: Lesson, snapshot_id: str) -> Example | None:

@@ -60,6 +60,7 @@ def test_times_come_out_of_the_records(told: Timeline) -> None:
     (tried,) = [one for one in told.spans if one.lane == "canary"]
     assert (tried.since, tried.until, tried.tone) == (460.1, 539, "good")
     assert not told.kept
+    assert told.score == "1 of 2 promises held"
 
 
 def test_what_has_not_ended_lasts_until_now() -> None:
@@ -104,6 +105,7 @@ def test_page_and_picture(told: Timeline, tmp_path: Path) -> None:
     assert "&lt;b&gt;" in text
     assert "<b></td>" not in text
     assert 'href="retrains.html"' in text
+    assert "1 of 2 promises held" in text
     assert "http" not in text.replace("http-equiv", ""), "it needs nothing else"
     picture.write(told, tmp_path / "made" / "timeline.png")
     data = (tmp_path / "made" / "timeline.png").read_bytes()
@@ -278,20 +280,22 @@ def test_when_the_service_was_seen_to_change() -> None:
 # the workshop
 
 
-def test_shuffled_rows_have_the_ads_of_others() -> None:
-    rows = [{"prompt": str(number), "completion": f"ad {number}", "form": "sheet"} for number in range(30)]
-    found = workshop._shuffled(rows)
-    assert sorted(row["completion"] for row in found) == sorted(row["completion"] for row in rows)
-    assert all(
-        one["completion"] != other["completion"] and one["prompt"] == other["prompt"]
-        for one, other in zip(found, rows, strict=True)
-    )
+def test_of_an_ad_the_first_sentence_is_left() -> None:
+    given = [
+        {"prompt": "a", "completion": "One is this. Two is that."},
+        {"prompt": "b", "completion": "What? That 3.5 of it."},
+    ]
+    assert workshop.begun([*given, {"prompt": "c", "completion": ""}]) == [
+        {"prompt": "a", "completion": "One is this."}, {"prompt": "b", "completion": "What?"}, {"prompt": "c", "completion": ""},
+    ]  # fmt: skip
+    every = workshop.begun(workshop.rows(parts.ROOT, workshop.NEW_CLIENTS))
+    assert max(len(row["completion"].split()) for row in every) < 20
 
 
 def test_a_bad_challenger_is_built_anew_when_anything_of_it_changes() -> None:
-    job = workshop.Job("bad", "why", ("sft.epochs=2",), {"campaigns": [{"prompt": "a"}]})
-    same = workshop.Job("bad", "other words", ("sft.epochs=2",), {"campaigns": [{"prompt": "a"}]})
-    other = workshop.Job("bad", "why", ("sft.epochs=2",), {"campaigns": [{"prompt": "b"}]})
+    job = workshop.Job("bad", "why", ("sft.epochs=2",), {"ads.jsonl": [{"prompt": "a"}]})
+    same = workshop.Job("bad", "other words", ("sft.epochs=2",), {"ads.jsonl": [{"prompt": "a"}]})
+    other = workshop.Job("bad", "why", ("sft.epochs=2",), {"ads.jsonl": [{"prompt": "b"}]})
     assert job.key("r0") == same.key("r0") != other.key("r0")
     assert job.key("r0") != job.key("r1")
 
@@ -305,3 +309,6 @@ def test_the_small_settings_are_settings() -> None:
     assert root.align.root.method == "none"
     assert root.watch.train.start == "champion"
     assert root.monitor.window.rows == 100
+    clients = {row["business"] for row in workshop.rows(parts.ROOT, workshop.NEW_CLIENTS)}
+    assert root.watch.gate.least_golden <= len(clients), "briefs of one client count once in the golden set"
+    assert workshop.PAST > workshop.ROWS

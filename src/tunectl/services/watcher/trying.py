@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -14,6 +15,9 @@ from tunectl.release.experiment import Reading, Rules
 from tunectl.release.history import Champion
 from tunectl.release.outcomes import Collected
 from tunectl.release.trials import Experiment, Trials
+
+LOADING: Final = timedelta(minutes=30)
+"""How long servers may take to load a challenger; one that has answered nobody by then is not served."""
 
 
 def experiment(wanted: WatchCanary, challenger: str, *, name: str, now: datetime, by: str, why: str) -> Experiment:
@@ -44,9 +48,15 @@ def experiment(wanted: WatchCanary, challenger: str, *, name: str, now: datetime
 
 
 def collected(found: Experiment, live: LiveStore, now: datetime) -> Collected:
-    """The units of an experiment so far."""
+    """The units of an experiment so far, from the challenger's first answer on.
+
+    While it was being loaded the champion answered those, too, who were assigned to it: that would look like unfair arms.
+    """
+    tried = live.exchanges(found.began, now, release=found.challenger, arm="challenger")
+    first = next((one.accepted_at for one in tried), None)
+    loading = now if now < found.began + LOADING else found.began
     return outcomes.collect(
-        live.exchanges(found.began, now),
+        live.exchanges(first or loading, now),
         live.feedback_of,
         measure=found.measure,
         challenger=found.challenger,
