@@ -14,7 +14,8 @@ from tunectl.artifacts.records import DriftWindow
 from tunectl.backends import sqlalchemy_store
 from tunectl.config import check
 from tunectl.core.errors import EnvironmentFailure, GateError, UsageError
-from tunectl.live.store import Window
+from tunectl.live.store import Event, Window
+from tunectl.monitor import window as windows
 from tunectl.release import gate, machine, story
 from tunectl.release.machine import Run, Step, Trigger
 from tunectl.release.manifest import Facts
@@ -69,9 +70,27 @@ def test_the_newest_window_of_the_champion_counts(work: Work) -> None:
     assert _drift(work) == "old"
     _examined(work, "new", NOW - HOUR)
     assert _drift(work) == "new"
+    _examined(work, "broken", NOW - HOUR / 2, "error")
+    assert _drift(work) == "new", "what could not be examined takes nothing back"
     _examined(work, "calm", NOW, "ok")
     assert _drift(work) is None
     assert _drift(work, NOW + 40 * 24 * HOUR) is None, "and what is a month old is no news"
+
+
+def test_a_person_who_accepts_another_reference_has_answered_the_drift(work: Work) -> None:
+    _examined(work, "new", NOW)
+    _accept(work, NOW - HOUR, "training")
+    assert _drift(work) == "new", "it was compared with what was accepted before"
+    _accept(work, NOW + HOUR, "new")
+    assert _drift(work, NOW + HOUR) is None
+    assert work.prepare(Trigger("alert", "a", NOW, "drift"), NOW + HOUR) is None
+    _examined(work, "newer", NOW + 2 * HOUR)
+    assert _drift(work, NOW + 2 * HOUR) == "newer"
+
+
+def _accept(work: Work, at: datetime, name: str) -> None:
+    with work._live() as live:
+        live.add_event(Event(f"accepted-{name}", at, windows.ACCEPTED, windows.accept([name], by="Bo", why="")))
 
 
 def test_without_a_champion_nothing_is_begun_that_could_not_be_compared(tmp_path: Path, root) -> None:

@@ -160,6 +160,14 @@ def accepted(bodies: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(name) for name in named if name]
 
 
+def superseded(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether others are the reference now than when ``window`` was examined: what it says is about a reference that is none any more.
+
+    ``bodies`` are those of the events ``ACCEPTED`` from the window's end on, oldest first. Does not apply to training prompts.
+    """
+    return bool(bodies) and window.reference != "+".join(accepted(bodies))
+
+
 def before(windows: Iterable[DriftWindow], release: str, reference: str) -> list[DriftWindow]:
     """The earlier windows that count towards windows in a row: of the same release and against the same reference."""
     return [one for one in windows if one.release == release and one.reference == reference]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from live_rows import START, exchange, finish, thumb
 from msgspec.structs import asdict, replace
 
+from tunectl.artifacts.records import DriftWindow
 from tunectl.monitor import window as windows
 
 
@@ -144,3 +145,11 @@ def test_the_newest_acceptance_counts() -> None:
     assert windows.accepted([{"window": "d"}]) == ["d"]
     with pytest.raises(ValueError, match="no window is named"):
         windows.accept([], by="me", why="")
+
+
+def test_what_is_about_a_reference_of_yesterday_is_superseded() -> None:
+    window = DriftWindow("w", START, START + timedelta(hours=1), 100, "drift", 3, 3, True, "r", "b+c")
+    assert not windows.superseded(window, [])
+    same, other = windows.accept(["b", "c"], by="me", why=""), windows.accept(["w"], by="me", why="")
+    assert not windows.superseded(window, [other, same])
+    assert windows.superseded(window, [same, other])

@@ -84,11 +84,9 @@ class Watcher:
         return kept[-1] if kept and not self._superseded(kept[-1]) else None
 
     def _superseded(self, window: DriftWindow) -> bool:
-        """Whether somebody accepted other windows since: what this one says is about a reference that is none any more."""
         if self.settings.monitor.prompts.reference == "training":
             return False
-        events = self.store.events(window.until, windows.ACCEPTED)
-        return bool(events) and window.reference != "+".join(windows.accepted([one.body for one in events]))
+        return windows.superseded(window, [one.body for one in self.store.events(window.until, windows.ACCEPTED)])
 
     def before(self) -> list[DriftWindow]:
         """The windows that were closed so far, oldest first."""

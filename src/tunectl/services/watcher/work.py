@@ -57,7 +57,10 @@ class Work:
         self.watch, self.trials = root.watch, Trials(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
-        """See ``Hands``. What is older than all of ``NEWS`` is no news, and what lies ahead was made by a clock that was wrong."""
+        """See ``Hands``. What is older than all of ``NEWS`` is no news, and what lies ahead was made by a clock that was wrong.
+
+        A window that could not be told neither counts nor breaks the row, as for the monitor.
+        """
         champion = self.store.champion()
         if champion is None:
             return None
@@ -66,10 +69,18 @@ class Work:
                 rows = live.windows(now - back)
             for row in reversed(rows):
                 found = _window(row.body) if row.made_at <= now + calendar.AHEAD else None
-                if found is not None and found.verdict != "insufficient":
+                if found is not None and found.verdict in {"ok", "drift"}:
                     fits = found.verdict == "drift" and found.release == champion.release
-                    return (found, row.made_at) if fits else None
+                    return (found, row.made_at) if fits and not self._superseded(found) else None
         return None
+
+    def _superseded(self, window: DriftWindow) -> bool:
+        """Whether a person has accepted another reference since: to whoever says that this is the world now, it is no drift."""
+        if self._root.monitor.prompts.reference == "training":
+            return False
+        with self._live() as live:
+            events = live.events(window.until, windows.ACCEPTED)
+        return windows.superseded(window, [one.body for one in events])
 
     def prepare(self, trigger: Trigger, now: datetime) -> Prepared | None:
         """See ``Hands``. A drift is known by its window, a proposal by its release, anything else by what there is to learn."""
