@@ -146,13 +146,34 @@ def test_grafana_has_the_same_drift_rules() -> None:
         plain = re.sub(r"\{\{.*?\}\}", "*", rule["annotations"]["summary"])
         assert plain == re.sub(r"\{\{.*?\}\}", "*", same["annotations"]["summary"])
         assert rule["annotations"]["runbook_url"].endswith(f"/user/{rule['title']}.md")
-        assert "$" not in rule["annotations"]["summary"].replace("$$", ""), (
-            "a single $ would be an environment variable"
+        told = " ".join(rule["annotations"].values())
+        assert "$" not in told.replace("$$", ""), "a single $ would be an environment variable"
+        named = {one["refId"]: one["model"].get("expr", "") for one in rule["data"]}
+        assert set(re.findall(r"\$values\.(\w+)", told)) <= set(named)
+        assert all(expr.endswith(" or vector(-1)") for name, expr in named.items() if name > "B"), (
+            "a query without data silences the rule"
         )
     watched = read(ROOT / "conf" / "watch" / "default.yaml")["alerts"]
     for rule in group["rules"]:
         receiver = "tunectl watch" if rule["title"] in watched else "tunectl people"
         assert rule["notification_settings"] == {"receiver": receiver}
+
+
+def test_both_carry_what_calibration_measured() -> None:
+    """False alarms and power, and words where nobody has calibrated."""
+    (group,) = read(ALERTING / "rules.yaml")["groups"]
+    theirs, ours = group["rules"][0], ALERTS["TunectlDriftSustained"]
+    for said in (ours["annotations"]["description"], theirs["annotations"]["description"]):
+        plain = re.sub(r"\{\{.*?\}\}", "*", said)
+        assert plain.endswith(
+            "*Calibrated: * of quiet windows were flagged*, and * of windows with 30 % of one topic more*."
+            "*Not calibrated: how much this says is not known until tunectl monitor calibrate has measured it.*"
+        )
+    asked = {one["model"]["expr"].removesuffix(" or vector(-1)") for one in theirs["data"] if one["refId"] in "CD"}
+    assert asked == {
+        one.replace('\\"', '"') for one in re.findall(r'"(m\w+\(.*?\))"', ours["annotations"]["description"])
+    }
+    assert all(unknown(expr) == [] for expr in asked)
 
 
 def test_grafana_and_alertmanager_knock_at_the_same_door() -> None:
