@@ -1,8 +1,10 @@
 """What becomes a lesson and what does not; the caps hold for whatever people say."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import get_args
 
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -99,6 +101,21 @@ def test_one_person_with_five_percent_of_the_feedback_stays_below_the_configured
     found = left(ones, opinions, replace(RULES, annotator_share=0.03, per_annotator=1000))
     poisoned = sum(lesson.by == "poison" for lesson in found.lessons)
     assert poisoned <= 0.03 * len(found.lessons)
+
+
+def test_so_many_people_as_are_waited_for_can_teach_something_and_fewer_cannot():
+    """What ``watch.data`` waits for and what ``harvest`` lets one person teach are one promise."""
+    conf = Path(__file__).parents[3] / "conf"
+    share = yaml.safe_load((conf / "harvest" / "default.yaml").read_text())["annotator_share"]
+    wanted = yaml.safe_load((conf / "watch" / "default.yaml").read_text())["data"]["least_people"]
+    ones = [exchange(number, user=f"u{number}") for number in range(60)]
+    for people in (wanted - 1, wanted):
+        opinions = [
+            said(one, "edit", f"An ad {one.id}.", by=f"a{place % people}", name=str(people))
+            for place, one in enumerate(ones)
+        ]
+        found = left(ones, opinions, replace(RULES, annotator_share=share))
+        assert len(found.lessons) == (60 if people == wanted else 0)
 
 
 OPINIONS = st.lists(
