@@ -77,6 +77,7 @@ def test_with_keys_each_page_wants_its_own(door: Door, tmp_path: Path) -> None:
     password = base64.b64encode(f"me:{secrets['admin']}".encode()).decode()
     assert get(door, "/", f"Basic {password}")[0] == 200
     assert get(door, "/", "Basic !!!")[0] == 401
+    assert get(door, "/", "Basic \xe9")[0] == 401
 
 
 def test_elsewhere_than_on_loopback_a_key_is_always_asked_for(tmp_path: Path) -> None:
