@@ -22,7 +22,7 @@ from healing.timeline import Timeline
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
-from tunectl.live.snapshot import Named
+from tunectl.live.gathering import Named
 from tunectl.release.book import Book
 from tunectl.release.store import Store
 

@@ -10,8 +10,8 @@ from tunectl.artifacts.records import Example, Exchange, Feedback, Judgement
 from tunectl.backends import sqlalchemy_store
 from tunectl.config.harvest import HarvestStage
 from tunectl.core.errors import ArtifactError
-from tunectl.live import snapshot
-from tunectl.live.snapshot import Named
+from tunectl.live import forgetting, gathering, snapshot
+from tunectl.live.gathering import Named
 from tunectl.stages import harvest
 
 DAY = datetime(2026, 5, 1, tzinfo=UTC)
@@ -104,12 +104,12 @@ def test_what_was_taught_before_is_not_new(frozen: snapshot.Frozen) -> None:
         newest = snapshot.freeze(store, Path("snapshots"), since=DAY, until=later, at=later, window="w2")
     assert newest.exchanges == 32, "it reaches back over the one before"
     section = HarvestStage.model_validate({"harvest": SECTION}).harvest.root
-    found = snapshot.harvested(Named([frozen, newest]), section)
+    found = gathering.harvested(Named([frozen, newest]), section)
     assert found.fresh == {one.exchange.id for one in found.harvest.lessons if "late" in one.exchange.id}
     assert len(found.fresh) == 12
     run(Named([frozen, newest]))
     assert all("late" in row.id for row in io.read_rows(Path("out/slice.jsonl"), Example))
-    assert snapshot.harvested(Named([newest]), section).fresh == {one.exchange.id for one in found.harvest.lessons}, (
+    assert gathering.harvested(Named([newest]), section).fresh == {one.exchange.id for one in found.harvest.lessons}, (
         "without the one before, all of it is"
     )
 
@@ -122,8 +122,8 @@ def test_what_was_too_new_is_not_so_for_ever(frozen: snapshot.Frozen) -> None:
     assert snapshot.settled(Path("snapshots"), frozen, 5 * day) == 0
     assert snapshot.settled(Path("snapshots"), later, 5 * day) == frozen.feedback == 20
     section = HarvestStage.model_validate({"harvest": SECTION | {"quarantine_hours": 120}}).harvest.root
-    assert snapshot.harvested(Named([frozen]), section).harvest.lessons == []
-    assert snapshot.harvested(Named([later]), section).harvest.lessons != []
+    assert gathering.harvested(Named([frozen]), section).harvest.lessons == []
+    assert gathering.harvested(Named([later]), section).harvest.lessons != []
 
 
 def test_a_forgotten_exchange_is_left_out_of_an_older_snapshot(frozen: snapshot.Frozen) -> None:
@@ -135,10 +135,37 @@ def test_a_forgotten_exchange_is_left_out_of_an_older_snapshot(frozen: snapshot.
 def test_purging_deletes_the_text_and_the_snapshot_is_still_what_was_named(frozen: snapshot.Frozen) -> None:
     place = Path("snapshots") / frozen.id / "exchanges.jsonl"
     assert "Ad 3" in place.read_text()
-    assert snapshot.purge(Path("snapshots"), {"chatcmpl-3"}) == 1
-    assert snapshot.purge(Path("snapshots"), {"chatcmpl-3"}) == 0
-    assert "chatcmpl-3" not in place.read_text()
-    assert run(Named([frozen], ["chatcmpl-3"])).talked_about == 19
+    with sqlalchemy_store.opened("sqlite:///live.sqlite", Path()) as store:
+        assert forgetting.purge(Path("snapshots"), store) == 0
+        store.forget("u3")
+        gone = forgetting.forgotten(store, {f"chatcmpl-{number}" for number in range(30)})
+        assert [forgetting.purge(Path("snapshots"), store) for _ in range(2)] == [1, 0]
+    assert '"chatcmpl-3"' not in place.read_text()
+    assert run(Named([frozen], sorted(gone))).talked_about == 16
+
+
+def test_who_is_forgotten_teaches_nothing_about_the_answers_of_others_either(frozen: snapshot.Frozen) -> None:
+    said = Path("snapshots") / frozen.id / "feedback.jsonl"
+    with sqlalchemy_store.opened("sqlite:///live.sqlite", Path()) as store:
+        store.forget("a1")
+        gone = forgetting.forgotten(store, {f"chatcmpl-{number}" for number in range(30)})
+        assert gone == {"f1", "f9", "f13", "f21", "f25"}
+        assert run(Named([frozen], sorted(gone))).talked_about == 15
+        assert "Better ad 21" in said.read_text()
+        assert forgetting.purge(Path("snapshots"), store) == 1
+    assert "Better ad 21" not in said.read_text()
+    assert run(Named([frozen]), "again").talked_about == 15
+
+
+def test_with_time_snapshots_that_no_build_needs_are_deleted(frozen: snapshot.Frozen) -> None:
+    folder = Path("snapshots")
+    (folder / "cut").mkdir()  # what a kill left of one
+    (folder / snapshot.SCRATCH / "x").mkdir(parents=True, exist_ok=True)  # the watcher writes one just now
+    assert forgetting.retain(folder, (), DAY) == 1
+    assert forgetting.retain(folder, {frozen.id}, DAY + timedelta(days=9)) == 0
+    assert forgetting.retain(folder, (), DAY + timedelta(days=9)) == 1
+    assert [path.name for path in folder.iterdir()] == [snapshot.SCRATCH]
+    assert forgetting.retain(Path("nowhere"), (), DAY) == 0
 
 
 def test_no_window_is_nothing_to_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
 from tunectl.backends import process_group, sqlalchemy_store
 from tunectl.config import check
-from tunectl.live.snapshot import Named
+from tunectl.live.gathering import Named
 from tunectl.release.book import Book
 from tunectl.release.manifest import Facts
 from tunectl.release.store import Store

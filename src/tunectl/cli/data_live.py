@@ -16,36 +16,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from tunectl.artifacts.layout import Layout
-from tunectl.cli import times
-from tunectl.core.errors import DataError, UsageError
+from tunectl.cli import data_live_deletion, times
+from tunectl.core.errors import DataError
 from tunectl.live.export import Shape
 
 if TYPE_CHECKING:
     from tunectl.artifacts.records import Exchange, Feedback
-    from tunectl.config.root import Root
-    from tunectl.config.serve import ServeSettings
+    from tunectl.cli.data_live_deletion import Told
     from tunectl.live.store import LiveStore
-
-    Told = Root | ServeSettings
 
 COLUMNS = ("accepted", "arm", "release", "who", "tokens", "end", "seconds", "said", "asked", "answered")
 PREVIEW = 40
 """Characters of a text in the table."""
-NOBODY = (
-    "Nothing was forgotten: nothing is under that name. Names are kept as hashes: spell it as the client did, and give "
-    "this command the server's own salt ({variable}, or its file)."
-)
-LONGEST = 99_999
-"""Days that can be counted back."""
-LIMIT = (
-    "What a model has learned already stays in its weights: train again without these rows, and release that. "
-    "Exports elsewhere, backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
-)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -66,12 +52,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--until", metavar="TIME", help="accepted before")
         verb.add_argument("--release", metavar="ID", help="answered by this release")
         verb.add_argument("--arm", help="champion, challenger or base")
-    forget = verbs.add_parser("forget", help="delete everything of somebody, at once", description=LIMIT)
+    forget = verbs.add_parser(
+        "forget", help="delete everything of somebody, at once", description=data_live_deletion.LIMIT
+    )
     who = forget.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="NAME", help="as the client called them (OpenAI's field user)")
     who.add_argument("--key", metavar="NAME", help="requests and feedback of this key that named nobody")
     who.add_argument("--hash", metavar="HEX", help="the hash that `look` shows")
-    retain = verbs.add_parser("retain", help="delete what is older than live.retention_days")
+    retain = verbs.add_parser(
+        "retain",
+        help="delete what is older than live.retention_days, also what retrains that came to nothing froze of it",
+    )
     retain.add_argument("--days", type=int, metavar="N", help="in place of live.retention_days")
     purge = verbs.add_parser("purge", help="rewrite the database and delete exports, so that nothing deleted is left")
     for verb in (look, export, forget, retain, purge):
@@ -220,77 +211,10 @@ def _export(args: argparse.Namespace, layout: Layout, root: Told, store: LiveSto
     return 0
 
 
-def _forget(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
-    from tunectl.live import identity
-
-    hashed = args.hash
-    if hashed is None:
-        salt = identity.salt(root.live, layout.root, make=False)
-        identity.refuse_other(store, root.live, salt)
-        hashed = identity.hidden(args.user if args.user is not None else identity.holder(args.key), salt)
-    found = store.forget(hashed)
-    told = (
-        f"Forgotten: {found.exchanges} exchanges, {found.opinions} feedback. Their text is gone, and no build takes them "
-        f"up. {LIMIT}"
-    )
-    _say(
-        args,
-        {"forgotten": found.exchanges, "feedback": found.opinions},
-        told if any(found) else NOBODY.format(variable=root.live.salt_variable),
-    )
-    return 0
-
-
-def _retain(args: argparse.Namespace, _layout: Layout, root: Told, store: LiveStore) -> int:
-    days = root.live.retention_days if args.days is None else args.days
-    if days is None or not 1 <= days <= LONGEST:
-        raise UsageError(f"retain: {days} days", hint=f"set live.retention_days, or give --days N of 1 to {LONGEST}")
-    before = datetime.now(UTC) - timedelta(days=days)
-    count = store.retain(before)
-    _say(
-        args,
-        {"deleted": count, "before": before.isoformat()},
-        f"{count} exchanges from before {before:%Y-%m-%d} are deleted",
-    )
-    return 0
-
-
-def _purge(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
-    import shutil
-
-    from tunectl.config.harvest import LiveHarvest
-    from tunectl.config.root import Root
-    from tunectl.live import snapshot
-    from tunectl.services.drift import reports
-
-    store.purge()
-    shutil.rmtree(layout.gates, ignore_errors=True)
-    section = root.harvest.root if isinstance(root, Root) else None
-    if isinstance(section, LiveHarvest):
-        snapshot.purge(layout.root / section.snapshots, set(store.tombstones()))
-    shutil.rmtree(layout.live_exports, ignore_errors=True)
-    gone = f"{layout.live_exports} is deleted"
-    if isinstance(root, Root):
-        folder = layout.root / root.monitor.reports
-        reports.prune(folder, 0)
-        gone = f"{layout.live_exports} and the drift reports in {folder} are deleted"
-    _say(args, {"purged": True}, f"the database is written anew; {gone}. {LIMIT}")
-    return 0
-
-
-def _say(args: argparse.Namespace, value: dict[str, Any], words: str) -> None:
-    from tunectl.backends import terminal
-
-    if args.json:
-        terminal.print_json(value)
-    else:
-        terminal.say(words)
-
-
 _VERBS: dict[str, Callable[[argparse.Namespace, Layout, Told, LiveStore], int]] = {
     "look": _look,
     "export": _export,
-    "forget": _forget,
-    "retain": _retain,
-    "purge": _purge,
+    "forget": data_live_deletion.forget,
+    "retain": data_live_deletion.retain,
+    "purge": data_live_deletion.purge,
 }

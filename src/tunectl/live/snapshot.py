@@ -4,27 +4,25 @@
     <snapshots>/<id>/feedback.jsonl
     <snapshots>/<id>/manifest.json     Frozen
 
-``live/window.json`` of the project names the snapshots that are learned from; it is committed, and holds no text.
+``live/window.json`` names those that are learned from (``live/gathering.py``); what is deleted: ``live/forgetting.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec import Struct
 
 from tunectl.artifacts import io
 from tunectl.artifacts.records import Exchange, Feedback
-from tunectl.config.harvest import LiveHarvest
 from tunectl.core.errors import ArtifactError
-from tunectl.live import harvest
-from tunectl.live.harvest import Harvest
 from tunectl.live.store import LiveStore
 
 EXCHANGES, FEEDBACK, MANIFEST = "exchanges.jsonl", "feedback.jsonl", "manifest.json"
+SCRATCH = "tmp"
+"""Beside the snapshots: what is being written."""
 BATCH = 500
 """Exchanges whose feedback is looked up at once."""
 
@@ -46,17 +44,6 @@ class Frozen(Struct, frozen=True, omit_defaults=True):
     """The drift window that asked for it."""
     purged_from: str | None = None
     """The digest before somebody's text was deleted from it; only in a snapshot's own manifest."""
-
-
-class Named(Struct, frozen=True):
-    """``live/window.json``: what the next build learns from."""
-
-    snapshots: list[Frozen] = field(default_factory=list)
-    """The oldest first; the newest one is the drifted slice of the gate."""
-    forgotten: list[str] = field(default_factory=list)
-    """Exchanges of those snapshots that may no longer be used."""
-    golden: list[str] = field(default_factory=list)
-    """Digests of the questions of the golden set (``harvest.prompt_of``)."""
 
 
 def freeze(
@@ -97,10 +84,10 @@ def _written(
     at: datetime,
     window: str | None,
 ) -> Frozen:
-    with io.scratch_folder(folder / "tmp") as fresh:
+    with io.scratch_folder(folder / SCRATCH) as fresh:
         io.write_rows(fresh / EXCHANGES, exchanges)
         io.write_rows(fresh / FEEDBACK, said)
-        digest = io.digest_value([io.digest(fresh / name) for name in (EXCHANGES, FEEDBACK)])
+        digest = content(fresh)
         made = Frozen(digest[:16], since, until, at, digest, len(exchanges), len(said), window)
         target = folder / made.id
         if (target / MANIFEST).is_file():
@@ -121,7 +108,7 @@ def read(folder: Path, frozen: Frozen) -> tuple[list[Exchange], dict[str, list[F
             f"{place} does not exist, though live/window.json names it",
             hint="it lies on the machine where tunectl watch ran: copy it, or dvc pull artifacts/harvest",
         )
-    digest = io.digest_value([io.digest(place / name) for name in (EXCHANGES, FEEDBACK)])
+    digest = content(place)
     own: Frozen = io.read_json(place / MANIFEST, Frozen)
     if digest != own.digest or frozen.digest not in (own.digest, own.purged_from):
         raise ArtifactError(
@@ -134,87 +121,11 @@ def read(folder: Path, frozen: Frozen) -> tuple[list[Exchange], dict[str, list[F
     return list(io.read_rows(place / EXCHANGES, Exchange)), said
 
 
+def content(place: Path) -> str:
+    """The digest of a snapshot's files as they are."""
+    return io.digest_value([io.digest(place / name) for name in (EXCHANGES, FEEDBACK)])
+
+
 def settled(folder: Path, frozen: Frozen, quarantine: timedelta) -> int:
     """Opinions of a snapshot that were out of quarantine when it was frozen: with time the same content teaches more."""
     return sum(one.at <= frozen.at - quarantine for one in io.read_rows(folder / frozen.id / FEEDBACK, Feedback))
-
-
-def purge(folder: Path, forgotten: Collection[str]) -> int:
-    """Delete the text of forgotten exchanges from every snapshot; returns how many snapshots had some."""
-    count = 0
-    for place in sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")):
-        own: Frozen = io.read_json(place / MANIFEST, Frozen)
-        exchanges = list(io.read_rows(place / EXCHANGES, Exchange))
-        kept = [one for one in exchanges if one.id not in forgotten]
-        if len(kept) == len(exchanges):
-            continue
-        said = [one for one in io.read_rows(place / FEEDBACK, Feedback) if one.exchange_id not in forgotten]
-        with io.replacing_folder(place, folder / "tmp") as fresh:
-            io.write_rows(fresh / EXCHANGES, kept)
-            io.write_rows(fresh / FEEDBACK, said)
-            digest = io.digest_value([io.digest(fresh / name) for name in (EXCHANGES, FEEDBACK)])
-            before = own.purged_from or own.digest
-            io.write_json(fresh / MANIFEST, replace(own, digest=digest, purged_from=before))
-        count += 1
-    return count
-
-
-def named(path: Path) -> Named:
-    """What ``live/window.json`` says; nothing where it is absent or null.
-
-    Raises  ArtifactError for a damaged file.
-    """
-    if not path.is_file():
-        return Named()
-    found: Named | None = io.read_json(path, Named | None)
-    return found or Named()
-
-
-def _taught(
-    named: Named,
-    section: LiveHarvest,
-    exchanges: Mapping[str, Exchange],
-    said: Mapping[str, Sequence[Feedback]],
-    at: datetime,
-) -> Harvest:
-    return harvest.gathered(
-        exchanges.values(),
-        said,
-        harvest.rules_of(section),
-        at=at,
-        forgotten=set(named.forgotten),
-        golden=set(named.golden),
-    )
-
-
-class Gathered(Struct, frozen=True):
-    """What all named snapshots together teach."""
-
-    harvest: Harvest
-    exchanges: dict[str, Exchange]
-    """By id, as they were answered."""
-    home: dict[str, Frozen]
-    """By exchange: the newest snapshot that has it."""
-    fresh: frozenset[str]
-    """Exchanges that teach something, and did not without the newest snapshot; it reaches back over those before it."""
-
-
-def harvested(named: Named, section: LiveHarvest, root: Path = Path()) -> Gathered:
-    """Lessons of all snapshots that ``named`` names; a later snapshot knows more of what was said.
-
-    Raises  ArtifactError for one that is absent or was changed.
-    """
-    exchanges: dict[str, Exchange] = {}
-    said: dict[str, list[Feedback]] = {}
-    home: dict[str, Frozen] = {}
-    found, known = Harvest([], []), Harvest([], [])
-    for place, frozen in enumerate(named.snapshots, 1):
-        ours, opinions = read(root / section.snapshots, frozen)
-        exchanges.update({one.id: one for one in ours})
-        said.update(opinions)
-        home.update({one.id: frozen for one in ours})
-        if place >= len(named.snapshots) - 1:
-            at = max(one.at for one in named.snapshots[:place])
-            known, found = found, _taught(named, section, exchanges, said, at)
-    fresh = {lesson.exchange.id for lesson in found.lessons} - {lesson.exchange.id for lesson in known.lessons}
-    return Gathered(found, exchanges, home, frozenset(fresh))

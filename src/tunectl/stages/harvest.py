@@ -11,9 +11,10 @@ from tunectl.artifacts import io, manifest, tally
 from tunectl.artifacts.records import Answer, Example, Judgement, Message, Reject, Source, Vote, preview
 from tunectl.config.harvest import HarvestStage, LiveHarvest
 from tunectl.data.grouping import input_key
-from tunectl.live import export, snapshot
+from tunectl.live import export, gathering
+from tunectl.live.gathering import Gathered
 from tunectl.live.harvest import REASONS, Lesson
-from tunectl.live.snapshot import Frozen, Gathered
+from tunectl.live.snapshot import Frozen
 
 EXAMPLES, SLICE, JUDGEMENTS, ORIGINS = "examples.jsonl", "slice.jsonl", "judgements.jsonl", "origins.jsonl"
 KIND = "live"
@@ -65,10 +66,10 @@ def run(cfg: HarvestStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa
     section = cfg.harvest.root
     if not isinstance(section, LiveHarvest):
         return _nothing(outputs.artifact, f"harvest.method is {section.method}")
-    named = snapshot.named(Path(section.window))
+    named = gathering.named(Path(section.window))
     if not named.snapshots:
         return _nothing(outputs.artifact, f"{section.window} names no snapshot")
-    return _write(snapshot.harvested(named, section), outputs.artifact, len(named.snapshots))
+    return _write(gathering.harvested(named, section), outputs.artifact, len(named.snapshots))
 
 
 def _nothing(folder: Path, reason: str) -> Metrics:

@@ -13,7 +13,7 @@ import watch_project
 from scenarios.found import Found
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
-from tunectl.live.snapshot import Named
+from tunectl.live.gathering import Named
 from tunectl.release.book import Book
 from tunectl.release.machine import Trigger
 

@@ -14,7 +14,7 @@ from tunectl.artifacts.layout import Layout
 from tunectl.backends import adapter_file, dvc_repo, git_worktree, process_group
 from tunectl.config.watch import Watch
 from tunectl.core.errors import EnvironmentFailure, TunectlError
-from tunectl.live.snapshot import Named
+from tunectl.live.gathering import Named
 from tunectl.release import contract
 from tunectl.release.machine import Run
 from tunectl.release.manifest import FACTS, RELEASE, Facts, ReleaseManifest

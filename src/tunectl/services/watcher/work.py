@@ -22,8 +22,9 @@ from tunectl.config.harvest import LiveHarvest
 from tunectl.config.root import Root
 from tunectl.core import log
 from tunectl.core.errors import GateError, TunectlError, UsageError
-from tunectl.live import snapshot
-from tunectl.live.snapshot import Frozen, Named
+from tunectl.live import forgetting, gathering, snapshot
+from tunectl.live.gathering import Named
+from tunectl.live.snapshot import Frozen
 from tunectl.live.store import Event, LiveStore
 from tunectl.monitor import window as windows
 from tunectl.release import calendar, gate, golden, links, machine
@@ -121,7 +122,7 @@ class Work:
 
     def _frozen(self, section: LiveHarvest, now: datetime, drift: DriftWindow | None) -> Frozen:
         layout = self.place.layout
-        before = snapshot.named(layout.root / section.window).snapshots
+        before = gathering.named(layout.root / section.window).snapshots
         since = min(before[-1].until, now) - BACK if before else DAWN
         with self._live() as live:
             return snapshot.freeze(
@@ -141,7 +142,7 @@ class Work:
         section, wanted = _section(self._root), self.watch.data
         named = self._named(run, section)
         io.write_json(self.place.named(run), named)
-        found = snapshot.harvested(named, section, self.place.layout.root)
+        found = gathering.harvested(named, section, self.place.layout.root)
         lessons = [lesson for lesson in found.harvest.lessons if not lesson.held]
         fresh = sum(lesson.exchange.id in found.fresh for lesson in lessons)
         people = len({lesson.by for lesson in lessons if lesson.by is not None})
@@ -169,11 +170,11 @@ class Work:
         """What the build learns from: the snapshots before, this one, without those who were forgotten meanwhile."""
         layout = self.place.layout
         frozen = msgspec.convert(run.facts("proposed")["snapshot"], Frozen)
-        before = [one for one in snapshot.named(layout.root / section.window).snapshots if one.id != frozen.id]
+        before = [one for one in gathering.named(layout.root / section.window).snapshots if one.id != frozen.id]
         snapshots = [*before, frozen]
         ids = {one.id for named in snapshots for one in snapshot.read(layout.root / section.snapshots, named)[0]}
         with self._live() as live:
-            forgotten = sorted(name for name in live.tombstones() if name in ids)
+            forgotten = sorted(forgetting.forgotten(live, ids))
         found = golden.newest(self.store.root)
         asked = golden.items(found[1], found[0]) if found else []
         keys = sorted({judging.digest_of(one.messages) for one in asked if one.messages})
