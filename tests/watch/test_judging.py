@@ -16,8 +16,10 @@ from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Answer, Example, Message, Source
 from tunectl.config import check, overrides
+from tunectl.core.errors import EnvironmentFailure
 from tunectl.release import golden, machine
 from tunectl.release.machine import Step, Trigger
+from tunectl.release.manifest import Facts
 from tunectl.release.store import Store
 from tunectl.services.watcher import judging
 from tunectl.services.watcher.judging import Question, Side
@@ -81,6 +83,34 @@ def test_two_real_releases_are_compared_and_one_that_cannot_load_is_rejected(
     found = judging.judged(_run(), name, store, root.watch, root.evaluate, place, stop)
     assert found.verdict == "reject"
     assert found.reason.startswith("The challenger cannot serve: loads: it ended with exit code ")
+
+
+@pytest.mark.parametrize(
+    ("engine", "device", "seen"), [("openvino", "cpu", False), ("vllm", "cpu", True), ("openvino", "any", True)]
+)
+def test_the_gate_takes_no_gpu_that_is_kept_from_retrains(
+    project: Path, root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, device: str, seen: bool
+) -> None:
+    store = Store(project / ".tunectl" / "releases")
+    for name in ("openvino", engine):
+        folder = tmp_path / f"of-{name}-{len(store.ids())}"
+        folder.mkdir()
+        (folder / "weights").write_text(folder.name)
+        made = store.add(folder, Facts("shop", name, "apart"))
+        if store.champion() is None:
+            store.promote(made.id, by="test", why="first")
+    told: list[bool] = []
+
+    def side(*_given: object, gpus: bool) -> Side:
+        told.append(gpus)
+        return Side(trouble="enough is known")
+
+    monkeypatch.setattr(judging, "_side", side)
+    resources = root.watch.resources.model_copy(update={"device": device})
+    watch, place = root.watch.model_copy(update={"resources": resources}), Place(Layout(project))
+    with pytest.raises(EnvironmentFailure, match="enough is known"):
+        judging.judged(_run(), made.id, store, watch, root.evaluate, place, threading.Event())
+    assert told == [seen, seen], "on both sides: their times are compared"
 
 
 def test_what_the_challenger_learned_is_no_question_for_it(project: Path, root) -> None:

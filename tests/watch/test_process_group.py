@@ -51,6 +51,22 @@ def _gone(pids: list[int], most: float = 20) -> bool:
     return not any(process_group._lives(pid) for pid in pids)
 
 
+def test_gpus_are_hidden_where_it_may_take_none(tmp_path: Path) -> None:
+    words, told = [sys.executable, "-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"], []
+    for gpus in (False, True):
+        process_group.run(
+            words,
+            cwd=tmp_path,
+            environment={**os.environ, "CUDA_VISIBLE_DEVICES": "0"},
+            mark="a",
+            log=tmp_path / f"{gpus}.txt",
+            stop=threading.Event(),
+            limits=Limits(60, gpus=gpus),
+        )
+        told.append((tmp_path / f"{gpus}.txt").read_text().strip())
+    assert told == ["", "0"]
+
+
 def test_exit_code_and_words_come_back(tmp_path: Path) -> None:
     words = [sys.executable, "-c", "print('hello'); raise SystemExit(3)"]
     code = process_group.run(

@@ -40,6 +40,8 @@ class Limits(NamedTuple):
     nice: int = 0
     threads: int = 0
     """Processors; 0: all."""
+    gpus: bool = True
+    """Whether it sees any."""
 
 
 def run(
@@ -58,11 +60,12 @@ def run(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     guard = [sys.executable, "-m", "tunectl.backends.process_group", str(limits.nice), str(limits.threads), *words]
+    hidden = {} if limits.gpus else {"CUDA_VISIBLE_DEVICES": ""}
     with log.open("ab") as stream:
         process = subprocess.Popen(
             guard,
             cwd=cwd,
-            env={**environment, MARK: mark},
+            env={**environment, **hidden, MARK: mark},
             stdin=subprocess.PIPE,
             stdout=stream,
             stderr=subprocess.STDOUT,

@@ -123,7 +123,7 @@ class WatchResources(Strict):
     threads: int = Field(ge=0, le=1024)
     """Processors it may use; 0 takes all."""
     device: Literal["cpu", "any"]
-    """cpu hides the GPUs from it."""
+    """cpu hides the GPUs from it, also from the gate's answers, unless one of the two releases is for vLLM."""
 
 
 class WatchTrain(Strict):

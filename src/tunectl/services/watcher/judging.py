@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 HOURS = 6
 """Longest time for the answers of one release."""
 LOADS = "loads"
+ON_GPUS = "vllm"
+"""The engine whose releases may hold weights that no processor reads, or too many of them."""
 
 
 class Question(Struct, frozen=True):
@@ -79,9 +81,11 @@ def judged(
     if champion is None:
         raise EnvironmentFailure("there is no champion to compare with", hint="tunectl release promote ID")
     asked = question(store, git_worktree.inside(place.layout.root, place.worktree), watch.gate, place.layout)
-    sides = []
-    for name in (champion.release, release):
-        sides.append(_side(name, asked, store, watch, place, run, stop))
+    sides, names = [], (champion.release, release)
+    engines = {store.manifest(name).engine for name in names}
+    gpus = watch.resources.device == "any" or ON_GPUS in engines  # of both sides: their times are compared
+    for name in names:
+        sides.append(_side(name, asked, store, watch, place, run, stop, gpus=gpus))
         if stop.is_set():
             return Verdict("insufficient", "stopped")
     if sides[0].trouble:
@@ -130,7 +134,15 @@ def _learned(path: Path) -> set[str]:
 
 
 def _side(
-    release: str, asked: Question, store: Store, watch: Watch, place: Place, run: Run, stop: threading.Event
+    release: str,
+    asked: Question,
+    store: Store,
+    watch: Watch,
+    place: Place,
+    run: Run,
+    stop: threading.Event,
+    *,
+    gpus: bool,
 ) -> Side:
     scratch = place.scratch(run)
     job, answers = scratch / f"{release}.job.json", scratch / f"{release}.answers.json"
@@ -145,7 +157,7 @@ def _side(
             mark=place.mark,
             log=place.log(run),
             stop=stop,
-            limits=process_group.Limits(HOURS * 3600, watch.resources.nice, watch.resources.threads),
+            limits=process_group.Limits(HOURS * 3600, watch.resources.nice, watch.resources.threads, gpus=gpus),
         )
         if code:
             return Side(trouble=f"it ended with exit code {code} (its words are in {place.log(run)})")

@@ -62,11 +62,16 @@ def rebuilt(run: Run, named: Named, watch: Watch, place: Place, store: Store, st
             *_start(watch, store, layout),
         ],
         cwd=project,
-        environment=_environment(project, watch),
+        environment=_environment(project),
         mark=place.mark,
         log=place.log(run),
         stop=stop,
-        limits=process_group.Limits(watch.train.hours * 3600, watch.resources.nice, watch.resources.threads),
+        limits=process_group.Limits(
+            watch.train.hours * 3600,
+            watch.resources.nice,
+            watch.resources.threads,
+            gpus=watch.resources.device == "any",
+        ),
     )
     if stop.is_set():  # told to stop, so this was no attempt
         io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
@@ -140,15 +145,13 @@ def _worktree(run: Run, place: Place) -> tuple[Path, int]:
     return project, 1
 
 
-def _environment(project: Path, watch: Watch) -> dict[str, str]:
+def _environment(project: Path) -> dict[str, str]:
     """That worktree's code comes first where the project brings its own."""
     found = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     if (project / "src" / "tunectl").is_dir():
         found["PYTHONPATH"] = f"{(project / 'src').absolute()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(
             os.pathsep
         )
-    if watch.resources.device == "cpu":
-        found["CUDA_VISIBLE_DEVICES"] = ""
     return found
 
 
