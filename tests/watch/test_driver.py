@@ -103,7 +103,7 @@ def test_one_drift_that_alertmanager_and_grafana_see_is_one_run(tmp_path, cooldo
     for version, mark, start in (("4", "f00d", "2026-05-01T11:59:30Z"), ("1", "beef", "2026-05-01T12:00:10.5+00:00")):
         seen = {"status": "firing", "labels": {"alertname": "Drift"}, "startsAt": start, "fingerprint": mark}
         body = json.dumps({"version": version, "alerts": [seen]}).encode()
-        (trigger,) = alerts.parse(body, ("Drift",), NOW).triggers
+        (trigger,) = alerts.parse(body, ("Drift",), NOW)
         assert one.book.receive(trigger)
         assert walk(one, later) == "promoted"
     assert [run.trigger.by for run in one.book.runs()] == ["Alertmanager"]

@@ -36,7 +36,6 @@ class _Alert(Struct, frozen=True):
     annotations: dict[str, str] = field(default_factory=dict)
     starts_at: str = field(name="startsAt", default="")
     fingerprint: str = ""
-    generator_url: str = field(name="generatorURL", default="")
 
 
 class _Payload(Struct, frozen=True):
@@ -44,26 +43,12 @@ class _Payload(Struct, frozen=True):
 
     version: str
     alerts: list[_Alert]
-    receiver: str = ""
-    truncated: int = field(name="truncatedAlerts", default=0)
 
 
-class Delivery(Struct, frozen=True):
-    """What one call brought."""
+def parse(body: bytes, names: Collection[str], now: datetime) -> list[Trigger]:
+    """The triggers of one payload, at most ``MOST``; ``names`` are the alerts that ask for a retrain.
 
-    sender: str
-    triggers: list[Trigger]
-    resolved: int
-    """Alerts that ended: nothing is started for them, and nothing is stopped."""
-    others: int
-    """Alerts that ask for no retrain."""
-    truncated: int
-    """Alerts that the sender left out."""
-
-
-def parse(body: bytes, names: Collection[str], now: datetime) -> Delivery:
-    """The triggers of one payload; ``names`` are the alerts that ask for a retrain.
-
+    An alert that ended starts nothing, and stops nothing.
     Raises  DataError for what is no such payload; it repeats nothing of it.
     """
     if len(body) > LARGEST:
@@ -75,12 +60,9 @@ def parse(body: bytes, names: Collection[str], now: datetime) -> Delivery:
     if found.version not in VERSIONS:
         raise DataError(f"payload version {found.version[:10]!r}; understood are 4 (Alertmanager) and 1 (Grafana)")
     sender = VERSIONS[found.version]
-    firing = [alert for alert in found.alerts if alert.status == "firing"]
-    ours = [alert for alert in firing if alert.labels.get("alertname") in names]
+    ours = [one for one in found.alerts if one.status == "firing" and one.labels.get("alertname") in names]
     triggers = {one.id: one for one in (_trigger(alert, sender, now) for alert in ours)}
-    newest = sorted(triggers.values(), key=lambda one: str(one.facts["startsAt"]), reverse=True)[:MOST]
-    resolved = sum(alert.status == "resolved" for alert in found.alerts)
-    return Delivery(sender, newest, resolved, len(firing) - len(ours), max(found.truncated, 0))
+    return sorted(triggers.values(), key=lambda one: str(one.facts["startsAt"]), reverse=True)[:MOST]
 
 
 def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
@@ -90,6 +72,8 @@ def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
     name = hashlib.sha256(f"{mark}\0{_start(alert.starts_at)}".encode()).hexdigest()[:24]
     words = alert.annotations.get("summary") or alert.annotations.get("description") or alert.labels["alertname"]
     facts: dict[str, Any] = {"labels": labels, "summary": words[:500], "startsAt": alert.starts_at[:40]}
+    if alert.annotations.get("description"):
+        facts["description"] = alert.annotations["description"][:1000]
     return Trigger("alert", f"alert-{name}", now, words[:500], sender, facts=facts)
 
 

@@ -66,6 +66,8 @@ def told(run: Run, experiment: Experiment | None = None) -> Story:
 def _why(run: Run) -> Iterator[tuple[str, ...]]:
     trigger, proposed = run.trigger, run.facts("proposed")
     yield "started by", f"{trigger.kind}{f' ({trigger.by})' if trigger.by else ''}: {trigger.why}"
+    if trigger.facts.get("description"):
+        yield "the alert said", str(trigger.facts["description"])
     window = proposed.get("window")
     if window:
         yield "drift window", f"{window['id']}, {window['since'][:16]} to {window['until'][:16]}, {window['rows']} rows"

@@ -231,10 +231,10 @@ def test_nobody_there_is_a_dropped_request() -> None:
 
 def test_the_webhook_that_is_delivered_by_hand_is_one_that_the_watcher_takes() -> None:
     body = json.dumps(programs.payload(parts.at(90), "The world has changed.")).encode()
-    found = alerts.parse(body, ("TunectlDriftSustained",), parts.BEGAN)
-    assert (found.sender, [one.why for one in found.triggers]) == ("Alertmanager", ["The world has changed."])
-    (again,) = alerts.parse(body, ("TunectlDriftSustained",), parts.at(5)).triggers
-    assert again.id == found.triggers[0].id
+    (found,) = alerts.parse(body, ("TunectlDriftSustained",), parts.BEGAN)
+    assert (found.by, found.why) == ("Alertmanager", "The world has changed.")
+    (again,) = alerts.parse(body, ("TunectlDriftSustained",), parts.at(5))
+    assert again.id == found.id
 
 
 def test_programs_are_not_led_to_the_users_own_store(monkeypatch: pytest.MonkeyPatch) -> None:

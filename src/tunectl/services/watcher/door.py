@@ -100,14 +100,14 @@ class Door(Listener):
             found = alerts.parse(body, self._names, datetime.now(UTC))
         except DataError as error:
             return said(400, status="error", error=error.message)
-        fresh = [one for one in found.triggers if self._book.seen(one.id) is None and not self._book.waits(one.id)]
+        fresh = [one for one in found if self._book.seen(one.id) is None and not self._book.waits(one.id)]
         active = next((run for run in reversed(self._book.runs()) if not run.ended), None) if fresh else None
         if active is not None and active.state in BUSY:
             return said(503, status="busy", error=f"retrain {active.id} is {active.state}")
         kept = sum(self._book.receive(one) for one in fresh)
         if kept:
             self._nudge()
-        return said(200, status="kept" if kept else "known" if found.triggers else "nothing", new=kept)
+        return said(200, status="kept" if kept else "known" if found else "nothing", new=kept)
 
     def _decide(self, method: str, token: str, body: bytes) -> Reply:
         if method in {"GET", "HEAD"}:
