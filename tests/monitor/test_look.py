@@ -104,6 +104,6 @@ def test_what_a_look_for_cron_ends_with(closed: list[DriftWindow], code: int) ->
 
 
 def test_what_strangers_asked_steers_no_terminal() -> None:
-    from tunectl.cli import monitor_look
+    from tunectl.backends import terminal
 
-    assert monitor_look._harmless("a\x1b[2Jb\x9bc é") == "a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}c é"
+    assert terminal.harmless("a\x1b[2Jb\x9bc é") == "a\N{REPLACEMENT CHARACTER}[2Jb\N{REPLACEMENT CHARACTER}c é"

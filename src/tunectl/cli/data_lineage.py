@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts.layout import Layout
+from tunectl.cli import live_store
 from tunectl.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,17 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _exchange(layout: Layout, name: str) -> dict[str, Any] | None:
-    from tunectl.backends import sqlalchemy_store, sqlalchemy_tables
     from tunectl.config import check, overrides
-    from tunectl.live import identity
 
     root = check.load(layout, overrides.replay(layout)).root
-    url = identity.address(root.live)
-    file = sqlalchemy_tables.database_file(url, layout.root)
-    if file is not None and not file.is_file():
-        return None
-    with sqlalchemy_store.opened(url, layout.root) as live:
-        one = live.exchange(name)
+    with live_store.kept(root.live, layout) as live:
+        one = live.exchange(name) if live is not None else None
     if one is None:
         return None
     return {"at": one.accepted_at.isoformat(), "arm": one.arm, "release": one.release, "template": one.template_hash}

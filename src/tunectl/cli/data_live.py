@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from tunectl.artifacts.layout import Layout
-from tunectl.cli import data_live_deletion, times
+from tunectl.cli import data_live_deletion, live_store, times
 from tunectl.core.errors import DataError
 from tunectl.live.export import Shape
 
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     """
     layout = Layout()
     root = _told(layout)
-    with _opened(layout, root) as store:
+    with live_store.opened(root.live, layout) as store:
         code: int = _VERBS[args.live or "look"](args, layout, root, store)
     return code
 
@@ -90,19 +89,6 @@ def _told(layout: Layout) -> Told:
     from tunectl.config import check, overrides
 
     return check.load(layout, overrides.replay(layout)).root
-
-
-@contextmanager
-def _opened(layout: Layout, root: Told) -> Iterator[LiveStore]:
-    from tunectl.backends import sqlalchemy_store, sqlalchemy_tables
-    from tunectl.live import identity
-
-    url = identity.address(root.live)
-    file = sqlalchemy_tables.database_file(url, layout.root)
-    if file is not None and not file.is_file():
-        raise DataError(f"{file}: nothing was kept yet", hint="serve the model: tunectl serve")
-    with sqlalchemy_store.opened(url, layout.root) as store:
-        yield store
 
 
 def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveStore) -> int:
@@ -150,6 +136,10 @@ def _one(args: argparse.Namespace, store: LiveStore) -> int:
 
 
 def _row(one: Exchange, said: list[Feedback]) -> tuple[Any, ...]:
+    from tunectl.artifacts.records import preview
+    from tunectl.backends import terminal
+    from tunectl.monitor import window
+
     tokens = "" if one.completion_tokens is None else f"{one.prompt_tokens}+{one.completion_tokens}"
     return (
         f"{one.accepted_at:%m-%d %H:%M:%S}",
@@ -160,37 +150,8 @@ def _row(one: Exchange, said: list[Feedback]) -> tuple[Any, ...]:
         one.finish_reason or "running",
         "" if one.latency is None else f"{one.latency:.2f}",
         " ".join(f"{each.kind}" for each in said),
-        _asked(one),
-        _answered(one),
+        *(terminal.harmless(preview(text, PREVIEW)) for text in (window.asked(one), window.answered(one) or "")),
     )
-
-
-def _asked(one: Exchange) -> str:
-    from tunectl.artifacts.records import preview
-
-    request = one.request or {}
-    turns = request.get("messages") or [{"content": request.get("prompt", "")}]
-    return preview(_harmless(_text(turns[-1].get("content"))), PREVIEW)
-
-
-def _answered(one: Exchange) -> str:
-    from tunectl.artifacts.records import preview
-
-    choices = (one.response or {}).get("choices") or [{}]
-    said = (choices[0].get("message") or {}).get("content", choices[0].get("text"))
-    return preview(_harmless(_text(said)), PREVIEW)
-
-
-def _harmless(text: str) -> str:
-    """Without control codes: what strangers typed must not steer a terminal."""
-    return "".join(sign if sign.isprintable() or sign.isspace() else "\N{REPLACEMENT CHARACTER}" for sign in text)
-
-
-def _text(content: Any) -> str:
-    """Words of a message, of which OpenAI has several forms."""
-    if isinstance(content, list):
-        return " ".join(str(part.get("text", "")) if isinstance(part, dict) else str(part) for part in content)
-    return "" if content is None else str(content)
 
 
 def _export(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:

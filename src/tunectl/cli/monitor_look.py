@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import argparse
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import DriftWindow, preview
-from tunectl.cli import typist
+from tunectl.cli import live_store, typist
 from tunectl.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from tunectl.config.monitor import MonitorSettings
-    from tunectl.live.store import LiveStore
 
 COLUMNS = ("window", "from (UTC)", "rows", "verdict", "in a row", "what")
 SIGNALS = ("signal", "method", "rows", "p", "adjusted", "effect", "floor", "score / threshold", "p before", "")
 DRIFT = 3
 """Exit code where the verdict is drift."""
-
-
-@contextmanager
-def opened(settings: MonitorSettings, layout: Layout) -> Iterator[LiveStore]:
-    """The live store, for reading.
-
-    Raises  DataError where nothing was kept yet.
-    """
-    from tunectl.backends import sqlalchemy_store, sqlalchemy_tables
-    from tunectl.live import identity
-
-    url = identity.address(settings.live)
-    file = sqlalchemy_tables.database_file(url, layout.root)
-    if file is not None and not file.is_file():
-        raise DataError(f"{file}: nothing was kept yet", hint="serve the model: tunectl serve")
-    with sqlalchemy_store.opened(url, layout.root) as store:
-        yield store
 
 
 def tell(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> int:
@@ -82,7 +63,7 @@ def listed(args: argparse.Namespace, settings: MonitorSettings, layout: Layout) 
     from tunectl.backends import terminal
     from tunectl.services.drift import references
 
-    with opened(settings, layout) as store:
+    with live_store.opened(settings.live, layout) as store:
         newest = references.closed(store)[-max(args.number, 0) :] if args.number > 0 else []
     if args.json:
         terminal.print_json(to_builtins(newest))
@@ -101,7 +82,7 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
     from tunectl.services import monitor
     from tunectl.services.drift import references
 
-    with opened(settings, layout) as store:
+    with live_store.opened(settings.live, layout) as store:
         one = _found(references.closed(store), names[0] if names else "")
         rows = monitor.shown(store, one.id)
     if args.json:
@@ -116,18 +97,13 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
         cells = [(each.name, f"{each.window:.1%}", f"{each.reference:.1%}") for each in one.slices]
         terminal.table("", ("slice", "window", "reference"), cells)
     examples = [
-        (name, _harmless(preview(rows[name].prompt or rows[name].answer or "", 100)))
+        (name, terminal.harmless(preview(rows[name].prompt or rows[name].answer or "", 100)))
         for name in one.exemplars
         if name in rows
     ]
     if examples:
         terminal.table("", ("exchange", "most unlike the reference"), examples)
     return DRIFT if drifted(one) else 0
-
-
-def _harmless(text: str) -> str:
-    """Without control codes: what strangers asked must not steer a terminal."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def accept(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: Layout) -> int:
@@ -141,7 +117,7 @@ def accept(args: argparse.Namespace, names: Sequence[str], settings: MonitorSett
         raise UsageError(
             "monitor accept: which windows?", hint="tunectl monitor list; tunectl monitor accept ID [ID ...]"
         )
-    with opened(settings, layout) as store:
+    with live_store.opened(settings.live, layout) as store:
         found = [_found(references.closed(store), name) for name in names]
         rows, least = sum(one.rows for one in found), settings.monitor.window.minimum
         if rows < least:

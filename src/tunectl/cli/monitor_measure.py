@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from tunectl.artifacts.layout import Layout
-from tunectl.cli import times
+from tunectl.cli import live_store, times
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layou
     """
     from tunectl.artifacts import io
     from tunectl.backends import terminal
-    from tunectl.cli import monitor_look
     from tunectl.core import progress
     from tunectl.monitor import selftest
     from tunectl.services import monitor
@@ -47,7 +46,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layou
         raise UsageError(
             f"--rows {rows}: of fewer than {settings.monitor.window.minimum} nothing is said (monitor.window.minimum)"
         )
-    with monitor_look.opened(settings, layout) as store:
+    with live_store.opened(settings.live, layout) as store:
         watching = monitor.watcher(settings, layout, store)
         champion = watching.releases.champion()
         if champion is None:
@@ -116,7 +115,7 @@ def replay(args: argparse.Namespace, settings: MonitorSettings, layout: Layout) 
             f"replay from {args.since} to {args.until or 'now'}: no time lies between",
             hint="tunectl monitor replay --from 30d --to 2026-03-01",
         )
-    with monitor_look.opened(settings, layout) as store:
+    with live_store.opened(settings.live, layout) as store:
         windows = past.replayed(monitor.watcher(settings, layout, store), since, until)
         found = list(progress.track(windows, "looking at windows"))
     if args.json:

@@ -6,7 +6,7 @@ import argparse
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tunectl.cli import typist
+from tunectl.cli import live_store, typist
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def _start(args: argparse.Namespace, store: Store, root: Root) -> int:
 
 def _status(args: argparse.Namespace, store: Store, root: Root) -> int:
     from tunectl.artifacts.layout import Layout
-    from tunectl.backends import sqlalchemy_store, terminal
-    from tunectl.live import identity
+    from tunectl.backends import terminal
     from tunectl.release import experiment, story
     from tunectl.release.store import plain
     from tunectl.release.trials import Trials
@@ -102,12 +101,12 @@ def _status(args: argparse.Namespace, store: Store, root: Root) -> int:
         )
         return 0
     reading, open_, chosen = found.reading, 0, 0
-    if found.ended is None:
-        with sqlalchemy_store.opened(identity.address(root.live), Layout().root) as live:
+    with live_store.kept(root.live, Layout()) as live:
+        if found.ended is None and live is not None:
             now = datetime.now(UTC)
             units = trying.collected(found, live, now)
-        reading = experiment.read(units.units, found.rules, over=now >= found.until)
-        open_, chosen = units.open, units.chosen
+            reading = experiment.read(units.units, found.rules, over=now >= found.until)
+            open_, chosen = units.open, units.chosen
     if args.json:
         told = plain(reading) if reading else None
         terminal.print_json({**plain(found), "reading": told, "open": open_, "chosen": chosen})
@@ -140,18 +139,17 @@ def _stop(args: argparse.Namespace, store: Store, root: Root) -> int:  # noqa: A
 def _plan(args: argparse.Namespace, store: Store, root: Root) -> int:  # noqa: ARG001 - all four are called alike
     """How many identities and days it takes, simulated, at the traffic of the last week."""
     from tunectl.artifacts.layout import Layout
-    from tunectl.backends import sqlalchemy_store, terminal
-    from tunectl.live import identity
+    from tunectl.backends import terminal
     from tunectl.release import experiment, outcomes
     from tunectl.release.store import plain
     from tunectl.services.watcher import trying
 
     wanted = _declared(root, args.share)
     now = datetime.now(UTC)
-    with sqlalchemy_store.opened(identity.address(root.live), Layout().root) as live:
+    with live_store.kept(root.live, Layout()) as live:
         past = outcomes.collect(
-            live.exchanges(now - timedelta(days=DAYS), now),
-            live.feedback_of,
+            live.exchanges(now - timedelta(days=DAYS), now) if live is not None else (),
+            live.feedback_of if live is not None else lambda _ids: {},
             measure=wanted.measure,
             challenger="",
             attribution=timedelta(hours=min(wanted.attribution_hours, 24.0)),

@@ -6,7 +6,6 @@ What cannot be told (a database that is away, a file that is broken) is a troubl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -16,6 +15,7 @@ from msgspec import MsgspecError
 from tunectl.artifacts import lock
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import DriftWindow
+from tunectl.cli import live_store
 from tunectl.cli.status_glance import Drift, Glance, Program, Retrain, Slot, Traffic, Wait
 from tunectl.core.errors import TunectlError
 from tunectl.release.history import Champion
@@ -89,23 +89,8 @@ def _retrain(run: Run) -> Retrain:
     return Retrain(run.id, run.state, last.at, run.trigger.kind, run.trigger.why, last.why)
 
 
-@contextmanager
-def _opened(layout: Layout, root: Root) -> Iterator[LiveStore | None]:
-    """The live store; None where nothing was kept yet: looking makes none."""
-    from tunectl.backends import sqlalchemy_store, sqlalchemy_tables
-    from tunectl.live import identity
-
-    url = identity.address(root.live)
-    file = sqlalchemy_tables.database_file(url, layout.root)
-    if file is not None and not file.is_file():
-        yield None
-        return
-    with sqlalchemy_store.opened(url, layout.root) as store:
-        yield store
-
-
 def _live(layout: Layout, root: Root, champion: Champion | None, now: datetime) -> Live:
-    with _opened(layout, root) as live:
+    with live_store.kept(root.live, layout) as live:
         if live is None:
             return NOTHING
         counts, newest = live.counts(now - SPAN), live.newest(1)
