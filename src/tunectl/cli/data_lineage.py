@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     found: dict[str, Any] = {"id": args.id}
     if exchange is not None:
         found["answer"] = exchange
-    if release is not None:
+    if release is not None and release in store.ids():  # the base model answers too, and releases of other stores
         found.update(_backwards(store, layout, release))
     if exchange is not None or release is None:  # people may have made a lesson of an answer
         found["forward"] = list(forward(layout, args.id))

@@ -140,7 +140,7 @@ def _plan(args: argparse.Namespace, store: Store, root: Root) -> int:  # noqa: A
     """How many identities and days it takes, simulated, at the traffic of the last week."""
     from tunectl.artifacts.layout import Layout
     from tunectl.backends import terminal
-    from tunectl.release import experiment, outcomes
+    from tunectl.release import outcomes, planning
     from tunectl.release.store import plain
     from tunectl.services.watcher import trying
 
@@ -164,7 +164,7 @@ def _plan(args: argparse.Namespace, store: Store, root: Root) -> int:  # noqa: A
             f"no outcome in {DAYS} days of traffic, so the champion's rate is not known", hint="give it: --rate 0.2"
         )
     rules = trying.experiment(wanted, "", name="plan", now=now, by="", why="").rules
-    found = experiment.plan(rules, rate=rate, effect=args.effect, horizon=HORIZON, seed=root.seed)
+    found = planning.plan(rules, rate=rate, effect=args.effect, horizon=HORIZON, seed=root.seed)
     days = None if found.most is None or not units else found.most / (units / DAYS)
     if args.json:
         terminal.print_json({**plain(found), "rate": rate, "units_a_day": units / DAYS, "days": days})

@@ -1,15 +1,8 @@
 """Champion against challenger on live traffic, looked at as often as one likes: an anytime-valid sequential test. Pure.
 
 The unit is an identity (a user, else a key), which stays in one arm. Its outcome is one number from 0 to 1, fixed once its
-attribution time is over. With p the challenger's share and m a prediction made before the unit came,
-
-    x = (in challenger ? 1/p : -1/(1-p)) * (outcome - m)
-
-has the expectation "challenger minus champion" by the random assignment alone, whatever the outcomes are distributed like.
-Someone who bets a fixed share of their money on "x is above d" cannot expect to win while it is not; a mixture over shares is
-such a bettor, too. Wealth of 1/alpha therefore refutes "the difference is d or less" at level alpha, at any time of looking.
-Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024 (arXiv 2010.09686);
-        Ville (1939); the predicted m is the control variate of augmented inverse probability weighting.
+attribution time is over. Evidence is the wealth of bettors (``release/betting.py``): one bets that the challenger is better, one
+that it does harm, one on each guardrail, and one that the arms do not get their shares.
 Why no library: ``.github/decisions/0009-sequential-test.md``.
 """
 
@@ -23,6 +16,7 @@ from msgspec import Struct, field
 
 from tunectl.core.errors import UsageError
 from tunectl.core.lazy import need
+from tunectl.release import betting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +24,6 @@ if TYPE_CHECKING:
 Decision = Literal["running", "promote", "harm", "undecided", "unfair"]
 """running: go on. promote: the goal is proved. harm: the challenger is worse, or a guardrail does not hold. undecided: time or
 units are over. unfair: the arms are not those that were declared, or do not get their shares, so nothing can be concluded."""
-BETS: Final = tuple(0.9 * 0.62**step for step in range(14))
-"""Shares of the largest bet that can never lose everything; each gets an equal part of the money."""
 CURVE: Final = 60
 """Points of a curve."""
 GRID: Final = 161
@@ -120,7 +112,7 @@ def read(units: Sequence[Unit], rules: Rules, *, over: bool = False, curve: bool
         name: np.asarray([unit.guards.get(name, 0.0) for unit in units], dtype=float)
         for name in sorted({name for unit in units for name in unit.guards})
     }
-    weighed, wealth = _weighed(arm, outcome, rules.share), _money(arm, outcome, bad, rules)
+    weighed, wealth = betting.weighed(arm, outcome, rules.share), _money(arm, outcome, bad, rules)
     decision, reason, at = _decided(wealth, list(bad), arm, rules)
     if decision == "running" and (over or (rules.most is not None and len(units) >= rules.most)):
         decision, reason = "undecided", f"{len(units)} units, and neither the goal nor harm is proved"
@@ -157,47 +149,16 @@ def _money(
     arm: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: Rules
 ) -> dict[str, NDArray[Any]]:
     """What each bettor has after each unit, as logarithms."""
-    weighed = _weighed(arm, outcome, rules.share)
+    weighed = betting.weighed(arm, outcome, rules.share)
     return {
-        "better": _wealth(weighed, -rules.margin, rules.share),
-        "harm": _wealth(-weighed, 0.0, rules.share),
-        "fair": _fair(arm, rules.share),
+        "better": betting.wealth(weighed, -rules.margin, rules.share),
+        "harm": betting.wealth(-weighed, 0.0, rules.share),
+        "fair": betting.fair(arm, rules.share),
         **{
-            name: _wealth(_weighed(arm, values, rules.share), rules.guard_tolerance, rules.share)
+            name: betting.wealth(betting.weighed(arm, values, rules.share), rules.guard_tolerance, rules.share)
             for name, values in bad.items()
         },
     }
-
-
-def _weighed(arm: NDArray[Any], outcome: NDArray[Any], share: float) -> NDArray[Any]:
-    """X of the module's text; the prediction is the mean of the outcomes before, of both arms."""
-    np = need("numpy", extra="watch")
-    before = (np.cumsum(outcome) - outcome + 0.5) / (np.arange(len(outcome)) + 1)
-    weighed: NDArray[Any] = np.where(arm, 1 / share, -1 / (1 - share)) * (outcome - before)
-    return weighed
-
-
-def _wealth(x: NDArray[Any], least: float, share: float) -> NDArray[Any]:
-    """Logarithm of the money after each unit of somebody who bets that the mean of ``x`` is above ``least``."""
-    np = need("numpy", extra="watch")
-    largest = 1 / (max(1 / share, 1 / (1 - share)) + abs(least))
-    total: NDArray[Any] = np.full(len(x), -np.inf)
-    for bet in BETS:
-        total = np.logaddexp(total, np.cumsum(np.log1p(bet * largest * (x - least))))
-    total -= log(len(BETS))
-    return total
-
-
-def _fair(arm: NDArray[Any], share: float) -> NDArray[Any]:
-    """Logarithm of the money of somebody who bets that the challenger does not get its share, either way."""
-    np = need("numpy", extra="watch")
-    off = arm.astype(float) - share
-    total: NDArray[Any] = np.full(len(off), -np.inf)
-    for sign in (1, -1):
-        for bet in BETS:
-            total = np.logaddexp(total, np.cumsum(np.log1p(sign * bet * off)))
-    total -= log(2 * len(BETS))
-    return total
 
 
 def _decided(
@@ -232,8 +193,8 @@ def _band(x: NDArray[Any], rules: Rules) -> tuple[NDArray[Any], NDArray[Any]]:
     np = need("numpy", extra="watch")
     line, low, high = log(1 / rules.alpha), np.full(len(x), -1.0), np.full(len(x), 1.0)
     for place in np.linspace(-1, 1, GRID):
-        above = np.maximum.accumulate(_wealth(x, place, rules.share)) >= line
-        below = np.maximum.accumulate(_wealth(-x, -place, rules.share)) >= line
+        above = np.maximum.accumulate(betting.wealth(x, place, rules.share)) >= line
+        below = np.maximum.accumulate(betting.wealth(-x, -place, rules.share)) >= line
         low = np.where(above, np.maximum(low, place), low)
         high = np.where(below, np.minimum(high, place), high)
     return low, high
@@ -255,43 +216,3 @@ def _curve(x: NDArray[Any], wealth: dict[str, NDArray[Any]], band: tuple[NDArray
         )
         for p in places
     ]
-
-
-class Plan(Struct, frozen=True):
-    """How many units an experiment needs, simulated."""
-
-    effect: float
-    power: float
-    """Share of simulated experiments that reached the goal."""
-    half: int | None
-    """Units of both arms by which half of them had; None: fewer did."""
-    most: int | None
-    """Units by which four of five had."""
-
-
-def plan(rules: Rules, *, rate: float, effect: float, horizon: int, seed: int, experiments: int = 200) -> Plan:
-    """Simulate experiments with yes-or-no outcomes: ``rate`` for the champion, ``rate + effect`` for the challenger.
-
-    ``horizon`` is the number of units after which a simulated experiment is given up.
-    Raises  UsageError for rates outside 0 to 1.
-    """
-    check(rules)
-    if not (0 <= rate <= 1 and 0 <= rate + effect <= 1):
-        raise UsageError(f"rate = {rate:g} with an effect of {effect:+g} is no share from 0 to 1")
-    np = need("numpy", extra="watch")
-    random = np.random.default_rng(seed)
-    needed = []
-    for _ in range(experiments):
-        arm = random.random(horizon) < rules.share
-        outcome = (random.random(horizon) < np.where(arm, rate + effect, rate)).astype(float)
-        path = _wealth(_weighed(arm, outcome, rules.share), -rules.margin, rules.share)
-        enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.least
-        over = (np.maximum.accumulate(path) >= log(1 / rules.alpha)) & enough
-        needed.append(int(over.argmax()) + 1 if over.any() else horizon + 1)
-    ordered = sorted(needed)
-
-    def by(share: float) -> int | None:
-        found = ordered[int(share * (experiments - 1))]
-        return found if found <= horizon else None
-
-    return Plan(effect, sum(one <= horizon for one in needed) / experiments, by(0.5), by(0.8))

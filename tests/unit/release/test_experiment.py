@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunectl.core.errors import UsageError
-from tunectl.release import experiment
+from tunectl.release import experiment, planning
 from tunectl.release.experiment import Rules, Unit
 
 RULES = Rules(share=0.5, margin=0.0, alpha=0.05, harm_alpha=0.05, guard_tolerance=0.02, least=50, most=None)
@@ -101,12 +101,12 @@ def test_any_outcomes_give_finite_numbers_and_more_units_never_take_a_decision_b
 
 
 def test_a_plan_says_how_many_units_it_takes():
-    found = experiment.plan(RULES, rate=0.2, effect=0.1, horizon=3000, seed=7, experiments=60)
+    found = planning.plan(RULES, rate=0.2, effect=0.1, horizon=3000, seed=7, experiments=60)
     assert found.power > 0.9
     assert 200 < found.half < found.most < 3000
-    assert experiment.plan(RULES, rate=0.2, effect=0.0, horizon=500, seed=7, experiments=60).half is None
+    assert planning.plan(RULES, rate=0.2, effect=0.0, horizon=500, seed=7, experiments=60).half is None
     with pytest.raises(UsageError) as error:
-        experiment.plan(RULES, rate=0.2, effect=0.9, horizon=500, seed=7)
+        planning.plan(RULES, rate=0.2, effect=0.9, horizon=500, seed=7)
     assert str(error.value) == "rate = 0.2 with an effect of +0.9 is no share from 0 to 1"
 
 
