@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tunectl.backends import static_embedding, tone_lexicon
+from tunectl.backends import sentence_encoder, static_embedding, tone_lexicon
 from tunectl.core.errors import ArtifactError
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] the a good great bad awful day night cat dog ##s run"
@@ -51,7 +51,7 @@ def test_a_text_is_the_mean_of_its_tokens(table) -> None:
 
 
 def test_the_encoder_itself(encoder: Path) -> None:
-    looking = static_embedding.EncoderEmbedding(encoder)
+    looking = sentence_encoder.EncoderEmbedding(encoder)
     found = looking.embed(["the good cat", "", "the good cat", "dogs run"])
     assert np.array_equal(found[0], found[2])
     assert np.isfinite(found).all()
@@ -74,7 +74,7 @@ def test_weights_that_are_not_the_declared_ones(tmp_path: Path) -> None:
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (place / name).write_text(name)
     with pytest.raises(ArtifactError, match=r"monitor\.encoder\.sha256 says 0000"):
-        static_embedding.fetched(declared, tmp_path)
+        sentence_encoder.fetched(declared, tmp_path)
 
 
 def test_the_lexicon_of_tone() -> None:

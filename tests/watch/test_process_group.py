@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tunectl.backends import process_group
-from tunectl.backends.process_group import LATE, STOPPED, Limits
+from tunectl.backends.process_group import LATE, Limits
+from tunectl.backends.process_guard import STOPPED
 
 TREE = """
 import os, subprocess, sys, time

@@ -1,15 +1,14 @@
 """A command in a process group that dies with us, whoever is killed first.
 
-    we -> guard (leader of the group) -> command -> whatever that starts
+    we -> guard (``process_guard``, leader of the group) -> command -> whatever that starts
 
 The guard reads a pipe whose other end only we hold: when we die, even by kill -9, it ends the whole group. When the guard dies,
 the kernel ends the command, and we end the group. When all die at once, ``sweep`` finds what is left by a mark in its
-environment. Linux only, standard library only. Run as a module it is the guard.
+environment. Linux only, standard library only.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -21,15 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tunectl.backends.process_guard import STOPPED
+
 MARK: Final = "TUNECTL_RETRAIN_OF"
 """In the environment of everything that a retrain starts: whose it is."""
 PATIENCE: Final = 10.0
 """Seconds from SIGTERM to SIGKILL."""
-_PR_SET_PDEATHSIG = 1
-_AUTOGROUP, _OOM = Path("/proc/self/autogroup"), Path("/proc/self/oom_score_adj")
-_FIRST: Final = 500
-"""Of 1000: where memory runs out, a retrain is ended before a server that serves."""
-STOPPED: Final = 130
 LATE: Final = 124
 
 
@@ -59,7 +55,7 @@ def run(
     Ended early it returns 130 (``stop`` was set) or 124 (it took too long); nothing of it is left in either case.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    guard = [sys.executable, "-m", "tunectl.backends.process_group", str(limits.nice), str(limits.threads), *words]
+    guard = [sys.executable, "-m", "tunectl.backends.process_guard", str(limits.nice), str(limits.threads), *words]
     hidden = {} if limits.gpus else {"CUDA_VISIBLE_DEVICES": ""}
     with log.open("ab") as stream:
         process = subprocess.Popen(
@@ -124,55 +120,3 @@ def _lives(number: int) -> bool:
     except (OSError, IndexError):
         return False
     return state not in {"Z", "X"}
-
-
-def _stand_back(nice: int) -> None:
-    """Give this session the niceness of its processes.
-
-    Where the kernel groups processes by session (autogroup, the default outside of containers), theirs counts among themselves
-    alone, and against the server's session only the group's own does. Source: sched(7), "The autogroup feature".
-    """
-    for _ in range(20):
-        try:
-            _AUTOGROUP.write_text(str(nice), encoding="ascii")
-        except BlockingIOError:  # one such change a tenth of a second, of the whole machine
-            time.sleep(0.1)
-        except OSError:
-            return
-        else:
-            return
-
-
-def _guard(nice: int, threads: int, words: Sequence[str]) -> int:
-    """Run the command in this group; end the group when the pipe at our standard input closes."""
-    with suppress(OSError):
-        _OOM.write_text(str(_FIRST), encoding="ascii")
-    if nice:
-        _stand_back(os.nice(nice))
-    if threads:
-        ours = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, ours[-threads:])
-        os.environ["OMP_NUM_THREADS"] = str(min(threads, len(ours)))
-    leader = os.getpid()
-
-    def die_with_me() -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != leader:
-            os._exit(STOPPED)
-
-    # one thread so far, so code between fork and exec is safe
-    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, preexec_fn=die_with_me)  # noqa: PLW1509
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the command got it as well: its end is ours
-    code = child.wait()
-    return code if code >= 0 else 128 - code
-
-
-if __name__ == "__main__":
-    sys.exit(_guard(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))

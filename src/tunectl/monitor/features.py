@@ -1,6 +1,6 @@
 """Texts as numbers, by maps that nobody fitted to the reference: what a map has seen looks unlike everything else.
 
-Characters are hashed, words are looked up; sentence embeddings come from ``backends/static_embedding.py``.
+Characters are hashed, words are looked up; sentence embeddings come from ``backends``.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from tunectl.backends import (
     language_id,
     privacy_tools,
     release_place,
+    sentence_encoder,
     sqlalchemy_store,
     static_embedding,
     tone_lexicon,
@@ -65,10 +66,10 @@ def tools(settings: MonitorSettings, layout: Layout) -> Tools:
     Raises  EnvironmentFailure where the encoder cannot be fetched; MissingExtra without tokenizers, or torch to distil.
     """
     words = tone_lexicon.lexicon()
-    folder = static_embedding.fetched(settings.monitor.encoder, layout.embeddings)
+    folder = sentence_encoder.fetched(settings.monitor.encoder, layout.embeddings)
     embedder: Embedder
     if settings.monitor.embedding == "encoder":
-        embedder = static_embedding.EncoderEmbedding(folder)
+        embedder = sentence_encoder.EncoderEmbedding(folder)
     else:
         embedder = static_embedding.StaticEmbedding(static_embedding.distilled(folder, layout.embeddings))
     return Tools(embedder, Tone(words), _language())
