@@ -41,7 +41,7 @@ from tunectl.monitor import calibrate, examine, signals
 from tunectl.monitor.calibrate import Bench, Rate, Shift
 from tunectl.monitor.signals import Row
 from tunectl.monitor.window import Span
-from tunectl.services import monitor
+from tunectl.services.drift import assembly
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "drift"
@@ -104,8 +104,8 @@ class Corpora:
     """Both files, measured once."""
 
     def __init__(self, own: Path, other: Path, settings: MonitorSettings) -> None:
-        self.tools = monitor.tools(settings, Layout(ROOT))
-        self.rule = monitor.rule(settings)
+        self.tools = assembly.tools(settings, Layout(ROOT))
+        self.rule = assembly.rule(settings)
         (ours, negative), (theirs, _) = read(own), read(other)
         self.texts, self.count = [*ours, *theirs], len(ours)
         self.negative = np.flatnonzero(negative)

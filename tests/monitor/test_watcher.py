@@ -392,8 +392,10 @@ def test_a_window_is_shown_beside_the_one_before(watching: Watcher) -> None:
     changed_at, after = later(watching, 2, 12).look()
     assert changed_at.last["prompt_text"] <= 0.05 < after.last["prompt_text"]
     assert after.signals["prompt_text"].moved
-    page = drift_page.window("shop", after, {})
+    page = drift_page.window("shop", replace(after, report="w.html"), {}, {"w.html"})
     assert "p, window before" in page
+    assert "/reports/w.html" in page
+    assert "/reports/w.html" not in drift_page.window("shop", replace(after, report="w.html"), {}, set()), "it is old"
     assert f"{after.last['prompt_text']:.3f}" in page
     restarted = changed(watching, _before=None, _measured={}, _seen=None)
     served(watching, 120, 6, at(2, 14), topics=("garden", "bread"))

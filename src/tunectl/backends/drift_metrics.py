@@ -102,8 +102,3 @@ class DriftMetrics:
         """The exposition, in Prometheus' text format."""
         written: bytes = self._library.generate_latest(self._registry)
         return written
-
-    @property
-    def content_type(self) -> str:
-        """Of ``text``."""
-        return "text/plain; version=0.0.4; charset=utf-8"

@@ -44,12 +44,13 @@ def _window(one: DriftWindow) -> list[object]:
     ]
 
 
-def window(project: str, one: DriftWindow, rows: Mapping[str, Row]) -> str:
-    """The page of one window; ``rows`` are its exchanges by id, as far as they still are in the live store."""
+def window(project: str, one: DriftWindow, rows: Mapping[str, Row], reports: Collection[str]) -> str:
+    """The page of one window; ``rows`` are its exchanges by id, as far as they still are in the live store, ``reports`` as above."""
     return html.render(
         "drift_window.html",
         project=project,
         window=one,
+        reported=one.report in reports,
         summary=f"{one.verdict}: {one.reason}",
         good=one.verdict == "ok" and not one.moved,
         tiles=[

@@ -93,9 +93,9 @@ def _watch(_args: argparse.Namespace, _names: list[str], settings: MonitorSettin
 
 def _once(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
     from tunectl.cli import monitor_look
-    from tunectl.services import monitor
+    from tunectl.services.drift import assembly
 
-    with monitor.opened(settings, layout) as watching:
+    with assembly.opened(settings, layout) as watching:
         closed = watching.look()
     return monitor_look.tell(args, closed)
 

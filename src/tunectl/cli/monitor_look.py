@@ -79,12 +79,11 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
     from msgspec import to_builtins
 
     from tunectl.backends import terminal
-    from tunectl.services import monitor
     from tunectl.services.drift import references
 
     with live_store.opened(settings.live, layout) as store:
         one = _found(references.closed(store), names[0] if names else "")
-        rows = monitor.shown(store, one.id)
+        rows = references.shown(store, one.id)
     if args.json:
         terminal.print_json(to_builtins(one))
         return DRIFT if drifted(one) else 0

@@ -37,7 +37,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layou
     from tunectl.backends import terminal
     from tunectl.core import progress
     from tunectl.monitor import selftest
-    from tunectl.services import monitor
+    from tunectl.services.drift import assembly
 
     if args.trials < 20:
         raise UsageError(f"--trials {args.trials}: at least 20 are needed", hint="400 give an interval of two points")
@@ -47,7 +47,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layou
             f"--rows {rows}: of fewer than {settings.monitor.window.minimum} nothing is said (monitor.window.minimum)"
         )
     with live_store.opened(settings.live, layout) as store:
-        watching = monitor.watcher(settings, layout, store)
+        watching = assembly.watcher(settings, layout, store)
         champion = watching.releases.champion()
         if champion is None:
             raise UsageError("no release is champion", hint="tunectl release list; tunectl release promote ID")
@@ -56,7 +56,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layou
         raise UsageError(f"there is nothing to compare with: {'; '.join(missing.values())}")
     pools = {side: one.columns for side, one in baselines.items()}
     sizes = {side: len(one.rows) for side, one in baselines.items()}
-    rule = monitor.rule(settings)
+    rule = assembly.rule(settings)
     with progress.bar("drawing windows", total=len(pools) * len(selftest.CHANGES) * args.trials) as bar:
         found = list(selftest.measured(pools, sizes, rule, rows, args.trials, settings.seed, each=bar.advance))
     for side in pools.keys() - {one.side for one in found}:
@@ -106,7 +106,7 @@ def replay(args: argparse.Namespace, settings: MonitorSettings, layout: Layout) 
     from tunectl.backends import terminal
     from tunectl.cli import monitor_look
     from tunectl.core import progress
-    from tunectl.services import monitor
+    from tunectl.services.drift import assembly
     from tunectl.services.drift import replay as past
 
     since, until = times.read(args.since), times.read(args.until) or datetime.now(UTC)
@@ -116,7 +116,7 @@ def replay(args: argparse.Namespace, settings: MonitorSettings, layout: Layout) 
             hint="tunectl monitor replay --from 30d --to 2026-03-01",
         )
     with live_store.opened(settings.live, layout) as store:
-        windows = past.replayed(monitor.watcher(settings, layout, store), since, until)
+        windows = past.replayed(assembly.watcher(settings, layout, store), since, until)
         found = list(progress.track(windows, "looking at windows"))
     if args.json:
         terminal.print_json(to_builtins(found))

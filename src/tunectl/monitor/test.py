@@ -13,7 +13,7 @@ taking the largest of several.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +95,6 @@ class Dealer:
                 del self._kept[next(iter(self._kept))]
             self._kept[n, m] = Deals(n, m, self.count, self.seed)
         return self._kept[n, m]
-
-
-Test = Callable[["NDArray[Any]", Deals, float], Tested]
-"""Values of the pool, the window's first (rows, d); deals; level."""
 
 
 def concluded(statistics: NDArray[Any], level: float, size: float = 1.0) -> Tested:

@@ -9,124 +9,24 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import lru_cache
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import msgspec
 
-from tunectl.artifacts import io, lock
+from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
-from tunectl.backends import (
-    drift_metrics,
-    drift_page,
-    evidently_report,
-    language_id,
-    privacy_tools,
-    release_place,
-    sentence_encoder,
-    sqlalchemy_store,
-    static_embedding,
-    tone_lexicon,
-)
-from tunectl.config.live import Live
+from tunectl.backends import drift_metrics, drift_page
 from tunectl.config.monitor import MonitorSettings
 from tunectl.core import log
 from tunectl.core.errors import MissingExtra, TunectlError
-from tunectl.live import identity
-from tunectl.live.store import LiveStore
-from tunectl.monitor.calibrate import Rule
-from tunectl.monitor.examine import Examiner
-from tunectl.monitor.features import Embedder, Tone
 from tunectl.monitor.selftest import Calibration, Figure
-from tunectl.monitor.signals import Row, Tools
 from tunectl.monitor.window import EMPTY
-from tunectl.privacy.mask import Masker
-from tunectl.services.drift import references, reports
+from tunectl.services.drift import assembly, references, reports
 from tunectl.services.drift.door import Door, Pages
 from tunectl.services.drift.watcher import Watcher
-
-LETTERS = 12
-"""Fewest of a text whose language is guessed."""
-
-
-def rule(settings: MonitorSettings) -> Rule:
-    """How windows are decided on, as the configuration has it."""
-    declared = settings.monitor.rule
-    return Rule(
-        declared.level, declared.permutations, declared.floor, settings.monitor.window.minimum, declared.required
-    )
-
-
-def tools(settings: MonitorSettings, layout: Layout) -> Tools:
-    """What turns texts into numbers; fetches and distils the encoder where that was not done yet.
-
-    Raises  EnvironmentFailure where the encoder cannot be fetched; MissingExtra without tokenizers, or torch to distil.
-    """
-    words = tone_lexicon.lexicon()
-    folder = sentence_encoder.fetched(settings.monitor.encoder, layout.embeddings)
-    embedder: Embedder
-    if settings.monitor.embedding == "encoder":
-        embedder = sentence_encoder.EncoderEmbedding(folder)
-    else:
-        embedder = static_embedding.StaticEmbedding(static_embedding.distilled(folder, layout.embeddings))
-    return Tools(embedder, Tone(words), _language())
-
-
-def _language() -> Callable[[str], str]:
-    guess = language_id.guesser([])
-
-    @lru_cache(maxsize=20_000)
-    def code(text: str) -> str:
-        letters = sum(sign.isalpha() for sign in text)
-        return guess(text)[0] if letters >= LETTERS else "unknown"
-
-    return code
-
-
-def examiner(settings: MonitorSettings, layout: Layout) -> Examiner:
-    """What examines windows."""
-    return Examiner(
-        rule(settings),
-        tools(settings, layout),
-        tuple(settings.monitor.without),
-        settings.seed,
-        settings.monitor.window.most,
-    )
-
-
-@contextmanager
-def opened(settings: MonitorSettings, layout: Layout) -> Iterator[Watcher]:
-    """A watcher of the configured live store; one at a time.
-
-    Raises  EnvironmentFailure where another monitor watches this project, or the store cannot be opened.
-    """
-    with (
-        lock.held(
-            layout.monitor_lock,
-            "tunectl monitor",
-            busy=f"{layout.monitor_lock}: another monitor watches this live store",
-            hint="stop it, or look at its pages",
-        ),
-        sqlalchemy_store.opened(identity.address(settings.live), layout.root) as store,
-    ):
-        yield watcher(settings, layout, store)
-
-
-def watcher(settings: MonitorSettings, layout: Layout, store: LiveStore) -> Watcher:
-    """A watcher of ``store``."""
-    releases = release_place.opened(os.environ.get("TUNECTL_STORE", settings.store), layout.root)
-    report = evidently_report.write if settings.monitor.evidently else None
-    return Watcher(settings, layout, store, releases, examiner(settings, layout), report, masker=_masker(settings.live))
-
-
-def _masker(live: Live) -> Masker:
-    """As servers mask what they keep."""
-    personal = live.personal
-    known = privacy_tools.tools(regions=personal.regions, locales=personal.locales)
-    return Masker(known, kinds=personal.kinds, keep=personal.keep)
 
 
 def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], None] = lambda _port: None) -> None:
@@ -138,7 +38,7 @@ def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], N
     told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: told.put(None))
-    with opened(settings, layout) as watching:
+    with assembly.opened(settings, layout) as watching:
         watching.stopped = lambda: not told.empty()
         with suppress(TunectlError):  # the first look meets it again, counts it and says so
             metrics.restore(watching.newest())
@@ -190,22 +90,19 @@ def look(watching: Watcher, metrics: drift_metrics.DriftMetrics) -> None:
 def _pages(settings: MonitorSettings, layout: Layout, watching: Watcher, metrics: drift_metrics.DriftMetrics) -> Pages:
     folder = layout.root / settings.monitor.reports
 
+    def there() -> set[str]:
+        return {one.name for one in reports.kept(folder)}
+
     def window(name: str) -> str | None:
         found = next((one for one in watching.before() if one.id == name), None)
-        return None if found is None else drift_page.window(settings.project, found, shown(watching.store, name))
+        if found is None:
+            return None
+        return drift_page.window(settings.project, found, references.shown(watching.store, name), there())
 
     return Pages(
         metrics=metrics.text,
-        listing=lambda: drift_page.index(
-            settings.project, watching.before(), {one.name for one in reports.kept(folder)}
-        ),
+        listing=lambda: drift_page.index(settings.project, watching.before(), there()),
         window=window,
         data=lambda: msgspec.json.encode(watching.before()),
         reports=folder,
     )
-
-
-def shown(store: LiveStore, name: str) -> dict[str, Row]:
-    """The exchanges of a closed window by id, as the live store has them now."""
-    found = next((one for one in store.windows() if one.id == name), None)
-    return {} if found is None else {row.id: row for row in references.rows_of(store, found)}

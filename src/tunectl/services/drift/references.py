@@ -131,6 +131,12 @@ def rows_of(store: LiveStore, window: Window, within: float = inf) -> list[Row]:
     return [windows.row(one, said.get(one.id, ()), within) for one in found]
 
 
+def shown(store: LiveStore, name: str) -> dict[str, Row]:
+    """The exchanges of a closed window by id, as the live store has them now."""
+    found = next((one for one in store.windows() if one.id == name), None)
+    return {} if found is None else {row.id: row for row in rows_of(store, found)}
+
+
 def closed(store: LiveStore) -> list[DriftWindow]:
     """The windows that the monitor closed, oldest first; other rows of that table are not its own."""
     own = [one.body for one in store.windows() if "verdict" in one.body and "consecutive" in one.body]
