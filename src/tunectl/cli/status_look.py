@@ -156,11 +156,10 @@ def _slots(root: Root, book: Book, now: datetime) -> list[Slot]:
 
 
 def _limits(root: Root, runs: Sequence[Run], now: datetime) -> tuple[datetime | None, tuple[int, int]]:
-    from tunectl.release import machine
-    from tunectl.services.watcher.driver import policy
+    from tunectl.release import admission
 
-    limits = policy(root.watch.limits)
-    return machine.rests_until(runs, now, limits), (machine.trained_within(runs, now), limits.week)
+    limits = admission.policy_of(root.watch.limits)
+    return admission.rests_until(runs, now, limits), (admission.trained_within(runs, now), limits.week)
 
 
 def _waits(layout: Layout, root: Root, runs: Sequence[Run], book: Book, now: datetime) -> Iterator[Wait]:

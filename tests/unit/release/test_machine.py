@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tunectl.release import machine
-from tunectl.release.machine import CONCLUDED, ENDS, NEXT, Policy, Run, Step, Trigger
+from tunectl.release import admission, machine
+from tunectl.release.admission import Policy
+from tunectl.release.machine import CONCLUDED, ENDS, NEXT, Run, Step, Trigger
 
 START = datetime(2026, 3, 29, tzinfo=UTC)
 POLICY = Policy(timedelta(hours=6), timedelta(days=7), 3)
@@ -47,43 +48,43 @@ def test_the_key_depends_on_each_of_its_four_parts():
 
 def test_words_of_what_starts_nothing():
     done = _ended("promoted", START)
-    words = machine.admit(done.key, _trigger(), [done], START, POLICY)
+    words = admission.admit(done.key, _trigger(), [done], START, POLICY)
     assert (words.reason, words.words) == (
         "duplicate",
         f"retrain {done.id} with the same data, settings and code: promoted",
     )
-    words = machine.admit("c" * 64, _trigger(), [done], START + timedelta(hours=1), POLICY)
+    words = admission.admit("c" * 64, _trigger(), [done], START + timedelta(hours=1), POLICY)
     assert words.words == "the last retrain was promoted; the next one may start 2026-03-29 06:00 UTC"
-    assert machine.admit("c" * 64, _trigger(urgent=True), [done], START, POLICY).attempt == 1
-    assert machine.admit("c" * 64, _trigger(), [done], START + timedelta(hours=6), POLICY).attempt == 1
+    assert admission.admit("c" * 64, _trigger(urgent=True), [done], START, POLICY).attempt == 1
+    assert admission.admit("c" * 64, _trigger(), [done], START + timedelta(hours=6), POLICY).attempt == 1
 
 
 def test_the_cooldown_doubles_after_a_rejection_and_never_exceeds_its_bound():
     runs = [_ended("rejected", START, str(number)) for number in range(1)]
-    assert machine.rests_until(runs, START, POLICY) == START + timedelta(hours=12)
+    assert admission.rests_until(runs, START, POLICY) == START + timedelta(hours=12)
     runs = [_ended("rejected", START, str(number)) for number in range(9)]
-    assert machine.rests_until(runs, START, POLICY) == START + timedelta(days=7)
-    assert machine.rests_until([*runs, _ended("promoted", START)], START, POLICY) == START + timedelta(hours=6)
+    assert admission.rests_until(runs, START, POLICY) == START + timedelta(days=7)
+    assert admission.rests_until([*runs, _ended("promoted", START)], START, POLICY) == START + timedelta(hours=6)
 
 
 def test_a_clock_that_was_ahead_holds_nobody_up_for_years():
     future = _ended("promoted", START + timedelta(days=3650))
-    assert machine.rests_until([future], START, POLICY) is None
-    assert machine.trained_within([future] * 3, START) == 0
+    assert admission.rests_until([future], START, POLICY) is None
+    assert admission.trained_within([future] * 3, START) == 0
 
 
 def test_a_year_of_rejections_is_a_number_still():
     runs = [_ended("rejected", START, str(number)) for number in range(400)]
-    assert machine.rests_until(runs, START, POLICY) == START + POLICY.longest
+    assert admission.rests_until(runs, START, POLICY) == START + POLICY.longest
 
 
 def test_after_a_dismissal_only_what_nags_rests():
     no = _ended("dismissed", START + timedelta(hours=1))
-    assert machine.rests_until([no], START + timedelta(hours=2), POLICY) is None
-    assert machine.rests_until([no], START + timedelta(hours=2), POLICY, nags=True) == START + timedelta(hours=7)
+    assert admission.rests_until([no], START + timedelta(hours=2), POLICY) is None
+    assert admission.rests_until([no], START + timedelta(hours=2), POLICY, nags=True) == START + timedelta(hours=7)
     both = [*(_ended("rejected", START, str(number)) for number in range(2)), no]
     for nags in (True, False):
-        assert machine.rests_until(both, START + timedelta(hours=2), POLICY, nags=nags) == START + timedelta(hours=24)
+        assert admission.rests_until(both, START + timedelta(hours=2), POLICY, nags=nags) == START + timedelta(hours=24)
 
 
 def _ended(state, at, key="a"):
@@ -108,13 +109,13 @@ class Loop(RuleBasedStateMachine):
     def somebody_wants_a_run(self, key, kind, urgent):
         trigger = Trigger(kind, f"{key}-{self.now}", self.now, "why", urgent=urgent)
         key = key * 64
-        found = machine.admit(key, trigger, self.runs, self.now, POLICY)
+        found = admission.admit(key, trigger, self.runs, self.now, POLICY)
         if found.attempt is None:
             assert found.reason
             assert found.words
             return
         assert not any(run.key == key and run.state in CONCLUDED for run in self.runs)
-        assert urgent or machine.trained_within(self.runs, self.now) < POLICY.week
+        assert urgent or admission.trained_within(self.runs, self.now) < POLICY.week
         self.runs.append(machine.begun(key, found.attempt, trigger, self.now, {}))
 
     @precondition(lambda self: any(not run.ended for run in self.runs))
@@ -152,5 +153,5 @@ def test_no_cooldown_lasts_longer_than_its_bound(ends, hour):
         for place, (state, at) in enumerate(sorted(ends, key=lambda e: e[1]))
     ]
     now = START + timedelta(hours=hour)
-    until = machine.rests_until(runs, now, POLICY)
+    until = admission.rests_until(runs, now, POLICY)
     assert until is None or timedelta(0) < until - now <= 2 * POLICY.longest

@@ -14,15 +14,15 @@ from typing import Any, Final
 from msgspec import to_builtins
 
 from tunectl.artifacts.lock import Busy
-from tunectl.config.watch import Watch, WatchLimits
+from tunectl.config.watch import Watch
 from tunectl.core import log
 from tunectl.core.errors import TunectlError
-from tunectl.release import calendar, links, machine
+from tunectl.release import admission, calendar, links, machine
 from tunectl.release.book import Book, Seen
 from tunectl.release.calendar import Next, Schedule
 from tunectl.release.experiment import Decision
 from tunectl.release.links import Pass, Question
-from tunectl.release.machine import Policy, Run, State, Step, Suppressed, Trigger
+from tunectl.release.machine import Run, State, Step, Suppressed, Trigger
 from tunectl.release.trials import Occupied
 from tunectl.services.watcher.hands import Found, Hands
 
@@ -35,11 +35,6 @@ ALREADY: Final = "it is the champion already"
 _log = log.get(__name__)
 
 
-def policy(limits: WatchLimits) -> Policy:
-    """How often anything is started, as ``watch.limits`` declares it."""
-    return Policy(timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.longest_cooldown_hours), limits.week)
-
-
 class Driver:
     """The one that holds the book's lock."""
 
@@ -48,7 +43,7 @@ class Driver:
         self.stop = threading.Event()
         """Set it to end what runs; the run goes on with the next watcher."""
         self._tidied = False
-        self.policy = policy(watch.limits)
+        self.policy = admission.policy_of(watch.limits)
 
     def active(self) -> Run | None:
         """The run that has not ended."""
@@ -134,7 +129,7 @@ class Driver:
         window = found[0]
         why = f"drift in {window.consecutive} windows in a row: {window.reason}"
         trigger = Trigger("poll", f"drift-{window.id}", now, why, window=window.id)
-        if machine.held_up(trigger, self.book.runs(), now, self.policy) is None:
+        if admission.held_up(trigger, self.book.runs(), now, self.policy) is None:
             self.book.receive(trigger)
 
     def _consider(self, trigger: Trigger, now: datetime) -> None:
@@ -143,7 +138,7 @@ class Driver:
         if prepared is None:
             self._settle(trigger, now, "no_drift", "no window of the champion's traffic says drift")
             return
-        found = machine.admit(prepared.key, trigger, self.book.runs(), now, self.policy)
+        found = admission.admit(prepared.key, trigger, self.book.runs(), now, self.policy)
         if found.attempt is None:
             self._settle(trigger, now, found.reason, found.words)
             return
