@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
 from msgspec import Struct, field
 
 from tunectl.artifacts.records import DriftWindow
+from tunectl.live.store import LiveStore
 from tunectl.release import gate
 from tunectl.release.experiment import Reading
 from tunectl.release.links import Question
 from tunectl.release.machine import Run, Trigger
+
+Live = Callable[[], AbstractContextManager[LiveStore]]
+"""Opens the live store."""
 
 
 class Prepared(Struct, frozen=True):

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import threading
-import urllib.request
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-import msgspec
 from msgspec import to_builtins
 
 from tunectl.artifacts import io
@@ -22,66 +16,39 @@ from tunectl.config.harvest import LiveHarvest
 from tunectl.config.root import Root
 from tunectl.core import log
 from tunectl.core.errors import GateError, TunectlError, UsageError
-from tunectl.live import forgetting, gathering, snapshot
+from tunectl.live import snapshot
 from tunectl.live.gathering import Named
-from tunectl.live.snapshot import Frozen
-from tunectl.live.store import Event, LiveStore
+from tunectl.live.store import Event
 from tunectl.monitor import window as windows
-from tunectl.release import calendar, gate, golden, links, machine
+from tunectl.release import gate, links, machine
 from tunectl.release.experiment import Reading
 from tunectl.release.links import Question
 from tunectl.release.machine import Run, Trigger
 from tunectl.release.store import Store
 from tunectl.release.trials import Trials
-from tunectl.services.watcher import judging, rebuild, trying
-from tunectl.services.watcher.hands import Found, Prepared
+from tunectl.services.watcher import drifting, judging, learning, rebuild, telling, trying
+from tunectl.services.watcher.hands import Found, Live, Prepared
 from tunectl.services.watcher.place import Place
 
 APART: Final = ("watch", "monitor", "serve", "live", "annotate")
 """Sections of the configuration that change nothing about a build."""
-BACK: Final = timedelta(days=30)
-"""How far a snapshot reaches back behind the one before it, for opinions that came late."""
-NEWS: Final = (timedelta(days=2), timedelta(days=32))
-"""How far back windows are looked for, the nearest first: this is asked every few seconds, for years."""
-DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _log = log.get(__name__)
 
 
 class Work:
     """See ``hands.Hands``."""
 
-    def __init__(
-        self, place: Place, store: Store, live: Callable[[], AbstractContextManager[LiveStore]], root: Root
-    ) -> None:
-        """``live`` opens the live store; ``root`` is the configuration as this watcher began with it."""
+    def __init__(self, place: Place, store: Store, live: Live, root: Root) -> None:
+        """``root`` is the configuration as this watcher began with it."""
         self.place, self.store, self._live, self._root = place, store, live, root
         self.watch, self.trials = root.watch, Trials(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
-        """See ``Hands``. What is older than all of ``NEWS`` is no news, and what lies ahead was made by a clock that was wrong.
-
-        A window that could not be told neither counts nor breaks the row, as for the monitor.
-        """
+        """See ``Hands``."""
         champion = self.store.champion()
         if champion is None:
             return None
-        for back in NEWS:
-            with self._live() as live:
-                rows = live.windows(now - back)
-            for row in reversed(rows):
-                found = _window(row.body) if row.made_at <= now + calendar.AHEAD else None
-                if found is not None and found.verdict in {"ok", "drift"}:
-                    fits = found.verdict == "drift" and found.release == champion.release
-                    return (found, row.made_at) if fits and not self._superseded(found) else None
-        return None
-
-    def _superseded(self, window: DriftWindow) -> bool:
-        """Whether a person has accepted another reference since: to whoever says that this is the world now, it is no drift."""
-        if self._root.monitor.prompts.reference == "training":
-            return False
-        with self._live() as live:
-            events = live.events(window.until, windows.ACCEPTED)
-        return windows.superseded(window, [one.body for one in events])
+        return drifting.newest(self._live, champion.release, self._root.monitor.prompts.reference, now)
 
     def prepare(self, trigger: Trigger, now: datetime) -> Prepared | None:
         """See ``Hands``. A drift is known by its window, a proposal by its release, anything else by what there is to learn."""
@@ -111,7 +78,7 @@ class Work:
             facts["proposal"] = trigger.release
             about = f"{trigger.release} against {facts['champion']}"
             return Prepared(machine.key_of(about, config, commit, base), facts)
-        frozen = self._frozen(section, now, drift[0] if drift else None)
+        frozen = learning.frozen(self._live, layout, section, now, drift[0].id if drift else None)
         facts["snapshot"] = to_builtins(frozen)
         if drift is not None:
             facts["window"] = to_builtins(drift[0])
@@ -120,65 +87,15 @@ class Work:
         ripe = snapshot.settled(layout.root / section.snapshots, frozen, quarantine)
         return Prepared(machine.key_of(io.digest_value([frozen.digest, ripe]), config, commit, base), facts)
 
-    def _frozen(self, section: LiveHarvest, now: datetime, drift: DriftWindow | None) -> Frozen:
-        layout = self.place.layout
-        before = gathering.named(layout.root / section.window).snapshots
-        since = min(before[-1].until, now) - BACK if before else DAWN
-        with self._live() as live:
-            return snapshot.freeze(
-                live,
-                layout.root / section.snapshots,
-                since=since,
-                until=now,
-                at=now,
-                window=drift.id if drift else None,
-            )
-
     def data(self, run: Run) -> Found:
         """See ``Hands``."""
         proposal = run.facts("proposed").get("proposal")
         if proposal is not None:
             return Found(True, f"release {proposal} is there already: nothing is learned for it")
-        section, wanted = _section(self._root), self.watch.data
-        named = self._named(run, section)
+        section = _section(self._root)
+        named = learning.named(run, section, self.place, self.store, self._live)
         io.write_json(self.place.named(run), named)
-        found = gathering.harvested(named, section, self.place.layout.root)
-        lessons = [lesson for lesson in found.harvest.lessons if not lesson.held]
-        fresh = sum(lesson.exchange.id in found.fresh for lesson in lessons)
-        people = len({lesson.by for lesson in lessons if lesson.by is not None})
-        told = {
-            "lessons": len(lessons),
-            "new": fresh,
-            "people": people,
-            "edits": sum(lesson.kind == "edit" for lesson in lessons),
-            "held": len(found.harvest.lessons) - len(lessons),
-            "left": found.harvest.reasons,
-        }
-        short = [
-            f"{count} {what}, {least} are needed"
-            for what, count, least in (
-                ("rows to learn", len(lessons), wanted.least_lessons),
-                ("new rows", fresh, wanted.least_new),
-                ("people", people, wanted.least_people),
-            )
-            if count < least
-        ]
-        words = f"{len(lessons)} rows to learn, {fresh} of them new, from {people} people"
-        return Found(not short, f"too little to learn: {'; '.join(short)}" if short else words, told)
-
-    def _named(self, run: Run, section: LiveHarvest) -> Named:
-        """What the build learns from: the snapshots before, this one, without those who were forgotten meanwhile."""
-        layout = self.place.layout
-        frozen = msgspec.convert(run.facts("proposed")["snapshot"], Frozen)
-        before = [one for one in gathering.named(layout.root / section.window).snapshots if one.id != frozen.id]
-        snapshots = [*before, frozen]
-        ids = {one.id for named in snapshots for one in snapshot.read(layout.root / section.snapshots, named)[0]}
-        with self._live() as live:
-            forgotten = sorted(forgetting.forgotten(live, ids))
-        found = golden.newest(self.store.root)
-        asked = golden.items(found[1], found[0]) if found else []
-        keys = sorted({judging.digest_of(one.messages) for one in asked if one.messages})
-        return Named(snapshots, forgotten, keys)
+        return learning.enough(named, section, self.watch.data, self.place.layout.root)
 
     def train(self, run: Run, stop: threading.Event) -> Found:
         """See ``Hands``."""
@@ -294,19 +211,8 @@ class Work:
         """See ``Hands``."""
         self._tell(f"{links.WORDS[question]} {run.trigger.why}\n{link}")
 
-    def _tell(self, text: str) -> None:
-        """Send a message where an address is set; people also find it in ``tunectl status``."""
-        _log.info("%s", text)
-        url = os.environ.get(self.watch.ask.notify_variable)
-        if not url:
-            return
-        body = json.dumps({"text": f"{self._root.project}: {text}"}).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  the user's own address
-        try:
-            with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-                pass
-        except OSError as error:
-            _log.error("the message was not delivered: %s", error)
+    def _tell(self, words: str) -> None:
+        telling.send(words, self._root.project, self.watch.ask.notify_variable)
 
 
 def _section(root: Root) -> LiveHarvest:
@@ -316,10 +222,3 @@ def _section(root: Root) -> LiveHarvest:
             "harvest: none, so there is nothing to retrain with", hint="choose harvest: default in conf/config.yaml"
         )
     return section
-
-
-def _window(body: dict[str, Any]) -> DriftWindow | None:
-    try:
-        return msgspec.convert(body, DriftWindow, strict=False)
-    except msgspec.ValidationError:
-        return None
