@@ -12,9 +12,7 @@ Readers take no lock. Only ``receive`` and ``answer`` may be called beside the l
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -22,7 +20,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from tunectl.artifacts import io
+from tunectl.artifacts import io, once
 from tunectl.release.machine import Run, Suppressed, Trigger
 
 RUNS, INBOX, SEEN, ANSWERS, CALENDAR, LOCK = "runs", "inbox", "seen", "answers", "calendar.json", ".lock"
@@ -72,7 +70,7 @@ class Book:
         """Keep a trigger until it is dealt with; durable on return. False: it is known already."""
         if self.seen(trigger.id) is not None:
             return False
-        return create(self._place(INBOX, trigger.id), _line(trigger))
+        return once.create(self._place(INBOX, trigger.id), _line(trigger))
 
     def waits(self, trigger: str) -> bool:
         """Whether a trigger was received and is not dealt with."""
@@ -104,7 +102,7 @@ class Book:
 
     def answer(self, run: str, question: str, answer: Answer) -> bool:
         """Keep a decision; False where there is one already."""
-        return create(self._place(ANSWERS, f"{run}-{question}"), _line(answer))
+        return once.create(self._place(ANSWERS, f"{run}-{question}"), _line(answer))
 
     def answered(self, run: str, question: str) -> Answer | None:
         """The decision; None while nobody has decided."""
@@ -132,31 +130,3 @@ class Book:
 
 def _line(record: Struct) -> bytes:
     return msgspec.json.encode(record) + b"\n"
-
-
-def create(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
-    """Make a file that is whole from its first moment; False where there is one of that name, which stays as it is.
-
-    Raises  EnvironmentFailure where it cannot be made.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise io.unwritable(path, error) from error
-    fresh = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.chmod(mode)
-        os.link(fresh, path)  # unlike a rename this never takes another one's place
-        io.sync_folder(path.parent)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise io.unwritable(path, error) from error
-    finally:
-        fresh.unlink(missing_ok=True)
-    return True

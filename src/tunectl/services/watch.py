@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import stat
 import threading
 import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
@@ -20,7 +17,7 @@ from tunectl.backends import cron_calendar, process_group, sqlalchemy_store
 from tunectl.backends.loop_metrics import LoopMetrics
 from tunectl.config.root import Root
 from tunectl.core import log
-from tunectl.core.errors import EnvironmentFailure, TunectlError, UsageError
+from tunectl.core.errors import TunectlError, UsageError
 from tunectl.live import identity
 from tunectl.live.store import LiveStore
 from tunectl.release import book as books
@@ -28,7 +25,7 @@ from tunectl.release.book import Book
 from tunectl.release.calendar import Schedule
 from tunectl.release.store import Store
 from tunectl.release.trials import Experiment, Trials
-from tunectl.services.watcher import trying
+from tunectl.services.watcher import secret, trying
 from tunectl.services.watcher.door import Door
 from tunectl.services.watcher.driver import Driver
 from tunectl.services.watcher.pages import Pages
@@ -60,36 +57,6 @@ def store_of(root: Root, layout: Layout) -> Store:
     return Store(layout.root / place, PATIENCE)
 
 
-def made(path: Path, *, signs: bool = False) -> str:
-    """The text of a secret file, made at first use, readable by its owner only.
-
-    ``signs``: whoever has read it can sign what we sign, so one that is open to others is refused. A token has other readers
-    (Alertmanager's account); that everybody may read ours is only told.
-    Raises  EnvironmentFailure where it cannot be made or read, is too short, or is open.
-    """
-    try:
-        if not path.exists():
-            books.create(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
-        there, found = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"{path} cannot be read: {error.strerror}", hint="it holds a secret of tunectl watch: look at its rights"
-        ) from error
-    rights = stat.S_IMODE(there.st_mode)
-    if signs and rights & 0o077:
-        raise EnvironmentFailure(
-            f"{path} signs the links on which people decide, and others may read it (mode {rights:o})",
-            hint="delete it: a new one is made, and what waits is asked again; chmod 600 where nobody else has an account here",
-        )
-    if rights & 0o004 and there.st_uid == os.getuid():
-        _log.warning("everybody on this machine may read %s (mode %o)", path, rights)
-    if len(found) < 32:
-        raise EnvironmentFailure(
-            f"{path} holds {len(found)} characters; at least 32 are needed", hint="delete it: a new one is made"
-        )
-    return found
-
-
 def run(layout: Layout, root: Root, *, cost: str, once: bool = False) -> None:
     """Watch until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` says what a build takes.
 
@@ -119,15 +86,15 @@ class _Watcher:
         self._store, self._book, self._metrics = store, Book(place.book), LoopMetrics(time.time())
         self._publisher, self._publishing = Publisher(store, root.serve.store), threading.Lock()
         lost = not place.secret.exists()
-        secret = made(place.secret, signs=True).encode()
+        signing = secret.made(place.secret, signs=True).encode()
         self._work = Work(place, store, self._live, root)
-        self._driver = Driver(self._book, self._work, root.watch, secret, cron_calendar.following)
+        self._driver = Driver(self._book, self._work, root.watch, signing, cron_calendar.following)
         self._wake = threading.Event()
         self._door = Door(
             self._book,
-            Pages(self._book, self._trials, root.project, secret, lambda: cost),
+            Pages(self._book, self._trials, root.project, signing, lambda: cost),
             self._exposed,
-            token=made(layout.root / root.watch.token),
+            token=secret.made(layout.root / root.watch.token),
             alert_names=root.watch.alerts,
             nudge=self._wake.set,
             address=root.watch.address,
