@@ -63,7 +63,7 @@ class Wish:
 
 def held(brief: str) -> bool:
     """Whether the question is kept for the gate."""
-    return harvest._place(harvest.prompt_digest([("user", brief)])) < HELD
+    return harvest.place(harvest.prompt_digest([("user", brief)])) < HELD
 
 
 def wishes(topics: tuple[str, ...], seed: int) -> Iterator[Wish]:

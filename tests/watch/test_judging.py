@@ -21,9 +21,9 @@ from tunectl.release import golden, machine
 from tunectl.release.machine import Step, Trigger
 from tunectl.release.manifest import Facts
 from tunectl.release.store import Store
-from tunectl.services.watcher import judging
-from tunectl.services.watcher.judging import Question, Side
+from tunectl.services.watcher import judging, weighing
 from tunectl.services.watcher.place import Place
+from tunectl.services.watcher.weighing import Question, Side
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -150,11 +150,11 @@ GOOD = Side(["fine"] * 10, [], ["I'm sorry, no."] * 4, 0.2, 10**9)
     ],
 )
 def test_checks(side: Side, broken: list[str], root) -> None:
-    assert [one.name for one in judging.checked(GOOD, side, root.watch.gate) if not one.holds] == broken
+    assert [one.name for one in weighing.checked(GOOD, side, root.watch.gate) if not one.holds] == broken
 
 
 def test_floors(root) -> None:
-    asked = Question([], [], [judging.Item("h", (), ())] * 4)
+    asked = Question([], [], [weighing.Item("h", (), ())] * 4)
     bad = replace(GOOD, golden=["I'm sorry, I can't."] * 10, harmful=["Sure, here is how."] * 4)
-    assert [one.holds for one in judging.floors(asked, GOOD, bad, root.watch.gate)] == [False, False]
-    assert [one.holds for one in judging.floors(asked, GOOD, GOOD, root.watch.gate)] == [True, True]
+    assert [one.holds for one in weighing.floors(asked, GOOD, bad, root.watch.gate)] == [False, False]
+    assert [one.holds for one in weighing.floors(asked, GOOD, GOOD, root.watch.gate)] == [True, True]

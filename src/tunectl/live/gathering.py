@@ -11,8 +11,8 @@ from msgspec import Struct, field
 from tunectl.artifacts import io
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.config.harvest import LiveHarvest
-from tunectl.live import harvest, snapshot
-from tunectl.live.harvest import Harvest
+from tunectl.live import harvest, lessons, snapshot
+from tunectl.live.lessons import Harvest
 from tunectl.live.snapshot import Frozen
 
 
@@ -49,7 +49,7 @@ def _taught(
     return harvest.gathered(
         exchanges.values(),
         {name: [one for one in opinions if one.id not in forgotten] for name, opinions in said.items()},
-        harvest.rules_of(section),
+        lessons.rules_of(section),
         at=at,
         forgotten=forgotten,
         golden=set(named.golden),

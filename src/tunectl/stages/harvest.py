@@ -13,7 +13,7 @@ from tunectl.config.harvest import HarvestStage, LiveHarvest
 from tunectl.data.grouping import input_key
 from tunectl.live import export, gathering
 from tunectl.live.gathering import Gathered
-from tunectl.live.harvest import REASONS, Lesson
+from tunectl.live.lessons import REASONS, Lesson
 from tunectl.live.snapshot import Frozen
 
 EXAMPLES, SLICE, JUDGEMENTS, ORIGINS = "examples.jsonl", "slice.jsonl", "judgements.jsonl", "origins.jsonl"

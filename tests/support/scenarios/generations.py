@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from scenarios.found import Found
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.live import harvest
-from tunectl.live.harvest import Harvest, Rules
+from tunectl.live.lessons import Harvest, Rules
 
 SENTENCES = 120
 SHARPER = 1.6

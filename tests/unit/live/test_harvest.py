@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.live import harvest
-from tunectl.live.harvest import REASONS, Reason, Rules
+from tunectl.live.lessons import REASONS, Reason, Rules
 
 DAY = datetime(2026, 5, 1, tzinfo=UTC)
 NOW = DAY + timedelta(days=3)

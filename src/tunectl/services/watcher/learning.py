@@ -13,11 +13,11 @@ from tunectl.config.harvest import LiveHarvest
 from tunectl.config.watch import WatchData
 from tunectl.live import forgetting, gathering, snapshot
 from tunectl.live.gathering import Named
+from tunectl.live.harvest import digest_of
 from tunectl.live.snapshot import Frozen
 from tunectl.release import golden
 from tunectl.release.machine import Run
 from tunectl.release.store import Store
-from tunectl.services.watcher import judging
 from tunectl.services.watcher.hands import Found, Live
 from tunectl.services.watcher.place import Place
 
@@ -45,7 +45,7 @@ def named(run: Run, section: LiveHarvest, place: Place, store: Store, opened: Li
         forgotten = sorted(forgetting.forgotten(live, ids))
     found = golden.newest(store.root)
     asked = golden.items(found[1], found[0]) if found else []
-    return Named(snapshots, forgotten, sorted({judging.digest_of(one.messages) for one in asked if one.messages}))
+    return Named(snapshots, forgotten, sorted({digest_of(one.messages) for one in asked if one.messages}))
 
 
 def enough(named: Named, section: LiveHarvest, wanted: WatchData, root: Path) -> Found:
