@@ -111,7 +111,7 @@ def test_another_release_and_a_clock_that_was_wrong_say_nothing(work: Work) -> N
 def _run(work: Work, against: str) -> Run:
     run = machine.begun("a" * 64, 1, Trigger("person", "p", NOW, "why"), NOW, {})
     release = work.store.ids()[1]
-    told = gate.Verdict("promote", "better", against=against)
+    told = gate.Verdict("promote", "better", against=against, version=2, leaked=3)
     for step in (
         Step("data_gate", NOW),
         Step("training", NOW),
@@ -137,6 +137,11 @@ def test_over_a_champion_that_was_not_compared_with_nobody_is_promoted(work: Wor
     work.store.promote(challenger, by="Bo", why="all the same")
     assert work.won(run)
     assert work.promote(run, "better", NOW)["release"] == challenger
+
+
+def test_the_story_tells_what_the_golden_set_left_out(work: Work) -> None:
+    bounds = next(chapter for chapter in story.told(_run(work, "")).chapters if chapter.name == "bounds")
+    assert bounds.rows == [("golden set", "version 2", "3 items left out: the challenger has learned them")]
 
 
 def test_an_end_is_told_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def run(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     guard = [sys.executable, "-m", "tunectl.backends.process_guard", str(limits.nice), str(limits.threads), *words]
-    hidden = {} if limits.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    hidden: dict[str, str] = {} if limits.gpus else {"CUDA_VISIBLE_DEVICES": ""}
     with log.open("ab") as stream:
         process = subprocess.Popen(
             guard,

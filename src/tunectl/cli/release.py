@@ -70,5 +70,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _module(verb: str) -> Any:
-    kind = verb if verb == "experiment" else "log" if verb == "log" else "look" if verb in LOOKS else "change"
+    kind = verb if verb in {"experiment", "log"} else "look" if verb in LOOKS else "change"
     return import_module(f"tunectl.cli.release_{kind}")

@@ -70,16 +70,5 @@ def slices(window: Sequence[Row], reference: Sequence[Row], count: int, *, shown
     return chosen
 
 
-def member(slice_name: str, prompt: str) -> bool:
-    """Whether a prompt belongs to the slice of that name.
-
-    Raises  ValueError for a name of another kind than ``word:``.
-    """
-    kind, _, value = slice_name.partition(":")
-    if kind != "word" or not value:
-        raise ValueError(f"{slice_name!r} is no slice; slices are called word:WORD")
-    return value in _words(prompt)
-
-
 def _words(text: str | None) -> frozenset[str]:
     return frozenset(_WORD.findall((text or "").casefold()))

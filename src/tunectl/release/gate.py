@@ -91,6 +91,10 @@ class Verdict(Struct, frozen=True):
     margin: float = 0.0
     against: str = ""
     """The champion that the challenger was compared with."""
+    version: int = 0
+    """Of the golden set."""
+    leaked: int = 0
+    """Items of the golden set that were left out, because the challenger has learned them."""
 
 
 def compared(

@@ -146,6 +146,8 @@ def _gate(run: Run) -> Iterator[Chapter]:
     ]
     columns = ("set", "items", "champion", "challenger", "difference", "interval", "sees")
     yield Chapter("gate", f"Gate: {found['verdict']}", columns, rows)
+    leaked = f"{found.get('leaked', 0)} items left out: the challenger has learned them"
+    golden = [("golden set", f"version {found['version']}", leaked)] if found.get("version") else []
     bounds = [
         (one["name"], f"{one['value']:g}", f"{'at most' if one['most'] else 'at least'} {one['bound']:g}")
         for one in found.get("floors") or []
@@ -153,7 +155,7 @@ def _gate(run: Run) -> Iterator[Chapter]:
     checks = [
         (one["name"], "holds" if one["holds"] else "does not hold", one["said"]) for one in found.get("checks") or []
     ]
-    yield Chapter("bounds", "Floors and checks", ("what", "value", "bound"), [*bounds, *checks])
+    yield Chapter("bounds", "Floors and checks", ("what", "value", "bound"), [*golden, *bounds, *checks])
 
 
 def _experiment(experiment: Experiment | None) -> Iterator[Chapter]:

@@ -97,10 +97,3 @@ def test_exemplars_of_nothing_are_none() -> None:
     assert exemplars.most_different(empty, np.ones((5, 3)), 3) == []
     assert exemplars.most_different(np.ones((5, 3)), np.ones((5, 3)), 3) == []
     assert exemplars.slices([], rows(5, seed=1), 3) == []
-
-
-def test_members_of_a_slice() -> None:
-    assert exemplars.member("word:inman", "Ads for Inman Park?")
-    assert not exemplars.member("word:inman", "Ads for Midtown?")
-    with pytest.raises(ValueError, match="'topic 7' is no slice; slices are called word:WORD"):
-        exemplars.member("topic 7", "")

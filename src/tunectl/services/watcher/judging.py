@@ -45,7 +45,8 @@ def judged(
     if champion is None:
         raise EnvironmentFailure("there is no champion to compare with", hint="tunectl release promote ID")
     asked = question(store, git_worktree.inside(place.layout.root, place.worktree), watch.gate, place.layout)
-    sides, names = [], (champion.release, release)
+    sides: list[Side] = []
+    names = champion.release, release
     engines = {store.manifest(name).engine for name in names}
     gpus = watch.resources.device == "any" or ON_GPUS in engines  # of both sides: their times are compared
     for name in names:
@@ -58,7 +59,7 @@ def judged(
         )
     found = weighing.weighed(asked, sides[0], sides[1], watch.gate, evaluate)
     golden.used(store.root)  # now that it has decided: of a gate that is killed and asked again nothing wears
-    return replace(found, against=champion.release)
+    return replace(found, against=champion.release, version=asked.version, leaked=asked.leaked)
 
 
 def question(store: Store, project: Path, wanted: WatchGate, layout: Layout) -> Question:
