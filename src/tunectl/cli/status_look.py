@@ -90,11 +90,13 @@ def _retrain(run: Run) -> Retrain:
 
 
 def _live(layout: Layout, root: Root, champion: Champion | None, now: datetime) -> Live:
+    from tunectl.services.drift import references
+
     with live_store.kept(root.live, layout) as live:
         if live is None:
             return NOTHING
         counts, newest = live.counts(now - SPAN), live.newest(1)
-        windows = _windows(live, now)
+        windows = references.closed(live, now - RECENT) or references.closed(live)
         return (
             Traffic(
                 SPAN.total_seconds() / 3600,
@@ -107,15 +109,6 @@ def _live(layout: Layout, root: Root, champion: Champion | None, now: datetime) 
             _drift(windows, champion.release if champion else None),
             _unaccepted(live, windows, root),
         )
-
-
-def _windows(live: LiveStore, now: datetime) -> list[DriftWindow]:
-    """Those that the monitor closed lately, oldest first; whatever else is in that table is left out."""
-    import msgspec
-
-    rows = live.windows(now - RECENT) or live.windows()
-    own = [row.body for row in rows if "verdict" in row.body and "consecutive" in row.body]
-    return sorted((msgspec.convert(body, DriftWindow, strict=False) for body in own), key=lambda one: one.until)
 
 
 def _drift(windows: Sequence[DriftWindow], release: str | None) -> Drift | None:

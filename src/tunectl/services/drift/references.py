@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import inf
 from pathlib import Path
 
@@ -137,8 +138,8 @@ def shown(store: LiveStore, name: str) -> dict[str, Row]:
     return {} if found is None else {row.id: row for row in rows_of(store, found)}
 
 
-def closed(store: LiveStore) -> list[DriftWindow]:
-    """The windows that the monitor closed, oldest first; other rows of that table are not its own."""
-    own = [one.body for one in store.windows() if "verdict" in one.body and "consecutive" in one.body]
+def closed(store: LiveStore, since: datetime | None = None) -> list[DriftWindow]:
+    """The windows that the monitor closed since then, oldest first; other rows of that table are not its own."""
+    own = [one.body for one in store.windows(since) if "verdict" in one.body and "consecutive" in one.body]
     found = [msgspec.convert(body, DriftWindow, strict=False) for body in own]
     return sorted(found, key=lambda one: one.until)

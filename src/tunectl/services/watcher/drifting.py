@@ -10,14 +10,14 @@ import msgspec
 from tunectl.artifacts.records import DriftWindow
 from tunectl.monitor import window as windows
 from tunectl.release import calendar
-from tunectl.services.watcher.hands import Live
+from tunectl.services.watcher.hands import LiveOpener
 
 NEWS: Final = (timedelta(days=2), timedelta(days=32))
 """How far back windows are looked for, the nearest first: this is asked every few seconds, for years."""
 
 
 def newest(
-    opened: Live, champion: str, reference: Literal["live", "training"], now: datetime
+    opened: LiveOpener, champion: str, reference: Literal["live", "training"], now: datetime
 ) -> tuple[DriftWindow, datetime] | None:
     """The newest window that says anything, and when it was examined, where it says drift of the release ``champion``; else None.
 
@@ -44,7 +44,7 @@ def _told(body: dict[str, Any]) -> DriftWindow | None:
     return found if found.verdict in {"ok", "drift"} else None
 
 
-def _answered(opened: Live, window: DriftWindow, reference: Literal["live", "training"]) -> bool:
+def _answered(opened: LiveOpener, window: DriftWindow, reference: Literal["live", "training"]) -> bool:
     """Whether a person has accepted another reference since: to whoever says that this is the world now, it is no drift."""
     if reference == "training":
         return False

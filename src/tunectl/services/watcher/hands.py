@@ -17,7 +17,7 @@ from tunectl.release.experiment import Reading
 from tunectl.release.links import Question
 from tunectl.release.machine import Run, Trigger
 
-Live = Callable[[], AbstractContextManager[LiveStore]]
+LiveOpener = Callable[[], AbstractContextManager[LiveStore]]
 """Opens the live store."""
 
 

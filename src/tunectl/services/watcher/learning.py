@@ -18,7 +18,7 @@ from tunectl.live.snapshot import Frozen
 from tunectl.release import golden
 from tunectl.release.machine import Run
 from tunectl.release.store import Store
-from tunectl.services.watcher.hands import Found, Live
+from tunectl.services.watcher.hands import Found, LiveOpener
 from tunectl.services.watcher.place import Place
 
 BACK: Final = timedelta(days=30)
@@ -26,7 +26,7 @@ BACK: Final = timedelta(days=30)
 DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def frozen(opened: Live, layout: Layout, section: LiveHarvest, now: datetime, window: str | None) -> Frozen:
+def frozen(opened: LiveOpener, layout: Layout, section: LiveHarvest, now: datetime, window: str | None) -> Frozen:
     """Freeze what was said until ``now``; ``window``: the drift window that asks for it."""
     before = gathering.named(layout.root / section.window).snapshots
     since = min(before[-1].until, now) - BACK if before else DAWN
@@ -34,7 +34,7 @@ def frozen(opened: Live, layout: Layout, section: LiveHarvest, now: datetime, wi
         return snapshot.freeze(live, layout.root / section.snapshots, since=since, until=now, at=now, window=window)
 
 
-def named(run: Run, section: LiveHarvest, place: Place, store: Store, opened: Live) -> Named:
+def named(run: Run, section: LiveHarvest, place: Place, store: Store, opened: LiveOpener) -> Named:
     """What the build learns from: the snapshots before, this one, without those who were forgotten meanwhile."""
     root = place.layout.root
     ours = msgspec.convert(run.facts("proposed")["snapshot"], Frozen)

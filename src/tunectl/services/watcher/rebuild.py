@@ -42,7 +42,7 @@ def rebuilt(run: Run, named: Named, watch: Watch, place: Place, store: Store, st
 
     Raises  UsageError for a dirty tree; TrainingFailed with the words of the stage that failed, or after too many attempts.
     """
-    layout, window = place.layout, "live/window.json"
+    layout = place.layout
     project, attempt = _worktree(run, place)
     if attempt > watch.train.attempts:
         raise TrainingFailed(
@@ -50,7 +50,7 @@ def rebuilt(run: Run, named: Named, watch: Watch, place: Place, store: Store, st
             hint=f"its words are in {place.log(run)}",
         )
     process_group.sweep(place.mark)
-    io.write_json(project / _window(run, window), named)
+    io.write_json(project / _window(run), named)
     code = process_group.run(
         [
             sys.executable,
@@ -79,7 +79,7 @@ def rebuilt(run: Run, named: Named, watch: Watch, place: Place, store: Store, st
     if code not in {0, 3}:
         raise TrainingFailed(_words(project, code, watch), hint=f"its words are in {place.log(run)}")
     commit = git_worktree.commit(
-        project, [*COMMITTED, _window(run, window)], f"Retrain {run.id}: {run.trigger.why[:200]}"
+        project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.why[:200]}"
     )
     return _packaged(run, project, store, commit, place, layout)
 
@@ -120,8 +120,9 @@ def _start(watch: Watch, store: Store, layout: Layout) -> list[str]:
     return [f"sft.start={place.relative_to(layout.root).as_posix()}"]
 
 
-def _window(run: Run, usual: str) -> str:
-    return str(run.facts("proposed").get("window_file", usual))
+def _window(run: Run) -> str:
+    """The file that names what is learned from, in the project."""
+    return str(run.facts("proposed")["window_file"])
 
 
 def _worktree(run: Run, place: Place) -> tuple[Path, int]:

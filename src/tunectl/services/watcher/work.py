@@ -27,7 +27,7 @@ from tunectl.release.machine import Run, Trigger
 from tunectl.release.store import Store
 from tunectl.release.trials import Trials
 from tunectl.services.watcher import drifting, judging, learning, rebuild, telling, trying
-from tunectl.services.watcher.hands import Found, Live, Prepared
+from tunectl.services.watcher.hands import Found, LiveOpener, Prepared
 from tunectl.services.watcher.place import Place
 
 APART: Final = ("watch", "monitor", "serve", "live", "annotate")
@@ -38,7 +38,7 @@ _log = log.get(__name__)
 class Work:
     """See ``hands.Hands``."""
 
-    def __init__(self, place: Place, store: Store, live: Live, root: Root) -> None:
+    def __init__(self, place: Place, store: Store, live: LiveOpener, root: Root) -> None:
         """``root`` is the configuration as this watcher began with it."""
         self.place, self.store, self._live, self._root = place, store, live, root
         self.watch, self.trials = root.watch, Trials(store)
