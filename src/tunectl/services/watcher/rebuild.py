@@ -78,9 +78,7 @@ def rebuilt(run: Run, named: Named, watch: Watch, place: Place, store: Store, st
         return Found(False, "stopped")
     if code not in {0, 3}:
         raise TrainingFailed(_words(project, code, watch), hint=f"its words are in {place.log(run)}")
-    commit = git_worktree.commit(
-        project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.why[:200]}"
-    )
+    commit = git_worktree.commit(project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.why[:200]}")
     return _packaged(run, project, store, commit, place, layout)
 
 
