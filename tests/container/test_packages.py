@@ -56,6 +56,7 @@ def test_nothing_is_installed_that_serving_does_not_need(built) -> None:
 
 
 def test_a_package_that_nothing_needs_is_found(built, tmp_path) -> None:
+    tmp_path.chmod(0o755)  # the image runs as somebody else
     (tmp_path / "METADATA").write_text("Metadata-Version: 2.4\nName: needless\nVersion: 1\n")
     place = docker("run", "--rm", "--entrypoint", "sh", built.image, "-c", "echo /app/.venv/lib/*/site-packages")
     found = look(built.image, "--volume", f"{tmp_path}:{place}/needless-1.dist-info:ro")

@@ -118,7 +118,8 @@ class Call:
             headers.append((b"retry-after-ms", str(round(problem.wait * 1000)).encode()))  # OpenAI's clients prefer it
         if problem.status == 401:
             headers += [(b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="tunectl"')]
-        await self.reply(problem.status, problem.body(), JSON, headers)
+        with suppress(Gone):
+            await self.reply(problem.status, problem.body(), JSON, headers)
 
     async def stream(self, part: bytes, headers: Iterable[Header] = ()) -> None:
         """Send a part of a stream of events; the first one opens the response."""
@@ -132,13 +133,20 @@ class Call:
 
     async def _begin(self, status: int, kind: str, headers: list[Header]) -> None:
         self.started = True
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [(b"content-type", kind.encode()), *headers],
-            }
-        )
+        start = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", kind.encode()), *headers],
+        }
+        try:
+            await self._send(start)
+        except Exception as error:
+            if type(error).__name__ != "LocalProtocolError":
+                raise
+            with suppress(TimeoutError):  # uvicorn has refused by itself, because what followed was no HTTP, and closes
+                async with asyncio.timeout(LINGER):
+                    await self.left()
+            raise Gone from error
 
 
 def _too_large(size: str, most: int) -> Problem:
