@@ -55,7 +55,10 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
         ignored_adapter,
         "the adapter is not applied: all 4 probes are answered as the base|these are not the weights",
     ),
-    "base": (other_base, "these are not the weights that were tested|log-probabilities that are no numbers|the engine failed on a probe"),
+    "base": (
+        other_base,
+        "these are not the weights that were tested|log-probabilities that are no numbers|the engine failed on a probe",
+    ),
     "template": (other_template, "fixture 0 of the contract renders to another text here than in training"),
 }
 
