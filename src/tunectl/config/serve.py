@@ -25,7 +25,7 @@ class ServeEngine(Strict):
     batch_tokens: int = Field(ge=16)
     """Most tokens of one step, so that a long prompt does not hold up the answers beside it."""
     precision: Literal["f32", "bf16"]
-    """In which OpenVINO computes on CPUs that know both: f32 writes answers faster, bf16 reads long prompts faster."""
+    """In which OpenVINO computes on CPUs that know both: f32 writes faster to few clients, bf16 reads long prompts faster."""
 
 
 class ServeLimits(Strict):
