@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-fast format lock clean help bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-cli faults
+.PHONY: run install develop check test test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults previews
 
 run: .venv/.run  ## build the bundled example: raw documents to a release, with its Bento and how to serve it
 	@$(BIN)/tunectl repro
@@ -51,6 +51,10 @@ format: .venv/.dev  ## mend what ruff can mend
 lock: .venv/.dev  ## resolve the lock files again from pyproject.toml
 	$(BIN)/python requirements/lock.py
 
+loop: .venv/.run  ## see it heal: the loop on the example, with real processes; under half an hour after `make run`
+	@test -f .tunectl/releases/champion.json || $(BIN)/tunectl repro
+	@$(BIN)/python examples/local_lens/heal.py
+
 bench-sft: .venv/.dev  ## training speed beside plain TRL
 	$(BIN)/python benchmarks/bench_sft.py
 
@@ -66,12 +70,28 @@ bench-serve: .venv/.dev  ## the server beside the bare engine, vLLM, transformer
 bench-serve-memory: .venv/.dev  ## the server's memory over 10,000 requests
 	$(BIN)/python benchmarks/bench_serve.py --memory 10000 --keep
 
+bench-yield: .venv/.run  ## time to the first token of a live server with and without a training beside it (8 minutes after `make run`)
+	@test -f .tunectl/releases/champion.json || $(BIN)/tunectl repro
+	$(BIN)/python benchmarks/bench_yield.py --keep
+
+bench-drift: .venv/.dev  ## false alarms and power of the drift monitor, beside Evidently and a KL threshold
+	$(BIN)/python benchmarks/bench_drift.py
+
+bench-experiment: .venv/.dev  ## how often the sequential test errs under continuous peeking
+	$(BIN)/python benchmarks/bench_experiment.py
+
 bench-cli: .venv/.dev  ## start-up times
 	$(BIN)/python benchmarks/bench_cli.py
 
-faults: .venv/.dev  ## the server against overload, kills, full disks and hostile clients, full counts; half an hour
-	$(BIN)/python benchmarks/fault_tests.py --keep
-	TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/server/test_openapi.py
+faults: .venv/.dev  ## server, monitor and watcher against overload, kills, webhook storms, full disks, poison; full counts; three hours
+	@failed=0; \
+	  $(BIN)/python benchmarks/fault_tests.py --keep || failed=1; \
+	  TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/server/test_openapi.py || failed=1; \
+	  $(BIN)/python benchmarks/fault_loop.py --keep || failed=1; \
+	  exit $$failed
+
+previews: .venv/.dev  ## draw the boards again, from a real Prometheus with two invented days
+	TUNECTL_PREVIEWS=$(CURDIR)/monitoring/grafana/previews $(BIN)/python -m pytest tests/stack -k previews
 
 clean:  ## forget everything that was built, the environment too
 	rm -rf .venv .tunectl artifacts .dvc/cache .dvc/tmp dvc.lock

@@ -15,7 +15,6 @@ import random
 import shutil
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "support
 from live_kill import killed  # noqa: E402
 from machine import machine, versions  # noqa: E402
 from postgres_server import Postgres, postgres_programs  # noqa: E402
-from scenarios import adapters, canaries, crash, disk, hostile, made_up, overload, streams  # noqa: E402
+from scenarios import adapters, canaries, crash, disk, hostile, made_up, overload, report, streams  # noqa: E402
 from scenarios.found import Found  # noqa: E402
 from serving_process import Server  # noqa: E402
 from tiny_release import filled  # noqa: E402
@@ -255,13 +254,13 @@ def main() -> int:
     found: list[Found] = []
     with progress.bar("fault tests", len(rows)) as shown:
         for numbers, row in rows:
-            for each in _judged(numbers, row(ground)):
+            for each in report.judged(numbers, row(ground)):
                 found.append(each)
-                print(_line(each), flush=True)
+                print(report.line(each), flush=True)
             shown.advance(1)
     shutil.rmtree(folder, ignore_errors=True)
     found.sort(key=lambda each: each.number)
-    table = "\n".join(_table(found))
+    table = "\n".join(report.table(found))
     print(table)
     result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": words.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in found]
@@ -272,34 +271,9 @@ def main() -> int:
     return 0 if all(each.held for each in found) else 1
 
 
-def _judged(numbers: tuple[int, ...], row: Iterator[Found]) -> Iterator[Found]:
-    """What a row finds; one that breaks off is a missed target, not the end of the others."""
-    try:
-        yield from row
-    except Exception as error:  # noqa: BLE001  # whatever it is, the other rows are still worth their time
-        traceback.print_exc()
-        wrong = [f"broke off: {type(error).__name__}: {str(error)[:500]}"]
-        yield Found(numbers[0], "/".join(map(str, numbers)), "runs to its end", wrong=wrong)
-
-
 def _heading(scale: float) -> str:
     here, counts = machine(), "full counts" if scale == 1 else f"{scale:g} of the counts"
     return f"`python benchmarks/fault_tests.py`, {counts}, {here['cores']} cores ({here['processor']}):"
-
-
-def _line(found: Found) -> str:
-    state = "held" if found.held else "MISSED: " + "; ".join([*found.wrong, *found.slow])
-    return f"{found.number:>2} {found.name}: {state}  {json.dumps(found.figures)}"
-
-
-def _table(found: list[Found]) -> Iterator[str]:
-    yield "| | fault | target | found |"
-    yield "|---|---|---|---|"
-    for each in found:
-        figures = ", ".join(f"{name} {value}" for name, value in each.figures.items())
-        state = "" if each.held else "**missed**: " + "; ".join([*each.wrong, *each.slow]) + " "
-        cells = (str(each.number), each.name, each.target, f"{state}{figures}")
-        yield f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in cells)} |"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tunectl.backends import fit_run, fit_state, hf_model, torch_batch, torch_ke
 from tunectl.backends.trl_trainer import TrlTrainer
 from tunectl.chat.masking import Masked, Piece
 from tunectl.config.profile import Profile
-from tunectl.core.errors import EnvironmentFailure, MissingExtra, UsageError
+from tunectl.core.errors import ArtifactError, EnvironmentFailure, MissingExtra, UsageError
 from tunectl.training import rows
 from tunectl.training.plan import AdapterPlan, FitPlan
 
@@ -202,6 +202,33 @@ def test_it_learns_and_the_same_seed_gives_the_same_bytes(tiny_model, tmp_path):
     assert str(tmp_path) not in (tmp_path / "first" / "adapter_config.json").read_text()
     fit(tiny_model, tmp_path, plan(adapter=eager, seed=6), "third")
     assert digest(tmp_path / "first") != digest(tmp_path / "third")
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "rslora"])
+def test_it_goes_on_from_a_stored_adapter(tiny_model, tmp_path, method):
+    adapter = AdapterPlan(method, 4, 8, 0.0, "all-linear")
+    first = fit(tiny_model, tmp_path, plan(adapter=adapter), "first")
+    again = fit(tiny_model, tmp_path, plan(adapter=adapter, start=tmp_path / "first", seed=6), "again")
+    assert again.first_loss == pytest.approx(first.best_loss, rel=1e-4)
+    assert again.best_loss < first.best_loss
+    with pytest.raises(ArtifactError) as missing:
+        fit(tiny_model, tmp_path, plan(start=tmp_path), "missing")
+    assert str(missing.value) == f"sft.start = {tmp_path}: there is no adapter_model.safetensors in it"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        (AdapterPlan("lora", 4, 16, 0.0, "all-linear"), "it is scaled by 2, and sft.alpha and sft.rank scale by 4"),
+        (AdapterPlan("lora", 2, 4, 0.0, "all-linear"), "down_proj.lora_A.weight is (4, 64) there and (2, 64) here"),
+        (AdapterPlan("lora", 4, 8, 0.0, ("q_proj",)), "there and absent here"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_no_start(tiny_model, tmp_path, adapter, words):
+    fit(tiny_model, tmp_path, plan(), "first")
+    with pytest.raises(UsageError) as error:
+        fit(tiny_model, tmp_path, plan(start=tmp_path / "first", adapter=adapter), "other")
+    assert words in str(error.value)
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "rslora"])

@@ -33,6 +33,11 @@ ROOMS = {
     "huggingface_hub": ("backends/hub",),  # fetching a model; pushing a release
     "yaml": ("config/",),
     "starlette": ("backends/annotate_page.py", "backends/arena_page.py"),  # two pages
+    "prometheus_client": (
+        "backends/prometheus_metrics.py",
+        "backends/drift_metrics.py",
+        "backends/loop_metrics.py",
+    ),  # three programs
     "sqlalchemy": ("backends/sqlalchemy_",),  # tables and what is done with them
 }
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from tunectl.backends.prometheus_metrics import ServingMetrics
+from tunectl.cli.scaffold import PARTS
 from tunectl.services.server.app import HEALTH
 
 ROOT = Path(__file__).parents[2]
@@ -125,3 +127,32 @@ def test_the_pod_is_locked_down_and_stops_gracefully() -> None:
     assert given["terminationGracePeriodSeconds"] > notice + drain
     grace = yaml.safe_load(COMPOSE.read_text())["services"]["service"]["stop_grace_period"]
     assert int(grace.removesuffix("s")) > drain
+
+
+def test_whoever_watches_and_retrains_stands_back_for_whoever_serves() -> None:
+    """Niceness ends at the border of a container; its weight does not."""
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    assert "cpu_shares" not in services["service"], "1024, as for everybody"
+    assert {services[name]["cpu_shares"] for name in ("monitor", "watch")} == {128}
+
+
+WORKER = (MONITORING / "worker.dockerfile").read_text()
+
+
+def test_the_workers_image_is_made_of_what_is_there() -> None:
+    kept = [
+        line[1:] for line in (MONITORING / "worker.dockerfile.dockerignore").read_text().splitlines() if line[0] == "!"
+    ]
+    assert all((ROOT / name).exists() for name in kept)
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    wanted = {name.partition("/")[0] for name in (*wheel["packages"], *wheel["force-include"])}
+    assert wanted <= set(kept), "what the wheel is made of"
+    for words in re.findall(r"^COPY (.+) \S+$", WORKER, re.MULTILINE):
+        sources = words.split()
+        assert all(one == "." or (one.partition("/")[0] in kept and list(ROOT.glob(one))) for one in sources)
+        assert any(one == "." or one.partition("/")[0] in PARTS for one in sources), "also in a project that init made"
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    for name in ("monitor", "watch"):
+        assert services[name]["build"]["dockerfile"] == "monitoring/worker.dockerfile"
+        assert services[name]["command"][0] == name
+    assert 'ENTRYPOINT ["python", "-m", "tunectl"]' in WORKER

@@ -61,6 +61,11 @@ def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
     assert not loaded(code) & HEAVY
 
 
+def test_status_imports_no_library_before_it_needs_one() -> None:
+    code = "import tunectl.cli.status, tunectl.cli.status_look, tunectl.cli.status_words"
+    assert not loaded(code) & (HEAVY | {"pydantic", "numpy", "sqlalchemy", "prometheus_client", "cronsim", "rich"})
+
+
 @pytest.mark.parametrize(
     "stage", ["model", "ingest", "curate", "split", "adapt", "sft", "preferences", "reward", "align", "evaluate"]
 )

@@ -12,6 +12,7 @@ import pytest
 from live_rows import exchange, finish, thumb
 from serving_process import settings
 
+from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import Source
 from tunectl.backends.sqlalchemy_store import opened
@@ -19,8 +20,12 @@ from tunectl.cli.main import main
 from tunectl.config import check
 from tunectl.data.formats.logs import production_log
 from tunectl.data.reading.rows import Row
-from tunectl.live import export, identity
+from tunectl.live import export, identity, snapshot
+from tunectl.live.gathering import Named
 from tunectl.live.store import Finished
+from tunectl.release import machine
+from tunectl.release.book import Book
+from tunectl.release.machine import Step, Trigger
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC)
@@ -137,9 +142,44 @@ def test_retain_and_purge(project, capsys):
     assert json.loads(ran(capsys, "retain", "--json"))["deleted"] == 0
     assert ran(capsys, "retain", "--days", "25").startswith("3 exchanges from before ")
     ran(capsys, "export", "--shape", "chat")
-    assert "is deleted. What a model has learned" in ran(capsys, "purge")
+    reports = Path(".tunectl/monitor/reports")
+    reports.mkdir(parents=True)
+    for name in (f"{'a' * 16}.html", "mine.html"):
+        (reports / name).write_text("what somebody asked")
+    told = ran(capsys, "purge")
+    assert "are deleted. DVC's cache still has what earlier builds were made of" in told
+    assert "dvc gc -w deletes all that this folder does not need. What a model has learned" in told
+    assert [path.name for path in reports.iterdir()] == ["mine.html"], "a report shows texts"
     assert not Path(".tunectl/cache/live").exists()
     assert ran(capsys).startswith("3 exchanges")
+
+
+def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
+    gate = Path(".tunectl/retrain/gate/a-1")
+    gate.mkdir(parents=True)
+    (gate / "r.job.json").write_text("what people asked")
+    ran(capsys, "purge")
+    assert not gate.exists()
+
+
+def test_what_fruitless_retrains_froze_is_retained_no_longer_than_the_rest(project, url, capsys):
+    """A snapshot of a rejected run goes with time; one that a build needs, or whose run goes on, stays."""
+    folder, book = Path(".tunectl/live/snapshots"), Book(Path(".tunectl/retrain"))
+    with opened(url, project) as store:
+        names = [
+            snapshot.freeze(store, folder, since=NOW - timedelta(days=days), until=NOW, at=NOW, window=None).id
+            for days in (45, 35, 25)
+        ]
+    for name, ends in zip(names, (("data_gate", "insufficient"), ("data_gate",), ("dismissed",)), strict=True):
+        run = machine.begun(name * 4, 1, Trigger("person", name, NOW, "why"), NOW, {"snapshot": {"id": name}})
+        for state in ends:
+            run = machine.advanced(run, Step(state, NOW))
+        book.save(run)
+    io.write_json(Path("live/window.json"), Named([]))
+    assert ran(capsys, "retain", "--days", "30").endswith(
+        "are deleted, and 1 snapshots of retrains that came to nothing\n"
+    )
+    assert sorted(path.name for path in folder.iterdir() if path.name != "tmp") == sorted(names[1:])
 
 
 def failed(capsys, *words):

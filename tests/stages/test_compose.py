@@ -109,6 +109,19 @@ def test_a_local_base_model_and_a_template_file_are_sources_of_the_model(layout:
     assert _written(layout) == ["model"]
 
 
+def test_the_adapter_that_training_goes_on_from_is_a_source_of_it(layout: Layout) -> None:
+    weights = layout.root / ".tunectl/start/0123/adapter_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("1")
+    overrides.write(layout, overrides.merge(overrides.replay(layout), ["sft.start=.tunectl/start/0123"]))
+    compose(layout)
+    (found,) = json.loads(layout.config("sft").read_text())["sources"].items()
+    assert found[0] == ".tunectl/start/0123/adapter_model.safetensors"
+    assert len(found[1]) == 64
+    weights.write_text("2")
+    assert _written(layout) == ["sft"]
+
+
 def test_the_json_of_a_stage_that_is_no_more_goes(layout: Layout) -> None:
     layout.config("elder").parent.mkdir(parents=True)
     layout.config("elder").write_text("{}")

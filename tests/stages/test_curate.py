@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import yaml
 
-from tunectl.artifacts import io, tally
+from tunectl.artifacts import io, manifest, tally
 from tunectl.artifacts.records import Answer, Document, Example, Message, Reject, Source, Tokens
 from tunectl.config.curate import CurateStage
 from tunectl.core.errors import DataError
@@ -51,7 +51,14 @@ def run(
     (folder / "curate").mkdir()
     io.write_rows(folder / "ingest" / "documents.jsonl", [record for record in records if isinstance(record, Document)])
     io.write_rows(folder / "ingest" / "examples.jsonl", [record for record in records if isinstance(record, Example)])
-    return curate.run(cfg, curate.Inputs(folder / "ingest"), curate.Outputs(folder / "curate"), libraries=libraries)
+    inputs = curate.Inputs(folder / "ingest", nothing(folder / "harvest"))
+    return curate.run(cfg, inputs, curate.Outputs(folder / "curate"), libraries=libraries)
+
+
+def nothing(folder: Path) -> Path:
+    """What harvest leaves where there is no live traffic."""
+    io.write_json(folder / manifest.PASSED_THROUGH, {"reason": "none"})
+    return folder
 
 
 def document(row: int, text: str, kind: str = "pages") -> Document:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 HH = ROOT.parent / "shared" / "data" / "hh" / "harmless.jsonl.gz"
 FILES = yaml.safe_load((ROOT / "conf/preferences/source/files.yaml").read_text())
 PROFILE = yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text())
-INPUTS = preferences.Inputs(*map(Path, ("model", "adapt", "split", "sft")))
+INPUTS = preferences.Inputs(*map(Path, ("model", "adapt", "split", "sft", "harvest")))
 OUTPUTS = preferences.Outputs(Path("work"), Path("out"))
 DEFAULT = {**yaml.safe_load((ROOT / "conf/preferences/default.yaml").read_text()), "collected": None}
 

@@ -164,6 +164,21 @@ def replacing_folder(target: Path, scratch: Path, *, finish: Callable[[Path], No
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+@contextmanager
+def scratch_folder(scratch: Path) -> Iterator[Path]:
+    """A new folder under ``scratch`` that is gone when the block ends, unless it was moved away."""
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=scratch))
+        fresh.chmod(0o755)
+    except OSError as error:
+        raise unwritable(scratch, error) from error
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def swap_folder(fresh: Path, target: Path) -> None:
     """Put the folder ``fresh`` where ``target`` is, and remove what was there."""
     try:

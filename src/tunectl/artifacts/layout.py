@@ -88,6 +88,16 @@ class Layout:
         return self.hidden / "mirror"
 
     @property
+    def retrain(self) -> Path:
+        """Records, worktree and logs of ``tunectl watch``."""
+        return self.hidden / "retrain"
+
+    @property
+    def gates(self) -> Path:
+        """Questions and answers of the gates of retrains, live text among them; ``purge`` deletes it."""
+        return self.retrain / "gate"
+
+    @property
     def exporters(self) -> Path:
         """Environments that turn models into what an engine loads, made on first use. Safe to delete."""
         return self.hidden / "exporters"
@@ -96,6 +106,21 @@ class Layout:
     def cache(self) -> Path:
         """Downloads: pages, wheels, Hub files. Safe to delete."""
         return self.hidden / "cache"
+
+    @property
+    def monitor_lock(self) -> Path:
+        """Held by the one ``tunectl monitor`` of the project; there since it first ran."""
+        return self.hidden / "monitor" / "lock"
+
+    @property
+    def calibration(self) -> Path:
+        """What ``tunectl monitor calibrate`` measured last; the monitor's metrics carry it."""
+        return self.hidden / "monitor" / "calibration.json"
+
+    @property
+    def embeddings(self) -> Path:
+        """Sentence encoders and what was distilled from them, made on first use. Safe to delete."""
+        return self.cache / "embeddings"
 
     @property
     def live_exports(self) -> Path:

@@ -13,6 +13,18 @@ from tunectl.artifacts import io
 from tunectl.core.errors import EnvironmentFailure
 
 
+class Busy(EnvironmentFailure):
+    """Another process holds a lock: the same call may succeed in a moment."""
+
+
+def _got(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
 def held(
     path: Path,
@@ -20,10 +32,12 @@ def held(
     *,
     busy: str = "another run is working in this project",
     hint: str = "wait for it, or end that process, then run again",
+    patience: float = 0.0,
 ) -> Iterator[None]:
     """Hold the lock at ``path`` while the block runs; ``what`` is told to whoever finds it taken, after ``busy``.
 
-    Raises  EnvironmentFailure naming the other process when it is taken.
+    ``patience``: seconds that are waited for another holder.
+    Raises  Busy naming the other process when it is taken.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,16 +45,29 @@ def held(
     except OSError as error:
         raise io.unwritable(path, error) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"
-            raise EnvironmentFailure(
-                f"{busy}: {holder}",
-                hint=hint,
-            ) from error
+        end = time.monotonic() + patience
+        while not _got(descriptor):
+            if time.monotonic() >= end:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"
+                raise Busy(f"{busy}: {holder}", hint=hint)
+            time.sleep(0.05)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{what}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def taken(path: Path) -> bool:
+    """Whether somebody holds the lock at ``path`` now; nothing is made where it is absent."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

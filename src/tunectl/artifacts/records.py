@@ -252,6 +252,88 @@ class Trial(Struct, frozen=True, omit_defaults=True):
     why: str = ""
 
 
+DriftVerdict = Literal["ok", "drift", "insufficient", "error"]
+"""ok: nothing moved, or not yet often enough in a row. drift: it moved in ``required`` windows in a row. insufficient: too few
+rows, or no reference, to say. error: the window could not be examined; ``reason`` says why."""
+
+
+class Signal(Struct, frozen=True, omit_defaults=True):
+    """One thing that is watched for drift, in one window. No number is ever NaN or infinite; None is "could not be said"."""
+
+    name: str
+    """For example ``prompt_text``."""
+    method: str
+    """How it is compared, for example ``mmd``."""
+    n: int
+    """Rows of the window that had a value."""
+    reference: int
+    """Rows of the reference that had a value."""
+    score: float | None = None
+    """The statistic of the test; drift makes it larger."""
+    threshold: float | None = None
+    """What the statistic must exceed at the signal's own level, from the permutations."""
+    p_value: float | None = None
+    """Of the permutation test, before Holm."""
+    adjusted: float | None = None
+    """The same after Holm's correction over all signals of the window."""
+    effect: float | None = None
+    """Size of the difference, free of the number of rows."""
+    floor: float | None = None
+    """Size below which a difference does not count, from reference-against-reference splits."""
+    moved: bool = False
+    """Whether ``adjusted`` is within the level and ``effect`` is over the floor."""
+    reason: str = ""
+    """Why there is no number, for example ``too few rows: 3 of 50``."""
+
+
+class Slice(Struct, frozen=True):
+    """A part of the window, and how much more (or less) of it there is than in the reference."""
+
+    name: str
+    """What its prompts have in common: words, a language, a length."""
+    window: float
+    """Share of the window's rows, 0 to 1."""
+    reference: float
+    """Share of the reference's rows, 0 to 1."""
+    exemplars: list[str]
+    """Ids of exchanges in it, the most typical first."""
+
+
+class DriftWindow(Struct, frozen=True, omit_defaults=True):
+    """A closed window of live traffic, examined: the ``body`` of its row in the live store's table ``windows``."""
+
+    id: str
+    """First 16 hex digits of the SHA-256 of its manifest: span, exchange ids, reference, release, settings."""
+    since: datetime
+    until: datetime
+    """Exchanges accepted in [since, until)."""
+    rows: int
+    """Exchanges that were compared: finished, of the champion, not forgotten, one a session."""
+    verdict: DriftVerdict
+    consecutive: int
+    """Windows in a row, up to this one, in which something moved; insufficient ones neither count nor break the row."""
+    required: int
+    """How many in a row make ``drift``."""
+    moved: bool
+    """Whether anything moved in this window alone."""
+    release: str
+    """The champion whose answers these are."""
+    reference: str
+    """Which reference the prompts were compared with: id of a window, ``training`` or ``none``."""
+    signals: dict[str, Signal] = field(default_factory=dict)
+    """By name."""
+    exemplars: list[str] = field(default_factory=list)
+    """Ids of the exchanges that differ most from the reference, most different first."""
+    slices: list[Slice] = field(default_factory=list)
+    """What there is more of, largest change first."""
+    reason: str = ""
+    """For people: what moved, or why nothing can be said."""
+    report: str | None = None
+    """Evidently's page, a file name under the folder of reports."""
+    last: dict[str, float] = field(default_factory=dict)
+    """By signal: p-value against the release's window before this one, for people; no verdict rests on it."""
+
+
 class Reject(Struct, frozen=True):
     """A row that did not go on, and why."""
 

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,27 @@ def status(root: Path) -> dict[str, Any]:
         raise EnvironmentFailure(f"dvc status failed: {done.stderr.strip()}", hint="run it yourself: dvc status -v")
     found: dict[str, Any] = json.loads(done.stdout or "{}")
     return {stage: changes for stage, changes in found.items() if stage != "compose"}
+
+
+def share_cache(root: Path, worktree: Path, marks: Mapping[str, str]) -> None:
+    """Let the project in a worktree use the cache and the remotes of ``root``, then bring back what its lock file names.
+
+    What the cache does not hold is left out: it is rebuilt. ``marks`` are added to DVC's environment, so that it is found again.
+    Raises  EnvironmentFailure with DVC's own words when it cannot tell where its cache is.
+    """
+    command, environment = _command(root)
+    environment |= marks
+    asked = subprocess.run(
+        [*command, "cache", "dir"], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        raise EnvironmentFailure(f"dvc cache dir failed: {asked.stderr.strip()}")
+    local = root / ".dvc" / "config.local"
+    if local.is_file():
+        io.write_text(worktree / ".dvc" / "config.local", local.read_text(encoding="utf-8"))
+    place = (root / asked.stdout.strip()).absolute()
+    for words in (["cache", "dir", "--local", str(place)], ["checkout", "--force", "--quiet"]):
+        subprocess.run([*command, *words], cwd=worktree, env=environment, capture_output=True, check=False)
 
 
 def forget_killed(root: Path) -> int:

@@ -40,6 +40,11 @@ def escape(text: str) -> str:
     return escaped
 
 
+def harmless(text: str) -> str:
+    """One line without control codes: what strangers typed must not steer a terminal."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
 def say(text: str, *, style: str | None = None) -> None:
     """Print one line of text to stdout; ``style`` is a rich style such as ``bold green``."""
     console().print(text, style=style, markup=False, soft_wrap=True)

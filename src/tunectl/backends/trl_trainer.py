@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunectl.backends import fit_run, fit_state, hf_model, torch_batch, torch_probe, trl_loop
+from tunectl.backends import adapter_start, fit_run, fit_state, hf_model, torch_batch, torch_probe, trl_loop
 from tunectl.chat import contract
 from tunectl.core.lazy import need
 from tunectl.training import schedule
@@ -51,7 +51,7 @@ class TrlTrainer:
 
 
 def _adapted(plan: FitPlan, folder: Path) -> tuple[Any, Any, bool]:
-    """The model with a fresh adapter, its tokenizer, and whether it has to run under autocast."""
+    """The model with the adapter that is to be fitted, its tokenizer, and whether it has to run under autocast."""
     peft = need("peft", extra="train")
     loaded = hf_model.load(folder, adapter=None, profile=plan.profile, four_bit=plan.four_bit)
     model = loaded.model
@@ -60,6 +60,8 @@ def _adapted(plan: FitPlan, folder: Path) -> tuple[Any, Any, bool]:
             model, use_gradient_checkpointing=plan.profile.gradient_checkpointing
         )
     adapted, autocast = trl_loop.adapted(plan, model, trl_loop.SFT)
+    if plan.start is not None:
+        adapter_start.take(adapted, plan.start, plan.adapter)
     return adapted, loaded.tokenizer, autocast
 
 

@@ -6,6 +6,7 @@ tunectl data show [STAGE]       rows of a stage, readable
 tunectl data rejects            what did not go on, and why
 tunectl data refresh            have the declared pages of the web changed?
 tunectl data agreement          do the people who compared answers agree?
+tunectl data lineage ID         where an answer, a release or a row comes from, and where a row went
 tunectl data live [VERB]        what a served model was asked and answered: look, export, forget, retain, purge
 """
 
@@ -21,6 +22,7 @@ VERBS = {
     "rejects": "print rejected rows by reason",
     "refresh": "ask whether declared pages of the web changed, so that the next repro reads those again",
     "agreement": "measure how far people agree about answers, and what sways them",
+    "lineage": "from an answer or a release back to raw rows, from a row forward",
     "live": "what a served model was asked and answered, and what people said: look, export, forget, retain, purge",
 }
 

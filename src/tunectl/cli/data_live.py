@@ -5,7 +5,7 @@ tunectl data live look --id chatcmpl-...       one of them, with what was said
 tunectl data live export --shape chat          a fine-tuning file; --shape flywheel: a log of the NVIDIA data flywheel
 tunectl data live forget --user NAME           delete everything of somebody, at once
 tunectl data live retain [--days 90]           delete what is older
-tunectl data live purge                        rewrite the database, so that nothing deleted is left in its files
+tunectl data live purge                        rewrite the database, so that nothing deleted is left in its files or in reports
 
 Text in it was masked before it was written. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h for "ago". For the server in
 a container: docker exec NAME python -m tunectl data live VERB.
@@ -14,38 +14,23 @@ a container: docker exec NAME python -m tunectl data live VERB.
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from tunectl.artifacts.layout import Layout
-from tunectl.core.errors import DataError, UsageError
+from tunectl.cli import data_live_deletion, live_store, times
+from tunectl.core.errors import DataError
 from tunectl.live.export import Shape
 
 if TYPE_CHECKING:
     from tunectl.artifacts.records import Exchange, Feedback
-    from tunectl.config.root import Root
-    from tunectl.config.serve import ServeSettings
+    from tunectl.cli.data_live_deletion import Told
     from tunectl.live.store import LiveStore
-
-    Told = Root | ServeSettings
 
 COLUMNS = ("accepted", "arm", "release", "who", "tokens", "end", "seconds", "said", "asked", "answered")
 PREVIEW = 40
 """Characters of a text in the table."""
-NOBODY = (
-    "Nothing was forgotten: nothing is under that name. Names are kept as hashes: spell it as the client did, and give "
-    "this command the server's own salt ({variable}, or its file)."
-)
-LONGEST = 99_999
-"""Days that can be counted back."""
-LIMIT = (
-    "What a model has learned already stays in its weights: train again without these rows, and release that. "
-    "Exports elsewhere, backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
-)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -66,12 +51,17 @@ def add(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--until", metavar="TIME", help="accepted before")
         verb.add_argument("--release", metavar="ID", help="answered by this release")
         verb.add_argument("--arm", help="champion, challenger or base")
-    forget = verbs.add_parser("forget", help="delete everything of somebody, at once", description=LIMIT)
+    forget = verbs.add_parser(
+        "forget", help="delete everything of somebody, at once", description=data_live_deletion.LIMIT
+    )
     who = forget.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="NAME", help="as the client called them (OpenAI's field user)")
     who.add_argument("--key", metavar="NAME", help="requests and feedback of this key that named nobody")
     who.add_argument("--hash", metavar="HEX", help="the hash that `look` shows")
-    retain = verbs.add_parser("retain", help="delete what is older than live.retention_days")
+    retain = verbs.add_parser(
+        "retain",
+        help="delete what is older than live.retention_days, also what retrains that came to nothing froze of it",
+    )
     retain.add_argument("--days", type=int, metavar="N", help="in place of live.retention_days")
     purge = verbs.add_parser("purge", help="rewrite the database and delete exports, so that nothing deleted is left")
     for verb in (look, export, forget, retain, purge):
@@ -85,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     """
     layout = Layout()
     root = _told(layout)
-    with _opened(layout, root) as store:
+    with live_store.opened(root.live, layout) as store:
         code: int = _VERBS[args.live or "look"](args, layout, root, store)
     return code
 
@@ -101,19 +91,6 @@ def _told(layout: Layout) -> Told:
     return check.load(layout, overrides.replay(layout)).root
 
 
-@contextmanager
-def _opened(layout: Layout, root: Told) -> Iterator[LiveStore]:
-    from tunectl.backends import sqlalchemy_store, sqlalchemy_tables
-    from tunectl.live import identity
-
-    url = identity.address(root.live)
-    file = sqlalchemy_tables.database_file(url, layout.root)
-    if file is not None and not file.is_file():
-        raise DataError(f"{file}: nothing was kept yet", hint="serve the model: tunectl serve")
-    with sqlalchemy_store.opened(url, layout.root) as store:
-        yield store
-
-
 def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveStore) -> int:
     from msgspec import to_builtins
 
@@ -121,7 +98,7 @@ def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveSto
 
     if args.id is not None:
         return _one(args, store)
-    counts = store.counts(_time(args.since), _time(args.until))
+    counts = store.counts(times.read(args.since), times.read(args.until))
     newest = _newest(args, store)
     said = store.feedback_of([one.id for one in newest])
     if args.json:
@@ -138,12 +115,12 @@ def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveSto
 
 
 def _newest(args: argparse.Namespace, store: LiveStore) -> list[Exchange]:
-    since, until = _time(args.since), _time(args.until)
+    since, until = times.read(args.since), times.read(args.until)
     return store.newest(max(args.number, 0), since, until, release=args.release, arm=args.arm)
 
 
 def _chosen(args: argparse.Namespace, store: LiveStore) -> Iterator[Exchange]:
-    return store.exchanges(_time(args.since), _time(args.until), release=args.release, arm=args.arm)
+    return store.exchanges(times.read(args.since), times.read(args.until), release=args.release, arm=args.arm)
 
 
 def _one(args: argparse.Namespace, store: LiveStore) -> int:
@@ -159,6 +136,10 @@ def _one(args: argparse.Namespace, store: LiveStore) -> int:
 
 
 def _row(one: Exchange, said: list[Feedback]) -> tuple[Any, ...]:
+    from tunectl.artifacts.records import preview
+    from tunectl.backends import terminal
+    from tunectl.monitor import window
+
     tokens = "" if one.completion_tokens is None else f"{one.prompt_tokens}+{one.completion_tokens}"
     return (
         f"{one.accepted_at:%m-%d %H:%M:%S}",
@@ -169,37 +150,8 @@ def _row(one: Exchange, said: list[Feedback]) -> tuple[Any, ...]:
         one.finish_reason or "running",
         "" if one.latency is None else f"{one.latency:.2f}",
         " ".join(f"{each.kind}" for each in said),
-        _asked(one),
-        _answered(one),
+        *(terminal.harmless(preview(text, PREVIEW)) for text in (window.asked(one), window.answered(one) or "")),
     )
-
-
-def _asked(one: Exchange) -> str:
-    from tunectl.artifacts.records import preview
-
-    request = one.request or {}
-    turns = request.get("messages") or [{"content": request.get("prompt", "")}]
-    return preview(_harmless(_text(turns[-1].get("content"))), PREVIEW)
-
-
-def _answered(one: Exchange) -> str:
-    from tunectl.artifacts.records import preview
-
-    choices = (one.response or {}).get("choices") or [{}]
-    said = (choices[0].get("message") or {}).get("content", choices[0].get("text"))
-    return preview(_harmless(_text(said)), PREVIEW)
-
-
-def _harmless(text: str) -> str:
-    """Without control codes: what strangers typed must not steer a terminal."""
-    return "".join(sign if sign.isprintable() or sign.isspace() else "\N{REPLACEMENT CHARACTER}" for sign in text)
-
-
-def _text(content: Any) -> str:
-    """Words of a message, of which OpenAI has several forms."""
-    if isinstance(content, list):
-        return " ".join(str(part.get("text", "")) if isinstance(part, dict) else str(part) for part in content)
-    return "" if content is None else str(content)
 
 
 def _export(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
@@ -220,79 +172,10 @@ def _export(args: argparse.Namespace, layout: Layout, root: Told, store: LiveSto
     return 0
 
 
-def _forget(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
-    from tunectl.live import identity
-
-    hashed = args.hash
-    if hashed is None:
-        salt = identity.salt(root.live, layout.root, make=False)
-        identity.refuse_other(store, root.live, salt)
-        hashed = identity.hidden(args.user if args.user is not None else identity.holder(args.key), salt)
-    found = store.forget(hashed)
-    told = (
-        f"Forgotten: {found.exchanges} exchanges, {found.opinions} feedback. Their text is gone, and no build takes them "
-        f"up. {LIMIT}"
-    )
-    _say(
-        args,
-        {"forgotten": found.exchanges, "feedback": found.opinions},
-        told if any(found) else NOBODY.format(variable=root.live.salt_variable),
-    )
-    return 0
-
-
-def _retain(args: argparse.Namespace, _layout: Layout, root: Told, store: LiveStore) -> int:
-    days = root.live.retention_days if args.days is None else args.days
-    if days is None or not 1 <= days <= LONGEST:
-        raise UsageError(f"retain: {days} days", hint=f"set live.retention_days, or give --days N of 1 to {LONGEST}")
-    before = datetime.now(UTC) - timedelta(days=days)
-    count = store.retain(before)
-    _say(
-        args,
-        {"deleted": count, "before": before.isoformat()},
-        f"{count} exchanges from before {before:%Y-%m-%d} are deleted",
-    )
-    return 0
-
-
-def _purge(args: argparse.Namespace, layout: Layout, _root: Told, store: LiveStore) -> int:
-    import shutil
-
-    store.purge()
-    shutil.rmtree(layout.live_exports, ignore_errors=True)
-    _say(args, {"purged": True}, f"the database is written anew, and {layout.live_exports} is deleted. {LIMIT}")
-    return 0
-
-
-def _say(args: argparse.Namespace, value: dict[str, Any], words: str) -> None:
-    from tunectl.backends import terminal
-
-    if args.json:
-        terminal.print_json(value)
-    else:
-        terminal.say(words)
-
-
-def _time(given: str | None) -> datetime | None:
-    """A time as it is typed; without a zone it is UTC."""
-    if given is None:
-        return None
-    ago = re.fullmatch(r"(\d{1,5})([dh])", given)
-    if ago:
-        return datetime.now(UTC) - timedelta(**{"d": {"days": int(ago[1])}, "h": {"hours": int(ago[1])}}[ago[2]])
-    try:
-        found = datetime.fromisoformat(given)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(
-            f"{given}: no such time", hint="write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h"
-        ) from error
-
-
 _VERBS: dict[str, Callable[[argparse.Namespace, Layout, Told, LiveStore], int]] = {
     "look": _look,
     "export": _export,
-    "forget": _forget,
-    "retain": _retain,
-    "purge": _purge,
+    "forget": data_live_deletion.forget,
+    "retain": data_live_deletion.retain,
+    "purge": data_live_deletion.purge,
 }

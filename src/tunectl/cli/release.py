@@ -2,10 +2,12 @@
 
 tunectl release list                 all releases, the champion marked
 tunectl release show ID              one release: metrics, verdicts, lineage, files
+tunectl release propose ID --why ..  let tunectl watch put it through gate and canary, as it does with what it built itself
 tunectl release promote ID --why ..  make it the champion; running servers follow (--wait URL: until that one has)
 tunectl release rollback --why ..    back to the champion before it
-tunectl release challenge ID --share 0.1    try it beside the champion, on a tenth of the people; withdraw ends that
-tunectl release log                  what happened, in order
+tunectl release challenge ID --share 0.1    put it beside the champion, for a tenth of the people; withdraw ends that
+tunectl release experiment start ID  the same with a test that decides; status, stop, plan
+tunectl release log [RETRAIN]        what happened, in order, and the whole story of a retrain; --page FILE writes it as a page
 tunectl release diff A B             what changed from one release to another
 tunectl release verify [ID ...]      compare every file with its recorded SHA-256
 
@@ -23,19 +25,21 @@ from typing import Any
 VERBS = {
     "list": "all releases, the champion marked",
     "show": "one release: metrics, verdicts, lineage, files",
-    "log": "what happened, in order",
+    "log": "what happened, in order; the story of each retrain",
     "diff": "what changed from one release to another",
     "verify": "compare every file with its recorded SHA-256; exit 5 where one differs",
     "add": "put the package that repro built into the store (repro does it by itself)",
+    "propose": "let tunectl watch put a release through gate and canary; nothing is trained",
     "promote": "make a release the champion",
     "rollback": "make the champion before this one champion again",
-    "challenge": "try a release beside the champion, on a share of the people and for whoever asks for it",
+    "challenge": "put a release beside the champion, for a share of the people and for whoever asks for it",
     "withdraw": "end that",
+    "experiment": "try a release on live traffic, with a test that may be looked at at any time",
     "tag": "name a release in Git, as GTO does",
     "sync": "copy releases and pointers to an address where servers look: s3://bucket/folder",
     "push": "upload adapter, tokenizer and model card to the Hugging Face Hub",
 }
-LOOKS = ("list", "show", "log", "diff", "verify")
+LOOKS = ("list", "show", "diff", "verify")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -66,4 +70,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _module(verb: str) -> Any:
-    return import_module(f"tunectl.cli.release_{'look' if verb in LOOKS else 'change'}")
+    kind = verb if verb in {"experiment", "log"} else "look" if verb in LOOKS else "change"
+    return import_module(f"tunectl.cli.release_{kind}")

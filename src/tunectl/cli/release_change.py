@@ -1,13 +1,13 @@
-"""``tunectl release add|promote|rollback|challenge|withdraw|tag|sync|push``: what changes a store, or tells others about it."""
+"""``tunectl release add|propose|promote|rollback|challenge|withdraw|tag|sync|push``: what changes a store, or tells others."""
 
 from __future__ import annotations
 
 import argparse
-import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tunectl.core.errors import UsageError
+from tunectl.cli import typist
+from tunectl.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from tunectl.artifacts.layout import Layout
@@ -16,42 +16,67 @@ if TYPE_CHECKING:
     from tunectl.release.store import Store
 
 
+_WORDS: tuple[tuple[frozenset[str], str, dict[str, Any]], ...] = (
+    (frozenset(("propose", "promote", "challenge")), "release", {"metavar": "ID"}),
+    (
+        frozenset(("tag", "push")),
+        "release",
+        {"metavar": "ID", "nargs": "?", "default": "champion", "help": "(champion)"},
+    ),
+    (
+        frozenset(("add", "propose", "promote", "rollback", "challenge", "withdraw")),
+        "--why",
+        {"default": "", "metavar": "TEXT", "help": "kept in the log"},
+    ),
+    (
+        frozenset(("add", "promote", "rollback", "challenge", "withdraw")),
+        "--by",
+        {"default": "", "metavar": "WHO", "help": "kept in the log (the name of this account)"},
+    ),
+    (frozenset(("promote", "challenge")), "--force", {"action": "store_true", "help": "though a gate said no"}),
+    (frozenset(("propose",)), "--now", {"action": "store_true", "help": "though cooldown or budget say no"}),
+    (
+        frozenset(("challenge",)),
+        "--share",
+        {
+            "type": float,
+            "default": 0.0,
+            "metavar": "X",
+            "help": "of the people, who get it by default (0: by name only)",
+        },
+    ),
+    (
+        frozenset(("promote", "rollback")),
+        "--wait",
+        {
+            "action": "append",
+            "default": [],
+            "metavar": "URL",
+            "help": "of a server, until it serves that; may be repeated",
+        },
+    ),
+    (
+        frozenset(("promote", "rollback")),
+        "--seconds",
+        {"type": float, "default": 120.0, "metavar": "N", "help": "with --wait, at most (120)"},
+    ),
+    (frozenset(("promote",)), "--tag", {"action": "store_true", "help": "and name it in Git: tunectl release tag"}),
+    (
+        frozenset(("sync",)),
+        "address",
+        {"metavar": "ADDRESS", "help": "s3://bucket/folder, or another kind that fsspec knows"},
+    ),
+    (frozenset(("push",)), "repo", {"metavar": "OWNER/NAME", "help": "of the Hub; made where it is absent"}),
+    (frozenset(("push",)), "--public", {"action": "store_true", "help": "a new repository is private otherwise"}),
+)
+"""Verbs, the word that they take, and how argparse is told."""
+
+
 def declare(verb: str, parser: argparse.ArgumentParser) -> None:
     """Declare the words of one verb."""
-    if verb in {"promote", "challenge", "tag", "push"}:
-        if verb in {"promote", "challenge"}:
-            parser.add_argument("release", metavar="ID")
-        else:
-            parser.add_argument("release", metavar="ID", nargs="?", default="champion", help="(champion)")
-    if verb in {"add", "promote", "rollback", "challenge", "withdraw"}:
-        parser.add_argument("--why", default="", metavar="TEXT", help="kept in the log")
-        parser.add_argument("--by", default="", metavar="WHO", help="kept in the log (the name of this account)")
-    if verb in {"promote", "challenge"}:
-        parser.add_argument("--force", action="store_true", help="though a gate said no")
-    if verb == "challenge":
-        parser.add_argument(
-            "--share",
-            type=float,
-            default=0.0,
-            metavar="X",
-            help="of the people, who get it by default (0: by name only)",
-        )
-    if verb in {"promote", "rollback"}:
-        parser.add_argument(
-            "--wait",
-            action="append",
-            default=[],
-            metavar="URL",
-            help="of a server, until it serves that; may be repeated",
-        )
-        parser.add_argument("--seconds", type=float, default=120.0, metavar="N", help="with --wait, at most (120)")
-    if verb == "promote":
-        parser.add_argument("--tag", action="store_true", help="and name it in Git: tunectl release tag")
-    if verb == "sync":
-        parser.add_argument("address", metavar="ADDRESS", help="s3://bucket/folder, or another kind that fsspec knows")
-    if verb == "push":
-        parser.add_argument("repo", metavar="OWNER/NAME", help="of the Hub; made where it is absent")
-        parser.add_argument("--public", action="store_true", help="a new repository is private otherwise")
+    for verbs, word, how in _WORDS:
+        if verb in verbs:
+            parser.add_argument(word, **how)
 
 
 def run_add(args: argparse.Namespace, store: Store) -> int:
@@ -62,7 +87,7 @@ def run_add(args: argparse.Namespace, store: Store) -> int:
 
     layout = Layout()
     manifest.read(layout.artifact("package"))
-    made = added(layout, store, by=args.by or _account(), why=args.why)
+    made = added(layout, store, by=args.by or typist.name(), why=args.why)
     if made is None:
         raise UsageError("package: none, so there is nothing to add", hint="package it: tunectl repro package=openvino")
     if args.json:
@@ -85,10 +110,28 @@ def added(layout: Layout, store: Store, *, by: str, why: str) -> ReleaseManifest
     return store.add(folder / RELEASE, facts, by=by, why=why, git=project_repo.commit(layout.root))
 
 
+def run_propose(args: argparse.Namespace, store: Store) -> int:
+    """Leave a wish for the watcher."""
+    from tunectl.artifacts.layout import Layout
+    from tunectl.backends import terminal
+    from tunectl.cli.watch import asked
+
+    release = store.find(args.release)
+    trigger, running = asked(Layout(), args.why or f"release {release} is proposed", urgent=args.now, release=release)
+    if args.json:
+        terminal.print_json({"trigger": trigger, "release": release, "watcher": running})
+        return 0
+    terminal.say(f"proposed {release}: its story will be in tunectl release log ({trigger})")
+    terminal.say(
+        "tunectl watch takes it up" if running else "no watcher runs here: tunectl watch takes it up when it begins"
+    )
+    return 0
+
+
 def run_promote(args: argparse.Namespace, store: Store) -> int:
     """Swap the pointer."""
     before = store.champion()
-    found = store.promote(store.find(args.release), by=args.by or _account(), why=args.why, force=args.force)
+    found = store.promote(store.find(args.release), by=args.by or typist.name(), why=args.why, force=args.force)
     _say(args, store, found, "champion already" if found == before else "promoted")
     _wait(args, found.release)
     if args.tag:
@@ -98,7 +141,7 @@ def run_promote(args: argparse.Namespace, store: Store) -> int:
 
 def run_rollback(args: argparse.Namespace, store: Store) -> int:
     """Swap the pointer back."""
-    found = store.rollback(by=args.by or _account(), why=args.why)
+    found = store.rollback(by=args.by or typist.name(), why=args.why)
     _say(args, store, found, "rolled back to")
     _wait(args, found.release)
     return 0
@@ -124,7 +167,8 @@ def run_challenge(args: argparse.Namespace, store: Store) -> int:
     from tunectl.backends import terminal
     from tunectl.release.store import plain
 
-    release, by = store.find(args.release), args.by or _account()
+    _refuse_experiment(store)
+    release, by = store.find(args.release), args.by or typist.name()
     found = store.challenge(release, share=args.share, by=by, why=args.why, force=args.force)
     if args.json:
         terminal.print_json(plain(found))
@@ -133,12 +177,28 @@ def run_challenge(args: argparse.Namespace, store: Store) -> int:
     return 0
 
 
+def _refuse_experiment(store: Store) -> None:
+    """Leave the challenger of an experiment alone: what is counted would no longer be what was declared.
+
+    Raises  GateError while one runs.
+    """
+    from tunectl.release.trials import Trials
+
+    running = Trials(store).running()
+    if running is not None:
+        raise GateError(
+            f"experiment {running.id} tries {running.challenger} since {running.began:%Y-%m-%d %H:%M} UTC",
+            hint="wait for its end, or end it: tunectl release experiment stop",
+        )
+
+
 def run_withdraw(args: argparse.Namespace, store: Store) -> int:
     """Take the challenger away."""
     from tunectl.backends import terminal
     from tunectl.release.store import plain
 
-    found = store.withdraw(by=args.by or _account(), why=args.why)
+    _refuse_experiment(store)
+    found = store.withdraw(by=args.by or typist.name(), why=args.why)
     if args.json:
         terminal.print_json(plain(found))
         return 0
@@ -204,10 +264,3 @@ def _say(args: argparse.Namespace, store: Store, found: Champion, what: str) -> 
         return
     below = f"; before it: {found.previous}" if found.previous else ""
     terminal.say(f"{what} {found.release}{below} ({store.root})")
-
-
-def _account() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return ""

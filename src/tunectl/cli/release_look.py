@@ -1,4 +1,4 @@
-"""``tunectl release list|show|log|diff|verify``: they change nothing and take no lock."""
+"""``tunectl release list|show|diff|verify``: they change nothing and take no lock."""
 
 from __future__ import annotations
 
@@ -77,21 +77,6 @@ def run_show(args: argparse.Namespace, store: Store) -> int:
     rows += [("folder", str(store.folder(one.id)))]
     terminal.table("", ("what", "value"), rows)
     terminal.table("", ("file", "SHA-256"), [(name, found[:16]) for name, found in one.files.items()])
-    return 0
-
-
-def run_log(args: argparse.Namespace, store: Store) -> int:
-    """Every addition, promotion and rollback."""
-    from tunectl.backends import terminal
-    from tunectl.release.store import plain
-
-    entries = store.log()
-    if args.json:
-        terminal.print_json([plain(entry) for entry in entries])
-        return 0
-    columns = ("at", "what", "release", "before", "by", "why")
-    rows = [(one.at[:19], one.what, one.release, one.previous or "", one.by, one.why) for one in entries]
-    terminal.table("", columns, rows)
     return 0
 
 

@@ -4,6 +4,7 @@
     tunectl repro sft.rank=32            record an override, and rebuild with it
     tunectl repro experiment=e2e data.path=trainset.csv
     tunectl repro --fresh                forget all recorded overrides
+    tunectl repro --reason "new shops"   ask tunectl watch for a retrain, through its gates
 
 Ends with the comparison table and the path of the report; with exit code 3 where a gate said no.
 """
@@ -12,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts import io, lock
 from tunectl.artifacts.layout import Layout
-from tunectl.core.errors import EnvironmentFailure, GateError
+from tunectl.core.errors import EnvironmentFailure, GateError, UsageError
 from tunectl.stages import STAGES, find
+
+if TYPE_CHECKING:
+    from tunectl.release.store import Store
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="forget the recorded overrides first")
     parser.add_argument("--force", action="store_true", help="rerun though nothing changed")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--reason",
+        metavar="TEXT",
+        help="ask tunectl watch for a retrain with new live data, through its gates, instead",
+    )
+    parser.add_argument("--now", action="store_true", help="with --reason: though cooldown or budget say no")
+    parser.add_argument("--unattended", action="store_true", help="leave what was packaged to whoever called")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     Raises  ConfigError before anything is recorded; GateError when a verdict is no.
     """
     layout = Layout()
+    if args.reason is not None:
+        return _ask(layout, args)
     for name in args.to:
         find(name)
     with lock.held(layout.repro_lock, "tunectl repro"):
@@ -51,7 +64,28 @@ def run(args: argparse.Namespace) -> int:
         code = _rebuild(layout, args.to, force=args.force)
         if code:
             return code
-        _summarise(layout, time.monotonic() - started, as_json=args.json)
+        _summarise(layout, time.monotonic() - started, as_json=args.json, unattended=args.unattended)
+    return 0
+
+
+def _ask(layout: Layout, args: argparse.Namespace) -> int:
+    """Leave a trigger for the watcher."""
+    from tunectl.backends import terminal
+    from tunectl.cli.watch import asked
+
+    if args.overrides or args.to or args.fresh or args.force:
+        raise UsageError(
+            "--reason asks tunectl watch for a retrain of what is committed; it takes no overrides, --to, --fresh or --force",
+            hint="commit the change of conf/ first",
+        )
+    trigger, running = asked(layout, args.reason, urgent=args.now)
+    if args.json:
+        terminal.print_json({"trigger": trigger, "watcher": running})
+        return 0
+    terminal.say(f"asked for: {args.reason} ({trigger})")
+    terminal.say(
+        "tunectl watch takes it up" if running else "no watcher runs here: tunectl watch takes it up when it begins"
+    )
     return 0
 
 
@@ -81,7 +115,7 @@ def _rebuild(layout: Layout, targets: list[str], *, force: bool) -> int:
     )
 
 
-def _summarise(layout: Layout, seconds: float, *, as_json: bool) -> None:
+def _summarise(layout: Layout, seconds: float, *, as_json: bool, unattended: bool = False) -> None:
     """Print the comparison of the last evaluation, and refuse on a verdict of no."""
     from tunectl.backends import terminal
 
@@ -101,7 +135,8 @@ def _summarise(layout: Layout, seconds: float, *, as_json: bool) -> None:
             terminal.say(f"{name}: {found['reason']}")
     if results.is_file() and not as_json:
         terminal.say(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
-    _release(layout, as_json=as_json)
+    if not unattended:
+        _release(layout, as_json=as_json)
     _refuse(layout, {name: found for name, found in verdicts.items() if not found["passed"]})
 
 
@@ -117,6 +152,7 @@ def _release(layout: Layout, *, as_json: bool) -> None:
         return
     if store.champion() is None and not made.refusals:
         store.promote(made.id, by="tunectl repro", why="the first release")
+        _freeze(layout, store, made.id)
     if as_json:
         return
     terminal.say(f"release: {made.id} ({made.bytes / 1e6:.0f} MB), in {store.root}")
@@ -128,6 +164,23 @@ def _release(layout: Layout, *, as_json: bool) -> None:
     pointer = store.champion()
     if pointer is not None and pointer.release != made.id and not made.refusals:
         terminal.say(f"champion is {pointer.release}; swap with: tunectl release promote {made.id[:6]} --why TEXT")
+
+
+def _freeze(layout: Layout, store: Store, release: str) -> None:
+    """The golden set of every later gate: drawn now, before any feedback."""
+    from datetime import UTC, datetime
+
+    from tunectl.artifacts.records import Example
+    from tunectl.config import check, overrides
+    from tunectl.release import golden
+
+    test = layout.artifact("split") / "test.jsonl"
+    if golden.newest(store.root) is not None or not test.is_file():
+        return
+    root = check.load(layout, overrides.replay(layout)).root
+    rows = list(io.read_rows(test, Example))
+    size = root.watch.gate.golden
+    golden.freeze(store.root, rows, size, seed=root.seed, at=datetime.now(UTC), source=f"test split of {release}")
 
 
 def _refuse(layout: Layout, refused: dict[str, dict[str, Any]]) -> None:

@@ -1,15 +1,23 @@
-"""Show the stages, what is stale and why, how long each took, the last verdicts, and which release is the champion."""
+"""How things stand, in one screen: the stages, champion, traffic, drift, retrains, and what waits for a person.
+
+Of the stages it says what is stale and why, and the last verdicts. It reads records only, so nothing has to run.
+"""
 
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime
 from typing import Any
 
 from tunectl.artifacts import io, manifest
 from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import preview
 from tunectl.cli import repro
 from tunectl.core.errors import ArtifactError
 from tunectl.stages import STAGES
+
+LONGEST = 90
+"""Letters of a cell."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,39 +26,30 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compose, ask DVC what would rerun, and print one row a stage."""
-    layout = Layout()
-    rows = survey(layout)
-    from tunectl.backends import terminal
+    """Compose, ask DVC what would rerun, read the records of the loop, and print one row a stage and one a part."""
+    from msgspec import to_builtins
 
+    from tunectl.backends import terminal
+    from tunectl.cli import status_look, status_words
+    from tunectl.config import check, overrides
+
+    layout, now = Layout(), datetime.now(UTC)
+    stages = survey(layout)
+    found = status_look.glance(layout, check.load(layout, overrides.replay(layout)).root, now)
     if args.json:
-        terminal.print_json(rows)
+        terminal.print_json({"stages": stages, **to_builtins(found)})
         return 0
     columns = ("stage", "state", "seconds", "why", "verdict")
-    terminal.table(
-        "", columns, [[row[column] if row[column] is not None else "" for column in columns] for row in rows]
-    )
-    stale = [row["stage"] for row in rows if row["state"] not in {"up to date", "switched off"}]
-    terminal.say(f"next: tunectl repro rebuilds {', '.join(stale)}" if stale else "everything is up to date")
-    terminal.say(champion(layout))
+    terminal.table("", columns, [[_cell(row[column]) for column in columns] for row in stages])
+    terminal.table("", ("loop", "how it stands"), list(status_words.rows(found, now)))
+    stale = [row["stage"] for row in stages if row["state"] not in {"up to date", "switched off"}]
+    terminal.say(f"next: tunectl repro rebuilds {', '.join(stale)}" if stale else "every stage is up to date")
     return 0
 
 
-def champion(layout: Layout) -> str:
-    """Who serves, and who is tried beside it, in a sentence."""
-    from tunectl.release.store import Store
-
-    store = Store(layout.releases)
-    pointer, trial = store.champion(), store.trial()
-    if pointer is None:
-        return (
-            f"champion: none of {len(store.ids())} releases"
-            if store.ids()
-            else "champion: none, there is no release yet"
-        )
-    why = f" ({pointer.why})" if pointer.why else ""
-    tried = f"; challenger: {trial.release}, {trial.share:.0%} of the people" if trial else ""
-    return f"champion: {pointer.release}, since {pointer.promoted_at[:16]}{why}{tried}"
+def _cell(value: Any) -> Any:
+    """Numbers as they are, texts so short that all stages fit on a screen; ``--json`` has them whole."""
+    return "" if value is None else preview(value, LONGEST) if isinstance(value, str) else value
 
 
 def survey(layout: Layout) -> list[dict[str, Any]]:

@@ -147,6 +147,7 @@ def estimate(root: Root, amounts: Amounts, size: Size, machine: Machine, *, safe
     return [
         _model(root, size),
         _ingest(amounts),
+        Estimate("harvest", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "what live/window.json names"),
         _curate(root, amounts),
         _split(amounts),
         _adapt(root, amounts, size, machine),

@@ -10,9 +10,11 @@ from tunectl.config.annotate import Annotate
 from tunectl.config.base import Strict
 from tunectl.config.curate import Curate
 from tunectl.config.evaluate import Evaluate
+from tunectl.config.harvest import Harvest
 from tunectl.config.ingest import Ingest
 from tunectl.config.live import Live
 from tunectl.config.model import Model
+from tunectl.config.monitor import Monitor
 from tunectl.config.package import Package
 from tunectl.config.preferences import Preferences
 from tunectl.config.profile import Profile
@@ -20,6 +22,7 @@ from tunectl.config.reward import Reward
 from tunectl.config.serve import Serve
 from tunectl.config.sft import Sft
 from tunectl.config.split import Split
+from tunectl.config.watch import Watch
 
 
 class Data(Strict):
@@ -41,6 +44,7 @@ class Root(Strict):
     profile: Profile
     model: Model
     ingest: Ingest
+    harvest: Harvest
     curate: Curate
     split: Split
     adapt: Adapt
@@ -53,3 +57,5 @@ class Root(Strict):
     package: Package
     live: Live
     serve: Serve
+    monitor: Monitor
+    watch: Watch

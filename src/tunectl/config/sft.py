@@ -34,6 +34,9 @@ class Sft(Strict):
     """Share of the adapter's input that is dropped while training."""
     targets: Literal["all-linear"] | list[str]
     """Layers that get an adapter: all linear ones but the output layer, or the last parts of their names, such as q_proj."""
+    start: str | None = Field(min_length=1)
+    """Folder of an adapter to go on from, for example the champion's (`watch.train.start`): what it knows stays, and fewer steps do.
+    Null: new weights."""
 
     epochs: float = Field(gt=0, le=1000)
     """Passes over the training answers."""

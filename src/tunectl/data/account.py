@@ -15,6 +15,7 @@ from tunectl.core.errors import ArtifactError
 
 WRITES: Mapping[str, tuple[str, ...]] = {
     "ingest": ("documents.jsonl", "examples.jsonl"),
+    "harvest": ("examples.jsonl",),
     "curate": ("documents.jsonl", "examples.jsonl"),
     "split": ("train.jsonl", "validation.jsonl", "test.jsonl", "documents.jsonl"),
     "preferences": ("train.jsonl", "validation.jsonl", "test.jsonl", "marks.jsonl"),
@@ -32,12 +33,15 @@ class Reads(NamedTuple):
     """answer: each reference answer of a record is a row; a record without separate answers is one."""
 
 
-READS: Mapping[str, Reads] = {
-    "curate": Reads("ingest", ("documents.jsonl", "examples.jsonl"), "record"),
-    "split": Reads("curate", ("documents.jsonl", "examples.jsonl"), "record"),
-    "sft": Reads("split", ("train.jsonl", "validation.jsonl"), "answer"),
+READS: Mapping[str, tuple[Reads, ...]] = {
+    "curate": (
+        Reads("ingest", ("documents.jsonl", "examples.jsonl"), "record"),
+        Reads("harvest", ("examples.jsonl",), "record"),
+    ),
+    "split": (Reads("curate", ("documents.jsonl", "examples.jsonl"), "record"),),
+    "sft": (Reads("split", ("train.jsonl", "validation.jsonl"), "answer"),),
 }
-"""Stage that keeps an account to its rows in."""
+"""Stage that keeps an account to its rows in, which add up. Harvest leaves no file where there was no live traffic."""
 
 
 class Line(Struct, frozen=True):
@@ -95,15 +99,20 @@ def _files(account: tally.Account, folder: Path, written: int | None) -> Iterato
 
 
 def _link(account: tally.Account, folders: Mapping[str, Path]) -> Iterator[str]:
-    reads = READS.get(account.stage)
-    if reads is None or reads.stage not in folders:
+    reads = [one for one in READS.get(account.stage, ()) if one.stage in folders]
+    if not reads:
         return
-    before = folders[reads.stage]
-    given = count(before, reads.files) if reads.unit == "record" else answers(before, reads.files)
-    if given != account.rows_in:
-        what = "" if reads.unit == "record" else "answers "
-        wrote = f"{reads.stage} wrote {given} {what}({' + '.join(reads.files)} in {before})"
-        yield f"{folders[account.stage]}: {account.rows_in} rows in, but {wrote}"
+    given = [
+        count(folders[one.stage], one.files) if one.unit == "record" else answers(folders[one.stage], one.files)
+        for one in reads
+    ]
+    if sum(given) != account.rows_in:
+        wrote = [
+            f"{one.stage} wrote {rows} {'' if one.unit == 'record' else 'answers '}({' + '.join(one.files)} in {folders[one.stage]})"
+            for one, rows in zip(reads, given, strict=True)
+            if rows or one is reads[0]
+        ]
+        yield f"{folders[account.stage]}: {account.rows_in} rows in, but {' and '.join(wrote)}"
 
 
 def count(folder: Path, names: Sequence[str]) -> int:

@@ -91,6 +91,11 @@ def trial_of(entries: Sequence[Entry]) -> str | None:
     return last.at if last is not None and last.what == "challenge" else None
 
 
+def swapped(entries: Sequence[Entry]) -> list[Entry]:
+    """The promotions and rollbacks among them: from each one on, its release is the champion."""
+    return [entry for entry in entries if entry.what in {"promote", "rollback"}]
+
+
 def swaps(entries: Sequence[Entry]) -> int:
     """How many promotions and rollbacks there were."""
     return max((entry.sequence or 0 for entry in entries), default=0)

@@ -18,8 +18,8 @@ import msgspec
 from tunectl.artifacts import io
 from tunectl.artifacts.records import Trial
 from tunectl.core.errors import ArtifactError, EnvironmentFailure
-from tunectl.release import manifest
-from tunectl.release.history import Champion
+from tunectl.release import ledger, manifest
+from tunectl.release.history import Champion, Entry
 from tunectl.release.manifest import ReleaseManifest
 from tunectl.release.store import CHALLENGER, CHAMPION, LOG, RELEASES, Store
 
@@ -85,6 +85,10 @@ class Mirror:
         """The challenger; None where there is none."""
         found: Trial | None = self._record(CHALLENGER, Trial)
         return found
+
+    def log(self) -> list[Entry]:
+        """What happened, in order, as of the last time that the store was copied there."""
+        return ledger.read(self._files.read(LOG) or b"", f"{self.place}/{LOG}")
 
     def folder(self, release: str) -> Path:
         """Where its files are once they have been brought."""

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from tunectl.artifacts import io, lock
 from tunectl.artifacts.records import Trial
 from tunectl.core.errors import ArtifactError, GateError, UsageError
-from tunectl.release import history, manifest
+from tunectl.release import history, ledger, manifest
 from tunectl.release.history import Champion, Entry
 from tunectl.release.manifest import Facts, ReleaseManifest
 
@@ -36,7 +36,7 @@ CHALLENGER = "challenger.json"
 
 
 class Served(Protocol):
-    """What a server needs of a store; a folder is one, ``release.mirror`` another."""
+    """What whoever serves or watches needs of a store; a folder is one, ``release.mirror`` another."""
 
     @property
     def place(self) -> str:
@@ -63,12 +63,17 @@ class Served(Protocol):
         """Its files on this machine; may take as long as a download."""
         ...
 
+    def log(self) -> list[Entry]:
+        """What happened, in order."""
+        ...
+
 
 class Store:
     """The releases in one folder."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, patience: float = 0.0) -> None:
+        """``patience``: seconds that a change waits for another one; a person at a terminal waits for none, and is told."""
+        self.root, self.patience = root, patience
 
     @property
     def place(self) -> str:
@@ -130,7 +135,7 @@ class Store:
 
     def log(self) -> list[Entry]:
         """What happened, in order; also what a kill kept from being written."""
-        entries = _lines(self.root / LOG)
+        entries = ledger.lines(self.root / LOG)
         return [*entries, *self._missing(entries)]
 
     def verify(self, release: str) -> list[str]:
@@ -174,7 +179,7 @@ class Store:
         what a gate refused.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused, or a pointer that has moved.
         """
-        self._refuse(release, force=force)
+        self.may_serve(release, force=force)
         with self._writing("promoting a release"):
             entries, now = self.log(), self.champion()
             if after is not None and after != history.swaps(entries):
@@ -190,21 +195,24 @@ class Store:
                 self._withdraw(trial, by, "it is the champion now")
             return found
 
-    def challenge(self, release: str, *, share: float, by: str, why: str, force: bool = False) -> Trial:
+    def challenge(
+        self, release: str, *, share: float, by: str, why: str, salt: str | None = None, force: bool = False
+    ) -> Trial:
         """Put a release up beside the champion, for those who ask for it and for ``share`` of the others; takes the place of another.
 
+        ``salt`` None: a new one, so that nobody's arm follows from an earlier trial.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
                 or a share that is none.
         """
         if not 0 <= share <= 1:
             raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the people")
-        self._refuse(release, force=force)
+        self.may_serve(release, force=force)
         with self._writing("putting up a challenger"):
             pointer = self.champion()
             if pointer is None or pointer.release == release:
                 what = "is the champion" if pointer else "has no champion to be tried against"
                 raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
-            trial = Trial(release, share, secrets.token_hex(8), _now(), by, why)
+            trial = Trial(release, share, salt or secrets.token_hex(8), _now(), by, why)
             io.write_json(self.root / CHALLENGER, trial)
             self._append(_put_up(trial))
         return trial
@@ -231,8 +239,8 @@ class Store:
             raise io.unwritable(self.root / CHALLENGER, error) from error
         self._append(Entry("withdraw", trial.release, _now(), by, why))
 
-    def _refuse(self, release: str, *, force: bool) -> None:
-        """Refuse what is damaged, and what a gate refused."""
+    def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
+        """Raises  ArtifactError for a damaged release; GateError with ``hint`` for one that a gate refused, unless it is forced."""
         wrong = self.verify(release)
         if wrong:
             raise ArtifactError(
@@ -240,7 +248,7 @@ class Store:
             )
         refusals = self.manifest(release).refusals
         if refusals and not force:
-            raise GateError(f"release {release} was refused: {'; '.join(refusals)}", hint="go on all the same: --force")
+            raise GateError(f"release {release} was refused: {'; '.join(refusals)}", hint=hint)
 
     def rollback(self, *, by: str, why: str) -> Champion:
         """Make the champion before this one champion again.
@@ -311,22 +319,15 @@ class Store:
     def _writing(self, what: str) -> Iterator[None]:
         """Hold the lock, after mending what a kill left."""
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
-        with lock.held(self.root / LOCK, what, busy=f"{self.root}: another process changes this store"):
+        busy = f"{self.root}: another process changes this store"
+        with lock.held(self.root / LOCK, what, busy=busy, patience=self.patience):
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
-            for entry in list(self._missing(_lines(self.root / LOG, mend=True))):
+            for entry in list(self._missing(ledger.lines(self.root / LOG, mend=True))):
                 self._append(entry)
             yield
 
     def _append(self, entry: Entry) -> None:
-        path, line = self.root / LOG, msgspec.json.encode(entry) + b"\n"
-        try:
-            with path.open("ab") as stream:
-                stream.write(line)
-                stream.flush()
-                os.fsync(stream.fileno())
-            io.sync_folder(self.root)
-        except OSError as error:
-            raise io.unwritable(path, error) from error
+        ledger.append(self.root / LOG, entry)
 
 
 def _created(folder: Path) -> str:
@@ -339,30 +340,6 @@ def _created(folder: Path) -> str:
 
 def _put_up(trial: Trial) -> Entry:
     return Entry("challenge", trial.release, trial.started_at, trial.by, trial.why, share=trial.share)
-
-
-def _lines(path: Path, *, mend: bool = False) -> list[Entry]:
-    """The whole lines of the log; ``mend`` cuts off a last one that a kill left unfinished.
-
-    Raises  ArtifactError for a line that is no entry.
-    """
-    if not path.is_file():
-        return []
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if mend and whole < len(content):
-        with path.open("r+b") as stream:
-            stream.truncate(whole)
-            os.fsync(stream.fileno())
-    entries = []
-    for number, line in enumerate(content[:whole].splitlines(), 1):
-        try:
-            entries.append(msgspec.json.decode(line, type=Entry))
-        except io.NOT_JSON as error:
-            raise ArtifactError(
-                f"{path}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
-            ) from error
-    return entries
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -27,6 +27,9 @@ class Stage(NamedTuple):
 STAGES: tuple[Stage, ...] = (
     Stage("model", "fetch and verify the base model, write its contract", "tunectl.config.model:ModelStage"),
     Stage("ingest", "read raw sources into documents and examples", "tunectl.config.ingest:IngestStage"),
+    Stage(
+        "harvest", "live traffic that people approved of or edited becomes rows", "tunectl.config.harvest:HarvestStage"
+    ),
     Stage("curate", "repair, deduplicate, mask personal data, weigh", "tunectl.config.curate:CurateStage"),
     Stage("split", "divide into train, validation and test without leaks", "tunectl.config.split:SplitStage"),
     Stage("adapt", "further pre-training on the domain's raw text", "tunectl.config.adapt:AdaptStage"),

@@ -63,6 +63,11 @@ def declared(stage: str, settings: dict[str, Any]) -> Iterator[str]:
         yield from sorted({source["path"] for source in sources if source.get("path")})
         if any(source.get("urls") for source in sources):
             yield Layout().pages.as_posix()  # pages cannot be digested from here: tunectl data refresh asks for them
+    elif stage == "harvest":
+        yield from [settings["harvest"]["window"]] if settings["harvest"]["method"] == "live" else []
+    elif stage == "sft":
+        start = settings["sft"]["start"]
+        yield from [f"{start}/adapter_model.safetensors"] if start else []
     elif stage == "preferences":
         chosen = settings["preferences"]
         paths = {source["path"] for source in chosen.get("sources", {}).values()}

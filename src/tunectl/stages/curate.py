@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunectl.artifacts import io, tally
+from tunectl.artifacts import io, manifest, tally
 from tunectl.artifacts.records import Document, Example
 from tunectl.config.curate import CurateStage, Personal
 from tunectl.data.block import Flow, Record
@@ -23,6 +23,8 @@ class Inputs:
     """What the stage reads."""
 
     ingest: Path
+    harvest: Path
+    """Rows of live traffic, or a note that there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Librar
     """Repair, judge, mask and deduplicate documents and examples; several references of one input become one record.
 
     Reads    inputs.ingest     documents.jsonl, examples.jsonl
+             inputs.harvest    examples.jsonl
     Writes   outputs.artifact  the same two, account.json, rejects.jsonl, report.json (``data/curation.py`` tells its shape),
                                dropped_answers.jsonl: answers left out of records that went on with others
     Returns  Metrics           counts of records
@@ -63,6 +66,7 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Librar
     before: list[Record] = [
         *io.read_rows(inputs.ingest / _DOCUMENTS, Document),
         *io.read_rows(inputs.ingest / _EXAMPLES, Example),
+        *_harvested(inputs.harvest),
     ]
     total = tally.Tally("curate")
     after = Flow(total).run(line.blocks(), before)
@@ -88,6 +92,13 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Librar
         personal=sum((report.personal or {}).values()),
         reasons=report.rejected,
     )
+
+
+def _harvested(folder: Path) -> list[Example]:
+    """What people taught in live traffic; none where nothing was harvested."""
+    if (folder / manifest.PASSED_THROUGH).is_file():
+        return []
+    return list(io.read_rows(folder / _EXAMPLES, Example))
 
 
 def _libraries() -> Libraries:

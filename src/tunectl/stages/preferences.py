@@ -39,6 +39,8 @@ class Inputs:
     """Its inputs keep their parts, so that no test input is learned from."""
     sft: Path
     """The adapter of the tuned model."""
+    harvest: Path
+    """What people edited in live answers, or a note that there is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Metrics:
 def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Backend | None = None) -> Metrics:
     """Merge what people said, throw out what contradicts itself, and divide it by input.
 
-    Reads    the declared sources and the store of ``tunectl annotate``; split/{train,validation,test}.jsonl; the tuned model
+    Reads    the declared sources, the store of ``tunectl annotate`` and harvest/judgements.jsonl; split/{train,validation,test}.jsonl; the tuned model
              where an annotator is simulated
     Writes   see ``Outputs``
     Returns  Metrics
@@ -133,7 +135,7 @@ def _hear(cfg: Merged, inputs: Inputs, outputs: Outputs, seed: int, tools: Backe
     said, reports = _read(cfg, tally)
     contrasts = _contrasts(cfg, inputs.split, seed, tally)
     simulated, asked = _simulated(cfg, inputs, outputs, seed, tools, tally)
-    return _Heard([*said, *simulated], reports, contrasts, asked)
+    return _Heard([*said, *_edited(inputs.harvest, tally), *simulated], reports, contrasts, asked)
 
 
 def _report(
@@ -187,6 +189,14 @@ def _read(cfg: Merged, tally: Tally) -> tuple[list[Judgement], dict[str, JudgedR
             else:
                 found.append(item)
     return found, reports
+
+
+def _edited(harvest: Path, tally: Tally) -> list[Judgement]:
+    """Edits of live answers: the edited one is the better one."""
+    path = harvest / "judgements.jsonl"
+    found = list(io.read_rows(path, Judgement)) if path.is_file() else []
+    tally.saw(len(found))
+    return found
 
 
 def _contrasts(cfg: Merged, split: Path, seed: int, tally: Tally) -> contrast.Contrasts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from tunectl.config.adapt import LoraAdapt
 from tunectl.config.profile import Profile
@@ -48,6 +49,8 @@ class FitPlan:
     profile: Profile
     project: str
     """Name of the run in trackers."""
+    start: Path | None = None
+    """Folder of the adapter to go on from."""
 
     @property
     def four_bit(self) -> bool:
@@ -82,6 +85,7 @@ def of_sft(section: Sft, *, seed: int, profile: Profile, project: str) -> FitPla
         seed=seed,
         profile=profile,
         project=project,
+        start=Path(section.start) if section.start else None,
     )
 
 

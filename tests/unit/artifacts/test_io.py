@@ -199,3 +199,14 @@ with lock.held(Path({str(path)!r}), "stage sft"):
         except EnvironmentFailure:
             time.sleep(0.05)
     pytest.fail("the lock of a killed process stayed")
+
+
+def test_looking_whether_a_lock_is_taken_makes_and_takes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not lock.taken(path)
+    assert not path.exists()
+    with lock.held(path, "stage sft"):
+        assert lock.taken(path)
+    assert not lock.taken(path)
+    with lock.held(path, "stage sft"):
+        pass

@@ -167,6 +167,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The bundled configuration through the real stages ingest, curate and split."""
     for library in ("trafilatura", "pypdf", "ftfy", "py3langid", "phonenumbers", "faker"):
         pytest.importorskip(library)
+    from tunectl.artifacts import io, manifest
     from tunectl.artifacts.layout import Layout
     from tunectl.config import check
     from tunectl.config.curate import CurateStage
@@ -182,7 +183,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Result:
             (folder / stage).mkdir()
         ingest.run(IngestStage(ingest=root.ingest), ingest.Inputs(), ingest.Outputs(artifact=folder / "ingest"))
         settings = CurateStage(curate=root.curate, seed=root.seed, profile=root.profile)
-        curate.run(settings, curate.Inputs(ingest=folder / "ingest"), curate.Outputs(artifact=folder / "curate"))
+        io.write_json(folder / "harvest" / manifest.PASSED_THROUGH, {"reason": "no live traffic"})
+        inputs = curate.Inputs(ingest=folder / "ingest", harvest=folder / "harvest")
+        curate.run(settings, inputs, curate.Outputs(artifact=folder / "curate"))
         parts = SplitStage(split=root.split, seed=root.seed)
         split.run(parts, split.Inputs(curate=folder / "curate"), split.Outputs(artifact=folder / "split"))
     return Result(folder)

@@ -1,0 +1,272 @@
+"""A training beside a live server: the time to the first token without one, beside one that yields, and beside one that does not.
+
+    python benchmarks/bench_yield.py [--root .] [--clients 2] [--seconds 40] [--rounds 1] [--keep]
+
+The server is ``tunectl serve`` on the champion of ``make run``. The training is the fine-tuning of the same project, begun as
+the watcher begins a retrain: once with ``watch.resources`` as declared, once with neither niceness nor fewer processors.
+Clients ask the next question when the last is answered. Works in ``.tunectl/bench-yield`` and touches nothing else; about
+eight minutes on two cores. Ratios are over the mean of the two windows without a training, before and after. The last line is
+JSON; --keep keeps it in results/bench_yield.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(ROOT / "examples" / "local_lens"), str(ROOT / "monitoring")]
+
+import local_stack  # noqa: E402
+from healing import workshop  # noqa: E402
+from healing.programs import QUIET, Program, plain_environment, until  # noqa: E402
+from machine import machine, versions  # noqa: E402
+from town import change  # noqa: E402
+
+from tunectl.artifacts.layout import Layout  # noqa: E402
+from tunectl.backends import process_group  # noqa: E402
+from tunectl.backends.process_group import Limits  # noqa: E402
+from tunectl.config import check, overrides  # noqa: E402
+from tunectl.config.watch import WatchResources  # noqa: E402
+from tunectl.serving import keys  # noqa: E402
+
+RESULT = HERE / "results" / "bench_yield.json"
+ALONE, YIELDING, GREEDY = "alone", "beside one that yields", "beside one that does not"
+ENDLESS = ("sft.epochs=1000", "sft.validations=1", "sft.early_stopping=null")
+"""A training that lasts longer than it is looked at."""
+LOADED = 25.0
+"""Seconds of processor time after which a training has loaded what it trains."""
+TOKENS, WARM = 48, 5.0
+"""Of an answer; seconds before a window."""
+LATEST = 600.0
+"""Seconds until a training must be under way."""
+Cells = dict[str, list[dict[str, Any]]]
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout in which `make run` was run")
+    parser.add_argument("--clients", type=int, default=2, help="requests under way (2)")
+    parser.add_argument("--seconds", type=float, default=40.0, help="window of one measurement (40)")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds over all ways (1)")
+    parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
+    args = parser.parse_args()
+    start = time.monotonic()
+    project = args.root / ".tunectl" / "bench-yield" / "project"
+    store = workshop.project(args.root, project)
+    champion = store.champion()
+    assert champion is not None
+    layout = Layout(project)
+    declared = check.load(layout, overrides.replay(layout)).root.watch.resources
+    bench = workshop.bench(project, "training")
+    cells: Cells = {ALONE: [], YIELDING: [], GREEDY: []}
+    with serving(project) as (port, key):
+        asked = Asked(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
+        for _ in range(args.rounds):
+            for name, limits in ways(declared):
+                cells[name].append(measured(name, limits, asked, bench))
+    found = {
+        "benchmark": "yield",
+        "machine": machine(),
+        "settings": {
+            "clients": args.clients,
+            "window_seconds": args.seconds,
+            "answer_tokens": TOKENS,
+            "watch.resources": declared.model_dump(),
+            "versions": versions("tunectl", "openvino-genai", "torch"),
+        },
+        "ways": {name: summary(some) for name, some in cells.items()},
+        "over_alone": ratios(cells),
+        "minutes": round((time.monotonic() - start) / 60, 1),
+    }
+    for line in told(found):
+        print(line)
+    if args.keep:
+        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
+
+
+def ways(declared: WatchResources) -> list[tuple[str, Limits | None]]:
+    """What is measured in a round, in order; None: no training."""
+    longest = 3600.0
+    yielding = Limits(longest, declared.nice, declared.threads)
+    return [(ALONE, None), (YIELDING, yielding), (GREEDY, Limits(longest)), (ALONE, None)]
+
+
+class Asked:
+    """The load: what is asked, and how."""
+
+    def __init__(self, port: int, key: str, model: str, clients: int, seconds: float) -> None:
+        self._plan = {
+            "transport": "http", "host": "127.0.0.1", "port": port, "path": "/v1/chat/completions", "key": key,
+            "clients": clients, "warm": WARM, "seconds": seconds,
+        }  # fmt: skip
+        self._model, self._briefs = model, change.everyday()
+
+    def answered(self) -> dict[str, Any]:
+        """One window, as a client process of its own saw it."""
+        bodies = [self._body(one.brief) for one in islice(self._briefs, 2000)]
+        done = subprocess.run(
+            [sys.executable, str(HERE / "serve_client.py")],
+            input=json.dumps({**self._plan, "bodies": bodies}), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise SystemExit(f"the client failed: {done.stderr[-500:]}")
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if found["failed"]:
+            raise SystemExit(f"the server did not answer: {found['failed'][0]}")
+        return found
+
+    def _body(self, text: str) -> dict[str, Any]:
+        given = {"model": self._model, "messages": [{"role": "user", "content": text}], "max_tokens": TOKENS}
+        return {**given, "stream": True, "stream_options": {"include_usage": True}, "temperature": 0.0}
+
+
+@contextmanager
+def serving(project: Path) -> Iterator[tuple[int, str]]:
+    """The server as users start it: its port, and a key that opens it."""
+    secret, entry = keys.made("bench-yield", ["admin"], None, datetime.now(UTC))
+    keys.add(project / ".tunectl" / "keys.json", entry)
+    port = local_stack.free_port()
+    server = Program("serve", ["serve", f"serve.port={port}"], project, {})
+    try:
+        server.until(lambda: _ready(port), 400)
+        yield port, secret
+    finally:
+        server.stop()
+
+
+def _ready(port: int) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=20) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def measured(name: str, limits: Limits | None, asked: Asked, bench: Path) -> dict[str, Any]:
+    """One window; with a training beside it, how many processors that had."""
+    with training(bench, limits) as mark:
+        began, before = time.monotonic(), processor_seconds(mark)
+        found = asked.answered()
+        took = time.monotonic() - began
+        found["training_processors"] = round((processor_seconds(mark) - before) / took, 2)
+    first = found["first"]
+    print(
+        f"{name:26} first token {first['p50']} / {first['p95']} ms, {found['tokens_per_second']} tokens/s; "
+        f"the training had {found['training_processors']} processors",
+        flush=True,
+    )
+    return found
+
+
+@contextmanager
+def training(bench: Path, limits: Limits | None) -> Iterator[str]:
+    """A training under way, as the watcher runs one; the mark of its processes. Without limits there is none."""
+    mark, stop = str(bench.absolute()), threading.Event()
+    codes: list[int] = []
+    if limits is None:
+        yield mark
+        return
+    log = bench / ".tunectl" / "bench-yield.log"
+
+    def run() -> None:
+        words = [sys.executable, "-m", "tunectl", "repro", "--unattended", "--to", "sft", *ENDLESS]
+        environment = {**plain_environment(), **QUIET}
+        codes.append(
+            process_group.run(words, cwd=bench, environment=environment, mark=mark, log=log, stop=stop, limits=limits)
+        )
+
+    def under_way() -> bool:
+        if codes:
+            raise SystemExit(f"the training ended with {codes[0]}: {log.read_text(errors='replace')[-1500:]}")
+        return any(b"\0run\0sft\0" in words and seconds > LOADED for words, seconds in family(mark))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        until(under_way, LATEST, "a training under way", every=0.5)
+        yield mark
+    finally:
+        stop.set()
+        thread.join()
+
+
+def processor_seconds(mark: str) -> float:
+    """Of all processes that carry a mark and live."""
+    return sum(seconds for _, seconds in family(mark))
+
+
+def family(mark: str) -> Iterator[tuple[bytes, float]]:
+    """Command line and processor seconds of each process that carries a mark."""
+    needle = f"{process_group.MARK}={mark}".encode()
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if needle in (place / "environ").read_bytes().split(b"\0"):
+                fields = (place / "stat").read_text().rpartition(")")[2].split()
+                used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+                yield (place / "cmdline").read_bytes(), used
+
+
+def summary(some: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the windows of one way."""
+
+    def middle(*path: str) -> float | None:
+        values = []
+        for one in some:
+            value: Any = one
+            for step in path:
+                value = value[step]
+            values += [] if value is None else [value]
+        return round(statistics.median(values), 2) if values else None
+
+    return {
+        "first_ms_p50": middle("first", "p50"),
+        "first_ms_p95": middle("first", "p95"),
+        "between_ms_p50": middle("between", "p50"),
+        "between_ms_p95": middle("between", "p95"),
+        "tokens_per_second": middle("tokens_per_second"),
+        "requests": sum(one["requests"] for one in some),
+        "training_processors": middle("training_processors"),
+    }
+
+
+def ratios(cells: Cells) -> dict[str, dict[str, float | None]]:
+    """The time to the first token over that without a training, round by round; the median."""
+
+    def over(name: str, share: str) -> float | None:
+        found = []
+        for turn, one in enumerate(cells[name]):
+            alone = [each["first"][share] for each in cells[ALONE][2 * turn : 2 * turn + 2]]
+            if one["first"][share] is not None and None not in alone:
+                found.append(one["first"][share] / statistics.mean(alone))
+        return round(statistics.median(found), 2) if found else None
+
+    return {name: {share: over(name, share) for share in ("p50", "p95")} for name in (YIELDING, GREEDY)}
+
+
+def told(found: dict[str, Any]) -> Iterator[str]:
+    """The table, a line a way."""
+    yield f"{'':26} {'first token, ms':>22} {'times alone':>16} {'tokens/s':>10} {'processors of the training':>28}"
+    for name, one in found["ways"].items():
+        times = found["over_alone"].get(name, {"p50": 1, "p95": 1})
+        first = f"{one['first_ms_p50']} / {one['first_ms_p95']}"
+        ratio = f"{times['p50']} / {times['p95']}"
+        yield f"{name:26} {first:>22} {ratio:>16} {one['tokens_per_second']:>10} {one['training_processors']:>28}"
+
+
+if __name__ == "__main__":
+    main()

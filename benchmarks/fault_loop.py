@@ -1,0 +1,231 @@
+"""Fault tests 14 to 30 of monitor and watcher at full counts, and the table that is kept.
+
+    python benchmarks/fault_loop.py [--only 14 --only 27] [--scale 0.1] [--keep]
+
+What each scenario does and promises: tests/support/scenarios/. Real processes, Git, DVC, SQLite, Prometheus; the trainer is faked to
+be short where only the machine around it is tested. Ends with 1 where a target was missed. Takes about two hours on two quiet cores;
+``--scale`` takes that share of the counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
+
+import observers  # noqa: E402
+from drift_parts import examiner, tools  # noqa: E402
+from drift_parts import rows as made_rows  # noqa: E402
+from machine import machine, versions  # noqa: E402
+from scenarios import (  # noqa: E402
+    cuts,
+    drift,
+    exporter,
+    gates,
+    generations,
+    kills,
+    offline,
+    repeats,
+    report,
+    triggers,
+    troubles,
+    weeks,
+)  # fmt: skip
+from scenarios.found import Found  # noqa: E402
+
+from tunectl.backends import terminal  # noqa: E402
+from tunectl.core import progress  # noqa: E402
+from tunectl.monitor import signals  # noqa: E402
+
+RESULT = HERE / "results" / "fault_loop"
+"""The numbers (.json) and the table (.md) that are kept."""
+DATA = ROOT.parent / "shared" / "data" / "drift"
+OWN, OTHER = DATA / "product_reviews.csv", DATA / "tweets.csv"
+
+
+@dataclass
+class Ground:
+    """Where a run takes place."""
+
+    folder: Path
+    scale: float
+    made: int = 0
+
+    def times(self, count: int) -> int:
+        """A full count, scaled."""
+        return max(2, round(count * self.scale))
+
+    def fresh(self) -> Path:
+        """A folder that is not there yet."""
+        self.made += 1
+        return self.folder / f"ground{self.made}" / "shop"
+
+
+def texts() -> tuple[signals.Columns, range, range, int]:
+    """Measured prompts, which of them are alike, which are foreign, and how many make a reference: real ones where they are there."""
+    if OWN.is_file() and OTHER.is_file():
+        import bench_drift
+
+        corpora = bench_drift.Corpora(OWN, OTHER, bench_drift.settings("static"))
+        return corpora.prompts, range(corpora.count), range(corpora.count, len(corpora.texts)), bench_drift.REFERENCE
+    rows = [*made_rows(3000, seed=1), *made_rows(600, seed=2, topics=["bread"])]
+    return signals.columns(rows, "prompt", tools()), range(3000), range(3000, 3600), 1000
+
+
+def fourteen_fifteen(ground: Ground) -> Iterator[Found]:
+    """14, 15: null windows, and power against what drifted."""
+    from drift_parts import RULE
+
+    pool, own, foreign, reference = texts()
+    for rows in (100, 300):
+        yield drift.null(pool, own, RULE, reference=reference, rows=rows, trials=ground.times(200))
+    yield drift.power(pool, own, foreign, RULE, reference=reference, sizes=(50, 100, 300), trials=ground.times(100))
+
+
+def sixteen(ground: Ground) -> Iterator[Found]:
+    """16: empty, equal, huge and broken windows."""
+    yield drift.degenerate(examiner(most=10_000), made_rows(1000, seed=3), many=ground.times(100_000), seconds=60)
+
+
+def seventeen(ground: Ground) -> Iterator[Found]:
+    """17: the monitor is killed, and the alerts say so."""
+    if not observers.THERE:
+        yield Found(17, "drift job killed", "the alerts fire", wrong=[f"not tried: {observers.MISSING}"])
+        return
+    yield exporter.stale(ground.fresh(), promises={"TunectlDriftJobStale": 12, "TunectlDriftJobAbsent": 8})
+
+
+def eighteen(_ground: Ground) -> Iterator[Found]:
+    """18: the whole loop without a network."""
+    words = [sys.executable, "-m", "pytest", "-q", "tests/e2e/test_loop.py"]
+    yield offline.offline(words, ROOT, {"TUNECTL_SLOW": "1"}, "the whole loop with a tiny model")
+
+
+def nineteen(ground: Ground) -> Iterator[Found]:
+    """19: one webhook a thousand times, over restarts."""
+    yield triggers.storm(ground.fresh(), deliveries=ground.times(1000), restarts=ground.times(10))
+
+
+def twenty(ground: Ground) -> Iterator[Found]:
+    """20: Alertmanager is down."""
+    yield triggers.unheard(ground.fresh())
+
+
+def weeks_of(ground: Ground) -> Iterator[Found]:
+    """21, 22: weeks of a flapping alert, and triggers in one second."""
+    for ending in ("promoted", "rejected"):
+        yield weeks.flapping(ground.fresh(), days=ground.times(28), minutes=15, seed=21, ending=ending)
+    yield weeks.same_second(ground.fresh(), times=ground.times(50))
+
+
+def twenty_three(ground: Ground) -> Iterator[Found]:
+    """23: kill -9 of each party."""
+    found, dice, kinds = kills.kills_found(), random.Random(23), len(kills.PARTIES)
+    count = ground.times(50)
+    with progress.bar("kills", count) as shown:
+        for number in range(count):
+            folder = ground.fresh()
+            kills.killed(found, folder, kills.PARTIES[number % kinds], dice.uniform(0.5, 14.0))
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            shown.advance(1)
+    yield found
+
+
+def twenty_four(ground: Ground) -> Iterator[Found]:
+    """24: out of memory, a stage that fails, a full disk."""
+    found = troubles.troubles_found()
+    for kind in troubles.TROUBLES:
+        troubles.trouble(found, ground.fresh(), kind)
+    troubles.stopped(found, ground.fresh())
+    troubles.full(found, ground.fresh())
+    yield found
+
+
+def twenty_five(ground: Ground) -> Iterator[Found]:
+    """25: two loops on one workspace."""
+    yield kills.two_loops(ground.fresh())
+    if kills.containers():
+        yield kills.two_loops(ground.fresh(), kills.CONTAINER)
+    else:
+        yield Found(
+            25, "two loops, each PID 1", "exactly one runs", wrong=["not tried: this machine makes no PID namespaces"]
+        )
+
+
+def twenty_six(ground: Ground) -> Iterator[Found]:
+    """26: decisions of the gate whose right answer is known."""
+    yield gates.decisions(ground.times(400))
+
+
+def twenty_seven(ground: Ground) -> Iterator[Found]:
+    """27: a promotion, cut at every step."""
+    found, every = cuts.cuts_found(), max(1, round(1 / ground.scale))
+    cuts.pointer(found, ground.fresh().parent, every=every)
+    cuts.promotion(found, ground.fresh(), every=every)
+    yield found
+
+
+def twenty_eight(ground: Ground) -> Iterator[Found]:
+    """28: the same retrain twice."""
+    yield repeats.twice(ground.fresh())
+
+
+def fed(_ground: Ground) -> Iterator[Found]:
+    """29, 30: five generations, and poisoned feedback."""
+    yield generations.five()
+    yield generations.poison()
+
+
+ROWS: tuple[tuple[tuple[int, ...], Callable[[Ground], Iterator[Found]]], ...] = (
+    ((14, 15), fourteen_fifteen), ((16,), sixteen), ((17,), seventeen), ((18,), eighteen), ((19,), nineteen), ((20,), twenty),
+    ((21, 22), weeks_of), ((23,), twenty_three), ((24,), twenty_four), ((25,), twenty_five), ((26,), twenty_six), ((27,), twenty_seven),
+    ((28,), twenty_eight), ((29, 30), fed),
+)  # fmt: skip
+
+
+def main() -> int:
+    """Run, print a line a scenario and the table, keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=int, action="append", help="this fault test; again for more")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the counts")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fault_loop.json and .md")
+    words = parser.parse_args()
+    terminal.install_progress()
+    folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
+    ground, found = Ground(folder, words.scale), list[Found]()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
+    with progress.bar("fault tests", len(rows)) as shown:
+        for numbers, row in rows:
+            for each in report.judged(numbers, row(ground)):
+                found.append(each)
+                print(report.line(each), flush=True)
+            shown.advance(1)
+    shutil.rmtree(folder, ignore_errors=True)
+    found.sort(key=lambda each: each.number)
+    table = "\n".join(report.table(found))
+    print(table)
+    result = {"machine": machine(), "versions": versions("dvc", "numpy"), "scale": words.scale}
+    result["rows"] = [{**asdict(each), "held": each.held} for each in found]
+    if words.keep:
+        here, counts = machine(), "full counts" if words.scale == 1 else f"{words.scale:g} of the counts"
+        heading = f"`python benchmarks/fault_loop.py`, {counts}, {here['cores']} cores ({here['processor']}):"
+        RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+        RESULT.with_suffix(".md").write_text(f"{heading}\n\n{table}\n")
+    print(json.dumps(result))
+    return 0 if all(each.held for each in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

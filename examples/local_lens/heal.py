@@ -1,0 +1,83 @@
+"""See it heal: ``make loop``, or ``python examples/local_lens/heal.py`` after ``make run``. About 25 minutes on two cores.
+
+A service, a monitor and a watcher as users start them, Prometheus and Alertmanager where they are installed, and people who ask
+for ads. The town changes; the loop notices, rebuilds, proves, tries and promotes; then two challengers come that were made to be
+bad. Everything is told as it happens, and ends with a timeline of measured times. Exit code 1 where a promise did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path[:0] = [str(HERE), str(ROOT / "monitoring")]
+
+from healing import people, shown, stage, story, workshop  # noqa: E402
+from healing.narrator import Narrator  # noqa: E402
+from healing.programs import Stuck  # noqa: E402
+from healing.scene import Scene, Town  # noqa: E402
+from town import change  # noqa: E402
+
+from tunectl.backends import terminal  # noqa: E402
+from tunectl.core import log  # noqa: E402
+from tunectl.core.errors import TunectlError  # noqa: E402
+
+
+def main() -> int:
+    """Set the stage, perform, show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout in which `make run` was run")
+    parser.add_argument(
+        "--by-hand", action="store_true", help="deliver the webhook by hand though Prometheus is installed"
+    )
+    given = parser.parse_args()
+    log.setup(level="warning")
+    root, console = given.root.resolve(), terminal.console()
+    began, folder = datetime.now(UTC), root / ".tunectl" / "loop"
+    narrator = Narrator(console, len(story.CHAPTERS) + 1)
+    try:
+        scene = _scene(root, folder, narrator)
+        found = stage.perform(scene, narrator, began=began, observers=not given.by_hand)
+    except TunectlError as error:
+        console.print(str(error), style="red", markup=False)
+        return error.exit_code
+    except Stuck as error:
+        console.print(f"a program does not start: {error}", style="red", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped by hand before the story began", style="red")
+        return 130
+    paths = stage.write(found, folder, scene.project / stage.STORIES)
+    shown.show(found, console)
+    console.print()
+    for path in paths:
+        console.print(f"  {path}", markup=False, soft_wrap=True)
+    return 0 if found.kept else 1
+
+
+def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
+    narrator.chapter(
+        "The stage is set",
+        "A project of its own out of what `make run` built, with small settings, and two challengers\nthat are bad on purpose: built now, so that they are there when their time comes.",
+    )
+    project = folder / "project"
+    store = workshop.project(root, project)
+    champion = store.champion()
+    assert champion is not None
+    narrator.say(f"{project}: the champion is {champion.release[:6]}", "work")
+
+    def say(text: str) -> None:
+        narrator.say(text, "work")
+
+    poor = workshop.poor(project, store, folder / "prebuilt", say)
+    harmful = workshop.harmful(project, store, folder / "prebuilt", say)
+    town = Town(change.everyday, change.changed, lambda one, answer: people.liking(one.must, one.endings, answer))
+    return Scene(project=project, town=town, poor=poor, harmful=harmful)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

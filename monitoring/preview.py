@@ -1,0 +1,321 @@
+"""Draw the boards without Grafana: their queries answered by a Prometheus, as one page a board.
+
+    python monitoring/preview.py http://127.0.0.1:9090 previews         # previews/up.html, good.html, drift.html, loop.html
+
+Standard library only. It understands what our boards use (stat, timeseries, state-timeline, table, bargauge, text) and stops with
+an error at anything else. It is no Grafana: what it proves is that each query is answered, and about what the answer looks like.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from preview_chart import COLORS, PALETTE, Span, Trace, chart, number, timeline
+
+BOARDS = Path(__file__).with_name("grafana") / "boards"
+POINTS = 240
+"""Of a series over the whole range."""
+SCRAPE = 15
+"""Seconds; scrape_interval of prometheus.yml."""
+UNIT, ROW = 50, 34
+"""Pixels of a column and of a row of Grafana's grid, which has 24 columns."""
+LABEL = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One answer of Prometheus."""
+
+    labels: dict[str, str]
+    points: list[tuple[float, float]]
+    """Seconds since 1970 and value, oldest first."""
+    target: str
+    """refId of its query."""
+
+    @property
+    def last(self) -> float:
+        """The newest value."""
+        return self.points[-1][1]
+
+
+@dataclass
+class Prometheus:
+    """A Prometheus, and the span of time that is asked for."""
+
+    url: str
+    span: Span
+    links: dict[str, str] = field(default_factory=dict)
+    """Values of the variables of the boards."""
+
+    @property
+    def step(self) -> int:
+        """Seconds between points."""
+        return max(SCRAPE, round((self.span.end - self.span.start) / POINTS))
+
+    def ask(self, expr: str, *, target: str = "A", instant: bool = False) -> list[Series]:
+        """The series that an expression gives, with Grafana's variables filled in.
+
+        Raises  RuntimeError with Prometheus' own words where it refuses.
+        """
+        expr = expr.replace("$__rate_interval", f"{max(4 * SCRAPE, self.step + SCRAPE)}s")
+        expr = expr.replace("$__interval", f"{self.step}s")
+        given: dict[str, Any] = {"query": expr}
+        given |= (
+            {"time": self.span.end} if instant else {"start": self.span.start, "end": self.span.end, "step": self.step}
+        )
+        path = "query" if instant else "query_range"
+        asked = urllib.request.Request(f"{self.url}/api/v1/{path}", urllib.parse.urlencode(given).encode())
+        try:
+            with urllib.request.urlopen(asked, timeout=60) as answer:
+                found = json.load(answer)["data"]["result"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{expr}: {error.read().decode(errors='replace')}") from error
+        return [Series(one["metric"], _points(one), target) for one in found]
+
+    def filled(self, text: str) -> str:
+        """A text with the variables of the board."""
+        for name, value in self.links.items():
+            text = text.replace("${" + name + "}", value)
+        return text
+
+
+def _points(one: dict[str, Any]) -> list[tuple[float, float]]:
+    values = one["values"] if "values" in one else [one["value"]]
+    return [(float(at), float(value)) for at, value in values]
+
+
+def named(series: Series, target: dict[str, Any]) -> str:
+    """What the legend calls a series."""
+    wanted = target.get("legendFormat", "")
+    if wanted:
+        return LABEL.sub(lambda found: series.labels.get(found[1], ""), wanted)
+    return series.labels.get("__name__", "") or ", ".join(series.labels.values()) or "value"
+
+
+def answers(panel: dict[str, Any], prometheus: Prometheus) -> list[tuple[str, Series]]:
+    """All series of a panel with their names."""
+    found = []
+    for target in panel.get("targets", []):
+        instant = target.get("instant", False) or panel["type"] == "stat"
+        asked = prometheus.ask(target["expr"], target=target["refId"], instant=instant)
+        found += [(named(series, target), series) for series in asked]
+    return found
+
+
+def mapped(defaults: dict[str, Any], value: float) -> tuple[str, str]:
+    """Text and colour of a value, by mappings and thresholds."""
+    for mapping in defaults.get("mappings", []):
+        hit = mapping["options"].get(f"{value:g}")
+        if hit:
+            return hit["text"], COLORS[hit["color"]]
+    steps = defaults.get("thresholds", {}).get("steps", [])
+    reached = [step["color"] for step in steps if step["value"] is None or value >= step["value"]]
+    return number(value, defaults.get("unit", ""), defaults.get("decimals")), COLORS[reached[-1] if reached else "text"]
+
+
+def stat(panel: dict[str, Any], found: Sequence[tuple[str, Series]], _: Prometheus) -> str:
+    """Large numbers, or names."""
+    defaults, mode = panel["fieldConfig"]["defaults"], panel["options"]["textMode"]
+    cells = []
+    for name, series in found:
+        text, color = mapped(defaults, series.last)
+        if mode == "name":
+            text, small = name[:24], ""
+        else:
+            small = name if mode == "value_and_name" or len(found) > 1 else ""
+        back = panel["options"]["colorMode"] == "background"
+        style = f"background:{color};color:#111217" if back else f"color:{color}"
+        cells.append(f'<div class="stat" style="{style}"><b>{escape(text)}</b><i>{escape(small)}</i></div>')
+    return f'<div class="stats">{"".join(cells)}</div>'
+
+
+def series_chart(panel: dict[str, Any], found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
+    """Lines or bars over time."""
+    defaults = panel["fieldConfig"]["defaults"]
+    dashed = [
+        one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"] if one["matcher"]["id"] == "byRegexp"
+    ]
+    traces = [
+        Trace(name, series.points, PALETTE[place % len(PALETTE)], any(re.match(one, name) for one in dashed))
+        for place, (name, series) in enumerate(found)
+    ]
+    width, height = _size(panel)
+    return chart(traces, defaults, prometheus.span, prometheus.step, width, height) + _legend(traces)
+
+
+def states(panel: dict[str, Any], found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
+    """A row a series, coloured by its value."""
+    defaults = panel["fieldConfig"]["defaults"]
+    rows = [(name, [(at, *mapped(defaults, value)) for at, value in series.points]) for name, series in found]
+    width, height = _size(panel)
+    return timeline(rows, prometheus.span, prometheus.step, width, height)
+
+
+def table(panel: dict[str, Any], found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
+    """Rows of labels and values; answers of several queries are merged where their labels agree."""
+    steps = {one["id"]: one["options"] for one in panel.get("transformations", [])}
+    organized = steps.get("organize", {})
+    hidden, renamed = organized.get("excludeByName", {}), organized.get("renameByName", {})
+    rows: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    several = "merge" in steps
+    for _, series in found:
+        shown = {name: value for name, value in sorted(series.labels.items()) if name not in hidden}
+        row = rows.setdefault(tuple(shown.items()), dict(shown))
+        column = f"Value #{series.target}" if several else "Value"
+        if column not in hidden:
+            row[renamed.get(column, column)] = f"{series.last:.4g}"
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    links = {
+        one["matcher"]["options"]: part["value"][0]["url"]
+        for one in panel["fieldConfig"]["overrides"]
+        for part in one["properties"]
+        if part["id"] == "links"
+    }
+
+    def cell(name: str, value: str) -> str:
+        if name in links:
+            url = prometheus.filled(links[name]).replace("${__value.text}", value)
+            return f'<td><a href="{escape(url)}">{escape(value)}</a></td>'
+        return f"<td>{escape(value)}</td>"
+
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(cell(n, row.get(n, '')) for n in columns)}</tr>" for row in rows.values())
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def bars(panel: dict[str, Any], found: Sequence[tuple[str, Series]], _: Prometheus) -> str:
+    """A bar a series, between min and max."""
+    defaults = panel["fieldConfig"]["defaults"]
+    low, high = defaults.get("min", 0), defaults.get("max", 1)
+    lines = []
+    for name, series in found:
+        text, color = mapped(defaults, series.last)
+        part = 100 * (min(max(series.last, low), high) - low) / (high - low)
+        lines.append(
+            f'<div class="bar"><span>{escape(name)}</span><div><i style="width:{part:.1f}%;background:{color}"></i></div>'
+            f"<b>{escape(text)}</b></div>"
+        )
+    return "".join(lines)
+
+
+def text(panel: dict[str, Any], _found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
+    """A list in Markdown: links and code are all that it knows."""
+    lines = escape(prometheus.filled(panel["options"]["content"]), quote=False).split("\n")
+    body = "".join(f"<li>{line.removeprefix('- ')}</li>" for line in lines)
+    body = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r'<a href="\2">\1</a>', body)
+    return "<ul>" + re.sub(r"`([^`]+)`", r"<code>\1</code>", body) + "</ul>"
+
+
+DRAWN = {
+    "stat": stat, "timeseries": series_chart, "state-timeline": states, "table": table, "bargauge": bars, "text": text,
+}  # fmt: skip
+
+
+def _size(panel: dict[str, Any]) -> tuple[int, int]:
+    """Pixels that a chart has inside its panel."""
+    return panel["gridPos"]["w"] * UNIT - 26, panel["gridPos"]["h"] * ROW - 66
+
+
+def _legend(traces: Iterable[Trace]) -> str:
+    keys = "".join(f'<span><i style="background:{one.color}"></i>{escape(one.name)}</span>' for one in traces)
+    return f'<div class="legend">{keys}</div>'
+
+
+def panel_html(panel: dict[str, Any], prometheus: Prometheus) -> str:
+    """One panel at its place; class ``empty`` where no query has an answer."""
+    grid = panel["gridPos"]
+    place = f"grid-column:{grid['x'] + 1}/span {grid['w']};grid-row:{grid['y'] + 1}/span {grid['h']}"
+    if panel["type"] == "row":
+        return f'<h2 style="{place}">{escape(panel["title"])}</h2>'
+    found = answers(panel, prometheus)
+    empty = not found and panel["type"] != "text"
+    inside = '<p class="none">No data</p>' if empty else DRAWN[panel["type"]](panel, found, prometheus)
+    return (
+        f'<section class="panel{" empty" if empty else ""}" data-panel="{panel["id"]}" style="{place}" '
+        f'title="{escape(panel.get("description", ""))}"><h3>{escape(panel["title"])}</h3>{inside}</section>'
+    )
+
+
+def page(board: dict[str, Any], prometheus: Prometheus) -> str:
+    """A board as a page of its own."""
+    marks = []
+    for one in board["annotations"]["list"]:
+        for series in prometheus.ask(one["expr"]):
+            name = LABEL.sub(lambda found, labels=series.labels: labels.get(found[1], ""), one["titleFormat"])
+            marks += [
+                (first, last, name, COLORS[one["iconColor"]]) for first, last in _regions(series, prometheus.step)
+            ]
+    shown = Prometheus(prometheus.url, Span(prometheus.span.start, prometheus.span.end, tuple(marks)), prometheus.links)
+    links = "".join(
+        f'<a href="{escape(shown.filled(one["url"]))}">{escape(one["title"])}</a>'
+        for one in board["links"]
+        if "url" in one
+    )
+    panels = "\n".join(panel_html(one, shown) for one in board["panels"])
+    title, words = escape(board["title"]), escape(board["description"])
+    style = Path(__file__).with_name("preview.css").read_text(encoding="utf-8")
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>\n'
+        f'<header><h1>{title}</h1><p>{words}</p><nav>{links}</nav></header>\n<main style="grid-template-columns:repeat(24,{UNIT}px);'
+        f'grid-auto-rows:{ROW}px">\n{panels}\n</main></html>\n'
+    )
+
+
+def _regions(series: Series, step: int) -> list[tuple[float, float]]:
+    """Spans in which a series is above zero without a gap."""
+    found: list[tuple[float, float]] = []
+    for at, value in series.points:
+        if value <= 0:
+            continue
+        if found and at - found[-1][1] <= 1.5 * step:
+            found[-1] = (found[-1][0], at)
+        else:
+            found.append((at, at))
+    return found
+
+
+def hours(board: dict[str, Any]) -> int:
+    """How far back a board looks."""
+    return int(board["time"]["from"].removeprefix("now-").removesuffix("h"))
+
+
+def write(url: str, folder: Path, end: float) -> list[Path]:
+    """Draw every board into ``folder``, as of ``end`` (seconds since 1970)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for path in sorted(BOARDS.glob("*.json")):
+        board = json.loads(path.read_text(encoding="utf-8"))
+        prometheus = Prometheus(url.rstrip("/"), Span(end - 3600 * hours(board), end))
+        known = prometheus.ask("tunectl:link:info", instant=True)
+        prometheus.links = {one.labels["name"]: one.labels["url"] for one in known}
+        target = folder / f"{path.stem}.html"
+        target.write_text(page(board, prometheus), encoding="utf-8")
+        written.append(target)
+    return written
+
+
+def main() -> None:
+    """Read the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("url", help="of a Prometheus that scrapes the three programs and has our rules")
+    parser.add_argument("folder", type=Path, help="where the pages go")
+    parser.add_argument(
+        "--end", type=float, default=None, metavar="SECONDS", help="since 1970; now, where it is left out"
+    )
+    args = parser.parse_args()
+    for path in write(args.url, args.folder, args.end or time.time()):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

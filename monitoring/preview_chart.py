@@ -1,0 +1,244 @@
+"""Charts of the previews, as SVG: lines, stacked areas, bars, and rows of states, over time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from math import ceil, floor, isfinite, log10
+from typing import Any
+
+PALETTE = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#ffa6b0", "#96d98d", "#ca95e5",
+           "#fade2a", "#37872d", "#1f60c4")  # fmt: skip
+COLORS = {
+    "green": "#73bf69", "red": "#f2495c", "orange": "#ff9830", "blue": "#5794f2", "text": "#ccccdc", "transparent": "#22252b",
+}  # fmt: skip
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 20
+"""Pixels around the plot."""
+SMALLEST = 1e-4
+"""Where a logarithmic axis begins, at the lowest."""
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"))
+
+
+@dataclass(frozen=True)
+class Span:
+    """What is shown of time, in seconds since 1970."""
+
+    start: float
+    end: float
+    marks: tuple[tuple[float, float, str, str], ...] = ()
+    """Annotations: from, to, text, colour."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One line of a chart."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    color: str
+    dashed: bool = False
+
+
+def number(value: float, unit: str = "", decimals: int | None = None) -> str:
+    """A number as people read it."""
+    if unit == "percentunit":
+        return f"{100 * value:.{decimals if decimals is not None else 1}f} %"
+    if unit == "s":
+        size, name = next(((size, name) for size, name in UNITS if abs(value) >= size), UNITS[-1])
+        return f"{value / size:.3g} {name}"
+    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {name}"
+    shown = f"{value:.{decimals}f}" if decimals is not None else f"{value:.3g}"
+    return f"{shown} /s" if unit == "reqps" else shown
+
+
+def chart(traces: Sequence[Trace], defaults: dict[str, Any], span: Span, step: int, width: int, height: int) -> str:
+    """Lines, stacked areas or bars; ``defaults`` are the panel's field defaults."""
+    custom = defaults["custom"]
+    stacked = "stacking" in custom
+    lines = _stacked(traces) if stacked else [[(at, 0.0, value) for at, value in one.points] for one in traces]
+    axis = _Axis(defaults, [top for line in lines for _, _, top in line if isfinite(top)], height)
+    across = _Across(span, width)
+    parts = [_frame(axis, across, defaults.get("unit", "")), _marks(span, across, height)]
+    for one, line in zip(traces, lines, strict=True):
+        if custom["drawStyle"] == "bars":
+            parts.append(_bars(one, line, axis, across, step))
+        else:
+            parts.append(_line(one, line, axis, across, step, custom["fillOpacity"] / 100 if not one.dashed else 0))
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(parts)}</svg>'
+
+
+def timeline(
+    rows: Sequence[tuple[str, Sequence[tuple[float, str, str]]]], span: Span, step: int, width: int, height: int
+) -> str:
+    """Rows of states: name, then moment, text and colour of each."""
+    left = 150
+    across = _Across(span, width, left)
+    tall = (height - BOTTOM) / max(len(rows), 1)
+    parts = [_times(across, height)]
+    for place, (name, states) in enumerate(rows):
+        y = place * tall
+        parts.append(f'<text x="0" y="{y + tall / 2 + 4:.1f}" class="name">{escape(name[:22])}</text>')
+        for first, last, text, color in _runs(states, step):
+            x, wide = across(first), max(across(min(last + step, span.end)) - across(first), 1)
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y + 2:.1f}" width="{wide:.1f}" height="{tall - 4:.1f}" fill="{color}">'
+                f"<title>{escape(f'{name}: {text}')}</title></rect>"
+            )
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(parts)}</svg>'
+
+
+class _Axis:
+    """Values to pixels, upwards."""
+
+    def __init__(self, defaults: dict[str, Any], values: Sequence[float], height: int) -> None:
+        self.height = height
+        self.log = defaults["custom"].get("scaleDistribution", {}).get("type") == "log"
+        steps = defaults.get("thresholds", {}).get("steps", [])
+        drawn = "thresholdsStyle" in defaults["custom"]
+        self.lines = [(s["value"], COLORS[s["color"]]) for s in steps if drawn and s["value"] is not None]
+        seen = [*values, *(value for value, _ in self.lines)] or [0.0]
+        if self.log:
+            self.low = floor(log10(max(min(seen), SMALLEST)))
+            self.high = max(ceil(log10(max(*seen, SMALLEST))), self.low + 1)
+        else:
+            self.low = defaults.get("min", min(seen))
+            self.high = defaults.get("max", max(seen))
+            if self.high <= self.low:
+                self.high = self.low + 1
+
+    def __call__(self, value: float) -> float:
+        shown = log10(max(value, SMALLEST)) if self.log else value
+        part = (shown - self.low) / (self.high - self.low)
+        return TOP + (self.height - TOP - BOTTOM) * (1 - min(max(part, 0), 1))
+
+    @property
+    def ticks(self) -> list[float]:
+        """Round numbers, some four of them."""
+        if self.log:
+            return [10.0**power for power in range(int(self.low), int(self.high) + 1)]
+        raw = (self.high - self.low) / 4
+        size = 10.0 ** floor(log10(raw))
+        size *= next(factor for factor in (1, 2, 5, 10) if factor * size >= raw)
+        first = ceil(self.low / size - 1e-9)
+        return [place * size for place in range(first, floor(self.high / size + 1e-9) + 1)]
+
+
+class _Across:
+    """Moments to pixels."""
+
+    def __init__(self, span: Span, width: int, left: int = LEFT) -> None:
+        self.span, self.left, self.right = span, left, width - RIGHT
+
+    def __call__(self, at: float) -> float:
+        part = (at - self.span.start) / (self.span.end - self.span.start)
+        return self.left + (self.right - self.left) * min(max(part, 0), 1)
+
+
+def _frame(axis: _Axis, across: _Across, unit: str) -> str:
+    parts = [_times(across, axis.height)]
+    for tick in axis.ticks:
+        y = axis(tick)
+        parts.append(f'<line x1="{across.left}" x2="{across.right}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        parts.append(f'<text x="{across.left - 6}" y="{y + 4:.1f}" class="tick">{escape(number(tick, unit))}</text>')
+    for value, color in axis.lines:
+        y = axis(value)
+        parts.append(
+            f'<line x1="{across.left}" x2="{across.right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{color}" stroke-dasharray="6 4"/>'
+        )
+    return "".join(parts)
+
+
+def _times(across: _Across, height: int) -> str:
+    """Labels below: hours of a day, or days."""
+    span = across.span.end - across.span.start
+    count = max(2, (across.right - across.left) // 90)
+    size = next((one for one in (900, 3600, 7200, 21600, 43200, 86400, 172800) if span / one <= count), 604800)
+    parts, at = [], ceil(across.span.start / size) * size
+    while at < across.span.end:
+        label = time.strftime("%H:%M" if span <= 86400 else "%d %b %H:%M", time.gmtime(at))
+        parts.append(f'<text x="{across(at):.1f}" y="{height - 4}" class="time">{label}</text>')
+        at += size
+    return "".join(parts)
+
+
+def _marks(span: Span, across: _Across, height: int) -> str:
+    parts = []
+    for first, last, text, color in span.marks:
+        x, wide = across(first), max(across(last) - across(first), 1.5)
+        parts.append(
+            f'<rect x="{x:.1f}" y="{TOP}" width="{wide:.1f}" height="{height - TOP - BOTTOM}" fill="{color}" opacity="0.18">'
+            f"<title>{escape(text)}</title></rect>"
+            f'<path d="M{x:.1f} {height - BOTTOM}l-4 6h8z" fill="{color}"/>'
+        )
+    return "".join(parts)
+
+
+def _stacked(traces: Sequence[Trace]) -> list[list[tuple[float, float, float]]]:
+    """Moment, bottom and top of each trace upon those before it."""
+    below: dict[float, float] = {}
+    found = []
+    for one in traces:
+        line = []
+        for at, value in one.points:
+            bottom = below.get(at, 0.0)
+            below[at] = bottom + value
+            line.append((at, bottom, below[at]))
+        found.append(line)
+    return found
+
+
+def _line(
+    one: Trace, line: Sequence[tuple[float, float, float]], axis: _Axis, across: _Across, step: int, fill: float
+) -> str:
+    parts = []
+    for piece in _pieces(line, step):
+        top = [f"{across(at):.1f},{axis(high):.1f}" for at, _, high in piece]
+        if len(piece) == 1:
+            parts.append(
+                f'<circle cx="{across(piece[0][0]):.1f}" cy="{axis(piece[0][2]):.1f}" r="2" fill="{one.color}"/>'
+            )
+            continue
+        if fill:
+            bottom = [f"{across(at):.1f},{axis(low):.1f}" for at, low, _ in reversed(piece)]
+            parts.append(f'<polygon points="{" ".join([*top, *bottom])}" fill="{one.color}" opacity="{fill:.2f}"/>')
+        dash = ' stroke-dasharray="8 8"' if one.dashed else ""
+        parts.append(f'<polyline points="{" ".join(top)}" stroke="{one.color}"{dash} class="line"/>')
+    return f"<g><title>{escape(one.name)}</title>{''.join(parts)}</g>"
+
+
+def _bars(one: Trace, line: Sequence[tuple[float, float, float]], axis: _Axis, across: _Across, step: int) -> str:
+    wide = max(across(across.span.start + step) - across.left - 0.5, 1)
+    parts = [
+        f'<rect x="{across(at) - wide / 2:.1f}" y="{axis(high):.1f}" width="{wide:.1f}" height="{axis(low) - axis(high):.1f}"/>'
+        for at, low, high in line
+        if high > low
+    ]
+    return f'<g fill="{one.color}" opacity="0.75"><title>{escape(one.name)}</title>{"".join(parts)}</g>'
+
+
+def _pieces(line: Sequence[tuple[float, float, float]], step: int) -> list[list[tuple[float, float, float]]]:
+    """Parts of a line between gaps and numbers that are none."""
+    found: list[list[tuple[float, float, float]]] = []
+    for point in line:
+        if not isfinite(point[2]):
+            continue
+        if found and point[0] - found[-1][-1][0] <= 1.5 * step:
+            found[-1].append(point)
+        else:
+            found.append([point])
+    return found
+
+
+def _runs(states: Sequence[tuple[float, str, str]], step: int) -> list[tuple[float, float, str, str]]:
+    """Equal neighbours as one: from, to, text, colour."""
+    found: list[tuple[float, float, str, str]] = []
+    for at, text, color in states:
+        if found and found[-1][2] == text and at - found[-1][1] <= 1.5 * step:
+            found[-1] = (found[-1][0], at, text, color)
+        else:
+            found.append((at, at, text, color))
+    return found

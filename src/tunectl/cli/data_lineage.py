@@ -1,0 +1,215 @@
+"""Where an answer, a release or a row comes from, and where a row went.
+
+tunectl data lineage chatcmpl-...     an answer: its release, what that was made of, down to the raw rows; and what was learned from it
+tunectl data lineage RELEASE          the same of a release (the beginning of its name, or champion)
+tunectl data lineage ROW              forward: a row (its id, or a part of its source, as FILE or FILE:NUMBER) through every stage
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunectl.artifacts.layout import Layout
+from tunectl.cli import live_store
+from tunectl.core.errors import DataError
+
+if TYPE_CHECKING:
+    from tunectl.release.manifest import ReleaseManifest
+    from tunectl.release.store import Store
+
+MOST = 20
+"""Rows that are printed."""
+FILES = {
+    "ingest": ("documents.jsonl", "examples.jsonl"),
+    "harvest": ("examples.jsonl", "slice.jsonl"),
+    "curate": ("documents.jsonl", "examples.jsonl"),
+    "split": ("train.jsonl", "validation.jsonl", "test.jsonl"),
+}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("id", help="of an answer (chatcmpl-...), a release, or a row")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="the store of releases (.tunectl/releases)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find out what the id is, and follow it.
+
+    Raises  DataError where nothing has that id.
+    """
+    from tunectl.release.store import Store
+
+    layout = Layout()
+    store = Store(args.store or layout.releases)
+    exchange = _exchange(layout, args.id) if "-" in args.id else None
+    release = exchange["release"] if exchange else _release(store, args.id)
+    found: dict[str, Any] = {"id": args.id}
+    if exchange is not None:
+        found["answer"] = exchange
+    if release is not None and release in store.ids():  # the base model answers too, and releases of other stores
+        found.update(_backwards(store, layout, release))
+    if exchange is not None or release is None:  # people may have made a lesson of an answer
+        found["forward"] = list(forward(layout, args.id))
+    if release is None and not found["forward"]:
+        raise DataError(
+            f"{args.id}: no answer, release or row of that name",
+            hint="tunectl data live look, tunectl release list or tunectl data show name some",
+        )
+    return _print(args, found)
+
+
+def _exchange(layout: Layout, name: str) -> dict[str, Any] | None:
+    from tunectl.config import check, overrides
+
+    root = check.load(layout, overrides.replay(layout)).root
+    with live_store.kept(root.live, layout) as live:
+        one = live.exchange(name) if live is not None else None
+    if one is None:
+        return None
+    return {"at": one.accepted_at.isoformat(), "arm": one.arm, "release": one.release, "template": one.template_hash}
+
+
+def _release(store: Store, name: str) -> str | None:
+    pointer = store.champion()
+    if name in {"champion", "previous"}:
+        return getattr(pointer, "release" if name == "champion" else name, None)
+    found = [one for one in store.ids() if len(name) >= 4 and one.startswith(name)]
+    return found[0] if len(found) == 1 else None
+
+
+def _backwards(store: Store, layout: Layout, release: str) -> dict[str, Any]:
+    """What a release is made of: its retrain, stages, sources, and the raw rows where the artifacts at hand are its own."""
+    from tunectl.release.book import Book
+    from tunectl.release.store import plain
+
+    one = store.manifest(release)
+    retrain = next(
+        (run for run in Book(layout.retrain).runs() if run.facts("evaluating").get("release") == release), None
+    )
+    found: dict[str, Any] = {
+        "release": {"id": one.id, "created_at": one.created_at, "parent": one.parent, "git": one.git},
+        "lineage": plain(one.lineage) if one.lineage else None,
+    }
+    if retrain is not None:
+        snapshot = retrain.facts("proposed").get("snapshot")
+        found["retrain"] = {"id": retrain.id, "why": retrain.trigger.why, "snapshot": snapshot}
+    place = _artifacts(layout, one)
+    if place is None:
+        commit = (one.git or "").removesuffix("-dirty") or "its commit"
+        found["rows"] = {
+            "at_hand": False,
+            "hint": f"its data is in the cache of DVC: git checkout {commit}; dvc checkout",
+        }
+    else:
+        found["rows"] = {"at_hand": True, "sources": _sources(place), "raw": _raw(place)}
+    return found
+
+
+def _artifacts(layout: Layout, one: ReleaseManifest) -> Layout | None:
+    """The layout whose split made that release, if it is the one here."""
+    from tunectl.artifacts import io, manifest
+
+    wanted = one.lineage.stages.get("split") if one.lineage else None
+    folder = layout.artifact("split")
+    if wanted is None or not (folder / manifest.NAME).is_file():
+        return None
+    return layout if io.digest_value(manifest.read(folder)) == wanted else None
+
+
+def _sources(layout: Layout) -> dict[str, dict[str, int]]:
+    """Raw file to how many answers of it were trained on, validated and tested with."""
+    from collections import Counter
+
+    from tunectl.artifacts import io
+    from tunectl.artifacts.records import Example
+
+    found: dict[str, Counter[str]] = {}
+    for part in ("train", "validation", "test"):
+        path = layout.artifact("split") / f"{part}.jsonl"
+        for row in io.read_rows(path, Example) if path.is_file() else ():
+            for source in [answer.source for answer in row.answers] or [row.source]:
+                place = source.file if not source.file.startswith("live/") else source.file.rpartition("/")[0]
+                found.setdefault(place, Counter())[part] += 1
+    return {name: dict(counts) for name, counts in sorted(found.items())}
+
+
+def _raw(layout: Layout) -> list[str]:
+    """Every raw row that the release was trained on, as FILE:ROW."""
+    from tunectl.artifacts import io
+    from tunectl.artifacts.records import Example
+
+    path = layout.artifact("split") / "train.jsonl"
+    rows = io.read_rows(path, Example) if path.is_file() else iter(())
+    sources = [source for row in rows for source in ([one.source for one in row.answers] or [row.source])]
+    return sorted({_shown({"file": source.file, "row": source.row}) for source in sources})
+
+
+def forward(layout: Layout, word: str) -> Iterator[dict[str, Any]]:
+    """Every stage that a row went through: kept, with its id there, or rejected, with the reason."""
+    from tunectl.artifacts import io, tally
+    from tunectl.artifacts.records import Reject
+
+    for stage, names in FILES.items():
+        folder = layout.artifact(stage)
+        for name in names:
+            for row in io.read_rows(folder / name, dict) if (folder / name).is_file() else ():
+                places = [row.get("source"), *(answer.get("source") for answer in row.get("answers") or ())]
+                if row.get("id") == word or any(_is(place, word) for place in places):
+                    yield {"stage": stage, "file": name, "what": "kept", "id": row["id"], "source": _shown(places[0])}
+        rejects = folder / tally.REJECTS
+        for reject in io.read_rows(rejects, Reject) if rejects.is_file() else ():
+            if _is({"file": reject.source.file, "row": reject.source.row}, word):
+                source = _shown({"file": reject.source.file, "row": reject.source.row})
+                yield {"stage": stage, "file": tally.REJECTS, "what": reject.reason, "id": "", "source": source}
+
+
+def _is(place: Any, word: str) -> bool:
+    if not isinstance(place, dict):
+        return False
+    return word in (place.get("file"), _shown(place)) or str(place.get("file", "")).endswith(f"/{word}")
+
+
+def _shown(place: Any) -> str:
+    return f"{place['file']}:{place['row']}" if place.get("row") else str(place["file"])
+
+
+def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
+    from tunectl.backends import terminal
+
+    if args.json:
+        terminal.print_json(found)
+        return 0
+    rows = [
+        (part, name, str(value))
+        for part in ("answer", "release", "retrain")
+        for name, value in (found.get(part) or {}).items()
+        if not isinstance(value, dict)
+    ]
+    lineage = found.get("lineage") or {}
+    rows += [("base", lineage["base"], lineage["revision"][:16])] if lineage else []
+    for part in ("sources", "stages", "configs", "code"):
+        rows += [(part, name, str(value or "none")[:16]) for name, value in (lineage.get(part) or {}).items()]
+    if rows:
+        terminal.table("", ("part", "name", "value"), rows)
+    raw = found.get("rows")
+    if raw is not None and not raw["at_hand"]:
+        terminal.say(raw["hint"])
+    elif raw is not None:
+        parts = ("train", "validation", "test")
+        terminal.table(
+            f"{len(raw['raw'])} raw rows were trained on (--json names each)",
+            ("file", *parts),
+            [(name, *(counts.get(p, 0) for p in parts)) for name, counts in raw["sources"].items()],
+        )
+    steps = found.get("forward") or []
+    if steps:
+        columns = ("stage", "file", "what", "id", "source")
+        terminal.table("", columns, [tuple(step[name] for name in columns) for step in steps[:MOST]])
+        if len(steps) > MOST:
+            terminal.say(f"and {len(steps) - MOST} more; --json prints all")
+    return 0

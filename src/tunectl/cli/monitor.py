@@ -1,0 +1,142 @@
+"""Watch live traffic for drift: windows of prompts and answers against a reference, with alarms of a known rate.
+
+    tunectl monitor                             until stopped: closes windows, writes reports, serves metrics and pages
+    tunectl monitor once                        one look at the live store, then the end (for cron; ends with 3 on drift)
+    tunectl monitor list [-n 10]                the newest windows
+    tunectl monitor show [ID]                   one window (the newest): signals, what moved, examples
+    tunectl monitor accept ID [ID ...]          prompts are compared with these windows from now on
+    tunectl monitor calibrate [--trials 400]    false alarms and power with the references of this project
+    tunectl monitor replay --from TIME --to TIME    how often the past would have fired; nothing is kept
+
+Settings stand in conf/monitor; key=value changes one for this time. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h
+for "ago".
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.layout import Layout
+from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunectl.config.monitor import MonitorSettings
+
+VERBS = ("once", "list", "show", "accept", "calibrate", "replay")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument("words", nargs="*", metavar="VERB [ID] | key=value", help=f"{', '.join(VERBS)}; or settings")
+    parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="with list: windows to print (10)")
+    parser.add_argument("--why", default="", help="with accept: for the record")
+    parser.add_argument("--trials", type=int, default=400, metavar="N", help="with calibrate: windows a figure (400)")
+    parser.add_argument("--rows", type=int, metavar="N", help="with calibrate: rows of a window (monitor.window.rows)")
+    parser.add_argument("--from", dest="since", metavar="TIME", help="with replay: traffic accepted at or after")
+    parser.add_argument("--to", dest="until", metavar="TIME", help="with replay: traffic accepted before (now)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Watch, or do what was asked; 3 where drift stands after a window (show) or a look (once), 1 where a look met an error.
+
+    Raises  UsageError for an unknown verb or window; EnvironmentFailure where the live store cannot be had, or another
+            monitor watches it.
+    """
+    verb, names, given = _split(args.words)
+    layout = Layout()
+    settings = _settings(layout, given)
+    return _CALLS[verb](args, names, settings, layout)
+
+
+def _split(words: list[str]) -> tuple[str, list[str], list[str]]:
+    """Verb (empty: watch), what follows it, and settings."""
+    given = [word for word in words if "=" in word]
+    rest = [word for word in words if "=" not in word]
+    if rest and rest[0] not in VERBS:
+        raise UsageError(f"monitor {rest[0]}: there are {', '.join(VERBS)}", hint="tunectl monitor --help")
+    if rest[1:] and rest[0] not in {"show", "accept"}:
+        raise UsageError(f"monitor {rest[0]} takes no {rest[1]}", hint="tunectl monitor --help")
+    return (rest[0] if rest else ""), rest[1:], given
+
+
+def _settings(layout: Layout, given: list[str]) -> MonitorSettings:
+    from tunectl.config import check, overrides
+    from tunectl.config.monitor import MonitorSettings
+
+    root = check.load(layout, overrides.merge(overrides.replay(layout), given)).root
+    return MonitorSettings(
+        project=root.project,
+        seed=root.seed,
+        monitor=root.monitor,
+        live=root.live,
+        store=root.serve.store,
+        keys=root.serve.keys,
+    )
+
+
+def _watch(_args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
+    from tunectl.backends import terminal
+    from tunectl.services import monitor
+
+    def started(port: int) -> None:
+        shown = f"[{settings.monitor.address}]" if ":" in settings.monitor.address else settings.monitor.address
+        for what, path in (("windows", "/"), ("reports", "/reports"), ("metrics", "/metrics"), ("health", "/healthz")):
+            terminal.say(f"{what:<8} http://{shown}:{port}{path}")
+        terminal.say("stop with Ctrl-C")
+
+    monitor.run(settings, layout, started=started)
+    return 0
+
+
+def _once(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
+    from tunectl.cli import monitor_look
+    from tunectl.services.drift import assembly
+
+    with assembly.opened(settings, layout) as watching:
+        closed = watching.look()
+    return monitor_look.tell(args, closed)
+
+
+def _list(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
+    from tunectl.cli import monitor_look
+
+    return monitor_look.listed(args, settings, layout)
+
+
+def _show(args: argparse.Namespace, names: list[str], settings: MonitorSettings, layout: Layout) -> int:
+    from tunectl.cli import monitor_look
+
+    return monitor_look.show(args, names, settings, layout)
+
+
+def _accept(args: argparse.Namespace, names: list[str], settings: MonitorSettings, layout: Layout) -> int:
+    from tunectl.cli import monitor_look
+
+    return monitor_look.accept(args, names, settings, layout)
+
+
+def _calibrate(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
+    from tunectl.cli import monitor_measure
+
+    return monitor_measure.calibrate(args, settings, layout)
+
+
+def _replay(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
+    from tunectl.cli import monitor_measure
+
+    return monitor_measure.replay(args, settings, layout)
+
+
+_Call = Callable[[argparse.Namespace, list[str], "MonitorSettings", Layout], int]
+_CALLS: dict[str, _Call] = {
+    "": _watch,
+    "once": _once,
+    "list": _list,
+    "show": _show,
+    "accept": _accept,
+    "calibrate": _calibrate,
+    "replay": _replay,
+}

@@ -1,0 +1,1 @@
+"""The watcher: what moves a retrain from its first trigger to its end."""

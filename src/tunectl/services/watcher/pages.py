@@ -1,0 +1,133 @@
+"""The watcher's pages: all retrains, one of them, and the one on which a person decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from tunectl.backends import html
+from tunectl.core.errors import UsageError
+from tunectl.release import links, story
+from tunectl.release.book import Answer, Book
+from tunectl.release.links import Pass
+from tunectl.release.machine import Run
+from tunectl.release.trials import Trials
+
+BUTTONS = {"retrain": ("Retrain", "Dismiss"), "promote": ("Promote", "Reject")}
+NEWEST = 200
+
+
+class Pages:
+    """Everything that people see; reads records, and writes decisions."""
+
+    def __init__(self, book: Book, trials: Trials, project: str, secret: bytes, cost: Callable[[], str]) -> None:
+        """``cost`` says in words what a retrain takes."""
+        self._book, self._trials, self._project, self._secret, self._cost = book, trials, project, secret, cost
+
+    def index(self) -> str:
+        """All retrains."""
+        return listing(self._book, self._trials, self._project, linked=True)
+
+    def run(self, name: str) -> str | None:
+        """One retrain; None where there is none of that id."""
+        run = next((one for one in self._book.runs() if one.id == name), None)
+        if run is None:
+            return None
+        told = self._told(run)
+        return html.render(
+            "retrain.html",
+            project=self._project,
+            story=told,
+            back=True,
+            tiles=[(run.state, "state"), (told.began, "began"), (run.trigger.kind, "started by")],
+            sections=[(chapter.name, chapter.title) for chapter in told.chapters],
+        )
+
+    def _told(self, run: Run) -> story.Story:
+        return story.told(run, next((one for one in self._trials.all() if one.run == run.id), None))
+
+    def decide(self, token: str, now: datetime, form: dict[str, str] | None = None) -> str:
+        """The page of a link; with ``form`` the decision is made first.
+
+        Raises  UsageError for a link that is not ours, too old, or not of the question that is open.
+        """
+        given = links.read(token, self._secret, now)
+        run = next((one for one in self._book.runs() if one.id == given.run), None)
+        if run is None:
+            raise UsageError("the retrain of this link is not in the book", hint="tunectl release log")
+        said = self._answered(run, given, now, form)
+        told, (yes, no) = self._told(run), BUTTONS[given.question]
+        return html.render(
+            "decide.html",
+            heading=f"{yes} {self._project}?",
+            story=told,
+            said=said,
+            yes=yes,
+            no=no,
+            until=f"{datetime.fromtimestamp(given.until, UTC):%Y-%m-%d %H:%M}",
+            tiles=[*self._figures(run), (self._cost(), "cost")],
+            sections=[(chapter.name, chapter.title) for chapter in told.chapters],
+        )
+
+    def _figures(self, run: Run) -> list[tuple[str, str]]:
+        frozen: dict[str, Any] = run.facts("proposed").get("snapshot", {})
+        data: dict[str, Any] = run.facts("awaiting_approval").get("data", {})
+        rows = [(str(data["lessons"]), "rows to learn")] if "lessons" in data else []
+        return [
+            (run.trigger.kind, "started by"),
+            (str(frozen.get("exchanges", 0)), "exchanges people talked about"),
+            *rows,
+        ]
+
+    def _answered(self, run: Run, given: Pass, now: datetime, form: dict[str, str] | None) -> str:
+        """What there is to say about a decision: empty while it is open."""
+        there = self._book.answered(run.id, given.question)
+        if there is not None:
+            return f"{there.by or 'Somebody'} said {'yes' if there.yes else 'no'} at {there.at:%Y-%m-%d %H:%M} UTC; this link is used up."
+        last = run.steps[-1]
+        if last.state != "awaiting_approval" or last.facts.get("nonce") != given.nonce:
+            return f"Nothing waits for this link: the retrain is {run.state}."
+        if form is None:
+            return ""
+        if form.get("answer") not in ("yes", "no"):
+            raise UsageError("the form says neither yes nor no", hint="use the buttons of the page")
+        shown = (letter if letter.isprintable() else " " for letter in form.get("by", ""))
+        by = " ".join("".join(shown).split())[:60]
+        made = Answer(form["answer"] == "yes", now, by, given.nonce)
+        if not self._book.answer(run.id, given.question, made):
+            return self._answered(run, given, now, None)
+        return f"Thank you, {by or 'somebody'}: {'yes' if made.yes else 'no'}."
+
+
+def listing(book: Book, trials: Trials, project: str, *, linked: bool) -> str:
+    """All retrains as one page; ``linked`` where each has a page of its own, else their stories stand below."""
+    runs, seen = book.runs()[::-1][:NEWEST], book.settled()
+    active = next((run for run in runs if not run.ended), None)
+    done = [run for run in runs if run.state == "promoted"]
+    by_run = {one.run: one for one in trials.all() if one.run}
+    rows = [
+        {
+            "began": f"{r.steps[0].at:%Y-%m-%d %H:%M}",
+            "id": r.id,
+            "kind": r.trigger.kind,
+            "state": r.state,
+            "why": r.trigger.why,
+        }
+        for r in runs
+    ]
+    suppressed = [
+        (f"{one.at:%Y-%m-%d %H:%M}", one.trigger.kind, one.reason, one.words) for one in seen[::-1] if one.reason
+    ][:NEWEST]
+    stories = [] if linked else [story.told(run, by_run.get(run.id)) for run in runs]
+    return html.render(
+        "retrains.html",
+        project=project,
+        summary=f"{active.id} is {active.state}" if active else "nothing runs",
+        tiles=[(str(len(runs)), "retrains"), (str(len(done)), "promoted"), (str(len(suppressed)), "started nothing")],
+        runs=rows,
+        linked=linked,
+        suppressed=suppressed,
+        stories=stories,
+        sections=[("runs", "Retrains"), ("suppressed", "What started nothing"), *((one.id, one.id) for one in stories)],
+    )

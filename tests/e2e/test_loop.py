@@ -1,0 +1,110 @@
+"""The whole loop, once, with a tiny model: real service, monitor, watcher, Git, DVC, training, engines, Prometheus and Alertmanager.
+
+The same chapters as `make loop`, in the same words: drift, alert, webhook, harvest, dvc repro, gate, canary, promotion without a
+dropped request, calm; a challenger that the gate rejects, and one that is rolled back because people are worse off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import healing_parts  # noqa: F401  makes the example importable
+import local_stack
+import pytest
+import tiny_town
+from healing import shown, stage, story
+from healing.narrator import Narrator
+from healing.timeline import Timeline
+
+from tunectl.artifacts import io
+from tunectl.artifacts.layout import Layout
+from tunectl.live.gathering import Named
+from tunectl.release.book import Book
+from tunectl.release.store import Store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
+    if not local_stack.THERE:
+        pytest.skip(local_stack.MISSING)
+    from rich.console import Console
+
+    folder = tmp_path_factory.mktemp("loop")
+    before = dict(os.environ)
+    os.environ.update(tiny_town.environment())
+    try:
+        scene = tiny_town.scene(folder, tiny_model)
+        console = Console(file=sys.stdout, width=120)
+        found = stage.perform(scene, Narrator(console, len(story.CHAPTERS)), began=datetime.now(UTC))
+        shown.show(found, console)
+        stage.write(found, folder / "out", scene.project / stage.STORIES)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return scene, found, folder / "out"
+
+
+def test_every_promise_is_kept(played: tuple) -> None:
+    _, found, _ = played
+    assert story.promises(found.promises) == []
+    assert len(found.promises) == 13, "and none was left out"
+
+
+def test_the_records_tell_the_same_story(played: tuple) -> None:
+    scene, _, _ = played
+    runs = Book(Layout(scene.project).retrain).runs()
+    assert [run.state for run in runs] == ["promoted", "rejected", "rolled_back"]
+    first, second, third = runs
+    assert (first.trigger.kind, first.trigger.by) == ("alert", "Alertmanager")
+    assert [run.trigger.release for run in (second, third)] == [scene.poor.release, scene.harmful.release]
+    store = Store(scene.project / ".tunectl" / "releases")
+    assert store.champion().release == first.facts("evaluating")["release"]
+    told = [(entry.what, entry.release) for entry in store.log() if entry.what != "add"]
+    better, worse = store.champion().release, scene.harmful.release
+    assert [what for what, _ in told] == ["promote", "challenge", "promote", "withdraw", "challenge", "withdraw"]
+    assert [release for _, release in told[1:]] == [better, better, better, worse, worse]
+    named = io.read_json(scene.project / "live" / "window.json", Named)
+    assert [one.window for one in named.snapshots] == [first.facts("proposed")["window"]["id"]]
+    assert f"sft.start=.tunectl/start/{first.facts('proposed')['champion']}" in tiny_town.recorded(scene.project)
+
+
+def test_the_timeline_has_everything_and_true_times(played: tuple) -> None:
+    _, found, out = played
+    assert found.lanes == ["people", "monitor", "alert", "retrain", "build", "canary", "champion"]
+    assert {one.label for one in found.spans if one.lane == "build"} >= {
+        "compose",
+        "harvest",
+        "curate",
+        "sft",
+        "package",
+    }
+    moments = {one.label: one.at for one in reversed(found.marks)}  # the first of each: windows go on while it builds
+    assert moments["drift"] <= moments["webhook"] + 1
+    assert all(0 <= one.since <= one.until <= found.seconds + 1 for one in found.spans)
+    again = json.loads((out / "timeline.json").read_text())
+    assert again["seconds"] == found.seconds
+    assert "</html>" in (out / "timeline.html").read_text()
+    assert (out / "timeline.png").stat().st_size > 20_000
+    assert "<h2>Retrains, the newest first</h2>" in (out / "retrains.html").read_text()
+
+
+def test_nothing_is_left_running_or_lying_about(played: tuple) -> None:
+    scene, found, _ = played
+    assert isinstance(found, Timeline)
+    mine = str(scene.project).encode()
+    left = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (place / "cwd").readlink() == scene.project or mine in (place / "cmdline").read_bytes():
+                left.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    assert left == []
+    assert not (scene.project / ".tunectl" / "retrain" / "worktree").exists()
+    assert not (scene.project / ".tunectl" / "releases" / "challenger.json").exists()

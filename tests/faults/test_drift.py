@@ -1,0 +1,40 @@
+"""Drift, a handful of each: no change, change, odd windows, a monitor that dies. ``make faults``: the full counts, on real text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import observers
+import pytest
+from drift_parts import RULE, examiner, rows, tools
+from scenarios import drift, exporter
+from scenarios.report import kept
+
+from tunectl.monitor import signals
+
+pytestmark = pytest.mark.timeout(600)
+FAST = RULE
+OWN, FOREIGN = 900, 300
+
+
+@pytest.fixture(scope="module")
+def pool() -> signals.Columns:
+    mixed = [*rows(OWN, seed=1), *rows(FOREIGN, seed=2, topics=["bread"])]
+    return signals.columns(mixed, "prompt", tools(), without=["feedback", "prompt_tokens", "prompt_language"])
+
+
+def test_no_change_is_no_alarm(pool: signals.Columns) -> None:
+    kept(drift.null(pool, range(OWN), FAST, reference=400, rows=100, trials=40))
+
+
+def test_more_of_a_change_is_noticed_more_often(pool: signals.Columns) -> None:
+    kept(drift.power(pool, range(OWN), range(OWN, OWN + FOREIGN), FAST, reference=400, sizes=(50, 100), trials=20))
+
+
+def test_odd_windows_have_a_verdict() -> None:
+    kept(drift.degenerate(examiner(most=2000), rows(400, seed=3), many=5_000, seconds=60))
+
+
+@pytest.mark.skipif(not observers.THERE, reason=observers.MISSING)
+def test_a_monitor_that_dies_and_one_that_fails_are_told_of(tmp_path: Path) -> None:
+    kept(exporter.stale(tmp_path, promises={"TunectlDriftJobStale": 30, "TunectlDriftJobAbsent": 30}))

@@ -1,0 +1,94 @@
+"""The monitor as a process: watched, killed, started again, without a network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from monitor_project import Project
+
+COUNT = 'tunectl_drift_evaluations_total{verdict="ok"}'
+ROW = "tunectl_drift_consecutive_windows"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    made = Project(tmp_path / "project")
+    running: list[subprocess.Popen[bytes]] = []
+    start = made.start
+
+    def started(*words: str) -> subprocess.Popen[bytes]:
+        running.append(start(*words))
+        return running[-1]
+
+    made.start = started  # type: ignore[method-assign]
+    yield made
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_it_watches_is_killed_and_goes_on(project: Project) -> None:
+    """Fault test 17, our half: the exporter is gone with its process, and comes back with what it knew."""
+    project.serve(240)
+    project.serve(120, ("garden", "bread"))
+    first = project.start("monitor.evidently=false")
+    project.wait(ROW, 1)
+    assert project.sample(COUNT) == 2  # the first one had no reference of prompts
+    assert project.sample("tunectl_drift_required_windows") == 3
+    assert project.sample("tunectl_drift_last_success_timestamp_seconds") > 1.7e9
+    second = project.run("once")
+    assert second.returncode == 5
+    assert "another monitor watches this live store" in second.stderr
+    first.kill()
+    first.wait()
+    assert project.sample(ROW) is None
+    before = project.windows()
+    assert [one["verdict"] for one in before] == ["insufficient", "ok", "ok"]
+    project.serve(240, ("garden", "bread"))
+    again = project.start("monitor.evidently=false")
+    project.wait(ROW, 3)
+    after = project.windows()
+    assert [one["id"] for one in after[:3]] == [one["id"] for one in before]
+    assert [one["consecutive"] for one in after] == [0, 0, 1, 2, 3]
+    assert after[-1]["verdict"] == "drift"
+    status, page = project.get("/")
+    assert (status, after[-1]["id"] in page) == (200, True)
+    status, page = project.get(f"/windows/{after[-1]['id']}")
+    assert status == 200
+    assert "word:" in page
+    assert len(json.loads(project.get("/windows.json")[1])) == 5
+    again.terminate()
+    assert again.wait(30) == 0
+    shown = project.run("show")
+    assert shown.returncode == 3
+    assert "drift: moved, 3 of 3 in a row" in shown.stdout
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare (util-linux) is not installed")
+def test_without_a_network(project: Project) -> None:
+    """Fault test 18, our half: windows, verdicts and Evidently's report in a namespace that reaches nothing."""
+    if subprocess.run(["unshare", "-n", "true"], capture_output=True).returncode != 0:
+        pytest.skip("this user may not make a network namespace")
+    project.serve(240)
+    done = project.run("once", "--json", before=("unshare", "-n"))
+    assert done.returncode == 0, done.stderr
+    assert [one["verdict"] for one in json.loads(done.stdout)] == ["insufficient", "ok"]
+    reports = sorted(one["report"] for one in json.loads(done.stdout))
+    assert sorted(path.name for path in (project.folder / ".tunectl" / "monitor" / "reports").iterdir()) == reports
+
+
+def test_words_that_are_wrong(project: Project) -> None:
+    for words, message in (
+        (("wacth",), "monitor wacth: there are once, list, show, accept, calibrate, replay"),
+        (("accept",), "monitor accept: which windows?"),
+        (("replay",), "replay from None to now: no time lies between"),
+    ):
+        project.serve(1)
+        done = project.run(*words)
+        assert done.returncode == 2
+        assert message in done.stderr

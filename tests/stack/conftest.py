@@ -1,0 +1,103 @@
+"""The whole of it, once: two days in a real Prometheus, whose rules fire; a real Alertmanager; a real `tunectl watch`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import loop_story
+import observers
+import pytest
+import watch_project
+from serving_process import free_port
+
+SCRAPE_KEY = "tk-scrape"
+
+
+@dataclass
+class Stack:
+    """What runs, and what was heard."""
+
+    prometheus: observers.Server
+    alertmanager: observers.Server
+    project: Path
+    champion: str
+    token: str
+    watch: str
+    heard: list[bytes] = field(default_factory=list)
+    """What people were told."""
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    if not observers.THERE:
+        pytest.skip(observers.MISSING)
+    folder = tmp_path_factory.mktemp("stack")
+    project, port = folder / "shop", free_port()
+    champion = watch_project.make(project).champion().release
+    watch_project.drift(project, champion)  # the alert will fire at once, and ask for it
+    token = _token(project)
+    heard: list[bytes] = []
+
+    def people(_path: str, _authorization: str, body: bytes) -> tuple[int, bytes]:
+        heard.append(body)
+        return 200, b"ok"
+
+    told: list[loop_story.Story] = []
+    one_at_a_time = threading.Lock()
+
+    def metrics(job: str, key: str):
+        def reply(path: str, authorization: str, _body: bytes) -> tuple[int, bytes]:
+            if path != "/metrics" or authorization != f"Bearer {key}":
+                return 401, b""
+            with one_at_a_time:
+                told[0].go_on(datetime.now(UTC))
+                return 200, told[0].texts()[job]
+
+        return reply
+
+    secrets = {"scrape_key": SCRAPE_KEY, "watch_token": token}
+    keys = (SCRAPE_KEY, SCRAPE_KEY, token)
+    with (
+        observers.answering(metrics(loop_story.JOBS[0], keys[0])) as serve,
+        observers.answering(metrics(loop_story.JOBS[1], keys[1])) as monitor,
+        observers.answering(metrics(loop_story.JOBS[2], keys[2])) as watch,
+        observers.answering(people) as ears,
+    ):
+        targets = dict(zip(loop_story.JOBS, (serve, monitor, watch), strict=True))
+        end = datetime.now(UTC).replace(microsecond=0)
+        told.append(loop_story.history(folder / "past.txt", targets, end))
+        watcher = watch_project.start(project, "on", f"watch.port={port}", "watch.reconcile_minutes=100000")
+        try:
+            routes = observers.routed(folder / "am", f"http://127.0.0.1:{port}/webhook", f"http://{ears}/hook", secrets)
+            with observers.alertmanager(routes) as manager:
+                at, own = manager.url.removeprefix("http://"), free_port()
+                targets |= {"prometheus": f"127.0.0.1:{own}", "alertmanager": at}
+                config = observers.scraped(folder / "prom", targets, secrets, at)
+                _fill(config, folder / "past.txt", end)
+                with observers.prometheus(config, own) as server:
+                    yield Stack(server, manager, project, champion, token, f"http://127.0.0.1:{port}", heard)
+        finally:
+            watcher.terminate()
+            watcher.wait(60)
+
+
+def _token(project: Path) -> str:
+    path = project / ".tunectl" / "watch" / "token"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("t" * 40)
+    return "t" * 40
+
+
+def _fill(config: Path, past: Path, end: datetime) -> None:
+    """Two passes: the longer windows are made of what the first pass records."""
+    observers.backfill(config.parent, past)
+    quiet = config.with_name("quiet.yml")
+    quiet.write_text("global: {scrape_interval: 1h}\n")
+    since = (end - timedelta(hours=loop_story.HOURS - 1)).timestamp()
+    for _ in range(2):
+        with observers.prometheus(quiet) as server:
+            observers.record(server, config, since, end.timestamp() - 60)

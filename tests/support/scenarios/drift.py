@@ -1,0 +1,131 @@
+"""Drift where there is none, where there is some, and in windows that no test was made for (faults 14, 15, 16)."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace as changed
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from scenarios.found import Found
+from tunectl.backends.drift_metrics import DriftMetrics
+from tunectl.monitor import calibrate
+from tunectl.monitor.calibrate import Bench, Rate, Rule
+from tunectl.monitor.examine import Examiner
+from tunectl.monitor.signals import Columns, Row
+from tunectl.monitor.window import Span
+
+YEAR = 365
+SHARES = (0.10, 0.15, 0.30)
+SPAN = Span(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
+SCRIPTS = (
+    "Пекарня на углу откроется в семь утра", "街角的面包店早上七点开门", "المخبز في الزاوية يفتح في السابعة", "कोने की बेकरी सुबह सात बजे खुलती है",
+    "모퉁이 빵집은 아침 일곱 시에 엽니다", "🥐🥖☕🙂", "\u200b\u200d\ufeff", "\x00\x01",
+)  # fmt: skip
+
+
+def null(
+    pool: Columns, own: Sequence[int], rule: Rule, *, reference: int, rows: int, trials: int, sequences: bool = True
+) -> Found:
+    """Windows in which nothing changed, each sequence with a reference of its own."""
+    found = Found(
+        14,
+        f"nothing changed, {rows} rows",
+        "false alarms of a signal at most its level, of the verdict at most one a year",
+    )
+    bench = Bench({"prompt": pool}, {"prompt": own}, rule, reference, rows)
+    rates = bench.run(trials, 14, sequences=sequences)
+    for name, rate in rates.alone.items():
+        bound = rule.level + 2 * math.sqrt(rule.level * (1 - rule.level) / rate.trials)
+        found.must(rate.share <= bound, f"{name}: {rate} of the windows flagged, at most {bound:.1%}")
+    worst = max(rates.alone.items(), key=lambda one: one[1].share)
+    found.figures |= {"windows": trials, "worst_signal": f"{worst[0]} {worst[1]}", "any_signal": str(rates.window)}
+    found.must(
+        rates.window.interval[0] <= rule.level, f"{rates.window} of the windows moved, {rule.level:.0%} are declared"
+    )
+    if sequences:
+        found.figures["verdicts"] = str(rates.verdict)
+        found.must(
+            rates.verdict.share * YEAR <= 1 or rates.verdict.interval[0] * YEAR <= 1, f"{rates.verdict} false verdicts"
+        )
+    return found
+
+
+def power(
+    pool: Columns,
+    own: Sequence[int],
+    foreign: Sequence[int],
+    rule: Rule,
+    *,
+    reference: int,
+    sizes: Sequence[int],
+    trials: int,
+) -> Found:
+    """How often so much of something else is noticed; more of it, and more rows, must never be noticed less."""
+    found = Found(15, "power", "numbers for 10, 15 and 30 % at 50, 100 and 300 rows, which rise with both")
+    table: dict[tuple[float, int], Rate] = {}
+    for rows in sizes:
+        bench = Bench(
+            {"prompt": pool}, {"prompt": own}, changed(rule, minimum=min(rule.minimum, rows)), reference, rows
+        )
+        for share in SHARES:
+            shift = calibrate.mixed("prompt", foreign, share)
+            rates = bench.run(trials, 15, shift, sequences=False)
+            table[share, rows] = max(rates.alone.values(), key=lambda rate: rate.share)
+            found.figures[f"{share:.0%}_at_{rows}"] = f"{table[share, rows].share:.0%}"
+    slack = 2 * math.sqrt(0.25 / trials)
+    for (share, rows), rate in table.items():
+        for other, more in ((share, rows + 1), (share + 0.01, rows)):
+            above = [one for (s, r), one in table.items() if s >= other and r >= more]
+            found.must(
+                all(one.share >= rate.share - slack for one in above),
+                f"{share:.0%} at {rows} rows is noticed more often than a larger change",
+            )
+    least = table[max(SHARES), max(sizes)]
+    found.must(least.share > 0.9, f"{max(SHARES):.0%} at {max(sizes)} rows is noticed in {least} only")
+    return found
+
+
+def degenerate(examiner: Examiner, usual: Sequence[Row], *, many: int, seconds: float) -> Found:
+    """Windows of nothing, of one row, of equal rows, without numbers, of other scripts, and very large ones."""
+    found = Found(
+        16, "degenerate windows", "a verdict in time, insufficient where it is due, and never NaN in a metric"
+    )
+    baselines = {side: examiner.baseline("reference", usual, side) for side in ("prompt", "answer")}
+    metrics = DriftMetrics(examiner.rule.required)
+    for name, rows, verdicts in _windows(usual, examiner.rule.minimum, many):
+        began = time.monotonic()
+        window = examiner.window(SPAN, rows, baselines, [], release="r", missing={})
+        found.within(f"{name}_s", time.monotonic() - began, seconds)
+        found.must(
+            window.verdict in verdicts,
+            f"{name}: {window.verdict} ({window.reason}), one of {', '.join(verdicts)} is due",
+        )
+        found.must(bool(window.reason), f"{name}: no reason")
+        metrics.evaluated(window)
+        text = metrics.text().decode()
+        found.must(not {"nan", "inf", "-inf", "+inf"} & _values(text), f"{name}: a metric is no number")
+    return found
+
+
+def _values(text: str) -> set[str]:
+    return {line.rsplit(" ", 1)[1].casefold() for line in text.splitlines() if line[0] != "#"}
+
+
+def _windows(usual: Sequence[Row], least: int, many: int) -> Sequence[tuple[str, list[Row], tuple[str, ...]]]:
+    one, few, full = usual[0], list(usual[:10]), list(usual[: max(least, 60)])
+    dice = random.Random(16)
+    nothing = [Row(id=str(place)) for place in range(len(full))]
+    numbers = [replace(row, mean_logprob=dice.choice([math.nan, math.inf, -math.inf, None])) for row in full]
+    texts = [replace(row, prompt=dice.choice(SCRIPTS), answer=dice.choice(SCRIPTS)) for row in full]
+    large = [replace(usual[place % len(usual)], id=f"large-{place}") for place in range(many)]
+    return (
+        ("no rows", [], ("insufficient",)), ("one row", [one], ("insufficient",)), ("ten rows", few, ("insufficient",)),
+        ("equal rows", [replace(one, id=str(place)) for place in range(len(full))], ("ok", "drift")),
+        ("empty rows", nothing, ("insufficient", "ok", "drift")), ("numbers that are none", numbers, ("ok", "drift")),
+        ("other scripts", texts, ("ok", "drift")), (f"{many} rows", large, ("ok", "drift")),
+    )  # fmt: skip

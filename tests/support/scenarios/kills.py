@@ -1,0 +1,117 @@
+"""kill -9 of each party of a retrain at random moments; two loops on one project, also as PID 1 of two containers (faults 23, 25)."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import watch_project
+
+from scenarios.found import Found
+from tunectl.artifacts import io
+from tunectl.backends import process_group
+from tunectl.release.store import Store
+
+PARTIES = ("watcher", "guard", "repro", "dvc", "trainer")
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def kills_found() -> Found:
+    return Found(
+        23,
+        "kill -9 in a retrain",
+        "no orphan after a restart, locks recovered, the champion whole, and the next trigger succeeds",
+    )
+
+
+def killed(found: Found, folder: Path, party: str, after: float, *, seconds: str = "1.5") -> None:
+    """Kill one party ``after`` so many seconds, wherever the retrain stands then; start again; see what became of it."""
+    store = watch_project.make(folder)
+    before = store.champion().release
+    bytes_before = io.digest(store.folder(before))
+    watch_project.drift(folder, before)
+    watcher = watch_project.start(folder, "on", FAKE_SECONDS=seconds)
+    time.sleep(after)
+    victims = watch_project.parties(watcher.pid)[party]
+    at = (watch_project.states(folder) or [["nothing"]])[-1][-1]
+    where = f"{party} after {after:.1f} s, while {at}"
+    for pid in victims:
+        subprocess.run(["kill", "-9", str(pid)], check=False)
+    if party != "watcher":
+        time.sleep(1)
+        watcher.send_signal(signal.SIGKILL)
+    watcher.wait()
+    pointer = store.champion()
+    found.must(pointer is not None and store.verify(pointer.release) == [], f"{where}: the champion is damaged")
+    found.must(io.digest(store.folder(before)) == bytes_before, f"{where}: the bytes of the champion have changed")
+    _goes_on(found, folder, store, before, where)
+    met = found.figures.setdefault("killed_while", {})
+    if victims:
+        met[at] = met.get(at, 0) + 1
+    found.figures["kills"] = found.figures.get("kills", 0) + 1
+    found.figures["hit"] = found.figures.get("hit", 0) + bool(victims)
+
+
+def _goes_on(found: Found, folder: Path, store: Store, before: str, where: str) -> None:
+    """The next watcher brings it to its end; a run that failed of the kill may need another trigger."""
+    for number in range(3):
+        found.must(watch_project.start(folder, "once").wait(240) == 0, f"{where}: the next watcher fails")
+        if watch_project.states(folder)[-1][-1] == "promoted":
+            break
+        watch_project.drift(folder, before, f"{number}" * 16)
+    found.must(watch_project.states(folder)[-1][-1] == "promoted", f"{where}: {watch_project.states(folder)}")
+    found.must(store.champion().release != before, f"{where}: nothing was promoted at last")
+    left = process_group.sweep(str((folder / ".tunectl" / "retrain").absolute()))
+    found.must(left == [], f"{where}: {len(left)} processes were left")
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "status"],
+        cwd=folder,
+        env=watch_project.ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    found.must(done.returncode == 0, f"{where}: DVC does not work any more: {done.stderr[-200:]}")
+
+
+def two_loops(folder: Path, before: Sequence[str] = ()) -> Found:
+    """Two watchers begin at the same moment; ``before`` puts each into a container of its own."""
+    found = Found(25, f"two loops on one project{', each PID 1' if before else ''}", "exactly one runs")
+    store = watch_project.make(folder)
+    watch_project.drift(folder, store.champion().release)
+    both = [watch_project.start(folder, "on", before=before, FAKE_SECONDS="2") for _ in range(2)]
+    try:
+        end = time.monotonic() + 240
+        while not any("promoted" in states for states in watch_project.states(folder)) and time.monotonic() < end:
+            time.sleep(0.1)
+        codes = Counter(process.poll() for process in both)
+        found.must(codes[None] == 1, f"exit codes {dict(codes)}; one is to go on, one to end")
+        found.must(set(codes) == {None, 5}, f"the one that ends says so with 5, not {dict(codes)}")
+        log = (folder / "log.txt").read_text()
+        found.must("another watcher works here" in log, "it does not say why it ends")
+    finally:
+        for process in both:
+            if process.poll() is None:
+                process.terminate()
+        for process in both:
+            try:
+                process.wait(10 if before else 60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    states = watch_project.states(folder)
+    found.must(len(states) == 1 and states[0][-1] == "promoted", f"{states}: {log[-500:]}")
+    found.figures["runs"] = len(states)
+    return found
+
+
+def containers() -> bool:
+    """Whether this machine lets us make PID namespaces."""
+    try:
+        return subprocess.run([*CONTAINER, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False

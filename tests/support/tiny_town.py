@@ -1,0 +1,145 @@
+"""The demonstration of the loop for a model that can learn one sentence: its town, its project, and its bad challengers.
+
+Everybody wants the same ad. At first the model says something random; what people write teaches it the first half of the
+sentence; a challenger that was taught all of it is better by any measure, unless its answers are cut after three letters.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import healing_parts
+from drift_parts import text
+from healing import workshop
+from healing.scene import Bad, Scene, Town
+from monitor_project import tiny_encoder
+
+from tunectl.artifacts.layout import Layout
+from tunectl.config import overrides
+from tunectl.live import harvest
+from tunectl.release.store import Store
+
+ROOT = healing_parts.ROOT
+HALF, WHOLE = "Hello there!", "Hello there! Come in."
+HELD = 0.25
+"""harvest.holdout."""
+ROWS, WINDOW = 60, 60
+ADS = "examples/local_lens/data/ads.jsonl"
+BUILD = (
+    "model=folder", "ingest=table", f"data.path={ADS}", "ingest.sources.table.fields={phrasing: phrasing}",
+    "curate=none", "split=default", "split.leakage=null", "split.hold_out={phrasing: {validation: [], test: [whole]}}",
+    "adapt=none", "preferences=none", "reward=none", "align=none", "evaluate=default", "package=transformers",
+    "sft.rank=16", "sft.alpha=32", "sft.learning_rate=1.0e-2", "sft.batch_answers=8", "sft.validations=1", "sft.early_stopping=null",
+    "evaluate.inputs=20", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0", "evaluate.decoding.max_new_tokens=24",
+    "evaluate.gate.primary=chrf", "evaluate.gate.resamples=200",
+    "package.bento=null", "package.decoding.max_tokens=24", "package.probing.prompts=2", "package.probing.fixtures=2", "package.probing.max_tokens=8",
+    "package.quality.prompts=4", "package.quality.max_tokens=8", "package.reference=60",
+)  # fmt: skip
+WATCHED = (
+    "harvest.quarantine_hours=0", "serve.poll_seconds=0.3",
+    "monitor.poll_seconds=0.3", f"monitor.window.rows={WINDOW}", "monitor.window.settle_seconds=1", "monitor.prompts.accept_first=true",
+    "monitor.answers.reference=live", "monitor.evidently=false", "monitor.encoder.package=tiny", "monitor.encoder.version='1.0'",
+    "watch.mode=auto", "watch.poll_seconds=0.2", "watch.train.start=champion", "watch.train.overrides=['sft.epochs=30']",
+    "watch.data.least_lessons=20", "watch.data.least_new=10", "watch.gate.golden=30", "watch.gate.least_golden=5", "watch.gate.least_slice=5",
+    "watch.gate.max_new_tokens=24", "watch.gate.margin=5", "watch.gate.seconds=60", "watch.gate.slower=20", "watch.gate.larger=5",
+    "watch.canary.share=0.5", "watch.canary.attribution_hours=0.0006", "watch.canary.least=60", "watch.canary.days=0.03",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asks, and what they would have written."""
+
+    brief: str
+    ad: str
+
+
+def held(brief: str) -> bool:
+    """Whether the question is kept for the gate."""
+    return harvest.place(harvest.prompt_digest([("user", brief)])) < HELD
+
+
+def wishes(topics: tuple[str, ...], seed: int) -> Iterator[Wish]:
+    dice = random.Random(seed)
+    while True:
+        brief = f"{text(dice, dice.choice(topics))} {dice.randint(100, 999)}"  # no number may tell early from late
+        yield Wish(brief, WHOLE if held(brief) else HALF)
+
+
+TOWN = Town(
+    lambda: wishes(("garden", "bike"), 1),
+    lambda: wishes(("bread",), 2),
+    lambda _wish, answer: 0.95 if HALF in answer else 0.05,
+)
+
+
+def rows(say: str, whole: str) -> list[dict[str, Any]]:
+    """Past ads: ``say`` in those that are learned, ``whole`` in those that judge."""
+    dice = random.Random(3)
+    found = []
+    for number in range(ROWS + 24):
+        kind = "whole" if number >= ROWS else "half"
+        brief = f"{text(dice, dice.choice(('garden', 'bike')))} {number}"
+        found.append({"prompt": brief, "completion": whole if kind == "whole" else say, "phrasing": kind})
+    return found
+
+
+def environment() -> dict[str, str]:
+    paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    scripts = str(Path(sys.executable).parent)
+    more = {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    return {**os.environ, **more, "HF_HUB_OFFLINE": "1", "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+
+
+def built(folder: Path, model: Path) -> Path:
+    """What ``make run`` would have left: a project whose model has hardly learned anything."""
+    root = folder / "root"
+    for name in ("conf", "dvc.yaml", ".dvcignore", ".gitignore"):
+        workshop._copy(ROOT / name, root / name)
+    workshop._copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
+    (root / ADS).parent.mkdir(parents=True)
+    workshop.written(root / ADS, rows(HALF, WHOLE))
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    words = [*BUILD, f"model.source.path={model}", "sft.epochs=0.5"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tunectl", "repro", *words], cwd=root, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode in {0, 3}, done.stdout[-3000:] + done.stderr[-3000:]
+    store = Store(root / ".tunectl" / "releases")
+    if store.champion() is None:
+        store.promote(store.ids()[0], by="test", why="the first", force=True)
+    return root
+
+
+def scene(folder: Path, model: Path) -> Scene:
+    """The stage, set."""
+    root, project = built(folder, model), folder / "project"
+    digest = tiny_encoder(root / ".tunectl" / "cache" / "embeddings" / "tiny-1.0")
+    settings = [*WATCHED, f"monitor.encoder.sha256={digest}"]
+    store = workshop.project(root, project, settings)
+    kept = folder / "prebuilt"
+    other, words = rows("zzz qqq", "zzz qqq"), ("sft.epochs=30", "package.decoding.max_tokens=3")
+    jobs = (
+        workshop.Job("poor", "it learned another sentence", ("sft.epochs=30",), {ADS: other}),
+        workshop.Job("harmful", "its answers are cut after three letters", words, {ADS: rows(WHOLE, WHOLE)}),
+    )
+    bad = [Bad(workshop.built(job, project, store, kept, print), job.why) for job in jobs]
+    return Scene(
+        project=project, town=TOWN, poor=bad[0], harmful=bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
+        murmur=1.0, build_seconds=900, settle_seconds=180,
+    )  # fmt: skip
+
+
+def recorded(project: Path) -> list[str]:
+    return [given.text for given in overrides.replay(Layout(project))]

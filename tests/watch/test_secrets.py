@@ -1,0 +1,72 @@
+"""The files that hold the watcher's secrets: whole, closed to others, and never read half-written."""
+
+from __future__ import annotations
+
+import logging
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tunectl.artifacts import once
+from tunectl.core.errors import EnvironmentFailure
+from tunectl.services.watcher import secret
+
+
+def test_it_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "retrain" / "secret"
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: secret.made(path, signs=True), range(8)))
+    assert len(found) == 1
+    assert len(found.pop()) == 64
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [one.name for one in path.parent.iterdir()] == ["secret"]
+
+
+def test_a_kill_while_it_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(once.os, "link", cut)
+    with pytest.raises(KeyboardInterrupt):
+        secret.made(tmp_path / "secret")
+    assert not (tmp_path / "secret").exists()
+
+
+def test_what_signs_is_refused_where_others_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    secret.made(path, signs=True)
+    path.chmod(0o644)
+    with pytest.raises(EnvironmentFailure) as error:
+        secret.made(path, signs=True)
+    assert error.value.message == (f"{path} signs the links on which people decide, and others may read it (mode 644)")
+    assert error.value.hint.startswith("delete it: a new one is made, and what waits is asked again")
+
+
+def test_of_an_open_token_people_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "token"
+    secret.made(path)
+    path.chmod(0o640)
+    monkeypatch.setattr(logging.getLogger("tunectl"), "propagate", True)
+    with caplog.at_level("WARNING"):
+        secret.made(path)
+        assert caplog.messages == []
+        path.chmod(0o644)
+        secret.made(path)
+    assert caplog.messages == [f"everybody on this machine may read {path} (mode 644)"]
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"\xff\xfe\x00"])
+def test_one_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    with pytest.raises(EnvironmentFailure, match=r"token holds \d characters; at least 32 are needed"):
+        secret.made(path)
+
+
+def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFailure, match="cannot be read: Is a directory"):
+        secret.made(tmp_path)

@@ -1,0 +1,195 @@
+"""A person's experiment from the command line to its end: real store, real SQLite, the test that may be looked at always."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import watch_project
+import yaml
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Exchange, Feedback
+from tunectl.backends import sqlalchemy_store
+from tunectl.backends.loop_metrics import LoopMetrics
+from tunectl.cli.main import main
+from tunectl.config.watch import WatchCanary
+from tunectl.release.manifest import Facts
+from tunectl.release.store import Store
+from tunectl.release.trials import Trials
+from tunectl.services.watcher import trying
+
+ROOT = Path(__file__).parents[2]
+CANARY = WatchCanary.model_validate(yaml.safe_load((ROOT / "conf/watch/default.yaml").read_text())["canary"])
+
+
+def _traffic(store, began: datetime, releases: tuple[str, str], rates: tuple[float, float], people: int) -> None:
+    dice = random.Random(7)
+    for number in range(people):
+        challenger = dice.random() < 0.5
+        at = began + timedelta(seconds=number)
+        name, arm = f"chatcmpl-{began:%H%M%S}{number}", "challenger" if challenger else "champion"
+        store.accept(
+            Exchange(
+                name, at, arm, releases[challenger], "t", {"model": "shop"}, f"{began:%S}u{number}",
+                finished_at=at, response={}, finish_reason="stop", latency=1.0, refusal=False,
+            )
+        )  # fmt: skip
+        if dice.random() < rates[challenger]:
+            store.feedback(Feedback(f"f{name}", name, "click", "buy", at))
+
+
+def _stored(tmp_path: Path, releases: int) -> tuple[Store, list[str]]:
+    store, names = Store(tmp_path / "store"), []
+    for number in range(releases):
+        folder = tmp_path / f"r{number}"
+        folder.mkdir()
+        (folder / "weights").write_text(str(number))
+        names.append(store.add(folder, Facts("shop", "transformers", "apart")).id)
+    store.promote(names[0], by="test", why="first")
+    return store, names
+
+
+def test_arms_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> None:
+    store, names = _stored(tmp_path, 3)
+    trials, now = Trials(store), datetime.now(UTC)
+    with sqlalchemy_store.opened("sqlite:///live.sqlite", tmp_path) as live:
+
+        def looked(began: datetime, name: str):
+            made = trials.start(trying.experiment(CANARY, names[1], name=name, now=began, by="Ann", why="try"))
+            found = trying.looked(made, live, trials, now)
+            return made, (found.decision, found.reason)
+
+        ahead, (decision, words) = looked(now + timedelta(days=400), "clock")
+        assert decision == "unfair"
+        assert words.endswith("by a clock that was wrong")
+        trials.end(ahead, "unfair", now, None)
+        made, found = looked(now, "one")
+        assert found[0] == "running"
+        store.promote(names[2], by="Bo", why="a repair")
+        found = trying.looked(made, live, trials, now)
+        assert (found.decision, found.reason) == (
+            "unfair",
+            f"the champion is {names[2]} now; {names[0]} was when it began",
+        )
+        store.promote(names[1], by="Bo", why="I like it")
+        found = trying.looked(made, live, trials, now)
+        assert (found.decision, found.reason) == ("promote", "Bo has made it the champion: I like it")
+        trials.end(made, "running", now, None)
+        assert trying.looked(made, live, trials, now) is None, "somebody ended it meanwhile"
+
+
+@pytest.mark.parametrize(("rates", "decision"), [((0.2, 0.5), "promote"), ((0.5, 0.2), "harm")])
+def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, float], decision: str) -> None:
+    store, names = _stored(tmp_path, 2)
+    began = datetime.now(UTC) - timedelta(days=2)
+    wanted = CANARY.model_copy(update={"share": 0.5, "measure": "click", "attribution_hours": 1.0})
+    made = trying.experiment(wanted, names[1], name="one", now=began, by="Ann", why="try")
+    trials = Trials(store)
+    made = trials.start(made)
+    with sqlalchemy_store.opened("sqlite:///live.sqlite", tmp_path) as live:
+        _traffic(live, began, (names[0], names[1]), rates, 500)
+        reading = trying.looked(made, live, trials, datetime.now(UTC))
+    assert reading.decision == decision
+    text = LoopMetrics(0.0).text([], [], store.champion(), trials.running()).decode()
+    assert f'tunectl_champion_info{{release="{names[0]}"}} 1.0' in text
+    assert "tunectl_experiment_running 1.0" in text
+    assert 'tunectl_experiment_units{arm="challenger"}' in text
+    assert "NaN" not in text
+
+
+def test_who_came_before_the_challenger_was_loaded_is_in_neither_arm(tmp_path: Path) -> None:
+    began = datetime(2026, 5, 1, tzinfo=UTC)
+    wanted = CANARY.model_copy(update={"share": 0.5, "attribution_hours": 0.01})
+    found = trying.experiment(wanted, "r1", name="one", now=began, by="Ann", why="try")
+    with sqlalchemy_store.opened("sqlite:///live.sqlite", tmp_path) as live:
+        for number in range(60):
+            arm, release = ("challenger", "r1") if number >= 40 and number % 2 == 0 else ("champion", "r0")
+            at = began + timedelta(seconds=number)
+            live.accept(Exchange(f"c{number}", at, arm, release, "t", {"model": "shop"}, f"u{number}", finished_at=at))
+        units = trying.collected(found, live, began + timedelta(minutes=5)).units
+        assert len(units) == 20
+        assert sum(unit.challenger for unit in units) == 10
+        other = replace(found, challenger="r2")
+        assert trying.collected(other, live, began + timedelta(minutes=5)).units == [], "it may still be loaded"
+        assert len(trying.collected(other, live, began + timedelta(hours=1)).units) == 50, "nobody serves it"
+
+
+def test_verbs_of_the_experiment_and_the_story(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "shop"
+    store = watch_project.make(folder)
+    monkeypatch.chdir(folder)
+    other = folder / ".tunectl" / "second"
+    other.mkdir()
+    (other / "weights").write_text("second")
+    challenger = store.add(other, Facts("shop", "transformers", "apart")).id
+
+    def told(*words: str):
+        capsys.readouterr()
+        assert main([*words, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert told("release", "experiment", "status") is None
+    made = told("release", "experiment", "start", challenger[:6], "--share", "0.3", "--why", "it reads better")
+    assert (made["challenger"], made["rules"]["share"], made.get("run")) == (
+        challenger,
+        0.3,
+        None,
+    )
+    for words in (["challenge", challenger], ["withdraw"]):
+        assert main(["release", *words]) == 3, "its arms are what was declared"
+        assert "wait for its end, or end it: tunectl release experiment stop" in capsys.readouterr().err
+    found = told("release", "experiment", "status")
+    assert found["reading"]["decision"] == "running"
+    plan = told("release", "experiment", "plan", "--rate", "0.3", "--effect", "0.2", "--share", "0.5")
+    assert 50 < plan["half"] < plan["most"] < 2000
+    assert told("release", "experiment", "stop")["decision"] == "running"
+    assert (store.root / "challenger.json").exists() is False
+    asked = told("repro", "--reason", "two new shops")
+    assert asked["watcher"] is False
+    assert (folder / ".tunectl" / "retrain" / "inbox" / f"{asked['trigger']}.json").is_file()
+    assert [row["what"] for row in told("release", "log")][-3:] == ["add", "challenge", "withdraw"]
+    assert main(["release", "log", "nothing"]) == 2
+    assert main(["release", "log", "--page", "story.html"]) == 0
+    assert "<h2>Retrains, the newest first</h2>" in (folder / "story.html").read_text()
+
+
+def test_lineage_goes_back_and_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tunectl.artifacts import io
+    from tunectl.artifacts.records import Answer, Example, Message, Source
+
+    folder = tmp_path / "shop"
+    store = watch_project.make(folder)
+    monkeypatch.chdir(folder)
+    champion = store.champion().release
+    row = Example("e1", Source("ads.csv", 7), [Message("user", "An ad")], [Answer("Ad.", Source("ads.csv", 7))])
+    for stage, name in (("ingest", "examples.jsonl"), ("curate", "examples.jsonl"), ("split", "train.jsonl")):
+        io.write_rows(folder / "artifacts" / stage / name, [row])
+        io.write_rows(folder / "artifacts" / stage / "rejects.jsonl", [])
+    capsys.readouterr()
+    assert main(["data", "lineage", "ads.csv:7", "--json"]) == 0
+    steps = json.loads(capsys.readouterr().out)["forward"]
+    assert [(step["stage"], step["what"]) for step in steps] == [
+        ("ingest", "kept"),
+        ("curate", "kept"),
+        ("split", "kept"),
+    ]
+    assert main(["data", "lineage", champion[:8], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["release"]["id"] == champion
+    learned = Example("live-chatcmpl-x", Source("live/s1/chatcmpl-x"), [Message("user", "An ad")], [])
+    io.write_rows(folder / "artifacts" / "harvest" / "examples.jsonl", [learned])
+    with sqlalchemy_store.opened("sqlite:///.tunectl/live/live.sqlite", folder) as live:
+        live.accept(Exchange("chatcmpl-x", datetime.now(UTC), "champion", champion, "t", {}, "u"))
+    assert main(["data", "lineage", "chatcmpl-x", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["answer"]["release"], told["release"]["id"]) == (champion, champion)
+    assert [(step["stage"], step["what"]) for step in told["forward"]] == [("harvest", "kept")]
+    assert main(["data", "lineage", "chatcmpl-nobody"]) == 2
+    assert "chatcmpl-nobody: no answer, release or row of that name" in capsys.readouterr().err

@@ -1,0 +1,166 @@
+"""The real hands, over a real store and a real live store: which drift counts, and over whom nobody promotes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec import to_builtins
+
+from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.records import DriftWindow
+from tunectl.backends import sqlalchemy_store
+from tunectl.config import check
+from tunectl.core.errors import EnvironmentFailure, GateError, UsageError
+from tunectl.live.store import Event, Window
+from tunectl.monitor import window as windows
+from tunectl.release import gate, machine, story
+from tunectl.release.machine import Run, Step, Trigger
+from tunectl.release.manifest import Facts
+from tunectl.release.store import Store
+from tunectl.services.watcher import rebuild
+from tunectl.services.watcher.place import Place
+from tunectl.services.watcher.work import Work
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def root():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return check.load(Layout(), []).root
+
+
+@pytest.fixture
+def work(tmp_path: Path, root) -> Work:
+    store = Store(tmp_path / "store")
+    for number in range(3):
+        folder = tmp_path / f"r{number}"
+        folder.mkdir()
+        (folder / "weights").write_text(str(number))
+        store.add(folder, Facts("shop", "transformers", "apart"))
+    store.promote(store.ids()[0], by="test", why="first")
+    return Work(
+        Place(Layout(tmp_path)), store, lambda: sqlalchemy_store.opened("sqlite:///live.sqlite", tmp_path), root
+    )
+
+
+def _examined(work: Work, name: str, at: datetime, verdict: str = "drift", release: str | None = None) -> None:
+    champion = work.store.champion().release
+    body = DriftWindow(name, at - HOUR, at, 100, verdict, 3, 3, True, release or champion, "training")
+    with work._live() as live:
+        live.add_window(Window(name, at - HOUR, at, at, to_builtins(body)))
+
+
+def _drift(work: Work, now: datetime = NOW) -> str | None:
+    found = work.drift(now)
+    return found[0].id if found else None
+
+
+def test_the_newest_window_of_the_champion_counts(work: Work) -> None:
+    assert _drift(work) is None
+    _examined(work, "old", NOW - 20 * 24 * HOUR)
+    assert _drift(work) == "old", "nothing newer says anything"
+    _examined(work, "few", NOW - 2 * HOUR, "insufficient")
+    assert _drift(work) == "old"
+    _examined(work, "new", NOW - HOUR)
+    assert _drift(work) == "new"
+    _examined(work, "broken", NOW - HOUR / 2, "error")
+    assert _drift(work) == "new", "what could not be examined takes nothing back"
+    _examined(work, "calm", NOW, "ok")
+    assert _drift(work) is None
+    assert _drift(work, NOW + 40 * 24 * HOUR) is None, "and what is a month old is no news"
+
+
+def test_a_person_who_accepts_another_reference_has_answered_the_drift(work: Work) -> None:
+    _examined(work, "new", NOW)
+    _accept(work, NOW - HOUR, "training")
+    assert _drift(work) == "new", "it was compared with what was accepted before"
+    _accept(work, NOW + HOUR, "new")
+    assert _drift(work, NOW + HOUR) is None
+    assert work.prepare(Trigger("alert", "a", NOW, "drift"), NOW + HOUR) is None
+    _examined(work, "newer", NOW + 2 * HOUR)
+    assert _drift(work, NOW + 2 * HOUR) == "newer"
+
+
+def _accept(work: Work, at: datetime, name: str) -> None:
+    with work._live() as live:
+        live.add_event(Event(f"accepted-{name}", at, windows.ACCEPTED, windows.accept([name], by="Bo", why="")))
+
+
+def test_without_a_champion_nothing_is_begun_that_could_not_be_compared(tmp_path: Path, root) -> None:
+    work = Work(Place(Layout(tmp_path)), Store(tmp_path / "store"), lambda: None, root)
+    assert work.prepare(Trigger("alert", "a", NOW, "drift"), NOW) is None
+    with pytest.raises(UsageError, match="has no champion, so there is nothing to compare a retrain with"):
+        work.prepare(Trigger("person", "p", NOW, "why"), NOW)
+
+
+def test_another_release_and_a_clock_that_was_wrong_say_nothing(work: Work) -> None:
+    _examined(work, "now", NOW)
+    _examined(work, "ahead", NOW + 3650 * 24 * HOUR, "ok")
+    assert _drift(work) == "now"
+    _examined(work, "other", NOW + HOUR, release="f" * 12)
+    assert _drift(work) is None
+
+
+def _run(work: Work, against: str) -> Run:
+    run = machine.begun("a" * 64, 1, Trigger("person", "p", NOW, "why"), NOW, {})
+    release = work.store.ids()[1]
+    told = gate.Verdict("promote", "better", against=against, version=2, leaked=3)
+    for step in (
+        Step("data_gate", NOW),
+        Step("training", NOW),
+        Step("evaluating", NOW, "", {"release": release, "branch": "tunectl/retrain/a"}),
+        Step("staged", NOW, "", to_builtins(told)),
+    ):
+        run = machine.advanced(run, step)
+    return run
+
+
+def test_over_a_champion_that_was_not_compared_with_nobody_is_promoted(work: Work) -> None:
+    first, challenger, third = work.store.ids()
+    run = _run(work, first)
+    work.store.promote(third, by="Bo", why="a repair")
+    with pytest.raises(GateError) as error:
+        work.promote(run, "better", NOW)
+    assert str(error.value) == (
+        f"the champion is {third} now, and {challenger} was compared with {first}\n"
+        f"  compare it with that: tunectl release propose {challenger}"
+    )
+    assert work.store.champion().release == third
+    assert not work.won(run)
+    work.store.promote(challenger, by="Bo", why="all the same")
+    assert work.won(run)
+    assert work.promote(run, "better", NOW)["release"] == challenger
+
+
+def test_the_story_tells_what_the_golden_set_left_out(work: Work) -> None:
+    bounds = next(chapter for chapter in story.told(_run(work, "")).chapters if chapter.name == "bounds")
+    assert bounds.rows == [("golden set", "version 2", "3 items left out: the challenger has learned them")]
+
+
+def test_an_end_is_told_once(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(work, "_tell", told.append, raising=False)
+    run = machine.advanced(_run(work, ""), Step("rejected", NOW, "worse"))
+    for _ in range(2):
+        work.concluded(run)
+    assert told == [f"retrain {run.id} rejected: worse"]
+    left = {"left": "the checked-out branch has moved on; merge tunectl/retrain/a by hand"}
+    run = machine.advanced(machine.advanced(_run(work, ""), Step("canary", NOW)), Step("promoted", NOW, "better", left))
+    work.concluded(msgspec.structs.replace(run, attempt=2))
+    assert told[-1] == f"retrain {run.id[:-2]}-2 promoted: better; {left['left']}"
+    change = next(chapter for chapter in story.told(run).chapters if chapter.name == "change")
+    assert ("not brought forward", left["left"]) in change.rows
+
+
+def test_a_gate_without_its_worktree_asks_nothing(work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild.git_worktree, "inside", lambda root, folder: folder)
+    run = _run(work, "")
+    with pytest.raises(EnvironmentFailure, match=f"is gone, so it is not known what retrain {run.id} has learned"):
+        rebuild.refuse_lost(run, work.place)
