@@ -57,8 +57,8 @@ def glance(layout: Layout, root: Root, now: datetime) -> Glance:
     runs: list[Run] = told("retrains", book.runs, [])
     watcher, active = program(layout.retrain / LOCK), next((run for run in reversed(runs) if not run.ended), None)
     ended = [run for run in runs if run.ended]
-    waits = told("waits", lambda: list(_waits(layout, root, runs, book, now)), [])
-    idle = told("waits", lambda: list(_idle(store, book)), []) if watcher != "runs" else []
+    waits: list[Wait] = told("waits", lambda: list(_waits(layout, root, runs, book, now)), [])
+    idle: list[Wait] = told("waits", lambda: list(_idle(store, book)), []) if watcher != "runs" else []
     rests, budget = _limits(root, runs, now)
     return Glance(
         champion=champion,

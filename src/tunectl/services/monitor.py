@@ -62,7 +62,7 @@ def _calibration(layout: Layout, watching: Watcher) -> list[Figure]:
     if not layout.calibration.is_file():
         return []
     with suppress(TunectlError):
-        kept = io.read_json(layout.calibration, Calibration)
+        kept: Calibration = io.read_json(layout.calibration, Calibration)
         about = kept.release, kept.references.get("prompt", EMPTY)
         return kept.figures if about in [(one.release, one.reference) for one in watching.before()[-1:]] else []
     return []
