@@ -7,41 +7,19 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from pathlib import Path
 
 import pytest
+from heard import Heard
 
 from tunectl.backends import export_room, openvino_export
 from tunectl.backends.openvino_engine import OpenVinoEngine, OpenVinoPipeline
 from tunectl.chat.tokens import Tokenizer
 from tunectl.core.errors import ArtifactError
-from tunectl.serving.engine import Ask, Piece
+from tunectl.serving.engine import Ask
 
 pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[2]
-
-
-class Heard:
-    """What a pipeline delivered, by number."""
-
-    def __init__(self) -> None:
-        self.pieces: dict[int, list[Piece]] = {}
-        self._came = threading.Condition()
-
-    def __call__(self, batch) -> None:
-        with self._came:
-            for number, piece in batch:
-                self.pieces.setdefault(number, []).append(piece)
-            self._came.notify_all()
-
-    def ended(self, number: int) -> list[Piece]:
-        return self.until(lambda: self.pieces.get(number, [Piece([], [])])[-1].end is not None, number)
-
-    def until(self, condition, number: int) -> list[Piece]:
-        with self._came:
-            assert self._came.wait_for(condition, 60)
-            return list(self.pieces[number])
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +84,7 @@ def test_cancel_stops_within_a_step_and_others_go_on(opened) -> None:
     pipeline, heard = opened
     for number in (1, 2):
         pipeline.start(number, ask(max_tokens=400, stop_ids=frozenset()))
-    before = len(heard.until(lambda: len(heard.pieces.get(1, [])) > 3, 1))
+    before = len(heard.begun(1, pieces=4))
     pipeline.cancel(1)
     pieces = heard.ended(1)
     assert pieces[-1].end == "cancelled"

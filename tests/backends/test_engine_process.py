@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from frail_engine import BREAKS, DIES, SLOW
+from heard import Heard
 from scenarios.looking import alive, children
 from serving_process import settings
 
@@ -21,26 +22,9 @@ from tunectl.backends.engine_process import EngineProcess, ProcessPipeline
 from tunectl.backends.engines import ENGINES
 from tunectl.config.serve import ServeSettings
 from tunectl.core.errors import ArtifactError
-from tunectl.serving.engine import Ask, Piece
+from tunectl.serving.engine import Ask
 
 SUPPORT = Path(__file__).parents[1] / "support"
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.pieces: dict[int, list[Piece]] = {}
-        self._came = threading.Condition()
-
-    def __call__(self, batch) -> None:
-        with self._came:
-            for number, piece in batch:
-                self.pieces.setdefault(number, []).append(piece)
-            self._came.notify_all()
-
-    def ended(self, number: int) -> list[Piece]:
-        with self._came:
-            assert self._came.wait_for(lambda: self.pieces.get(number, [Piece([], [])])[-1].end is not None, 30)
-            return self.pieces[number]
 
 
 @pytest.fixture(autouse=True)

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from heard import Heard
 
 from tunectl.backends import openvino_engine
 from tunectl.backends.openvino_engine import OpenVinoPipeline
 from tunectl.backends.transformers_engine import TransformersPipeline
-from tunectl.serving.engine import Ask, Piece
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.pieces: dict[int, list[Piece]] = {}
-        self._came = threading.Condition()
-
-    def __call__(self, batch) -> None:
-        with self._came:
-            for number, piece in batch:
-                self.pieces.setdefault(number, []).append(piece)
-            self._came.notify_all()
-
-    def ended(self, number: int) -> Piece:
-        with self._came:
-            assert self._came.wait_for(lambda: self.pieces.get(number, [Piece([], [])])[-1].end is not None, 30)
-            return self.pieces[number][-1]
-
-    def begun(self, number: int) -> None:
-        with self._came:
-            assert self._came.wait_for(lambda: number in self.pieces, 30)
+from tunectl.serving.engine import Ask
 
 
 class Handle:
@@ -106,10 +85,10 @@ def test_wherever_openvino_fails_everybody_hears_why(openvino, where: str, why: 
     library.fails = where
     if "cancel" in where:
         pipeline.cancel(1)
-    end = heard.ended(1)
+    end = heard.ended(1)[-1]
     assert (end.end, end.why, pipeline.broken) == ("failed", why, why)
     pipeline.start(2, ASK)
-    assert (heard.ended(2).end, heard.ended(2).why) == ("failed", why)
+    assert (heard.ended(2)[-1].end, heard.ended(2)[-1].why) == ("failed", why)
     pipeline.cancel(2)
 
 
@@ -120,7 +99,7 @@ def test_one_of_several_may_leave(openvino) -> None:
         heard.begun(number)
     for number in (1, 2):
         pipeline.cancel(number)
-        assert heard.ended(number).end == "cancelled"
+        assert heard.ended(number)[-1].end == "cancelled"
     assert pipeline.broken is None
 
 
@@ -137,5 +116,5 @@ def test_an_answer_that_transformers_fails_at_ends_alone() -> None:
     pipeline = TransformersPipeline(torch, Model(), heard)
     for number in (1, 2):
         pipeline.start(number, ASK)
-        assert (heard.ended(number).end, heard.ended(number).why) == ("failed", "'no such layer'")
+        assert (heard.ended(number)[-1].end, heard.ended(number)[-1].why) == ("failed", "'no such layer'")
     pipeline.close()

@@ -10,33 +10,17 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from heard import Heard
 
 from tunectl.artifacts import io
 from tunectl.backends import vllm_engine
 from tunectl.core.errors import ArtifactError
-from tunectl.serving.engine import Ask, Piece
+from tunectl.serving.engine import Ask
 
 DIES, ENDLESS = 666, 667
 """First tokens of prompts: the engine dies; the answer has no end."""
 MADE: list[AsyncLLM] = []
 """Every engine of a test."""
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.pieces: dict[int, list[Piece]] = {}
-        self._came = threading.Condition()
-
-    def __call__(self, batch) -> None:
-        with self._came:
-            for number, piece in batch:
-                self.pieces.setdefault(number, []).append(piece)
-            self._came.notify_all()
-
-    def ended(self, number: int) -> list[Piece]:
-        with self._came:
-            assert self._came.wait_for(lambda: self.pieces.get(number, [Piece([], [])])[-1].end is not None, 30)
-            return self.pieces[number]
 
 
 class Record:
@@ -181,8 +165,7 @@ def test_who_is_cancelled_hears_so_even_before_the_first_step(release: Path) -> 
         pipeline.cancel(number)
     assert {heard.ended(number)[-1].end for number in range(20)} == {"cancelled"}
     pipeline.start(20, ask(ENDLESS))
-    with heard._came:
-        assert heard._came.wait_for(lambda: 20 in heard.pieces, 30)
+    heard.begun(20)
     pipeline.cancel(20)
     assert heard.ended(20)[-1].end == "cancelled"
     pipeline.cancel(99)  # nobody's
