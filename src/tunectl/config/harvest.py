@@ -15,6 +15,7 @@ class LiveHarvest(Strict):
     """Snapshots of live traffic become training rows."""
 
     method: Literal["live"]
+    """Fixed name of this choice."""
     window: str = Field(min_length=1)
     """File that names the snapshots; `tunectl watch` advances it, and nothing else makes a retrain."""
     snapshots: str = Field(min_length=1)
@@ -39,6 +40,7 @@ class NoHarvest(Strict):
     """Nothing is learned from live traffic."""
 
     method: Literal["none"]
+    """Fixed name of this choice."""
 
 
 class Harvest(RootModel[Annotated[LiveHarvest | NoHarvest, Field(discriminator="method")]]):
