@@ -47,7 +47,7 @@ def test_alerts_say_how_bad_it_is_and_what_to_do(name: str) -> None:
     assert re.fullmatch(r"Tunectl[A-Z][A-Za-z]+", name)
     assert set(rule["labels"]) == {"severity"}
     assert rule["labels"]["severity"] in {"page", "ticket"}
-    assert rule["annotations"]["runbook_url"] == f"{{{{ externalURL }}}}/user/{name}.md"
+    assert rule["annotations"]["runbook_url"] == f"{{{{ $externalURL }}}}/user/{name}.md"
     assert rule["annotations"]["summary"].endswith(".")
     text = (RUNBOOKS / f"{name}.md").read_text()
     assert text.startswith(f"# {name}\n\n**")

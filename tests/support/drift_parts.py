@@ -59,6 +59,10 @@ def text(source: random.Random, topic: str) -> str:
     return " ".join([*words, source.choice(["good", "great", "bad", "fine", "like"])])
 
 
+REFUSED = 0.03
+"""Share of answers that refuse, live and in the reference."""
+
+
 def rows(count: int, seed: int, topics: Sequence[str] = ("garden", "bike")) -> list[Row]:
     source = random.Random(seed)
     found = []
@@ -72,7 +76,7 @@ def rows(count: int, seed: int, topics: Sequence[str] = ("garden", "bike")) -> l
                 prompt_tokens=source.randint(5, 20),
                 answer_tokens=source.randint(10, 60),
                 finish_reason=source.choice(["stop", "stop", "stop", "length"]),
-                refused=source.random() < 0.03,
+                refused=source.random() < REFUSED,
                 format_valid=source.random() < 0.97,
                 mean_logprob=-source.random(),
                 feedback=source.random() < 0.1,
@@ -82,11 +86,11 @@ def rows(count: int, seed: int, topics: Sequence[str] = ("garden", "bike")) -> l
 
 
 def reference_rows(count: int, seed: int, topics: Sequence[str] = ("garden", "bike")) -> list[Reference]:
-    source = random.Random(seed)
+    source, refusing = random.Random(seed), random.Random(seed)
     return [
         Reference(
             [Message("user", text(source, topic))],
-            text(source, topic),
+            ("I can't help with that. " if refusing.random() < REFUSED else "") + text(source, topic),
             source.randint(10, 60),
             -source.random(),
             source.choice(["stop", "stop", "stop", "length"]),

@@ -73,7 +73,7 @@ def test_two_real_releases_are_compared_and_one_that_cannot_load_is_rejected(
     found = judging.judged(_run(), names[1], store, root.watch, root.evaluate, place, stop)
     assert found.verdict in ("reject", "insufficient")  # two random adapters: neither is better
     assert found.against == names[0]
-    assert [part.items for part in found.parts] == [12, 0]
+    assert [part.items for part in found.parts] == [12]  # no drifted slice without a window
     assert {check.name: check.holds for check in found.checks}["loads"]
     assert golden.newest(store.root)[0].uses == 1
     broken = tmp_path / "broken"

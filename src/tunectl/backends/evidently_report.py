@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,20 +92,16 @@ def _harmless(text: str) -> str:
     return text.replace("<", "\N{FULLWIDTH LESS-THAN SIGN}")
 
 
+@cache
 def _register() -> None:
     """Make our tests known to Evidently, once."""
     tests = need("evidently.legacy.calculations.stattests", extra=EXTRA)
-    registry = need("evidently.legacy.calculations.stattests.registry", extra=EXTRA)
+    kinds = need("evidently.legacy.core", extra=EXTRA).ColumnType
     for name, kind in TESTS.items():
-        if name not in registry._registered_stattests:  # noqa: SLF001  it has no question for that
-            tests.register_stattest(
-                tests.StatTest(
-                    name=name,
-                    display_name=f"{name.removeprefix('tunectl_')}, permutation p-value",
-                    allowed_feature_types=[kind],
-                ),
-                _known,
-            )
+        shown = f"{name.removeprefix('tunectl_')}, permutation p-value"
+        tests.register_stattest(
+            tests.StatTest(name=name, display_name=shown, allowed_feature_types=[kinds(kind)]), _known
+        )
 
 
 def _known(_reference: Any, current: Any, _kind: Any, _threshold: float) -> tuple[float, bool]:

@@ -54,7 +54,7 @@ def answered(job: Job) -> Answers:
     room = contract.context_length - job.limit
     fitting = [place for place, prompt in enumerate(ids) if len(prompt) <= room]
     profile = Profile(
-        device="cpu", threads=0, dtype="float32", train_tokens=4096, generate_batch=8, gradient_checkpointing=False
+        device="cpu", threads=None, dtype="float32", train_tokens=4096, generate_batch=8, gradient_checkpointing=False
     )
     side = PackageTools(profile).opened(folder, contract.stop_token_ids)
     try:

@@ -85,10 +85,18 @@ def _dispatch(words: list[str]) -> int:
     )
     parser.add_argument("--verbose", action="store_true", help="log details, and show tracebacks")
     module.add(parser)
-    args = parser.parse_args(words[1:])
+    args = _parsed(parser, words[1:])
     _prepare(args)
     code: int = module.run(args)
     return code
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """Options may stand between the words of a verb; argparse cannot mix them where a verb has verbs of its own."""
+    try:
+        return parser.parse_intermixed_args(words)
+    except TypeError:
+        return parser.parse_args(words)
 
 
 def _prepare(args: argparse.Namespace) -> None:
