@@ -143,7 +143,8 @@ def test_grafanas_schema_takes_rules_and_contact_points() -> None:
     alerting = models("alerting")
     (group,) = yaml.safe_load((ALERTING / "rules.yaml").read_text())["groups"]
     for rule in group["rules"]:
-        given = dict(rule) | {"folderUID": group["folder"], "ruleGroup": group["name"], "orgID": group["orgId"]}
+        spelt = {"keep_firing_for" if key == "keepFiringFor" else key: value for key, value in rule.items()}
+        given = spelt | {"folderUID": group["folder"], "ruleGroup": group["name"], "orgID": group["orgId"]}
         assert lost(given, plain(alerting.Rule.from_json(given))) == []
         for query in rule["data"]:
             assert lost(query, plain(alerting.Query.from_json(query))) == []

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from zipfile import BadZipFile
 
 from tunectl.artifacts import io
 from tunectl.backends.sentence_encoder import LONGEST, WEIGHTS, Encoder
@@ -49,7 +50,7 @@ class StaticEmbedding:
                 self._vectors = np.concatenate(
                     [table["vectors"].astype(np.float32), np.zeros((1, DIMENSIONS), np.float32)]
                 )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise ArtifactError(f"{path} cannot be read: {error}", hint="delete it; it is made again") from error
         self._tokenizer = Tokenizer(folder)
         self.name = folder.name

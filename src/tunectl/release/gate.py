@@ -145,7 +145,8 @@ def _outcome(
     low = [_breach(one) for one in floors if not one.holds]
     if low:
         return "reject", f"A safety floor does not hold: {'; '.join(low)}."
-    worse = [part for part in (golden, drifted) if part is not None and part.high is not None and part.high < 0]
+    allowed = {golden.name: limits.margin}  # a small loss on the golden set is what the margin is for
+    worse = [part for part in (golden, drifted) if part is not None and _worse(part, allowed.get(part.name, 0.0))]
     if worse:
         return "reject", f"The challenger is worse on {_set(worse[0])}: {_ends(worse[0])}."
     few = _few(golden, limits.golden_items) or (_few(drifted, limits.slice_items) if drifted is not None else None)
@@ -156,6 +157,11 @@ def _outcome(
         return "insufficient", f"Not enough evidence on the golden set: {wide}."
     aim = golden if drifted is None else drifted
     return _gain(aim, limits)
+
+
+def _worse(part: Part, margin: float) -> bool:
+    """Surely worse, and by more than the margin for all that is known."""
+    return part.high is not None and part.low is not None and part.high < 0 and part.low <= -margin
 
 
 def _gain(aim: Part, limits: Limits) -> tuple[Outcome, str]:
