@@ -145,8 +145,19 @@ def series_chart(panel: dict[str, Any], found: Sequence[tuple[str, Series]], pro
     dashed = [
         one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"] if one["matcher"]["id"] == "byRegexp"
     ]
+    fixed = {
+        one["matcher"]["options"]: COLORS[part["value"]["fixedColor"]]
+        for one in panel["fieldConfig"]["overrides"]
+        for part in one["properties"]
+        if part["id"] == "color"
+    }
     traces = [
-        Trace(name, series.points, PALETTE[place % len(PALETTE)], any(re.match(one, name) for one in dashed))
+        Trace(
+            name,
+            series.points,
+            fixed.get(name, PALETTE[place % len(PALETTE)]),
+            any(re.match(one, name) for one in dashed),
+        )
         for place, (name, series) in enumerate(found)
     ]
     width, height = _size(panel)

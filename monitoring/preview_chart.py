@@ -13,6 +13,7 @@ PALETTE = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8
            "#fade2a", "#37872d", "#1f60c4")  # fmt: skip
 COLORS = {
     "green": "#73bf69", "red": "#f2495c", "orange": "#ff9830", "blue": "#5794f2", "text": "#ccccdc", "transparent": "#22252b",
+    "purple": "#b877d9",
 }  # fmt: skip
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 20
 """Pixels around the plot."""

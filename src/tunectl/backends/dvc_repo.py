@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tunectl.artifacts import io
@@ -59,7 +60,7 @@ def status(root: Path) -> dict[str, Any]:
     return {stage: changes for stage, changes in found.items() if stage != "compose"}
 
 
-def share_cache(root: Path, worktree: Path, marks: Mapping[str, str]) -> None:
+def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingProxyType({})) -> None:
     """Let the project in a worktree use the cache and the remotes of ``root``, then bring back what its lock file names.
 
     What the cache does not hold is left out: it is rebuilt. ``marks`` are added to DVC's environment, so that it is found again.
