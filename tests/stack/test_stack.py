@@ -128,7 +128,9 @@ def test_previews_show_every_panel(stack, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     wait(lambda: stack.prometheus.ask('ALERTS{alertname="TunectlDriftSustained", alertstate="firing"}'), 60)
-    wait(lambda: stack.prometheus.ask("increase(alertmanager_notifications_failed_total[1h])"), 60)  # a rate: two scrapes
+    wait(
+        lambda: stack.prometheus.ask("increase(alertmanager_notifications_failed_total[1h])"), 60
+    )  # a rate: two scrapes
     words = [sys.executable, str(MONITORING / "preview.py"), stack.prometheus.url, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
