@@ -128,7 +128,7 @@ def built(folder: Path, model: Path) -> Path:
     (root / ADS).parent.mkdir(parents=True)
     workshop.written(root / ADS, rows(HALF, WHOLE))
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
-    words = [*BUILD, f"model.source.path={teachable(model, folder / 'model')}", "sft.epochs=0.5"]
+    words = [*BUILD, f"model.source.path={teachable(model, folder / 'model')}", "sft.epochs=4"]
     done = subprocess.run(
         [sys.executable, "-m", "tunectl", "repro", *words], cwd=root, env=environment(), capture_output=True, text=True
     )

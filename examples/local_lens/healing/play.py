@@ -241,6 +241,8 @@ class Stages:
         return names
 
     def spans(self, now: float) -> list[Span]:
-        """From the begin of each to that of the next."""
+        """From the begin of each to that of the next; none where nothing was built."""
+        if not self._begun:
+            return []
         ends = [at for _, at in self._begun[1:]] + [now]
         return [Span("build", name, since, end, "work") for (name, since), end in zip(self._begun, ends, strict=True)]
