@@ -119,8 +119,8 @@ class Hands:
         self._call(lambda: self.asked.append((question, link)))
 
 
-def driver(folder, hands, **changes) -> Driver:
-    return Driver(Book(Path(folder)), hands, settings_of(**changes), SECRET, following)
+def driver(folder, hands, seconds=lambda: 0.0, **changes) -> Driver:
+    return Driver(Book(Path(folder)), hands, settings_of(**changes), SECRET, following, seconds=seconds)
 
 
 def walk(one: Driver, now=NOW, most=40) -> str:

@@ -34,6 +34,17 @@ def test_from_alert_to_promotion(tmp_path):
     assert one.book.seen("alert-1").run == one.book.runs()[0].id
 
 
+def test_a_step_is_of_the_time_at_which_its_work_ended(tmp_path):
+    hands = Hands()
+    told = iter(range(0, 10_000, 60))
+    one = driver(tmp_path, hands, seconds=lambda: next(told))
+    one.book.receive(alert())
+    walk(one)
+    first, *later = one.book.runs()[0].steps
+    assert first.at == NOW
+    assert {step.at - NOW for step in later} == {timedelta(seconds=60)}
+
+
 @pytest.mark.parametrize(
     ("change", "state"),
     [
@@ -351,7 +362,7 @@ def test_with_a_new_secret_what_waits_is_asked_again(tmp_path):
     assert hands.asked == []
     one.book.receive(alert())
     walk(one)
-    again = Driver(one.book, hands, one.watch, b"t" * 64, following)
+    again = Driver(one.book, hands, one.watch, b"t" * 64, following, seconds=lambda: 0.0)
     again.remind()
     assert len({link for _, link in hands.asked}) == 2
     pages = Pages(one.book, Trials(), "shop", b"t" * 64, lambda: "about 9 min")

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import secrets as random
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from tunectl.artifacts.lock import Busy
 from tunectl.config.watch import Watch
@@ -38,8 +40,19 @@ _log = log.get(__name__)
 class Driver:
     """The one that holds the book's lock."""
 
-    def __init__(self, book: Book, hands: Hands, watch: Watch, secret: bytes, following: Next) -> None:
+    def __init__(
+        self,
+        book: Book,
+        hands: Hands,
+        watch: Watch,
+        secret: bytes,
+        following: Next,
+        *,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.book, self.hands, self.watch, self._secret, self._following = book, hands, watch, secret, following
+        self._seconds = seconds
+        """Tells how long work took, whatever happens to the clock meanwhile."""
         self.stop = threading.Event()
         """Set it to end what runs; the run goes on with the next watcher."""
         self._tidied = False
@@ -54,10 +67,12 @@ class Driver:
         run = self.active()
         if run is None:
             return self._begin_something(now)
+        begun = self._seconds()
         after = self._onward(run, now)
         if after is None:
             return False
-        self._write(machine.advanced(run, after))
+        worked = timedelta(seconds=self._seconds() - begun)
+        self._write(machine.advanced(run, replace(after, at=after.at + worked)))
         return True
 
     def remind(self) -> None:
