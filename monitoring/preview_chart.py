@@ -45,7 +45,7 @@ class Trace:
 def number(value: float, unit: str = "", decimals: int | None = None) -> str:
     """A number as people read it."""
     if unit == "percentunit":
-        return f"{100 * value:.{decimals if decimals is not None else 1}f} %"
+        return f"{100 * value:z.{decimals if decimals is not None else 1}f} %"
     if unit == "s":
         size, name = next(((size, name) for size, name in UNITS if abs(value) >= size), UNITS[-1])
         return f"{value / size:.3g} {name}"

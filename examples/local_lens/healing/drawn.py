@@ -37,6 +37,8 @@ class Dot:
     tone: Tone
     label: str
     note: str
+    label_x: float
+    """Middle of the label."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,20 @@ def drawing(timeline: Timeline) -> Drawing:
 
 
 def _dots(marks: Iterable[Mark], middle: float, per: float) -> list[Dot]:
-    """Moments of one lane; a label is left out where the one before it still stands, unless it says how something ended."""
+    """Moments of one lane.
+
+    A label is left out where the one before it still stands. One that says how something ended always comes, if need be further
+    to the right, but is not repeated.
+    """
     found: list[Dot] = []
-    free = 0.0
+    free, before = 0.0, ""
     for one in sorted(marks, key=lambda mark: mark.at):
         x, wide = LEFT + one.at * per, len(one.label) * LETTER
-        room = x - wide / 2 >= free
-        label = one.label if room or one.tone in ("good", "bad") else ""
+        at, ends = min(x, WIDE - wide / 2 - 4), one.tone in ("good", "bad") and one.label != before
+        label = one.label if at - wide / 2 >= free or ends else ""
+        at = max(at, free + wide / 2) if label else at
         if label:
-            free = x + wide / 2 + 4
-        found.append(Dot(x, middle, one.tone, label, f"{one.label}, {length(one.at)}. {one.note}".strip()))
+            free = at + wide / 2 + 4
+        before = one.label
+        found.append(Dot(x, middle, one.tone, label, f"{one.label}, {length(one.at)}. {one.note}".strip(), at))
     return found

@@ -79,7 +79,7 @@ def svg(found: Drawing, title: str) -> str:
         )
     for dot in found.dots:
         label = (
-            f'<text x="{dot.x:.1f}" y="{dot.y - 12:.1f}" text-anchor=middle>{_safe(dot.label)}</text>'
+            f'<text x="{dot.label_x:.1f}" y="{dot.y - 12:.1f}" text-anchor=middle>{_safe(dot.label)}</text>'
             if dot.label
             else ""
         )

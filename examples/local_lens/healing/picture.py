@@ -60,6 +60,6 @@ def write(timeline: Timeline, path: Path) -> None:
     for dot in found.dots:
         axes.plot(dot.x, down + dot.y, "o", color=COLOURS[dot.tone], markersize=6, markeredgecolor=PAPER, zorder=3)
         if dot.label:
-            text(dot.x, down + dot.y - 14, dot.label, 7, ha="center")
+            text(dot.label_x, down + dot.y - 14, dot.label, 7, ha="center")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, facecolor=PAPER, metadata={"Software": None})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -181,7 +182,8 @@ class Play:
             for name in stages.fresh(self.clock(datetime.now(UTC))):
                 self.narrator.say(f"dvc repro: {name}")
             if run.ended or run.state in ends:
-                self.spans += stages.spans(self.clock(datetime.now(UTC)))
+                built = (after.at for step, after in pairwise(run.steps) if step.state == "training")
+                self.spans += stages.spans(self.clock(next(built, datetime.now(UTC))))
                 return run
             if time.monotonic() > end or self.stack.watch.process.poll() is not None:
                 raise Stuck(f"retrain {run.id} is {run.state} after {seconds:.0f} s:\n{self.stack.watch.last_words}")

@@ -7,7 +7,7 @@ import json
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import repeat
+from itertools import pairwise, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,9 +86,19 @@ def test_everything_stands_inside_the_drawing(told: Timeline) -> None:
     for dot in found.dots:
         assert drawn.LEFT <= dot.x <= drawn.WIDE - drawn.RIGHT
         assert 0 < dot.y < found.high
+        assert not dot.label or dot.label_x + len(dot.label) * drawn.LETTER / 2 <= drawn.WIDE
     assert found.ticks[0] == ("0:00", drawn.LEFT)
     assert 5 <= len(found.ticks) <= 15
     assert "drift" in {dot.label for dot in found.dots}, "how something ends is always said"
+
+
+def test_labels_of_a_lane_do_not_cover_each_other(told: Timeline) -> None:
+    told.marks += [Mark("monitor", 700 + number / 10, "drift", "bad", "") for number in range(20)]
+    said = [dot for dot in drawn.drawing(told).dots if dot.label]
+    for one, other in pairwise(said):
+        if one.y == other.y:
+            wide = (len(one.label) + len(other.label)) * drawn.LETTER / 2
+            assert other.label_x - one.label_x >= wide, (one.label, other.label)
 
 
 def test_a_timeline_of_nothing_is_drawn_too(tmp_path: Path) -> None:
