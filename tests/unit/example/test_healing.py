@@ -19,6 +19,7 @@ from healing.people import Crowd, Heard
 from healing.play import Lookout, Stages
 from healing.scene import Town
 from healing.timeline import Clock, Mark, Promise, Span, Timeline
+from msgspec.structs import replace
 
 from tunectl.release import alerts
 
@@ -93,8 +94,8 @@ def test_everything_stands_inside_the_drawing(told: Timeline) -> None:
 
 
 def test_labels_of_a_lane_do_not_cover_each_other(told: Timeline) -> None:
-    told.marks += [Mark("monitor", 700 + number / 10, "drift", "bad", "") for number in range(20)]
-    said = [dot for dot in drawn.drawing(told).dots if dot.label]
+    many = [Mark("monitor", "drift", 500 + number / 10, "bad") for number in range(20)]
+    said = [dot for dot in drawn.drawing(replace(told, marks=[*told.marks, *many])).dots if dot.label]
     for one, other in pairwise(said):
         if one.y == other.y:
             wide = (len(one.label) + len(other.label)) * drawn.LETTER / 2
