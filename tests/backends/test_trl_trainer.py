@@ -213,7 +213,7 @@ def test_it_goes_on_from_a_stored_adapter(tiny_model, tmp_path, method):
     assert again.best_loss < first.best_loss
     with pytest.raises(ArtifactError) as missing:
         fit(tiny_model, tmp_path, plan(start=tmp_path), "missing")
-    assert str(missing.value) == f"sft.start = {tmp_path}: there is no adapter_model.safetensors in it"
+    assert missing.value.message == f"sft.start = {tmp_path}: there is no adapter_model.safetensors in it"
 
 
 @pytest.mark.parametrize(
