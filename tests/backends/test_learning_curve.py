@@ -34,7 +34,7 @@ def built(tmp_path_factory, tiny_model):
     (root / "conf" / "overrides.yaml").write_text(json.dumps(given))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        for stage in ("compose", "model", "ingest", "curate", "split", "adapt"):
+        for stage in ("compose", "model", "ingest", "harvest", "curate", "split", "adapt"):
             assert main(["run", stage]) == 0, stage
     return root
 

@@ -67,7 +67,8 @@ def test_status_imports_no_library_before_it_needs_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", ["model", "ingest", "curate", "split", "adapt", "sft", "preferences", "reward", "align", "evaluate"]
+    "stage",
+    ["model", "ingest", "harvest", "curate", "split", "adapt", "sft", "preferences", "reward", "align", "evaluate"],
 )
 def test_a_stage_module_imports_nothing_heavy(stage: str) -> None:
     assert not loaded(f"import tunectl.config.resolved, tunectl.cli.run, tunectl.stages.{stage}") & HEAVY
