@@ -143,10 +143,9 @@ def canary(play: Play) -> None:
     ):
         raise Broken(f"the canary ended: {run.state}, {run.steps[-1].why}")
     promoted = datetime.fromisoformat(play.store.champion().promoted_at)  # type: ignore[union-attr]
-    play.stack.service.until(lambda: play.stack.served().get("champion") == new, play.scene.settle_seconds)
-    seconds = play.lookout.since(promoted, lambda arms: arms.get("champion") == new)
+    seconds = _seen(play, promoted, lambda arms: arms.get("champion") == new)
     tally = play.crowd.tally
-    whole = f"{tally.answered:,} of {tally.asked:,} answers whole so far; the new model answered {'at once' if seconds is None else f'after {seconds:.1f} s'}"
+    whole = f"{tally.answered:,} of {tally.asked:,} answers whole so far; the new model answered after {seconds:.1f} s"
     play.narrator.promise(
         "no request is dropped", held=not tally.dropped, evidence=whole if not tally.dropped else tally.dropped[0]
     )
@@ -210,10 +209,16 @@ CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, c
 def _gone(play: Play, run: Run) -> float | None:
     """Seconds from the end of the experiment until the service no longer had the challenger."""
     ended = next((one.ended for one in play.trials.all() if one.run == run.id), None)
-    if ended is None:
-        return None
-    play.stack.service.until(lambda: "challenger" not in play.stack.served(), play.scene.settle_seconds)
-    return play.lookout.since(ended, lambda arms: "challenger" not in arms)
+    return None if ended is None else _seen(play, ended, lambda arms: "challenger" not in arms)
+
+
+def _seen(play: Play, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
+    """Seconds from a moment until the lookout saw that it ``holds``.
+
+    Raises  Stuck where it never does.
+    """
+    play.stack.service.until(lambda: play.lookout.since(moment, holds) is not None, play.scene.settle_seconds)
+    return play.lookout.since(moment, holds)
 
 
 def _reason(run: Run) -> str:
