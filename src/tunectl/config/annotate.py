@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tunectl.config.base import Strict
+from tunectl.config.base import Strict, listens
 from tunectl.config.evaluate import Sampling
 
 Tag = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^,\n]+$")]
@@ -62,11 +62,7 @@ class Annotate(Strict):
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:
-        if self.address != "localhost":
-            try:
-                ip_address(self.address)
-            except ValueError as error:
-                raise ValueError(f"address is {self.address}; write localhost or an IP address") from error
+        listens(self.address)
         if not self.loopback and self.key_variable is None:
             raise ValueError(
                 f"address is {self.address}, which others reach, and key_variable is null; name a variable that holds a key"

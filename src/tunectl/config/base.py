@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -13,3 +15,15 @@ class Strict(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), strict=False)
+
+
+def listens(address: str) -> None:
+    """Hold what a program listens on to what it can be.
+
+    Raises  ValueError where it is neither localhost nor an IP address.
+    """
+    if address != "localhost":
+        try:
+            ip_address(address)
+        except ValueError as error:
+            raise ValueError(f"address is {address}; write localhost or an IP address") from error

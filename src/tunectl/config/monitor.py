@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from tunectl.config.base import Strict
+from tunectl.config.base import Strict, listens
 from tunectl.config.live import Live
 
 SignalName = Literal[
@@ -135,7 +135,8 @@ class Monitor(Strict):
     """Newest reports that are kept."""
 
     @model_validator(mode="after")
-    def _comparable(self) -> Self:
+    def _sound(self) -> Self:
+        listens(self.address)
         if self.window.minimum > self.prompts.rows:
             raise ValueError(
                 f"window.minimum is {self.window.minimum} and prompts.rows is {self.prompts.rows}; no reference would ever be enough"

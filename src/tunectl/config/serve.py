@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tunectl.config.annotate import Annotate
-from tunectl.config.base import Strict
+from tunectl.config.base import Strict, listens
 from tunectl.config.live import Live
 
 Alias = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[\w./:-]+$")]
@@ -95,11 +94,7 @@ class Serve(Strict):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if self.address != "localhost":
-            try:
-                ip_address(self.address)
-            except ValueError as error:
-                raise ValueError(f"address is {self.address}; write localhost or an IP address") from error
+        listens(self.address)
         return self
 
 

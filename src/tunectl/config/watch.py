@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tunectl.config.base import Strict
+from tunectl.config.base import Strict, listens
 
 Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
@@ -180,11 +179,7 @@ class Watch(Strict):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if self.address != "localhost":
-            try:
-                ip_address(self.address)
-            except ValueError as error:
-                raise ValueError(f"address is {self.address}; write localhost or an IP address") from error
+        listens(self.address)
         if self.limits.longest_cooldown_hours < self.limits.cooldown_hours:
             longest, usual = self.limits.longest_cooldown_hours, self.limits.cooldown_hours
             raise ValueError(f"limits.longest_cooldown_hours is {longest:g}, below limits.cooldown_hours, {usual:g}")
