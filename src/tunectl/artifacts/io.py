@@ -149,27 +149,19 @@ def replacing_folder(target: Path, scratch: Path, *, finish: Callable[[Path], No
     ``finish`` runs last inside the new folder, for example to write its manifest. What stood at ``target`` before is
     removed after the swap; ``scratch`` must be on the same file system.
     """
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=scratch))
-        fresh.chmod(0o755)
-    except OSError as error:
-        raise unwritable(scratch, error) from error
-    try:
+    with scratch_folder(scratch, prefix=f"{target.name}-") as fresh:
         yield fresh
         if finish is not None:
             finish(fresh)
         swap_folder(fresh, target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 @contextmanager
-def scratch_folder(scratch: Path) -> Iterator[Path]:
+def scratch_folder(scratch: Path, *, prefix: str = "") -> Iterator[Path]:
     """A new folder under ``scratch`` that is gone when the block ends, unless it was moved away."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=scratch))
+        fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=scratch))
         fresh.chmod(0o755)
     except OSError as error:
         raise unwritable(scratch, error) from error
