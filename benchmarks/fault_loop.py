@@ -203,17 +203,11 @@ def main() -> int:
     words = parser.parse_args()
     terminal.install_progress()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
-    ground, found = Ground(folder, words.scale), list[Found]()
+    ground = Ground(folder, words.scale)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
-    with progress.bar("fault tests", len(rows)) as shown:
-        for numbers, row in rows:
-            for each in report.judged(numbers, row(ground)):
-                found.append(each)
-                print(report.line(each), flush=True)
-            shown.advance(1)
+    found = report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
-    found.sort(key=lambda each: each.number)
     table = "\n".join(report.table(found))
     print(table)
     result = {"machine": machine(), "versions": versions("dvc", "numpy"), "scale": words.scale}

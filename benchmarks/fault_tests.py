@@ -251,15 +251,8 @@ def main() -> int:
         store = Path(shutil.copytree(words.store, folder / "store"))
     ground = Ground(folder, Store(store), words.scale)
     rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
-    found: list[Found] = []
-    with progress.bar("fault tests", len(rows)) as shown:
-        for numbers, row in rows:
-            for each in report.judged(numbers, row(ground)):
-                found.append(each)
-                print(report.line(each), flush=True)
-            shown.advance(1)
+    found = report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
-    found.sort(key=lambda each: each.number)
     table = "\n".join(report.table(found))
     print(table)
     result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": words.scale}

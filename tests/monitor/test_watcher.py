@@ -8,13 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from drift_parts import at, examiner, release, rows
+from drift_parts import at, examiner, exchange, release, rows
 from msgspec import to_builtins
 from msgspec.structs import replace
 
 from tunectl.artifacts import io
 from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import DriftWindow, Exchange
+from tunectl.artifacts.records import DriftWindow
 from tunectl.backends import sqlalchemy_store
 from tunectl.config import check
 from tunectl.config.monitor import MonitorSettings
@@ -52,26 +52,10 @@ def served(
     watching: Watcher, count: int, seed: int, start, topics=("garden", "bike"), name: str = RELEASE, **more
 ) -> None:
     """So many exchanges of one second each."""
-    found = []
-    for place, row in enumerate(rows(count, seed, topics)):
-        accepted = start + timedelta(seconds=place)
-        found.append(
-            Exchange(
-                id=row.id,
-                accepted_at=accepted,
-                finished_at=accepted + timedelta(seconds=1),
-                arm="champion",
-                release=name,
-                template_hash="f" * 64,
-                request={"messages": [{"role": "user", "content": row.prompt}]},
-                response={"choices": [{"message": {"role": "assistant", "content": row.answer}}]},
-                prompt_tokens=row.prompt_tokens,
-                completion_tokens=row.answer_tokens,
-                finish_reason=row.finish_reason,
-                mean_logprob=row.mean_logprob,
-                refusal=row.refused,
-            )
-        )
+    found = [
+        exchange(row, row.id, start + timedelta(seconds=place), name)
+        for place, row in enumerate(rows(count, seed, topics))
+    ]
     watching.store.write([replace(one, **more) for one in found])
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zlib import crc32
 
 import numpy as np
 
 from tunectl.artifacts import io
-from tunectl.artifacts.records import Message
+from tunectl.artifacts.records import Exchange, Message
 from tunectl.monitor.calibrate import Rule
 from tunectl.monitor.examine import Examiner
 from tunectl.monitor.features import Tone, unit
@@ -83,6 +83,25 @@ def rows(count: int, seed: int, topics: Sequence[str] = ("garden", "bike")) -> l
             )
         )
     return found
+
+
+def exchange(row: Row, name: str, accepted: datetime, release: str) -> Exchange:
+    """A row as the live store keeps it, answered within a second."""
+    return Exchange(
+        id=name,
+        accepted_at=accepted,
+        finished_at=accepted + timedelta(seconds=1),
+        arm="champion",
+        release=release,
+        template_hash="f" * 64,
+        request={"messages": [{"role": "user", "content": row.prompt}]},
+        response={"choices": [{"message": {"role": "assistant", "content": row.answer}}]},
+        prompt_tokens=row.prompt_tokens,
+        completion_tokens=row.answer_tokens,
+        finish_reason=row.finish_reason,
+        mean_logprob=row.mean_logprob,
+        refusal=row.refused,
+    )
 
 
 def reference_rows(count: int, seed: int, topics: Sequence[str] = ("garden", "bike")) -> list[Reference]:

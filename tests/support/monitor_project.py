@@ -13,11 +13,10 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from drift_parts import TOPICS, release, rows
+from drift_parts import TOPICS, exchange, release, rows
 from serving_process import ROOT, free_port
 
 from tunectl.artifacts import io
-from tunectl.artifacts.records import Exchange
 from tunectl.backends import sqlalchemy_store
 
 URL = "sqlite:///.tunectl/live/live.sqlite"
@@ -72,23 +71,7 @@ class Project:
         for row in rows(count, 1000 + self.served, topics):
             accepted = self.begin + timedelta(seconds=self.served)
             self.served += 1
-            found.append(
-                Exchange(
-                    id=f"chatcmpl-{self.served}",
-                    accepted_at=accepted,
-                    finished_at=accepted + timedelta(seconds=1),
-                    arm="champion",
-                    release=RELEASE,
-                    template_hash="f" * 64,
-                    request={"messages": [{"role": "user", "content": row.prompt}]},
-                    response={"choices": [{"message": {"role": "assistant", "content": row.answer}}]},
-                    prompt_tokens=row.prompt_tokens,
-                    completion_tokens=row.answer_tokens,
-                    finish_reason=row.finish_reason,
-                    mean_logprob=row.mean_logprob,
-                    refusal=row.refused,
-                )
-            )
+            found.append(exchange(row, f"chatcmpl-{self.served}", accepted, RELEASE))
         with sqlalchemy_store.opened(URL, self.folder) as store:
             store.write(found)
 

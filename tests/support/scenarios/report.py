@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from scenarios.found import Found
+from tunectl.core import progress
+
+G = TypeVar("G")
 
 
 def judged(numbers: tuple[int, ...], row: Iterator[Found]) -> Iterator[Found]:
@@ -17,6 +21,18 @@ def judged(numbers: tuple[int, ...], row: Iterator[Found]) -> Iterator[Found]:
         traceback.print_exc()
         wrong = [f"broke off: {type(error).__name__}: {str(error)[:500]}"]
         yield Found(numbers[0], "/".join(map(str, numbers)), "runs to its end", wrong=wrong)
+
+
+def run(rows: Sequence[tuple[tuple[int, ...], Callable[[G], Iterator[Found]]]], ground: G) -> list[Found]:
+    """Every row on its ground, told as it ends; in the order of their numbers."""
+    found: list[Found] = []
+    with progress.bar("fault tests", len(rows)) as shown:
+        for numbers, row in rows:
+            for each in judged(numbers, row(ground)):
+                found.append(each)
+                print(line(each), flush=True)
+            shown.advance(1)
+    return sorted(found, key=lambda each: each.number)
 
 
 def line(found: Found) -> str:
