@@ -149,13 +149,13 @@ def states(folder: Path) -> list[list[str]]:
 
 
 def parties(watcher: int) -> dict[str, list[int]]:
-    """The parties of a run, by name."""
+    """The parties of a run, by name; of DVC the process that builds, as the short ones before it end by themselves."""
     listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
     family, found = {watcher}, {"watcher": [watcher], "guard": [], "repro": [], "dvc": [], "trainer": []}
     for _ in range(6):
         family |= {int(pid) for pid, parent, _ in rows if int(parent) in family}
-    names = {"process_guard": "guard", "tunectl repro": "repro", "-m dvc": "dvc", "trainer.py": "trainer"}
+    names = {"process_guard": "guard", "tunectl repro": "repro", "-m dvc repro": "dvc", "trainer.py": "trainer"}
     for pid, _, words in rows:
         for mark, name in names.items():
             if int(pid) in family and mark in words:
