@@ -77,6 +77,34 @@ def test_equal_prompts_share_all_but_their_last_token(loaded):
     assert len({r.text for r in ask(loaded, texts)}) == 1
 
 
+def test_equal_prompts_are_read_once_and_answered_as_if_each_were(loaded, monkeypatch):
+    texts = [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[0]]
+    read = []
+    forward = loaded.model.forward
+    monkeypatch.setattr(
+        loaded.model, "forward", lambda **inputs: read.append(tuple(inputs["input_ids"].shape)) or forward(**inputs)
+    )
+    found = [reply.text for reply in ask(loaded, texts)]
+    assert read[0][0] == 2
+    assert found == [alone(loaded, text, do_sample=False) for text in texts]
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_tokens_are_drawn_as_often_as_their_chance_says(loaded, top_p):
+    decoder = hf_decode.Decoder(loaded.model, ())
+    how = Sampling(method="sampling", max_new_tokens=1, temperature=2.0, top_p=top_p)
+    chances = [0.5, 0.0, 0.3, 0.15, 0.05]
+    logits = torch.tensor(chances).log().mul(2.0).expand(20_000, -1)
+    tokens, said = decoder._pick(logits, how, torch.Generator().manual_seed(3))
+    counts = torch.bincount(tokens, minlength=5).double()
+    kept = torch.tensor(chances if top_p == 1 else [0.5, 0.0, 0.3, 0.15, 0.0]).double()
+    expected = 20_000 * kept / kept.sum()
+    assert counts[expected == 0].sum() == 0
+    distance = ((counts - expected).square() / expected)[expected > 0].sum()
+    assert distance < 16, "chi-square with at most 3 degrees of freedom: 1 in 1,000"
+    assert torch.allclose(said, torch.tensor(chances)[tokens])
+
+
 def test_rows_that_end_early_leave_and_are_counted(loaded):
     ids = torch.tensor([loaded.tokenizer(PROMPTS[1], add_special_tokens=False)["input_ids"]])
     written = loaded.model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=2, eos_token_id=2)

@@ -78,16 +78,17 @@ class Decoder:
         self._model(input_ids=self.tensor([list(ids)]), use_cache=True, logits_to_keep=1, **{self.cache_name: cache})
         return Prefix(len(ids), cache)
 
-    def read(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None, *, copies: int = 1) -> State:
-        """Run the prompts through the model, padded on the left; each is then there ``copies`` times, side by side."""
+    def read(self, prompts: Sequence[Sequence[int]], prefix: Prefix | None = None) -> State:
+        """Run the prompts through the model, padded on the left. Equal ones are read once: the state has a row for each."""
+        different = list(dict.fromkeys(map(tuple, prompts)))
         skip = prefix.length if prefix else 0
-        cache = hf_cache.repeated(prefix.cache, len(prompts)) if prefix else hf_cache.empty(self._model.config)
-        longest = max(map(len, prompts)) - skip
-        pads = [longest - len(ids) + skip for ids in prompts]
+        cache = hf_cache.repeated(prefix.cache, len(different)) if prefix else hf_cache.empty(self._model.config)
+        longest = max(map(len, different)) - skip
+        pads = [longest - len(ids) + skip for ids in different]
         pad = self._stops[0] if self._stops else 0
-        ids = self.tensor([[pad] * gap + list(row[skip:]) for gap, row in zip(pads, prompts, strict=True)])
+        ids = self.tensor([[pad] * gap + list(row[skip:]) for gap, row in zip(pads, different, strict=True)])
         own = self.tensor([[0] * gap + [1] * (longest - gap) for gap in pads])
-        mask = self._torch.cat([own.new_ones((len(prompts), skip)), own], dim=1)
+        mask = self._torch.cat([own.new_ones((len(different), skip)), own], dim=1)
         positions = (own.cumsum(dim=1) - 1).clamp(min=0) + skip
         logits = self._model(
             input_ids=ids,
@@ -97,10 +98,11 @@ class Decoder:
             logits_to_keep=1,
             **{self.cache_name: cache},
         ).logits[:, -1]
-        if copies > 1:
-            cache.batch_repeat_interleave(copies)
-            mask, positions, logits = (part.repeat_interleave(copies, dim=0) for part in (mask, positions, logits))
-        return State(cache, mask, positions[:, -1] + 1, logits)
+        state = State(cache, mask, positions[:, -1] + 1, logits)
+        if len(different) == len(prompts):
+            return state
+        place = {ids: number for number, ids in enumerate(different)}
+        return _selected(state, self.tensor([place[tuple(ids)] for ids in prompts]))
 
     def decode(
         self, lines: Sequence[Line], state: State, how: Greedy | Sampling, *, seed: int, likely: bool = False
@@ -151,13 +153,23 @@ class Decoder:
             return logits.argmax(dim=-1), None
         chances = (logits.float() / how.temperature).softmax(dim=-1)
         if how.top_p == 1:  # nothing is left out, so nothing needs sorting
-            drawn = self._torch.multinomial(chances, 1, generator=random)
+            drawn = self._drawn(chances, random)
             return drawn[:, 0], chances.gather(1, drawn)[:, 0]
         ranked, order = chances.sort(dim=-1, descending=True)
         # a token stays while those likelier than it hold less than top_p together, so at least one stays
         ranked = ranked.masked_fill(ranked.cumsum(dim=-1) - ranked >= how.top_p, 0.0)
-        drawn = order.gather(1, self._torch.multinomial(ranked, 1, generator=random))
+        drawn = order.gather(1, self._drawn(ranked, random))
         return drawn[:, 0], chances.gather(1, drawn)[:, 0]
+
+    def _drawn(self, weights: Any, random: Any) -> Any:
+        """A place of each row, drawn with ``weights`` (rows, places); (rows, 1).
+
+        By the inverse of the distribution function: one random number a row, where ``torch.multinomial`` draws one a place
+        (32 rows of 49,152 places on 2 cores: 0.8 against 31 ms).
+        """
+        totals = weights.cumsum(dim=-1, dtype=self._torch.float64)
+        drawn = self._torch.rand((len(weights), 1), dtype=self._torch.float64, device=weights.device, generator=random)
+        return self._torch.searchsorted(totals, drawn * totals[:, -1:], right=True).clamp_(max=weights.shape[1] - 1)
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -188,6 +200,6 @@ def shared_time(lines: Sequence[Line]) -> Iterator[None]:
 
 
 def _selected(state: State, keep: Any) -> State:
-    """The state of the rows ``keep`` only."""
+    """The state of the rows ``keep``, which may name one more than once."""
     state.cache.batch_select_indices(keep)
-    return State(state.cache, state.mask[keep], state.position[keep], None)
+    return State(state.cache, state.mask[keep], state.position[keep], state.logits[keep])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunectl.backends import adapter_file
+from tunectl.backends import adapter_file, libc_heap
 from tunectl.chat import contract
 from tunectl.config.profile import Profile
 from tunectl.core.errors import ArtifactError, EnvironmentFailure
@@ -87,8 +87,9 @@ def dtype(profile: Profile) -> Any:
 
 
 def set_threads(profile: Profile) -> int:
-    """Give torch the declared number of threads; returns it."""
+    """Give torch the declared number of threads, and let it keep its memory; returns their number."""
     threads = profile.threads or len(os.sched_getaffinity(0))
+    libc_heap.keep()
     need("torch", extra="train").set_num_threads(threads)
     return threads
 

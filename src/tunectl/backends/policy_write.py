@@ -38,8 +38,8 @@ class Writer:
         with self._writing():
             for start in range(0, len(order), width):
                 group = order[start : start + width]
-                state = self._decoder.read([questions[place].ids for place in group], copies=copies)
                 batch = [line for place in group for line in lines[place]]
+                state = self._decoder.read([line.ids for line in batch])
                 self._decoder.decode(batch, state, how, seed=seed + start, likely=True)
         return [line for group in lines for line in group]
 

@@ -10,7 +10,7 @@ from tunectl.artifacts.records import Example
 from tunectl.core import progress
 from tunectl.preferences.rubric import Sampled
 
-BATCH = 96
+BATCH = 192
 """Answers asked for together: enough for batches of equal length, few enough that little is lost."""
 Write = Callable[[Sequence[Example], int], list[str]]
 """Inputs and a seed -> one answer each."""

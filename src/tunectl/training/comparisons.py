@@ -21,6 +21,8 @@ from tunectl.training.rows import ROW_TOKENS, Row
 
 CHUNK = 256
 """Pairs that are tokenised together."""
+TOGETHER = 2 * ROW_TOKENS
+"""The pairs of a prompt share a row up to this length: where they are cut, answers that both parts name are read twice."""
 BEHIND = 0
 """Stands behind the last token of an answer; it is never read."""
 
@@ -177,7 +179,7 @@ def _parts(items: Sequence[Compared], numbers: Sequence[int]) -> Iterator[list[i
     """Cut the pairs of one prompt so that each part fits a row, or is one pair."""
     part: list[int] = []
     for number in numbers:
-        if part and row_of(_answers(items, [*part, number])).length > ROW_TOKENS:
+        if part and row_of(_answers(items, [*part, number])).length > TOGETHER:
             yield part
             part = []
         part.append(number)

@@ -11,7 +11,7 @@ from tunectl.artifacts.tally import Tally
 from tunectl.chat.masking import Masked, Piece
 from tunectl.training import comparisons, schedule
 from tunectl.training.comparisons import Compared
-from tunectl.training.rows import ROW_TOKENS, flatten
+from tunectl.training.rows import flatten
 
 
 def pair(number, prompt, chosen, rejected, margin=None):
@@ -100,10 +100,10 @@ def test_rows_of_their_own_name_the_same_answers():
 
 
 def test_many_pairs_of_one_prompt_are_cut_into_rows():
-    items = [item(number, "a", (1, *[5] * 60, number, 2), (1, *[6] * 60, number, 2)) for number in range(10, 20)]
+    items = [item(number, "a", (1, *[5] * 120, number, 2), (1, *[6] * 120, number, 2)) for number in range(10, 20)]
     found = comparisons.bundles(items, share=True, margins=False)
     assert sorted(duel.pair for bundle in found for duel in bundle.duels) == list(range(10))
-    assert all(row.length <= ROW_TOKENS for bundle in found for row in bundle.rows)
+    assert all(row.length <= comparisons.TOGETHER for bundle in found for row in bundle.rows)
     assert len(found) == 4
 
 
