@@ -1,7 +1,7 @@
 """The gate between champion and challenger: golden set, drifted slice, safety floors, infrastructure check. Pure.
 
-    reject        surely worse on the golden set; not better where it was meant to be; a floor or a check that does not hold
-    insufficient  too few items, or intervals too wide to tell
+    reject        a floor or a check that does not hold; surely worse on the golden set; not better where it was meant to be
+    insufficient  too few items, whatever they show, or intervals too wide to tell
     promote       not worse on the golden set by more than the margin, and better on the slice, surely
 
 Equal is a rejection: a swap costs something and has to buy something. All differences are paired, item by item, challenger
@@ -145,13 +145,13 @@ def _outcome(
     low = [_breach(one) for one in floors if not one.holds]
     if low:
         return "reject", f"A safety floor does not hold: {'; '.join(low)}."
+    few = _few(golden, limits.golden_items) or (_few(drifted, limits.slice_items) if drifted is not None else None)
+    if few:
+        return "insufficient", few
     allowed = {golden.name: limits.margin}  # a small loss on the golden set is what the margin is for
     worse = [part for part in (golden, drifted) if part is not None and _worse(part, allowed.get(part.name, 0.0))]
     if worse:
         return "reject", f"The challenger is worse on {_set(worse[0])}: {_ends(worse[0])}."
-    few = _few(golden, limits.golden_items) or (_few(drifted, limits.slice_items) if drifted is not None else None)
-    if few:
-        return "insufficient", few
     if golden.low is None or golden.low <= -limits.margin:
         wide = f"{_ends(golden)} does not exclude a loss of {limits.margin:g} points"
         return "insufficient", f"Not enough evidence on the golden set: {wide}."

@@ -60,6 +60,12 @@ def _of(name, difference, low, high, groups=100):
             "Too few items in the golden set: 20; at least 50 are needed.",
         ),
         (
+            _of("golden", -3.0, -5.0, -1.0),
+            _of("slice", 4.0, 1.0, 7.0, groups=20),
+            "insufficient",
+            "Too few items in the drifted slice: 20; at least 30 are needed.",
+        ),
+        (
             _of("golden", 1.5, 0.2, 2.8),
             None,
             "promote",
