@@ -168,7 +168,7 @@ def test_mistakes_in_a_rubric(changes, text):
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path):
-    inputs = [(asked(number).example, f"p{number}") for number in range(60)]
+    inputs = [(asked(number).example, f"p{number}") for number in range(120)]
     loads = []
 
     def load(fail_after=None):
@@ -186,7 +186,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path):
         return write
 
     whole = list(sample(inputs, 4, load(), 1, tmp_path / "whole"))
-    assert [len(one.answers) for one in whole] == [4] * 60
+    assert [len(one.answers) for one in whole] == [4] * 120
     assert [one.prompt for one in whole] == [prompt for _, prompt in inputs]
     assert all(text.endswith(one.example.id) for one in whole for text in one.answers)
     with pytest.raises(KeyboardInterrupt):
