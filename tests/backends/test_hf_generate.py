@@ -1,12 +1,14 @@
 """Batched generation and scoring against transformers' own, row by row."""
 
+import math
+
 import pytest
 
 from tunectl.backends import hf_cache, hf_decode, hf_generate, hf_model
 from tunectl.config.evaluate import Beams, Greedy, Sampling
 from tunectl.config.profile import Profile
 from tunectl.core import progress
-from tunectl.core.errors import EnvironmentFailure
+from tunectl.core.errors import EnvironmentFailure, UsageError
 from tunectl.evaluation.generator import Request
 
 torch = pytest.importorskip("torch")
@@ -103,6 +105,14 @@ def test_tokens_are_drawn_as_often_as_their_chance_says(loaded, top_p):
     distance = ((counts - expected).square() / expected)[expected > 0].sum()
     assert distance < 16, "chi-square with at most 3 degrees of freedom: 1 in 1,000"
     assert torch.allclose(said, torch.tensor(chances)[tokens])
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+def test_chances_that_are_no_numbers_are_refused(loaded, top_p):
+    how = Sampling(method="sampling", max_new_tokens=1, temperature=1.0, top_p=top_p)
+    logits = torch.tensor([[0.0, 1.0], [0.0, math.nan]])
+    with pytest.raises(UsageError, match="chances that are no numbers"):
+        hf_decode.Decoder(loaded.model, ())._pick(logits, how, torch.Generator().manual_seed(3))
 
 
 def test_rows_that_end_early_leave_and_are_counted(loaded):

@@ -35,6 +35,7 @@ def load(folder: Path, *, adapter: Path | None, profile: Profile, four_bit: bool
     broken = need("safetensors", extra="train").SafetensorError
     transformers.utils.logging.disable_progress_bar()
     set_threads(profile)
+    libc_heap.keep()
     _check_device(torch, profile)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file() and not list(folder.glob("model-*.safetensors")):
@@ -87,9 +88,8 @@ def dtype(profile: Profile) -> Any:
 
 
 def set_threads(profile: Profile) -> int:
-    """Give torch the declared number of threads, and let it keep its memory; returns their number."""
+    """Give torch the declared number of threads; returns it."""
     threads = profile.threads or len(os.sched_getaffinity(0))
-    libc_heap.keep()
     need("torch", extra="train").set_num_threads(threads)
     return threads
 

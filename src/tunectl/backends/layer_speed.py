@@ -36,11 +36,12 @@ def layer_speed(
 
     None where the profile asks for CUDA and this machine has none. Raises  MissingExtra without torch.
     """
-    from tunectl.backends import hf_model
+    from tunectl.backends import hf_model, libc_heap
 
     torch = need("torch", extra="train")
     if profile.device == "cuda" and not torch.cuda.is_available():
         return None
+    libc_heap.keep()  # as wherever a model is loaded
     before = torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]):  # a plan leaves no trace in later random choices
