@@ -1,0 +1,125 @@
+"""E2E: does RLOO from human references alone lower the slot error rate of inputs that nothing has seen?
+
+    python benchmarks/bench_e2e.py CORPUS.csv [--inputs 90] [--least 6] [--seed 0] [--keep]
+
+CORPUS.csv has the columns mr and ref of the E2E NLG challenge. ``--inputs`` inputs of at least ``--least`` attributes are drawn
+and kept out; from the others come fine-tuning (``experiment=e2e``), pairs, reward model and policy (``e2e_align``), all with
+``--seed``. Then sft and align answer the inputs that were kept out, greedily, and are compared input by input. Works in a clone of
+the last commit under ``.tunectl/bench-e2e`` (the environment is this checkout's); run it again and it goes on where it was
+stopped. An hour on two cores. --test FILE.csv measures on that file instead, and trains on all of the corpus. The last line is
+JSON; --keep adds it to results/bench_e2e.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from machine import machine, versions
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+RESULT = HERE / "results" / "bench_e2e.json"
+QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "DVC_NO_ANALYTICS": "1"}
+SLOTS = "conf/evaluate/e2e.yaml"
+SHOWN = ("slot_error", "bleu", "chrf", "rouge_l", "length")
+Rows = list[dict[str, str]]
+
+
+def main() -> None:
+    """Draw, train, compare, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path, help="CSV with the columns mr and ref")
+    parser.add_argument("--test", type=Path, help="another file of the kind to measure on; nothing is kept out then")
+    parser.add_argument("--inputs", type=int, default=90, help="inputs to keep out (90)")
+    parser.add_argument("--least", type=int, default=6, help="attributes that such an input has at least (6)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw, of training and of the policy (0)")
+    parser.add_argument("--keep", action="store_true", help=f"add the figures to {RESULT.relative_to(ROOT)}")
+    args = parser.parse_args()
+    project = ROOT / ".tunectl" / "bench-e2e" / f"seed-{args.seed}"
+    if not project.is_dir():
+        called(["git", "clone", "--quiet", str(ROOT), str(project)], ROOT)
+    rows = read(args.corpus)
+    apart = set() if args.test else drawn(rows, args.inputs, args.least, args.seed)
+    write(project / "train.csv", [row for row in rows if row["mr"] not in apart])
+    write(project / "held_out.csv", read(args.test) if args.test else [row for row in rows if row["mr"] in apart])
+    given = ["data.path=train.csv", f"seed={args.seed}"]
+    seconds = {}
+    for name, words in (
+        ("sft", ["experiment=e2e", *given, "--to", "sft"]),
+        ("align", ["experiment=e2e_align", *given, "--to", "align"]),
+    ):
+        start = time.monotonic()
+        called([sys.executable, "-m", "tunectl", "repro", *words], project)
+        seconds[name] = round(time.monotonic() - start)
+    words = ["evaluate", "held_out.csv", "--model", "align", "--against", "sft", "--slots", SLOTS, "--json"]
+    compared = json.loads(called([sys.executable, "-m", "tunectl", *words], project, kept=True))
+    figures = json.loads((project / "artifacts" / "metrics" / "reward.json").read_text())
+    found = {
+        "benchmark": "e2e",
+        "machine": machine(),
+        "settings": {
+            "seed": args.seed,
+            "training_inputs": len({row["mr"] for row in rows} - apart),
+            "held_out_inputs": len(apart) or None,
+            "test": args.test.name if args.test else None,
+            "versions": versions("tunectl", "torch", "transformers", "trl"),
+        },
+        "seconds": seconds,
+        "reward": figures,
+        "compared": compared,
+    }
+    for name in SHOWN:
+        for one in compared["differences"]:
+            if one["measure"] == name:
+                print(f"{name:12} aligned minus tuned {one['value']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})")
+    if args.keep:
+        before = json.loads(RESULT.read_text()) if RESULT.is_file() else []
+        others = [one for one in before if one["settings"] != found["settings"]]
+        RESULT.write_text(json.dumps([*others, found], indent=1) + "\n")
+    print(json.dumps(found))
+
+
+def read(path: Path) -> Rows:
+    """The rows of a corpus file."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return [{"mr": row["mr"], "ref": row["ref"]} for row in csv.DictReader(file)]
+
+
+def write(path: Path, rows: Rows) -> None:
+    """The rows as a corpus file; equal rows give an equal file, so that finished stages stay finished."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["mr", "ref"])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def drawn(rows: Rows, count: int, least: int, seed: int) -> set[str]:
+    """Inputs to keep out, the same for the same seed."""
+    rich = sorted({row["mr"] for row in rows if row["mr"].count("[") >= least})
+    if len(rich) < count:
+        raise SystemExit(f"only {len(rich)} inputs have {least} attributes: --inputs {count} is too many")
+    return set(random.Random(seed).sample(rich, count))
+
+
+def called(words: list[str], folder: Path, *, kept: bool = False) -> str:
+    """Run a command to its good end; what it printed, where ``kept``."""
+    done = subprocess.run(
+        words, cwd=folder, env={**os.environ, **QUIET}, text=True, check=False, stdout=subprocess.PIPE if kept else None
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words[:6])} ended with {done.returncode}")
+    found: Any = done.stdout
+    return found or ""
+
+
+if __name__ == "__main__":
+    main()
