@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RESULT = HERE / "results" / "bench_e2e.json"
 QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "DVC_NO_ANALYTICS": "1"}
+GIT = ("-c", "advice.detachedHead=false", "-c", "init.defaultBranch=main")
 SLOTS = "conf/evaluate/e2e.yaml"
 SHOWN = ("slot_error", "bleu", "chrf", "rouge_l", "length")
 Rows = list[dict[str, str]]
@@ -46,7 +47,7 @@ def main() -> None:
     args = parser.parse_args()
     project = ROOT / ".tunectl" / "bench-e2e" / f"seed-{args.seed}"
     if not project.is_dir():
-        called(["git", "clone", "--quiet", str(ROOT), str(project)], ROOT)
+        called(["git", *GIT, "clone", "--quiet", str(ROOT), str(project)], ROOT)
     rows = read(args.corpus)
     apart = set() if args.test else drawn(rows, args.inputs, args.least, args.seed)
     write(project / "train.csv", [row for row in rows if row["mr"] not in apart])

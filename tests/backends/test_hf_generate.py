@@ -1,10 +1,11 @@
 """Batched generation and scoring against transformers' own, row by row."""
 
+import copy
 import math
 
 import pytest
 
-from tunectl.backends import hf_cache, hf_decode, hf_generate, hf_model
+from tunectl.backends import hf_cache, hf_decode, hf_generate, hf_model, torch_short
 from tunectl.config.evaluate import Beams, Greedy, Sampling
 from tunectl.config.profile import Profile
 from tunectl.core import progress
@@ -13,6 +14,7 @@ from tunectl.evaluation.generator import Request
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+sdpa_attention = pytest.importorskip("transformers.integrations.sdpa_attention")
 PROFILE = Profile(
     device="cpu", threads=2, dtype="float32", train_tokens=64, generate_batch=4, gradient_checkpointing=False
 )
@@ -89,6 +91,40 @@ def test_equal_prompts_are_read_once_and_answered_as_if_each_were(loaded, monkey
     found = [reply.text for reply in ask(loaded, texts)]
     assert read[0][0] == 2
     assert found == [alone(loaded, text, do_sample=False) for text in texts]
+
+
+def test_the_output_layer_reads_whole_rows_of_memory(loaded):
+    """Of anything else torch makes a batched product, for which it copies the layer once a row."""
+    given = []
+    layer = loaded.model.get_output_embeddings()
+    hook = layer.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    try:
+        ask(loaded, PROMPTS)
+    finally:
+        hook.remove()
+    assert given[0].shape[:2] == (4, 1)
+    assert all(one.is_contiguous() for one in given)
+
+
+@pytest.mark.parametrize("start", ["", "The same long system text and its worked examples stand before every input. "])
+def test_short_attention_answers_and_scores_as_transformers_own(loaded, start, monkeypatch):
+    requests = [Request(start + prompt, ("One answer.", "Another, longer answer.")) for prompt in PROMPTS]
+    short = copy.deepcopy(loaded.model)
+    torch_short.speed_up(short)
+    usual = generator(loaded).answer(requests, GREEDY, seed=1, label="test")
+    own = sdpa_attention.sdpa_attention_forward
+    read = []
+    monkeypatch.setattr(
+        sdpa_attention,
+        "sdpa_attention_forward",
+        lambda module, query, *rest, **more: read.append(query.shape[2]) or own(module, query, *rest, **more),
+    )
+    found = hf_generate.HfGenerator(short, loaded.tokenizer, batch=4).answer(requests, GREEDY, seed=1, label="test")
+    assert [one.text for one in found] == [one.text for one in usual]
+    for mine, theirs in zip(found, usual, strict=True):
+        assert [one.nats for one in mine.references] == pytest.approx([one.nats for one in theirs.references], rel=1e-4)
+    long = [new for new in read if new > 1]
+    assert len(long) == (2 if start else 0), "only what all prompts begin with, which needs no mask, was left to sdpa"
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])

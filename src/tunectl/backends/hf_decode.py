@@ -96,7 +96,9 @@ class Decoder:
             attention_mask=mask,
             position_ids=positions,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=self.tensor(
+                [-1]
+            ),  # a slice is not contiguous: torch would copy the output layer for every row
             **{self.cache_name: cache},
         ).logits[:, -1]
         state = State(cache, mask, positions[:, -1] + 1, logits)

@@ -34,10 +34,13 @@ def opener(profile: Profile) -> Any:
     """An ``evaluation.generator.Opener`` for the machine of ``profile``."""
 
     def load(folder: Path, adapter: Path | None) -> HfGenerator:
-        from tunectl.backends import hf_model
+        from tunectl.backends import hf_model, torch_short
 
         loaded = hf_model.load(folder, adapter=adapter, profile=profile)
-        return HfGenerator(merged(loaded.model), loaded.tokenizer, batch=profile.generate_batch)
+        model = merged(loaded.model)
+        if profile.device == "cpu":
+            torch_short.speed_up(model)
+        return HfGenerator(model, loaded.tokenizer, batch=profile.generate_batch)
 
     return load
 

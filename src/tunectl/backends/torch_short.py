@@ -16,6 +16,8 @@ NAME = "tunectl_short"
 LONGEST = 768
 """Tokens of a row up to which plain products win (forward and backward with 9 heads of 64 in bfloat16, 2,048 tokens in all: 21
 against 40 ms in rows of 310, 38 against 60 ms in rows of 768), and their scores do not yet take much memory."""
+MOST_SCORES = 2**27
+"""Scores of one layer up to which they are all held at once: 268 MB in bfloat16."""
 
 
 def speed_up(model: Any) -> None:
@@ -90,19 +92,24 @@ def _attention(
     dropout: float = 0.0,
     **rest: Any,
 ) -> tuple[Any, None]:
-    """The signature of transformers. query (rows, heads, time, size), key and value (rows, groups, time, size).
+    """The signature of transformers. query (rows, heads, new, size), key and value (rows, groups, time, size).
 
-    Rows that are long, come with a mask of another kind, or ask for anything else go to sdpa.
+    The last of ``time`` places are the ``new`` ones: what a cache holds comes before them. Rows that are long, read one token,
+    come without a mask or ask for anything else go to sdpa, which reads single tokens as fast.
     """
+    rows, heads, new, size = query.shape
+    groups, time = key.shape[1:3]
     unusual = dropout or rest.get("softcap") is not None or rest.get("s_aux") is not None
-    if mask is None or not mask.is_floating_point() or query.shape[2] > LONGEST or unusual:
+    if mask is None or new == 1 or time > LONGEST or rows * heads * new * time > MOST_SCORES or unusual:
         own = need("transformers.integrations.sdpa_attention", extra="train").sdpa_attention_forward
         found: tuple[Any, None] = own(module, query, key, value, mask, scaling=scaling, dropout=dropout, **rest)
         return found
-    rows, heads, time, size = query.shape
-    groups = key.shape[1]
     scale = size**-0.5 if scaling is None else scaling
-    folded = (query * scale).reshape(rows, groups, heads // groups * time, size)
-    scores = (folded @ key.transpose(-1, -2)).view(rows, groups, heads // groups, time, time)
-    chances = scores.add_(mask[:, :, None]).softmax(-1).view(rows, groups, heads // groups * time, time)
-    return (chances @ value).view(rows, heads, time, size).transpose(1, 2).contiguous(), None
+    folded = (query * scale).reshape(rows, groups, heads // groups * new, size)
+    scores = (folded @ key.transpose(-1, -2)).view(rows, groups, heads // groups, new, time)
+    if mask.is_floating_point():
+        scores.add_(mask[:, :, None])
+    else:  # the least number, not minus infinity: a place of padding that sees nothing is no number otherwise
+        scores.masked_fill_(mask[:, :, None].logical_not(), need("torch", extra="train").finfo(scores.dtype).min)
+    chances = scores.softmax(-1).view(rows, groups, heads // groups * new, time)
+    return (chances @ value).view(rows, heads, new, size).transpose(1, 2).contiguous(), None
