@@ -15,7 +15,7 @@ from healing.people import Crowd
 from healing.play import Broken, Lookout, Play
 from healing.programs import Stuck, running
 from healing.scene import Scene
-from healing.timeline import Promise, Timeline
+from healing.timeline import Promise, Span, Timeline
 from tunectl.artifacts.layout import Layout
 from tunectl.config import check, overrides
 from tunectl.core.errors import TunectlError
@@ -28,9 +28,12 @@ def perform(scene: Scene, narrator: Narrator, *, began: datetime, observers: boo
     """Play every chapter. Where the story breaks, the rest is left out, and a promise says so."""
     layout = Layout(scene.project)
     model = check.load(layout, overrides.replay(layout)).root.project
+    ready = datetime.now(UTC)
     with running(scene, narrator.say, observers=observers) as stack, Lookout(stack.served) as lookout:
         crowd = Crowd(stack.ports["service"], stack.key, model, scene.town, workers=scene.workers)
         play = Play(scene, stack, crowd, narrator, lookout, began)
+        if (built := play.clock(ready)) > 1:
+            play.spans.append(Span("build", "two bad challengers, built ahead", 0.0, built, "calm"))
         _play(play)
         found = story.timeline(play, datetime.now(UTC))
         try:
