@@ -1,5 +1,7 @@
 """Log-probabilities of answers: equal to those of whole logits, gradients with them, however prompts are shared."""
 
+from contextlib import contextmanager
+
 import pytest
 
 from tunectl.backends import hf_model, torch_batch, torch_logps
@@ -77,3 +79,41 @@ def test_without_gradients_nothing_is_kept(model):
     assert not quiet.requires_grad
     assert loud.requires_grad
     torch.testing.assert_close(quiet, loud.detach())
+
+
+@pytest.mark.parametrize("plain_head", [True, False])
+def test_how_far_two_sets_of_weights_are_apart(model, monkeypatch, plain_head):
+    monkeypatch.setattr(torch_logps, "SLICE", 4)
+    layer = model.model.layers[0].mlp.down_proj.weight
+    before, other = layer.data.clone(), layer.data + torch.randn(layer.shape, generator=torch.manual_seed(1))
+
+    @contextmanager
+    def second():
+        layer.data = other
+        yield
+        layer.data = before
+
+    def whole():
+        """The chances of all tokens where one is learned, answer by answer."""
+        lines = []
+        for some in ROWS:
+            for branch in some.branches:
+                ids = torch.tensor([some.prompt.ids + branch.ids])
+                nats = model(input_ids=ids).logits[0].log_softmax(-1)
+                places = [len(some.prompt.ids) + at for at, wanted in enumerate(branch.trained) if wanted]
+                lines += [(nats[place - 1], int(ids[0, place])) for place in places]
+        return lines
+
+    route = torch_batch.route_of(model, plain_head=plain_head, autocast=False)
+    found = torch_logps.apart(route, route.batch(ROWS), second)
+    assert not found.kl.requires_grad
+    with torch.no_grad():
+        own = whole()
+        with second():
+            its = whole()
+    ratios = [float(one[token] - another[token]) for (one, token), (another, _) in zip(own, its, strict=True)]
+    kls = [float((one.exp() * (one - another)).sum()) for (one, _), (another, _) in zip(own, its, strict=True)]
+    assert found.ratio.tolist() == pytest.approx(ratios, abs=1e-4)
+    assert found.kl.tolist() == pytest.approx(kls, abs=1e-4)
+    assert min(kls) > 0
+    assert min(ratios) < 0, "a ratio may be negative, a divergence may not: this is not the same thing"

@@ -58,15 +58,30 @@ class Policy:
     def likelihoods(self, rows: Sequence[Row], *, temperature: float = 1.0) -> list[Any]:
         """Nats of every token of every answer of ``rows``, row by row; one float32 tensor (tokens,) an answer. No gradients."""
         torch = need("torch", extra="train")
-        found: dict[int, list[Any]] = {}
         with torch.no_grad():
-            for group in schedule.batches(rows, range(len(rows)), self.tokens):
-                some = [rows[number] for number in group]
-                flat = torch_logps.token_logps(self.route, self.route.batch(some), temperature=temperature)
-                sizes = [[len(branch.ids) for branch in row.branches] for row in some]
-                parts = iter(flat.split([size for row in sizes for size in row]))
-                for number, row in zip(group, sizes, strict=True):
-                    found[number] = [next(parts) for _ in row]
+            return self._of_answers(
+                rows, lambda batch: torch_logps.token_logps(self.route, batch, temperature=temperature)
+            )
+
+    def apart(self, rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+        """How far every answer of ``rows`` is from sft, nats: log-ratio of its tokens, and divergence of what was expected."""
+        torch = need("torch", extra="train")
+
+        def read(batch: Any) -> Any:
+            return torch.stack(torch_logps.apart(self.route, batch, self.as_sft), dim=1)
+
+        sums = [tokens.sum(dim=0).tolist() for tokens in self._of_answers(rows, read)]
+        return [ratio for ratio, _ in sums], [kl for _, kl in sums]
+
+    def _of_answers(self, rows: Sequence[Row], read: Callable[[Any], Any]) -> list[Any]:
+        """What ``read`` says of every token of a batch, cut into answers, in the order of ``rows``."""
+        found: dict[int, list[Any]] = {}
+        for group in schedule.batches(rows, range(len(rows)), self.tokens):
+            some = [rows[number] for number in group]
+            sizes = [[len(branch.ids) for branch in row.branches] for row in some]
+            parts = iter(read(self.route.batch(some)).split([size for row in sizes for size in row]))
+            for number, row in zip(group, sizes, strict=True):
+                found[number] = [next(parts) for _ in row]
         return [answer for number in range(len(rows)) for answer in found[number]]
 
 
@@ -100,8 +115,8 @@ def look(
     started = time.monotonic()
     settings = plan.settings
     answers = [policy.writer.written(line) for line in policy.writer.greedy(questions, settings.max_new_tokens)]
-    kl = _kl(policy, questions, answers)
-    marks = _marks(plan, judges, questions, answers, kl)
+    ratios, kl = policy.apart([row_of(asked, [answer.ids]) for asked, answer in zip(questions, answers, strict=True)])
+    marks = _marks(plan, judges, questions, answers, ratios)
     now = watch.seen(step, questions, answers, marks, kl, judges.measure)
     if state.first is None:
         state.first = now
@@ -128,24 +143,15 @@ def look(
     return found
 
 
-def _kl(policy: Policy, questions: Sequence[Question], answers: Sequence[Written]) -> list[float]:
-    """Log-ratio of every greedy answer between the policy and sft, nats."""
-    rows = [row_of(asked, [answer.ids]) for asked, answer in zip(questions, answers, strict=True)]
-    own = [float(nats.sum()) for nats in policy.likelihoods(rows)]
-    with policy.as_sft():
-        its = [float(nats.sum()) for nats in policy.likelihoods(rows)]
-    return [one - other for one, other in zip(own, its, strict=True)]
-
-
 def _marks(
-    plan: PolicyPlan, judges: Judges, questions: Sequence[Question], answers: Sequence[Written], kl: Sequence[float]
+    plan: PolicyPlan, judges: Judges, questions: Sequence[Question], answers: Sequence[Written], ratios: Sequence[float]
 ) -> list[Marked]:
     """Declared rewards; without them the method's own: beta times the log-ratio to sft."""
     if judges.rewards is not None:
         return judges.rewards.score(questions, answers, fixed=True)
     return [
         Marked(plan.settings.beta * ratio if answer.finished else math.nan, {})
-        for answer, ratio in zip(answers, kl, strict=True)
+        for answer, ratio in zip(answers, ratios, strict=True)
     ]
 
 

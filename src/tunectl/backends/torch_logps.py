@@ -6,7 +6,8 @@ token's gradient on the spot: what is kept for the backward pass is one hidden v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -70,19 +71,63 @@ def _slice(picked: Any, head: Any, bias: Any, targets: Any, temperature: float, 
 
 def token_logps(route: Route, batch: Batch, *, temperature: float = 1.0) -> Any:
     """Log-probabilities (nats) of the learned tokens of a batch, in the order of ``batch.targets``; float32, (places,)."""
-    inputs = {
+    with route.autocast:
+        if route.whole is None:
+            hidden = route.decoder(**_inputs(batch)).last_hidden_state.flatten(0, 1)
+            head, bias = route.head.weight, getattr(route.head, "bias", None)
+            return _function().apply(hidden, head, bias, batch.sources, batch.targets, temperature)
+        logits = route.whole(**_inputs(batch)).flatten(0, 1)[batch.sources].float() / temperature
+    return logits.log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    return {
         "input_ids": batch.ids,
         "position_ids": batch.positions,
         "attention_mask": batch.mask,
         "use_cache": False,
     }
+
+
+class Apart(NamedTuple):
+    """How far two sets of weights are from one another, at each learned token of a batch; float32, (places,), nats."""
+
+    ratio: Any
+    """Log-probability of the token under the first minus that under the second."""
+    kl: Any
+    """Kullback-Leibler divergence of what the first expects at that place from what the second does: 0 or more."""
+
+
+def apart(route: Route, batch: Batch, second: Callable[[], AbstractContextManager[None]]) -> Apart:
+    """Read ``batch`` twice, the second time within ``second``, and compare the chances of all tokens. No gradients.
+
+    Summed over an answer, ``kl`` is exact where the ratio of the one token that was written is a guess (Amini, Vieira and
+    Cotterell, arXiv 2504.10637, call it Rao-Blackwellised).
+    """
+    torch = need("torch", extra="train")
+    ratios, kls = [], []
+    with torch.no_grad():
+        first, logits_of = _places(route, batch)
+        with second():
+            other, _ = _places(route, batch)
+        for start in range(0, len(batch.sources), SLICE):
+            part = slice(start, start + SLICE)
+            own, its = (logits_of(states[part]).float().log_softmax(-1) for states in (first, other))
+            gap = own - its
+            ratios.append(gap.gather(1, batch.targets[part, None])[:, 0])
+            kls.append((own.exp() * gap).sum(-1))
+    return Apart(torch.cat(ratios), torch.cat(kls))
+
+
+def _places(route: Route, batch: Batch) -> tuple[Any, Callable[[Any], Any]]:
+    """What the logits of the learned tokens are made of, a line a place, and how they are made."""
+    torch = need("torch", extra="train")
     with route.autocast:
-        if route.whole is None:
-            hidden = route.decoder(**inputs).last_hidden_state.flatten(0, 1)
-            head, bias = route.head.weight, getattr(route.head, "bias", None)
-            return _function().apply(hidden, head, bias, batch.sources, batch.targets, temperature)
-        logits = route.whole(**inputs).flatten(0, 1)[batch.sources].float() / temperature
-    return logits.log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+        if route.whole is not None:
+            return route.whole(**_inputs(batch)).flatten(0, 1)[batch.sources], lambda logits: logits
+        hidden = route.decoder(**_inputs(batch)).last_hidden_state.flatten(0, 1)[batch.sources]
+    head, bias = route.head.weight, getattr(route.head, "bias", None)
+    return hidden, lambda states: torch.nn.functional.linear(states, head.to(states.dtype), bias)
 
 
 class AnswerLogps(NamedTuple):

@@ -165,7 +165,7 @@ class Look(Struct, frozen=True):
     """Low end of its paired interval."""
     measure_high: float
     kl: float
-    """Nats an answer between policy and sft, on the greedy answers: sum of log-ratios."""
+    """Nats an answer between policy and sft: what both expect at each token of the greedy answers, summed; 0 or more."""
     length: float
     """Tokens an answer, mean."""
     repetition: float
