@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from drift_crew import Figures
 
 from tunectl.monitor.calibrate import Rate
@@ -28,7 +27,7 @@ def short(rate: Rate | None) -> str:
     if rate is None:
         return "n/a"
     share = rate.share * 100
-    return f"{share:.{2 if 0 < share < 1 else 1 if share < 10 else 0}f} %"
+    return f"{share:.{2 if 0 < share < 1 else 1 if share < 10 or 99 < share < 100 else 0}f} %"
 
 
 def page(result: Mapping[str, Any], blocks: Mapping[str, Figures]) -> str:
@@ -69,35 +68,37 @@ def plain(figures: Figures) -> dict[str, dict[str, dict[str, object]]]:
 
 
 def plot(blocks: Mapping[str, Figures], changes: Sequence[str], sizes: Sequence[int], ours: str, path: Path) -> None:
-    """Share of windows flagged, by change, one panel a size of window; the block ``ours`` is bold and has its intervals."""
+    """Share of windows flagged: a panel a change, a line a rule, a mark a size of window with its interval; rules whose name
+    begins with ``ours`` have a colour."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(sizes), figsize=(13, 4.8), sharey=True, layout="constrained")
-    colours, places = plt.colormaps["tab20"].colors, range(len(changes))
-    for panel, rows in zip(panels, sizes, strict=True):
-        cells = [f"{change}, {rows}" for change in changes]
-        lines = [
-            (block, name, [figures[cell][name] for cell in cells])
-            for block, figures in blocks.items()
-            for name in figures[cells[0]]
-        ]
-        for number, (block, name, rates) in enumerate(lines):
-            bold, colour = block == ours, colours[(2 * number + number // 10) % 20]
-            style = {"lw": 2.5, "zorder": 3} if bold else {"lw": 1.2, "ls": "--", "alpha": 0.8}
-            panel.plot(
-                places, [one.share for one in rates], marker="o", ms=4, color=colour, label=f"{block} {name}", **style
-            )
-            if bold:
-                ends = np.array([one.interval for one in rates])
-                panel.fill_between(places, ends[:, 0], ends[:, 1], color=colour, alpha=0.15)
-        panel.axhline(0.05, color="0.4", lw=0.8, ls=":")
-        panel.set(xticks=places, title=f"windows of {rows} rows", ylim=(-0.02, 1.02))
-        panel.set_xticklabels(changes, rotation=20, ha="right")
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("windows flagged (nothing: false alarms)")
-    panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    rules = [(block, name) for block, figures in blocks.items() for name in next(iter(figures.values()))]
+    rules.sort(key=lambda rule: not rule[0].startswith(ours))
+    height = 1.3 + 0.34 * len(rules)
+    figure, panels = plt.subplots(1, len(changes), figsize=(13, height), sharex=True, sharey=True, layout="constrained")
+    for panel, change in zip(panels, changes, strict=True):
+        for line, (block, name) in enumerate(rules):
+            colour = "tab:blue" if block.startswith(ours) else "0.55"
+            for number, rows in enumerate(sizes):
+                rate = blocks[block][f"{change}, {rows}"].get(name)
+                if rate is None:
+                    continue
+                place = line + (number - (len(sizes) - 1) / 2) * 0.34
+                panel.plot(rate.interval, [place, place], color=colour, lw=1.5, alpha=0.5)
+                full = colour if number else "white"
+                panel.plot(rate.share, place, "o", ms=5.5, mfc=full, mec=colour, zorder=3, clip_on=False)
+        if change == changes[0]:
+            panel.axvline(0.05, color="0.3", lw=0.9, ls=":")
+        panel.set(title=f"{change} (false alarms)" if change == changes[0] else change, xlim=(-0.03, 1.03))
+        panel.set(ylim=(len(rules) - 0.4, -0.6), xticks=(0, 0.5, 1))
+        panel.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        panel.grid(axis="y", color="0.92")
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(rules)), [f"{block} {name}" for block, name in rules])
+    sort = "; ".join(f"{rows} rows: {'full' if number else 'hollow'}" for number, rows in enumerate(sizes))
+    figure.supxlabel(f"share of windows flagged, with its 95 % interval ({sort}); dotted: 5 %", fontsize=10)
     figure.savefig(path, dpi=130)
