@@ -70,7 +70,7 @@ bench-serve: .venv/.dev  ## the server beside the bare engine, vLLM, transformer
 bench-serve-memory: .venv/.dev  ## the server's memory over 10,000 requests
 	$(BIN)/python benchmarks/bench_serve.py --memory 10000 --keep
 
-bench-yield: .venv/.run  ## time to the first token of a live server with and without a training beside it (8 minutes after `make run`)
+bench-yield: .venv/.run  ## time to the first token of a live server with and without a training beside it (4 minutes after `make run`)
 	@test -f .tunectl/releases/champion.json || $(BIN)/tunectl repro
 	$(BIN)/python benchmarks/bench_yield.py --keep
 

@@ -5,7 +5,7 @@
 The server is ``tunectl serve`` on the champion of ``make run``. The training is the fine-tuning of the same project, begun as
 the watcher begins a retrain: once with ``watch.resources`` as declared, once with neither niceness nor fewer processors.
 Clients ask the next question when the last is answered. Works in ``.tunectl/bench-yield`` and touches nothing else; about
-eight minutes on two cores. Ratios are over the mean of the two windows without a training, before and after. The last line is
+four minutes on two cores. Ratios are over the mean of the two windows without a training, before and after. The last line is
 JSON; --keep keeps it in results/bench_yield.json.
 """
 

@@ -110,7 +110,7 @@ def test_the_output_layer_reads_whole_rows_of_memory(loaded):
 def test_short_attention_answers_and_scores_as_transformers_own(loaded, start, monkeypatch):
     requests = [Request(start + prompt, ("One answer.", "Another, longer answer.")) for prompt in PROMPTS]
     short = copy.deepcopy(loaded.model)
-    torch_short.speed_up(short)
+    torch_short.short_attention(short)
     usual = generator(loaded).answer(requests, GREEDY, seed=1, label="test")
     own = sdpa_attention.sdpa_attention_forward
     read = []

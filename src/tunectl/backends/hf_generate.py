@@ -39,7 +39,7 @@ def opener(profile: Profile) -> Any:
         loaded = hf_model.load(folder, adapter=adapter, profile=profile)
         model = merged(loaded.model)
         if profile.device == "cpu":
-            torch_short.speed_up(model)
+            torch_short.short_attention(model)
         return HfGenerator(model, loaded.tokenizer, batch=profile.generate_batch)
 
     return load

@@ -16,15 +16,20 @@ NAME = "tunectl_short"
 LONGEST = 768
 """Tokens of a row up to which plain products win (forward and backward with 9 heads of 64 in bfloat16, 2,048 tokens in all: 21
 against 40 ms in rows of 310, 38 against 60 ms in rows of 768), and their scores do not yet take much memory."""
-MOST_SCORES = 2**27
-"""Scores of one layer up to which they are all held at once: 268 MB in bfloat16."""
+MOST_SCORES = 2**26
+"""Scores of one layer up to which they are all held at once: 268 MB in float32."""
+
+
+def short_attention(model: Any) -> None:
+    """Use the attention in a transformers model on the CPU, where it replaces torch's."""
+    if model.config._attn_implementation == "sdpa":  # noqa: SLF001  transformers offers no public reading of it
+        _register()
+        model.set_attn_implementation(NAME)
 
 
 def speed_up(model: Any) -> None:
     """Use both in a transformers model on the CPU, where it has what they replace."""
-    if model.config._attn_implementation == "sdpa":  # noqa: SLF001  transformers offers no public reading of it
-        _register()
-        model.set_attn_implementation(NAME)
+    short_attention(model)
     torch = need("torch", extra="train")
     for module in model.modules():
         if (
@@ -106,10 +111,11 @@ def _attention(
         return found
     scale = size**-0.5 if scaling is None else scaling
     folded = (query * scale).reshape(rows, groups, heads // groups * new, size)
-    scores = (folded @ key.transpose(-1, -2)).view(rows, groups, heads // groups, new, time)
     if mask.is_floating_point():
-        scores.add_(mask[:, :, None])
-    else:  # the least number, not minus infinity: a place of padding that sees nothing is no number otherwise
+        scores = (folded @ key.transpose(-1, -2)).view(rows, groups, heads // groups, new, time).add_(mask[:, :, None])
+    else:  # where answers are written and scored; added up in float32 as sdpa does it, which costs nothing here
+        scores = (folded.float() @ key.float().transpose(-1, -2)).view(rows, groups, heads // groups, new, time)
+        # the least number, not minus infinity: a place of padding that sees nothing is no number otherwise
         scores.masked_fill_(mask[:, :, None].logical_not(), need("torch", extra="train").finfo(scores.dtype).min)
-    chances = scores.softmax(-1).view(rows, groups, heads // groups * new, time)
+    chances = scores.softmax(-1).to(value.dtype).view(rows, groups, heads // groups * new, time)
     return (chances @ value).view(rows, heads, new, size).transpose(1, 2).contiguous(), None
