@@ -1,6 +1,7 @@
 """tunectl: declare, build, prove and ship fine-tuned language models.
 
-Importing this package does nothing; ``tunectl.__version__`` is read from the installed metadata on access.
+Importing this package does nothing; ``tunectl.__version__`` is read from the installed metadata on access
+(``0+source`` where the code is on the path and not installed).
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 def __getattr__(name: str) -> str:
     """Resolve ``__version__`` lazily, so that ``tunectl --help`` reads no package metadata."""
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("tunectl")
+        try:
+            return version("tunectl")
+        except PackageNotFoundError:
+            return "0+source"
     raise AttributeError(f"module 'tunectl' has no attribute {name!r}")
