@@ -34,6 +34,7 @@ CLIENTS = (1, 8, 32)
 WARM = 3.0
 """Seconds before a window."""
 RESULT = ROOT / "benchmarks/results/bench_serve.json"
+MEMORY = RESULT.with_stem("bench_serve_memory")
 TARGETS: dict[str, tuple[tuple[str, ...], bool, float]] = {
     "ours over HTTP beside the bare engine, 32 clients": (("ratios", "http_over_bare", "32"), True, 0.85),
     **{
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="no new round begins that would end later (20)")
     parser.add_argument("--only", nargs="+", choices=[one.name for one in PEERS], help="these systems")
     parser.add_argument("--memory", type=int, metavar="N", help="only the memory of our server over N requests")
-    parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
+    parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}, or {MEMORY.name}")
     args = parser.parse_args()
     start = time.monotonic()
     material = serve_material.made(args.place, args.artifacts)
@@ -86,8 +87,7 @@ def main() -> None:
     for line in judged(found):
         print(line, flush=True)
     if args.keep:
-        kept = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
-        RESULT.write_text(json.dumps({**kept, **found}, indent=1) + "\n")
+        (MEMORY if args.memory else RESULT).write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
 
 
