@@ -6,7 +6,7 @@ CORPUS.csv has the columns mr and ref of the E2E NLG challenge. ``--inputs`` inp
 and kept out; from the others come fine-tuning (``experiment=e2e``), pairs, reward model and policy (``e2e_align``), all with
 ``--seed``. Then sft and align answer the inputs that were kept out, greedily, and are compared input by input. Works in a clone of
 the last commit under ``.tunectl/bench-e2e`` (the environment is this checkout's); run it again and it goes on where it was
-stopped. An hour on two cores. --test FILE.csv measures on that file instead, and trains on all of the corpus. The last line is
+stopped, in the same clone: delete that to begin anew. An hour on two cores. --test FILE.csv measures on that file instead, and trains on all of the corpus. The last line is
 JSON; --keep adds it to results/bench_e2e.json.
 """
 
@@ -23,15 +23,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import machine, versions
-
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+sys.path[:0] = [str(ROOT / "examples" / "local_lens"), str(ROOT / "monitoring")]
+
+from healing.programs import QUIET  # noqa: E402
+from machine import machine, versions  # noqa: E402
+
 RESULT = HERE / "results" / "bench_e2e.json"
-QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True", "DVC_NO_ANALYTICS": "1"}
 GIT = ("-c", "advice.detachedHead=false", "-c", "init.defaultBranch=main")
 SLOTS = "conf/evaluate/e2e.yaml"
-SHOWN = ("slot_error", "bleu", "chrf", "rouge_l", "length")
+SHOWN = ("slot_error", "bleu", "chrf")
 Rows = list[dict[str, str]]
 
 
@@ -69,6 +71,7 @@ def main() -> None:
         "machine": machine(),
         "settings": {
             "seed": args.seed,
+            "commit": called(["git", "rev-parse", "HEAD"], project, kept=True).strip(),
             "training_inputs": len({row["mr"] for row in rows} - apart),
             "held_out_inputs": len(apart) or None,
             "test": args.test.name if args.test else None,
@@ -78,10 +81,10 @@ def main() -> None:
         "reward": figures,
         "compared": compared,
     }
+    differences = {one["measure"]: one for one in compared["differences"]}
     for name in SHOWN:
-        for one in compared["differences"]:
-            if one["measure"] == name:
-                print(f"{name:12} aligned minus tuned {one['value']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})")
+        one = differences[name]
+        print(f"{name:12} aligned minus tuned {one['value']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})")
     if args.keep:
         before = json.loads(RESULT.read_text()) if RESULT.is_file() else []
         others = [one for one in before if one["settings"] != found["settings"]]

@@ -106,6 +106,19 @@ def test_the_output_layer_reads_whole_rows_of_memory(loaded):
     assert all(one.is_contiguous() for one in given)
 
 
+def test_beams_with_short_attention_are_those_of_transformers(loaded):
+    short = copy.deepcopy(loaded.model)
+    torch_short.short_attention(short)
+    how = Beams(method="beams", beams=3, length_penalty=1.0, max_new_tokens=12)
+    requests = [Request(prompt, ("One answer.",)) for prompt in PROMPTS]
+    usual = generator(loaded).answer(requests, how, seed=1, label="test")
+    found = hf_generate.HfGenerator(short, loaded.tokenizer, batch=4).answer(requests, how, seed=1, label="test")
+    assert [one.text for one in found] == [one.text for one in usual]
+    assert [one.references[0].nats for one in found] == pytest.approx(
+        [one.references[0].nats for one in usual], rel=1e-4
+    )
+
+
 @pytest.mark.parametrize("start", ["", "The same long system text and its worked examples stand before every input. "])
 def test_short_attention_answers_and_scores_as_transformers_own(loaded, start, monkeypatch):
     requests = [Request(start + prompt, ("One answer.", "Another, longer answer.")) for prompt in PROMPTS]

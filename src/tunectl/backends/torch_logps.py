@@ -101,8 +101,9 @@ class Apart(NamedTuple):
 def apart(route: Route, batch: Batch, second: Callable[[], AbstractContextManager[None]]) -> Apart:
     """Read ``batch`` twice, the second time within ``second``, and compare the chances of all tokens. No gradients.
 
-    Summed over an answer, ``kl`` is exact where the ratio of the one token that was written is a guess (Amini, Vieira and
-    Cotterell, arXiv 2504.10637, call it Rao-Blackwellised).
+    ``kl`` takes all tokens that might have come at a place, ``ratio`` only the one that did. Summed over answers that the first
+    drew it estimates the divergence of whole answers (Amini, Vieira and Cotterell, arXiv 2504.10637: Rao-Blackwellised); over
+    greedy ones it is how far apart the two are along them.
     """
     torch = need("torch", extra="train")
     ratios, kls = [], []
