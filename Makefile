@@ -5,6 +5,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 2
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -38,8 +39,8 @@ check: .venv/.dev  ## format, lint, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check  ## everything; slow real-model runs too where TUNECTL_SLOW=1
-	$(BIN)/python -m pytest $(if $(TUNECTL_SLOW),,-m "not slow") $(PYTEST)
+test: check  ## everything, by two workers (WORKERS=0: one after another); slow real-model runs too where TUNECTL_SLOW=1
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(TUNECTL_SLOW),,-m "not slow") $(PYTEST)
 
 test-fast: .venv/.dev  ## unit and contract tests only
 	$(BIN)/python -m pytest tests/unit tests/contract tests/conf

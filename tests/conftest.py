@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import two_workers
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -113,6 +114,18 @@ def releases(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     from tiny_release import filled
 
     return filled(tiny_model, tmp_path_factory.mktemp("releases"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With ``-n``: who gets what."""
+    return two_workers.scheduler(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``-n``: the longest first. Without it the order stays."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: two_workers.rank(item.nodeid))
 
 
 ALLOWED_SKIPS = ("needs a GPU", "../shared/data is absent", "no Docker engine can start")

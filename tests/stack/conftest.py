@@ -31,7 +31,7 @@ class Stack:
     """What people were told."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # threads of its own that answer: they end with the file that needs them
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     if not observers.THERE:
         pytest.skip(observers.MISSING)
