@@ -318,6 +318,28 @@ def test_postgres_without_fsync_is_refused(postgres, tmp_path):
             )
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_postgres_keeps_all_text_or_is_refused(postgres, tmp_path, encoding):
+    import psycopg
+
+    server, name = f"postgresql://tunectl@127.0.0.1:{postgres.port}", f"in_{encoding.lower()}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
+    if encoding == "SQL_ASCII":  # knows of no encoding, and keeps what it is given
+        told = exchange(session="Käse 🧀")
+        with opened(f"{server}/{name}", tmp_path) as store:
+            store.accept(told)
+            assert store.exchange(told.id) == told
+        return
+    with pytest.raises(EnvironmentFailure) as caught, opened(f"{server}/{name}", tmp_path):
+        pass
+    assert str(caught.value) == (
+        f"the PostgreSQL database {name} keeps text as LATIN1, which has no place for most of what people write\n"
+        "  make it anew: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+    )
+
+
 def test_times_are_kept_in_utc(tmp_path):
     with opened("sqlite:///a.sqlite", tmp_path) as store:
         store.accept(exchange(accepted_at=datetime(2026, 3, 1, 5, tzinfo=timezone(timedelta(hours=3)))))

@@ -62,6 +62,7 @@ class Encoder:
         """
         self._torch = need("torch", extra="train")
         transformers = need("transformers", extra="train")
+        transformers.utils.logging.disable_progress_bar()
         self._model = transformers.AutoModel.from_pretrained(folder, dtype=self._torch.float32).eval()
         self.tokenizer = Tokenizer(folder)
         first, last = self.tokenizer.id_of("[CLS]"), self.tokenizer.id_of("[SEP]")

@@ -19,6 +19,8 @@ BUSY: Final = 20.0
 """Seconds that one process waits for another one's transaction on SQLite, for example a purge; and for a silent network."""
 CONNECT: Final = 5
 """Seconds to wait for a PostgreSQL server."""
+KEEPS_ALL_TEXT: Final = frozenset(("UTF8", "SQL_ASCII"))
+"""Encodings of a PostgreSQL database that keep UTF-8 as it is (its manual, Character Set Support)."""
 WRITES: Final = {"writes": True}
 """Option of a connection that will write: SQLite then takes its lock at the start, and never fails half-way."""
 
@@ -192,6 +194,7 @@ def _postgres(sa: Any, url: Any) -> Any:
         connect_args={
             "connect_timeout": CONNECT,
             "application_name": "tunectl",
+            "client_encoding": "utf8",  # else psycopg gives bytes where the database names no encoding
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
@@ -209,6 +212,12 @@ def _postgres(sa: Any, url: Any) -> Any:
                 raise EnvironmentFailure(
                     "the PostgreSQL server runs with fsync = off, so nothing it confirms survives a power cut",
                     hint="set fsync = on in its postgresql.conf",
+                )
+            encoding = cursor.execute("SHOW server_encoding").fetchone()[0]
+            if encoding not in KEEPS_ALL_TEXT:
+                raise EnvironmentFailure(
+                    f"the PostgreSQL database {url.database} keeps text as {encoding}, which has no place for most of what people write",
+                    hint="make it anew: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
                 )
         connection.rollback()
 
