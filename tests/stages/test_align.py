@@ -269,9 +269,9 @@ def test_inputs_that_leave_no_room_cannot_be_watched(given):
     io.write_rows(given[0].split / "validation.jsonl", [example("v", long=True)])
     error = refused(given, stage(), DataError)
     assert error.message == (
-        "align: none of 1 validation inputs can be watched: they leave no room for an answer of 64 tokens, or are one text with it"
+        "align: none of 1 validation inputs can be watched: they leave no room for an answer of 96 tokens, or are one text with it"
     )
-    assert error.hint == "lower align.max_new_tokens (now 64), or bring shorter inputs"
+    assert error.hint == "lower align.max_new_tokens (now 96), or bring shorter inputs"
 
 
 def test_facts_of_a_field_that_no_input_has(given):
