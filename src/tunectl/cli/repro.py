@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts import io, lock
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
         code = _rebuild(layout, args.to, force=args.force)
         if code:
             return code
-        _summarise(layout, time.monotonic() - started, as_json=args.json, unattended=args.unattended)
+        seconds = time.monotonic() - started
+        _summarise(layout, seconds, targets=args.to, as_json=args.json, unattended=args.unattended)
     return 0
 
 
@@ -115,17 +117,24 @@ def _rebuild(layout: Layout, targets: list[str], *, force: bool) -> int:
     )
 
 
-def _summarise(layout: Layout, seconds: float, *, as_json: bool, unattended: bool = False) -> None:
-    """Print the comparison of the last evaluation, and refuse on a verdict of no."""
+def _summarise(
+    layout: Layout, seconds: float, *, targets: Sequence[str] = (), as_json: bool, unattended: bool = False
+) -> None:
+    """Print the comparison and the verdicts of what was rebuilt, and refuse on a verdict of no.
+
+    What comes after the last of ``targets`` is of an earlier run, and neither told nor judged.
+    """
     from tunectl.backends import terminal
 
-    verdicts = {stage.name: found for stage in STAGES if (found := verdict(layout, stage.name))}
+    names = [stage.name for stage in STAGES]
+    rebuilt = names[: 1 + max(map(names.index, targets))] if targets else names
+    verdicts = {name: found for name in rebuilt if (found := verdict(layout, name))}
     folder = layout.artifact("evaluate")
-    results = folder / "results.json"
+    results = folder / "results.json" if "evaluate" in rebuilt and (folder / "results.json").is_file() else None
     if as_json:
-        scores = io.read_json(results) if results.is_file() else None
+        scores = io.read_json(results) if results else None
         terminal.print_json({"seconds": round(seconds, 1), "verdicts": verdicts, "results": scores})
-    elif results.is_file():
+    elif results:
         from tunectl.evaluation import summary
 
         columns, rows = summary.summary_rows(summary.load(results))
@@ -133,9 +142,12 @@ def _summarise(layout: Layout, seconds: float, *, as_json: bool, unattended: boo
     for name, found in verdicts.items():
         if found["passed"] and not as_json:
             terminal.say(f"{name}: {found['reason']}")
-    if results.is_file() and not as_json:
+    if results and not as_json:
         terminal.say(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
-    if not unattended:
+    left = names[len(rebuilt) :]
+    if left and not as_json:
+        terminal.say(f"left as before: {', '.join(left)}; tunectl repro goes on with them")
+    if not left and not unattended:
         _release(layout, as_json=as_json)
     _refuse(layout, {name: found for name, found in verdicts.items() if not found["passed"]})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,18 @@ def test_every_no_is_said(tmp_path: Path) -> None:
 
 def test_all_said_yes(tmp_path: Path) -> None:
     repro._summarise(given(tmp_path, reward=YES, evaluate=YES), 1.0, as_json=False)
+
+
+def test_what_comes_after_the_target_is_of_an_earlier_run_and_neither_told_nor_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = given(tmp_path, reward=YES | {"reason": "It knows."}, evaluate=NO, package=NO)
+    io.write_json(layout.artifact("evaluate") / "results.json", {"of": "an earlier run"})
+    repro._summarise(layout, 1.0, targets=["sft", "align"], as_json=False)
+    assert capsys.readouterr().out == (
+        "reward: It knows.\nleft as before: evaluate, package; tunectl repro goes on with them\n"
+    )
+    repro._summarise(layout, 1.0, targets=["align"], as_json=True)
+    assert json.loads(capsys.readouterr().out)["results"] is None
+    with pytest.raises(GateError):
+        repro._summarise(layout, 1.0, targets=["align", "evaluate"], as_json=True)
