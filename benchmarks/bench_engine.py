@@ -53,6 +53,7 @@ SETTINGS = {
     "f32, steps of 2048": Setting(F32, {"max_num_batched_tokens": 2048}),
     "f32, prompts not split": Setting(F32, {"max_num_batched_tokens": 2048, "dynamic_split_fuse": False}),
     "f32, threads not pinned": Setting({**F32, "ENABLE_CPU_PINNING": False}),
+    "f32, no log-probabilities": Setting(F32, request={"logprobs": 0}),
     "f32, prompt lookup": Setting({**F32, "prompt_lookup": True}, request=LOOKUP),
 }
 
@@ -154,9 +155,8 @@ class Engine:
 
         asked: str = self._around["messages"][-1]["content"]
         ids = self._tokenizer.encode(self._around["text"].replace(asked, text), add_special_tokens=False).ids
-        config = self._genai.GenerationConfig(
-            max_new_tokens=first or tokens, ignore_eos=True, logprobs=1, **self._setting.request
-        )
+        asked_for = {"ignore_eos": True, "logprobs": 1, **self._setting.request}
+        config = self._genai.GenerationConfig(max_new_tokens=first or tokens, **asked_for)
         self._number += 1
         prompt = openvino.Tensor(np.array([ids], dtype=np.int64))
         self._live[self._number] = self._pipeline.add_request(self._number, prompt, config)

@@ -8,7 +8,8 @@ import subprocess
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import openai
@@ -24,12 +25,32 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FILE = ROOT / "monitoring/compose.yaml"
-Compose = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Compose:
+    """`docker compose` on the file, under a name of its own."""
+
+    words: list[str]
+    environment: dict[str, str]
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.environment['TUNECTL_PORT']}"
+
+    def __call__(self, *more: str) -> str:
+        """What a command printed; it must end well."""
+        done = self._run(*more)
+        assert done.returncode == 0, f"{' '.join(more)}: {done.stderr[-2000:]}\n{self._run('logs').stdout[-6000:]}"
+        return done.stdout.strip()
+
+    def _run(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*self.words, *more], env=self.environment, capture_output=True, text=True, timeout=400)
 
 
 @pytest.fixture
 def compose(built, tmp_path: Path) -> Iterator[Compose]:
-    """Runs `docker compose` on the file, under a name of its own; what it started is gone after the test."""
+    """What it started is gone after the test."""
     base = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["docker"]["base_image"]
     postgres = yaml.safe_load(FILE.read_text())["services"]["postgres"]["image"]
     subprocess.run([HERE / "postgres_image", postgres, base], check=True, timeout=1200)
@@ -44,20 +65,9 @@ def compose(built, tmp_path: Path) -> Iterator[Compose]:
     told = ("TUNECTL_WATCH_TOKEN", "GRAFANA_PASSWORD", "TUNECTL_NOTIFY_URL", "TUNECTL_SCRAPE_KEY")  # of others
     environment = {**os.environ, **given, **dict.fromkeys(told, "nothing")}
     words = ["docker", "compose", "--file", str(FILE), "--project-name", f"tunectl-test-{uuid.uuid4().hex[:12]}"]
-
-    def call(*more: str) -> str:
-        done = subprocess.run([*words, *more], env=environment, capture_output=True, text=True, timeout=400)
-        assert done.returncode == 0, f"{' '.join(more)}: {done.stderr[-2000:]}\n{_logs(words, environment)}"
-        return done.stdout.strip()
-
-    call.port = given["TUNECTL_PORT"]  # type: ignore[attr-defined]
-    yield call
-    subprocess.run([*words, "down", "--volumes"], env=environment, capture_output=True, timeout=400, check=True)
-
-
-def _logs(words: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run([*words, "logs", "--tail", "40"], env=environment, capture_output=True, text=True, timeout=60)
-    return done.stdout[-6000:]
+    running = Compose(words, environment)
+    yield running
+    running("down", "--volumes")
 
 
 def champion(address: str) -> str:
@@ -73,7 +83,7 @@ def test_the_service_and_its_database(built, compose: Compose, tmp_path: Path) -
         "run", "--rm", "--no-deps", "service", "python", "-m", "tunectl", "serve", "keys", "add", "me"
     ).split("\n")
     compose("up", "--detach", "--wait", "service")
-    address = f"http://127.0.0.1:{compose.port}"  # type: ignore[attr-defined]
+    address = compose.address
     client = openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0, timeout=60)
     ask = lambda: client.chat.completions.create(
         model="shop", messages=[{"role": "user", "content": "Grüß Gott 🧀"}], max_tokens=4

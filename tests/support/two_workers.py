@@ -1,6 +1,6 @@
 """How `pytest -n 2` shares out the tests: by file, and by room where a room's tests share a server or an image.
 
-pytest-xdist's own groups do nothing with pytest 9.2 (they rename a test, which that version does not allow), so the scheduler
+pytest-xdist's own groups do nothing with pytest 9.2 (they write a test's name where that version no longer reads it), so the scheduler
 that sends a file to one worker is told what else belongs together.
 """
 

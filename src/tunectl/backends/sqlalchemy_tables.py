@@ -216,7 +216,7 @@ def _postgres(sa: Any, url: Any) -> Any:
             encoding = cursor.execute("SHOW server_encoding").fetchone()[0]
             if encoding not in KEEPS_ALL_TEXT:
                 raise EnvironmentFailure(
-                    f"the PostgreSQL database {url.database} keeps text as {encoding}, which has no place for most of what people write",
+                    f"the PostgreSQL database {connection.info.dbname} keeps text as {encoding}, which has no place for most of what people write",
                     hint="make it anew: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
                 )
         connection.rollback()
