@@ -117,6 +117,5 @@ def _display() -> Any:
 
 
 def install_progress() -> None:
-    """Draw progress when stderr is a terminal; otherwise leave it silent."""
-    if sys.stderr.isatty():
-        progress.install(TerminalBars())
+    """Draw progress when stderr is a terminal; otherwise say now and then in the log where long work is."""
+    progress.install(TerminalBars() if sys.stderr.isatty() else progress.Lines())

@@ -102,6 +102,7 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Names
 def _prepare(args: argparse.Namespace) -> None:
     import warnings
 
+    from tunectl.backends import terminal
     from tunectl.core import log
 
     log.setup(level="debug" if args.verbose else "info")
@@ -109,10 +110,7 @@ def _prepare(args: argparse.Namespace) -> None:
         warnings.simplefilter(
             "ignore"
         )  # libraries tell their developers about their next version; users cannot act on it
-    if sys.stderr.isatty():
-        from tunectl.backends import terminal
-
-        terminal.install_progress()
+    terminal.install_progress()
 
 
 def _find(name: str) -> Verb:

@@ -1,16 +1,21 @@
 """Progress of long work, without knowing who draws it.
 
-Stages and backends report here; the command line installs a renderer (``backends/terminal.py``). With none installed, or
-when the output is not a terminal, nothing is drawn.
+Stages and backends report here; the command line installs a renderer: bars on a terminal (``backends/terminal.py``), else
+``Lines`` in the log. With none installed nothing is shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
+from tunectl.core import log
+
 T = TypeVar("T")
+EVERY = 30.0
+"""Seconds without a word after which ``Lines`` says where the work is."""
 
 
 class Bar(Protocol):
@@ -35,6 +40,54 @@ class _Silent:
     def bar(self, label: str, total: float | None) -> Iterator[Bar]:
         """Open nothing."""
         yield self
+
+
+class Lines:
+    """Says in the log where long work is, for logs of CI, containers and the watcher; short work stays silent."""
+
+    def __init__(self, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+        """At most one line in ``every`` seconds of ``clock``, whichever bar moves."""
+        self._every = every
+        self._clock = clock
+        self._open = 0
+        self._told = 0.0
+
+    @contextmanager
+    def bar(self, label: str, total: float | None) -> Iterator[_Line]:
+        """Open a bar; those opened inside it share its silence."""
+        now = self._clock()
+        if not self._open:
+            self._told = now
+        self._open += 1
+        try:
+            yield _Line(self, label, total, now)
+        finally:
+            self._open -= 1
+
+    def due(self) -> float | None:
+        """The time, where enough of it has passed since the last line; None before."""
+        now = self._clock()
+        if now - self._told < self._every:
+            return None
+        self._told = now
+        return now
+
+
+class _Line:
+    def __init__(self, lines: Lines, label: str, total: float | None, began: float) -> None:
+        self._lines, self._label, self._total, self._began = lines, label, total, began
+        self._done = 0.0
+
+    def advance(self, steps: float = 1, **figures: str) -> None:
+        """Count, and say so where a line is due."""
+        self._done += steps
+        now = self._lines.due()
+        if now is None:
+            return
+        share = f" of {self._total:,.0f} ({self._done / self._total:.0%})" if self._total else ""
+        words = [f"{self._label}: {self._done:,.0f}{share} after {now - self._began:.0f} s"]
+        words += [f"{name} {value}" for name, value in figures.items()]
+        log.get(__name__).info(", ".join(words))
 
 
 _renderer: list[Renderer] = [_Silent()]
