@@ -18,6 +18,10 @@ from tunectl.backends import process_group
 from tunectl.release.store import Store
 
 PARTIES = ("watcher", "guard", "repro", "dvc", "trainer")
+TRAINING = "1.5"
+"""Seconds that the faked trainer takes."""
+Life = tuple[float, float]
+"""First and last second of a party in a run."""
 CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
@@ -29,19 +33,44 @@ def kills_found() -> Found:
     )
 
 
-def killed(found: Found, folder: Path, party: str, after: float, *, seconds: str = "1.5") -> None:
-    """Kill one party ``after`` so many seconds, wherever the retrain stands then; start again; see what became of it."""
+def lives(folder: Path) -> dict[str, Life]:
+    """Of each party of a run that nobody disturbs: its first and last second, counted from the watcher's start."""
+    store = watch_project.make(folder)
+    watch_project.drift(folder, store.champion().release)
+    found: dict[str, Life] = {}
+    watcher, begin = watch_project.start(folder, "on", FAKE_SECONDS=TRAINING), time.monotonic()
+    try:
+        while (at := _state(folder)) != "promoted" and time.monotonic() < begin + 240:
+            for party, pids in watch_project.parties(watcher.pid).items():
+                now = time.monotonic() - begin
+                if pids:
+                    found[party] = (found.get(party, (now, now))[0], now)
+            time.sleep(0.05)
+    finally:
+        watcher.terminate()
+        watcher.wait()
+    assert at == "promoted", f"an undisturbed run stands at {at}"
+    assert set(found) == set(PARTIES), f"an undisturbed run had only {sorted(found)}"
+    return found
+
+
+def killed(found: Found, folder: Path, party: str, life: Life, share: float) -> str | None:
+    """Kill one party after ``share`` of its life, wherever the retrain stands then; start again; see what became of it.
+
+    Returns the state of the retrain that was hit; None where it had ended already.
+    """
     store = watch_project.make(folder)
     before = store.champion().release
     bytes_before = io.digest(store.folder(before))
     watch_project.drift(folder, before)
-    watcher = watch_project.start(folder, "on", FAKE_SECONDS=seconds)
-    time.sleep(after)
-    victims = watch_project.parties(watcher.pid)[party]
-    at = (watch_project.states(folder) or [["nothing"]])[-1][-1]
-    where = f"{party} after {after:.1f} s, while {at}"
+    watcher, begin = watch_project.start(folder, "on", FAKE_SECONDS=TRAINING), time.monotonic()
+    time.sleep(life[0] + share * (life[1] - life[0]))
+    while not (victims := watch_project.parties(watcher.pid)[party]) and _state(folder) != "promoted":
+        time.sleep(0.05)  # this run is slower than the one that was measured
+    at = _state(folder)
     for pid in victims:
         subprocess.run(["kill", "-9", str(pid)], check=False)
+    where = f"{party} after {time.monotonic() - begin:.1f} s, while {at}"
     if party != "watcher":
         time.sleep(1)
         watcher.send_signal(signal.SIGKILL)
@@ -50,11 +79,11 @@ def killed(found: Found, folder: Path, party: str, after: float, *, seconds: str
     found.must(pointer is not None and store.verify(pointer.release) == [], f"{where}: the champion is damaged")
     found.must(io.digest(store.folder(before)) == bytes_before, f"{where}: the bytes of the champion have changed")
     _goes_on(found, folder, store, before, where)
-    met = found.figures.setdefault("killed_while", {})
-    if victims:
-        met[at] = met.get(at, 0) + 1
-    found.figures["kills"] = found.figures.get("kills", 0) + 1
-    found.figures["hit"] = found.figures.get("hit", 0) + bool(victims)
+    return at if victims and at != "promoted" else None
+
+
+def _state(folder: Path) -> str:
+    return (watch_project.states(folder) or [["nothing"]])[-1][-1]
 
 
 def _goes_on(found: Found, folder: Path, store: Store, before: str, where: str) -> None:
