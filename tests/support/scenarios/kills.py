@@ -45,7 +45,7 @@ def lives(folder: Path) -> dict[str, Life]:
                 now = time.monotonic() - begin
                 if pids:
                     found[party] = (found.get(party, (now, now))[0], now)
-            time.sleep(0.05)
+            time.sleep(0.2)
     finally:
         watcher.terminate()
         watcher.wait()
