@@ -65,6 +65,7 @@ def test_look(project, capsys):
     assert text.startswith("6 exchanges, 5 finished, 0 forgotten, 2 users; feedback: 1 edit, 3 thumb\n")
     lines = [line for line in text.splitlines() if "champion" in line]
     assert len(lines) == 6
+    assert lines[0].split()[0] == "chatcmpl-000005"
     assert re.search(r"champion +01234567 +other +running +Frage 5", lines[0])
     assert re.search(r"12\+7 +stop +1\.00 +edit thumb +Frage 3 ✓ \ufffd +Antwort 3 🎈", lines[2])
     found = json.loads(ran(capsys, "look", "--json", "-n", "2", "--until", "35d"))
@@ -72,7 +73,22 @@ def test_look(project, capsys):
     assert found["counts"]["exchanges"] == 2
     one = json.loads(ran(capsys, "look", "--id", "chatcmpl-000003"))
     assert one["response"]["choices"][0]["message"]["content"] == "Antwort 3 🎈"
+    assert json.loads(ran(capsys, "--json"))["counts"]["exchanges"] == 6
+    assert json.loads(ran(capsys, "--json", "look", "-n", "1"))["newest"][0]["id"] == "chatcmpl-000005"
     assert [said["kind"] for said in one["feedback"]] == ["edit", "thumb"]
+
+
+def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, capsys):
+    with opened(url, project) as store:
+        for name in ("chatcmpl-a1%_b", "chatcmpl-a1xyb", "chatcmpl-a2"):
+            store.accept(exchange(id=name))
+    assert json.loads(ran(capsys, "look", "--id", "chatcmpl-a2"))["id"] == "chatcmpl-a2"
+    assert json.loads(ran(capsys, "look", "--id", "chatcmpl-a1%"))["id"] == "chatcmpl-a1%_b"
+    assert failed(capsys, "look", "--id", "chatcmpl-a") == (
+        2,
+        "tunectl: 'chatcmpl-a' begins several ids: chatcmpl-a1%_b, chatcmpl-a1xyb, chatcmpl-a2\n  give more of it\n",
+    )
+    assert ", ..." in failed(capsys, "look", "--id", "")[1]
 
 
 def test_flywheel_export_is_read_by_our_own_ingest(project, capsys):

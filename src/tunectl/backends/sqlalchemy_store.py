@@ -184,6 +184,12 @@ class SqlStore:
         found = self._read(self._sa.select(self._tables.exchanges).where(self._tables.exchanges.c.id == name))
         return sqlalchemy_tables.record(found[0], Exchange) if found else None
 
+    def beginning(self, name: str) -> list[str]:
+        """See ``LiveStore.beginning``."""
+        column = self._tables.exchanges.c.id
+        begins = column.startswith(name, autoescape=True)
+        return [row.id for row in self._read(self._sa.select(column).where(begins).order_by(column).limit(4))]
+
     def exchanges(
         self,
         since: datetime | None = None,

@@ -32,7 +32,7 @@ FILES = {
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.add_argument("id", help="of an answer (chatcmpl-...), a release, or a row")
+    parser.add_argument("id", help="of an answer (chatcmpl-..., or how it begins), a release, or a row")
     parser.add_argument("--store", type=Path, metavar="DIR", help="the store of releases (.tunectl/releases)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -48,13 +48,14 @@ def run(args: argparse.Namespace) -> int:
     store = Store(args.store or layout.releases)
     exchange = _exchange(layout, args.id) if "-" in args.id else None
     release = exchange["release"] if exchange else _release(store, args.id)
-    found: dict[str, Any] = {"id": args.id}
+    name = exchange.pop("id") if exchange else args.id
+    found: dict[str, Any] = {"id": name}
     if exchange is not None:
         found["answer"] = exchange
     if release is not None and release in store.ids():  # the base model answers too, and releases of other stores
         found.update(_backwards(store, layout, release))
     if exchange is not None or release is None:  # people may have made a lesson of an answer
-        found["forward"] = list(forward(layout, args.id))
+        found["forward"] = list(forward(layout, name))
     if release is None and not found["forward"]:
         raise DataError(
             f"{args.id}: no answer, release or row of that name",
@@ -68,10 +69,16 @@ def _exchange(layout: Layout, name: str) -> dict[str, Any] | None:
 
     root = check.load(layout, overrides.replay(layout)).root
     with live_store.kept(root.live, layout) as live:
-        one = live.exchange(name) if live is not None else None
+        one = live_store.exchange(live, name) if live is not None else None
     if one is None:
         return None
-    return {"at": one.accepted_at.isoformat(), "arm": one.arm, "release": one.release, "template": one.template_hash}
+    return {
+        "id": one.id,
+        "at": one.accepted_at.isoformat(),
+        "arm": one.arm,
+        "release": one.release,
+        "template": one.template_hash,
+    }
 
 
 def _release(store: Store, name: str) -> str | None:

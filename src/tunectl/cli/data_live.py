@@ -1,7 +1,7 @@
 """What a served model was asked and answered, and what people said about it.
 
 tunectl data live                              how much there is, and the newest exchanges
-tunectl data live look --id chatcmpl-...       one of them, with what was said
+tunectl data live look --id chatcmpl-...       one of them, with what was said; the beginning of an id will do
 tunectl data live export --shape chat          a fine-tuning file; --shape flywheel: a log of the NVIDIA data flywheel
 tunectl data live forget --user NAME           delete everything of somebody, at once
 tunectl data live retain [--days 90]           delete what is older
@@ -28,17 +28,20 @@ if TYPE_CHECKING:
     from tunectl.cli.data_live_deletion import Told
     from tunectl.live.store import LiveStore
 
-COLUMNS = ("accepted", "arm", "release", "who", "tokens", "end", "seconds", "said", "asked", "answered")
+COLUMNS = ("id", "accepted", "arm", "release", "who", "tokens", "end", "seconds", "said", "asked", "answered")
 PREVIEW = 40
 """Characters of a text in the table."""
+ID = len("chatcmpl-") + 8
+"""Characters of an id in the table: enough to name it."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.set_defaults(live="look", id=None, number=10, json=False, since=None, until=None, release=None, arm=None)
+    parser.set_defaults(live="look", id=None, number=10, since=None, until=None, release=None, arm=None)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     verbs = parser.add_subparsers(dest="live", metavar="look|export|forget|retain|purge")
     look = verbs.add_parser("look", help="how much there is, and the newest exchanges; or one of them")
-    look.add_argument("--id", help="only this exchange, whole")
+    look.add_argument("--id", help="only this exchange, whole; the beginning of its id will do")
     look.add_argument("-n", "--number", type=int, default=10, metavar="N", help="exchanges to print (10)")
     export = verbs.add_parser("export", help="write finished exchanges as JSON lines")
     export.add_argument(
@@ -65,7 +68,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     retain.add_argument("--days", type=int, metavar="N", help="in place of live.retention_days")
     purge = verbs.add_parser("purge", help="rewrite the database and delete exports, so that nothing deleted is left")
     for verb in (look, export, forget, retain, purge):
-        verb.add_argument("--json", action="store_true", help="print JSON")
+        verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -128,10 +131,12 @@ def _one(args: argparse.Namespace, store: LiveStore) -> int:
 
     from tunectl.backends import terminal
 
-    found = store.exchange(args.id)
+    found = live_store.exchange(store, args.id)
     if found is None:
         raise DataError(f"exchange {args.id!r} is not in the live store", hint="tunectl data live lists the newest")
-    terminal.print_json({**to_builtins(found), "feedback": to_builtins(store.feedback_of([args.id]).get(args.id, []))})
+    terminal.print_json(
+        {**to_builtins(found), "feedback": to_builtins(store.feedback_of([found.id]).get(found.id, []))}
+    )
     return 0
 
 
@@ -142,6 +147,7 @@ def _row(one: Exchange, said: list[Feedback]) -> tuple[Any, ...]:
 
     tokens = "" if one.completion_tokens is None else f"{one.prompt_tokens}+{one.completion_tokens}"
     return (
+        one.id[:ID],
         f"{one.accepted_at:%m-%d %H:%M:%S}",
         one.arm,
         one.release[:8],

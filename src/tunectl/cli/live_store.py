@@ -11,6 +11,7 @@ from tunectl.artifacts.layout import Layout
 from tunectl.core.errors import DataError
 
 if TYPE_CHECKING:
+    from tunectl.artifacts.records import Exchange
     from tunectl.config.live import Live
     from tunectl.live.store import LiveStore
 
@@ -42,6 +43,21 @@ def opened(live: Live, layout: Layout) -> Iterator[LiveStore]:
         raise DataError(f"{absent}: nothing was kept yet", hint="serve the model: tunectl serve")
     with sqlalchemy_store.opened(identity.address(live), layout.root) as store:
         yield store
+
+
+def exchange(store: LiveStore, name: str) -> Exchange | None:
+    """The exchange of that id, or of the only id that begins so; None where there is none.
+
+    Raises  DataError where several ids begin so.
+    """
+    found = store.exchange(name)
+    if found is not None:
+        return found
+    names = store.beginning(name)
+    if len(names) > 1:
+        listed = ", ".join(names[:3]) + (", ..." if names[3:] else "")
+        raise DataError(f"{name!r} begins several ids: {listed}", hint="give more of it")
+    return store.exchange(names[0]) if names else None
 
 
 def _absent(live: Live, layout: Layout) -> Path | None:

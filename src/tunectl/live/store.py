@@ -115,6 +115,10 @@ class LiveStore(Protocol):
         """One exchange; None where there is none of that id."""
         ...
 
+    def beginning(self, name: str) -> list[str]:
+        """Ids that begin so, in their order; at most four."""
+        ...
+
     def exchanges(
         self,
         since: datetime | None = None,
