@@ -13,6 +13,7 @@ from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends import sqlalchemy_store
 from tunectl.config import check
+from tunectl.config.given import Given
 from tunectl.core.errors import EnvironmentFailure, GateError, UsageError
 from tunectl.live.store import Event, Window
 from tunectl.monitor import window as windows
@@ -22,7 +23,7 @@ from tunectl.release.manifest import Facts
 from tunectl.release.store import Store
 from tunectl.services.watcher import rebuild
 from tunectl.services.watcher.place import Place
-from tunectl.services.watcher.work import Work
+from tunectl.services.watcher.work import Work, deciding
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -60,6 +61,27 @@ def _examined(work: Work, name: str, at: datetime, verdict: str = "drift", relea
 def _drift(work: Work, now: datetime = NOW) -> str | None:
     found = work.drift(now)
     return found[0].id if found else None
+
+
+@pytest.mark.parametrize(
+    ("override", "counts"),
+    [
+        ('watch.train.overrides=["seed=7"]', True),
+        ("watch.train.start=champion", True),
+        ("watch.data.least_new=0", True),
+        ("watch.gate.margin=5", True),
+        ("watch.canary=null", True),
+        ("seed=7", True),
+        ("watch.train.attempts=5", False),
+        ("watch.limits.week=9", False),
+        ("watch.mode=auto", False),
+        ("serve.port=4000", False),
+    ],
+)
+def test_a_setting_that_decides_how_a_retrain_ends_makes_it_another_one(root, monkeypatch, override, counts) -> None:
+    monkeypatch.chdir(ROOT)
+    changed = check.load(Layout(), [Given.typed(override)]).root
+    assert (deciding(changed, changed.watch) != deciding(root, root.watch)) is counts
 
 
 def test_the_newest_window_of_the_champion_counts(work: Work) -> None:

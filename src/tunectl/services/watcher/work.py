@@ -14,6 +14,7 @@ from tunectl.backends import git_worktree, process_group
 from tunectl.config import check, overrides
 from tunectl.config.harvest import LiveHarvest
 from tunectl.config.root import Root
+from tunectl.config.watch import Watch
 from tunectl.core import log
 from tunectl.core.errors import GateError, TunectlError, UsageError
 from tunectl.live import snapshot
@@ -30,9 +31,17 @@ from tunectl.services.watcher import drifting, judging, learning, rebuild, telli
 from tunectl.services.watcher.hands import Found, LiveOpener, Prepared
 from tunectl.services.watcher.place import Place
 
-APART: Final = ("watch", "monitor", "serve", "live", "annotate")
+APART: Final = {"watch", "monitor", "serve", "live", "annotate"}
 """Sections of the configuration that change nothing about a build."""
+DECIDING: Final[dict[str, Any]] = {"train": {"start", "overrides"}, "data": True, "gate": True, "canary": True}
+"""Of the watcher's settings those that decide how a retrain ends; the others say when one begins."""
 _log = log.get(__name__)
+
+
+def deciding(root: Root, watch: Watch) -> str:
+    """A digest of the settings that decide how a retrain ends: asked again after one of them has changed, it is no duplicate."""
+    build = root.model_dump(mode="json", exclude=APART)
+    return io.digest_value({**build, "watch": watch.model_dump(mode="json", include=DECIDING)})
 
 
 class Work:
@@ -65,8 +74,7 @@ class Work:
         root = check.load(layout, overrides.replay(layout)).root
         commit = git_worktree.revision(layout.root)
         section = _section(root)
-        plain = root.model_dump(mode="json")
-        config = io.digest_value({name: value for name, value in plain.items() if name not in APART})
+        config = deciding(root, self.watch)
         base = manifest.lineage.revision if manifest.lineage else ""
         facts: dict[str, Any] = {
             "commit": commit,
