@@ -72,8 +72,9 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Layou
     if args.json:
         terminal.print_json(io.read_json(layout.calibration))
         return 0
-    columns = [name.format(settings.monitor.rule.required) for name in COLUMNS]
-    terminal.table("", columns, [_row(one) for one in found])
+    if found:
+        columns = [name.format(settings.monitor.rule.required) for name in COLUMNS]
+        terminal.table("", columns, [_row(one) for one in found])
     for why in missing.values():
         terminal.say(f"not measured: {why}")
     return 0
