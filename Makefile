@@ -84,7 +84,7 @@ bench-experiment: .venv/.dev  ## how often the sequential test errs under contin
 bench-cli: .venv/.dev  ## start-up times
 	$(BIN)/python benchmarks/bench_cli.py
 
-faults: .venv/.dev  ## server, monitor and watcher against overload, kills, webhook storms, full disks, poison; full counts; three hours
+faults: .venv/.dev  ## server, monitor and watcher against overload, kills, webhook storms, full disks, poison; full counts; about an hour
 	@failed=0; \
 	  $(BIN)/python benchmarks/fault_tests.py --keep || failed=1; \
 	  TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/server/test_openapi.py || failed=1; \

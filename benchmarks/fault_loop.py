@@ -3,7 +3,7 @@
     python benchmarks/fault_loop.py [--only 14 --only 27] [--scale 0.1] [--keep]
 
 What each scenario does and promises: tests/support/scenarios/. Real processes, Git, DVC, SQLite, Prometheus; the trainer is faked to
-be short where only the machine around it is tested. Ends with 1 where a target was missed. Takes about an hour on two quiet cores;
+be short where only the machine around it is tested. Ends with 1 where a target was missed. Takes about 40 minutes on two quiet cores;
 ``--scale`` takes that share of the counts.
 """
 
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -209,7 +210,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=int, action="append", help="this fault test; again for more")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the counts")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fault_loop.json and .md")
+    parser.add_argument(
+        "--keep", action="store_true", help="write benchmarks/results/fault_loop.json and .md; with --only these rows"
+    )
     words = parser.parse_args()
     terminal.install_progress()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
@@ -218,17 +221,30 @@ def main() -> int:
     rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
     found = report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
-    table = "\n".join(report.table(found))
-    print(table)
+    print("\n".join(report.table(found)))
     result = {"machine": machine(), "versions": versions("dvc", "numpy"), "scale": words.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in found]
     if words.keep:
-        here, counts = machine(), "full counts" if words.scale == 1 else f"{words.scale:g} of the counts"
-        heading = f"`python benchmarks/fault_loop.py`, {counts}, {here['cores']} cores ({here['processor']}):"
-        RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-        RESULT.with_suffix(".md").write_text(f"{heading}\n\n{table}\n")
+        keep(result, others=bool(words.only))
     print(json.dumps(result))
     return 0 if all(each.held for each in found) else 1
+
+
+def keep(result: dict[str, Any], *, others: bool) -> None:
+    """Write the numbers and the table; with ``others`` the rows of all other fault tests stay as they were kept."""
+    path, here, scale = RESULT.with_suffix(".json"), result["machine"], result["scale"]
+    before = json.loads(path.read_text()) if others and path.is_file() else {"rows": []}
+    if before["rows"] and before["scale"] != scale:
+        raise SystemExit(f"{path} is of {before['scale']:g} of the counts, this run of {scale:g}: nothing is kept")
+    fresh = {row["number"] for row in result["rows"]}
+    rows = [*(row for row in before["rows"] if row["number"] not in fresh), *result["rows"]]
+    result = {**result, "rows": sorted(rows, key=lambda row: row["number"])}
+    counts = "full counts" if scale == 1 else f"{scale:g} of the counts"
+    heading = f"`python benchmarks/fault_loop.py`, {counts}, {here['cores']} cores ({here['processor']}):"
+    found = [Found(**{name: value for name, value in row.items() if name != "held"}) for row in result["rows"]]
+    table = "\n".join(report.table(found))
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    RESULT.with_suffix(".md").write_text(f"{heading}\n\n{table}\n")
 
 
 if __name__ == "__main__":
