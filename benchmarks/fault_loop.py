@@ -141,7 +141,7 @@ def twenty_three(ground: Ground) -> Iterator[Found]:
         shots = [(party, ground.fresh(), dice.random()) for party in kills.PARTIES for _ in range(ground.times(50))]
 
         def shot(party: str, folder: Path, share: float) -> str | None:
-            hit = kills.killed(found, folder, party, lives[party], share)
+            hit = kills.killed(found, folder, party, share * lives[party])
             shutil.rmtree(folder.parent, ignore_errors=True)
             return hit and f"{party} while {hit}"
 

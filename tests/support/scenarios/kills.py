@@ -19,9 +19,7 @@ from tunectl.release.store import Store
 
 PARTIES = ("watcher", "guard", "repro", "dvc", "trainer")
 TRAINING = "1.5"
-"""Seconds that the faked trainer takes."""
-Life = tuple[float, float]
-"""First and last second of a party in a run."""
+"""Seconds that the faked trainer takes, and so the least that every party is there."""
 CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
@@ -33,11 +31,11 @@ def kills_found() -> Found:
     )
 
 
-def lives(folder: Path) -> dict[str, Life]:
-    """Of each party of a run that nobody disturbs: its first and last second, counted from the watcher's start."""
+def lives(folder: Path) -> dict[str, float]:
+    """Of each party of a run that nobody disturbs: seconds that it is there; of the watcher until the promotion."""
     store = watch_project.make(folder)
     watch_project.drift(folder, store.champion().release)
-    found: dict[str, Life] = {}
+    found: dict[str, tuple[float, float]] = {}
     watcher, begin = watch_project.start(folder, "on", FAKE_SECONDS=TRAINING), time.monotonic()
     try:
         while (at := _state(folder)) != "promoted" and time.monotonic() < begin + 240:
@@ -51,11 +49,11 @@ def lives(folder: Path) -> dict[str, Life]:
         watcher.wait()
     assert at == "promoted", f"an undisturbed run stands at {at}"
     assert set(found) == set(PARTIES), f"an undisturbed run had only {sorted(found)}"
-    return found
+    return {party: last - first for party, (first, last) in found.items()}
 
 
-def killed(found: Found, folder: Path, party: str, life: Life, share: float) -> str | None:
-    """Kill one party after ``share`` of its life, wherever the retrain stands then; start again; see what became of it.
+def killed(found: Found, folder: Path, party: str, age: float) -> str | None:
+    """Kill one party ``age`` seconds after it came, wherever the retrain stands then; start again; see what became of it.
 
     Returns the state of the retrain that was hit; None where it had ended already.
     """
@@ -64,10 +62,10 @@ def killed(found: Found, folder: Path, party: str, life: Life, share: float) -> 
     bytes_before = io.digest(store.folder(before))
     watch_project.drift(folder, before)
     watcher, begin = watch_project.start(folder, "on", FAKE_SECONDS=TRAINING), time.monotonic()
-    time.sleep(life[0] + share * (life[1] - life[0]))
-    while not (victims := watch_project.parties(watcher.pid)[party]) and _state(folder) != "promoted":
-        time.sleep(0.05)  # this run is slower than the one that was measured
-    at = _state(folder)
+    while not watch_project.parties(watcher.pid)[party] and _state(folder) != "promoted":
+        time.sleep(0.05)
+    time.sleep(age)
+    victims, at = watch_project.parties(watcher.pid)[party], _state(folder)
     for pid in victims:
         subprocess.run(["kill", "-9", str(pid)], check=False)
     where = f"{party} after {time.monotonic() - begin:.1f} s, while {at}"
