@@ -234,8 +234,9 @@ def keep(result: dict[str, Any], *, others: bool) -> None:
     """Write the numbers and the table; with ``others`` the rows of all other fault tests stay as they were kept."""
     path, here, scale = RESULT.with_suffix(".json"), result["machine"], result["scale"]
     before = json.loads(path.read_text()) if others and path.is_file() else {"rows": []}
-    if before["rows"] and before["scale"] != scale:
-        raise SystemExit(f"{path} is of {before['scale']:g} of the counts, this run of {scale:g}: nothing is kept")
+    differ = [name for name in ("machine", "versions", "scale") if before["rows"] and before[name] != result[name]]
+    if differ:  # one table is of one machine
+        raise SystemExit(f"{path} has another {' and another '.join(differ)} than this run: nothing is kept")
     fresh = {row["number"] for row in result["rows"]}
     rows = [*(row for row in before["rows"] if row["number"] not in fresh), *result["rows"]]
     result = {**result, "rows": sorted(rows, key=lambda row: row["number"])}
