@@ -180,10 +180,17 @@ def test_a_person_is_asked_once_and_the_link_works_once(tmp_path):
     assert "about 9 min" in page
     assert "rows to learn" in page
     assert walk(one) == "awaiting_approval", "looking at the page decides nothing"
+    for nobody in ({}, {"by": ""}, {"by": " \x1b\n"}):
+        with pytest.raises(UsageError, match="does not say who decides"):
+            pages.decide(_token(hands), NOW, {**nobody, "answer": "yes"})
     assert "Thank you, Ann: yes." in pages.decide(_token(hands), NOW, {"by": "\x1b\nAnn", "answer": "yes"})
     assert "this link is used up" in pages.decide(_token(hands), NOW, {"by": "Bob", "answer": "no"})
     assert walk(one) == "awaiting_approval"
     assert hands.asked[-1][0] == "promote"
+    page = pages.decide(_token(hands), NOW)
+    assert '<p class="verdict">words</p>' in page, "what speaks for it, not what began it"
+    assert "rows learned" in page
+    assert "about 9 min" not in page, "that is spent"
     assert (hands.champion, hands.serving) == ("r0", None), "nobody meets what nobody looks at"
     pages.decide(_token(hands), NOW, {"by": "Ann", "answer": "yes"})
     assert walk(one) == "promoted"

@@ -10,12 +10,18 @@ The pages show the story of each retrain. Drift itself is found by `tunectl moni
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
 from tunectl.artifacts.layout import Layout
+from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tunectl.config.root import Root
+
+READ: Final = frozenset(("watch", "live", "harvest", "monitor", "serve", "evaluate"))
+"""Sections of the configuration that a watcher reads; its builds read what the project has recorded."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +37,18 @@ def run(args: argparse.Namespace) -> int:
 
     layout = Layout()
     root: Root = check.load(layout, overrides.merge(overrides.replay(layout), args.overrides)).root
+    _refuse_builds(args.overrides)
     watch.run(layout, root, cost=_cost(layout), once=args.once)
     return 0
+
+
+def _refuse_builds(given: Sequence[str]) -> None:
+    for text in given:
+        if re.split(r"[.=@]", text.lstrip("+~"), maxsplit=1)[0] not in READ:
+            raise UsageError(
+                f"{text}: a watcher's retrains are built with the settings that the project has recorded, not with its own",
+                hint=f"for every build: tunectl repro {text}; for retrains alone: tunectl watch 'watch.train.overrides=[{text}]'",
+            )
 
 
 def _cost(layout: Layout) -> str:

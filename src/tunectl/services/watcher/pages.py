@@ -61,16 +61,23 @@ class Pages:
         return html.render(
             "decide.html",
             heading=f"{yes} {self._project}?",
+            why=self._why(run, given) or told.why,
             story=told,
             said=said,
             yes=yes,
             no=no,
             until=f"{datetime.fromtimestamp(given.until, UTC):%Y-%m-%d %H:%M}",
-            tiles=[*self._figures(run), (self._cost(), "cost")],
+            tiles=self._promotion(run) if given.question == "promote" else self._retrain(run),
             sections=[(chapter.name, chapter.title) for chapter in told.chapters],
         )
 
-    def _figures(self, run: Run) -> list[tuple[str, str]]:
+    @staticmethod
+    def _why(run: Run, given: Pass) -> str:
+        """What speaks for a promotion; a retrain says that itself."""
+        asked = [one for one in run.steps if one.facts.get("nonce") == given.nonce]
+        return str(asked[-1].facts.get("why", "")) if asked else ""
+
+    def _retrain(self, run: Run) -> list[tuple[str, str]]:
         frozen: dict[str, Any] = run.facts("proposed").get("snapshot", {})
         data: dict[str, Any] = run.facts("awaiting_approval").get("data", {})
         rows = [(str(data["lessons"]), "rows to learn")] if "lessons" in data else []
@@ -78,6 +85,16 @@ class Pages:
             (run.trigger.kind, "started by"),
             (str(frozen.get("exchanges", 0)), "exchanges people talked about"),
             *rows,
+            (self._cost(), "cost"),
+        ]
+
+    @staticmethod
+    def _promotion(run: Run) -> list[tuple[str, str]]:
+        learned = run.facts("training")
+        return [
+            (str(run.facts("evaluating").get("release", "")), "new release"),
+            (str(run.facts("proposed").get("champion", "")), "champion"),
+            *([(str(learned["lessons"]), "rows learned")] if "lessons" in learned else []),
         ]
 
     def _answered(self, run: Run, given: Pass, now: datetime, form: dict[str, str] | None) -> str:
@@ -94,10 +111,12 @@ class Pages:
             raise UsageError("the form says neither yes nor no", hint="use the buttons of the page")
         shown = (letter if letter.isprintable() else " " for letter in form.get("by", ""))
         by = " ".join("".join(shown).split())[:60]
+        if not by:
+            raise UsageError("the form does not say who decides", hint="write your name; it is kept with the decision")
         made = Answer(form["answer"] == "yes", now, by, given.nonce)
         if not self._book.answer(run.id, given.question, made):
             return self._answered(run, given, now, None)
-        return f"Thank you, {by or 'somebody'}: {'yes' if made.yes else 'no'}."
+        return f"Thank you, {by}: {'yes' if made.yes else 'no'}."
 
 
 def listing(book: Book, trials: Trials, project: str, *, linked: bool) -> str:
