@@ -50,14 +50,28 @@ def status(root: Path) -> dict[str, Any]:
 
     Raises  EnvironmentFailure with DVC's own words when it cannot tell.
     """
+    found = _told(root, "status")
+    return {stage: changes for stage, changes in found.items() if stage != "compose"}
+
+
+def lost(root: Path) -> set[str]:
+    """Outputs in ``dvc.lock`` whose content DVC's cache does not hold, as paths: nothing but a run brings them back.
+
+    Raises  EnvironmentFailure with DVC's own words when it cannot tell.
+    """
+    return {path.rstrip("/") for path in _told(root, "data", "status").get("not_in_cache", ())}
+
+
+def _told(root: Path, *words: str) -> dict[str, Any]:
     command, environment = _command(root)
     done = subprocess.run(
-        [*command, "status", "--json"], cwd=root, env=environment, capture_output=True, text=True, check=False
+        [*command, *words, "--json"], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise EnvironmentFailure(f"dvc status failed: {done.stderr.strip()}", hint="run it yourself: dvc status -v")
+        shown = " ".join(words)
+        raise EnvironmentFailure(f"dvc {shown} failed: {done.stderr.strip()}", hint=f"run it yourself: dvc {shown} -v")
     found: dict[str, Any] = json.loads(done.stdout or "{}")
-    return {stage: changes for stage, changes in found.items() if stage != "compose"}
+    return found
 
 
 def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingProxyType({})) -> None:

@@ -18,6 +18,9 @@ from tunectl.stages import STAGES
 
 LONGEST = 90
 """Letters of a cell."""
+NOT_BUILT = "not built"
+KEPT = "in the cache"
+"""A stage that was built, here or by the watcher, and whose artifact is not in the working tree."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +45,18 @@ def run(args: argparse.Namespace) -> int:
     columns = ("stage", "state", "seconds", "why", "verdict")
     terminal.table("", columns, [[_cell(row[column]) for column in columns] for row in stages])
     terminal.table("", ("loop", "how it stands"), list(status_words.rows(found, now)))
-    stale = [row["stage"] for row in stages if row["state"] not in {"up to date", "switched off"}]
-    terminal.say(f"next: tunectl repro rebuilds {', '.join(stale)}" if stale else "every stage is up to date")
+    for line in _next(stages):
+        terminal.say(line)
     return 0
+
+
+def _next(stages: list[dict[str, Any]]) -> list[str]:
+    kept = [row["stage"] for row in stages if row["state"] == KEPT]
+    stale = [row["stage"] for row in stages if row["state"] not in {"up to date", "switched off", KEPT}]
+    lines = [f"next: dvc checkout brings {', '.join(kept)} here, from DVC's cache"] if kept else []
+    if stale:
+        lines.append(f"next: tunectl repro rebuilds {', '.join(stale)}")
+    return lines or ["every stage is up to date"]
 
 
 def _cell(value: Any) -> Any:
@@ -60,15 +72,21 @@ def survey(layout: Layout) -> list[dict[str, Any]]:
     compose(layout)
     changed = dvc_repo.status(layout.root)
     rows: list[dict[str, Any]] = []
+    lost: set[str] | None = None
     for stage in STAGES:
         reasons = _reasons(changed.get(stage.name, []))
         if f"{layout.config(stage.name).relative_to(layout.root).as_posix()} new" in reasons:  # DVC has not run it once
             reasons = ["not built yet"]
+        state = _state(layout, stage.name, reasons)
+        if state == NOT_BUILT and reasons and all(reason.endswith(" deleted") for reason in reasons):
+            lost = dvc_repo.lost(layout.root) if lost is None else lost
+            if layout.artifact(stage.name).relative_to(layout.root).as_posix() not in lost:
+                state, reasons = KEPT, []
         found = repro.verdict(layout, stage.name)
         rows.append(
             {
                 "stage": stage.name,
-                "state": _state(layout, stage.name, reasons),
+                "state": state,
                 "seconds": _seconds(layout, stage.name),
                 "why": "; ".join(reasons),
                 "verdict": found["reason"] if found else None,
@@ -81,7 +99,7 @@ def _state(layout: Layout, stage: str, reasons: list[str]) -> str:
     try:
         found = manifest.read(layout.artifact(stage))
     except ArtifactError:
-        return "not built"
+        return NOT_BUILT
     if reasons:
         return "stale"
     return "switched off" if found.passed_through else "up to date"

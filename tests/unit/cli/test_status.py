@@ -12,8 +12,11 @@ from tunectl.cli import status
 from tunectl.stages import compose
 
 
-def row(monkeypatch: pytest.MonkeyPatch, root: Path, changes: list[object]) -> tuple[str, str]:
+def row(
+    monkeypatch: pytest.MonkeyPatch, root: Path, changes: list[object], lost: tuple[str, ...] = ()
+) -> tuple[str, str]:
     """State and reasons of the stage ``sft``."""
+    monkeypatch.setattr(dvc_repo, "lost", lambda _: set(lost))
     monkeypatch.setattr(compose, "compose", lambda _: {})
     monkeypatch.setattr(dvc_repo, "status", lambda _: {"sft": changes})
     found = next(item for item in status.survey(Layout(root)) if item["stage"] == "sft")
@@ -28,8 +31,16 @@ def test_a_stage_that_never_ran_is_not_built_yet(monkeypatch, tmp_path):
     assert row(monkeypatch, tmp_path, changes) == ("not built", "not built yet")
 
 
-def test_an_artifact_that_was_deleted_is_said_to_be(monkeypatch, tmp_path):
-    assert row(monkeypatch, tmp_path, [GONE]) == ("not built", "output artifacts/sft deleted")
+def test_an_artifact_that_was_deleted_everywhere_is_said_to_be(monkeypatch, tmp_path):
+    found = row(monkeypatch, tmp_path, [GONE], ("artifacts/sft",))
+    assert found == ("not built", "output artifacts/sft deleted")
+
+
+def test_one_that_dvc_keeps_is_not_built_again(monkeypatch, tmp_path):
+    upstream = {"changed deps": {"artifacts/model": "deleted"}}
+    assert row(monkeypatch, tmp_path, [upstream, GONE], ("artifacts/model",)) == ("in the cache", "")
+    changed = {"changed deps": {"artifacts/config/sft.json": {"sft.rank": "modified"}}}
+    assert row(monkeypatch, tmp_path, [changed, GONE])[0] == "not built"
 
 
 def test_a_changed_key_is_named(monkeypatch, tmp_path):
