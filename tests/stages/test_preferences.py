@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from itertools import count, islice
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tunectl.cli.main import main
 from tunectl.config.preferences import PreferencesStage
 from tunectl.core.errors import DataError
 from tunectl.evaluation.generator import Reply
+from tunectl.preferences.attributes import without
 from tunectl.preferences.rubric import Sampled
 from tunectl.preferences.store import Question, Said, Undone, opened
 from tunectl.stages import preferences
@@ -532,14 +534,19 @@ def test_pairs_of_references_stay_in_the_parts_of_their_inputs():
         part: {row.messages[0].content for row in io.read_rows(Path(f"split/{part}.jsonl"), Example)}
         for part in report["sizes"]
     }
-    said = {}
+    said, withheld = {}, Counter()
     for pair in pairs():
-        assert pair.messages[0].content in asked[pair.split]
-        assert pair.chosen[0].content.startswith(f"{pair.messages[0].content} in words")
-        assert not pair.rejected[0].content.startswith(f"{pair.messages[0].content} in words")
+        whole = pair.chosen[0].content.partition(" in words")[0]
+        hidden = [tag.removeprefix("withheld ") for tag in pair.votes[0].tags if tag.startswith("withheld ")]
+        assert whole in asked[pair.split]
+        assert pair.messages[0].content == (without(whole, hidden[0]) if hidden else whole)
+        assert not pair.rejected[0].content.startswith(f"{whole} in words")
         assert pair.votes[0].tags
+        withheld[pair.split] += bool(hidden)
         said.setdefault(pair.split, set()).update({pair.chosen[0].content, pair.rejected[0].content})
     assert not said["train"] & (said["validation"] | said["test"])
+    assert {part: made["withheld"] for part, made in report["contrast"].items()} == {"test": 0, **withheld}
+    assert withheld["train"] > 20
     assert tally.load(Path("out")).rows_in == metrics.judgements
 
 

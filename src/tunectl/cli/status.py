@@ -9,18 +9,12 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from tunectl.artifacts import io, manifest
 from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.records import preview
-from tunectl.cli import repro
-from tunectl.core.errors import ArtifactError
-from tunectl.stages import STAGES
+from tunectl.cli.status_stages import KEPT, survey
 
 LONGEST = 90
 """Letters of a cell."""
-NOT_BUILT = "not built"
-KEPT = "in the cache"
-"""A stage that was built, here or by the watcher, and whose artifact is not in the working tree."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -62,63 +56,3 @@ def _next(stages: list[dict[str, Any]]) -> list[str]:
 def _cell(value: Any) -> Any:
     """Numbers as they are, texts so short that all stages fit on a screen; ``--json`` has them whole."""
     return "" if value is None else preview(value, LONGEST) if isinstance(value, str) else value
-
-
-def survey(layout: Layout) -> list[dict[str, Any]]:
-    """One row a stage: state, seconds of the last run, reasons to rerun, verdict in words."""
-    from tunectl.backends import dvc_repo
-    from tunectl.stages.compose import compose
-
-    compose(layout)
-    changed = dvc_repo.status(layout.root)
-    rows: list[dict[str, Any]] = []
-    lost: set[str] | None = None
-    for stage in STAGES:
-        reasons = _reasons(changed.get(stage.name, []))
-        if f"{layout.config(stage.name).relative_to(layout.root).as_posix()} new" in reasons:  # DVC has not run it once
-            reasons = ["not built yet"]
-        state = _state(layout, stage.name, reasons)
-        if state == NOT_BUILT and reasons and all(reason.endswith(" deleted") for reason in reasons):
-            lost = dvc_repo.lost(layout.root) if lost is None else lost
-            if layout.artifact(stage.name).relative_to(layout.root).as_posix() not in lost:
-                state, reasons = KEPT, []
-        found = repro.verdict(layout, stage.name)
-        rows.append(
-            {
-                "stage": stage.name,
-                "state": state,
-                "seconds": _seconds(layout, stage.name),
-                "why": "; ".join(reasons),
-                "verdict": found["reason"] if found else None,
-            }
-        )
-    return rows
-
-
-def _state(layout: Layout, stage: str, reasons: list[str]) -> str:
-    try:
-        found = manifest.read(layout.artifact(stage))
-    except ArtifactError:
-        return NOT_BUILT
-    if reasons:
-        return "stale"
-    return "switched off" if found.passed_through else "up to date"
-
-
-def _seconds(layout: Layout, stage: str) -> float | None:
-    path = layout.metrics(stage)
-    return io.read_json(path)["seconds"] if path.is_file() else None
-
-
-def _reasons(changes: list[Any]) -> list[str]:
-    """DVC's nested report as short phrases, for example ``artifacts/config/sft.json: sft.rank modified``."""
-    reasons: list[str] = []
-    for change in changes:
-        if isinstance(change, str):
-            reasons.append(change)
-            continue
-        for kind, things in change.items():
-            for name, what in things.items():
-                details = [f"{key} {state}" for key, state in what.items()] if isinstance(what, dict) else [str(what)]
-                reasons.append(f"{name} {', '.join(details)}" if kind != "changed outs" else f"output {name} {what}")
-    return reasons

@@ -70,6 +70,9 @@ class BracketedAttributes(Strict):
 
     method: Literal["bracketed"]
     """Fixed name of this choice."""
+    withhold: float = Field(ge=0, le=1)
+    """Of the pairs of train and validation that differ in two attributes, the share that is asked without a wrong one, so that it
+    cannot give away the other: what is missing is learned, where each input without it has another name as well."""
 
 
 class FieldAttributes(Strict):

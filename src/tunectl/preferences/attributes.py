@@ -6,6 +6,8 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+_SEPARATOR = re.compile(r"^\s*[,;]\s*")
+_LAST_SEPARATOR = re.compile(r"\s*[,;]\s*$")
 _SLOT = re.compile(r"(\w[\w -]*?)\s*\[([^\[\]]*)\]")
 
 
@@ -19,6 +21,15 @@ def bracketed(text: str) -> dict[str, str]:
     for name, value in _SLOT.findall(text):
         found[name.strip()].append(value.strip())
     return {name: " | ".join(sorted(values)) for name, values in found.items()}
+
+
+def without(text: str, name: str) -> str:
+    """``text`` with that attribute taken out, brackets, separator and all; as it was where there is none of that name."""
+    for found in reversed([one for one in _SLOT.finditer(text) if one[1].strip() == name]):
+        before, after = text[: found.start()], text[found.end() :]
+        rest = _SEPARATOR.sub("", after, count=1)
+        text = before + rest if rest != after else _LAST_SEPARATOR.sub("", before) + after
+    return text
 
 
 def declared(fields: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,10 @@ rule looks into the answers.
 Inputs of one part are set against inputs of the same part. An input of validation or test may find too few near ones there,
 so the other of the two lends it some, and at last train does: what is lent is a text that loses, and a text that a pair of
 one part uses is used in no other part, so nothing of a held-out pair is ever learned from. Every loan is counted.
+
+Of two differences one may give the pair away: inputs that lack an attribute mostly have another name, too, and who looks at
+the name never learns what is missing. So some pairs that are learned from are asked with one such attribute withheld: both
+answers then say of it what nobody asked for, and the other difference decides.
 """
 
 from __future__ import annotations
@@ -21,9 +25,11 @@ from itertools import combinations, product
 from typing import Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tunectl.artifacts.records import Answer, Example, Judgement, Message, Vote
 from tunectl.core.errors import DataError
+from tunectl.preferences.attributes import without
 from tunectl.preferences.division import PARTS, Part
 
 Kind = Literal["wrong", "missing", "extra"]
@@ -60,6 +66,8 @@ class Rules:
     kinds: Mapping[Kind, float]
     """Weight of each kind of difference, in any unit, for every attribute alike; 0 leaves a kind out."""
     seed: int
+    withhold: float = 0.0
+    """Share of the pairs of train and validation with two differences that are asked without a wrong attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +92,16 @@ class Made(Struct, frozen=True):
     """Part to how many of the losing answers it lent."""
     alone: int
     """Inputs that were tried and have no near one."""
+    withheld: int = 0
+    """Pairs that are asked without one of their attributes."""
 
     def line(self, wanted: int) -> str:
         """For people."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.differences.items())
         loans = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
         alone = f"; {self.alone} inputs have none near" if self.alone else ""
-        return f"{self.pairs} of {wanted} pairs on {self.inputs} inputs ({kinds}{loans}{alone})"
+        less = f"; {self.withheld} asked without one attribute" if self.withheld else ""
+        return f"{self.pairs} of {wanted} pairs on {self.inputs} inputs ({kinds}{loans}{alone}{less})"
 
 
 class Contrasts(NamedTuple):
@@ -244,6 +255,7 @@ class _Table:
     """Text, folded, to the part that uses it."""
     counts: Counter[Difference] = field(default_factory=Counter)
     loans: Counter[str] = field(default_factory=Counter)
+    withheld: int = 0
     hands: dict[int, _Hand] = field(default_factory=dict)
 
     @property
@@ -292,8 +304,23 @@ class _Table:
                 if texts is not None:
                     self.counts.update(option.apart)
                     self.loans.update([self.pools[lender].part] if lender else [])
-                    return _judgement(card, *texts, option.apart, self.part)
+                    return self._asked(_judgement(card, *texts, option.apart, self.part), option.apart)
         return None
+
+    def _asked(self, made: Judgement, apart: Sequence[Difference]) -> Judgement:
+        """With one attribute withheld where it is this pair's turn; held-out pairs of test are asked as a policy will be."""
+        dice = random.Random(f"{self.rules.seed} withhold {made.id}")  # noqa: S311  (no secret)
+        wrong = [one.name for one in apart if one.kind == "wrong"]
+        if self.part == "test" or len(apart) < 2 or not wrong or dice.random() >= self.rules.withhold:
+            return made
+        name, last = dice.choice(wrong), made.messages[-1]
+        self.withheld += 1
+        tags = [f"withheld {name}" if one.name == name else f"{one.kind} {one.name}" for one in apart]
+        return replace(
+            made,
+            messages=[*made.messages[:-1], replace(last, content=without(last.content, name))],
+            vote=replace(made.vote, tags=tags),
+        )
 
     def _have(self, one: Difference) -> float:
         return self.counts[one] / self.rules.kinds[one.kind]
@@ -335,6 +362,7 @@ class _Table:
             differences={kind: sum(count for one, count in self.counts.items() if one.kind == kind) for kind in KINDS},
             borrowed=dict(self.loans),
             alone=sum(self.pools[0].cards[place].prompt not in paired for place in self.hands),
+            withheld=self.withheld,
         )
 
 

@@ -223,6 +223,7 @@ def _contrasts(cfg: Merged, split: Path, seed: int, tally: Tally) -> contrast.Co
         differences=wanted.differences,
         kinds={kind: getattr(wanted.kinds, kind) for kind in contrast.KINDS},
         seed=seed,
+        withhold=how.withhold if isinstance(how, BracketedAttributes) else 0.0,
     )
     made = contrast.draw(cards, rules)
     for part in PARTS:

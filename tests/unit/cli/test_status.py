@@ -8,7 +8,7 @@ import pytest
 
 from tunectl.artifacts.layout import Layout
 from tunectl.backends import dvc_repo
-from tunectl.cli import status
+from tunectl.cli import status_stages
 from tunectl.stages import compose
 
 
@@ -19,7 +19,7 @@ def row(
     monkeypatch.setattr(dvc_repo, "lost", lambda _: set(lost))
     monkeypatch.setattr(compose, "compose", lambda _: {})
     monkeypatch.setattr(dvc_repo, "status", lambda _: {"sft": changes})
-    found = next(item for item in status.survey(Layout(root)) if item["stage"] == "sft")
+    found = next(item for item in status_stages.survey(Layout(root)) if item["stage"] == "sft")
     return found["state"], found["why"]
 
 

@@ -16,7 +16,7 @@ from tunectl.artifacts.records import Answer, Example, Message, Source
 from tunectl.core.errors import DataError
 from tunectl.data.grouping import input_key
 from tunectl.preferences import contrast
-from tunectl.preferences.attributes import bracketed, declared
+from tunectl.preferences.attributes import bracketed, declared, without
 from tunectl.preferences.contrast import Card, Difference, Neighbours, Rules, differences, draw
 from tunectl.preferences.division import PARTS
 
@@ -72,6 +72,26 @@ def test_brackets():
 def test_what_is_written_in_brackets_is_read_back(attributes):
     text = ", ".join(f"{name}[{value}]" for name, value in attributes.items())
     assert bracketed(text) == {name: value.strip() for name, value in attributes.items()}
+
+
+def test_an_attribute_is_taken_out_with_its_separator():
+    asked = "name[The Vaults], eatType[pub], near[a], near[b]"
+    assert without(asked, "name") == "eatType[pub], near[a], near[b]"
+    assert without(asked, "eatType") == "name[The Vaults], near[a], near[b]"
+    assert without(asked, "near") == "name[The Vaults], eatType[pub]"
+    assert without(asked, "food") == asked
+    assert without("Write about name[X]; food[Thai]", "food") == "Write about name[X]"
+    assert without("name[X]", "name") == ""
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b b", "c"]), st.sampled_from(["1", "x, y", "; z"]), min_size=1), st.data()
+)
+def test_the_others_stay_as_they_are(attributes, data):
+    name = data.draw(st.sampled_from(sorted(attributes)))
+    asked = ", ".join(f"{one}[{value}]" for one, value in attributes.items())
+    rest = {one: value for one, value in attributes.items() if one != name}
+    assert without(asked, name) == ", ".join(f"{one}[{value}]" for one, value in rest.items())
 
 
 def test_fields_that_are_empty_are_absent():
@@ -191,6 +211,24 @@ def test_attributes_and_kinds_are_balanced_as_declared():
     _, found = dealt(grid(), kinds={"wrong": 1, "missing": 2, "extra": 0})
     assert found.made["train"].differences["extra"] == 0
     assert tags(found)["missing c"] > max(tags(found)[f"wrong {name}"] for name in "abc")
+
+
+def test_an_attribute_that_gives_a_pair_away_is_withheld():
+    whole, found = dealt(grid())[1], dealt(grid(), withhold=1.0)[1]
+    assert [(one.id, one.answers) for one in found.judgements] == [(one.id, one.answers) for one in whole.judgements]
+    for one, before in zip(found.judgements, whole.judgements, strict=True):
+        hidden = [tag.removeprefix("withheld ") for tag in one.vote.tags if tag.startswith("withheld ")]
+        could = len(before.vote.tags) == 2 and any(tag.startswith("wrong ") for tag in before.vote.tags)
+        assert bool(hidden) == (could and one.split != "test"), "a policy is asked in full, and so is test"
+        asked = bracketed(before.messages[-1].content)
+        assert bracketed(one.messages[-1].content) == {name: asked[name] for name in asked if name not in hidden}
+        assert [tag.replace("withheld ", "wrong ") for tag in one.vote.tags] == before.vote.tags
+    made = found.made["train"]
+    assert made.withheld == sum("withheld" in str(one.vote.tags) for one in found.judgements if one.split == "train")
+    assert f"; {made.withheld} asked without one attribute)" in made.line(100)
+    assert found.made["test"].withheld == whole.made["train"].withheld == 0
+    some = dealt(grid(), withhold=0.5)[1].made["train"].withheld
+    assert 0.3 * made.withheld < some < 0.7 * made.withheld
 
 
 def test_every_input_gets_one_before_any_gets_two():
