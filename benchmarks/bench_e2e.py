@@ -6,7 +6,7 @@ CORPUS.csv has the columns mr and ref of the E2E NLG challenge. ``--inputs`` inp
 and kept out; from the others come fine-tuning (``experiment=e2e``), pairs, reward model and policy (``e2e_align``), all with
 ``--seed``. Then sft and align answer the inputs that were kept out, greedily, and are compared input by input. Works in a clone of
 the last commit under ``.tunectl/bench-e2e`` (the environment is this checkout's); run it again and it goes on where it was
-stopped, in the same clone: delete that to begin anew. 35 to 65 minutes on two cores. --test FILE.csv measures on that file instead, and trains on all of the corpus. The last line is
+stopped, in the same clone: delete that to begin anew. 30 to 65 minutes on two cores. --test FILE.csv measures on that file instead, and trains on all of the corpus. The last line is
 JSON; --keep adds it to results/bench_e2e.json.
 """
 
