@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import local_stack
 
 from healing.scene import Scene
+from healing.timeline import BY_HAND
 from tunectl.serving import keys
 
 QUIET = {
@@ -180,10 +181,10 @@ class Stack:
 
 
 def payload(began: datetime, summary: str) -> dict[str, Any]:
-    """Alertmanager's payload, version 4, of the one alert that asks for a retrain."""
+    """Alertmanager's payload, version 4, of the one alert that asks for a retrain; it says who delivers it."""
     labels = {"alertname": ALERT, "severity": "ticket", "job": "tunectl-monitor"}
     alert = {
-        "status": "firing", "labels": labels, "annotations": {"summary": summary}, "startsAt": began.astimezone(UTC).isoformat(),
+        "status": "firing", "labels": labels, "annotations": {"summary": summary, "description": BY_HAND}, "startsAt": began.astimezone(UTC).isoformat(),
         "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": "5ee17a1a11ce0001",
     }  # fmt: skip
     return {

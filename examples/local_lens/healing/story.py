@@ -18,6 +18,8 @@ MORE = 2
 SWIFT = 5.0
 """Seconds that a rollback may take."""
 TITLE = "See it heal"
+WATCHED = "Prometheus counts windows, Alertmanager tells the watcher, and the watcher writes it down."
+UNWATCHED = "Prometheus would count windows, and Alertmanager tell the watcher, which writes it down."
 
 
 def described(window: DriftWindow) -> tuple[str, Tone]:
@@ -84,19 +86,17 @@ def change(play: Play) -> None:
 
 def alert(play: Play) -> None:
     """The alert starts one retrain."""
-    play.narrator.chapter(
-        "An alert and a webhook",
-        "Prometheus counts windows, Alertmanager tells the watcher, and the watcher writes it down.",
-    )
+    installed = play.stack.prometheus is not None
+    play.narrator.chapter("An alert and a webhook", WATCHED if installed else UNWATCHED)
     assert play.drifted is not None
     window, made_at = play.drifted
-    if play.stack.prometheus is None:
+    if not installed:
         play.narrator.say("no Prometheus here: the same webhook is delivered by hand", "work")
         summary = f"The world has changed: something moved in {window.consecutive} windows of traffic in a row."
         play.stack.watch.until(lambda: play.stack.deliver(made_at, summary) == 200, play.scene.settle_seconds)
     run = play.next_run(0)
     waited = (run.trigger.at - made_at).total_seconds()
-    play.narrator.say(f"{run.trigger.by}: {run.trigger.why}", "moved")
+    play.narrator.say(f"{times.sender(run)}: {run.trigger.why}", "moved")
     one = len(play.book.runs()) == 1 and run.trigger.kind == "alert"
     play.narrator.promise(
         "one alert starts one retrain", held=one, evidence=f"{run.id}, {waited:.1f} s after the verdict"

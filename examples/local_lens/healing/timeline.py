@@ -15,6 +15,7 @@ from tunectl.release.trials import Experiment
 
 Tone = Literal["calm", "moved", "work", "good", "bad"]
 """calm: as always. moved: something has changed. work: something is done about it. good, bad: how it ended."""
+BY_HAND = "This webhook was delivered by hand, not by an Alertmanager."
 LANES = ("people", "monitor", "alert", "retrain", "build", "canary", "champion")
 TONES: dict[str, Tone] = {"promoted": "good", "rejected": "bad", "rolled_back": "bad", "failed": "bad"}
 
@@ -124,8 +125,13 @@ def alerts(runs: Iterable[Run], clock: Clock) -> list[Mark]:
             continue
         fired = datetime.fromisoformat(str(run.trigger.facts["startsAt"])).astimezone(UTC)
         found.append(Mark("alert", "fires", clock(fired), "moved", run.trigger.why))
-        found.append(Mark("alert", "webhook", clock(run.trigger.at), "work", f"from {run.trigger.by}"))
+        found.append(Mark("alert", "webhook", clock(run.trigger.at), "work", f"from {sender(run)}"))
     return found
+
+
+def sender(run: Run) -> str:
+    """Who sent the alert; it says so itself where it was no Alertmanager."""
+    return "the story, by hand" if run.trigger.facts.get("description") == BY_HAND else run.trigger.by
 
 
 def experiments(found: Iterable[Experiment], clock: Clock, now: float) -> list[Span]:

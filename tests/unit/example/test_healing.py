@@ -22,6 +22,7 @@ from healing.timeline import Clock, Mark, Promise, Span, Timeline
 from msgspec.structs import replace
 
 from tunectl.release import alerts
+from tunectl.release.machine import Run
 
 
 @pytest.fixture
@@ -246,6 +247,9 @@ def test_the_webhook_that_is_delivered_by_hand_is_one_that_the_watcher_takes() -
     assert (found.by, found.why) == ("Alertmanager", "The world has changed.")
     (again,) = alerts.parse(body, ("TunectlDriftSustained",), parts.at(5))
     assert again.id == found.id
+    assert timeline.sender(Run("k", 1, found, [])) == "the story, by hand", "and the timeline names no Alertmanager"
+    real = replace(found, facts={**found.facts, "description": "Prompts moved."})
+    assert timeline.sender(Run("k", 1, real, [])) == "Alertmanager"
 
 
 def test_programs_are_not_led_to_the_users_own_store(monkeypatch: pytest.MonkeyPatch) -> None:
