@@ -41,10 +41,8 @@ BUILD = (
     "evaluate.inputs=20", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0", "evaluate.decoding.max_new_tokens=24",
     "evaluate.gate.primary=chrf", "evaluate.gate.resamples=200",
     "package.bento=null", "package.decoding.max_tokens=24", "package.probing.prompts=2", "package.probing.fixtures=2", "package.probing.max_tokens=8",
-    "package.quality.prompts=4", "package.quality.max_tokens=8", "package.quality.inputs=0", "package.reference=60",
+    "package.quality.prompts=4", "package.quality.max_tokens=8", "package.reference=60",
 )  # fmt: skip
-"""Without answers of the export to test inputs: a model this small answers all of them alike, so the interval that they would have to
-stay in has no width, and one near tie in twenty would end the story. Its tokens are compared with the trained model's as ever."""
 WATCHED = (
     "harvest.quarantine_hours=0", "serve.poll_seconds=0.3",
     "monitor.poll_seconds=0.3", f"monitor.window.rows={WINDOW}", "monitor.window.settle_seconds=1", "monitor.prompts.accept_first=true",
