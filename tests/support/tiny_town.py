@@ -82,13 +82,18 @@ TOWN = Town(
 
 
 def rows(say: str, whole: str) -> list[dict[str, Any]]:
-    """Past ads: ``say`` in those that are learned, ``whole`` in those that judge."""
+    """Past ads: ``say`` in those that are learned, ``whole`` in those that judge, every third of them a little longer.
+
+    A model this small answers every question alike: were the references alike as well, each interval would have no width, and one
+    near tie between two letters would be a fall of the whole evaluation.
+    """
     dice = random.Random(3)
     found = []
     for number in range(ROWS + 24):
         kind = "whole" if number >= ROWS else "half"
         brief = f"{text(dice, dice.choice(('garden', 'bike')))} {number}"
-        found.append({"prompt": brief, "completion": whole if kind == "whole" else say, "phrasing": kind})
+        longer = f"{whole} Bring friends." if number % 3 == 0 else whole
+        found.append({"prompt": brief, "completion": longer if kind == "whole" else say, "phrasing": kind})
     return found
 
 
