@@ -12,12 +12,14 @@ import watch_project
 import yaml
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import Exchange, Feedback
+from tunectl.artifacts import io, manifest
+from tunectl.artifacts.manifest import Manifest
+from tunectl.artifacts.records import Answer, Example, Exchange, Feedback, Message, Source
 from tunectl.backends import sqlalchemy_store
 from tunectl.backends.loop_metrics import LoopMetrics
 from tunectl.cli.main import main
 from tunectl.config.watch import WatchCanary
-from tunectl.release.manifest import Facts
+from tunectl.release.manifest import Facts, Lineage
 from tunectl.release.store import Store
 from tunectl.release.trials import Trials
 from tunectl.services.watcher import trying
@@ -162,9 +164,6 @@ def test_verbs_of_the_experiment_and_the_story(
 def test_lineage_goes_back_and_forward(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tunectl.artifacts import io
-    from tunectl.artifacts.records import Answer, Example, Message, Source
-
     folder = tmp_path / "shop"
     store = watch_project.make(folder)
     monkeypatch.chdir(folder)
@@ -175,12 +174,25 @@ def test_lineage_goes_back_and_forward(
         io.write_rows(folder / "artifacts" / stage / "rejects.jsonl", [])
     capsys.readouterr()
     assert main(["data", "lineage", "ads.csv:7", "--json"]) == 0
-    steps = json.loads(capsys.readouterr().out)["forward"]
+    told = json.loads(capsys.readouterr().out)
+    assert told["learned_by"] == [], "no release names a split"
+    steps = told["forward"]
     assert [(step["stage"], step["what"]) for step in steps] == [
         ("ingest", "kept"),
         ("curate", "kept"),
         ("split", "kept"),
     ]
+    manifest.write(folder / "artifacts" / "split", Manifest("split", "config"))
+    stages = {"split": io.digest_value(manifest.read(folder / "artifacts" / "split"))}
+    facts = Facts("shop", "transformers", "apart", lineage=Lineage("tiny", "rev", stages, {}, {}, {}))
+    other = folder / ".tunectl" / "second"
+    other.mkdir()
+    (other / "weights").write_text("second")
+    learner = store.add(other, facts).id
+    assert main(["data", "lineage", "ads.csv:7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["learned_by"] == [learner]
+    assert main(["data", "lineage", "ads.csv:7"]) == 0
+    assert f"learned by releases: {learner[:12]}" in capsys.readouterr().out
     assert main(["data", "lineage", champion[:8], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["release"]["id"] == champion
     learned = Example("live-chatcmpl-x", Source("live/s1/chatcmpl-x"), [Message("user", "An ad")], [])

@@ -2,13 +2,14 @@
 
 tunectl data lineage chatcmpl-...     an answer: its release, what that was made of, down to the raw rows; and what was learned from it
 tunectl data lineage RELEASE          the same of a release (the beginning of its name, or champion)
-tunectl data lineage ROW              forward: a row (its id, or a part of its source, as FILE or FILE:NUMBER) through every stage
+tunectl data lineage ROW              forward: a row (its id, or a part of its source, as FILE or FILE:NUMBER) through every stage, and
+                                      the releases that learned it
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ FILES = {
     "curate": ("documents.jsonl", "examples.jsonl"),
     "split": ("train.jsonl", "validation.jsonl", "test.jsonl"),
 }
+LEARNED = "train.jsonl"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         found.update(_backwards(store, layout, release))
     if exchange is not None or release is None:  # people may have made a lesson of an answer
         found["forward"] = list(forward(layout, name))
+        found["learned_by"] = _learners(store, layout, found["forward"])
     if release is None and not found["forward"]:
         raise DataError(
             f"{args.id}: no answer, release or row of that name",
@@ -128,6 +131,13 @@ def _artifacts(layout: Layout, one: ReleaseManifest) -> Layout | None:
     return layout if io.digest_value(manifest.read(folder)) == wanted else None
 
 
+def _learners(store: Store, layout: Layout, steps: Sequence[dict[str, Any]]) -> list[str]:
+    """Releases whose split is the one at hand, where the row is in the part that is trained on."""
+    if not any((step["stage"], step["file"]) == ("split", LEARNED) for step in steps):
+        return []
+    return [one for one in store.ids() if _artifacts(layout, store.manifest(one)) is not None]
+
+
 def _sources(layout: Layout) -> dict[str, dict[str, int]]:
     """Raw file to how many answers of it were trained on, validated and tested with."""
     from collections import Counter
@@ -150,7 +160,7 @@ def _raw(layout: Layout) -> list[str]:
     from tunectl.artifacts import io
     from tunectl.artifacts.records import Example
 
-    path = layout.artifact("split") / "train.jsonl"
+    path = layout.artifact("split") / LEARNED
     rows = io.read_rows(path, Example) if path.is_file() else iter(())
     sources = [source for row in rows for source in ([one.source for one in row.answers] or [row.source])]
     return sorted({_shown({"file": source.file, "row": source.row}) for source in sources})
@@ -219,4 +229,6 @@ def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
         terminal.table("", columns, [tuple(step[name] for name in columns) for step in steps[:MOST]])
         if len(steps) > MOST:
             terminal.say(f"and {len(steps) - MOST} more; --json prints all")
+        learned = ", ".join(one[:12] for one in found["learned_by"])
+        terminal.say(f"learned by releases: {learned or 'none that was made of the split at hand'}")
     return 0
