@@ -16,7 +16,7 @@ from tunectl.chat import template as templates
 from tunectl.chat.tokens import FILE as TOKENIZER_FILE
 from tunectl.chat.tokens import Tokenizer
 from tunectl.config.package import NoPackage, PackageStage, Ship
-from tunectl.core import log
+from tunectl.core import log, progress
 from tunectl.core.errors import DataError, UsageError
 from tunectl.evaluation import exported, items, results
 from tunectl.evaluation.results import AnswerRow, Results
@@ -92,16 +92,21 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Tools | N
     which = _which(settings, inputs, found)
     job = _Job(cfg, settings, inputs, outputs, tools or package_tools.PackageTools(cfg.profile), which)
     chats.refuse_other_base(job.adapter, job.base)
-    job.lay_out()
-    asked = job.asked()
-    tuned, compared = job.compared(asked)
-    contract.save(job.contract(asked, compared), job.release)
-    side = job.tools.opened(job.release, job.stops)
-    try:
-        report = job.with_gguf(job.report(asked, tuned, side, len(compared)))
-        job.keep_reference(asked, side)
-    finally:
-        side.close()
+    with progress.bar("package", 4) as shown:
+        job.lay_out()
+        shown.advance(next="the trained model's answers")
+        asked = job.asked()
+        tuned, compared = job.compared(asked)
+        contract.save(job.contract(asked, compared), job.release)
+        shown.advance(next="the engine against it")
+        side = job.tools.opened(job.release, job.stops)
+        try:
+            report = job.with_gguf(job.report(asked, tuned, side, len(compared)))
+            shown.advance(next="the reference for drift")
+            job.keep_reference(asked, side)
+        finally:
+            side.close()
+        shown.advance()
     facts = job.facts(found, report)
     job.write(facts, report, found)
     _log.info("%s", report.verdict.reason)
