@@ -1,6 +1,7 @@
 """The package stage with a trained model and an engine that speak from a table."""
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tunectl.artifacts import io
 from tunectl.artifacts.records import Answer, Example, Message, Source
 from tunectl.chat import contract as chats
 from tunectl.config.package import PackageStage
+from tunectl.core import progress
 from tunectl.core.errors import ArtifactError, DataError, UsageError
 from tunectl.evaluation.results import AlignedVerdict, AnswerRow, Results, Score, System, Verdict
 from tunectl.release import contract, manifest
@@ -180,6 +182,30 @@ def test_a_release_holds_what_the_server_needs(given, tmp_path):
     for words in ("tiny (revision", "| Tuned | 50.00 |", "evaluate: So.", "The export is the model that was trained"):
         assert words in card
     assert "was not taken" not in card
+
+
+def test_it_says_which_step_it_is_at(given, monkeypatch):
+    inputs, outputs = given
+    told: list[tuple[float, str]] = []
+
+    class Told:
+        def advance(self, steps=1, **figures):
+            told.append((steps, figures.get("next", "")))
+
+    class Shown:
+        @contextmanager
+        def bar(self, label, total):
+            assert (label, total) == ("package", 4)
+            yield Told()
+
+    monkeypatch.setattr(progress, "_renderer", [Shown()])
+    package.run(stage(), inputs, outputs, tools=Fake())
+    assert told == [
+        (1, "the trained model's answers"),
+        (1, "the engine against it"),
+        (1, "the reference for drift"),
+        (1, ""),
+    ]
 
 
 def test_the_reference_is_what_the_engine_says(given):

@@ -193,6 +193,9 @@ def test_lineage_goes_back_and_forward(
     assert json.loads(capsys.readouterr().out)["learned_by"] == [learner]
     assert main(["data", "lineage", "ads.csv:7"]) == 0
     assert f"learned by releases: {learner[:12]}" in capsys.readouterr().out
+    (folder / "artifacts" / "split" / "train.jsonl").rename(folder / "artifacts" / "split" / "test.jsonl")
+    assert main(["data", "lineage", "ads.csv:7"]) == 0
+    assert "learned by no release: the split at hand does not train on it" in capsys.readouterr().out
     assert main(["data", "lineage", champion[:8], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["release"]["id"] == champion
     learned = Example("live-chatcmpl-x", Source("live/s1/chatcmpl-x"), [Message("user", "An ad")], [])

@@ -133,9 +133,13 @@ def _artifacts(layout: Layout, one: ReleaseManifest) -> Layout | None:
 
 def _learners(store: Store, layout: Layout, steps: Sequence[dict[str, Any]]) -> list[str]:
     """Releases whose split is the one at hand, where the row is in the part that is trained on."""
-    if not any((step["stage"], step["file"]) == ("split", LEARNED) for step in steps):
+    if not _trained_on(steps):
         return []
     return [one for one in store.ids() if _artifacts(layout, store.manifest(one)) is not None]
+
+
+def _trained_on(steps: Sequence[dict[str, Any]]) -> bool:
+    return any((step["stage"], step["file"]) == ("split", LEARNED) for step in steps)
 
 
 def _sources(layout: Layout) -> dict[str, dict[str, int]]:
@@ -229,6 +233,11 @@ def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
         terminal.table("", columns, [tuple(step[name] for name in columns) for step in steps[:MOST]])
         if len(steps) > MOST:
             terminal.say(f"and {len(steps) - MOST} more; --json prints all")
-        learned = ", ".join(one[:12] for one in found["learned_by"])
-        terminal.say(f"learned by releases: {learned or 'none that was made of the split at hand'}")
+        terminal.say(_fate(steps, found["learned_by"]))
     return 0
+
+
+def _fate(steps: Sequence[dict[str, Any]], releases: Sequence[str]) -> str:
+    if not _trained_on(steps):
+        return "learned by no release: the split at hand does not train on it"
+    return f"learned by releases: {', '.join(one[:12] for one in releases) or 'none of this split yet'}"

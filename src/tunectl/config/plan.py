@@ -14,7 +14,7 @@ from tunectl.config.adapt import LoraAdapt
 from tunectl.config.align import Grpo, NoAlign, Rloo
 from tunectl.config.evaluate import Beams
 from tunectl.config.package import NoPackage
-from tunectl.config.preferences import Merged
+from tunectl.config.preferences import BracketedAttributes, Merged
 from tunectl.config.reward import LoraReward
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ LIGHT_BYTES = 0.4e9
 """Python with the data libraries loaded."""
 SLOWER = {"dora": 1.35, "qlora": 1.5}
 """Time of a step over that of plain LoRA: DoRA normalises every weight, QLoRA unpacks it (torchtune's and LLaMA-Factory's own figures)."""
-PAIR_TOKENS = 100
-"""Of a prompt with both its answers, the prompt counted once; E2E pairs have about that many."""
 CHECKPOINTING = 1.33
 """Forward, forward again and backward, over forward and backward."""
 LOADS = 2
@@ -153,7 +151,7 @@ def estimate(root: Root, amounts: Amounts, size: Size, machine: Machine, *, safe
         _adapt(root, amounts, size, machine),
         _sft(root, amounts, size, machine),
         _preferences(root, amounts, size, machine),
-        _reward(root, size, machine),
+        _reward(root, amounts, size, machine),
         _align(root, amounts, size, machine),
         _evaluate(root, amounts, size, machine, safety_questions),
         _package(root, amounts, size, machine),
@@ -263,8 +261,7 @@ def _preferences(root: Root, amounts: Amounts, size: Size, machine: Machine) -> 
         return Estimate("preferences", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, basis)
     most = int(amounts.inputs * root.split.shares.train) + 1
     inputs = min(simulated.inputs.train, most) + simulated.inputs.validation + simulated.inputs.test
-    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
-    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    prompt, answer = _lengths(amounts)
     answer, rows = min(answer, simulated.decoding.max_new_tokens), inputs * simulated.answers
     seconds = START_SECONDS + read_seconds(rows * prompt, size, machine)
     seconds += write_seconds(rows, answer, root.profile.generate_batch, size, machine)
@@ -273,7 +270,24 @@ def _preferences(root: Root, amounts: Amounts, size: Size, machine: Machine) -> 
     return Estimate("preferences", int(rows * (prompt + answer)), int(memory), seconds / 60, basis)
 
 
-def _reward(root: Root, size: Size, machine: Machine) -> Estimate:
+def pair_tokens(root: Root, amounts: Amounts) -> float:
+    """Tokens of a pair: both answers, and the prompt, which pairs of one input share unless one attribute is withheld from it."""
+    prompt, answer = _lengths(amounts)
+    made = root.preferences.root.contrast if isinstance(root.preferences.root, Merged) else None
+    if made is None:
+        return prompt + 2 * answer
+    alone = made.attributes.withhold if isinstance(made.attributes, BracketedAttributes) else 0.0
+    return 2 * answer + prompt * (alone + (1 - alone) / made.per_input)
+
+
+def _lengths(amounts: Amounts) -> tuple[float, float]:
+    """Tokens of an input and of an answer with what the template puts around them, on average."""
+    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
+    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    return prompt, answer
+
+
+def _reward(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estimate:
     """Pairs are known where they are made of references; else a first run is told what a thousand of them take."""
     reward = root.reward.root
     if not isinstance(reward, LoraReward):
@@ -286,8 +300,9 @@ def _reward(root: Root, size: Size, machine: Machine) -> Estimate:
     train, held = (made.pairs.train, made.pairs.validation) if made is not None else (1000, 200)
     train, held = min(train, reward.limits.train or train), min(held, reward.limits.validation or held)
     share = reward.judge.share if reward.judge is not None else 0.0
-    learned = PAIR_TOKENS * train * reward.epochs * (reward.members * (1 - share) + share)
-    looked = PAIR_TOKENS * held * models * (reward.validations * reward.epochs + 3)  # before, after, and test
+    tokens = pair_tokens(root, amounts)
+    learned = tokens * train * reward.epochs * (reward.members * (1 - share) + share)
+    looked = tokens * held * models * (reward.validations * reward.epochs + 3)  # before, after, and test
     seconds = (models + 1) * START_SECONDS + learned / train_speed(root, size, machine)
     seconds += read_seconds(looked, size, machine)
     known = "made of references" if made is not None else "assumed: people's pairs are counted by preferences"
@@ -300,14 +315,14 @@ def _align(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estima
     align = root.align.root
     if isinstance(align, NoAlign):
         return Estimate("align", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
-    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
-    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    prompt, answer = _lengths(amounts)
     answer = min(answer, align.max_new_tokens)
     batch, watch = root.profile.generate_batch, align.watch
     if not isinstance(align, Rloo | Grpo):
         if "align" in machine.seconds:
             return Estimate("align", None, _fit_bytes(size), machine.seconds["align"] / 60, "as long as last time")
-        seconds = START_SECONDS + 10 * 100 * PAIR_TOKENS * align.epochs * 1.5 / train_speed(root, size, machine)
+        learned = 1000 * pair_tokens(root, amounts) * align.epochs * 1.5
+        seconds = START_SECONDS + learned / train_speed(root, size, machine)
         return Estimate("align", None, _fit_bytes(size), seconds / 60, "for 1,000 judgements")
     rows = align.prompts_per_step * align.answers_per_prompt
     tokens = align.prompts_per_step * prompt + rows * answer
@@ -327,8 +342,7 @@ def _fit_bytes(size: Size) -> int:
 def _evaluate(root: Root, amounts: Amounts, size: Size, machine: Machine, safety_questions: int) -> Estimate:
     cfg, how = root.evaluate, root.evaluate.decoding
     beams = how.beams if isinstance(how, Beams) else 1
-    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
-    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    prompt, answer = _lengths(amounts)
     untuned = max(UNTUNED_LENGTH * how.max_new_tokens, min(answer, how.max_new_tokens))
     tuned = min(answer, how.max_new_tokens)
     inputs = max(1, int(amounts.inputs * root.split.shares.test))
@@ -369,8 +383,7 @@ def _package(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Esti
     cfg = root.package.root
     if isinstance(cfg, NoPackage):
         return Estimate("package", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
-    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
-    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    prompt, answer = _lengths(amounts)
     tests = min(root.evaluate.inputs or amounts.inputs, max(1, int(amounts.inputs * root.split.shares.test)))
     asked = (tests if cfg.quality.inputs is None else cfg.quality.inputs) + cfg.reference + 2 * cfg.quality.prompts
     seconds = 5 * START_SECONDS + EXPORT_SECONDS_A_PARAMETER * size.parameters
