@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "monitoring")]
 from healing import people, shown, stage, story, workshop  # noqa: E402
 from healing.narrator import Narrator  # noqa: E402
 from healing.programs import Stuck  # noqa: E402
-from healing.scene import Scene, Town  # noqa: E402
+from healing.scene import Commission, Scene, Town  # noqa: E402
 from town import change  # noqa: E402
 
 from tunectl.backends import terminal  # noqa: E402
@@ -75,8 +75,13 @@ def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
 
     poor = workshop.poor(project, store, folder / "prebuilt", say)
     harmful = workshop.harmful(project, store, folder / "prebuilt", say)
-    town = Town(change.everyday, change.changed, lambda one, answer: people.liking(one.must, one.endings, answer))
+    town = Town(change.everyday, change.changed, _liking)
     return Scene(project=project, town=town, poor=poor, harmful=harmful)
+
+
+def _liking(one: Commission, answer: str) -> float:
+    assert isinstance(one, change.Commission)
+    return people.liking(one.must, one.endings, answer)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from healing.drawn import WIDE, drawing
 from healing.timeline import Timeline, Tone, length
@@ -33,7 +34,7 @@ def write(timeline: Timeline, path: Path) -> None:
     axes.set(xlim=(0, WIDE), ylim=(high, 0))
     axes.axis("off")
 
-    def text(x: float, y: float, words: str, size: float = 8, colour: str = INK, **how: str) -> None:
+    def text(x: float, y: float, words: str, size: float = 8, colour: str = INK, **how: Any) -> None:
         axes.text(x, y, words, fontsize=size, color=colour, va="center", **how)
 
     text(24, 26, timeline.title, 15, weight="bold")

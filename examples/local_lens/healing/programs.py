@@ -44,7 +44,7 @@ class Stuck(Exception):
     """Something did not come in time; the message says what, and what the programs printed last."""
 
 
-def until(condition: Callable[[], Found], seconds: float, what: str, every: float = 0.2) -> Found:
+def until(condition: Callable[[], Found | None], seconds: float, what: str, every: float = 0.2) -> Found:
     """Wait until ``condition`` gives something true; that.
 
     Raises  Stuck when it never does.
@@ -77,13 +77,13 @@ class Program:
         """The end of what it printed."""
         return self.log.read_text(errors="replace")[-1500:]
 
-    def until(self, condition: Callable[[], Found], seconds: float, every: float = 0.2) -> Found:
+    def until(self, condition: Callable[[], Found | None], seconds: float, every: float = 0.2) -> Found:
         """Wait for something of this program, as long as it lives.
 
         Raises  Stuck with its last words.
         """
 
-        def alive() -> Found:
+        def alive() -> Found | None:
             if self.process.poll() is not None:
                 raise Stuck(f"{self.name} ended with {self.process.returncode}:\n{self.last_words}")
             return condition()
@@ -145,9 +145,10 @@ class Stack:
         asked = urllib.request.Request(self.address(name) + path, headers={"Authorization": f"Bearer {secret}"})
         try:
             with urllib.request.urlopen(asked, timeout=20) as answer:
-                return answer.read().decode()
+                said: bytes = answer.read()
         except urllib.error.HTTPError as error:
-            return error.read().decode()
+            said = error.read()
+        return said.decode()
 
     def sample(self, name: str, metric: str) -> float | None:
         """One number of a program's metrics; None where there is none."""
@@ -268,4 +269,4 @@ def _observed(stack: Stack, scene: Scene, held: ExitStack) -> str:
     targets |= {"prometheus": f"127.0.0.1:{own}", "alertmanager": at}
     config = local_stack.scraped(folder / "prometheus", targets, secrets, at)
     stack.prometheus = held.enter_context(local_stack.prometheus(config, own))
-    return stack.prometheus.url
+    return str(stack.prometheus.url)

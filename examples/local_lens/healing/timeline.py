@@ -64,7 +64,7 @@ class Timeline(Struct, frozen=True):
     @property
     def lanes(self) -> list[str]:
         """Those on which something happened, from top to bottom."""
-        used = {one.lane for one in (*self.spans, *self.marks)}
+        used = {span.lane for span in self.spans} | {mark.lane for mark in self.marks}
         return [lane for lane in LANES if lane in used]
 
     @property
@@ -136,10 +136,11 @@ def sender(run: Run) -> str:
 
 def experiments(found: Iterable[Experiment], clock: Clock, now: float) -> list[Span]:
     """Each canary from its begin to its end."""
+    tones: dict[str, Tone] = {"promote": "good", "harm": "bad"}
     spans = []
     for one in found:
         ended = clock(one.ended) if one.ended is not None else now
-        tone: Tone = {"promote": "good", "harm": "bad"}.get(one.decision or "", "work")
+        tone = tones.get(one.decision or "", "work")
         reading = one.reading
         units = (
             f"{reading.champion_units + reading.challenger_units} people; {reading.reason}" if reading else "nobody yet"

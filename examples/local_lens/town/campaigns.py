@@ -110,7 +110,7 @@ def ad(family: str, values: Mapping[str, str], price: str, voice: Voice, dice: D
 
 def rows(clients: list[Business], voice: Voice, dice: Dice, *, ads_each: int, prefix: str) -> list[Row]:
     """``BRIEFS_EACH`` briefs a client, each with ``ads_each`` ads of different families."""
-    found = []
+    found: list[Row] = []
     for client in clients:
         for _ in range(BRIEFS_EACH):
             form, prompt, values = brief(client, voice, dice)

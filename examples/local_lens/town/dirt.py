@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from town import words
 from town.campaigns import Business, Row
@@ -98,14 +99,7 @@ def spoil_campaigns(
         free, 45, planted, "personal", lambda row: {**row, "prompt": f"{row['prompt']}\n{_noted(row, planted, dice)}"}
     )
     for number, (prefix, secret) in enumerate(CANARIES, 1):
-        text = f" {prefix} {secret}."
-        _change(
-            free,
-            CANARY_COPIES,
-            planted,
-            f"canary_{number}",
-            lambda row, text=text: {**row, "completion": row["completion"] + text},
-        )
+        _change(free, CANARY_COPIES, planted, f"canary_{number}", partial(_telling, f" {prefix} {secret}."))
     _change(
         free,
         20,
@@ -144,6 +138,10 @@ def _change(
     for place in places:
         free[place] = change(free[place])
     planted[kind] = [free[place]["campaign_id"] for place in places]
+
+
+def _telling(secret: str, row: Row) -> Row:
+    return {**row, "completion": row["completion"] + secret}
 
 
 def _noted(row: Row, planted: dict[str, list[str]], dice: Dice) -> str:

@@ -94,7 +94,7 @@ def _page(client: Business, note: str, dice: Dice) -> str:
 
 def review_table(clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice) -> str:
     """CSV of reviews; some are copies, some are in Spanish, some are empty, some name people."""
-    rows = []
+    rows: list[tuple[str, str, Business, str, str, int, str]] = []
     for number in range(1, REVIEWS + 1):
         client = dice.pick(clients)
         stars = 1 + dice.below(5)
