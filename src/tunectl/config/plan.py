@@ -44,22 +44,16 @@ one-page flyers and 1,736 rows in 0.5 to 0.8 s."""
 ROW_SECONDS = 2e-5
 CURATE_SECONDS_A_CHARACTER = 3e-6
 """Repair, language and personal data; two thirds of it go into finding names. Local Lens, 0.7 million characters: 1.6 to 1.8 s."""
-TEMPLATE_TOKENS = 30
-"""Tokens that a chat template puts around an input: roles, turn marks, a default system text."""
-ANSWER_TOKENS = 2
-"""The same around an answer: its end-of-turn."""
-FRAMEWORK_BYTES = 1.2e9
-"""Python with torch and transformers loaded."""
-LIGHT_BYTES = 0.4e9
-"""Python with the data libraries loaded."""
+TEMPLATE_TOKENS, ANSWER_TOKENS = 30, 2
+"""What a chat template puts around an input (roles, turn marks, a default system text) and around an answer (its end of turn)."""
+FRAMEWORK_BYTES, LIGHT_BYTES = 1.2e9, 0.4e9
+"""Python with torch and transformers loaded, and with the data libraries alone."""
 SLOWER = {"dora": 1.35, "qlora": 1.5}
 """Time of a step over that of plain LoRA: DoRA normalises every weight, QLoRA unpacks it (torchtune's and LLaMA-Factory's own figures)."""
 CHECKPOINTING = 1.33
 """Forward, forward again and backward, over forward and backward."""
-LOADS = 2
-"""Models that evaluate loads: base and tuned; the aligned one comes on top."""
-SYSTEMS = 3
-"""Systems that write: base, prompted, tuned; the aligned one comes on top."""
+LOADS, SYSTEMS = 2, 3
+"""Models that evaluate loads (base, tuned) and systems that write (base, prompted, tuned); the aligned one comes on top."""
 UNTUNED_LENGTH = 0.6
 """Length of an untuned model's answer over evaluate.decoding.max_new_tokens: 38 of 64 on E2E; some talk until they are cut."""
 
@@ -371,9 +365,8 @@ def _evaluate(root: Root, amounts: Amounts, size: Size, machine: Machine, safety
     seconds = loads * START_SECONDS + read_seconds(read, size, machine)
     seconds += sum(write_seconds(rows * beams, new, batch * beams, size, machine) for rows, _, new in work)
     seconds += write_seconds(systems * cfg.latency_inputs, untuned, 1, size, machine)
-    memory = (
-        FRAMEWORK_BYTES + 2 * size.parameters + root.profile.generate_batch * (prompt + untuned) * size.layers * 2e3
-    )
+    cache = root.profile.generate_batch * (prompt + untuned) * size.layers * 2e3
+    memory = FRAMEWORK_BYTES + 2 * size.parameters + cache
     basis = f"{inputs} test inputs, {len(work)} rounds of answers, {root.profile.generate_batch} at a time"
     return Estimate("evaluate", int(read + written), int(memory), seconds / 60, basis)
 
@@ -387,12 +380,11 @@ def _package(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Esti
     tests = min(root.evaluate.inputs or amounts.inputs, max(1, int(amounts.inputs * root.split.shares.test)))
     asked = (tests if cfg.quality.inputs is None else cfg.quality.inputs) + cfg.reference + 2 * cfg.quality.prompts
     seconds = 5 * START_SECONDS + EXPORT_SECONDS_A_PARAMETER * size.parameters
-    seconds += read_seconds(asked * (prompt + answer), size, machine)
+    tokens, memory = int(asked * (prompt + answer)), int(FRAMEWORK_BYTES + 8 * size.parameters)
+    seconds += read_seconds(tokens, size, machine)
     seconds += write_seconds(asked, answer, root.profile.generate_batch, size, machine)
     basis = f"export for {cfg.engine}, {cfg.weights}; {int(asked)} answers of proof and reference"
-    return Estimate(
-        "package", int(asked * (prompt + answer)), int(FRAMEWORK_BYTES + 8 * size.parameters), seconds / 60, basis
-    )
+    return Estimate("package", tokens, memory, seconds / 60, basis)
 
 
 def _search(root: Root) -> list[tuple[int, bool]]:
