@@ -150,7 +150,7 @@ def states(folder: Path) -> list[list[str]]:
 
 def parties(watcher: int) -> dict[str, list[int]]:
     """The parties of a run, by name; of DVC the process that builds, as the short ones before it end by themselves."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-eww", "-o", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
     family, found = {watcher}, {"watcher": [watcher], "guard": [], "repro": [], "dvc": [], "trainer": []}
     for _ in range(6):
