@@ -264,14 +264,19 @@ def _preferences(root: Root, amounts: Amounts, size: Size, machine: Machine) -> 
     return Estimate("preferences", int(rows * (prompt + answer)), int(memory), seconds / 60, basis)
 
 
-def pair_tokens(root: Root, amounts: Amounts) -> float:
-    """Tokens of a pair: both answers, and the prompt, which pairs of one input share unless one attribute is withheld from it."""
+def pairs(root: Root, amounts: Amounts) -> tuple[int, int, float, str]:
+    """Pairs to learn from and to look at, tokens of one, what they are; what pairs of an input share is counted once, so there inputs count."""
     prompt, answer = _lengths(amounts)
-    made = root.preferences.root.contrast if isinstance(root.preferences.root, Merged) else None
-    if made is None:
-        return prompt + 2 * answer
-    alone = made.attributes.withhold if isinstance(made.attributes, BracketedAttributes) else 0.0
-    return 2 * answer + prompt * (alone + (1 - alone) / made.per_input)
+    cfg = root.preferences.root
+    if isinstance(cfg, Merged) and cfg.contrast is not None:
+        how, made = cfg.contrast.attributes, cfg.contrast.pairs
+        alone = how.withhold if isinstance(how, BracketedAttributes) else 0.0
+        tokens = 2 * answer + prompt * (alone + (1 - alone) / cfg.contrast.per_input)
+        return made.train, made.validation, tokens, "pairs made of references"
+    if isinstance(cfg, Merged) and cfg.simulated is not None:
+        tokens = prompt + cfg.simulated.answers * min(answer, cfg.simulated.decoding.max_new_tokens)
+        return cfg.simulated.inputs.train, cfg.simulated.inputs.validation, tokens, "inputs with all their answers"
+    return 1000, 200, prompt + 2 * answer, "pairs, assumed: people's are counted by preferences"
 
 
 def _lengths(amounts: Amounts) -> tuple[float, float]:
@@ -290,17 +295,14 @@ def _reward(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estim
     if "reward" in machine.seconds:
         seconds, basis = machine.seconds["reward"], "as long as last time"
         return Estimate("reward", None, _fit_bytes(size), seconds / 60, f"{models} models, {basis}")
-    made = root.preferences.root.contrast if isinstance(root.preferences.root, Merged) else None
-    train, held = (made.pairs.train, made.pairs.validation) if made is not None else (1000, 200)
+    train, held, tokens, what = pairs(root, amounts)
     train, held = min(train, reward.limits.train or train), min(held, reward.limits.validation or held)
     share = reward.judge.share if reward.judge is not None else 0.0
-    tokens = pair_tokens(root, amounts)
     learned = tokens * train * reward.epochs * (reward.members * (1 - share) + share)
     looked = tokens * held * models * (reward.validations * reward.epochs + 3)  # before, after, and test
     seconds = (models + 1) * START_SECONDS + learned / train_speed(root, size, machine)
     seconds += read_seconds(looked, size, machine)
-    known = "made of references" if made is not None else "assumed: people's pairs are counted by preferences"
-    basis = f"{models} models, {train} pairs ({known})"
+    basis = f"{models} models, {train} {what}"
     return Estimate("reward", int(learned + looked), _fit_bytes(size), seconds / 60, basis)
 
 
@@ -315,9 +317,9 @@ def _align(root: Root, amounts: Amounts, size: Size, machine: Machine) -> Estima
     if not isinstance(align, Rloo | Grpo):
         if "align" in machine.seconds:
             return Estimate("align", None, _fit_bytes(size), machine.seconds["align"] / 60, "as long as last time")
-        learned = 1000 * pair_tokens(root, amounts) * align.epochs * 1.5
-        seconds = START_SECONDS + learned / train_speed(root, size, machine)
-        return Estimate("align", None, _fit_bytes(size), seconds / 60, "for 1,000 judgements")
+        count, _, tokens, what = pairs(root, amounts)
+        seconds = START_SECONDS + 1.5 * count * tokens * align.epochs / train_speed(root, size, machine)
+        return Estimate("align", None, _fit_bytes(size), seconds / 60, f"for {count:,} {what}")
     rows = align.prompts_per_step * align.answers_per_prompt
     tokens = align.prompts_per_step * prompt + rows * answer
     step = write_seconds(rows, answer, 2 * batch, size, machine) + 2 * read_seconds(tokens, size, machine)
