@@ -13,16 +13,21 @@ import yaml
 from msgspec.structs import replace
 
 from tunectl.artifacts import io, manifest
+from tunectl.artifacts.layout import Layout
 from tunectl.artifacts.manifest import Manifest
 from tunectl.artifacts.records import Answer, Example, Exchange, Feedback, Message, Source
 from tunectl.backends import sqlalchemy_store
 from tunectl.backends.loop_metrics import LoopMetrics
 from tunectl.cli.main import main
+from tunectl.config import check
+from tunectl.config.given import Given
 from tunectl.config.watch import WatchCanary
 from tunectl.release.manifest import Facts, Lineage
 from tunectl.release.store import Store
 from tunectl.release.trials import Trials
+from tunectl.services import watch
 from tunectl.services.watcher import trying
+from tunectl.services.watcher.place import Place
 
 ROOT = Path(__file__).parents[2]
 CANARY = WatchCanary.model_validate(yaml.safe_load((ROOT / "conf/watch/default.yaml").read_text())["canary"])
@@ -101,6 +106,50 @@ def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, fl
     assert "tunectl_experiment_running 1.0" in text
     assert 'tunectl_experiment_units{arm="challenger"}' in text
     assert "NaN" not in text
+
+
+class _Slow(Store):
+    """Hashing a release takes as long as a person needs to do something."""
+
+    def may_serve(self, release: str, **more: object) -> None:
+        super().may_serve(release, **more)
+        if (then := self.__dict__.pop("then", None)) is not None:
+            then(Store(self.root))
+
+
+@pytest.mark.parametrize(
+    ("act", "decision", "champion"),
+    [
+        (lambda store, names: store.promote(names[2], by="Ann", why="urgent"), "unfair", 2),
+        (lambda store, _: store.rollback(by="Ann", why="urgent"), "unfair", 3),
+        (lambda store, names: store.promote(names[1], by="Ann", why="I like it"), "promote", 1),
+        (lambda _, __: None, "promote", 1),
+    ],
+    ids=["another", "back", "the same", "nobody"],
+)
+def test_what_a_person_swaps_between_look_and_promotion_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act, decision: str, champion: int
+) -> None:
+    plain, names = _stored(tmp_path, 4)
+    plain.promote(names[3], by="test", why="below")
+    plain.promote(names[0], by="test", why="the champion")
+    monkeypatch.chdir(ROOT)
+    root = check.load(Layout(), [Given.typed("watch.port=0")]).root
+    layout, store = Layout(tmp_path), _Slow(plain.root)
+    began = datetime.now(UTC) - timedelta(days=2)
+    wanted = CANARY.model_copy(update={"share": 0.5, "measure": "click", "attribution_hours": 1.0})
+    made = replace(trying.experiment(wanted, names[1], name="one", now=began, by="Ann", why="try"), run=None)
+    made = Trials(store).start(made)
+    watcher = watch._Watcher(Place(layout), store, layout, root, "")
+    with watcher._live() as live:
+        _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
+    store.then = lambda quick: act(quick, names)
+    watcher._experiments(datetime.now(UTC))
+    watcher._door._server.server_close()
+    assert store.champion().release == names[champion]
+    assert store.champion().by == ("Ann" if act.__code__.co_names else "tunectl watch")
+    (ended,) = Trials(store).all()
+    assert (ended.decision, store.trial()) == (decision, None)
 
 
 def test_who_came_before_the_challenger_was_loaded_is_in_neither_arm(tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ RELEASES, CHAMPION, LOG, SCRATCH, LOCK = "releases", "champion.json", "log.jsonl
 CHALLENGER = "challenger.json"
 
 
+class Moved(GateError):
+    """Somebody else swapped the champion first: what was decided about the one before has to be decided again."""
+
+
 class Served(Protocol):
     """What whoever serves or watches needs of a store; a folder is one, ``release.mirror`` another."""
 
@@ -177,13 +181,13 @@ class Store:
 
         ``after`` is the sequence that the caller has seen: another one means that somebody was faster. ``force`` promotes
         what a gate refused.
-        Raises  ArtifactError for a damaged release; GateError for one that a gate refused, or a pointer that has moved.
+        Raises  ArtifactError for a damaged release; GateError for one that a gate refused; Moved for a pointer that has moved.
         """
         self.may_serve(release, force=force)
         with self._writing("promoting a release"):
             entries, now = self.log(), self.champion()
             if after is not None and after != history.swaps(entries):
-                raise GateError(
+                raise Moved(
                     f"the champion was swapped meanwhile: sequence {history.swaps(entries)}, not {after}",
                     hint="look at it: tunectl release log",
                 )

@@ -23,7 +23,7 @@ from tunectl.live.store import LiveStore
 from tunectl.release import book as books
 from tunectl.release.book import Book
 from tunectl.release.calendar import Schedule
-from tunectl.release.store import Store
+from tunectl.release.store import Moved, Store
 from tunectl.release.trials import Experiment, Trials
 from tunectl.services.watcher import secret, trying
 from tunectl.services.watcher.door import Door
@@ -198,6 +198,7 @@ class _Watcher:
             self._trials.end(found, "running", now, None)
 
     def _tried(self, found: Experiment, now: datetime) -> None:
+        pointer = self._store.champion()  # before the look: what moved it since then, the look may not have seen
         with self._live() as live:
             reading = trying.looked(found, live, self._trials, now)
         if reading is None:
@@ -206,6 +207,12 @@ class _Watcher:
             self._trials.mend()
             return
         if reading.decision == "promote":
-            self._store.promote(found.challenger, by="tunectl watch", why=f"experiment {found.id}: {reading.reason}")
+            words, seen = f"experiment {found.id}: {reading.reason}", pointer.sequence if pointer else 0
+            try:
+                self._store.promote(found.challenger, by="tunectl watch", why=words, after=seen)
+            except Moved as error:
+                _log.info("experiment %s: %s", found.id, error.message)
+                self._tried(found, now)  # its arms are another's now, and this look says so
+                return
         self._trials.end(found, reading.decision, now, reading)
         _log.info("experiment %s: %s, %s", found.id, reading.decision, reading.reason)

@@ -173,14 +173,14 @@ class Work:
         return {"release": pointer.release, "sequence": pointer.sequence, "branch": told["branch"], "left": left}
 
     def _compared(self, run: Run, release: str) -> int | None:
-        """The sequence of the pointer to the champion that the gate compared with; None where ``release`` is champion already.
+        """The sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already.
 
         Raises  GateError where another one is: nothing is known about how the challenger compares with that.
         """
         pointer, against = self.store.champion(), run.facts("staged").get("against")
-        if self.won(run) or pointer is None:
+        if pointer is None:
             return None
-        if against and pointer.release != against:
+        if against and pointer.release not in (against, release):
             raise GateError(
                 f"the champion is {pointer.release} now, and {release} was compared with {against}",
                 hint=f"compare it with that: tunectl release propose {release}",
