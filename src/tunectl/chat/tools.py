@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ OFFER = (
     "To call one, write a JSON object with its name and its arguments between two tags:\n"
     '<tool_call>\n{{"name": "...", "arguments": {{...}}}}\n</tool_call>'
 )
-_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
 def written(turn: Message) -> str:
@@ -37,12 +36,26 @@ def read(text: str) -> tuple[str, list[dict[str, Any]]]:
     Arguments may also be written as Python does it, as some data sets have them. Each call gets an id of nine letters and
     digits, because some templates ask for one.
     """
-    found = list(_CALL.finditer(text))
-    if not found or _CALL.sub("", text[found[0].start() :]).strip():
+    said, found = _apart(text)
+    if not found or any(piece.strip() for piece in said[1:]):
         return text, []
-    calls = [_call(match[1], number) for number, match in enumerate(found)]
+    calls = [_call(inside.strip(), number) for number, inside in enumerate(found)]
     known = [call for call in calls if call is not None]
-    return (text[: found[0].start()].rstrip(), known) if len(known) == len(calls) else (text, [])
+    return (said[0].rstrip(), known) if len(known) == len(calls) else (text, [])
+
+
+def _apart(text: str) -> tuple[list[str], list[str]]:
+    """What stands around the pairs of tags, one piece more than there are pairs, and what stands between the tags of each.
+
+    Looked for by hand, in one pass: a pattern with blanks on both sides of anything takes cubic time for blanks alone, and a client
+    may dictate what the model writes.
+    """
+    around, inside, end = list[str](), list[str](), 0
+    while (start := text.find(_OPEN, end)) >= 0 and (close := text.find(_CLOSE, start + len(_OPEN))) >= 0:
+        around.append(text[end:start])
+        inside.append(text[start + len(_OPEN) : close])
+        end = close + len(_CLOSE)
+    return [*around, text[end:]], inside
 
 
 def answer(turn: Message, source: Source) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -209,21 +210,22 @@ def whole(body: bytes) -> dict[str, Any]:
 
 
 def refuse_deep(body: bytes, depth: int) -> None:
-    """Raise a Problem for JSON that nests deeper than ``depth``, before anything takes it apart."""
+    """Raise a Problem for JSON that nests deeper than ``depth``, before anything takes it apart.
+
+    Linear in the body, whatever stands in it: anybody may send one, and it is read on the event loop. What is no JSON may pass,
+    but not deeper than up to where a parser stops.
+    """
     if body.count(b"[") + body.count(b"{") <= depth:
         return
-    level = 0
-    for found in _TOKENS.finditer(body):
-        mark = found[0]
-        if mark in (b"{", b"["):
-            level += 1
-            if level > depth:
-                raise Problem(f"the body nests deeper than {depth} levels")
-        elif mark in (b"}", b"]"):
-            level -= 1
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # an even number of strokes escapes no quote
+    outside = b"".join(bare.split(b'"')[::2])
+    marks = outside.translate(None, delete=_NO_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, marks)), default=0) > depth:
+        raise Problem(f"the body nests deeper than {depth} levels")
 
 
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
+_NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 
 
 def refuse_unsupported(request: ChatRequest | CompletionRequest, *, top_logprobs: int) -> None:

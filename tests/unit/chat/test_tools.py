@@ -1,6 +1,8 @@
 """Tool calls as text and back, and how templates with and without a form of their own render and mask them."""
 
 import json
+import re
+import time
 
 import pytest
 from hypothesis import given
@@ -67,6 +69,42 @@ def test_what_is_written_is_read_again(said, called):
 )
 def test_what_is_no_call_is_said(text):
     assert tools.read(text) == (text, [])
+
+
+def as_a_pattern_says(text):
+    """What a text says, its calls behind it; in cubic time, so for short texts."""
+    call = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+    found = list(call.finditer(text))
+    if not found or call.sub("", text[found[0].start() :]).strip():
+        return text, []
+    calls = [tools._call(match[1], number) for number, match in enumerate(found)]
+    return (text, []) if None in calls else (text[: found[0].start()].rstrip(), calls)
+
+
+PIECES = ["<tool_call>", "</tool_call>", " ", "\n", "\x1c", "\u2003", "<", "tool_call>", "x", '{"name": "f"}']
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_calls_are_those_between_the_nearest_tags(text):
+    assert tools.read(text) == as_a_pattern_says(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<tool_call>" + " " * 100_000,
+        "<tool_call>\n" * 10_000,
+        "<tool_call>" + " " * 100_000 + "x</tool_call>",
+        "<tool_call></tool_call>" * 5_000,
+        "<tool_call>" + " {" * 50_000 + "</tool_call>",
+        "</tool_call>" * 10_000,
+    ],
+    ids=["blanks", "openings", "blanks inside", "pairs", "braces", "ends"],
+)
+def test_no_answer_holds_its_reader_up(text):
+    began = time.perf_counter()
+    assert tools.read(text) == (text, [])
+    assert time.perf_counter() - began < 0.5
 
 
 def test_a_plain_answer_that_looks_like_a_call_stays_text():

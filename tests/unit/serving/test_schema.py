@@ -1,6 +1,8 @@
 """Requests: what is read, what is refused and in which words."""
 
 import json
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -81,6 +83,41 @@ def test_depth_is_bounded_before_anything_is_taken_apart() -> None:
 @given(st.text('[]{}\\" a', max_size=60))
 def test_brackets_inside_texts_do_not_count(text: str) -> None:
     schema.refuse_deep(json.dumps({"a": text * 20}).encode(), 1)
+
+
+def seconds(body: bytes) -> float:
+    began = time.perf_counter()
+    with suppress(Problem):
+        schema.refuse_deep(body, 32)
+    return time.perf_counter() - began
+
+
+@pytest.mark.parametrize("unit", [b'\\"', b'"', b'{"', b"\\\\", b"[", b"[]", b'"["', b'"\\', b"\\"])
+@pytest.mark.parametrize("start", [b"", b"[]" * 33, b"[]" * 33 + b'"'], ids=["alone", "open", "in a text"])
+def test_no_body_holds_the_others_up(unit: bytes, start: bytes) -> None:
+    body = start + unit * (1_000_000 // len(unit))
+    assert min(seconds(body) for _ in range(3)) < 0.1
+
+
+def depth_of(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+NESTED = st.recursive(
+    st.none() | st.text('[]{}\\" a'),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text('[]{}\\"'), inner),
+    max_leaves=10,
+)
+
+
+@given(NESTED)
+def test_depth_is_that_of_the_value(value: object) -> None:
+    body, depth = json.dumps(value).encode(), depth_of(value)
+    schema.refuse_deep(body, depth)
+    if depth:
+        with pytest.raises(Problem):
+            schema.refuse_deep(body, depth - 1)
 
 
 def test_the_four_shapes_of_a_prompt() -> None:
