@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from tunectl.artifacts.names import ContentId
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -241,7 +243,7 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
 class Trial(Struct, frozen=True, omit_defaults=True):
     """A challenger: which release is tried, on whom. ``challenger.json`` of a release store holds it."""
 
-    release: str
+    release: ContentId
     share: Annotated[float, Meta(ge=0, le=1)]
     """Share of the identities that get the challenger by default; 0 leaves it to those who ask for it by name."""
     salt: str

@@ -16,6 +16,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from tunectl.artifacts import io
+from tunectl.artifacts.names import ContentId
 from tunectl.artifacts.records import Exchange, Feedback
 from tunectl.core.errors import ArtifactError
 from tunectl.live.store import LiveStore
@@ -30,7 +31,7 @@ BATCH = 500
 class Frozen(Struct, frozen=True, omit_defaults=True):
     """One snapshot."""
 
-    id: str
+    id: ContentId
     """First 16 hexadecimal digits of ``digest``."""
     since: datetime
     until: datetime

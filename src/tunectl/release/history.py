@@ -11,12 +11,14 @@ from typing import Literal
 
 from msgspec import Struct
 
+from tunectl.artifacts.names import ContentId
+
 
 class Champion(Struct, frozen=True):
     """What lies in ``champion.json``."""
 
-    release: str
-    previous: str | None
+    release: ContentId
+    previous: ContentId | None
     """Where a rollback goes; None: nowhere."""
     promoted_at: str
     """UTC, ISO 8601."""
@@ -32,12 +34,12 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     """One line of ``log.jsonl``."""
 
     what: Literal["add", "promote", "rollback", "challenge", "withdraw"]
-    release: str
+    release: ContentId
     at: str
     """UTC, ISO 8601."""
     by: str = ""
     why: str = ""
-    previous: str | None = None
+    previous: ContentId | None = None
     """The champion before, of a promotion or rollback."""
     sequence: int | None = None
     """Of the pointer; None for what does not move it."""

@@ -17,6 +17,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from tunectl.artifacts import io
+from tunectl.artifacts.names import ContentId, RecordName
 from tunectl.core.errors import TunectlError
 
 State = Literal[
@@ -72,7 +73,7 @@ class Trigger(Struct, frozen=True, omit_defaults=True):
     """Labels, annotations, statistics: what will be told of it later."""
     urgent: bool = False
     """A person's word that cooldown and budget do not hold this one up."""
-    release: str | None = None
+    release: ContentId | None = None
     """A release of the store that is proposed as it is: nothing is trained, but gate and canary are the same."""
 
 
@@ -88,7 +89,7 @@ class Step(Struct, frozen=True, omit_defaults=True):
 class Run(Struct, frozen=True, omit_defaults=True):
     """One retrain and its whole story."""
 
-    key: str
+    key: RecordName
     """``key_of``: the same work has the same one."""
     attempt: int
     """1 for the first run of a key."""

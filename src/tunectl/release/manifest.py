@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from tunectl.artifacts import io
+from tunectl.artifacts.names import ContentId
 from tunectl.core.errors import ArtifactError
 
 NAME = "manifest.json"
@@ -57,11 +58,11 @@ class Facts(Struct, frozen=True):
 class ReleaseManifest(Struct, frozen=True):
     """What lies in ``manifest.json`` of a stored release."""
 
-    id: str
+    id: ContentId
     created_at: str
     """When it came into the store: UTC, ISO 8601."""
     project: str
-    parent: str | None
+    parent: ContentId | None
     """The champion of that moment."""
     engine: str
     route: str
@@ -119,8 +120,12 @@ def load(folder: Path) -> ReleaseManifest:
     return found
 
 
-def verify(folder: Path) -> list[str]:
-    """Everything that is wrong with a stored release, a sentence each; empty where it is whole."""
+def verify(folder: Path, called: str = "") -> list[str]:
+    """Everything that is wrong with a stored release, a sentence each; empty where it is whole.
+
+    ``called``: what its folder will be called; empty: as it is.
+    """
+    called = called or folder.name
     try:
         told, there = load(folder), digests(folder)
     except ArtifactError as error:
@@ -132,10 +137,8 @@ def verify(folder: Path) -> list[str]:
             wrong.append(
                 f"{name} was changed: its SHA-256 is {there[name][:12]}…, recorded is {told.files[name][:12]}…"
             )
-    if identity(told.files) != told.id or told.id != folder.name:
-        wrong.append(
-            f"its name should be {identity(told.files)}, the manifest says {told.id}, the folder {folder.name}"
-        )
+    if identity(told.files) != told.id or told.id != called:
+        wrong.append(f"its name should be {identity(told.files)}, the manifest says {told.id}, the folder {called}")
     return wrong
 
 

@@ -10,12 +10,12 @@ import shutil
 import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from tunectl.artifacts import io
+from tunectl.artifacts import io, names
 from tunectl.artifacts.records import Trial
 from tunectl.core.errors import ArtifactError, EnvironmentFailure
 from tunectl.release import ledger, manifest
@@ -74,7 +74,7 @@ class Mirror:
 
     def ids(self) -> list[str]:
         """Names of all releases."""
-        return sorted(self._files.names(RELEASES))
+        return sorted(filter(names.is_content_id, self._files.names(RELEASES)))
 
     def champion(self) -> Champion | None:
         """The pointer; None before the first promotion."""
@@ -91,14 +91,17 @@ class Mirror:
         return ledger.read(self._files.read(LOG) or b"", f"{self.place}/{LOG}")
 
     def folder(self, release: str) -> Path:
-        """Where its files are once they have been brought."""
-        return self._cache / release
+        """Where its files are once they have been brought.
+
+        Raises  ArtifactError for what is no name of a release.
+        """
+        return names.below(self._cache, release)
 
     def bring(self, release: str) -> Path:
         """Its files on this machine, brought anew where they are damaged here.
 
-        Raises  ArtifactError for one that is not what its manifest says; EnvironmentFailure for one that is not there (yet), and from
-                the place itself.
+        Raises  ArtifactError for what is no name of a release, and for one that is not what its manifest says; EnvironmentFailure for
+                one that is not there (yet), and from the place itself.
         """
         target = self.folder(release)
         if target.is_dir() and not manifest.verify(target):
@@ -109,14 +112,15 @@ class Mirror:
                 f"{self.place} has no release {release}", hint=f"put it there: tunectl release sync {self.place}"
             )
         self._cache.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=self._cache, prefix=".")) / release
+        made = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
+        fresh = made / "release"
         try:
             for name in told.files:
-                _refuse_outside(name, self.place)
+                names.refuse_outside(name, self.place)
                 (fresh / name).parent.mkdir(parents=True, exist_ok=True)
                 self._files.fetch(f"{RELEASES}/{release}/{name}", fresh / name)
             io.write_json(fresh / manifest.NAME, told)
-            wrong = manifest.verify(fresh)
+            wrong = manifest.verify(fresh, release)
             if wrong:
                 raise ArtifactError(f"release {release} of {self.place} is damaged: {'; '.join(wrong)}")
             self._remove(target)  # it was damaged here
@@ -126,7 +130,7 @@ class Mirror:
         except OSError as error:
             raise io.unwritable(target, error) from error
         finally:
-            shutil.rmtree(fresh.parent, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
         with suppress(EnvironmentFailure, OSError):  # the next one that is brought sees to it
             self._tidy(release)
         return target
@@ -189,9 +193,3 @@ def sync(store: Store, files: Files) -> list[str]:
         else:
             files.remove(name)
     return sent
-
-
-def _refuse_outside(name: str, place: str) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise ArtifactError(f"a manifest of {place} names the file {name!r}, which lies outside its release")

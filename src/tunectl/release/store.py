@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from tunectl.artifacts import io, lock
+from tunectl.artifacts import io, lock, names
 from tunectl.artifacts.records import Trial
 from tunectl.core.errors import ArtifactError, GateError, UsageError
 from tunectl.release import history, ledger, manifest
@@ -85,9 +85,10 @@ class Store:
         return str(self.root)
 
     def ids(self) -> list[str]:
-        """Names of all releases, the oldest first; damaged ones, too."""
+        """Names of all releases, the oldest first; damaged ones, too. Other folders there are none."""
         place = self.root / RELEASES
-        there = [path for path in place.iterdir() if (path / manifest.NAME).is_file()] if place.is_dir() else []
+        found = [path for path in place.iterdir() if names.is_content_id(path.name)] if place.is_dir() else []
+        there = [path for path in found if (path / manifest.NAME).is_file()]
         return [path.name for path in sorted(there, key=lambda path: (_created(path), path.name))]
 
     def find(self, start: str) -> str:
@@ -113,8 +114,11 @@ class Store:
         return found[0]
 
     def folder(self, release: str) -> Path:
-        """The files of a release."""
-        return self.root / RELEASES / release
+        """The files of a release.
+
+        Raises  ArtifactError for what is no name of one.
+        """
+        return names.below(self.root / RELEASES, release)
 
     def bring(self, release: str) -> Path:
         """The same: a folder has its releases here."""

@@ -19,6 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tunectl.artifacts import io, lock
+from tunectl.artifacts.names import ContentId, RecordName
 from tunectl.artifacts.records import Trial
 from tunectl.core.errors import GateError, UsageError
 from tunectl.release.experiment import Decision, Reading, Rules, check
@@ -35,8 +36,8 @@ UNTESTED: Final = (
 class Experiment(Struct, frozen=True, omit_defaults=True):
     """One experiment and how it stands."""
 
-    id: str
-    challenger: str
+    id: RecordName
+    challenger: ContentId
     champion: str
     measure: Measure
     rules: Rules

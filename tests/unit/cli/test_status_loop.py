@@ -163,7 +163,7 @@ def test_without_a_watcher_what_it_should_do_waits_for_somebody_to_start_it(tmp_
     book, trials = Book(layout.retrain), Trials(Store(layout.releases))
     book.receive(Trigger("person", "person-1", NOW, "new shops"))
     rules = Rules(0.2, 0.0, 0.05, 0.05, 0.05, 50, None)
-    trials.write(Experiment("e1", "c", name, "click", rules, 24.0, 5.0, NOW, NOW, "salt", "ann", "try"))
+    trials.write(Experiment("e1", "c" * 16, name, "click", rules, 24.0, 5.0, NOW, NOW, "salt", "ann", "try"))
     with lock.held(layout.retrain / LOCK, "tunectl watch"), lock.held(layout.monitor_lock, "tunectl monitor"):
         found = status_look.glance(layout, root, NOW)
         assert (found.watcher, found.monitor, found.waits) == ("runs", "runs", [])

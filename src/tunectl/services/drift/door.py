@@ -13,12 +13,12 @@ as the password of any name.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tunectl.artifacts import names
 from tunectl.core import log
 from tunectl.core.errors import TunectlError
 from tunectl.services import listener
@@ -26,7 +26,6 @@ from tunectl.services.listener import Listener, Reply, Request
 from tunectl.serving.keys import Ring, Scope
 from tunectl.serving.wire import Problem
 
-_ID = re.compile(r"^[0-9a-f]{16}$")
 LOOK_SECONDS: Final = 1.0
 """Between looks at the file of keys."""
 TEXT: Final = "text/plain; charset=utf-8"
@@ -89,11 +88,11 @@ class Door(Listener):
         if path == "/windows.json":
             return Reply(self._pages.data(), "application/json")
         _, kind, name = [*path.split("/", 2), "", ""][:3]
-        if kind == "windows" and _ID.match(name):
+        if kind == "windows" and names.is_content_id(name):
             text = self._pages.window(name)
             if text is not None:
                 return Reply(text.encode())
-        if kind == "reports" and _ID.match(name.removesuffix(".html")):
+        if kind == "reports" and names.is_content_id(name.removesuffix(".html")):
             report = self._pages.reports / f"{name.removesuffix('.html')}.html"
             if report.is_file():
                 return Reply(report.read_bytes())

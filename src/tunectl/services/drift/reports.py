@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
-_NAME = re.compile(r"^[0-9a-f]{16}\.html$")
+from tunectl.artifacts import names
 
 
 def kept(folder: Path) -> list[Path]:
     """The reports that are there, newest first; other files in that folder are none of ours."""
-    found = [path for path in folder.glob("*.html") if _NAME.match(path.name)]
+    found = [path for path in folder.glob("*.html") if names.is_content_id(path.stem)]
     return sorted(found, key=os.path.getmtime, reverse=True)
 
 

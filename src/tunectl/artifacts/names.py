@@ -1,0 +1,45 @@
+r"""Names that become part of a path. A record that was read may hold any text: what is no such name ends the reading of it.
+
+Patterns end with ``(?!\n)$``: a ``$`` alone lets a line end through.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from tunectl.core.errors import ArtifactError
+
+ContentId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}(?!\n)$")]
+"""Of a release, a snapshot or a window: the first hexadecimal digits of the SHA-256 of what it holds."""
+RecordName = Annotated[str, Meta(pattern=r"^[\w:-][\w.:-]{0,119}(?!\n)$")]
+"""Of a record with a file of its own, or the beginning of its name: an experiment, the key of a retrain."""
+_CONTENT_ID: Final = re.compile(r"[0-9a-f]{16}")
+
+
+def is_content_id(text: str) -> bool:
+    """Whether ``text`` may name a release, a snapshot or a window."""
+    return _CONTENT_ID.fullmatch(text) is not None
+
+
+def below(folder: Path, name: str) -> Path:
+    """The folder of what is called ``name``, in ``folder``.
+
+    Raises  ArtifactError for a name that could lead elsewhere: whoever writes there, or deletes, would do so anywhere.
+    """
+    if not is_content_id(name):
+        raise ArtifactError(
+            f"{name[:80]!r} names nothing in {folder}: names there have 16 hexadecimal digits",
+            hint="whatever names it was changed by hand, or by somebody else; restore it",
+        )
+    return folder / name
+
+
+def refuse_outside(name: str, place: str) -> None:
+    """Raises  ArtifactError for a file's ``name`` in a manifest at ``place`` that could lead out of the folder that it lists."""
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise ArtifactError(f"a manifest of {place} names the file {name!r}, which lies outside its release")

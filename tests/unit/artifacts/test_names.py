@@ -1,0 +1,96 @@
+"""What may become part of a path: nothing that a stranger wrote, unless it is a name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunectl.artifacts import names
+from tunectl.artifacts.records import Trial
+from tunectl.core.errors import ArtifactError
+from tunectl.live.snapshot import Frozen
+from tunectl.release.history import Champion, Entry
+from tunectl.release.machine import Run, Trigger
+from tunectl.release.manifest import ReleaseManifest
+from tunectl.release.trials import Experiment
+
+GOOD = "0123456789abcdef"
+BAD = [
+    "",
+    ".",
+    "..",
+    "/etc",
+    "../../x",
+    GOOD[:-1],
+    f"{GOOD}0",
+    GOOD.upper(),
+    f"{GOOD}\n",
+    f"{GOOD}/x",
+    f"./{GOOD}",
+    "\0" * 16,
+]
+OTHERS = st.one_of(st.text(), st.from_regex(r"[0-9a-f/.]{16}", fullmatch=True), st.sampled_from(BAD))
+others = OTHERS.filter(lambda text: not re.fullmatch("[0-9a-f]{16}", text))
+
+
+@given(others)
+def test_only_hexadecimal_names_lead_into_a_folder(name: str) -> None:
+    with pytest.raises(ArtifactError):
+        names.below(Path("place"), name)
+    assert not names.is_content_id(name)
+
+
+def test_a_name_leads_into_its_folder_and_another_text_is_told() -> None:
+    assert names.below(Path("place"), GOOD) == Path("place") / GOOD
+    with pytest.raises(ArtifactError) as caught:
+        names.below(Path("place"), "../x")
+    assert str(caught.value) == (
+        "'../x' names nothing in place: names there have 16 hexadecimal digits\n"
+        "  whatever names it was changed by hand, or by somebody else; restore it"
+    )
+
+
+FIELDS = [
+    (Champion, "release"),
+    (Champion, "previous"),
+    (Entry, "release"),
+    (Entry, "previous"),
+    (Trial, "release"),
+    (ReleaseManifest, "id"),
+    (ReleaseManifest, "parent"),
+    (Experiment, "challenger"),
+    (Trigger, "release"),
+    (Frozen, "id"),
+]
+"""Every field of what is read that becomes the name of a release's or snapshot's folder."""
+
+
+@pytest.mark.parametrize(("record", "field"), FIELDS, ids=lambda one: getattr(one, "__name__", one))
+@given(name=others)
+def test_no_record_names_another_folder(record: type, field: str, name: str) -> None:
+    shape = next(one.type for one in msgspec.structs.fields(record) if one.name == field)
+    assert msgspec.convert(GOOD, shape) == GOOD
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(name, shape)
+
+
+@pytest.mark.parametrize(("record", "field"), [(Experiment, "id"), (Run, "key")])
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\n", "a\0", "a\\b", "a" * 121])
+def test_no_record_is_written_elsewhere(record: type, field: str, name: str) -> None:
+    shape = next(one.type for one in msgspec.structs.fields(record) if one.name == field)
+    assert msgspec.convert("manual-0a1b", shape) == "manual-0a1b"
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(name, shape)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/etc/passwd", "..", "a/../../b", "a\\b", "a\0"])
+def test_no_manifest_names_a_file_outside(name: str) -> None:
+    names.refuse_outside("adapter/weights", "s3://bucket")
+    with pytest.raises(ArtifactError) as caught:
+        names.refuse_outside(name, "s3://bucket")
+    assert caught.value.message == f"a manifest of s3://bucket names the file {name!r}, which lies outside its release"
