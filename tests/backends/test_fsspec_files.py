@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunectl.backends import release_place
 from tunectl.backends.bento_build import _requirements
-from tunectl.backends.fsspec_files import FsspecFiles
+from tunectl.backends.fsspec_files import FsspecFiles, shown
 from tunectl.core.errors import ArtifactError, EnvironmentFailure, MissingExtra, UsageError
 from tunectl.release.manifest import Facts
 from tunectl.release.mirror import Mirror, sync
@@ -129,3 +132,8 @@ def test_a_driver_that_is_missing_is_named_and_comes_with_the_bento() -> None:
         assert str(caught.value) == "s3://bucket/releases needs the package s3fs\n  pip install s3fs"
     assert _requirements("openvino", "s3://bucket/releases").endswith("\ns3fs\n")
     assert "s3fs" not in _requirements("openvino", ".tunectl/releases")
+
+
+@given(st.lists(st.sampled_from(["://", "s3://", "@", ":", "/", " ", "a", "\n", "user:pw@"]), max_size=12).map("".join))
+def test_sign_ins_are_hidden_as_the_pattern_says(text: str) -> None:
+    assert shown(text) == re.sub(r"(?<=://)(\S*:\S*|[^/\s]*)@", "***@", text)

@@ -14,12 +14,21 @@ from tunectl.core.lazy import need
 DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """The package that knows a kind of address; it finds keys and regions in its usual places (environment, files)."""
 
-_SIGN_IN: Final = re.compile(r"(?<=://)(\S*:\S*|[^/\s]*)@")
+_RUN: Final = re.compile(r"\S+")
 
 
 def shown(text: str) -> str:
     """An address, or words about one, without the user and password that may stand in it."""
-    return _SIGN_IN.sub("***@", text)
+    return _RUN.sub(lambda run: _bare(run[0]), text) if "://" in text else text
+
+
+def _bare(run: str) -> str:
+    """``run``, which has no blanks, without what stands between ``://`` and the last ``@``: a password may hold anything."""
+    kind, mark, rest = run.partition("://")
+    end = rest.rfind("@")
+    if ":" not in rest[: max(end, 0)]:
+        end = rest.partition("/")[0].rfind("@")  # no password: behind the host an @ is part of a path
+    return f"{kind}{mark}***{rest[end:]}" if end >= 0 else run
 
 
 class FsspecFiles:

@@ -15,11 +15,11 @@ from tunectl.data.reading.files import SourceFile, binary, opened
 from tunectl.data.reading.plain import NotText, text_of_file, usable_charset
 from tunectl.data.reading.rows import Row
 
-_CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]+)", re.IGNORECASE)
+_CHARSET = re.compile(rb"<meta[^>]+charset\s*+=\s*+[\"']?\s*+([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 _HEAD = 4096
 """Bytes in which a page declares its encoding, with room to spare over the 1024 of the HTML standard."""
 _XML = re.compile(r"\A\s*<\?xml[^>]*\?>")
-_XML_ENCODING = re.compile(rb"\A\s*<\?xml[^>]+encoding\s*=\s*[\"']([A-Za-z0-9_:.-]+)", re.IGNORECASE)
+_XML_ENCODING = re.compile(rb"\A\s*<\?xml[^>]+encoding\s*+=\s*+[\"']([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 _PICTURE = re.compile(r"<(?:img|picture|svg|canvas)\b", re.IGNORECASE)
 
 

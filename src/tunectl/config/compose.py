@@ -269,7 +269,7 @@ def _mandatory(conf: Path, path: Path_, where: Origin | None) -> str:
 def _dangling(raw: dict[str, Any], path: Path_, value: str, where: Origin | None) -> str:
     """An interpolation that leads nowhere, with the nearest place that exists."""
     start = f"{dotted(path)} = {short(value)} ({where})"
-    targets = re.findall(r"\$\{\s*([^}]*?)\s*\}", value)
+    targets = [part.partition("${")[2].strip() for part in value.split("}")[:-1] if "${" in part]
     known = [dotted(leaf) for leaf, _ in leaves(raw)]
     for target in targets:
         if target.split(".")[0] in raw and raw[target.split(".")[0]] is None:

@@ -146,7 +146,10 @@ def stated(cfg: Slots, item: Item) -> Pairs:
         found: Iterable[tuple[str, str]] = item.fields.items()
     else:
         names = "|".join(re.escape(name) for name in sorted(cfg.attributes, key=len, reverse=True))
-        found = re.findall(rf"(?<!\w)({names})\s*\[([^\]]*)\]", item.question)
+        closed = item.question[
+            : item.question.rfind("]") + 1
+        ]  # behind the last one, each bracket would be followed to the end
+        found = re.findall(rf"(?<!\w)({names})\s*\[([^\]]*)\]", closed)
     unique = {name: value.strip() for name, value in found if value.strip() and name in cfg.attributes}
     return tuple(unique.items())
 

@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-_SEPARATOR = re.compile(r"^\s*[,;]\s*")
-_LAST_SEPARATOR = re.compile(r"\s*[,;]\s*$")
-_SLOT = re.compile(r"(\w[\w -]*?)\s*\[([^\[\]]*)\]")
+_VALUE = re.compile(r"\[([^\[\]]*)\]")
+_NO_NAME = re.compile(r"[^\w -]")
+
+
+class _Slot(NamedTuple):
+    """An attribute in a text: where it stands, brackets and all, and what it says."""
+
+    start: int
+    end: int
+    name: str
+    value: str
+
+
+def _slots(text: str) -> Iterator[_Slot]:
+    """Attributes in their order: letters, digits, blanks and hyphens in front of a pair of brackets.
+
+    Looked for from the brackets backwards: forwards, every letter of a long text could begin a name.
+    """
+    done = 0
+    for found in _VALUE.finditer(text):
+        before = text[done : found.start()].rstrip()
+        name = _NO_NAME.split(before)[-1].lstrip(" -")
+        if name:
+            yield _Slot(done + len(before) - len(name), found.end(), name, found[1])
+        done = found.end()
 
 
 def bracketed(text: str) -> dict[str, str]:
@@ -18,18 +41,24 @@ def bracketed(text: str) -> dict[str, str]:
     Source of the form: Novikova, Dušek and Rieser (2017), "The E2E dataset", SIGDIAL.
     """
     found: dict[str, list[str]] = defaultdict(list)
-    for name, value in _SLOT.findall(text):
-        found[name.strip()].append(value.strip())
+    for slot in _slots(text):
+        found[slot.name].append(slot.value.strip())
     return {name: " | ".join(sorted(values)) for name, values in found.items()}
 
 
 def without(text: str, name: str) -> str:
     """``text`` with that attribute taken out, brackets, separator and all; as it was where there is none of that name."""
-    for found in reversed([one for one in _SLOT.finditer(text) if one[1].strip() == name]):
-        before, after = text[: found.start()], text[found.end() :]
-        rest = _SEPARATOR.sub("", after, count=1)
-        text = before + rest if rest != after else _LAST_SEPARATOR.sub("", before) + after
+    for slot in reversed([one for one in _slots(text) if one.name == name]):
+        before, after = text[: slot.start], text[slot.end :]
+        rest, lead = after.lstrip(), before.rstrip()
+        if rest.startswith(_SEPARATORS):
+            text = before + rest[1:].lstrip()
+        else:
+            text = (lead[:-1].rstrip() if lead.endswith(_SEPARATORS) else before) + after
     return text
+
+
+_SEPARATORS = (",", ";")
 
 
 def declared(fields: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:

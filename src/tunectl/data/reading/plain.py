@@ -22,7 +22,7 @@ NOT_TEXT = "export it as text, give it its right extension, or take it out of th
 """What to do about a table that is no text."""
 _CHUNK = 1 << 20
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:[ \t]*(.*?)[ \t]*\Z")
+_PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:(.*)\Z")
 
 
 class Undecodable(DataError):
@@ -145,7 +145,8 @@ def front_matter(text: str) -> tuple[str, dict[str, str]]:
     if found is None:
         return text, {}
     pairs = [_PAIR.match(line) for line in found.group(1).splitlines()]
-    columns = {pair.group(1): pair.group(2).strip("\"'") for pair in pairs if pair is not None and pair.group(2)}
+    values = [(pair.group(1), pair.group(2).strip(" \t")) for pair in pairs if pair is not None]
+    columns = {name: value.strip("\"'") for name, value in values if value}
     return text[found.end() :], columns
 
 

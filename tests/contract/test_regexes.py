@@ -1,0 +1,484 @@
+"""No pattern that meets a stranger's text takes more than linear time; every pattern of the source is listed as meeting it, or not."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+LETTERS = 100_000
+"""Of each hostile text."""
+SECONDS = 0.5
+"""Of processor time for one of them: linear patterns take a few hundredths, quadratic ones several seconds."""
+CROSSED = 40
+"""Most pairs of a beginning and what is repeated behind it; of a pattern with more of them, each repetition keeps its own beginning."""
+PATIENCE = 5.0
+"""Seconds without a word from the child, which are its end: a pattern that backtracks listens to nobody."""
+
+OUTSIDE = {
+    **dict.fromkeys(
+        (
+            "backends.fsspec_files:_RUN",  # what a bucket's driver says
+            "backends.read_html:_PICTURE",
+            "backends.read_html:_XML",
+            "config.foreign.shared:base_model()",  # a configuration that somebody else wrote
+            "config.foreign.shared:local_path()",
+            "config.foreign.shared:source()",
+            "config.compose:_RESOLVER",
+            "data.clean:_BLANKS",
+            "data.clean:_BREAKS",
+            "data.clean:_CONTROLS",
+            "data.clean:_EMPTY_LINES",
+            "data.clean:_ENTITY",
+            "data.clean:_ESCAPES",
+            "data.clean:_INNER",
+            "data.clean:_LINE_ENDS",
+            "data.clean:_OPENING",
+            "data.clean:_PARAGRAPHS",
+            "data.clean:_TAGS",
+            "data.formats.preference:_SPEAKER",
+            "data.formats.preference:_TURN",
+            "data.grouping:_WORD",
+            "data.language:_NO_LETTERS",
+            "data.reading.jsons:_BLANKS",
+            "data.reading.jsons:_CONSTANT",
+            "data.reading.plain:_FRONT",
+            "data.reading.plain:_PAIR",
+            "data.reading.tables:_EXCEL",
+            "evaluation.judge:_ALONE",
+            "evaluation.judge:_LAST",
+            "evaluation.overlap:_WORD",
+            "evaluation.safety:_REFUSAL",
+            "evaluation.safety:_WORD",
+            "evaluation.slots:_APOSTROPHES",
+            "evaluation.slots:_BLANKS",
+            "evaluation.slots:_MOJIBAKE",
+            "evaluation.slots:_POUND",
+            "monitor.exemplars:_WORD",
+            "monitor.features:_WORD",
+            "preferences.attributes:_NO_NAME",
+            "preferences.attributes:_VALUE",
+            "privacy.address:_BOX",
+            "privacy.address:_DIGIT",
+            "privacy.address:_ENGLISH",
+            "privacy.address:_FRENCH",
+            "privacy.address:_GERMAN",
+            "privacy.address:_MILITARY",
+            "privacy.address:_NAMELESS",
+            "privacy.address:_NORTHERN",
+            "privacy.address:_SOUTHERN",
+            "privacy.address:_YEAR",
+            "privacy.address:_ZIPPED",
+            "privacy.found:PLACEHOLDER",
+            "privacy.numbers:_AT",
+            "privacy.numbers:_CARD",
+            "privacy.numbers:_DOT",
+            "privacy.numbers:_EMAIL",
+            "privacy.numbers:_IBAN",
+            "privacy.numbers:_IPV4",
+            "privacy.numbers:_IPV6",
+            "privacy.numbers:_ISSUER",
+            "privacy.numbers:_LOCAL",
+            "privacy.numbers:_LOGIN",
+            "privacy.numbers:_NANP",
+            "privacy.numbers:_SEVEN_DIGITS",
+            "privacy.numbers:_SSN",
+            "privacy.numbers:_TOKEN",
+            "privacy.numbers:_TRUNK",
+            "privacy.numbers:_URL",
+            "privacy.numbers:cards()",
+            "privacy.numbers:ibans()",
+            "privacy.numbers:phones()",
+            "privacy.numbers:ssns()",
+            "privacy.person:_MAILBOX",
+            "privacy.person:_PIECE",
+            "privacy.person:_RUN",
+            "privacy.person:_trimmed()",
+            "artifacts.names:ContentId",  # a bucket's pointers
+            "artifacts.names:RecordName",
+            "artifacts.names:_CONTENT_ID",
+            "release.book:NAME",
+            "serving.schema:Name",
+            "serving.schema:_PATH",  # words of msgspec, which repeat a value of the body
+            "serving.schema:read()",
+        ),
+        LETTERS,
+    ),
+    # Tried on so many letters of a text at most, which the place that calls it cuts out.
+    "backends.read_html:_CHARSET": 4096,
+    "backends.read_html:_XML_ENCODING": 4096,
+    "privacy.address:_AFTER_IN": 8,
+    "privacy.numbers:_PHONE_WORD": 40,
+    "privacy.numbers:_VERSION": 12,
+    "privacy.person:_DASH": 40,
+    "privacy.person:_FIRM": 20,
+    "privacy.person:_INTRODUCED": 40,
+    "privacy.person:_NAMED": 40,
+    "privacy.person:_ROLE": 40,
+}
+"""Patterns that meet a stranger's text, and on how many letters of it they are tried."""
+
+OWN, TYPED, DECLARED = "text that we wrote ourselves", "what a person typed here", "the project's own configuration"
+INTERNAL = {
+    "backends.export_room:told()": "a line of our own child process",
+    "backends.openvino_export:kinds()": OWN,
+    "backends.plots:_write()": OWN,
+    "chat.tokens:Tokenizer.__init__()": "a decoder's description, which the tokenizer library wrote",
+    "chat.tokens:_BYTE": "one token of the vocabulary",
+    "cli.evaluate_bases:_HUB": TYPED,
+    "cli.import_:run()": TYPED,
+    "cli.plan:model_size()": DECLARED,
+    "cli.scaffold:NAME": TYPED,
+    "cli.scaffold:_replaced()": OWN,
+    "cli.scaffold:_settle_conf()": OWN,
+    "cli.scaffold:project_name()": TYPED,
+    "cli.times:read()": TYPED,
+    "cli.watch:_refuse_builds()": TYPED,
+    "config.code:_DOTTED": OWN,
+    "config.code:_data_files()": OWN,
+    "config.compose:_plain_words()": "an error of Hydra",
+    "config.evaluate:_compiles()": DECLARED,
+    "config.given:_GROUP": TYPED,
+    "config.given:_KEY": TYPED,
+    "config.overrides:_PLAIN": TYPED,
+    "config.rubric:_compiles()": DECLARED,
+    "config.slots:Slots._refuse_bad()": DECLARED,
+    "config.slots:TERM": DECLARED,
+    "data.quality:Judge._shared()": "words that the configuration declares, each as it is",
+    "data.quality:any_of()": "patterns that the configuration declares: whoever writes them answers for their time",
+    "evaluation.checks:facts()": "patterns that the configuration declares: whoever writes them answers for their time",
+    "evaluation.checks:score()": "patterns that the configuration declares: whoever writes them answers for their time",
+    "evaluation.safety:leaked_placeholder()": "a pattern that the configuration declares",
+    "evaluation.slots:_verbatim()": "words of the reference answers, each as it is",
+    "evaluation.slots:_words()": "patterns that the configuration declares: whoever writes them answers for their time",
+    "preferences.rubric:_facts()": "patterns that the configuration declares: whoever writes them answers for their time",
+    "preferences.rubric:_one()": "patterns that the configuration declares: whoever writes them answers for their time",
+    "privacy.measure:_MARK": "texts with planted data, which come with the project",
+    "serving.keys:Key.name": "the server's own file of keys",
+    "serving.keys:Key.sha256": "the server's own file of keys",
+}
+"""Patterns that meet none, and why."""
+
+_BLANKS, _DEEP = " " * LETTERS, LETTERS // 4
+FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "chat.tools:read": ("<tool_call>" + _BLANKS, "<tool_call>\n" * 9000, f"<tool_call>{_BLANKS}x</tool_call>"),
+    "backends.fsspec_files:shown": ("://" + ":" * LETTERS, "://" * _DEEP, "a://b@" * 16_000, "://:@" * 20_000),
+    "data.reading.plain:front_matter": (
+        f"---\nk:{_BLANKS}x\n---\n",
+        f"---\nk{_BLANKS}x\n---\n",
+        "---\n" + "\n---x" * 20_000,
+        "---\n" + "\n---" + _BLANKS,
+        "---" + _BLANKS,
+    ),
+    "data.clean:markup": (
+        "<script>" * 12_000,
+        "<!--" * _DEEP,
+        "<a " * _DEEP,
+        "<a" + _BLANKS,
+        "<br" * _DEEP,
+        "&" * LETTERS,
+    ),
+    "data.clean:blanks": (_BLANKS, " \n" * 50_000, "a" + _BLANKS, "\t \r" * 30_000),
+    "data.clean:controls": ("\x1b[" * 50_000, "\x1b]" * 50_000, "\x1b]" + "x" * LETTERS, "\x1b[" + "0" * LETTERS),
+    "preferences.attributes:bracketed": (
+        "a" * LETTERS,
+        "a" + _BLANKS,
+        "a[" * 50_000,
+        "a " * 50_000,
+        "a[b]" * _DEEP,
+        "[" * LETTERS,
+    ),
+    "evaluation.judge:read": ("-" * LETTERS, "answer" + _BLANKS, "a" + _BLANKS + "x", "[[" * 50_000),
+    "evaluation.safety:refuses": ("I cannot " * 11_000, "i" * LETTERS, "we are " * 14_000),
+    "evaluation.slots:stated": (
+        "name[" * 20_000,
+        "name" * _DEEP,
+        "name" + _BLANKS,
+        "name[a]" * 14_000,
+        "name[x] " + "name[" * 19_000,
+    ),
+    "evaluation.slots:plain": ("gbp" * 33_000, "£" * LETTERS, "'" * LETTERS),
+}
+"""Whole functions, for what stands around their patterns: slices, loops, ``find``; and for patterns that they put together."""
+
+
+class Place(NamedTuple):
+    """Where patterns stand: a constant, a field, or a function that spells them."""
+
+    name: str
+    """``room.module:NAME``, or ``room.module:function()``."""
+    spelt: list[tuple[str, str]]
+    """Verb and pattern of each call; the pattern is empty where it is no plain text."""
+    verbs: set[str]
+    """Of a constant: how its module uses it."""
+
+
+def sources() -> Iterator[Place]:
+    """Every place of the source that has a pattern of Python's own."""
+    for path in sorted((SOURCE / "tunectl").rglob("*.py")):
+        module = ".".join(path.with_suffix("").relative_to(SOURCE / "tunectl").parts)
+        tree = ast.parse(path.read_text())
+        used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+        for name, node in places(tree.body):
+            found = list(patterns(node))
+            if found:
+                yield Place(f"{module}:{name}", found, {one.attr for one in used if ast.unparse(one.value) == name})
+
+
+def places(body: list[ast.stmt], before: str = "") -> Iterator[tuple[str, ast.AST]]:
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield from places(node.body, f"{before}{node.name}.")
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{before}{node.name}()", node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            yield before + ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target), node
+        else:
+            yield f"{before}line {node.lineno}", node
+
+
+def patterns(place: ast.AST) -> Iterator[tuple[str, str]]:
+    """Each use of a pattern of Python's own. Fields of pydantic are matched by Rust, in linear time."""
+    for call in ast.walk(place):
+        if not isinstance(call, ast.Call):
+            continue
+        module, _, verb = ast.unparse(call.func).rpartition(".")
+        given = next((word.value for word in call.keywords if word.arg == "pattern"), None)
+        if module == "re" and verb != "escape":
+            given = call.args[0]
+        elif verb != "Meta" or given is None:
+            continue
+        yield verb, given.value if isinstance(given, ast.Constant) and isinstance(given.value, str) else ""
+
+
+def test_every_pattern_is_listed_and_none_twice() -> None:
+    there, functions = {place.name for place in sources()}, {f"{name}()" for name in FUNCTIONS}
+    assert sorted(there - OUTSIDE.keys() - INTERNAL.keys() - functions) == [], (
+        "list it: does it meet a stranger's text?"
+    )
+    assert sorted((OUTSIDE.keys() | INTERNAL.keys()) - there) == [], "it is gone: take it from the list"
+    assert not OUTSIDE.keys() & INTERNAL.keys()
+    assert all(INTERNAL.values())
+
+
+def test_patterns_are_called_by_their_usual_name_and_pydantic_uses_rust() -> None:
+    for path in (SOURCE / "tunectl").rglob("*.py"):
+        text = path.read_text()
+        assert "from re import" not in text, path
+        assert "import re as" not in text, path
+        assert "regex_engine" not in text, path
+
+
+VERBS = {"match": {"match"}, "fullmatch": {"fullmatch"}, "Meta": {"search"}}
+"""What is tried for each way to use a pattern; all others look for every match."""
+
+
+def compiled(place: Place) -> Iterator[tuple[re.Pattern[Any], set[str]]]:
+    """The patterns of a place and what is done with them: of a constant as it is, of anything else as they are spelt there."""
+    module, _, attribute = place.name.partition(":")
+    constant = attribute.isidentifier() and getattr(importlib.import_module(f"tunectl.{module}"), attribute)
+    if isinstance(constant, re.Pattern):
+        yield constant, {one for verb in place.verbs or {""} for one in VERBS.get(verb, {"finditer"})}
+        return
+    for verb, text in place.spelt:
+        if text:
+            yield re.compile(text), VERBS.get(verb, {"finditer"})
+
+
+_parser: Any = importlib.import_module("re._parser")
+CLASSES = {
+    "CATEGORY_DIGIT": str.isdigit,
+    "CATEGORY_SPACE": str.isspace,
+    "CATEGORY_WORD": lambda one: one.isalnum() or one == "_",
+}
+CANDIDATES = [*"a A1-.,:_'[(<@/=\n\t\"&;#\x1b☃"]
+
+
+def in_class(items: list[tuple[Any, Any]], letter: str) -> bool:
+    wanted, code = True, ord(letter)
+    found = False
+    for kind, value in items:
+        match str(kind):
+            case "NEGATE":
+                wanted = False
+            case "LITERAL":
+                found |= code == value
+            case "RANGE":
+                found |= value[0] <= code <= value[1]
+            case _:
+                told = str(value)
+                found |= CLASSES[told.replace("_NOT_", "_")](letter) != ("_NOT_" in told)
+    return found is wanted
+
+
+def letters_of(kind: str, value: Any) -> list[str]:
+    """Some letters that one step of a pattern takes."""
+    if kind == "LITERAL":
+        return [chr(value)]
+    if kind == "NOT_LITERAL":
+        return [one for one in CANDIDATES if ord(one) != value][:3]
+    if kind == "ANY":
+        return ["a", " "]
+    own = [
+        chr(told if str(what) == "LITERAL" else told[0]) for what, told in value if str(what) in {"LITERAL", "RANGE"}
+    ]
+    return [one for one in [*CANDIDATES, *own] if in_class(value, one)][:3]
+
+
+def walked(tree: Any, before: str = "", *, repeated: bool = False) -> Iterator[tuple[str, str]]:
+    """(what leads to it, one round of it) for each repetition in a parsed pattern; the last is (a whole match, nothing)."""
+    for kind, value in ((str(kind), value) for kind, value in tree):
+        match kind:
+            case "LITERAL" | "NOT_LITERAL" | "ANY" | "IN":
+                before += letters_of(kind, value)[0]
+            case "BRANCH":
+                ends = []
+                for branch in value[1]:
+                    *inner, (end, _) = walked(branch, before)
+                    yield from inner
+                    ends.append(end)
+                yield from ((before, end[len(before) :]) for end in ends if repeated)
+                before = ends[0]
+            case "SUBPATTERN" | "ATOMIC_GROUP":
+                *inner, (before, _) = walked(value[-1] if kind == "SUBPATTERN" else value, before, repeated=repeated)
+                yield from inner
+            case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
+                least, most, body = value
+                *inner, (end, _) = walked(body, before, repeated=True)
+                yield from inner
+                if int(most) > 1:
+                    one = [(str(what), told) for what, told in body]
+                    plain = len(one) == 1 and one[0][0] in {"LITERAL", "NOT_LITERAL", "ANY", "IN"}
+                    yield from ((before, unit) for unit in (letters_of(*one[0]) if plain else [end[len(before) :]]))
+                before += end[len(before) :] * max(int(least), 1)
+            case "ASSERT" if value[0] < 0:
+                *_, (before, _) = walked(value[1], before)
+            case _:  # edges and what must not stand there take no letter
+                pass
+    yield before, ""
+
+
+def attacks(pattern: re.Pattern[Any], most: int) -> Iterator[str]:
+    """Texts that make a pattern repeat itself without coming to an end, as it is read from its own parts."""
+
+    def filled(start: str, unit: str, end: str = "") -> str:
+        return start + unit * ((most - len(start)) // len(unit)) + end
+
+    *repeats, (whole, _) = walked(
+        _parser.parse(pattern.pattern.decode() if isinstance(pattern.pattern, bytes) else pattern.pattern)
+    )
+    starts = dict.fromkeys(start for start, _ in repeats)
+    units = {unit for _, unit in repeats}
+    yield from (filled("", unit) for unit in sorted(units | {whole, " ", "a"}) if unit)
+    yield from (filled("", start) for start in starts if start)
+    crossed = list(product(starts, sorted(units)))
+    for start, unit in crossed if len(crossed) <= CROSSED else dict.fromkeys(repeats):
+        yield filled(start, unit, "\0☃")
+        yield filled("", start + unit)
+
+
+def hold(act: Callable[[str], object], texts: Iterator[str]) -> tuple[float, str]:
+    """The most processor time that one of the texts took, and how that text begins."""
+    worst = (0.0, "")
+    for text in dict.fromkeys(texts):
+        began = time.process_time()
+        act(text)
+        worst = max(worst, (time.process_time() - began, text[:40]))
+        if worst[0] > SECONDS:
+            break
+    return worst
+
+
+def scan(pattern: re.Pattern[Any], verbs: set[str]) -> Callable[[str], object]:
+    """What the source does with a pattern, done with a text."""
+
+    def act(text: str) -> None:
+        given: Any = text.encode("utf-8", "replace") if isinstance(pattern.pattern, bytes) else text
+        for verb in verbs:
+            found = getattr(pattern, verb)(given)
+            if verb == "finditer":
+                deque(found, 0)
+
+    return act
+
+
+def attack() -> None:
+    """What the child does: a line before each place, so that whoever reads knows which one took too long."""
+    for place in sources():
+        if place.name in OUTSIDE:
+            for pattern, verbs in compiled(place):
+                say(place.name)
+                say(place.name, *hold(scan(pattern, verbs), attacks(pattern, OUTSIDE[place.name])))
+    for name, texts in FUNCTIONS.items():
+        module, _, function = name.partition(":")
+        act = getattr(importlib.import_module(f"tunectl.{module}"), function)
+        say(name)
+        say(name, *hold(partial(with_rules, act) if function == "stated" else act, iter(texts)))
+
+
+def with_rules(act: Callable[[Any, Any], object], text: str) -> object:
+    return act(SimpleNamespace(parse="brackets", attributes={"name": None}), SimpleNamespace(question=text))
+
+
+def say(name: str, seconds: float = 0.0, text: str = "") -> None:
+    print(json.dumps([name, seconds, text]), flush=True)
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, tuple[float, str]]:
+    """What the child says of each place: processor time, and the text that took it; 'killed' where it said nothing for too long."""
+    child = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
+    found: dict[str, tuple[float, str]] = {}
+    assert child.stdout is not None
+    watch = threading.Timer(6 * PATIENCE, child.kill)  # the first word waits for imports
+    watch.start()
+    last = ""
+    for line in child.stdout:
+        watch.cancel()
+        last, seconds, text = json.loads(line)
+        found[last] = max(found.get(last, (0.0, "")), (seconds, text))
+        watch = threading.Timer(PATIENCE, child.kill)
+        watch.start()
+    watch.cancel()
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(PATIENCE)
+    if child.returncode != 0:
+        found[last] = (PATIENCE, f"killed, or ended with {child.returncode}")
+    return found
+
+
+def test_no_hostile_text_holds_a_pattern_up(told: dict[str, tuple[float, str]]) -> None:
+    assert {name: worst for name, worst in told.items() if worst[0] > SECONDS} == {}
+    assert told.keys() == OUTSIDE.keys() | FUNCTIONS.keys()
+
+
+def test_a_pattern_that_backtracks_is_noticed() -> None:
+    for text, sizes in (
+        (r"<c>\s*(.*?)\s*</c>", (150, 450)),
+        (r"(\w[\w -]*?)\s*\[", (1000, 4000)),
+        (r"(a+)+b", (16, 20)),
+    ):
+        pattern = re.compile(text)
+        act = scan(pattern, {"finditer"})
+        small, large = (max(hold(act, iter([one]))[0] for one in attacks(pattern, size)) for size in sizes)
+        assert large > 5 * small, text
+
+
+if __name__ == "__main__":
+    attack()
