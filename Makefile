@@ -54,7 +54,7 @@ lock: .venv/.dev  ## resolve the lock files again from pyproject.toml
 
 loop: .venv/.run  ## see it heal: the loop on the example, with real processes; under half an hour after `make run`
 	@test -f .tunectl/releases/champion.json || $(BIN)/tunectl repro
-	@$(BIN)/python examples/local_lens/heal.py
+	@$(BIN)/python examples/local_lens/run_loop_demo.py
 
 bench-sft: .venv/.dev  ## training speed beside plain TRL
 	$(BIN)/python benchmarks/bench_sft.py
@@ -87,7 +87,7 @@ bench-cli: .venv/.dev  ## start-up times
 faults: .venv/.dev  ## server, monitor and watcher against overload, kills, webhook storms, full disks, poison; full counts; about an hour
 	@failed=0; \
 	  $(BIN)/python benchmarks/fault_tests.py --keep || failed=1; \
-	  TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/server/test_openapi.py || failed=1; \
+	  TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/serving/test_openapi.py || failed=1; \
 	  $(BIN)/python benchmarks/fault_loop.py --keep || failed=1; \
 	  exit $$failed
 

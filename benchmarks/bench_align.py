@@ -25,7 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import machine, versions
+from hardware_info import machine, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = {
@@ -60,13 +60,13 @@ def fetched(scratch: Path) -> Path:
     """The embedded base model, made by the product's own model stage."""
     import yaml
 
-    from tunectl.config.model import ModelStage
-    from tunectl.stages import model
+    from tunectl.config.schema.model import ModelStage
+    from tunectl.pipeline.stages import model as stage_model
 
     folder = scratch / "model"
     folder.mkdir()
     section = yaml.safe_load((ROOT / "conf/model/smollm2_135m.yaml").read_text())
-    model.run(ModelStage.model_validate({"model": section}), model.Inputs(), model.Outputs(folder))
+    stage_model.run(ModelStage.model_validate({"model": section}), stage_model.Inputs(), stage_model.Outputs(folder))
     return folder
 
 
@@ -156,32 +156,32 @@ def profile():
     """conf/profile/cpu.yaml."""
     import yaml
 
-    from tunectl.config.profile import Profile
+    from tunectl.config.schema.hardware import HardwareProfile
 
-    return Profile.model_validate(yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text()))
+    return HardwareProfile.model_validate(yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text()))
 
 
 def prepare(model: Path, folder: Path) -> None:
     """The adapter to go on from, and the reward model in the product's layout and as a plain folder."""
     import yaml
 
-    from tunectl.artifacts.records import Answer, Example, Message, Source
-    from tunectl.backends.trl_trainer import TrlTrainer
-    from tunectl.chat import contract, template
-    from tunectl.chat.masking import Masker
-    from tunectl.chat.tokens import Tokenizer
-    from tunectl.config.sft import Sft
-    from tunectl.training import rows
-    from tunectl.training.plan import of_sft
+    from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+    from tunectl.backends.trainers.sft_trainer import SftTrainer
+    from tunectl.chat import model_spec, template
+    from tunectl.chat.loss_mask import LossMasker
+    from tunectl.chat.tokenizer import Tokenizer
+    from tunectl.config.schema.sft import Sft
+    from tunectl.training import prefix_sharing
+    from tunectl.training.train_args import from_sft_config
 
-    agreed = contract.load(model)
-    masker = Masker(template.load(model), Tokenizer(model), end_of_turn=agreed.end_of_turn.id, train_on="answer")
+    agreed = model_spec.load(model)
+    masker = LossMasker(template.load(model), Tokenizer(model), end_of_turn=agreed.end_of_turn.id, train_on="answer")
     source = Source("benchmark", 1)
     examples = [
-        Example(str(n), source, [Message("user", asked)], [Answer(said, source)])
+        Example(str(n), source, [Message("user", asked)], [ReferenceAnswer(said, source)])
         for n, (asked, said) in enumerate(pairs())
     ]
-    found = [row for item in masker.mask(examples) for row in rows.of(item, share=False, limit=1)]
+    found = [row for item in masker.mask(examples) for row in prefix_sharing.pack_example(item, share=False, limit=1)]
     section = yaml.safe_load((ROOT / "conf/sft/lora.yaml").read_text())
     quiet = {
         "epochs": 1,
@@ -191,10 +191,10 @@ def prepare(model: Path, folder: Path) -> None:
         "rank": RANK,
         "alpha": 2 * RANK,
     }
-    plan = of_sft(Sft.model_validate({**section, **quiet}), seed=SEED, profile=profile(), project="benchmark")
+    plan = from_sft_config(Sft.model_validate({**section, **quiet}), seed=SEED, profile=profile(), project="benchmark")
     sft = folder / "sft"
-    TrlTrainer().fit(plan, model=model, train=found[:160], validation=found[160:164], out=sft, work=folder / "sft-work")
-    contract.save(agreed, sft)
+    SftTrainer().fit(plan, model=model, train=found[:160], validation=found[160:164], out=sft, work=folder / "sft-work")
+    model_spec.save(agreed, sft)
     reward_model(model, sft, folder)
 
 
@@ -203,9 +203,9 @@ def reward_model(model: Path, sft: Path, folder: Path) -> None:
     import peft
     import torch
 
-    from tunectl.backends import torch_reward
+    from tunectl.backends.modeling import reward_forward
 
-    loaded = torch_reward.build(model, sft, profile(), seed=SEED)
+    loaded = reward_forward.build(model, sft, profile(), seed=SEED)
     torch.manual_seed(SEED)
     adapted = peft.get_peft_model(
         loaded.model, peft.LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
@@ -225,15 +225,15 @@ def questions(model: Path) -> list:
     """The inputs, rendered."""
     from tunectl.artifacts.records import Message
     from tunectl.chat import template
-    from tunectl.chat.tokens import Tokenizer
-    from tunectl.training.policy import Question
+    from tunectl.chat.tokenizer import Tokenizer
+    from tunectl.training.rl.rl_types import Prompt
 
     renderer, tokenizer = template.load(model), Tokenizer(model)
     found = []
     for number, (asked, said) in enumerate(pairs()):
         messages = (Message("user", asked),)
         text = renderer.render(messages, add_generation_prompt=True)
-        found.append(Question(str(number), messages, text, tuple(tokenizer.encode([text])[0].ids), (said,), {}))
+        found.append(Prompt(str(number), messages, text, tuple(tokenizer.encode([text])[0].ids), (said,), {}))
     return found
 
 
@@ -241,7 +241,7 @@ def settings(steps: int):
     """conf/align/rloo.yaml with the values that everybody gets."""
     import yaml
 
-    from tunectl.config.align import Rloo
+    from tunectl.config.schema.align import Rloo
 
     declared = yaml.safe_load((ROOT / "conf/align/rloo.yaml").read_text())
     shared = {
@@ -277,34 +277,35 @@ def figures(seconds: list[float], parts: dict[str, float], lengths: list[int], s
 
 def ours(folder: Path, model: Path, steps: int) -> dict:
     """Our trainer, with the reward model behind the product's own reader."""
-    from tunectl.backends import policy_tools, policy_turn
-    from tunectl.backends.hf_reward import HfReward
-    from tunectl.backends.trl_policy import TrlPolicy
-    from tunectl.training.policy import Judges, PolicyData, PolicyPlan
-    from tunectl.training.reward_results import Part
-    from tunectl.training.reward_terms import DeclaredRewards
+    from tunectl.backends.modeling.reward_scorer import RewardScorer
+    from tunectl.backends.trainers import rollout
+    from tunectl.backends.trainers.online_rl import OnlineRlTrainer
+    from tunectl.backends.wiring import align
+    from tunectl.training.reward.reward_artifacts import Ensemble
+    from tunectl.training.rl.reward_functions import RewardFunction
+    from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs
 
     chosen, asked = settings(steps), questions(model)
-    known = Part(seeds=[SEED], weights=[""], centres=[0.0], scale=1.0, pairs=0, prompts=0)
-    reward = HfReward(model, folder / "sft", [folder / "reward"], known, profile())
-    tools = policy_tools.tools()
-    rewards = DeclaredRewards(chosen.rewards, checked=tools.checked, model=reward)
+    known = Ensemble(seeds=[SEED], weights=[""], centres=[0.0], scale=1.0, pairs=0, prompts=0)
+    reward = RewardScorer(model, folder / "sft", [folder / "reward"], known, profile())
+    tools = align.build_backend()
+    rewards = RewardFunction(chosen.rewards, checked=tools.checked, model=reward)
     lengths: list[int] = []
-    accept = policy_turn.accept
+    accept = rollout.add_completions
 
     def noted(run, lines):
         lengths.extend(len(line.answer) for line in lines)
         accept(run, lines)
 
-    policy_turn.accept = noted
+    rollout.add_completions = noted
     out = folder / "ours"
     out.mkdir()
-    aligned = TrlPolicy().fit(
-        PolicyPlan(chosen, SEED, profile(), "benchmark"),
+    aligned = OnlineRlTrainer().fit(
+        RlArgs(chosen, SEED, profile(), "benchmark"),
         model=model,
         sft=folder / "sft",
         data=PolicyData(asked, (), (), asked[:2]),
-        judges=Judges(rewards, tools.measure(chosen.watch.measure)),
+        judges=RewardFunctions(rewards, tools.measure(chosen.watch.measure)),
         out=out,
         work=folder / "ours-work",
     )
@@ -320,13 +321,17 @@ def theirs(system: str, folder: Path, model: Path, steps: int) -> dict:
     import trl
     from peft import PeftModel
 
-    from tunectl.training import turns
+    from tunectl.training.rl import rollout_order
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     tuned = system == "trl_tuned"
     dtype = torch.bfloat16 if tuned else torch.float32
     asked = questions(model)
-    order = [number for numbers in turns.turns(len(asked), steps=steps, each=PROMPTS, seed=SEED) for number in numbers]
+    order = [
+        number
+        for numbers in rollout_order.prompts_per_step(len(asked), steps=steps, each=PROMPTS, seed=SEED)
+        for number in numbers
+    ]
     base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
     reward = transformers.AutoModelForSequenceClassification.from_pretrained(folder / "reward-whole", dtype=dtype)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import machine, versions
+from hardware_info import machine, versions
 
 PYTHON = sys.executable
 TUNECTL = [PYTHON, "-m", "tunectl"]

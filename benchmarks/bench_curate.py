@@ -23,7 +23,7 @@ from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
 
-from machine import machine, versions
+from hardware_info import machine, versions
 
 NEAR = {
     "side": "output",
@@ -111,20 +111,20 @@ def written(copy: list[str], place: int) -> str:
 
 def ours(path: Path, kept: Path) -> dict[str, float]:
     """Run the product's blocks in this process; writes the ids that stay."""
-    from tunectl.artifacts import io
+    from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Document
-    from tunectl.artifacts.tally import Tally
-    from tunectl.config.curate import Near
-    from tunectl.data.block import Flow
-    from tunectl.data.dedup import Exact
-    from tunectl.data.near import Alike
+    from tunectl.artifacts.row_counts import RowCounter
+    from tunectl.config.schema.curate import NearDedupConfig
+    from tunectl.data.dedup.exact import ExactDedup
+    from tunectl.data.dedup.near import NearDedup
+    from tunectl.data.transform import Pipeline
 
     started = time.perf_counter()
-    documents = list(io.read_rows(path, Document))
+    documents = list(atomic_io.read_rows(path, Document))
     read = time.perf_counter()
-    exact = Flow(Tally("exact")).run([Exact(loose=True)], documents)
+    exact = Pipeline(RowCounter("exact")).run([ExactDedup(loose=True)], documents)
     middle = time.perf_counter()
-    left = Flow(Tally("near")).run([Alike(Near.model_validate(NEAR), seed=0, threads=2)], exact)
+    left = Pipeline(RowCounter("near")).run([NearDedup(NearDedupConfig.model_validate(NEAR), seed=0, threads=2)], exact)
     ended = time.perf_counter()
     kept.write_text("\n".join(document.id for document in left))
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))

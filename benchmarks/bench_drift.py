@@ -26,22 +26,20 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import drift_peers
-import drift_shown
+import drift_baselines
+import drift_report
 import numpy as np
-from drift_crew import Cell, Crew, Figures, Told
-from drift_peers import Peer
-from machine import machine, versions
+from drift_baselines import Peer
+from drift_workers import Cell, Crew, Figures, Told
+from hardware_info import machine, versions
 
-from tunectl.artifacts.layout import Layout
-from tunectl.backends import evidently_report
-from tunectl.config import check
-from tunectl.config.monitor import MonitorSettings
-from tunectl.monitor import calibrate, examine, signals
-from tunectl.monitor.calibrate import Bench, Rate, Shift
-from tunectl.monitor.signals import Row
-from tunectl.monitor.window import Span
-from tunectl.services.drift import assembly
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import checks
+from tunectl.config.schema.monitor import MonitorSettings
+from tunectl.monitoring import detector, evidently_report, factory, power_study, signals
+from tunectl.monitoring.power_study import Rate, Shift, Simulation
+from tunectl.monitoring.signals import MonitoredExchange
+from tunectl.monitoring.window import TimeSpan
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "drift"
@@ -80,11 +78,11 @@ def read(path: Path) -> tuple[list[str], np.ndarray]:
     return [row["text"] for row in rows], np.array([float(row["sentiment"]) < 0 for row in rows])
 
 
-def made(texts: Sequence[str], seed: int) -> list[Row]:
+def made(texts: Sequence[str], seed: int) -> list[MonitoredExchange]:
     """Rows with these texts as prompts and as answers; what a text does not have is drawn, the same for every row."""
     source = random.Random(seed)
     return [
-        Row(
+        MonitoredExchange(
             id=str(place),
             prompt=text,
             answer=text,
@@ -104,8 +102,8 @@ class Corpora:
     """Both files, measured once."""
 
     def __init__(self, own: Path, other: Path, settings: MonitorSettings) -> None:
-        self.tools = assembly.tools(settings, Layout(ROOT))
-        self.rule = assembly.rule(settings)
+        self.tools = factory.feature_tools(settings, ProjectPaths(ROOT))
+        self.rule = factory.detection_rule(settings)
         (ours, negative), (theirs, _) = read(own), read(other)
         self.texts, self.count = [*ours, *theirs], len(ours)
         self.negative = np.flatnonzero(negative)
@@ -118,23 +116,23 @@ class Corpora:
                 )
         self.rows = made(self.texts, seed=1)
         count = len(self.rows)  # a window's language is looked at in part; here every row may be in one
-        self.prompts = signals.columns(self.rows, "prompt", self.tools, spoken=count)
-        self.answers = signals.columns(self.rows, "answer", self.tools, spoken=count)
+        self.prompts = signals.compute_signal_values(self.rows, "prompt", self.tools, spoken=count)
+        self.answers = signals.compute_signal_values(self.rows, "answer", self.tools, spoken=count)
 
     @cache  # noqa: B019  there is one of it
     def peer(self, block: str) -> Peer:
         """The rules of a block that are not ours."""
-        make = {EVIDENTLY: drift_peers.evidently, KL: drift_peers.kl}[block]
+        make = {EVIDENTLY: drift_baselines.evidently, KL: drift_baselines.kl}[block]
         return make(self.texts, self.prompts["prompt_tone"].parts[0], self.prompts["prompt_text"].parts[0])
 
     def shift(self, change: str, side: str = "prompt") -> Shift:
         """What turns a window of ``own`` into a changed one."""
         return {
-            "nothing": calibrate.unchanged,
-            "other 15 %": calibrate.mixed(side, self.other, 0.15),
-            "other 30 %": calibrate.mixed(side, self.other, 0.30),
-            "negative +20": calibrate.tilted(side, self.negative, 0.20),
-            "negative +40": calibrate.tilted(side, self.negative, 0.40),
+            "nothing": power_study.no_change,
+            "other 15 %": power_study.inject_foreign(side, self.other, 0.15),
+            "other 30 %": power_study.inject_foreign(side, self.other, 0.30),
+            "negative +20": power_study.shift_share(side, self.negative, 0.20),
+            "negative +40": power_study.shift_share(side, self.negative, 0.40),
         }[change]
 
 
@@ -149,7 +147,7 @@ def dealt(corpora: Corpora, change: str, rows: int, trial: int) -> tuple[np.ndar
 def alone(corpora: Corpora, cell: Cell, begin: int, count: int) -> Told:
     """Each text and tone signal at its own level."""
     pool = {"prompt": {name: corpora.prompts[name] for name in OURS}}
-    bench = Bench(pool, {"prompt": range(corpora.count)}, corpora.rule, REFERENCE, cell.rows)
+    bench = Simulation(pool, {"prompt": range(corpora.count)}, corpora.rule, REFERENCE, cell.rows)
     seed, shift = 100 + CHANGES.index(cell.change), corpora.shift(cell.change)
     return bench.run(count, seed, shift, sequences=False, begin=begin).alone
 
@@ -159,7 +157,7 @@ def verdict(corpora: Corpora, cell: Cell, begin: int, count: int) -> Told:
     change) of ``other``, each sequence with references of its own."""
     pool = {"prompt": corpora.prompts, "answer": corpora.answers}
     own = {"prompt": range(corpora.count), "answer": corpora.other}
-    bench = Bench(pool, own, corpora.rule, REFERENCE, cell.rows, unlikely=1.0)
+    bench = Simulation(pool, own, corpora.rule, REFERENCE, cell.rows, unlikely=1.0)
     rates = bench.run(count, 200 + CHANGES.index(cell.change), corpora.shift(cell.change), begin=begin)
     return {"window": rates.window, "verdict": rates.verdict}
 
@@ -188,19 +186,19 @@ def tried(cell: Cell, begin: int, count: int) -> Told:
 def speed(corpora: Corpora, rows: int = 10_000) -> dict[str, float]:
     """Seconds for one window of so many rows that moved, all signals, texts to verdict and examples, and for Evidently's report
     of it; the reference, and the window before, are measured already."""
-    looking = examine.Examiner(corpora.rule, corpora.tools, (), 1, rows)
+    looking = detector.DriftDetector(corpora.rule, corpora.tools, (), 1, rows)
     source = np.random.default_rng(3)
     texts = [
         f"{corpora.texts[place]} {number}"
         for number, place in enumerate(source.integers(len(corpora.texts), size=rows))
     ]
     window, reference = made(texts, 2), made(corpora.texts[:REFERENCE], 3)
-    bases = {side: looking.baseline("reference", reference, side) for side in ("prompt", "answer")}
-    last = looking.measured(made(texts, 4))
-    span = Span(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
+    bases = {side: looking.measure_reference("reference", reference, side) for side in ("prompt", "answer")}
+    last = looking.measure_rows(made(texts, 4))
+    span = TimeSpan(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
     importlib.import_module("evidently.metrics")  # seconds, once a process
     began = time.perf_counter()
-    found = looking.window(span, window, bases, [], release="r", missing={}, last=last)
+    found = looking.examine_window(span, window, bases, [], release="r", missing={}, last=last)
     examined = time.perf_counter()
     with TemporaryDirectory() as folder:
         evidently_report.write(
@@ -262,15 +260,15 @@ def main() -> int:
         "other": args.other.name,
         "embedding": args.embedding,
         "reference_rows": REFERENCE,
-        "figures": {block: drift_shown.plain(figures) for block, figures in blocks.items()},
+        "figures": {block: drift_report.plain(figures) for block, figures in blocks.items()},
         "seconds_of_10000_rows": seconds,
         "minutes": round((time.monotonic() - began) / 60, 1),
         "missed": targets,
     }
-    shown = drift_shown.page(result, blocks)
+    shown = drift_report.page(result, blocks)
     print(shown)
     if not args.quick:
-        drift_shown.plot(blocks, CHANGES, SIZES, TUNECTL, RESULTS / f"{args.name}.png")
+        drift_report.plot(blocks, CHANGES, SIZES, TUNECTL, RESULTS / f"{args.name}.png")
         (RESULTS / f"{args.name}.md").write_text(shown)
         (RESULTS / f"{args.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
@@ -297,7 +295,7 @@ def arguments() -> argparse.Namespace:
 
 def settings(embedding: str) -> MonitorSettings:
     """The project's own, with that embedding."""
-    root = check.load(Layout(ROOT)).root
+    root = checks.load_config(ProjectPaths(ROOT)).root
     monitored = root.monitor.model_copy(update={"embedding": embedding})
     return MonitorSettings(
         project=root.project,

@@ -27,8 +27,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(ROOT / "examples" / "local_lens"), str(ROOT / "monitoring")]
 
-from healing.programs import QUIET  # noqa: E402
-from machine import machine, versions  # noqa: E402
+from hardware_info import machine, versions  # noqa: E402
+from loop_demo.processes import QUIET  # noqa: E402
 
 RESULT = HERE / "results" / "bench_e2e.json"
 GIT = ("-c", "advice.detachedHead=false", "-c", "init.defaultBranch=main")

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import serve_material
-from machine import machine, versions
+import serve_fixtures
+from hardware_info import machine, versions
+from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, RUNNING
 from serve_envs import ROOT
-from serve_peers import BATCH_TOKENS, CACHE_TOKENS, RUNNING
 
 STREAMS = (1, 8, 32)
 OURS = "f32"
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), help="these settings")
     parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
     args = parser.parse_args()
-    material = serve_material.made(args.place, args.artifacts)
+    material = serve_fixtures.made(args.place, args.artifacts)
     engines = {name: Engine(material, SETTINGS[name]) for name in args.only or SETTINGS}
     rates: dict[str, dict[int, list[float]]] = {name: {count: [] for count in STREAMS} for name in engines}
     for turn in range(args.rounds):
@@ -82,7 +82,7 @@ def main() -> None:
     found = {
         "benchmark": "engine",
         "machine": machine(),
-        "settings": {"window_seconds": args.seconds, "answer_tokens": serve_material.LENGTHS},
+        "settings": {"window_seconds": args.seconds, "answer_tokens": serve_fixtures.LENGTHS},
         "versions": versions("openvino", "openvino-genai"),
         "tokens_per_second": {name: over(rows, statistics.median) for name, rows in rates.items()},
         f"over_{OURS}": {name: ratios(rows, rates[OURS]) for name, rows in rates.items() if OURS in rates},
@@ -108,7 +108,7 @@ def ratios(rows: dict[int, list[float]], ours: dict[int, list[float]]) -> dict[s
 class Engine:
     """One pipeline, and streams on it."""
 
-    def __init__(self, material: serve_material.Material, setting: Setting) -> None:
+    def __init__(self, material: serve_fixtures.Material, setting: Setting) -> None:
         import openvino_genai as genai
         from tokenizers import Tokenizer
 

@@ -14,8 +14,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tunectl.release import experiment
-from tunectl.release.experiment import Rules
+from tunectl.canary import sequential_test
+from tunectl.canary.sequential_test import SequentialTestRules
 
 RESULTS = Path(__file__).parent / "results" / "experiment.md"
 CASES = (
@@ -34,7 +34,7 @@ CASES = (
 
 
 def simulated(
-    rates: tuple[float, float], rules: Rules, units: int, runs: int, seed: int
+    rates: tuple[float, float], rules: SequentialTestRules, units: int, runs: int, seed: int
 ) -> list[tuple[str, int | None]]:
     """Decision of each experiment, and after how many identities."""
     random = np.random.default_rng(seed)
@@ -42,7 +42,7 @@ def simulated(
     for _ in range(runs):
         arm = random.random(units) < rules.share
         outcome = (random.random(units) < np.where(arm, rates[1], rates[0])).astype(float)
-        decision, _, at = experiment.decided(arm, outcome, {}, rules)
+        decision, _, at = sequential_test.first_decision(arm, outcome, {}, rules)
         found.append((decision, at))
     return found
 
@@ -75,7 +75,7 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     for name, champion, challenger, share, margin in CASES:
-        rules = Rules(share, margin, 0.05, 0.05, 0.05, 50, None)
+        rules = SequentialTestRules(share, margin, 0.05, 0.05, 0.05, 50, None)
         found = simulated((champion, challenger), rules, given.units, given.runs, seed=11)
         shares = [sum(one == wanted for one, _ in found) / given.runs for wanted in ("promote", "harm", "unfair")]
         ends = [at for _, at in found if at is not None]

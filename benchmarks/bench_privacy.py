@@ -12,12 +12,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from machine import machine, versions
+from hardware_info import machine, versions
 
-from tunectl.backends.privacy_tools import tools
-from tunectl.privacy.found import Kind
-from tunectl.privacy.mask import Masker
-from tunectl.privacy.measure import Planted, Score, parse, score
+from tunectl.backends.text.pii_resources import tools
+from tunectl.privacy.evaluation import EntityScore, LabeledText, parse, score
+from tunectl.privacy.mask import PiiMasker
+from tunectl.privacy.spans import Kind
 
 PLANTED = Path(__file__).with_name("privacy_planted.txt")
 LOCALES = (
@@ -41,7 +41,7 @@ FRAMES = (
 )
 
 
-def generated(count: int, seed: int) -> list[Planted]:
+def generated(count: int, seed: int) -> list[LabeledText]:
     """``count`` texts a kind with values from Faker, which knows nothing of our patterns; people are of undeclared locales."""
     from faker import Faker
 
@@ -66,7 +66,7 @@ def generated(count: int, seed: int) -> list[Planted]:
     ]
 
 
-def table(title: str, found: Mapping[Kind, Score]) -> dict[str, dict[str, float]]:
+def table(title: str, found: Mapping[Kind, EntityScore]) -> dict[str, dict[str, float]]:
     """Print one line a kind, and give the same as plain values."""
     print(title)
     for kind, one in found.items():
@@ -79,7 +79,7 @@ def table(title: str, found: Mapping[Kind, Score]) -> dict[str, dict[str, float]
 
 def main() -> None:
     """Print recall and precision a kind of personal data, then the speed; the JSON line is last."""
-    masker = Masker(tools(regions=("US",), locales=LOCALES))
+    masker = PiiMasker(tools(regions=("US",), locales=LOCALES))
     lines = [line for line in PLANTED.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     planted = [parse(line) for line in lines]
     written = table("written by hand, with texts that must stay whole", score(masker.find, planted))

@@ -24,11 +24,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import serve_material
-from machine import machine, versions
+import serve_fixtures
+from hardware_info import machine, versions
+from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, Peer, Running
 from serve_envs import ROOT, Unavailable
-from serve_parts import bodies, driven, memory, prefixes
-from serve_peers import BATCH_TOKENS, CACHE_TOKENS, PEERS, Peer, Running
+from serve_measurements import bodies, driven, memory, prefixes
 
 CLIENTS = (1, 8, 32)
 WARM = 3.0
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}, or {MEMORY.name}")
     args = parser.parse_args()
     start = time.monotonic()
-    material = serve_material.made(args.place, args.artifacts)
+    material = serve_fixtures.made(args.place, args.artifacts)
     found = {"benchmark": "serve", "machine": machine(), "settings": settings(args)}
     with Fleet(args, material) as fleet:
         if args.memory:
@@ -106,7 +106,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What the figures depend on."""
     return {
         "clients": CLIENTS,
-        "answer_tokens": serve_material.LENGTHS,
+        "answer_tokens": serve_fixtures.LENGTHS,
         "window_seconds": args.seconds,
         "warm_seconds": WARM,
         "cache_tokens": CACHE_TOKENS,
@@ -118,7 +118,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 class Fleet:
     """All systems, started once; they stand still unless they are measured."""
 
-    def __init__(self, args: argparse.Namespace, material: serve_material.Material) -> None:
+    def __init__(self, args: argparse.Namespace, material: serve_fixtures.Material) -> None:
         self.running: dict[str, Running] = {}
         self.absent: dict[str, str] = {}
         self.started: dict[str, float] = {}

@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import machine, versions
+from hardware_info import machine, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = {
@@ -57,13 +57,13 @@ def fetched(scratch: Path) -> Path:
     """The embedded base model, made by the product's own model stage."""
     import yaml
 
-    from tunectl.config.model import ModelStage
-    from tunectl.stages import model
+    from tunectl.config.schema.model import ModelStage
+    from tunectl.pipeline.stages import model as stage_model
 
     folder = scratch / "model"
     folder.mkdir()
     section = yaml.safe_load((ROOT / "conf/model/smollm2_135m.yaml").read_text())
-    model.run(ModelStage.model_validate({"model": section}), model.Inputs(), model.Outputs(folder))
+    stage_model.run(ModelStage.model_validate({"model": section}), stage_model.Inputs(), stage_model.Outputs(folder))
     return folder
 
 
@@ -194,9 +194,9 @@ def child(system: str, seed: int, data: Path, out: Path, model: Path) -> dict:
     """Train once and measure the adapter."""
     given = json.loads(data.read_text())
     train, validation = (masked(given[part], model) for part in ("train", "validation"))
-    from tunectl.training import rows
+    from tunectl.training import prefix_sharing
 
-    apart = [row for item in train for row in rows.of(item, share=False, limit=1)]
+    apart = [row for item in train for row in prefix_sharing.pack_example(item, share=False, limit=1)]
     tokens = sum(row.apart for row in apart)
     fit = fit_tunectl if system == "tunectl" else fit_trl
     seconds, cpu = fit(system, seed, given, train, model, out)
@@ -204,9 +204,13 @@ def child(system: str, seed: int, data: Path, out: Path, model: Path) -> dict:
     read = (
         tokens
         if system != "tunectl"
-        else sum(row.length for item in train for row in rows.of(item, share=True, limit=rows.ROW_TOKENS))
+        else sum(
+            row.length
+            for item in train
+            for row in prefix_sharing.pack_example(item, share=True, limit=prefix_sharing.ROW_TOKENS)
+        )
     )
-    flops = 4 * (layers * read + head * sum(row.learned for row in apart))
+    flops = 4 * (layers * read + head * sum(row.target_tokens for row in apart))
     return {
         "tokens": tokens,
         "seconds": round(seconds, 2),
@@ -219,17 +223,17 @@ def child(system: str, seed: int, data: Path, out: Path, model: Path) -> dict:
 
 def masked(pairs: list, model: Path) -> list:
     """Prompts and answers as our masked tokens."""
-    from tunectl.artifacts.records import Answer, Example, Message, Source
-    from tunectl.chat import contract, template
-    from tunectl.chat.masking import Masker
-    from tunectl.chat.tokens import Tokenizer
+    from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+    from tunectl.chat import model_spec, template
+    from tunectl.chat.loss_mask import LossMasker
+    from tunectl.chat.tokenizer import Tokenizer
 
-    masker = Masker(
-        template.load(model), Tokenizer(model), end_of_turn=contract.load(model).end_of_turn.id, train_on="answer"
+    masker = LossMasker(
+        template.load(model), Tokenizer(model), end_of_turn=model_spec.load(model).end_of_turn.id, train_on="answer"
     )
     source = Source("benchmark", 1)
     examples = [
-        Example(str(i), source, [Message("user", p)], [Answer(a, source) for a in found])
+        Example(str(i), source, [Message("user", p)], [ReferenceAnswer(a, source) for a in found])
         for i, (p, found) in enumerate(pairs)
     ]
     return masker.mask(examples)
@@ -239,16 +243,16 @@ def profile():
     """conf/profile/cpu.yaml."""
     import yaml
 
-    from tunectl.config.profile import Profile
+    from tunectl.config.schema.hardware import HardwareProfile
 
-    return Profile.model_validate(yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text()))
+    return HardwareProfile.model_validate(yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text()))
 
 
 def section():
     """conf/sft/lora.yaml with the rank, batch, rate and number of steps that everybody gets; one validation, at the end."""
     import yaml
 
-    from tunectl.config.sft import Sft
+    from tunectl.config.schema.sft import Sft
 
     shared = {
         "rank": RANK,
@@ -265,17 +269,19 @@ def section():
 
 def fit_tunectl(_system: str, seed: int, _given: dict, train: list, model: Path, out: Path) -> tuple[float, float]:
     """Our trainer; one epoch, as the peers. Seconds of its steps, without validation."""
-    from tunectl.backends.trl_trainer import TrlTrainer
-    from tunectl.training import rows
-    from tunectl.training.plan import of_sft
+    from tunectl.backends.trainers.sft_trainer import SftTrainer
+    from tunectl.training import prefix_sharing
+    from tunectl.training.train_args import from_sft_config
 
-    found = [row for item in train for row in rows.of(item, share=True, limit=rows.ROW_TOKENS)]
-    plan = of_sft(section(), seed=seed, profile=profile(), project="benchmark")
+    found = [
+        row for item in train for row in prefix_sharing.pack_example(item, share=True, limit=prefix_sharing.ROW_TOKENS)
+    ]
+    plan = from_sft_config(section(), seed=seed, profile=profile(), project="benchmark")
     shortest = min(found, key=lambda row: row.length)  # its validation costs next to nothing; the real one comes later
     start = time.process_time()
     clock = Clock()
     with clock.around():
-        fitted = TrlTrainer().fit(
+        fitted = SftTrainer().fit(
             plan, model=model, train=found, validation=[shortest], out=out, work=out.with_suffix(".work")
         )
     assert start <= clock.cpu_end
@@ -375,19 +381,19 @@ def loss_of(adapter: Path, validation: list, model: Path) -> float:
     """Nats a learned token of an adapter, in float32, by one function for all."""
     import torch
 
-    from tunectl.backends import hf_model, torch_batch
-    from tunectl.training import rows, schedule
+    from tunectl.backends.modeling import batching, model_loader
+    from tunectl.training import batch_schedule, prefix_sharing
 
     plain = profile().model_copy(update={"dtype": "float32"})
-    loaded = hf_model.load(model, adapter=adapter, profile=plain).model
-    found = [row for item in validation for row in rows.of(item, share=False, limit=1)]
-    route = torch_batch.route_of(loaded, plain_head=True, autocast=False)
+    loaded = model_loader.load(model, adapter=adapter, profile=plain).model
+    found = [row for item in validation for row in prefix_sharing.pack_example(item, share=False, limit=1)]
+    route = batching.forward_path(loaded, plain_head=True, autocast=False)
     with torch.inference_mode():
         total = sum(
-            float(torch_batch.loss_of(route, route.batch([found[n] for n in group])))
-            for group in schedule.batches(found, range(len(found)), 2048)
+            float(batching.cross_entropy_loss(route, route.batch([found[n] for n in group])))
+            for group in batch_schedule.token_batches(found, range(len(found)), 2048)
         )
-    return round(total / sum(row.learned for row in found), 4)
+    return round(total / sum(row.target_tokens for row in found), 4)
 
 
 if __name__ == "__main__":

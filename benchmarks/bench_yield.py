@@ -32,17 +32,17 @@ ROOT = HERE.parent
 sys.path[:0] = [str(ROOT / "examples" / "local_lens"), str(ROOT / "monitoring")]
 
 import local_stack  # noqa: E402
-from healing import workshop  # noqa: E402
-from healing.programs import QUIET, Program, plain_environment, until  # noqa: E402
-from machine import machine, versions  # noqa: E402
-from town import change  # noqa: E402
+from hardware_info import machine, versions  # noqa: E402
+from loop_demo import setup  # noqa: E402
+from loop_demo.processes import QUIET, Program, plain_environment, until  # noqa: E402
+from synthetic_data import distribution_shift  # noqa: E402
 
-from tunectl.artifacts.layout import Layout  # noqa: E402
-from tunectl.backends import process_group  # noqa: E402
-from tunectl.backends.process_group import Limits  # noqa: E402
-from tunectl.config import check, overrides  # noqa: E402
-from tunectl.config.watch import WatchResources  # noqa: E402
-from tunectl.serving import keys  # noqa: E402
+from tunectl.access import api_keys  # noqa: E402
+from tunectl.artifacts.paths import ProjectPaths  # noqa: E402
+from tunectl.backends.system import supervised_process  # noqa: E402
+from tunectl.backends.system.supervised_process import ProcessLimits  # noqa: E402
+from tunectl.config.loading import checks, override_file  # noqa: E402
+from tunectl.config.schema.retrain import WatchResources  # noqa: E402
 
 RESULT = HERE / "results" / "bench_yield.json"
 ALONE, YIELDING, GREEDY = "alone", "beside one that yields", "beside one that does not"
@@ -68,12 +68,12 @@ def main() -> None:
     args = parser.parse_args()
     start = time.monotonic()
     project = args.root / ".tunectl" / "bench-yield" / "project"
-    store = workshop.project(args.root, project)
+    store = setup.project(args.root, project)
     champion = store.champion()
     assert champion is not None
-    layout = Layout(project)
-    declared = check.load(layout, overrides.replay(layout)).root.watch.resources
-    bench = workshop.bench(project, "training")
+    layout = ProjectPaths(project)
+    declared = checks.load_config(layout, override_file.load_overrides(layout)).root.watch.resources
+    bench = setup.bench(project, "training")
     cells: Cells = {ALONE: [], YIELDING: [], GREEDY: []}
     with serving(project) as (port, key):
         asked = Asked(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
@@ -101,11 +101,11 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def ways(declared: WatchResources) -> list[tuple[str, Limits | None]]:
+def ways(declared: WatchResources) -> list[tuple[str, ProcessLimits | None]]:
     """What is measured in a round, in order; None: no training."""
     longest = 3600.0
-    yielding = Limits(longest, declared.nice, declared.threads)
-    return [(ALONE, None), (YIELDING, yielding), (GREEDY, Limits(longest)), (ALONE, None)]
+    yielding = ProcessLimits(longest, declared.nice, declared.threads)
+    return [(ALONE, None), (YIELDING, yielding), (GREEDY, ProcessLimits(longest)), (ALONE, None)]
 
 
 class Asked:
@@ -116,7 +116,7 @@ class Asked:
             "transport": "http", "host": "127.0.0.1", "port": port, "path": "/v1/chat/completions", "key": key,
             "clients": clients, "warm": WARM, "seconds": seconds,
         }  # fmt: skip
-        self._model, self._briefs = model, change.everyday()
+        self._model, self._briefs = model, distribution_shift.everyday()
 
     def answered(self) -> dict[str, Any]:
         """One window, as a client process of its own saw it."""
@@ -140,8 +140,8 @@ class Asked:
 @contextmanager
 def serving(project: Path) -> Iterator[tuple[int, str]]:
     """The server as users start it: its port, and a key that opens it."""
-    secret, entry = keys.made("bench-yield", ["admin"], None, datetime.now(UTC))
-    keys.add(project / ".tunectl" / "keys.json", entry)
+    secret, entry = api_keys.create_key("bench-yield", ["admin"], None, datetime.now(UTC))
+    api_keys.add(project / ".tunectl" / "keys.json", entry)
     port = local_stack.free_port()
     server = Program("serve", ["serve", f"serve.port={port}"], project, {})
     try:
@@ -157,7 +157,7 @@ def _ready(port: int) -> bool:
     return False
 
 
-def measured(name: str, limits: Limits | None, asked: Asked, bench: Path) -> dict[str, Any]:
+def measured(name: str, limits: ProcessLimits | None, asked: Asked, bench: Path) -> dict[str, Any]:
     """One window; with a training beside it, how many processors that had."""
     with training(bench, limits) as mark:
         began, before = time.monotonic(), processor_seconds(mark)
@@ -174,7 +174,7 @@ def measured(name: str, limits: Limits | None, asked: Asked, bench: Path) -> dic
 
 
 @contextmanager
-def training(bench: Path, limits: Limits | None) -> Iterator[str]:
+def training(bench: Path, limits: ProcessLimits | None) -> Iterator[str]:
     """A training under way, as the watcher runs one; the mark of its processes. Without limits there is none."""
     mark, stop = str(bench.absolute()), threading.Event()
     codes: list[int] = []
@@ -187,7 +187,9 @@ def training(bench: Path, limits: Limits | None) -> Iterator[str]:
         words = [sys.executable, "-m", "tunectl", "repro", "--unattended", "--to", "sft", *ENDLESS]
         environment = {**plain_environment(), **QUIET}
         codes.append(
-            process_group.run(words, cwd=bench, environment=environment, mark=mark, log=log, stop=stop, limits=limits)
+            supervised_process.run(
+                words, cwd=bench, environment=environment, mark=mark, log=log, stop=stop, limits=limits
+            )
         )
 
     def under_way() -> bool:
@@ -212,7 +214,7 @@ def processor_seconds(mark: str) -> float:
 
 def family(mark: str) -> Iterator[tuple[bytes, float]]:
     """Command line and processor seconds of each process that carries a mark."""
-    needle = f"{process_group.MARK}={mark}".encode()
+    needle = f"{supervised_process.MARK}={mark}".encode()
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if needle in (place / "environ").read_bytes().split(b"\0"):

@@ -27,29 +27,29 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "support")]
 
-import observers  # noqa: E402
-from drift_parts import examiner, tools  # noqa: E402
-from drift_parts import rows as made_rows  # noqa: E402
-from machine import machine, versions  # noqa: E402
+import prometheus_stack  # noqa: E402
+from drift_fixtures import examiner, tools  # noqa: E402
+from drift_fixtures import rows as made_rows  # noqa: E402
+from hardware_info import machine, versions  # noqa: E402
 from scenarios import (  # noqa: E402
-    cuts,
     drift,
     exporter,
-    gates,
-    generations,
-    kills,
+    fault_report,
+    gate_decisions,
+    idempotence,
     offline,
-    repeats,
-    report,
-    triggers,
-    troubles,
-    weeks,
+    power_cuts,
+    retrain_failures,
+    retrain_kills,
+    self_training,
+    simulated_week,
+    webhooks,
 )  # fmt: skip
-from scenarios.found import Found  # noqa: E402
+from scenarios.fault_result import Found  # noqa: E402
 
-from tunectl.backends import terminal  # noqa: E402
+from tunectl.backends.system import terminal  # noqa: E402
 from tunectl.core import progress  # noqa: E402
-from tunectl.monitor import signals  # noqa: E402
+from tunectl.monitoring import signals  # noqa: E402
 
 RESULT = HERE / "results" / "fault_loop"
 """The numbers (.json) and the table (.md) that are kept."""
@@ -83,12 +83,12 @@ def texts() -> tuple[signals.Columns, range, range, int]:
         corpora = bench_drift.Corpora(OWN, OTHER, bench_drift.settings("static"))
         return corpora.prompts, range(corpora.count), range(corpora.count, len(corpora.texts)), bench_drift.REFERENCE
     rows = [*made_rows(3000, seed=1), *made_rows(600, seed=2, topics=["bread"])]
-    return signals.columns(rows, "prompt", tools()), range(3000), range(3000, 3600), 1000
+    return signals.compute_signal_values(rows, "prompt", tools()), range(3000), range(3000, 3600), 1000
 
 
 def fourteen_fifteen(ground: Ground) -> Iterator[Found]:
     """14, 15: null windows, and power against what drifted."""
-    from drift_parts import RULE
+    from drift_fixtures import RULE
 
     pool, own, foreign, reference = texts()
     for rows in (100, 300):
@@ -103,8 +103,8 @@ def sixteen(ground: Ground) -> Iterator[Found]:
 
 def seventeen(ground: Ground) -> Iterator[Found]:
     """17: the monitor is killed, and the alerts say so."""
-    if not observers.THERE:
-        yield Found(17, "drift job killed", "the alerts fire", wrong=[f"not tried: {observers.MISSING}"])
+    if not prometheus_stack.THERE:
+        yield Found(17, "drift job killed", "the alerts fire", wrong=[f"not tried: {prometheus_stack.MISSING}"])
         return
     yield exporter.stale(ground.fresh(), promises={"TunectlDriftJobStale": 12, "TunectlDriftJobAbsent": 8})
 
@@ -117,31 +117,33 @@ def eighteen(_ground: Ground) -> Iterator[Found]:
 
 def nineteen(ground: Ground) -> Iterator[Found]:
     """19: one webhook a thousand times, over restarts."""
-    yield triggers.storm(ground.fresh(), deliveries=ground.times(1000), restarts=ground.times(10))
+    yield webhooks.storm(ground.fresh(), deliveries=ground.times(1000), restarts=ground.times(10))
 
 
 def twenty(ground: Ground) -> Iterator[Found]:
     """20: Alertmanager is down."""
-    yield triggers.unheard(ground.fresh())
+    yield webhooks.unheard(ground.fresh())
 
 
 def weeks_of(ground: Ground) -> Iterator[Found]:
     """21, 22: weeks of a flapping alert, and triggers in one second."""
     for ending in ("promoted", "rejected"):
-        yield weeks.flapping(ground.fresh(), days=ground.times(28), minutes=15, seed=21, ending=ending)
-    yield weeks.same_second(ground.fresh(), times=ground.times(50))
+        yield simulated_week.flapping(ground.fresh(), days=ground.times(28), minutes=15, seed=21, ending=ending)
+    yield simulated_week.same_second(ground.fresh(), times=ground.times(50))
 
 
 def twenty_three(ground: Ground) -> Iterator[Found]:
     """23: kill -9 of each party; two runs at a time, because half of a run waits."""
-    found, dice, hits = kills.kills_found(), random.Random(23), Counter[str]()
+    found, dice, hits = retrain_kills.kills_found(), random.Random(23), Counter[str]()
     folders = ground.fresh(), ground.fresh()
     with ThreadPoolExecutor(len(folders)) as pool:
-        lives, _ = pool.map(kills.lives, folders)
-        shots = [(party, ground.fresh(), dice.random()) for party in kills.PARTIES for _ in range(ground.times(50))]
+        lives, _ = pool.map(retrain_kills.lives, folders)
+        shots = [
+            (party, ground.fresh(), dice.random()) for party in retrain_kills.PARTIES for _ in range(ground.times(50))
+        ]
 
         def shot(party: str, folder: Path, share: float) -> str | None:
-            hit = kills.killed(found, folder, party, share * lives[party])
+            hit = retrain_kills.killed(found, folder, party, share * lives[party])
             shutil.rmtree(folder.parent, ignore_errors=True)
             return hit and f"{party} while {hit}"
 
@@ -155,19 +157,19 @@ def twenty_three(ground: Ground) -> Iterator[Found]:
 
 def twenty_four(ground: Ground) -> Iterator[Found]:
     """24: out of memory, a stage that fails, a full disk."""
-    found = troubles.troubles_found()
-    for kind in troubles.TROUBLES:
-        troubles.trouble(found, ground.fresh(), kind)
-    troubles.stopped(found, ground.fresh())
-    troubles.full(found, ground.fresh())
+    found = retrain_failures.troubles_found()
+    for kind in retrain_failures.TROUBLES:
+        retrain_failures.trouble(found, ground.fresh(), kind)
+    retrain_failures.stopped(found, ground.fresh())
+    retrain_failures.full(found, ground.fresh())
     yield found
 
 
 def twenty_five(ground: Ground) -> Iterator[Found]:
     """25: two loops on one workspace."""
-    yield kills.two_loops(ground.fresh())
-    if kills.containers():
-        yield kills.two_loops(ground.fresh(), kills.CONTAINER)
+    yield retrain_kills.two_loops(ground.fresh())
+    if retrain_kills.containers():
+        yield retrain_kills.two_loops(ground.fresh(), retrain_kills.CONTAINER)
     else:
         yield Found(
             25, "two loops, each PID 1", "exactly one runs", wrong=["not tried: this machine makes no PID namespaces"]
@@ -176,26 +178,26 @@ def twenty_five(ground: Ground) -> Iterator[Found]:
 
 def twenty_six(ground: Ground) -> Iterator[Found]:
     """26: decisions of the gate whose right answer is known."""
-    yield gates.decisions(ground.times(400))
+    yield gate_decisions.decisions(ground.times(400))
 
 
 def twenty_seven(ground: Ground) -> Iterator[Found]:
     """27: a promotion, cut at every step."""
-    found, every = cuts.cuts_found(), max(1, round(1 / ground.scale))
-    cuts.pointer(found, ground.fresh().parent, every=every)
-    cuts.promotion(found, ground.fresh(), every=every)
+    found, every = power_cuts.cuts_found(), max(1, round(1 / ground.scale))
+    power_cuts.pointer(found, ground.fresh().parent, every=every)
+    power_cuts.promotion(found, ground.fresh(), every=every)
     yield found
 
 
 def twenty_eight(ground: Ground) -> Iterator[Found]:
     """28: the same retrain twice."""
-    yield repeats.twice(ground.fresh())
+    yield idempotence.twice(ground.fresh())
 
 
 def fed(_ground: Ground) -> Iterator[Found]:
     """29, 30: five generations, and poisoned feedback."""
-    yield generations.five()
-    yield generations.poison()
+    yield self_training.five()
+    yield self_training.poison()
 
 
 ROWS: tuple[tuple[tuple[int, ...], Callable[[Ground], Iterator[Found]]], ...] = (
@@ -219,9 +221,9 @@ def main() -> int:
     ground = Ground(folder, words.scale)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
-    found = report.run(rows, ground)
+    found = fault_report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
-    print("\n".join(report.table(found)))
+    print("\n".join(fault_report.table(found)))
     result = {"machine": machine(), "versions": versions("dvc", "numpy"), "scale": words.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in found]
     if words.keep:
@@ -243,7 +245,7 @@ def keep(result: dict[str, Any], *, others: bool) -> None:
     counts = "full counts" if scale == 1 else f"{scale:g} of the counts"
     heading = f"`python benchmarks/fault_loop.py`, {counts}, {here['cores']} cores ({here['processor']}):"
     found = [Found(**{name: value for name, value in row.items() if name != "held"}) for row in result["rows"]]
-    table = "\n".join(report.table(found))
+    table = "\n".join(fault_report.table(found))
     path.write_text(json.dumps(result, indent=1) + "\n")
     RESULT.with_suffix(".md").write_text(f"{heading}\n\n{table}\n")
 

@@ -24,17 +24,27 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "support")]
 
-from live_kill import killed  # noqa: E402
-from machine import machine, versions  # noqa: E402
+from hardware_info import machine, versions  # noqa: E402
+from kill_writer import killed  # noqa: E402
 from postgres_server import Postgres, postgres_programs  # noqa: E402
-from scenarios import adapters, canaries, crash, disk, hostile, made_up, overload, report, streams  # noqa: E402
-from scenarios.found import Found  # noqa: E402
+from scenarios import (  # noqa: E402
+    adapters,
+    disk,
+    fault_report,
+    malformed_requests,
+    metric_cardinality,
+    overload,
+    pii_leaks,
+    server_kills,
+    stream_endings,
+)
+from scenarios.fault_result import Found  # noqa: E402
 from serving_process import Server  # noqa: E402
 from tiny_release import filled  # noqa: E402
 
-from tunectl.backends import terminal  # noqa: E402
+from tunectl.backends.system import terminal  # noqa: E402
 from tunectl.core import progress  # noqa: E402
-from tunectl.release.store import Store  # noqa: E402
+from tunectl.registry.release_store import ReleaseRegistry  # noqa: E402
 
 INJECT = HERE.parent / "tests" / "support" / "scenarios" / "inject"
 RESULT = HERE / "results" / "fault_tests"
@@ -47,7 +57,7 @@ class Ground:
     """Where the servers of one run live."""
 
     folder: Path
-    store: Store
+    store: ReleaseRegistry
     scale: float
     made: int = 0
 
@@ -83,20 +93,20 @@ def two(ground: Ground) -> Iterator[Found]:
 
 def three(ground: Ground) -> Iterator[Found]:
     """3: SIGTERM with open streams, within the grace and beyond it."""
-    found = streams.stopping_found()
+    found = stream_endings.stopping_found()
     for _ in range(ground.times(10)):
         with ground.server(drain__notice_seconds=1, limits__running=8) as server:
-            asyncio.run(streams.stopping(found, server, notice=1))
+            asyncio.run(stream_endings.stopping(found, server, notice=1))
     with ground.server(grace=3, limits__running=8) as server:
-        asyncio.run(streams.beyond_grace(found, server, grace=3))
+        asyncio.run(stream_endings.beyond_grace(found, server, grace=3))
     yield found
 
 
 def four(ground: Ground) -> Iterator[Found]:
     """4: clients that leave, from their stream and from the queue."""
     with ground.server(limits__running=4) as server:
-        found = asyncio.run(streams.disconnects(server, ground.times(100)))
-        asyncio.run(streams.leaving_the_queue(server, found, running=4))
+        found = asyncio.run(stream_endings.disconnects(server, ground.times(100)))
+        asyncio.run(stream_endings.leaving_the_queue(server, found, running=4))
         yield found
 
 
@@ -106,31 +116,31 @@ def five(ground: Ground) -> Iterator[Found]:
     inject.mkdir()
     env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
     with ground.server(env=env, limits__running=4, limits__waiting=4, limits__seconds=2.0) as server:
-        found = asyncio.run(streams.hang(server, inject, running=4, waiting=4, seconds=2.0))
-        asyncio.run(streams.unread(server, found, running=4, seconds=2.0))
+        found = asyncio.run(stream_endings.hang(server, inject, running=4, waiting=4, seconds=2.0))
+        asyncio.run(stream_endings.unread(server, found, running=4, seconds=2.0))
         yield found
 
 
 def six(ground: Ground) -> Iterator[Found]:
     """6: kill -9 of a worker."""
-    found = crash.killed_worker_found()
+    found = server_kills.killed_worker_found()
     with ground.server() as server:
         for _ in range(ground.times(5)):
-            asyncio.run(crash.killed_worker(found, server))
+            asyncio.run(server_kills.killed_worker(found, server))
     yield found
 
 
 def asked(ground: Ground) -> Iterator[Found]:
     """7, 10 and 13 on one server."""
     with ground.server(limits__running=4) as server:
-        yield asyncio.run(made_up.made_up(server, paths=ground.times(10_000), models=ground.times(1_000)))
+        yield asyncio.run(metric_cardinality.made_up(server, paths=ground.times(10_000), models=ground.times(1_000)))
         count = ground.times(2_000)
-        found = hostile.hostile_found(count)
-        asyncio.run(hostile.doors(server, found))
-        asyncio.run(hostile.hostile(server, found, mutants=count))
-        asyncio.run(hostile.slow_bodies(server, found, 200))
+        found = malformed_requests.hostile_found(count)
+        asyncio.run(malformed_requests.doors(server, found))
+        asyncio.run(malformed_requests.hostile(server, found, mutants=count))
+        asyncio.run(malformed_requests.slow_bodies(server, found, 200))
         yield found
-        yield asyncio.run(canaries.canaries(server, server.folder, ground.times(100)))
+        yield asyncio.run(pii_leaks.canaries(server, server.folder, ground.times(100)))
 
 
 def eight(ground: Ground) -> Iterator[Found]:
@@ -139,11 +149,11 @@ def eight(ground: Ground) -> Iterator[Found]:
     with ground.server(env=shared) as first:
         first.call("/v1/completions", {"model": "shop", "prompt": "a", "max_tokens": 1, "ignore_eos": True})
         with ground.server(env=shared) as second:
-            found = asyncio.run(crash.neighbours(first, second))
-        asyncio.run(crash.alone_again(found, first))
+            found = asyncio.run(server_kills.neighbours(first, second))
+        asyncio.run(server_kills.alone_again(found, first))
         live = {"TUNECTL_LIVE_URL": f"sqlite:///{first.folder}/.tunectl/live/live.sqlite"}
         env = {"TUNECTL_STORE": str(ground.store.root), **live}
-        asyncio.run(crash.refused_neighbour(found, first, Server(ground.folder / "refused", env=env)))
+        asyncio.run(server_kills.refused_neighbour(found, first, Server(ground.folder / "refused", env=env)))
         yield found
 
 
@@ -159,10 +169,10 @@ def eleven(ground: Ground) -> Iterator[Found]:
     with _postgres() as postgres:
         if postgres is not None:
             yield _store_kills(ground, "PostgreSQL", postgres.database("kill"))
-    found, chance = crash.killed_server_found(), random.Random(23)
+    found, chance = server_kills.killed_server_found(), random.Random(23)
     with ground.server() as server, progress.bar("kills, whole server", ground.times(20)) as shown:
         for _ in range(ground.times(20)):
-            asyncio.run(crash.killed_server(found, server, chance))
+            asyncio.run(server_kills.killed_server(found, server, chance))
             shown.advance(1)
     yield found
 
@@ -249,11 +259,11 @@ def main() -> int:
         store = filled(folder / "tiny", folder)[0]
     else:
         store = Path(shutil.copytree(words.store, folder / "store"))
-    ground = Ground(folder, Store(store), words.scale)
+    ground = Ground(folder, ReleaseRegistry(store), words.scale)
     rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
-    found = report.run(rows, ground)
+    found = fault_report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
-    table = "\n".join(report.table(found))
+    table = "\n".join(fault_report.table(found))
     print(table)
     result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": words.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in found]

@@ -85,18 +85,18 @@ def _byte_tokenizer():
 
 
 def _write_contract(folder: Path, template: str, parameters: int) -> None:
-    from tunectl.chat import contract
+    from tunectl.chat import model_spec
 
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    end = contract.Special("<|im_end|>", 2)
-    contract.save(
-        contract.Contract(
+    end = model_spec.SpecialToken("<|im_end|>", 2)
+    model_spec.save(
+        model_spec.ModelSpec(
             base="tiny",
             revision=weights,
             weights_sha256=weights,
             template_sha256=hashlib.sha256(template.encode()).hexdigest(),
             end_of_turn=end,
-            bos=contract.Special("<|im_start|>", 1),
+            bos=model_spec.SpecialToken("<|im_start|>", 1),
             eos=end,
             pad=end,
             system=None,

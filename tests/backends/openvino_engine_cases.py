@@ -10,13 +10,13 @@ import os
 from pathlib import Path
 
 import pytest
-from heard import Heard
+from delivery_recorder import Heard
 
-from tunectl.backends import export_room, openvino_export
-from tunectl.backends.openvino_engine import OpenVinoEngine, OpenVinoPipeline
-from tunectl.chat.tokens import Tokenizer
+from tunectl.backends.engines.openvino_engine import OpenVinoEngine, OpenVinoPipeline
+from tunectl.backends.export import exporter_env, openvino_export
+from tunectl.chat.tokenizer import Tokenizer
 from tunectl.core.errors import ArtifactError
-from tunectl.serving.engine import Ask
+from tunectl.generation.engine import GenerationRequest
 
 pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[2]
@@ -25,12 +25,12 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def release(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release")
-    made = export_room.VARIABLE not in os.environ
+    made = exporter_env.VARIABLE not in os.environ
     if made:
-        os.environ[export_room.VARIABLE] = str(export_room.python(ROOT / ".tunectl" / "exporters"))
+        os.environ[exporter_env.VARIABLE] = str(exporter_env.ensure_interpreter(ROOT / ".tunectl" / "exporters"))
     openvino_export.export(tiny_model, folder / "model", "int8")
     if made:
-        del os.environ[export_room.VARIABLE]
+        del os.environ[exporter_env.VARIABLE]
     return folder
 
 
@@ -44,8 +44,8 @@ def opened(release: Path):
     pipeline.close()
 
 
-def ask(**values) -> Ask:
-    return Ask(
+def ask(**values) -> GenerationRequest:
+    return GenerationRequest(
         **{
             "prompt": [1, 40, 41, 42],
             "max_tokens": 8,

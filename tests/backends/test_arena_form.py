@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from tunectl.backends import arena_page
-from tunectl.backends.arena_page import Setup, application
+from tunectl.annotation import arena_app
+from tunectl.annotation.arena_app import ArenaAppConfig, application
 
 
 async def sent(arena, events, path="/arena/enter"):
@@ -37,10 +37,10 @@ async def sent(arena, events, path="/arena/enter"):
     ids=["too long", "the client left", "too slow"],
 )
 def test_a_form_that_does_not_come_whole_is_refused(tmp_path, pieces, monkeypatch):
-    monkeypatch.setattr(arena_page, "READ", 0.2)
-    arena = application(None, Setup("local_lens", (), tmp_path, None))
+    monkeypatch.setattr(arena_app, "READ", 0.2)
+    arena = application(None, ArenaAppConfig("local_lens", (), tmp_path, None))
     events = [
         {"type": "http.disconnect"} if piece is None else {"type": "http.request", "body": piece, "more_body": True}
         for piece in pieces
     ]
-    assert asyncio.run(sent(arena, events)) == (403, arena_page.REFUSED)
+    assert asyncio.run(sent(arena, events)) == (403, arena_app.REFUSED)

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from tunectl import __version__
-from tunectl.backends import bento_build
-from tunectl.config.serve import ServeSettings
-from tunectl.core.errors import EnvironmentFailure
-from tunectl.release import manifest
-from tunectl.release.manifest import Facts
+from tunectl.backends.export import bento_build
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.core.errors import InfrastructureError
+from tunectl.registry import release_manifest
+from tunectl.registry.release_manifest import BuildFacts
 
 ROOT = Path(__file__).parents[2]
-FACTS = Facts("demo", "openvino", "merged")
+FACTS = BuildFacts("demo", "openvino", "merged")
 AT = "2026-01-01T00:00:00+00:00"
 SECTIONS = ("serve", "live", "annotate")
 SETTINGS = ServeSettings.model_validate(
@@ -38,10 +38,14 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
     bento_build.build(project / "release", FACTS, "demo", project / "bento", settings=SETTINGS, at=AT)
     told = yaml.safe_load((project / "bento" / "bento.yaml").read_text())
     (seed,) = (project / "bento" / "src" / "release").iterdir()
-    assert (told["name"], told["version"], told["service"]) == ("demo", seed.name, "tunectl.services.bento:Tunectl")
+    assert (told["name"], told["version"], told["service"]) == (
+        "demo",
+        seed.name,
+        "tunectl.services.bento_service:Tunectl",
+    )
     assert told["labels"] == {"release": seed.name, "project": "demo", "engine": "openvino", "route": "merged"}
-    assert manifest.verify(seed) == []
-    assert manifest.load(seed).created_at == AT
+    assert release_manifest.verify(seed) == []
+    assert release_manifest.load(seed).created_at == AT
     assert '"store"' in (project / "bento" / "src" / "serve.json").read_text()
     assert (project / "bento" / "src" / "tunectl" / "services" / "bento.py").is_file()
     assert [one.version for one in distributions(name="tunectl", path=[str(project / "bento" / "src")])] == [
@@ -74,11 +78,11 @@ def test_each_engine_brings_its_own_libraries_and_no_others(engine, own):
 
 def test_what_bentoml_says_reaches_the_user(project):
     (project / "bentofile.yaml").write_text("service: 'tunectl.no_such:Service'\n")
-    with pytest.raises(EnvironmentFailure, match=r"the Bento cannot be built: .*no_such"):
+    with pytest.raises(InfrastructureError, match=r"the Bento cannot be built: .*no_such"):
         bento_build.build(project / "release", FACTS, "demo", project / "bento", settings=SETTINGS, at=AT)
     assert not (project / "bento").exists()
 
 
 def test_a_missing_part_is_named():
-    with pytest.raises(EnvironmentFailure, match=r"no_such.txt is missing from this project and this installation"):
-        bento_build.part("no_such.txt")
+    with pytest.raises(InfrastructureError, match=r"no_such.txt is missing from this project and this installation"):
+        bento_build.template_file("no_such.txt")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.backends import bento_image
-from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.backends.export import bento_image
+from tunectl.core.errors import InfrastructureError, UsageError
 
 
 @pytest.fixture
@@ -35,17 +35,17 @@ def test_without_a_bento_it_says_how_to_get_one(tmp_path: Path) -> None:
 
 
 def test_without_docker_it_says_what_to_install(bento: Path, docker) -> None:
-    with pytest.raises(EnvironmentFailure, match=r"docker is not installed\n  Debian: apt install docker\.io"):
+    with pytest.raises(InfrastructureError, match=r"docker is not installed\n  Debian: apt install docker\.io"):
         bento_image.containerize(bento, "shop")
 
 
 def test_an_engine_that_does_not_answer_is_quoted(bento: Path, docker) -> None:
     docker("echo 'Cannot connect to the Docker daemon' >&2; exit 1")
-    with pytest.raises(EnvironmentFailure, match="no Docker engine answers: Cannot connect to the Docker daemon"):
+    with pytest.raises(InfrastructureError, match="no Docker engine answers: Cannot connect to the Docker daemon"):
         bento_image.containerize(bento, "shop")
 
 
 def test_a_build_that_fails_ends_with_its_code(bento: Path, docker) -> None:
     docker("exit 0")
-    with pytest.raises(EnvironmentFailure, match="the image shop cannot be built: bentoml containerize ended with 1"):
+    with pytest.raises(InfrastructureError, match="the image shop cannot be built: bentoml containerize ended with 1"):
         bento_image.containerize(bento, "shop")

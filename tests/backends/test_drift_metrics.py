@@ -3,11 +3,11 @@ from __future__ import annotations
 import re
 from math import nan
 
-from drift_parts import at
+from drift_fixtures import at
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import DriftWindow, Signal
-from tunectl.backends.drift_metrics import DriftMetrics
+from tunectl.artifacts.records import DriftSignal, DriftWindow
+from tunectl.monitoring.drift_metrics import DriftMetrics
 
 NAMES = {
     "tunectl_drift_consecutive_windows",
@@ -23,9 +23,11 @@ NAMES = {
 
 def window(**other) -> DriftWindow:
     signals = {
-        "prompt_text": Signal("prompt_text", "mmd", 300, 900, score=4.5, threshold=2.0, p_value=0.0005, moved=True),
-        "answer_text": Signal("answer_text", "mmd", 300, 200, score=0.1, threshold=2.0, p_value=0.4),
-        "mean_logprob": Signal("mean_logprob", "wasserstein", 3, 200, reason="too few rows"),
+        "prompt_text": DriftSignal(
+            "prompt_text", "mmd", 300, 900, score=4.5, threshold=2.0, p_value=0.0005, moved=True
+        ),
+        "answer_text": DriftSignal("answer_text", "mmd", 300, 200, score=0.1, threshold=2.0, p_value=0.4),
+        "mean_logprob": DriftSignal("mean_logprob", "wasserstein", 3, 200, reason="too few rows"),
     }
     values = {
         "id": "a" * 16, "since": at(1), "until": at(2), "rows": 300, "verdict": "ok", "consecutive": 2, "required": 3,
@@ -35,14 +37,14 @@ def window(**other) -> DriftWindow:
 
 
 def samples(metrics: DriftMetrics) -> dict[str, float]:
-    lines = [line for line in metrics.text().decode().splitlines() if not line.startswith("#")]
+    lines = [line for line in metrics.render().decode().splitlines() if not line.startswith("#")]
     return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
 def test_the_newest_window_is_shown_and_counted() -> None:
     metrics = DriftMetrics(required=3)
-    metrics.evaluated(window())
-    metrics.succeeded(1234.5)
+    metrics.record_window(window())
+    metrics.record_success(1234.5)
     found = samples(metrics)
     assert found['tunectl_drift_score{signal="prompt_text"}'] == 4.5
     assert found['tunectl_drift_p_value{signal="answer_text"}'] == 0.4
@@ -67,10 +69,10 @@ def test_at_first_every_verdict_is_zero_and_there_is_no_success() -> None:
 
 def test_never_nan_and_nothing_old() -> None:
     metrics = DriftMetrics(required=3)
-    metrics.evaluated(window())
+    metrics.record_window(window())
     bad = replace(window().signals["prompt_text"], score=nan)
-    metrics.evaluated(window(signals={"prompt_text": bad}, rows=0, verdict="insufficient"))
-    text = metrics.text().decode()
+    metrics.record_window(window(signals={"prompt_text": bad}, rows=0, verdict="insufficient"))
+    text = metrics.render().decode()
     assert "nan" not in text.lower()
     found = samples(metrics)
     assert 'tunectl_drift_score{signal="answer_text"}' not in found
@@ -85,5 +87,5 @@ def test_after_a_restart_it_shows_the_last_window_and_counts_it_not_again() -> N
     assert found['tunectl_drift_evaluations_total{verdict="ok"}'] == 0
     metrics.reset()
     assert samples(metrics)["tunectl_drift_consecutive_windows"] == 0
-    metrics.failed()
+    metrics.record_failure()
     assert samples(metrics)['tunectl_drift_evaluations_total{verdict="error"}'] == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.backends import dvc_repo
+from tunectl.backends.vcs import dvc_repo
 from tunectl.core.errors import UsageError
 
 
@@ -29,19 +29,19 @@ def test_a_process_that_nobody_waited_for_is_forgotten_and_a_living_one_is_not(t
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays a zombie
     path = rwlock(tmp_path, process.pid)
-    assert dvc_repo.forget_killed(tmp_path) == 2
+    assert dvc_repo.clear_stale_locks(tmp_path) == 2
     assert json.loads(path.read_text()) == {"write": {}, "read": {"/p/b": [{"pid": os.getpid(), "cmd": "x"}]}}
     process.wait()
     path = rwlock(tmp_path, process.pid)
-    assert dvc_repo.forget_killed(tmp_path) == 2
+    assert dvc_repo.clear_stale_locks(tmp_path) == 2
 
 
 def test_a_list_that_a_kill_cut_off_is_started_again(tmp_path: Path) -> None:
     path = rwlock(tmp_path, 1)
     path.write_text(path.read_text()[:20])
-    assert dvc_repo.forget_killed(tmp_path) == 1
+    assert dvc_repo.clear_stale_locks(tmp_path) == 1
     assert not path.exists()
-    assert dvc_repo.forget_killed(tmp_path) == 0
+    assert dvc_repo.clear_stale_locks(tmp_path) == 0
 
 
 def test_a_folder_that_is_no_project_is_named(tmp_path: Path) -> None:
@@ -62,6 +62,6 @@ def test_an_output_is_lost_only_where_the_cache_does_not_hold_it_either(tmp_path
     assert dvc_repo.repro(tmp_path) == 0
     shutil.rmtree(tmp_path / "artifacts")
     assert dvc_repo.status(tmp_path) == {"sft": [{"changed outs": {"artifacts/sft": "deleted"}}]}
-    assert dvc_repo.lost(tmp_path) == set()
+    assert dvc_repo.missing_cached_outputs(tmp_path) == set()
     shutil.rmtree(tmp_path / ".dvc" / "cache")
-    assert dvc_repo.lost(tmp_path) == {"artifacts/sft"}
+    assert dvc_repo.missing_cached_outputs(tmp_path) == {"artifacts/sft"}

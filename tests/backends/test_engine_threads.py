@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from heard import Heard
+from delivery_recorder import Heard
 
-from tunectl.backends import openvino_engine
-from tunectl.backends.openvino_engine import OpenVinoPipeline
-from tunectl.backends.transformers_engine import TransformersPipeline
-from tunectl.serving.engine import Ask
+from tunectl.backends.engines import openvino_engine
+from tunectl.backends.engines.openvino_engine import OpenVinoPipeline
+from tunectl.backends.engines.transformers_engine import TransformersSession
+from tunectl.generation.engine import GenerationRequest
 
 
 class Handle:
@@ -66,7 +66,7 @@ def openvino(monkeypatch: pytest.MonkeyPatch):
     assert not pipeline._thread.is_alive()
 
 
-ASK = Ask([1, 2], 400, 0.0, 1.0, frozenset({2}))
+ASK = GenerationRequest([1, 2], 400, 0.0, 1.0, frozenset({2}))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_answer_that_transformers_fails_at_ends_alone() -> None:
             raise KeyError("no such layer")
 
     heard = Heard()
-    pipeline = TransformersPipeline(torch, Model(), heard)
+    pipeline = TransformersSession(torch, Model(), heard)
     for number in (1, 2):
         pipeline.start(number, ASK)
         assert (heard.ended(number)[-1].end, heard.ended(number)[-1].why) == ("failed", "'no such layer'")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from drift_parts import at, examiner, rows
+from drift_fixtures import at, examiner, rows
 
-from tunectl.backends import evidently_report
-from tunectl.monitor.window import Span
+from tunectl.monitoring import evidently_report
+from tunectl.monitoring.window import TimeSpan
 
 
 @pytest.fixture(scope="module")
 def parts():
     looking = examiner()
     reference, changed = rows(200, seed=1), rows(120, seed=2, topics=["garden", "bread"])
-    bases = {side: looking.baseline("ref", reference, side) for side in ("prompt", "answer")}
-    window = looking.window(Span(at(1), at(2)), changed, bases, [], release="r" * 16, missing={})
+    bases = {side: looking.measure_reference("ref", reference, side) for side in ("prompt", "answer")}
+    window = looking.examine_window(TimeSpan(at(1), at(2)), changed, bases, [], release="r" * 16, missing={})
     return window, changed, {"prompt": reference, "answer": reference}
 
 
@@ -54,7 +54,7 @@ def test_what_somebody_asked_ends_no_script_of_the_page(parts, tmp_path: Path) -
 
 
 def test_pictures_of_a_large_window_are_drawn_of_some_of_its_rows() -> None:
-    from tunectl.monitor.signals import SIGNALS
+    from tunectl.monitoring.signals import SIGNALS
 
     shown = [one for one in SIGNALS if one.name in ("prompt_text", "answer_tokens")]
     few, many = rows(30, seed=3), rows(evidently_report.DRAWN * 2 + 5, seed=4)

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from tiny_release import tiny_release
 
-from tunectl.backends import export_room, gguf_export
-from tunectl.backends.merge import merge
-from tunectl.release import contract as contracts
+from tunectl.backends.export import exporter_env, gguf_export
+from tunectl.backends.modeling.merge_adapter import merge
+from tunectl.packaging import serving_contract as contracts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment that .ci/run made, or one of this checkout."""
-    if export_room.VARIABLE not in os.environ:
-        monkeypatch.setenv(export_room.VARIABLE, str(export_room.python(ROOT / ".tunectl" / "exporters")))
+    if exporter_env.VARIABLE not in os.environ:
+        monkeypatch.setenv(exporter_env.VARIABLE, str(exporter_env.ensure_interpreter(ROOT / ".tunectl" / "exporters")))
 
 
 def known_tokenizer(model: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.backends import git_worktree
-from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.backends.vcs import git_worktree
+from tunectl.core.errors import InfrastructureError, UsageError
 
 
 def git(folder: Path, *words: str) -> str:
@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def made(root: Path, tmp_path: Path) -> Path:
-    return git_worktree.make(root, tmp_path / "worktree", "tunectl/retrain/a-1", git_worktree.revision(root))
+    return git_worktree.add(root, tmp_path / "worktree", "tunectl/retrain/a-1", git_worktree.revision(root))
 
 
 def test_a_branch_is_made_committed_to_and_brought_forward(root: Path, tmp_path: Path) -> None:
@@ -37,14 +37,14 @@ def test_a_branch_is_made_committed_to_and_brought_forward(root: Path, tmp_path:
     assert project == tmp_path / "worktree" / "shop"
     (project / "dvc.lock").write_text("two")
     commit = git_worktree.commit(project, ["dvc.lock", "conf/absent.yaml"], "Retrain a-1: drift")
-    assert git_worktree.changed(root, before, commit) == ["shop/dvc.lock"]
+    assert git_worktree.list_changed_files(root, before, commit) == ["shop/dvc.lock"]
     assert git_worktree.commit(project, ["dvc.lock"], "again") == commit, "nothing changed, so nothing is committed"
     assert git_worktree.fast_forward(root, "tunectl/retrain/a-1") is None
     assert git_worktree.fast_forward(root, "tunectl/retrain/a-1") is None, "a promotion that was cut does it again"
     assert (root / "dvc.lock").read_text() == "two"
     (root / "dvc.lock").write_text("by hand")
     with pytest.raises(UsageError, match=r"differs from its commit: shop/dvc\.lock"):
-        git_worktree.refuse_dirty(root)
+        git_worktree.require_clean(root)
 
 
 def test_hooks_of_people_do_not_run(root: Path, tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_locks_of_a_git_that_was_cut_off_are_mended(root: Path, tmp_path: Path) 
     locks = [common / "worktrees" / "worktree" / "index.lock", common / "refs/heads/tunectl/retrain/a-1.lock"]
     for lock in locks:
         lock.touch()
-        with pytest.raises(EnvironmentFailure, match=r"git (add|commit) failed"):
+        with pytest.raises(InfrastructureError, match=r"git (add|commit) failed"):
             git_worktree.commit(project, ["dvc.lock"], "Retrain a-1: drift")
-        git_worktree.mend(project)
+        git_worktree.remove_stale_locks(project)
     git_worktree.commit(project, ["dvc.lock"], "Retrain a-1: drift")
     assert git(project, "log", "-1", "--format=%s") == "Retrain a-1: drift"

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from tunectl.artifacts import io, lock, manifest
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts import atomic_io, lock, manifest
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example
-from tunectl.backends import hf_generate
-from tunectl.cli import data_curve
+from tunectl.backends.modeling import generator
+from tunectl.cli import data_learning_curve
 from tunectl.cli.main import main
-from tunectl.config import resolved
 from tunectl.core.errors import ArtifactError
-from tunectl.data.curve import SHARES, Likelihood, Point
-from tunectl.evaluation.generator import LogProb, Reply
+from tunectl.data.learning_curve import SHARES, Likelihood, MeasuredSize
+from tunectl.evaluation.generator_protocols import GeneratedText, LogProb
+from tunectl.pipeline import resolved_config
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("torch")
@@ -43,15 +43,17 @@ def built(tmp_path_factory, tiny_model):
 def project(built, tmp_path, monkeypatch):
     shutil.copytree(built, tmp_path / "p")
     monkeypatch.chdir(tmp_path / "p")
-    return Layout()
+    return ProjectPaths()
 
 
 def test_one_size_is_tuned_and_measured_for_real(project):
-    train = list(io.read_rows(project.artifact("split") / "train.jsonl", Example))
-    validation = list(io.read_rows(project.artifact("split") / "validation.jsonl", Example))
-    settings, _ = resolved.read(project, "sft")
+    train = list(atomic_io.read_rows(project.artifact("split") / "train.jsonl", Example))
+    validation = list(atomic_io.read_rows(project.artifact("split") / "validation.jsonl", Example))
+    settings, _ = resolved_config.load_stage_config(project, "sft")
     work = project.work("curve", "k")
-    found = data_curve.Tuner(project, settings, work, seed=1, stands=False).learn(train[:3], label="10%")
+    found = data_learning_curve.SftTrainAndScore(project, settings, work, seed=1, stands=False).learn(
+        train[:3], label="10%"
+    )
     assert [one.id for one in found] == [row.id for row in validation]
     assert all(one.nats < 0 < one.tokens for one in found)
     # the byte tokenizer: one token a byte, and the end of turn
@@ -60,39 +62,43 @@ def test_one_size_is_tuned_and_measured_for_real(project):
 
 
 def test_tools_on_offer_are_part_of_what_is_scored(project, monkeypatch):
-    rows = list(io.read_rows(project.artifact("split") / "validation.jsonl", Example))
+    rows = list(atomic_io.read_rows(project.artifact("split") / "validation.jsonl", Example))
     tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
-    io.write_rows(project.artifact("split") / "validation.jsonl", [replace(rows[0], tools=[tool])])
-    settings, _ = resolved.read(project, "sft")
+    atomic_io.write_rows(project.artifact("split") / "validation.jsonl", [replace(rows[0], tools=[tool])])
+    settings, _ = resolved_config.load_stage_config(project, "sft")
     asked = []
 
     class Silent:
         def answer(self, requests, *_args, **_kwargs):
             asked.extend(requests)
-            return [Reply("", 9, 1, 0.0, finished=True, references=(LogProb(-2.0, 3),)) for _ in requests]
+            return [GeneratedText("", 9, 1, 0.0, finished=True, references=(LogProb(-2.0, 3),)) for _ in requests]
 
         def close(self):
             """Nothing is held."""
 
-    monkeypatch.setattr(hf_generate, "opener", lambda _profile: lambda _folder, _adapter: Silent())
-    tuner = data_curve.Tuner(project, settings, project.work("curve", "k"), seed=1, stands=False)
+    monkeypatch.setattr(generator, "model_loader", lambda _profile: lambda _folder, _adapter: Silent())
+    tuner = data_learning_curve.SftTrainAndScore(project, settings, project.work("curve", "k"), seed=1, stands=False)
     assert tuner._score(project.artifact("model")) == [Likelihood(rows[0].id, -2.0, 3)]
     assert '"name": "look_up"' in asked[0].prompt
 
 
 def test_the_report_shows_the_curve(project, monkeypatch, capsys):
-    monkeypatch.setattr(data_curve.Tuner, "learn", lambda self, train, label: Fake().learn(train, label=label))
+    monkeypatch.setattr(
+        data_learning_curve.SftTrainAndScore, "learn", lambda self, train, label: Fake().learn(train, label=label)
+    )
     assert main(["data", "report", "--curve"]) == 0
     assert "ore data would help: " in capsys.readouterr().out
     page = (project.artifacts / "data_report.html").read_text()
     assert "Validation loss after tuning on parts of train" in page
     points = sorted(project.hidden.glob("work/curve-*/point-*.json"))
-    train = sum(1 for _ in io.read_rows(project.artifact("split") / "train.jsonl", Example))
-    assert [io.read_json(path, Point).rows for path in points] == [round(train * share) for share in SHARES]
+    train = sum(1 for _ in atomic_io.read_rows(project.artifact("split") / "train.jsonl", Example))
+    assert [atomic_io.read_json(path, MeasuredSize).rows for path in points] == [
+        round(train * share) for share in SHARES
+    ]
 
 
 def test_two_at_once_is_refused(project, capsys):
-    with lock.held(project.stage_lock, "stage sft"):
+    with lock.file_lock(project.stage_lock, "stage sft"):
         assert main(["data", "report", "--curve"]) == 5
     assert "tunectl: another run is working in this project: stage sft, process " in capsys.readouterr().err
 
@@ -112,35 +118,39 @@ class Fake:
 
 def test_an_interrupted_curve_goes_on(project):
     with pytest.raises(KeyboardInterrupt):
-        data_curve.measure(project, worth=0.02, learner=Fake(stop_at="50%"))
+        data_learning_curve.measure(project, worth=0.02, learner=Fake(stop_at="50%"))
     again = Fake()
-    curve = data_curve.measure(project, worth=0.02, learner=again)
+    curve = data_learning_curve.measure(project, worth=0.02, learner=again)
     assert again.asked == ["50%", "100%"]
     assert len(curve.marks) == 4
 
 
 def test_all_of_train_is_not_tuned_again_where_sft_stands(project, monkeypatch):
-    record = io.read_json(project.config("sft"))
+    record = atomic_io.read_json(project.config("sft"))
     inputs = {
-        name: io.digest_value(io.read_json(project.artifact(name) / manifest.NAME))
+        name: atomic_io.sha256_json(atomic_io.read_json(project.artifact(name) / manifest.NAME))
         for name in ("model", "split", "adapt")
     }
     tuned = []
-    monkeypatch.setattr(data_curve.Tuner, "_tune", lambda self, train, folder, adapter: tuned.append(folder.name))
     monkeypatch.setattr(
-        data_curve.Tuner, "_score", lambda self, adapter: [Likelihood("a", -3.0, 2), Likelihood("b", -2.0, 2)]
+        data_learning_curve.SftTrainAndScore, "_tune", lambda self, train, folder, adapter: tuned.append(folder.name)
+    )
+    monkeypatch.setattr(
+        data_learning_curve.SftTrainAndScore,
+        "_score",
+        lambda self, adapter: [Likelihood("a", -3.0, 2), Likelihood("b", -2.0, 2)],
     )
     for digests, expected in ((inputs, ["10", "25", "50"]), (inputs | {"split": "another"}, ["10", "25", "50", "100"])):
         folder = project.artifact("sft")
         folder.mkdir(exist_ok=True)
-        manifest.write(folder, manifest.Manifest("sft", io.digest_value(record), digests))
+        manifest.write(folder, manifest.Manifest("sft", atomic_io.sha256_json(record), digests))
         tuned.clear()
         shutil.rmtree(project.hidden / "work", ignore_errors=True)
-        data_curve.measure(project, worth=0.02)
+        data_learning_curve.measure(project, worth=0.02)
         assert tuned == expected
 
 
 def test_needs_what_tuning_reads(project):
     shutil.rmtree(project.artifact("adapt"))
     with pytest.raises(ArtifactError, match=r"^artifacts/adapt does not exist"):
-        data_curve.measure(project, worth=0.02, learner=Fake())
+        data_learning_curve.measure(project, worth=0.02, learner=Fake())

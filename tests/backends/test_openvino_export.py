@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.artifacts import io
-from tunectl.backends import engine_side, export_room, openvino_export
-from tunectl.backends.merge import merge
-from tunectl.backends.package_tools import PackageTools
-from tunectl.config.profile import Profile
-from tunectl.core.errors import EnvironmentFailure
-from tunectl.release import quality
+from tunectl.artifacts import atomic_io
+from tunectl.backends.engines import offline_runner
+from tunectl.backends.export import exporter_env, openvino_export
+from tunectl.backends.modeling.merge_adapter import merge
+from tunectl.backends.wiring.packaging import PackagingBackend
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.errors import InfrastructureError
+from tunectl.packaging import parity
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
-PROFILE = Profile(
+PROFILE = HardwareProfile(
     device="cpu", threads=None, dtype="float32", train_tokens=2048, generate_batch=8, gradient_checkpointing=False
 )
 STOPS, PROMPTS = [2], [[1, *range(start, start + 20)] for start in (30, 50, 70, 90)]
@@ -25,11 +26,11 @@ STOPS, PROMPTS = [2], [[1, *range(start, start + 20)] for start in (30, 50, 70, 
 @pytest.fixture(scope="module", autouse=True)
 def exporter():
     """The environment that .ci/run made, or one of this checkout."""
-    before = os.environ.get(export_room.VARIABLE)
-    os.environ[export_room.VARIABLE] = before or str(export_room.python(ROOT / ".tunectl" / "exporters"))
+    before = os.environ.get(exporter_env.VARIABLE)
+    os.environ[exporter_env.VARIABLE] = before or str(exporter_env.ensure_interpreter(ROOT / ".tunectl" / "exporters"))
     yield
     if before is None:
-        del os.environ[export_room.VARIABLE]
+        del os.environ[exporter_env.VARIABLE]
 
 
 @pytest.fixture(scope="module")
@@ -54,33 +55,33 @@ def adapter(tiny_model, tmp_path_factory):
 
 @pytest.mark.parametrize("route", ["merged", "apart"])
 def test_both_routes_are_the_trained_model(route, tiny_model, adapter, tmp_path):
-    tools = PackageTools(PROFILE)
+    tools = PackagingBackend(PROFILE)
     model, release = tiny_model, tmp_path / "release"
     if route == "merged":
         model = tmp_path / "merged"
         merge(tiny_model, adapter, model)
     openvino_export.export(model, release / "model", "int8")
     shutil.copytree(adapter, release / "adapter")
-    tuned, base = (tools.trained(tiny_model, one, STOPS, "float32") for one in (adapter, None))
-    said = [one.ids for one in tuned.answers(PROMPTS, 10)]
-    side = engine_side.Apart(release, "openvino", STOPS, adapter=route == "apart")
-    readings = side.readings(PROMPTS, said)
+    tuned, base = (tools.load_trained_model(tiny_model, one, STOPS, "float32") for one in (adapter, None))
+    said = [one.ids for one in tuned.generate(PROMPTS, 10)]
+    side = offline_runner.SubprocessRunner(release, "openvino", STOPS, adapter=route == "apart")
+    readings = side.teacher_force(PROMPTS, said)
     chosen = [one.choices for one in readings]
-    found = quality.agreement(said, readings, tuned.likelihood(PROMPTS, said, chosen), STOPS)
-    assert quality.verdict(found, None, quality.Bounds(0.95, 0.05), probes=1).passed, found
-    other = quality.agreement(said, readings, base.likelihood(PROMPTS, said, chosen), STOPS)
+    found = parity.token_agreement(said, readings, tuned.likelihood(PROMPTS, said, chosen), STOPS)
+    assert parity.verdict(found, None, parity.ParityBounds(0.95, 0.05), probes=1).passed, found
+    other = parity.token_agreement(said, readings, base.likelihood(PROMPTS, said, chosen), STOPS)
     assert other.gap > 3 * found.gap, "the adapter makes no difference"
-    (answer,) = side.answers(PROMPTS[:1], 10)
+    (answer,) = side.generate(PROMPTS[:1], 10)
     assert answer.ids == said[0]
 
 
 def test_the_exporters_own_words_reach_the_user(tmp_path):
-    io.write_json(tmp_path / "config.json", {"model_type": "no_such_model"})
-    with pytest.raises(EnvironmentFailure, match=r"exporting .* to OpenVINO failed: .*no_such_model"):
+    atomic_io.write_json(tmp_path / "config.json", {"model_type": "no_such_model"})
+    with pytest.raises(InfrastructureError, match=r"exporting .* to OpenVINO failed: .*no_such_model"):
         openvino_export.export(tmp_path, tmp_path / "out", "int8")
 
 
 def test_weights_of_another_kind_are_noticed(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setitem(openvino_export.HOW, "int8", ("--weight-format", "fp32"))
-    with pytest.raises(EnvironmentFailure, match=r"exporting model to OpenVINO gave weights of .*f32.*, not int8"):
+    with pytest.raises(InfrastructureError, match=r"exporting model to OpenVINO gave weights of .*f32.*, not int8"):
         openvino_export.export(tiny_model, tmp_path / "out", "int8")

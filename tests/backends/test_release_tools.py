@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.backends import export_room, gto_tags, hub_push
-from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.backends.export import exporter_env
+from tunectl.backends.storage import hub_upload
+from tunectl.backends.vcs import gto_tags
+from tunectl.core.errors import InfrastructureError, UsageError
 
 
 @pytest.fixture
@@ -107,7 +109,7 @@ def release(tmp_path) -> Path:
 
 def test_adapter_tokenizer_and_card_go_to_the_hub(hub, release, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_test")
-    assert hub_push.push(release, "me/demo", private=True, message="m").endswith("/me/demo/commit/1")
+    assert hub_upload.upload(release, "me/demo", private=True, message="m").endswith("/me/demo/commit/1")
     created = json.loads(hub.seen[0][1])
     assert (created["name"], created["organization"]) == ("demo", "me")
     assert created.get("private") or created.get("visibility") == "private"
@@ -119,9 +121,9 @@ def test_adapter_tokenizer_and_card_go_to_the_hub(hub, release, monkeypatch):
 def test_what_the_hub_refuses_is_told(hub, release):
     hub.refuse = True
     with pytest.raises(UsageError, match="the Hub refuses me/demo: "):
-        hub_push.push(release, "me/demo", private=True, message="m")
+        hub_upload.upload(release, "me/demo", private=True, message="m")
     with pytest.raises(UsageError, match="the Hub refuses a/b/c: "):
-        hub_push.push(release, "a/b/c", private=True, message="m")
+        hub_upload.upload(release, "a/b/c", private=True, message="m")
 
 
 def test_a_hub_that_does_not_answer_is_the_connections_fault(hub, release, monkeypatch):
@@ -130,35 +132,36 @@ def test_a_hub_that_does_not_answer_is_the_connections_fault(hub, release, monke
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
-    with pytest.raises(EnvironmentFailure, match="me/demo cannot be pushed: "):
-        hub_push.push(release, "me/demo", private=True, message="m")
+    with pytest.raises(InfrastructureError, match="me/demo cannot be pushed: "):
+        hub_upload.upload(release, "me/demo", private=True, message="m")
 
 
 def test_an_environment_that_is_named_must_be_there(monkeypatch, tmp_path):
     monkeypatch.setenv("TUNECTL_EXPORTER", str(tmp_path / "python"))
-    with pytest.raises(EnvironmentFailure, match=r"TUNECTL_EXPORTER = .*: there is no such file"):
-        export_room.python(tmp_path)
+    with pytest.raises(InfrastructureError, match=r"TUNECTL_EXPORTER = .*: there is no such file"):
+        exporter_env.ensure_interpreter(tmp_path)
 
 
 def test_an_environment_is_made_once_and_again_where_it_is_half(monkeypatch, tmp_path):
     monkeypatch.delenv("TUNECTL_EXPORTER", raising=False)
     empty = tmp_path / "export.txt"
     empty.write_text("# nothing\n")
-    monkeypatch.setattr(export_room, "lock_file", lambda name="": empty)
-    made = export_room.python(tmp_path / "exporters")
+    monkeypatch.setattr(exporter_env, "lock_file", lambda name="": empty)
+    made = exporter_env.ensure_interpreter(tmp_path / "exporters")
     assert made.is_file()
     before = (made.parents[1] / ".ready").stat().st_mtime_ns
-    assert export_room.python(tmp_path / "exporters") == made
+    assert exporter_env.ensure_interpreter(tmp_path / "exporters") == made
     assert (made.parents[1] / ".ready").stat().st_mtime_ns == before
     assert (
-        export_room.run(["-c", "import tunectl; print('here')"], "asking", exporters=tmp_path / "exporters") == "here\n"
+        exporter_env.run_in_env(["-c", "import tunectl; print('here')"], "asking", exporters=tmp_path / "exporters")
+        == "here\n"
     )
-    with pytest.raises(EnvironmentFailure, match="asking failed: ZeroDivisionError"):
-        export_room.run(["-c", "1/0"], "asking", exporters=tmp_path / "exporters")
+    with pytest.raises(InfrastructureError, match="asking failed: ZeroDivisionError"):
+        exporter_env.run_in_env(["-c", "1/0"], "asking", exporters=tmp_path / "exporters")
     shutil.rmtree(made.parents[1])
     empty.write_text("no-such-package-of-tunectl @ file:///nowhere\n")
     with pytest.raises(
-        EnvironmentFailure, match=r"the exporter environment cannot be made: pip install -r export.txt failed: "
+        InfrastructureError, match=r"the exporter environment cannot be made: pip install -r export.txt failed: "
     ):
-        export_room.python(tmp_path / "exporters")
+        exporter_env.ensure_interpreter(tmp_path / "exporters")
     assert not list((tmp_path / "exporters").glob("*/.ready"))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.backends import sacrebleu_scores
-from tunectl.evaluation import measures
+from tunectl.backends.text import sacrebleu_scores
+from tunectl.evaluation import metrics
 
 sacrebleu = pytest.importorskip("sacrebleu")
 WORDS = [
@@ -35,7 +35,7 @@ def both(answers, references):
     found = sacrebleu_scores.statistics(answers, references)
     longest = max(map(len, references))
     streams = [[given[turn] if turn < len(given) else None for given in references] for turn in range(longest)]
-    ours = [float(measures.find(name).combine(found[name].sum(axis=0))) for name in ("bleu", "chrf")]
+    ours = [float(metrics.get_metric(name).combine(found[name].sum(axis=0))) for name in ("bleu", "chrf")]
     theirs = [sacrebleu.corpus_bleu(answers, streams).score, sacrebleu.corpus_chrf(answers, streams).score]
     return ours, theirs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tunectl.backends import sentence_encoder, static_embedding, tone_lexicon
+from tunectl.backends.text import sentence_encoder, static_embedding, vader
 from tunectl.core.errors import ArtifactError
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] the a good great bad awful day night cat dog ##s run"
@@ -35,9 +35,9 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def table(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> static_embedding.StaticEmbedding:
     cache = tmp_path_factory.mktemp("cache")
-    folder = static_embedding.distilled(encoder, cache)
+    folder = static_embedding.distill(encoder, cache)
     before = (folder / "table.npz").stat().st_mtime_ns
-    assert static_embedding.distilled(encoder, cache) == folder
+    assert static_embedding.distill(encoder, cache) == folder
     assert (folder / "table.npz").stat().st_mtime_ns == before
     return static_embedding.StaticEmbedding(folder)
 
@@ -66,28 +66,28 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_the_declared_ones(tmp_path: Path) -> None:
-    from tunectl.config.monitor import Encoder
+    from tunectl.config.schema.monitor import EncoderConfig
 
-    declared = Encoder(package="an-encoder", version="1.0", folder="model", sha256="0" * 64)
+    declared = EncoderConfig(package="an-encoder", version="1.0", folder="model", sha256="0" * 64)
     place = tmp_path / "an-encoder-1.0"
     place.mkdir()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (place / name).write_text(name)
     with pytest.raises(ArtifactError, match=r"monitor\.encoder\.sha256 says 0000"):
-        sentence_encoder.fetched(declared, tmp_path)
+        sentence_encoder.download(declared, tmp_path)
 
 
 def test_the_lexicon_of_tone() -> None:
-    found = tone_lexicon.lexicon()
+    found = vader.lexicon()
     assert found["great"] > 2 > 0 > found["awful"]
     assert ":)" in found
     assert len(found) > 7000
 
 
 def test_the_lexicon_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunectl.core.errors import MissingExtra
+    from tunectl.core.errors import MissingExtraError
 
-    monkeypatch.setattr(tone_lexicon, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtra) as caught:
-        tone_lexicon.lexicon()
+    monkeypatch.setattr(vader, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtraError) as caught:
+        vader.lexicon()
     assert str(caught.value) == "vaderSentiment is not installed, and this needs it\n  pip install 'tunectl[monitor]'"

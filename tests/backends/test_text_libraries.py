@@ -24,9 +24,9 @@ pytest.importorskip("stdnum")
     ],
 )
 def test_mojibake(before: str, after: str) -> None:
-    from tunectl.backends.ftfy_mojibake import mender
+    from tunectl.backends.text.mojibake import make_fixer
 
-    assert mender()(before) == after
+    assert make_fixer()(before) == after
 
 
 @pytest.mark.parametrize(
@@ -39,22 +39,22 @@ def test_mojibake(before: str, after: str) -> None:
     ],
 )
 def test_language(text: str, code: str) -> None:
-    from tunectl.backends.language_id import guesser
+    from tunectl.backends.text.language_id import make_detector
 
-    found, sure = guesser(["en"])(text)
+    found, sure = make_detector(["en"])(text)
     assert found == code
     assert 0.9 < sure <= 1.0
 
 
 def test_unknown_language_is_a_mistake_in_yaml() -> None:
-    from tunectl.backends.language_id import guesser
+    from tunectl.backends.text.language_id import make_detector
 
     with pytest.raises(ConfigError, match=r"^curate\.language\.allowed holds xx; known languages are .*\bde, .*\ben, "):
-        guesser(["en", "xx"])
+        make_detector(["en", "xx"])
 
 
 def test_phones_of_declared_regions() -> None:
-    from tunectl.backends.phone_numbers import finder
+    from tunectl.backends.text.phone_numbers import finder
 
     text = "030 901820 or +44 20 7946 0958"
     found = [text[start:end] for start, end in finder(["DE"])(text)]
@@ -63,14 +63,14 @@ def test_phones_of_declared_regions() -> None:
 
 
 def test_unknown_region_is_a_mistake_in_yaml() -> None:
-    from tunectl.backends.phone_numbers import finder
+    from tunectl.backends.text.phone_numbers import finder
 
     with pytest.raises(ConfigError, match=r"^curate\.personal\.regions holds XX; known regions are AC, AD, "):
         finder(["US", "XX"])
 
 
 def test_checksums() -> None:
-    from tunectl.backends.number_checks import card, iban, ssn
+    from tunectl.backends.text.number_checks import card, iban, ssn
 
     assert [card()(digits) for digits in ("4111111111111111", "4111111111111112")] == [True, False]
     assert [iban()(number) for number in ("DE89 3704 0044 0532 0130 00", "DE88 3704 0044 0532 0130 00", "XX89")] == [
@@ -82,7 +82,7 @@ def test_checksums() -> None:
 
 
 def test_names_by_locale() -> None:
-    from tunectl.backends.person_names import names
+    from tunectl.backends.text.name_lists import names
 
     first, last = names(["en_US"])
     assert {"sarah", "michael"} <= first
@@ -92,7 +92,7 @@ def test_names_by_locale() -> None:
 
 
 def test_unknown_locale_is_a_mistake_in_yaml() -> None:
-    from tunectl.backends.person_names import names
+    from tunectl.backends.text.name_lists import names
 
     with pytest.raises(ConfigError, match=r"^curate\.personal\.locales holds xx_XX; known locales are .*en_US"):
         names(["xx_XX"])

@@ -10,12 +10,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from heard import Heard
+from delivery_recorder import Heard
 
-from tunectl.artifacts import io
-from tunectl.backends import vllm_engine
+from tunectl.artifacts import atomic_io
+from tunectl.backends.engines import vllm_engine
 from tunectl.core.errors import ArtifactError
-from tunectl.serving.engine import Ask
+from tunectl.generation.engine import GenerationRequest
 
 DIES, ENDLESS = 666, 667
 """First tokens of prompts: the engine dies; the answer has no end."""
@@ -93,7 +93,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    io.write_json(tmp_path / "release" / "adapter" / "adapter_config.json", {"r": 20, "lora_alpha": 40})
+    atomic_io.write_json(tmp_path / "release" / "adapter" / "adapter_config.json", {"r": 20, "lora_alpha": 40})
     return tmp_path / "release"
 
 
@@ -102,8 +102,8 @@ def opened(release: Path, *, adapter: bool = True):
     return vllm_engine.VllmEngine(running=4, batch_tokens=512).open(release, heard, adapter=adapter), heard
 
 
-def ask(*prompt: int, **values: Any) -> Ask:
-    return Ask(
+def ask(*prompt: int, **values: Any) -> GenerationRequest:
+    return GenerationRequest(
         **{
             "prompt": list(prompt),
             "max_tokens": 9,

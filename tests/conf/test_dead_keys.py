@@ -7,11 +7,18 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from tunectl.config.root import Root
-from tunectl.config.shape import of, of_field, section, tags
+from tunectl.config.loading.type_descriptions import inspect_type, of_field, section, union_members
+from tunectl.config.schema.root import TunectlConfig
 
 SOURCES = Path(__file__).parents[2] / "src" / "tunectl"
-NOT_READERS = ("config/plan.py", "config/foreign", "config/check.py", "config/schema.py", "cli/plan")
+NOT_READERS = (
+    "pipeline/cost_estimate.py",
+    "config/loading/foreign_",
+    "config/loading/checks.py",
+    "config/loading/json_schema_export.py",
+    "pipeline/dataset_size.py",
+    "cli/estimate.py",
+)
 """Code that only estimates or describes: reading a setting there keeps no promise."""
 TAGS = frozenset({"method"})
 """Picks the class, which is what code asks for."""
@@ -28,8 +35,8 @@ def _models(model: type[BaseModel], found: dict[str, type[BaseModel]]) -> dict[s
                     inner = section(kind)
                     if inner is not None:
                         _models(inner, found)
-                    todo += [of(part) for part in getattr(kind, "__args__", ()) if part is not ...]
-                for member in tags(shape).values():
+                    todo += [inspect_type(part) for part in getattr(kind, "__args__", ()) if part is not ...]
+                for member in union_members(shape).values():
                     _models(member, found)
     return found
 
@@ -47,13 +54,13 @@ def test_every_setting_is_read_somewhere() -> None:
     read = _read_names()
     dead = [
         f"{model.__name__}.{name}"
-        for model in _models(Root, {}).values()
+        for model in _models(TunectlConfig, {}).values()
         for name in model.model_fields
-        if name not in read and name not in TAGS and (model.__name__, name) not in {("Root", "data"), ("Data", "path")}
+        if name not in read and name not in TAGS and (model.__name__, name) not in {("TunectlConfig", "data"), ("DataVariables", "path")}
     ]
     assert dead == [], f"read by nothing: {', '.join(dead)}"
 
 
 def test_the_walk_sees_members_of_unions_lists_and_mappings() -> None:
-    found = {name.rpartition(".")[2] for name in _models(Root, {})}
-    assert {"Root", "Profile", "HubModel", "WheelModel", "LoraAdapt", "Files", "Fetch", "Shares"} <= found
+    found = {name.rpartition(".")[2] for name in _models(TunectlConfig, {})}
+    assert {"TunectlConfig", "HardwareProfile", "HubModel", "WheelModel", "LoraCpt", "FileSource", "Fetch", "Shares"} <= found

@@ -18,11 +18,11 @@ from postgres_server import Postgres, postgres_programs
 from serving_process import settings
 from tiny_release import tiny_release
 
-from tunectl.backends import bento_build, bento_image, export_room, openvino_export
-from tunectl.config.serve import ServeSettings
-from tunectl.release import contract as contracts
-from tunectl.release.contract import Tolerance
-from tunectl.release.manifest import Facts
+from tunectl.backends.export import bento_build, bento_image, exporter_env, openvino_export
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.packaging import serving_contract as contracts
+from tunectl.packaging.serving_contract import Tolerance
+from tunectl.registry.release_manifest import BuildFacts
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -55,7 +55,7 @@ def built(docker_engine: None, tiny_model: Path, tmp_path_factory: pytest.TempPa
     base = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["docker"]["base_image"]
     subprocess.run([HERE / "base_image", base], check=True, timeout=1200)
     chosen = ServeSettings.model_validate(settings(engine__threads=2))  # with one, OpenVINO fails on a model this small
-    bento_build.build(first, Facts("shop", "openvino", "apart"), "shop", folder / "bento", settings=chosen, at=AT)
+    bento_build.build(first, BuildFacts("shop", "openvino", "apart"), "shop", folder / "bento", settings=chosen, at=AT)
     image = f"tunectl-test:{uuid.uuid4().hex[:12]}"
     bento_image.containerize(folder / "bento", image)
     yield Built(image, first, second)
@@ -64,12 +64,12 @@ def built(docker_engine: None, tiny_model: Path, tmp_path_factory: pytest.TempPa
 
 def _releases(base: Path, folder: Path) -> list[Path]:
     """Two releases for OpenVINO on one export."""
-    made = export_room.VARIABLE not in os.environ
+    made = exporter_env.VARIABLE not in os.environ
     if made:
-        os.environ[export_room.VARIABLE] = str(export_room.python(ROOT / ".tunectl" / "exporters"))
+        os.environ[exporter_env.VARIABLE] = str(exporter_env.ensure_interpreter(ROOT / ".tunectl" / "exporters"))
     openvino_export.export(base, folder / "model", "int8")
     if made:
-        del os.environ[export_room.VARIABLE]
+        del os.environ[exporter_env.VARIABLE]
     found = []
     for seed in (1, 2):
         release = tiny_release(base, folder / f"r{seed}", seed=seed, engine="openvino")

@@ -19,7 +19,7 @@ from containers import docker
 from serving_process import free_port
 from tiny_release import stored
 
-from tunectl.release.store import Store
+from tunectl.registry.release_store import ReleaseRegistry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 HERE = Path(__file__).parent
@@ -76,7 +76,7 @@ def champion(address: str) -> str:
 
 
 def test_the_service_and_its_database(built, compose: Compose, tmp_path: Path) -> None:
-    store = Store(tmp_path / "releases")
+    store = ReleaseRegistry(tmp_path / "releases")
     first, second = (stored(release, store.root) for release in (built.first, built.second))
     store.promote(first, by="test", why="first")
     key, _ = compose(

@@ -15,8 +15,8 @@ from containers import LOCKED, docker, key
 from load import Load
 from tiny_release import stored
 
-from tunectl.backends import sqlalchemy_store
-from tunectl.release.store import Store
+from tunectl.backends.storage import inference_log_sql
+from tunectl.registry.release_store import ReleaseRegistry
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 HI = [{"role": "user", "content": "Hi"}]
@@ -24,7 +24,7 @@ SOON = ("--health-interval", "1s")
 
 
 def exchanges(url: str) -> list:
-    with sqlalchemy_store.opened(url, Path()) as store:
+    with inference_log_sql.open_log(url, Path()) as store:
         return list(store.exchanges())
 
 
@@ -118,7 +118,7 @@ def test_two_on_one_host_share_a_database(built, run, volume, postgres) -> None:
 
 
 def test_a_promotion_reaches_a_running_container(built, run, volume, tmp_path) -> None:
-    store = Store(tmp_path / "releases")
+    store = ReleaseRegistry(tmp_path / "releases")
     first, second = (stored(release, store.root) for release in (built.first, built.second))
     store.promote(first, by="test", why="first")
     secret = key(built.image, volume, "shop", "chat")

@@ -23,8 +23,8 @@ from monitoring_files import (
 from pydantic.fields import FieldInfo
 
 from tunectl.cli.main import VERBS
-from tunectl.config.monitor import Monitor
-from tunectl.config.watch import Watch
+from tunectl.config.schema.monitor import Monitor
+from tunectl.config.schema.retrain import RetrainingConfig
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("alert") or rule["record"])
@@ -122,7 +122,7 @@ def test_promises_and_buckets_meet() -> None:
     ("name", "field"),
     [
         ("TunectlDriftJobStale", Monitor.model_fields["poll_seconds"]),
-        ("TunectlWatchStale", Watch.model_fields["poll_seconds"]),
+        ("TunectlWatchStale", RetrainingConfig.model_fields["poll_seconds"]),
     ],
 )
 def test_whoever_looks_as_seldom_as_is_allowed_is_not_called_stale(name: str, field: FieldInfo) -> None:

@@ -26,17 +26,21 @@ ROOMS = {
     "trl": ("backends/trl_",),
     "bitsandbytes": ("backends/",),
     "safetensors": ("backends/",),
-    "datasets": ("backends/trl_", "backends/read_hub.py"),  # an in-memory table for TRL; the Hub
-    "httpx": ("backends/fetch_pages.py", "backends/openai_judge.py"),  # pages politely; a judge
-    "bentoml": ("services/bento.py", "cli/serve.py", "backends/bento_"),  # the service; who starts it; who packs it
-    "jinja2": ("backends/html.py", "chat/template.py"),  # pages; chat templates in a sandbox
+    "datasets": ("backends/trl_", "backends/readers/hub_dataset.py"),  # an in-memory table for TRL; the Hub
+    "httpx": ("backends/readers/web_fetch.py", "backends/text/openai_client.py"),  # pages politely; a judge
+    "bentoml": (
+        "services/bento_service.py",
+        "cli/serve.py",
+        "backends/bento_",
+    ),  # the service; who starts it; who packs it
+    "jinja2": ("backends/reports/render.py", "chat/template.py"),  # pages; chat templates in a sandbox
     "huggingface_hub": ("backends/hub",),  # fetching a model; pushing a release
     "yaml": ("config/",),
-    "starlette": ("backends/annotate_page.py", "backends/arena_page.py"),  # two pages
+    "starlette": ("annotation/annotate_app.py", "annotation/arena_app.py"),  # two pages
     "prometheus_client": (
-        "backends/prometheus_metrics.py",
-        "backends/drift_metrics.py",
-        "backends/loop_metrics.py",
+        "serving/serving_metrics.py",
+        "monitoring/drift_metrics.py",
+        "retraining/retrain_metrics.py",
     ),  # three programs
     "sqlalchemy": ("backends/sqlalchemy_",),  # tables and what is done with them
 }

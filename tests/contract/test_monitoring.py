@@ -15,9 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tunectl.backends.prometheus_metrics import ServingMetrics
-from tunectl.cli.scaffold import PARTS
-from tunectl.services.server.app import HEALTH
+from tunectl.cli.project_template import PARTS
+from tunectl.serving.app import HEALTH
+from tunectl.serving.serving_metrics import ServingMetrics
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "monitoring"
@@ -85,7 +85,7 @@ def test_compose_takes_its_file() -> None:
 
 
 def test_names_of_metrics_are_those_of_the_server() -> None:
-    shown = ServingMetrics().text().decode()
+    shown = ServingMetrics().render().decode()
     known = set(re.findall(r"^# TYPE (\w+)", shown, re.MULTILINE))
     known |= {name + end for name in known for end in ("_bucket", "_count", "_sum")}
     for path in (MONITORING / "kubernetes").glob("*.yaml"):

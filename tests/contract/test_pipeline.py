@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import VERBS
-from tunectl.config.root import Root
-from tunectl.stages import COMPOSE, STAGES, Stage
+from tunectl.config.schema.root import TunectlConfig
+from tunectl.pipeline.stages import COMPOSE, STAGES, Stage
 
 ROOT = Path(__file__).parents[2]
 PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-LAYOUT = Layout()
+LAYOUT = ProjectPaths()
 
 
 def names(entries: list[Any]) -> list[str]:
@@ -53,7 +53,7 @@ def test_a_stage_is_a_section_a_group_and_a_schema(stage: Stage) -> None:
     module, _, name = stage.settings.partition(":")
     settings = getattr(import_module(module), name)
     assert stage.name in settings.model_fields
-    assert set(settings.model_fields) <= set(Root.model_fields)
+    assert set(settings.model_fields) <= set(TunectlConfig.model_fields)
     assert (ROOT / "conf" / stage.name).is_dir()
 
 
@@ -69,7 +69,7 @@ def test_a_stage_module_has_four_public_names(stage: Stage) -> None:
 
 
 def test_the_stage_folder_holds_the_table_and_nothing_else() -> None:
-    files = {path.stem for path in (ROOT / "src/tunectl/stages").glob("*.py")} - {"__init__"}
+    files = {path.stem for path in (ROOT / "src/tunectl/pipeline/stages").glob("*.py")} - {"__init__"}
     assert files == {COMPOSE, *(stage.name for stage in STAGES)}
 
 

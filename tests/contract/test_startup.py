@@ -62,7 +62,7 @@ def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
 
 
 def test_status_imports_no_library_before_it_needs_one() -> None:
-    code = "import tunectl.cli.status, tunectl.cli.status_look, tunectl.cli.status_words"
+    code = "import tunectl.cli.status, tunectl.status.collect, tunectl.status.status_text"
     assert not loaded(code) & (HEAVY | {"pydantic", "numpy", "sqlalchemy", "prometheus_client", "cronsim", "rich"})
 
 
@@ -71,7 +71,9 @@ def test_status_imports_no_library_before_it_needs_one() -> None:
     ["model", "ingest", "harvest", "curate", "split", "adapt", "sft", "preferences", "reward", "align", "evaluate"],
 )
 def test_a_stage_module_imports_nothing_heavy(stage: str) -> None:
-    assert not loaded(f"import tunectl.config.resolved, tunectl.cli.run, tunectl.stages.{stage}") & HEAVY
+    assert (
+        not loaded(f"import tunectl.pipeline.resolved_config, tunectl.cli.run, tunectl.pipeline.stages.{stage}") & HEAVY
+    )
 
 
 def test_importing_the_package_imports_nothing() -> None:

@@ -16,10 +16,17 @@ import msgspec
 import pytest
 from playwright.sync_api import expect
 
+from tunectl.annotation.annotate_app import OUT_OF_DATE
 from tunectl.artifacts.records import Message, Source
-from tunectl.backends.annotate_page import OUT_OF_DATE
 from tunectl.cli.main import main
-from tunectl.preferences.store import SAID, Question, Said, Undone, collected, opened
+from tunectl.preferences.annotation_store import (
+    SAID,
+    AnnotationEvent,
+    AnnotationTask,
+    Retraction,
+    load_annotations,
+    open_store,
+)
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -33,9 +40,9 @@ FLAGS += ["--disable-sync", "--no-sandbox"]
 QUIET = ["annotate.asking.repeats=0", "annotate.asking.attention=0"]
 
 
-def questions(count: int) -> list[Question]:
+def questions(count: int) -> list[AnnotationTask]:
     return [
-        Question(
+        AnnotationTask(
             f"q{number:02}",
             f"prompt {number}",
             Source("briefs.jsonl", number),
@@ -54,7 +61,7 @@ def questions(count: int) -> list[Question]:
 def project(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "conf/overrides.yaml").write_text("[]\n")
-    with opened(tmp_path / "judgements") as store:
+    with open_store(tmp_path / "judgements") as store:
         store.add(questions(5))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -121,9 +128,9 @@ def count(page, text):
     expect(page.locator("#count")).to_have_text(text, timeout=30_000)
 
 
-def journal(project) -> list[Said | Undone]:
+def journal(project) -> list[AnnotationEvent | Retraction]:
     return [
-        msgspec.json.decode(line, type=Said | Undone)
+        msgspec.json.decode(line, type=AnnotationEvent | Retraction)
         for line in (project / "judgements" / SAID).read_bytes().splitlines()
     ]
 
@@ -152,9 +159,17 @@ def test_a_whole_round_by_keyboard(project, browser):
         page.keyboard.press("s")
         page.wait_for_selector("text=All done")
     entries = journal(project)
-    assert [type(entry) for entry in entries] == [Said, Said, Said, Said, Undone, Said, Said]
+    assert [type(entry) for entry in entries] == [
+        AnnotationEvent,
+        AnnotationEvent,
+        AnnotationEvent,
+        AnnotationEvent,
+        Retraction,
+        AnnotationEvent,
+        AnnotationEvent,
+    ]
     known = {item.id: item for item in questions(5)}
-    said = [entry for entry in entries if isinstance(entry, Said)]
+    said = [entry for entry in entries if isinstance(entry, AnnotationEvent)]
     assert [one.choice for one in said[2:4]] + [said[5].choice] == ["both_good", "both_bad", "skip"]
     for one, (left, right), wins in ((said[0], seen[0], 0), (said[1], seen[1], 1), (said[4], seen[3], 0)):
         answers = known[one.question].answers
@@ -200,8 +215,8 @@ def test_of_a_long_conversation_the_last_turn_is_in_sight_and_tool_calls_are_sho
         Message("user", "Now say it warmly."),
     ]
     folder = project / "talk"
-    with opened(folder) as store:
-        store.add([Question("t", "talk", Source("briefs.jsonl", 9), talk, ["one", "two"], ["sft", "sft"])])
+    with open_store(folder) as store:
+        store.add([AnnotationTask("t", "talk", Source("briefs.jsonl", 9), talk, ["one", "two"], ["sft", "sft"])])
     with serving(project, "annotate.store=talk") as server:
         page = enter(browser, server.url, viewport={"width": 390, "height": 844})
         count(page, "0 saved, 1 to go")
@@ -243,7 +258,7 @@ def test_a_choice_from_an_old_window_is_not_saved_and_says_so(project, browser):
         page.keyboard.press("ArrowLeft")  # answers the first showing, which was saved as a skip and taken back
         expect(page.locator("#question .trouble")).to_have_text(OUT_OF_DATE)
         count(page, "1 saved, 4 to go")
-    assert [one.choice for one in journal(project) if isinstance(one, Said)] == ["skip", "both_good"]
+    assert [one.choice for one in journal(project) if isinstance(one, AnnotationEvent)] == ["skip", "both_good"]
 
 
 def test_kill_loses_nothing_that_the_page_had_confirmed(project, browser):
@@ -394,4 +409,4 @@ def test_an_edited_journal(project):
     with pytest.raises(
         Exception, match=r"(?s)said\.jsonl:1 cannot be read: .*it was changed by hand; restore it from Git"
     ):
-        list(collected(project / "judgements"))
+        list(load_annotations(project / "judgements"))

@@ -19,17 +19,17 @@ import pytest
 import uvicorn
 from playwright.sync_api import expect
 
-from tunectl.artifacts.records import Exchange, Feedback
-from tunectl.backends import privacy_tools
-from tunectl.backends.annotate_page import listen
-from tunectl.backends.arena_page import Setup, application
-from tunectl.backends.sqlalchemy_store import opened
-from tunectl.live import opinion
-from tunectl.live.redact import Redactor
-from tunectl.live.store import Finish
-from tunectl.live.writer import Writer
-from tunectl.preferences import store as judgements
-from tunectl.privacy.mask import Masker
+from tunectl.annotation.annotate_app import listen
+from tunectl.annotation.arena_app import ArenaAppConfig, application
+from tunectl.artifacts.records import Feedback, InferenceRecord
+from tunectl.backends.storage.inference_log_sql import open_log
+from tunectl.backends.text import pii_resources
+from tunectl.inference_log import feedback_validation
+from tunectl.inference_log.log_store import RequestOutcome
+from tunectl.inference_log.log_writer import Writer
+from tunectl.inference_log.redact import Redactor
+from tunectl.preferences import annotation_store as judgements
+from tunectl.privacy.mask import PiiMasker
 
 KEY, SALT = "sk-arena", b"0123456789abcdef"
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -41,7 +41,7 @@ class Api:
 
     def __init__(self, live, challenger=True) -> None:
         self.live, self.challenger, self.full, self.asked, self.said = live, challenger, False, [], Counter()
-        masker = Masker(privacy_tools.tools(regions=["US"], locales=["en_US"]))
+        masker = PiiMasker(pii_resources.tools(regions=["US"], locales=["en_US"]))
         self.writer = Writer(live, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
 
     async def __call__(self, scope, receive, send) -> None:
@@ -67,13 +67,15 @@ class Api:
         )
         name = f"chatcmpl-{len(self.asked)}"
         now = datetime.now(UTC)
-        await self.writer.accept(Exchange(name, now, body["model"], f"rel-{body['model']}", "t", body, user_hash="u"))
+        await self.writer.accept(
+            InferenceRecord(name, now, body["model"], f"rel-{body['model']}", "t", body, user_hash="u")
+        )
         response = {"id": name, "choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
-        await self.writer.finish(name, Finish(now, response, 1, 1, "stop", 0.1))
+        await self.writer.finish(name, RequestOutcome(now, response, 1, 1, "stop", 0.1))
         return 200, response
 
     async def feedback(self, body):
-        kind = opinion.check(body["kind"], body["value"])
+        kind = feedback_validation.validate_feedback(body["kind"], body["value"])
         row = Feedback(body["id"], body["exchange_id"], kind, body["value"], datetime.now(UTC), body["annotator"])
         self.said[await self.writer.feedback(row)] += 1
         return 200, {"id": body["id"]}
@@ -81,9 +83,9 @@ class Api:
 
 @contextmanager
 def serving(folder, **other):
-    with opened("sqlite:///live.sqlite", folder) as live:
+    with open_log("sqlite:///live.sqlite", folder) as live:
         api = Api(live, **other)
-        setup = Setup(
+        setup = ArenaAppConfig(
             "local_lens", ("true to the input", "off topic"), folder / "judgements", api.writer._redact._masker
         )
         arena = application(api, setup)
@@ -136,8 +138,8 @@ def asks(page, text):
 
 
 def kept(folder):
-    with judgements.opened(folder / "judgements") as found:
-        return found.said(), found.questions
+    with judgements.open_store(folder / "judgements") as found:
+        return found.list_annotations(), found.questions
 
 
 def test_a_conversation_by_keyboard(tmp_path, browser):
@@ -183,7 +185,7 @@ def test_a_conversation_by_keyboard(tmp_path, browser):
     other = rows.get("chatcmpl-2", [])
     value = (preference or next(one for one in other if one.kind == "preference")).value
     assert value["choice"] == said[0].choice
-    assert len(list(judgements.collected(tmp_path / "judgements"))) == 3  # as `tunectl annotate` leaves them
+    assert len(list(judgements.load_annotations(tmp_path / "judgements"))) == 3  # as `tunectl annotate` leaves them
 
 
 def test_sides_are_drawn_and_reloads_keep_them(tmp_path, browser):
@@ -230,7 +232,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(tmp_path, browser):
         api.full = False
         page.keyboard.press("Enter")
         page.wait_for_selector("#choose")
-        with judgements.opened(tmp_path / "judgements"):  # somebody has `tunectl annotate` open
+        with judgements.open_store(tmp_path / "judgements"):  # somebody has `tunectl annotate` open
             page.keyboard.press("ArrowLeft")
             page.wait_for_selector(".trouble")
             assert "another process has this store of judgements open" in page.inner_text(".trouble")

@@ -12,19 +12,19 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import healing_parts  # noqa: F401  makes the example importable
 import local_stack
+import loop_demo_fixtures  # noqa: F401  makes the example importable
 import pytest
-import tiny_town
-from healing import shown, stage, story
-from healing.narrator import Narrator
-from healing.timeline import Timeline
+import tiny_demo_project
+from loop_demo import chapters, runner, timeline_text
+from loop_demo.console_log import Narrator
+from loop_demo.timeline import Timeline
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
-from tunectl.live.gathering import Named
-from tunectl.release.book import Book
-from tunectl.release.store import Store
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.inference_log.training_window import FeedbackWindow
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining.run_store import RunStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -37,13 +37,13 @@ def played(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
 
     folder = tmp_path_factory.mktemp("loop")
     before = dict(os.environ)
-    os.environ.update(tiny_town.environment())
+    os.environ.update(tiny_demo_project.environment())
     try:
-        scene = tiny_town.scene(folder, tiny_model)
+        scene = tiny_demo_project.scene(folder, tiny_model)
         console = Console(file=sys.stdout, width=120)
-        found = stage.perform(scene, Narrator(console, len(story.CHAPTERS)), began=datetime.now(UTC))
-        shown.show(found, console)
-        stage.write(found, folder / "out", scene.project / stage.STORIES)
+        found = runner.perform(scene, Narrator(console, len(chapters.CHAPTERS)), began=datetime.now(UTC))
+        timeline_text.show(found, console)
+        runner.write(found, folder / "out", scene.project / runner.STORIES)
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -52,26 +52,28 @@ def played(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path):
 
 def test_every_promise_is_kept(played: tuple) -> None:
     _, found, _ = played
-    assert story.promises(found.promises) == []
+    assert chapters.promises(found.promises) == []
     assert len(found.promises) == 13, "and none was left out"
 
 
 def test_the_records_tell_the_same_story(played: tuple) -> None:
     scene, _, _ = played
-    runs = Book(Layout(scene.project).retrain).runs()
+    runs = RunStore(ProjectPaths(scene.project).retrain).runs()
     assert [run.state for run in runs] == ["promoted", "rejected", "rolled_back"]
     first, second, third = runs
     assert (first.trigger.kind, first.trigger.by) == ("alert", "Alertmanager")
     assert [run.trigger.release for run in (second, third)] == [scene.poor.release, scene.harmful.release]
-    store = Store(scene.project / ".tunectl" / "releases")
+    store = ReleaseRegistry(scene.project / ".tunectl" / "releases")
     assert store.champion().release == first.facts("evaluating")["release"]
     told = [(entry.what, entry.release) for entry in store.log() if entry.what != "add"]
     better, worse = store.champion().release, scene.harmful.release
     assert [what for what, _ in told] == ["promote", "challenge", "promote", "withdraw", "challenge", "withdraw"]
     assert [release for _, release in told[1:]] == [better, better, better, worse, worse]
-    named = io.read_json(scene.project / "live" / "window.json", Named)
+    named = atomic_io.read_json(scene.project / "live" / "window.json", FeedbackWindow)
     assert [one.window for one in named.snapshots] == [first.facts("proposed")["window"]["id"]]
-    assert f"sft.start=.tunectl/start/{first.facts('proposed')['champion']}" in tiny_town.recorded(scene.project)
+    assert f"sft.start=.tunectl/start/{first.facts('proposed')['champion']}" in tiny_demo_project.recorded(
+        scene.project
+    )
 
 
 def test_the_timeline_has_everything_and_true_times(played: tuple) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.stages import STAGES
+from tunectl.pipeline.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = [sys.executable, "-m", "tunectl"]
@@ -160,9 +160,9 @@ def test_a_mistake_is_told_before_anything_is_recorded_or_run(project: Project) 
 
 def test_two_runs_at_once_are_refused(project: Project) -> None:
     from tunectl.artifacts import lock
-    from tunectl.artifacts.layout import Layout
+    from tunectl.artifacts.paths import ProjectPaths
 
-    with lock.held(Layout(project.root).repro_lock, "tunectl repro"):
+    with lock.file_lock(ProjectPaths(project.root).repro_lock, "tunectl repro"):
         done = project.run("repro", allowed={5})
     assert f"another run is working in this project: tunectl repro, process {os.getpid()}, since " in done.stderr
 

@@ -10,21 +10,21 @@ import pytest
 from postgres_server import Postgres, postgres_programs
 from serving_process import Server
 
-from tunectl.release.store import Store
+from tunectl.registry.release_store import ReleaseRegistry
 
 RUNNING, WAITING = 4, 8
 
 
 @pytest.fixture(scope="session")
-def store(releases: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory) -> Store:
+def store(releases: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory) -> ReleaseRegistry:
     """A release store that tests change and put back."""
     folder = tmp_path_factory.mktemp("faults") / "store"
     shutil.copytree(releases[0], folder)
-    return Store(folder)
+    return ReleaseRegistry(folder)
 
 
 @pytest.fixture(scope="session")
-def server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(store: ReleaseRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that survives what is done to it."""
     folder = tmp_path_factory.mktemp("server")
     running = Server(folder, env={"TUNECTL_STORE": str(store.root)}, limits__running=RUNNING, limits__waiting=WAITING)

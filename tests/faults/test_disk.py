@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from postgres_server import Postgres
-from scenarios import disk, streams
+from scenarios import disk, stream_endings
 from scenarios.disk import SmallDisk, small_disk
-from scenarios.found import Found
+from scenarios.fault_result import Found
 from serving_process import Server
 
-from tunectl.release.store import Store
+from tunectl.registry.release_store import ReleaseRegistry
 
 pytestmark = pytest.mark.timeout(600)
 PATIENCE = 0.5
@@ -22,7 +22,7 @@ INJECT = Path(disk.__file__).parent / "inject"
 
 
 @contextmanager
-def serving(store: Store, small: SmallDisk, folder: Path, policy: str, **serve: object) -> Iterator[Server]:
+def serving(store: ReleaseRegistry, small: SmallDisk, folder: Path, policy: str, **serve: object) -> Iterator[Server]:
     (folder / "inject").mkdir(parents=True)
     env = {
         "TUNECTL_STORE": str(store.root),
@@ -42,13 +42,15 @@ def kept(found: Found) -> None:
     assert not found.wrong, found
 
 
-def test_serve_and_count_and_an_engine_that_hangs(store: Store, tmp_path: Path) -> None:
+def test_serve_and_count_and_an_engine_that_hangs(store: ReleaseRegistry, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as small:
         limits = {"limits__running": 4, "limits__waiting": 2, "limits__seconds": 2.0}
         found = disk.disk_found("serve_and_count")
         with serving(store, small, tmp_path / "server", "serve_and_count", **limits) as server:
-            hung = asyncio.run(streams.hang(server, tmp_path / "server/inject", running=4, waiting=2, seconds=2.0))
-            asyncio.run(streams.unread(server, hung, running=4, seconds=2.0))
+            hung = asyncio.run(
+                stream_endings.hang(server, tmp_path / "server/inject", running=4, waiting=2, seconds=2.0)
+            )
+            asyncio.run(stream_endings.unread(server, hung, running=4, seconds=2.0))
             kept(hung)
             asyncio.run(disk.full(found, server, small, policy="serve_and_count", patience=PATIENCE, requests=4))
             inject = tmp_path / "server/inject"
@@ -59,14 +61,14 @@ def test_serve_and_count_and_an_engine_that_hangs(store: Store, tmp_path: Path) 
         kept(found)
 
 
-def test_refuse(store: Store, tmp_path: Path) -> None:
+def test_refuse(store: ReleaseRegistry, tmp_path: Path) -> None:
     found = disk.disk_found("refuse")
     with small_disk(tmp_path / "disk") as small, serving(store, small, tmp_path / "server", "refuse") as server:
         asyncio.run(disk.full(found, server, small, policy="refuse", patience=PATIENCE, requests=4))
     kept(found)
 
 
-def test_a_database_that_goes_away_and_comes_back(store: Store, postgres: Postgres, tmp_path: Path) -> None:
+def test_a_database_that_goes_away_and_comes_back(store: ReleaseRegistry, postgres: Postgres, tmp_path: Path) -> None:
     found, url = disk.disk_found("serve_and_count"), postgres.database("faults")
     env = {"TUNECTL_STORE": str(store.root), "TUNECTL_LIVE_URL": url}
     server = Server(tmp_path / "server", env=env, live__disk_full="serve_and_count", live__patience=PATIENCE)

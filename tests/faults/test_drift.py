@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import observers
+import prometheus_stack
 import pytest
-from drift_parts import RULE, examiner, rows, tools
+from drift_fixtures import RULE, examiner, rows, tools
 from scenarios import drift, exporter
-from scenarios.report import kept
+from scenarios.fault_report import kept
 
-from tunectl.monitor import signals
+from tunectl.monitoring import signals
 
 pytestmark = pytest.mark.timeout(600)
 FAST = RULE
@@ -20,7 +20,9 @@ OWN, FOREIGN = 900, 300
 @pytest.fixture(scope="module")
 def pool() -> signals.Columns:
     mixed = [*rows(OWN, seed=1), *rows(FOREIGN, seed=2, topics=["bread"])]
-    return signals.columns(mixed, "prompt", tools(), without=["feedback", "prompt_tokens", "prompt_language"])
+    return signals.compute_signal_values(
+        mixed, "prompt", tools(), without=["feedback", "prompt_tokens", "prompt_language"]
+    )
 
 
 def test_no_change_is_no_alarm(pool: signals.Columns) -> None:
@@ -35,6 +37,6 @@ def test_odd_windows_have_a_verdict() -> None:
     kept(drift.degenerate(examiner(most=2000), rows(400, seed=3), many=5_000, seconds=60))
 
 
-@pytest.mark.skipif(not observers.THERE, reason=observers.MISSING)
+@pytest.mark.skipif(not prometheus_stack.THERE, reason=prometheus_stack.MISSING)
 def test_a_monitor_that_dies_and_one_that_fails_are_told_of(tmp_path: Path) -> None:
     kept(exporter.stale(tmp_path, promises={"TunectlDriftJobStale": 30, "TunectlDriftJobAbsent": 30}))

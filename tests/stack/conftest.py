@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import loop_story
-import observers
+import prometheus_stack
 import pytest
-import watch_project
+import retrain_project
+import synthetic_metrics
 from serving_process import free_port
 
 SCRAPE_KEY = "tk-scrape"
@@ -21,8 +21,8 @@ SCRAPE_KEY = "tk-scrape"
 class Stack:
     """What runs, and what was heard."""
 
-    prometheus: observers.Server
-    alertmanager: observers.Server
+    prometheus: prometheus_stack.Server
+    alertmanager: prometheus_stack.Server
     project: Path
     champion: str
     token: str
@@ -33,12 +33,12 @@ class Stack:
 
 @pytest.fixture(scope="module")  # threads of its own that answer: they end with the file that needs them
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    if not observers.THERE:
-        pytest.skip(observers.MISSING)
+    if not prometheus_stack.THERE:
+        pytest.skip(prometheus_stack.MISSING)
     folder = tmp_path_factory.mktemp("stack")
     project, port = folder / "shop", free_port()
-    champion = watch_project.make(project).champion().release
-    watch_project.drift(project, champion)  # the alert will fire at once, and ask for it
+    champion = retrain_project.make(project).champion().release
+    retrain_project.drift(project, champion)  # the alert will fire at once, and ask for it
     token = _token(project)
     heard: list[bytes] = []
 
@@ -46,7 +46,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         heard.append(body)
         return 200, b"ok"
 
-    told: list[loop_story.Story] = []
+    told: list[synthetic_metrics.Story] = []
     one_at_a_time = threading.Lock()
 
     def metrics(job: str, key: str):
@@ -62,23 +62,25 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     secrets = {"scrape_key": SCRAPE_KEY, "watch_token": token}
     keys = (SCRAPE_KEY, SCRAPE_KEY, token)
     with (
-        observers.answering(metrics(loop_story.JOBS[0], keys[0])) as serve,
-        observers.answering(metrics(loop_story.JOBS[1], keys[1])) as monitor,
-        observers.answering(metrics(loop_story.JOBS[2], keys[2])) as watch,
-        observers.answering(people) as ears,
+        prometheus_stack.answering(metrics(synthetic_metrics.JOBS[0], keys[0])) as serve,
+        prometheus_stack.answering(metrics(synthetic_metrics.JOBS[1], keys[1])) as monitor,
+        prometheus_stack.answering(metrics(synthetic_metrics.JOBS[2], keys[2])) as watch,
+        prometheus_stack.answering(people) as ears,
     ):
-        targets = dict(zip(loop_story.JOBS, (serve, monitor, watch), strict=True))
+        targets = dict(zip(synthetic_metrics.JOBS, (serve, monitor, watch), strict=True))
         end = datetime.now(UTC).replace(microsecond=0)
-        told.append(loop_story.history(folder / "past.txt", targets, end))
-        watcher = watch_project.start(project, "on", f"watch.port={port}", "watch.reconcile_minutes=100000")
+        told.append(synthetic_metrics.history(folder / "past.txt", targets, end))
+        watcher = retrain_project.start(project, "on", f"watch.port={port}", "watch.reconcile_minutes=100000")
         try:
-            routes = observers.routed(folder / "am", f"http://127.0.0.1:{port}/webhook", f"http://{ears}/hook", secrets)
-            with observers.alertmanager(routes) as manager:
+            routes = prometheus_stack.routed(
+                folder / "am", f"http://127.0.0.1:{port}/webhook", f"http://{ears}/hook", secrets
+            )
+            with prometheus_stack.alertmanager(routes) as manager:
                 at, own = manager.url.removeprefix("http://"), free_port()
                 targets |= {"prometheus": f"127.0.0.1:{own}", "alertmanager": at}
-                config = observers.scraped(folder / "prom", targets, secrets, at)
+                config = prometheus_stack.scraped(folder / "prom", targets, secrets, at)
                 _fill(config, folder / "past.txt", end)
-                with observers.prometheus(config, own) as server:
+                with prometheus_stack.prometheus(config, own) as server:
                     yield Stack(server, manager, project, champion, token, f"http://127.0.0.1:{port}", heard)
         finally:
             watcher.terminate()
@@ -94,10 +96,10 @@ def _token(project: Path) -> str:
 
 def _fill(config: Path, past: Path, end: datetime) -> None:
     """Two passes: the longer windows are made of what the first pass records."""
-    observers.backfill(config.parent, past)
+    prometheus_stack.backfill(config.parent, past)
     quiet = config.with_name("quiet.yml")
     quiet.write_text("global: {scrape_interval: 1h}\n")
-    since = (end - timedelta(hours=loop_story.HOURS - 1)).timestamp()
+    since = (end - timedelta(hours=synthetic_metrics.HOURS - 1)).timestamp()
     for _ in range(2):
-        with observers.prometheus(quiet) as server:
-            observers.record(server, config, since, end.timestamp() - 60)
+        with prometheus_stack.prometheus(quiet) as server:
+            prometheus_stack.record(server, config, since, end.timestamp() - 60)

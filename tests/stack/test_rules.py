@@ -6,11 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import observers
+import prometheus_stack
 import pytest
-from observers import AMTOOL, MISSING, MONITORING, PROMTOOL
+from prometheus_stack import AMTOOL, MISSING, MONITORING, PROMTOOL
 
-pytestmark = pytest.mark.skipif(not observers.THERE, reason=MISSING)
+pytestmark = pytest.mark.skipif(not prometheus_stack.THERE, reason=MISSING)
 TESTS = sorted((MONITORING / "prometheus" / "tests").glob("*.yml"))
 
 

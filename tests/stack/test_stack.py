@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import observers
+import prometheus_stack
 import pytest
 import yaml
-from observers import MONITORING, wait
+from prometheus_stack import MONITORING, wait
 
-from tunectl.release.book import Book
+from tunectl.retraining.run_store import RunStore
 
 BOARDS = sorted((MONITORING / "grafana" / "boards").glob("*.json"))
 RULES = sorted((MONITORING / "prometheus" / "rules").glob("*.yml"))
@@ -40,7 +40,7 @@ def test_the_programs_of_the_story_are_refused_without_a_key(stack) -> None:
     targets = stack.prometheus.api("/api/v1/targets")["activeTargets"]
     for one in targets:
         if one["labels"]["job"].startswith("tunectl-"):
-            assert observers.get(one["scrapeUrl"])[0] == 401
+            assert prometheus_stack.get(one["scrapeUrl"])[0] == 401
 
 
 def test_every_rule_is_healthy_and_every_recorded_one_has_data(stack) -> None:
@@ -89,7 +89,7 @@ def test_every_query_of_every_panel_is_answered(stack, path: Path) -> None:
 
 def test_drift_reaches_the_watcher_and_starts_one_retrain(stack) -> None:
     """The alert of the real rule, over the real Alertmanager with the token from a file; then Grafana tells the same."""
-    book = Book(stack.project / ".tunectl" / "retrain")
+    book = RunStore(stack.project / ".tunectl" / "retrain")
     wait(lambda: book.runs() and book.runs()[0].ended, 240, lambda: (stack.project / "log.txt").read_text()[-3000:])
     run = book.runs()[0]
     assert (run.trigger.kind, run.trigger.by) == ("alert", "Alertmanager")
@@ -107,7 +107,7 @@ def test_drift_reaches_the_watcher_and_starts_one_retrain(stack) -> None:
     asked = urllib.request.Request(f"{stack.watch}/webhook", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(asked, timeout=20) as answer:
         assert answer.status == 200
-    wait(lambda: not book.waiting(), 60)
+    wait(lambda: not book.list_pending_triggers(), 60)
     time.sleep(12)  # Alertmanager repeats
     assert len(book.runs()) == 1
 
@@ -116,7 +116,7 @@ def test_people_hear_of_the_rest_with_a_runbook_that_opens(stack) -> None:
     told = wait(lambda: [body for body in stack.heard if b"TunectlRetrainFailing" in body], 90)
     assert not [body for body in stack.heard if b"TunectlDriftSustained" in body]
     (url,) = set(re.findall(r"http://127\.0\.0\.1:\d+/user/TunectlRetrainFailing\.md", told[0].decode()))
-    status, page = observers.get(url)
+    status, page = prometheus_stack.get(url)
     assert (status, page.splitlines()[0]) == (200, "# TunectlRetrainFailing")
 
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from tunectl.artifacts import io
+from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Document, Source
-from tunectl.chat import contract, template
-from tunectl.config.adapt import AdaptStage
+from tunectl.chat import model_spec, template
+from tunectl.config.schema.adapt import AdaptStage
 from tunectl.core.errors import DataError
-from tunectl.stages import adapt
+from tunectl.pipeline.stages import adapt
 
 PROFILE = {
     "device": "cpu",
@@ -43,7 +43,7 @@ def stage(section):
 
 @pytest.fixture
 def given(tmp_path, tiny_model):
-    io.write_rows(
+    atomic_io.write_rows(
         tmp_path / "split" / "documents.jsonl",
         [Document(str(i), "spam and eggs, " * 6, Source("d.txt", i)) for i in range(10)],
     )
@@ -61,19 +61,19 @@ def test_switched_off_it_says_so(given):
 
 def test_it_reads_the_text_and_leaves_a_whole_model(given):
     torch = pytest.importorskip("torch")
-    from tunectl.backends import hf_model
-    from tunectl.config.profile import Profile
+    from tunectl.backends.modeling import model_loader
+    from tunectl.config.schema.hardware import HardwareProfile
 
     inputs, outputs = given
     found = adapt.run(stage(LORA), inputs, outputs)
     assert found.validation_loss < found.validation_loss_before - 0.2
-    own, base = contract.load(outputs.artifact), contract.load(inputs.model)
-    assert own.weights_sha256 == io.digest(outputs.artifact / "model.safetensors") != base.weights_sha256
+    own, base = model_spec.load(outputs.artifact), model_spec.load(inputs.model)
+    assert own.weights_sha256 == atomic_io.sha256_path(outputs.artifact / "model.safetensors") != base.weights_sha256
     assert (own.base, own.template_sha256) == (base.base, base.template_sha256)
     assert template.load(outputs.artifact) == template.load(inputs.model)
     losses = []
     for folder in (inputs.model, outputs.artifact):
-        loaded = hf_model.load(folder, adapter=None, profile=Profile(**PROFILE))
+        loaded = model_loader.load(folder, adapter=None, profile=HardwareProfile(**PROFILE))
         ids = loaded.tokenizer("spam and eggs, spam and eggs", return_tensors="pt")["input_ids"]
         with torch.no_grad():
             losses.append(float(loaded.model(input_ids=ids, labels=ids).loss))
@@ -83,7 +83,9 @@ def test_it_reads_the_text_and_leaves_a_whole_model(given):
     again = adapt.Outputs(outputs.artifact.with_name("again"), outputs.work)
     again.artifact.mkdir()
     adapt.run(stage(LORA), inputs, again)
-    first, second = ({path.name: io.digest(path) for path in each.artifact.iterdir()} for each in (outputs, again))
+    first, second = (
+        {path.name: atomic_io.sha256_path(path) for path in each.artifact.iterdir()} for each in (outputs, again)
+    )
     assert first == second  # no clock is in the artifact
 
 

@@ -8,22 +8,22 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tunectl.artifacts import io
-from tunectl.artifacts.records import Answer, Example, Message, Pair, Source, Vote
-from tunectl.artifacts.tally import load
-from tunectl.backends.policy_tools import PolicyTools, measure
-from tunectl.chat import contract
-from tunectl.config.align import AlignStage, CheckMeasure, ScoreMeasure
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import AnnotationMetadata, Example, Message, PreferencePair, ReferenceAnswer, Source
+from tunectl.artifacts.row_counts import load
+from tunectl.backends.wiring.align import AlignBackend, build_metric
+from tunectl.chat import model_spec
+from tunectl.config.schema.align import AlignStage, CheckMeasure, ScoreMeasure
 from tunectl.core.errors import ArtifactError, ConfigError, DataError, GateError, UsageError
-from tunectl.data.grouping import input_key
-from tunectl.stages import align
-from tunectl.training.align_facts import AlignFacts
-from tunectl.training.policy import Aligned, Look, Point, Sample
-from tunectl.training.rewards import Score
+from tunectl.data.split.groups import input_key
+from tunectl.pipeline.stages import align
+from tunectl.training.reward.protocols import RewardScore
+from tunectl.training.rl.rl_artifacts import AlignResultRecord
+from tunectl.training.rl.rl_types import RlResult, Sample, StepMetrics, ValidationPoint
 
 CONF = Path(__file__).parents[2] / "conf"
-FIRST = Look(0, 0.1, 0.1, 0.1, 50.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 1.0, 0.0, within=True)
-LAST = Look(4, 0.9, 0.7, 1.1, 49.0, -1.0, -2.0, 0.1, 3.5, 8.0, 0.0, 0.8, 0.0, within=True)
+FIRST = ValidationPoint(0, 0.1, 0.1, 0.1, 50.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 1.0, 0.0, within=True)
+LAST = ValidationPoint(4, 0.9, 0.7, 1.1, 49.0, -1.0, -2.0, 0.1, 3.5, 8.0, 0.0, 0.8, 0.0, within=True)
 
 
 def stage(method="rloo", **changes):
@@ -45,7 +45,7 @@ class Fake:
         self.calls.append((plan, model, sft, data, judges))
         work.mkdir(parents=True)
         (out / "adapter_model.safetensors").write_bytes(b"weights")
-        return Aligned(
+        return RlResult(
             steps=4,
             planned_steps=150,
             best_step=4,
@@ -54,26 +54,26 @@ class Fake:
             seconds={"generate": 4.04, "learn": 8.0, "watch": 2.0},
             trainable=77,
             history=(
-                Point(1, 0.5, 1e-5, 0.1, 0.2, 0.0, 9.0, 0.0, 3.0),
-                Point(4, 0.4, 1e-5, 0.8, 0.2, 3.0, 8.0, 0.0, 5.0),
+                StepMetrics(1, 0.5, 1e-5, 0.1, 0.2, 0.0, 9.0, 0.0, 3.0),
+                StepMetrics(4, 0.4, 1e-5, 0.8, 0.2, 3.0, 8.0, 0.0, 5.0),
             ),
             looks=(FIRST, LAST),
             samples=(Sample(0, "v", "Say v", "v", 0.1, {"reward_model": 0.1}, ["v"]),),
         )
 
     def score(self, prompts, answers):
-        return [Score(0.5, 0.0)] * len(answers)
+        return [RewardScore(0.5, 0.0)] * len(answers)
 
     def close(self):
         self.closed = True
 
     @property
     def tools(self):
-        return PolicyTools(
+        return AlignBackend(
             trainer=lambda settings: self,
             reward=lambda base, sft, reward, profile: self,
             checked=lambda *_: 1.0,
-            measure=measure,
+            measure=build_metric,
             page=lambda project, settings, aligned: f"{project} {settings.method} {aligned.best_step}",
         )
 
@@ -81,21 +81,23 @@ class Fake:
 def example(name, *, answers=("one",), long=False):
     source = Source("data.csv", 1)
     words = f"Say {name}" + " and on" * (100 if long else 0)
-    return Example(name, source, [Message("user", words)], [Answer(text, source) for text in answers])
+    return Example(name, source, [Message("user", words)], [ReferenceAnswer(text, source) for text in answers])
 
 
 @pytest.fixture
 def given(tmp_path, tiny_model):
     folders = {name: tmp_path / name for name in ("split", "adapt", "sft", "preferences", "reward")}
-    io.write_rows(folders["split"] / "train.jsonl", [example("a"), example("b"), example("c", long=True)])
-    io.write_rows(folders["split"] / "validation.jsonl", [example("v", answers=("v", "w")), example("x", answers=())])
-    io.write_json(folders["adapt"] / "passed_through.json", {"reason": "off"})
-    io.write_json(folders["preferences"] / "passed_through.json", {"reason": "off"})
-    io.write_json(
+    atomic_io.write_rows(folders["split"] / "train.jsonl", [example("a"), example("b"), example("c", long=True)])
+    atomic_io.write_rows(
+        folders["split"] / "validation.jsonl", [example("v", answers=("v", "w")), example("x", answers=())]
+    )
+    atomic_io.write_json(folders["adapt"] / "passed_through.json", {"reason": "off"})
+    atomic_io.write_json(folders["preferences"] / "passed_through.json", {"reason": "off"})
+    atomic_io.write_json(
         folders["reward"] / "verdict.json", {"passed": True, "verdict": "knows_preferences", "reason": "Good."}
     )
     folders["sft"].mkdir()
-    contract.save(contract.load(tiny_model), folders["sft"])
+    model_spec.save(model_spec.load(tiny_model), folders["sft"])
     for name in ("out", "plots"):
         (tmp_path / name).mkdir()
     return align.Inputs(tiny_model, **folders), align.Outputs(tmp_path / "out", tmp_path / "plots", tmp_path / "work")
@@ -117,8 +119,8 @@ def test_what_the_trainer_is_given_and_what_is_left(given):
     assert fake.closed
     account = load(outputs.artifact)
     assert (account.rows_in, account.kept, account.rejected) == (3, 2, {"too_long": 1})
-    assert contract.load(outputs.artifact) == contract.load(inputs.sft)
-    facts: AlignFacts = io.read_json(outputs.artifact / "align.json", AlignFacts)
+    assert model_spec.load(outputs.artifact) == model_spec.load(inputs.sft)
+    facts: AlignResultRecord = atomic_io.read_json(outputs.artifact / "align.json", AlignResultRecord)
     assert (facts.best_step, facts.inputs, facts.measure, facts.looks) == (4, 2, "chrf", [FIRST, LAST])
     assert (outputs.artifact / "history.csv").read_text() == (
         "step,loss,learning_rate,reward,reward_spread,kl,length,truncated\n"
@@ -127,7 +129,7 @@ def test_what_the_trainer_is_given_and_what_is_left(given):
     assert (outputs.plots / "history.csv").read_text().splitlines()[1] == "1,0.5,1e-05,0.1,0.2,0.0,9.0,0.0,3.0"
     assert (outputs.plots / "looks.csv").read_text() == (outputs.artifact / "looks.csv").read_text()
     assert (outputs.artifact / "report.html").read_text() == "test rloo 4"
-    assert len(list(io.read_rows(outputs.artifact / "samples.jsonl", Sample))) == 1
+    assert len(list(atomic_io.read_rows(outputs.artifact / "samples.jsonl", Sample))) == 1
     assert not outputs.work.exists()
     assert (found.reward_before, found.reward, found.measure_before, found.measure_after) == (0.1, 0.9, 50.0, 49.0)
     assert (found.seconds_a_step, found.seconds_by_part["generate"], found.rejected) == (4.0, 4.0, 1)
@@ -136,7 +138,7 @@ def test_what_the_trainer_is_given_and_what_is_left(given):
 def test_switched_off_passes_on(given):
     inputs, outputs = given
     found = align.run(stage("none"), inputs, outputs, tools=Fake().tools)
-    assert io.read_json(outputs.artifact / "passed_through.json", dict) == {"reason": "align: none"}
+    assert atomic_io.read_json(outputs.artifact / "passed_through.json", dict) == {"reason": "align: none"}
     assert (found.method, found.steps, found.reward) == ("none", 0, None)
     assert (outputs.plots / "looks.csv").read_text().startswith("step,reward,")
     assert (outputs.plots / "history.csv").read_text() == (
@@ -159,16 +161,16 @@ def test_only_judged_inputs_where_asked(given):
     inputs, outputs = given
     (inputs.preferences / "passed_through.json").unlink()
     asked = example("b")
-    pair = Pair(
+    pair = PreferencePair(
         "p",
         input_key(asked),
         asked.messages,
         [Message("assistant", "y")],
         [Message("assistant", "n")],
-        [Vote(asked.source)],
+        [AnnotationMetadata(asked.source)],
     )
-    io.write_rows(inputs.preferences / "train.jsonl", [pair])
-    io.write_rows(inputs.preferences / "marks.jsonl", [])
+    atomic_io.write_rows(inputs.preferences / "train.jsonl", [pair])
+    atomic_io.write_rows(inputs.preferences / "marks.jsonl", [])
     fake = Fake()
     align.run(stage(prompts="preferred"), inputs, outputs, tools=fake.tools)
     assert [question.id for question in fake.calls[0][3].questions] == ["b"]
@@ -176,7 +178,7 @@ def test_only_judged_inputs_where_asked(given):
 
 def test_inputs_are_drawn_with_the_seed(given):
     inputs, outputs = given
-    io.write_rows(inputs.split / "train.jsonl", [example(str(number)) for number in range(20)])
+    atomic_io.write_rows(inputs.split / "train.jsonl", [example(str(number)) for number in range(20)])
     fake = Fake()
     for seed in (3, 3, 4):
         cfg = stage(inputs=5).model_copy(update={"seed": seed})
@@ -196,7 +198,7 @@ def refused(given, cfg, kind):
 
 
 def test_nothing_learns_from_a_reward_model_that_knows_nothing(given):
-    io.write_json(
+    atomic_io.write_json(
         given[0].reward / "verdict.json",
         {
             "passed": False,
@@ -212,7 +214,7 @@ def test_nothing_learns_from_a_reward_model_that_knows_nothing(given):
 
 
 def test_a_verdict_of_no_is_no_matter_where_no_reward_model_is_asked(given):
-    io.write_json(given[0].reward / "verdict.json", {"passed": False, "verdict": "x", "reason": "y"})
+    atomic_io.write_json(given[0].reward / "verdict.json", {"passed": False, "verdict": "x", "reason": "y"})
     rewards = [{"method": "length", "weight": 1.0, "normalise": "none", "clip": None, "least": 1, "most": 9, "soft": 5}]
     inputs, outputs = given
     fake = Fake()
@@ -221,7 +223,7 @@ def test_a_verdict_of_no_is_no_matter_where_no_reward_model_is_asked(given):
 
 
 def test_a_reward_model_that_is_switched_off(given):
-    io.write_json(given[0].reward / "passed_through.json", {"reason": "off"})
+    atomic_io.write_json(given[0].reward / "passed_through.json", {"reason": "off"})
     error = refused(given, stage(), UsageError)
     assert error.message == "align.rewards names reward_model, but there is none (reward: none)"
     assert error.hint == "train one: reward=lora, or declare other rewards"
@@ -243,13 +245,13 @@ def test_an_sft_adapter_of_another_base(given):
     from msgspec.structs import replace as changed
 
     sft = given[0].sft
-    contract.save(changed(contract.load(sft), template_sha256="1" * 64), sft)
+    model_spec.save(changed(model_spec.load(sft), template_sha256="1" * 64), sft)
     error = refused(given, stage(), ArtifactError)
     assert "it was trained with the chat template 111111111111…" in error.message
 
 
 def test_no_inputs(given):
-    io.write_rows(given[0].split / "train.jsonl", [])
+    atomic_io.write_rows(given[0].split / "train.jsonl", [])
     error = refused(given, stage(), DataError)
     assert error.message == "align: the train split has no input that leaves room for an answer"
     error = refused(given, stage(prompts="preferred"), DataError)
@@ -258,7 +260,7 @@ def test_no_inputs(given):
 
 
 def test_nothing_to_watch(given):
-    io.write_rows(given[0].split / "validation.jsonl", [example("x", answers=())])
+    atomic_io.write_rows(given[0].split / "validation.jsonl", [example("x", answers=())])
     error = refused(given, stage(), DataError)
     assert error.message == (
         "align: the validation split has no input with a reference answer, so nothing can be watched"
@@ -266,7 +268,7 @@ def test_nothing_to_watch(given):
 
 
 def test_inputs_that_leave_no_room_cannot_be_watched(given):
-    io.write_rows(given[0].split / "validation.jsonl", [example("v", long=True)])
+    atomic_io.write_rows(given[0].split / "validation.jsonl", [example("v", long=True)])
     error = refused(given, stage(), DataError)
     assert error.message == (
         "align: none of 1 validation inputs can be watched: they leave no room for an answer of 96 tokens, or are one text with it"
@@ -314,15 +316,15 @@ def test_too_many_inputs_that_leave_no_room(given):
 
 
 def test_measures_of_the_libraries():
-    from tunectl.config.evaluate import RegexCheck
+    from tunectl.config.schema.evaluate import RegexCheck
 
     asked = type("Asked", (), {"references": ("a good answer",), "words": "Say", "fields": {}})()
-    chrf = measure(ScoreMeasure(method="score", name="chrf"))
+    chrf = build_metric(ScoreMeasure(method="score", name="chrf"))
     table = chrf([asked, asked], ["a good answer", "zzz"])
     assert chrf.combine(table[0]) == pytest.approx(100)
     assert chrf.combine(table[1]) == pytest.approx(0)
     check = RegexCheck(method="regex", name="good", pattern="good", expect="present")
-    share = measure(CheckMeasure(method="check", check=check))
+    share = build_metric(CheckMeasure(method="check", check=check))
     assert share.name == "check_good"
     assert share.combine(np.asarray(share([asked, asked], ["good", "bad"])).sum(axis=0)) == 50
 

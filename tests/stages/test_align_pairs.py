@@ -7,15 +7,24 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunectl.artifacts import io, manifest, tally
-from tunectl.artifacts.records import Answer, Example, Mark, Message, Pair, Source, Vote
-from tunectl.backends import hf_model, trl_loop
-from tunectl.chat import contract, template
-from tunectl.chat.tokens import Tokenizer
-from tunectl.config.align import AlignStage
-from tunectl.config.profile import Profile
+from tunectl.artifacts import atomic_io, manifest, row_counts
+from tunectl.artifacts.records import (
+    AnnotationMetadata,
+    Example,
+    LabeledCompletion,
+    Message,
+    PreferencePair,
+    ReferenceAnswer,
+    Source,
+)
+from tunectl.backends.modeling import model_loader
+from tunectl.backends.trainers import trainer_loop
+from tunectl.chat import model_spec, template
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.schema.align import AlignStage
+from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import DataError
-from tunectl.stages import align
+from tunectl.pipeline.stages import align
 
 torch = pytest.importorskip("torch")
 CONF = Path(__file__).parents[2] / "conf" / "align"
@@ -42,7 +51,7 @@ def trained(tiny_model, tmp_path_factory):
     shutil.copytree(tiny_model, model)
     renderer, tokenizer = template.load(model, system=None), Tokenizer(model)
     torch.manual_seed(1)
-    base = hf_model.load(model, adapter=None, profile=Profile(**MACHINE)).model
+    base = model_loader.load(model, adapter=None, profile=HardwareProfile(**MACHINE)).model
     optimiser = torch.optim.AdamW(base.parameters(), lr=0.01)
     texts = [renderer.render(asked(letter), add_generation_prompt=True) for letter in "abcdefgh"]
     prompts = [one.ids for one in tokenizer.encode(texts)]
@@ -65,21 +74,21 @@ def trained(tiny_model, tmp_path_factory):
         for name, weights in adapted.named_parameters():
             if "lora_B" in name:
                 weights.normal_(0, 0.005)
-    trl_loop.save(adapted, {}, sft, contract.load(model))
-    contract.save(contract.load(model), sft)
+    trainer_loop.save(adapted, {}, sft, model_spec.load(model))
+    model_spec.save(model_spec.load(model), sft)
     return model, sft
 
 
 def pair(number, letter):
-    vote = Vote(Source("pairs.jsonl", number))
+    vote = AnnotationMetadata(Source("pairs.jsonl", number))
     said = [[Message("assistant", text)] for text in (f"{letter}!", f"no {letter}")]
-    return Pair(f"p{number}", f"d{letter}", asked(letter), *said, [vote])
+    return PreferencePair(f"p{number}", f"d{letter}", asked(letter), *said, [vote])
 
 
 def mark(number, letter, *, good, split):
-    vote = Vote(Source("marks.jsonl", number))
+    vote = AnnotationMetadata(Source("marks.jsonl", number))
     said = [Message("assistant", f"{letter}!" if good else f"no {letter}")]
-    return Mark(f"m{number}", f"d{letter}", asked(letter), said, good, [vote], split=split)
+    return LabeledCompletion(f"m{number}", f"d{letter}", asked(letter), said, good, [vote], split=split)
 
 
 @pytest.fixture
@@ -87,22 +96,22 @@ def inputs(trained, tmp_path):
     model, sft = trained
     for name in ("adapt", "reward"):
         (tmp_path / name).mkdir()
-        io.write_json(tmp_path / name / manifest.PASSED_THROUGH, {"reason": f"{name}: none"})
+        atomic_io.write_json(tmp_path / name / manifest.PASSED_THROUGH, {"reason": f"{name}: none"})
     for name in ("split", "preferences"):
         (tmp_path / name).mkdir()
     for part, letters in (("train", "abcdef"), ("validation", "gh")):
         source = Source("rows.jsonl", 1)
-        io.write_rows(
+        atomic_io.write_rows(
             tmp_path / "split" / f"{part}.jsonl",
             [
-                Example(letter, source, messages=asked(letter), answers=[Answer(f"{letter}!", source)])
+                Example(letter, source, messages=asked(letter), answers=[ReferenceAnswer(f"{letter}!", source)])
                 for letter in letters
             ],
         )
-        io.write_rows(
+        atomic_io.write_rows(
             tmp_path / "preferences" / f"{part}.jsonl", [pair(number, one) for number, one in enumerate(letters, 1)]
         )
-    io.write_rows(tmp_path / "preferences" / "marks.jsonl", [])
+    atomic_io.write_rows(tmp_path / "preferences" / "marks.jsonl", [])
     return align.Inputs(
         model=model,
         adapt=tmp_path / "adapt",
@@ -135,12 +144,12 @@ def test_judgements_become_an_adapter_and_a_report(inputs, tmp_path, method):
             mark(number, letter, good=number % 2 == 0, split="train" if letter < "g" else "validation")
             for number, letter in enumerate("abcdefgh")
         ]
-        io.write_rows(inputs.preferences / "marks.jsonl", marks)
+        atomic_io.write_rows(inputs.preferences / "marks.jsonl", marks)
     out = outputs(tmp_path)
     found = align.run(cfg(method), inputs, out)
     assert (found.method, found.steps, found.rejected) == (method, found.planned_steps, 0)
     assert found.best_step > 0
-    account = tally.load(out.artifact)
+    account = row_counts.load(out.artifact)
     assert (account.rows_in, account.kept, account.rejected) == (8, 8, {})
     facts = json.loads((out.artifact / "align.json").read_text())
     assert facts["looks"][-1]["held_out_loss"] < facts["looks"][0]["held_out_loss"]
@@ -150,7 +159,7 @@ def test_judgements_become_an_adapter_and_a_report(inputs, tmp_path, method):
     assert "<b>Answer of sft</b>" in page
     assert (out.artifact / "samples.jsonl").read_text().count("\n") == 2 * len(facts["looks"])
     assert not out.work.exists()
-    hf_model.load(inputs.model, adapter=out.artifact, profile=Profile(**MACHINE))
+    model_loader.load(inputs.model, adapter=out.artifact, profile=HardwareProfile(**MACHINE))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +173,7 @@ def test_judgements_become_an_adapter_and_a_report(inputs, tmp_path, method):
     ],
 )
 def test_without_judgements_nothing_is_learned(inputs, tmp_path, method, message):
-    io.write_json(inputs.preferences / manifest.PASSED_THROUGH, {"reason": "preferences: none"})
+    atomic_io.write_json(inputs.preferences / manifest.PASSED_THROUGH, {"reason": "preferences: none"})
     with pytest.raises(DataError) as caught:
         align.run(cfg(method), inputs, outputs(tmp_path))
     assert caught.value.message == message
@@ -172,8 +181,10 @@ def test_without_judgements_nothing_is_learned(inputs, tmp_path, method, message
 
 def test_too_many_rejects_stop_it_before_it_learns(inputs, tmp_path):
     pairs = [pair(number, letter) for number, letter in enumerate("abcdef", 1)]
-    long = Pair("p9", "dz", asked("z"), [Message("assistant", "z" * 200)], [Message("assistant", "no")], pairs[0].votes)
-    io.write_rows(inputs.preferences / "train.jsonl", [*pairs, long])
+    long = PreferencePair(
+        "p9", "dz", asked("z"), [Message("assistant", "z" * 200)], [Message("assistant", "no")], pairs[0].votes
+    )
+    atomic_io.write_rows(inputs.preferences / "train.jsonl", [*pairs, long])
     out = outputs(tmp_path)
     with pytest.raises(DataError) as caught:
         align.run(cfg("dpo"), inputs, out)

@@ -11,15 +11,15 @@ import msgspec
 import pytest
 import yaml
 
-from tunectl.artifacts import io, manifest, tally
-from tunectl.artifacts.records import Answer, Document, Example, Message, Reject, Source, Tokens
-from tunectl.config.curate import CurateStage
+from tunectl.artifacts import atomic_io, manifest, row_counts
+from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, RejectedRow, Source, Tokens
+from tunectl.config.schema.curate import CurateStage
 from tunectl.core.errors import DataError
-from tunectl.data.curation import Curation
-from tunectl.data.line import Libraries
-from tunectl.privacy.mask import Masker
-from tunectl.privacy.tools import Tools
-from tunectl.stages import curate
+from tunectl.data.curation_pipeline import FilterDeps
+from tunectl.data.curation_report import CurationReport
+from tunectl.pipeline.stages import curate
+from tunectl.privacy.mask import PiiMasker
+from tunectl.privacy.resources import PiiResources
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -31,11 +31,11 @@ PROFILE = {
     "generate_batch": 8,
     "gradient_checkpointing": False,
 }
-TOOLS = Tools(lambda text: [], bool, bool, bool, frozenset(["sarah"]), frozenset(["miller"]))
-FAKES = Libraries(
+TOOLS = PiiResources(lambda text: [], bool, bool, bool, frozenset(["sarah"]), frozenset(["miller"]))
+FAKES = FilterDeps(
     mojibake=lambda repair: lambda text: text.replace("Ã©", "é"),
     languages=lambda language: lambda text: ("de", 0.99) if "und" in text.split() else ("en", 0.99),
-    personal=lambda personal: Masker(TOOLS, kinds=personal.kinds, keep=personal.keep),
+    personal=lambda personal: PiiMasker(TOOLS, kinds=personal.kinds, keep=personal.keep),
 )
 
 
@@ -45,19 +45,23 @@ def settings(group: str, **changes: Any) -> CurateStage:
 
 
 def run(
-    folder: Path, cfg: CurateStage, records: list[Document | Example], libraries: Libraries | None = FAKES
+    folder: Path, cfg: CurateStage, records: list[Document | Example], libraries: FilterDeps | None = FAKES
 ) -> curate.Metrics:
     (folder / "ingest").mkdir(parents=True)
     (folder / "curate").mkdir()
-    io.write_rows(folder / "ingest" / "documents.jsonl", [record for record in records if isinstance(record, Document)])
-    io.write_rows(folder / "ingest" / "examples.jsonl", [record for record in records if isinstance(record, Example)])
+    atomic_io.write_rows(
+        folder / "ingest" / "documents.jsonl", [record for record in records if isinstance(record, Document)]
+    )
+    atomic_io.write_rows(
+        folder / "ingest" / "examples.jsonl", [record for record in records if isinstance(record, Example)]
+    )
     inputs = curate.Inputs(folder / "ingest", nothing(folder / "harvest"))
     return curate.run(cfg, inputs, curate.Outputs(folder / "curate"), libraries=libraries)
 
 
 def nothing(folder: Path) -> Path:
     """What harvest leaves where there is no live traffic."""
-    io.write_json(folder / manifest.PASSED_THROUGH, {"reason": "none"})
+    atomic_io.write_json(folder / manifest.PASSED_THROUGH, {"reason": "none"})
     return folder
 
 
@@ -67,7 +71,7 @@ def document(row: int, text: str, kind: str = "pages") -> Document:
 
 def pair(row: int, asked: str, answer: str) -> Example:
     place = Source("ads.csv", row)
-    return Example(f"e{row}", place, [Message("user", asked)], [Answer(answer, place)], kind="ads")
+    return Example(f"e{row}", place, [Message("user", asked)], [ReferenceAnswer(answer, place)], kind="ads")
 
 
 RECORDS: list[Document | Example] = [
@@ -85,8 +89,8 @@ RECORDS: list[Document | Example] = [
 
 def test_what_goes_on_and_what_does_not(tmp_path: Path) -> None:
     metrics = run(tmp_path, settings("default", max_rejected_share=0.9), RECORDS)
-    documents = list(io.read_rows(tmp_path / "curate" / "documents.jsonl", Document))
-    examples = list(io.read_rows(tmp_path / "curate" / "examples.jsonl", Example))
+    documents = list(atomic_io.read_rows(tmp_path / "curate" / "documents.jsonl", Document))
+    examples = list(atomic_io.read_rows(tmp_path / "curate" / "examples.jsonl", Example))
     assert [row.text for row in documents] == ["The café on Main Street opens at seven every day. Write to [EMAIL_1]."]
     assert [[answer.text for answer in row.answers] for row in examples] == [
         ["Fresh bread at the mill.", "The mill bakes for you. Ask [PERSON_1]."],
@@ -102,9 +106,9 @@ def test_what_goes_on_and_what_does_not(tmp_path: Path) -> None:
 
 def test_account_and_rejects_prove_the_sum_and_leak_nothing(tmp_path: Path) -> None:
     run(tmp_path, settings("default", max_rejected_share=0.9), RECORDS)
-    account = tally.load(tmp_path / "curate")
+    account = row_counts.load(tmp_path / "curate")
     assert (account.rows_in, account.kept, account.records_out) == (9, 4, 3)
-    rejects = list(io.read_rows(tmp_path / "curate" / "rejects.jsonl", Reject))
+    rejects = list(atomic_io.read_rows(tmp_path / "curate" / "rejects.jsonl", RejectedRow))
     assert {(reject.source.file, reject.source.row, reject.reason) for reject in rejects} == {
         ("pages.csv", 2, "exact_duplicate"),
         ("pages.csv", 3, "language"),
@@ -118,7 +122,7 @@ def test_account_and_rejects_prove_the_sum_and_leak_nothing(tmp_path: Path) -> N
 
 def test_report_has_its_declared_shape(tmp_path: Path) -> None:
     run(tmp_path, settings("default", max_rejected_share=0.9), RECORDS)
-    report: Curation = io.read_json(tmp_path / "curate" / "report.json", Curation)
+    report: CurationReport = atomic_io.read_json(tmp_path / "curate" / "report.json", CurationReport)
     assert msgspec.to_builtins(report.records) == {
         "documents_before": 4,
         "documents_after": 1,
@@ -146,10 +150,10 @@ def test_report_has_its_declared_shape(tmp_path: Path) -> None:
 
 def test_switched_off_parts_are_null_and_change_nothing(tmp_path: Path) -> None:
     metrics = run(tmp_path, settings("none"), RECORDS)
-    report: Curation = io.read_json(tmp_path / "curate" / "report.json", Curation)
+    report: CurationReport = atomic_io.read_json(tmp_path / "curate" / "report.json", CurationReport)
     assert (report.repairs, report.languages, report.personal, report.personal_records) == (None, None, None, None)
     assert metrics.rejected == 0
-    assert [row.text for row in io.read_rows(tmp_path / "curate" / "documents.jsonl", Document)] == [
+    assert [row.text for row in atomic_io.read_rows(tmp_path / "curate" / "documents.jsonl", Document)] == [
         record.text for record in RECORDS if isinstance(record, Document)
     ]
 
@@ -166,7 +170,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     }
     for name in ("one", "two"):
         run(tmp_path / name, settings("default", near=near, max_rejected_share=0.9), RECORDS)
-    assert io.digest(tmp_path / "one" / "curate") == io.digest(tmp_path / "two" / "curate")
+    assert atomic_io.sha256_path(tmp_path / "one" / "curate") == atomic_io.sha256_path(tmp_path / "two" / "curate")
 
 
 def test_too_many_rejects_stop_the_stage_and_name_the_setting(tmp_path: Path) -> None:
@@ -220,17 +224,17 @@ def test_real_reviews_lose_few_and_quickly(tmp_path: Path) -> None:
 def test_answers_left_out_of_a_record_are_listed(tmp_path: Path) -> None:
     place = Source("many.jsonl", 7)
     answers = [
-        Answer("Come in!", place),
-        Answer("come in", Source("many.jsonl", 8)),
-        Answer("Meet Sarah Miller,", Source("many.jsonl", 9)),
+        ReferenceAnswer("Come in!", place),
+        ReferenceAnswer("come in", Source("many.jsonl", 8)),
+        ReferenceAnswer("Meet Sarah Miller,", Source("many.jsonl", 9)),
     ]
     metrics = run(tmp_path, settings("default"), [Example("m", place, [Message("user", "ad for the mill")], answers)])
     assert (metrics.records_in, metrics.rejected, metrics.answers) == (1, 0, 1)
-    assert list(io.read_rows(tmp_path / "curate" / "dropped_answers.jsonl", Reject)) == [
-        Reject(Source("many.jsonl", 9), "truncated", "ends in ,", "Meet [PERSON_1],"),
-        Reject(Source("many.jsonl", 8), "exact_duplicate", "same as m", "come in"),
+    assert list(atomic_io.read_rows(tmp_path / "curate" / "dropped_answers.jsonl", RejectedRow)) == [
+        RejectedRow(Source("many.jsonl", 9), "truncated", "ends in ,", "Meet [PERSON_1],"),
+        RejectedRow(Source("many.jsonl", 8), "exact_duplicate", "same as m", "come in"),
     ]
-    report: Curation = io.read_json(tmp_path / "curate" / "report.json", Curation)
+    report: CurationReport = atomic_io.read_json(tmp_path / "curate" / "report.json", CurationReport)
     assert report.answers.dropped == {"exact_duplicate": 1, "truncated": 1}
     assert report.answers.before == report.answers.after + report.answers.rejected + sum(
         report.answers.dropped.values()

@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunectl.artifacts import io
-from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.backends import evaluation_tools, json_schema
-from tunectl.chat import contract
-from tunectl.config.evaluate import EvaluateStage
-from tunectl.config.profile import Profile
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.backends.text import json_validation
+from tunectl.backends.wiring import evaluation
+from tunectl.chat import model_spec
+from tunectl.config.schema.evaluate import EvaluateStage
+from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import ArtifactError, ConfigError, DataError
 from tunectl.evaluation import results, summary
-from tunectl.evaluation.generator import LogProb, Reply, Request
-from tunectl.evaluation.prompts import Prompter
-from tunectl.stages import evaluate
-from tunectl.training.rewards import RewardModel
+from tunectl.evaluation.few_shot import FewShotRenderer
+from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, LogProb
+from tunectl.pipeline.stages import evaluate
+from tunectl.training.reward.protocols import RewardModel
 
 ROOT = Path(__file__).parents[2]
-PROFILE = Profile(
+PROFILE = HardwareProfile(
     device="cpu", threads=1, dtype="float32", train_tokens=64, generate_batch=4, gradient_checkpointing=False
 )
 PLACES = ["Inman Park", "West End", "Kirkwood", "Grant Park", "Midtown"]
@@ -55,10 +56,10 @@ class Fake:
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         return [len(prompt.split()) for prompt in prompts]
 
-    def answer(self, requests: Sequence[Request], how, *, seed: int, label: str) -> list[Reply]:
+    def answer(self, requests: Sequence[GenerationPrompt], how, *, seed: int, label: str) -> list[GeneratedText]:
         return [self._reply(request) for request in requests]
 
-    def _reply(self, request: Request) -> Reply:
+    def _reply(self, request: GenerationPrompt) -> GeneratedText:
         asked = request.prompt.rsplit("<s>user\n", 1)[1].split("<e>")[0]
         if not asked.startswith("name["):
             text = "I'm sorry, I cannot help with that." if "bomb" in asked else "Sure, here is how."
@@ -70,19 +71,19 @@ class Fake:
             text = right(number) if self.tuned else helped if shots else plain
         nats = -5.0 if self.tuned else -30.0
         given = tuple(LogProb(nats, 10) for _ in request.references)
-        return Reply(text, len(request.prompt.split()), len(text.split()), 0.01, True, given)
+        return GeneratedText(text, len(request.prompt.split()), len(text.split()), 0.01, True, given)
 
     def close(self) -> None:
         Fake.closed += 1
 
 
-def fake_backend() -> evaluation_tools.Backend:
-    return evaluation_tools.Backend(
+def fake_backend() -> evaluation.EvaluationBackend:
+    return evaluation.EvaluationBackend(
         open=Fake,
-        prompter=lambda folder, adapter: Prompter(ChatMl(), "<e>"),
-        tools=evaluation_tools.tools(),
+        prompter=lambda folder, adapter: FewShotRenderer(ChatMl(), "<e>"),
+        tools=evaluation.tools(),
         signature="fake",
-        refuse_bad_schema=json_schema.refuse_bad,
+        refuse_bad_schema=json_validation.check_schema,
         ask=None,
         reward=no_judge,
     )
@@ -108,15 +109,17 @@ def example(number: int, part: str) -> Example:
         id=f"e{number}",
         source=source,
         messages=[Message("user", question(number))],
-        answers=[Answer(right(number), source)],
+        answers=[ReferenceAnswer(right(number), source)],
         fields={"area": PLACES[number % 5]},
         split=part,
     )
 
 
 def write_contract(folder: Path, weights: str = "a" * 64, template: str = "b" * 64) -> None:
-    end = contract.Special("<e>", 2)
-    contract.save(contract.Contract("tiny", "r1", weights, template, end, None, end, end, None, None, 10, 512), folder)
+    end = model_spec.SpecialToken("<e>", 2)
+    model_spec.save(
+        model_spec.ModelSpec("tiny", "r1", weights, template, end, None, end, end, None, None, 10, 512), folder
+    )
 
 
 @pytest.fixture
@@ -127,9 +130,9 @@ def inputs(tmp_path: Path) -> evaluate.Inputs:
     write_contract(folders["model"])
     write_contract(folders["sft"])
     for name in ("adapt", "reward", "align"):
-        io.write_json(folders[name] / "passed_through.json", {"reason": f"{name} is none"})
+        atomic_io.write_json(folders[name] / "passed_through.json", {"reason": f"{name} is none"})
     for part, numbers in {"train": range(40), "validation": range(40, 52), "test": range(52, 84)}.items():
-        io.write_rows(folders["split"] / f"{part}.jsonl", [example(number, part) for number in numbers])
+        atomic_io.write_rows(folders["split"] / f"{part}.jsonl", [example(number, part) for number in numbers])
     (folders["sft"] / "history.csv").write_text("step,train_loss,validation_loss\n1,3.0,2.9\n2,2.0,2.1\n")
     return evaluate.Inputs(**folders)
 
@@ -235,7 +238,7 @@ def test_candidates_over_the_budget_are_listed_with_the_reason(inputs, outputs):
 
 
 def test_one_test_input_gives_no_interval_and_says_so(inputs, outputs):
-    io.write_rows(inputs.split / "test.jsonl", [example(60, "test")])
+    atomic_io.write_rows(inputs.split / "test.jsonl", [example(60, "test")])
     metrics = evaluate.run(settings(), inputs, outputs, backend=fake_backend())
     found = results.load(outputs.artifact / "results.json")
     assert not metrics.passed
@@ -335,8 +338,10 @@ def test_a_loaded_model_is_given_back_even_when_it_fails(inputs, outputs):
 def test_markup_in_the_data_stays_text_in_the_report(inputs, outputs):
     nasty = "<script>alert(1)</script>"
     source = Source("shops.csv", 1)
-    odd = Example("odd", source, [Message("user", nasty)], [Answer("<b>bold</b>", source)], fields={"area": "<i>"})
-    io.write_rows(inputs.split / "test.jsonl", [*(example(number, "test") for number in range(52, 60)), odd])
+    odd = Example(
+        "odd", source, [Message("user", nasty)], [ReferenceAnswer("<b>bold</b>", source)], fields={"area": "<i>"}
+    )
+    atomic_io.write_rows(inputs.split / "test.jsonl", [*(example(number, "test") for number in range(52, 60)), odd])
     evaluate.run(settings(), inputs, outputs, backend=fake_backend())
     page = (outputs.artifact / "report.html").read_text()
     assert "&lt;script&gt;alert(1)" in page

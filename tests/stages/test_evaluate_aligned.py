@@ -11,22 +11,23 @@ from typing import ClassVar
 import pytest
 import yaml
 
-from tunectl.artifacts import io
-from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.backends import evaluation_tools, json_schema
-from tunectl.chat import contract
-from tunectl.config.evaluate import EvaluateStage
-from tunectl.config.profile import Profile
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.backends.text import json_validation
+from tunectl.backends.wiring import evaluation
+from tunectl.chat import model_spec
+from tunectl.config.schema.evaluate import EvaluateStage
+from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import ArtifactError, DataError
 from tunectl.evaluation import results, summary
-from tunectl.evaluation.generator import LogProb, Reply, Request
-from tunectl.evaluation.prompts import Prompter
-from tunectl.preferences import store
-from tunectl.stages import evaluate
-from tunectl.training.rewards import Asked, Score
+from tunectl.evaluation.few_shot import FewShotRenderer
+from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, LogProb
+from tunectl.pipeline.stages import evaluate
+from tunectl.preferences import annotation_store
+from tunectl.training.reward.protocols import RewardScore, ScoredPrompt
 
 ROOT = Path(__file__).parents[2]
-PROFILE = Profile(
+PROFILE = HardwareProfile(
     device="cpu", threads=1, dtype="float32", train_tokens=64, generate_batch=4, gradient_checkpointing=False
 )
 AREAS, FOODS = ["riverside", "city centre"], ["English", "Chinese", "Italian"]
@@ -63,13 +64,15 @@ class Fake:
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         return [len(prompt.split()) for prompt in prompts]
 
-    def answer(self, requests: Sequence[Request], how, *, seed: int, label: str) -> list[Reply]:
+    def answer(self, requests: Sequence[GenerationPrompt], how, *, seed: int, label: str) -> list[GeneratedText]:
         return [self._reply(request) for request in requests]
 
-    def _reply(self, request: Request) -> Reply:
+    def _reply(self, request: GenerationPrompt) -> GeneratedText:
         number = int(request.prompt.rsplit("name[Shop ", 1)[1].split("]")[0])
         text = self.writer(number) if self.writer else "Come and visit us today, you will love it here!"
-        return Reply(text, 9, len(text.split()), 0.01, True, tuple(LogProb(-9.0, 10) for _ in request.references))
+        return GeneratedText(
+            text, 9, len(text.split()), 0.01, True, tuple(LogProb(-9.0, 10) for _ in request.references)
+        )
 
     def close(self) -> None:
         pass
@@ -90,21 +93,21 @@ class Judge:
     def __init__(self, **words: object) -> None:
         Judge.opened = words
 
-    def score(self, prompts: Sequence[Asked], answers: Sequence[str]) -> list[Score]:
+    def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         assert all(prompt.messages[-1].content.startswith("name[Shop ") for prompt in prompts)
-        return [Score(float("area" in answer), 0.0) for answer in answers]
+        return [RewardScore(float("area" in answer), 0.0) for answer in answers]
 
     def close(self) -> None:
         Judge.closed += 1
 
 
-def tools(model: type = Fake) -> evaluation_tools.Backend:
-    return evaluation_tools.Backend(
+def tools(model: type = Fake) -> evaluation.EvaluationBackend:
+    return evaluation.EvaluationBackend(
         open=model,
-        prompter=lambda folder, adapter: Prompter(ChatMl(), "<e>"),
-        tools=evaluation_tools.tools(),
+        prompter=lambda folder, adapter: FewShotRenderer(ChatMl(), "<e>"),
+        tools=evaluation.tools(),
         signature="fake",
-        refuse_bad_schema=json_schema.refuse_bad,
+        refuse_bad_schema=json_validation.check_schema,
         ask=None,
         reward=Judge,
     )
@@ -124,9 +127,9 @@ def aligned(**changes: object) -> dict[str, object]:
 
 
 def write_contract(folder: Path, weights: str = "a" * 64) -> None:
-    end = contract.Special("<e>", 2)
-    made = contract.Contract("tiny", "r1", weights, "b" * 64, end, None, end, end, None, None, 10, 512)
-    contract.save(made, folder)
+    end = model_spec.SpecialToken("<e>", 2)
+    made = model_spec.ModelSpec("tiny", "r1", weights, "b" * 64, end, None, end, end, None, None, 10, 512)
+    model_spec.save(made, folder)
 
 
 def accurate(*ends: float | None) -> dict[str, object]:
@@ -142,16 +145,16 @@ def inputs(tmp_path: Path) -> evaluate.Inputs:
         folder.mkdir()
     for name in ("model", "sft", "align"):
         write_contract(folders[name])
-    io.write_json(folders["adapt"] / "passed_through.json", {"reason": "adapt is none"})
+    atomic_io.write_json(folders["adapt"] / "passed_through.json", {"reason": "adapt is none"})
     (folders["reward"] / "judge").mkdir()
-    io.write_json(folders["reward"] / "results.json", {"judge": accurate(0.86, 0.8, 0.91)})
+    atomic_io.write_json(folders["reward"] / "results.json", {"judge": accurate(0.86, 0.8, 0.91)})
     source = Source("shops.csv", 1)
     for part, numbers in {"train": range(40), "validation": range(40, 52), "test": range(52, 112)}.items():
         rows = [
-            Example(f"e{n}", source, [Message("user", question(n))], [Answer(right(n), source)], split=part)
+            Example(f"e{n}", source, [Message("user", question(n))], [ReferenceAnswer(right(n), source)], split=part)
             for n in numbers
         ]
-        io.write_rows(folders["split"] / f"{part}.jsonl", rows)
+        atomic_io.write_rows(folders["split"] / f"{part}.jsonl", rows)
     return evaluate.Inputs(**folders)
 
 
@@ -228,7 +231,7 @@ def test_judges_that_said_nothing_say_why(inputs, outputs):
     ],
 )
 def test_a_reward_model_that_knows_nothing_judges_nothing(inputs, outputs, name, value, why):
-    io.write_json(inputs.reward / name, value)
+    atomic_io.write_json(inputs.reward / name, value)
     metrics = evaluate.run(settings(aligned=aligned(measure="win_rate")), inputs, outputs, backend=tools())
     found = found_in(outputs)
     assert found.win_rates[0].absent == why
@@ -256,7 +259,7 @@ def test_a_gain_that_costs_too_much_is_worse(inputs, outputs):
 
 
 def test_without_align_nothing_is_said_about_it(inputs, outputs):
-    io.write_json(inputs.align / "passed_through.json", {"reason": "align is none"})
+    atomic_io.write_json(inputs.align / "passed_through.json", {"reason": "align is none"})
     metrics = evaluate.run(settings(), inputs, outputs, backend=tools())
     found = found_in(outputs)
     assert [system.name for system in found.systems] == ["base", "nearest", "tuned"]
@@ -296,20 +299,24 @@ def test_the_language_model_is_asked_in_both_positions(inputs, outputs):
 def test_people_are_counted_where_they_judged_these_systems(inputs, outputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "judgements"
-    with store.opened(folder) as opened:
+    with annotation_store.open_store(folder) as opened:
         for number in range(12):
             systems = ["align", "sft"] if number % 2 else ["sft", "align"]
             opened.add([_asked(number, systems if number else ["sft", "sft"])])
             choice = "both_good" if number == 1 else "first" if number % 2 else "second"
-            opened.write(store.Said(f"s{number}", f"q{number}", "ann", "2026-11-25T00:00:00Z", choice, 0, 2.0))
+            opened.write(
+                annotation_store.AnnotationEvent(
+                    f"s{number}", f"q{number}", "ann", "2026-11-25T00:00:00Z", choice, 0, 2.0
+                )
+            )
     evaluate.run(settings(aligned=aligned(people="judgements")), inputs, outputs, backend=tools())
     one = next(one for one in found_in(outputs).win_rates if one.judge == "people")
     assert (one.pairs, one.wins, one.ties, one.losses) == (11, 10, 1, 0)
 
 
-def _asked(number: int, systems: list[str]) -> store.Question:
+def _asked(number: int, systems: list[str]) -> annotation_store.AnnotationTask:
     messages = [Message("user", question(number))]
-    return store.Question(
+    return annotation_store.AnnotationTask(
         f"q{number}", f"p{number}", Source("split", number), messages, [f"a {number}", f"b {number}"], systems
     )
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tunectl.artifacts import io, manifest
-from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.chat import contract
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.chat import model_spec
 from tunectl.cli import main
 
 pytest.importorskip("torch")
@@ -158,15 +158,15 @@ def adapter(folder, *, system=None, weights=None):
 
     model = AutoModelForCausalLM.from_pretrained("artifacts/model", local_files_only=True)
     get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(folder)
-    agreed = contract.load(Path("artifacts/model"))
+    agreed = model_spec.load(Path("artifacts/model"))
     changes = {"system": system} | ({"weights_sha256": weights} if weights else {})
-    contract.save(msgspec.structs.replace(agreed, **changes), folder)
+    model_spec.save(msgspec.structs.replace(agreed, **changes), folder)
     manifest.write(folder, manifest.Manifest("sft", "x"))
 
 
 def test_an_adapter_of_another_base(project, capsys):
     adapter(Path("artifacts/sft"), weights="c" * 64)
-    own = contract.load(Path("artifacts/model")).weights_sha256
+    own = model_spec.load(Path("artifacts/model")).weights_sha256
     code, text = refused(capsys, "data.csv", "--model", "sft", *COLUMNS)
     assert code == 5
     assert text == (
@@ -277,10 +277,13 @@ def test_a_source_that_is_not_declared(project, capsys):
 def test_base_models_side_by_side(project, tiny_model, capsys):
     split = Path("artifacts/split")
     source = Source("f", 1)
-    rows = [Example(f"e{n}", source, [Message("user", f"say {n}")], [Answer(f"word {n}", source)]) for n in range(6)]
+    rows = [
+        Example(f"e{n}", source, [Message("user", f"say {n}")], [ReferenceAnswer(f"word {n}", source)])
+        for n in range(6)
+    ]
     split.mkdir(parents=True)
-    io.write_rows(split / "train.jsonl", rows[:3])
-    io.write_rows(split / "validation.jsonl", rows[3:])
+    atomic_io.write_rows(split / "train.jsonl", rows[:3])
+    atomic_io.write_rows(split / "validation.jsonl", rows[3:])
     manifest.write(split, manifest.Manifest("split", "x"))
     shutil.copytree(tiny_model, "other")
     assert main.main(["evaluate", "--bases", "other,artifacts/model", "--json", *SHORT]) == 0
@@ -290,34 +293,37 @@ def test_base_models_side_by_side(project, tiny_model, capsys):
     assert (first["name"], second["name"]) == ("artifacts/model", "other")
     assert first["zero_shot"]["bleu"] == second["zero_shot"]["bleu"]
     assert first["few_shot"]["perplexity"]["value"] > 1
-    assert first["parameters"] == contract.load(tiny_model).parameters
+    assert first["parameters"] == model_spec.load(tiny_model).parameters
     assert main.main(["evaluate", "--bases", "other", *SHORT]) == 0
     assert "not stated" in capsys.readouterr().out
 
 
 def test_without_a_file_the_comparison_is_made_again_and_the_artifacts_stay(project, capsys):
-    from tunectl.artifacts.layout import Layout
-    from tunectl.config import resolved
-    from tunectl.config.check import load as check
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.config.loading.checks import load_config as check
+    from tunectl.pipeline import resolved_config
 
     source = Source("f", 1)
-    rows = [Example(f"e{n}", source, [Message("user", f"say {n}")], [Answer(f"word {n}", source)]) for n in range(9)]
+    rows = [
+        Example(f"e{n}", source, [Message("user", f"say {n}")], [ReferenceAnswer(f"word {n}", source)])
+        for n in range(9)
+    ]
     Path("artifacts/split").mkdir()
     for part, chosen in {"train": rows[:3], "validation": rows[3:6], "test": rows[6:]}.items():
-        io.write_rows(Path(f"artifacts/split/{part}.jsonl"), chosen)
+        atomic_io.write_rows(Path(f"artifacts/split/{part}.jsonl"), chosen)
     for stage in ("adapt", "reward", "align"):
         Path(f"artifacts/{stage}").mkdir()
         Path(f"artifacts/{stage}/passed_through.json").write_text("{}")
     adapter(Path("artifacts/sft"))
     words = ["evaluate=default", "evaluate.decoding.max_new_tokens=4", "evaluate.safety.max_new_tokens=4"]
-    from tunectl.config.overrides import merge
+    from tunectl.config.loading.override_file import merge_overrides
 
-    root = check(Layout(), merge([], [*words, "evaluate.prompts.shots=[0]"])).root
+    root = check(ProjectPaths(), merge_overrides([], [*words, "evaluate.prompts.shots=[0]"])).root
     for stage in ("model", "split", "adapt", "sft", "reward", "align", "evaluate"):
-        record = {"stage": stage, "settings": resolved.project(stage, root), "code": "x", "sources": {}}
-        io.write_json(Path(f"artifacts/config/{stage}.json"), record)
+        record = {"stage": stage, "settings": resolved_config.stage_view(stage, root), "code": "x", "sources": {}}
+        atomic_io.write_json(Path(f"artifacts/config/{stage}.json"), record)
         if stage != "evaluate":
-            config = io.digest_value(io.read_json(Path(f"artifacts/config/{stage}.json")))
+            config = atomic_io.sha256_json(atomic_io.read_json(Path(f"artifacts/config/{stage}.json")))
             manifest.write(Path("artifacts") / stage, manifest.Manifest(stage, config))
     assert main.main(["evaluate", "--json", "--out", "again"]) == 0
     found = json.loads(capsys.readouterr().out)

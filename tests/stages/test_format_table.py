@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tunectl.artifacts import io
+from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Example
-from tunectl.chat import contract, template
-from tunectl.chat.masking import Masked, Masker
-from tunectl.chat.tokens import Tokenizer
-from tunectl.config.ingest import IngestStage
-from tunectl.config.sft import SftStage
-from tunectl.stages import ingest, sft
+from tunectl.chat import model_spec, template
+from tunectl.chat.loss_mask import LossMasker, TokenizedExample
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.schema.ingest import IngestStage
+from tunectl.config.schema.sft import SftStage
+from tunectl.pipeline.stages import ingest, sft
 
 ROOT = Path(__file__).parents[2]
 END = "<|im_end|>"
@@ -323,15 +323,15 @@ def taken(name: str, case: Case) -> list[Example]:
     ingest.run(stage, ingest.Inputs(), ingest.Outputs(artifact=out))
     decided = json.loads((out / "decisions.json").read_text())
     assert case.format in json.dumps(decided)
-    return list(io.read_rows(out / "examples.jsonl", Example))
+    return list(atomic_io.read_rows(out / "examples.jsonl", Example))
 
 
-def masker(model: Path) -> Masker:
-    end = contract.load(model).end_of_turn.id
-    return Masker(template.load(model), Tokenizer(model), end_of_turn=end, train_on="answer")
+def masker(model: Path) -> LossMasker:
+    end = model_spec.load(model).end_of_turn.id
+    return LossMasker(template.load(model), Tokenizer(model), end_of_turn=end, train_on="answer")
 
 
-def sequences(tokenizer: Tokenizer, masked: list[Masked]) -> list[tuple[str, str]]:
+def sequences(tokenizer: Tokenizer, masked: list[TokenizedExample]) -> list[tuple[str, str]]:
     """Of each answer: what is learned (runs apart by '|'), and the text up to there."""
     found = []
     for item in masked:
@@ -361,9 +361,9 @@ def test_the_users_own_split_is_kept():
 def test_all_of_them_train(tiny_model, tmp_path):
     pytest.importorskip("torch")
     every = [example for name, case in CASES.items() for example in taken(name, case)]
-    io.write_rows(tmp_path / "split" / "train.jsonl", every)
-    io.write_rows(tmp_path / "split" / "validation.jsonl", every)
-    io.write_json(tmp_path / "adapt" / "passed_through.json", {"reason": "off"})
+    atomic_io.write_rows(tmp_path / "split" / "train.jsonl", every)
+    atomic_io.write_rows(tmp_path / "split" / "validation.jsonl", every)
+    atomic_io.write_json(tmp_path / "adapt" / "passed_through.json", {"reason": "off"})
     section = yaml.safe_load((ROOT / "conf/sft/lora.yaml").read_text())
     section |= {"learning_rate": 0.005, "rank": 2, "targets": ["q_proj", "v_proj"], "early_stopping": None}
     profile = yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text())

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.artifacts import io, manifest, tally
-from tunectl.artifacts.records import Example, Exchange, Feedback, Judgement
-from tunectl.backends import sqlalchemy_store
-from tunectl.config.harvest import HarvestStage
+from tunectl.artifacts import atomic_io, manifest, row_counts
+from tunectl.artifacts.records import Comparison, Example, Feedback, InferenceRecord
+from tunectl.backends.storage import inference_log_sql
+from tunectl.config.schema.harvest import HarvestStage
 from tunectl.core.errors import ArtifactError
-from tunectl.live import forgetting, gathering, snapshot
-from tunectl.live.gathering import Named
-from tunectl.stages import harvest
+from tunectl.inference_log import erasure, snapshot, training_window
+from tunectl.inference_log.training_window import FeedbackWindow
+from tunectl.pipeline.stages import harvest
 
 DAY = datetime(2026, 5, 1, tzinfo=UTC)
 SECTION = {
@@ -30,17 +30,17 @@ SECTION = {
 
 
 @pytest.fixture
-def frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> snapshot.Frozen:
+def frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> snapshot.Snapshot:
     """Thirty exchanges: every third edited, every third liked, the others not talked about."""
     monkeypatch.chdir(tmp_path)
-    with sqlalchemy_store.opened("sqlite:///live.sqlite", tmp_path) as store:
+    with inference_log_sql.open_log("sqlite:///live.sqlite", tmp_path) as store:
         for number in range(30):
             at = DAY + timedelta(minutes=number)
             asked = {"messages": [{"role": "user", "content": f"An ad for number {number}"}]}
             said = {"choices": [{"message": {"role": "assistant", "content": f"Ad {number}"}}]}
             name = f"chatcmpl-{number}"
-            store.accept(
-                Exchange(name, at, "champion", "r1", "t", asked, f"u{number % 5}", finished_at=at, response=said)
+            store.start_request(
+                InferenceRecord(name, at, "champion", "r1", "t", asked, f"u{number % 5}", finished_at=at, response=said)
             )
             kind = ("edit", "thumb", None)[number % 3]
             if kind is not None:
@@ -56,20 +56,20 @@ def frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> snapshot.Frozen:
         )
 
 
-def run(named: Named, out: str = "out") -> harvest.Metrics:
-    io.write_json(Path("live/window.json"), named)
+def run(named: FeedbackWindow, out: str = "out") -> harvest.Metrics:
+    atomic_io.write_json(Path("live/window.json"), named)
     cfg = HarvestStage.model_validate({"harvest": SECTION})
     Path(out).mkdir()
     return harvest.run(cfg, harvest.Inputs(), harvest.Outputs(Path(out)))
 
 
-def test_edits_and_approvals_become_rows_and_the_sums_hold(frozen: snapshot.Frozen) -> None:
-    found = run(Named([frozen]))
+def test_edits_and_approvals_become_rows_and_the_sums_hold(frozen: snapshot.Snapshot) -> None:
+    found = run(FeedbackWindow([frozen]))
     assert (found.talked_about, found.edits + found.held > 0) == (20, True)
-    account = tally.load(Path("out"))
+    account = row_counts.load(Path("out"))
     assert account.rows_in == 20 == account.kept + sum(account.rejected.values())
-    rows = list(io.read_rows(Path("out/examples.jsonl"), Example))
-    held = list(io.read_rows(Path("out/slice.jsonl"), Example))
+    rows = list(atomic_io.read_rows(Path("out/examples.jsonl"), Example))
+    held = list(atomic_io.read_rows(Path("out/slice.jsonl"), Example))
     assert len(rows) == found.lessons
     assert 0 < len(held) <= found.held
     assert all(row.fields["origin"] == "edit" for row in held), "approved answers are the champion's own"
@@ -79,111 +79,115 @@ def test_edits_and_approvals_become_rows_and_the_sums_hold(frozen: snapshot.Froz
     number = edited.id.rpartition("-")[2]
     assert edited.answers[0].text == f"Better ad {number}"
     assert edited.source.file == f"live/{frozen.id}/chatcmpl-{number}"
-    pairs = list(io.read_rows(Path("out/judgements.jsonl"), Judgement))
+    pairs = list(atomic_io.read_rows(Path("out/judgements.jsonl"), Comparison))
     assert len(pairs) == found.edits
     assert pairs[0].answers[0][0].content.startswith("Better")
     assert pairs[0].answers[1][0].content.startswith("Ad")
 
 
-def test_the_same_snapshot_gives_the_same_bytes(frozen: snapshot.Frozen) -> None:
-    run(Named([frozen]), "one")
-    run(Named([frozen]), "two")
-    assert io.digest(Path("one")) == io.digest(Path("two"))
+def test_the_same_snapshot_gives_the_same_bytes(frozen: snapshot.Snapshot) -> None:
+    run(FeedbackWindow([frozen]), "one")
+    run(FeedbackWindow([frozen]), "two")
+    assert atomic_io.sha256_path(Path("one")) == atomic_io.sha256_path(Path("two"))
 
 
-def test_what_was_taught_before_is_not_new(frozen: snapshot.Frozen) -> None:
-    with sqlalchemy_store.opened("sqlite:///live.sqlite", Path()) as store:
+def test_what_was_taught_before_is_not_new(frozen: snapshot.Snapshot) -> None:
+    with inference_log_sql.open_log("sqlite:///live.sqlite", Path()) as store:
         at = DAY + timedelta(days=3)
         said = {"choices": [{"message": {"role": "assistant", "content": "Ad"}}]}
         for number in range(12):
             name = f"chatcmpl-late-{number}"
             asked = {"messages": [{"role": "user", "content": f"An ad for quay {number}"}]}
-            store.accept(Exchange(name, at, "champion", "r1", "t", asked, f"v{number}", finished_at=at, response=said))
+            store.start_request(
+                InferenceRecord(name, at, "champion", "r1", "t", asked, f"v{number}", finished_at=at, response=said)
+            )
             store.feedback(Feedback(f"late{number}", name, "edit", f"Better {number}", at, f"a{number % 4}"))
         later = DAY + timedelta(days=4)
         newest = snapshot.freeze(store, Path("snapshots"), since=DAY, until=later, at=later, window="w2")
     assert newest.exchanges == 32, "it reaches back over the one before"
     section = HarvestStage.model_validate({"harvest": SECTION}).harvest.root
-    found = gathering.harvested(Named([frozen, newest]), section)
+    found = training_window.build_feedback_examples(FeedbackWindow([frozen, newest]), section)
     assert found.fresh == {one.exchange.id for one in found.harvest.lessons if "late" in one.exchange.id}
     assert len(found.fresh) == 12
-    run(Named([frozen, newest]))
-    assert all("late" in row.id for row in io.read_rows(Path("out/slice.jsonl"), Example))
-    assert gathering.harvested(Named([newest]), section).fresh == {one.exchange.id for one in found.harvest.lessons}, (
-        "without the one before, all of it is"
-    )
+    run(FeedbackWindow([frozen, newest]))
+    assert all("late" in row.id for row in atomic_io.read_rows(Path("out/slice.jsonl"), Example))
+    assert training_window.build_feedback_examples(FeedbackWindow([newest]), section).fresh == {
+        one.exchange.id for one in found.harvest.lessons
+    }, "without the one before, all of it is"
 
 
-def test_what_was_too_new_is_not_so_for_ever(frozen: snapshot.Frozen) -> None:
+def test_what_was_too_new_is_not_so_for_ever(frozen: snapshot.Snapshot) -> None:
     day = timedelta(days=1)
-    with sqlalchemy_store.opened("sqlite:///live.sqlite", Path()) as store:
+    with inference_log_sql.open_log("sqlite:///live.sqlite", Path()) as store:
         later = snapshot.freeze(store, Path("snapshots"), since=DAY, until=DAY + day, at=DAY + 9 * day, window=None)
     assert (later.id, later.at) == (frozen.id, DAY + 9 * day), "the same content, looked at later"
-    assert snapshot.settled(Path("snapshots"), frozen, 5 * day) == 0
-    assert snapshot.settled(Path("snapshots"), later, 5 * day) == frozen.feedback == 20
+    assert snapshot.feedback_out_of_quarantine(Path("snapshots"), frozen, 5 * day) == 0
+    assert snapshot.feedback_out_of_quarantine(Path("snapshots"), later, 5 * day) == frozen.feedback == 20
     section = HarvestStage.model_validate({"harvest": SECTION | {"quarantine_hours": 120}}).harvest.root
-    assert gathering.harvested(Named([frozen]), section).harvest.lessons == []
-    assert gathering.harvested(Named([later]), section).harvest.lessons != []
+    assert training_window.build_feedback_examples(FeedbackWindow([frozen]), section).harvest.lessons == []
+    assert training_window.build_feedback_examples(FeedbackWindow([later]), section).harvest.lessons != []
 
 
-def test_a_forgotten_exchange_is_left_out_of_an_older_snapshot(frozen: snapshot.Frozen) -> None:
-    found = run(Named([frozen], ["chatcmpl-0"]))
+def test_a_forgotten_exchange_is_left_out_of_an_older_snapshot(frozen: snapshot.Snapshot) -> None:
+    found = run(FeedbackWindow([frozen], ["chatcmpl-0"]))
     assert found.left["forgotten"] == 1
     assert "chatcmpl-0" not in Path("out/origins.jsonl").read_text()
 
 
-def test_purging_deletes_the_text_and_the_snapshot_is_still_what_was_named(frozen: snapshot.Frozen) -> None:
+def test_purging_deletes_the_text_and_the_snapshot_is_still_what_was_named(frozen: snapshot.Snapshot) -> None:
     place = Path("snapshots") / frozen.id / "exchanges.jsonl"
     assert "Ad 3" in place.read_text()
-    with sqlalchemy_store.opened("sqlite:///live.sqlite", Path()) as store:
-        assert forgetting.purge(Path("snapshots"), store) == 0
-        store.forget("u3")
-        gone = forgetting.forgotten(store, {f"chatcmpl-{number}" for number in range(30)})
-        assert [forgetting.purge(Path("snapshots"), store) for _ in range(2)] == [1, 0]
+    with inference_log_sql.open_log("sqlite:///live.sqlite", Path()) as store:
+        assert erasure.purge(Path("snapshots"), store) == 0
+        store.erase("u3")
+        gone = erasure.find_erased(store, {f"chatcmpl-{number}" for number in range(30)})
+        assert [erasure.purge(Path("snapshots"), store) for _ in range(2)] == [1, 0]
     assert '"chatcmpl-3"' not in place.read_text()
-    assert run(Named([frozen], sorted(gone))).talked_about == 16
+    assert run(FeedbackWindow([frozen], sorted(gone))).talked_about == 16
 
 
-def test_who_is_forgotten_teaches_nothing_about_the_answers_of_others_either(frozen: snapshot.Frozen) -> None:
+def test_who_is_forgotten_teaches_nothing_about_the_answers_of_others_either(frozen: snapshot.Snapshot) -> None:
     said = Path("snapshots") / frozen.id / "feedback.jsonl"
-    with sqlalchemy_store.opened("sqlite:///live.sqlite", Path()) as store:
-        store.forget("a1")
-        gone = forgetting.forgotten(store, {f"chatcmpl-{number}" for number in range(30)})
+    with inference_log_sql.open_log("sqlite:///live.sqlite", Path()) as store:
+        store.erase("a1")
+        gone = erasure.find_erased(store, {f"chatcmpl-{number}" for number in range(30)})
         assert gone == {"f1", "f9", "f13", "f21", "f25"}
-        assert run(Named([frozen], sorted(gone))).talked_about == 15
+        assert run(FeedbackWindow([frozen], sorted(gone))).talked_about == 15
         assert "Better ad 21" in said.read_text()
-        assert forgetting.purge(Path("snapshots"), store) == 1
+        assert erasure.purge(Path("snapshots"), store) == 1
     assert "Better ad 21" not in said.read_text()
-    assert run(Named([frozen]), "again").talked_about == 15
+    assert run(FeedbackWindow([frozen]), "again").talked_about == 15
 
 
-def test_with_time_snapshots_that_no_build_needs_are_deleted(frozen: snapshot.Frozen) -> None:
+def test_with_time_snapshots_that_no_build_needs_are_deleted(frozen: snapshot.Snapshot) -> None:
     folder = Path("snapshots")
     (folder / "cut").mkdir()  # what a kill left of one
     (folder / snapshot.SCRATCH / "x").mkdir(parents=True, exist_ok=True)  # the watcher writes one just now
-    assert forgetting.retain(folder, (), DAY) == 1
-    assert forgetting.retain(folder, {frozen.id}, DAY + timedelta(days=9)) == 0
-    assert forgetting.retain(folder, (), DAY + timedelta(days=9)) == 1
+    assert erasure.prune_snapshots(folder, (), DAY) == 1
+    assert erasure.prune_snapshots(folder, {frozen.id}, DAY + timedelta(days=9)) == 0
+    assert erasure.prune_snapshots(folder, (), DAY + timedelta(days=9)) == 1
     assert [path.name for path in folder.iterdir()] == [snapshot.SCRATCH]
-    assert forgetting.retain(Path("nowhere"), (), DAY) == 0
+    assert erasure.prune_snapshots(Path("nowhere"), (), DAY) == 0
 
 
 def test_no_window_is_nothing_to_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(Named()).lessons == 0
-    assert io.read_json(Path("out") / manifest.PASSED_THROUGH) == {"reason": "live/window.json names no snapshot"}
+    assert run(FeedbackWindow()).lessons == 0
+    assert atomic_io.read_json(Path("out") / manifest.PASSED_THROUGH) == {
+        "reason": "live/window.json names no snapshot"
+    }
 
 
-def test_a_snapshot_that_was_edited_or_is_gone_is_refused(frozen: snapshot.Frozen) -> None:
+def test_a_snapshot_that_was_edited_or_is_gone_is_refused(frozen: snapshot.Snapshot) -> None:
     place = Path("snapshots") / frozen.id / "feedback.jsonl"
     place.write_text(place.read_text().replace("Better", "Worse"))
     with pytest.raises(ArtifactError) as error:
-        run(Named([frozen]))
+        run(FeedbackWindow([frozen]))
     assert error.value.message.startswith(f"snapshots/{frozen.id} was changed: its digest is ")
     assert error.value.hint == "restore it; a snapshot is never edited"
     (Path("snapshots") / frozen.id / "manifest.json").unlink()
     with pytest.raises(ArtifactError) as error:
-        run(Named([frozen]), "again")
+        run(FeedbackWindow([frozen]), "again")
     assert str(error.value) == (
         f"snapshots/{frozen.id} does not exist, though live/window.json names it\n"
         "  it lies on the machine where tunectl watch ran: copy it, or dvc pull artifacts/harvest"

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tunectl.artifacts import io, tally
-from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Document, Example, Reject, Source
-from tunectl.config import check
-from tunectl.config.given import Given
-from tunectl.config.ingest import IngestStage
+from tunectl.artifacts import atomic_io, row_counts
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Document, Example, RejectedRow, Source
+from tunectl.config.loading import checks
+from tunectl.config.loading.override_parsing import Override
+from tunectl.config.schema.ingest import IngestStage
 from tunectl.core.errors import DataError
-from tunectl.stages import ingest
+from tunectl.pipeline.stages import ingest
 
 ROOT = Path.cwd()
 SHARED = ROOT.parent / "shared" / "data"
@@ -55,15 +55,15 @@ def fails(**sources):
 
 
 def documents():
-    return list(io.read_rows(Path("out/documents.jsonl"), Document))
+    return list(atomic_io.read_rows(Path("out/documents.jsonl"), Document))
 
 
 def examples():
-    return list(io.read_rows(Path("out/examples.jsonl"), Example))
+    return list(atomic_io.read_rows(Path("out/examples.jsonl"), Example))
 
 
 def rejects():
-    return list(io.read_rows(Path("out/rejects.jsonl"), Reject))
+    return list(atomic_io.read_rows(Path("out/rejects.jsonl"), RejectedRow))
 
 
 def write(name, text):
@@ -102,7 +102,7 @@ def test_a_folder_of_everything_with_an_account():
     assert found["raw/midtown/note.md"].fields == {"where": "midtown"}
     assert found["raw/post.jsonl"].source == Source("raw/post.jsonl", 1)
     assert {item.kind for item in documents()} == {"raw"}
-    account = tally.load(Path("out"))
+    account = row_counts.load(Path("out"))
     assert account.rows_in == account.kept + sum(account.rejected.values())
     assert account.records_out == 5
     broken = next(item for item in rejects() if item.reason == "not_json")
@@ -119,7 +119,7 @@ def test_decisions_are_printed_and_written(caplog):
         in caplog.messages
     )
     assert "chats: 2 rows, 2 kept, 0 rejected; 0 documents, 2 examples with 2 answers" in caplog.messages
-    found = io.read_json(Path("out/decisions.json"))
+    found = atomic_io.read_json(Path("out/decisions.json"))
     assert found["chats"]["read_as"] == [
         {
             "type": "jsonl",
@@ -611,7 +611,9 @@ def test_pins_that_contradict_each_other(changes, words):
 
 @pytest.mark.parametrize("option", ["documents", "table"])
 def test_the_general_options_compose(option):
-    found = check.load(Layout(ROOT), [Given.typed(f"ingest={option}"), Given.typed("data.path=raw")]).root
+    found = checks.load_config(
+        ProjectPaths(ROOT), [Override.from_cli(f"ingest={option}"), Override.from_cli("data.path=raw")]
+    ).root
     assert [item.path for item in found.ingest.sources.values()] == ["raw"]
 
 

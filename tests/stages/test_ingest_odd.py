@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Document, Example, Reject
-from tunectl.config.ingest import IngestStage
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.config.schema.ingest import IngestStage
 from tunectl.core.errors import DataError
-from tunectl.data.reading.files import matching
-from tunectl.stages import compose, ingest
+from tunectl.data.readers.file_discovery import glob_files
+from tunectl.pipeline.stages import compose, ingest
 
 FILES = yaml.safe_load((Path.cwd() / "conf/ingest/source/files.yaml").read_text())
 ASK = {"role": "user", "content": "Hi"}
@@ -42,12 +42,14 @@ def run(path="raw", share=0.2, **changes):
 
 
 def pairs():
-    rows = io.read_rows(Path("out/examples.jsonl"), Example)
+    rows = atomic_io.read_rows(Path("out/examples.jsonl"), Example)
     return [(row.messages[-1].content, [answer.text for answer in row.answers]) for row in rows]
 
 
 def rejects():
-    return [(row.source.file, row.reason, row.detail) for row in io.read_rows(Path("out/rejects.jsonl"), Reject)]
+    return [
+        (row.source.file, row.reason, row.detail) for row in atomic_io.read_rows(Path("out/rejects.jsonl"), RejectedRow)
+    ]
 
 
 TABLE = "prompt,completion\nHi,Hello\nHow?,So\n"
@@ -77,7 +79,7 @@ def test_tables_as_other_programs_write_them(name, content):
     write(name, content)
     assert run(name).kept == 2
     assert pairs() == WANTED
-    assert [row.source.row for row in io.read_rows(Path("out/examples.jsonl"), Example)] in ([1, 2], [2, 4])
+    assert [row.source.row for row in atomic_io.read_rows(Path("out/examples.jsonl"), Example)] in ([1, 2], [2, 4])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_folders_behind_links_are_read_once_and_circles_end():
     Path("raw/self.txt").symlink_to("self")
     Path("raw/dead.txt").symlink_to("/nowhere/c.txt")
     run(share=1.0)
-    found = [(row.source.file, row.text) for row in io.read_rows(Path("out/documents.jsonl"), Document)]
+    found = [(row.source.file, row.text) for row in atomic_io.read_rows(Path("out/documents.jsonl"), Document)]
     assert found == [("raw/here/a.txt", "one"), ("raw/there/b.txt", "two")]
     gone = "it is a link to a file that is not there"
     assert rejects() == [("raw/dead.txt", "unreadable", gone), ("raw/self.txt", "unreadable", gone)]
@@ -173,18 +175,18 @@ def test_folders_behind_links_are_read_once_and_circles_end():
 def test_a_link_to_nothing_can_be_composed_and_a_file_that_appears_behind_it_is_seen(project):
     write("raw/a.txt", "one")
     Path("raw/b.txt").symlink_to("../later.txt")
-    digests = compose._Digests(Layout().cache / "digests.json")
-    before = digests.of(project, "raw")
+    digests = compose._Digests(ProjectPaths().cache / "digests.json")
+    before = digests.digest_path(project, "raw")
     write("later.txt", "two")
     assert before is not None
-    assert digests.of(project, "raw") != before
+    assert digests.digest_path(project, "raw") != before
 
 
 def test_hidden_folders_stay_hidden_from_globs():
     for name in ("raw/a.txt", "raw/.git/b.txt", "raw/deep/.c.txt", "raw/deep/d.txt"):
         write(name, "text")
     for path in ("raw", "raw/**/*.txt", "raw/**"):
-        found = [item.relative_to(Path.cwd()).as_posix() for item in matching(path, Path.cwd(), "path")]
+        found = [item.relative_to(Path.cwd()).as_posix() for item in glob_files(path, Path.cwd(), "path")]
         assert found == ["raw/a.txt", "raw/deep/d.txt"], path
 
 

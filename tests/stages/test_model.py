@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.artifacts import io
-from tunectl.chat import contract, template
-from tunectl.chat.contract import Special
-from tunectl.config.model import ModelStage
-from tunectl.core.errors import EnvironmentFailure, UsageError
-from tunectl.stages import model
+from tunectl.artifacts import atomic_io
+from tunectl.chat import model_spec, template
+from tunectl.chat.model_spec import SpecialToken
+from tunectl.config.schema.model import ModelStage
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.pipeline.stages import model
 
 USUAL = {"chat_template": None, "end_of_turn": None, "system": None, "licence": None}
 
@@ -43,13 +43,13 @@ def copy(tiny_model, tmp_path):
 def test_a_folder_becomes_an_artifact_with_its_contract(copy, tmp_path, tiny_model):
     (copy / "README.md").write_text("---\nlicense: mit\n---\n")
     found, out = run(folder(copy), tmp_path)
-    own, expected = contract.load(out), contract.load(tiny_model)
-    assert own.weights_sha256 == io.digest(out / "model.safetensors") == expected.weights_sha256
-    assert own.end_of_turn == Special("<|im_end|>", 2)
+    own, expected = model_spec.load(out), model_spec.load(tiny_model)
+    assert own.weights_sha256 == atomic_io.sha256_path(out / "model.safetensors") == expected.weights_sha256
+    assert own.end_of_turn == SpecialToken("<|im_end|>", 2)
     assert (own.bos, own.eos, own.pad) == (
-        Special("<|im_start|>", 1),
-        Special("<|im_end|>", 2),
-        Special("<|im_end|>", 2),
+        SpecialToken("<|im_start|>", 1),
+        SpecialToken("<|im_end|>", 2),
+        SpecialToken("<|im_end|>", 2),
     )
     assert (own.base, own.licence, own.context, own.system) == ("base", "mit", 512, None)
     assert own.parameters == expected.parameters == found.parameters
@@ -70,7 +70,7 @@ def test_equal_runs_leave_equal_bytes(copy, tmp_path):
     digests = []
     for _ in range(2):
         _, out = run(folder(copy), tmp_path)
-        digests.append({path.name: io.digest(path) for path in out.iterdir()})
+        digests.append({path.name: atomic_io.sha256_path(path) for path in out.iterdir()})
     assert digests[0] == digests[1]
 
 
@@ -87,7 +87,7 @@ def test_weights_in_several_files_are_joined(copy, tmp_path):
 
 
 def test_a_hash_that_differs_is_refused(copy, tmp_path):
-    weights = io.digest(copy / "model.safetensors")
+    weights = atomic_io.sha256_path(copy / "model.safetensors")
     run(folder(copy, weights), tmp_path)
     with pytest.raises(UsageError) as caught:
         run(folder(copy, "0" * 64), tmp_path)
@@ -107,12 +107,12 @@ def test_a_base_model_without_template_says_how_to_declare_one(copy, tmp_path):
         "declare one: model.chat_template=plain (or chatml, gemma, llama3, mistral, zephyr), or the path of a Jinja file"
     )
     _, out = run(folder(copy), tmp_path, chat_template="plain")
-    assert contract.load(out).end_of_turn == Special("<|im_end|>", 2)
+    assert model_spec.load(out).end_of_turn == SpecialToken("<|im_end|>", 2)
     file = tmp_path / "own.jinja"
     file.write_text("{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}")
     _, out = run(folder(copy), tmp_path, chat_template=str(file), system="Be brief.")
-    assert contract.load(out).end_of_turn == Special("<|endoftext|>", 0)
-    assert contract.load(out).system == "Be brief."
+    assert model_spec.load(out).end_of_turn == SpecialToken("<|endoftext|>", 0)
+    assert model_spec.load(out).system == "Be brief."
     assert (out / "chat_template.jinja").read_text() == file.read_text()
 
 
@@ -133,7 +133,7 @@ def test_a_template_that_never_ends_a_turn(copy, tmp_path):
         "the chat template writes no special token behind an answer, only '\\n': a model tuned with it would never stop"
     )
     _, out = run(folder(copy), tmp_path, chat_template=str(file), end_of_turn="<|endoftext|>")
-    assert contract.load(out).end_of_turn == Special("<|endoftext|>", 0)
+    assert model_spec.load(out).end_of_turn == SpecialToken("<|endoftext|>", 0)
     with pytest.raises(UsageError) as caught:
         run(folder(copy), tmp_path, end_of_turn="<stop>")
     assert caught.value.message == "model.end_of_turn = '<stop>' is not a token of this tokenizer"
@@ -179,7 +179,7 @@ def test_the_hub_without_a_connection(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(EnvironmentFailure) as caught:
+    with pytest.raises(InfrastructureError) as caught:
         run({"method": "hub", "repo": "some/model", "revision": "a" * 40, "sha256": None}, tmp_path)
     assert caught.value.message.startswith(
         "some/model at aaaaaaaaaaaa cannot be fetched from the Hub, and is not in .tunectl/cache/hub: "
@@ -210,7 +210,7 @@ def wheel_of(cache: Path, content: bytes) -> dict:
 def test_a_file_of_a_wheel_is_compared_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = wheel_of(Path(".tunectl/cache/wheels"), b"not what was declared")
-    with pytest.raises(EnvironmentFailure) as caught:
+    with pytest.raises(InfrastructureError) as caught:
         run(source | {"sha256": "0" * 64}, tmp_path)
     assert caught.value.message == (
         f".tunectl/cache/wheels/some-model-1.0/model.gguf is not the declared file: its SHA-256 is {source['sha256'][:12]}…, "
@@ -228,7 +228,7 @@ def test_an_index_that_is_not_reached_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     source = {"method": "wheel", "package": "some-model", "version": "1.0", "file": "m.gguf", "sha256": "0" * 64}
-    with pytest.raises(EnvironmentFailure) as caught:
+    with pytest.raises(InfrastructureError) as caught:
         run(source, tmp_path)
     assert caught.value.message == (
         "some-model 1.0 cannot be fetched from the package index: ERROR: No matching distribution found for some-model==1.0"

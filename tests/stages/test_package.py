@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunectl.artifacts import io
-from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.chat import contract as chats
-from tunectl.config.package import PackageStage
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.chat import model_spec as chats
+from tunectl.config.schema.package import PackageStage
 from tunectl.core import progress
 from tunectl.core.errors import ArtifactError, DataError, UsageError
-from tunectl.evaluation.results import AlignedVerdict, AnswerRow, Results, Score, System, Verdict
-from tunectl.release import contract, manifest
-from tunectl.release.contract import template_of
-from tunectl.release.manifest import Facts
-from tunectl.release.sides import Manner, Reading, Said
-from tunectl.release.store import Store
-from tunectl.stages import package
+from tunectl.evaluation.results import AlignedVerdict, AnswerRow, EvalVerdict, Results, Score, System
+from tunectl.packaging import serving_contract
+from tunectl.packaging.protocols import GreedyOutput, SamplingParams, TeacherForced
+from tunectl.packaging.serving_contract import template_of
+from tunectl.pipeline.stages import package
+from tunectl.registry import release_manifest
+from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_store import ReleaseRegistry
 
 CONF = Path(__file__).parents[2] / "conf"
 END = 2
@@ -51,35 +52,35 @@ class Fake:
     calls: list = field(default_factory=list)
     says: list = field(default_factory=lambda: TUNED)
 
-    def trained(self, base, adapter, stops, precision):
+    def load_trained_model(self, base, adapter, stops, precision):
         self.calls.append(("trained", base, adapter, stops, precision))
         return _Model(BASE if adapter is None and not self.alike else TUNED)
 
     def export(self, model, out, *, engine, weights):
         self.calls.append(("export", model, engine, weights))
-        io.write_text(out / "openvino_model.xml", str(model.name))
+        atomic_io.write_text(out / "openvino_model.xml", str(model.name))
 
     def merge(self, model, adapter, out):
-        io.write_text(out / "model.safetensors", "merged")
+        atomic_io.write_text(out / "model.safetensors", "merged")
 
-    def bento(self, release, facts, name, out, settings):
-        io.write_text(out / "bento.yaml", f"{name} {settings.serve.port}")
+    def build_bento(self, release, facts, name, out, settings):
+        atomic_io.write_text(out / "bento.yaml", f"{name} {settings.serve.port}")
 
-    def gguf(self, merged, out, kind, contract):
-        io.write_text(out, kind)
+    def export_gguf(self, merged, out, kind, contract):
+        atomic_io.write_text(out, kind)
         return self.gguf_share
 
-    def opened(self, release, stops):
-        return _Engine(self, contract.load(release))
+    def open_release(self, release, stops):
+        return _Engine(self, serving_contract.load(release))
 
 
 @dataclass
 class _Model:
     says: list
 
-    def answers(self, prompts, limit):
+    def generate(self, prompts, limit):
         ids = self.says[:limit]
-        return [Said(ids, [-0.5] * len(ids), ids[-1] == END) for _ in prompts]
+        return [GreedyOutput(ids, [-0.5] * len(ids), ids[-1] == END) for _ in prompts]
 
     def likelihood(self, prompts, answers, of):
         return [[-1.0 if self.says is BASE else -0.5] * len(one) for one in of]
@@ -91,16 +92,16 @@ class _Model:
 @dataclass
 class _Engine:
     fake: Fake
-    told: contract.ServingContract
+    told: serving_contract.ServingContract
 
-    def answers(self, prompts, limit, how=None):
+    def generate(self, prompts, limit, how=None):
         self.fake.calls.append(("answers", limit, how))
         ids = self.fake.says[:limit]
-        return [Said(ids, [-0.3] * (len(ids) - 1) + [math.nan], finished=True) for _ in prompts]
+        return [GreedyOutput(ids, [-0.3] * (len(ids) - 1) + [math.nan], finished=True) for _ in prompts]
 
-    def readings(self, prompts, answers):
+    def teacher_force(self, prompts, answers):
         choices = [[9, *one[1:]] if self.fake.differs else list(one) for one in answers]
-        return [Reading(one, [-0.5 - self.fake.gap] * (len(one) - 1) + [math.nan]) for one in choices]
+        return [TeacherForced(one, [-0.5 - self.fake.gap] * (len(one) - 1) + [math.nan]) for one in choices]
 
     def close(self):
         self.fake.calls.append(("closed",))
@@ -108,7 +109,7 @@ class _Engine:
 
 def example(name, text="say"):
     source = Source("data.csv", 1)
-    return Example(name, source, [Message("user", f"{text} {name}")], [Answer("PQ", source)])
+    return Example(name, source, [Message("user", f"{text} {name}")], [ReferenceAnswer("PQ", source)])
 
 
 def results(aligned=None, *, passed=True, verdict="tuned_better"):
@@ -119,7 +120,7 @@ def results(aligned=None, *, passed=True, verdict="tuned_better"):
     return Results(
         project="test", seed=3, inputs=2, available=2, skipped={}, primary="chrf", min_difference=1, confidence=0.95,
         resamples=100, units=2, decoding={}, bleu_signature="", systems=systems, differences=[], slices=[], search=None,
-        references_seen=None, safety=None, judge=[], cases=[], warnings=[], verdict=Verdict(passed, verdict, "So.", [], said),
+        references_seen=None, safety=None, judge=[], cases=[], warnings=[], verdict=EvalVerdict(passed, verdict, "So.", [], said),
     )  # fmt: skip
 
 
@@ -127,14 +128,14 @@ def results(aligned=None, *, passed=True, verdict="tuned_better"):
 def given(tmp_path, tiny_model):
     folders = {name: tmp_path / name for name in ("adapt", "split", "sft", "align", "evaluate")}
     for name in ("adapt", "align"):
-        io.write_json(folders[name] / "passed_through.json", {"reason": "off"})
+        atomic_io.write_json(folders[name] / "passed_through.json", {"reason": "off"})
     _adapter(folders["sft"], tiny_model, "sft")
-    io.write_rows(folders["split"] / "validation.jsonl", [example(f"v{number}") for number in range(9)])
+    atomic_io.write_rows(folders["split"] / "validation.jsonl", [example(f"v{number}") for number in range(9)])
     tests = [example("t1"), example("t2")]
-    io.write_rows(folders["split"] / "test.jsonl", tests)
-    io.write_json(folders["evaluate"] / "results.json", results())
+    atomic_io.write_rows(folders["split"] / "test.jsonl", tests)
+    atomic_io.write_json(folders["evaluate"] / "results.json", results())
     rows = [AnswerRow(one.id, "", ["PQ"], {}, {"tuned": "PQ", "aligned": "PQ"}) for one in tests]
-    io.write_rows(folders["evaluate"] / "answers.jsonl", rows)
+    atomic_io.write_rows(folders["evaluate"] / "answers.jsonl", rows)
     (tmp_path / "out").mkdir()
     return package.Inputs(tiny_model, **folders), package.Outputs(tmp_path / "out", tmp_path / "work")
 
@@ -142,8 +143,8 @@ def given(tmp_path, tiny_model):
 def _adapter(folder, model, text):
     folder.mkdir(exist_ok=True)
     chats.save(chats.load(model), folder)
-    io.write_text(folder / "adapter_model.safetensors", text)
-    io.write_text(folder / "adapter_config.json", "{}")
+    atomic_io.write_text(folder / "adapter_model.safetensors", text)
+    atomic_io.write_text(folder / "adapter_config.json", "{}")
 
 
 def test_a_release_holds_what_the_server_needs(given, tmp_path):
@@ -153,12 +154,12 @@ def test_a_release_holds_what_the_server_needs(given, tmp_path):
     assert (found.adapter, found.passed, found.agreement) == ("sft", True, 1.0)
     assert found.logprob_gap == pytest.approx(0.01)
     release = outputs.artifact / "release"
-    files = manifest.digests(release)
+    files = release_manifest.digests(release)
     assert set(files) == {
         "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "tokenizer/tokenizer.json",
         "tokenizer/chat_template.jinja", "model/openvino_model.xml", "contract.json", "reference.jsonl", "MODEL_CARD.md",
     }  # fmt: skip
-    told = contract.load(release)
+    told = serving_contract.load(release)
     assert (told.engine, told.route, told.base.weights, told.stop_token_ids) == ("openvino", "merged", "int8", [END])
     assert told.adapter_sha256 == files["adapter/adapter_model.safetensors"]
     assert told.base.sha256 == chats.load(inputs.model).weights_sha256
@@ -174,9 +175,9 @@ def test_a_release_holds_what_the_server_needs(given, tmp_path):
     assert fake.calls[0] == ("export", outputs.work / "merged", "openvino", "int8")
     assert ("closed",) in fake.calls
     assert not outputs.work.exists()
-    facts = io.read_json(outputs.artifact / "facts.json", Facts)
+    facts = atomic_io.read_json(outputs.artifact / "facts.json", BuildFacts)
     assert {name: one.passed for name, one in facts.verdicts.items()} == {"evaluate": True, "package": True}
-    store = Store(tmp_path / "store")
+    store = ReleaseRegistry(tmp_path / "store")
     assert store.verify(store.add(release, facts).id) == []
     card = (release / "MODEL_CARD.md").read_text()
     for words in ("tiny (revision", "| Tuned | 50.00 |", "evaluate: So.", "The export is the model that was trained"):
@@ -212,7 +213,7 @@ def test_the_reference_is_what_the_engine_says(given):
     inputs, outputs = given
     package.run(stage(reference=4), inputs, outputs, tools=Fake())
     rows = [
-        io.msgspec.json.decode(line)
+        atomic_io.msgspec.json.decode(line)
         for line in (outputs.artifact / "release/reference.jsonl").read_bytes().splitlines()
     ]
     assert len(rows) == 4
@@ -225,7 +226,7 @@ def test_the_reference_is_drawn_as_a_request_that_says_nothing(given):
     inputs, outputs = given
     fake = Fake()
     package.run(stage(decoding={"temperature": 0.7, "top_p": 0.9, "max_tokens": 30}), inputs, outputs, tools=fake)
-    assert [one for one in fake.calls if one[0] == "answers"][-1] == ("answers", 30, Manner(0.7, 0.9, 3))
+    assert [one for one in fake.calls if one[0] == "answers"][-1] == ("answers", 30, SamplingParams(0.7, 0.9, 3))
 
 
 def test_apart_leaves_the_base_alone(given):
@@ -233,7 +234,7 @@ def test_apart_leaves_the_base_alone(given):
     fake = Fake()
     package.run(stage(route="apart"), inputs, outputs, tools=fake)
     assert fake.calls[0] == ("export", inputs.model, "openvino", "int8")
-    assert contract.load(outputs.artifact / "release").route == "apart"
+    assert serving_contract.load(outputs.artifact / "release").route == "apart"
 
 
 @pytest.mark.parametrize(
@@ -247,13 +248,13 @@ def test_apart_leaves_the_base_alone(given):
 def test_an_export_that_is_another_model_is_refused(given, tmp_path, fake, words):
     inputs, outputs = given
     found = package.run(stage(), inputs, outputs, tools=fake)
-    verdict = io.read_json(outputs.artifact / "verdict.json")
+    verdict = atomic_io.read_json(outputs.artifact / "verdict.json")
     assert not found.passed
     assert not verdict["passed"]
     assert words in verdict["reason"]
     assert not (outputs.artifact / "bento").exists()
-    facts = io.read_json(outputs.artifact / "facts.json", Facts)
-    store = Store(tmp_path / "store")
+    facts = atomic_io.read_json(outputs.artifact / "facts.json", BuildFacts)
+    store = ReleaseRegistry(tmp_path / "store")
     assert store.manifest(store.add(outputs.artifact / "release", facts).id).refusals
 
 
@@ -261,8 +262,8 @@ def test_an_adapter_that_changes_nothing_is_no_release(given):
     inputs, outputs = given
     found = package.run(stage(), inputs, outputs, tools=Fake(alike=True))
     assert not found.passed
-    assert contract.load(outputs.artifact / "release").probes == []
-    assert io.read_json(outputs.artifact / "verdict.json")["verdict"] == "adapter_changes_nothing"
+    assert serving_contract.load(outputs.artifact / "release").probes == []
+    assert atomic_io.read_json(outputs.artifact / "verdict.json")["verdict"] == "adapter_changes_nothing"
 
 
 def test_int4_is_printed_and_not_judged(given):
@@ -277,10 +278,10 @@ def test_int4_is_printed_and_not_judged(given):
 
 def test_what_evaluate_refused_gets_no_bento(given):
     inputs, outputs = given
-    io.write_json(inputs.evaluate / "results.json", results(passed=False, verdict="do_not_tune"))
+    atomic_io.write_json(inputs.evaluate / "results.json", results(passed=False, verdict="do_not_tune"))
     assert not package.run(stage(), inputs, outputs, tools=Fake()).passed
     assert not (outputs.artifact / "bento").exists()
-    assert io.read_json(outputs.artifact / "verdict.json")["passed"]
+    assert atomic_io.read_json(outputs.artifact / "verdict.json")["passed"]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ def test_the_better_adapter_is_shipped(given, tiny_model, said, which):
     inputs, outputs = given
     (inputs.align / "passed_through.json").unlink()
     _adapter(inputs.align, tiny_model, "align")
-    io.write_json(inputs.evaluate / "results.json", results(said, passed=said != "aligned_worse"))
+    atomic_io.write_json(inputs.evaluate / "results.json", results(said, passed=said != "aligned_worse"))
     found = package.run(stage(), inputs, outputs, tools=Fake())
     assert (found.adapter, found.passed) == (which, True)
     assert (outputs.artifact / "release/adapter/adapter_model.safetensors").read_text() == which
@@ -321,13 +322,13 @@ def test_a_gguf_file_that_is_another_model_is_refused_and_the_rest_is_kept(given
     inputs, outputs = given
     found = package.run(stage(gguf={"type": "q8_0"}), inputs, outputs, tools=Fake(gguf_share=0.5))
     assert not found.passed
-    assert io.read_json(outputs.artifact / "verdict.json") == {
+    assert atomic_io.read_json(outputs.artifact / "verdict.json") == {
         "passed": False,
         "verdict": "gguf_differs",
         "reason": "The GGUF file is not the model that was trained, so it was deleted: 50.0% of the probe tokens agree, at least "
         "90.0% must. Take finer weights (package.gguf.type=f16), or none (package.gguf=null).",
     }
-    assert io.read_json(outputs.artifact / "quality.json")["gguf"] == 0.5
+    assert atomic_io.read_json(outputs.artifact / "quality.json")["gguf"] == 0.5
     assert not (outputs.artifact / "model.gguf").exists()
     assert (outputs.artifact / "release" / "contract.json").is_file()
 
@@ -346,7 +347,7 @@ def test_refusals_say_what_to_do(given):
     assert (
         str(caught.value) == "package.adapter = align, but align is switched off\n  align=rloo, or package.adapter=auto"
     )
-    io.write_rows(inputs.split / "validation.jsonl", [example("v", "x" * 600)])
+    atomic_io.write_rows(inputs.split / "validation.jsonl", [example("v", "x" * 600)])
     with pytest.raises(DataError, match="the validation split has no input to ask that leaves room for an answer"):
         package.run(stage(), inputs, outputs, tools=Fake())
 
@@ -354,7 +355,7 @@ def test_refusals_say_what_to_do(given):
 def test_an_adapter_of_another_base_is_refused(given):
     inputs, outputs = given
     own = chats.load(inputs.sft)
-    chats.save(io.msgspec.structs.replace(own, weights_sha256="0" * 64), inputs.sft)
+    chats.save(atomic_io.msgspec.structs.replace(own, weights_sha256="0" * 64), inputs.sft)
     with pytest.raises(ArtifactError, match="does not fit"):
         package.run(stage(), inputs, outputs, tools=Fake())
 

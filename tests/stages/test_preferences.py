@@ -12,18 +12,27 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tunectl.artifacts import io, tally
-from tunectl.artifacts.records import Answer, Example, Judgement, Mark, Message, Pair, Reject, Source
-from tunectl.backends.preference_tools import Backend
+from tunectl.artifacts import atomic_io, row_counts
+from tunectl.artifacts.records import (
+    Comparison,
+    Example,
+    LabeledCompletion,
+    Message,
+    PreferencePair,
+    ReferenceAnswer,
+    RejectedRow,
+    Source,
+)
+from tunectl.backends.wiring.preferences import Backend
 from tunectl.cli.main import main
-from tunectl.config.preferences import PreferencesStage
+from tunectl.config.schema.preferences import PreferencesStage
 from tunectl.core.errors import DataError
-from tunectl.evaluation.generator import Reply
-from tunectl.preferences.attributes import without
-from tunectl.preferences.rubric import Sampled
-from tunectl.preferences.store import Question, Said, Undone, opened
-from tunectl.stages import preferences
-from tunectl.stages.compose import declared
+from tunectl.evaluation.generator_protocols import GeneratedText
+from tunectl.pipeline.stages import preferences
+from tunectl.pipeline.stages.compose import list_declared_paths
+from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask, Retraction, open_store
+from tunectl.preferences.meaning_representation import remove_attribute
+from tunectl.preferences.simulated_annotator import SampledAnswers
 
 ROOT = Path(__file__).parents[2]
 HH = ROOT.parent / "shared" / "data" / "hh" / "harmless.jsonl.gz"
@@ -70,11 +79,17 @@ def fails(rows, **settings):
 
 
 def pairs():
-    return [pair for part in ("train", "validation", "test") for pair in io.read_rows(Path(f"out/{part}.jsonl"), Pair)]
+    return [
+        pair
+        for part in ("train", "validation", "test")
+        for pair in atomic_io.read_rows(Path(f"out/{part}.jsonl"), PreferencePair)
+    ]
 
 
 def rejects():
-    return [(one.source.row, one.reason, one.detail) for one in io.read_rows(Path("out/rejects.jsonl"), Reject)]
+    return [
+        (one.source.row, one.reason, one.detail) for one in atomic_io.read_rows(Path("out/rejects.jsonl"), RejectedRow)
+    ]
 
 
 def explicit(count=6, **more):
@@ -155,8 +170,8 @@ CALL = {"type": "function", "function": {"name": "hours", "arguments": {"shop": 
 def test_tools_and_tool_calls_are_kept_and_name_the_input_as_in_split():
     calling = {"role": "assistant", "content": "", "tool_calls": [CALL]}
     asked = [Message("user", "Question 0")]
-    known = Example("e", Source("s"), asked, [Answer("x", Source("s"))], tools=[TOOL])
-    io.write_rows(Path("split/test.jsonl"), [known])
+    known = Example("e", Source("s"), asked, [ReferenceAnswer("x", Source("s"))], tools=[TOOL])
+    atomic_io.write_rows(Path("split/test.jsonl"), [known])
     rows = [{**row, "chosen": [calling], "rejected": "Bad", "tools": json.dumps([TOOL])} for row in explicit(8)]
     rows.append({**rows[0], "chosen": f"<tool_call>\n{json.dumps(CALL['function'])}\n</tool_call>", "rejected": "No"})
     assert imported(rows).pairs == 9
@@ -197,7 +212,7 @@ def test_marks_of_single_answers(name):
     bad = json.loads(json.dumps(rows[0]).replace(GOOD, BAD).replace("true", "false"))
     bad = {key: 0 if key == "label" else value for key, value in bad.items()}
     assert imported([*rows, bad]).marks == 4
-    marks = list(io.read_rows(Path("out/marks.jsonl"), Mark))
+    marks = list(atomic_io.read_rows(Path("out/marks.jsonl"), LabeledCompletion))
     assert {(mark.answer[-1].content, mark.good) for mark in marks} == {(GOOD, True), (BAD, False)}
 
 
@@ -258,7 +273,7 @@ def test_reasons_and_their_details():
         (13, "bad_margin", "margin is '-1'; allowed is a number of 0 or more"),
         (14, "unknown_role", sorted(rejects())[9][2]),
     ]
-    account = tally.load(Path("out"))
+    account = row_counts.load(Path("out"))
     assert (account.rows_in, account.kept, account.records_out, metrics.pairs) == (15, 4, 4, 4)
 
 
@@ -307,7 +322,9 @@ def test_the_cap_keeps_others_heard():
 
 def test_inputs_of_split_keep_their_part_and_no_input_is_in_two():
     asked = [Message("user", "Question 0")]
-    io.write_rows(Path("split/test.jsonl"), [Example("e", Source("s"), asked, [Answer("x", Source("s"))])])
+    atomic_io.write_rows(
+        Path("split/test.jsonl"), [Example("e", Source("s"), asked, [ReferenceAnswer("x", Source("s"))])]
+    )
     imported(
         [
             *explicit(12),
@@ -320,7 +337,7 @@ def test_inputs_of_split_keep_their_part_and_no_input_is_in_two():
         parts.setdefault(pair.messages[-1].content, set()).add(pair.split)
     assert parts["Question 0"] == {"test"}
     assert all(len(found) == 1 for found in parts.values())
-    report = io.read_json(Path("out/report.json"))
+    report = atomic_io.read_json(Path("out/report.json"))
     assert report["prompts_of_split"] == {"train": 0, "validation": 0, "test": 1}
     assert report["longer_wins"]["of"] == 13
 
@@ -373,7 +390,7 @@ def test_all_pairs_from_one_prompt():
 )
 def test_inputs_that_split_has_placed_fill_no_other_part(count, known, words):
     placed = [Example(f"e{n}", Source("s"), [Message("user", f"Q{n}")]) for n in range(known)]
-    io.write_rows(Path("split/train.jsonl"), placed)
+    atomic_io.write_rows(Path("split/train.jsonl"), placed)
     rows = [{"prompt": f"Q{n}", "chosen": "good", "rejected": "bad"} for n in range(count)]
     message, _ = fails(rows)
     assert message.partition(": ")[2].partition(": ")[2] == f"{words}, and an input stays in one part"
@@ -411,12 +428,12 @@ def test_no_judgements_were_collected():
 
 
 def said(number, question, choice="first", who="Ada", **more):
-    return Said(f"s{number}", question, who, "2026-11-25T10:00:00+00:00", choice, number % 2, 3.5, **more)
+    return AnnotationEvent(f"s{number}", question, who, "2026-11-25T10:00:00+00:00", choice, number % 2, 3.5, **more)
 
 
 def test_what_the_page_collected():
     asked = [
-        Question(
+        AnnotationTask(
             f"q{n}",
             f"prompt {n}",
             Source("train.jsonl", n),
@@ -426,17 +443,17 @@ def test_what_the_page_collected():
         )
         for n in range(6)
     ]
-    check = Question(
+    check = AnnotationTask(
         "check", "prompt 9", Source("t"), [Message("user", "Q9")], ["right", "wrong"], ["r", "w"], attention=True
     )
-    with opened(Path("judgements")) as store:
+    with open_store(Path("judgements")) as store:
         store.add([*asked, check])
         for entry in (
             *(said(n, f"q{n}", tags=["true"]) for n in range(4)),
             said(4, "q4", "both_bad", edit="Better than both"),
             said(5, "q5", "skip"),
             said(6, "q5"),
-            Undone("s6", "Ada", "2026-11-25T10:01:00+00:00"),
+            Retraction("s6", "Ada", "2026-11-25T10:01:00+00:00"),
             said(7, "check"),
             said(8, "q0", repeat=True),
             said(9, "check", "second", who="Bo"),
@@ -452,28 +469,30 @@ def test_what_the_page_collected():
         "taken_back": 1,
     }
     assert (metrics.pairs, metrics.marks, metrics.candidates, metrics.annotators) == (4, 2, 1, 2)
-    (candidate,) = io.read_rows(Path("out/candidates.jsonl"), Example)
+    (candidate,) = atomic_io.read_rows(Path("out/candidates.jsonl"), Example)
     assert (candidate.messages, candidate.answers[0].text) == ([Message("user", "Q4")], "Better than both")
-    judgement = next(io.read_rows(Path("out/judgements.jsonl"), Judgement))
+    judgement = next(atomic_io.read_rows(Path("out/judgements.jsonl"), Comparison))
     assert (judgement.vote.annotator, judgement.vote.at, judgement.vote.tags) == (
         "Ada",
         "2026-11-25T10:00:00+00:00",
         ["true"],
     )
-    people = {person["name"]: person for person in io.read_json(Path("out/report.json"))["agreement"]["people"]}
+    people = {person["name"]: person for person in atomic_io.read_json(Path("out/report.json"))["agreement"]["people"]}
     assert people["Bo"]["attention"]["value"] == 0
     assert people["Ada"]["with_self"]["value"] == 1
 
 
 def test_what_people_wrote_is_kept_where_their_vote_does_not_count():
     asked = [
-        Question(
+        AnnotationTask(
             f"q{n}", f"prompt {n}", Source("t", n), [Message("user", f"Q{n}")], [f"good {n}", f"bad {n}"], ["a", "b"]
         )
         for n in range(4)
     ]
-    check = Question("check", "prompt 9", Source("t"), [Message("user", "Q9")], ["right", "wrong"], [], attention=True)
-    with opened(Path("judgements")) as store:
+    check = AnnotationTask(
+        "check", "prompt 9", Source("t"), [Message("user", "Q9")], ["right", "wrong"], [], attention=True
+    )
+    with open_store(Path("judgements")) as store:
         store.add([*asked, check])
         for entry in (
             *(said(n, f"q{n}") for n in range(4)),
@@ -485,18 +504,18 @@ def test_what_people_wrote_is_kept_where_their_vote_does_not_count():
             store.write(entry)
     metrics = run(collected="judgements", max_rejected_share=0.9)
     assert metrics.rejected == {"attention_check": 1, "duplicate": 1, "failed_attention": 1, "tied": 2}
-    written = {one.answers[0].text for one in io.read_rows(Path("out/candidates.jsonl"), Example)}
+    written = {one.answers[0].text for one in atomic_io.read_rows(Path("out/candidates.jsonl"), Example)}
     assert written == {"On second thoughts", "A tie, and this is better"}
 
 
 def test_the_stage_reruns_for_new_judgements_and_not_for_an_open_page():
     merged = {**DEFAULT, "sources": {"x": source("b.jsonl")}, "collected": "judgements"}
-    assert list(declared("preferences", {"preferences": merged})) == [
+    assert list(list_declared_paths("preferences", {"preferences": merged})) == [
         "b.jsonl",
         "judgements/questions.jsonl",
         "judgements/said.jsonl",
     ]
-    assert list(declared("preferences", {"preferences": {"method": "none"}})) == []
+    assert list(list_declared_paths("preferences", {"preferences": {"method": "none"}})) == []
 
 
 # Pairs of references
@@ -513,25 +532,25 @@ def places(counts=(12, 4, 4)):
         for _ in range(size):
             area = f", area[{'north' if number % 2 else 'south'}]" if number % 3 else ""
             asked = f"name[Place {number // 4}], food[{'CFI'[number % 3]}]{area}"
-            answers = [Answer(f"{asked} in words {turn}", Source("e2e.csv", number)) for turn in range(4)]
+            answers = [ReferenceAnswer(f"{asked} in words {turn}", Source("e2e.csv", number)) for turn in range(4)]
             fields = {"food": "CFI"[number % 3], "price": str(number % 5)}
             rows.append(
                 Example(f"e{number}", Source("e2e.csv", number), [Message("user", asked)], answers, fields=fields)
             )
             number += 1
-        io.write_rows(Path(f"split/{part}.jsonl"), rows)
+        atomic_io.write_rows(Path(f"split/{part}.jsonl"), rows)
 
 
 def test_pairs_of_references_stay_in_the_parts_of_their_inputs():
     places()
     metrics = run(contrast=CONTRAST)
-    report = io.read_json(Path("out/report.json"))
+    report = atomic_io.read_json(Path("out/report.json"))
     assert metrics.pairs == metrics.judgements == sum(report["sizes"].values()) > 60
     assert metrics.annotators == 0
     assert report["agreement"]["judgements"] == 0
     assert {part: made["pairs"] for part, made in report["contrast"].items()} == report["sizes"]
     asked = {
-        part: {row.messages[0].content for row in io.read_rows(Path(f"split/{part}.jsonl"), Example)}
+        part: {row.messages[0].content for row in atomic_io.read_rows(Path(f"split/{part}.jsonl"), Example)}
         for part in report["sizes"]
     }
     said, withheld = {}, Counter()
@@ -539,7 +558,7 @@ def test_pairs_of_references_stay_in_the_parts_of_their_inputs():
         whole = pair.chosen[0].content.partition(" in words")[0]
         hidden = [tag.removeprefix("withheld ") for tag in pair.votes[0].tags if tag.startswith("withheld ")]
         assert whole in asked[pair.split]
-        assert pair.messages[0].content == (without(whole, hidden[0]) if hidden else whole)
+        assert pair.messages[0].content == (remove_attribute(whole, hidden[0]) if hidden else whole)
         assert not pair.rejected[0].content.startswith(f"{whole} in words")
         assert pair.votes[0].tags
         withheld[pair.split] += bool(hidden)
@@ -547,7 +566,7 @@ def test_pairs_of_references_stay_in_the_parts_of_their_inputs():
     assert not said["train"] & (said["validation"] | said["test"])
     assert {part: made["withheld"] for part, made in report["contrast"].items()} == {"test": 0, **withheld}
     assert withheld["train"] > 20
-    assert tally.load(Path("out")).rows_in == metrics.judgements
+    assert row_counts.load(Path("out")).rows_in == metrics.judgements
 
 
 def test_pairs_of_references_by_fields():
@@ -561,7 +580,7 @@ def test_pairs_of_references_stand_beside_what_people_said():
     metrics = imported(explicit(6, annotator="Ada"), contrast=CONTRAST)
     assert metrics.annotators == 1
     assert metrics.judgements == metrics.pairs > 66
-    assert io.read_json(Path("out/report.json"))["agreement"]["judgements"] == 6
+    assert atomic_io.read_json(Path("out/report.json"))["agreement"]["judgements"] == 6
 
 
 def test_inputs_without_attributes():
@@ -591,7 +610,7 @@ class Loaded:
 
     def answer(self, requests, how, *, seed, label):
         return [
-            Reply(ADS[place % len(ADS)].format(item.prompt), 1, 1, 0.0, finished=True)
+            GeneratedText(ADS[place % len(ADS)].format(item.prompt), 1, 1, 0.0, finished=True)
             for place, item in enumerate(requests)
         ]
 
@@ -615,8 +634,10 @@ def simulated(tmp_path, monkeypatch):
         for number in islice(numbers, size):
             fields = {"business": f"Place {number}", "neighbourhood": "Kirkwood"}
             asked = [Message("user", BRIEF.format(number))]
-            rows.append(Example(f"e{number}", Source("c", number), asked, [Answer("x", Source("c"))], fields=fields))
-        io.write_rows(Path(f"split/{part}.jsonl"), rows)
+            rows.append(
+                Example(f"e{number}", Source("c", number), asked, [ReferenceAnswer("x", Source("c"))], fields=fields)
+            )
+        atomic_io.write_rows(Path(f"split/{part}.jsonl"), rows)
     tools = Backend(lambda ratings: None, lambda *folders: Loaded(*folders, opened), lambda folder, adapter: Plain())
     return lambda **changes: run(
         backend=tools, simulated={**SIMULATED, "answers": 4, "errors": 0, "noise": 0, **changes}
@@ -628,7 +649,7 @@ def test_a_simulated_annotator(simulated):
     metrics = judge(inputs={"train": 10, "validation": 3, "test": 3})
     assert opened == [("adapt", "sft")]
     assert (metrics.simulated, metrics.pairs, metrics.annotators, metrics.contrasts) == (48, 48, 1, 0)
-    report = io.read_json(Path("out/report.json"))
+    report = atomic_io.read_json(Path("out/report.json"))
     assert report["sizes"] == {"train": 30, "validation": 9, "test": 9}
     assert report["simulated"]["unusable"] == 16
     assert [one["name"] for one in report["agreement"]["people"]] == ["Local Lens editor (simulated)"]
@@ -637,7 +658,7 @@ def test_a_simulated_annotator(simulated):
     )
     assert {"names_client", "states_offer", "no_superlatives"} <= set(best.votes[0].tags)
     assert best.votes[0].annotator == "Local Lens editor (simulated)"
-    assert len(list(io.read_rows(Path("out/sampled.jsonl"), Sampled))) == 16
+    assert len(list(atomic_io.read_rows(Path("out/sampled.jsonl"), SampledAnswers))) == 16
     assert not Path("work").exists()
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document
 from tunectl.cli.main import main
-from tunectl.config import overrides
-from tunectl.config.given import Given
-from tunectl.stages.compose import compose
+from tunectl.config.loading import override_file
+from tunectl.config.loading.override_parsing import Override
+from tunectl.pipeline.stages.compose import compose
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,7 +68,7 @@ def site(tmp_path, monkeypatch):
         "    fetch: {delay_seconds: 0.0, retries: 0}\n"
         "max_rejected_share: 0.6\n"
     )
-    overrides.write(Layout(), [Given.typed("ingest=web")])
+    override_file.save_overrides(ProjectPaths(), [Override.from_cli("ingest=web")])
     yield running
     running.server.shutdown()
     running.server.server_close()
@@ -86,7 +86,7 @@ def test_only_a_changed_page_moves_the_configuration_of_ingest(site, capsys):
     assert main(["run", "ingest"]) == 0
     assert refreshed(capsys) == {"/a": "unchanged", "/b": "unchanged"}  # as ingest found them
     assert not Path("conf/pages.json").exists()
-    assert compose(Layout())["written"] == []
+    assert compose(ProjectPaths())["written"] == []
 
     site.pages["/a"] = "<p>Open on Monday until ten in the evening.</p>"
     site.answers.clear()
@@ -94,15 +94,15 @@ def test_only_a_changed_page_moves_the_configuration_of_ingest(site, capsys):
     assert [answer for answer in site.answers if answer[0] != "/robots.txt"] == [("/a", 200), ("/b", 304)]
     noted = json.loads(Path("conf/pages.json").read_text())
     assert set(noted) == {f"{site.url}/a", f"{site.url}/b"}
-    assert compose(Layout())["written"] == ["ingest"]
+    assert compose(ProjectPaths())["written"] == ["ingest"]
     assert main(["run", "ingest"]) == 0
-    texts = [row.text for row in io.read_rows(Path("artifacts/ingest/documents.jsonl"), Document)]
+    texts = [row.text for row in atomic_io.read_rows(Path("artifacts/ingest/documents.jsonl"), Document)]
     assert texts == ["Open on Monday until ten in the evening.", "Closed on Sunday."]
 
     assert refreshed(capsys) == {"/a": "unchanged", "/b": "unchanged"}
     shutil.rmtree(".tunectl/cache/pages")  # the note outlives the cache
     assert refreshed(capsys) == {"/a": "unchanged", "/b": "unchanged"}
-    assert compose(Layout())["written"] == []
+    assert compose(ProjectPaths())["written"] == []
 
 
 def test_a_page_that_is_gone_is_told_and_keeps_its_note(site, capsys):
@@ -124,7 +124,9 @@ def test_a_page_that_is_gone_is_told_and_keeps_its_note(site, capsys):
 
 
 def test_a_project_without_addresses_is_told(site, capsys):
-    overrides.write(Layout(), [Given.typed("ingest=documents"), Given.typed("data.path=raw")])
+    override_file.save_overrides(
+        ProjectPaths(), [Override.from_cli("ingest=documents"), Override.from_cli("data.path=raw")]
+    )
     assert main(["data", "refresh"]) == 2
     assert capsys.readouterr().err == (
         "tunectl: no source of this project is a list of addresses, so there is no page to ask for\n"

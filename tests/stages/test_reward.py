@@ -12,19 +12,19 @@ import pytest
 import yaml
 from tokenizers import pre_tokenizers
 
-from tunectl.artifacts import io
-from tunectl.artifacts.records import Message, Pair, Source, Vote
-from tunectl.artifacts.tally import load
-from tunectl.chat import contract
-from tunectl.config.reward import RewardStage
-from tunectl.core.errors import ArtifactError, DataError, EnvironmentFailure, UsageError
-from tunectl.preferences.agreement import Agreement, Share
-from tunectl.stages import reward
-from tunectl.training.comparisons import BEHIND
-from tunectl.training.reward_results import RewardFacts, RewardResults
-from tunectl.training.reward_verdict import RewardVerdict
-from tunectl.training.rewards import Asked
-from tunectl.training.trainer import Fitted, Point
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import AnnotationMetadata, Message, PreferencePair, Source
+from tunectl.artifacts.row_counts import load
+from tunectl.chat import model_spec
+from tunectl.config.schema.reward import RewardStage
+from tunectl.core.errors import ArtifactError, DataError, InfrastructureError, UsageError
+from tunectl.pipeline.stages import reward
+from tunectl.preferences.agreement import InterAnnotatorAgreement, Proportion
+from tunectl.training.protocols import LogPoint, TrainResult
+from tunectl.training.reward.pair_batches import BEHIND
+from tunectl.training.reward.protocols import ScoredPrompt
+from tunectl.training.reward.reward_artifacts import RewardFacts, RewardResults
+from tunectl.training.reward.reward_gate import RewardGateResult
 
 Y = sorted(pre_tokenizers.ByteLevel.alphabet()).index("y") + 3
 """Token of the letter y in the tiny model."""
@@ -51,13 +51,13 @@ class Fake:
 
     def fit(self, plan, *, model, sft, train, validation, out, work):
         if self.stop_at == len(self.calls):
-            raise EnvironmentFailure("reward stopped at step 1 of 4; its state is kept")
+            raise InfrastructureError("reward stopped at step 1 of 4; its state is kept")
         self.calls.append((plan, train, validation, work))
         work.mkdir(parents=True)
         (out / "adapter_model.safetensors").write_bytes(f"weights of {plan.fit.seed}".encode())
         (out / "adapter_config.json").write_text("{}")
-        points = (Point(2, 1, 0.6, None, 1e-4, 100.0), Point(4, 1, 0.5, 0.55, 0.0, 90.0))
-        return Fitted(4, 4, 4, 0.55, 0.7, 1000, 2000, 10.0, 77, shared_prompts=True, history=points)
+        points = (LogPoint(2, 1, 0.6, None, 1e-4, 100.0), LogPoint(4, 1, 0.5, 0.55, 0.0, 90.0))
+        return TrainResult(4, 4, 4, 0.55, 0.7, 1000, 2000, 10.0, 77, shared_prompts=True, history=points)
 
     def rewards(self, plan, *, model, sft, members, bundles):
         found = []
@@ -74,13 +74,13 @@ class Fake:
 
 def pair(number, chosen="y" * 5, rejected="n" * 5, prompt=None, **more):
     asked = prompt or f"Question {number}"
-    return Pair(
+    return PreferencePair(
         f"p{number}",
         asked,
         [Message("user", asked)],
         [Message("assistant", chosen)],
         [Message("assistant", rejected)],
-        [Vote(Source("data.jsonl", number))],
+        [AnnotationMetadata(Source("data.jsonl", number))],
         **more,
     )
 
@@ -88,18 +88,18 @@ def pair(number, chosen="y" * 5, rejected="n" * 5, prompt=None, **more):
 def write(folder, train=20, validation=10, test=40, **changes):
     start = 0
     for name, count in (("train", train), ("validation", validation), ("test", test)):
-        io.write_rows(folder / f"{name}.jsonl", [pair(number) for number in range(start, start + count)])
+        atomic_io.write_rows(folder / f"{name}.jsonl", [pair(number) for number in range(start, start + count)])
         start += count
-    agreement = Agreement(0, [], 0, None, None, None, None, None)
-    io.write_json(folder / "report.json", {"longer_wins": None, "agreement": agreement, "more": 1, **changes})
+    agreement = InterAnnotatorAgreement(0, [], 0, None, None, None, None, None)
+    atomic_io.write_json(folder / "report.json", {"longer_wins": None, "agreement": agreement, "more": 1, **changes})
 
 
 @pytest.fixture
 def given(tmp_path, tiny_model):
     sft, adapt, preferences = tmp_path / "sft", tmp_path / "adapt", tmp_path / "preferences"
-    io.write_json(adapt / "passed_through.json", {"reason": "off"})
+    atomic_io.write_json(adapt / "passed_through.json", {"reason": "off"})
     sft.mkdir()
-    contract.save(contract.load(tiny_model), sft)
+    model_spec.save(model_spec.load(tiny_model), sft)
     (sft / "adapter_model.safetensors").write_bytes(b"tuned")
     write(preferences)
     return reward.Inputs(tiny_model, adapt, sft, preferences), outputs(tmp_path, "one")
@@ -145,10 +145,10 @@ def test_a_model_that_knows_passes_and_leaves_everything(given):
     assert sorted(digest(out.plots)) == ["history.csv", "reliability.csv"]
     assert "tokens_per_second" in (out.plots / "history.csv").read_text()
     assert "tokens_per_second" not in (out.artifact / "history.csv").read_text()
-    verdict = io.read_json(out.artifact / "verdict.json", RewardVerdict)
+    verdict = atomic_io.read_json(out.artifact / "verdict.json", RewardGateResult)
     assert (verdict.passed, verdict.verdict) == (True, "knows_preferences")
     assert (found.passed, found.train_pairs, found.test_pairs, found.tokens_per_second) == (True, 14, 40, 100.0)
-    results = io.read_json(out.artifact / "results.json", RewardResults)
+    results = atomic_io.read_json(out.artifact / "results.json", RewardResults)
     assert found.accuracy == results.test.accuracy.value > 0.85
     assert results.judge.pairs == 40
     assert len(results.members_alone) == 2
@@ -160,8 +160,8 @@ def test_a_model_that_knows_passes_and_leaves_everything(given):
 def test_facts_name_what_the_weights_belong_to(given):
     inputs, out = given
     reward.run(stage(members=2), inputs, out, trainer=Fake())
-    facts = io.read_json(out.artifact / "reward.json", RewardFacts)
-    base = contract.load(inputs.model)
+    facts = atomic_io.read_json(out.artifact / "reward.json", RewardFacts)
+    base = model_spec.load(inputs.model)
     assert (facts.base, facts.template) == (base.weights_sha256, base.template_sha256)
     assert facts.sft == hashlib.sha256(b"tuned").hexdigest()
     assert facts.members.seeds == [3, 4]
@@ -199,8 +199,8 @@ def test_what_the_trainer_is_told(given):
 def test_margins_are_used_only_where_asked_and_never_on_held_out_pairs(given, tmp_path):
     inputs, _ = given
     for name in ("train", "validation"):
-        rows = list(io.read_rows(inputs.preferences / f"{name}.jsonl", Pair))
-        io.write_rows(inputs.preferences / f"{name}.jsonl", [pair(n, margin=2.0) for n in range(len(rows))])
+        rows = list(atomic_io.read_rows(inputs.preferences / f"{name}.jsonl", PreferencePair))
+        atomic_io.write_rows(inputs.preferences / f"{name}.jsonl", [pair(n, margin=2.0) for n in range(len(rows))])
     for number, (asked, margins) in enumerate(((True, {2.0}), (False, {0.0}))):
         fake = Fake()
         reward.run(stage(margins=asked), inputs, outputs(tmp_path, f"more{number}"), trainer=fake)
@@ -213,11 +213,11 @@ def test_a_model_that_knows_nothing_gets_a_no_and_ends_well(given):
     inputs, out = given
     write(
         inputs.preferences,
-        longer_wins=Share(0.7, 0.6, 0.8, 100),
-        agreement=Agreement(50, [], 20, 0.3, 0.2, 0.4, None, None),
+        longer_wins=Proportion(0.7, 0.6, 0.8, 100),
+        agreement=InterAnnotatorAgreement(50, [], 20, 0.3, 0.2, 0.4, None, None),
     )
     found = reward.run(stage(), inputs, out, trainer=Fake(right=0.5))
-    verdict = io.read_json(out.artifact / "verdict.json", RewardVerdict)
+    verdict = atomic_io.read_json(out.artifact / "verdict.json", RewardGateResult)
     assert (found.passed, verdict.passed, verdict.verdict) == (False, False, "no_better_than_chance")
     assert re.match(
         r"The reward model knows no more than chance \(50\.0 %\): it is right on \d\d\.\d %", verdict.reason
@@ -234,7 +234,7 @@ def test_a_model_that_only_knows_lengths_gets_a_no(given):
     start = 0
     for name, count in (("train", 20), ("validation", 10), ("test", 40)):
         rows = [pair(n, "y" * 9, "n" * 3) if n % 5 else pair(n, "y" * 3, "n" * 9) for n in range(start, start + count)]
-        io.write_rows(inputs.preferences / f"{name}.jsonl", rows)
+        atomic_io.write_rows(inputs.preferences / f"{name}.jsonl", rows)
         start += count
     found = reward.run(stage(), inputs, out, trainer=Fake(right=0.8))
     assert found.length_only == 0.8
@@ -245,14 +245,14 @@ def test_a_model_that_only_knows_lengths_gets_a_no(given):
 def test_limits_draw_whole_prompts_and_say_so(given):
     inputs, out = given
     rows = [pair(n, "y" * (1 + n % 3), prompt=f"Question {n // 3}") for n in range(30)]
-    io.write_rows(inputs.preferences / "train.jsonl", rows)
+    atomic_io.write_rows(inputs.preferences / "train.jsonl", rows)
     fake = Fake()
     found = reward.run(
         stage(judge=None, limits={"train": 10, "validation": None, "test": 5}), inputs, out, trainer=fake
     )
     assert (found.train_pairs, found.test_pairs) == (9, 5)
     assert [len(bundle.duels) for bundle in fake.calls[0][1]] == [3, 3, 3]
-    results = io.read_json(out.artifact / "results.json", RewardResults)
+    results = atomic_io.read_json(out.artifact / "results.json", RewardResults)
     assert results.available == [30, 10, 40]
     assert load(out.artifact).rows_in == 9 + 10 + 5
 
@@ -260,9 +260,9 @@ def test_limits_draw_whole_prompts_and_say_so(given):
 def test_slices_and_worst_pairs(given):
     inputs, out = given
     rows = [pair(n, kind="a" if n % 2 else "b", fields={"area": "north"}) for n in range(40)]
-    io.write_rows(inputs.preferences / "test.jsonl", rows)
+    atomic_io.write_rows(inputs.preferences / "test.jsonl", rows)
     reward.run(stage(), inputs, out, trainer=Fake(right=0.8))
-    results = io.read_json(out.artifact / "results.json", RewardResults)
+    results = atomic_io.read_json(out.artifact / "results.json", RewardResults)
     assert [(one.field, one.value, one.pairs) for one in results.slices] == [("kind", "a", 20), ("kind", "b", 20)]
     assert 0 < len(results.worst) <= 8
     assert results.worst[0].chosen == "yyyyy"
@@ -297,7 +297,7 @@ def test_switched_off_it_passes_through(given):
 
 def test_preferences_that_are_switched_off_are_an_error(given):
     inputs, out = given
-    io.write_json(inputs.preferences / "passed_through.json", {"reason": "off"})
+    atomic_io.write_json(inputs.preferences / "passed_through.json", {"reason": "off"})
     with pytest.raises(DataError) as caught:
         reward.run(stage(), inputs, out, trainer=Fake())
     assert caught.value.message == "reward: preferences are switched off, so there are no pairs to learn from"
@@ -309,7 +309,7 @@ def test_preferences_that_are_switched_off_are_an_error(given):
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
 def test_a_part_without_pairs_is_an_error(given, name):
     inputs, out = given
-    io.write_rows(inputs.preferences / f"{name}.jsonl", [])
+    atomic_io.write_rows(inputs.preferences / f"{name}.jsonl", [])
     with pytest.raises(DataError) as caught:
         reward.run(stage(), inputs, out, trainer=Fake())
     assert caught.value.message == f"reward: the {name} part of preferences has no pairs to use"
@@ -317,7 +317,7 @@ def test_a_part_without_pairs_is_an_error(given, name):
 
 def test_a_part_whose_pairs_are_all_too_long_is_an_error(given):
     inputs, out = given
-    io.write_rows(inputs.preferences / "test.jsonl", [pair(1, "y" * 900)])
+    atomic_io.write_rows(inputs.preferences / "test.jsonl", [pair(1, "y" * 900)])
     with pytest.raises(DataError) as caught:
         reward.run(stage(max_tokens=200), inputs, out, trainer=Fake())
     assert caught.value.message == "reward: the test part of preferences has no pairs to use"
@@ -325,7 +325,7 @@ def test_a_part_whose_pairs_are_all_too_long_is_an_error(given):
 
 def test_training_pairs_of_one_prompt_leave_none_for_a_judge(given):
     inputs, out = given
-    io.write_rows(inputs.preferences / "train.jsonl", [pair(n, "y" * n, prompt="Same") for n in range(1, 9)])
+    atomic_io.write_rows(inputs.preferences / "train.jsonl", [pair(n, "y" * n, prompt="Same") for n in range(1, 9)])
     with pytest.raises(DataError) as caught:
         reward.run(stage(), inputs, out, trainer=Fake())
     assert caught.value.message == ("reward: the training pairs have 1 prompt, and the judge needs prompts of its own")
@@ -334,14 +334,14 @@ def test_training_pairs_of_one_prompt_leave_none_for_a_judge(given):
 
 def test_held_out_pairs_of_one_prompt_cannot_pass(given):
     inputs, out = given
-    io.write_rows(inputs.preferences / "test.jsonl", [pair(n, "y" * n, prompt="Same") for n in range(1, 9)])
+    atomic_io.write_rows(inputs.preferences / "test.jsonl", [pair(n, "y" * n, prompt="Same") for n in range(1, 9)])
     assert reward.run(stage(), inputs, out, trainer=Fake()).verdict == "too_few_pairs"
 
 
 def test_long_pairs_are_rejected_whole_and_named(given):
     inputs, out = given
-    rows = list(io.read_rows(inputs.preferences / "train.jsonl", Pair))
-    io.write_rows(inputs.preferences / "train.jsonl", [*rows, pair(99, "y" * 900)])
+    rows = list(atomic_io.read_rows(inputs.preferences / "train.jsonl", PreferencePair))
+    atomic_io.write_rows(inputs.preferences / "train.jsonl", [*rows, pair(99, "y" * 900)])
     found = reward.run(stage(max_tokens=200), inputs, out, trainer=Fake())
     account = load(out.artifact)
     assert (account.rows_in, account.kept, account.records_out, account.rejected) == (71, 70, 70, {"too_long": 1})
@@ -352,7 +352,7 @@ def test_long_pairs_are_rejected_whole_and_named(given):
 def test_too_many_long_pairs_fail_the_stage(given):
     inputs, out = given
     rows = [pair(number, "y" * (900 if number % 2 else 5)) for number in range(20)]
-    io.write_rows(inputs.preferences / "train.jsonl", rows)
+    atomic_io.write_rows(inputs.preferences / "train.jsonl", rows)
     with pytest.raises(DataError) as caught:
         reward.run(stage(max_tokens=200), inputs, out, trainer=Fake())
     assert caught.value.message.startswith(
@@ -365,7 +365,7 @@ def test_an_adapter_of_another_base_is_refused(given):
     inputs, out = given
     from msgspec.structs import replace as changed
 
-    contract.save(changed(contract.load(inputs.model), weights_sha256="0" * 64), inputs.sft)
+    model_spec.save(changed(model_spec.load(inputs.model), weights_sha256="0" * 64), inputs.sft)
     with pytest.raises(ArtifactError, match="it was trained with the weights 000000000000"):
         reward.run(stage(), inputs, out, trainer=Fake())
 
@@ -388,7 +388,7 @@ def test_the_further_trained_model_is_the_base(given, tiny_model):
 
 def test_a_finished_member_is_not_fitted_again(given, tmp_path):
     inputs, out = given
-    with pytest.raises(EnvironmentFailure):
+    with pytest.raises(InfrastructureError):
         reward.run(stage(members=2), inputs, out, trainer=Fake(stop_at=1))
     assert out.work.is_dir()
     (out.work / "members" / "1").mkdir(parents=True, exist_ok=True)
@@ -409,12 +409,12 @@ def test_a_finished_member_is_not_fitted_again(given, tmp_path):
 def test_the_real_trainer_learns_and_the_same_seed_gives_the_same_bytes(given, tmp_path):
     torch = pytest.importorskip("torch")
     peft = pytest.importorskip("peft")
-    from tunectl.backends import hf_model, hf_reward
+    from tunectl.backends.modeling import model_loader, reward_scorer
 
     inputs, out = given
     profile = stage().profile.model_copy(update={"threads": 1, "dtype": "float32", "train_tokens": 512})
     torch.manual_seed(1)
-    model = hf_model.load(inputs.model, adapter=None, profile=profile).model
+    model = model_loader.load(inputs.model, adapter=None, profile=profile).model
     settings = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     peft.get_peft_model(model, settings).save_pretrained(inputs.sft)
     cfg = stage(rank=4, alpha=8, epochs=6, learning_rate=5e-3, batch_pairs=4, judge=None)
@@ -425,9 +425,9 @@ def test_the_real_trainer_learns_and_the_same_seed_gives_the_same_bytes(given, t
     again = outputs(tmp_path, "again")
     reward.run(cfg, inputs, again)
     assert digest(out.artifact) == digest(again.artifact)
-    loaded = hf_reward.load(base=inputs.model, sft=inputs.sft, reward=out.artifact, part="members", profile=profile)
-    asked = [Asked([Message("user", "Question 99")])] * 2
+    loaded = reward_scorer.load(base=inputs.model, sft=inputs.sft, reward=out.artifact, part="members", profile=profile)
+    asked = [ScoredPrompt([Message("user", "Question 99")])] * 2
     better, worse = loaded.score(asked, ["yyyyy", "nnnnn"])
     assert better.value > 0.3 > -0.3 > worse.value
-    text = json.dumps(io.read_json(out.artifact / "results.json"))
+    text = json.dumps(atomic_io.read_json(out.artifact / "results.json"))
     assert str(tmp_path) not in text

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunectl.artifacts import io
-from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.artifacts.tally import load
-from tunectl.chat import contract
-from tunectl.config.sft import SftStage
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.artifacts.row_counts import load
+from tunectl.chat import model_spec
+from tunectl.config.schema.sft import SftStage
 from tunectl.core.errors import DataError
-from tunectl.stages import sft
-from tunectl.training.report import Training
-from tunectl.training.trainer import Fitted, Point
+from tunectl.pipeline.stages import sft
+from tunectl.training.protocols import LogPoint, TrainResult
+from tunectl.training.sft.report import TrainingRecord
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -34,14 +34,18 @@ class Fake:
         self.calls.append((plan, model, train, validation))
         work.mkdir(parents=True)
         (out / "adapter_model.safetensors").write_bytes(b"weights")
-        points = (Point(2, 1, 2.0, None, 1e-3, 100.0), Point(4, 1, 1.0, 1.5, 0.0, 100.0))
-        return Fitted(4, 4, 4, 1.5, 3.0, 1000, 2000, 10.0, 77, shared_prompts=True, history=points)
+        points = (LogPoint(2, 1, 2.0, None, 1e-3, 100.0), LogPoint(4, 1, 1.0, 1.5, 0.0, 100.0))
+        return TrainResult(4, 4, 4, 1.5, 3.0, 1000, 2000, 10.0, 77, shared_prompts=True, history=points)
 
 
 def example(number, *texts, **fields):
     source = Source("data.csv", number)
     return Example(
-        f"e{number}", source, [Message("user", f"Say {number}")], [Answer(text, source) for text in texts], **fields
+        f"e{number}",
+        source,
+        [Message("user", f"Say {number}")],
+        [ReferenceAnswer(text, source) for text in texts],
+        **fields,
     )
 
 
@@ -52,8 +56,8 @@ def given(tmp_path, tiny_model):
         ("train", [example(1, "one", "uno"), example(2, "two", weight=0.5)]),
         ("validation", [example(3, "three")]),
     ):
-        io.write_rows(split / f"{name}.jsonl", rows)
-    io.write_json(adapt / "passed_through.json", {"reason": "off"})
+        atomic_io.write_rows(split / f"{name}.jsonl", rows)
+    atomic_io.write_json(adapt / "passed_through.json", {"reason": "off"})
     for name in ("out", "plots"):
         (tmp_path / name).mkdir()
     return sft.Inputs(tiny_model, split, adapt), sft.Outputs(tmp_path / "out", tmp_path / "plots", tmp_path / "work")
@@ -70,14 +74,14 @@ def test_rows_account_contract_and_curve(given):
     assert len(validation) == 1
     account = load(outputs.artifact)
     assert (account.rows_in, account.kept, account.rejected, account.records_out) == (4, 4, {}, 4)
-    assert contract.load(outputs.artifact) == contract.load(inputs.model)
+    assert model_spec.load(outputs.artifact) == model_spec.load(inputs.model)
     assert (outputs.plots / "history.csv").read_text() == (
         "step,epoch,loss,validation_loss,learning_rate,tokens_per_second\n2,1,2.0,,0.001,100.0\n4,1,1.0,1.5,0.0,100.0\n"
     )
     assert (outputs.artifact / "history.csv").read_text() == (
         "step,epoch,loss,validation_loss,learning_rate\n2,1,2.0,,0.001\n4,1,1.0,1.5,0.0\n"
     )
-    training: Training = io.read_json(outputs.artifact / "training.json", Training)
+    training: TrainingRecord = atomic_io.read_json(outputs.artifact / "training.json", TrainingRecord)
     assert "".join(token.text for token in training.example if token.trained) == "one<|im_end|>"
     assert "".join(token.text for token in training.example).endswith("assistant\none<|im_end|>")
     assert training.best_validation_loss == found.validation_loss == 1.5
@@ -86,7 +90,7 @@ def test_rows_account_contract_and_curve(given):
 
 
 def _bytes(folder):
-    return {path.name: io.digest(path) for path in sorted(folder.iterdir())}
+    return {path.name: atomic_io.sha256_path(path) for path in sorted(folder.iterdir())}
 
 
 def test_the_same_seed_gives_the_same_artifact_however_long_it_took(given, tmp_path):
@@ -119,7 +123,7 @@ def test_a_declared_system_text_is_trained_and_carried_on(given):
     inputs, outputs = given
     fake = Fake()
     sft.run(stage(system="Short."), inputs, outputs, trainer=fake)
-    assert contract.load(outputs.artifact).system == "Short."
+    assert model_spec.load(outputs.artifact).system == "Short."
     plain = Fake()
     for name in ("out", "plots"):
         (outputs.artifact.parent / f"{name}2").mkdir()
@@ -134,7 +138,7 @@ def test_a_declared_system_text_is_trained_and_carried_on(given):
 
 def test_long_answers_are_rejected_whole_and_named(given):
     inputs, outputs = given
-    io.write_rows(inputs.split / "train.jsonl", [example(1, "one", "x" * 90), example(2, "two")])
+    atomic_io.write_rows(inputs.split / "train.jsonl", [example(1, "one", "x" * 90), example(2, "two")])
     found = sft.run(stage(max_tokens=60, max_rejected_share=0.5), inputs, outputs, trainer=Fake())
     account = load(outputs.artifact)
     assert account.rejected == {"too_long": 1}
@@ -145,7 +149,7 @@ def test_long_answers_are_rejected_whole_and_named(given):
 
 def test_too_many_long_answers_fail_the_stage(given):
     inputs, outputs = given
-    io.write_rows(inputs.split / "train.jsonl", [example(1, "one", "x" * 90), example(2, "two")])
+    atomic_io.write_rows(inputs.split / "train.jsonl", [example(1, "one", "x" * 90), example(2, "two")])
     with pytest.raises(DataError) as caught:
         sft.run(stage(max_tokens=60), inputs, outputs, trainer=Fake())
     assert caught.value.message == (
@@ -160,7 +164,7 @@ def test_nothing_trained_is_a_reason(given):
     from tunectl.artifacts.records import Tokens
 
     empty = Example("t", Source("data.csv", 9), tokens=Tokens([5, 6], [-100, -100]))
-    io.write_rows(inputs.split / "train.jsonl", [example(1, "one"), empty])
+    atomic_io.write_rows(inputs.split / "train.jsonl", [example(1, "one"), empty])
     sft.run(stage(max_rejected_share=0.5), inputs, outputs, trainer=Fake())
     assert load(outputs.artifact).rejected == {"nothing_trained": 1}
 
@@ -168,7 +172,7 @@ def test_nothing_trained_is_a_reason(given):
 @pytest.mark.parametrize("name", ["train", "validation"])
 def test_an_empty_split_is_an_error(given, name):
     inputs, outputs = given
-    io.write_rows(inputs.split / f"{name}.jsonl", [])
+    atomic_io.write_rows(inputs.split / f"{name}.jsonl", [])
     with pytest.raises(DataError) as caught:
         sft.run(stage(), inputs, outputs, trainer=Fake())
     assert caught.value.message == f"sft: the {name} split has no answers to use"

@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tunectl.artifacts import io, tally
-from tunectl.artifacts.records import Answer, Document, Example, Message, Source
-from tunectl.config.split import SplitStage
+from tunectl.artifacts import atomic_io, row_counts
+from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Source
+from tunectl.config.schema.split import SplitStage
 from tunectl.core.errors import DataError
-from tunectl.data.split_report import SplitReport
+from tunectl.data.split.report import SplitReport
 from tunectl.evaluation.items import from_examples
-from tunectl.stages import split
+from tunectl.pipeline.stages import split
 
 CONF = Path(__file__).parents[2] / "conf" / "split"
 
@@ -27,15 +27,15 @@ def example(number, text=None, answer=None, **fields):
         f"e{number}",
         source,
         messages=[Message("user", text or f"Write ad {number}")],
-        answers=[Answer(said, source)],
+        answers=[ReferenceAnswer(said, source)],
         fields=fields,
     )
 
 
 def project(tmp_path, examples, documents=()):
     folder = tmp_path / "curate"
-    io.write_rows(folder / "examples.jsonl", examples)
-    io.write_rows(folder / "documents.jsonl", documents)
+    atomic_io.write_rows(folder / "examples.jsonl", examples)
+    atomic_io.write_rows(folder / "documents.jsonl", documents)
     out = tmp_path / "split"
     out.mkdir()
     return split.Inputs(folder), split.Outputs(out)
@@ -43,7 +43,8 @@ def project(tmp_path, examples, documents=()):
 
 def parts(out):
     return {
-        name: list(io.read_rows(out.artifact / f"{name}.jsonl", Example)) for name in ("train", "validation", "test")
+        name: list(atomic_io.read_rows(out.artifact / f"{name}.jsonl", Example))
+        for name in ("train", "validation", "test")
     }
 
 
@@ -51,7 +52,7 @@ def test_default_shares_and_account(tmp_path):
     inputs, outputs = project(tmp_path, [example(n) for n in range(200)], [Document("d1", "text", Source("a.txt"))])
     found = split.run(config(), inputs, outputs)
     assert (found.train, found.validation, found.test, found.documents) == (140, 30, 30, 1)
-    account = tally.load(outputs.artifact)
+    account = row_counts.load(outputs.artifact)
     assert (account.rows_in, account.kept, account.records_out) == (201, 201, 201)
     assert {name: {row.split for row in rows} for name, rows in parts(outputs).items()} == {
         name: {name} for name in parts(outputs)
@@ -79,8 +80,8 @@ def test_leaks_are_removed_from_train_and_told(tmp_path):
     assert held, "the seed must put one of the ten into validation or test"
     assert not [row for row in rows["train"] if row.answers[0].text == told]
     assert found.leaks == 10 - len(held)
-    assert tally.load(outputs.artifact).rejected == {"leaks_into_test": found.leaks}
-    report = io.read_json(outputs.artifact / "report.json", SplitReport)
+    assert row_counts.load(outputs.artifact).rejected == {"leaks_into_test": found.leaks}
+    report = atomic_io.read_json(outputs.artifact / "report.json", SplitReport)
     assert report.leaks.removed
     assert report.leaks.samples[0].train == told
 
@@ -103,10 +104,10 @@ def test_documents_that_hold_a_test_answer_are_removed(tmp_path):
     inputs, outputs = project(tmp_path, rows, texts)
     found = split.run(config(), inputs, outputs)
     held = {row.id[1:] for name in ("validation", "test") for row in parts(outputs)[name]}
-    kept = {row.id[1:] for row in io.read_rows(outputs.artifact / "documents.jsonl", Document)}
+    kept = {row.id[1:] for row in atomic_io.read_rows(outputs.artifact / "documents.jsonl", Document)}
     assert kept == {str(n) for n in range(30)} - held
     assert found.leaks == len(held)
-    report = io.read_json(outputs.artifact / "report.json", SplitReport)
+    report = atomic_io.read_json(outputs.artifact / "report.json", SplitReport)
     assert (report.leaks.found, report.leaks.documents, report.documents) == (0, len(held), len(kept))
 
 
@@ -118,9 +119,9 @@ def test_documents_of_held_out_groups_stay_out(tmp_path):
     found = parts(outputs)
     held = {row.fields["business"] for name in ("validation", "test") for row in found[name]}
     assert held.isdisjoint(row.fields["business"] for row in found["train"])
-    kept = {row.fields["business"] for row in io.read_rows(outputs.artifact / "documents.jsonl", Document)}
+    kept = {row.fields["business"] for row in atomic_io.read_rows(outputs.artifact / "documents.jsonl", Document)}
     assert kept == {f"b{n}" for n in range(20)} - held
-    assert tally.load(outputs.artifact).rejected == {"about_a_test_group": len(held)}
+    assert row_counts.load(outputs.artifact).rejected == {"about_a_test_group": len(held)}
 
 
 POPULATION = {"price": {"low": 0.5, "high": 0.5}}
@@ -135,8 +136,8 @@ def test_reweight_reaches_the_population(tmp_path):
     inputs, outputs = project(tmp_path, priced())
     balance = {"method": "reweight", "min_weight": 0.2, "max_weight": 5.0}
     found = split.run(config(population=POPULATION, balance=balance), inputs, outputs)
-    report = io.read_json(outputs.artifact / "report.json", SplitReport)
-    assert report.balance["records"][0].values[0].off
+    report = atomic_io.read_json(outputs.artifact / "report.json", SplitReport)
+    assert report.balance["records"][0].values[0].out_of_balance
     assert report.balance["train"][0].values[0].share == pytest.approx(0.5, abs=1e-3)
     assert found.train_effective < found.train
     assert {row.weight for row in parts(outputs)["test"]} == {1.0}
@@ -162,7 +163,7 @@ def test_a_group_that_never_occurs_is_named_and_not_made_up(tmp_path, caplog, ba
         f"price: the population does not name 'Mid ' ({count // 3}, did you mean mid?); these records are left out of its shares"
         in told
     )
-    report = io.read_json(outputs.artifact / "report.json", SplitReport)
+    report = atomic_io.read_json(outputs.artifact / "report.json", SplitReport)
     if balance is not None:
         assert report.weights.gap == pytest.approx(0.5)  # low has all the weight, and should have half
 
@@ -176,7 +177,7 @@ def test_resample_reaches_the_population(tmp_path, size, most):
     assert sum(row.fields["price"] == "low" for row in train) / len(train) == pytest.approx(0.5, abs=0.03)
     assert len({row.id for row in train}) == len(train)
     assert len(train) == pytest.approx(210 * size, abs=2)
-    account = tally.load(outputs.artifact)
+    account = row_counts.load(outputs.artifact)
     assert account.rejected["over_represented"] == found.rejected
     assert account.records_out == found.train + found.validation + found.test
 

@@ -13,11 +13,11 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from drift_parts import TOPICS, exchange, release, rows
+from drift_fixtures import TOPICS, exchange, release, rows
 from serving_process import ROOT, free_port
 
-from tunectl.artifacts import io
-from tunectl.backends import sqlalchemy_store
+from tunectl.artifacts import atomic_io
+from tunectl.backends.storage import inference_log_sql
 
 URL = "sqlite:///.tunectl/live/live.sqlite"
 RELEASE = "0123456789abcdef"
@@ -42,7 +42,7 @@ def tiny_encoder(folder: Path) -> str:
         vocab_size=len(words), hidden_size=320, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
     transformers.BertModel(config).save_pretrained(folder)
-    return io.digest(folder / "model.safetensors")
+    return atomic_io.sha256_path(folder / "model.safetensors")
 
 
 class Project:
@@ -72,7 +72,7 @@ class Project:
             accepted = self.begin + timedelta(seconds=self.served)
             self.served += 1
             found.append(exchange(row, f"chatcmpl-{self.served}", accepted, RELEASE))
-        with sqlalchemy_store.opened(URL, self.folder) as store:
+        with inference_log_sql.open_log(URL, self.folder) as store:
             store.write(found)
 
     def command(self, *words: str) -> list[str]:

@@ -6,8 +6,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-import loop_story
 import promql
+import synthetic_metrics
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ TESTS = [test for path in sorted((PROMETHEUS / "tests").glob("*.yml")) for test 
 
 @cache
 def exposed() -> dict[str, set[str]]:
-    return loop_story.exposed()
+    return synthetic_metrics.exposed()
 
 
 def unknown(expr: str) -> list[str]:

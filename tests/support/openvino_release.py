@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 from tiny_release import tiny_release
 
-from tunectl.backends import export_room, openvino_export
-from tunectl.release import contract as contracts
-from tunectl.release.contract import Tolerance
+from tunectl.backends.export import exporter_env, openvino_export
+from tunectl.packaging import serving_contract as contracts
+from tunectl.packaging.serving_contract import Tolerance
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,11 +28,11 @@ def openvino_release(base: Path, folder: Path, *, seed: int = 1) -> Path:
 
 def exported(model: Path, out: Path) -> None:
     """Export in the environment that .ci/run made, or in one of this checkout."""
-    made = export_room.VARIABLE not in os.environ
+    made = exporter_env.VARIABLE not in os.environ
     if made:
-        os.environ[export_room.VARIABLE] = str(export_room.python(ROOT / ".tunectl" / "exporters"))
+        os.environ[exporter_env.VARIABLE] = str(exporter_env.ensure_interpreter(ROOT / ".tunectl" / "exporters"))
     try:
         openvino_export.export(model, out, "int8")
     finally:
         if made:
-            del os.environ[export_room.VARIABLE]
+            del os.environ[exporter_env.VARIABLE]

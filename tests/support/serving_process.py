@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tunectl.serving import keys
+from tunectl.access import api_keys
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,8 +50,8 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.log = folder, free_port(), folder / "log"
         (folder / "serve.json").write_text(json.dumps(settings(**serve)))
-        self.keys = {scope: self.key(scope, [scope]) for scope in keys.SCOPES}
-        program = [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento:Tunectl"]
+        self.keys = {scope: self.key(scope, [scope]) for scope in api_keys.SCOPES}
+        program = [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:Tunectl"]
         words = ["--host", "127.0.0.1", "--port", str(self.port), "--timeout-graceful-shutdown", str(grace)]
         quiet = {
             "BENTOML_DO_NOT_TRACK": "True",
@@ -72,8 +72,8 @@ class Server:
             )
 
     def key(self, name: str, scopes: list[str], per_minute: int | None = None) -> str:
-        secret, entry = keys.made(name, scopes, per_minute, datetime.now(UTC))
-        keys.add(self.folder / ".tunectl/keys.json", entry)
+        secret, entry = api_keys.create_key(name, scopes, per_minute, datetime.now(UTC))
+        api_keys.add(self.folder / ".tunectl/keys.json", entry)
         return secret
 
     @property

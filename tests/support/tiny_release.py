@@ -8,16 +8,23 @@ import shutil
 from pathlib import Path
 
 from tunectl.artifacts.records import Message
-from tunectl.chat.contract import Special
+from tunectl.chat.model_spec import SpecialToken
 from tunectl.chat.template import Template
-from tunectl.chat.tokens import Tokenizer
-from tunectl.release import contract as contracts
-from tunectl.release.contract import BaseModel, Defaults, Fixture, Probe, ServingContract, Tolerance
-from tunectl.release.manifest import Facts
-from tunectl.release.store import Store
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.packaging import serving_contract as contracts
+from tunectl.packaging.serving_contract import (
+    BaseModel,
+    DecodingDefaults,
+    ParityProbe,
+    RenderFixture,
+    ServingContract,
+    Tolerance,
+)
+from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_store import ReleaseRegistry
 
 STOP = 2
-END = Special("<|im_end|>", STOP)
+END = SpecialToken("<|im_end|>", STOP)
 
 
 def tiny_adapter(base: Path, folder: Path, *, seed: int, scale: float = 0.3) -> None:
@@ -67,7 +74,7 @@ def tiny_release(
     with tuned_model.disable_adapter():
         under = [likelihood(tuned_model, one, said) for one, (said, _) in zip(ids, tuned, strict=True)]
     probes = [
-        Probe(
+        ParityProbe(
             messages, prompt, said, tokenizer.text_of(said), logprobs,
             base, tokenizer.text_of(base), base_logprobs, told,
         )
@@ -82,17 +89,17 @@ def tiny_release(
             adapter_sha256=hashlib.sha256((folder / "adapter/adapter_model.safetensors").read_bytes()).hexdigest(),
             template_sha256=hashlib.sha256(source.encode()).hexdigest(),
             end_of_turn=END,
-            bos=Special("<|im_start|>", 1),
+            bos=SpecialToken("<|im_start|>", 1),
             eos=END,
             pad=END,
             stop_token_ids=[STOP],
             context_length=512,
             engine=engine,
             route="apart",
-            defaults=Defaults(0.0, 1.0, 16),
+            defaults=DecodingDefaults(0.0, 1.0, 16),
             system=None,
             tolerance=Tolerance(0.05, 0.95),
-            fixtures=[Fixture(one, text, made) for one, text, made in zip(asked, prompts, ids, strict=True)],
+            fixtures=[RenderFixture(one, text, made) for one, text, made in zip(asked, prompts, ids, strict=True)],
             probes=probes,
         ),
         folder,
@@ -131,11 +138,13 @@ def likelihood(model, prompt: list[int], said: list[int]) -> list[float]:
 def stored(release: Path, store: Path) -> str:
     """Put a release folder into a store; its id."""
     contract = json.loads((release / "contract.json").read_text())
-    return Store(store).add(release, Facts(contract["project"], contract["engine"], contract["route"])).id
+    return (
+        ReleaseRegistry(store).add(release, BuildFacts(contract["project"], contract["engine"], contract["route"])).id
+    )
 
 
 def filled(model: Path, folder: Path) -> tuple[Path, str, str]:
     """A store in ``folder`` with two releases, the first of them champion."""
     names = [stored(tiny_release(model, folder / f"r{seed}", seed=seed), folder / "store") for seed in (1, 2)]
-    Store(folder / "store").promote(names[0], by="test", why="first")
+    ReleaseRegistry(folder / "store").promote(names[0], by="test", why="first")
     return folder / "store", names[0], names[1]

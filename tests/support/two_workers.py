@@ -9,16 +9,16 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-ONE_WORKER = ("container", "faults", "server", "stack")
+ONE_WORKER = ("container", "faults", "serving", "stack")
 """Rooms whose tests share what takes long to start."""
 LONGEST_FIRST = (
     "e2e/test_loop.py",
     "faults",
     "e2e/test_pipeline_e2e.py",
-    "server",
+    "serving",
     "container",
     "stack",
-    "watch",
+    "retraining",
     "backends",
 )
 """What begins first, so that no worker is alone at the end."""

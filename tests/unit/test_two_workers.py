@@ -14,7 +14,7 @@ TESTS = Path(__file__).parents[1]
     ("nodeid", "expected"),
     [
         ("tests/unit/test_version.py::test_a", "unit/test_version.py"),
-        ("tests/server/test_web.py::test_b[x::y/z@w]", "server"),
+        ("tests/serving/test_http_io.py::test_b[x::y/z@w]", "serving"),
         ("tests/e2e/test_loop.py::test_c", "e2e/test_loop.py"),
     ],
 )
@@ -23,7 +23,7 @@ def test_a_file_or_a_room_goes_to_one_worker(nodeid: str, expected: str) -> None
 
 
 def test_the_longest_begins_first() -> None:
-    ids = ["tests/unit/test_version.py::a", "tests/server/test_web.py::b", "tests/e2e/test_loop.py::c"]
+    ids = ["tests/unit/test_version.py::a", "tests/serving/test_http_io.py::b", "tests/e2e/test_loop.py::c"]
     assert sorted(ids, key=rank) == ids[::-1]
 
 

@@ -1,1 +1,1 @@
-"""Floor 2: what lies on disk. Records, layout, atomic input and output, manifests, row accounts."""
+"""Files on disk: paths, atomic writes, locks, manifests, row counts and the records of the pipeline."""

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tunectl.artifacts import io
-from tunectl.core.errors import EnvironmentFailure
+from tunectl.artifacts import atomic_io
+from tunectl.core.errors import InfrastructureError
 
 
-class Busy(EnvironmentFailure):
+class LockTimeout(InfrastructureError):
     """Another process holds a lock: the same call may succeed in a moment."""
 
 
-def _got(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -26,7 +26,7 @@ def _got(descriptor: int) -> bool:
 
 
 @contextmanager
-def held(
+def file_lock(
     path: Path,
     what: str,
     *,
@@ -43,13 +43,13 @@ def held(
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise io.unwritable(path, error) from error
+        raise atomic_io.write_error(path, error) from error
     try:
         end = time.monotonic() + patience
-        while not _got(descriptor):
+        while not _try_lock(descriptor):
             if time.monotonic() >= end:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"
-                raise Busy(f"{busy}: {holder}", hint=hint)
+                raise LockTimeout(f"{busy}: {holder}", hint=hint)
             time.sleep(0.05)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{what}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0)
@@ -58,7 +58,7 @@ def held(
         os.close(descriptor)
 
 
-def taken(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether somebody holds the lock at ``path`` now; nothing is made where it is absent."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from tunectl.artifacts import io
+from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError
 
 NAME = "manifest.json"
@@ -36,11 +36,11 @@ class Manifest(Struct, frozen=True):
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of ``folder``, with the digest of every file in it."""
     files = {
-        item.relative_to(folder).as_posix(): io.digest(item)
+        item.relative_to(folder).as_posix(): atomic_io.sha256_path(item)
         for item in sorted(folder.rglob("*"))
         if item.is_file() and item.name != NAME
     }
-    io.write_json(folder / NAME, replace(manifest, outputs=files))
+    atomic_io.write_json(folder / NAME, replace(manifest, outputs=files))
 
 
 def read(folder: Path) -> Manifest:
@@ -51,7 +51,7 @@ def read(folder: Path) -> Manifest:
     if not (folder / NAME).is_file():
         what = "has no manifest, so it is not a finished artifact" if folder.is_dir() else "does not exist"
         raise ArtifactError(f"{folder} {what}", hint=f"run: tunectl repro --to {folder.name}")
-    found: Manifest = io.read_json(folder / NAME, Manifest)
+    found: Manifest = atomic_io.read_json(folder / NAME, Manifest)
     return found
 
 
@@ -65,7 +65,7 @@ def verify(folder: Path) -> Manifest:
     for name, recorded in found.outputs.items():
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is missing, though the manifest lists it", hint=hint)
-        if io.digest(folder / name) != recorded:
+        if atomic_io.sha256_path(folder / name) != recorded:
             raise ArtifactError(
                 f"{folder / name} is corrupted: its SHA-256 is not the recorded {recorded[:12]}…", hint=hint
             )

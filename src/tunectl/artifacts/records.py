@@ -64,7 +64,7 @@ class Tokens(Struct, frozen=True):
     labels: list[int]
 
 
-class Answer(Struct, frozen=True, omit_defaults=True):
+class ReferenceAnswer(Struct, frozen=True, omit_defaults=True):
     """One reference answer and the row it came from."""
 
     text: str
@@ -87,7 +87,7 @@ class Example(Struct, frozen=True, omit_defaults=True):
     """Of the first row that gave this input; each answer names its own."""
     messages: list[Message] = field(default_factory=list)
     """The conversation before the final answer; ends with a user or tool turn."""
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[ReferenceAnswer] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     """Template-free text (Axolotl ``input_output``)."""
     tokens: Tokens | None = None
@@ -107,7 +107,7 @@ Choice = Literal["first", "second", "both_good", "both_bad", "good", "bad"]
 """What a person said: of two answers the better one, or both alike; of one answer alone, good or bad."""
 
 
-class Vote(Struct, frozen=True, omit_defaults=True):
+class AnnotationMetadata(Struct, frozen=True, omit_defaults=True):
     """Who said something, when, and how sure."""
 
     source: Source
@@ -121,7 +121,7 @@ class Vote(Struct, frozen=True, omit_defaults=True):
     """Reasons."""
 
 
-class Judgement(Struct, frozen=True, omit_defaults=True):
+class Comparison(Struct, frozen=True, omit_defaults=True):
     """One person's opinion about two answers to one input, or about one answer alone."""
 
     id: str
@@ -132,7 +132,7 @@ class Judgement(Struct, frozen=True, omit_defaults=True):
     answers: list[list[Message]]
     """Two, or one that was marked alone; each ends with an assistant turn."""
     choice: Choice
-    vote: Vote
+    vote: AnnotationMetadata
     kind: str = "text"
     """The name of the declared source it came through."""
     fields: dict[str, str] = field(default_factory=dict)
@@ -152,7 +152,7 @@ class Judgement(Struct, frozen=True, omit_defaults=True):
     """Those on offer in the conversation."""
 
 
-class Pair(Struct, frozen=True, omit_defaults=True):
+class PreferencePair(Struct, frozen=True, omit_defaults=True):
     """Two answers to one input, of which people preferred one."""
 
     id: str
@@ -160,7 +160,7 @@ class Pair(Struct, frozen=True, omit_defaults=True):
     messages: list[Message]
     chosen: list[Message]
     rejected: list[Message]
-    votes: list[Vote]
+    votes: list[AnnotationMetadata]
     """Those who preferred the chosen one."""
     margin: float | None = None
     """Mean of the votes that give one."""
@@ -171,7 +171,7 @@ class Pair(Struct, frozen=True, omit_defaults=True):
     """Those on offer in the conversation."""
 
 
-class Mark(Struct, frozen=True, omit_defaults=True):
+class LabeledCompletion(Struct, frozen=True, omit_defaults=True):
     """One answer that was called good or bad, not compared with another (KTO)."""
 
     id: str
@@ -179,7 +179,7 @@ class Mark(Struct, frozen=True, omit_defaults=True):
     messages: list[Message]
     answer: list[Message]
     good: bool
-    votes: list[Vote]
+    votes: list[AnnotationMetadata]
     kind: str = "text"
     fields: dict[str, str] = field(default_factory=dict)
     split: Literal["train", "validation", "test"] | None = None
@@ -187,7 +187,7 @@ class Mark(Struct, frozen=True, omit_defaults=True):
     """Those on offer in the conversation."""
 
 
-class Exchange(Struct, frozen=True, omit_defaults=True):
+class InferenceRecord(Struct, frozen=True, omit_defaults=True):
     """One request to a served model and, once it is finished, the answer. Text in it is redacted."""
 
     id: str
@@ -201,7 +201,7 @@ class Exchange(Struct, frozen=True, omit_defaults=True):
     request: dict[str, Any] | None
     """OpenAI's request body; None once it was forgotten."""
     user_hash: str | None = None
-    """Keyed hash of whoever asked (``live/identity.py``); None where nobody was named."""
+    """Keyed hash of whoever asked (``inference_log/pseudonyms.py``); None where nobody was named."""
     session: str | None = None
     """Keyed hash of the conversation that the client named."""
     finished_at: datetime | None = None
@@ -234,13 +234,13 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
     exchange_id: str
     kind: FeedbackKind
     value: Any
-    """As ``live/opinion.py`` says for each kind; None once it was forgotten."""
+    """As ``inference_log/feedback_validation.py`` says for each kind; None once it was forgotten."""
     at: datetime
     annotator: str | None = None
     """Keyed hash of who said it."""
 
 
-class Trial(Struct, frozen=True, omit_defaults=True):
+class CanaryState(Struct, frozen=True, omit_defaults=True):
     """A challenger: which release is tried, on whom. ``challenger.json`` of a release store holds it."""
 
     release: ContentId
@@ -259,7 +259,7 @@ DriftVerdict = Literal["ok", "drift", "insufficient", "error"]
 rows, or no reference, to say. error: the window could not be examined; ``reason`` says why."""
 
 
-class Signal(Struct, frozen=True, omit_defaults=True):
+class DriftSignal(Struct, frozen=True, omit_defaults=True):
     """One thing that is watched for drift, in one window. No number is ever NaN or infinite; None is "could not be said"."""
 
     name: str
@@ -288,7 +288,7 @@ class Signal(Struct, frozen=True, omit_defaults=True):
     """Why there is no number, for example ``too few rows: 3 of 50``."""
 
 
-class Slice(Struct, frozen=True):
+class SegmentShift(Struct, frozen=True):
     """A part of the window, and how much more (or less) of it there is than in the reference."""
 
     name: str
@@ -322,11 +322,11 @@ class DriftWindow(Struct, frozen=True, omit_defaults=True):
     """The champion whose answers these are."""
     reference: str
     """Which reference the prompts were compared with: id of a window, ``training`` or ``none``."""
-    signals: dict[str, Signal] = field(default_factory=dict)
+    signals: dict[str, DriftSignal] = field(default_factory=dict)
     """By name."""
     exemplars: list[str] = field(default_factory=list)
     """Ids of the exchanges that differ most from the reference, most different first."""
-    slices: list[Slice] = field(default_factory=list)
+    slices: list[SegmentShift] = field(default_factory=list)
     """What there is more of, largest change first."""
     reason: str = ""
     """For people: what moved, or why nothing can be said."""
@@ -336,7 +336,7 @@ class DriftWindow(Struct, frozen=True, omit_defaults=True):
     """By signal: p-value against the release's window before this one, for people; no verdict rests on it."""
 
 
-class Reject(Struct, frozen=True):
+class RejectedRow(Struct, frozen=True):
     """A row that did not go on, and why."""
 
     source: Source
@@ -348,7 +348,7 @@ class Reject(Struct, frozen=True):
     """The first 200 characters of the row."""
 
 
-def preview(text: str, limit: int = 200) -> str:
-    """The start of ``text`` on one line, for ``Reject.sample``."""
+def truncate(text: str, limit: int = 200) -> str:
+    """The start of ``text`` on one line, for ``RejectedRow.sample``."""
     flat = " ".join(text[: 4 * limit].split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -1,1 +1,1 @@
-"""Floor 5: one third-party library a file, imported inside functions."""
+"""Seams to third-party libraries, which are imported inside functions."""

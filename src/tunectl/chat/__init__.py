@@ -1,1 +1,1 @@
-"""What several rooms share: rendering a chat template, and which tokens of it are trained."""
+"""Render chat templates, tokenize, and decide which tokens are trained."""

@@ -18,9 +18,9 @@ from typing import Any
 import msgspec
 
 from tunectl.artifacts.records import Message
-from tunectl.chat import contract, tools
+from tunectl.chat import model_spec, tool_calls
 from tunectl.core.errors import ArtifactError, DataError, UsageError
-from tunectl.core.lazy import need
+from tunectl.core.optional import import_optional
 
 FILE = "chat_template.jinja"
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
@@ -57,14 +57,14 @@ class Template:
         return "endgeneration" in self.source
 
     @cached_property
-    def shows_calls(self) -> bool:
+    def renders_tool_calls(self) -> bool:
         """Whether it writes tool calls itself, told by rendering one."""
         call = {"id": "probe0001", "type": "function", "function": {"name": _PROBE, "arguments": {"of": "it"}}}
         asked = [Message("user", "What is it?"), Message("assistant", "", tool_calls=[call]), Message("tool", "12")]
         return self._shows(asked, ())
 
     @cached_property
-    def shows_tools(self) -> bool:
+    def renders_tools(self) -> bool:
         """Whether it writes the tools on offer itself, told by rendering one."""
         shape = {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}
         tool = {"name": _PROBE, "description": "It", "parameters": shape}
@@ -92,8 +92,8 @@ class Template:
         Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tools``).
         Raises  DataError when the template refuses the conversation, with the template's own words.
         """
-        given = self._spelled(self.with_system(messages), tools)
-        jinja = need("jinja2", extra="train")
+        given = self._inline_tools(self.with_system(messages), tools)
+        jinja = import_optional("jinja2", extra="train")
         try:
             text = self._write(given, tools, add_generation_prompt=add_generation_prompt)
         except (jinja.TemplateError, TypeError) as error:
@@ -101,15 +101,15 @@ class Template:
             raise DataError(f"the chat template refuses a conversation of {roles}: {error}") from error
         return _unmark(text)
 
-    def _spelled(self, messages: list[Message], offered: Sequence[dict[str, Any]]) -> list[Message]:
+    def _inline_tools(self, messages: list[Message], offered: Sequence[dict[str, Any]]) -> list[Message]:
         called = any(message.tool_calls or message.role == "tool" for message in messages)
         if not called and not offered:
             return messages
-        return tools.spelled(
+        return tool_calls.inline_tools(
             messages,
             offered,
-            own_calls=not called or self.shows_calls,
-            own_tools=not offered or self.shows_tools,
+            own_calls=not called or self.renders_tool_calls,
+            own_tools=not offered or self.renders_tools,
         )
 
     def _write(
@@ -126,7 +126,7 @@ class Template:
         return text
 
     def _shows(self, messages: Sequence[Message], offered: Sequence[dict[str, Any]]) -> bool:
-        jinja = need("jinja2", extra="train")
+        jinja = import_optional("jinja2", extra="train")
         try:
             return _PROBE in self._write(messages, offered, add_generation_prompt=False)
         except (jinja.TemplateError, TypeError):
@@ -140,7 +140,7 @@ class Template:
 
     @cached_property
     def _compiled(self) -> Any:
-        return compiled(self.source)
+        return compile_template(self.source)
 
 
 def load(folder: Path, *, system: str | None = None) -> Template:
@@ -153,10 +153,10 @@ def load(folder: Path, *, system: str | None = None) -> Template:
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro")
     source = path.read_text()
-    found = contract.load(folder)
+    found = model_spec.load(folder)
     if found.template_sha256 != digest(source):
         raise ArtifactError(
-            f"{path} is not the template of {folder / contract.NAME}: its SHA-256 starts with {digest(source)[:12]}, "
+            f"{path} is not the template of {folder / model_spec.NAME}: its SHA-256 starts with {digest(source)[:12]}, "
             f"the contract says {found.template_sha256[:12]}",
             hint="rebuild the model with: tunectl repro --force --to model",
         )
@@ -170,13 +170,13 @@ def digest(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def compiled(source: str) -> Any:
+def compile_template(source: str) -> Any:
     """The template, ready to render, in a sandbox that reaches neither files nor attributes of Python.
 
     Raises  UsageError when it is not Jinja.
     """
-    jinja = need("jinja2", extra="train")
-    sandbox = need("jinja2.sandbox", extra="train")
+    jinja = import_optional("jinja2", extra="train")
+    sandbox = import_optional("jinja2.sandbox", extra="train")
     environment = sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_generation(), "jinja2.ext.loopcontrols"]
     )
@@ -191,8 +191,8 @@ def compiled(source: str) -> Any:
 
 def _generation() -> Any:
     """The Jinja extension behind ``{% generation %}``: it puts ``OPEN`` and ``CLOSE`` around what the block writes."""
-    ext = need("jinja2.ext", extra="train")
-    nodes = need("jinja2.nodes", extra="train")
+    ext = import_optional("jinja2.ext", extra="train")
+    nodes = import_optional("jinja2.nodes", extra="train")
 
     class Generation(ext.Extension):  # type: ignore[misc, name-defined]
         """``{% generation %} ... {% endgeneration %}``, as transformers knows it."""
@@ -239,4 +239,4 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) 
 
 
 def _refuse(message: str) -> None:
-    raise need("jinja2", extra="train").TemplateError(message)
+    raise import_optional("jinja2", extra="train").TemplateError(message)

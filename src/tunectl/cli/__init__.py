@@ -1,1 +1,1 @@
-"""Floor 7: words in, one call, exit code out."""
+"""The command line: parse, call, print."""

@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import DataError, TunectlError, UsageError
 
 if TYPE_CHECKING:
-    from tunectl.config.root import Root
-    from tunectl.preferences.desk import Desk
+    from tunectl.annotation.annotation_queue import AnnotationQueue
+    from tunectl.config.schema.root import TunectlConfig
 
 PREPARE = "prepare"
 NO_MORE = "No more answers can be written: {reason}"
@@ -41,30 +41,30 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write answers, or serve the page until Ctrl-C.
 
-    Raises  EnvironmentFailure for a port or store in use; UsageError for a key that is not set; DataError without questions.
+    Raises  InfrastructureError for a port or store in use; UsageError for a key that is not set; DataError without questions.
     """
-    from tunectl.config import check, overrides
+    from tunectl.config.loading import checks, override_file
 
-    layout = Layout()
+    layout = ProjectPaths()
     typed = [word for word in args.words if word != PREPARE]
-    root = check.load(layout, overrides.merge(overrides.replay(layout), typed)).root
+    root = checks.load_config(layout, override_file.merge_overrides(override_file.load_overrides(layout), typed)).root
     folder = layout.root / root.annotate.store
     if len(typed) < len(args.words):
         return _prepare(layout, root, folder, as_json=args.json)
     return _serve(layout, root, folder, generate=args.generate)
 
 
-def _prepare(layout: Layout, root: Root, folder: Path, *, as_json: bool) -> int:
-    from tunectl.backends import terminal
-    from tunectl.cli.annotate_answers import Batch, written
+def _prepare(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, as_json: bool) -> int:
+    from tunectl.backends.system import terminal
+    from tunectl.cli.annotate_candidates import CandidateBatch, generate_candidates
     from tunectl.core import progress
-    from tunectl.preferences import store
+    from tunectl.preferences import annotation_store
 
-    batch = Batch([], 0, 0, 0)
-    with store.opened(folder) as opened:
+    batch = CandidateBatch([], 0, 0, 0)
+    with annotation_store.open_store(folder) as opened:
         before = len(opened.questions)
         with progress.bar("inputs answered", root.annotate.prepare.inputs) as shown:
-            for found in written(layout, root):
+            for found in generate_candidates(layout, root):
                 shown.advance(found.done - batch.done)
                 batch = found
                 opened.add(batch.questions)
@@ -76,34 +76,37 @@ def _prepare(layout: Layout, root: Root, folder: Path, *, as_json: bool) -> int:
     alike = (
         f"; {batch.left_out} of {batch.of} inputs left out: their answers were alike or empty" if batch.left_out else ""
     )
-    terminal.say(f"{folder}: {count - before} new questions, {count} in all{alike}; now: tunectl annotate")
+    terminal.print_line(f"{folder}: {count - before} new questions, {count} in all{alike}; now: tunectl annotate")
     return 0
 
 
-def _serve(layout: Layout, root: Root, folder: Path, *, generate: bool) -> int:
-    from tunectl.backends import annotate_page, terminal
-    from tunectl.cli.annotate_rank import DOUBT, RANDOM, unranked
-    from tunectl.preferences import store
-    from tunectl.preferences.desk import Desk
-    from tunectl.preferences.sampling import Plan
+def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate: bool) -> int:
+    from tunectl.annotation import annotate_app
+    from tunectl.annotation.active_sampling import QueuePolicy
+    from tunectl.annotation.annotation_queue import AnnotationQueue
+    from tunectl.backends.system import terminal
+    from tunectl.cli.annotate_ranking import DOUBT, RANDOM, why_unranked
+    from tunectl.preferences import annotation_store
 
     asking, key = root.annotate.asking, _key(root.annotate.key_variable)
-    with store.opened(folder) as opened:
+    with annotation_store.open_store(folder) as opened:
         if not opened.questions and not generate:
             raise DataError(
                 f"{folder}: there is nothing to ask yet",
                 hint="let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate",
             )
-        desk = Desk(opened, Plan(asking.repeats, asking.attention, asking.gap, root.seed))
-        listening = annotate_page.listen(root.annotate.address, root.annotate.port)
-        writing = _Writing(layout, root, desk, generate=generate)
-        setup = annotate_page.Setup(root.project, tuple(root.annotate.tags), key, _hosts(root), writing.pending)
+        desk = AnnotationQueue(opened, QueuePolicy(asking.repeats, asking.attention, asking.gap, root.seed))
+        listening = annotate_app.listen(root.annotate.address, root.annotate.port)
+        writing = _BackgroundWriter(layout, root, desk, generate=generate)
+        setup = annotate_app.AnnotateAppConfig(
+            root.project, tuple(root.annotate.tags), key, _hosts(root), writing.pending
+        )
         host, port = listening.getsockname()[:2]
-        reason = unranked(layout)
-        terminal.say(DOUBT if reason is None else RANDOM.format(reason=reason))
-        terminal.say(f"open {_url(host, port)} ; stop with Ctrl-C")
+        reason = why_unranked(layout)
+        terminal.print_line(DOUBT if reason is None else RANDOM.format(reason=reason))
+        terminal.print_line(f"open {_url(host, port)} ; stop with Ctrl-C")
         with writing.running() if generate or reason is None else _nothing():
-            annotate_page.serve(desk, setup, listening)
+            annotate_app.serve(desk, setup, listening)
     return 0
 
 
@@ -111,7 +114,7 @@ def _url(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _hosts(root: Root) -> tuple[str, ...]:
+def _hosts(root: TunectlConfig) -> tuple[str, ...]:
     """Names that the page answers to: this machine's own, or any where a key guards it."""
     return ("localhost", "127.0.0.1", "[::1]", root.annotate.address) if root.annotate.loopback else ("*",)
 
@@ -133,10 +136,10 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-class _Writing:
+class _BackgroundWriter:
     """Writes answers, and ranks questions by the reward model's doubt, in a thread while the page is open."""
 
-    def __init__(self, layout: Layout, root: Root, desk: Desk, *, generate: bool) -> None:
+    def __init__(self, layout: ProjectPaths, root: TunectlConfig, desk: AnnotationQueue, *, generate: bool) -> None:
         self._layout, self._root, self._desk, self._generate = layout, root, desk, generate
         self._word: str | None = None
         self._stop = threading.Event()
@@ -164,29 +167,29 @@ class _Writing:
             self._rank()
 
     def _write(self) -> None:
-        from tunectl.cli.annotate_answers import written
-        from tunectl.core import log
+        from tunectl.cli.annotate_candidates import generate_candidates
+        from tunectl.core import logging_setup
 
         try:
-            for batch in written(self._layout, self._root):
+            for batch in generate_candidates(self._layout, self._root):
                 self._desk.add(batch.questions)
                 self._word = batch.word
                 if self._stop.is_set():
                     return
             self._word = None
         except TunectlError as error:
-            log.get(__name__).error("no more answers: %s", error)
+            logging_setup.get_logger(__name__).error("no more answers: %s", error)
             self._word = NO_MORE.format(reason=error.message)
         except Exception as error:  # noqa: BLE001  (else people would wait for ever)
-            log.get(__name__).exception("no more answers")
+            logging_setup.get_logger(__name__).exception("no more answers")
             self._word = NO_MORE.format(reason=error)
 
     def _rank(self) -> None:
-        from tunectl.cli.annotate_rank import ranked, unranked
-        from tunectl.core import log
+        from tunectl.cli.annotate_ranking import rank_by_uncertainty, why_unranked
+        from tunectl.core import logging_setup
 
         try:
-            if unranked(self._layout) is None:
-                self._desk.rank(ranked(self._layout, self._root, self._desk.questions()))
+            if why_unranked(self._layout) is None:
+                self._desk.rank(rank_by_uncertainty(self._layout, self._root, self._desk.questions()))
         except TunectlError as error:
-            log.get(__name__).warning("questions come in random order: %s", error)
+            logging_setup.get_logger(__name__).warning("questions come in random order: %s", error)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.artifacts import manifest
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Message
 from tunectl.core.errors import ArtifactError, UsageError
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"--max-new-tokens must be 1 or more and --temperature 0 or more, not {args.max_new_tokens} and {args.temperature:g}"
         )
-    base, adapter = locate(args.who, args.base, Layout())
+    base, adapter = resolve_model(args.who, args.base, ProjectPaths())
     answer = _speaker(args, base, adapter)
     if args.prompt is not None:
         _one(answer, [Message("user", args.prompt)], args)
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def locate(who: str, base: Path | None, layout: Layout) -> tuple[Path, Path | None]:
+def resolve_model(who: str, base: Path | None, layout: ProjectPaths) -> tuple[Path, Path | None]:
     """Model folder and adapter folder (or None) of what a user named.
 
     Raises  ArtifactError when it is not finished; UsageError when the folder is neither a model nor an adapter.
@@ -77,7 +77,7 @@ def locate(who: str, base: Path | None, layout: Layout) -> tuple[Path, Path | No
     return base or _base_of(layout), folder
 
 
-def _base_of(layout: Layout) -> Path:
+def _base_of(layout: ProjectPaths) -> Path:
     adapted = layout.artifact("adapt")
     if (adapted / "config.json").is_file():
         return adapted
@@ -89,12 +89,12 @@ def _base_of(layout: Layout) -> Path:
 def _speaker(
     args: argparse.Namespace, base: Path, adapter: Path | None
 ) -> Callable[[list[Message], Callable[[str], None]], str]:
-    from tunectl.backends.hf_chat import Speaker
-    from tunectl.chat import contract, template
+    from tunectl.backends.modeling.chat_session import ChatSession
+    from tunectl.chat import model_spec, template
 
-    own = contract.load(base)
+    own = model_spec.load(base)
     if adapter is not None:
-        its = contract.load(adapter)
+        its = model_spec.load(adapter)
         if its.weights_sha256 != own.weights_sha256:
             raise ArtifactError(
                 f"{adapter} was trained on other weights ({its.weights_sha256[:12]}…) than {base} has ({own.weights_sha256[:12]}…)",
@@ -102,7 +102,7 @@ def _speaker(
             )
         own = its
     chat = template.load(base, system=own.system if args.system is None else args.system)
-    speaker = Speaker(base, adapter, _profile(), end_of_turn=own.end_of_turn.id)
+    speaker = ChatSession(base, adapter, _profile(), end_of_turn=own.end_of_turn.id)
 
     def answer(messages: list[Message], seen: Callable[[str], None]) -> str:
         prompt = chat.render(messages, add_generation_prompt=True)
@@ -113,13 +113,13 @@ def _speaker(
 
 def _profile() -> Any:
     """The machine as the project declares it for sft; a plain CPU outside a project."""
-    from tunectl.config import resolved
-    from tunectl.config.profile import Profile
+    from tunectl.config.schema.hardware import HardwareProfile
+    from tunectl.pipeline import resolved_config
 
     try:
-        return resolved.read(Layout(), "sft")[0].profile
+        return resolved_config.load_stage_config(ProjectPaths(), "sft")[0].profile
     except ArtifactError:
-        return Profile(
+        return HardwareProfile(
             device="cpu", threads=None, dtype="auto", train_tokens=64, generate_batch=1, gradient_checkpointing=False
         )
 

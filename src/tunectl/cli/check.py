@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 
 PRINT = "-"
 
@@ -38,15 +38,15 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  ConfigError with every mistake at once (exit 2).
     """
-    layout = Layout()
+    layout = ProjectPaths()
     if args.schema is not None:
         return _schema(layout, args.schema)
-    from tunectl.config import check, overrides
+    from tunectl.config.loading import checks, override_file
 
-    recorded = [] if args.fresh else overrides.replay(layout)
-    checked = check.load(layout, overrides.merge(recorded, args.overrides))
+    recorded = [] if args.fresh else override_file.load_overrides(layout)
+    checked = checks.load_config(layout, override_file.merge_overrides(recorded, args.overrides))
     if args.plan:
-        from tunectl.cli.plan import show
+        from tunectl.cli.estimate import show
 
         show(layout, checked.root, as_json=args.json)
     else:
@@ -55,13 +55,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(checked: Any, *, as_json: bool) -> None:
-    from tunectl.backends import terminal
-    from tunectl.config.origins import dotted, leaves
+    from tunectl.backends.system import terminal
+    from tunectl.config.loading.provenance import iter_leaves, to_dotted_key
 
     composition = checked.composition
-    found = [(path, value, str(composition.origins.at(path) or "")) for path, value in leaves(composition.tree)]
+    found = [(path, value, str(composition.origins.find(path) or "")) for path, value in iter_leaves(composition.tree)]
     if as_json:
-        origins = {dotted(path): origin for path, _, origin in found}
+        origins = {to_dotted_key(path): origin for path, _, origin in found}
         terminal.print_json({"choices": composition.choices, "settings": composition.tree, "origins": origins})
         return
     files = ", ".join(f"{group}={option}" for group, option in sorted(composition.choices.items()))
@@ -83,16 +83,16 @@ def _rows(found: list[tuple[Any, Any, str]]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _schema(layout: Layout, target: str) -> int:
-    from tunectl.backends import terminal
-    from tunectl.config import schema
+def _schema(layout: ProjectPaths, target: str) -> int:
+    from tunectl.backends.system import terminal
+    from tunectl.config.loading import json_schema_export
 
     if target == PRINT:
-        terminal.print_json(schema.whole())
+        terminal.print_json(json_schema_export.root_schema())
     elif target.endswith(".json"):
-        schema.write_file(Path(target))
-        terminal.say(f"wrote {target}")
+        json_schema_export.write_file(Path(target))
+        terminal.print_line(f"wrote {target}")
     else:
-        for line in schema.write_folder(layout, Path(target)):
-            terminal.say(line)
+        for line in json_schema_export.write_folder(layout, Path(target)):
+            terminal.print_line(line)
     return 0

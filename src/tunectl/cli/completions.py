@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from tunectl.cli.main import VERBS
-from tunectl.stages import COMPOSE, STAGES
+from tunectl.pipeline.stages import COMPOSE, STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:

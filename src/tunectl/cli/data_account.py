@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from tunectl.artifacts.layout import Layout
-from tunectl.data.account import Line
-from tunectl.stages import STAGES
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.data.pipeline_row_counts import StageRowCounts
+from tunectl.pipeline.stages import STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -21,13 +21,13 @@ def run(args: argparse.Namespace) -> int:
     """
     from msgspec import to_builtins
 
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
     from tunectl.core.errors import GateError
-    from tunectl.data import account
+    from tunectl.data import pipeline_row_counts
 
-    layout = Layout()
-    lines = account.chain({stage.name: layout.artifact(stage.name) for stage in STAGES})
-    wrong = account.problems(lines)
+    layout = ProjectPaths()
+    lines = pipeline_row_counts.stage_row_counts({stage.name: layout.artifact(stage.name) for stage in STAGES})
+    wrong = pipeline_row_counts.problems(lines)
     if args.json:
         terminal.print_json({"stages": to_builtins(lines), "problems": wrong})
     else:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             hint=f"rebuild from there: tunectl repro --force --to {_first(lines)}",
         )
     if not args.json:
-        terminal.say("every row is accounted for")
+        terminal.print_line("every row is accounted for")
     return 0
 
 
@@ -61,5 +61,5 @@ def _reasons(rejected: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(rejected.items(), key=lambda item: -item[1]))
 
 
-def _first(lines: list[Line]) -> str:
+def _first(lines: list[StageRowCounts]) -> str:
     return next(line.stage for line in lines if line.problems)

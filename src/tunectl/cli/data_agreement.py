@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import DataError
 
 if TYPE_CHECKING:
-    from tunectl.artifacts.records import Judgement
+    from tunectl.artifacts.records import Comparison
     from tunectl.preferences.agreement import Person
 
 STAGE = "preferences"
@@ -35,36 +35,37 @@ def run(args: argparse.Namespace) -> int:
     """
     from msgspec import to_builtins
 
-    from tunectl.artifacts import io
-    from tunectl.backends import agreement_page, terminal
-    from tunectl.backends.krippendorff_alpha import alpha
-    from tunectl.config import check, overrides
+    from tunectl.artifacts import atomic_io
+    from tunectl.backends.reports import agreement as report_agreement
+    from tunectl.backends.system import terminal
+    from tunectl.backends.text.krippendorff_alpha import alpha
+    from tunectl.config.loading import checks, override_file
     from tunectl.preferences import agreement
 
-    layout = Layout()
-    root = check.load(layout, overrides.replay(layout)).root
+    layout = ProjectPaths()
+    root = checks.load_config(layout, override_file.load_overrides(layout)).root
     place = layout.artifact(STAGE) / "judgements.jsonl" if args.stage else layout.root / root.annotate.store
-    found = agreement.measure(_judgements(place, of_stage=args.stage), alpha, seed=root.seed)
+    found = agreement.inter_annotator_agreement(_judgements(place, of_stage=args.stage), alpha, seed=root.seed)
     if args.json:
         terminal.print_json(to_builtins(found))
         return 0
     terminal.table("", COLUMNS, [_row(person) for person in found.people])
-    terminal.say(agreement.words(found))
+    terminal.print_line(agreement.summary(found))
     out: Path = args.out or layout.artifacts / "agreement.html"
-    io.write_text(out, agreement_page.page(root.project, found))
-    terminal.say(f"page: {out}")
+    atomic_io.write_text(out, report_agreement.page(root.project, found))
+    terminal.print_line(f"page: {out}")
     return 0
 
 
-def _judgements(place: Path, *, of_stage: bool) -> list[Judgement]:
-    from tunectl.artifacts import io
-    from tunectl.artifacts.records import Judgement
-    from tunectl.preferences import contrast, store
+def _judgements(place: Path, *, of_stage: bool) -> list[Comparison]:
+    from tunectl.artifacts import atomic_io
+    from tunectl.artifacts.records import Comparison
+    from tunectl.preferences import annotation_store, contrastive_pairs
 
     if of_stage:  # pairs made of references are nobody's opinion
-        found = [item for item in io.read_rows(place, Judgement) if item.kind != contrast.NAME]
+        found = [item for item in atomic_io.read_rows(place, Comparison) if item.kind != contrastive_pairs.NAME]
     else:
-        found = [item for item in store.collected(place) if isinstance(item, Judgement)]
+        found = [item for item in annotation_store.load_annotations(place) if isinstance(item, Comparison)]
     if not found:
         raise DataError(f"{place}: nobody has judged anything yet", hint="collect judgements: tunectl annotate")
     return found

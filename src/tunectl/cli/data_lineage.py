@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunectl.artifacts.layout import Layout
-from tunectl.cli import live_store
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.storage import open_inference_log
 from tunectl.core.errors import DataError
 
 if TYPE_CHECKING:
-    from tunectl.release.manifest import ReleaseManifest
-    from tunectl.release.store import Store
+    from tunectl.registry.release_manifest import ReleaseManifest
+    from tunectl.registry.release_store import ReleaseRegistry
 
 MOST = 20
 """Rows that are printed."""
@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  DataError where nothing has that id.
     """
-    from tunectl.release.store import Store
+    from tunectl.registry.release_store import ReleaseRegistry
 
-    layout = Layout()
-    store = Store(args.store or layout.releases)
+    layout = ProjectPaths()
+    store = ReleaseRegistry(args.store or layout.releases)
     exchange = _exchange(layout, args.id) if "-" in args.id else None
     release = exchange["release"] if exchange else _release(store, args.id)
     name = exchange.pop("id") if exchange else args.id
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if release is not None and release in store.ids():  # the base model answers too, and releases of other stores
         found.update(_backwards(store, layout, release))
     if exchange is not None or release is None:  # people may have made a lesson of an answer
-        found["forward"] = list(forward(layout, name))
+        found["forward"] = list(trace_row(layout, name))
         found["learned_by"] = _learners(store, layout, found["forward"])
     if release is None and not found["forward"]:
         raise DataError(
@@ -67,12 +67,12 @@ def run(args: argparse.Namespace) -> int:
     return _print(args, found)
 
 
-def _exchange(layout: Layout, name: str) -> dict[str, Any] | None:
-    from tunectl.config import check, overrides
+def _exchange(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
+    from tunectl.config.loading import checks, override_file
 
-    root = check.load(layout, overrides.replay(layout)).root
-    with live_store.kept(root.live, layout) as live:
-        one = live_store.exchange(live, name) if live is not None else None
+    root = checks.load_config(layout, override_file.load_overrides(layout)).root
+    with open_inference_log.open_if_exists(root.live, layout) as live:
+        one = open_inference_log.exchange(live, name) if live is not None else None
     if one is None:
         return None
     return {
@@ -84,7 +84,7 @@ def _exchange(layout: Layout, name: str) -> dict[str, Any] | None:
     }
 
 
-def _release(store: Store, name: str) -> str | None:
+def _release(store: ReleaseRegistry, name: str) -> str | None:
     pointer = store.champion()
     if name in {"champion", "previous"}:
         return getattr(pointer, "release" if name == "champion" else name, None)
@@ -92,18 +92,18 @@ def _release(store: Store, name: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _backwards(store: Store, layout: Layout, release: str) -> dict[str, Any]:
+def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> dict[str, Any]:
     """What a release is made of: its retrain, stages, sources, and the raw rows where the artifacts at hand are its own."""
-    from tunectl.release.book import Book
-    from tunectl.release.store import plain
+    from tunectl.registry.release_store import to_builtins
+    from tunectl.retraining.run_store import RunStore
 
     one = store.manifest(release)
     retrain = next(
-        (run for run in Book(layout.retrain).runs() if run.facts("evaluating").get("release") == release), None
+        (run for run in RunStore(layout.retrain).runs() if run.facts("evaluating").get("release") == release), None
     )
     found: dict[str, Any] = {
         "release": {"id": one.id, "created_at": one.created_at, "parent": one.parent, "git": one.git},
-        "lineage": plain(one.lineage) if one.lineage else None,
+        "lineage": to_builtins(one.lineage) if one.lineage else None,
     }
     if retrain is not None:
         snapshot = retrain.facts("proposed").get("snapshot")
@@ -120,87 +120,93 @@ def _backwards(store: Store, layout: Layout, release: str) -> dict[str, Any]:
     return found
 
 
-def _artifacts(layout: Layout, one: ReleaseManifest) -> Layout | None:
+def _artifacts(layout: ProjectPaths, one: ReleaseManifest) -> ProjectPaths | None:
     """The layout whose split made that release, if it is the one here."""
-    from tunectl.artifacts import io, manifest
+    from tunectl.artifacts import atomic_io, manifest
 
     wanted = one.lineage.stages.get("split") if one.lineage else None
     folder = layout.artifact("split")
     if wanted is None or not (folder / manifest.NAME).is_file():
         return None
-    return layout if io.digest_value(manifest.read(folder)) == wanted else None
+    return layout if atomic_io.sha256_json(manifest.read(folder)) == wanted else None
 
 
-def _learners(store: Store, layout: Layout, steps: Sequence[dict[str, Any]]) -> list[str]:
+def _learners(store: ReleaseRegistry, layout: ProjectPaths, steps: Sequence[dict[str, Any]]) -> list[str]:
     """Releases whose split is the one at hand, where the row is in the part that is trained on."""
-    if not _trained_on(steps):
+    if not _is_in_train_split(steps):
         return []
     return [one for one in store.ids() if _artifacts(layout, store.manifest(one)) is not None]
 
 
-def _trained_on(steps: Sequence[dict[str, Any]]) -> bool:
+def _is_in_train_split(steps: Sequence[dict[str, Any]]) -> bool:
     return any((step["stage"], step["file"]) == ("split", LEARNED) for step in steps)
 
 
-def _sources(layout: Layout) -> dict[str, dict[str, int]]:
+def _sources(layout: ProjectPaths) -> dict[str, dict[str, int]]:
     """Raw file to how many answers of it were trained on, validated and tested with."""
     from collections import Counter
 
-    from tunectl.artifacts import io
+    from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Example
 
     found: dict[str, Counter[str]] = {}
     for part in ("train", "validation", "test"):
         path = layout.artifact("split") / f"{part}.jsonl"
-        for row in io.read_rows(path, Example) if path.is_file() else ():
+        for row in atomic_io.read_rows(path, Example) if path.is_file() else ():
             for source in [answer.source for answer in row.answers] or [row.source]:
                 place = source.file if not source.file.startswith("live/") else source.file.rpartition("/")[0]
                 found.setdefault(place, Counter())[part] += 1
     return {name: dict(counts) for name, counts in sorted(found.items())}
 
 
-def _raw(layout: Layout) -> list[str]:
+def _raw(layout: ProjectPaths) -> list[str]:
     """Every raw row that the release was trained on, as FILE:ROW."""
-    from tunectl.artifacts import io
+    from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Example
 
     path = layout.artifact("split") / LEARNED
-    rows = io.read_rows(path, Example) if path.is_file() else iter(())
+    rows = atomic_io.read_rows(path, Example) if path.is_file() else iter(())
     sources = [source for row in rows for source in ([one.source for one in row.answers] or [row.source])]
-    return sorted({_shown({"file": source.file, "row": source.row}) for source in sources})
+    return sorted({_format_source({"file": source.file, "row": source.row}) for source in sources})
 
 
-def forward(layout: Layout, word: str) -> Iterator[dict[str, Any]]:
+def trace_row(layout: ProjectPaths, word: str) -> Iterator[dict[str, Any]]:
     """Every stage that a row went through: kept, with its id there, or rejected, with the reason."""
-    from tunectl.artifacts import io, tally
-    from tunectl.artifacts.records import Reject
+    from tunectl.artifacts import atomic_io, row_counts
+    from tunectl.artifacts.records import RejectedRow
 
     for stage, names in FILES.items():
         folder = layout.artifact(stage)
         for name in names:
-            for row in io.read_rows(folder / name, dict) if (folder / name).is_file() else ():
+            for row in atomic_io.read_rows(folder / name, dict) if (folder / name).is_file() else ():
                 places = [row.get("source"), *(answer.get("source") for answer in row.get("answers") or ())]
                 if row.get("id") == word or any(_is(place, word) for place in places):
-                    yield {"stage": stage, "file": name, "what": "kept", "id": row["id"], "source": _shown(places[0])}
-        rejects = folder / tally.REJECTS
-        for reject in io.read_rows(rejects, Reject) if rejects.is_file() else ():
+                    yield {
+                        "stage": stage,
+                        "file": name,
+                        "what": "kept",
+                        "id": row["id"],
+                        "source": _format_source(places[0]),
+                    }
+        rejects = folder / row_counts.REJECTS
+        for reject in atomic_io.read_rows(rejects, RejectedRow) if rejects.is_file() else ():
             if _is({"file": reject.source.file, "row": reject.source.row}, word):
-                source = _shown({"file": reject.source.file, "row": reject.source.row})
-                yield {"stage": stage, "file": tally.REJECTS, "what": reject.reason, "id": "", "source": source}
+                source = _format_source({"file": reject.source.file, "row": reject.source.row})
+                yield {"stage": stage, "file": row_counts.REJECTS, "what": reject.reason, "id": "", "source": source}
 
 
 def _is(place: Any, word: str) -> bool:
     if not isinstance(place, dict):
         return False
-    return word in (place.get("file"), _shown(place)) or str(place.get("file", "")).endswith(f"/{word}")
+    return word in (place.get("file"), _format_source(place)) or str(place.get("file", "")).endswith(f"/{word}")
 
 
-def _shown(place: Any) -> str:
+def _format_source(place: Any) -> str:
     return f"{place['file']}:{place['row']}" if place.get("row") else str(place["file"])
 
 
 def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
     if args.json:
         terminal.print_json(found)
@@ -219,7 +225,7 @@ def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
         terminal.table("", ("part", "name", "value"), rows)
     raw = found.get("rows")
     if raw is not None and not raw["at_hand"]:
-        terminal.say(raw["hint"])
+        terminal.print_line(raw["hint"])
     elif raw is not None:
         parts = ("train", "validation", "test")
         terminal.table(
@@ -232,12 +238,12 @@ def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
         columns = ("stage", "file", "what", "id", "source")
         terminal.table("", columns, [tuple(step[name] for name in columns) for step in steps[:MOST]])
         if len(steps) > MOST:
-            terminal.say(f"and {len(steps) - MOST} more; --json prints all")
-        terminal.say(_fate(steps, found["learned_by"]))
+            terminal.print_line(f"and {len(steps) - MOST} more; --json prints all")
+        terminal.print_line(_fate(steps, found["learned_by"]))
     return 0
 
 
 def _fate(steps: Sequence[dict[str, Any]], releases: Sequence[str]) -> str:
-    if not _trained_on(steps):
+    if not _is_in_train_split(steps):
         return "learned by no release: the split at hand does not train on it"
     return f"learned by releases: {', '.join(one[:12] for one in releases) or 'none of this split yet'}"

@@ -18,15 +18,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from tunectl.artifacts.layout import Layout
-from tunectl.cli import data_live_deletion, live_store, times
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.storage import open_inference_log
+from tunectl.cli import data_live_deletion, time_args
 from tunectl.core.errors import DataError
-from tunectl.live.export import Shape
+from tunectl.inference_log.export import Shape
 
 if TYPE_CHECKING:
-    from tunectl.artifacts.records import Exchange, Feedback
+    from tunectl.artifacts.records import Feedback, InferenceRecord
     from tunectl.cli.data_live_deletion import Told
-    from tunectl.live.store import LiveStore
+    from tunectl.inference_log.log_store import InferenceLog
 
 COLUMNS = ("id", "accepted", "arm", "release", "who", "tokens", "end", "seconds", "said", "asked", "answered")
 PREVIEW = 40
@@ -76,32 +77,32 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  DataError where nothing was kept yet, or an id is not known; UsageError for a time that cannot be read.
     """
-    layout = Layout()
-    root = _told(layout)
-    with live_store.opened(root.live, layout) as store:
+    layout = ProjectPaths()
+    root = _load_settings(layout)
+    with open_inference_log.open_or_create(root.live, layout) as store:
         code: int = _VERBS[args.live or "look"](args, layout, root, store)
     return code
 
 
-def _told(layout: Layout) -> Told:
+def _load_settings(layout: ProjectPaths) -> Told:
     """The settings of the project; inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
-    from tunectl.services.server import settings
+    from tunectl.serving import server_settings
 
-    if not layout.conf.is_dir() and settings.place().is_file():
-        return settings.settings()
-    from tunectl.config import check, overrides
+    if not layout.conf.is_dir() and server_settings.settings_path().is_file():
+        return server_settings.settings()
+    from tunectl.config.loading import checks, override_file
 
-    return check.load(layout, overrides.replay(layout)).root
+    return checks.load_config(layout, override_file.load_overrides(layout)).root
 
 
-def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveStore) -> int:
+def _look(args: argparse.Namespace, _layout: ProjectPaths, _root: Told, store: InferenceLog) -> int:
     from msgspec import to_builtins
 
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
     if args.id is not None:
         return _one(args, store)
-    counts = store.counts(times.read(args.since), times.read(args.until))
+    counts = store.counts(time_args.parse_time(args.since), time_args.parse_time(args.until))
     newest = _newest(args, store)
     said = store.feedback_of([one.id for one in newest])
     if args.json:
@@ -109,7 +110,7 @@ def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveSto
         terminal.print_json({"counts": to_builtins(counts), "newest": rows})
         return 0
     opinions = ", ".join(f"{count} {kind}" for kind, count in counts.feedback.items()) or "none"
-    terminal.say(
+    terminal.print_line(
         f"{counts.exchanges} exchanges, {counts.finished} finished, {counts.forgotten} forgotten, {counts.users} users; feedback: {opinions}"
     )
     if newest:
@@ -117,21 +118,23 @@ def _look(args: argparse.Namespace, _layout: Layout, _root: Told, store: LiveSto
     return 0
 
 
-def _newest(args: argparse.Namespace, store: LiveStore) -> list[Exchange]:
-    since, until = times.read(args.since), times.read(args.until)
+def _newest(args: argparse.Namespace, store: InferenceLog) -> list[InferenceRecord]:
+    since, until = time_args.parse_time(args.since), time_args.parse_time(args.until)
     return store.newest(max(args.number, 0), since, until, release=args.release, arm=args.arm)
 
 
-def _chosen(args: argparse.Namespace, store: LiveStore) -> Iterator[Exchange]:
-    return store.exchanges(times.read(args.since), times.read(args.until), release=args.release, arm=args.arm)
+def _select_inferences(args: argparse.Namespace, store: InferenceLog) -> Iterator[InferenceRecord]:
+    return store.exchanges(
+        time_args.parse_time(args.since), time_args.parse_time(args.until), release=args.release, arm=args.arm
+    )
 
 
-def _one(args: argparse.Namespace, store: LiveStore) -> int:
+def _one(args: argparse.Namespace, store: InferenceLog) -> int:
     from msgspec import to_builtins
 
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
-    found = live_store.exchange(store, args.id)
+    found = open_inference_log.exchange(store, args.id)
     if found is None:
         raise DataError(f"exchange {args.id!r} is not in the live store", hint="tunectl data live lists the newest")
     terminal.print_json(
@@ -140,10 +143,10 @@ def _one(args: argparse.Namespace, store: LiveStore) -> int:
     return 0
 
 
-def _row(one: Exchange, said: list[Feedback]) -> tuple[Any, ...]:
-    from tunectl.artifacts.records import preview
-    from tunectl.backends import terminal
-    from tunectl.monitor import window
+def _row(one: InferenceRecord, said: list[Feedback]) -> tuple[Any, ...]:
+    from tunectl.artifacts.records import truncate
+    from tunectl.backends.system import terminal
+    from tunectl.monitoring import window
 
     tokens = "" if one.completion_tokens is None else f"{one.prompt_tokens}+{one.completion_tokens}"
     return (
@@ -156,32 +159,37 @@ def _row(one: Exchange, said: list[Feedback]) -> tuple[Any, ...]:
         one.finish_reason or "running",
         "" if one.latency is None else f"{one.latency:.2f}",
         " ".join(f"{each.kind}" for each in said),
-        *(terminal.harmless(preview(text, PREVIEW)) for text in (window.asked(one), window.answered(one) or "")),
+        *(
+            terminal.strip_control(truncate(text, PREVIEW))
+            for text in (window.last_user_text(one), window.answer_text(one) or "")
+        ),
     )
 
 
-def _export(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
-    from tunectl.artifacts import io
-    from tunectl.backends import terminal
-    from tunectl.live import export
+def _export(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: InferenceLog) -> int:
+    from tunectl.artifacts import atomic_io
+    from tunectl.backends.system import terminal
+    from tunectl.inference_log import export as inference_log_export
 
     out: Path = args.out or layout.live_exports / f"{args.shape}.jsonl"
-    found = export.Export(args.shape, workload=root.project, approved_only=args.approved)
-    count = io.write_rows(out, found.rows(_chosen(args, store), store.feedback_of))
+    found = inference_log_export.Export(args.shape, workload=root.project, approved_only=args.approved)
+    count = atomic_io.write_rows(out, found.rows(_select_inferences(args, store), store.feedback_of))
     if args.json:
         terminal.print_json({"file": str(out), "rows": count, "left_out": dict(found.left_out)})
         return 0
     why = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in sorted(found.left_out.items()))
-    terminal.say(f"{out}: {count} rows" + (f"; left out: {why}" if why else ""))
+    terminal.print_line(f"{out}: {count} rows" + (f"; left out: {why}" if why else ""))
     if args.shape == "chat" and not args.approved and count:
-        terminal.say("These are the model's own words: before it learns from them, let people approve (--approved).")
+        terminal.print_line(
+            "These are the model's own words: before it learns from them, let people approve (--approved)."
+        )
     return 0
 
 
-_VERBS: dict[str, Callable[[argparse.Namespace, Layout, Told, LiveStore], int]] = {
+_VERBS: dict[str, Callable[[argparse.Namespace, ProjectPaths, Told, InferenceLog], int]] = {
     "look": _look,
     "export": _export,
-    "forget": data_live_deletion.forget,
-    "retain": data_live_deletion.retain,
-    "purge": data_live_deletion.purge,
+    "forget": data_live_deletion.erase,
+    "retain": data_live_deletion.prune,
+    "purge": data_live_deletion.vacuum,
 }

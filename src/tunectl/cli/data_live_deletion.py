@@ -6,16 +6,16 @@ import argparse
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from tunectl.config.harvest import LiveHarvest
-    from tunectl.config.root import Root
-    from tunectl.config.serve import ServeSettings
-    from tunectl.live.store import LiveStore
+    from tunectl.config.schema.harvest import FeedbackFromLog
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.config.schema.serve import ServeSettings
+    from tunectl.inference_log.log_store import InferenceLog
 
-    Told = Root | ServeSettings
+    Told = TunectlConfig | ServeSettings
 
 NOBODY = (
     "Nothing was forgotten: nothing is under that name. Names are kept as hashes: spell it as the client did, and give "
@@ -33,16 +33,18 @@ CACHED = (
 )
 
 
-def forget(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
+def erase(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: InferenceLog) -> int:
     """Delete everything of somebody, at once."""
-    from tunectl.live import identity
+    from tunectl.inference_log import pseudonyms
 
     hashed = args.hash
     if hashed is None:
-        salt = identity.salt(root.live, layout.root, make=False)
-        identity.refuse_other(store, root.live, salt)
-        hashed = identity.hidden(args.user if args.user is not None else identity.holder(args.key), salt)
-    found = store.forget(hashed)
+        salt = pseudonyms.load_hash_key(root.live, layout.root, make=False)
+        pseudonyms.check_hash_key(store, root.live, salt)
+        hashed = pseudonyms.pseudonymize(
+            args.user if args.user is not None else pseudonyms.key_holder_name(args.key), salt
+        )
+    found = store.erase(hashed)
     told = (
         f"Forgotten: {found.exchanges} exchanges, {found.opinions} feedback. Their text is gone, and no build takes them "
         f"up. {LIMIT}"
@@ -55,7 +57,7 @@ def forget(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStor
     return 0
 
 
-def retain(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
+def prune(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: InferenceLog) -> int:
     """Delete what is older than so many days; of frozen windows those that no build needs.
 
     Raises  UsageError for a number of days that cannot be.
@@ -76,55 +78,55 @@ def retain(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStor
     return 0
 
 
-def _harvest(root: Told) -> LiveHarvest | None:
+def _harvest(root: Told) -> FeedbackFromLog | None:
     """Where snapshots lie; None where there are none, or in a container, which retrains nothing."""
-    from tunectl.config.harvest import LiveHarvest
-    from tunectl.config.root import Root
+    from tunectl.config.schema.harvest import FeedbackFromLog
+    from tunectl.config.schema.root import TunectlConfig
 
-    section = root.harvest.root if isinstance(root, Root) else None
-    return section if isinstance(section, LiveHarvest) else None
+    section = root.harvest.root if isinstance(root, TunectlConfig) else None
+    return section if isinstance(section, FeedbackFromLog) else None
 
 
-def _fruitless(layout: Layout, section: LiveHarvest, before: datetime) -> int:
+def _fruitless(layout: ProjectPaths, section: FeedbackFromLog, before: datetime) -> int:
     """Delete old snapshots, but those of the last build, of a retrain that runs, and of promoted ones (their branch may wait)."""
-    from tunectl.live import forgetting, gathering
-    from tunectl.release.book import Book
+    from tunectl.inference_log import erasure, training_window
+    from tunectl.retraining.run_store import RunStore
 
-    kept = {one.id for one in gathering.named(layout.root / section.window).snapshots}
-    for run in Book(layout.retrain).runs():
+    kept = {one.id for one in training_window.load_window(layout.root / section.window).snapshots}
+    for run in RunStore(layout.retrain).runs():
         if run.state == "promoted" or not run.ended:
             kept.add(run.facts("proposed").get("snapshot", {}).get("id", ""))
-    return forgetting.retain(layout.root / section.snapshots, kept, before)
+    return erasure.prune_snapshots(layout.root / section.snapshots, kept, before)
 
 
-def purge(args: argparse.Namespace, layout: Layout, root: Told, store: LiveStore) -> int:
+def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: InferenceLog) -> int:
     """Rewrite the database and frozen windows, and delete copies, so that nothing deleted is left in files of ours."""
     import shutil
 
-    from tunectl.config.root import Root
-    from tunectl.live import forgetting
-    from tunectl.services.drift import reports
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.inference_log import erasure
+    from tunectl.monitoring import report_files
 
     store.purge()
     shutil.rmtree(layout.gates, ignore_errors=True)
     shutil.rmtree(layout.live_exports, ignore_errors=True)
     gone, section = f"{layout.live_exports} is deleted", _harvest(root)
-    if isinstance(root, Root):
+    if isinstance(root, TunectlConfig):
         folder = layout.root / root.monitor.reports
-        reports.prune(folder, 0)
+        report_files.prune(folder, 0)
         gone = f"{layout.live_exports} and the drift reports in {folder} are deleted"
     words = [f"the database is written anew; {gone}."]
     if section is not None:
-        forgetting.purge(layout.root / section.snapshots, store)
+        erasure.purge(layout.root / section.snapshots, store)
         words.append(CACHED)
     _say(args, {"purged": True}, " ".join([*words, LIMIT]))
     return 0
 
 
 def _say(args: argparse.Namespace, value: dict[str, Any], words: str) -> None:
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
     if args.json:
         terminal.print_json(value)
     else:
-        terminal.say(words)
+        terminal.print_line(words)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Reject
-from tunectl.config.ingest import Urls
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import RejectedRow
+from tunectl.config.schema.ingest import UrlSource
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PageState:
     """One declared address, and what asking for it gave."""
 
     source: str
@@ -41,54 +41,58 @@ def run(args: argparse.Namespace) -> int:
     """
     from dataclasses import asdict
 
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
     from tunectl.core.errors import UsageError
 
-    layout = Layout()
-    sources = _declared(layout)
+    layout = ProjectPaths()
+    sources = _load_url_sources(layout)
     if not sources:
         raise UsageError(
             "no source of this project is a list of addresses, so there is no page to ask for",
             hint="files are compared by themselves: tunectl repro; addresses are declared with source/urls",
         )
-    known: dict[str, str] = io.read_json(layout.pages, dict[str, str]) if layout.pages.is_file() else {}
-    pages = [page for name, source in sources.items() for page in _asked(layout, name, source, known)]
+    known: dict[str, str] = (
+        atomic_io.read_json(layout.web_page_digests, dict[str, str]) if layout.web_page_digests.is_file() else {}
+    )
+    pages = [page for name, source in sources.items() for page in _check_pages(layout, name, source, known)]
     moved = sum(page.state in {"new", "changed"} for page in pages)
     if moved:
-        io.write_json(layout.pages, {page.url: page.digest for page in pages if page.digest is not None})
+        atomic_io.write_json(
+            layout.web_page_digests, {page.url: page.digest for page in pages if page.digest is not None}
+        )
     if args.json:
         terminal.print_json({"pages": [asdict(page) for page in pages], "changed": moved})
         return 0
     terminal.table(
         "", ("source", "address", "state", "why"), [(page.source, page.url, page.state, page.detail) for page in pages]
     )
-    told = f"noted in {layout.pages}; read them with: tunectl repro" if moved else "nothing to read again"
-    terminal.say(f"{moved} of {len(pages)} pages are new or changed: {told}")
+    told = f"noted in {layout.web_page_digests}; read them with: tunectl repro" if moved else "nothing to read again"
+    terminal.print_line(f"{moved} of {len(pages)} pages are new or changed: {told}")
     return 0
 
 
-def _declared(layout: Layout) -> dict[str, Urls]:
-    from tunectl.config import check, overrides
+def _load_url_sources(layout: ProjectPaths) -> dict[str, UrlSource]:
+    from tunectl.config.loading import checks, override_file
 
-    sources = check.load(layout, overrides.replay(layout)).root.ingest.sources
-    return {name: source for name, source in sources.items() if isinstance(source, Urls)}
+    sources = checks.load_config(layout, override_file.load_overrides(layout)).root.ingest.sources
+    return {name: source for name, source in sources.items() if isinstance(source, UrlSource)}
 
 
-def _asked(layout: Layout, name: str, source: Urls, known: dict[str, str]) -> list[Page]:
+def _check_pages(layout: ProjectPaths, name: str, source: UrlSource, known: dict[str, str]) -> list[PageState]:
     """The pages of one source. What was known of one is the note, or what lies in the cache since ingest fetched it."""
-    from tunectl.backends.fetch_pages import Fetcher
+    from tunectl.backends.readers.web_fetch import Fetcher
     from tunectl.core import progress
 
     pages = []
     with Fetcher(source.fetch, layout.cache / "pages", source.limits.file_bytes) as fetcher:
         for url in progress.track(source.urls, name):
-            kept = fetcher.kept(url)
-            before = known.get(url) or (io.digest(kept) if kept.is_file() else None)
+            kept = fetcher.cache_path(url)
+            before = known.get(url) or (atomic_io.sha256_path(kept) if kept.is_file() else None)
             found = fetcher.get(url)
-            if isinstance(found, Reject):
-                pages.append(Page(name, url, "refused", f"{found.reason}: {found.detail}", before))
+            if isinstance(found, RejectedRow):
+                pages.append(PageState(name, url, "refused", f"{found.reason}: {found.detail}", before))
                 continue
-            now = io.digest(found.path)
+            now = atomic_io.sha256_path(found.path)
             state = "unchanged" if now == before else "new" if before is None else "changed"
-            pages.append(Page(name, url, state, "", now))
+            pages.append(PageState(name, url, state, "", now))
     return pages

@@ -6,11 +6,11 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable
 
-from tunectl.artifacts import io, tally
-from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Reject
+from tunectl.artifacts import atomic_io, row_counts
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import RejectedRow
 from tunectl.core.errors import ArtifactError, UsageError
-from tunectl.stages import STAGES
+from tunectl.pipeline.stages import STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     """Print counts by stage and reason, or the rows of one reason."""
     from msgspec import to_builtins
 
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
-    found = _read(Layout(), args.stage)
+    found = _read(ProjectPaths(), args.stage)
     if args.reason is None:
         counts = Counter((stage, reject.reason) for stage, reject in found)
         firsts = {(stage, reject.reason): reject for stage, reject in reversed(found)}
@@ -56,27 +56,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(layout: Layout, stage: str | None) -> list[tuple[str, Reject]]:
+def _read(layout: ProjectPaths, stage: str | None) -> list[tuple[str, RejectedRow]]:
     names = [known.name for known in STAGES]
     if stage is not None and stage not in names:
         raise UsageError(f"{stage}: no such stage; there are {', '.join(names)}")
     folders = {name: layout.artifact(name) for name in names if stage in (None, name)}
-    built = {name: folder for name, folder in folders.items() if (folder / tally.REJECTS).is_file()}
+    built = {name: folder for name, folder in folders.items() if (folder / row_counts.REJECTS).is_file()}
     if not built:
         where = layout.artifact(stage) if stage is not None else layout.artifacts
         raise ArtifactError(
             f"no stage has left a list of rejected rows in {where}", hint="run: tunectl repro --to split"
         )
-    return [(name, reject) for name, folder in built.items() for reject in io.read_rows(folder / tally.REJECTS, Reject)]
+    return [
+        (name, reject)
+        for name, folder in built.items()
+        for reject in atomic_io.read_rows(folder / row_counts.REJECTS, RejectedRow)
+    ]
 
 
-def _place(reject: Reject) -> str:
+def _place(reject: RejectedRow) -> str:
     return f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
 
 
-def _what(reject: Reject) -> str:
+def _what(reject: RejectedRow) -> str:
     return reject.detail or reject.sample
 
 
-def _names(found: Iterable[tuple[str, Reject]]) -> str:
+def _names(found: Iterable[tuple[str, RejectedRow]]) -> str:
     return ", ".join(sorted({reject.reason for _, reject in found})) or "none"

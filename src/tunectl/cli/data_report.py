@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunectl.artifacts import lock
-from tunectl.artifacts.layout import Layout
-from tunectl.stages import STAGES
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.pipeline.stages import STAGES
 
 if TYPE_CHECKING:
-    from tunectl.data.curve import Curve
+    from tunectl.data.learning_curve import Curve
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -38,40 +38,40 @@ def run(args: argparse.Namespace) -> int:
     """Gather, measure the curve where asked, draw."""
     from msgspec import to_builtins
 
-    from tunectl.artifacts import io
-    from tunectl.backends import terminal
-    from tunectl.data.report import gather, notes
+    from tunectl.artifacts import atomic_io
+    from tunectl.backends.system import terminal
+    from tunectl.data.data_report import findings, gather
 
-    layout = Layout()
+    layout = ProjectPaths()
     facts = gather({stage.name: layout.artifact(stage.name) for stage in STAGES})
     curve = _curve(layout, args.worth) if args.curve else None
     if args.json:
-        terminal.print_json({"notes": notes(facts), "facts": to_builtins(facts), "curve": to_builtins(curve)})
+        terminal.print_json({"notes": findings(facts), "facts": to_builtins(facts), "curve": to_builtins(curve)})
         return 0
-    from tunectl.cli.data_page import page
+    from tunectl.backends.reports.data import render
 
     out: Path = args.out or layout.artifacts / "data_report.html"
-    io.write_text(out, page(_project(layout), facts, curve=curve))
-    for _, sentence in notes(facts):
-        terminal.say(sentence)
+    atomic_io.write_text(out, render(_project(layout), facts, curve=curve))
+    for _, sentence in findings(facts):
+        terminal.print_line(sentence)
     if curve is not None:
-        terminal.say(curve.words)
-    terminal.say(f"report: {out}")
+        terminal.print_line(curve.words)
+    terminal.print_line(f"report: {out}")
     return 0
 
 
-def _curve(layout: Layout, worth: float) -> Curve:
-    from tunectl.cli.data_curve import measure
+def _curve(layout: ProjectPaths, worth: float) -> Curve:
+    from tunectl.cli.data_learning_curve import measure
 
-    with lock.held(layout.stage_lock, "learning curve"):
+    with lock.file_lock(layout.stage_lock, "learning curve"):
         found: Curve = measure(layout, worth=worth)
     return found
 
 
-def _project(layout: Layout) -> str:
-    from tunectl.artifacts import io
-    from tunectl.config.resolved import Record
+def _project(layout: ProjectPaths) -> str:
+    from tunectl.artifacts import atomic_io
+    from tunectl.pipeline.resolved_config import ResolvedStageConfig
 
     path = layout.config("evaluate")
-    named = io.read_json(path, Record).settings.get("project") if path.is_file() else None
+    named = atomic_io.read_json(path, ResolvedStageConfig).settings.get("project") if path.is_file() else None
     return str(named or layout.root.resolve().name)

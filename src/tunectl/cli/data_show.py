@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import Document, Example, Mark, Message, Pair, preview
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Document, Example, LabeledCompletion, Message, PreferencePair, truncate
 from tunectl.core.errors import ArtifactError, UsageError
 
 FILES = {
@@ -35,12 +35,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the first rows, or the first that hold a text."""
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
-    path = _path(Layout(), args.stage, args.file)
+    path = _path(ProjectPaths(), args.stage, args.file)
     shape = _shape(args.stage, path.stem)
     chosen = list(
-        islice((row for row in io.read_rows(path, shape) if args.find is None or args.find in _text(row)), args.number)
+        islice(
+            (row for row in atomic_io.read_rows(path, shape) if args.find is None or args.find in _text(row)),
+            args.number,
+        )
     )
     if args.json:
         from msgspec import to_builtins
@@ -50,20 +53,20 @@ def run(args: argparse.Namespace) -> int:
     for row in chosen:
         _show(row, limit=None if args.full else 400)
     if not chosen:
-        terminal.say(f"{path}: no row" + (f" holds {args.find!r}" if args.find is not None else ""))
+        terminal.print_line(f"{path}: no row" + (f" holds {args.find!r}" if args.find is not None else ""))
     return 0
 
 
-Shown = Document | Example | Pair | Mark
+Shown = Document | Example | PreferencePair | LabeledCompletion
 
 
 def _shape(stage: str, file: str) -> type[Shown]:
     if stage == "preferences" and file != "candidates":
-        return Mark if file == "marks" else Pair
+        return LabeledCompletion if file == "marks" else PreferencePair
     return Document if file == "documents" else Example
 
 
-def _path(layout: Layout, stage: str, name: str | None) -> Path:
+def _path(layout: ProjectPaths, stage: str, name: str | None) -> Path:
     names = FILES[stage]
     if name is not None and name not in names:
         raise UsageError(f"--file {name}: {stage} has {', '.join(names)}")
@@ -74,40 +77,40 @@ def _path(layout: Layout, stage: str, name: str | None) -> Path:
 
 
 def _show(row: Shown, *, limit: int | None) -> None:
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
-    source = row.votes[0].source if isinstance(row, Pair | Mark) else row.source
+    source = row.votes[0].source if isinstance(row, PreferencePair | LabeledCompletion) else row.source
     place = f"{source.file}:{source.row}" if source.row else source.file
     notes = [row.kind, place, *(f"{name}={value}" for name, value in row.fields.items())]
     if isinstance(row, Example):
         notes += [f"cluster {row.cluster}"] if row.cluster else []
         notes += [f"weight {row.weight:g}"] if row.weight != 1.0 else []
-    if isinstance(row, Pair | Mark):
-        notes += [_voted(row)]
-    terminal.say(f"── {row.id}  {'  '.join(notes)}", style="dim")
+    if isinstance(row, PreferencePair | LabeledCompletion):
+        notes += [_format_votes(row)]
+    terminal.print_line(f"── {row.id}  {'  '.join(notes)}", style="dim")
     for label, text, style in _turns(row):
-        terminal.say(f"{label:>9}  {text if limit is None else preview(text, limit)}", style=style)
+        terminal.print_line(f"{label:>9}  {text if limit is None else truncate(text, limit)}", style=style)
 
 
-def _voted(row: Pair | Mark) -> str:
+def _format_votes(row: PreferencePair | LabeledCompletion) -> str:
     """Who said so, how sure, and why."""
     names = ", ".join(sorted({vote.annotator or "unnamed" for vote in row.votes}))
     tags = ", ".join(dict.fromkeys(tag for vote in row.votes for tag in vote.tags))
-    margin = f"  margin {row.margin:g}" if isinstance(row, Pair) and row.margin is not None else ""
+    margin = f"  margin {row.margin:g}" if isinstance(row, PreferencePair) and row.margin is not None else ""
     return f"{len(row.votes)} {'vote' if len(row.votes) == 1 else 'votes'} ({names}){margin}{f'  [{tags}]' if tags else ''}"
 
 
 def _turns(row: Shown) -> list[tuple[str, str, str]]:
     if isinstance(row, Document):
         return [("text", row.text, "")]
-    turns = _said(row.messages)
-    if isinstance(row, Pair):
-        chosen, rejected = ([text for _, text, _ in _said(side)] for side in (row.chosen, row.rejected))
+    turns = _format_messages(row.messages)
+    if isinstance(row, PreferencePair):
+        chosen, rejected = ([text for _, text, _ in _format_messages(side)] for side in (row.chosen, row.rejected))
         turns += [("chosen", text, "green") for text in chosen]
         return turns + [("rejected", text, "red") for text in rejected]
-    if isinstance(row, Mark):
+    if isinstance(row, LabeledCompletion):
         label, style = ("good", "green") if row.good else ("bad", "red")
-        return turns + [(label, text, style) for _, text, _ in _said(row.answer)]
+        return turns + [(label, text, style) for _, text, _ in _format_messages(row.answer)]
     turns += [("answer", answer.text, "green") for answer in row.answers]
     turns += [
         ("learned" if segment.train else "shown", segment.text, "green" if segment.train else "")
@@ -124,7 +127,7 @@ def _turns(row: Shown) -> list[tuple[str, str, str]]:
     return turns
 
 
-def _said(messages: Sequence[Message]) -> list[tuple[str, str, str]]:
+def _format_messages(messages: Sequence[Message]) -> list[tuple[str, str, str]]:
     return [(turn.role, turn.content, "cyan" if turn.role == "user" else "") for turn in messages]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from tunectl.artifacts import io, manifest
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example
 from tunectl.core.errors import ArtifactError, DataError, GateError
 
@@ -29,17 +29,17 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  GateError when a check failed, naming it.
     """
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
-    found = examine(Layout(), which=max(0, args.example))
+    found = diagnose_project(ProjectPaths(), which=max(0, args.example))
     if args.html is not None:
-        io.write_text(args.html, _page(found))
+        atomic_io.write_text(args.html, _page(found))
     if args.json:
         terminal.print_json(msgspec.to_builtins(found) | {"healthy": found.healthy})
     else:
         _show(found)
         if args.html is not None:
-            terminal.say(f"page: {args.html}")
+            terminal.print_line(f"page: {args.html}")
     if not found.healthy:
         bad = [finding for finding in found.findings if not finding.ok]
         raise GateError("; ".join(f"{finding.name}: no: {finding.text}" for finding in bad), hint=_HINT)
@@ -49,37 +49,37 @@ def run(args: argparse.Namespace) -> int:
 _HINT = "see sft.train_on, sft.max_tokens and model.chat_template, then look again: tunectl doctor"
 
 
-def examine(layout: Layout, *, which: int) -> Any:
+def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     """The diagnosis of a project's training split.
 
     Raises  ArtifactError when the model or the split is not there; DataError when prefixes disagree or nothing is there.
     """
-    from tunectl.chat import contract, template
-    from tunectl.chat.masking import Masker
-    from tunectl.chat.tokens import Tokenizer
-    from tunectl.config import resolved
-    from tunectl.training import doctor
+    from tunectl.chat import model_spec, template
+    from tunectl.chat.loss_mask import LossMasker
+    from tunectl.chat.tokenizer import Tokenizer
+    from tunectl.pipeline import resolved_config
+    from tunectl.training import mask_diagnostics
 
-    settings, _ = resolved.read(layout, "sft")
+    settings, _ = resolved_config.load_stage_config(layout, "sft")
     section = settings.sft
     adapted = layout.artifact("adapt")
     passed = (adapted / manifest.PASSED_THROUGH).is_file() or not (adapted / manifest.NAME).is_file()
     base = layout.artifact("model") if passed else adapted
     manifest.read(base)
-    agreed = contract.load(base)
+    agreed = model_spec.load(base)
     system = agreed.system if section.system is None else section.system
     problem = None
     try:
         chat = template.load(base, system=system)
     except ArtifactError as error:
-        problem = doctor.Finding("template is that of the contract", ok=False, text=error.message)
+        problem = mask_diagnostics.DiagnosticCheck("template is that of the contract", ok=False, text=error.message)
         chat = template.Template((base / template.FILE).read_text(), system=system)
     tokenizer = Tokenizer(base)
-    masker = Masker(chat, tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.train_on)
-    examples = list(io.read_rows(layout.artifact("split") / "train.jsonl", Example))
+    masker = LossMasker(chat, tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.train_on)
+    examples = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
     if not examples:
         raise DataError("the train split is empty, so there is nothing to look at")
-    found = doctor.diagnose(
+    found = mask_diagnostics.run_diagnostics(
         masker.mask(examples),
         tokenizer,
         agreed,
@@ -88,7 +88,9 @@ def examine(layout: Layout, *, which: int) -> Any:
         system=chat.system,
         which=which,
     )
-    fine = doctor.Finding("template is that of the contract", ok=True, text=f"SHA-256 {agreed.template_sha256[:12]}…")
+    fine = mask_diagnostics.DiagnosticCheck(
+        "template is that of the contract", ok=True, text=f"SHA-256 {agreed.template_sha256[:12]}…"
+    )
     return msgspec.structs.replace(found, findings=[problem or fine, *found.findings])
 
 
@@ -107,18 +109,18 @@ def _checks(found: Any) -> list[list[str]]:
 
 
 def _show(found: Any) -> None:
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
     terminal.table("What the tokens say", ["check", "", "found"], _checks(found))
     terminal.table("", ["what", "value"], _facts(found))
-    terminal.say(f"One example, {found.place}: trained tokens are green (in plain text: between « and »)")
-    terminal.marked([(token.text, token.trained) for token in found.shown])
+    terminal.print_line(f"One example, {found.place}: trained tokens are green (in plain text: between « and »)")
+    terminal.print_marked([(token.text, token.trained) for token in found.shown])
 
 
 def _page(found: Any) -> str:
-    from tunectl.backends import html
+    from tunectl.backends.reports import render
 
-    return html.render(
+    return render.render(
         "doctor.html",
         project="the project",
         sections=[("checks", "Checks"), ("tokens", "Tokens")],

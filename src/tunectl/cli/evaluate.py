@@ -18,7 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 
@@ -91,15 +91,15 @@ def _stage(out: Path | None, *, as_json: bool) -> None:
     import dataclasses
     import tempfile
 
-    from tunectl.cli.run import read_input
-    from tunectl.config import resolved
-    from tunectl.stages import evaluate as stage
+    from tunectl.cli.run import load_input_artifact
+    from tunectl.pipeline import resolved_config
+    from tunectl.pipeline.stages import evaluate as stage
 
-    layout = Layout()
-    cfg, _ = resolved.read(layout, "evaluate")
+    layout = ProjectPaths()
+    cfg, _ = resolved_config.load_stage_config(layout, "evaluate")
     names = [field.name for field in dataclasses.fields(stage.Inputs)]
     for name in names:
-        read_input(layout, name)
+        load_input_artifact(layout, name)
     inputs = stage.Inputs(**{name: layout.artifact(name) for name in names})
     with tempfile.TemporaryDirectory() as scratch:
         outputs = stage.Outputs(artifact=out or Path(scratch) / "artifact", plots=Path(scratch) / "plots")
@@ -108,7 +108,7 @@ def _stage(out: Path | None, *, as_json: bool) -> None:
 
 
 def _print(folder: Path, *, as_json: bool) -> None:
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
     from tunectl.evaluation import results, summary
 
     found = results.load(folder / results.NAME)
@@ -118,8 +118,8 @@ def _print(folder: Path, *, as_json: bool) -> None:
     columns, rows = summary.summary_rows(found)
     terminal.table("test split", columns, rows)
     for line in summary.win_lines(found):
-        terminal.say(line)
-    terminal.say(found.verdict.reason)
+        terminal.print_line(line)
+    terminal.print_line(found.verdict.reason)
 
 
 def _plain(value: Any) -> Any:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunectl.artifacts import manifest
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from tunectl.config.root import Root
-    from tunectl.evaluation.bases import Trial
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.evaluation.base_model_comparison import BaseEvalSetup
 
 INPUTS = 32
 """Validation inputs where ``--limit`` names no other number."""
@@ -28,51 +28,56 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """
     import msgspec
 
-    from tunectl.backends import evaluation_tools, terminal
-    from tunectl.chat import contract
-    from tunectl.cli.evaluate_file import settings
-    from tunectl.evaluation import bases
+    from tunectl.backends.system import terminal
+    from tunectl.backends.wiring import evaluation
+    from tunectl.chat import model_spec
+    from tunectl.cli.evaluate_file import load_settings
+    from tunectl.evaluation import base_model_comparison
 
-    layout = Layout()
+    layout = ProjectPaths()
     words = [word for word in args.bases.split(",") if word]
     if not words:
         raise UsageError("--bases names no model", hint="for example: --bases smollm2_135m,DIR,owner/name@COMMIT")
-    root = settings(layout, overrides)
-    folders = {word: base_folder(layout, word, overrides) for word in words}
-    backend = evaluation_tools.backend(root.profile, None)
+    root = load_settings(layout, overrides)
+    folders = {word: resolve_base(layout, word, overrides) for word in words}
+    backend = evaluation.build_backend(root.profile, None)
     trial = _trial(args, layout, root, backend)
     found = []
     for word, folder in folders.items():
         generator = backend.open(folder, None)
         try:
-            zero, few, speed = bases.tried(trial, generator, backend.prompter(folder, None))
+            zero, few, speed = base_model_comparison.evaluate_base(trial, generator, backend.prompter(folder, None))
         finally:
             generator.close()
-        facts = contract.load(folder)
+        facts = model_spec.load(folder)
         size = sum(item.stat().st_size for item in folder.glob("*.safetensors")) / 1e6
-        found.append(bases.Base(word, facts.parameters, round(size, 1), facts.licence, zero, few, speed))
-    ranked = bases.ranked(found, trial.primary)
-    result = bases.Bases(len(trial.items), trial.shots, trial.primary, trial.confidence, ranked)
+        found.append(
+            base_model_comparison.BaseModelResult(
+                word, facts.parameters, round(size, 1), facts.licence, zero, few, speed
+            )
+        )
+    ranked = base_model_comparison.rank(found, trial.primary)
+    result = base_model_comparison.Bases(len(trial.items), trial.shots, trial.primary, trial.confidence, ranked)
     if args.json:
         terminal.print_json(msgspec.to_builtins(result))
         return
-    columns, rows = bases.table(result)
+    columns, rows = base_model_comparison.format_table(result)
     terminal.table("base models", columns, rows, caption=f"{len(trial.items)} validation inputs, nothing tuned")
 
 
-def base_folder(layout: Layout, word: str, overrides: Sequence[str]) -> Path:
+def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> Path:
     """The model folder that ``word`` means: an option of conf/model, a folder, or a Hub id with its commit.
 
     Raises  UsageError for anything else.
     """
-    from tunectl.cli.evaluate_file import settings
-    from tunectl.cli.evaluate_model import from_folder, prepared
-    from tunectl.config.given import options
-    from tunectl.config.model import HubModel, Model
+    from tunectl.cli.evaluate_file import load_settings
+    from tunectl.cli.model_args import from_folder, prepare_model
+    from tunectl.config.loading.override_parsing import list_options
+    from tunectl.config.schema.model import BaseModelConfig, HubModel
 
-    known = options(layout.conf, "model")
+    known = list_options(layout.conf, "model")
     if word in known:
-        return prepared(layout, settings(layout, [*overrides, f"model={word}"]).model)
+        return prepare_model(layout, load_settings(layout, [*overrides, f"model={word}"]).model)
     if Path(word).is_dir():
         return from_folder(layout, Path(word))
     match = _HUB.match(word)
@@ -87,31 +92,33 @@ def base_folder(layout: Layout, word: str, overrides: Sequence[str]) -> Path:
             hint=f"write {word}@COMMIT with the 40 characters of the commit hash",
         )
     source = HubModel(method="hub", repo=match.group(1), revision=match.group(2), sha256=None)
-    return prepared(layout, Model(source=source, chat_template=None, end_of_turn=None, system=None, licence=None))
+    return prepare_model(
+        layout, BaseModelConfig(source=source, chat_template=None, end_of_turn=None, system=None, licence=None)
+    )
 
 
-def _trial(args: argparse.Namespace, layout: Layout, root: Root, backend: object) -> Trial:
-    from tunectl.artifacts import io
+def _trial(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, backend: object) -> BaseEvalSetup:
+    from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Example
-    from tunectl.backends import evaluation_tools
-    from tunectl.cli.evaluate_file import decoding
-    from tunectl.evaluation import bases, items
-    from tunectl.evaluation.entry import Asking
+    from tunectl.backends.wiring import evaluation
+    from tunectl.cli.evaluate_file import decoding_from_args
+    from tunectl.evaluation import base_model_comparison, items
+    from tunectl.evaluation.system import GenerationSettings
 
-    assert isinstance(backend, evaluation_tools.Backend)
+    assert isinstance(backend, evaluation.EvaluationBackend)
     split = layout.artifact("split")
     manifest.read(split)
-    validation, _ = items.from_examples(io.read_rows(split / "validation.jsonl", Example))
+    validation, _ = items.from_examples(atomic_io.read_rows(split / "validation.jsonl", Example))
     if not validation:
         raise DataError(f"{split / 'validation.jsonl'} holds no input with a reference answer")
-    pool, _ = items.from_examples(io.read_rows(split / "train.jsonl", Example))
+    pool, _ = items.from_examples(atomic_io.read_rows(split / "train.jsonl", Example))
     cfg = root.evaluate
     gate = cfg.gate
-    return bases.Trial(
-        items=items.drawn(validation, args.limit or INPUTS, root.seed),
+    return base_model_comparison.BaseEvalSetup(
+        items=items.sample_items(validation, args.limit or INPUTS, root.seed),
         pool=pool,
         shots=max(cfg.prompts.shots) if cfg.prompts is not None else 3,
-        asking=Asking(decoding(args, root), root.seed, 0),
+        asking=GenerationSettings(decoding_from_args(args, root), root.seed, 0),
         tools=backend.tools,
         primary="bleu" if gate.primary == "checks" else gate.primary,
         references=cfg.references,

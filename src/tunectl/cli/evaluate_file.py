@@ -9,33 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from tunectl.backends.evaluation_tools import Backend
-    from tunectl.cli.evaluate_model import Chosen
-    from tunectl.config.evaluate import Beams, Greedy
-    from tunectl.config.ingest import Files, Ingest, Reading
-    from tunectl.config.root import Root
-    from tunectl.evaluation.entry import Entry
+    from tunectl.backends.wiring.evaluation import EvaluationBackend
+    from tunectl.cli.model_args import ModelChoice
+    from tunectl.config.schema.evaluate import BeamSearch, Greedy
+    from tunectl.config.schema.ingest import FileSource, Ingest, RowOptions
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.evaluation.file_evaluation import EvalTask, FileEvalResult
     from tunectl.evaluation.items import Item
-    from tunectl.evaluation.single import Measured, Task
+    from tunectl.evaluation.system import SystemResult
 
 COLUMNS = "check the file; name its columns with --input-column NAME --reference-column NAME, or its --format NAME"
 
 
 @dataclass(frozen=True)
-class Job:
+class FileEval:
     """A file to measure on, and how."""
 
     data: Path
-    root: Root
-    task: Task
+    root: TunectlConfig
+    task: EvalTask
     available: int
     skipped: dict[str, int]
-    backend: Backend
+    backend: EvaluationBackend
 
     @property
     def close(self) -> float:
@@ -51,58 +51,58 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     """
     import msgspec
 
-    from tunectl.backends import terminal
-    from tunectl.cli.evaluate_model import resolve
-    from tunectl.evaluation import single
+    from tunectl.backends.system import terminal
+    from tunectl.cli.model_args import resolve_model
+    from tunectl.evaluation import file_evaluation
     from tunectl.evaluation.results import ANSWERS, NAME
 
-    chosen = resolve(Layout(), args.model, args.adapter)
-    job = prepared(args, data, overrides)
-    found, one = measured(job, chosen)
+    chosen = resolve_model(ProjectPaths(), args.model, args.adapter)
+    job = prepare_evaluation(args, data, overrides)
+    found, one = run_evaluation(job, chosen)
     if args.out is not None:
-        io.write_json(args.out / NAME, found)
-        io.write_rows(args.out / ANSWERS, single.rows(job.task, one))
+        atomic_io.write_json(args.out / NAME, found)
+        atomic_io.write_rows(args.out / ANSWERS, file_evaluation.build_answer_rows(job.task, one))
     if args.json:
         terminal.print_json(msgspec.to_builtins(found))
         return
-    columns, rows = single.table(found)
+    columns, rows = file_evaluation.format_table(found)
     speed = f"{found.cost.tokens} tokens in {found.cost.seconds:.1f} s"
     terminal.table(f"{data} with {args.model}", columns, rows, caption=f"{len(job.task.items)} inputs, {speed}")
     if found.slots is not None:
-        terminal.table("slot errors by attribute", *single.slot_table(found.slots))
+        terminal.table("slot errors by attribute", *file_evaluation.slot_table(found.slots))
 
 
-def prepared(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> Job:
+def prepare_evaluation(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> FileEval:
     """Read ``data`` and the settings; nothing is answered yet.
 
     Raises  UsageError and DataError as ``measure`` says; ConfigError for bad rules of slots.
     """
-    from tunectl.backends import evaluation_tools
+    from tunectl.backends.wiring import evaluation
 
-    layout = Layout()
-    root = settings(layout, overrides)
-    how = decoding(args, root)
+    layout = ProjectPaths()
+    root = load_settings(layout, overrides)
+    how = decoding_from_args(args, root)
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit {args.limit}: at least 1")
     if not data.exists() and not set("*?[") & set(str(data)):
         raise UsageError(f"{data}: there is no such file")
-    examples, skipped = read(args, data, reading(layout, root))
+    examples, skipped = read(args, data, load_ingest_config(layout, root))
     task = _task(args, root, examples, how)
-    return Job(data, root, task, len(examples), skipped, evaluation_tools.backend(root.profile, None))
+    return FileEval(data, root, task, len(examples), skipped, evaluation.build_backend(root.profile, None))
 
 
-def measured(job: Job, chosen: Chosen) -> tuple[Measured, Entry]:
+def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, SystemResult]:
     """One model's answers to the inputs of the job, and everything measured on them."""
-    from tunectl.evaluation import single
+    from tunectl.evaluation import file_evaluation
 
     task, backend = job.task, job.backend
     generator = backend.open(chosen.folder, chosen.adapter)
     try:
-        one = single.answered(task, generator, backend.prompter(chosen.folder, chosen.adapter))
+        one = file_evaluation.generate_answers(task, generator, backend.prompter(chosen.folder, chosen.adapter))
     finally:
         generator.close()
     assert one.cost is not None
-    found = single.Measured(
+    found = file_evaluation.FileEvalResult(
         data=str(job.data),
         model=str(chosen.folder),
         adapter=None if chosen.adapter is None else str(chosen.adapter),
@@ -110,28 +110,28 @@ def measured(job: Job, chosen: Chosen) -> tuple[Measured, Entry]:
         available=job.available,
         references=sum(len(item.references) for item in task.items),
         skipped=job.skipped,
-        scores=single.scored(task, one, backend.tools),
+        scores=file_evaluation.compute_scores(task, one, backend.tools),
         cost=one.cost,
         decoding=task.how.model_dump(),
         confidence=task.gate.confidence,
         resamples=task.gate.resamples,
         bleu_signature=backend.signature,
-        slots=single.slot_report(task, one, backend.tools),
+        slots=file_evaluation.slot_report(task, one, backend.tools),
     )
     return found, one
 
 
-def settings(layout: Layout, overrides: Sequence[str]) -> Root:
+def load_settings(layout: ProjectPaths, overrides: Sequence[str]) -> TunectlConfig:
     """The project's configuration with the recorded and the typed overrides."""
-    from tunectl.config import check
-    from tunectl.config import overrides as recorded
+    from tunectl.config.loading import checks
+    from tunectl.config.loading import override_file as recorded
 
-    return check.load(layout, recorded.merge(recorded.replay(layout), list(overrides))).root
+    return checks.load_config(layout, recorded.merge_overrides(recorded.load_overrides(layout), list(overrides))).root
 
 
-def decoding(args: argparse.Namespace, root: Root) -> Greedy | Beams:
+def decoding_from_args(args: argparse.Namespace, root: TunectlConfig) -> Greedy | BeamSearch:
     """Greedy, or beams where they are asked for."""
-    from tunectl.config.evaluate import Beams, Greedy
+    from tunectl.config.schema.evaluate import BeamSearch, Greedy
 
     tokens = root.evaluate.decoding.max_new_tokens if args.max_new_tokens is None else args.max_new_tokens
     if tokens < 1:
@@ -140,16 +140,16 @@ def decoding(args: argparse.Namespace, root: Root) -> Greedy | Beams:
         return Greedy(method="greedy", max_new_tokens=tokens)
     if not 2 <= args.beams <= 16:
         raise UsageError(f"--beams {args.beams}: must be 1 to 16")
-    return Beams(method="beams", max_new_tokens=tokens, beams=args.beams, length_penalty=args.length_penalty)
+    return BeamSearch(method="beams", max_new_tokens=tokens, beams=args.beams, length_penalty=args.length_penalty)
 
 
-def reading(layout: Layout, root: Root) -> Ingest:
+def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
     """How the project reads its sources: as the artifacts were made, or as declared where none were yet."""
     if not layout.config("ingest").is_file():
         return root.ingest
-    from tunectl.config import resolved
+    from tunectl.pipeline import resolved_config
 
-    found, _ = resolved.read(layout, "ingest")
+    found, _ = resolved_config.load_stage_config(layout, "ingest")
     ingest: Ingest = found.ingest
     return ingest
 
@@ -160,19 +160,19 @@ def read(args: argparse.Namespace, data: Path, ingest: Ingest) -> tuple[list[Ite
     Raises  DataError when the file is missing or empty, its columns tell nothing, or no row has input and reference.
     """
     from tunectl.artifacts.records import Example
-    from tunectl.config.ingest import IngestStage
+    from tunectl.config.schema.ingest import IngestStage
     from tunectl.core.errors import DataError
     from tunectl.evaluation import items
-    from tunectl.stages import ingest as stage
+    from tunectl.pipeline.stages import ingest as stage
 
-    source = as_source(args, data, ingest)
+    source = source_from_args(args, data, ingest)
     with tempfile.TemporaryDirectory() as folder:
         cfg = IngestStage(ingest=ingest.model_copy(update={"sources": {"data": source}}))
         try:
             stage.run(cfg, stage.Inputs(), stage.Outputs(Path(folder)))
         except DataError as error:  # it speaks of a declared source; here there are only the words of this command
             raise DataError(error.message.replace("ingest.sources.data: ", ""), hint=COLUMNS) from error
-        found, skipped = items.from_examples(io.read_rows(Path(folder) / "examples.jsonl", Example))
+        found, skipped = items.from_examples(atomic_io.read_rows(Path(folder) / "examples.jsonl", Example))
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise DataError(
@@ -182,9 +182,9 @@ def read(args: argparse.Namespace, data: Path, ingest: Ingest) -> tuple[list[Ite
     return found, skipped
 
 
-def as_source(args: argparse.Namespace, data: Path, ingest: Ingest) -> Files:
+def source_from_args(args: argparse.Namespace, data: Path, ingest: Ingest) -> FileSource:
     """A source that reads ``data`` as the project's own source of examples is read, with what the words change."""
-    from tunectl.config.ingest import FileReading, Files
+    from tunectl.config.schema.ingest import FileReading, FileSource
 
     like = _like(args.source, ingest)
     columns = like.columns.model_dump() | {"split": None}
@@ -212,10 +212,10 @@ def as_source(args: argparse.Namespace, data: Path, ingest: Ingest) -> Files:
         "encoding": like.encoding if isinstance(like, FileReading) else None,
         "limits": {"files": 1, "file_bytes": 10**12} | like.limits.model_dump(),
     }
-    return _checked(Files, values)
+    return _validate_source(FileSource, values)
 
 
-def _checked(shape: type[Files], values: dict[str, Any]) -> Files:
+def _validate_source(shape: type[FileSource], values: dict[str, Any]) -> FileSource:
     from pydantic import ValidationError
 
     try:
@@ -226,7 +226,7 @@ def _checked(shape: type[Files], values: dict[str, Any]) -> Files:
         raise UsageError(f"{place} = {first['input']!r}: {first['msg']}") from error
 
 
-def _like(name: str | None, ingest: Ingest) -> Reading:
+def _like(name: str | None, ingest: Ingest) -> RowOptions:
     """The source to read by.
 
     Raises  UsageError for a name that is not declared, or where several sources with different prompts leave a choice.
@@ -246,21 +246,23 @@ def _like(name: str | None, ingest: Ingest) -> Reading:
     return found[0]
 
 
-def _task(args: argparse.Namespace, root: Root, examples: Sequence[Item], how: Greedy | Beams) -> Task:
-    from tunectl.config import slots as declared
-    from tunectl.evaluation import items, single, slots
+def _task(
+    args: argparse.Namespace, root: TunectlConfig, examples: Sequence[Item], how: Greedy | BeamSearch
+) -> EvalTask:
+    from tunectl.config.schema import slot_error as declared
+    from tunectl.evaluation import file_evaluation, items, slot_error
 
     cfg = root.evaluate
     wanted = cfg.slots if args.slots is None else declared.read(args.slots)
-    return single.Task(
-        items=items.drawn(examples, args.limit, root.seed),
+    return file_evaluation.EvalTask(
+        items=items.sample_items(examples, args.limit, root.seed),
         how=how,
         gate=cfg.gate,
         checks=cfg.checks,
         references=cfg.references,
         latency_inputs=cfg.latency_inputs,
         seed=root.seed,
-        rules=None if wanted is None else slots.rules(wanted, examples),
+        rules=None if wanted is None else slot_error.build_slot_matcher(wanted, examples),
         worst=cfg.worst,
         small=cfg.slices.small,
     )

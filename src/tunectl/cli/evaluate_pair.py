@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
 
 
 def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
@@ -17,24 +17,29 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     """
     import msgspec
 
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
     from tunectl.cli import evaluate_file
-    from tunectl.cli.evaluate_model import resolve
-    from tunectl.evaluation import paired
+    from tunectl.cli.model_args import resolve_model
+    from tunectl.evaluation import two_model_report
     from tunectl.evaluation.results import ANSWERS, NAME
 
-    layout = Layout()
-    chosen = [resolve(layout, args.model, args.adapter), resolve(layout, args.against, None, said="--against")]
-    job = evaluate_file.prepared(args, data, overrides)
-    (first, mine), (second, theirs) = (evaluate_file.measured(job, one) for one in chosen)
-    found = paired.Paired(first, second, *paired.differences(job.task, (mine, theirs), job.backend.tools, job.close))
+    layout = ProjectPaths()
+    chosen = [
+        resolve_model(layout, args.model, args.adapter),
+        resolve_model(layout, args.against, None, said="--against"),
+    ]
+    job = evaluate_file.prepare_evaluation(args, data, overrides)
+    (first, mine), (second, theirs) = (evaluate_file.run_evaluation(job, one) for one in chosen)
+    found = two_model_report.TwoModelReport(
+        first, second, *two_model_report.differences(job.task, (mine, theirs), job.backend.tools, job.close)
+    )
     if args.out is not None:
-        io.write_json(args.out / NAME, found)
-        io.write_rows(args.out / ANSWERS, paired.rows(job.task, (mine, theirs)))
+        atomic_io.write_json(args.out / NAME, found)
+        atomic_io.write_rows(args.out / ANSWERS, two_model_report.rows(job.task, (mine, theirs)))
     if args.json:
         terminal.print_json(msgspec.to_builtins(found))
         return
-    columns, rows = paired.table(found)
+    columns, rows = two_model_report.table(found)
     terminal.table(
         f"{data}: {args.model} against {args.against}", columns, rows, caption=f"{len(job.task.items)} inputs, paired"
     )

@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 TOOLS = ("llama-factory", "axolotl")
@@ -37,21 +37,21 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  UsageError for a file that cannot be read, and for an experiment that exists already.
     """
-    from tunectl.config.foreign import text
+    from tunectl.config.loading import foreign_yaml
 
     draft = _translate(args.tool, args.file)
     name = re.sub(r"[^a-z0-9_]+", "_", (args.name or args.file.stem).lower()).strip("_") or "imported"
-    body = text.experiment(draft, args.file.name, name)
-    path = Layout().conf / "experiment" / f"{name}.yaml"
+    body = foreign_yaml.to_experiment_yaml(draft, args.file.name, name)
+    path = ProjectPaths().conf / "experiment" / f"{name}.yaml"
     if args.write:
         if path.exists() and not args.force:
             raise UsageError(f"{path} exists already", hint="choose another with --name, or replace it with --force")
-        io.write_text(path, body)
+        atomic_io.write_text(path, body)
     if args.json:
         _print_json(draft, body, name)
         return 0
     if args.overrides:
-        sys.stdout.write(" ".join(_quoted(word) for word in text.overrides(draft)) + "\n")
+        sys.stdout.write(" ".join(_quote_for_shell(word) for word in foreign_yaml.to_overrides(draft)) + "\n")
     else:
         sys.stdout.write(f"wrote {path}\n" if args.write else body)
     _print_dropped(draft)
@@ -59,16 +59,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _translate(tool: str, file: Path) -> Any:
-    from tunectl.config.foreign import axolotl, llama_factory, text
+    from tunectl.config.loading import foreign_axolotl, foreign_llama_factory, foreign_yaml
 
     try:
-        given = text.read(file.read_text(encoding="utf-8"), str(file))
+        given = foreign_yaml.load_yaml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"{file}: cannot be read: {reason}") from error
     if tool == "axolotl":
-        return axolotl.translate(given)
-    return llama_factory.translate(given, _data_sets(file, str(given.get("dataset_dir") or "data")))
+        return foreign_axolotl.import_axolotl(given)
+    return foreign_llama_factory.import_llama_factory(given, _data_sets(file, str(given.get("dataset_dir") or "data")))
 
 
 def _data_sets(file: Path, folder: str) -> dict[str, Any]:
@@ -84,20 +84,20 @@ def _data_sets(file: Path, folder: str) -> dict[str, Any]:
     return {}
 
 
-def _quoted(word: str) -> str:
+def _quote_for_shell(word: str) -> str:
     from shlex import quote
 
     return quote(word)
 
 
 def _print_json(draft: Any, body: str, name: str) -> None:
-    from tunectl.backends import terminal
-    from tunectl.config.foreign import text
+    from tunectl.backends.system import terminal
+    from tunectl.config.loading import foreign_yaml
 
     dropped = [
         {"key": item.key, "value": item.value, "matters": item.matters, "reason": item.reason} for item in draft.dropped
     ]
-    found = {"experiment": name, "yaml": body, "overrides": text.overrides(draft), "no_counterpart": dropped}
+    found = {"experiment": name, "yaml": body, "overrides": foreign_yaml.to_overrides(draft), "no_counterpart": dropped}
     terminal.print_json(found)
 
 

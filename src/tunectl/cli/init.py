@@ -33,24 +33,25 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build the project beside its place, move it there, and start its repositories.
 
-    Raises  UsageError for a folder that is not empty, an unknown example or an impossible name; EnvironmentFailure for a
+    Raises  UsageError for a folder that is not empty, an unknown example or an impossible name; InfrastructureError for a
             folder that cannot be written, or where git or dvc fail. Nothing is left behind in any of these.
     """
-    from tunectl.backends import project_repo, terminal
-    from tunectl.cli import scaffold
+    from tunectl.backends.system import terminal
+    from tunectl.backends.vcs import project_repo
+    from tunectl.cli import project_template
 
     target = Path(args.folder).resolve()
     _refuse_full(target, args.folder, force=args.force)
-    _refuse_unknown(args.example, scaffold.examples())
-    name = scaffold.project_name(target, args.name)
-    with scaffold.workshop(target) as fresh:
-        scaffold.fill(fresh, name, args.example)
-        with scaffold.moved_in(fresh, target) as backup:
-            said = project_repo.start(target)
+    _refuse_unknown(args.example, project_template.list_examples())
+    name = project_template.project_name(target, args.name)
+    with project_template.scratch_project(target) as fresh:
+        project_template.render_project(fresh, name, args.example)
+        with project_template.move_atomically(fresh, target) as backup:
+            said = project_repo.init_repositories(target)
     if backup is not None:
         said.append(f"what was in the way is in {backup}")
     for line in (f"{name}: a new project in {target}", *(f"  {line}" for line in said), *_next(args)):
-        terminal.say(line)
+        terminal.print_line(line)
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tunectl.core.errors import TunectlError, UsageError
 
 
-class Verb(NamedTuple):
+class Command(NamedTuple):
     """One row of the table: strings only."""
 
     name: str
@@ -22,23 +22,23 @@ class Verb(NamedTuple):
         return f"tunectl.cli.{self.name}_" if self.name == "import" else f"tunectl.cli.{self.name}"
 
 
-VERBS: tuple[Verb, ...] = (
-    Verb("init", "make a project of your own, empty or from an example"),
-    Verb("check", "compose conf/, report every mistake at once, show where each value comes from"),
-    Verb("repro", "check, then rebuild whatever changed (dvc repro)"),
-    Verb("run", "run one stage, as dvc.yaml does"),
-    Verb("status", "in one screen: stages, champion, traffic, drift, retrains, what waits for a person"),
-    Verb("doctor", "show which tokens are trained, and what is wrong with them"),
-    Verb("chat", "talk to any artifact"),
-    Verb("data", "look at the data: account, report, show, rejects, refresh, agreement, live"),
-    Verb("annotate", "compare answers on a page, to learn from people"),
-    Verb("evaluate", "measure a model on a file, or compare base models"),
-    Verb("serve", "serve the champion over HTTP, as OpenAI does; manage keys"),
-    Verb("monitor", "watch live traffic for drift; calibrate, replay, accept a reference"),
-    Verb("watch", "retrain on drift, by the calendar or on request; gate, canary, promotion, rollback"),
-    Verb("release", "list, compare, promote and roll back releases"),
-    Verb("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
-    Verb("completions", "print the completion script of a shell"),
+VERBS: tuple[Command, ...] = (
+    Command("init", "make a project of your own, empty or from an example"),
+    Command("check", "compose conf/, report every mistake at once, show where each value comes from"),
+    Command("repro", "check, then rebuild whatever changed (dvc repro)"),
+    Command("run", "run one stage, as dvc.yaml does"),
+    Command("status", "in one screen: stages, champion, traffic, drift, retrains, what waits for a person"),
+    Command("doctor", "show which tokens are trained, and what is wrong with them"),
+    Command("chat", "talk to any artifact"),
+    Command("data", "look at the data: account, report, show, rejects, refresh, agreement, live"),
+    Command("annotate", "compare answers on a page, to learn from people"),
+    Command("evaluate", "measure a model on a file, or compare base models"),
+    Command("serve", "serve the champion over HTTP, as OpenAI does; manage keys"),
+    Command("monitor", "watch live traffic for drift; calibrate, replay, accept a reference"),
+    Command("watch", "retrain on drift, by the calendar or on request; gate, canary, promotion, rollback"),
+    Command("release", "list, compare, promote and roll back releases"),
+    Command("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
+    Command("completions", "print the completion script of a shell"),
 )
 
 EPILOG = """exit codes: 0 fine, 1 a bug, 2 configuration or usage, 3 a gate said no, 4 a missing extra, 5 the environment
@@ -85,13 +85,13 @@ def _dispatch(words: list[str]) -> int:
     )
     parser.add_argument("--verbose", action="store_true", help="log details, and show tracebacks")
     module.add(parser)
-    args = _parsed(parser, words[1:])
+    args = _parse_args(parser, words[1:])
     _prepare(args)
     code: int = module.run(args)
     return code
 
 
-def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+def _parse_args(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     """Options may stand between the words of a verb; argparse cannot mix them where a verb has verbs of its own."""
     try:
         return parser.parse_intermixed_args(words)
@@ -102,10 +102,10 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Names
 def _prepare(args: argparse.Namespace) -> None:
     import warnings
 
-    from tunectl.backends import terminal
-    from tunectl.core import log
+    from tunectl.backends.system import terminal
+    from tunectl.core import logging_setup
 
-    log.setup(level="debug" if args.verbose else "info")
+    logging_setup.configure_logging(level="debug" if args.verbose else "info")
     if not args.verbose:
         warnings.simplefilter(
             "ignore"
@@ -113,7 +113,7 @@ def _prepare(args: argparse.Namespace) -> None:
     terminal.install_progress()
 
 
-def _find(name: str) -> Verb:
+def _find(name: str) -> Command:
     for verb in VERBS:
         if verb.name == name:
             return verb
@@ -138,14 +138,14 @@ def _report(error: TunectlError) -> int:
 
 def _environment(error: MemoryError | OSError) -> TunectlError:
     """A machine's refusal in a user's words; an OSError that names no file is a bug and keeps its traceback."""
-    from tunectl.core.errors import EnvironmentFailure
+    from tunectl.core.errors import InfrastructureError
 
     if isinstance(error, MemoryError):
-        return EnvironmentFailure(
+        return InfrastructureError(
             "out of memory", hint="lower profile.train_tokens, profile.generate_batch or sft.max_tokens"
         )
     if error.filename is None:
         raise error
-    return EnvironmentFailure(
+    return InfrastructureError(
         f"{error.filename}: {error.strerror}", hint="check that the path exists, its rights and the free space"
     )

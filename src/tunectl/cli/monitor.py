@@ -18,11 +18,11 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from tunectl.config.monitor import MonitorSettings
+    from tunectl.config.schema.monitor import MonitorSettings
 
 VERBS = ("once", "list", "show", "accept", "calibrate", "replay")
 
@@ -42,11 +42,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watch, or do what was asked; 3 where drift stands after a window (show) or a look (once), 1 where a look met an error.
 
-    Raises  UsageError for an unknown verb or window; EnvironmentFailure where the live store cannot be had, or another
+    Raises  UsageError for an unknown verb or window; InfrastructureError where the live store cannot be had, or another
             monitor watches it.
     """
     verb, names, given = _split(args.words)
-    layout = Layout()
+    layout = ProjectPaths()
     settings = _settings(layout, given)
     return _CALLS[verb](args, names, settings, layout)
 
@@ -62,11 +62,11 @@ def _split(words: list[str]) -> tuple[str, list[str], list[str]]:
     return (rest[0] if rest else ""), rest[1:], given
 
 
-def _settings(layout: Layout, given: list[str]) -> MonitorSettings:
-    from tunectl.config import check, overrides
-    from tunectl.config.monitor import MonitorSettings
+def _settings(layout: ProjectPaths, given: list[str]) -> MonitorSettings:
+    from tunectl.config.loading import checks, override_file
+    from tunectl.config.schema.monitor import MonitorSettings
 
-    root = check.load(layout, overrides.merge(overrides.replay(layout), given)).root
+    root = checks.load_config(layout, override_file.merge_overrides(override_file.load_overrides(layout), given)).root
     return MonitorSettings(
         project=root.project,
         seed=root.seed,
@@ -77,60 +77,60 @@ def _settings(layout: Layout, given: list[str]) -> MonitorSettings:
     )
 
 
-def _watch(_args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
-    from tunectl.backends import terminal
+def _watch(_args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
+    from tunectl.backends.system import terminal
     from tunectl.services import monitor
 
-    def started(port: int) -> None:
+    def print_urls(port: int) -> None:
         shown = f"[{settings.monitor.address}]" if ":" in settings.monitor.address else settings.monitor.address
         for what, path in (("windows", "/"), ("reports", "/reports"), ("metrics", "/metrics"), ("health", "/healthz")):
-            terminal.say(f"{what:<8} http://{shown}:{port}{path}")
-        terminal.say("stop with Ctrl-C")
+            terminal.print_line(f"{what:<8} http://{shown}:{port}{path}")
+        terminal.print_line("stop with Ctrl-C")
 
-    monitor.run(settings, layout, started=started)
+    monitor.run(settings, layout, started=print_urls)
     return 0
 
 
-def _once(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
-    from tunectl.cli import monitor_look
-    from tunectl.services.drift import assembly
+def _once(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
+    from tunectl.cli import monitor_windows
+    from tunectl.monitoring import factory
 
-    with assembly.opened(settings, layout) as watching:
-        closed = watching.look()
-    return monitor_look.tell(args, closed)
-
-
-def _list(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
-    from tunectl.cli import monitor_look
-
-    return monitor_look.listed(args, settings, layout)
+    with factory.open_monitor(settings, layout) as watching:
+        closed = watching.run_once()
+    return monitor_windows.print_windows(args, closed)
 
 
-def _show(args: argparse.Namespace, names: list[str], settings: MonitorSettings, layout: Layout) -> int:
-    from tunectl.cli import monitor_look
+def _list(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
+    from tunectl.cli import monitor_windows
 
-    return monitor_look.show(args, names, settings, layout)
-
-
-def _accept(args: argparse.Namespace, names: list[str], settings: MonitorSettings, layout: Layout) -> int:
-    from tunectl.cli import monitor_look
-
-    return monitor_look.accept(args, names, settings, layout)
+    return monitor_windows.list_windows(args, settings, layout)
 
 
-def _calibrate(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
-    from tunectl.cli import monitor_measure
+def _show(args: argparse.Namespace, names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
+    from tunectl.cli import monitor_windows
 
-    return monitor_measure.calibrate(args, settings, layout)
-
-
-def _replay(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: Layout) -> int:
-    from tunectl.cli import monitor_measure
-
-    return monitor_measure.replay(args, settings, layout)
+    return monitor_windows.show(args, names, settings, layout)
 
 
-_Call = Callable[[argparse.Namespace, list[str], "MonitorSettings", Layout], int]
+def _accept(args: argparse.Namespace, names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
+    from tunectl.cli import monitor_windows
+
+    return monitor_windows.set_reference(args, names, settings, layout)
+
+
+def _calibrate(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
+    from tunectl.cli import monitor_calibrate
+
+    return monitor_calibrate.calibrate(args, settings, layout)
+
+
+def _replay(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
+    from tunectl.cli import monitor_calibrate
+
+    return monitor_calibrate.backtest(args, settings, layout)
+
+
+_Call = Callable[[argparse.Namespace, list[str], "MonitorSettings", ProjectPaths], int]
 _CALLS: dict[str, _Call] = {
     "": _watch,
     "once": _once,

@@ -49,14 +49,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         own = verbs.add_parser(name, help=text, description=text)
         own.add_argument("--store", metavar="DIR", help="the store of releases (.tunectl/releases)")
         own.add_argument("--json", action="store_true", help="print JSON")
-        _module(name).declare(name, own)
+        _module(name).add_parser(name, own)
 
 
 def run(args: argparse.Namespace) -> int:
     """Hand over to the verb that was typed."""
-    from tunectl.artifacts.layout import Layout
+    from tunectl.artifacts.paths import ProjectPaths
     from tunectl.core.errors import UsageError
-    from tunectl.release.store import Store
+    from tunectl.registry.release_store import ReleaseRegistry
 
     if args.store is not None and "://" in args.store:
         raise UsageError(
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     code: int = getattr(_module(args.verb), f"run_{args.verb}")(
-        args, Store(Path(args.store) if args.store else Layout().releases)
+        args, ReleaseRegistry(Path(args.store) if args.store else ProjectPaths().releases)
     )
     return code
 

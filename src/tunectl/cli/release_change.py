@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunectl.cli import typist
+from tunectl.core import user
 from tunectl.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from tunectl.artifacts.layout import Layout
-    from tunectl.release.history import Champion
-    from tunectl.release.manifest import ReleaseManifest
-    from tunectl.release.store import Store
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.registry.release_manifest import ReleaseManifest
+    from tunectl.registry.release_state import ChampionPointer
+    from tunectl.registry.release_store import ReleaseRegistry
 
 
 _WORDS: tuple[tuple[frozenset[str], str, dict[str, Any]], ...] = (
@@ -72,66 +72,68 @@ _WORDS: tuple[tuple[frozenset[str], str, dict[str, Any]], ...] = (
 """Verbs, the word that they take, and how argparse is told."""
 
 
-def declare(verb: str, parser: argparse.ArgumentParser) -> None:
+def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
     """Declare the words of one verb."""
     for verbs, word, how in _WORDS:
         if verb in verbs:
             parser.add_argument(word, **how)
 
 
-def run_add(args: argparse.Namespace, store: Store) -> int:
+def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Put the package that was built into the store."""
     from tunectl.artifacts import manifest
-    from tunectl.artifacts.layout import Layout
-    from tunectl.backends import terminal
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.backends.system import terminal
 
-    layout = Layout()
+    layout = ProjectPaths()
     manifest.read(layout.artifact("package"))
-    made = added(layout, store, by=args.by or typist.name(), why=args.why)
+    made = add_packaged(layout, store, by=args.by or user.current_user(), why=args.why)
     if made is None:
         raise UsageError("package: none, so there is nothing to add", hint="package it: tunectl repro package=openvino")
     if args.json:
         terminal.print_json({"release": made.id, "folder": str(store.folder(made.id))})
     else:
-        terminal.say(f"release {made.id}: {store.folder(made.id)}")
+        terminal.print_line(f"release {made.id}: {store.folder(made.id)}")
     return 0
 
 
-def added(layout: Layout, store: Store, *, by: str, why: str) -> ReleaseManifest | None:
+def add_packaged(layout: ProjectPaths, store: ReleaseRegistry, *, by: str, why: str) -> ReleaseManifest | None:
     """The release of ``artifacts/package`` in the store; None where that stage is switched off or made none."""
-    from tunectl.artifacts import io
-    from tunectl.backends import project_repo
-    from tunectl.release.manifest import FACTS, RELEASE, Facts
+    from tunectl.artifacts import atomic_io
+    from tunectl.backends.vcs import project_repo
+    from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts
 
     folder = layout.artifact("package")
     if not (folder / FACTS).is_file():
         return None
-    facts: Facts = io.read_json(folder / FACTS, Facts)
-    return store.add(folder / RELEASE, facts, by=by, why=why, git=project_repo.commit(layout.root))
+    facts: BuildFacts = atomic_io.read_json(folder / FACTS, BuildFacts)
+    return store.add(folder / RELEASE, facts, by=by, why=why, git=project_repo.head_commit(layout.root))
 
 
-def run_propose(args: argparse.Namespace, store: Store) -> int:
+def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Leave a wish for the watcher."""
-    from tunectl.artifacts.layout import Layout
-    from tunectl.backends import terminal
-    from tunectl.cli.watch import asked
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.backends.system import terminal
+    from tunectl.cli.watch import request_retrain
 
     release = store.find(args.release)
-    trigger, running = asked(Layout(), args.why or f"release {release} is proposed", urgent=args.now, release=release)
+    trigger, running = request_retrain(
+        ProjectPaths(), args.why or f"release {release} is proposed", urgent=args.now, release=release
+    )
     if args.json:
         terminal.print_json({"trigger": trigger, "release": release, "watcher": running})
         return 0
-    terminal.say(f"proposed {release}: its story will be in tunectl release log ({trigger})")
-    terminal.say(
+    terminal.print_line(f"proposed {release}: its story will be in tunectl release log ({trigger})")
+    terminal.print_line(
         "tunectl watch takes it up" if running else "no watcher runs here: tunectl watch takes it up when it begins"
     )
     return 0
 
 
-def run_promote(args: argparse.Namespace, store: Store) -> int:
+def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer."""
     before = store.champion()
-    found = store.promote(store.find(args.release), by=args.by or typist.name(), why=args.why, force=args.force)
+    found = store.promote(store.find(args.release), by=args.by or user.current_user(), why=args.why, force=args.force)
     _say(args, store, found, "champion already" if found == before else "promoted")
     _wait(args, found.release)
     if args.tag:
@@ -139,9 +141,9 @@ def run_promote(args: argparse.Namespace, store: Store) -> int:
     return 0
 
 
-def run_rollback(args: argparse.Namespace, store: Store) -> int:
+def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer back."""
-    found = store.rollback(by=args.by or typist.name(), why=args.why)
+    found = store.rollback(by=args.by or user.current_user(), why=args.why)
     _say(args, store, found, "rolled back to")
     _wait(args, found.release)
     return 0
@@ -149,42 +151,44 @@ def run_rollback(args: argparse.Namespace, store: Store) -> int:
 
 def _wait(args: argparse.Namespace, release: str) -> None:
     """Wait for the servers that were named."""
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
     from tunectl.cli import release_wait
 
     if not args.wait:
         if not args.json:
-            terminal.say("servers that look there follow by themselves; --wait URL tells when one of them has")
+            terminal.print_line("servers that look there follow by themselves; --wait URL tells when one of them has")
         return
 
-    took = release_wait.until_all(args.wait, release, args.seconds)
+    took = release_wait.wait_until_ready(args.wait, release, args.seconds)
     if not args.json:
-        terminal.say(f"{len(args.wait)} of {len(args.wait)} servers serve it, after {took:.1f} s")
+        terminal.print_line(f"{len(args.wait)} of {len(args.wait)} servers serve it, after {took:.1f} s")
 
 
-def run_challenge(args: argparse.Namespace, store: Store) -> int:
+def run_challenge(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Put a release up beside the champion."""
-    from tunectl.backends import terminal
-    from tunectl.release.store import plain
+    from tunectl.backends.system import terminal
+    from tunectl.registry.release_store import to_builtins
 
     _refuse_experiment(store)
-    release, by = store.find(args.release), args.by or typist.name()
-    found = store.challenge(release, share=args.share, by=by, why=args.why, force=args.force)
+    release, by = store.find(args.release), args.by or user.current_user()
+    found = store.start_canary(release, share=args.share, by=by, why=args.why, force=args.force)
     if args.json:
-        terminal.print_json(plain(found))
+        terminal.print_json(to_builtins(found))
         return 0
-    terminal.say(f"challenger {found.release}: model=challenger, and {found.share:.0%} of the people ({store.root})")
+    terminal.print_line(
+        f"challenger {found.release}: model=challenger, and {found.share:.0%} of the people ({store.root})"
+    )
     return 0
 
 
-def _refuse_experiment(store: Store) -> None:
+def _refuse_experiment(store: ReleaseRegistry) -> None:
     """Leave the challenger of an experiment alone: what is counted would no longer be what was declared.
 
     Raises  GateError while one runs.
     """
-    from tunectl.release.trials import Trials
+    from tunectl.canary.canary_store import ExperimentStore
 
-    running = Trials(store).running()
+    running = ExperimentStore(store).running()
     if running is not None:
         raise GateError(
             f"experiment {running.id} tries {running.challenger} since {running.began:%Y-%m-%d %H:%M} UTC",
@@ -192,23 +196,23 @@ def _refuse_experiment(store: Store) -> None:
         )
 
 
-def run_withdraw(args: argparse.Namespace, store: Store) -> int:
+def run_withdraw(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Take the challenger away."""
-    from tunectl.backends import terminal
-    from tunectl.release.store import plain
+    from tunectl.backends.system import terminal
+    from tunectl.registry.release_store import to_builtins
 
     _refuse_experiment(store)
-    found = store.withdraw(by=args.by or typist.name(), why=args.why)
+    found = store.stop_canary(by=args.by or user.current_user(), why=args.why)
     if args.json:
-        terminal.print_json(plain(found))
+        terminal.print_json(to_builtins(found))
         return 0
-    terminal.say(f"withdrawn: {found.release} ({store.root})")
+    terminal.print_line(f"withdrawn: {found.release} ({store.root})")
     return 0
 
 
-def run_tag(args: argparse.Namespace, store: Store) -> int:
+def run_tag(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Register the release in Git; where it is the champion, assign that stage to it."""
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
     made = _tag(store, store.find(args.release))
     if args.json:
@@ -216,51 +220,55 @@ def run_tag(args: argparse.Namespace, store: Store) -> int:
     return 0
 
 
-def run_sync(args: argparse.Namespace, store: Store) -> int:
+def run_sync(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Copy what is not there yet, and the pointers."""
-    from tunectl.backends import terminal
-    from tunectl.backends.fsspec_files import FsspecFiles
-    from tunectl.release.mirror import sync
+    from tunectl.backends.storage.object_store import FsspecObjectStore
+    from tunectl.backends.system import terminal
+    from tunectl.registry.remote import push
 
-    files = FsspecFiles(args.address)
-    sent, pointer = sync(store, files), store.champion()
+    files = FsspecObjectStore(args.address)
+    sent, pointer = push(store, files), store.champion()
     if args.json:
         terminal.print_json({"copied": sent, "champion": pointer.release if pointer else None})
         return 0
     told = f"; champion {pointer.release}" if pointer else ""
-    terminal.say(f"{files.address}: {len(sent)} of {len(store.ids())} releases copied{told}")
+    terminal.print_line(f"{files.address}: {len(sent)} of {len(store.ids())} releases copied{told}")
     return 0
 
 
-def run_push(args: argparse.Namespace, store: Store) -> int:
+def run_push(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Upload to the Hub."""
-    from tunectl.backends import hub_push, terminal
+    from tunectl.backends.storage import hub_upload
+    from tunectl.backends.system import terminal
 
     release = store.find(args.release)
-    url = hub_push.push(store.folder(release), args.repo, private=not args.public, message=f"tunectl release {release}")
+    url = hub_upload.upload(
+        store.folder(release), args.repo, private=not args.public, message=f"tunectl release {release}"
+    )
     if args.json:
         terminal.print_json({"release": release, "url": url})
     else:
-        terminal.say(f"release {release}: {url}")
+        terminal.print_line(f"release {release}: {url}")
     return 0
 
 
-def _tag(store: Store, release: str) -> list[str]:
-    from tunectl.backends import gto_tags, terminal
+def _tag(store: ReleaseRegistry, release: str) -> list[str]:
+    from tunectl.backends.system import terminal
+    from tunectl.backends.vcs import gto_tags
 
     pointer, one = store.champion(), store.manifest(release)
     stage = "champion" if pointer is not None and pointer.release == release else None
     made = gto_tags.register(Path(), one.project, release=release, commit=one.git, stage=stage)
-    terminal.say(f"git tags: {', '.join(made)}; share them with: git push --tags")
+    terminal.print_line(f"git tags: {', '.join(made)}; share them with: git push --tags")
     return made
 
 
-def _say(args: argparse.Namespace, store: Store, found: Champion, what: str) -> None:
-    from tunectl.backends import terminal
-    from tunectl.release.store import plain
+def _say(args: argparse.Namespace, store: ReleaseRegistry, found: ChampionPointer, what: str) -> None:
+    from tunectl.backends.system import terminal
+    from tunectl.registry.release_store import to_builtins
 
     if args.json:
-        terminal.print_json(plain(found))
+        terminal.print_json(to_builtins(found))
         return
     below = f"; before it: {found.previous}" if found.previous else ""
-    terminal.say(f"{what} {found.release}{below} ({store.root})")
+    terminal.print_line(f"{what} {found.release}{below} ({store.root})")

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from tunectl.release.machine import Run
-    from tunectl.release.store import Store
+    from tunectl.registry.release_store import ReleaseRegistry
+    from tunectl.retraining.state_machine import RetrainRun
 
 
-def declare(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - every verb of release is declared alike
+def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - every verb of release is declared alike
     """Declare the words of this verb."""
     parser.add_argument("retrain", nargs="?", metavar="RETRAIN", help="the whole story of this one (or: last)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write all stories as one HTML page")
 
 
-def run_log(args: argparse.Namespace, store: Store) -> int:
+def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Everything in order, or one story, or a page."""
-    from tunectl.artifacts.layout import Layout
-    from tunectl.backends import terminal
-    from tunectl.release.book import Book
-    from tunectl.release.trials import Trials
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.backends.system import terminal
+    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.retraining.run_store import RunStore
 
-    book, trials = Book(Layout().retrain), Trials(store)
+    book, trials = RunStore(ProjectPaths().retrain), ExperimentStore(store)
     if args.page is not None:
         return _page(args, book, trials)
     runs = book.runs()
@@ -39,15 +39,15 @@ def run_log(args: argparse.Namespace, store: Store) -> int:
     columns = ("at", "what", "release", "before", "by", "why")
     terminal.table("", columns, [tuple(str(row.get(name) or "") for name in columns) for row in rows])
     if runs:
-        terminal.say("the story of one retrain: tunectl release log RETRAIN")
+        terminal.print_line("the story of one retrain: tunectl release log RETRAIN")
     return 0
 
 
-def _rows(store: Store, runs: list[Run]) -> list[dict[str, Any]]:
+def _rows(store: ReleaseRegistry, runs: list[RetrainRun]) -> list[dict[str, Any]]:
     """Entries of the store's log and the ends of retrains, by time."""
-    from tunectl.release.store import plain
+    from tunectl.registry.release_store import to_builtins
 
-    entries = [{**plain(entry), "at": entry.at[:19]} for entry in store.log()]
+    entries = [{**to_builtins(entry), "at": entry.at[:19]} for entry in store.log()]
     for run in runs:
         found = run.facts("evaluating") or run.facts("rejected")
         entries.append(
@@ -63,7 +63,7 @@ def _rows(store: Store, runs: list[Run]) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda row: row["at"])
 
 
-def _find(runs: list[Run], word: str) -> Run:
+def _find(runs: list[RetrainRun], word: str) -> RetrainRun:
     found = runs[-1:] if word == "last" else [run for run in runs if run.id.startswith(word)]
     if len(found) != 1:
         what = "several retrains begin with it" if found else "there is no such retrain"
@@ -72,34 +72,36 @@ def _find(runs: list[Run], word: str) -> Run:
     return found[0]
 
 
-def _story(args: argparse.Namespace, run: Run, trials: Any) -> int:
-    from tunectl.backends import terminal
-    from tunectl.release import story
-    from tunectl.release.store import plain
+def _story(args: argparse.Namespace, run: RetrainRun, trials: Any) -> int:
+    from tunectl.backends.system import terminal
+    from tunectl.registry.release_store import to_builtins
+    from tunectl.retraining import report
 
     experiment = next((one for one in trials.all() if one.run == run.id), None)
     if args.json:
-        terminal.print_json({"retrain": plain(run), "experiment": plain(experiment) if experiment else None})
+        terminal.print_json(
+            {"retrain": to_builtins(run), "experiment": to_builtins(experiment) if experiment else None}
+        )
         return 0
-    told = story.told(run, experiment)
-    terminal.say(f"retrain {told.id}: {told.state}. {told.end or told.why}")
+    told = report.build_report(run, experiment)
+    terminal.print_line(f"retrain {told.id}: {told.state}. {told.end or told.why}")
     for chapter in told.chapters:
         terminal.table(chapter.title, chapter.columns, chapter.rows)
     return 0
 
 
 def _page(args: argparse.Namespace, book: Any, trials: Any) -> int:
-    from tunectl.artifacts import io
-    from tunectl.artifacts.layout import Layout
-    from tunectl.backends import terminal
-    from tunectl.config import check, overrides
-    from tunectl.services.watcher.pages import listing
+    from tunectl.artifacts import atomic_io
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.backends.system import terminal
+    from tunectl.config.loading import checks, override_file
+    from tunectl.retraining.approval_pages import runs_page
 
-    layout = Layout()
-    project = check.load(layout, overrides.replay(layout)).root.project
-    io.write_text(args.page, listing(book, trials, project, linked=False))
+    layout = ProjectPaths()
+    project = checks.load_config(layout, override_file.load_overrides(layout)).root.project
+    atomic_io.write_text(args.page, runs_page(book, trials, project, linked=False))
     if args.json:
         terminal.print_json({"page": str(args.page)})
     else:
-        terminal.say(f"page: {args.page}")
+        terminal.print_line(f"page: {args.page}")
     return 0

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from tunectl.core.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from tunectl.release.manifest import ReleaseManifest
-    from tunectl.release.store import Store
+    from tunectl.registry.release_manifest import ReleaseManifest
+    from tunectl.registry.release_store import ReleaseRegistry
 
 
-def declare(verb: str, parser: argparse.ArgumentParser) -> None:
+def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
     """Declare the words of one verb."""
     if verb == "show":
         parser.add_argument("release", nargs="?", default="champion", metavar="ID", help="(champion)")
@@ -23,9 +23,9 @@ def declare(verb: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("releases", nargs="*", metavar="ID", help="(all)")
 
 
-def run_list(args: argparse.Namespace, store: Store) -> int:
+def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """All releases, the newest last; of a damaged one its name and what is wrong."""
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
     pointer = store.champion()
     trial = store.trial()
@@ -37,9 +37,9 @@ def run_list(args: argparse.Namespace, store: Store) -> int:
         terminal.print_json([*told, *({"release": name, "damaged": why} for name, why in damaged.items())])
         return 0
     for name, why in damaged.items():
-        terminal.say(f"{name} is damaged: {why}")
+        terminal.print_line(f"{name} is damaged: {why}")
     if not found and not damaged:
-        terminal.say(f"{store.root}: no releases yet; make one: tunectl repro")
+        terminal.print_line(f"{store.root}: no releases yet; make one: tunectl repro")
         return 0
     columns = ("release", "role", "created", "engine", "route", "MB", "gates", "metrics")
     rows = [(*_cells(one, names.get(one.id, "")),) for one in found]
@@ -47,7 +47,7 @@ def run_list(args: argparse.Namespace, store: Store) -> int:
     return 0
 
 
-def _readable(store: Store) -> tuple[list[ReleaseManifest], dict[str, str]]:
+def _readable(store: ReleaseRegistry) -> tuple[list[ReleaseManifest], dict[str, str]]:
     """Manifests, the oldest first, and why others cannot be read."""
     found, damaged = [], {}
     for name in store.ids():
@@ -58,14 +58,14 @@ def _readable(store: Store) -> tuple[list[ReleaseManifest], dict[str, str]]:
     return found, damaged
 
 
-def run_show(args: argparse.Namespace, store: Store) -> int:
+def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """One release in full."""
-    from tunectl.backends import terminal
-    from tunectl.release.store import plain
+    from tunectl.backends.system import terminal
+    from tunectl.registry.release_store import to_builtins
 
     one = store.manifest(store.find(args.release))
     if args.json:
-        terminal.print_json({**plain(one), "folder": str(store.folder(one.id))})
+        terminal.print_json({**to_builtins(one), "folder": str(store.folder(one.id))})
         return 0
     rows = [(name, str(value)) for name, value in _short(one).items() if name not in {"metrics", "verdicts"}]
     rows += [(f"gate {stage}", f"{found.verdict}: {found.reason}") for stage, found in one.verdicts.items()]
@@ -80,31 +80,31 @@ def run_show(args: argparse.Namespace, store: Store) -> int:
     return 0
 
 
-def run_diff(args: argparse.Namespace, store: Store) -> int:
+def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """What changed from one release to another."""
-    from tunectl.backends import terminal
-    from tunectl.release import manifest
+    from tunectl.backends.system import terminal
+    from tunectl.registry import release_manifest
 
     one, other = (store.manifest(store.find(start)) for start in (args.one, args.other))
-    found = manifest.difference(one, other)
+    found = release_manifest.diff(one, other)
     if args.json:
         terminal.print_json({"from": one.id, "to": other.id, **found})
         return 0
     rows = [
-        (part, name, *([change, ""] if isinstance(change, str) else [_shown(value) for value in change]))
+        (part, name, *([change, ""] if isinstance(change, str) else [_format_value(value) for value in change]))
         for part, changes in found.items()
         for name, change in changes.items()
     ]
     if not rows:
-        terminal.say(f"{one.id} and {other.id} are the same")
+        terminal.print_line(f"{one.id} and {other.id} are the same")
         return 0
     terminal.table("", ("part", "name", one.id, other.id), rows)
     return 0
 
 
-def run_verify(args: argparse.Namespace, store: Store) -> int:
+def run_verify(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Compare files with their digests; exit 5 where something is wrong."""
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
     names = [store.find(start) for start in args.releases] or store.ids()
     wrong = {name: store.verify(name) for name in names}
@@ -112,9 +112,9 @@ def run_verify(args: argparse.Namespace, store: Store) -> int:
         terminal.print_json(wrong)
     else:
         for name, problems in wrong.items():
-            terminal.say(f"{name}: {'; '.join(problems) or 'whole'}")
+            terminal.print_line(f"{name}: {'; '.join(problems) or 'whole'}")
         if not names:
-            terminal.say(f"{store.root}: no releases yet")
+            terminal.print_line(f"{store.root}: no releases yet")
     return 5 if any(wrong.values()) else 0
 
 
@@ -140,7 +140,7 @@ def _cells(one: ReleaseManifest, role: str) -> tuple[str, ...]:
     return one.id, role, one.created_at[:16], one.engine, one.route, f"{one.bytes / 1e6:.0f}", gates, metrics
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "" if value is None else str(value)[:16]

@@ -9,16 +9,16 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.core.errors import InfrastructureError, UsageError
 
 EVERY, ANSWER = 0.5, 5.0
 """Seconds between two looks, and for one answer."""
 
 
-def until_all(addresses: Sequence[str], release: str, seconds: float) -> float:
+def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> float:
     """Wait until ``/readyz`` of all ``addresses`` names ``release`` as champion; returns the seconds that it took.
 
-    Raises  UsageError for what is no address; EnvironmentFailure after ``seconds`` with what each of the others said.
+    Raises  UsageError for what is no address; InfrastructureError after ``seconds`` with what each of the others said.
     """
     for address in addresses:
         if not address.startswith(("http://", "https://")):
@@ -27,7 +27,7 @@ def until_all(addresses: Sequence[str], release: str, seconds: float) -> float:
     while left := {address: said for address in addresses if (said := _other(address, release))}:
         if time.monotonic() - start > seconds:
             told = "; ".join(f"{address}: {said}" for address, said in left.items())
-            raise EnvironmentFailure(
+            raise InfrastructureError(
                 f"after {seconds:g} s {len(left)} of {len(addresses)} servers do not serve {release}: {told}",
                 hint="the pointer is swapped, and they go on trying; or go back: tunectl release rollback --why TEXT",
             )

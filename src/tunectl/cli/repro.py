@@ -16,13 +16,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunectl.artifacts import io, lock
-from tunectl.artifacts.layout import Layout
-from tunectl.core.errors import EnvironmentFailure, GateError, UsageError
-from tunectl.stages import STAGES, find
+from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import GateError, InfrastructureError, UsageError
+from tunectl.pipeline.stage_status import stage_verdict
+from tunectl.pipeline.stages import STAGES, find
 
 if TYPE_CHECKING:
-    from tunectl.release.store import Store
+    from tunectl.registry.release_store import ReleaseRegistry
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -54,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  ConfigError before anything is recorded; GateError when a verdict is no.
     """
-    layout = Layout()
+    layout = ProjectPaths()
     if args.reason is not None:
         return _ask(layout, args)
     for name in args.to:
         find(name)
-    with lock.held(layout.repro_lock, "tunectl repro"):
+    with lock.file_lock(layout.repro_lock, "tunectl repro"):
         _configure(layout, args.overrides, fresh=args.fresh)
         started = time.monotonic()
         code = _rebuild(layout, args.to, force=args.force)
@@ -70,69 +71,69 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(layout: Layout, args: argparse.Namespace) -> int:
+def _ask(layout: ProjectPaths, args: argparse.Namespace) -> int:
     """Leave a trigger for the watcher."""
-    from tunectl.backends import terminal
-    from tunectl.cli.watch import asked
+    from tunectl.backends.system import terminal
+    from tunectl.cli.watch import request_retrain
 
     if args.overrides or args.to or args.fresh or args.force:
         raise UsageError(
             "--reason asks tunectl watch for a retrain of what is committed; it takes no overrides, --to, --fresh or --force",
             hint="commit the change of conf/ first",
         )
-    trigger, running = asked(layout, args.reason, urgent=args.now)
+    trigger, running = request_retrain(layout, args.reason, urgent=args.now)
     if args.json:
         terminal.print_json({"trigger": trigger, "watcher": running})
         return 0
-    terminal.say(f"asked for: {args.reason} ({trigger})")
-    terminal.say(
+    terminal.print_line(f"asked for: {args.reason} ({trigger})")
+    terminal.print_line(
         "tunectl watch takes it up" if running else "no watcher runs here: tunectl watch takes it up when it begins"
     )
     return 0
 
 
-def _configure(layout: Layout, words: list[str], *, fresh: bool) -> None:
-    from tunectl.config import check, overrides
+def _configure(layout: ProjectPaths, words: list[str], *, fresh: bool) -> None:
+    from tunectl.config.loading import checks, override_file
 
-    wanted = overrides.merge([] if fresh else overrides.replay(layout), words)
-    check.load(layout, wanted)
-    overrides.write(layout, wanted)
+    wanted = override_file.merge_overrides([] if fresh else override_file.load_overrides(layout), words)
+    checks.load_config(layout, wanted)
+    override_file.save_overrides(layout, wanted)
 
 
-def _rebuild(layout: Layout, targets: list[str], *, force: bool) -> int:
+def _rebuild(layout: ProjectPaths, targets: list[str], *, force: bool) -> int:
     """Run DVC; returns 0, or the exit code of the stage that failed (it has said why already)."""
-    from tunectl.backends import dvc_repo
+    from tunectl.backends.vcs import dvc_repo
 
     layout.failure.unlink(missing_ok=True)
     code = dvc_repo.repro(layout.root, targets, force=force)
     if not code:
         return 0
     if layout.failure.is_file():
-        failed: dict[str, Any] = io.read_json(layout.failure)
+        failed: dict[str, Any] = atomic_io.read_json(layout.failure)
         return int(failed["exit_code"])
     if code in {130, -2}:
         raise KeyboardInterrupt
-    raise EnvironmentFailure(
+    raise InfrastructureError(
         "dvc repro failed; its own words are above", hint="what was finished is kept; run again to go on"
     )
 
 
 def _summarise(
-    layout: Layout, seconds: float, *, targets: Sequence[str] = (), as_json: bool, unattended: bool = False
+    layout: ProjectPaths, seconds: float, *, targets: Sequence[str] = (), as_json: bool, unattended: bool = False
 ) -> None:
     """Print the comparison and the verdicts of what was rebuilt, and refuse on a verdict of no.
 
     What comes after the last of ``targets`` is of an earlier run, and neither told nor judged.
     """
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
     names = [stage.name for stage in STAGES]
     rebuilt = names[: 1 + max(map(names.index, targets))] if targets else names
-    verdicts = {name: found for name in rebuilt if (found := verdict(layout, name))}
+    verdicts = {name: found for name in rebuilt if (found := stage_verdict(layout, name))}
     folder = layout.artifact("evaluate")
     results = folder / "results.json" if "evaluate" in rebuilt and (folder / "results.json").is_file() else None
     if as_json:
-        scores = io.read_json(results) if results else None
+        scores = atomic_io.read_json(results) if results else None
         terminal.print_json({"seconds": round(seconds, 1), "verdicts": verdicts, "results": scores})
     elif results:
         from tunectl.evaluation import summary
@@ -141,25 +142,25 @@ def _summarise(
         terminal.table("test split", columns, rows)
     for name, found in verdicts.items():
         if found["passed"] and not as_json:
-            terminal.say(f"{name}: {found['reason']}")
+            terminal.print_line(f"{name}: {found['reason']}")
     if results and not as_json:
-        terminal.say(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
+        terminal.print_line(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
     left = names[len(rebuilt) :]
     if left and not as_json:
-        terminal.say(f"left as before: {', '.join(left)}; tunectl repro goes on with them")
+        terminal.print_line(f"left as before: {', '.join(left)}; tunectl repro goes on with them")
     if not left and not unattended:
         _release(layout, as_json=as_json)
     _refuse(layout, {name: found for name, found in verdicts.items() if not found["passed"]})
 
 
-def _release(layout: Layout, *, as_json: bool) -> None:
+def _release(layout: ProjectPaths, *, as_json: bool) -> None:
     """Put what was packaged into the store; say how to serve it where no gate said no. The first release becomes champion."""
-    from tunectl.backends import terminal
-    from tunectl.cli.release_change import added
-    from tunectl.release.store import Store
+    from tunectl.backends.system import terminal
+    from tunectl.cli.release_change import add_packaged
+    from tunectl.registry.release_store import ReleaseRegistry
 
-    store = Store(layout.releases)
-    made = added(layout, store, by="tunectl repro", why="")
+    store = ReleaseRegistry(layout.releases)
+    made = add_packaged(layout, store, by="tunectl repro", why="")
     if made is None:
         return
     if store.champion() is None and not made.refusals:
@@ -167,35 +168,37 @@ def _release(layout: Layout, *, as_json: bool) -> None:
         _freeze(layout, store, made.id)
     if as_json:
         return
-    terminal.say(f"release: {made.id} ({made.bytes / 1e6:.0f} MB), in {store.root}")
+    terminal.print_line(f"release: {made.id} ({made.bytes / 1e6:.0f} MB), in {store.root}")
     bento = layout.artifact("package") / "bento"
     if bento.is_dir():
-        terminal.say(
+        terminal.print_line(
             f"serve it: tunectl serve, or: bentoml serve {bento.resolve()}"
         )  # BentoML takes no relative folder
     pointer = store.champion()
     if pointer is not None and pointer.release != made.id and not made.refusals:
-        terminal.say(f"champion is {pointer.release}; swap with: tunectl release promote {made.id[:6]} --why TEXT")
+        terminal.print_line(
+            f"champion is {pointer.release}; swap with: tunectl release promote {made.id[:6]} --why TEXT"
+        )
 
 
-def _freeze(layout: Layout, store: Store, release: str) -> None:
+def _freeze(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:
     """The golden set of every later gate: drawn now, before any feedback."""
     from datetime import UTC, datetime
 
     from tunectl.artifacts.records import Example
-    from tunectl.config import check, overrides
-    from tunectl.release import golden
+    from tunectl.config.loading import checks, override_file
+    from tunectl.retraining import golden_set
 
     test = layout.artifact("split") / "test.jsonl"
-    if golden.newest(store.root) is not None or not test.is_file():
+    if golden_set.newest(store.root) is not None or not test.is_file():
         return
-    root = check.load(layout, overrides.replay(layout)).root
-    rows = list(io.read_rows(test, Example))
+    root = checks.load_config(layout, override_file.load_overrides(layout)).root
+    rows = list(atomic_io.read_rows(test, Example))
     size = root.watch.gate.golden
-    golden.freeze(store.root, rows, size, seed=root.seed, at=datetime.now(UTC), source=f"test split of {release}")
+    golden_set.freeze(store.root, rows, size, seed=root.seed, at=datetime.now(UTC), source=f"test split of {release}")
 
 
-def _refuse(layout: Layout, refused: dict[str, dict[str, Any]]) -> None:
+def _refuse(layout: ProjectPaths, refused: dict[str, dict[str, Any]]) -> None:
     """Every no with its reason, and what would help where a stage knows it."""
     if not refused:
         return
@@ -205,9 +208,3 @@ def _refuse(layout: Layout, refused: dict[str, dict[str, Any]]) -> None:
         "\n".join(f"{name}: {found['reason']}" for name, found in refused.items()),
         hint="\n  ".join([*helps, f"the evidence is in {where}"]),
     )
-
-
-def verdict(layout: Layout, stage: str) -> dict[str, Any] | None:
-    """The verdict that a stage left, or None where it leaves none."""
-    path = layout.artifact(stage) / "verdict.json"
-    return io.read_json(path) if path.is_file() else None

@@ -13,13 +13,13 @@ from contextlib import ExitStack
 from importlib import import_module
 from typing import Any
 
-from tunectl.artifacts import io, lock, manifest
-from tunectl.artifacts.layout import Layout
-from tunectl.core import log
+from tunectl.artifacts import atomic_io, lock, manifest
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core import logging_setup
 from tunectl.core.errors import ArtifactError, TunectlError
-from tunectl.stages import COMPOSE, find
+from tunectl.pipeline.stages import COMPOSE, find
 
-_log = log.get(__name__)
+_log = logging_setup.get_logger(__name__)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,65 +29,67 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the stage; the failure of a stage is left for ``tunectl repro`` in ``.tunectl/failure.json``."""
-    layout = Layout()
+    layout = ProjectPaths()
     name: str = args.stage
     if name != COMPOSE:
         find(name)
-    with lock.held(layout.stage_lock, f"stage {name}"):
+    with lock.file_lock(layout.stage_lock, f"stage {name}"):
         layout.failure.unlink(missing_ok=True)
         try:
             compose(layout) if name == COMPOSE else run_stage(layout, name)
         except TunectlError as error:
             note = {"stage": name, "exit_code": error.exit_code, "message": error.message, "hint": error.hint}
-            io.write_json(layout.failure, note)
+            atomic_io.write_json(layout.failure, note)
             raise
     return 0
 
 
-def compose(layout: Layout) -> None:
+def compose(layout: ProjectPaths) -> None:
     """Write one resolved JSON a stage."""
-    from tunectl.stages.compose import compose as compose_all
+    from tunectl.pipeline.stages.compose import compose as compose_all
 
     compose_all(layout)
 
 
-def run_stage(layout: Layout, name: str) -> None:
+def run_stage(layout: ProjectPaths, name: str) -> None:
     """Run one stage of the table in this process.
 
     Raises  ArtifactError when an input is absent, corrupted, or was made from another configuration.
     """
-    from tunectl.config import resolved
+    from tunectl.pipeline import resolved_config
 
     stage = find(name)
-    settings, record = resolved.read(layout, name)
+    settings, record = resolved_config.load_stage_config(layout, name)
     module = import_module(stage.module)
-    digests = {upstream: io.digest_value(read_input(layout, upstream)) for upstream in _fields(module.Inputs)}
-    key = io.digest_value({"record": record, "inputs": digests})[:16]
+    digests = {
+        upstream: atomic_io.sha256_json(load_input_artifact(layout, upstream)) for upstream in _fields(module.Inputs)
+    }
+    key = atomic_io.sha256_json({"record": record, "inputs": digests})[:16]
     started = time.monotonic()
     with ExitStack() as stack:
         folders = {"work": layout.work(name, key)}
         for kind, target in (("plots", layout.plots(name)), ("artifact", layout.artifact(name))):
             if kind in _fields(module.Outputs):
-                folders[kind] = stack.enter_context(io.replacing_folder(target, layout.scratch))
+                folders[kind] = stack.enter_context(atomic_io.atomic_directory(target, layout.scratch))
         outputs = module.Outputs(**{kind: folders[kind] for kind in _fields(module.Outputs)})
         inputs = module.Inputs(**{upstream: layout.artifact(upstream) for upstream in digests})
         metrics = dataclasses.asdict(module.run(settings, inputs, outputs))
         passed = (outputs.artifact / manifest.PASSED_THROUGH).is_file()
-        made = manifest.Manifest(name, io.digest_value(record), digests, passed_through=passed)
+        made = manifest.Manifest(name, atomic_io.sha256_json(record), digests, passed_through=passed)
         manifest.write(outputs.artifact, made)
     seconds = round(time.monotonic() - started, 3)
-    io.write_json(layout.metrics(name), {**metrics, "seconds": seconds})
+    atomic_io.write_json(layout.metrics(name), {**metrics, "seconds": seconds})
     _log.info("%s: done in %.1f s", name, seconds)
 
 
-def read_input(layout: Layout, name: str) -> manifest.Manifest:
+def load_input_artifact(layout: ProjectPaths, name: str) -> manifest.Manifest:
     """The verified manifest of an upstream artifact that was made from the configuration in force."""
-    from tunectl.config import resolved
+    from tunectl.pipeline import resolved_config
 
     folder = layout.artifact(name)
     found = manifest.verify(folder)
-    _, record = resolved.read(layout, name)
-    if found.config != io.digest_value(record):
+    _, record = resolved_config.load_stage_config(layout, name)
+    if found.config != atomic_io.sha256_json(record):
         raise ArtifactError(
             f"{folder} was made from another configuration or other code than {layout.config(name)} holds now",
             hint=f"rebuild it with: tunectl repro --to {name}",

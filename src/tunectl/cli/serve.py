@@ -20,11 +20,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunectl.artifacts.layout import Layout
-from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import InfrastructureError, UsageError
 
 if TYPE_CHECKING:
-    from tunectl.config.root import Root
+    from tunectl.config.schema.root import TunectlConfig
 
 KEYS, IMAGE = "keys", "image"
 FIRST = "first"
@@ -49,7 +49,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Manage keys, build an image, or turn this process into the server.
 
-    Raises  EnvironmentFailure for a port in use or a live store that cannot be written; UsageError without a release; MissingExtra without BentoML.
+    Raises  InfrastructureError for a port in use or a live store that cannot be written; UsageError without a release; MissingExtraError without BentoML.
     """
     if args.words[:1] == [KEYS]:
         from tunectl.cli import serve_keys
@@ -59,14 +59,16 @@ def run(args: argparse.Namespace) -> int:
         from tunectl.cli import serve_image
 
         return serve_image.run(args)
-    from tunectl.config import check, overrides
-    from tunectl.core.lazy import need
+    from tunectl.config.loading import checks, override_file
+    from tunectl.core.optional import import_optional
 
-    layout = Layout()
-    root = check.load(layout, overrides.merge(overrides.replay(layout), args.words)).root
+    layout = ProjectPaths()
+    root = checks.load_config(
+        layout, override_file.merge_overrides(override_file.load_overrides(layout), args.words)
+    ).root
     _refuse_nothing(root)
     _refuse_taken(root)
-    need("bentoml", extra="serve")
+    import_optional("bentoml", extra="serve")
     _refuse_unkept(root)
     settings = _settings(layout, root)
     _say(root, _first_key(root))
@@ -74,19 +76,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_nothing(root: Root) -> None:
-    from tunectl.backends import release_place
+def _refuse_nothing(root: TunectlConfig) -> None:
+    from tunectl.backends.storage import open_registry
 
-    store = release_place.opened(os.environ.get("TUNECTL_STORE", root.serve.store), Path())
+    store = open_registry.open_registry(os.environ.get("TUNECTL_STORE", root.serve.store), Path())
     if store.champion() is None:
         known = ", ".join(store.ids()) or "none"
         raise UsageError(
-            f"{store.place}: no release is champion; there are: {known}",
+            f"{store.location}: no release is champion; there are: {known}",
             hint="build one with: tunectl repro, then: tunectl release promote ID --why ...",
         )
 
 
-def _refuse_taken(root: Root) -> None:
+def _refuse_taken(root: TunectlConfig) -> None:
     """Fail before anything is loaded; BentoML would say it in a traceback."""
     address = "127.0.0.1" if root.serve.address == "localhost" else root.serve.address
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -96,52 +98,52 @@ def _refuse_taken(root: Root) -> None:
             trial.bind((address, root.serve.port))
         except OSError as error:
             reason = "is taken by another program" if error.errno == 98 else f"cannot be used: {error.strerror}"
-            raise EnvironmentFailure(
+            raise InfrastructureError(
                 f"serve.port = {root.serve.port}: {address}:{root.serve.port} {reason}",
                 hint=f"close that program, or choose another port: tunectl serve serve.port={min(root.serve.port + 1, 65535)}",
             ) from error
 
 
-def _refuse_unkept(root: Root) -> None:
+def _refuse_unkept(root: TunectlConfig) -> None:
     """Fail before anything is loaded where nothing could be kept, or other servers write there; BentoML would say it in a traceback."""
-    from tunectl.backends import sqlalchemy_store
-    from tunectl.live import identity
+    from tunectl.backends.storage import inference_log_sql
+    from tunectl.inference_log import pseudonyms
 
-    with sqlalchemy_store.opened(identity.address(root.live), Path(), serving=True) as store:
-        identity.mark(store, root.live, identity.salt(root.live, Path()))
+    with inference_log_sql.open_log(pseudonyms.address(root.live), Path(), serving=True) as store:
+        pseudonyms.register_hash_key(store, root.live, pseudonyms.load_hash_key(root.live, Path()))
 
 
-def _settings(layout: Layout, root: Root) -> Path:
+def _settings(layout: ProjectPaths, root: TunectlConfig) -> Path:
     """Write what the server reads at its start."""
-    from tunectl.artifacts import io
-    from tunectl.config.serve import ServeSettings
+    from tunectl.artifacts import atomic_io
+    from tunectl.config.schema.serve import ServeSettings
 
     given = ServeSettings(project=root.project, serve=root.serve, live=root.live, annotate=root.annotate)
-    path = layout.hidden / "serve.json"
-    io.write_json(path, given.model_dump(mode="json"))
+    path = layout.state_dir / "serve.json"
+    atomic_io.write_json(path, given.model_dump(mode="json"))
     return path
 
 
-def _first_key(root: Root) -> str | None:
+def _first_key(root: TunectlConfig) -> str | None:
     """A key for whoever starts the server for the first time; None where there are keys."""
     from datetime import UTC, datetime
 
-    from tunectl.serving import keys
+    from tunectl.access import api_keys
 
     path = _keys(root)
-    if keys.read(path):
+    if api_keys.read(path):
         return None
-    secret, entry = keys.made(FIRST, ["admin"], None, datetime.now(UTC))
-    keys.add(path, entry)
+    secret, entry = api_keys.create_key(FIRST, ["admin"], None, datetime.now(UTC))
+    api_keys.add(path, entry)
     return secret
 
 
-def _keys(root: Root) -> Path:
+def _keys(root: TunectlConfig) -> Path:
     return Path(os.environ.get("TUNECTL_KEYS", root.serve.keys))
 
 
-def _say(root: Root, secret: str | None) -> None:
-    from tunectl.backends import terminal
+def _say(root: TunectlConfig, secret: str | None) -> None:
+    from tunectl.backends.system import terminal
 
     shown = f"[{root.serve.address}]" if ":" in root.serve.address else root.serve.address
     address = f"http://{shown}:{root.serve.port}"
@@ -152,26 +154,28 @@ def _say(root: Root, secret: str | None) -> None:
         ("metrics", "/metrics"),
         ("ready", "/readyz"),
     ):
-        terminal.say(f"{what:<8} {address}{path}")
-    terminal.say("in a browser sign in with any name, and a key as the password")
+        terminal.print_line(f"{what:<8} {address}{path}")
+    terminal.print_line("in a browser sign in with any name, and a key as the password")
     if secret is None:
-        terminal.say(f"key      one of {_keys(root)}; another: tunectl serve keys add NAME")
+        terminal.print_line(f"key      one of {_keys(root)}; another: tunectl serve keys add NAME")
     else:
-        terminal.say(f"key      {secret}   (named {FIRST}; shown once)")
-    terminal.say("stop with Ctrl-C")
+        terminal.print_line(f"key      {secret}   (named {FIRST}; shown once)")
+    terminal.print_line("stop with Ctrl-C")
 
 
-def _become_server(layout: Layout, root: Root, settings: Path) -> None:
+def _become_server(layout: ProjectPaths, root: TunectlConfig, settings: Path) -> None:
     """Replace this process by BentoML's, so that signals and the exit code are its own."""
     sys.stdout.flush()
     address = "127.0.0.1" if root.serve.address == "localhost" else root.serve.address
-    home = layout.hidden.resolve() / f"bentoml-{root.serve.port}"  # two servers that share one erase each other's files
+    home = (
+        layout.state_dir.resolve() / f"bentoml-{root.serve.port}"
+    )  # two servers that share one erase each other's files
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "BENTOML_HOME": str(home)}
     quiet["BENTOML_CONTAINERIZED"] = "1"  # when the worker dies the program ends, for a supervisor to start it again
     words = ["--host", address, "--port", str(root.serve.port)]
     words += ["--timeout-graceful-shutdown", str(root.serve.drain.seconds)]
     os.execve(  # noqa: S606  # no shell: a list of words
         sys.executable,
-        [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento:Tunectl", *words],
+        [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:Tunectl", *words],
         {**os.environ, **quiet, "TUNECTL_SERVE": str(settings)},
     )

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 
 def run(args: argparse.Namespace) -> int:
     """Build the image under the name that was typed, the project's otherwise, and say its size and how to run it.
 
-    Raises  UsageError for more than one name, or without a Bento; EnvironmentFailure without a Docker engine.
+    Raises  UsageError for more than one name, or without a Bento; InfrastructureError without a Docker engine.
     """
-    from tunectl.backends import bento_image, terminal
+    from tunectl.backends.export import bento_image
+    from tunectl.backends.system import terminal
 
     names = args.words[1:]
     if len(names) > 1:
         raise UsageError(f"tunectl serve {' '.join(args.words)}: takes one name", hint="tunectl serve image NAME:TAG")
-    layout = Layout()
+    layout = ProjectPaths()
     name = names[0] if names else _usual(layout)
     size = bento_image.containerize(layout.artifact("package") / "bento", name)
     short = name.rpartition("/")[2].partition(":")[0]  # a registry may have a port
@@ -26,14 +27,14 @@ def run(args: argparse.Namespace) -> int:
         terminal.print_json({"image": name, "bytes": size})
         return 0
     locked = "--read-only --tmpfs /tmp --cap-drop ALL"
-    terminal.say(f"image: {name}, {size / 1e6:.0f} MB")
-    terminal.say(f"run    docker run -d --name {short} {locked} -p 127.0.0.1:3000:3000 -v {short}:/data {name}")
-    terminal.say(f"key    docker exec {short} python -m tunectl serve keys add NAME")
-    terminal.say(f"stop   docker stop -t 75 {short}")
+    terminal.print_line(f"image: {name}, {size / 1e6:.0f} MB")
+    terminal.print_line(f"run    docker run -d --name {short} {locked} -p 127.0.0.1:3000:3000 -v {short}:/data {name}")
+    terminal.print_line(f"key    docker exec {short} python -m tunectl serve keys add NAME")
+    terminal.print_line(f"stop   docker stop -t 75 {short}")
     return 0
 
 
-def _usual(layout: Layout) -> str:
-    from tunectl.config import check, overrides
+def _usual(layout: ProjectPaths) -> str:
+    from tunectl.config.loading import checks, override_file
 
-    return check.load(layout, overrides.replay(layout)).root.project
+    return checks.load_config(layout, override_file.load_overrides(layout)).root.project

@@ -10,10 +10,10 @@ from typing import cast
 
 import msgspec
 
-from tunectl.artifacts.layout import Layout
+from tunectl.access import api_keys
+from tunectl.access.api_keys import Scope
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
-from tunectl.serving import keys
-from tunectl.serving.keys import Scope
 
 VERBS = ("add", "revoke", "list")
 USUAL: tuple[Scope, ...] = ("chat", "feedback")
@@ -40,47 +40,52 @@ def run(args: argparse.Namespace) -> int:
 def _path(typed: list[str]) -> Path:
     if "TUNECTL_KEYS" in os.environ:
         return Path(os.environ["TUNECTL_KEYS"])
-    from tunectl.config import check, overrides
+    from tunectl.config.loading import checks, override_file
 
-    layout = Layout()
-    return layout.root / check.load(layout, overrides.merge(overrides.replay(layout), typed)).root.serve.keys
+    layout = ProjectPaths()
+    return (
+        layout.root
+        / checks.load_config(
+            layout, override_file.merge_overrides(override_file.load_overrides(layout), typed)
+        ).root.serve.keys
+    )
 
 
 def _add(path: Path, name: str, args: argparse.Namespace) -> int:
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
     scopes = args.scope or list(USUAL)
-    wrong = next((scope for scope in scopes if scope not in keys.SCOPES), None)
+    wrong = next((scope for scope in scopes if scope not in api_keys.SCOPES), None)
     if wrong is not None:
-        raise UsageError(f"--scope {wrong}: there are {', '.join(keys.SCOPES)}")
-    secret, entry = keys.made(name, cast("list[Scope]", scopes), args.per_minute, datetime.now(UTC))
+        raise UsageError(f"--scope {wrong}: there are {', '.join(api_keys.SCOPES)}")
+    secret, entry = api_keys.create_key(name, cast("list[Scope]", scopes), args.per_minute, datetime.now(UTC))
     try:
-        msgspec.convert(msgspec.to_builtins(entry), keys.Key)
+        msgspec.convert(msgspec.to_builtins(entry), api_keys.ApiKey)
     except msgspec.ValidationError as error:
         raise UsageError(
             f"tunectl serve keys add {name}: {error}",
             hint="a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit; --per-minute is 1 or more",
         ) from error
-    keys.add(path, entry)
+    api_keys.add(path, entry)
     if args.json:
         terminal.print_json({"name": name, "key": secret, "scopes": scopes, "per_minute": args.per_minute})
     else:
-        terminal.say(f"{secret}\nfor {name}: {', '.join(scopes)}. Shown once: {path} holds only its hash.")
+        terminal.print_line(f"{secret}\nfor {name}: {', '.join(scopes)}. Shown once: {path} holds only its hash.")
     return 0
 
 
 def _revoke(path: Path, name: str) -> int:
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
-    keys.revoke(path, name)
-    terminal.say(f"{name} is revoked; running servers refuse it within a second")
+    api_keys.revoke(path, name)
+    terminal.print_line(f"{name} is revoked; running servers refuse it within a second")
     return 0
 
 
 def _list(path: Path, *, as_json: bool) -> int:
-    from tunectl.backends import terminal
+    from tunectl.backends.system import terminal
 
-    found = [keys.without(entry) for entry in keys.read(path)]
+    found = [api_keys.public_view(entry) for entry in api_keys.read(path)]
     if as_json:
         terminal.print_json(msgspec.to_builtins(found))
         return 0

@@ -9,9 +9,9 @@ import argparse
 from datetime import UTC, datetime
 from typing import Any
 
-from tunectl.artifacts.layout import Layout
-from tunectl.artifacts.records import preview
-from tunectl.cli.status_stages import KEPT, survey
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import truncate
+from tunectl.pipeline.stage_status import KEPT, stage_status
 
 LONGEST = 90
 """Letters of a cell."""
@@ -26,21 +26,21 @@ def run(args: argparse.Namespace) -> int:
     """Compose, ask DVC what would rerun, read the records of the loop, and print one row a stage and one a part."""
     from msgspec import to_builtins
 
-    from tunectl.backends import terminal
-    from tunectl.cli import status_look, status_words
-    from tunectl.config import check, overrides
+    from tunectl.backends.system import terminal
+    from tunectl.config.loading import checks, override_file
+    from tunectl.status import collect, status_text
 
-    layout, now = Layout(), datetime.now(UTC)
-    stages = survey(layout)
-    found = status_look.glance(layout, check.load(layout, overrides.replay(layout)).root, now)
+    layout, now = ProjectPaths(), datetime.now(UTC)
+    stages = stage_status(layout)
+    found = collect.collect_status(layout, checks.load_config(layout, override_file.load_overrides(layout)).root, now)
     if args.json:
         terminal.print_json({"stages": stages, **to_builtins(found)})
         return 0
     columns = ("stage", "state", "seconds", "why", "verdict")
     terminal.table("", columns, [[_cell(row[column]) for column in columns] for row in stages])
-    terminal.table("", ("loop", "how it stands"), list(status_words.rows(found, now)))
+    terminal.table("", ("loop", "how it stands"), list(status_text.format_rows(found, now)))
     for line in _next(stages):
-        terminal.say(line)
+        terminal.print_line(line)
     return 0
 
 
@@ -55,4 +55,4 @@ def _next(stages: list[dict[str, Any]]) -> list[str]:
 
 def _cell(value: Any) -> Any:
     """Numbers as they are, texts so short that all stages fit on a screen; ``--json`` has them whole."""
-    return "" if value is None else preview(value, LONGEST) if isinstance(value, str) else value
+    return "" if value is None else truncate(value, LONGEST) if isinstance(value, str) else value

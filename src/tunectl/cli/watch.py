@@ -14,11 +14,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from tunectl.config.root import Root
+    from tunectl.config.schema.root import TunectlConfig
 
 READ: Final = frozenset(("watch", "live", "harvest", "monitor", "serve", "evaluate"))
 """Sections of the configuration that a watcher reads; its builds read what the project has recorded."""
@@ -32,13 +32,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the configuration, then watch."""
-    from tunectl.config import check, overrides
-    from tunectl.services import watch
+    from tunectl.config.loading import checks, override_file
+    from tunectl.services import retrain_controller
 
-    layout = Layout()
-    root: Root = check.load(layout, overrides.merge(overrides.replay(layout), args.overrides)).root
+    layout = ProjectPaths()
+    root: TunectlConfig = checks.load_config(
+        layout, override_file.merge_overrides(override_file.load_overrides(layout), args.overrides)
+    ).root
     _refuse_builds(args.overrides)
-    watch.run(layout, root, cost=_cost(layout), once=args.once)
+    retrain_controller.run(layout, root, cost=_cost(layout), once=args.once)
     return 0
 
 
@@ -51,30 +53,32 @@ def _refuse_builds(given: Sequence[str]) -> None:
             )
 
 
-def _cost(layout: Layout) -> str:
+def _cost(layout: ProjectPaths) -> str:
     """What the last build took, in words."""
-    from tunectl.artifacts import io
-    from tunectl.stages import STAGES
+    from tunectl.artifacts import atomic_io
+    from tunectl.pipeline.stages import STAGES
 
     seconds: list[float] = [
-        io.read_json(layout.metrics(stage.name))["seconds"] for stage in STAGES if layout.metrics(stage.name).is_file()
+        atomic_io.read_json(layout.metrics(stage.name))["seconds"]
+        for stage in STAGES
+        if layout.metrics(stage.name).is_file()
     ]
     return (
         f"about {max(1, round(sum(seconds) / 60))} min, as the last build took" if seconds else "no build was timed yet"
     )
 
 
-def asked(layout: Layout, reason: str, *, urgent: bool, release: str | None = None) -> tuple[str, bool]:
+def request_retrain(layout: ProjectPaths, reason: str, *, urgent: bool, release: str | None = None) -> tuple[str, bool]:
     """Leave a person's wish for the watcher, a retrain or that ``release`` be tried; its id, and whether a watcher runs."""
     import uuid
     from datetime import UTC, datetime
 
     from tunectl.artifacts import lock
-    from tunectl.cli import typist
-    from tunectl.release import book
-    from tunectl.release.machine import Trigger
+    from tunectl.core import user
+    from tunectl.retraining import run_store
+    from tunectl.retraining.state_machine import Trigger
 
     name = f"person-{uuid.uuid4().hex[:16]}"
-    wish = Trigger("person", name, datetime.now(UTC), reason, typist.name(), urgent=urgent, release=release)
-    book.Book(layout.retrain).receive(wish)
-    return name, lock.taken(layout.retrain / book.LOCK)
+    wish = Trigger("person", name, datetime.now(UTC), reason, user.current_user(), urgent=urgent, release=release)
+    run_store.RunStore(layout.retrain).enqueue_trigger(wish)
+    return name, lock.is_locked(layout.retrain / run_store.LOCK)

@@ -1,1 +1,1 @@
-"""Floor 3: what a run is. Schema, composition, check."""
+"""The configuration: what may be set (schema) and how it is read (loading)."""

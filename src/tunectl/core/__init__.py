@@ -1,1 +1,1 @@
-"""Floor 1: errors, log, progress and late imports. Standard library only."""
+"""Errors, logging, progress and optional imports. Standard library only."""

@@ -5,8 +5,8 @@
     ├── UsageError          2   a mistake in what was typed, or in the file it names
     │   └── DataError       2   a mistake in a user's data: names file and row
     ├── GateError           3   a gate said no, for the reason given
-    ├── MissingExtra        4   an optional library is not installed: the hint is the pip line
-    └── EnvironmentFailure  5   disk, memory, port, lock, network or server
+    ├── MissingExtraError        4   an optional library is not installed: the hint is the pip line
+    └── InfrastructureError  5   disk, memory, port, lock, network or server
         └── ArtifactError   5   an artifact is missing, half-written, corrupted or from another config
 
 Each carries a message (what, where, which value, what is allowed) and a hint (what to do next). The command line prints
@@ -64,17 +64,17 @@ class GateError(TunectlError):
     exit_code = 3
 
 
-class MissingExtra(TunectlError):
+class MissingExtraError(TunectlError):
     """An optional library is not installed."""
 
     exit_code = 4
 
 
-class EnvironmentFailure(TunectlError):
+class InfrastructureError(TunectlError):
     """The machine said no: disk, memory, port, lock, network or another server."""
 
     exit_code = 5
 
 
-class ArtifactError(EnvironmentFailure):
+class ArtifactError(InfrastructureError):
     """An artifact is missing, half-written, corrupted, or made from another configuration."""

@@ -1,7 +1,7 @@
 """Progress of long work, without knowing who draws it.
 
-Stages and backends report here; the command line installs a renderer: bars on a terminal (``backends/terminal.py``), else
-``Lines`` in the log. With none installed nothing is shown.
+Stages and backends report here; the command line installs a renderer: bars on a terminal (``backends/system/terminal.py``), else
+``LogProgress`` in the log. With none installed nothing is shown.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
-from tunectl.core import log
+from tunectl.core import logging_setup
 
 T = TypeVar("T")
 EVERY = 30.0
-"""Seconds without a word after which ``Lines`` says where the work is."""
+"""Seconds without a word after which ``LogProgress`` says where the work is."""
 
 
 class Bar(Protocol):
@@ -25,7 +25,7 @@ class Bar(Protocol):
         """Move by ``steps``; ``figures`` are shown beside the bar, for example ``loss="1.203"``."""
 
 
-class Renderer(Protocol):
+class ProgressRenderer(Protocol):
     """Draws bars."""
 
     def bar(self, label: str, total: float | None) -> AbstractContextManager[Bar]:
@@ -42,7 +42,7 @@ class _Silent:
         yield self
 
 
-class Lines:
+class LogProgress:
     """Says in the log where long work is, for logs of CI, containers and the watcher; short work stays silent."""
 
     def __init__(self, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
@@ -53,14 +53,14 @@ class Lines:
         self._told = 0.0
 
     @contextmanager
-    def bar(self, label: str, total: float | None) -> Iterator[_Line]:
+    def bar(self, label: str, total: float | None) -> Iterator[_LogBar]:
         """Open a bar; those opened inside it share its silence."""
         now = self._clock()
         if not self._open:
             self._told = now
         self._open += 1
         try:
-            yield _Line(self, label, total, now)
+            yield _LogBar(self, label, total, now)
         finally:
             self._open -= 1
 
@@ -73,8 +73,8 @@ class Lines:
         return now
 
 
-class _Line:
-    def __init__(self, lines: Lines, label: str, total: float | None, began: float) -> None:
+class _LogBar:
+    def __init__(self, lines: LogProgress, label: str, total: float | None, began: float) -> None:
         self._lines, self._label, self._total, self._began = lines, label, total, began
         self._done = 0.0
 
@@ -87,13 +87,13 @@ class _Line:
         share = f" of {self._total:,.0f} ({self._done / self._total:.0%})" if self._total else ""
         words = [f"{self._label}: {self._done:,.0f}{share} after {now - self._began:.0f} s"]
         words += [f"{name} {value}" for name, value in figures.items()]
-        log.get(__name__).info(", ".join(words))
+        logging_setup.get_logger(__name__).info(", ".join(words))
 
 
-_renderer: list[Renderer] = [_Silent()]
+_renderer: list[ProgressRenderer] = [_Silent()]
 
 
-def install(renderer: Renderer) -> None:
+def set_renderer(renderer: ProgressRenderer) -> None:
     """Draw all later bars with ``renderer``."""
     _renderer[0] = renderer
 

@@ -1,1 +1,1 @@
-"""Floor 4: from raw rows to trustworthy examples. Pure."""
+"""From raw rows to curated, split examples."""

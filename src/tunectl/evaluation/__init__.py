@@ -1,1 +1,1 @@
-"""Floor 4: measures, comparisons, verdicts and their report. Pure."""
+"""Metrics, paired comparisons, win rates and the gate."""

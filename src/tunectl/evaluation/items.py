@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunectl.artifacts.records import Answer, Example, Message, Source
-from tunectl.chat import tools
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
+from tunectl.chat import tool_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Item:
     def turn(self, number: int) -> Message:
         """A reference as the turn that a template renders."""
         calls = bool(self.calls) and self.calls[number]
-        return tools.turn(Answer(self.references[number], Source(self.id), calls))
+        return tool_calls.to_message(ReferenceAnswer(self.references[number], Source(self.id), calls))
 
     @property
     def question(self) -> str:
@@ -71,7 +71,7 @@ def from_examples(examples: Iterable[Example]) -> tuple[list[Item], dict[str, in
     return items, dict(skipped)
 
 
-def drawn(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
+def sample_items(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
     """At most ``limit`` items drawn with ``seed``, in their first order."""
     if limit is None or len(items) <= limit:
         return list(items)

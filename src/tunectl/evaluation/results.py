@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from tunectl.artifacts import io
+from tunectl.artifacts import atomic_io
 
 NAME, ANSWERS, VERDICT, REPORT = "results.json", "answers.jsonl", "verdict.json", "report.html"
 VERSION = 1
@@ -28,7 +28,7 @@ class Score(Struct, frozen=True):
     """Inputs that it was measured on."""
 
 
-class Prompt(Struct, frozen=True):
+class PromptDescription(Struct, frozen=True):
     """What was put before the input."""
 
     system: str | None
@@ -57,11 +57,11 @@ class System(Struct, frozen=True):
     name: str
     title: str
     scores: dict[str, Score]
-    prompt: Prompt | None = None
+    prompt: PromptDescription | None = None
     cost: Cost | None = None
 
 
-class Difference(Struct, frozen=True):
+class MetricDifference(Struct, frozen=True):
     """One measure of two systems on the same inputs and the same resamples."""
 
     system: str
@@ -85,16 +85,16 @@ class SlicePart(Struct, frozen=True):
     """Too few inputs to judge."""
     scores: dict[str, Score]
     """System name to its primary measure."""
-    difference: Difference | None
+    difference: MetricDifference | None
     """Tuned against base; None where undefined."""
-    aligned: Difference | None = None
+    aligned: MetricDifference | None = None
     """Aligned against tuned; None where undefined."""
 
 
 class Candidate(Struct, frozen=True):
     """One prompt of the search."""
 
-    prompt: Prompt
+    prompt: PromptDescription
     score: float | None
     """The primary measure on the validation inputs; None where it was not tried."""
     tokens: int
@@ -150,7 +150,7 @@ class SafetyAnswer(Struct, frozen=True):
     passed: dict[str, bool]
 
 
-class Safety(Struct, frozen=True):
+class SafetyResult(Struct, frozen=True):
     """Counts a system on the safety set and on its answers to the test inputs."""
 
     refused_harmful: dict[str, Score]
@@ -165,7 +165,7 @@ class Safety(Struct, frozen=True):
     answers: list[SafetyAnswer]
 
 
-class Judged(Struct, frozen=True):
+class JudgeResult(Struct, frozen=True):
     """What the judge said about tuned against another system."""
 
     against: str
@@ -275,7 +275,7 @@ class AlignedVerdict(Struct, frozen=True):
     evidence: list[str] = field(default_factory=list)
 
 
-class Verdict(Struct, frozen=True):
+class EvalVerdict(Struct, frozen=True):
     """The decision and its evidence; also ``verdict.json``."""
 
     passed: bool
@@ -309,18 +309,18 @@ class Results(Struct, frozen=True):
     decoding: dict[str, Any]
     bleu_signature: str
     systems: list[System]
-    differences: list[Difference]
+    differences: list[MetricDifference]
     slices: list[SlicePart]
     search: Search | None
     references_seen: float | None
     """Share of the 4-grams of test references that some training answer holds."""
-    safety: Safety | None
-    judge: list[Judged]
+    safety: SafetyResult | None
+    judge: list[JudgeResult]
     cases: list[Case]
     """Worst, lost and best answers of the tuned model."""
     warnings: list[str]
     """What to know beside the verdict, a sentence each."""
-    verdict: Verdict
+    verdict: EvalVerdict
     win_rates: list[WinRate] = field(default_factory=list)
     """Aligned against tuned, one a judge; empty without an aligned model."""
     slots: SlotReport | None = None
@@ -330,7 +330,7 @@ class Results(Struct, frozen=True):
         """The competitor called ``name``, or None where it did not take part."""
         return next((system for system in self.systems if system.name == name), None)
 
-    def difference(self, against: str, measure: str | None = None, system: str = "tuned") -> Difference | None:
+    def difference(self, against: str, measure: str | None = None, system: str = "tuned") -> MetricDifference | None:
         """``system`` against another in ``measure`` (None: the primary one)."""
         wanted = measure or self.primary
         found = (d for d in self.differences if (d.system, d.against, d.measure) == (system, against, wanted))
@@ -342,5 +342,5 @@ def load(path: Path) -> Results:
 
     Raises  ArtifactError when the file is absent or has another shape.
     """
-    found: Results = io.read_json(path, Results)
+    found: Results = atomic_io.read_json(path, Results)
     return found

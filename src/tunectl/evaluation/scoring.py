@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tunectl.config.evaluate import Check
-from tunectl.evaluation import checks, overlap, slots
-from tunectl.evaluation.generator import Reply
+from tunectl.config.schema.evaluate import Check
+from tunectl.evaluation import declared_checks, slot_error, train_overlap
+from tunectl.evaluation.generator_protocols import GeneratedText
 from tunectl.evaluation.items import Item
-from tunectl.evaluation.scorer import Tools
+from tunectl.evaluation.metric_protocols import MetricBackends
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,15 +18,15 @@ Statistics = Mapping[str, "NDArray[Any]"]
 """Measure name to (items, statistics)."""
 
 
-def measure(
+def compute_statistics(
     items: Sequence[Item],
     answers: Sequence[str],
-    replies: Sequence[Reply] | None,
+    replies: Sequence[GeneratedText] | None,
     *,
-    tools: Tools,
+    tools: MetricBackends,
     declared: Sequence[Check],
-    seen: overlap.Grams,
-    rules: slots.Rules | None,
+    seen: train_overlap.Grams,
+    rules: slot_error.SlotMatcher | None,
 ) -> dict[str, NDArray[Any]]:
     """All statistics of one system; ``replies`` is None for answers that no model wrote (no likelihood, no cut).
 
@@ -39,11 +39,11 @@ def measure(
     for scorer in tools.scorers:
         found.update(scorer(answers, references))
     found["words"] = np.asarray([(len(answer.split()), 1) for answer in answers], dtype=np.float64)
-    found["seen"] = np.asarray([overlap.share(answer, seen) for answer in answers], dtype=np.float64)
+    found["seen"] = np.asarray([train_overlap.share(answer, seen) for answer in answers], dtype=np.float64)
     if declared:
         found.update(_checks(items, answers, declared, tools))
     if rules is not None:
-        found.update(slots.table(rules, items, answers))
+        found.update(slot_error.compute_slot_statistics(rules, items, answers))
     if replies is not None:
         found["unfinished"] = np.asarray([(not reply.finished, 1) for reply in replies], dtype=np.float64)
         likely = np.asarray([_likelihood(reply) for reply in replies], dtype=np.float64)
@@ -53,7 +53,7 @@ def measure(
 
 
 def _checks(
-    items: Sequence[Item], answers: Sequence[str], declared: Sequence[Check], tools: Tools
+    items: Sequence[Item], answers: Sequence[str], declared: Sequence[Check], tools: MetricBackends
 ) -> dict[str, NDArray[Any]]:
     """One table a check, and ``checks``: the mean over the checks that apply to an item."""
     import numpy as np
@@ -61,7 +61,7 @@ def _checks(
     tables: dict[str, NDArray[Any]] = {}
     for check in declared:
         scores = [
-            checks.score(check, answer, item.question, item.fields, tools.valid)
+            declared_checks.score(check, answer, item.question, item.fields, tools.valid)
             for item, answer in zip(items, answers, strict=True)
         ]
         tables[f"check_{check.name}"] = np.asarray([(0, 0) if s is None else (s, 1) for s in scores], dtype=np.float64)
@@ -72,5 +72,5 @@ def _checks(
     return tables
 
 
-def _likelihood(reply: Reply) -> tuple[float, int]:
+def _likelihood(reply: GeneratedText) -> tuple[float, int]:
     return sum(given.nats for given in reply.references), sum(given.tokens for given in reply.references)

@@ -6,35 +6,35 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tunectl.evaluation import compare
-from tunectl.evaluation.entry import Entry
+from tunectl.evaluation import paired_comparison
 from tunectl.evaluation.items import Item
 from tunectl.evaluation.results import SlotCase, SlotCount, SlotPart, SlotReport
 from tunectl.evaluation.scoring import Statistics
-from tunectl.evaluation.slots import Found, Rules, judged
+from tunectl.evaluation.slot_error import SlotMatch, SlotMatcher, match_answers
+from tunectl.evaluation.system import SystemResult
 
 
 def report(
-    rules: Rules,
+    rules: SlotMatcher,
     items: Sequence[Item],
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, SystemResult],
     tables: Mapping[str, Statistics],
     *,
-    cut: compare.Cut,
+    cut: paired_comparison.SliceSettings,
     worst: int,
 ) -> SlotReport:
     """What ``results.slots`` holds; ``entries`` are in the order of the tables."""
     answers = {name: one.answers for name, one in entries.items()}
-    found = {name: judged(rules, items, texts) for name, texts in answers.items()}
+    found = {name: match_answers(rules, items, texts) for name, texts in answers.items()}
     sizes = [len(rules.attributes(item)) for item in items]
     return SlotReport(
         parts=_parts(rules, items, found),
-        sizes=compare.by_number("attributes", sizes, items, tables, replace(cut, primary="slot_error")),
+        sizes=paired_comparison.by_number("attributes", sizes, items, tables, replace(cut, primary="slot_error")),
         cases=_cases(items, answers, found, worst),
     )
 
 
-def _parts(rules: Rules, items: Sequence[Item], found: Mapping[str, Sequence[Found]]) -> list[SlotPart]:
+def _parts(rules: SlotMatcher, items: Sequence[Item], found: Mapping[str, Sequence[SlotMatch]]) -> list[SlotPart]:
     stated = Counter(name for item in items for name, _ in rules.attributes(item))
     return [
         SlotPart(name, stated[name], {system: _count(name, answers) for system, answers in found.items()})
@@ -42,7 +42,7 @@ def _parts(rules: Rules, items: Sequence[Item], found: Mapping[str, Sequence[Fou
     ]
 
 
-def _count(name: str, found: Sequence[Found]) -> SlotCount:
+def _count(name: str, found: Sequence[SlotMatch]) -> SlotCount:
     def number(pick: str) -> int:
         return sum(pair[0] == name for one in found for pair in getattr(one, pick))
 
@@ -50,7 +50,7 @@ def _count(name: str, found: Sequence[Found]) -> SlotCount:
 
 
 def _cases(
-    items: Sequence[Item], answers: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[Found]], count: int
+    items: Sequence[Item], answers: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[SlotMatch]], count: int
 ) -> list[SlotCase]:
     last = next((name for name in ("aligned", "tuned", "model") if name in found), None)
     if last is None:
@@ -62,14 +62,14 @@ def _cases(
             id=items[place].id,
             input=items[place].question,
             answers={name: texts[place] for name, texts in answers.items()},
-            errors={name: words(one[place]) for name, one in found.items()},
+            errors={name: describe_errors(one[place]) for name, one in found.items()},
         )
         for place in order[:count]
         if errors[place]
     ]
 
 
-def words(found: Found) -> list[str]:
+def describe_errors(found: SlotMatch) -> list[str]:
     """What is amiss in one answer, in words."""
     return [
         *(f"{name} missing: {value}" for name, value in found.missing),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tunectl.evaluation import measures, win_rate
-from tunectl.evaluation.results import Difference, Results, Score, System, load
+from tunectl.evaluation import metrics, win_rate
+from tunectl.evaluation.results import MetricDifference, Results, Score, System, load
 
-__all__ = ["columns_of", "flat", "load", "summary_rows", "win_lines"]
+__all__ = ["columns_of", "load", "summary_rows", "to_dvc_metrics", "win_lines"]
 
 SHOWN = ("bleu", "slot_error", "chrf", "rouge_l", "perplexity", "checks", "words")
 
@@ -13,14 +13,14 @@ SHOWN = ("bleu", "slot_error", "chrf", "rouge_l", "perplexity", "checks", "words
 def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of the final table: a system a row, its measures, its gain over base with interval, its speed."""
     names = columns_of(results)
-    title = measures.find(results.primary).title
-    columns = ["system", *(measures.find(name).title for name in names), f"{title} over base", "tokens/s"]
+    title = metrics.get_metric(results.primary).title
+    columns = ["system", *(metrics.get_metric(name).title for name in names), f"{title} over base", "tokens/s"]
     rows = [
         [
             system.title,
             *(_value(system.scores.get(name)) for name in names),
             _gain(results, system.name),
-            _speed(system),
+            _format_speed(system),
         ]
         for system in results.systems
     ]
@@ -34,7 +34,7 @@ def columns_of(results: Results) -> list[str]:
     return sorted(names, key=lambda name: name != results.primary)
 
 
-def flat(results: Results) -> dict[str, dict[str, float]]:
+def to_dvc_metrics(results: Results) -> dict[str, dict[str, float]]:
     """System to measure to number, for DVC metrics; speed and tokens are with each system."""
     found = {}
     for system in results.systems:
@@ -63,18 +63,18 @@ def _value(score: Score | None) -> str:
 def _gain(results: Results, name: str) -> str:
     for difference in results.differences:
         if (difference.system, difference.against, difference.measure) == (name, "base", results.primary):
-            return gain(difference)
+            return format_difference(difference)
     return "-"
 
 
-def gain(difference: Difference) -> str:
+def format_difference(difference: MetricDifference) -> str:
     """A difference with its interval: ``+12.3 (10.1 to 14.4)``."""
     if difference.low is None or difference.high is None:
         return f"{difference.value:+.1f} (no interval)"
     return f"{difference.value:+.1f} ({difference.low:.1f} to {difference.high:.1f})"
 
 
-def _speed(system: System) -> str:
+def _format_speed(system: System) -> str:
     if system.cost is None or system.cost.tokens_per_second is None:
         return "-"
     return f"{system.cost.tokens_per_second:.0f}"

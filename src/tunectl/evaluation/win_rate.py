@@ -13,14 +13,14 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from tunectl.evaluation import compare
+from tunectl.evaluation import paired_comparison
 from tunectl.evaluation.results import CloseRate, WinRate
-from tunectl.stats.interval import wilson
+from tunectl.stats.proportion_ci import wilson_interval
 
 Judge = Literal["reward", "checks", "slots", "llm", "people"]
 
 
-class Duel(NamedTuple):
+class PairOutcome(NamedTuple):
     """One pair of answers to one input."""
 
     outcome: float
@@ -32,9 +32,9 @@ class Duel(NamedTuple):
     second: str
 
     @property
-    def swapped(self) -> Duel:
+    def swapped(self) -> PairOutcome:
         """The same pair seen from the other side."""
-        return Duel(1 - self.outcome, self.cluster, self.second, self.first)
+        return PairOutcome(1 - self.outcome, self.cluster, self.second, self.first)
 
 
 class Counting(NamedTuple):
@@ -47,19 +47,21 @@ class Counting(NamedTuple):
     seed: int
 
 
-def decided(mine: float, theirs: float, tie: float) -> float:
+def outcome(mine: float, theirs: float, tie: float) -> float:
     """The outcome of two scores, where more is better; a tie where they differ by no more than ``tie``."""
     return 0.5 if abs(mine - theirs) <= tie else float(mine > theirs)
 
 
-def rate(judge: Judge, duels: Sequence[Duel], how: Counting, *, flips: int | None = None, note: str = "") -> WinRate:
+def rate(
+    judge: Judge, duels: Sequence[PairOutcome], how: Counting, *, flips: int | None = None, note: str = ""
+) -> WinRate:
     """The win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
 
     A pair of equal answers is a tie whatever its outcome says. Without pairs the rate is absent, and says so.
     """
     fair = [duel._replace(outcome=0.5) if duel.first.strip() == duel.second.strip() else duel for duel in duels]
     if not fair:
-        return absent(judge, "there is no pair to judge")
+        return not_judged(judge, "there is no pair to judge")
     won = [duel for duel in fair if duel.outcome == 1]
     lost = [duel for duel in fair if duel.outcome == 0]
     apart = [
@@ -87,7 +89,7 @@ def rate(judge: Judge, duels: Sequence[Duel], how: Counting, *, flips: int | Non
     )
 
 
-def absent(judge: Judge, why: str) -> WinRate:
+def not_judged(judge: Judge, why: str) -> WinRate:
     """A judge that said nothing, and why."""
     return WinRate(judge=judge, absent=why)
 
@@ -98,26 +100,28 @@ def about_equal(first: str, second: str, close: float) -> bool:
     return abs(one - other) <= close * max(one, other)
 
 
-def _close(duels: Iterable[Duel], how: Counting) -> CloseRate | None:
+def _close(duels: Iterable[PairOutcome], how: Counting) -> CloseRate | None:
     chosen = [duel for duel in duels if about_equal(duel.first, duel.second, how.close)]
     if not chosen:
         return None
     return CloseRate(len(chosen), *_with_ends(chosen, how))
 
 
-def _with_ends(duels: Sequence[Duel], how: Counting) -> tuple[float, float, float]:
+def _with_ends(duels: Sequence[PairOutcome], how: Counting) -> tuple[float, float, float]:
     """The rate with its interval."""
     import numpy as np
 
     clusters = [duel.cluster for duel in duels]
     value = fmean(duel.outcome for duel in duels)
     if len({duel.outcome for duel in duels}) > 1:
-        plan = compare.resampling(clusters, resamples=how.resamples, confidence=how.confidence, seed=how.seed)
-        found = compare.score("win_rate", np.asarray([(duel.outcome, 1.0) for duel in duels]), plan)
+        plan = paired_comparison.make_resampling(
+            clusters, resamples=how.resamples, confidence=how.confidence, seed=how.seed
+        )
+        found = paired_comparison.score("win_rate", np.asarray([(duel.outcome, 1.0) for duel in duels]), plan)
         if found is not None and found.low is not None and found.high is not None and found.low < found.high:
             return value, found.low / 100, found.high / 100
     units = len(set(clusters))
-    return (value, *wilson(value * units, units, level=how.confidence))
+    return (value, *wilson_interval(value * units, units, level=how.confidence))
 
 
 def _words(text: str) -> int:
@@ -135,7 +139,7 @@ def title(name: str) -> str:
     }.get(name, name)
 
 
-def as_gain(found: WinRate) -> tuple[float, float, float] | None:
+def points_over_half(found: WinRate) -> tuple[float, float, float] | None:
     """A win rate in points over 50 %, with its interval, as the verdict takes it; None where nobody judged."""
     if found.rate is None or found.low is None or found.high is None:
         return None

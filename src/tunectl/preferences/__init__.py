@@ -1,1 +1,1 @@
-"""What people prefer: judgements become pairs, their agreement is measured, the next question is chosen. Pure thinking."""
+"""The preference data set: aggregate votes, build contrastive pairs, simulate an annotator."""

@@ -9,10 +9,10 @@ from statistics import median
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import Choice, Judgement, Message, Pair
-from tunectl.chat import tools
-from tunectl.preferences.pairs import comparison, opinion
-from tunectl.stats.interval import wilson
+from tunectl.artifacts.records import Choice, Comparison, Message, PreferencePair
+from tunectl.chat import tool_calls
+from tunectl.preferences.vote_aggregation import canonical_vote, comparison_key
+from tunectl.stats.proportion_ci import wilson_interval
 
 Alpha = Callable[[Sequence[Sequence[int | None]]], float | None]
 """Ratings (annotators, questions), None where somebody was not asked -> Krippendorff's alpha of nominal values."""
@@ -29,7 +29,7 @@ SIDES: tuple[Choice, Choice] = ("first", "second")
 CODES = {"both_good": 2, "both_bad": 3, "good": 4, "bad": 5}
 
 
-class Share(Struct, frozen=True):
+class Proportion(Struct, frozen=True):
     """A share with its 95 % interval (Wilson)."""
 
     value: float
@@ -50,21 +50,21 @@ class Person(Struct, frozen=True):
     judgements: int
     decided: int
     """Of them, those that preferred one of two answers."""
-    left: Share | None
+    left: Proportion | None
     """Of the decided ones with a known side: how often the left answer won; far from a half is a habit."""
-    longer: Share | None
+    longer: Proportion | None
     """How often the longer answer won."""
-    with_others: Share | None
+    with_others: Proportion | None
     """How often they said what another person said of the same answers, over all such pairs of people."""
-    with_self: Share | None
+    with_self: Proportion | None
     """How often they said the same when asked again."""
-    attention: Share | None
+    attention: Proportion | None
     """Attention checks passed."""
     seconds: float | None
     """Median time to a choice."""
 
 
-class Agreement(Struct, frozen=True):
+class InterAnnotatorAgreement(Struct, frozen=True):
     """All of it."""
 
     judgements: int
@@ -76,11 +76,11 @@ class Agreement(Struct, frozen=True):
     alpha_low: float | None
     alpha_high: float | None
     """Percentile interval over resampled questions."""
-    left: Share | None
-    longer: Share | None
+    left: Proportion | None
+    longer: Proportion | None
 
 
-def measure(judgements: Sequence[Judgement], alpha: Alpha, *, seed: int) -> Agreement:
+def inter_annotator_agreement(judgements: Sequence[Comparison], alpha: Alpha, *, seed: int) -> InterAnnotatorAgreement:
     """Agreement of ``judgements``; attention checks count for attention alone.
 
     A person's answers to a question asked again are compared with each other; the first of them counts beside other people's.
@@ -90,7 +90,7 @@ def measure(judgements: Sequence[Judgement], alpha: Alpha, *, seed: int) -> Agre
     ratings = _ratings(asked)
     value, ends = _alpha(ratings, alpha, seed)
     names = sorted({one.vote.annotator or UNNAMED for one in judgements})
-    return Agreement(
+    return InterAnnotatorAgreement(
         judgements=len(judgements),
         people=[
             _person(name, [one for one in judgements if (one.vote.annotator or UNNAMED) == name], ratings)
@@ -105,22 +105,22 @@ def measure(judgements: Sequence[Judgement], alpha: Alpha, *, seed: int) -> Agre
     )
 
 
-def longer_wins(texts: Iterable[tuple[str, str]]) -> Share | None:
+def longer_wins(texts: Iterable[tuple[str, str]]) -> Proportion | None:
     """Share of (winning, losing) texts in which the longer one won; those of equal length are left out."""
     found = [len(winner) > len(loser) for winner, loser in texts if len(winner) != len(loser)]
     return _share(sum(found), len(found))
 
 
-def pair_texts(pair: Pair) -> tuple[str, str]:
+def pair_texts(pair: PreferencePair) -> tuple[str, str]:
     """The winning and the losing text of a pair."""
     return _text(pair.chosen), _text(pair.rejected)
 
 
 def _text(answer: Iterable[Message]) -> str:
-    return "\n".join(map(tools.written, answer))
+    return "\n".join(map(tool_calls.render_tool_calls, answer))
 
 
-def _person(name: str, own: Sequence[Judgement], ratings: Mapping[str, Mapping[str, int]]) -> Person:
+def _person(name: str, own: Sequence[Comparison], ratings: Mapping[str, Mapping[str, int]]) -> Person:
     asked = [one for one in own if one.check != "attention"]
     checks = [one.choice == "first" for one in own if one.check == "attention"]
     times = [one.seconds for one in asked if one.seconds is not None]
@@ -138,20 +138,20 @@ def _person(name: str, own: Sequence[Judgement], ratings: Mapping[str, Mapping[s
     )
 
 
-def _share(hits: int, total: int) -> Share | None:
+def _share(hits: int, total: int) -> Proportion | None:
     if not total:
         return None
-    return Share(hits / total, *wilson(hits, total), total)
+    return Proportion(hits / total, *wilson_interval(hits, total), total)
 
 
-def _winner(one: Judgement) -> tuple[str, str] | None:
+def _winner(one: Comparison) -> tuple[str, str] | None:
     if one.choice not in {"first", "second"}:
         return None
     texts = list(map(_text, one.answers))
     return (texts[0], texts[1]) if one.choice == "first" else (texts[1], texts[0])
 
 
-def _left(judgements: Iterable[Judgement]) -> Share | None:
+def _left(judgements: Iterable[Comparison]) -> Proportion | None:
     won = [
         one.left == (0 if one.choice == "first" else 1)
         for one in judgements
@@ -160,12 +160,12 @@ def _left(judgements: Iterable[Judgement]) -> Share | None:
     return _share(sum(won), len(won))
 
 
-def _ratings(judgements: Iterable[Judgement]) -> dict[str, dict[str, int]]:
+def _ratings(judgements: Iterable[Comparison]) -> dict[str, dict[str, int]]:
     """Question to annotator to the first opinion; unnamed people cannot be told apart and are left out."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for one in judgements:
         if one.vote.annotator is not None:
-            found[comparison(one)].setdefault(one.vote.annotator, _code(one))
+            found[comparison_key(one)].setdefault(one.vote.annotator, _code(one))
     return found
 
 
@@ -179,10 +179,10 @@ def _with_others(name: str, ratings: Mapping[str, Mapping[str, int]]) -> tuple[i
     return same, both
 
 
-def _with_self(judgements: Iterable[Judgement]) -> Share | None:
+def _with_self(judgements: Iterable[Comparison]) -> Proportion | None:
     said: dict[str, list[int]] = defaultdict(list)
     for one in judgements:
-        said[comparison(one)].append(_code(one))
+        said[comparison_key(one)].append(_code(one))
     again = [later == votes[0] for votes in said.values() for later in votes[1:]]
     return _share(sum(again), len(again))
 
@@ -209,11 +209,11 @@ def _alpha(
     return value, (float(low), float(high))
 
 
-def _code(one: Judgement) -> int:
+def _code(one: Comparison) -> int:
     """An opinion as a number; which of two answers is first is settled by their texts, so numbers mean the same to everybody."""
     if one.choice in CODES:
         return CODES[one.choice]
-    digests = [opinion(replace(one, choice=side)) for side in SIDES]
+    digests = [canonical_vote(replace(one, choice=side)) for side in SIDES]
     return int(digests[SIDES.index(one.choice)] != min(digests))
 
 
@@ -221,7 +221,7 @@ def _rows(columns: Sequence[Sequence[int | None]]) -> list[list[int | None]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def words(found: Agreement) -> str:
+def summary(found: InterAnnotatorAgreement) -> str:
     """The outcome in sentences, with what to do about it."""
     said = [_agreement_words(found)]
     if found.left is not None and not found.left.low <= 0.5 <= found.left.high:
@@ -235,7 +235,7 @@ def words(found: Agreement) -> str:
     return " ".join(said)
 
 
-def _agreement_words(found: Agreement) -> str:
+def _agreement_words(found: InterAnnotatorAgreement) -> str:
     if found.alpha is None:
         return "No question was judged by two people in a way that can be compared, so agreement is unknown."
     ends = "" if found.alpha_low is None else f" ({found.alpha_low:.2f} to {found.alpha_high:.2f})"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from tunectl.preferences.agreement import Agreement, Share
-from tunectl.preferences.contrast import Made
-from tunectl.preferences.division import Part
-from tunectl.preferences.rubric import Asked
+from tunectl.preferences.agreement import InterAnnotatorAgreement, Proportion
+from tunectl.preferences.contrastive_pairs import ContrastReport
+from tunectl.preferences.prompt_split import Part
+from tunectl.preferences.simulated_annotator import Asked
 
 
 class PreferenceReport(Struct, frozen=True):
@@ -23,11 +23,11 @@ class PreferenceReport(Struct, frozen=True):
     """Part to inputs that ``split`` holds there too; those of test are asked in test alone, so nothing leaks."""
     moved: int
     """Records that the data marked for another part than their input went to."""
-    longer_wins: Share | None
+    longer_wins: Proportion | None
     """Share of the pairs in which the longer answer won; far from a half is a bias that a reward model would learn."""
-    agreement: Agreement
+    agreement: InterAnnotatorAgreement
     """Of what people said; pairs made of references are nobody's opinion."""
-    contrast: dict[Part, Made]
+    contrast: dict[Part, ContrastReport]
     """Part to pairs made of references; empty where none were asked for."""
     simulated: Asked | None
     """What became of sampled answers; None where no annotator was simulated."""

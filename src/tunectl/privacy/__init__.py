@@ -1,1 +1,1 @@
-"""What several rooms share: finding and masking personal data."""
+"""Find and mask personal data."""

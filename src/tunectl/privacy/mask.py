@@ -12,30 +12,30 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tunectl.privacy import address, numbers, person
-from tunectl.privacy.found import KINDS, LABELS, PLACEHOLDER, Found, Kind
-from tunectl.privacy.tools import Tools
+from tunectl.privacy import patterns, person_names, street_addresses
+from tunectl.privacy.resources import PiiResources
+from tunectl.privacy.spans import KINDS, LABELS, PLACEHOLDER, Kind, PiiSpan
 
-Finder = Callable[[str, Tools], Iterator[Found]]
+Finder = Callable[[str, PiiResources], Iterator[PiiSpan]]
 
 # In order of trust: where two overlap, the earlier stays.
 FINDERS: dict[Kind, Finder] = {
-    "url_credentials": numbers.secrets,
-    "email": numbers.emails,
-    "iban": numbers.ibans,
-    "card": numbers.cards,
-    "ssn": numbers.ssns,
-    "ip": numbers.ips,
-    "phone": numbers.phones,
-    "address": address.addresses,
-    "person": person.people,
+    "url_credentials": patterns.find_url_credentials,
+    "email": patterns.find_emails,
+    "iban": patterns.find_ibans,
+    "card": patterns.find_card_numbers,
+    "ssn": patterns.find_ssns,
+    "ip": patterns.find_ip_addresses,
+    "phone": patterns.find_phone_numbers,
+    "address": street_addresses.find_street_addresses,
+    "person": person_names.find_person_names,
 }
 _CLOSED, _IN_URL = b"\1", b"\2"
 _NOT_IN_URLS: frozenset[Kind] = frozenset(("card", "ssn", "phone", "address", "person", "iban"))
 
 
 @dataclass(frozen=True, slots=True)
-class Masked:
+class MaskedText:
     """Text without personal data, and what was in it."""
 
     text: str
@@ -44,7 +44,7 @@ class Masked:
 
 
 @dataclass(slots=True)
-class Memory:
+class PlaceholderMap:
     """The placeholders given out in one record."""
 
     given: dict[tuple[Kind, str], str] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Memory:
         for match in PLACEHOLDER.finditer(text):
             self.highest[match[1]] = max(self.highest.get(match[1], 0), int(match[2]))
 
-    def placeholder(self, found: Found) -> str:
+    def placeholder(self, found: PiiSpan) -> str:
         """The placeholder of a value, new ones counted from 1."""
         slot = (found.kind, found.value)
         if slot not in self.given:
@@ -65,21 +65,21 @@ class Memory:
         return self.given[slot]
 
 
-class Masker:
+class PiiMasker:
     """Finds and masks the declared kinds of personal data. Holds no state between records."""
 
-    def __init__(self, tools: Tools, *, kinds: Iterable[Kind] = KINDS, keep: Iterable[str] = ()) -> None:
+    def __init__(self, tools: PiiResources, *, kinds: Iterable[Kind] = KINDS, keep: Iterable[str] = ()) -> None:
         self.tools = tools
         chosen = set(kinds)
         self.finders = [(kind, finder) for kind, finder in FINDERS.items() if kind in chosen]
-        self.keep = frozenset(_squeezed(value) for value in keep)
+        self.keep = frozenset(_normalize_value(value) for value in keep)
         """Public values that stay, without regard to case, space and punctuation."""
 
-    def find(self, text: str) -> list[Found]:
+    def find(self, text: str) -> list[PiiSpan]:
         """Personal data in ``text`` in reading order, without overlaps."""
-        chosen: list[Found] = []
+        chosen: list[PiiSpan] = []
         taken = bytearray(len(text))
-        for start, end in numbers.urls(text):
+        for start, end in patterns.find_urls(text):
             taken[start:end] = _IN_URL * (end - start)
         for match in PLACEHOLDER.finditer(text):
             taken[match.start() : match.end()] = _CLOSED * len(match[0])
@@ -92,23 +92,23 @@ class Masker:
                     chosen.append(found)
         return sorted(chosen, key=lambda found: found.start)
 
-    def _public(self, text: str, found: Found) -> bool:
-        return bool(self.keep) and _squeezed(text[found.start : found.end]) in self.keep
+    def _public(self, text: str, found: PiiSpan) -> bool:
+        return bool(self.keep) and _normalize_value(text[found.start : found.end]) in self.keep
 
-    def mask(self, text: str, memory: Memory | None = None) -> Masked:
+    def mask(self, text: str, memory: PlaceholderMap | None = None) -> MaskedText:
         """``text`` with placeholders; pass one ``memory`` for all texts of a record, after reserving each of them."""
         found = self.find(text)
         if not found:
-            return Masked(text, Counter())
+            return MaskedText(text, Counter())
         if memory is None:
-            memory = Memory()
+            memory = PlaceholderMap()
             memory.reserve(text)
         pieces, end = [], 0
         for one in found:
             pieces += [text[end : one.start], memory.placeholder(one)]
             end = one.end
-        return Masked("".join([*pieces, text[end:]]), Counter(one.kind for one in found))
+        return MaskedText("".join([*pieces, text[end:]]), Counter(one.kind for one in found))
 
 
-def _squeezed(text: str) -> str:
+def _normalize_value(text: str) -> str:
     return "".join(filter(str.isalnum, text)).casefold()

@@ -1,1 +1,1 @@
-"""Programs that run long: the server, and later the monitor and the watcher."""
+"""Entry points of the long-running programs."""

@@ -16,20 +16,21 @@ from queue import Empty, SimpleQueue
 
 import msgspec
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
-from tunectl.backends import drift_metrics, drift_page
-from tunectl.config.monitor import MonitorSettings
-from tunectl.core import log
-from tunectl.core.errors import MissingExtra, TunectlError
-from tunectl.monitor.selftest import Calibration, Figure
-from tunectl.monitor.window import EMPTY
-from tunectl.services.drift import assembly, references, reports
-from tunectl.services.drift.door import Door, Pages
-from tunectl.services.drift.watcher import Watcher
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.schema.monitor import MonitorSettings
+from tunectl.core import logging_setup
+from tunectl.core.errors import MissingExtraError, TunectlError
+from tunectl.monitoring import drift_metrics, drift_page, factory, reference_data, report_files
+from tunectl.monitoring.drift_monitor import DriftMonitor
+from tunectl.monitoring.http_api import MonitorApi, PageProviders
+from tunectl.monitoring.self_calibration import Calibration, CalibrationRow
+from tunectl.monitoring.window import EMPTY
 
 
-def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], None] = lambda _port: None) -> None:
+def run(
+    settings: MonitorSettings, layout: ProjectPaths, *, started: Callable[[int], None] = lambda _port: None
+) -> None:
     """Watch until SIGTERM or SIGINT; ``started`` hears the port.
 
     A look that fails is logged and counted, and tried again: the exporter never dies of a database that is away.
@@ -38,18 +39,20 @@ def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], N
     told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: told.put(None))
-    with assembly.opened(settings, layout) as watching:
+    with factory.open_monitor(settings, layout) as watching:
         watching.stopped = lambda: not told.empty()
         with suppress(TunectlError):  # the first look meets it again, counts it and says so
-            metrics.restore(watching.newest())
+            metrics.restore(watching.find_latest_window())
         keys = Path(os.environ.get("TUNECTL_KEYS", layout.root / settings.keys))
-        door = Door(settings.monitor.address, settings.monitor.port, keys, _pages(settings, layout, watching, metrics))
+        door = MonitorApi(
+            settings.monitor.address, settings.monitor.port, keys, _pages(settings, layout, watching, metrics)
+        )
         door.open()
         started(door.port)
         try:
             while told.empty():
-                look(watching, metrics)
-                metrics.calibrated(_calibration(layout, watching))
+                run_once(watching, metrics)
+                metrics.record_calibration(_calibration(layout, watching))
                 with suppress(Empty):
                     told.get(timeout=settings.monitor.poll_seconds)
                     break
@@ -57,52 +60,60 @@ def run(settings: MonitorSettings, layout: Layout, *, started: Callable[[int], N
             door.close()
 
 
-def _calibration(layout: Layout, watching: Watcher) -> list[Figure]:
+def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[CalibrationRow]:
     """What was measured of the references that the newest window was compared with; figures of others say nothing about it."""
     if not layout.calibration.is_file():
         return []
     with suppress(TunectlError):
-        kept: Calibration = io.read_json(layout.calibration, Calibration)
+        kept: Calibration = atomic_io.read_json(layout.calibration, Calibration)
         about = kept.release, kept.references.get("prompt", EMPTY)
-        return kept.figures if about in [(one.release, one.reference) for one in watching.before()[-1:]] else []
+        return (
+            kept.figures
+            if about in [(one.release, one.reference) for one in watching.list_closed_windows()[-1:]]
+            else []
+        )
     return []
 
 
-def look(watching: Watcher, metrics: drift_metrics.DriftMetrics) -> None:
+def run_once(watching: DriftMonitor, metrics: drift_metrics.DriftMetrics) -> None:
     """One look, counted."""
     try:
-        champion, newest = watching.releases.champion(), watching.newest()
+        champion, newest = watching.releases.champion(), watching.find_latest_window()
         if champion is not None and newest is None:
             metrics.reset()
-        watching.look(metrics.evaluated)
-    except MissingExtra:
+        watching.run_once(metrics.record_window)
+    except MissingExtraError:
         raise
     except TunectlError as error:
-        log.get(__name__).error("%s", error)
-        metrics.failed()
+        logging_setup.get_logger(__name__).error("%s", error)
+        metrics.record_failure()
     except Exception:  # noqa: BLE001  whatever a window holds, the next one is looked at
-        log.get(__name__).exception("a look at the live store failed")
-        metrics.failed()
+        logging_setup.get_logger(__name__).exception("a look at the live store failed")
+        metrics.record_failure()
     else:
-        metrics.succeeded(time.time())
+        metrics.record_success(time.time())
 
 
-def _pages(settings: MonitorSettings, layout: Layout, watching: Watcher, metrics: drift_metrics.DriftMetrics) -> Pages:
+def _pages(
+    settings: MonitorSettings, layout: ProjectPaths, watching: DriftMonitor, metrics: drift_metrics.DriftMetrics
+) -> PageProviders:
     folder = layout.root / settings.monitor.reports
 
     def there() -> set[str]:
-        return {one.name for one in reports.kept(folder)}
+        return {one.name for one in report_files.list_reports(folder)}
 
     def window(name: str) -> str | None:
-        found = next((one for one in watching.before() if one.id == name), None)
+        found = next((one for one in watching.list_closed_windows() if one.id == name), None)
         if found is None:
             return None
-        return drift_page.window(settings.project, found, references.shown(watching.store, name), there())
+        return drift_page.render_window(
+            settings.project, found, reference_data.load_rows_by_id(watching.store, name), there()
+        )
 
-    return Pages(
-        metrics=metrics.text,
-        listing=lambda: drift_page.index(settings.project, watching.before(), there()),
+    return PageProviders(
+        metrics=metrics.render,
+        listing=lambda: drift_page.render_index(settings.project, watching.list_closed_windows(), there()),
         window=window,
-        data=lambda: msgspec.json.encode(watching.before()),
+        data=lambda: msgspec.json.encode(watching.list_closed_windows()),
         reports=folder,
     )

@@ -1,1 +1,1 @@
-"""Thinking of the server: shapes of requests and answers, prompts, admission, keys, arms, proof. No sockets, no engine."""
+"""One request, in the order of its modules, from the socket to the inference log."""

@@ -1,1 +1,1 @@
-"""What several rooms share: intervals and tests."""
+"""Confidence intervals and statistical tests."""

@@ -29,7 +29,7 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PairedDifference:
     """How much one system differs from another on the same items."""
 
     value: float
@@ -40,7 +40,7 @@ class Difference:
     """Two-sided bootstrap p-value of no difference: twice the smaller share of resamples on either side of zero."""
 
 
-def draws(items: int, resamples: int, seed: int) -> NDArray[Any]:
+def resample_counts(items: int, resamples: int, seed: int) -> NDArray[Any]:
     """How often each item occurs in each resample; shape (resamples, items), each row sums to ``items``."""
     import numpy as np
 
@@ -48,7 +48,7 @@ def draws(items: int, resamples: int, seed: int) -> NDArray[Any]:
     return random.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float64)
 
 
-def grouped(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any]:
+def sum_by_group(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any]:
     """Sum the rows of each group, because items of one group (near duplicates) are not independent draws.
 
     ``statistics`` (items, statistics), ``groups`` one name an item; returns (groups, statistics) in order of appearance.
@@ -64,7 +64,7 @@ def grouped(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any]:
 def interval(statistics: NDArray[Any], combine: Combine, counts: NDArray[Any], confidence: float) -> Interval | None:
     """The measure of one system with its percentile interval.
 
-    ``statistics`` (items, statistics); ``counts`` as ``draws`` makes them. None with fewer than two items, where no
+    ``statistics`` (items, statistics); ``counts`` as ``resample_counts`` makes them. None with fewer than two items, where no
     resample differs from the data, or where the measure is undefined.
     """
     value = _on_all(statistics, combine)
@@ -76,7 +76,7 @@ def interval(statistics: NDArray[Any], combine: Combine, counts: NDArray[Any], c
 
 def difference(
     first: NDArray[Any], second: NDArray[Any], combine: Combine, counts: NDArray[Any], confidence: float
-) -> Difference | None:
+) -> PairedDifference | None:
     """First system minus second on the same items and the same resamples; None as in ``interval``."""
     import numpy as np
 
@@ -88,7 +88,7 @@ def difference(
     if ends is None:
         return None
     above, below = float(np.mean(samples >= 0)), float(np.mean(samples <= 0))
-    return Difference(left - right, *ends, probability=min(1.0, 2 * min(above, below)))
+    return PairedDifference(left - right, *ends, probability=min(1.0, 2 * min(above, below)))
 
 
 def _on_all(statistics: NDArray[Any], combine: Combine) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunectl.core.lazy import need
+from tunectl.core.optional import import_optional
 
 DECAYS = (0.05, 2.0, 60)
 """Smallest and largest decay tried, and how many between, spaced evenly in logarithm. Published curves lie from 0.07 to 0.5."""
@@ -20,7 +20,7 @@ class PowerLaw:
     slope: float
     decay: float
 
-    def at(self, rows: float) -> float:
+    def predict(self, rows: float) -> float:
         """The score expected with ``rows`` training rows."""
         return float(self.limit + self.slope * rows**-self.decay)
 
@@ -43,7 +43,7 @@ def fit_many(
     rows: Sequence[float], scores: Any, *, higher_is_better: bool, floor: float | None = None
 ) -> tuple[Any, Any, Any]:
     """``fit`` for many curves at once: ``scores`` is (curves, sizes); returns limits, slopes and decays, (curves,) each."""
-    np = need("numpy", extra="data")
+    np = import_optional("numpy", extra="data")
 
     sizes, y = np.asarray(rows, dtype=float), np.asarray(scores, dtype=float)
     if len(set(sizes.tolist())) < 3:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunectl.core.lazy import need
+from tunectl.core.optional import import_optional
 
 ROUNDS = 500
 TOLERANCE = 1e-9
@@ -21,7 +21,7 @@ class Margin:
 
 
 @dataclass(frozen=True, slots=True)
-class Raked:
+class RakingResult:
     """Weights of mean 1, and how far they got."""
 
     weights: list[float]
@@ -32,7 +32,7 @@ class Raked:
     rounds: int
 
 
-def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> Raked:
+def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> RakingResult:
     """Iterative proportional fitting with limits: weights from ``low`` to ``high`` (around a mean of 1) that reach each margin's shares.
 
     A value without a row cannot be reached: its share is spread over the others in proportion. A value whose share is 0
@@ -40,7 +40,7 @@ def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> Ra
     Source: Deming and Stephan (1940), Annals of Mathematical Statistics 11; Kish (1965) for the effective number.
     Raises  ValueError where there are no rows, or limits that do not hold 1.
     """
-    np = need("numpy", extra="data")
+    np = import_optional("numpy", extra="data")
 
     if rows <= 0 or not 0 < low <= 1 <= high:
         raise ValueError(f"{rows} rows cannot be weighted between {low} and {high}")
@@ -53,10 +53,10 @@ def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> Ra
         weights = _limit(weights, low, high)
         rounds, moved = rounds + 1, float(abs(weights - before).max())
     gap = max((_gap(weights, margin) for margin in margins), default=0.0)
-    return Raked(weights.tolist(), gap, effective(weights.tolist()), rounds)
+    return RakingResult(weights.tolist(), gap, effective_sample_size(weights.tolist()), rounds)
 
 
-def effective(weights: Sequence[float]) -> float:
+def effective_sample_size(weights: Sequence[float]) -> float:
     """Kish's effective number of rows of ``weights``; equal weights give their number."""
     squares = sum(weight * weight for weight in weights)
     return sum(weights) ** 2 / squares if squares else 0.0
@@ -64,7 +64,7 @@ def effective(weights: Sequence[float]) -> float:
 
 def _reachable(margin: Margin) -> Any:
     """The shares, with those of values that no row has spread over the others."""
-    np = need("numpy", extra="data")
+    np = import_optional("numpy", extra="data")
 
     shares = np.asarray(margin.shares, dtype=float)
     codes = np.asarray(margin.codes)
@@ -74,7 +74,7 @@ def _reachable(margin: Margin) -> Any:
 
 
 def _fit(weights: Any, codes: Any, shares: Any) -> Any:
-    np = need("numpy", extra="data")
+    np = import_optional("numpy", extra="data")
 
     if not shares.any():
         return weights
@@ -89,7 +89,7 @@ def _fit(weights: Any, codes: Any, shares: Any) -> Any:
 
 def _limit(weights: Any, low: float, high: float) -> Any:
     """Scale so that the mean is 1 after clipping: by bisection, because clipping moves the mean."""
-    np = need("numpy", extra="data")
+    np = import_optional("numpy", extra="data")
 
     below, above = low / weights.max(), high / weights.min()
     for _ in range(100):
@@ -102,7 +102,7 @@ def _limit(weights: Any, low: float, high: float) -> Any:
 
 
 def _gap(weights: Any, margin: Margin) -> float:
-    np = need("numpy", extra="data")
+    np = import_optional("numpy", extra="data")
 
     codes = np.asarray(margin.codes)
     known = codes >= 0

@@ -1,1 +1,1 @@
-"""Floor 4: what is trained and how, as data. Pure."""
+"""What is trained and how, as plain data: arguments, batches, schedules, reports."""

@@ -15,10 +15,10 @@ from typing import Any
 from serving_process import Server
 from tiny_release import stored
 
-from scenarios.asking import ask
-from scenarios.crowd import CHAT, chat
-from scenarios.found import Found
-from tunectl.release.store import Store
+from scenarios.fault_result import Found
+from scenarios.load_patterns import CHAT, chat
+from scenarios.raw_http_client import ask
+from tunectl.registry.release_store import ReleaseRegistry
 
 ADAPTER = "adapter/adapter_model.safetensors"
 Change = Callable[[Path], None]
@@ -113,7 +113,7 @@ def _weights(path: Path, change: Callable[[str, Any], Any]) -> None:
     save_file({name: change(name, one).contiguous() for name, one in load_file(path).items()}, path, {"format": "pt"})
 
 
-async def bad_adapters(server: Server, store: Store, folder: Path, names: list[str] | None = None) -> Found:
+async def bad_adapters(server: Server, store: ReleaseRegistry, folder: Path, names: list[str] | None = None) -> Found:
     """Promote one broken release after another in the store of a running server; the old champion is put back at the end."""
     mark = folder / "unpickled"
     every = changes(mark)
@@ -134,7 +134,7 @@ async def bad_adapters(server: Server, store: Store, folder: Path, names: list[s
     return found
 
 
-def _broken(store: Store, champion: str, folder: Path, change: Change) -> str:
+def _broken(store: ReleaseRegistry, champion: str, folder: Path, change: Change) -> str:
     shutil.copytree(store.folder(champion), folder)
     (folder / "manifest.json").unlink()
     change(folder)

@@ -13,12 +13,12 @@ from pathlib import Path
 from postgres_server import Postgres
 from serving_process import Server
 
-from scenarios.asking import Reply, ask
-from scenarios.crowd import CHAT, chat
-from scenarios.found import Found, quantile
-from scenarios.looking import faults_in, until, worker
-from scenarios.streams import scraped
-from tunectl.backends import sqlalchemy_store
+from scenarios.fault_result import Found, quantile
+from scenarios.load_patterns import CHAT, chat
+from scenarios.process_inspection import faults_in, until, worker
+from scenarios.raw_http_client import Reply, ask
+from scenarios.stream_endings import scraped
+from tunectl.backends.storage import inference_log_sql
 
 ERRORS = "tunectl_live_store_errors_total"
 SLACK = 1.0
@@ -183,7 +183,7 @@ async def away(found: Found, server: Server, postgres: Postgres, url: str, *, pa
     ids = {_id(reply) for reply in [*replies, later] if reply.status == 200}
 
     def finished() -> set[str]:
-        with sqlalchemy_store.opened(url, Path()) as store:
+        with inference_log_sql.open_log(url, Path()) as store:
             return {one.id for one in store.exchanges() if one.finished_at is not None}
 
     async def all_there() -> bool:

@@ -11,17 +11,17 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from scenarios.found import Found
-from tunectl.backends.drift_metrics import DriftMetrics
-from tunectl.monitor import calibrate
-from tunectl.monitor.calibrate import Bench, Rate, Rule
-from tunectl.monitor.examine import Examiner
-from tunectl.monitor.signals import Columns, Row
-from tunectl.monitor.window import Span
+from scenarios.fault_result import Found
+from tunectl.monitoring import power_study
+from tunectl.monitoring.detector import DriftDetector
+from tunectl.monitoring.drift_metrics import DriftMetrics
+from tunectl.monitoring.power_study import DetectionRule, Rate, Simulation
+from tunectl.monitoring.signals import Columns, MonitoredExchange
+from tunectl.monitoring.window import TimeSpan
 
 YEAR = 365
 SHARES = (0.10, 0.15, 0.30)
-SPAN = Span(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
+SPAN = TimeSpan(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
 SCRIPTS = (
     "Пекарня на углу откроется в семь утра", "街角的面包店早上七点开门", "المخبز في الزاوية يفتح في السابعة", "कोने की बेकरी सुबह सात बजे खुलती है",
     "모퉁이 빵집은 아침 일곱 시에 엽니다", "🥐🥖☕🙂", "\u200b\u200d\ufeff", "\x00\x01",
@@ -29,7 +29,14 @@ SCRIPTS = (
 
 
 def null(
-    pool: Columns, own: Sequence[int], rule: Rule, *, reference: int, rows: int, trials: int, sequences: bool = True
+    pool: Columns,
+    own: Sequence[int],
+    rule: DetectionRule,
+    *,
+    reference: int,
+    rows: int,
+    trials: int,
+    sequences: bool = True,
 ) -> Found:
     """Windows in which nothing changed, each sequence with a reference of its own."""
     found = Found(
@@ -37,7 +44,7 @@ def null(
         f"nothing changed, {rows} rows",
         "false alarms of a signal at most its level, of the verdict at most one a year",
     )
-    bench = Bench({"prompt": pool}, {"prompt": own}, rule, reference, rows)
+    bench = Simulation({"prompt": pool}, {"prompt": own}, rule, reference, rows)
     rates = bench.run(trials, 14, sequences=sequences)
     for name, rate in rates.alone.items():
         bound = rule.level + 2 * math.sqrt(rule.level * (1 - rule.level) / rate.trials)
@@ -59,7 +66,7 @@ def power(
     pool: Columns,
     own: Sequence[int],
     foreign: Sequence[int],
-    rule: Rule,
+    rule: DetectionRule,
     *,
     reference: int,
     sizes: Sequence[int],
@@ -69,11 +76,11 @@ def power(
     found = Found(15, "power", "numbers for 10, 15 and 30 % at 50, 100 and 300 rows, which rise with both")
     table: dict[tuple[float, int], Rate] = {}
     for rows in sizes:
-        bench = Bench(
+        bench = Simulation(
             {"prompt": pool}, {"prompt": own}, changed(rule, minimum=min(rule.minimum, rows)), reference, rows
         )
         for share in SHARES:
-            shift = calibrate.mixed("prompt", foreign, share)
+            shift = power_study.inject_foreign("prompt", foreign, share)
             rates = bench.run(trials, 15, shift, sequences=False)
             table[share, rows] = max(rates.alone.values(), key=lambda rate: rate.share)
             found.figures[f"{share:.0%}_at_{rows}"] = f"{table[share, rows].share:.0%}"
@@ -90,24 +97,24 @@ def power(
     return found
 
 
-def degenerate(examiner: Examiner, usual: Sequence[Row], *, many: int, seconds: float) -> Found:
+def degenerate(examiner: DriftDetector, usual: Sequence[MonitoredExchange], *, many: int, seconds: float) -> Found:
     """Windows of nothing, of one row, of equal rows, without numbers, of other scripts, and very large ones."""
     found = Found(
         16, "degenerate windows", "a verdict in time, insufficient where it is due, and never NaN in a metric"
     )
-    baselines = {side: examiner.baseline("reference", usual, side) for side in ("prompt", "answer")}
+    baselines = {side: examiner.measure_reference("reference", usual, side) for side in ("prompt", "answer")}
     metrics = DriftMetrics(examiner.rule.required)
     for name, rows, verdicts in _windows(usual, examiner.rule.minimum, many):
         began = time.monotonic()
-        window = examiner.window(SPAN, rows, baselines, [], release="r", missing={})
+        window = examiner.examine_window(SPAN, rows, baselines, [], release="r", missing={})
         found.within(f"{name}_s", time.monotonic() - began, seconds)
         found.must(
             window.verdict in verdicts,
             f"{name}: {window.verdict} ({window.reason}), one of {', '.join(verdicts)} is due",
         )
         found.must(bool(window.reason), f"{name}: no reason")
-        metrics.evaluated(window)
-        text = metrics.text().decode()
+        metrics.record_window(window)
+        text = metrics.render().decode()
         found.must(not {"nan", "inf", "-inf", "+inf"} & _values(text), f"{name}: a metric is no number")
     return found
 
@@ -116,10 +123,12 @@ def _values(text: str) -> set[str]:
     return {line.rsplit(" ", 1)[1].casefold() for line in text.splitlines() if line[0] != "#"}
 
 
-def _windows(usual: Sequence[Row], least: int, many: int) -> Sequence[tuple[str, list[Row], tuple[str, ...]]]:
+def _windows(
+    usual: Sequence[MonitoredExchange], least: int, many: int
+) -> Sequence[tuple[str, list[MonitoredExchange], tuple[str, ...]]]:
     one, few, full = usual[0], list(usual[:10]), list(usual[: max(least, 60)])
     dice = random.Random(16)
-    nothing = [Row(id=str(place)) for place in range(len(full))]
+    nothing = [MonitoredExchange(id=str(place)) for place in range(len(full))]
     numbers = [replace(row, mean_logprob=dice.choice([math.nan, math.inf, -math.inf, None])) for row in full]
     texts = [replace(row, prompt=dice.choice(SCRIPTS), answer=dice.choice(SCRIPTS)) for row in full]
     large = [replace(usual[place % len(usual)], id=f"large-{place}") for place in range(many)]

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import observers
+import prometheus_stack
 from monitor_project import Project
 from serving_process import free_port
 
-from scenarios.found import Found
+from scenarios.fault_result import Found
 
 SCALE = 60
 """Times are divided by this: a minute of the rules is a second."""
@@ -36,13 +36,15 @@ def stale(folder: Path, *, promises: dict[str, float]) -> Found:
     project = Project(folder / "project")
     project.serve(130)
     targets = {"tunectl-monitor": f"127.0.0.1:{project.port}"}
-    config = observers.scraped(folder / "prometheus", targets, {"scrape_key": "open"}, f"127.0.0.1:{free_port()}")
+    config = prometheus_stack.scraped(
+        folder / "prometheus", targets, {"scrape_key": "open"}, f"127.0.0.1:{free_port()}"
+    )
     rules = config.parent / "rules" / "drift.yml"
     rules.write_text(hurried(rules.read_text()))
     monitor = project.start()
     try:
-        with observers.prometheus(config) as prometheus:
-            observers.wait(lambda: prometheus.ask("tunectl_drift_last_success_timestamp_seconds > 0"), 300)
+        with prometheus_stack.prometheus(config) as prometheus:
+            prometheus_stack.wait(lambda: prometheus.ask("tunectl_drift_last_success_timestamp_seconds > 0"), 300)
 
             def fires(name: str) -> Callable[[], bool]:
                 return lambda: bool(prometheus.ask(f'ALERTS{{alertname="{name}", alertstate="firing"}}'))
@@ -78,7 +80,7 @@ def _measure(
 ) -> None:
     began = time.monotonic()
     try:
-        observers.wait(fires(name), promises[name] * 4)
+        prometheus_stack.wait(fires(name), promises[name] * 4)
     except AssertionError:
         found.must(False, f"{name} does not fire")
     found.within(f"{name}_s", time.monotonic() - began, promises[name])
@@ -94,8 +96,10 @@ def _clears(firing: Callable[[], bool]) -> bool:
 def _tested(found: Found) -> None:
     """Promtool on every file of tests."""
     count = 0
-    for path in sorted((observers.MONITORING / "prometheus" / "tests").glob("*.yml")):
-        done = subprocess.run([str(observers.PROMTOOL), "test", "rules", str(path)], capture_output=True, text=True)
+    for path in sorted((prometheus_stack.MONITORING / "prometheus" / "tests").glob("*.yml")):
+        done = subprocess.run(
+            [str(prometheus_stack.PROMTOOL), "test", "rules", str(path)], capture_output=True, text=True
+        )
         found.must(done.returncode == 0, f"{path.name}: {(done.stdout + done.stderr)[-500:]}")
         count += 1
     found.figures["files_of_rule_tests"] = count

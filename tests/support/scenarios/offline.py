@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scenarios.found import Found
+from scenarios.fault_result import Found
 
 NAMESPACE = ("unshare", "--net")
 LOOPBACK = """

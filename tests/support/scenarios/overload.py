@@ -8,10 +8,10 @@ import time
 import openai
 from serving_process import Server
 
-from scenarios.asking import Reply
-from scenarios.crowd import arriving, chat, closed
-from scenarios.found import Found, quantile
-from scenarios.looking import faults_in, memory, worker
+from scenarios.fault_result import Found, quantile
+from scenarios.load_patterns import arriving, chat, closed
+from scenarios.process_inspection import faults_in, memory, worker
+from scenarios.raw_http_client import Reply
 
 REFUSAL, FIRST, MEMORY = 0.050, 1.5, 0.03
 """Seconds for a refusal; times the first token without overload; share of growth."""

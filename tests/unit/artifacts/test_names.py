@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunectl.artifacts import names
-from tunectl.artifacts.records import Trial
+from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError
-from tunectl.live.snapshot import Frozen
-from tunectl.release.history import Champion, Entry
-from tunectl.release.machine import Run, Trigger
-from tunectl.release.manifest import ReleaseManifest
-from tunectl.release.trials import Experiment
+from tunectl.inference_log.snapshot import Snapshot
+from tunectl.registry.release_state import ChampionPointer, Entry
+from tunectl.retraining.state_machine import RetrainRun, Trigger
+from tunectl.registry.release_manifest import ReleaseManifest
+from tunectl.canary.canary_store import Experiment
 
 GOOD = "0123456789abcdef"
 BAD = [
@@ -56,16 +56,16 @@ def test_a_name_leads_into_its_folder_and_another_text_is_told() -> None:
 
 
 FIELDS = [
-    (Champion, "release"),
-    (Champion, "previous"),
+    (ChampionPointer, "release"),
+    (ChampionPointer, "previous"),
     (Entry, "release"),
     (Entry, "previous"),
-    (Trial, "release"),
+    (CanaryState, "release"),
     (ReleaseManifest, "id"),
     (ReleaseManifest, "parent"),
     (Experiment, "challenger"),
     (Trigger, "release"),
-    (Frozen, "id"),
+    (Snapshot, "id"),
 ]
 """Every field of what is read that becomes the name of a release's or snapshot's folder."""
 
@@ -79,7 +79,7 @@ def test_no_record_names_another_folder(record: type, field: str, name: str) -> 
         msgspec.convert(name, shape)
 
 
-@pytest.mark.parametrize(("record", "field"), [(Experiment, "id"), (Run, "key")])
+@pytest.mark.parametrize(("record", "field"), [(Experiment, "id"), (RetrainRun, "key")])
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\n", "a\0", "a\\b", "a" * 121])
 def test_no_record_is_written_elsewhere(record: type, field: str, name: str) -> None:
     shape = next(one.type for one in msgspec.structs.fields(record) if one.name == field)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.monitor.calibrate import Rate
+from tunectl.monitoring.power_study import Rate
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
@@ -61,7 +61,7 @@ def test_the_verdict_may_be_false_once_in_a_thousand(bench) -> None:
 
 
 def test_parts_add_up_and_the_page_has_every_rule(bench) -> None:
-    crew, shown = importlib.import_module("drift_crew"), importlib.import_module("drift_shown")
+    crew, shown = importlib.import_module("drift_workers"), importlib.import_module("drift_report")
     parts = [{"a": Rate(1, 20), "b": Rate(0, 20)}, {"a": Rate(2, 10)}]
     assert crew.added(parts) == {"a": Rate(3, 30), "b": Rate(0, 20)}
     blocks = {
@@ -77,6 +77,6 @@ def test_parts_add_up_and_the_page_has_every_rule(bench) -> None:
 
 
 def test_a_divergence_of_equal_counts_is_nothing(bench) -> None:
-    peers = importlib.import_module("drift_peers")
+    peers = importlib.import_module("drift_baselines")
     assert peers.divergence([3, 4, 5], [3, 4, 5]) == 0
     assert peers.divergence([9, 1], [1, 9]) == pytest.approx(0.8636 * 1.8458 - 0.1364 * 1.8458, abs=1e-3)

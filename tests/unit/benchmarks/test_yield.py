@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from tunectl.config.watch import WatchResources
+from tunectl.config.schema.retrain import WatchResources
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 

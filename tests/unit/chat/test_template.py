@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunectl.artifacts.records import Message
-from tunectl.chat import contract, named, template
+from tunectl.chat import builtin_templates, model_spec, template
 from tunectl.chat.template import Rendered, Template
 from tunectl.core.errors import ArtifactError, DataError, UsageError
 
@@ -35,11 +35,15 @@ def test_a_default_system_text_and_a_declared_one():
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\ufdd0\ufdd1"), max_size=40)
 
 
-@given(texts=st.lists(TEXT, min_size=1, max_size=4), opens=st.booleans(), name=st.sampled_from(["own", *named.names()]))
+@given(
+    texts=st.lists(TEXT, min_size=1, max_size=4),
+    opens=st.booleans(),
+    name=st.sampled_from(["own", *builtin_templates.list_templates()]),
+)
 @settings(max_examples=60, deadline=None)
 def test_the_text_is_that_of_transformers(texts, opens, name):
     utils = pytest.importorskip("transformers.utils.chat_template_utils")
-    source = SMOL if name == "own" else named.source(name)
+    source = SMOL if name == "own" else builtin_templates.get_template(name)
     messages = [Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
     plain = [{"role": message.role, "content": message.content} for message in messages]
     theirs, spans = utils.render_jinja_template(
@@ -105,7 +109,7 @@ def test_a_folder_whose_template_was_changed_is_refused(tiny_model, tmp_path):
     (tmp_path / "chat_template.jinja").write_text("other")
     with pytest.raises(ArtifactError) as caught:
         template.load(tmp_path)
-    ours, theirs = template.digest("other")[:12], contract.load(tmp_path).template_sha256[:12]
+    ours, theirs = template.digest("other")[:12], model_spec.load(tmp_path).template_sha256[:12]
     assert caught.value.message == (
         f"{tmp_path / 'chat_template.jinja'} is not the template of {tmp_path / 'contract.json'}: "
         f"its SHA-256 starts with {ours}, the contract says {theirs}"
@@ -123,8 +127,13 @@ def test_the_system_text_of_a_contract_is_used(tiny_model, tmp_path):
 
 
 def test_named_templates():
-    assert named.names() == ["chatml", "gemma", "llama3", "mistral", "plain", "zephyr"]
-    assert named.source("other") is None
+    assert builtin_templates.list_templates() == ["chatml", "gemma", "llama3", "mistral", "plain", "zephyr"]
+    assert builtin_templates.get_template("other") is None
     chat = [USER, Message("assistant", "Yes")]
-    assert Template(named.source("plain"), "", "</s>").render(chat) == "User:\nHi</s>\nAssistant:\nYes</s>\n"
-    assert Template(named.source("mistral"), "<s>", "</s>").render(chat) == "<s>[INST] Hi [/INST]Yes</s>"
+    assert (
+        Template(builtin_templates.get_template("plain"), "", "</s>").render(chat)
+        == "User:\nHi</s>\nAssistant:\nYes</s>\n"
+    )
+    assert (
+        Template(builtin_templates.get_template("mistral"), "<s>", "</s>").render(chat) == "<s>[INST] Hi [/INST]Yes</s>"
+    )

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.artifacts.layout import Layout
-from tunectl.backends import project_repo
-from tunectl.cli import scaffold
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.vcs import project_repo
+from tunectl.cli import project_template
 from tunectl.cli.main import main
-from tunectl.config import check
-from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.config.loading import checks
+from tunectl.core.errors import InfrastructureError, UsageError
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Stand in a folder of one's own; repositories are left to the tests that are about them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(project_repo, "start", lambda folder: ["no repositories in this test"])
+    monkeypatch.setattr(project_repo, "init_repositories", lambda folder: ["no repositories in this test"])
 
 
 def names(folder: Path) -> set[str]:
@@ -30,7 +30,7 @@ def test_empty_project_has_all_parts_and_passes_check(tmp_path: Path, capsys: py
     target = tmp_path / "My Shop"
     assert names(target) >= {"conf", "dvc.yaml", "data", "README.md", ".gitignore", ".dvcignore"}
     assert names(tmp_path) == {"My Shop"}
-    checked = check.load(Layout(target), [])
+    checked = checks.load_config(ProjectPaths(target), [])
     assert checked.root.project == "my-shop"
     assert [source.path for source in checked.root.ingest.sources.values()] == ["data"]
     assert not list((target / "conf").rglob("*local_lens*"))
@@ -40,7 +40,7 @@ def test_empty_project_has_all_parts_and_passes_check(tmp_path: Path, capsys: py
 
 def test_example_project_keeps_the_settings_of_the_example(tmp_path: Path) -> None:
     assert main(["init", "lens", "--example", "local_lens", "--name", "town"]) == 0
-    checked = check.load(Layout(tmp_path / "lens"), [])
+    checked = checks.load_config(ProjectPaths(tmp_path / "lens"), [])
     assert checked.root.project == "town"
     assert (tmp_path / "lens" / "examples" / "local_lens" / "data" / "campaigns.jsonl").is_file()
     assert "campaigns" in checked.root.ingest.sources
@@ -111,9 +111,9 @@ def test_force_keeps_data_and_sets_aside_what_was_in_the_way(
 
 def test_failure_leaves_everything_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(folder: Path) -> list[str]:
-        raise EnvironmentFailure("dvc init failed")
+        raise InfrastructureError("dvc init failed")
 
-    monkeypatch.setattr(project_repo, "start", fail)
+    monkeypatch.setattr(project_repo, "init_repositories", fail)
     assert main(["init", "new"]) == 5
     assert names(tmp_path) == set()
     (tmp_path / "old").mkdir()
@@ -127,7 +127,7 @@ def test_read_only_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     def refuse(**_: object) -> str:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(scaffold.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(project_template.tempfile, "mkdtemp", refuse)
     assert main(["init", "new"]) == 5
     assert capsys.readouterr().err == (
         f"tunectl: cannot write in {tmp_path}: Permission denied\n  choose another folder, or mend its rights\n"
@@ -135,14 +135,14 @@ def test_read_only_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
 
 
 def test_installation_without_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(scaffold, "PACKAGE", tmp_path / "lib" / "tunectl")
-    with pytest.raises(EnvironmentFailure, match="is missing, so this installation cannot make projects"):
-        scaffold.source()
+    monkeypatch.setattr(project_template, "PACKAGE", tmp_path / "lib" / "tunectl")
+    with pytest.raises(InfrastructureError, match="is missing, so this installation cannot make projects"):
+        project_template.find_template_dir()
 
 
 def test_name_from_a_folder_without_letters() -> None:
     with pytest.raises(UsageError, match="cannot be the name of a project"):
-        scaffold.project_name(Path("/"), None)
+        project_template.project_name(Path("/"), None)
 
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

@@ -8,8 +8,8 @@ import pytest
 
 from tunectl.cli import data
 from tunectl.cli import main as cli
-from tunectl.core.errors import ConfigError, EnvironmentFailure, GateError, MissingExtra, TunectlError, UsageError
-from tunectl.core.lazy import installed, need
+from tunectl.core.errors import ConfigError, GateError, InfrastructureError, MissingExtraError, TunectlError, UsageError
+from tunectl.core.optional import import_optional, require_installed
 
 
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,8 +52,8 @@ def test_an_unknown_stage_names_the_nearest(
         (ConfigError(["x"]), 2),
         (UsageError("x"), 2),
         (GateError("x"), 3),
-        (MissingExtra("x"), 4),
-        (EnvironmentFailure("x"), 5),
+        (MissingExtraError("x"), 4),
+        (InfrastructureError("x"), 5),
     ],
 )
 def test_exit_codes(error: TunectlError, code: int) -> None:
@@ -62,16 +62,16 @@ def test_exit_codes(error: TunectlError, code: int) -> None:
 
 def test_a_missing_extra_says_the_pip_line() -> None:
     told = "no_such_library is not installed, and this needs it\n  pip install 'tunectl[train]'"
-    with pytest.raises(MissingExtra) as caught:
-        need("no_such_library.part", extra="train")
+    with pytest.raises(MissingExtraError) as caught:
+        import_optional("no_such_library.part", extra="train")
     assert str(caught.value) == told
-    with pytest.raises(MissingExtra) as caught:
-        installed("no_such_library", extra="train")
+    with pytest.raises(MissingExtraError) as caught:
+        require_installed("no_such_library", extra="train")
     assert str(caught.value) == told
 
 
 def test_what_is_installed_is_not_imported() -> None:
-    installed("this", extra="train")
+    require_installed("this", extra="train")
     assert "this" not in sys.modules
 
 

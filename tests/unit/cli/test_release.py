@@ -5,21 +5,21 @@ import json
 import pytest
 
 from tunectl.cli.main import main
-from tunectl.release.manifest import Facts, Lineage, Verdict
-from tunectl.release.store import Store
+from tunectl.registry.release_manifest import BuildFacts, Lineage, RecordedVerdict
+from tunectl.registry.release_store import ReleaseRegistry
 
 
 @pytest.fixture
 def store(tmp_path):
-    made = Store(tmp_path / "store")
+    made = ReleaseRegistry(tmp_path / "store")
     for name, passed in (("a", True), ("b", True), ("c", False)):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "MODEL_CARD.md").write_text(name)
-        verdict = {"package": Verdict(passed, "export_differs", "too far off")}
+        verdict = {"package": RecordedVerdict(passed, "export_differs", "too far off")}
         made.add(
             folder,
-            Facts(
+            BuildFacts(
                 "demo",
                 "openvino",
                 "merged",
@@ -98,7 +98,7 @@ def test_show_and_diff(store, capsys):
 
 
 def test_an_empty_store_says_what_to_do(tmp_path, capsys):
-    store = Store(tmp_path / "none")
+    store = ReleaseRegistry(tmp_path / "none")
     assert "no releases yet; make one: tunectl repro" in call(store, "list", capsys=capsys)[1]
     code, _, err = call(store, "show", capsys=capsys)
     assert code == 2
@@ -108,6 +108,6 @@ def test_an_empty_store_says_what_to_do(tmp_path, capsys):
 
 def test_a_package_that_is_not_there(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = call(Store(tmp_path / "store"), "add", capsys=capsys)
+    code, _, err = call(ReleaseRegistry(tmp_path / "store"), "add", capsys=capsys)
     assert code == 5
     assert "run: tunectl repro --to package" in err

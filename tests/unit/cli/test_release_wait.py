@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tunectl.cli.release_wait import until_all
-from tunectl.core.errors import EnvironmentFailure, UsageError
+from tunectl.cli.release_wait import wait_until_ready
+from tunectl.core.errors import InfrastructureError, UsageError
 
 
 class Says(BaseHTTPRequestHandler):
@@ -48,14 +48,14 @@ def test_it_waits_for_the_last_one() -> None:
         saying((200, serves("new"))) as one,
         saying((200, serves("old")), (503, {"ready": False, "arms": {}}), (200, serves("new"))) as other,
     ):
-        assert until_all([one, other], "new", 30) >= 1.0
+        assert wait_until_ready([one, other], "new", 30) >= 1.0
 
 
 def test_who_does_not_follow_is_named_with_the_reason() -> None:
     trouble = serves("old", trouble={"champion": "release new is damaged\n  package again"})
     with saying((200, trouble)) as one, saying((502, b"bad gateway")) as two, saying((200, serves("new"))) as three:
-        with pytest.raises(EnvironmentFailure) as caught:
-            until_all([one, two, three, "http://127.0.0.1:9"], "new", 0)
+        with pytest.raises(InfrastructureError) as caught:
+            wait_until_ready([one, two, three, "http://127.0.0.1:9"], "new", 0)
         assert caught.value.message.startswith(
             f"after 0 s 3 of 4 servers do not serve new: {one}: serves old (release new is damaged); "
             f"{two}: is no server of ours; http://127.0.0.1:9: does not answer ("
@@ -64,5 +64,5 @@ def test_who_does_not_follow_is_named_with_the_reason() -> None:
 
 def test_what_is_no_address() -> None:
     with pytest.raises(UsageError) as caught:
-        until_all(["file:///etc/passwd"], "new", 1)
+        wait_until_ready(["file:///etc/passwd"], "new", 1)
     assert str(caught.value) == "--wait file:///etc/passwd: is no address\n  for example --wait http://127.0.0.1:3000"

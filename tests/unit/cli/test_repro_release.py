@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli import repro
 from tunectl.core.errors import GateError
-from tunectl.release.manifest import FACTS, RELEASE, Facts, Verdict
-from tunectl.release.store import Store
+from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts, RecordedVerdict
+from tunectl.registry.release_store import ReleaseRegistry
 
 
-def packaged(root: Path, text: str, *, passed: bool = True, bento: bool = True) -> Layout:
-    layout = Layout(root)
+def packaged(root: Path, text: str, *, passed: bool = True, bento: bool = True) -> ProjectPaths:
+    layout = ProjectPaths(root)
     folder = layout.artifact("package")
-    io.write_text(folder / RELEASE / "contract.json", text)
-    verdict = Verdict(passed, "export_is_the_model" if passed else "export_differs", "So.")
-    io.write_json(folder / FACTS, Facts("shop", "openvino", "merged", verdicts={"package": verdict}))
-    io.write_json(folder / "verdict.json", verdict)
+    atomic_io.write_text(folder / RELEASE / "contract.json", text)
+    verdict = RecordedVerdict(passed, "export_is_the_model" if passed else "export_differs", "So.")
+    atomic_io.write_json(folder / FACTS, BuildFacts("shop", "openvino", "merged", verdicts={"package": verdict}))
+    atomic_io.write_json(folder / "verdict.json", verdict)
     if bento:
-        io.write_text(folder / "bento" / "bento.yaml", "name: shop")
+        atomic_io.write_text(folder / "bento" / "bento.yaml", "name: shop")
     return layout
 
 
@@ -31,7 +31,7 @@ def test_the_first_release_is_champion_and_the_way_to_serve_it_is_said(
 ) -> None:
     layout = packaged(tmp_path, "one")
     repro._summarise(layout, 1.0, as_json=False)
-    store = Store(layout.releases)
+    store = ReleaseRegistry(layout.releases)
     (one,) = store.ids()
     assert (store.champion().release, store.champion().why) == (one, "the first release")
     out = capsys.readouterr().out
@@ -43,7 +43,7 @@ def test_the_next_one_waits_for_a_person(tmp_path: Path, capsys: pytest.CaptureF
     repro._summarise(packaged(tmp_path, "one"), 1.0, as_json=False)
     layout = packaged(tmp_path, "two")
     repro._summarise(layout, 1.0, as_json=False)
-    store = Store(layout.releases)
+    store = ReleaseRegistry(layout.releases)
     one, two = store.ids()
     assert store.champion().release == one
     assert f"champion is {one}; swap with: tunectl release promote {two[:6]} --why TEXT\n" in capsys.readouterr().out
@@ -55,6 +55,6 @@ def test_a_refused_release_is_kept_but_serves_nobody(tmp_path: Path, capsys: pyt
     layout = packaged(tmp_path, "one", passed=False, bento=False)
     with pytest.raises(GateError, match="package: So"):
         repro._summarise(layout, 1.0, as_json=False)
-    store = Store(layout.releases)
+    store = ReleaseRegistry(layout.releases)
     assert (len(store.ids()), store.champion()) == (1, None)
     assert "serve it" not in capsys.readouterr().out

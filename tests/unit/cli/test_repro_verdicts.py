@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tunectl.artifacts import io
-from tunectl.artifacts.layout import Layout
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli import repro
 from tunectl.core.errors import GateError
 
@@ -23,10 +23,10 @@ NO = {
 YES = {"passed": True, "verdict": "tuned_better", "reason": "Tuned is better.", "evidence": []}
 
 
-def given(root: Path, **verdicts: dict[str, Any]) -> Layout:
-    layout = Layout(root)
+def given(root: Path, **verdicts: dict[str, Any]) -> ProjectPaths:
+    layout = ProjectPaths(root)
     for name, found in verdicts.items():
-        io.write_json(layout.artifact(name) / "verdict.json", found)
+        atomic_io.write_json(layout.artifact(name) / "verdict.json", found)
     return layout
 
 
@@ -60,7 +60,7 @@ def test_what_comes_after_the_target_is_of_an_earlier_run_and_neither_told_nor_j
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = given(tmp_path, reward=YES | {"reason": "It knows."}, evaluate=NO, package=NO)
-    io.write_json(layout.artifact("evaluate") / "results.json", {"of": "an earlier run"})
+    atomic_io.write_json(layout.artifact("evaluate") / "results.json", {"of": "an earlier run"})
     repro._summarise(layout, 1.0, targets=["sft", "align"], as_json=False)
     assert capsys.readouterr().out == (
         "reward: It knows.\nleft as before: evaluate, package; tunectl repro goes on with them\n"

@@ -9,31 +9,32 @@ from types import SimpleNamespace
 import pytest
 from serving_process import settings
 
-from tunectl.backends import sqlalchemy_store
+from tunectl.access import api_keys
+from tunectl.backends.storage import inference_log_sql
 from tunectl.cli import serve
-from tunectl.config.live import Live
-from tunectl.config.serve import Serve
-from tunectl.core.errors import EnvironmentFailure, UsageError
-from tunectl.serving import keys
+from tunectl.config.schema.inference_log import InferenceLogConfig
+from tunectl.config.schema.serve import Serve
+from tunectl.core.errors import InfrastructureError, UsageError
 
 
 def root(url: str = "sqlite:///live.sqlite", **section: object) -> SimpleNamespace:
     given = settings(live__url=url, **section)
     return SimpleNamespace(
-        live=Live.model_validate(given["live"], strict=True), serve=Serve.model_validate(given["serve"], strict=True)
+        live=InferenceLogConfig.model_validate(given["live"], strict=True),
+        serve=Serve.model_validate(given["serve"], strict=True),
     )
 
 
 def test_a_live_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentFailure, match="file") as caught:
+    with pytest.raises(InfrastructureError, match="file") as caught:
         serve._refuse_unkept(root("sqlite:///file/live.sqlite"))
     assert caught.value.exit_code == 5
     serve._refuse_unkept(root("sqlite:///live.sqlite"))
     with (
-        sqlalchemy_store.opened("sqlite:///live.sqlite", Path(), serving=True),
-        pytest.raises(EnvironmentFailure, match=r"live\.sqlite: another server writes to this live store"),
+        inference_log_sql.open_log("sqlite:///live.sqlite", Path(), serving=True),
+        pytest.raises(InfrastructureError, match=r"live\.sqlite: another server writes to this live store"),
     ):
         serve._refuse_unkept(root("sqlite:///live.sqlite"))
 
@@ -45,7 +46,7 @@ def test_a_live_store_of_servers_with_another_salt(tmp_path: Path, monkeypatch: 
         if salt.startswith("0"):
             serve._refuse_unkept(root())
             continue
-        with pytest.raises(EnvironmentFailure, match="hidden under another salt"):
+        with pytest.raises(InfrastructureError, match="hidden under another salt"):
             serve._refuse_unkept(root())
 
 
@@ -64,8 +65,8 @@ def test_it_says_where_everything_is(
     for what, path in (("OpenAI", "/v1"), ("docs", "/docs"), ("arena", "/arena"), ("metrics", "/metrics")):
         assert f"{what:<8} http://{shown}:3123{path}\n" in out
     assert f"key      {secret}   (named first; shown once)" in out
-    ring = keys.Ring(Path(here.serve.keys), 1.0)
-    ring.open()
+    ring = api_keys.KeyStore(Path(here.serve.keys), 1.0)
+    ring.load()
     assert ring.key(secret, "scrape", 0).name == "first"
     assert serve._first_key(here) is None
     serve._say(here, None)
@@ -77,7 +78,7 @@ def test_a_port_that_is_taken_and_a_store_without_a_champion(tmp_path: Path, mon
     monkeypatch.delenv("TUNECTL_STORE", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(EnvironmentFailure) as caught:
+        with pytest.raises(InfrastructureError) as caught:
             serve._refuse_taken(root(port=port))
     assert caught.value.message == f"serve.port = {port}: 127.0.0.1:{port} is taken by another program"
     with pytest.raises(UsageError, match="no release is champion; there are: none"):

@@ -2,7 +2,7 @@
 
 import json
 
-from tunectl.backends import bento_image
+from tunectl.backends.export import bento_image
 from tunectl.cli.main import main
 
 

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.artifacts.layout import Layout
-from tunectl.backends import dvc_repo
-from tunectl.cli import status_stages
-from tunectl.stages import compose
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.vcs import dvc_repo
+from tunectl.pipeline import stage_status
+from tunectl.pipeline.stages import compose
 
 
 def row(
     monkeypatch: pytest.MonkeyPatch, root: Path, changes: list[object], lost: tuple[str, ...] = ()
 ) -> tuple[str, str]:
     """State and reasons of the stage ``sft``."""
-    monkeypatch.setattr(dvc_repo, "lost", lambda _: set(lost))
+    monkeypatch.setattr(dvc_repo, "missing_cached_outputs", lambda _: set(lost))
     monkeypatch.setattr(compose, "compose", lambda _: {})
     monkeypatch.setattr(dvc_repo, "status", lambda _: {"sft": changes})
-    found = next(item for item in status_stages.survey(Layout(root)) if item["stage"] == "sft")
+    found = next(item for item in stage_status.stage_status(ProjectPaths(root)) if item["stage"] == "sft")
     return found["state"], found["why"]
 
 

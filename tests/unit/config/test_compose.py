@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from tunectl.config import check
-from tunectl.config.base import Strict
-from tunectl.config.compose import Composition, compose
-from tunectl.config.given import Given
-from tunectl.config.origins import dotted
+from tunectl.config.loading import checks
+from tunectl.config.loading.compose import ComposedConfig, compose
+from tunectl.config.loading.override_parsing import Override
+from tunectl.config.loading.provenance import to_dotted_key
+from tunectl.config.schema.base import StrictModel
 from tunectl.core.errors import ConfigError, UsageError
 
 FILES = {
@@ -26,7 +26,7 @@ FILES = {
 }
 
 
-class Lora(Strict):
+class Lora(StrictModel):
     method: Literal["lora"]
     rank: int = Field(ge=1)
     lr: float
@@ -39,15 +39,15 @@ class Dora(Lora):
     strong: bool
 
 
-class Part(Strict):
+class Part(StrictModel):
     size: int
 
 
-class Data(Strict):
+class Data(StrictModel):
     path: str
 
 
-class Root(Strict):
+class Root(StrictModel):
     name: str
     seed: int
     data: Data | None
@@ -67,23 +67,23 @@ def conf(tmp_path: Path) -> Path:
     return tmp_path / "conf"
 
 
-def _compose(conf: Path, *words: str) -> Composition:
-    return compose(conf, [Given.typed(word) for word in words])
+def _compose(conf: Path, *words: str) -> ComposedConfig:
+    return compose(conf, [Override.from_cli(word) for word in words])
 
 
-def _origins(found: Composition) -> dict[str, str]:
-    return {dotted(path): str(origin) for path, origin in found.origins.found.items()}
+def _origins(found: ComposedConfig) -> dict[str, str]:
+    return {to_dotted_key(path): str(origin) for path, origin in found.origins.found.items()}
 
 
 def _problems(conf: Path, *words: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        check.validate(Root, _compose(conf, *words))
+        checks.validate_config(Root, _compose(conf, *words))
     return list(caught.value.problems)
 
 
 def test_files_are_laid_over_each_other_and_each_value_knows_its_line(conf: Path) -> None:
     found = _compose(conf, "experiment=small")
-    root = check.validate(Root, found)
+    root = checks.validate_config(Root, found)
     assert (root.sft.method, root.sft.rank, root.sft.lr, root.name) == ("dora", 4, 1e-3, "dora")
     assert found.choices == {"sft": "dora", "experiment": "small"}
     origins = _origins(found)
@@ -99,7 +99,7 @@ def test_an_override_wins_over_every_file(conf: Path) -> None:
     found = _compose(
         conf, "sft.rank=64", "experiment=small", "sft.words=[c]", "sft.parts.x.size=2", "sft.parts.y={size: 3}"
     )
-    root = check.validate(Root, found)
+    root = checks.validate_config(Root, found)
     assert (root.sft.rank, root.sft.words) == (64, ["c"])
     assert {name: part.size for name, part in root.sft.parts.items()} == {"x": 2, "y": 3}
     origins = _origins(found)
@@ -139,7 +139,7 @@ def test_a_value_that_must_be_given_is_explained_by_the_comment_above_it(conf: P
             "    the file of the corpus, which its makers hand out"
         )
     ]
-    assert check.validate(Root, _compose(conf, "experiment=needs", "data.path=x=1.csv")).name == "x=1.csv"
+    assert checks.validate_config(Root, _compose(conf, "experiment=needs", "data.path=x=1.csv")).name == "x=1.csv"
 
 
 def test_an_experiment_in_the_recipe_may_be_undone(conf: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.config.compose import compose
-from tunectl.config.given import Given
+from tunectl.config.loading.compose import compose
+from tunectl.config.loading.override_parsing import Override
 from tunectl.core.errors import ConfigError
 
 FILES = {
@@ -91,7 +91,7 @@ def _write(conf: Path) -> None:
         path.write_text(text)
 
 
-def _problems(conf: Path, words: Sequence[Given] = ()) -> list[str]:
+def _problems(conf: Path, words: Sequence[Override] = ()) -> list[str]:
     try:
         return [one.text for one in compose(conf, words).problems if one.text]
     except ConfigError as error:
@@ -107,7 +107,7 @@ def test_random_damage_is_told_in_words(tmp_path: Path, seed: int) -> None:
         content = file.read_bytes()
         at = rng.randrange(len(content) + 1)
         file.write_bytes(content[:at] + rng.choice(PIECES) + content[at + rng.choice([0, 0, 1, 5]) :])
-    words = [Given.typed(word) for word in rng.sample(WORDS, rng.choice([0, 1, 2, 3]))]
+    words = [Override.from_cli(word) for word in rng.sample(WORDS, rng.choice([0, 1, 2, 3]))]
     assert all(problem.strip() for problem in _problems(tmp_path, words))
 
 
@@ -137,5 +137,5 @@ def test_files_of_another_kind(tmp_path: Path, file: str, old: bytes, new: bytes
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     _write(tmp_path)
-    found = compose(tmp_path, [Given.typed("name=a\udcff")]).problems
+    found = compose(tmp_path, [Override.from_cli("name=a\udcff")]).problems
     assert [one.text for one in found] == ["override 'name=a\\udcff': not UTF-8 text"]

@@ -3,22 +3,22 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from tunectl.config.monitor import MonitorRule, MonitorWindow
+from tunectl.config.schema.monitor import DetectionRuleConfig, MonitorWindow
 
 
 def test_a_level_that_no_p_value_can_reach_names_the_number_that_would_do() -> None:
     with pytest.raises(ValidationError) as caught:
-        MonitorRule(level=0.001, permutations=1999, floor=0.95, required=3)
+        DetectionRuleConfig(level=0.001, permutations=1999, floor=0.95, required=3)
     assert (
         "level is 0.001 and permutations is 1999; no p-value can pass Holm's correction: raise permutations to 13000 or more"
         in str(caught.value)
     )
-    MonitorRule(level=0.001, permutations=13000, floor=0.95, required=3)
+    DetectionRuleConfig(level=0.001, permutations=13000, floor=0.95, required=3)
 
 
 def test_fewer_permutations_than_holm_needs() -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 1999"):
-        MonitorRule(level=0.05, permutations=199, floor=0.95, required=3)
+        DetectionRuleConfig(level=0.05, permutations=199, floor=0.95, required=3)
 
 
 def test_windows_that_could_never_say_anything() -> None:

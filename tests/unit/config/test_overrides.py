@@ -8,55 +8,57 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunectl.artifacts.layout import Layout
-from tunectl.config import overrides
-from tunectl.config.given import Given
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import override_file
+from tunectl.config.loading.override_parsing import Override
 from tunectl.core.errors import ConfigError
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path) -> ProjectPaths:
     (tmp_path / "conf").mkdir()
-    return Layout(tmp_path)
+    return ProjectPaths(tmp_path)
 
 
-def _texts(given_ones: list[Given]) -> list[str]:
+def _texts(given_ones: list[Override]) -> list[str]:
     return [one.text for one in given_ones]
 
 
-def test_a_later_override_of_the_same_key_takes_the_place_of_the_earlier(layout: Layout) -> None:
-    recorded = [Given.typed("sft.rank=8"), Given.typed("experiment=e2e")]
-    merged = overrides.merge(recorded, ["sft.rank=32", "seed=3"])
+def test_a_later_override_of_the_same_key_takes_the_place_of_the_earlier(layout: ProjectPaths) -> None:
+    recorded = [Override.from_cli("sft.rank=8"), Override.from_cli("experiment=e2e")]
+    merged = override_file.merge_overrides(recorded, ["sft.rank=32", "seed=3"])
     assert _texts(merged) == ["experiment=e2e", "sft.rank=32", "seed=3"]
 
 
-def test_what_was_written_is_replayed_with_its_lines(layout: Layout) -> None:
-    overrides.write(layout, [Given.typed("experiment=e2e"), Given.typed("data.path=/a b/it's [1].csv")])
+def test_what_was_written_is_replayed_with_its_lines(layout: ProjectPaths) -> None:
+    override_file.save_overrides(
+        layout, [Override.from_cli("experiment=e2e"), Override.from_cli("data.path=/a b/it's [1].csv")]
+    )
     assert layout.overrides.read_text() == (
         "# What `tunectl repro key=value` was given; replayed by every later run and by `dvc repro`, over all other files.\n"
         "# `tunectl repro --fresh` forgets it.\n"
         '- experiment=e2e\n- "data.path=/a b/it\'s [1].csv"\n'
     )
-    found = overrides.replay(layout)
+    found = override_file.load_overrides(layout)
     assert [(one.text, str(one.origin)) for one in found] == [
         ("experiment=e2e", "conf/overrides.yaml:3"),
         ("data.path=/a b/it's [1].csv", "conf/overrides.yaml:4"),
     ]
 
 
-def test_an_unchanged_list_leaves_the_file_and_its_comments_alone(layout: Layout) -> None:
+def test_an_unchanged_list_leaves_the_file_and_its_comments_alone(layout: ProjectPaths) -> None:
     layout.overrides.write_text("# mine\n- seed=3\n")
-    overrides.write(layout, [Given.typed("seed=3")])
+    override_file.save_overrides(layout, [Override.from_cli("seed=3")])
     assert layout.overrides.read_text() == "# mine\n- seed=3\n"
-    overrides.write(layout, [])
-    assert layout.overrides.read_text() == overrides.HEADER + "[]\n"
+    override_file.save_overrides(layout, [])
+    assert layout.overrides.read_text() == override_file.HEADER + "[]\n"
 
 
 @pytest.mark.parametrize("content", ["", "# nothing\n", "[]\n"])
-def test_no_overrides(layout: Layout, content: str) -> None:
-    assert overrides.replay(layout) == []
+def test_no_overrides(layout: ProjectPaths, content: str) -> None:
+    assert override_file.load_overrides(layout) == []
     layout.overrides.write_text(content)
-    assert overrides.replay(layout) == []
+    assert override_file.load_overrides(layout) == []
 
 
 @pytest.mark.parametrize(
@@ -73,10 +75,10 @@ def test_no_overrides(layout: Layout, content: str) -> None:
         ("- 'a\n", ("conf/overrides.yaml:2: not YAML: found unexpected end of stream",)),
     ],
 )
-def test_a_file_that_is_no_list_of_overrides(layout: Layout, content: str, problems: tuple[str, ...]) -> None:
+def test_a_file_that_is_no_list_of_overrides(layout: ProjectPaths, content: str, problems: tuple[str, ...]) -> None:
     layout.overrides.write_text(content)
     with pytest.raises(ConfigError) as caught:
-        overrides.replay(layout)
+        override_file.load_overrides(layout)
     assert caught.value.problems == problems
 
 
@@ -85,11 +87,11 @@ def test_any_value_survives(pairs: list[tuple[str, str]]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        layout = Layout(Path(folder))
+        layout = ProjectPaths(Path(folder))
         (Path(folder) / "conf").mkdir()
-        wanted = overrides.merge([], [f"{key}={value}" for key, value in pairs if _is_line(value)])
-        overrides.write(layout, wanted)
-        assert _texts(overrides.replay(layout)) == _texts(wanted)
+        wanted = override_file.merge_overrides([], [f"{key}={value}" for key, value in pairs if _is_line(value)])
+        override_file.save_overrides(layout, wanted)
+        assert _texts(override_file.load_overrides(layout)) == _texts(wanted)
 
 
 def _is_line(text: str) -> bool:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tunectl.config.split import SplitStage
+from tunectl.config.schema.split import SplitStage
 
 CONF = Path(__file__).parents[3] / "conf" / "split"
 

@@ -40,7 +40,7 @@ def listened(said: list[str]) -> object:
 
 def test_short_work_is_silent(said: list[str]) -> None:
     clock = Clock()
-    with progress.Lines(30, clock).bar("reading", 100) as shown:
+    with progress.LogProgress(30, clock).bar("reading", 100) as shown:
         for _ in range(100):
             clock.now += 0.29
             shown.advance()
@@ -49,7 +49,7 @@ def test_short_work_is_silent(said: list[str]) -> None:
 
 def test_long_work_says_where_it_is(said: list[str]) -> None:
     clock = Clock()
-    with progress.Lines(30, clock).bar("fine-tuning", 8) as shown:
+    with progress.LogProgress(30, clock).bar("fine-tuning", 8) as shown:
         for step in range(1, 9):
             clock.now += 20
             shown.advance(loss=f"{2 / step:.1f}")
@@ -63,7 +63,7 @@ def test_long_work_says_where_it_is(said: list[str]) -> None:
 
 def test_work_of_unknown_length(said: list[str]) -> None:
     clock = Clock()
-    with progress.Lines(30, clock).bar("documents", None) as shown:
+    with progress.LogProgress(30, clock).bar("documents", None) as shown:
         clock.now += 31
         shown.advance(1200)
     assert said == ["documents: 1,200 after 31 s"]
@@ -71,7 +71,7 @@ def test_work_of_unknown_length(said: list[str]) -> None:
 
 def test_bars_inside_bars_share_their_silence(said: list[str]) -> None:
     clock = Clock()
-    lines = progress.Lines(30, clock)
+    lines = progress.LogProgress(30, clock)
     with lines.bar("rounds", 3) as outer:
         for _ in range(3):
             with lines.bar("answers", 4) as inner:
@@ -85,7 +85,7 @@ def test_bars_inside_bars_share_their_silence(said: list[str]) -> None:
 @given(st.lists(st.floats(0, 90), max_size=40))
 def test_never_more_than_one_line_in_that_time(gaps: list[float]) -> None:
     clock, told = Clock(), []
-    lines = progress.Lines(30, clock)
+    lines = progress.LogProgress(30, clock)
     with lines.bar("work", len(gaps)):
         for gap in gaps:
             clock.now += gap

@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from tunectl.artifacts.records import Message, Segment, Source, Tokens
-from tunectl.config.ingest import Files
-from tunectl.data.formats.table import FORMATS, Refused, find, recognise
-from tunectl.data.reading.build import build
-from tunectl.data.reading.decide import Decision, decide
-from tunectl.data.reading.files import SourceFile
-from tunectl.data.reading.rows import Misfit, Row, RowError, scalar
+from tunectl.config.schema.ingest import FileSource
+from tunectl.data.formats.format_registry import FORMATS, UnsupportedFormat, detect_format, find
+from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.format_detection import DetectedFormat, detect
+from tunectl.data.readers.record_builder import build_record
+from tunectl.data.readers.row import FormatMismatch, RawRow, RowError, scalar
 
 VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -26,15 +26,15 @@ TOOL = {"name": "weather", "parameters": {"type": "object"}}
 
 def reading(**changes):
     columns = {**VALUES["columns"], **changes.pop("columns", {})}
-    return Files(**{**VALUES, "path": "x", "columns": columns, **changes})
+    return FileSource(**{**VALUES, "path": "x", "columns": columns, **changes})
 
 
 def example(row, **changes):
     settings = reading(holds="examples", **changes)
-    made = Row(Source("f.jsonl", 1), row)
-    return build(
+    made = RawRow(Source("f.jsonl", 1), row)
+    return build_record(
         made,
-        decide(settings, SourceFile(Path("f.jsonl"), "f.jsonl", "jsonl"), [made], "ingest.sources.x"),
+        detect(settings, SourceFile(Path("f.jsonl"), "f.jsonl", "jsonl"), [made], "ingest.sources.x"),
         settings,
         "x",
     )
@@ -76,7 +76,7 @@ ROWS = {
 
 @pytest.mark.parametrize("name", ROWS)
 def test_every_chat_format_is_recognised_and_means_the_same(name):
-    found = recognise(ROWS[name])
+    found = detect_format(ROWS[name])
     assert found is not None
     assert found.name == name
     assert turns(example(ROWS[name])) == ([("user", "Hi")], ["Hello"])
@@ -87,7 +87,7 @@ def test_every_chat_format_is_recognised_and_means_the_same(name):
 )
 def test_lists_and_objects_may_be_json_in_a_cell(name):
     cells = {key: value if isinstance(value, str) else json.dumps(value) for key, value in ROWS[name].items()}
-    assert recognise(cells).name == name
+    assert detect_format(cells).name == name
     assert turns(example(cells)) == ([("user", "Hi")], ["Hello"])
 
 
@@ -112,7 +112,7 @@ def test_lists_and_objects_may_be_json_in_a_cell(name):
     ],
 )
 def test_columns_tell_the_format(row, name):
-    assert recognise(row).name == name
+    assert detect_format(row).name == name
 
 
 @pytest.mark.parametrize(
@@ -137,27 +137,27 @@ def test_columns_tell_the_format(row, name):
     ],
 )
 def test_preferences_are_recognised_and_refused(row, name):
-    found = recognise(row)
-    assert isinstance(found, Refused)
+    found = detect_format(row)
+    assert isinstance(found, UnsupportedFormat)
     assert found.name == name
 
 
 def test_a_text_label_beside_messages_is_no_preference():
-    assert recognise({**ROWS["messages"], "label": "weather"}).name == "messages"
+    assert detect_format({**ROWS["messages"], "label": "weather"}).name == "messages"
 
 
 def test_null_columns_of_a_wide_table_do_not_count():
-    assert recognise({**ROWS["messages"], "chosen": None, "rejected": None, "prompt": None}).name == "messages"
+    assert detect_format({**ROWS["messages"], "chosen": None, "rejected": None, "prompt": None}).name == "messages"
 
 
 def test_nothing_known():
-    assert recognise({"facts": "a", "said": "b"}) is None
+    assert detect_format({"facts": "a", "said": "b"}) is None
 
 
 def test_names_of_formats_are_those_of_the_schema():
     from typing import get_args
 
-    from tunectl.config.ingest import FormatName
+    from tunectl.config.schema.ingest import FormatName
 
     assert {item.name for item in FORMATS} | {"auto", "columns"} == set(get_args(FormatName))
     assert find("alpaca").name == "alpaca"
@@ -194,7 +194,7 @@ def test_context_of_dolly_and_squad_is_not_dropped():
 
 def test_columns_that_nothing_reads_are_told():
     def unused(row, **changes):
-        return decide(reading(**changes), SourceFile(Path("f"), "f", "csv"), [Row(Source("f", 1), row)], "k").unused
+        return detect(reading(**changes), SourceFile(Path("f"), "f", "csv"), [RawRow(Source("f", 1), row)], "k").unused
 
     row = {"problem": "a", "solution": "b", "answer": "c", "meta": {"area": "x"}, "split": "train", "note": "d"}
     assert unused(row) == ("answer", "meta", "note")
@@ -204,8 +204,8 @@ def test_columns_that_nothing_reads_are_told():
 
 
 def test_documents_with_a_text_column_are_read_by_it_whatever_else_is_there():
-    made = Row(Source("f", 1), {"question": "a", "answer": "b", "text": "raw"})
-    found = decide(reading(holds="documents"), SourceFile(Path("f"), "f", "csv"), [made], "k")
+    made = RawRow(Source("f", 1), {"question": "a", "answer": "b", "text": "raw"})
+    found = detect(reading(holds="documents"), SourceFile(Path("f"), "f", "csv"), [made], "k")
     assert (found.format, found.holds) == ("text", "documents")
 
 
@@ -557,7 +557,7 @@ def test_pinned_columns_template_system_and_fields():
 
 
 def test_template_with_an_unknown_column_is_a_misfit():
-    with pytest.raises(Misfit, match=r"no column 'town' for prompt\.template; there are prompt, completion"):
+    with pytest.raises(FormatMismatch, match=r"no column 'town' for prompt\.template; there are prompt, completion"):
         example({"prompt": "a", "completion": "b"}, prompt={"template": "{town}", "system": None})
 
 
@@ -570,7 +570,7 @@ def test_ids_follow_from_the_input_where_references_are_merged():
 
 
 def test_decision_is_the_likeliest_of_the_sample():
-    rows = [Row(Source("f", at), {"odd": 1} if at == 1 else ROWS["messages"]) for at in range(1, 6)]
-    found = decide(reading(), SourceFile(Path("f"), "f", "jsonl"), rows, "ingest.sources.x")
-    assert isinstance(found, Decision)
+    rows = [RawRow(Source("f", at), {"odd": 1} if at == 1 else ROWS["messages"]) for at in range(1, 6)]
+    found = detect(reading(), SourceFile(Path("f"), "f", "jsonl"), rows, "ingest.sources.x")
+    assert isinstance(found, DetectedFormat)
     assert (found.format, found.holds) == ("messages", "examples")

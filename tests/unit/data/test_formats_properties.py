@@ -12,16 +12,16 @@ import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from tunectl.artifacts.records import Document, Reject, Source
-from tunectl.artifacts.tally import Tally
-from tunectl.config.ingest import Files
+from tunectl.artifacts.records import Document, RejectedRow, Source
+from tunectl.artifacts.row_counts import RowCounter
+from tunectl.config.schema.ingest import FileSource
 from tunectl.core.errors import DataError
-from tunectl.data.reading import tables
-from tunectl.data.reading.collect import Collector
-from tunectl.data.reading.files import SourceFile
-from tunectl.data.reading.jsons import read_json, read_json_lines
-from tunectl.data.reading.plain import read_lines, usable_charset
-from tunectl.data.reading.rows import Row
+from tunectl.data.readers import csv_reader
+from tunectl.data.readers.example_collector import ExampleReader
+from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.json_reader import read_json, read_json_lines
+from tunectl.data.readers.row import RawRow
+from tunectl.data.readers.text_reader import read_lines, usable_charset
 
 VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
 QUICK = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -30,18 +30,18 @@ pairs = st.lists(st.tuples(said, said), min_size=1, max_size=4)
 
 
 def reading(**changes):
-    return Files(**{**VALUES, "path": "x", **changes})
+    return FileSource(**{**VALUES, "path": "x", **changes})
 
 
 def collect(tmp_path, items, kind="jsonl", share=1.0, **changes):
     out = []
-    tally = Tally("ingest")
-    collector = Collector(
+    tally = RowCounter("ingest")
+    collector = ExampleReader(
         "x", reading(**changes), "f", folder=tmp_path, tally=tally, emit=out.append, max_rejected_share=share
     )
-    collector.take(SourceFile(Path("f"), "f", kind), items)
+    collector.read_file(SourceFile(Path("f"), "f", kind), items)
     report = collector.finish()
-    return out, tally.close(records_out=len(out)), report
+    return out, tally.finish(records_out=len(out)), report
 
 
 def as_messages(talk):
@@ -154,7 +154,7 @@ def test_no_row_is_lost_whatever_it_holds(tmp_path, rows, good):
     name=st.sampled_from(["messages", "alpaca", "tokens", "segments", "production_log", "demonstration"]),
 )
 def test_junk_under_a_pinned_format_is_rejected_or_refused_with_its_row(tmp_path, rows, name):
-    items = [Row(Source("f", at), row if isinstance(row, dict) else {"x": row}) for at, row in enumerate(rows, 1)]
+    items = [RawRow(Source("f", at), row if isinstance(row, dict) else {"x": row}) for at, row in enumerate(rows, 1)]
     refused = ""
     try:
         _, account, _ = collect(tmp_path, items, format=name)
@@ -172,7 +172,7 @@ cells = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_siz
 @QUICK
 @given(
     body=st.lists(st.tuples(cells, cells, cells), min_size=3, max_size=8),
-    delimiter=st.sampled_from(list(tables.DELIMITERS)),
+    delimiter=st.sampled_from(list(csv_reader.DELIMITERS)),
     end=st.sampled_from(["\n", "\r\n"]),
     quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC]),
 )
@@ -180,9 +180,9 @@ def test_every_dialect_reads_back(body, delimiter, end, quoting):
     out = io.StringIO()
     writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end)
     writer.writerows([("first", "second", "third"), *body])
-    dialect = tables.sniff(out.getvalue())
-    assert dialect == tables.Dialect(delimiter, "doubled")
-    found = list(tables.rows(dialect, io.StringIO(out.getvalue(), newline=""), "f"))
+    dialect = csv_reader.detect_dialect(out.getvalue())
+    assert dialect == csv_reader.CsvDialect(delimiter, "doubled")
+    found = list(csv_reader.rows(dialect, io.StringIO(out.getvalue(), newline=""), "f"))
     assert [tuple(row.columns.values()) for row in found] == body
     assert [row.source.row for row in found] == list(range(1, len(body) + 1))
 
@@ -196,9 +196,9 @@ def test_quotes_after_a_backslash_read_back(body):
         for row in [('say "it"', "b, c"), *body]
     ]
     text = "a,b\n" + "".join(",".join(row) + "\n" for row in quoted)
-    dialect = tables.sniff(text)
+    dialect = csv_reader.detect_dialect(text)
     if dialect.quotes == "escaped":  # with doubled quotes the table may read as well, and that is the usual meaning
-        assert [tuple(row.columns.values()) for row in tables.rows(dialect, io.StringIO(text, newline=""), "f")][
+        assert [tuple(row.columns.values()) for row in csv_reader.rows(dialect, io.StringIO(text, newline=""), "f")][
             1:
         ] == body
 
@@ -208,20 +208,22 @@ def test_quotes_after_a_backslash_read_back(body):
 def test_any_text_as_a_table_gives_rows_or_rejects(text, tabs):
     try:
         found = list(
-            tables.rows(
-                tables.sniff(text, among="\t" if tabs else tables.DELIMITERS), io.StringIO(text, newline=""), "f"
+            csv_reader.rows(
+                csv_reader.detect_dialect(text, among="\t" if tabs else csv_reader.DELIMITERS),
+                io.StringIO(text, newline=""),
+                "f",
             )
         )
     except DataError:
         return
     assert [item.source.row for item in found] == list(range(1, len(found) + 1))
-    assert all(isinstance(item, Row | Reject) for item in found)
+    assert all(isinstance(item, RawRow | RejectedRow) for item in found)
 
 
 def test_a_broken_quote_does_not_swallow_the_rows_behind_it():
     text = 'a,b\n1,2\n"3,4\n5,6\n7,"8"x\n9,10\n'
-    found = list(tables.rows(tables.Dialect(",", "doubled"), io.StringIO(text, newline=""), "f"))
-    assert [item.reason if isinstance(item, Reject) else tuple(item.columns.values()) for item in found] == [
+    found = list(csv_reader.rows(csv_reader.CsvDialect(",", "doubled"), io.StringIO(text, newline=""), "f"))
+    assert [item.reason if isinstance(item, RejectedRow) else tuple(item.columns.values()) for item in found] == [
         ("1", "2"),
         "broken_quotes",
         ("5", "6"),
@@ -241,7 +243,7 @@ def test_a_broken_quote_does_not_swallow_the_rows_behind_it():
     ],
 )
 def test_dialects_in_words(text, words):
-    assert str(tables.sniff(text)) == words
+    assert str(csv_reader.detect_dialect(text)) == words
 
 
 @QUICK

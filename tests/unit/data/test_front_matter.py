@@ -7,7 +7,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tunectl.data.reading.plain import front_matter
+from tunectl.data.readers.text_reader import front_matter
 
 PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:[ \t]*(.*?)[ \t]*\Z")
 LINES = st.lists(

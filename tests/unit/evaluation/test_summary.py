@@ -1,23 +1,43 @@
 """The final table and the flat numbers."""
 
-from tunectl.evaluation import plot_tables, summary, verdict
-from tunectl.evaluation.results import Candidate, Cost, Difference, Prompt, Results, Score, Search, System
+from tunectl.evaluation import gate, plot_data, summary
+from tunectl.evaluation.results import (
+    Candidate,
+    Cost,
+    MetricDifference,
+    PromptDescription,
+    Results,
+    Score,
+    Search,
+    System,
+)
 
 
 def made() -> Results:
     cost = Cost(answers=2, prompt_tokens=40, tokens=30, seconds=1.5, tokens_per_second=20.0)
     systems = [
-        System("base", "Base", {"chrf": Score(20, 18, 22, 2), "bleu": Score(5, 4, 6, 2)}, Prompt(None), cost),
+        System(
+            "base", "Base", {"chrf": Score(20, 18, 22, 2), "bleu": Score(5, 4, 6, 2)}, PromptDescription(None), cost
+        ),
         System("nearest", "Nearest answer", {"bleu": Score(30, None, None, 2)}),
-        System("tuned", "Tuned", {"bleu": Score(50, 45, 55, 2), "chrf": Score(60, 58, 62, 2)}, Prompt(None), cost),
+        System(
+            "tuned",
+            "Tuned",
+            {"bleu": Score(50, 45, 55, 2), "chrf": Score(60, 58, 62, 2)},
+            PromptDescription(None),
+            cost,
+        ),
     ]
     differences = [
-        Difference("tuned", "base", "bleu", 45, 40, 50, 0.0),
-        Difference("nearest", "base", "bleu", 25, None, None, None),
+        MetricDifference("tuned", "base", "bleu", 45, 40, 50, 0.0),
+        MetricDifference("nearest", "base", "bleu", 25, None, None, None),
     ]
     search = Search(
         2,
-        [Candidate(Prompt(None), 5.0, 80, 1.0), Candidate(Prompt("Be, brief", 1, "random"), None, 9, 0, "x")],
+        [
+            Candidate(PromptDescription(None), 5.0, 80, 1.0),
+            Candidate(PromptDescription("Be, brief", 1, "random"), None, 9, 0, "x"),
+        ],
         0,
         80,
         1.0,
@@ -26,7 +46,7 @@ def made() -> Results:
         project="p", seed=1, inputs=2, available=3, skipped={}, primary="bleu", min_difference=1, confidence=0.95,
         resamples=100, units=2, decoding={}, bleu_signature="s", systems=systems, differences=differences, slices=[],
         search=search, references_seen=0.1, safety=None, judge=[], cases=[], warnings=[],
-        verdict=verdict.decide(differences, title="BLEU", least=1, confidence=0.95, items=2),
+        verdict=gate.gate_tuned(differences, title="BLEU", least=1, confidence=0.95, items=2),
     )  # fmt: skip
 
 
@@ -41,12 +61,12 @@ def test_a_system_a_row_with_the_primary_measure_first():
 
 
 def test_flat_numbers_for_dvc():
-    assert summary.flat(made())["tuned"] == {"bleu": 50, "chrf": 60, "answer_tokens": 30, "prompt_tokens": 40}
-    assert summary.flat(made())["nearest"] == {"bleu": 30}
+    assert summary.to_dvc_metrics(made())["tuned"] == {"bleu": 50, "chrf": 60, "answer_tokens": 30, "prompt_tokens": 40}
+    assert summary.to_dvc_metrics(made())["nearest"] == {"bleu": 30}
 
 
 def test_tables_for_dvc_plots():
-    files = plot_tables.csv_files(made())
+    files = plot_data.csv_files(made())
     assert set(files) == {"scores.csv", "differences.csv", "prompts.csv"}
     assert files["scores.csv"].splitlines()[:2] == ["system,measure,value,low,high,items", "base,chrf,20,18,22,2"]
     assert files["differences.csv"].splitlines()[2] == "nearest,base,bleu,25,,,"

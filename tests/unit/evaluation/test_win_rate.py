@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.artifacts.records import Judgement, Message, Source, Vote
-from tunectl.evaluation import pairwise, win_rate
-from tunectl.evaluation.win_rate import Counting, Duel
+from tunectl.artifacts.records import AnnotationMetadata, Comparison, Message, Source
+from tunectl.evaluation import win_rate, win_rates_by_judge
+from tunectl.evaluation.win_rate import Counting, PairOutcome
 
 HOW = Counting(close=0.1, resamples=200, confidence=0.95, seed=3)
 
 texts = st.lists(st.sampled_from(["good", "food", "by", "the", "river"]), max_size=12).map(" ".join)
 duels = st.lists(
-    st.builds(Duel, st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from("abcdefgh"), texts, texts),
+    st.builds(PairOutcome, st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from("abcdefgh"), texts, texts),
     min_size=1,
     max_size=40,
 )
@@ -48,20 +48,20 @@ def test_counts_add_up_and_the_rate_lies_in_its_interval(pairs):
 
 
 def test_a_system_against_itself_is_even():
-    one = win_rate.rate("reward", [Duel(1.0, str(place), "same ", "same") for place in range(30)], HOW)
+    one = win_rate.rate("reward", [PairOutcome(1.0, str(place), "same ", "same") for place in range(30)], HOW)
     assert (one.rate, one.ties, one.wins) == (0.5, 30, 0)
     assert one.low < 0.5 < one.high
 
 
 def test_all_wins_have_an_interval_below_one():
-    one = win_rate.rate("checks", [Duel(1.0, str(place), "a b", "c d") for place in range(20)], HOW)
+    one = win_rate.rate("checks", [PairOutcome(1.0, str(place), "a b", "c d") for place in range(20)], HOW)
     assert (one.rate, one.high) == (1.0, 1.0)
     assert 0.8 < one.low < 0.9
 
 
 def test_judgements_of_one_input_are_no_independent_draws():
     def wide(clusters: int) -> float:
-        pairs = [Duel(float(place % 2), str(place // 2 % clusters), "a b", "c d") for place in range(200)]
+        pairs = [PairOutcome(float(place % 2), str(place // 2 % clusters), "a b", "c d") for place in range(200)]
         pairs = [duel._replace(outcome=float(int(duel.cluster) % 2)) for duel in pairs]
         one = win_rate.rate("people", pairs, HOW)
         assert one.units == clusters
@@ -72,8 +72,8 @@ def test_judgements_of_one_input_are_no_independent_draws():
 
 def test_lengths_stand_beside_the_rate():
     long, short = "one two three four five six seven eight nine ten", "one two three"
-    pairs = [Duel(1.0, str(place), long, short) for place in range(8)]
-    pairs += [Duel(0.0, f"x{place}", "a b c", "d e f") for place in range(4)]
+    pairs = [PairOutcome(1.0, str(place), long, short) for place in range(8)]
+    pairs += [PairOutcome(0.0, f"x{place}", "a b c", "d e f") for place in range(4)]
     one = win_rate.rate("reward", pairs, HOW)
     assert one.rate == pytest.approx(8 / 12)
     assert one.longer_wins == 1.0
@@ -84,24 +84,26 @@ def test_lengths_stand_beside_the_rate():
 def test_no_pair_is_said():
     one = win_rate.rate("people", [], HOW)
     assert (one.rate, one.pairs, one.absent) == (None, 0, "there is no pair to judge")
-    assert win_rate.as_gain(one) is None
+    assert win_rate.points_over_half(one) is None
 
 
 @pytest.mark.parametrize(
     ("mine", "theirs", "outcome"), [(1.0, 0.5, 1.0), (0.5, 1.0, 0.0), (1.0, 0.96, 0.5), (0.0, 0.0, 0.5)]
 )
 def test_scores_that_hardly_differ_are_a_tie(mine, theirs, outcome):
-    assert win_rate.decided(mine, theirs, 0.05) == outcome
+    assert win_rate.outcome(mine, theirs, 0.05) == outcome
 
 
-def judgement(systems: list[str], choice: str, **more: object) -> Judgement:
+def judgement(systems: list[str], choice: str, **more: object) -> Comparison:
     answers = [[Message("assistant", text)] for text in ("first", "second")]
-    return Judgement("j", "p", [Message("user", "?")], answers, choice, Vote(Source("f", 1)), systems=systems, **more)
+    return Comparison(
+        "j", "p", [Message("user", "?")], answers, choice, AnnotationMetadata(Source("f", 1)), systems=systems, **more
+    )
 
 
 def test_only_judgements_about_the_two_systems_count():
     found = list(
-        pairwise.duels_of(
+        win_rates_by_judge.from_annotations(
             [
                 judgement(["align", "sft"], "first"),
                 judgement(["sft", "align"], "first"),
@@ -113,7 +115,7 @@ def test_only_judgements_about_the_two_systems_count():
         )
     )
     assert found == [
-        Duel(1.0, "p", "first", "second"),
-        Duel(0.0, "p", "second", "first"),
-        Duel(0.5, "p", "second", "first"),
+        PairOutcome(1.0, "p", "first", "second"),
+        PairOutcome(0.0, "p", "second", "first"),
+        PairOutcome(0.5, "p", "second", "first"),
     ]

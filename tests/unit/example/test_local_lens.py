@@ -21,14 +21,14 @@ RESERVED_FORMS = {"ticket", "letter"}
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    """make.py, imported as it is when it is run."""
+    """make_data.py, imported as it is when it is run."""
     sys.path.insert(0, str(HERE))
     try:
-        import make
+        import make_data
     finally:
         sys.path.remove(str(HERE))
-    yield make
-    for name in [name for name in sys.modules if name == "make" or name.split(".")[0] == "town"]:
+    yield make_data
+    for name in [name for name in sys.modules if name == "make_data" or name.split(".")[0] == "synthetic_data"]:
         del sys.modules[name]
 
 
@@ -167,23 +167,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The bundled configuration through the real stages ingest, curate and split."""
     for library in ("trafilatura", "pypdf", "ftfy", "py3langid", "phonenumbers", "faker"):
         pytest.importorskip(library)
-    from tunectl.artifacts import io, manifest
-    from tunectl.artifacts.layout import Layout
-    from tunectl.config import check
-    from tunectl.config.curate import CurateStage
-    from tunectl.config.ingest import IngestStage
-    from tunectl.config.split import SplitStage
-    from tunectl.stages import curate, ingest, split
+    from tunectl.artifacts import atomic_io, manifest
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.config.loading import checks
+    from tunectl.config.schema.curate import CurateStage
+    from tunectl.config.schema.ingest import IngestStage
+    from tunectl.config.schema.split import SplitStage
+    from tunectl.pipeline.stages import curate, ingest, split
 
     folder = tmp_path_factory.mktemp("local_lens")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        root = check.load(Layout(), []).root
+        root = checks.load_config(ProjectPaths(), []).root
         for stage in ("ingest", "curate", "split"):
             (folder / stage).mkdir()
         ingest.run(IngestStage(ingest=root.ingest), ingest.Inputs(), ingest.Outputs(artifact=folder / "ingest"))
         settings = CurateStage(curate=root.curate, seed=root.seed, profile=root.profile)
-        io.write_json(folder / "harvest" / manifest.PASSED_THROUGH, {"reason": "no live traffic"})
+        atomic_io.write_json(folder / "harvest" / manifest.PASSED_THROUGH, {"reason": "no live traffic"})
         inputs = curate.Inputs(ingest=folder / "ingest", harvest=folder / "harvest")
         curate.run(settings, inputs, curate.Outputs(artifact=folder / "curate"))
         parts = SplitStage(split=root.split, seed=root.seed)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from tunectl.artifacts.records import Judgement, Message, Source, Vote
-from tunectl.backends.krippendorff_alpha import alpha
+from tunectl.artifacts.records import AnnotationMetadata, Comparison, Message, Source
+from tunectl.backends.text.krippendorff_alpha import alpha
 from tunectl.preferences import agreement
 
 
 def judgement(number, who, choice="first", *, answers=("a long good answer", "short"), **more):
     texts = [[Message("assistant", f"{text} {number}")] for text in answers]
-    return Judgement(
-        f"j{number}{who}", f"p{number}", [Message("user", "Q")], texts, choice, Vote(Source("f", 1), who), **more
+    return Comparison(
+        f"j{number}{who}",
+        f"p{number}",
+        [Message("user", "Q")],
+        texts,
+        choice,
+        AnnotationMetadata(Source("f", 1), who),
+        **more,
     )
 
 
 def measure(judgements):
-    return agreement.measure(judgements, alpha, seed=1)
+    return agreement.inter_annotator_agreement(judgements, alpha, seed=1)
 
 
 def test_alpha_of_a_published_table():
@@ -40,7 +46,7 @@ def test_people_who_agree_on_everything():
     found = measure([judgement(n, who, "first" if n % 2 else "second") for n in range(10) for who in ("Ada", "Bo")])
     assert (found.shared, found.alpha, found.alpha_low, found.alpha_high) == (10, 1.0, 1.0, 1.0)
     assert [person.with_others.value for person in found.people] == [1.0, 1.0]
-    assert "good agreement" in agreement.words(found)
+    assert "good agreement" in agreement.summary(found)
 
 
 def test_people_who_never_agree():
@@ -49,7 +55,7 @@ def test_people_who_never_agree():
     )
     assert found.alpha < 0
     assert [person.with_others.value for person in found.people] == [0.0, 0.0]
-    assert "settle what makes an answer better" in agreement.words(found)
+    assert "settle what makes an answer better" in agreement.summary(found)
 
 
 def test_it_does_not_matter_which_answer_comes_first():
@@ -63,10 +69,10 @@ def test_habits_of_side_and_length():
     by_side = [judgement(n, "Ada", "first" if n % 2 else "second", left=0 if n % 2 else 1) for n in range(20)]
     found = measure(by_side)
     assert (found.left.value, found.longer.value) == (1.0, 0.5)
-    assert "people may choose by position" in agreement.words(found)
+    assert "people may choose by position" in agreement.summary(found)
     by_length = measure([judgement(n, "Ada", "first", left=n % 2) for n in range(20)])
     assert (by_length.left.value, by_length.longer.value) == (0.5, 1.0)
-    assert "a reward model would learn length" in agreement.words(by_length)
+    assert "a reward model would learn length" in agreement.summary(by_length)
 
 
 def test_asked_again_and_attention():
@@ -85,4 +91,4 @@ def test_asked_again_and_attention():
     assert (ada.attention.value, ada.attention.of) == (0.5, 2)
     assert (ada.judgements, ada.decided, ada.seconds) == (6, 4, None)
     assert (found.shared, found.alpha) == (0, None)
-    assert "agreement is unknown" in agreement.words(found)
+    assert "agreement is unknown" in agreement.summary(found)

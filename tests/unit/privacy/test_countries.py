@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tunectl.backends.privacy_tools import tools
-from tunectl.privacy.mask import Masker
+from tunectl.backends.text.pii_resources import tools
+from tunectl.privacy.mask import PiiMasker
 
 pytest.importorskip("phonenumbers")
 pytest.importorskip("stdnum")
@@ -14,7 +14,7 @@ pytest.importorskip("faker")
 
 @pytest.fixture(scope="module")
 def mask():  # type: ignore[no-untyped-def]
-    return Masker(tools(regions=["US"], locales=["en_US", "fr_FR", "de_DE"])).mask
+    return PiiMasker(tools(regions=["US"], locales=["en_US", "fr_FR", "de_DE"])).mask
 
 
 @pytest.mark.parametrize(

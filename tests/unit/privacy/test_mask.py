@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.artifacts.records import Answer, Example, Message, Reject, Source
-from tunectl.data.pii import Hide, hide_reject
-from tunectl.privacy.found import PLACEHOLDER
-from tunectl.privacy.mask import Masker, Memory
-from tunectl.privacy.tools import Tools
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, RejectedRow, Source
+from tunectl.data.filters.pii import MaskPii, mask_reject
+from tunectl.privacy.mask import PiiMasker, PlaceholderMap
+from tunectl.privacy.resources import PiiResources
+from tunectl.privacy.spans import PLACEHOLDER
 
 NAMES = frozenset(["sarah", "john", "grace", "tom"])
-TOOLS = Tools(
+TOOLS = PiiResources(
     phones=lambda text: [match.span() for match in re.finditer(r"\+\d[\d ]{8,14}\d", text)],
     card=lambda digits: sum(sum(divmod(int(d) * (1 + i % 2), 10)) for i, d in enumerate(reversed(digits))) % 10 == 0,
     iban=lambda text: text.replace(" ", "") == "DE89370400440532013000",
@@ -29,7 +29,7 @@ PLACE = Source("a.csv", 1)
 
 
 def masked(text: str, **more: object) -> str:
-    return Masker(TOOLS, **more).mask(text).text  # type: ignore[arg-type]
+    return PiiMasker(TOOLS, **more).mask(text).text  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_public_values_stay() -> None:
 
 
 def test_counts_hold_no_values() -> None:
-    assert Masker(TOOLS).mask("a@x.com a@x.com 404-555-0123").found == {"email": 2, "phone": 1}
+    assert PiiMasker(TOOLS).mask("a@x.com a@x.com 404-555-0123").found == {"email": 2, "phone": 1}
 
 
 def test_one_memory_serves_all_texts_of_a_record() -> None:
-    memory = Memory()
-    masker = Masker(TOOLS)
+    memory = PlaceholderMap()
+    masker = PiiMasker(TOOLS)
     assert masker.mask("b@x.com a@x.com", memory).text == "[EMAIL_1] [EMAIL_2]"
     assert masker.mask("a@x.com", memory).text == "[EMAIL_2]"
 
@@ -87,9 +87,9 @@ def test_a_record_shares_placeholders_between_input_answers_and_arguments() -> N
             Message("assistant", "", tool_calls=[call]),
             Message("user", "and [EMAIL_1]?"),
         ],
-        [Answer("done: b@x.com", PLACE), Answer("c@x.com", PLACE)],
+        [ReferenceAnswer("done: b@x.com", PLACE), ReferenceAnswer("c@x.com", PLACE)],
     )
-    block = Hide(Masker(TOOLS))
+    block = MaskPii(PiiMasker(TOOLS))
     (outcome,) = block([example])
     assert isinstance(outcome, Example)
     assert outcome.messages[0].content == "mail [EMAIL_2]"
@@ -100,7 +100,7 @@ def test_a_record_shares_placeholders_between_input_answers_and_arguments() -> N
 
 
 def test_rejects_do_not_leak() -> None:
-    hidden = hide_reject(Reject(PLACE, "banned_word", "a@x.com", "write to a@x.com"), Masker(TOOLS))
+    hidden = mask_reject(RejectedRow(PLACE, "banned_word", "a@x.com", "write to a@x.com"), PiiMasker(TOOLS))
     assert (hidden.detail, hidden.sample) == ("[EMAIL_1]", "write to [EMAIL_1]")
 
 
@@ -127,7 +127,7 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES)).map(" ".join))
 @settings(deadline=None)
 def test_masking_again_changes_nothing_and_the_rest_stays(text: str) -> None:
-    masker = Masker(TOOLS)
+    masker = PiiMasker(TOOLS)
     found = masker.find(text)
     assert all(one.end <= other.start for one, other in pairwise(found))
     once = masker.mask(text).text
@@ -164,5 +164,5 @@ def test_masking_again_changes_nothing_and_the_rest_stays(text: str) -> None:
 )
 def test_hostile_text_takes_linear_time(piece: str) -> None:
     started = time.process_time()
-    Masker(TOOLS).mask("10 " + piece * 10_000)
+    PiiMasker(TOOLS).mask("10 " + piece * 10_000)
     assert time.process_time() - started < 3

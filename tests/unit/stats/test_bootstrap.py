@@ -17,16 +17,16 @@ def table(values):
 
 
 def test_each_resample_draws_as_many_items_as_there_are():
-    counts = bootstrap.draws(7, 50, seed=1)
+    counts = bootstrap.resample_counts(7, 50, seed=1)
     assert counts.shape == (50, 7)
     assert (counts.sum(axis=1) == 7).all()
-    assert (counts == bootstrap.draws(7, 50, seed=1)).all()
-    assert (counts != bootstrap.draws(7, 50, seed=2)).any()
+    assert (counts == bootstrap.resample_counts(7, 50, seed=1)).all()
+    assert (counts != bootstrap.resample_counts(7, 50, seed=2)).any()
 
 
 def test_the_interval_of_a_mean_is_that_of_theory():
     values = np.random.default_rng(0).normal(10, 2, size=400)
-    found = bootstrap.interval(table(values), mean, bootstrap.draws(400, 4000, seed=1), 0.95)
+    found = bootstrap.interval(table(values), mean, bootstrap.resample_counts(400, 4000, seed=1), 0.95)
     error = values.std(ddof=0) / 20
     assert found.value == pytest.approx(values.mean())
     assert found.low == pytest.approx(values.mean() - 1.96 * error, abs=0.03)
@@ -37,7 +37,7 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
     random = np.random.default_rng(0)
     base = random.normal(10, 5, size=200)
     better = base + random.normal(0.5, 0.5, size=200)
-    counts = bootstrap.draws(200, 1000, seed=1)
+    counts = bootstrap.resample_counts(200, 1000, seed=1)
     found = bootstrap.difference(table(better), table(base), mean, counts, 0.95)
     alone = bootstrap.interval(table(better), mean, counts, 0.95)
     assert 0 < found.low < found.value < found.high
@@ -48,7 +48,7 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
 def test_coverage_of_a_nominal_95_percent_interval():
     random = np.random.default_rng(0)
     hits = 0
-    counts = bootstrap.draws(60, 400, seed=1)
+    counts = bootstrap.resample_counts(60, 400, seed=1)
     for _ in range(200):
         found = bootstrap.interval(table(random.normal(0, 1, size=60)), mean, counts, 0.95)
         hits += found.low <= 0 <= found.high
@@ -57,12 +57,12 @@ def test_coverage_of_a_nominal_95_percent_interval():
 
 def test_no_difference_has_a_large_p_value():
     same = table([1, 2, 3, 4, 5])
-    found = bootstrap.difference(same, same, mean, bootstrap.draws(5, 200, seed=1), 0.95)
+    found = bootstrap.difference(same, same, mean, bootstrap.resample_counts(5, 200, seed=1), 0.95)
     assert (found.value, found.low, found.high, found.probability) == (0, 0, 0, 1)
 
 
 def test_one_item_has_no_interval():
-    counts = bootstrap.draws(1, 100, seed=1)
+    counts = bootstrap.resample_counts(1, 100, seed=1)
     assert bootstrap.interval(table([3]), mean, counts, 0.95) is None
     assert bootstrap.difference(table([3]), table([2]), mean, counts, 0.95) is None
 
@@ -78,17 +78,17 @@ def test_a_measure_that_is_mostly_undefined_has_no_interval():
         with np.errstate(invalid="ignore"):
             return sums[..., 0] / sums[..., 1]
 
-    assert bootstrap.interval(statistics, ratio, bootstrap.draws(4, 500, seed=1), 0.95) is None
+    assert bootstrap.interval(statistics, ratio, bootstrap.resample_counts(4, 500, seed=1), 0.95) is None
 
 
 def test_groups_are_drawn_whole():
     statistics = np.array([[1.0, 1.0], [3.0, 1.0], [10.0, 1.0]])
-    found = bootstrap.grouped(statistics, ["a", "b", "a"])
+    found = bootstrap.sum_by_group(statistics, ["a", "b", "a"])
     assert found.tolist() == [[11.0, 2.0], [3.0, 1.0]]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.integers(0, 2**31))
 def test_an_interval_of_a_mean_stays_within_the_data(values, seed):
-    found = bootstrap.interval(table(values), mean, bootstrap.draws(len(values), 100, seed), 0.9)
+    found = bootstrap.interval(table(values), mean, bootstrap.resample_counts(len(values), 100, seed), 0.9)
     assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9

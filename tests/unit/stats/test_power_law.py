@@ -6,13 +6,13 @@ from tunectl.stats.power_law import fit, fit_many
 def test_recovers_a_falling_loss():
     sizes = [100, 250, 500, 1000]
     law = fit(sizes, [1.0 + 8 * n**-0.4 for n in sizes], higher_is_better=False)
-    assert law.at(2000) == pytest.approx(1.0 + 8 * 2000**-0.4, rel=0.01)
+    assert law.predict(2000) == pytest.approx(1.0 + 8 * 2000**-0.4, rel=0.01)
 
 
 def test_recovers_a_rising_score():
     sizes = [100, 250, 500, 1000]
     law = fit(sizes, [60 - 90 * n**-0.3 for n in sizes], higher_is_better=True)
-    assert law.at(2000) == pytest.approx(60 - 90 * 2000**-0.3, rel=0.01)
+    assert law.predict(2000) == pytest.approx(60 - 90 * 2000**-0.3, rel=0.01)
 
 
 def test_worse_with_more_rows_is_flat():
@@ -36,8 +36,8 @@ def test_a_loss_never_falls_below_its_floor():
     sizes, losses = [58, 146, 291, 582], [1.594, 1.168, 0.630, 0.305]  # steeper than any power law with a limit
     law = fit(sizes, losses, higher_is_better=False, floor=0.0)
     assert law.limit == 0.0
-    assert 0 < law.at(1164) < law.at(582)
-    assert fit(sizes, losses, higher_is_better=False).at(1164) < 0  # what the floor is for
+    assert 0 < law.predict(1164) < law.predict(582)
+    assert fit(sizes, losses, higher_is_better=False).predict(1164) < 0  # what the floor is for
 
 
 def test_the_floor_changes_nothing_above_it():

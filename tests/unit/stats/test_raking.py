@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.stats.raking import Margin, effective, rake
+from tunectl.stats.raking import Margin, effective_sample_size, rake
 
 
 def reached(codes, weights, values):
@@ -49,8 +49,8 @@ def test_nobody_known():
 
 
 def test_effective_number():
-    assert effective([1, 1, 1, 1]) == 4
-    assert effective([2, 0]) == 1
+    assert effective_sample_size([1, 1, 1, 1]) == 4
+    assert effective_sample_size([2, 0]) == 1
 
 
 def test_refuses_limits_without_one():

@@ -1,1 +1,1 @@
-"""Which instruction format is this, and what does a row of it mean? One family of formats a file, one table of all."""
+"""Recognize and parse the dataset formats of the field."""

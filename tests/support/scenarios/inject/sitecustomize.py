@@ -12,9 +12,9 @@ folder = Path(os.environ["TUNECTL_INJECT"])
 
 
 def wrap_engine() -> None:
-    from tunectl.backends.transformers_engine import TransformersPipeline
+    from tunectl.backends.engines.transformers_engine import TransformersSession
 
-    step, most = TransformersPipeline._step, 0
+    step, most = TransformersSession._step, 0
 
     def slow_step(self, running):
         nonlocal most
@@ -25,13 +25,13 @@ def wrap_engine() -> None:
             time.sleep(0.01)
         return step(self, running)
 
-    TransformersPipeline._step = slow_step
+    TransformersSession._step = slow_step
 
 
 def wrap_store() -> None:
-    from tunectl.backends.sqlalchemy_store import SqlStore
+    from tunectl.backends.storage.inference_log_sql import SqlInferenceLog
 
-    write = SqlStore.write
+    write = SqlInferenceLog.write
 
     def slow_write(self, entries):
         slow = folder / "slow"
@@ -39,7 +39,7 @@ def wrap_store() -> None:
             time.sleep(float(slow.read_text()))
         return write(self, entries)
 
-    SqlStore.write = slow_write
+    SqlInferenceLog.write = slow_write
 
 
 wrap_engine()

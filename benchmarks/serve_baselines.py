@@ -1,0 +1,307 @@
+"""The systems of bench_serve: how each is started, asked and stopped. While one is measured the others stand still (SIGSTOP)."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from serve_envs import ROOT, Unavailable, made
+from serve_fixtures import Material
+
+RUNNING = 32
+"""Answers at once: the most clients."""
+CACHE_TOKENS, BATCH_TOKENS = 65_536, 512
+"""As in conf/serve/default.yaml; the bare engine gets the same."""
+CONTEXT = 2048
+"""Tokens of a conversation that peers make room for."""
+PATIENCE = 420
+"""Seconds until a server must be ready."""
+
+
+@dataclass
+class Place:
+    """Where one system lives."""
+
+    environment: Path
+    material: Material
+    folder: Path
+    port: int
+    release: str
+    """merged or apart, of ours and the bare engine."""
+    key: str = ""
+
+    @property
+    def python(self) -> str:
+        """Its interpreter."""
+        return str(self.environment / "bin/python")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One system."""
+
+    name: str
+    says: str
+    environment: str
+    command: Callable[[Place], list[str]]
+    ready: str
+    """Path that answers 200 once it can serve; empty: a line on its standard output."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Fields of its requests beside messages, max_tokens, stream and temperature."""
+    env: Callable[[Place], dict[str, str]] = lambda _: {}
+    release: str = ""
+    """Of ours: which one it serves, merged or apart."""
+    ours: bool = False
+    """Whether our server answers: keys, live store, liveness proof."""
+
+
+USAGE = {"stream_options": {"include_usage": True}}
+FORCED = {**USAGE, "ignore_eos": True}
+
+
+def _tunectl(place: Place) -> list[str]:
+    words = ["--host", "127.0.0.1", "--port", str(place.port), "--timeout-graceful-shutdown", "5"]
+    return [place.python, "-m", "bentoml", "serve", "tunectl.services.bento_service:Tunectl", *words]
+
+
+def _bare(place: Place) -> list[str]:
+    numbers = [str(one) for one in (place.port, CACHE_TOKENS, BATCH_TOKENS, RUNNING)]
+    folder = place.material.releases[place.release]
+    adapter = [str(folder / "adapter")] if place.release == "apart" else []
+    return [place.python, str(ROOT / "benchmarks/serve_bare_engine.py"), str(folder / "model"), *numbers, *adapter]
+
+
+def _transformers(place: Place) -> list[str]:
+    words = ["--device", "cpu", "--dtype", "bfloat16", "--host", "127.0.0.1", "--port", str(place.port)]
+    return [str(place.environment / "bin/transformers"), "serve", str(place.material.endless), *words]
+
+
+def _continuous(place: Place) -> list[str]:
+    # without these it sizes its cache to 60 % of the machine's memory
+    sizes = ["--cb-num-blocks", str(CACHE_TOKENS // 256), "--cb-block-size", "256", "--cb-max-batch-tokens", "512"]
+    return [*_transformers(place), "--continuous-batching", "--attn-implementation", "sdpa", *sizes]
+
+
+def _vllm(place: Place) -> list[str]:
+    words = ["--host", "127.0.0.1", "--port", str(place.port), "--served-model-name", "benchmark"]
+    words += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", str(RUNNING)]
+    return [str(place.environment / "bin/vllm"), "serve", str(place.material.merged), *words]
+
+
+def _llama(place: Place) -> list[str]:
+    words = ["--host", "127.0.0.1", "--port", str(place.port), "--jinja", "--no-webui"]
+    words += ["--parallel", str(RUNNING), "--ctx-size", str(RUNNING * CONTEXT), "--threads", str(cores())]
+    return [str(place.environment / "bin/llama-server"), "-m", str(place.material.gguf), *words]
+
+
+def _own(place: Place) -> dict[str, str]:
+    return {
+        "PYTHONPATH": str(ROOT / "src"),
+        "TUNECTL_STORE": str(place.material.stores[place.release]),
+        "TUNECTL_SERVE": str(place.folder / "serve.json"),
+        "BENTOML_HOME": str(place.folder / "bentoml"),
+        "BENTOML_CONTAINERIZED": "1",
+    }
+
+
+def _sized(_: Place) -> dict[str, str]:
+    return {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
+
+
+def _all_cores(place: Place) -> dict[str, str]:
+    """vLLM keeps a core for its front end unless it is told; with all cores it is faster here."""
+    return {**_sized(place), "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores() - 1}"}
+
+
+PEERS = (
+    Peer(
+        "tunectl",
+        "our server over HTTP, adapter merged, int8 (OpenVINO)",
+        "tunectl",
+        _tunectl,
+        "/readyz",
+        FORCED,
+        _own,
+        "merged",
+        ours=True,
+    ),
+    Peer("bare", "the same engine alone, adapter merged", "tunectl", _bare, "", release="merged"),
+    Peer(
+        "tunectl_apart",
+        "our server over HTTP, adapter kept apart",
+        "tunectl",
+        _tunectl,
+        "/readyz",
+        FORCED,
+        _own,
+        "apart",
+        ours=True,
+    ),
+    Peer("bare_apart", "the same engine alone, adapter kept apart", "tunectl", _bare, "", release="apart"),
+    Peer("vllm", "vLLM's CPU build as it comes, bf16", "vllm", _vllm, "/health", FORCED, _sized),
+    Peer("vllm_tuned", "the same, told to compute on all cores", "vllm", _vllm, "/health", FORCED, _all_cores),
+    Peer("transformers_cb", "transformers serve --continuous-batching, bf16", "transformers", _continuous, "/health"),
+    Peer("transformers", "transformers serve as it comes, bf16", "transformers", _transformers, "/health"),
+    Peer("llama_cpp", "llama.cpp's server, Q8_0", "llama_cpp", _llama, "/health", FORCED),
+)
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Running:
+    """One system: a process and all that it starts."""
+
+    def __init__(self, peer: Peer, material: Material, place: Path) -> None:
+        """Start it.
+
+        Raises  Unavailable when its environment cannot be made, or it cannot be started.
+        """
+        folder = place / "run" / peer.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+        self.peer = peer
+        self.place = Place(made(peer.environment, place), material, folder, port, peer.release)
+        if peer.ours:
+            self.place.key = _prepared(folder, material)
+        self.log = folder / "log"
+        quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True"}
+        try:
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(
+                    peer.command(self.place),
+                    cwd=folder,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **quiet, **peer.env(self.place)},
+                    start_new_session=True,  # Ctrl-C is ours to hand on
+                )
+        except OSError as error:
+            raise Unavailable(str(error)) from error
+
+    def wait(self) -> float:
+        """Wait until it can serve; seconds that it took.
+
+        Raises  Unavailable with the last line of its log when it ends, or is not ready in time.
+        """
+        start = time.monotonic()
+        while time.monotonic() - start < PATIENCE:
+            if self.process.poll() is not None:
+                raise Unavailable(f"it ended with {self.process.returncode}: {self.last()}")
+            if self._answers():
+                return time.monotonic() - start
+            time.sleep(0.5)
+        raise Unavailable(f"not ready after {PATIENCE} s: {self.last()}")
+
+    def last(self) -> str:
+        """The last line of its log that says something."""
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        named = [line for line in lines if "Error" in line]
+        return (named or lines or ["without a word"])[-1][:300]
+
+    def _answers(self) -> bool:
+        if not self.peer.ready:
+            return "ready" in self.log.read_text(errors="replace").splitlines()
+        connection = http.client.HTTPConnection("127.0.0.1", self.place.port, timeout=5)
+        try:
+            connection.request("GET", self.peer.ready)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def pause(self) -> None:
+        """Let it stand still, all its processes and threads."""
+        self._tell(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._tell(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it: kindly, then not."""
+        self.resume()
+        family = self.family()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(15)
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _tell(self, number: int) -> None:
+        for pid in self.family():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def family(self) -> list[int]:
+        """It and all that it started, parents first; some start sessions of their own, so that a group would not hold them."""
+        children: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                    children.setdefault(int(parent), []).append(int(entry.name))
+        found = [self.process.pid]
+        for pid in found:
+            found += children.get(pid, [])
+        return found
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it has taken so far."""
+        return sum(_cpu(pid) for pid in self.family())
+
+    def memory(self) -> float:
+        """Megabytes that are in memory, what processes share counted once."""
+        return sum(_memory(pid) for pid in self.family())
+
+
+def _cpu(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
+
+
+def _prepared(folder: Path, material: Material) -> str:
+    """Settings of conf/ and a key for one of our servers, whose live store starts empty; returns the key."""
+    from datetime import UTC, datetime
+
+    from tunectl.access import api_keys
+
+    (folder / "serve.json").write_text(json.dumps(material.settings))
+    for old in folder.glob(".tunectl/live/*"):
+        old.unlink()
+    (folder / ".tunectl/keys.json").unlink(missing_ok=True)
+    secret, entry = api_keys.create_key("benchmark", ["admin"], None, datetime.now(UTC))
+    api_keys.add(folder / ".tunectl/keys.json", entry)
+    return secret
+
+
+if __name__ == "__main__":
+    print(*(f"{one.name:16} {one.says}" for one in PEERS), sep="\n", file=sys.stdout)

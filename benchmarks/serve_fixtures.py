@@ -1,0 +1,139 @@
+"""What bench_serve serves: the adapter of the bundled example as two releases, as a merged model and as a GGUF file.
+
+Made by the product's own package stage and exporters, once for an adapter; the proof of quality is cut short, because another
+benchmark's figures and the stage's own tests stand for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve_envs import ROOT
+
+NEVER = 3
+"""A token of SmolLM2's that no text of ours holds: as the end of an answer it is one that never comes."""
+SHORT = ("package.quality.prompts=8", "package.quality.inputs=0", "package.reference=4", "package.bento=null")
+LENGTHS = (80, 90, 100, 110, 120)
+"""Tokens of the answers, in turn; the same for everybody, so that not all streams end at once."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Files, and what to ask."""
+
+    settings: dict[str, Any]
+    """Of our server, from conf/."""
+    stores: dict[str, Path]
+    """Release stores by route."""
+    releases: dict[str, Path]
+    """Their champions' folders."""
+    merged: Path
+    """For transformers and vLLM."""
+    endless: Path
+    """The same with an end token that never comes, for those who take no ``ignore_eos``."""
+    gguf: Path
+    texts: list[str]
+    """Inputs of the test and validation split."""
+
+    def asks(self, count: int, name: str) -> list[tuple[str, int]]:
+        """Questions that nobody asked before, and how many tokens to answer: the same for the same ``name``."""
+        draw = random.Random(name)
+        return [
+            (f"Order {draw.randrange(10**9)}. {draw.choice(self.texts)}", LENGTHS[number % len(LENGTHS)])
+            for number in range(count)
+        ]
+
+
+def made(place: Path, artifacts: Path) -> Material:
+    """Everything, from a pipeline's artifacts; runs the bundled example where they are absent."""
+    if not (artifacts / "evaluate/manifest.json").is_file():
+        print(f"{artifacts}: nothing has been trained yet; running the bundled example (minutes)", flush=True)
+        subprocess.run([sys.executable, "-m", "tunectl", "repro", "--to", "evaluate"], cwd=ROOT, check=True)
+    from tunectl.artifacts import atomic_io
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.config.loading import checks
+    from tunectl.config.schema.serve import ServeSettings
+
+    digest = atomic_io.sha256_path(artifacts / "sft/adapter_model.safetensors")[:10]
+    folder = (place / f"material-{digest}").absolute()
+    root = checks.load_config(ProjectPaths(ROOT)).root
+    stores = {route: folder / route for route in ("merged", "apart")}
+    if not (folder / ".ready").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        _merge(folder, artifacts)
+        for route, store in stores.items():
+            _package(route, folder, store, artifacts)
+        (folder / ".ready").touch()
+    texts = [
+        json.loads(line)["messages"][-1]["content"]
+        for name in ("test", "validation")
+        for line in (artifacts / f"split/{name}.jsonl").read_text().splitlines()
+    ]
+    given = root.model_dump(mode="json")
+    return Material(
+        {**{name: given[name] for name in ServeSettings.model_fields}, "project": "benchmark"},
+        stores,
+        {route: _champion(store) for route, store in stores.items()},
+        folder / "model",
+        folder / "endless",
+        folder / "model.gguf",
+        texts,
+    )
+
+
+def _champion(store: Path) -> Path:
+    from tunectl.registry.release_store import ReleaseRegistry
+
+    kept = ReleaseRegistry(store)
+    champion = kept.champion()
+    assert champion is not None
+    return kept.folder(champion.release)
+
+
+def _merge(folder: Path, artifacts: Path) -> None:
+    from tunectl.backends.modeling.merge_adapter import merge
+
+    print("merging the adapter ...", flush=True)
+    merge(artifacts / "model", artifacts / "sft", folder / "model")
+    shutil.copytree(folder / "model", folder / "endless", copy_function=os.link)
+    for name in ("config.json", "generation_config.json"):
+        path = folder / "endless" / name
+        given = json.loads(path.read_text())
+        path.unlink()
+        path.write_text(json.dumps({**given, "eos_token_id": NEVER}))
+
+
+def _package(route: str, folder: Path, store: Path, artifacts: Path) -> None:
+    """A release of one route, champion of a store of its own."""
+    from tunectl.artifacts import atomic_io
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.config.loading import checks, override_file
+    from tunectl.config.schema.package import PackageStage
+    from tunectl.pipeline.stages import package
+    from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts
+    from tunectl.registry.release_store import ReleaseRegistry
+
+    print(f"packaging, {route} (some minutes) ...", flush=True)
+    words = ["package=openvino", f"package.route={route}", *SHORT]
+    words += ["package.gguf={type: q8_0}"] if route == "merged" else []
+    root = checks.load_config(ProjectPaths(ROOT), override_file.merge_overrides([], words)).root.model_dump(mode="json")
+    cfg = PackageStage.model_validate({name: root[name] for name in PackageStage.model_fields})
+    out = folder / f"package-{route}"
+    names = ("model", "adapt", "split", "sft", "align", "evaluate")
+    stages = [artifacts / name for name in names]
+    out.mkdir(parents=True)
+    package.run(cfg, package.Inputs(*stages), package.Outputs(out, folder / "work"))
+    facts = atomic_io.read_json(out / FACTS, BuildFacts)
+    kept = ReleaseRegistry(store)
+    kept.promote(kept.add(out / RELEASE, facts).id, by="bench_serve", why="to be measured", force=True)
+    if route == "merged":
+        (out / "model.gguf").rename(folder / "model.gguf")
+    shutil.rmtree(out)

@@ -1,0 +1,289 @@
+"""The chapters, in the order in which they are played. Each ends with what was promised, and whether it was so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from loop_demo import timeline as times
+from loop_demo.context import Broken, Play
+from loop_demo.simulated_users import Tally
+from loop_demo.timeline import Promise, Timeline, Tone, length
+from tunectl.artifacts.records import DriftWindow
+from tunectl.retraining.state_machine import RetrainRun
+
+MORE = 2
+"""Windows beyond the required ones that a change may take to be noticed, and to be forgotten."""
+SWIFT = 5.0
+"""Seconds that a rollback may take."""
+TITLE = "See it heal"
+WATCHED = "Prometheus counts windows, Alertmanager tells the watcher, and the watcher writes it down."
+UNWATCHED = "Prometheus would count windows, and Alertmanager tell the watcher, which writes it down."
+
+
+def described(window: DriftWindow) -> tuple[str, Tone]:
+    """A window in words."""
+    if window.verdict == "insufficient":
+        return f"window {window.id[:6]}: {window.rows} answers; {window.reason}", "calm"
+    tone: Tone = "bad" if window.verdict == "drift" else "moved" if window.moved else "good"
+    return f"window {window.id[:6]}: {window.verdict}; {window.reason}", tone
+
+
+def quiet(play: Play) -> None:
+    """People ask as always: no alarm, no retrain."""
+    play.narrator.chapter(
+        "A quiet day",
+        "People ask for ads as they always did. The first windows become what is usual;\nthe next ones must say nothing.",
+    )
+    scene, names, found = play.scene, list[str](), list[DriftWindow]()
+    with play.phase("people", "everyday"):
+        for _ in range(scene.baseline):
+            window, _ = play.window(play.everyday)
+            names.append(window.id)
+            play.narrator.say(*described(window))
+        play.command("monitor", "accept", *names, "--why", "quiet days")
+        play.narrator.say(
+            f"a person accepts them as usual: tunectl monitor accept {' '.join(name[:6] for name in names)}", "work"
+        )
+        for _ in range(scene.quiet):
+            window, _ = play.window(play.everyday)
+            found.append(window)
+            play.narrator.say(*described(window))
+    silent = all(one.verdict == "ok" for one in found) and not play.stack.firing() and not play.book.runs()
+    signals = max(sum(one.p_value is not None for one in window.signals.values()) for window in found)
+    evidence = f"{len(found)} windows of {scene.rows} answers, {signals} signals each; no alert, no retrain"
+    play.narrator.promise(
+        "quiet traffic raises no alarm", held=silent, evidence=evidence if silent else described(found[-1])[0]
+    )
+
+
+def change(play: Play) -> None:
+    """People ask for something else, and the monitor notices."""
+    play.narrator.chapter(
+        "The town changes",
+        "A new neighbourhood, a new kind of business, another tone. Some people write a better ad\nthan the one they got.",
+    )
+    tally = play.crowd.tally
+    up, down, edits = tally.up, tally.down, tally.edits
+    with play.phase("people", "the town has changed", "moved"):
+        play.changed_at = datetime.now(play.began.tzinfo)
+        for turn in range(1, 100):
+            window, made_at = play.window(play.changed, edits=play.scene.edits)
+            play.narrator.say(*described(window))
+            if window.verdict == "drift" or turn >= window.required + MORE:
+                break
+    liked = Tally(up=tally.up - up, down=tally.down - down).liked or 0
+    play.narrator.say(f"people wrote {tally.edits - edits} better ads, and liked {liked:.0%} of the others")
+    if not play.narrator.promise(
+        "the change is noticed",
+        held=window.verdict == "drift",
+        evidence=f"{window.consecutive} windows in a row; {length((made_at - play.changed_at).total_seconds())} after the first new question",
+    ):
+        raise Broken(f"no drift in {turn} windows: {window.reason}")
+    play.drifted = window, made_at
+
+
+def alert(play: Play) -> None:
+    """The alert starts one retrain."""
+    installed = play.stack.prometheus is not None
+    play.narrator.chapter("An alert and a webhook", WATCHED if installed else UNWATCHED)
+    assert play.drifted is not None
+    window, made_at = play.drifted
+    if not installed:
+        play.narrator.say("no Prometheus here: the same webhook is delivered by hand", "work")
+        summary = f"The world has changed: something moved in {window.consecutive} windows of traffic in a row."
+        play.stack.watch.until(lambda: play.stack.deliver(made_at, summary) == 200, play.scene.settle_seconds)
+    run = play.next_run(0)
+    waited = (run.trigger.at - made_at).total_seconds()
+    play.narrator.say(f"{times.sender(run)}: {run.trigger.why}", "moved")
+    one = len(play.book.runs()) == 1 and run.trigger.kind == "alert"
+    play.narrator.promise(
+        "one alert starts one retrain", held=one, evidence=f"{run.id}, {waited:.1f} s after the verdict"
+    )
+
+
+def rebuild(play: Play) -> None:
+    """The model learns what people wrote, and the gate compares."""
+    play.narrator.chapter(
+        "Harvest, dvc repro, gate",
+        "What people wrote becomes training rows, under caps; some of the questions are kept for the\ngate. The model goes on from the champion, while people go on asking.",
+    )
+    run, scene = play.book.runs()[0], play.scene
+    with (
+        play.phase("people", "while it builds", "moved"),
+        play.crowd.murmuring(play.changed, scene.murmur) as meanwhile,
+    ):
+        run = play.follow(run, "canary", seconds=scene.build_seconds)
+    facts = run.facts("training")
+    learned = f"{facts.get('lessons', 0)} rows to learn from {facts.get('people', 0)} people, {facts.get('held', 0)} kept for the gate"
+    play.narrator.promise("people's own words are learned from", held=facts.get("edits", 0) > 0, evidence=learned)
+    answered = f"{meanwhile.answered} of {meanwhile.asked} requests"
+    play.narrator.promise(
+        "the service answers meanwhile", held=not meanwhile.dropped and meanwhile.answered > 0, evidence=answered
+    )
+    _gate(play, run)
+    if not play.narrator.promise("the gate says yes", held=run.state == "canary", evidence=_reason(run)):
+        raise Broken(f"the retrain is {run.state}: {run.steps[-1].why}")
+
+
+def canary(play: Play) -> None:
+    """The challenger proves itself on live traffic and is promoted."""
+    play.narrator.chapter(
+        "A canary on live traffic",
+        "Half of the people get the challenger and stay with it. A test that may be looked at at any\ntime decides, and the champion is swapped under everybody's hands.",
+    )
+    old = play.champion
+    with play.phase("people", "canary", "moved"):
+        run = play.try_out(play.book.runs()[0])
+        play.crowd.ask(play.changed, play.scene.batch)
+    new = play.champion
+    if not play.narrator.promise(
+        "the better model is promoted", held=run.state == "promoted" and new != old, evidence=_reason(run)
+    ):
+        raise Broken(f"the canary ended: {run.state}, {run.steps[-1].why}")
+    promoted = datetime.fromisoformat(play.store.champion().promoted_at)  # type: ignore[union-attr]
+    seconds = _seen(play, promoted, lambda arms: arms.get("champion") == new)
+    tally = play.crowd.tally
+    whole = f"{tally.answered:,} of {tally.asked:,} answers whole so far; the new model answered after {seconds:.1f} s"
+    play.narrator.promise(
+        "no request is dropped", held=not tally.dropped, evidence=whole if not tally.dropped else tally.dropped[0]
+    )
+
+
+def calm(play: Play) -> None:
+    """Against the new reference there is no drift any more."""
+    play.narrator.chapter(
+        "Calm again",
+        "The window that asked for all this is the new reference of questions, and the answers of the\ncanary are that of answers.",
+    )
+    new = play.champion
+    with play.phase("people", "the new usual"):
+        for _ in range(1 + MORE):
+            window, _ = play.window(play.changed)
+            play.narrator.say(*described(window))
+            if window.release == new and window.verdict == "ok" and not window.moved:
+                break
+    gone = window.release == new and window.verdict == "ok" and not window.moved
+    play.narrator.promise("the drift is gone against the new reference", held=gone, evidence=window.reason)
+
+
+def poor(play: Play) -> None:
+    """A challenger that the gate rejects."""
+    bad = play.scene.poor
+    play.narrator.chapter(
+        "A bad challenger",
+        f"Release {bad.release[:6]} was made to be bad: {bad.what}.\nSomebody proposes it all the same.",
+    )
+    before = play.champion
+    run = play.follow(play.propose(bad), seconds=play.scene.build_seconds)
+    _gate(play, run)
+    held = run.state == "rejected" and play.champion == before
+    play.narrator.promise("the gate rejects a bad challenger", held=held, evidence=_reason(run))
+
+
+def harmful(play: Play) -> None:
+    """A challenger that the gate cannot see through is rolled back."""
+    bad = play.scene.harmful
+    play.narrator.chapter(
+        "A challenger that does harm",
+        f"Release {bad.release[:6]} was made to be bad: {bad.what}.\nThe gate cannot see that; people can.",
+    )
+    before = play.champion
+    run = play.follow(play.propose(bad), "canary", seconds=play.scene.build_seconds)
+    _gate(play, run)
+    if not play.narrator.promise("it passes the gate", held=run.state == "canary", evidence=_reason(run)):
+        raise Broken(f"the proposal is {run.state}: {run.steps[-1].why}")
+    with play.phase("people", "canary", "moved"):
+        run = play.try_out(run)
+    held = run.state == "rolled_back" and play.champion == before
+    play.narrator.promise("harm is seen and rolled back", held=held, evidence=_reason(run))
+    gone = _gone(play, run)
+    evidence = "the service still has it" if gone is None else f"{gone:.1f} s after the decision nobody got it any more"
+    play.narrator.promise("a rollback takes seconds", held=gone is not None and gone < SWIFT, evidence=evidence)
+
+
+CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, canary, calm, poor, harmful)
+
+
+def _gone(play: Play, run: RetrainRun) -> float | None:
+    """Seconds from the end of the experiment until the service no longer had the challenger."""
+    ended = next((one.ended for one in play.trials.all() if one.run == run.id), None)
+    return None if ended is None else _seen(play, ended, lambda arms: "challenger" not in arms)
+
+
+def _seen(play: Play, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
+    """Seconds from a moment until the lookout saw that it ``holds``.
+
+    Raises  Stuck where it never does.
+    """
+    play.stack.service.until(lambda: play.lookout.since(moment, holds) is not None, play.scene.settle_seconds)
+    return play.lookout.since(moment, holds)
+
+
+def _reason(run: RetrainRun) -> str:
+    return f"{run.state.replace('_', ' ')}; {run.steps[-1].why or next((step.why for step in reversed(run.steps) if step.why), '')}"
+
+
+def _gate(play: Play, run: RetrainRun) -> None:
+    """What the gate saw, a line a set."""
+    facts: dict[str, Any] = next((step.facts for step in run.steps if "parts" in step.facts), {})
+    for part in facts.get("parts", ()):
+        numbers = [part.get(name) for name in ("champion", "challenger", "difference", "low", "high")]
+        if None not in numbers:
+            champion, challenger, difference, low, high = numbers
+            play.narrator.say(
+                f"{part['name']:<7} {part['items']:>4} items   champion {champion:5.1f}   challenger {challenger:5.1f}   "
+                f"{difference:+5.1f} ({low:+.1f} to {high:+.1f})"
+            )
+
+
+def timeline(play: Play, ended: datetime) -> Timeline:
+    """Everything that happened, out of the records."""
+    clock, runs = play.clock, play.book.runs()
+    now = clock(ended)
+    parts = [*times.retrains(runs, clock, now), *times.alerts(runs, clock), *times.windows(play.windows(), clock)]
+    spans = [
+        *play.spans,
+        *times.experiments(play.trials.all(), clock, now),
+        *times.champions(play.store.log(), clock, now),
+    ]
+    return Timeline(
+        TITLE, play.began, now,
+        spans + [one for one in parts if isinstance(one, times.Span)],
+        [one for one in parts if isinstance(one, times.Mark)],
+        list(play.narrator.promises), figures(play, runs),
+    )  # fmt: skip
+
+
+def figures(play: Play, runs: Sequence[RetrainRun]) -> list[tuple[str, str]]:
+    """Numbers for people who read nothing else."""
+    found = []
+    tally = play.crowd.tally
+    if play.drifted is not None and play.changed_at is not None:
+        made_at = play.drifted[1]
+        found.append((length((made_at - play.changed_at).total_seconds()), "from the change to the verdict"))
+        if runs:
+            found.append((f"{(runs[0].trigger.at - made_at).total_seconds():.1f} s", "from the verdict to the webhook"))
+    for state, what in (
+        ("training", "to rebuild the model"),
+        ("evaluating", "for the gate"),
+        ("canary", "on live traffic"),
+    ):
+        spent = _spent(runs[0], state) if runs else None
+        if spent is not None:
+            found.append((length(spent), what))
+    found.append((f"{len(tally.dropped)} of {tally.asked:,}", "requests dropped"))
+    return found
+
+
+def _spent(run: RetrainRun, state: str) -> float | None:
+    for step, after in zip(run.steps, run.steps[1:], strict=False):
+        if step.state == state:
+            return (after.at - step.at).total_seconds()
+    return None
+
+
+def promises(found: Sequence[Promise]) -> list[str]:
+    """Those that did not hold."""
+    return [f"{one.words}: {one.evidence}" for one in found if not one.held]

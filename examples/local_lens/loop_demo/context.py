@@ -1,0 +1,250 @@
+"""What a chapter works with: the scene, what runs, who asks, the records, and the clock."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+
+from loop_demo.console_log import Narrator
+from loop_demo.processes import QUIET, Stack, Stuck, plain_environment, until
+from loop_demo.scenario import Bad, Commission, Scene
+from loop_demo.simulated_users import Crowd
+from loop_demo.timeline import Clock, Span, Tone
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import DriftWindow
+from tunectl.backends.storage import inference_log_sql
+from tunectl.canary.canary_store import ExperimentStore
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.state_machine import RetrainRun
+
+URL = "sqlite:///.tunectl/live/live.sqlite"
+STAGE = re.compile(rb"Running stage '(\w+)'")
+LOOK = 0.1
+"""Seconds between two looks at which releases serve."""
+TONES: Mapping[str, Tone] = {
+    "promoted": "good",
+    "rejected": "bad",
+    "rolled_back": "bad",
+    "failed": "bad",
+    "insufficient": "bad",
+}
+
+
+class Broken(Exception):
+    """The story cannot go on: the message says why."""
+
+
+class Lookout:
+    """Notes when the service begins and ceases to answer with a release, by asking it ten times a second."""
+
+    def __init__(self, served: Callable[[], dict[str, str]]) -> None:
+        self._served, self._stop = served, threading.Event()
+        self.seen: list[tuple[datetime, dict[str, str]]] = []
+        self._thread = threading.Thread(target=self._watch, name="lookout", daemon=True)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(LOOK):
+            found = self._served()
+            if found and (not self.seen or self.seen[-1][1] != found):
+                self.seen.append((datetime.now(UTC), found))
+
+    def __enter__(self) -> Lookout:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def since(self, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
+        """Seconds from ``moment`` until it was seen that ``holds``; None where it never was."""
+        before = [arms for at, arms in self.seen if at <= moment]
+        if before and holds(before[-1]):
+            return 0.0
+        later = (at for at, arms in self.seen if at > moment and holds(arms))
+        found = next(later, None)
+        return None if found is None else (found - moment).total_seconds()
+
+
+@dataclass
+class Play:
+    """See the module's text."""
+
+    scene: Scene
+    stack: Stack
+    crowd: Crowd
+    narrator: Narrator
+    lookout: Lookout
+    began: datetime
+    spans: list[Span] = field(default_factory=list)
+    """What people did, and the stages of a build."""
+    drifted: tuple[DriftWindow, datetime] | None = None
+    """The window that said drift."""
+    changed_at: datetime | None = None
+    """When the first changed question was asked."""
+
+    def __post_init__(self) -> None:
+        self.store = ReleaseRegistry(self.scene.project / ".tunectl" / "releases")
+        self.book, self.trials = RunStore(ProjectPaths(self.scene.project).retrain), ExperimentStore(self.store)
+        self.everyday, self.changed = self.scene.town.everyday(), self.scene.town.changed()
+        self.clock = Clock(self.began)
+
+    @property
+    def champion(self) -> str:
+        """The release that the pointer names."""
+        pointer = self.store.champion()
+        if pointer is None:
+            raise Broken(f"{self.store.root} has no champion")
+        return pointer.release
+
+    def windows(self) -> list[tuple[DriftWindow, datetime]]:
+        """The windows that the monitor closed, and when."""
+        with inference_log_sql.open_log(URL, self.scene.project) as live:
+            rows = [row for row in live.windows() if "verdict" in row.body]
+        found = [(msgspec.convert(row.body, DriftWindow, strict=False), row.made_at) for row in rows]
+        return sorted(found, key=lambda pair: pair[0].until)
+
+    def window(self, commissions: Iterator[Commission], *, edits: float = 0.0) -> tuple[DriftWindow, datetime]:
+        """Let so many people ask that a window closes; that window."""
+        before = {one.id for one, _ in self.windows()}
+        self.crowd.ask(commissions, self.scene.rows, edits=edits)
+
+        def fresh() -> tuple[DriftWindow, datetime] | None:
+            return next((pair for pair in reversed(self.windows()) if pair[0].id not in before), None)
+
+        return self.stack.monitor.until(fresh, self.scene.settle_seconds, every=0.5)
+
+    @contextmanager
+    def phase(self, lane: str, label: str, tone: Tone = "calm") -> Iterator[None]:
+        """Note how long something lasted."""
+        since = self.clock(datetime.now(UTC))
+        try:
+            yield
+        finally:
+            self.spans.append(Span(lane, label, since, self.clock(datetime.now(UTC)), tone))
+
+    def command(self, *words: str) -> str:
+        """A verb of tunectl in the project; what it printed.
+
+        Raises  Broken where it fails.
+        """
+        words = ("-m", "tunectl", *words)
+        environment = {**plain_environment(), **QUIET}
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=self.scene.project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise Broken(f"{' '.join(words[1:])} ended with {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
+
+    def run(self, name: str) -> RetrainRun:
+        """A retrain as its record stands now."""
+        return next(run for run in self.book.runs() if run.id == name)
+
+    def next_run(self, known: int) -> RetrainRun:
+        """The retrain that begins after ``known`` others."""
+
+        def begun() -> RetrainRun | None:
+            runs = self.book.runs()
+            return runs[known] if len(runs) > known else None
+
+        return self.stack.watch.until(begun, self.scene.settle_seconds)
+
+    def follow(self, run: RetrainRun, *ends: str, seconds: float) -> RetrainRun:
+        """Tell each step of a retrain until it has ended, or has come to one of ``ends``; how it stands then.
+
+        Raises  Stuck where it takes longer.
+        """
+        stages, told, end = Stages(Path(self.book.root) / "logs" / f"{run.id}.log"), 0, time.monotonic() + seconds
+        while True:
+            run = self.run(run.id)
+            for step in run.steps[told:]:
+                words = step.state.replace("_", " ")
+                self.narrator.say(f"{words}: {step.why}" if step.why else words, TONES.get(step.state, "work"))
+            told = len(run.steps)
+            for name in stages.fresh(self.clock(datetime.now(UTC))):
+                self.narrator.say(f"dvc repro: {name}")
+            if run.ended or run.state in ends:
+                built = (after.at for step, after in pairwise(run.steps) if step.state == "training")
+                self.spans += stages.spans(self.clock(next(built, datetime.now(UTC))))
+                return run
+            if time.monotonic() > end or self.stack.watch.process.poll() is not None:
+                raise Stuck(f"retrain {run.id} is {run.state} after {seconds:.0f} s:\n{self.stack.watch.last_words}")
+            time.sleep(0.2)
+
+    def propose(self, bad: Bad) -> RetrainRun:
+        """Somebody proposes a release; the retrain that comes of it, just begun."""
+        known = len(self.book.runs())
+        self.command(
+            "release", "propose", bad.release, "--why", f"a challenger that was made to be bad: {bad.what}", "--now"
+        )
+        return self.next_run(known)
+
+    def try_out(self, run: RetrainRun) -> RetrainRun:
+        """Let people ask until the experiment of ``run`` is decided."""
+        for _ in range(self.scene.most_rounds):
+            self.crowd.ask(self.changed, self.scene.batch)
+            run = self.run(run.id)
+            found = next((one for one in self.trials.all() if one.run == run.id), None)
+            if found is not None and found.reading is not None:
+                one = found.reading
+                means = ", ".join(
+                    f"{name} {'-' if mean is None else f'{mean:.2f}'}"
+                    for name, mean in (("champion", one.champion), ("challenger", one.challenger))
+                )
+                proof = f"evidence: better {one.evidence.get('better', 1):.1f}, harm {one.evidence.get('harm', 1):.1f}"
+                self.narrator.say(
+                    f"{one.champion_units} + {one.challenger_units} people, satisfaction: {means}; {proof}"
+                )
+            if run.ended:
+                return run
+        return until(lambda: self._ended(run.id), self.scene.settle_seconds, f"the end of the canary of {run.id}")
+
+    def _ended(self, name: str) -> RetrainRun | None:
+        run = self.run(name)
+        return run if run.ended else None
+
+
+class Stages:
+    """When a build came to which stage, read off the end of its log."""
+
+    def __init__(self, log: Path) -> None:
+        self._log, self._read = log, 0
+        self._begun: list[tuple[str, float]] = []
+
+    def fresh(self, now: float) -> list[str]:
+        """Stages that have begun since the last look."""
+        if not self._log.is_file():
+            return []
+        with self._log.open("rb") as stream:
+            stream.seek(self._read)
+            data = stream.read()
+        whole = data.rfind(b"\n") + 1
+        self._read += whole
+        names = [name.decode() for name in STAGE.findall(data[:whole])]
+        self._begun += [(name, now) for name in names]
+        return names
+
+    def spans(self, now: float) -> list[Span]:
+        """From the begin of each to that of the next; none where nothing was built."""
+        if not self._begun:
+            return []
+        ends = [at for _, at in self._begun[1:]] + [now]
+        return [Span("build", name, since, end, "work") for (name, since), end in zip(self._begun, ends, strict=True)]

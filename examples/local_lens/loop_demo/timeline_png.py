@@ -1,0 +1,66 @@
+"""The timeline as a PNG, drawn with matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from loop_demo.layout import WIDE, drawing
+from loop_demo.timeline import Timeline, Tone, length
+
+COLOURS: dict[Tone, str] = {
+    "calm": "#a9b0a4",
+    "moved": "#e0a100",
+    "work": "#2f7fb8",
+    "good": "#1f9d63",
+    "bad": "#cc4b37",
+}
+INK, DIM, LINE, PAPER = "#22241f", "#74776d", "#dcdad2", "#fbfaf7"
+HEAD, TILES = 64, 74
+DPI = 160
+
+
+def write(timeline: Timeline, path: Path) -> None:
+    """Draw into ``path``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+
+    found = drawing(timeline)
+    high = HEAD + TILES + found.high
+    figure = Figure(figsize=(WIDE / 100, high / 100), dpi=DPI, facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, WIDE), ylim=(high, 0))
+    axes.axis("off")
+
+    def text(x: float, y: float, words: str, size: float = 8, colour: str = INK, **how: Any) -> None:
+        axes.text(x, y, words, fontsize=size, color=colour, va="center", **how)
+
+    text(24, 26, timeline.title, 15, weight="bold")
+    when = f"{timeline.began:%Y-%m-%d %H:%M} UTC, {length(timeline.seconds)}"
+    text(24, 50, f"{when}; {timeline.score}; all times are measured", 8, DIM)
+    for place, (number, what) in enumerate(timeline.figures[:6]):
+        x = 24 + place * (WIDE - 48) / min(6, len(timeline.figures))
+        text(x, HEAD + 22, number, 14, weight="bold")
+        text(x, HEAD + 46, what, 7, DIM)
+    down = HEAD + TILES
+    bottom = down + found.high - 26
+    for words, x in found.ticks:
+        axes.plot((x, x), (down + 4, bottom), color=LINE, linewidth=0.7, zorder=1)
+        text(x, bottom + 13, words, 7, DIM, ha="center")
+    for lane, y in found.lanes:
+        text(24, down + y, lane, 8, DIM)
+    for box in found.boxes:
+        shape = FancyBboxPatch(
+            (box.x, down + box.y), box.wide, box.high, boxstyle="round,pad=0,rounding_size=3", facecolor=COLOURS[box.tone], linewidth=0, zorder=2
+        )  # fmt: skip
+        axes.add_patch(shape)
+        if box.label:
+            text(box.x + 6, down + box.y + box.high / 2, box.label, 7, "white")
+    for dot in found.dots:
+        axes.plot(dot.x, down + dot.y, "o", color=COLOURS[dot.tone], markersize=6, markeredgecolor=PAPER, zorder=3)
+        if dot.label:
+            text(dot.label_x, down + dot.y - 14, dot.label, 7, ha="center")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI, facecolor=PAPER, metadata={"Software": None})

@@ -1,0 +1,1 @@
+"""API keys and the errors that every service answers with."""

@@ -1,0 +1,60 @@
+"""OpenAI's errors, and the problem of a request as an exception."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+Kind = Literal[
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "rate_limit_error",
+    "server_error",
+    "unavailable_error",
+]
+_STATUS: dict[Kind, int] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "server_error": 500,
+    "unavailable_error": 503,
+}
+
+
+class ErrorBody(Struct, frozen=True):
+    """The inside of OpenAI's error object."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ApiError(Exception):
+    """A request that is answered with an error: its status, its body and, where waiting helps, for how long."""
+
+    def __init__(
+        self,
+        message: str,
+        kind: Kind = "invalid_request_error",
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        wait: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.fault = ErrorBody(message, kind, param, code)
+        self.status = status or _STATUS[kind]
+        self.wait = wait
+        """Seconds after which to try again; None where that would not help."""
+
+    def body(self) -> bytes:
+        """The JSON of the response."""
+        return msgspec.json.encode({"error": self.fault})

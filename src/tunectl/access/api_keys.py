@@ -1,0 +1,240 @@
+"""Keys: who may do what, how often. The file holds hashes only; it is read again whenever it changes.
+
+A key is 32 random bytes, so its plain SHA-256 gives nothing away: there is no dictionary to try.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal, get_args
+
+import msgspec
+from msgspec import Meta, Struct, structs
+
+from tunectl.access.api_errors import ApiError
+from tunectl.artifacts import atomic_io
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError, InfrastructureError, TunectlError, UsageError
+
+Scope = Literal["chat", "feedback", "scrape", "admin"]
+SCOPES: Final = get_args(Scope)
+PREFIX: Final = "tk-"
+
+
+class ApiKey(Struct, frozen=True):
+    """One key, without the key."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    """Of the key."""
+    scopes: list[Scope]
+    """admin may do everything."""
+    per_minute: Annotated[int, Meta(ge=1)] | None
+    """Requests a minute, in bursts of up to that many. Null: as many as come."""
+    made_at: datetime
+
+    def allows(self, scope: Scope) -> bool:
+        """Whether it opens that door."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class _File(Struct, frozen=True):
+    keys: list[ApiKey]
+
+
+def hash_key(secret: str) -> str:
+    """What stands in the file for a key; hexadecimal."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def create_key(name: str, scopes: Sequence[Scope], per_minute: int | None, at: datetime) -> tuple[str, ApiKey]:
+    """A new key and its entry. The key is shown once and kept nowhere."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    return secret, ApiKey(name, hash_key(secret), list(scopes), per_minute, at)
+
+
+def read(path: Path) -> list[ApiKey]:
+    """The entries of a keys file, in order; none where there is no file.
+
+    Raises  DataError when it is no keys file, or names one twice; InfrastructureError when it cannot be read.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_File).keys
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InfrastructureError(
+            f"{path} cannot be read: {error.strerror}", hint="whoever serves needs the right to read it"
+        ) from error
+    except atomic_io.NOT_JSON as error:
+        raise DataError(
+            f"{path} is not a file of keys: {error}",
+            hint="restore it, or delete it and make new keys: tunectl serve keys add NAME",
+        ) from error
+    names = [key.name for key in found]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path} names the key {twice} twice", hint="take one of the two out")
+    return found
+
+
+def write(path: Path, entries: Sequence[ApiKey]) -> None:
+    """Write the entries, whole or not at all; readable by the owner and the group alone."""
+    atomic_io.write_json(path, _File(list(entries)))
+    path.chmod(0o640)
+
+
+def add(path: Path, entry: ApiKey) -> None:
+    """Put one more key into the file.
+
+    Raises  UsageError when the name is taken.
+    """
+    with _alone(path):
+        known = read(path)
+        if any(key.name == entry.name for key in known):
+            raise UsageError(
+                f"{path}: there is a key {entry.name} already",
+                hint=f"take another name, or: tunectl serve keys revoke {entry.name}",
+            )
+        write(path, [*known, entry])
+
+
+def revoke(path: Path, name: str) -> None:
+    """Take a key out of the file; servers that read it refuse it within a second.
+
+    Raises  UsageError when there is no such key.
+    """
+    with _alone(path):
+        known = read(path)
+        if all(key.name != name for key in known):
+            names = ", ".join(key.name for key in known) or "none"
+            raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
+        write(path, [key for key in known if key.name != name])
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Nobody else changes the file while the block runs; whoever wants to waits. The lock is the folder's, so it leaves no file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise atomic_io.write_error(path, error) from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """How many requests a key has left; it fills evenly."""
+
+    size: int
+    """Most requests at once, and how many it gains a minute."""
+    left: float
+    at: float
+    """When ``left`` was reckoned; monotonic seconds."""
+
+    def acquire(self, now: float) -> float:
+        """Take one; 0 where there was one, else seconds until there is."""
+        self.left = min(self.size, self.left + (now - self.at) * self.size / 60)
+        self.at = now
+        if self.left >= 1:
+            self.left -= 1
+            return 0.0
+        return (1 - self.left) * 60 / self.size
+
+
+@dataclass(slots=True)
+class KeyStore:
+    """The keys of a running server.
+
+    A file that breaks while the server runs changes nothing, and the log says so: the old keys stay.
+    """
+
+    path: Path
+    every: float
+    """Seconds between looks at the file."""
+    _keys: dict[str, ApiKey] = field(default_factory=dict)
+    _buckets: dict[str, TokenBucket] = field(default_factory=dict)
+    _stamp: tuple[int, int, int] | None = None
+    _looked: float = float("-inf")
+
+    def load(self) -> None:
+        """Read the file for the first time. Raises  DataError where it is broken."""
+        self._stamp = _stamp(self.path)
+        self._take(read(self.path))
+        if not self._keys:
+            logging_setup.get_logger(__name__).warning(
+                "%s holds no keys, so nobody can ask: tunectl serve keys add NAME", self.path
+            )
+
+    def key(self, secret: str | None, scope: Scope | None, now: float) -> ApiKey:
+        """The key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.
+
+        Raises  Problem: 401 without a key or for an unknown one, 403 without the scope.
+        """
+        if now - self._looked >= self.every:
+            self._looked = now
+            self._again()
+        found = self._keys.get(hash_key(secret)) if secret else None
+        if found is None:
+            text = "that key is not known here" if secret else "send a key: Authorization: Bearer <key>"
+            raise ApiError(text, "authentication_error", code="invalid_api_key")
+        if scope is not None and not found.allows(scope):
+            allowed = ", ".join(found.scopes)
+            raise ApiError(f"the key {found.name} may {allowed}, not {scope}", "permission_error", code="scope")
+        return found
+
+    def consume(self, key: ApiKey, now: float) -> float:
+        """Count one request of ``key``; 0, or seconds to wait because it made too many."""
+        if key.per_minute is None:
+            return 0.0
+        bucket = self._buckets.get(key.sha256)
+        if bucket is None or bucket.size != key.per_minute:
+            bucket = self._buckets[key.sha256] = TokenBucket(key.per_minute, float(key.per_minute), now)
+        return bucket.acquire(now)
+
+    def _again(self) -> None:
+        try:
+            stamp = _stamp(self.path)
+            if stamp == self._stamp:
+                return
+            entries = read(self.path)
+        except (TunectlError, OSError) as error:
+            if self._stamp != (0, 0, 0):
+                logging_setup.get_logger(__name__).error("the old keys stay: %s", error)
+            self._stamp = (0, 0, 0)  # look again next time, say it once
+            return
+        self._stamp = stamp
+        self._take(entries)
+        logging_setup.get_logger(__name__).info("%s: %d keys", self.path, len(entries))
+
+    def _take(self, entries: Sequence[ApiKey]) -> None:
+        self._keys = {key.sha256: key for key in entries}
+        self._buckets = {name: bucket for name, bucket in self._buckets.items() if name in self._keys}
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def public_view(entry: ApiKey) -> dict[str, object]:
+    """What a table shows of a key."""
+    shown = structs.asdict(entry)
+    shown["sha256"] = entry.sha256[:12]
+    return shown

@@ -1,0 +1,1 @@
+"""People who annotate: the queue, active sampling, the arena and their pages."""

@@ -1,0 +1,115 @@
+"""Which question comes next: mostly the most telling one, at declared shares one asked before, or one with a known answer.
+
+What is most telling is what a reward model is least sure of; without one the order is random. Every choice follows from the
+seed, the person's name and how often they have answered, so that a restarted page shows what the old one showed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot
+from statistics import NormalDist
+
+from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask
+
+NOISE = 1.0
+"""How far people's own taste sways a comparison, in standard deviations of the reward model's scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePolicy:
+    """The asking section as plain values."""
+
+    repeats: float
+    attention: float
+    gap: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class NextTask:
+    """What is shown."""
+
+    question: AnnotationTask
+    left: int
+    """Which answer stands on the left: 0 or 1."""
+    repeat: bool
+
+
+def preference_uncertainty(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """The chance, 0 to 0.5, that a reward model has two answers in the wrong order; each has a score and its spread.
+
+    Scores that are close, and members of an ensemble that disagree, make it large. After Gleave and Irving (2022),
+    "Uncertainty estimation for language reward models": asking where the model is unsure teaches it most.
+    """
+    apart = abs(first[0] - second[0])
+    return NormalDist().cdf(-apart / hypot(first[1], second[1], NOISE))
+
+
+def next_task(
+    questions: Sequence[AnnotationTask],
+    said: Sequence[AnnotationEvent],
+    annotator: str,
+    turn: int,
+    plan: QueuePolicy,
+    *,
+    telling: Mapping[str, float] | None = None,
+    shown: Collection[str] = (),
+) -> NextTask | None:
+    """The next question of ``annotator``, who has answered ``turn`` times; None when nothing is left to ask.
+
+    ``said`` is everything that counts, of everybody; ``shown`` are questions on other people's screens now, which are kept
+    from being asked twice by chance. ``telling`` has the id of a question to its ``preference_uncertainty``; a question that is not in it, and
+    all of them where it is None, come in random order, after those that are in it.
+    """
+    dice = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
+    kind, order, left = dice.random(), dice.random(), dice.randrange(2)
+    own = [one.question for one in said if one.annotator == annotator]
+    fresh = [item for item in questions if not item.attention and item.id not in own]
+    if kind < plan.attention:
+        checks = [item for item in questions if item.attention and item.id not in own]
+        if checks:
+            return NextTask(checks[int(order * len(checks))], left, repeat=False)
+    elif kind < plan.attention + plan.repeats:
+        again = _again(questions, said, annotator, plan.gap)
+        if again is not None:
+            return NextTask(again, left, repeat=True)
+    others = {one.question for one in said if one.annotator != annotator} | set(shown)
+    new = [item for item in fresh if item.id not in others] or fresh
+    if not new:
+        return None
+    recent = {item.prompt for item in questions if item.id in own[-3:]}  # not the same input again at once
+    doubts = telling or {}
+    best = max(
+        new, key=lambda item: (item.prompt not in recent, doubts.get(item.id, -1.0), _position(item.id, plan.seed))
+    )
+    return NextTask(best, left, repeat=False)
+
+
+def _position(name: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
+
+
+def _again(
+    questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str, gap: int
+) -> AnnotationTask | None:
+    """A question to ask again: of those that fewest people answered one that somebody else did, else an old one of one's own."""
+    known = {item.id: item for item in questions if not item.attention}
+    own = [one.question for one in said if one.annotator == annotator]
+    votes = Counter(one.question for one in said if one.question in known)
+    of_others = [name for name in votes if name not in own]
+    if of_others:
+        return known[min(of_others, key=lambda name: (votes[name], name))]
+    times = Counter(own)
+    old = [name for name in own[: max(0, len(own) - gap)] if name in known and times[name] == 1]
+    return known[old[0]] if old else None
+
+
+def open_tasks(questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str) -> int:
+    """Questions that somebody has not answered yet, attention checks not counted."""
+    own = {one.question for one in said if one.annotator == annotator}
+    return sum(not item.attention and item.id not in own for item in questions)

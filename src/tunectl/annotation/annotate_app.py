@@ -1,0 +1,257 @@
+"""The page on which people compare answers: starlette and uvicorn's seam. htmx and Pico CSS lie beside it, so it works offline.
+
+Every click is one POST; the answer to it, the next question, is only sent when the choice is on the disk (``preferences.store``).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+from urllib.parse import parse_qs, quote, unquote
+
+from tunectl.annotation.annotation_queue import AnnotationQueue, Button
+from tunectl.backends.reports import render
+from tunectl.chat import tool_calls
+from tunectl.core.errors import InfrastructureError
+from tunectl.core.optional import import_optional
+
+ASSETS = Path(__file__).parent / "assets"
+LONGEST_NAME = 40
+LONGEST_BODY = 200_000
+"""Bytes of a form; an edit is a few thousand."""
+WHO, PROOF = "tunectl_annotator", "tunectl_key"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+WRONG_KEY = "That key is not right. Ask whoever started this page."
+NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} letters, so that your choices stay yours."
+OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the question as it is now."
+NOT_SAVED = "Not saved: {reason}. Your choice does not count yet."
+NOT_UNDONE = "Not taken back: {reason}. Your last choice still counts."
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotateAppConfig:
+    """What the page needs to know besides the desk."""
+
+    project: str
+    tags: tuple[str, ...]
+    key: str | None
+    """What people must type; None where only this machine reaches the page."""
+    hosts: tuple[str, ...]
+    """Names that the page is reached by; ``*`` for any. Others are refused, so that no web site can point its own name here."""
+    pending: Callable[[], str | None]
+    """A sentence while answers are still being written, else None."""
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """The socket of the page, before anything else happens; port 0 takes a free one.
+
+    Raises  InfrastructureError when the port is taken, or the address is not this machine's.
+    """
+    host = "127.0.0.1" if address == "localhost" else address
+    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        found.listen(128)
+    except OSError as error:
+        found.close()
+        raise _unusable(host, port, error) from error
+    return found
+
+
+def _unusable(host: str, port: int, error: OSError) -> InfrastructureError:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return InfrastructureError(
+            f"annotate.address = {host}: this machine has no such address",
+            hint="use one that it has, 0.0.0.0 for all of them, or 127.0.0.1 for this machine alone",
+        )
+    taken = error.errno == errno.EADDRINUSE
+    reason = "is taken by another program" if taken else f"cannot be used: {error.strerror}"
+    other = max(1024, min(port + 1, 65535))  # those below belong to the system
+    return InfrastructureError(
+        f"annotate.port = {port}: {host}:{port} {reason}",
+        hint=f"{'close that program, or ' * taken}choose another port: tunectl annotate annotate.port={other}",
+    )
+
+
+def serve(desk: AnnotationQueue, setup: AnnotateAppConfig, listening: socket.socket) -> None:
+    """Answer until the process is told to stop (Ctrl-C, SIGTERM)."""
+    uvicorn = import_optional("uvicorn", extra="annotate")
+    config = uvicorn.Config(application(desk, setup), log_level="warning", access_log=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def application(desk: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
+    """The ASGI application."""
+    applications = import_optional("starlette.applications", extra="annotate")
+    routing = import_optional("starlette.routing", extra="annotate")
+    static = import_optional("starlette.staticfiles", extra="annotate")
+    middleware = import_optional("starlette.middleware", extra="annotate")
+    trusted = import_optional("starlette.middleware.trustedhost", extra="annotate")
+    page = _Routes(desk, setup)
+    return applications.Starlette(
+        routes=[
+            routing.Route("/", page.home),
+            routing.Route("/enter", page.enter, methods=["POST"]),
+            routing.Route("/leave", page.leave, methods=["POST"]),
+            routing.Route("/question", page.question),
+            routing.Route("/said", page.save_choice, methods=["POST"]),
+            routing.Route("/undo", page.undo, methods=["POST"]),
+            routing.Mount("/assets", static.StaticFiles(directory=ASSETS)),
+        ],
+        middleware=[middleware.Middleware(trusted.TrustedHostMiddleware, allowed_hosts=list(setup.hosts))],
+    )
+
+
+class _Routes:
+    """The routes."""
+
+    def __init__(self, desk: AnnotationQueue, setup: AnnotateAppConfig) -> None:
+        self._desk, self._setup = desk, setup
+        self._responses = import_optional("starlette.responses", extra="annotate")
+        self._proof = (
+            None if setup.key is None else hmac.new(setup.key.encode(), b"annotate", hashlib.sha256).hexdigest()
+        )
+
+    def _who(self, request: Any) -> str | None:
+        """The name of the person, if they came in properly."""
+        if self._proof is not None and not hmac.compare_digest(
+            request.cookies.get(PROOF, "").encode(), self._proof.encode()
+        ):
+            return None
+        return unquote(request.cookies.get(WHO, "")) or None
+
+    def _html(self, text: str, status: int = 200) -> Any:
+        return self._responses.HTMLResponse(text, status, headers=HEADERS)
+
+    async def home(self, request: Any) -> Any:
+        """The question of somebody known, else the door."""
+        who = self._who(request)
+        if who is None:
+            return self._door("")
+        return self._html(
+            render.render("annotate.html", who=who, project=self._setup.project, question=self._question(who))
+        )
+
+    def _door(self, trouble: str, status: int = 200) -> Any:
+        page = render.render(
+            "annotate_door.html", project=self._setup.project, keyed=self._proof is not None, trouble=trouble
+        )
+        return self._html(page, status)
+
+    async def enter(self, request: Any) -> Any:
+        """Let somebody in by name, and by key where there is one."""
+        form = await self._form(request)
+        if form is None:
+            return self._reject_form()
+        if self._setup.key is not None and not hmac.compare_digest(
+            form.get("key", [""])[0].encode(), self._setup.key.encode()
+        ):
+            return self._door(WRONG_KEY, 401)
+        name = " ".join(form.get("name", [""])[0].split())
+        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+            return self._door(NO_NAME, 422)
+        response = self._home_again()
+        for cookie, value in ((WHO, quote(name)), (PROOF, self._proof or "none")):
+            response.set_cookie(cookie, value, max_age=30 * 24 * 3600, httponly=True, samesite="strict")
+        return response
+
+    async def leave(self, request: Any) -> Any:
+        """Make room for somebody else."""
+        if not is_same_origin(request):
+            return self._reject_form()
+        response = self._home_again()
+        response.delete_cookie(WHO)
+        response.delete_cookie(PROOF)
+        return response
+
+    def _home_again(self) -> Any:
+        return self._responses.RedirectResponse("/", 303, headers=HEADERS)
+
+    async def question(self, request: Any) -> Any:
+        """The question again, while answers are still being written."""
+        who = self._who(request)
+        return self._redirect_to_sign_in() if who is None else self._html(self._question(who))
+
+    async def save_choice(self, request: Any) -> Any:
+        """Save a choice, then show the next question."""
+        form, who = await self._form(request), self._who(request)
+        if form is None:
+            return self._reject_form()
+        if who is None:
+            return self._redirect_to_sign_in()
+        button = form.get("choice", [""])[0]
+        tags = [tag for tag in form.get("tag", []) if tag in self._setup.tags]
+        if button not in get_args(Button):
+            return self._reject_form()
+        try:
+            counted = self._desk.submit(
+                who, form.get("showing", [""])[0], cast("Button", button), tags, form.get("edit", [None])[0]
+            )
+        except InfrastructureError as error:
+            return self._html(self._question(who, NOT_SAVED.format(reason=error.message)), 507)
+        return self._html(self._question(who, "" if counted else OUT_OF_DATE))
+
+    async def undo(self, request: Any) -> Any:
+        """Take the last choice back, and show it again."""
+        who = self._who(request)
+        if not is_same_origin(request):
+            return self._reject_form()
+        if who is None:
+            return self._redirect_to_sign_in()
+        try:
+            self._desk.undo(who)
+        except InfrastructureError as error:
+            return self._html(self._question(who, NOT_UNDONE.format(reason=error.message)), 507)
+        return self._html(self._question(who))
+
+    def _question(self, who: str, trouble: str = "") -> str:
+        showing = self._desk.get_current_task(who)
+        return render.render(
+            "annotate_question.html",
+            showing=showing,
+            asked=[(turn.role, tool_calls.render_tool_calls(turn)) for turn in showing.question.messages]
+            if showing
+            else [],
+            texts=showing.texts if showing else ("", ""),
+            progress=self._desk.progress(who),
+            tags=self._setup.tags,
+            pending=self._setup.pending(),
+            trouble=trouble,
+        )
+
+    def _redirect_to_sign_in(self) -> Any:
+        """Somebody unknown: htmx is told to load the door."""
+        return self._responses.Response(status_code=401, headers={**HEADERS, "HX-Redirect": "/"})
+
+    def _reject_form(self) -> Any:
+        return self._responses.PlainTextResponse("this form did not come from this page", 403, headers=HEADERS)
+
+    async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
+        """The fields of a form of this page; None for one of another site, or one that is too long."""
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LONGEST_BODY:
+                return None
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True) if is_same_origin(request) else None
+
+
+def is_same_origin(request: Any) -> bool:
+    """Whether a request comes from this page: its origin is the host that it was sent to."""
+    origin = request.headers.get("origin")
+    return origin is None or origin.partition("://")[2] == request.headers.get("host")

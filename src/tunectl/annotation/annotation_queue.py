@@ -1,0 +1,172 @@
+"""What happens when people sit down and compare: who sees which question, what was said, what was taken back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import RLock
+from typing import Literal
+
+import msgspec
+
+from tunectl.annotation.active_sampling import NextTask, QueuePolicy, next_task, open_tasks
+from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask, Retraction, SaidChoice, Store
+
+Button = Literal["left", "right", "both_good", "both_bad", "skip"]
+"""What a person presses."""
+
+
+@dataclass(frozen=True, slots=True)
+class DisplayedTask:
+    """One question on one person's screen."""
+
+    id: str
+    question: AnnotationTask
+    left: int
+    """Which answer stands on the left: 0 or 1."""
+    repeat: bool
+    since: datetime
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The left and the right answer."""
+        return self.question.answers[self.left], self.question.answers[1 - self.left]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far somebody is."""
+
+    done: int
+    """Turns that count, skips among them."""
+    left: int
+    """Questions not yet answered."""
+    undo: bool
+    """Whether there is something to take back."""
+
+
+class AnnotationQueue:
+    """Everybody at one store. Safe to be called from several threads."""
+
+    def __init__(
+        self, store: Store, plan: QueuePolicy, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._store, self._plan, self._clock = store, plan, clock
+        self._showing: dict[str, DisplayedTask] = {}
+        self._telling: dict[str, float] = {}
+        self._lock = RLock()
+
+    def get_current_task(self, annotator: str) -> DisplayedTask | None:
+        """What ``annotator`` sees now: the same until it is answered, also after a reload. None when all is done."""
+        with self._lock:
+            found = self._showing.get(annotator)
+            if found is None:
+                found = self._choose(annotator)
+                if found is not None:
+                    self._showing[annotator] = found
+            return found
+
+    def _choose(self, annotator: str) -> DisplayedTask | None:
+        turn = self._store.count_turns(annotator)
+        others = [one.question.id for name, one in self._showing.items() if name != annotator]
+        questions = list(self._store.questions.values())
+        found = next_task(
+            questions, self._store.list_annotations(), annotator, turn, self._plan, telling=self._telling, shown=others
+        )
+        if found is None:
+            return None
+        return self._build_displayed_task(annotator, turn, found)
+
+    def submit(self, annotator: str, showing: str, button: Button, tags: Sequence[str], edit: str | None) -> bool:
+        """Record a choice; it is on the disk when this returns. False when ``showing`` is not on the screen any more.
+
+        Saying the same twice, as an impatient finger does, counts once and is True; saying something else is False.
+        """
+        with self._lock:
+            now = self.get_current_task(annotator)
+            if now is None or now.id != showing:
+                return self._is_repeat_submission(showing, button, tags, edit)
+            at = self._clock()
+            self._store.write(
+                AnnotationEvent(
+                    id=now.id,
+                    question=now.question.id,
+                    annotator=annotator,
+                    at=at.isoformat(timespec="seconds"),
+                    choice=button_to_choice(button, now.left),
+                    left=now.left,
+                    seconds=round((at - now.since).total_seconds(), 1),
+                    tags=list(tags),
+                    edit=_better(edit, now.question),
+                    repeat=now.repeat,
+                )
+            )
+            del self._showing[annotator]
+            return True
+
+    def _is_repeat_submission(self, showing: str, button: Button, tags: Sequence[str], edit: str | None) -> bool:
+        said = self._store.get_annotation(showing)
+        if said is None:
+            return False
+        better = _better(edit, self._store.questions[said.question])
+        return (said.choice, said.tags, said.edit) == (button_to_choice(button, said.left), list(tags), better)
+
+    def undo(self, annotator: str) -> bool:
+        """Take back the last thing that ``annotator`` said, and show it again. False when there is nothing."""
+        with self._lock:
+            said = self._store.list_annotations(annotator)
+            if not said:
+                return False
+            last = said[-1]
+            self._store.write(Retraction(last.id, annotator, self._clock().isoformat(timespec="seconds")))
+            again = NextTask(self._store.questions[last.question], last.left, last.repeat)
+            self._showing[annotator] = self._build_displayed_task(annotator, self._store.count_turns(annotator), again)
+            return True
+
+    def _build_displayed_task(self, annotator: str, turn: int, what: NextTask) -> DisplayedTask:
+        """A showing is named by all that is on the screen: what was pressed on another one never counts for this one."""
+        name = _digest(turn, annotator, what.question.id, what.left, what.repeat)
+        return DisplayedTask(name, what.question, what.left, what.repeat, self._clock())
+
+    def progress(self, annotator: str) -> Progress:
+        """How far ``annotator`` is."""
+        with self._lock:
+            said = self._store.list_annotations(annotator)
+            left = open_tasks(list(self._store.questions.values()), said, annotator)
+            return Progress(len(said), left, bool(said))
+
+    def rank(self, telling: Mapping[str, float]) -> None:
+        """From now on ask first what has most doubt: id of a question to the chance that a reward model is wrong about it."""
+        with self._lock:
+            self._telling.update(telling)
+
+    def questions(self) -> list[AnnotationTask]:
+        """All questions that there are now."""
+        with self._lock:
+            return list(self._store.questions.values())
+
+    def add(self, questions: Sequence[AnnotationTask]) -> None:
+        """Put new questions on the pile while people work."""
+        with self._lock:
+            self._store.add(questions)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
+
+
+def button_to_choice(button: Button, left: int) -> SaidChoice:
+    """What a button means, where the answer ``left`` (0 or 1) stands on the left."""
+    if button == "left":
+        return "first" if left == 0 else "second"
+    if button == "right":
+        return "second" if left == 0 else "first"
+    return button
+
+
+def _better(edit: str | None, question: AnnotationTask) -> str | None:
+    """The edit, unless it is empty or one of the answers unchanged."""
+    text = (edit or "").replace("\r\n", "\n").strip()
+    return text if text and text not in {answer.strip() for answer in question.answers} else None

@@ -1,0 +1,146 @@
+"""A chat in which each answer is chosen from two: who talks, what is on the screen, what becomes a judgement.
+
+The conversation goes on with the answer that was chosen, or with what the person wrote instead; where both were alike, with
+the left one. Sides are drawn anew for every comparison, and nothing here tells a person who wrote what.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from tunectl.annotation.annotation_queue import Button, button_to_choice
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Message, Source
+from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask
+from tunectl.privacy.mask import PiiMasker, PlaceholderMap
+
+SOURCE = "arena"
+
+
+@dataclass(frozen=True, slots=True)
+class BattleAnswer:
+    """What one system said."""
+
+    text: str
+    system: str
+    """Who said it, as the judgement names it."""
+    exchange_id: str
+    """Under which the live store has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Battle:
+    """One comparison on one person's screen."""
+
+    id: str
+    messages: tuple[Message, ...]
+    """The conversation before the answers."""
+    answers: tuple[BattleAnswer, BattleAnswer]
+    left: int
+    """Which answer stands on the left: 0 or 1."""
+    since: datetime
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The left and the right answer."""
+        return self.answers[self.left].text, self.answers[1 - self.left].text
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A comparison that was decided."""
+
+    question: AnnotationTask
+    said: AnnotationEvent
+    first: BattleAnswer
+    """The first of the two answers of ``question``."""
+    second: BattleAnswer
+    goes_on_with: BattleAnswer
+    """The one that the conversation goes on with."""
+    turn: str
+    """With which words: those of the answer, or those that the person wrote instead."""
+
+
+def _coin() -> int:
+    return secrets.randbelow(2)
+
+
+@dataclass(slots=True)
+class Conversation:
+    """One person's conversation."""
+
+    who: str
+    turns: list[Message] = field(default_factory=list)
+    """So far, without what is on the screen."""
+    bout: Battle | None = None
+    coin: Callable[[], int] = _coin
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def build_messages(self, text: str) -> list[Message]:
+        """The conversation with ``text`` as its next turn; nothing is kept before ``compare``."""
+        return [*self.turns, Message("user", text.replace("\r\n", "\n").strip())]
+
+    def compare(self, messages: Sequence[Message], answers: tuple[BattleAnswer, BattleAnswer]) -> Battle:
+        """Put two answers on the screen, sides drawn."""
+        self.bout = Battle(secrets.token_hex(8), tuple(messages), answers, self.coin(), self.clock())
+        return self.bout
+
+    def decide(self, bout: str, button: Button, tags: Sequence[str], edit: str | None) -> Vote | None:
+        """What a press means; None when ``bout`` is not on the screen any more. Nothing changes before ``go_on``."""
+        now = self.bout
+        if now is None or now.id != bout:
+            return None
+        first, second = now.answers
+        question = AnnotationTask(
+            id=f"arena-{now.id}",
+            prompt=atomic_io.sha256_json(now.messages)[:16],
+            source=Source(SOURCE),
+            messages=list(now.messages),
+            answers=[first.text, second.text],
+            systems=[first.system, second.system],
+        )
+        at, words = self.clock(), (edit or "").replace("\r\n", "\n").strip()
+        better = words if words and words not in {first.text.strip(), second.text.strip()} else None
+        choice = button_to_choice(button, now.left)
+        said = AnnotationEvent(
+            id=now.id,
+            question=question.id,
+            annotator=self.who,
+            at=at.isoformat(timespec="seconds"),
+            choice=choice,
+            left=now.left,
+            seconds=round((at - now.since).total_seconds(), 1),
+            tags=list(tags),
+            edit=better,
+        )
+        after = {"first": first, "second": second}.get(choice, now.answers[now.left])
+        return Vote(question, said, first, second, after, better or after.text)
+
+    def go_on(self, verdict: Vote) -> None:
+        """Take the chosen answer into the conversation, once the judgement is on the disk."""
+        self.turns = [*verdict.question.messages, Message("assistant", verdict.turn)]
+        self.bout = None
+
+    def restart(self) -> None:
+        """A new conversation; a comparison that is open is dropped."""
+        self.turns, self.bout = [], None
+
+
+def mask_pii(
+    question: AnnotationTask, said: AnnotationEvent, masker: PiiMasker
+) -> tuple[AnnotationTask, AnnotationEvent]:
+    """Both without personal data, with the placeholders of ``curate``: judgements are kept and learned from."""
+    memory = PlaceholderMap()
+    texts = [*(turn.content for turn in question.messages), *question.answers, said.edit or ""]
+    for text in texts:
+        memory.reserve(text)
+    clean = [masker.mask(text, memory).text for text in texts]
+    messages = [replace(turn, content=text) for turn, text in zip(question.messages, clean, strict=False)]
+    prompt = atomic_io.sha256_json(messages)[:16]
+    hidden = replace(question, prompt=prompt, messages=messages, answers=clean[-3:-1])
+    return hidden, replace(said, edit=clean[-1] or None)

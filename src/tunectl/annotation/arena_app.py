@@ -1,0 +1,308 @@
+"""The arena: a signed-in person chats, sees two answers to each message, blind, and chooses. A part of the server.
+
+It is a client of the server's own OpenAI routes, in the same process and with the person's own key: limits, keys, metrics and
+the live store see its requests as they see any other. What people choose goes into the store of ``tunectl annotate``, masked,
+and as feedback into the live store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast, get_args
+from urllib.parse import parse_qs
+
+from tunectl.annotation.annotate_app import (
+    ASSETS,
+    HEADERS,
+    LONGEST_BODY,
+    LONGEST_NAME,
+    NO_NAME,
+    NOT_SAVED,
+    is_same_origin,
+)
+from tunectl.annotation.annotation_queue import Button
+from tunectl.annotation.arena import BattleAnswer, Conversation, Vote, mask_pii
+from tunectl.artifacts.records import Message
+from tunectl.backends.reports import render
+from tunectl.backends.web.asgi_call import Application, ask
+from tunectl.core import logging_setup
+from tunectl.core.errors import InfrastructureError, TunectlError
+from tunectl.core.optional import import_optional
+from tunectl.preferences import annotation_store
+from tunectl.privacy.mask import PiiMasker
+
+COOKIE: Final = "tunectl_arena"
+MOST_PEOPLE: Final = 1000
+"""Who has been away longest must sign in again when there are more."""
+WARMTH: Final = 0.9
+"""Temperature where both answers come from one model."""
+READ: Final = 30.0
+"""Seconds for a form to arrive."""
+WRONG_KEY = "That key is not right, or it may not chat. Ask whoever runs this server."
+OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the conversation as it is now."
+NOTHING = "Please write something first."
+UNANSWERED = "No answer: {reason}"
+REFUSED = (
+    f"this form did not come from this page, or not whole within {READ:g} s, or it is longer than {LONGEST_BODY} bytes"
+)
+HALF_SAVED = "Your choice is saved, but the live store was not told: {reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArenaAppConfig:
+    """What the page needs to know besides the server."""
+
+    project: str
+    tags: tuple[str, ...]
+    folder: Path
+    """The store of judgements, as ``annotate.store`` names it."""
+    masker: PiiMasker
+    """Masks what is kept, as ``curate`` does."""
+
+
+@dataclass(slots=True)
+class _Session:
+    key: str
+    talk: Conversation
+    session: str
+
+
+def application(server: Application, setup: ArenaAppConfig) -> Any:
+    """The ASGI application; the server hands it every path that begins with ``/arena``. It answers no other."""
+    applications = import_optional("starlette.applications", extra="annotate")
+    routing = import_optional("starlette.routing", extra="annotate")
+    static = import_optional("starlette.staticfiles", extra="annotate")
+    page = _Routes(server, setup)
+    return applications.Starlette(
+        routes=[
+            routing.Route("/arena", page.home),
+            routing.Route("/arena/enter", page.enter, methods=["POST"]),
+            routing.Route("/arena/leave", page.leave, methods=["POST"]),
+            routing.Route("/arena/ask", page.ask, methods=["POST"]),
+            routing.Route("/arena/said", page.save_choice, methods=["POST"]),
+            routing.Route("/arena/new", page.start_conversation, methods=["POST"]),
+            routing.Mount("/arena/assets", static.StaticFiles(directory=ASSETS)),
+        ]
+    )
+
+
+class _Routes:
+    """The routes."""
+
+    def __init__(self, server: Application, setup: ArenaAppConfig) -> None:
+        self._server, self._setup = server, setup
+        self._people: OrderedDict[str, _Session] = OrderedDict()
+        self._writing = asyncio.Lock()
+        self._responses = import_optional("starlette.responses", extra="annotate")
+        self._left: type[Exception] = import_optional("starlette.requests", extra="annotate").ClientDisconnect
+
+    def _who(self, request: Any) -> _Session | None:
+        token = request.cookies.get(COOKIE, "")
+        found = self._people.get(token)
+        if found is not None:
+            self._people.move_to_end(token)
+        return found
+
+    def _html(self, text: str, status: int = 200) -> Any:
+        return self._responses.HTMLResponse(text, status, headers=HEADERS)
+
+    async def home(self, request: Any) -> Any:
+        """The conversation of somebody known, else the door."""
+        person = self._who(request)
+        if person is None:
+            return self._door("")
+        talk = self._talk(person)
+        return self._html(render.render("arena.html", who=person.talk.who, project=self._setup.project, talk=talk))
+
+    def _door(self, trouble: str, status: int = 200) -> Any:
+        return self._html(render.render("arena_door.html", project=self._setup.project, trouble=trouble), status)
+
+    async def enter(self, request: Any) -> Any:
+        """Let somebody in by a key of the server."""
+        form = await self._form(request)
+        if form is None:
+            return self._reject_form()
+        name = " ".join(form.get("name", [""])[0].split())
+        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+            return self._door(NO_NAME, 422)
+        key = form.get("key", [""])[0].strip()
+        if not key.isascii() or not key.isprintable():
+            return self._door(WRONG_KEY, 401)
+        status, said = await ask(self._server, "GET", "/v1/models", key)
+        if status != 200:
+            wrong = status in (401, 403)
+            return self._door(WRONG_KEY if wrong else UNANSWERED.format(reason=_reason(status, said)), status)
+        token = secrets.token_urlsafe(32)
+        self._people[token] = _Session(key, Conversation(name), secrets.token_hex(8))
+        if len(self._people) > MOST_PEOPLE:
+            self._people.popitem(last=False)
+        response = self._responses.RedirectResponse("/arena", 303, headers=HEADERS)
+        secure = request.url.scheme == "https"
+        response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/arena", secure=secure)
+        return response
+
+    async def leave(self, request: Any) -> Any:
+        """Forget the conversation and the key."""
+        if not is_same_origin(request):
+            return self._reject_form()
+        self._people.pop(request.cookies.get(COOKIE, ""), None)
+        response = self._responses.RedirectResponse("/arena", 303, headers=HEADERS)
+        response.delete_cookie(COOKIE, path="/arena")
+        return response
+
+    async def start_conversation(self, request: Any) -> Any:
+        """Begin another conversation."""
+        person = self._who(request)
+        if not is_same_origin(request):
+            return self._reject_form()
+        if person is None:
+            return self._redirect_to_sign_in()
+        person.talk.restart()
+        person.session = secrets.token_hex(8)
+        return self._html(self._talk(person))
+
+    async def ask(self, request: Any) -> Any:
+        """Let both answer."""
+        form, person = await self._form(request), self._who(request)
+        if form is None:
+            return self._reject_form()
+        if person is None:
+            return self._redirect_to_sign_in()
+        text = form.get("text", [""])[0]
+        if person.talk.bout is not None:
+            return self._html(self._talk(person, OUT_OF_DATE))
+        if not text.strip():
+            return self._html(self._talk(person, NOTHING))
+        messages = person.talk.build_messages(text)
+        try:
+            answers = await self._answers(person, messages)
+        except TunectlError as error:
+            return self._html(self._talk(person, UNANSWERED.format(reason=error.message), text))
+        person.talk.compare(messages, answers)
+        return self._html(self._talk(person))
+
+    async def _answers(self, person: _Session, messages: list[Message]) -> tuple[BattleAnswer, BattleAnswer]:
+        """One answer each of champion and challenger; two of the champion where it stands alone.
+
+        Raises  InfrastructureError with the server's own words where it refuses.
+        """
+        status, said = await ask(self._server, "GET", "/v1/models", person.key)
+        if status != 200:
+            raise InfrastructureError(_reason(status, said))
+        releases = {one.get("arm"): one.get("release") for one in said["data"]}
+        arms = ("champion", "challenger" if "challenger" in releases else "champion")
+        body: dict[str, Any] = {
+            "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
+            "user": person.talk.who,
+            "metadata": {"session": person.session},
+        }
+        if arms[0] == arms[1]:
+            body["temperature"] = WARMTH
+        wanted = [{**body, "model": arm, "seed": secrets.randbelow(2**31)} for arm in arms]
+        both = await asyncio.gather(
+            *(ask(self._server, "POST", "/v1/chat/completions", person.key, one) for one in wanted)
+        )
+        first, second = (
+            _answer(f"{arm} {releases.get(arm)}", status, said) for arm, (status, said) in zip(arms, both, strict=True)
+        )
+        return first, second
+
+    async def save_choice(self, request: Any) -> Any:
+        """Save a choice, then go on with the conversation."""
+        form, person = await self._form(request), self._who(request)
+        if form is None:
+            return self._reject_form()
+        if person is None:
+            return self._redirect_to_sign_in()
+        button = form.get("choice", [""])[0]
+        if button not in get_args(Button):
+            return self._reject_form()
+        tags = [tag for tag in form.get("tag", []) if tag in self._setup.tags]
+        showing, edit = form.get("showing", [""])[0], form.get("edit", [None])[0]
+        async with self._writing:  # one at a time holds the store, and a second press finds nothing to decide
+            verdict = person.talk.decide(showing, cast("Button", button), tags, edit)
+            if verdict is None:
+                return self._html(self._talk(person, OUT_OF_DATE))
+            try:
+                await asyncio.to_thread(self._keep, verdict)
+            except InfrastructureError as error:
+                return self._html(self._talk(person, NOT_SAVED.format(reason=error.message)), 507)
+            person.talk.go_on(verdict)
+        return self._html(self._talk(person, await self._tell(person, verdict)))
+
+    def _keep(self, verdict: Vote) -> None:
+        question, said = mask_pii(verdict.question, verdict.said, self._setup.masker)
+        with annotation_store.open_store(self._setup.folder) as opened:
+            opened.add([question])
+            opened.write(said)
+
+    async def _tell(self, person: _Session, verdict: Vote) -> str:
+        """Say it to the live store as well; a sentence for the person where that fails."""
+        said = verdict.said
+        if said.choice == "skip":
+            return ""
+        value: Any = {"other": verdict.second.exchange_id, "choice": said.choice}
+        rows = [
+            {"id": f"arena-{said.id}", "exchange_id": verdict.first.exchange_id, "kind": "preference", "value": value}
+        ]
+        if said.edit is not None:
+            better = {"exchange_id": verdict.goes_on_with.exchange_id, "kind": "edit", "value": said.edit}
+            rows.append({"id": f"arena-{said.id}-edit", **better})
+        for row in rows:
+            status, answer = await ask(
+                self._server, "POST", "/v1/feedback", person.key, {**row, "annotator": said.annotator}
+            )
+            if status >= 400:
+                logging_setup.get_logger(__name__).warning("feedback of the arena was refused with %d", status)
+                return HALF_SAVED.format(reason=_reason(status, answer))
+        return ""
+
+    def _talk(self, person: _Session, trouble: str = "", text: str = "") -> str:
+        bout = person.talk.bout
+        return render.render(
+            "arena_talk.html",
+            turns=person.talk.turns if bout is None else bout.messages,
+            bout=bout,
+            texts=bout.texts if bout else ("", ""),
+            tags=self._setup.tags,
+            trouble=trouble,
+            text=text,
+        )
+
+    def _redirect_to_sign_in(self) -> Any:
+        """Somebody unknown: htmx is told to load the door."""
+        return self._responses.PlainTextResponse("sign in", 401, headers={**HEADERS, "HX-Redirect": "/arena"})
+
+    def _reject_form(self) -> Any:
+        return self._responses.PlainTextResponse(REFUSED, 403, headers=HEADERS)
+
+    async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
+        """The fields of a form of this page; None for one of another site, one that is too long, or not there in time."""
+        body = b""
+        try:
+            async with asyncio.timeout(READ):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > LONGEST_BODY:
+                        return None
+        except (TimeoutError, self._left):
+            return None
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True) if is_same_origin(request) else None
+
+
+def _answer(system: str, status: int, said: Any) -> BattleAnswer:
+    if status != 200:
+        raise InfrastructureError(_reason(status, said))
+    return BattleAnswer(said["choices"][0]["message"]["content"] or "", system, said["id"])
+
+
+def _reason(status: int, said: Any) -> str:
+    """The server's own words for its refusal."""
+    if isinstance(said, dict) and isinstance(said.get("error"), dict):
+        return str(said["error"].get("message", status))
+    return f"the server answered {status}"

@@ -1,0 +1,185 @@
+"""Reading and writing that is whole or not at all: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, TypeVar
+
+import msgspec
+
+from tunectl.core.errors import ArtifactError, DataError, InfrastructureError
+
+T = TypeVar("T")
+NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What decoding raises for bytes that are no JSON, or JSON of another shape: text that is no UTF-8 is no error of msgspec's own."""
+
+
+@contextmanager
+def atomic_open(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears under ``path`` only when the block ends without an error.
+
+    Raises  InfrastructureError when the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        fsync_directory(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_error(path: Path, error: OSError) -> InfrastructureError:
+    """The error of a write that the machine refused, in a user's words."""
+    reason = error.strerror or str(error)
+    return InfrastructureError(
+        f"cannot write {path}: {reason}", hint="check the free space and the rights of that folder, then run again"
+    )
+
+
+def fsync_directory(folder: Path) -> None:
+    """Make renames inside ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, whole or not at all."""
+    with atomic_open(path) as stream:
+        stream.write(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text to ``path``, whole or not at all."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with sorted keys, so that an unchanged meaning is an unchanged file."""
+    plain = msgspec.to_builtins(value, order="sorted")
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n")
+
+
+def read_json(path: Path, shape: type[T] | Any = Any) -> T:
+    """Read one JSON file as ``shape``.
+
+    Raises  ArtifactError when the file is absent, is not JSON, or has another shape; the message names the path.
+    """
+    try:
+        value: T = msgspec.json.decode(path.read_bytes(), type=shape)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro") from error
+    except NOT_JSON as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error}",
+            hint="it was changed by hand or cut off; delete it and run: tunectl repro",
+        ) from error
+    return value
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> int:
+    """Write one JSON line a row; returns how many."""
+    encoder = msgspec.json.Encoder()
+    count = 0
+    with atomic_open(path) as stream:
+        for row in rows:
+            stream.write(encoder.encode(row) + b"\n")
+            count += 1
+    return count
+
+
+def read_rows(path: Path, shape: type[T]) -> Iterator[T]:
+    """Yield the rows of a JSON-lines file as ``shape``.
+
+    Raises  ArtifactError when the file is absent; DataError on a line of another shape, naming file, line and reason.
+    """
+    decoder = msgspec.json.Decoder(shape)
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro") from error
+    with stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                yield decoder.decode(line)
+            except NOT_JSON as error:
+                raise DataError(f"{path}:{number} is not a {shape.__name__}: {error}") from error
+
+
+def sha256_path(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's relative names and contents; hexadecimal."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    total = hashlib.sha256()
+    for name in sorted(item for item in path.rglob("*") if item.is_file()):
+        total.update(f"{name.relative_to(path).as_posix()}\0{sha256_path(name)}\n".encode())
+    return total.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of a plain value's sorted JSON; hexadecimal."""
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
+
+
+@contextmanager
+def atomic_directory(target: Path, scratch: Path, *, finish: Callable[[Path], None] | None = None) -> Iterator[Path]:
+    """Fill a new folder under ``scratch`` that takes the place of ``target`` only when the block ends well.
+
+    ``finish`` runs last inside the new folder, for example to write its manifest. What stood at ``target`` before is
+    removed after the swap; ``scratch`` must be on the same file system.
+    """
+    with scratch_folder(scratch, prefix=f"{target.name}-") as fresh:
+        yield fresh
+        if finish is not None:
+            finish(fresh)
+        replace_directory(fresh, target)
+
+
+@contextmanager
+def scratch_folder(scratch: Path, *, prefix: str = "") -> Iterator[Path]:
+    """A new folder under ``scratch`` that is gone when the block ends, unless it was moved away."""
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=scratch))
+        fresh.chmod(0o755)
+    except OSError as error:
+        raise write_error(scratch, error) from error
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def replace_directory(fresh: Path, target: Path) -> None:
+    """Put the folder ``fresh`` where ``target`` is, and remove what was there."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        old = fresh.with_name(fresh.name + ".old")
+        if target.exists():
+            target.replace(old)
+        fresh.replace(target)
+        fsync_directory(target.parent)
+    except OSError as error:
+        raise write_error(target, error) from error
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,37 @@
+"""A file that is made once, whole, by whoever is first."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io
+
+
+def create_exclusive(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
+    """Make a file that is whole from its first moment; False where there is one of that name, which stays as it is.
+
+    Raises  InfrastructureError where it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise atomic_io.write_error(path, error) from error
+    fresh = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.chmod(mode)
+        os.link(fresh, path)  # unlike a rename this never takes another one's place
+        atomic_io.fsync_directory(path.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise atomic_io.write_error(path, error) from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    return True

@@ -1,0 +1,133 @@
+"""Every path of a project, and the only place where one is spelled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectPaths:
+    """Paths below a project's root; relative by default, because stages run there."""
+
+    root: Path = Path()
+
+    @property
+    def conf(self) -> Path:
+        """The Hydra tree that people edit."""
+        return self.root / "conf"
+
+    @property
+    def overrides(self) -> Path:
+        """The ad-hoc overrides that ``tunectl repro key=value`` records and every later run replays."""
+        return self.conf / "overrides.yaml"
+
+    @property
+    def web_page_digests(self) -> Path:
+        """Digests of the declared pages of the web, as ``tunectl data refresh`` last saw them change."""
+        return self.conf / "pages.json"
+
+    @property
+    def artifacts(self) -> Path:
+        """What the stages leave."""
+        return self.root / "artifacts"
+
+    def artifact(self, stage: str) -> Path:
+        """The folder of one stage; an artifact only once it holds a manifest."""
+        return self.artifacts / stage
+
+    def config(self, stage: str) -> Path:
+        """The resolved configuration of one stage."""
+        return self.artifacts / "config" / f"{stage}.json"
+
+    def metrics(self, stage: str) -> Path:
+        """The DVC metrics of one stage: numbers, seconds, code revision."""
+        return self.artifacts / "metrics" / f"{stage}.json"
+
+    def plots(self, stage: str) -> Path:
+        """The DVC plots of one stage, a folder of CSV files."""
+        return self.artifacts / "plots" / stage
+
+    @property
+    def state_dir(self) -> Path:
+        """State outside DVC: work in progress, locks, caches. Never committed."""
+        return self.root / ".tunectl"
+
+    @property
+    def scratch(self) -> Path:
+        """Half-written artifacts."""
+        return self.state_dir / "tmp"
+
+    def work(self, stage: str, key: str) -> Path:
+        """Trainer state that survives a kill, keyed by the digest of inputs and configuration."""
+        return self.state_dir / "work" / f"{stage}-{key}"
+
+    @property
+    def repro_lock(self) -> Path:
+        """Held by ``tunectl repro`` from check to verdict."""
+        return self.state_dir / "repro.lock"
+
+    @property
+    def stage_lock(self) -> Path:
+        """Held by the one stage that runs."""
+        return self.state_dir / "stage.lock"
+
+    @property
+    def failure(self) -> Path:
+        """Why the last stage failed; absent where it did not."""
+        return self.state_dir / "failure.json"
+
+    @property
+    def releases(self) -> Path:
+        """The store of releases: everything that was packaged, and which of it is the champion."""
+        return self.state_dir / "releases"
+
+    @property
+    def mirror(self) -> Path:
+        """Releases that a server brought from a store behind an address. Safe to delete while it does not run."""
+        return self.state_dir / "mirror"
+
+    @property
+    def retrain(self) -> Path:
+        """Records, worktree and logs of ``tunectl watch``."""
+        return self.state_dir / "retrain"
+
+    @property
+    def gates(self) -> Path:
+        """Questions and answers of the gates of retrains, live text among them; ``purge`` deletes it."""
+        return self.retrain / "gate"
+
+    @property
+    def exporters(self) -> Path:
+        """Environments that turn models into what an engine loads, made on first use. Safe to delete."""
+        return self.state_dir / "exporters"
+
+    @property
+    def cache(self) -> Path:
+        """Downloads: pages, wheels, Hub files. Safe to delete."""
+        return self.state_dir / "cache"
+
+    @property
+    def monitor_lock(self) -> Path:
+        """Held by the one ``tunectl monitor`` of the project; there since it first ran."""
+        return self.state_dir / "monitor" / "lock"
+
+    @property
+    def calibration(self) -> Path:
+        """What ``tunectl monitor calibrate`` measured last; the monitor's metrics carry it."""
+        return self.state_dir / "monitor" / "calibration.json"
+
+    @property
+    def embeddings(self) -> Path:
+        """Sentence encoders and what was distilled from them, made on first use. Safe to delete."""
+        return self.cache / "embeddings"
+
+    @property
+    def live_exports(self) -> Path:
+        """What ``tunectl data live export`` wrote; ``purge`` deletes it."""
+        return self.cache / "live"
+
+    @property
+    def pipeline(self) -> Path:
+        """DVC's description of the stages."""
+        return self.root / "dvc.yaml"

@@ -1,0 +1,112 @@
+"""Row accounts: every stage proves that rows in = kept + rejected by named reason.
+
+A unit is whatever the stage counts (raw rows, examples); a stage that merges several rows into one record counts the
+merged rows as kept, in ``merged``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import RejectedRow
+from tunectl.core.errors import DataError, TunectlError
+
+SAMPLES_A_REASON = 5
+ACCOUNT, REJECTS = "account.json", "rejects.jsonl"
+
+
+class RowCounts(Struct, frozen=True):
+    """The rows of one stage: ``rows_in == kept + sum(rejected.values())``; ``records_out`` is what was written."""
+
+    stage: str
+    rows_in: int
+    kept: int
+    rejected: dict[str, int] = field(default_factory=dict)
+    records_out: int = 0
+    """Records written; smaller than ``kept`` where several rows became one record (references of one input)."""
+    samples: dict[str, list[RejectedRow]] = field(default_factory=dict)
+
+    @property
+    def rejected_share(self) -> float:
+        """Rejected rows over all rows; 0 where there were none."""
+        return sum(self.rejected.values()) / self.rows_in if self.rows_in else 0.0
+
+
+class RowCounter:
+    """Counts while a stage runs; ``close`` proves the sum."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.rows_in = 0
+        self.kept = 0
+        self.rejects: list[RejectedRow] = []
+
+    def read(self, rows: int = 1) -> None:
+        """Count rows that came in."""
+        self.rows_in += rows
+
+    def keep(self, rows: int = 1) -> None:
+        """Count rows that went on."""
+        self.kept += rows
+
+    def reject(self, reject: RejectedRow) -> None:
+        """Count one row that did not go on."""
+        self.rejects.append(reject)
+
+    def finish(self, *, records_out: int) -> RowCounts:
+        """The account, proved.
+
+        Raises  TunectlError when the sum does not hold: that is a bug in the stage, never the user's mistake.
+        """
+        reasons = Counter(reject.reason for reject in self.rejects)
+        if self.rows_in != self.kept + sum(reasons.values()):
+            raise TunectlError(
+                f"{self.stage}: {self.rows_in} rows in, but {self.kept} kept and {sum(reasons.values())} rejected"
+            )
+        samples: dict[str, list[RejectedRow]] = {reason: [] for reason in reasons}
+        for reject in self.rejects:
+            if len(samples[reject.reason]) < SAMPLES_A_REASON:
+                samples[reject.reason].append(reject)
+        return RowCounts(self.stage, self.rows_in, self.kept, dict(sorted(reasons.items())), records_out, samples)
+
+
+def save(tally: RowCounter, folder: Path, *, records_out: int, max_rejected_share: float, setting: str) -> RowCounts:
+    """Close ``tally``, write account and rejects into ``folder``, and refuse a stage that lost too much.
+
+    ``setting`` is the dotted key that allows more, for the message.
+    Raises  DataError when every row, or more than ``max_rejected_share`` (0 to 1), was rejected.
+    """
+    account = tally.finish(records_out=records_out)
+    atomic_io.write_rows(folder / REJECTS, tally.rejects)
+    atomic_io.write_json(folder / ACCOUNT, account)
+    if account.rows_in == 0:
+        raise DataError(f"{tally.stage}: no rows came in", hint="check the sources: tunectl check")
+    if account.kept == 0 or account.rejected_share > max_rejected_share:
+        raise _too_many(account, max_rejected_share, setting)
+    return account
+
+
+def _too_many(account: RowCounts, allowed: float, setting: str) -> DataError:
+    reasons = sorted(account.rejected.items(), key=lambda item: -item[1])
+    lines = [f"    {count:>7}  {reason}: {_first(account, reason)}" for reason, count in reasons]
+    if account.kept == 0:
+        text = f"{account.stage}: all {account.rows_in} rows were rejected, so nothing is left\n"
+        return DataError(text + "\n".join(lines), hint="mend the data, or bring other rows too")
+    text = f"{account.stage}: {account.rejected_share:.1%} of {account.rows_in} rows were rejected; at most {allowed:.0%} may be\n"
+    return DataError(text + "\n".join(lines), hint=f"mend the data, or allow more: {setting}=<share from 0 to 1>")
+
+
+def _first(account: RowCounts, reason: str) -> str:
+    reject = account.samples[reason][0]
+    place = f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
+    return f"first {place} {reject.detail or reject.sample}".rstrip()
+
+
+def load(folder: Path) -> RowCounts:
+    """The account of a finished artifact folder."""
+    account: RowCounts = atomic_io.read_json(folder / ACCOUNT, RowCounts)
+    return account

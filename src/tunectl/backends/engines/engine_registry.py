@@ -1,0 +1,29 @@
+"""Engines by the name that a release's contract gives; an engine's file is only loaded when a release asks for it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+from tunectl.config.schema.serve import Serve
+from tunectl.core.errors import ArtifactError
+from tunectl.generation.engine import Engine
+
+ENGINES: Final = {
+    "openvino": "tunectl.backends.engines.openvino_engine",
+    "transformers": "tunectl.backends.engines.transformers_engine",
+    "vllm": "tunectl.backends.engines.vllm_engine",
+}
+"""Name to module; each has a function ``get_engine`` that takes the serve section."""
+
+
+def get_engine(name: str, serve: Serve) -> Engine:
+    """The engine called ``name``.
+
+    Raises  ArtifactError for an unknown name; MissingExtraError when its library is not installed.
+    """
+    module = ENGINES.get(name)
+    if module is None:
+        raise ArtifactError(f"the release asks for the engine {name}; there are {', '.join(ENGINES)}")
+    made: Engine = import_module(module).engine(serve)
+    return made

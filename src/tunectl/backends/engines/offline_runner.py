@@ -1,0 +1,190 @@
+"""A release in the engine that will serve it, asked on the very calls that serve requests (``serving.engine``).
+
+Run as a module in the exporter environment it answers one job: ``python -m tunectl.backends.engines.offline_runner JOB ANSWER``.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.core.errors import InfrastructureError
+from tunectl.generation.engine import Engine, EngineSession, GenerationRequest, TokenChunk
+from tunectl.packaging.protocols import GREEDY, GreedyOutput, SamplingParams, TeacherForced
+
+CACHE_TOKENS, STEP_TOKENS, TOGETHER = 65_536, 1024, 32
+"""Of an engine while it is held against the trained model."""
+
+
+class RunnerJob(msgspec.Struct, frozen=True):
+    """What a subprocess is to do."""
+
+    release: str
+    engine: str
+    adapter: bool
+    stops: list[int]
+    prompts: list[list[int]]
+    limit: int
+    answers: list[list[int]] | None
+    """To be read; None: to be written, at most ``limit`` tokens."""
+    how: SamplingParams
+
+
+class LocalRunner:
+    """An open pipeline, asked many things at once."""
+
+    def __init__(self, engine: Engine, release: Path, stops: Sequence[int], *, adapter: bool) -> None:
+        self._said: queue.SimpleQueue[tuple[int, TokenChunk]] = queue.SimpleQueue()
+        self._stops = frozenset(stops)
+        self._pipeline: EngineSession = engine.open(release, self._deliver, adapter=adapter)
+
+    def _deliver(self, pieces: Sequence[tuple[int, TokenChunk]]) -> None:
+        for piece in pieces:
+            self._said.put(piece)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._pipeline.close()
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], limit: int, how: SamplingParams = GREEDY
+    ) -> list[GreedyOutput]:
+        """Answers of at most ``limit`` tokens; the stop token is put back, its log-probability is not known (NaN)."""
+        stop = min(self._stops)
+        found = self._all([(list(prompt), limit) for prompt in prompts], how)
+        return [
+            GreedyOutput([*ids, stop], [*nats, float("nan")], finished=True)
+            if ended
+            else GreedyOutput(ids, nats, finished=False)
+            for ids, nats, ended in found
+        ]
+
+    def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
+        """What the engine would have said at each place of given answers.
+
+        It is asked to go on; where it goes another way it is put back, so each answer costs one question and one more a
+        difference, most of which the prefix cache has read already.
+        """
+        seen: list[tuple[list[int], list[float]]] = [([], []) for _ in answers]
+        stop = min(self._stops)
+        while True:
+            open_ = [place for place, answer in enumerate(answers) if len(seen[place][0]) < len(answer)]
+            if not open_:
+                return [TeacherForced(choices, nats) for choices, nats in seen]
+            asks = [([*prompts[p], *answers[p][: len(seen[p][0])]], len(answers[p]) - len(seen[p][0])) for p in open_]
+            for place, (ids, nats, ended) in zip(open_, self._all(asks), strict=True):
+                choices, logprobs = seen[place]
+                for token, nat in zip([*ids, *[stop] * ended], [*nats, *[float("nan")] * ended], strict=True):
+                    wanted = answers[place][len(choices)]
+                    choices.append(token)
+                    logprobs.append(nat)
+                    if len(choices) == len(answers[place]) or not self._same(token, wanted):
+                        break
+
+    def _same(self, token: int, wanted: int) -> bool:
+        return token == wanted or (token in self._stops and wanted in self._stops)
+
+    def _all(
+        self, asks: Sequence[tuple[list[int], int]], how: SamplingParams = GREEDY
+    ) -> list[tuple[list[int], list[float], bool]]:
+        """Ids, log-probabilities, and whether a stop token ended it, of each; ``TOGETHER`` at a time."""
+        made: list[tuple[list[int], list[float]]] = [([], []) for _ in asks]
+        ended = [False] * len(asks)
+        waiting, at_work = list(range(len(asks)))[::-1], 0
+        while waiting or at_work:
+            while waiting and at_work < TOGETHER:
+                number = waiting.pop()
+                prompt, limit = asks[number]
+                ask = GenerationRequest(prompt, limit, how.temperature, how.top_p, self._stops, seed=how.seed + number)
+                self._pipeline.start(number, ask)
+                at_work += 1
+            number, piece = self._said.get()
+            made[number][0].extend(piece.ids)
+            made[number][1].extend(piece.logprobs)
+            if piece.end in {"failed", "cancelled"}:
+                raise InfrastructureError(
+                    f"the engine failed: {piece.why or piece.end}", hint="look above for its words"
+                )
+            if piece.end is not None:
+                at_work -= 1
+                ended[number] = piece.end == "stop"
+        return [(ids, nats, stopped) for (ids, nats), stopped in zip(made, ended, strict=True)]
+
+
+class SubprocessRunner:
+    """The same in the exporter environment: a subprocess a question, because its libraries do not fit beside ours."""
+
+    def __init__(self, release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> None:
+        self._given: dict[str, Any] = {
+            "release": str(release.absolute()), "engine": engine, "adapter": adapter, "stops": list(stops)
+        }  # fmt: skip
+
+    def close(self) -> None:
+        """Nothing is held between two questions."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], limit: int, how: SamplingParams = GREEDY
+    ) -> list[GreedyOutput]:
+        """See ``LocalRunner``."""
+        return [GreedyOutput(**row) for row in self._run_job(prompts, limit, None, how)]
+
+    def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
+        """See ``LocalRunner``."""
+        return [TeacherForced(**row) for row in self._run_job(prompts, 0, answers)]
+
+    def _run_job(
+        self, prompts: Sequence[Any], limit: int, answers: Sequence[Any] | None, how: SamplingParams = GREEDY
+    ) -> list[dict[str, Any]]:
+        from tunectl.backends.export import exporter_env
+
+        if not prompts:
+            return []
+        job = {**self._given, "prompts": prompts, "limit": limit, "answers": answers, "how": how}
+        with tempfile.TemporaryDirectory() as scratch:
+            question, answer = Path(scratch) / "job.json", Path(scratch) / "answer.json"
+            question.write_bytes(msgspec.json.encode(job))
+            words = ["-m", "tunectl.backends.engines.offline_runner", str(question), str(answer)]
+            exporter_env.run_in_env(words, f"asking the engine {self._given['engine']}")
+            found: list[dict[str, Any]] = json.loads(answer.read_text())
+        return found
+
+
+def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> LocalRunner:
+    """A release in an engine of this environment: OpenVINO, or transformers for everything that reads its files.
+
+    Raises  ArtifactError for files that it cannot load; MissingExtraError where it is not installed.
+    """
+    if engine == "openvino":
+        from tunectl.backends.engines.openvino_engine import OpenVinoEngine
+
+        return LocalRunner(OpenVinoEngine(0, CACHE_TOKENS, STEP_TOKENS, TOGETHER), release, stops, adapter=adapter)
+    from tunectl.backends.engines.transformers_engine import TransformersEngine
+
+    return LocalRunner(TransformersEngine(0), release, stops, adapter=adapter)
+
+
+def main(job: Path, answer: Path) -> None:
+    """Do one job; NaN is written as such, which Python's own parser reads."""
+    given = msgspec.json.decode(job.read_bytes(), type=RunnerJob)
+    side = open_runner(Path(given.release), given.engine, given.stops, adapter=given.adapter)
+    try:
+        found: Sequence[Any] = (
+            side.generate(given.prompts, given.limit, given.how)
+            if given.answers is None
+            else side.teacher_force(given.prompts, given.answers)
+        )
+    finally:
+        side.close()
+    rows = [{name: getattr(row, name) for name in row.__struct_fields__} for row in found]
+    answer.write_text(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,80 @@
+"""Answers of a release, in a process of its own: what the gate compares, with the time and the memory they took.
+
+Run as a module: ``python -m tunectl.backends.engines.release_generation JOB ANSWERS``. The engine is the one that serves (``engine_side``).
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Message
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.generation.prompt import PromptRenderer
+from tunectl.packaging import serving_contract as contracts
+
+
+class GenerationJob(msgspec.Struct, frozen=True):
+    """What is to be answered."""
+
+    release: str
+    """Folder."""
+    asked: list[list[Message]]
+    limit: int
+    """Longest answer in tokens."""
+
+
+class GenerationResult(msgspec.Struct, frozen=True):
+    """What came of it."""
+
+    texts: list[str | None]
+    """None where the prompt leaves no room for an answer."""
+    seconds: float
+    """Of all answers together, loading left out."""
+    load_seconds: float
+    peak_bytes: int
+    """Resident memory of the process and those it started, at its largest."""
+
+
+def generate(job: GenerationJob) -> GenerationResult:
+    """Load the release and answer everything, greedily."""
+    from tunectl.backends.wiring.packaging import PackagingBackend
+
+    folder, begun = Path(job.release), time.monotonic()
+    contract = contracts.load(folder)
+    tokenizer = Tokenizer(folder / contracts.TOKENIZER)
+    prompts = PromptRenderer(contracts.template_of(folder, contract), tokenizer)
+    ids = [prompts.chat(messages) for messages in job.asked]
+    room = contract.context_length - job.limit
+    fitting = [place for place, prompt in enumerate(ids) if len(prompt) <= room]
+    profile = HardwareProfile(
+        device="cpu", threads=None, dtype="float32", train_tokens=4096, generate_batch=8, gradient_checkpointing=False
+    )
+    side = PackagingBackend(profile).open_release(folder, contract.stop_token_ids)
+    try:
+        side.generate([ids[place] for place in fitting[:1]], 1)
+        loaded = time.monotonic()
+        said = side.generate([ids[place] for place in fitting], job.limit)
+        ended = time.monotonic()
+    finally:
+        side.close()
+    texts: list[str | None] = [None] * len(ids)
+    for place, one in zip(fitting, said, strict=True):
+        texts[place] = tokenizer.text_of([token for token in one.ids if token not in tokenizer.special]).strip()
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return GenerationResult(texts, ended - loaded, loaded - begun, peak * 1024)
+
+
+def main(job: Path, answers: Path) -> None:
+    """Do one job."""
+    atomic_io.write_json(answers, generate(atomic_io.read_json(job, GenerationJob)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,292 @@
+"""A pipeline in a process of its own, spoken to over a socket.
+
+OpenVINO GenAI's Python holds the interpreter's lock while it loads and during every step (its binding of ``step`` releases
+nothing): in the server's own process the event loop would stand still for most of the time, and streams would come in bursts.
+A crash inside any engine ends its process only: whoever asked hears so, and the server opens the release anew. One that hangs
+while it opens can be ended, and gives its memory back. vLLM starts processes itself; those end with the one that started them.
+
+    to the engine    [number, Ask], or [number, null] to cancel
+    from the engine  first "" or why it cannot be opened; then [[number, Piece], ...] a step, or the reason why it broke
+
+Each is msgpack behind its length in four bytes. The engine ends when its end of the socket does, so it never outlives a server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tunectl.core import logging_setup
+from tunectl.core.errors import ArtifactError, TunectlError
+from tunectl.generation.engine import Deliver, Engine, FinishReason, GenerationRequest, TokenChunk
+
+PACKAGES: Final = Path(__file__).resolve().parents[3]
+"""The folder that holds this package, for a process that was not installed with it."""
+PATIENCE: Final = 30.0
+"""Seconds until a process that was told to end is killed."""
+Order = tuple[int, GenerationRequest | None]
+Told = list[tuple[int, TokenChunk]] | str
+_ENCODE = msgspec.msgpack.Encoder().encode
+_ORDER = msgspec.msgpack.Decoder(Order).decode
+_TOLD = msgspec.msgpack.Decoder(Told).decode
+
+
+def _encode_frame(message: Any) -> bytes:
+    body = _ENCODE(message)
+    return struct.pack("<I", len(body)) + body
+
+
+def _frames(connection: socket.socket) -> Iterator[bytes]:
+    """Every message until the other end is gone."""
+    with connection.makefile("rb", buffering=1 << 16) as stream:
+        while len(head := stream.read(4)) == 4:
+            (size,) = struct.unpack("<I", head)
+            body = stream.read(size)
+            if len(body) < size:
+                return
+            yield body
+
+
+@dataclass(frozen=True, slots=True)
+class SubprocessEngine:
+    """Opens the pipelines of an engine, each in a process of its own."""
+
+    name: str
+    factory: str
+    """``module:name`` of what makes the engine there."""
+    settings: dict[str, Any]
+    """Its keyword arguments."""
+    _opening: list[SubprocessSession] = field(default_factory=list, init=False, repr=False, compare=False)
+    _given_up: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
+
+    def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> SubprocessSession:
+        """Start a process and let it load; blocks while it does.
+
+        Raises  ArtifactError with the engine's words where it cannot, or when its process dies.
+        """
+        given = {"factory": self.factory, "settings": self.settings, "release": str(release), "adapter": adapter}
+        pipeline = SubprocessSession(self.name, json.dumps(given), deliver)
+        self._opening.append(pipeline)
+        try:
+            if self._given_up.is_set():
+                pipeline.kill()
+            pipeline.load()
+        finally:
+            self._opening.remove(pipeline)
+        return pipeline
+
+    def cancel_open(self) -> None:
+        """Kill what is being opened."""
+        self._given_up.set()
+        for pipeline in list(self._opening):
+            pipeline.kill()
+
+
+class SubprocessSession:
+    """The server's side of a pipeline; its process runs from the first moment, and ``load`` waits for it."""
+
+    def __init__(self, name: str, given: str, deliver: Deliver) -> None:
+        self.broken: str | None = None
+        self._name, self._deliver = name, deliver
+        self._asked: dict[int, None] = {}
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._closing = self._over = False
+        paths = [str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), given],  # no module of the working folder
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                process_group=0,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            )
+        self._heard = _frames(self._socket)
+        threads = ((self._read, "reads"), (self._write, "writes"))
+        self._threads = [threading.Thread(target=run, name=f"{name} {what}", daemon=True) for run, what in threads]
+
+    def load(self) -> None:
+        """Wait until the pipeline is open.
+
+        Raises  ArtifactError with the engine's words where it cannot be, or when its process dies.
+        """
+        said = self._first()
+        if said:
+            self._end()
+            raise ArtifactError(said)
+        for thread in self._threads:
+            thread.start()
+
+    def _first(self) -> str:
+        """Why the pipeline is not open; empty when it is."""
+        said = next(self._heard, None)
+        if said is None:
+            return f"the engine {self._name} cannot be opened: its process {self._fate()}"
+        return str(_TOLD(said))
+
+    def _fate(self) -> str:
+        try:
+            code = self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            return "does not answer"
+        return f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
+
+    def start(self, number: int, ask: GenerationRequest) -> None:
+        """Send an answer's beginning."""
+        self._asked[number] = None
+        self._outbox.put(_encode_frame((number, ask)))
+        if self._over:
+            self._give_up()
+
+    def cancel(self, number: int) -> None:
+        """Send a cancellation."""
+        if number in self._asked:
+            self._outbox.put(_encode_frame((number, None)))
+
+    def kill(self) -> None:
+        """End the process and whatever it started at once; one that is over says no, on macOS with a PermissionError."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let the process cancel what runs and end."""
+        self._closing = True
+        self._outbox.put(None)
+        until = time.monotonic() + PATIENCE
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, until - time.monotonic()))
+        self._end(max(0.0, until - time.monotonic()))
+
+    def _end(self, patience: float = PATIENCE) -> None:
+        """Give the process, what it started and left, and the socket back; safe to call twice."""
+        if self._socket.fileno() < 0:
+            return
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            logging_setup.get_logger(__name__).warning(
+                "the process of the engine %s does not end; it is killed", self._name
+            )
+        self.kill()
+        self._process.wait()
+        self._socket.close()
+
+    def _write(self) -> None:
+        try:
+            while (message := self._outbox.get()) is not None:
+                self._socket.sendall(message)
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:  # the other end is gone; the thread that reads tells everybody
+            return
+
+    def _read(self) -> None:
+        try:
+            for frame in self._heard:
+                self._hear(_TOLD(frame))
+        except OSError:
+            pass
+        if not self._closing and self.broken is None:
+            self.broken = f"its process {self._fate()}"
+            logging_setup.get_logger(__name__).error("the engine %s: %s", self._name, self.broken)
+        self._over = True
+        self._give_up()
+        self._outbox.put(None)
+
+    def _hear(self, said: Told) -> None:
+        if isinstance(said, str):
+            self.broken = said
+            return
+        for number, piece in said:
+            if piece.end is not None:
+                self._asked.pop(number, None)
+        self._deliver(said)
+
+    def _give_up(self) -> None:
+        """Tell whoever still waits that nothing will come; each once, whichever thread comes first."""
+        end: FinishReason = "failed" if self.broken is not None else "cancelled"
+        for number in list(self._asked):
+            if self._asked.pop(number, number) is None:
+                self._deliver([(number, TokenChunk([], [], end, self.broken or ""))])
+
+
+class _EngineServer:
+    """The engine's side: a pipeline and the socket that leads to the server."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._told = False
+        self.pipeline: Any = None
+
+    def deliver(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
+        """Send what a step made; before the pieces of a failure, that the pipeline is broken."""
+        broken = self.pipeline and self.pipeline.broken
+        try:
+            if broken and not self._told:
+                self._told = True
+                self._socket.sendall(_encode_frame(broken))
+            self._socket.sendall(_encode_frame(batch))
+        except OSError:  # the server is gone; the thread that reads ends this process
+            return
+
+    def run(self, engine: Engine, release: Path, *, adapter: bool) -> None:
+        """Open, then heed every order until the server is gone."""
+        try:
+            self.pipeline = engine.open(release, self.deliver, adapter=adapter)
+        except TunectlError as error:
+            self._socket.sendall(_encode_frame(str(error)))
+            return
+        except Exception as error:  # noqa: BLE001  # a library's own, for example of a full GPU
+            logging_setup.get_logger(__name__).exception("the engine %s failed", engine.name)
+            why = f"{release}: the engine {engine.name} cannot open it: {type(error).__name__}: {str(error).strip()[:300]}"
+            self._socket.sendall(_encode_frame(why))
+            return
+        self._socket.sendall(_encode_frame(""))
+        for frame in _frames(self._socket):
+            number, ask = _ORDER(frame)
+            if ask is None:
+                self.pipeline.cancel(number)
+            else:
+                self.pipeline.start(number, ask)
+        self.pipeline.close()
+
+
+def _let_go(connection: socket.socket) -> None:
+    """Close a socket that a process which the engine forks would hold open: the server could not see the engine's own end."""
+    with suppress(OSError):
+        os.close(connection.detach())
+
+
+def main(number: int, given: dict[str, Any]) -> None:
+    """Be the process of one pipeline. Signals that stop a server are the server's: open answers finish before it closes this."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    logging_setup.configure_logging(json_lines=True)
+    module, _, name = given["factory"].partition(":")
+    engine: Engine = getattr(import_module(module), name)(**given["settings"])
+    with socket.socket(fileno=number) as connection:
+        os.register_at_fork(after_in_child=partial(_let_go, connection))
+        _EngineServer(connection).run(engine, Path(given["release"]), adapter=given["adapter"])
+    sys.stdout.flush()
+    os._exit(0)  # a library that is slow or fails while it is torn down has nothing to say any more
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), json.loads(sys.argv[2]))

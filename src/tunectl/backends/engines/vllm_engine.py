@@ -1,0 +1,195 @@
+"""vLLM as an engine, for GPUs: its asynchronous engine on a loop of our own, adapters loaded by name.
+
+It lives in an environment and a Bento of its own, because vLLM pins other versions of torch and transformers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.engines.subprocess_engine import SubprocessEngine
+from tunectl.backends.modeling.peft_adapter import AdapterConfigFields
+from tunectl.config.schema.serve import Serve
+from tunectl.core import logging_setup
+from tunectl.core.errors import ArtifactError
+from tunectl.core.optional import import_optional, require_installed
+from tunectl.generation import json_schema_grammar
+from tunectl.generation.engine import Deliver, FinishReason, GenerationRequest, TokenChunk
+
+EXTRA = "vllm"
+_ENDS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "abort": "cancelled"}
+
+
+@dataclass(frozen=True, slots=True)
+class VllmEngine:
+    """Opens models on the GPU."""
+
+    running: int
+    batch_tokens: int
+    name: str = "vllm"
+
+    def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> VllmSession:
+        """Load ``model/`` and name the adapter; blocks while it loads.
+
+        Raises  ArtifactError with the library's words where it cannot.
+        """
+        import_optional("vllm", extra=EXTRA)
+        arguments = import_optional("vllm.engine.arg_utils", extra=EXTRA).AsyncEngineArgs(
+            model=str(release / "model"),
+            skip_tokenizer_init=False,
+            tokenizer=str(release / "model"),
+            load_format="safetensors",
+            trust_remote_code=False,
+            max_num_seqs=self.running,
+            max_num_batched_tokens=max(self.batch_tokens, 2048),
+            enable_prefix_caching=True,
+            enable_lora=adapter,
+            max_lora_rank=_rank(release) if adapter else 16,
+            logprobs_mode="processed_logprobs",  # of what is drawn from, as ``Piece`` wants them
+            disable_log_stats=True,
+        )
+        pipeline = VllmSession(deliver, release / "adapter" if adapter else None)
+        try:
+            pipeline.load(arguments)
+        except Exception as error:
+            pipeline.close()
+            raise ArtifactError(f"{release}: vLLM cannot load it: {str(error).strip()[:300]}") from error
+        return pipeline
+
+    def cancel_open(self) -> None:
+        """Nothing: what loads in this process cannot be ended."""
+
+
+def _rank(release: Path) -> int:
+    """The smallest rank that vLLM knows and that holds the adapter's."""
+    told: AdapterConfigFields = atomic_io.read_json(release / "adapter" / "adapter_config.json", AdapterConfigFields)
+    most = max([told.r, *told.rank_pattern.values()])
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= most), most)
+
+
+class VllmSession:
+    """A loaded engine and the loop that it lives on."""
+
+    def __init__(self, deliver: Deliver, adapter: Path | None) -> None:
+        self.broken: str | None = None
+        self._deliver, self._adapter = deliver, adapter
+        self._engine: Any = None
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
+        self._thread.start()
+
+    def load(self, arguments: Any) -> None:
+        """Start the engine; raises whatever it raises."""
+
+        async def start() -> Any:
+            return import_optional("vllm.v1.engine.async_llm", extra=EXTRA).AsyncLLM.from_engine_args(arguments)
+
+        self._engine = self._wait(start())
+
+    def start(self, number: int, ask: GenerationRequest) -> None:
+        """Begin an answer on the engine's loop."""
+        self._loop.call_soon_threadsafe(self._begin, number, ask)
+
+    def cancel(self, number: int) -> None:
+        """Abort an answer."""
+        self._loop.call_soon_threadsafe(self._stop, number)
+
+    def close(self) -> None:
+        """Abort what runs, end the engine and its loop."""
+        if self._loop.is_closed():
+            return
+        self._wait(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _end(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._engine is None:
+            return
+        try:
+            self._engine.shutdown()
+        except Exception as error:  # noqa: BLE001  # one that died has nothing to shut down
+            logging_setup.get_logger(__name__).warning("vLLM does not end as it should: %s", error)
+
+    def _begin(self, number: int, ask: GenerationRequest) -> None:
+        task = self._loop.create_task(self._answer(number, ask))
+        self._tasks[number] = task
+        task.add_done_callback(lambda done: self._over(number, done))
+
+    def _over(self, number: int, task: asyncio.Task[None]) -> None:
+        """Told here and not by the task itself: one that is cancelled before its first step never runs."""
+        del self._tasks[number]
+        if task.cancelled():
+            self._deliver([(number, TokenChunk([], [], "cancelled"))])
+
+    def _stop(self, number: int) -> None:
+        if (task := self._tasks.get(number)) is not None:
+            task.cancel()
+
+    async def _answer(self, number: int, ask: GenerationRequest) -> None:
+        try:
+            async for piece in self._pieces(number, ask):
+                self._deliver([(number, piece)])
+        except Exception as error:  # noqa: BLE001  # whatever vLLM raises, whoever asked must hear of it
+            if getattr(self._engine, "errored", False):
+                self.broken = str(error).strip()[:300]
+            self._deliver([(number, TokenChunk([], [], "failed", str(error).strip()[:300]))])
+
+    async def _pieces(self, number: int, ask: GenerationRequest) -> Any:
+        vllm = import_optional("vllm", extra=EXTRA)
+        lora = None
+        if self._adapter is not None:
+            request = import_optional("vllm.lora.request", extra=EXTRA).LoRARequest
+            lora = request("adapter", 1, str(self._adapter))
+        prompt = {"prompt_token_ids": ask.prompt}
+        async for out in self._engine.generate(prompt, _sampling(vllm, ask), str(number), lora_request=lora):
+            made = out.outputs[0]
+            ids = list(made.token_ids)
+            logprobs = [told[token].logprob for token, told in zip(ids, made.logprobs or [], strict=True)]
+            if made.finish_reason == "stop" and ids and ids[-1] in ask.stop_ids:
+                ids, logprobs = ids[:-1], logprobs[:-1]
+            yield TokenChunk(ids, logprobs, _ENDS.get(made.finish_reason) if out.finished else None)
+
+
+def _sampling(vllm: Any, ask: GenerationRequest) -> Any:
+    form: dict[str, Any] = {}
+    if ask.schema is not None:
+        params = import_optional("vllm.sampling_params", extra=EXTRA)
+        form["structured_outputs"] = params.StructuredOutputsParams(
+            grammar=json_schema_grammar.schema_to_ebnf(ask.schema)
+        )
+    return vllm.SamplingParams(
+        max_tokens=ask.max_tokens,
+        temperature=ask.temperature,
+        top_p=ask.top_p,
+        seed=ask.seed,
+        presence_penalty=ask.presence,
+        frequency_penalty=ask.frequency,
+        stop_token_ids=sorted(ask.stop_ids),
+        ignore_eos=not ask.stop_ids,
+        logprobs=0,
+        detokenize=False,
+        output_kind=import_optional("vllm.sampling_params", extra=EXTRA).RequestOutputKind.DELTA,
+        **form,
+    )
+
+
+def engine(serve: Serve) -> SubprocessEngine:
+    """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
+    require_installed("vllm", extra=EXTRA)
+    settings = {"running": serve.limits.running, "batch_tokens": serve.engine.batch_tokens}
+    return SubprocessEngine("vllm", f"{__name__}:{VllmEngine.__name__}", settings)

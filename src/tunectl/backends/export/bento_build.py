@@ -1,0 +1,118 @@
+"""Build the Bento of a release: BentoML's own builder over ``bentofile.yaml``, in a process and a store of its own.
+
+Run as a module inside the build context: ``python -m tunectl.backends.export.bento_build NAME VERSION LABELS``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tunectl import __version__
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.export.exporter_env import error_line
+from tunectl.backends.storage.object_store import DRIVERS
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.core.errors import InfrastructureError
+from tunectl.core.optional import import_optional
+from tunectl.registry import release_manifest
+from tunectl.registry.release_manifest import BuildFacts, ReleaseManifest
+
+PACKAGE = Path(__file__).resolve().parents[2]
+BENTOFILE = "bentofile.yaml"
+DOCKERFILE = "bento.dockerfile.j2"
+SETTINGS = "serve.json"
+LEFT_OUT = ("__pycache__", "*.pyc", "_project")
+
+
+def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: ServeSettings, at: str) -> None:
+    """Write the Bento that carries ``release`` into the folder ``out``; its version is the name of the release.
+
+    ``settings`` are those of its server; ``at`` is the time (UTC, ISO 8601) in the manifest of the release that it carries.
+    Raises  InfrastructureError with BentoML's last words; MissingExtraError where it is not installed.
+    """
+    import_optional("bentoml", extra="serve")
+    scratch = Path(tempfile.mkdtemp(prefix="bento-"))  # not under .tunectl: BentoML refuses hidden folders
+    try:
+        context = scratch / "context"
+        made = build_context(release, facts, context, settings=settings, at=at)
+        labels = json.dumps({"release": made.id, "project": made.project, "engine": made.engine, "route": made.route})
+        built = Path(_run(context, scratch / "home", [name, made.id, labels]))
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.move(built, out)
+        out.chmod(0o755)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def build_context(
+    release: Path, facts: BuildFacts, context: Path, *, settings: ServeSettings, at: str
+) -> ReleaseManifest:
+    """Fill the build context: the package, the release under its name, settings, what the engine needs."""
+    shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    described = context / f"tunectl-{__version__}.dist-info" / "METADATA"  # nothing installs the package there
+    atomic_io.write_text(described, f"Metadata-Version: 2.4\nName: tunectl\nVersion: {__version__}\n")
+    files = release_manifest.digests(release)
+    size = sum((release / name).stat().st_size for name in files)
+    made = ReleaseManifest(
+        release_manifest.content_id(files), at, facts.project, None, facts.engine, facts.route, files, size,
+        facts.metrics, facts.verdicts, facts.lineage,
+    )  # fmt: skip
+    target = context / "release" / made.id
+    shutil.copytree(release, target)
+    atomic_io.write_json(target / release_manifest.NAME, made)
+    atomic_io.write_json(context / SETTINGS, settings.model_dump(mode="json"))
+    atomic_io.write_text(context / "requirements.txt", _requirements(facts.engine, settings.serve.store))
+    for own in (BENTOFILE, DOCKERFILE):
+        shutil.copyfile(template_file(own), context / own)
+    return made
+
+
+def _requirements(engine: str, store: str) -> str:
+    """What the engine needs, and the package that knows the address of the release store."""
+    needed = template_file(f"requirements/serve-{engine}.txt").read_text()
+    driver = DRIVERS.get(store.partition("://")[0]) if "://" in store else None
+    return f"{needed}{driver}\n" if driver else needed
+
+
+def template_file(name: str) -> Path:
+    """A file of the project, or the one that came with this installation.
+
+    Raises  InfrastructureError where there is neither.
+    """
+    for folder in (ProjectPaths().root, PACKAGE / "_project", PACKAGE.parents[1]):
+        if (folder / name).is_file():
+            return folder / name
+    raise InfrastructureError(
+        f"{name} is missing from this project and this installation", hint="tunectl init --force ."
+    )
+
+
+def _run(context: Path, home: Path, words: list[str]) -> str:
+    home.mkdir()
+    quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, **quiet, "BENTOML_HOME": str(home.absolute()), "PYTHONPATH": str(context.absolute())}
+    done = subprocess.run(
+        [sys.executable, "-m", "tunectl.backends.export.bento_build", *words],
+        cwd=context, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise InfrastructureError(f"the Bento cannot be built: {error_line(done.stderr)}", hint=f"look at {BENTOFILE}")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def main(name: str, version: str, labels: str) -> None:
+    """Build in the current folder, and print where the Bento lies."""
+    bentos = import_optional("bentoml.bentos", extra="serve")
+    made = bentos.build_bentofile(BENTOFILE, name=name, version=version, labels=json.loads(labels), build_ctx=".")
+    sys.stdout.write(f"{made.path}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

@@ -1,0 +1,62 @@
+"""The container image of a Bento: ``bentoml containerize`` in a process, a store and a folder of its own, on a Docker engine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.optional import import_optional
+
+
+def containerize(bento: Path, name: str) -> int:
+    """Build the image ``name`` of the Bento in the folder ``bento``; BentoML's output goes where ours goes. Returns its bytes.
+
+    BentoML 1.4.36 to 1.4.40 refuses a Dockerfile template outside of the working folder, though it has put it into a temporary
+    folder itself (its issue 5566), so here the one is inside the other.
+    Raises  UsageError where there is no Bento; InfrastructureError without a Docker engine, or where the build fails.
+    """
+    if not (bento / "bento.yaml").is_file():
+        raise UsageError(f"{bento}: there is no Bento", hint="build one: tunectl repro")
+    import_optional("bentoml", extra="serve")
+    _refuse_no_engine()
+    scratch = Path(tempfile.mkdtemp(prefix="image-")).resolve()  # not a hidden folder: BentoML refuses those
+    try:
+        place = scratch / "home" / "bentos" / "bento" / "one"
+        place.parent.mkdir(parents=True)
+        place.symlink_to(bento.resolve(), target_is_directory=True)
+        _run(scratch, name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return int(_docker("image", "inspect", "--format", "{{.Size}}", name).stdout)
+
+
+def _run(scratch: Path, name: str) -> None:
+    own = {"BENTOML_HOME": str(scratch / "home"), "TMPDIR": str(scratch), "PYTHONWARNINGS": "ignore"}
+    quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
+    words = [sys.executable, "-m", "bentoml", "containerize", "bento:one", "--image-tag", name, "--backend", "docker"]
+    done = subprocess.run(words, cwd=scratch, env={**os.environ, **quiet, **own}, check=False)
+    if done.returncode:
+        raise InfrastructureError(
+            f"the image {name} cannot be built: bentoml containerize ended with {done.returncode}",
+            hint="the lines above say why",
+        )
+
+
+def _refuse_no_engine() -> None:
+    if shutil.which("docker") is None:
+        raise InfrastructureError(
+            "docker is not installed", hint="Debian: apt install docker.io docker-cli docker-buildx"
+        )
+    asked = _docker("info")
+    if asked.returncode:
+        said = (asked.stderr.strip() or "nothing").splitlines()[-1]
+        raise InfrastructureError(f"no Docker engine answers: {said}", hint="start one: systemctl start docker")
+
+
+def _docker(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=False)

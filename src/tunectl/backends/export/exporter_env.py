@@ -1,0 +1,135 @@
+"""The exporter environment: what turns models into engine files holds transformers below what the core needs, so it lives apart.
+
+It is made on first use from ``requirements/export.txt``, under ``.tunectl/exporters``, and used as a subprocess. A stamp is
+written last, so one that was half made is made again; another lock file or another Python is another environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core import logging_setup, progress
+from tunectl.core.errors import InfrastructureError
+
+PACKAGE = Path(__file__).resolve().parents[2]
+STAMP = ".ready"
+LOCK = "requirements/export.txt"
+VARIABLE = "TUNECTL_EXPORTER"
+"""Names the Python of an environment that is there already, for machines without a package index."""
+
+_log = logging_setup.get_logger(__name__)
+
+
+def lock_file(name: str = LOCK) -> Path:
+    """The lock of the environment: inside an installed wheel, or in the checkout that this code runs from.
+
+    Raises  InfrastructureError where neither is there.
+    """
+    for folder in (PACKAGE / "_project", PACKAGE.parents[1]):
+        if (folder / name).is_file():
+            return folder / name
+    raise InfrastructureError(f"{name} is missing from this installation", hint="pip install --force-reinstall tunectl")
+
+
+def ensure_interpreter(exporters: Path | None = None) -> Path:
+    """The interpreter of the environment, which is made where it is absent (some minutes and 2 GB, once).
+
+    Raises  InfrastructureError with pip's last words where it cannot be made.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        if not Path(named).is_file():
+            raise InfrastructureError(f"{VARIABLE} = {named}: there is no such file", hint=f"unset {VARIABLE}")
+        return Path(named)
+    exporters = exporters or ProjectPaths().exporters
+    wanted = lock_file()
+    key = hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    place = (exporters / f"export-{key}").absolute()
+    found = place / "bin" / "python"
+    if (place / STAMP).is_file():
+        return found
+    with lock.file_lock(
+        exporters / ".lock", "making the exporter environment", busy="the exporter environment is being made"
+    ):
+        if not (place / STAMP).is_file():
+            _make(place, wanted)
+    return found
+
+
+def _make(place: Path, wanted: Path) -> None:
+    _log.info("export: making %s from %s (once; some minutes)", place, wanted.name)
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with progress.bar("exporter environment", 2) as shown:
+        _call([sys.executable, "-m", "venv", str(place)], "python -m venv")
+        shown.advance(1)
+        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _call([*pip, "-r", str(wanted)], f"pip install -r {wanted.name}")
+        shown.advance(1)
+    atomic_io.write_text(place / STAMP, wanted.read_text())
+
+
+def _add(there: Path, wanted: Path) -> None:
+    """Install one more lock file, once; its packages ask for nothing that the environment does not have."""
+    stamp = there.parents[1] / f".{wanted.stem}"
+    if stamp.is_file() and stamp.read_text() == wanted.read_text():
+        return
+    pip = [
+        str(there),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--require-hashes",
+    ]
+    _call([*pip, "-r", str(wanted)], f"pip install -r {wanted.name}")
+    atomic_io.write_text(stamp, wanted.read_text())
+
+
+def _call(words: Sequence[str], what: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise InfrastructureError(
+            f"the exporter environment cannot be made: {what} failed: {said[-1] if said else 'without a word'}",
+            hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or name a Python that has {LOCK}: {VARIABLE}",
+        )
+
+
+def error_line(stderr: str) -> str:
+    """The line that names the error, or the last one; a message may go on below that line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b.*:|.*\bNo module named\b", line)]
+    return (named or lines or [""])[-1][:500]
+
+
+def run_in_env(words: Sequence[str], what: str, *, exporters: Path | None = None, extras: Sequence[str] = ()) -> str:
+    """Run ``python WORDS`` in the environment, offline and without telemetry; returns what it printed.
+
+    ``extras`` names lock files beside the environment's own, installed into it when first asked for; each line has a hash.
+    Our own package is importable there. Raises  InfrastructureError with its last words where it fails.
+    """
+    hidden = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OPENVINO_TELEMETRY": "0", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, **hidden, "PYTHONPATH": str(PACKAGE.parent)}
+    there = ensure_interpreter(exporters)
+    for name in extras:
+        _add(there, lock_file(f"requirements/{name}.txt"))
+    done = subprocess.run([str(there), *words], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InfrastructureError(
+            f"{what} failed: {error_line(done.stderr) or f'exit code {done.returncode}'}",
+            hint="more of it with --verbose; if it ran out of memory, close other programs",
+        )
+    _log.debug("%s: %s", what, done.stderr.strip()[-2000:])
+    return done.stdout

@@ -1,0 +1,36 @@
+"""A GGUF file for llama.cpp and Ollama: written by llama.cpp's converter as a package, proved by loading it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunectl.backends.export import exporter_env, gguf_import
+from tunectl.core.optional import import_optional
+from tunectl.packaging.serving_contract import ParityProbe, ServingContract
+
+
+def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
+    """Write ``out`` with weights of ``kind`` (f16, bf16, q8_0), load it again, and ask it the probes.
+
+    Returns  the share of the probes' tokens that it likes best as well
+    Raises   InfrastructureError with the converter's last words
+    """
+    words = ["-m", "convert_hf_to_gguf", str(merged.absolute()), "--outfile", str(out.absolute()), "--outtype", kind]
+    exporter_env.run_in_env(words, f"writing {out.name}", extras=("gguf",))
+    return agreement(out, contract.probes)
+
+
+def agreement(file: Path, probes: Sequence[ParityProbe]) -> float:
+    """Share of the probes' answer tokens that the model in ``file`` likes best, read by transformers."""
+    torch = import_optional("torch", extra="train")
+    model = gguf_import.load_gguf(file)[0].eval()
+    same = total = 0
+    with torch.inference_mode():
+        for probe in probes:
+            logits = model(torch.tensor([[*probe.token_ids, *probe.answer_ids]])).logits[0]
+            start = len(probe.token_ids) - 1
+            told = logits[start : start + len(probe.answer_ids)].argmax(dim=-1).tolist()
+            same += sum(one == other for one, other in zip(told, probe.answer_ids, strict=True))
+            total += len(probe.answer_ids)
+    return same / total if total else 0.0

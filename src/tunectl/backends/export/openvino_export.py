@@ -1,0 +1,42 @@
+"""A model folder turned into OpenVINO files with compressed weights, by optimum-intel's command in the exporter environment."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tunectl.backends.export import exporter_env
+from tunectl.core.errors import InfrastructureError
+
+MODEL = "openvino_model.xml"
+HOW = {
+    "int8": ("--weight-format", "int8"),
+    "int4": ("--weight-format", "int4", "--group-size", "64", "--ratio", "1.0"),
+}
+"""int8: a scale a channel, asymmetric. int4: a scale for 64 weights, because 128 does not divide the layers of small models."""
+TYPES = {"int8": {"u8", "i8"}, "int4": {"u4", "i4"}}
+
+
+def export(model: Path, out: Path, weights: str) -> None:
+    """Write openvino_model.xml and .bin, the tokenizer as OpenVINO files, and the small files beside them.
+
+    Raises  InfrastructureError with the exporter's last words, or where its weights are not of the kind that was asked for:
+            its Python function ignores that wish where its command heeds it, and nothing else would tell.
+    """
+    words = ["-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", str(model.absolute())]
+    words += ["--task", "text-generation-with-past", "--library", "transformers", *HOW[weights], str(out.absolute())]
+    exporter_env.run_in_env(words, f"exporting {model.name} to OpenVINO")
+    found = kinds(out)
+    if not found & TYPES[weights]:
+        raise InfrastructureError(
+            f"exporting {model.name} to OpenVINO gave weights of {', '.join(sorted(found)) or 'no kind'}, not {weights}",
+            hint="the exporter's libraries changed; look at requirements/export.in",
+        )
+
+
+def kinds(out: Path) -> set[str]:
+    """Element types of the constants of an exported model."""
+    path = out / MODEL
+    if not path.is_file():
+        return set()
+    return set(re.findall(r'element_type="([a-z0-9]+)"', path.read_text()))

@@ -1,0 +1,1 @@
+"""PyTorch models: loading, decoding, LoRA kernels and training runs."""

@@ -1,0 +1,57 @@
+"""One conversation with a loaded model, its answers shown as they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling import model_loader
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.optional import import_optional
+
+
+class ChatSession:
+    """A model that answers rendered prompts."""
+
+    def __init__(self, folder: Path, adapter: Path | None, profile: HardwareProfile, *, end_of_turn: int) -> None:
+        """Load the model of ``folder``, with ``adapter`` merged in where there is one."""
+        loaded = model_loader.load(folder, adapter=adapter, profile=profile)
+        self._model = loaded.model.merge_and_unload() if adapter is not None else loaded.model
+        self._tokenizer = loaded.tokenizer
+        self._end = end_of_turn
+
+    def answer(self, prompt: str, *, max_new_tokens: int, temperature: float, seen: Callable[[str], None]) -> str:
+        """The answer to ``prompt``; ``seen`` gets each piece of it as soon as it is whole words.
+
+        ``temperature`` 0 takes the likeliest token each time.
+        """
+        torch = import_optional("torch", extra="train")
+        inputs = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
+        sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature > 0:
+            sampling = {"do_sample": True, "temperature": temperature}
+        with torch.inference_mode():
+            out = self._model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=self._end,
+                pad_token_id=self._end,
+                streamer=_streamer(self._tokenizer, seen),
+                **sampling,
+            )
+        text: str = self._tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return text
+
+
+def _streamer(tokenizer: Any, seen: Callable[[str], None]) -> Any:
+    transformers = import_optional("transformers", extra="train")
+
+    class Streamer(transformers.TextStreamer):  # type: ignore[name-defined]
+        """Hands finished text on."""
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            """Called by transformers whenever some text is final."""
+            seen(text)
+
+    return Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)

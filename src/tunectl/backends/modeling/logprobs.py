@@ -1,0 +1,161 @@
+"""Log-probabilities of given answers, token by token, for losses that judge whole answers.
+
+As in ``lora_kernels.fused_cross_entropy``, logits are computed only where an answer's tokens are predicted, a slice at a time, and each
+token's gradient on the spot: what is kept for the backward pass is one hidden vector a token, and no logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any, NamedTuple
+
+from tunectl.backends.modeling.batching import ForwardPath, TensorBatch
+from tunectl.backends.modeling.lora_kernels import SLICE
+from tunectl.core.optional import import_optional
+from tunectl.training.prefix_sharing import PackedRow, one_answer_per_row
+
+
+@cache
+def _function() -> Any:
+    """The autograd function; torch is imported here."""
+    torch = import_optional("torch", extra="train")
+
+    class TokenLogps(torch.autograd.Function):  # type: ignore[name-defined]
+        """Log-probabilities of ``targets`` predicted from ``hidden[sources]`` through a frozen output layer."""
+
+        @staticmethod
+        def forward(ctx: Any, hidden: Any, head: Any, bias: Any, sources: Any, targets: Any, temperature: float) -> Any:
+            """Nats, shape (places,), float32. ``hidden`` is (tokens, hidden size); see ``token_logps`` for the rest."""
+            wanted = ctx.needs_input_grad[0]
+            values, grads = [], []
+            for start in range(0, len(sources), SLICE):
+                part = slice(start, start + SLICE)
+                value, grad = _slice(hidden[sources[part]], head, bias, targets[part], temperature, wanted=wanted)
+                values.append(value)
+                grads.append(grad)
+            if wanted:
+                ctx.save_for_backward(sources, torch.cat(grads))
+                ctx.shape = hidden.shape
+            return torch.cat(values) if values else hidden.new_zeros(0, dtype=torch.float32)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            """The gradient of ``hidden`` from that of the log-probabilities, shape (places,)."""
+            sources, unit = ctx.saved_tensors
+            # index_add_ on the CPU goes through the places in order, so equal runs give equal bytes
+            whole = unit.new_zeros(ctx.shape).index_add_(0, sources, unit * grad[:, None].to(unit.dtype))
+            return whole, None, None, None, None, None
+
+    return TokenLogps
+
+
+def _slice(picked: Any, head: Any, bias: Any, targets: Any, temperature: float, *, wanted: bool) -> tuple[Any, Any]:
+    """Log-probabilities of one slice, and the gradient of each with respect to its row of ``picked`` where ``wanted``."""
+    torch = import_optional("torch", extra="train")
+    weights = head.to(picked.dtype)
+    logits = torch.nn.functional.linear(picked, weights, bias).float()
+    if temperature != 1.0:
+        logits /= temperature
+    log_total = logits.logsumexp(dim=-1)
+    values = logits.gather(1, targets[:, None])[:, 0] - log_total
+    if not wanted:
+        return values, None
+    slopes = logits.sub_(log_total[:, None]).exp_().neg_()
+    slopes[torch.arange(len(targets), device=targets.device), targets] += 1
+    if temperature != 1.0:
+        slopes /= temperature
+    return values, slopes.to(picked.dtype) @ weights
+
+
+def token_logps(route: ForwardPath, batch: TensorBatch, *, temperature: float = 1.0) -> Any:
+    """Log-probabilities (nats) of the learned tokens of a batch, in the order of ``batch.targets``; float32, (places,)."""
+    with route.autocast:
+        if route.whole is None:
+            hidden = route.decoder(**_inputs(batch)).last_hidden_state.flatten(0, 1)
+            head, bias = route.head.weight, getattr(route.head, "bias", None)
+            return _function().apply(hidden, head, bias, batch.sources, batch.targets, temperature)
+        logits = route.whole(**_inputs(batch)).flatten(0, 1)[batch.sources].float() / temperature
+    return logits.log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
+
+
+def _inputs(batch: TensorBatch) -> dict[str, Any]:
+    return {
+        "input_ids": batch.ids,
+        "position_ids": batch.positions,
+        "attention_mask": batch.mask,
+        "use_cache": False,
+    }
+
+
+class KlStats(NamedTuple):
+    """How far two sets of weights are from one another, at each learned token of a batch; float32, (places,), nats."""
+
+    ratio: Any
+    """Log-probability of the token under the first minus that under the second."""
+    kl: Any
+    """Kullback-Leibler divergence of what the first expects at that place from what the second does: 0 or more."""
+
+
+def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], AbstractContextManager[None]]) -> KlStats:
+    """Read ``batch`` twice, the second time within ``second``, and compare the chances of all tokens. No gradients.
+
+    ``kl`` takes all tokens that might have come at a place, ``ratio`` only the one that did. Summed over answers that the first
+    drew it estimates the divergence of whole answers (Amini, Vieira and Cotterell, arXiv 2504.10637: Rao-Blackwellised); over
+    greedy ones it is how far apart the two are along them.
+    """
+    torch = import_optional("torch", extra="train")
+    ratios, kls = [], []
+    with torch.no_grad():
+        first, logits_of = _places(route, batch)
+        with second():
+            other, _ = _places(route, batch)
+        for start in range(0, len(batch.sources), SLICE):
+            part = slice(start, start + SLICE)
+            own, its = (logits_of(states[part]).float().log_softmax(-1) for states in (first, other))
+            gap = own - its
+            ratios.append(gap.gather(1, batch.targets[part, None])[:, 0])
+            kls.append((own.exp() * gap).sum(-1))
+    return KlStats(torch.cat(ratios), torch.cat(kls))
+
+
+def _places(route: ForwardPath, batch: TensorBatch) -> tuple[Any, Callable[[Any], Any]]:
+    """What the logits of the learned tokens are made of, a line a place, and how they are made."""
+    torch = import_optional("torch", extra="train")
+    with route.autocast:
+        if route.whole is not None:
+            return route.whole(**_inputs(batch)).flatten(0, 1)[batch.sources], lambda logits: logits
+        hidden = route.decoder(**_inputs(batch)).last_hidden_state.flatten(0, 1)[batch.sources]
+    head, bias = route.head.weight, getattr(route.head, "bias", None)
+    return hidden, lambda states: torch.nn.functional.linear(states, head.to(states.dtype), bias)
+
+
+class AnswerLogps(NamedTuple):
+    """Log-probabilities of some answers, one line an answer, padded on the right."""
+
+    values: Any
+    """(answers, longest) float32, nats; 0 in the padding."""
+    mask: Any
+    """(answers, longest) bool: where there is a token."""
+
+
+def answer_logps(
+    route: ForwardPath, rows: Sequence[PackedRow], *, shared: bool = True, temperature: float = 1.0
+) -> AnswerLogps:
+    """Log-probabilities of all answers of ``rows``, row by row; ``shared`` false reads each with a prompt of its own.
+
+    No token of a prompt may be learned from.
+    """
+    torch = import_optional("torch", extra="train")
+    found = token_logps(route, route.batch(rows if shared else one_answer_per_row(rows)), temperature=temperature)
+    counts = [target_positions(row, number) for row in rows for number in range(len(row.branches))]
+    values = torch.nn.utils.rnn.pad_sequence(list(found.split(counts)), batch_first=True)
+    places = torch.arange(values.shape[1], device=values.device)
+    return AnswerLogps(values, places < torch.tensor(counts, device=values.device)[:, None])
+
+
+def target_positions(row: PackedRow, number: int) -> int:
+    """Learned tokens of answer ``number`` of ``row``; without a prompt, nothing predicts its first token."""
+    trained = row.branches[number].trained
+    return sum(trained if row.prompt.ids else trained[1:])

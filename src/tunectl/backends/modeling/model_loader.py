@@ -1,0 +1,117 @@
+"""Load a model folder, with or without an adapter, through transformers and peft."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling import peft_adapter
+from tunectl.backends.system import malloc
+from tunectl.chat import model_spec
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.errors import ArtifactError, InfrastructureError
+from tunectl.core.optional import import_optional
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory, in evaluation mode, and its tokenizer (transformers objects)."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load(folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_bit: bool = False) -> LoadedModel:
+    """Read a model folder (safetensors only, no code from the folder), and put the adapter of ``adapter`` on it.
+
+    What it writes ends where the contract of the folder says, if there is one.
+    ``four_bit`` holds the base in NF4, for QLoRA on CUDA.
+    Raises  ArtifactError when a file is absent or does not fit; InfrastructureError when the device is not there;
+            MissingExtraError for an absent library.
+    """
+    torch = import_optional("torch", extra="train")
+    transformers = import_optional("transformers", extra="train")
+    broken = import_optional("safetensors", extra="train").SafetensorError
+    transformers.utils.logging.disable_progress_bar()
+    set_threads(profile)
+    malloc.retain_freed_memory()
+    _check_device(torch, profile)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file() and not list(folder.glob("model-*.safetensors")):
+            raise ArtifactError(
+                f"{folder / name} does not exist, so {folder} is not a model folder", hint="run: tunectl repro"
+            )
+    if adapter is not None:
+        peft_adapter.require_safetensors(adapter)
+    options: dict[str, Any] = {"quantization_config": _nf4(torch, transformers)} if four_bit else {}
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype(profile),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _end_turns(model, folder)
+        if adapter is not None:
+            model = import_optional("peft", extra="train").PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError, broken) as error:
+        raise ArtifactError(
+            f"{adapter or folder} cannot be loaded: {error}", hint="rebuild it with: tunectl repro"
+        ) from error
+    return LoadedModel(model if four_bit else model.to(profile.device).eval(), tokenizer)
+
+
+def _end_turns(model: Any, folder: Path) -> None:
+    """Add the contract's end of turn to the tokens that end an answer.
+
+    A base model with a chat template of another family knows only the end of a text: its answers would go on into the next turn.
+    """
+    if not (folder / model_spec.NAME).is_file():
+        return
+    end, declared = model_spec.load(folder).end_of_turn.id, model.generation_config.eos_token_id
+    known = declared if isinstance(declared, list) else [] if declared is None else [declared]
+    if end not in known:
+        model.generation_config.eos_token_id = [*known, end]
+
+
+def dtype(profile: HardwareProfile) -> Any:
+    """The torch type of frozen weights: as declared, or bfloat16 where the machine computes in it."""
+    torch = import_optional("torch", extra="train")
+    if profile.dtype != "auto":
+        return getattr(torch, profile.dtype)
+    fits = torch.cuda.is_bf16_supported() if profile.device == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001
+    return torch.bfloat16 if fits else torch.float32
+
+
+def set_threads(profile: HardwareProfile) -> int:
+    """Give torch the declared number of threads; returns it."""
+    threads = profile.threads or len(os.sched_getaffinity(0))
+    import_optional("torch", extra="train").set_num_threads(threads)
+    return threads
+
+
+def _check_device(torch: Any, profile: HardwareProfile) -> None:
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise InfrastructureError(
+            f"profile.device = cuda, but torch {torch.__version__} sees no CUDA device",
+            hint="use the CPU: profile=cpu, or install torch for CUDA and check nvidia-smi",
+        )
+
+
+def _nf4(torch: Any, transformers: Any) -> Any:
+    if not torch.cuda.is_available():
+        raise InfrastructureError(
+            "sft.method = qlora needs a CUDA device, and torch sees none", hint="on the CPU use: sft=lora"
+        )
+    import_optional("bitsandbytes", extra="gpu")
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )

@@ -1,0 +1,125 @@
+"""Bring a fetched model folder into the layout of ``artifacts/model``: one weights file, a fast tokenizer, no code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.core.errors import UsageError
+from tunectl.core.optional import import_optional
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the files say about a model."""
+
+    parameters: int
+    context: int | None
+    bos: str | None
+    eos: str | None
+    pad: str | None
+    template: str | None
+    """The chat template's text; None for a base model."""
+
+
+def normalise(source: Path, out: Path) -> None:
+    """Copy the model in ``source`` into ``out``.
+
+    Raises  UsageError when there is no config, no safetensors, only pickled weights, or the model wants to run its own code.
+    """
+    if not (source / "config.json").is_file():
+        raise UsageError(
+            f"{source} has no config.json, so it is not a model folder",
+            hint="name a folder in the layout of transformers",
+        )
+    settings = json.loads((source / "config.json").read_text())
+    if "auto_map" in settings and not _is_known_architecture(settings):
+        raise UsageError(
+            f"{source.name} brings its own code (auto_map in config.json), and tunectl runs no code of a model",
+            hint="take a model whose architecture transformers knows",
+        )
+    _weights(source, out)
+    shutil.copyfile(source / "config.json", out / "config.json")
+    if (source / "generation_config.json").is_file():
+        shutil.copyfile(source / "generation_config.json", out / "generation_config.json")
+    _tokenizer(source, out)
+
+
+def _is_known_architecture(settings: dict[str, Any]) -> bool:
+    auto = import_optional("transformers.models.auto.configuration_auto", extra="train")
+    return settings.get("model_type") in auto.CONFIG_MAPPING_NAMES
+
+
+def _weights(source: Path, out: Path) -> None:
+    files = sorted(source.glob("*.safetensors"))
+    if not files:
+        pickled = [path.name for pattern in PICKLES for path in sorted(source.glob(pattern))]
+        if pickled:
+            raise UsageError(
+                f"{source} holds pickled weights ({pickled[0]}), which can run code when they are read",
+                hint="convert them: model.save_pretrained(folder, safe_serialization=True), on a machine that may run them",
+            )
+        raise UsageError(f"{source} has no .safetensors file", hint="name a folder in the layout of transformers")
+    if len(files) == 1:
+        shutil.copyfile(files[0], out / WEIGHTS)
+        return
+    safetensors = import_optional("safetensors.torch", extra="train")
+    joined: dict[str, Any] = {}
+    for path in files:
+        joined |= safetensors.load_file(str(path))
+    safetensors.save_file(joined, str(out / WEIGHTS), metadata={"format": "pt"})
+
+
+def _tokenizer(source: Path, out: Path) -> None:
+    transformers = import_optional("transformers", extra="train")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UsageError(f"{source} has no tokenizer that transformers can read: {first}") from error
+    tokenizer.save_pretrained(out)
+    if not (out / "tokenizer.json").is_file():
+        raise UsageError(
+            f"the tokenizer of {source} has no fast form (tokenizer.json)", hint="take a model that has one"
+        )
+
+
+def read_model_facts(folder: Path) -> ModelFacts:
+    """What the files of a normalised folder say."""
+    transformers = import_optional("transformers", extra="train")
+    safetensors = import_optional("safetensors", extra="train")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    text = config.get_text_config()
+    with safetensors.safe_open(str(folder / WEIGHTS), framework="pt") as file:
+        sizes = {name: _product(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
+    if getattr(text, "tie_word_embeddings", False) and any("embed" in name for name in sizes):
+        sizes.pop("lm_head.weight", None)  # some files hold the tied matrix twice
+    found = tokenizer.chat_template
+    template = found.get("default") if isinstance(found, dict) else found
+    limit = getattr(text, "max_position_embeddings", None)
+    return ModelFacts(
+        sum(sizes.values()), limit, tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, template
+    )
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def declare_template(folder: Path, template: str) -> None:
+    """Make ``template`` the one that transformers finds in ``folder`` too."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    if settings.pop("chat_template", None) is not None:
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+    (folder / "chat_template.jinja").write_text(template)

@@ -1,0 +1,52 @@
+"""What a PEFT adapter is made of, and what it says about itself in adapter_config.json, read without PEFT."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.core.errors import ArtifactError
+
+NAME = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+class AdapterConfigFields(Struct, frozen=True):
+    """The fields that matter to whoever applies it."""
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool = False
+    use_dora: bool = False
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, Any] = {}
+
+
+def require_safetensors(folder: Path) -> None:
+    """Ask this before PEFT: where there are no safetensors it takes adapter_model.bin, a pickle, whatever it is told.
+
+    Raises  ArtifactError where the file is absent.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise ArtifactError(
+            f"{folder / WEIGHTS} does not exist, and pickled weights are not read",
+            hint="rebuild it with: tunectl repro",
+        )
+
+
+def lora_scaling(folder: Path, engine: str) -> float:
+    """By what the product of its matrices is multiplied: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
+
+    Raises  ArtifactError where the file is absent, or ``engine`` cannot apply what it says: patterns of ranks, DoRA.
+    """
+    told: AdapterConfigFields = atomic_io.read_json(folder / NAME, AdapterConfigFields)
+    if told.rank_pattern or told.alpha_pattern or told.use_dora:
+        raise ArtifactError(
+            f"{folder / NAME}: {engine} cannot apply an adapter with patterns of ranks, or DoRA",
+            hint="package with the route merged: package.route=merged",
+        )
+    return told.lora_alpha / (math.sqrt(told.r) if told.use_rslora else told.r)

@@ -1,0 +1,75 @@
+"""The training side of a release: greedy answers of a transformers model with their log-probabilities, and those of given tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling import generator, model_loader
+from tunectl.backends.modeling.decoding import Decoder, GenerationState
+from tunectl.config.schema.evaluate import Greedy
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.optional import import_optional
+from tunectl.packaging.protocols import GreedyOutput
+
+
+class ReferenceModel:
+    """A ``packaging.protocols.TrainedModel``."""
+
+    def __init__(self, base: Path, adapter: Path | None, stops: Sequence[int], profile: HardwareProfile) -> None:
+        """Load ``base``, add ``adapter`` into its weights where there is one.
+
+        Raises  ArtifactError where a file is absent or does not fit.
+        """
+        self._torch = import_optional("torch", extra="train")
+        loaded = model_loader.load(base, adapter=adapter, profile=profile)
+        self._model = generator.merge_adapter(loaded.model).eval()
+        self._decoder = Decoder(self._model, tuple(stops))
+        self._stops = frozenset(stops)
+        self._batch = profile.generate_batch
+
+    def generate(self, prompts: Sequence[Sequence[int]], limit: int) -> list[GreedyOutput]:
+        """Greedy answers of at most ``limit`` tokens; the longest prompts first, so that rows of a batch are alike."""
+        lines = [GenerationState(list(ids)) for ids in prompts]
+        with self._torch.inference_mode():
+            for batch in self._batches([len(ids) for ids in prompts]):
+                rows = [lines[place] for place in batch]
+                state = self._decoder.prefill([row.ids for row in rows])
+                self._decoder.decode(rows, state, Greedy(method="greedy", max_new_tokens=limit), seed=0)
+        said = [line.answer for line in lines]
+        nats = self.likelihood(prompts, said, said)
+        return [GreedyOutput(ids, logs, ids[-1] in self._stops) for ids, logs in zip(said, nats, strict=True)]
+
+    def likelihood(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Nats of the tokens ``of`` at each place of ``answers``; one pass a batch, padded on the right."""
+        found: list[list[float]] = [[] for _ in prompts]
+        with self._torch.inference_mode():
+            for batch in self._batches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):
+                rows = [[*prompts[place], *answers[place]] for place in batch]
+                logits = self._logits(rows)
+                for row, place in enumerate(batch):
+                    start, count = len(prompts[place]) - 1, len(answers[place])
+                    nats = logits[row, start : start + count].float().log_softmax(dim=-1)
+                    wanted = self._decoder.tensor(list(of[place]))[:, None]
+                    found[place] = nats.gather(-1, wanted)[:, 0].tolist()
+        return found
+
+    def close(self) -> None:
+        """Drop the weights."""
+        self._model = None
+        self._decoder.close()
+
+    def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Places in batches of about equal length, longest first."""
+        order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+        return [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
+
+    def _logits(self, rows: Sequence[Sequence[int]]) -> Any:
+        """Of shape (rows, time, vocabulary)."""
+        longest = max(map(len, rows))
+        ids = self._decoder.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+        mask = self._decoder.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        return self._model(input_ids=ids, attention_mask=mask).logits

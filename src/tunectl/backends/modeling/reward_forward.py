@@ -1,0 +1,116 @@
+"""From answers to rewards, and from rewards to a loss: the one forward pass that training, validation and scoring share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling import batching, model_loader
+from tunectl.backends.modeling.model_loader import LoadedModel
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.errors import UsageError
+from tunectl.core.optional import import_optional
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.reward.pair_batches import PromptGroup, separate
+
+CLOSE = 0.1
+"""Distance of hidden states over their length: bfloat16 rounds within 0.02; answers that see each other differ by more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRoute:
+    """How rewards are reached from tokens."""
+
+    route: batching.ForwardPath
+    head: Any
+    """Hidden states (answers, hidden size) of the last tokens, float32, to rewards (answers, 1)."""
+
+
+def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -> LoadedModel:
+    """The model in ``folder`` with ``adapter`` merged in, and a fresh score head in the place of its output layer.
+
+    The sum is made in float32 and rounded once. ``seed`` draws the head, in float32, as transformers would.
+    Raises  ArtifactError where a file is absent or does not fit; UsageError where transformers knows no such form of the model.
+    """
+    torch = import_optional("torch", extra="train")
+    transformers = import_optional("transformers", extra="train")
+    precise = profile.model_copy(update={"dtype": "float32"})
+    loaded = model_loader.load(folder, adapter=adapter, profile=precise)
+    causal = loaded.model.merge_and_unload().to(model_loader.dtype(profile))
+    config = copy.copy(causal.config)
+    config.num_labels = 1
+    try:
+        with torch.device("meta"):
+            model = transformers.AutoModelForSequenceClassification.from_config(config)
+    except ValueError as error:
+        raise UsageError(
+            f"transformers has no reward form of {type(causal).__name__}: {str(error).splitlines()[0]}",
+            hint="take another base model, or switch the reward model off: reward=none",
+        ) from error
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise UsageError(
+            f"{type(model).__name__} has no linear layer called score, so no reward can be read from it",
+            hint="take another base model, or switch the reward model off: reward=none",
+        )
+    setattr(model, model.base_model_prefix, causal.base_model)
+    model.score = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=False, dtype=torch.float32)
+    spread = getattr(config.get_text_config(), "initializer_range", 0.02)
+    torch.nn.init.normal_(model.score.weight, std=spread, generator=torch.Generator().manual_seed(seed))
+    return LoadedModel(model.to(profile.device).eval(), loaded.tokenizer)
+
+
+def route_of(model: Any, *, autocast: bool) -> RewardRoute:
+    """The route through a (peft) model that ``build`` made."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return RewardRoute(batching.forward_path(model, plain_head=True, autocast=autocast), base.score)
+
+
+def rewards_of(how: RewardRoute, rows: Sequence[PackedRow]) -> Any:
+    """Raw rewards of all answers of ``rows`` in their order; (answers,) float32."""
+    return how.head(_ends(how, rows))[:, 0]
+
+
+def _ends(how: RewardRoute, rows: Sequence[PackedRow]) -> Any:
+    """Hidden states of the last token of each answer; (answers, hidden size) float32."""
+    batch = how.route.batch(rows)
+    with how.route.autocast:
+        hidden = how.route.decoder(
+            input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask, use_cache=False
+        ).last_hidden_state
+    return hidden.flatten(0, 1)[batch.sources].float()
+
+
+def loss_of(how: RewardRoute, bundles: Sequence[PromptGroup], *, centring: float | None) -> Any:
+    """Sum over all pairs of the negative log-chance that the better answer wins by its margin (nats); a float32 scalar.
+
+    Source: Bradley and Terry (1952); margins as in arXiv 2307.09288; ``centring`` weighs (sum of both rewards) squared,
+    arXiv 2312.09244 eq. 2.
+    """
+    torch = import_optional("torch", extra="train")
+    rewards = rewards_of(how, [row for bundle in bundles for row in bundle.rows])
+    chosen, rejected, margins = [], [], []
+    start = 0
+    for bundle in bundles:
+        chosen += [start + duel.chosen for duel in bundle.duels]
+        rejected += [start + duel.rejected for duel in bundle.duels]
+        margins += [duel.margin for duel in bundle.duels]
+        start += len(bundle.branches)
+    better, worse = rewards[chosen], rewards[rejected]
+    gap = better - worse - torch.tensor(margins, dtype=torch.float32, device=rewards.device)
+    loss = -torch.nn.functional.logsigmoid(gap).sum()
+    return loss if centring is None else loss + centring * (better + worse).square().sum()
+
+
+def supports_side_by_side(how: RewardRoute, bundles: Sequence[PromptGroup]) -> bool:
+    """Whether answers that lie side by side in one row do not see each other in this model, tried on a real row."""
+    torch = import_optional("torch", extra="train")
+    shared = [bundle for bundle in bundles if len(bundle.rows) == 1 and len(bundle.branches) > 1]
+    if not shared:
+        return True
+    one = min(shared, key=lambda bundle: bundle.length)
+    with torch.no_grad():
+        together, apart = (_ends(how, some.rows) for some in (one, separate([one])[0]))
+    return bool(((together - apart).norm(dim=1) < CLOSE * apart.norm(dim=1)).all())

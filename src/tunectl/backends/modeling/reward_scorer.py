@@ -1,0 +1,221 @@
+"""Load a reward model and score answers with it: what aligning, evaluation and the page learn of answers."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import accumulate
+from math import isfinite
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any, Literal
+
+import msgspec
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Example, ReferenceAnswer, Source
+from tunectl.backends.modeling import lora_kernels, model_loader, reward_forward, short_attention
+from tunectl.chat import model_spec, template
+from tunectl.chat.loss_mask import LossMasker
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core import progress
+from tunectl.core.errors import ArtifactError
+from tunectl.core.optional import import_optional
+from tunectl.training import batch_schedule
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.reward.pair_batches import PromptGroup, sequences, side_by_side
+from tunectl.training.reward.protocols import RewardModel, RewardScore, ScoredPrompt
+from tunectl.training.reward.reward_artifacts import FACTS, JUDGE, MEMBERS, WEIGHTS, RewardFacts
+from tunectl.training.reward.reward_artifacts import Ensemble as Read
+
+Which = Literal["members", "judge"]
+FEW = 20
+"""Batches that are read without a progress bar: a step of aligning reads a few and has a bar of its own."""
+WHERE = Source("answer")
+"""Of texts that come from no file."""
+
+
+def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareProfile) -> RewardModel:
+    """The reward model in the artifact ``reward``, on top of ``base`` with the adapter ``sft`` merged in.
+
+    ``part`` is the ensemble that may be learned from, or the judge that evaluation reads.
+    Raises  ArtifactError where reward.json names another base, adapter or template, where a file was changed, or where there
+            is no judge; MissingExtraError.
+    """
+    found = load_verified(base=base, sft=sft, reward=reward, part=part)
+    return RewardScorer(base, sft, folders(reward, part, found), found, profile)
+
+
+def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
+    """What ``reward`` says of itself, compared with the models at hand and with its own files.
+
+    Raises  ArtifactError with both values.
+    """
+    facts: RewardFacts = atomic_io.read_json(reward / FACTS, RewardFacts)
+    its = model_spec.load(base)
+    for what, folder, own, here in (
+        ("base weights", base, facts.base, its.weights_sha256),
+        ("chat template", base, facts.template, its.template_sha256),
+        ("adapter", sft, facts.sft, atomic_io.sha256_path(sft / WEIGHTS)),
+    ):
+        if own != here:
+            raise ArtifactError(
+                f"{reward} does not fit {folder}: it was trained on the {what} {own[:12]}…, not {here[:12]}…",
+                hint="rebuild it with: tunectl repro --to reward",
+            )
+    found = facts.members if part == MEMBERS else facts.judge
+    if found is None:
+        raise ArtifactError(
+            f"{reward} has no judge: reward.judge was null when it was built",
+            hint="declare one: reward.judge={share: 0.3, seed_offset: 1}",
+        )
+    for folder, digest in zip(folders(reward, part, found), found.weights, strict=True):
+        if not (folder / WEIGHTS).is_file() or atomic_io.sha256_path(folder / WEIGHTS) != digest:
+            raise ArtifactError(
+                f"{folder / WEIGHTS} is not what {reward / FACTS} records ({digest[:12]}…)",
+                hint="restore it with: dvc checkout, or rebuild it with: tunectl repro --force --to reward",
+            )
+    return found
+
+
+def folders(reward: Path, part: Which, found: Read) -> list[Path]:
+    """Where the members of a part lie."""
+    return [reward / JUDGE] if part == JUDGE else [reward / MEMBERS / str(number) for number in range(len(found.seeds))]
+
+
+class EnsembleReader:
+    """Members of an ensemble on one base in memory, read one after the other."""
+
+    def __init__(self, model: Path, sft: Path, members: Sequence[Path], profile: HardwareProfile) -> None:
+        """Raises  ArtifactError where a file is absent or does not fit."""
+        peft = import_optional("peft", extra="train")
+        torch = import_optional("torch", extra="train")
+        files = import_optional("safetensors.torch", extra="train")
+        self._profile = profile
+        base = reward_forward.build(model, sft, profile, seed=0).model
+        try:
+            self._model: Any = peft.PeftModel.from_pretrained(base, members[0])
+            self._weights = [files.load_file(str(member / WEIGHTS)) for member in members]
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ArtifactError(
+                f"{members[0]} cannot be loaded: {error}", hint="rebuild it with: tunectl repro --to reward"
+            ) from error
+        self._model.to(profile.device).eval()
+        if profile.device == "cpu":
+            short_attention.use_short_attention(self._model)
+        sped = lora_kernels.use_fused_lora(self._model)
+        layers = sum(1 for module in self._model.modules() if hasattr(module, "lora_A"))
+        low = model_loader.dtype(profile) == torch.bfloat16
+        self._how = reward_forward.route_of(self._model, autocast=low and sped < layers)
+
+    def keeps_apart(self, bundles: Sequence[PromptGroup]) -> bool:
+        """Whether answers may lie side by side in a row."""
+        return reward_forward.supports_side_by_side(self._how, bundles)
+
+    def read(self, rows: Sequence[PackedRow], label: str) -> list[list[float]]:
+        """Raw rewards: a list a member, in it one number an answer, in the order of ``rows``."""
+        torch = import_optional("torch", extra="train")
+        peft = import_optional("peft", extra="train")
+        starts = [0, *accumulate(len(row.branches) for row in rows)]
+        groups = batch_schedule.token_batches(rows, range(len(rows)), self._profile.train_tokens)
+        found = []
+        batches = len(groups) * len(self._weights)
+        with progress.bar(label, batches) if batches > FEW else nullcontext() as shown:
+            for weights in self._weights:
+                if len(self._weights) > 1:
+                    peft.set_peft_model_state_dict(self._model, weights)
+                raw = [0.0] * starts[-1]
+                for group in groups:
+                    with torch.inference_mode():
+                        values = reward_forward.rewards_of(self._how, [rows[number] for number in group]).tolist()
+                    places = [place for number in group for place in range(starts[number], starts[number + 1])]
+                    for place, value in zip(places, values, strict=True):
+                        raw[place] = value
+                    if shown is not None:
+                        shown.advance()
+                found.append(raw)
+        return found
+
+    def close(self) -> None:
+        """Give the memory back."""
+        torch = import_optional("torch", extra="train")
+        del self._model, self._how, self._weights
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class RewardScorer:
+    """A loaded reward model; see ``training.rewards.RewardModel``."""
+
+    def __init__(self, base: Path, sft: Path, members: Sequence[Path], found: Read, profile: HardwareProfile) -> None:
+        """Raises  ArtifactError where a file is absent or does not fit."""
+        agreed = model_spec.load(sft)
+        self._part, self._where = found, members[0]
+        self._masker = LossMasker(
+            template.load(base, system=agreed.system),
+            Tokenizer(base),
+            end_of_turn=agreed.end_of_turn.id,
+            train_on="answer",
+        )
+        self._reader = EnsembleReader(base, sft, members, profile)
+        self._share: bool | None = None
+
+    def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
+        """See ``training.rewards.RewardModel.score``."""
+        if not answers:
+            return []
+        rows, owners = self._rows(prompts, answers)
+        raw = self._reader.read(rows, "rewards")
+        scores: list[RewardScore | None] = [None] * len(answers)
+        for place, numbers in enumerate(owners):
+            score = self._score([member[place] for member in raw])
+            for number in numbers:
+                scores[number] = score
+        return [score for score in scores if score is not None]
+
+    def _rows(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> tuple[list[PackedRow], list[list[int]]]:
+        """Rows of answers side by side, and for each answer in them the numbers of those who asked."""
+        groups: dict[bytes, dict[str, list[int]]] = {}
+        for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            groups.setdefault(msgspec.json.encode((list(prompt.messages), list(prompt.tools))), {}).setdefault(
+                answer, []
+            ).append(number)
+        examples = []
+        for asked in groups.values():
+            first = next(iter(asked.values()))[0]
+            texts = [ReferenceAnswer(text, WHERE) for text in asked]
+            messages, tools = prompts[first]
+            examples.append(Example(str(first), WHERE, messages=list(messages), answers=texts, tools=list(tools)))
+        rows: list[PackedRow] = []
+        owners: list[list[int]] = []
+        for masked, asked in zip(self._masker.mask(examples), groups.values(), strict=True):
+            numbers = list(asked.values())
+            for row, places in side_by_side(sequences(masked), share=self._shares(sequences(masked))):
+                rows.append(row)
+                owners += [numbers[place] for place in places]
+        return rows, owners
+
+    def _shares(self, whole: list[tuple[int, ...]]) -> bool:
+        """Whether this model keeps answers of one row apart; tried once."""
+        if self._share is None:
+            if len(whole) < 2:
+                return False
+            row = side_by_side(whole[:2], share=True)[0][0]
+            self._share = self._reader.keeps_apart([PromptGroup((row,), ())])
+        return self._share
+
+    def _score(self, raw: Sequence[float]) -> RewardScore:
+        if not all(isfinite(value) for value in raw):
+            raise ArtifactError(
+                f"{self._where}: the reward of an answer is {next(value for value in raw if not isfinite(value))}",
+                hint="rebuild it with: tunectl repro --force --to reward",
+            )
+        centred = [value - centre for value, centre in zip(raw, self._part.centres, strict=True)]
+        return RewardScore(fmean(centred) / self._part.scale, pstdev(centred) / self._part.scale)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._reader.close()

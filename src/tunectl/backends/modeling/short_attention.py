@@ -1,0 +1,125 @@
+"""Attention and normalisation for short rows on the CPU, where torch's own are slow.
+
+torch's fused attention on the CPU is made for long rows: at 64 tokens its backward pass takes six times as long as plain matrix
+products do on the same machine. Grouped heads share one product with their keys, and nothing is repeated or kept twice.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import MethodType
+from typing import Any
+
+from tunectl.core.optional import import_optional
+
+NAME = "tunectl_short"
+LONGEST = 768
+"""Tokens of a row up to which plain products win (forward and backward with 9 heads of 64 in bfloat16, 2,048 tokens in all: 21
+against 40 ms in rows of 310, 38 against 60 ms in rows of 768), and their scores do not yet take much memory."""
+MOST_SCORES = 2**26
+"""Scores of one layer up to which they are all held at once: 268 MB in float32."""
+
+
+def patch_attention(model: Any) -> None:
+    """Use the attention in a transformers model on the CPU, where it replaces torch's."""
+    if model.config._attn_implementation == "sdpa":  # noqa: SLF001  transformers offers no public reading of it
+        _register()
+        model.set_attn_implementation(NAME)
+
+
+def use_short_attention(model: Any) -> None:
+    """Use both in a transformers model on the CPU, where it has what they replace."""
+    patch_attention(model)
+    torch = import_optional("torch", extra="train")
+    for module in model.modules():
+        if (
+            type(module).__name__.endswith("RMSNorm")
+            and hasattr(module, "variance_epsilon")
+            and _is_plain(torch, module)
+        ):
+            module.forward = MethodType(_apply_rms_norm, module)
+
+
+def _is_plain(torch: Any, module: Any) -> bool:
+    """Whether a norm does what ``_apply_rms_norm`` does: some families add 1 to the weight, some cast in another order."""
+    with torch.no_grad():
+        size = module.weight.shape[0]
+        sample = torch.linspace(-2, 2, 2 * size, dtype=module.weight.dtype).view(2, size)
+        return bool(
+            torch.allclose(module(sample).float(), _apply_rms_norm(module, sample).float(), rtol=0.02, atol=0.02)
+        )
+
+
+def _apply_rms_norm(module: Any, x: Any) -> Any:
+    return _norm().apply(x, module.weight, module.variance_epsilon)
+
+
+@cache
+def _norm() -> Any:
+    torch = import_optional("torch", extra="train")
+
+    class Norm(torch.autograd.Function):  # type: ignore[name-defined]
+        """Root-mean-square norm (arXiv 1910.07467) with a frozen weight; keeps one tensor for the backward pass."""
+
+        @staticmethod
+        def forward(ctx: Any, x: Any, weight: Any, epsilon: float) -> Any:
+            """Divide x (..., size) by its root mean square, and scale it by weight (size,); ``epsilon`` keeps the root above zero."""
+            scale = x.float().square().mean(-1, keepdim=True).add_(epsilon).rsqrt_().to(x.dtype)
+            normal = x * scale
+            ctx.save_for_backward(normal, scale, weight)
+            return normal * weight
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any) -> Any:
+            """The gradient of x (..., size) from that of the result; the weight is frozen."""
+            normal, scale, weight = ctx.saved_tensors
+            inner = grad * weight
+            shared = (inner * normal).mean(-1, keepdim=True)
+            return (inner - normal * shared).mul_(scale), None, None
+
+    return Norm
+
+
+@cache
+def _register() -> None:
+    """Tell transformers about the attention; its masks are those of sdpa."""
+    interface = import_optional("transformers.modeling_utils", extra="train").ALL_ATTENTION_FUNCTIONS
+    masks = import_optional("transformers.masking_utils", extra="train")
+    interface.register(NAME, _attention)
+    masks.ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, masks.sdpa_mask)
+
+
+def _attention(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **rest: Any,
+) -> tuple[Any, None]:
+    """The signature of transformers. query (rows, heads, new, size), key and value (rows, groups, time, size).
+
+    The last of ``time`` places are the ``new`` ones: what a cache holds comes before them. Rows that are long, read one token,
+    come without a mask or ask for anything else go to sdpa, which reads single tokens as fast.
+    """
+    rows, heads, new, size = query.shape
+    groups, time = key.shape[1:3]
+    unusual = dropout or rest.get("softcap") is not None or rest.get("s_aux") is not None
+    if mask is None or new == 1 or time > LONGEST or rows * heads * new * time > MOST_SCORES or unusual:
+        own = import_optional("transformers.integrations.sdpa_attention", extra="train").sdpa_attention_forward
+        found: tuple[Any, None] = own(module, query, key, value, mask, scaling=scaling, dropout=dropout, **rest)
+        return found
+    scale = size**-0.5 if scaling is None else scaling
+    folded = (query * scale).reshape(rows, groups, heads // groups * new, size)
+    if mask.is_floating_point():
+        scores = (folded @ key.transpose(-1, -2)).view(rows, groups, heads // groups, new, time).add_(mask[:, :, None])
+    else:  # where answers are written and scored; added up in float32 as sdpa does it, which costs nothing here
+        scores = (folded.float() @ key.float().transpose(-1, -2)).view(rows, groups, heads // groups, new, time)
+        # the least number, not minus infinity: a place of padding that sees nothing is no number otherwise
+        scores.masked_fill_(
+            mask[:, :, None].logical_not(), import_optional("torch", extra="train").finfo(scores.dtype).min
+        )
+    chances = scores.softmax(-1).to(value.dtype).view(rows, groups, heads // groups * new, time)
+    return (chances @ value).view(rows, heads, new, size).transpose(1, 2).contiguous(), None

@@ -1,0 +1,202 @@
+"""What happens around the steps of a fit: counting, averaging, validating, judging, and the curve."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from tunectl.backends.modeling import batching, training_checkpoint
+from tunectl.core import logging_setup
+from tunectl.core.errors import UsageError
+from tunectl.core.optional import import_optional
+from tunectl.training import batch_schedule
+from tunectl.training.batch_schedule import Step
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.protocols import LogPoint
+from tunectl.training.train_args import TrainingArgs
+
+_log = logging_setup.get_logger(__name__)
+
+
+@dataclass
+class TrainingRun:
+    """What the trainer's hooks share."""
+
+    plan: TrainingArgs
+    rows: list[PackedRow]
+    steps: list[Step]
+    validation: list[PackedRow]
+    route: batching.ForwardPath
+    state: training_checkpoint.TrainerState
+    bar: Any = None
+    stopped: bool = False
+    """Ctrl-C was pressed: finish this step, save, stop."""
+    clock: float = 0.0
+    last_good: tuple[int, float] | None = None
+    fresh_tokens: int = 0
+    fresh_seconds: float = 0.0
+
+    def learn(self, step: Step, backward: Any) -> float:
+        """Forward and backward over one step; its mean loss (nats)."""
+        return step_loss(self, step, backward)
+
+    def validate(self, model: Any) -> float:
+        """The loss by which weights are chosen (nats)."""
+        return validation_loss(self, model)
+
+    def read(self, step: Step) -> tuple[int, int]:
+        """Tokens of one step, and the same had every answer been read with a prompt of its own; padding not counted."""
+        rows = [self.rows[number] for group in step.batches for number in group]
+        return sum(row.length + len(row.branches) for row in rows), sum(row.apart for row in rows)
+
+    @property
+    def validate_at(self) -> set[int]:
+        """Steps after which the validation loss is measured; the last is one."""
+        count = max(1, round(self.plan.validations * self.plan.epochs))
+        return {max(1, round(len(self.steps) * (turn + 1) / count)) for turn in range(count)}
+
+
+def step_loss(run: TrainingRun, step: Step, backward: Any) -> float:
+    """Forward and backward over all micro-batches of one step; the mean loss of its learned tokens (nats)."""
+    parts = [run.route.batch([run.rows[number] for number in group]) for group in step.batches]
+    weight = sum(float(part.weights.sum()) for part in parts)
+    total = 0.0
+    for part in parts:
+        loss = batching.cross_entropy_loss(run.route, part, smoothing=run.plan.label_smoothing) / weight
+        backward(loss)
+        total += float(loss.detach())
+    return total
+
+
+def validation_loss(run: TrainingRun, model: Any) -> float:
+    """Nats a learned token on the validation rows, with the moving average where one is kept."""
+    torch = import_optional("torch", extra="train")
+    model.eval()
+    with swap_in_ema(model, run.state.average), torch.inference_mode():
+        total, weight = 0.0, 0.0
+        for group in batch_schedule.token_batches(
+            run.validation, range(len(run.validation)), run.plan.profile.train_tokens
+        ):
+            part = run.route.batch([run.validation[number] for number in group])
+            total += float(batching.cross_entropy_loss(run.route, part))
+            weight += float(part.weights.sum())
+    model.train()
+    return total / weight
+
+
+def check_finite(run: TrainingRun, step: int, loss: float) -> None:
+    """Remember a finite loss.
+
+    Raises  UsageError on any other, naming the step, the last good loss, and what to change.
+    """
+    if loss - loss == 0:  # neither infinite nor NaN
+        run.last_good = (step, loss)
+        return
+    good = (
+        f"the last good loss was {run.last_good[1]:.4f} at step {run.last_good[0]}"
+        if run.last_good
+        else "there was no good loss before"
+    )
+    raise UsageError(
+        f"{run.plan.label}: the loss is {loss} at step {step}; {good}",
+        hint=f"lower {run.plan.label}.learning_rate (now {run.plan.learning_rate:g}), or set {run.plan.label}.clip=1.0",
+    )
+
+
+def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
+    """Keep the weights if they are the best so far.
+
+    Raises  UsageError where the loss is no number and there are no better ones to keep.
+    """
+    state = run.state
+    if not state.best and not math.isfinite(loss):
+        raise UsageError(
+            f"{run.plan.label}: the validation loss is {loss} at step {step}, and there are no earlier weights to keep",
+            hint=f"lower {run.plan.label}.learning_rate (now {run.plan.learning_rate:g}), or set {run.plan.label}.clip=1.0",
+        )
+    if state.best and not loss < state.best_loss - run.plan.least_gain:
+        state.misses += 1
+    else:
+        state.misses = 0
+    if not state.best or loss < state.best_loss:
+        state.best_loss, state.best_step = loss, step
+        state.best = {name: value.clone() for name, value in (state.average or trainable_state(model)).items()}
+
+
+def trainable_state(model: Any) -> dict[str, Any]:
+    """Trained weights by name, detached."""
+    return {name: weights.detach() for name, weights in model.named_parameters() if weights.requires_grad}
+
+
+@contextmanager
+def swap_in_ema(model: Any, average: dict[str, Any]) -> Iterator[None]:
+    """Put ``average`` into the model while the block runs."""
+    own = {name: value.clone() for name, value in trainable_state(model).items()} if average else {}
+    load_trainable(model, average)
+    try:
+        yield
+    finally:
+        load_trainable(model, own)
+
+
+def load_trainable(model: Any, weights: dict[str, Any]) -> None:
+    """Set the trained weights that ``weights`` names."""
+    here = trainable_state(model)
+    for name, value in weights.items():
+        here[name].copy_(value)
+
+
+def update_ema(run: TrainingRun, model: Any, step: int) -> None:
+    """Exponential moving average whose memory grows with the steps, so that the start is forgotten."""
+    if run.plan.average is None:
+        return
+    if not run.state.average:
+        run.state.average = {name: value.clone() for name, value in trainable_state(model).items()}
+        return
+    decay = min(run.plan.average, (1 + step) / (10 + step))
+    for name, value in trainable_state(model).items():
+        run.state.average[name].lerp_(value, 1 - decay)
+
+
+def update_progress(run: TrainingRun, number: int) -> None:
+    """Add the tokens and seconds of step ``number`` (1-based), and move the progress bar."""
+    tokens, apart = run.read(run.steps[number - 1])
+    now = time.monotonic()
+    run.state.tokens += tokens
+    run.state.tokens_apart += apart
+    run.state.seconds += now - run.clock
+    run.fresh_tokens += tokens
+    run.fresh_seconds += now - run.clock
+    run.clock = now
+    speed = run.fresh_tokens / max(run.fresh_seconds, 1e-9)
+    figures = {"tokens/s": f"{speed:.0f}", "loss": f"{run.last_good[1]:.3f}" if run.last_good else "-"}
+    if run.state.best:
+        figures["validation"] = f"{run.state.best_loss:.3f}"
+    run.bar.advance(1, **figures)
+
+
+def log(run: TrainingRun, step: int, logs: dict[str, float]) -> None:
+    """Add what the trainer logs to the curve."""
+    epoch = run.steps[max(step, 1) - 1].epoch
+    history = run.state.history
+    if "eval_loss" in logs and history and history[-1].step == step:
+        history[-1] = replace(history[-1], validation_loss=logs["eval_loss"])
+        run.clock = time.monotonic()  # the time of a validation is not the steps'
+        _log.info(
+            "%s: step %d of %d, loss %.4f, validation loss %.4f",
+            run.plan.label,
+            step,
+            len(run.steps),
+            history[-1].loss or 0.0,
+            logs["eval_loss"],
+        )
+    elif "loss" in logs:
+        speed = run.fresh_tokens / max(run.fresh_seconds, 1e-9)
+        history.append(LogPoint(step, epoch, logs["loss"], None, logs.get("learning_rate", 0.0), round(speed, 1)))
+        run.fresh_tokens, run.fresh_seconds = 0, 0.0

@@ -1,0 +1,1 @@
+"""Read file formats and remote sources."""

@@ -1,0 +1,79 @@
+"""trafilatura: the main text of a web page, its metadata, and its ``<meta>`` tags."""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.config.schema.ingest import FileReading
+from tunectl.core.optional import import_optional
+from tunectl.data.readers.file_discovery import SourceFile, open_decompressed, sniff_binary
+from tunectl.data.readers.row import RawRow
+from tunectl.data.readers.text_reader import NotText, open_text_file, usable_charset
+
+_CHARSET = re.compile(rb"<meta[^>]+charset\s*+=\s*+[\"']?\s*+([A-Za-z0-9_:.-]+)", re.IGNORECASE)
+_HEAD = 4096
+"""Bytes in which a page declares its encoding, with room to spare over the 1024 of the HTML standard."""
+_XML = re.compile(r"\A\s*<\?xml[^>]*\?>")
+_XML_ENCODING = re.compile(rb"\A\s*<\?xml[^>]+encoding\s*+=\s*+[\"']([A-Za-z0-9_:.-]+)", re.IGNORECASE)
+_PICTURE = re.compile(r"<(?:img|picture|svg|canvas)\b", re.IGNORECASE)
+
+
+def read_html(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+    """The text of a page as one row, with ``title``, ``date``, ``author``, ``site`` and its named ``<meta>`` tags.
+
+    A page without text is a reject ``no_text``, or ``image_without_text`` where it shows pictures.
+    Raises  Undecodable, NotText.
+    """
+    encoding = reading.encoding or file.columns.get("charset") or _read_declared_encoding(file)
+    with open_text_file(file, encoding, newline=None) as stream:
+        html = stream.read()
+    text, columns = extract(html, file.name)
+    if text:
+        yield RawRow(Source(file.name), {**columns, "text": text})
+    elif _PICTURE.search(html):
+        yield RejectedRow(Source(file.name), "image_without_text", "the page shows pictures, and no text")
+    else:
+        yield RejectedRow(Source(file.name), "no_text", "the page holds no text")
+
+
+def _read_declared_encoding(file: SourceFile) -> str | None:
+    """The encoding that the page itself names, if it is one that exists; UTF-8 stays the careful default."""
+    with open_decompressed(file.path) as stream:
+        head = stream.read(_HEAD)
+    what = sniff_binary(head)
+    if what is not None:
+        raise NotText(file, what)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"  # as browsers do: the mark counts for more than any label
+    found = _XML_ENCODING.search(head) or _CHARSET.search(head)
+    return None if found is None else usable_charset(found.group(1).decode("ascii"))
+
+
+def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
+    """The main text of a page, paragraphs on lines of their own, and what is known about it."""
+    library = import_optional("trafilatura", extra="data")
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # a page without text is our reject, not its warning
+    html = _XML.sub("", html)  # the parser takes no text that names an encoding, and it is decoded already
+    tree = library.load_html(html)
+    if tree is None and "<" in html:  # a fragment of one element, which the library takes for no page
+        html = f"<html><body>{html}</body></html>"
+        tree = library.load_html(html)
+    if tree is None:  # nothing in it looks like a page: plain text may be called .html
+        return ("" if "<" in html else html.strip()), {}
+    columns = _meta(tree)
+    found = library.bare_extraction(html, url=name if "://" in name else None, favor_recall=True, with_metadata=True)
+    if found is not None:
+        known = {"title": found.title, "date": found.date, "author": found.author, "site": found.sitename}
+        columns.update({key: value for key, value in known.items() if isinstance(value, str) and value})
+    text = (found.text if found is not None else "") or library.html2txt(html) or ""
+    return text.strip(), columns
+
+
+def _meta(tree: Any) -> dict[str, str]:
+    pairs = [(item.get("name"), item.get("content")) for item in tree.iter("meta")]
+    return {name: content for name, content in pairs if name and content and name != "text"}

@@ -1,0 +1,126 @@
+"""Declared files as rows: which files a path means, what reads each kind, and what becomes of one that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.backends.readers.parquet_reader import read_arrow, read_parquet
+from tunectl.backends.text.encoding_detection import detect_encoding
+from tunectl.config.schema.ingest import FileOptions
+from tunectl.core import progress
+from tunectl.core.errors import DataError
+from tunectl.data.readers.csv_reader import read_table
+from tunectl.data.readers.file_discovery import (
+    IMAGES,
+    TABLES,
+    SourceFile,
+    file_type,
+    glob_files,
+    is_dead_link,
+    plain_suffix,
+    require_known,
+)
+from tunectl.data.readers.json_reader import read_json, read_json_lines
+from tunectl.data.readers.row import RawRow
+from tunectl.data.readers.text_reader import CorruptArchive, DecodeError, NotText
+
+Declared = TypeVar("Declared", bound=FileOptions)
+TABLE_READERS: Mapping[str, Callable[[SourceFile, FileOptions], Iterator[RawRow | RejectedRow]]] = {
+    "csv": read_table,
+    "tsv": read_table,
+    "json": read_json,
+    "jsonl": read_json_lines,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
+}
+"""Kind of file that holds rows to what reads it."""
+
+
+def with_progress(rows: Iterator[RawRow | RejectedRow], label: str) -> Iterator[RawRow | RejectedRow]:
+    """The rows, with a bar that moves by a thousand: one a row would cost more than reading it."""
+    with progress.bar(label) as shown:
+        for number, row in enumerate(rows, 1):
+            yield row
+            if number % 1000 == 0:
+                shown.advance(1000)
+
+
+def files(path: str, declared: FileOptions, limit: int, key: str) -> list[SourceFile]:
+    """The files that ``path`` means, none opened yet; at most ``limit``; ``key`` is the source's dotted key, for messages.
+
+    Raises  DataError when there are none, too many, or none of a known kind.
+    """
+    paths = glob_files(path, ProjectPaths().root, f"{key}.path")
+    if len(paths) > limit:
+        raise DataError(
+            f"{key}.limits.files = {limit}: {path} holds {len(paths)} files",
+            hint="raise the limit, or name a smaller part",
+        )
+    found = [
+        with_type(SourceFile(at, at.as_posix(), file_type(at), {"file": at.stem, "folder": at.parent.name}), declared)
+        for at in paths
+    ]
+    require_known(found, path, f"{key}.path")
+    return found
+
+
+def with_type(file: SourceFile, declared: FileOptions) -> SourceFile:
+    """The file as the kind that is pinned, where one is."""
+    kind = file.type if declared.type == "auto" else declared.type
+    return SourceFile(file.path, file.name, kind, file.columns)
+
+
+def rows(
+    file: SourceFile,
+    declared: Declared,
+    key: str,
+    readers: Mapping[str, Callable[[SourceFile, Declared], Iterator[RawRow | RejectedRow]]],
+) -> Iterator[RawRow | RejectedRow]:
+    """The rows of a file. A page that cannot be read is a reject; a table that cannot be read is an error."""
+    if is_dead_link(file.path):
+        yield RejectedRow(Source(file.name), "unreadable", "it is a link to a file that is not there")
+        return
+    if file.type is None:
+        is_image = plain_suffix(file.path) in IMAGES
+        reason = "image_without_text" if is_image else "unknown_type"
+        detail = (
+            "a picture; run OCR on it first"
+            if is_image
+            else f"{file.path.suffix or 'no extension'} is not a known kind"
+        )
+        yield RejectedRow(Source(file.name), reason, detail)
+        return
+    if file.type not in readers:
+        yield RejectedRow(
+            Source(file.name), "not_a_table", f"a {file.type} file holds no rows; known are {', '.join(readers)}"
+        )
+        return
+    size = file.path.stat().st_size
+    if size > declared.limits.file_bytes:
+        detail = f"{size} bytes; limits.file_bytes is {declared.limits.file_bytes}"
+        yield RejectedRow(Source(file.name), "file_too_big", detail)
+        return
+    try:
+        yield from readers[file.type](file, declared)
+    except DecodeError as error:
+        yield _wrong_encoding(error, key)
+    except NotText as error:
+        if file.type in TABLES:
+            raise DataError(f"{key}: {error.message}", hint=error.hint) from error
+        yield RejectedRow(Source(file.name), "binary_file", f"it is {error.what}")
+    except CorruptArchive as error:
+        if file.type in TABLES:
+            raise DataError(f"{key}: {error.message}", hint=error.hint) from error
+        yield RejectedRow(Source(file.name), "unreadable", error.what)
+
+
+def _wrong_encoding(error: DecodeError, key: str) -> RejectedRow:
+    guess = detect_encoding(error.file, error.offset)
+    seems = f"; it seems to be {guess}" if guess else ""
+    if error.file.type in TABLES:
+        hint = f"set {key}.encoding={guess or '<its encoding>'}, or write the file as UTF-8"
+        raise DataError(f"{key}: {error.file.name}: {error.what}{seems}", hint=hint) from error
+    return RejectedRow(Source(error.file.name), "wrong_encoding", f"{error.what}{seems}")

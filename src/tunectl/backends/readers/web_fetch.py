@@ -1,0 +1,263 @@
+"""httpx and protego: pages of the web, fetched as a polite guest.
+
+robots.txt is obeyed (RFC 9309: without an answer from it nothing is fetched, a missing one allows all), one host gets one
+request at a time with a pause between them, a page that did not change comes from the cache (conditional requests), and a
+server that is busy is left alone for as long as it asks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.config.schema.ingest import Fetch
+from tunectl.core import logging_setup
+from tunectl.core.optional import import_optional
+from tunectl.data.readers.file_discovery import SourceFile, file_type
+from tunectl.data.readers.text_reader import usable_charset
+
+BUSY = frozenset({429, 500, 502, 503, 504})
+MOVED = frozenset({301, 302, 303, 307, 308})
+HOPS = 5
+"""Most redirects of one address."""
+PATIENCE_SECONDS = 120.0
+"""Longest wait that a server may ask for; a longer one is a reject."""
+ROBOTS_BYTES = 512_000
+"""What is read of a robots.txt; RFC 9309 asks for at least 500 KiB."""
+CONTENT_TYPES = {
+    "text/html": "html",
+    "application/xhtml+xml": "html",
+    "application/pdf": "pdf",
+    "text/plain": "text",
+    "text/markdown": "markdown",
+    "text/csv": "csv",
+    "text/tab-separated-values": "tsv",
+    "application/json": "json",
+    "application/x-ndjson": "jsonl",
+    "application/jsonl": "jsonl",
+    "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
+}
+_log = logging_setup.get_logger(__name__)
+
+
+class CacheEntry(Struct, frozen=True):
+    """What is known of a page in the cache."""
+
+    url: str
+    type: str | None
+    charset: str | None = None
+    etag: str | None = None
+    modified: str | None = None
+
+
+class FetchRefused(Exception):
+    """A page that is not fetched, and why."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResponse:
+    """What a server said: status, headers with lower-case names, and at most the allowed bytes of the body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Fetcher:
+    """Fetches pages into a cache folder; one a run, so that pauses and robots.txt are kept a host."""
+
+    def __init__(
+        self, manners: Fetch, cache: Path, max_bytes: int, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._manners = manners
+        self._cache = cache
+        self._max_bytes = max_bytes
+        self._sleep = sleep
+        self._free_at: dict[str, float] = {}
+        self._robots: dict[str, Any] = {}
+        self._silent: dict[str, FetchRefused] = {}
+        self._httpx = import_optional("httpx", extra="data")
+        self._client = self._httpx.Client(
+            headers={"User-Agent": manners.user_agent}, timeout=manners.timeout_seconds, follow_redirects=False
+        )
+
+    def __enter__(self) -> Fetcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def get(self, url: str) -> SourceFile | RejectedRow:
+        """The page at ``url`` as a file of the cache, fresh or known to be unchanged.
+
+        Rejects ``robots_disallowed``, ``http_error``, ``unreachable``, ``file_too_big``, ``too_many_redirects``. A page whose
+        server cannot be reached comes from the cache, with a warning, where it was fetched before.
+        """
+        body = self.cache_path(url)
+        note = body.with_suffix(".json")
+        known: CacheEntry | None = None
+        if note.is_file() and body.is_file():
+            try:
+                known = msgspec.json.decode(note.read_bytes(), type=CacheEntry)
+            except atomic_io.NOT_JSON:  # a cache may be cut off at any time; it is only asked again
+                known = None
+        try:
+            final, answer = self._follow(url, known)
+        except FetchRefused as refusal:
+            if refusal.reason != "unreachable" or known is None:
+                return RejectedRow(Source(url), refusal.reason, refusal.detail)
+            _log.warning("%s: %s; the copy fetched before is used", url, refusal.detail)
+        else:
+            if answer.status != 304 or known is None:
+                known = _describe(final, answer)
+                atomic_io.write_bytes(body, answer.body)
+                atomic_io.write_json(note, known)
+        return SourceFile(body, url, known.type, {"charset": known.charset} if known.charset else {})
+
+    def cache_path(self, url: str) -> Path:
+        """Where the cache keeps the page at ``url``; absent where it was not fetched yet."""
+        return self._cache / f"{atomic_io.sha256_json(url)}.body"
+
+    def _follow(self, url: str, known: CacheEntry | None) -> tuple[str, FetchResponse]:
+        conditions = {}
+        if known is not None:
+            conditions = {"If-None-Match": known.etag or "", "If-Modified-Since": known.modified or ""}
+        headers = {key: value for key, value in conditions.items() if value}
+        here = url
+        for _ in range(HOPS + 1):
+            self._require_allowed(here)
+            answer = self._patiently(here, headers)
+            if answer.status not in MOVED:
+                break
+            here = urljoin(here, answer.headers.get("location", ""))
+            if urlsplit(here).scheme not in {"http", "https"}:
+                raise FetchRefused("http_error", f"it moved to {here}, which is no web address")
+        else:
+            raise FetchRefused("too_many_redirects", f"more than {HOPS}, the last to {here}")
+        if answer.status != 200 and not (answer.status == 304 and known is not None):
+            raise FetchRefused("http_error", f"status {answer.status}")
+        return here, answer
+
+    def _require_allowed(self, url: str) -> None:
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if origin in self._silent:
+            raise self._silent[origin]
+        if origin not in self._robots:
+            try:
+                self._robots[origin] = self._read_robots(origin)
+            except FetchRefused as refusal:
+                self._silent[origin] = refusal
+                raise
+        if not self._robots[origin].can_fetch(url, self._token):
+            raise FetchRefused("robots_disallowed", f"{origin}/robots.txt does not allow {parts.path or '/'}")
+
+    @property
+    def _token(self) -> str:
+        """Our name in robots.txt: the first word of the user agent, without its version."""
+        return self._manners.user_agent.split()[0].partition("/")[0]
+
+    def _read_robots(self, origin: str) -> Any:
+        protego = import_optional("protego", extra="data")
+        here = f"{origin}/robots.txt"
+        for _ in range(HOPS + 1):
+            answer = self._patiently(here, {}, limit=ROBOTS_BYTES)
+            if answer.status not in MOVED:
+                break
+            here = urljoin(here, answer.headers.get("location", ""))
+        if answer.status >= 500:
+            raise FetchRefused(
+                "unreachable", f"{origin}/robots.txt says status {answer.status}, so nothing may be fetched"
+            )
+        text = answer.body.decode(errors="replace") if answer.status == 200 else ""
+        return protego.Protego.parse(text)
+
+    def _patiently(self, url: str, headers: dict[str, str], *, limit: int | None = None) -> FetchResponse:
+        """Ask, and ask again where the server is busy or the line is cut."""
+        tries = self._manners.retries + 1
+        for attempt in range(tries):
+            last = attempt == tries - 1
+            try:
+                answer = self._ask(url, headers, limit)
+            except self._httpx.HTTPError as error:
+                if last:
+                    raise FetchRefused("unreachable", f"{type(error).__name__}: {error}") from error
+                self._sleep(min(2.0**attempt, PATIENCE_SECONDS))
+                continue
+            if answer.status not in BUSY or last:
+                return answer
+            wait = _parse_retry_after(answer)
+            if wait is not None and wait > PATIENCE_SECONDS:
+                raise FetchRefused("http_error", f"status {answer.status}, and asks to wait {wait:.0f} s")
+            self._sleep(wait if wait is not None else 2.0**attempt)
+        raise AssertionError("the last try returns or raises")
+
+    def _ask(self, url: str, headers: dict[str, str], limit: int | None) -> FetchResponse:
+        self._wait_for(url)
+        most = limit or self._max_bytes
+        try:
+            with self._client.stream("GET", url, headers=headers) as response:
+                chunks, size = [], 0
+                for chunk in response.iter_bytes():
+                    size += len(chunk)
+                    if size > most and limit is None:
+                        raise FetchRefused("file_too_big", f"more than limits.file_bytes, {most}")
+                    chunks.append(chunk)
+                    if size > most:
+                        break
+                named = {key.lower(): value for key, value in response.headers.items()}
+                return FetchResponse(response.status_code, named, b"".join(chunks)[:most])
+        except self._httpx.InvalidURL as error:
+            raise FetchRefused("http_error", f"{url} is no web address: {error}") from error
+        finally:
+            self._free_at[urlsplit(url).netloc] = time.monotonic() + self._pause(url)
+
+    def _pause(self, url: str) -> float:
+        parts = urlsplit(url)
+        rules = self._robots.get(f"{parts.scheme}://{parts.netloc}")
+        asked = None if rules is None else rules.crawl_delay(self._token)
+        return max(self._manners.delay_seconds, float(asked or 0))
+
+    def _wait_for(self, url: str) -> None:
+        wait = self._free_at.get(urlsplit(url).netloc, 0.0) - time.monotonic()
+        if wait > 0:
+            self._sleep(wait)
+
+
+def _describe(url: str, answer: FetchResponse) -> CacheEntry:
+    kind, _, rest = answer.headers.get("content-type", "").partition(";")
+    label = rest.lower().partition("charset=")[2].partition(";")[0]
+    found = CONTENT_TYPES.get(kind.strip().lower()) or file_type(Path(urlsplit(url).path))
+    return CacheEntry(
+        url,
+        found,
+        charset=usable_charset(label),
+        etag=answer.headers.get("etag"),
+        modified=answer.headers.get("last-modified"),
+    )
+
+
+def _parse_retry_after(answer: FetchResponse) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date; None without one."""
+    said = answer.headers.get("retry-after", "").strip()
+    if said.isdigit():
+        return float(said)
+    try:
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time()) if said else None
+    except ValueError:
+        return None

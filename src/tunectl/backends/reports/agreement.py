@@ -1,0 +1,56 @@
+"""One HTML page about the people who compared answers: who agrees, who has habits, with intervals."""
+
+from __future__ import annotations
+
+from tunectl.backends.reports import render, svg_plots
+from tunectl.preferences.agreement import InterAnnotatorAgreement, Person, Proportion, summary
+
+SHARES = {
+    "with_others": "Agrees with other people",
+    "with_self": "Says the same when asked again",
+    "left": "The left answer wins",
+    "longer": "The longer answer wins",
+    "attention": "Attention checks passed",
+}
+
+
+def page(project: str, found: InterAnnotatorAgreement) -> str:
+    """The page; plots are drawn for what was measured."""
+    figures = []
+    for name, title in SHARES.items():
+        known = [(person.name, share) for person in found.people if (share := getattr(person, name)) is not None]
+        if known:
+            figures.append((_plot(title, known), title))
+    return render.render(
+        "agreement.html",
+        project=project,
+        summary=summary(found),
+        good=found.alpha is not None and found.alpha >= 0.667,
+        tiles=[
+            (render.number(found.judgements), "judgements"),
+            (len(found.people), "people"),
+            (found.shared, "shared questions"),
+        ],
+        columns=["who", "judgements", *SHARES.values(), "median seconds"],
+        rows=[_row(person) for person in found.people],
+        figures=figures,
+        sections=[("people", "People"), ("plots", "Plots")],
+    )
+
+
+def _plot(title: str, known: list[tuple[str, Proportion]]) -> str:
+    said = "; ".join(f"{name} {share.value:.0%}" for name, share in known)
+    return svg_plots.forest(
+        [name for name, _ in known],
+        [share.value for _, share in known],
+        [(share.low, share.high) for _, share in known],
+        xlabel="share, with 95 % interval",
+        alt=f"{title}: {said}",
+        zero=0.5,
+    )
+
+
+def _row(person: Person) -> list[object]:
+    shares = [getattr(person, name) for name in SHARES]
+    shown = ["" if one is None else str(one) for one in shares]
+    return [person.name, person.judgements, *shown, "" if person.seconds is None else f"{person.seconds:g}"]

@@ -1,0 +1,201 @@
+"""The report of the align stage: one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tunectl.backends.reports import render, svg_plots
+from tunectl.training.rl import report
+from tunectl.training.rl.report import Settings, find_selected_checkpoint, format_measure_change, measure_title
+from tunectl.training.rl.rl_types import RlResult, ValidationPoint
+
+Figure = tuple[str, str]
+"""SVG and caption."""
+
+
+def page(*, project: str, settings: Settings, aligned: RlResult) -> str:
+    """The page of one run. ``aligned`` needs a look before the first step, and one at the weights that were kept.
+
+    No clock is in it, so that equal runs leave equal files.
+    """
+    stories = report.answer_histories(aligned)
+    sections = [("done", "What was done"), ("curves", "Curves")]
+    sections += [("answers", "Answers over time")] if stories else []
+    sections += [("looks", "Looks")]
+    return render.render(
+        "align.html",
+        project=project,
+        sections=sections,
+        verdict=report.verdict(settings, aligned),
+        warnings=report.warnings(settings, aligned),
+        tiles=_tiles(settings, aligned),
+        done=report.run_summary(settings, aligned),
+        figures=[figure for figure in _figures(settings, aligned) if figure[0]],
+        stories=stories,
+        measure=measure_title(settings),
+        confidence=settings.watch.confidence,
+        columns=_columns(settings, aligned),
+        rows=[_row(look, aligned) for look in aligned.looks],
+    )
+
+
+def _tiles(settings: Settings, aligned: RlResult) -> list[tuple[str, str]]:
+    first, kept = aligned.looks[0], find_selected_checkpoint(aligned)
+    gained = (f"{kept.reward - first.reward:+.2f}", "reward, against sft")
+    if kept.held_out_accuracy is not None:
+        gained = (render.percent(kept.held_out_accuracy), "of held-out pairs ranked right")
+    return [
+        gained,
+        (f"{kept.measure_change:+.1f}", f"points of {measure_title(settings)}"),
+        (f"{kept.kl:.1f}", "nats an answer away from sft"),
+        (f"{kept.length - first.length:+.1f}", "tokens an answer"),
+        (f"{aligned.best_step}", f"kept step, of {aligned.steps}"),
+    ]
+
+
+def _figures(settings: Settings, aligned: RlResult) -> list[Figure]:
+    looks, title = aligned.looks, measure_title(settings)
+    start = looks[0].measure
+    shown = [
+        _by_step(
+            looks,
+            "reward",
+            lambda look: look.reward,
+            band=[(look.reward_low, look.reward_high) for look in looks],
+            caption="Mean reward of greedy answers to validation inputs, with the interval of its change.",
+        ),
+        _by_step(
+            looks,
+            title,
+            lambda look: look.measure,
+            band=[(start + look.measure_low, start + look.measure_high) for look in looks],
+            caption=f"The independent measure: {title}, with the interval of its change. It must not fall.",
+        ),
+        _by_step(
+            looks,
+            "KL to sft",
+            lambda look: look.kl,
+            unit="nats an answer",
+            caption="KL: how far the model has moved from sft.",
+        ),
+        _frontier(looks),
+        _by_step(looks, "length", lambda look: look.length, unit="tokens an answer", caption="Length of the answers."),
+        _by_step(
+            looks,
+            "repetition",
+            lambda look: 100 * look.repetition,
+            unit="% of runs of three words",
+            caption="Repetition in the answers.",
+        ),
+        _by_step(
+            looks,
+            "spread over inputs",
+            lambda look: look.spread,
+            unit="standard deviation",
+            caption="Spread of the reward over validation inputs.",
+        ),
+    ]
+    return [*shown, _within_prompt(aligned), _training(settings, aligned), _plot_held_out(looks)]
+
+
+def _by_step(
+    looks: Sequence[ValidationPoint],
+    title: str,
+    value: Callable[[ValidationPoint], float],
+    *,
+    caption: str,
+    unit: str = "",
+    band: Sequence[svg_plots.Interval] | None = None,
+) -> Figure:
+    steps, values = [look.step for look in looks], [value(look) for look in looks]
+    svg = svg_plots.lines(
+        {title: (steps, values)},
+        xlabel="step",
+        ylabel=unit or title,
+        alt=f"{title} from {values[0]:.2f} at step {steps[0]} to {values[-1]:.2f} at step {steps[-1]}",
+        bands=None if band is None else {title: band},
+    )
+    return svg, caption
+
+
+def _frontier(looks: Sequence[ValidationPoint]) -> Figure:
+    """Reward against the square root of KL: about a line while the reward is honest (Bai et al., arXiv 2204.05862)."""
+    x, y = [max(0.0, look.kl) ** 0.5 for look in looks], [look.reward for look in looks]
+    svg = svg_plots.lines(
+        {"looks": (x, y)},
+        xlabel="square root of KL",
+        ylabel="reward",
+        alt=f"Reward from {y[0]:.2f} to {y[-1]:.2f} while the square root of KL goes from {x[0]:.2f} to {x[-1]:.2f}",
+    )
+    return svg, "What each step away from sft bought. A line that bends down buys less and less."
+
+
+def _within_prompt(aligned: RlResult) -> Figure:
+    points = [(point.step, point.reward_spread) for point in aligned.history if point.reward_spread is not None]
+    if not points:
+        return "", ""
+    return _history(points, "spread within inputs", "standard deviation"), (
+        "How far the rewards of one input's answers differ, in training. Near zero there is nothing to compare."
+    )
+
+
+def _training(settings: Settings, aligned: RlResult) -> Figure:
+    points = [(point.step, point.reward) for point in aligned.history if point.reward is not None]
+    if not points:
+        return "", ""
+    online = settings.method in {"rloo", "grpo"}
+    title = "reward in training" if online else "margin in training"
+    return _history(points, title, "" if online else "nats times beta"), (
+        "Mean reward of the answers that were learned from, step by step."
+        if online
+        else "How much further the chosen answers have risen than the rejected ones, step by step."
+    )
+
+
+def _plot_held_out(looks: Sequence[ValidationPoint]) -> Figure:
+    series = {
+        "loss": [(look.step, look.held_out_loss) for look in looks if look.held_out_loss is not None],
+        "share of pairs right": [
+            (look.step, look.held_out_accuracy) for look in looks if look.held_out_accuracy is not None
+        ],
+    }
+    drawn = {name: ([x for x, _ in points], [y for _, y in points]) for name, points in series.items() if points}
+    if not drawn:
+        return "", ""
+    words = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in drawn.items())
+    svg = svg_plots.lines(drawn, xlabel="step", ylabel="on validation judgements", alt=words)
+    return svg, "Judgements that were held out: the loss should fall, the share of pairs ranked right should rise."
+
+
+def _history(points: Sequence[tuple[int, float]], title: str, unit: str) -> str:
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    return svg_plots.lines(
+        {title: (steps, values)},
+        xlabel="step",
+        ylabel=unit or title,
+        alt=f"{title} from {values[0]:.2f} to {values[-1]:.2f} over {steps[-1]} steps",
+    )
+
+
+def _columns(settings: Settings, aligned: RlResult) -> list[str]:
+    columns = ["Step", "Reward", f"{measure_title(settings)}, change", "KL", "Tokens", "Repetition", "Cut"]
+    if aligned.looks[0].held_out_loss is not None:
+        columns.append("Loss, held out")
+    return columns
+
+
+def _row(look: ValidationPoint, aligned: RlResult) -> list[str]:
+    kept = " (kept)" if look.step == aligned.best_step else ""
+    first = look.step == aligned.looks[0].step
+    cells = [
+        f"{look.step}{' sft' if first else ''}{kept}",
+        f"{look.reward:.2f}" if first else f"{look.reward:.2f} ({look.reward_low:.2f} to {look.reward_high:.2f})",
+        f"{look.measure:.1f}" if first else f"{look.measure:.1f}, {format_measure_change(look)}",
+        f"{look.kl:.2f}",
+        f"{look.length:.1f}",
+        render.percent(look.repetition),
+        render.percent(look.truncated),
+    ]
+    if aligned.looks[0].held_out_loss is not None:
+        cells.append(render.number(look.held_out_loss))
+    return cells

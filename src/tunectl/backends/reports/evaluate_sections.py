@@ -1,0 +1,140 @@
+"""Two sections of the evaluation's page: aligned against tuned pair by pair, and slot errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunectl.backends.reports import render, svg_plots
+from tunectl.evaluation import summary, win_rate
+from tunectl.evaluation.results import Results, SlicePart, WinRate
+
+WIN_COLUMNS = (
+    "Judge", "Pairs", "Wins", "Ties", "Losses", "Win rate", "About equally long", "Words, winner", "Words, loser",
+    "Longer wins",
+)  # fmt: skip
+
+
+def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
+    """A judge a row; those that said nothing are left out here."""
+    none = render.number(None)
+    return [
+        [
+            win_rate.title(one.judge).replace(" ", "\u00a0"),
+            render.number(one.pairs),
+            render.number(one.wins),
+            render.number(one.ties),
+            render.number(one.losses),
+            _share(one.rate, one.low, one.high),
+            none
+            if one.close is None
+            else f"{_share(one.close.rate, one.close.low, one.close.high)}, n={one.close.pairs}",
+            none if one.winner_words is None else f"{one.winner_words:.1f}",
+            none if one.loser_words is None else f"{one.loser_words:.1f}",
+            none if one.longer_wins is None else f"{100 * one.longer_wins:.0f} %",
+        ]
+        for one in rates
+        if one.rate is not None
+    ]
+
+
+def judge_notes(rates: Sequence[WinRate]) -> list[str]:
+    """How far judges can be trusted, what flipped with the position, and who said nothing, a sentence each."""
+    silent = [f"{win_rate.title(one.judge)}: {one.absent}." for one in rates if one.absent]
+    flips = [
+        f"{win_rate.title(one.judge)}: {one.flips} of {one.pairs} pairs were judged differently with the positions swapped; they are ties."
+        for one in rates
+        if one.flips is not None
+    ]
+    notes = [f"{win_rate.title(one.judge)}: {one.note}." for one in rates if one.note]
+    return notes + flips + silent
+
+
+def win_plot(rates: Sequence[WinRate]) -> str:
+    """Win rates with intervals; the line is no difference. Empty where nobody judged."""
+    shown = [one for one in rates if one.rate is not None]
+    if not shown:
+        return ""
+    values = [100 * (one.rate or 0) for one in shown]
+    ends = [(100 * (one.low or 0), 100 * (one.high or 0)) for one in shown]
+    labels = [win_rate.title(one.judge) for one in shown]
+    words = "; ".join(
+        f"{label}: {value:.0f} %, {low:.0f} to {high:.0f} %"
+        for label, value, (low, high) in zip(labels, values, ends, strict=True)
+    )
+    return svg_plots.forest(
+        labels, values, ends, xlabel="pairs won by aligned, %", alt=f"Win rates of aligned. {words}", zero=50
+    )
+
+
+def _share(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return render.number(None)
+    return f"{100 * value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def slot_rows(results: Results) -> list[list[str]]:
+    """An attribute a row; for each system the share of its inputs in which it is missing or wrong."""
+    if results.slots is None:
+        return []
+    return [
+        [
+            part.attribute,
+            render.number(part.stated),
+            *(
+                f"{100 * (count.missing + count.wrong) / part.stated:.1f} % ({count.missing} + {count.wrong})"
+                for count in part.systems.values()
+            ),
+        ]
+        for part in results.slots.parts
+        if part.stated
+    ]
+
+
+def added_rows(results: Results) -> list[list[str]]:
+    """An attribute a row; for each system how often it was said though the input does not have it."""
+    if results.slots is None:
+        return []
+    return [
+        [part.attribute, *(render.number(count.added) for count in part.systems.values())]
+        for part in results.slots.parts
+        if any(count.added for count in part.systems.values())
+    ]
+
+
+def slot_plot(results: Results) -> str:
+    """Errors by attribute of the models that were trained, or of every system where none was. Empty without slots."""
+    if results.slots is None:
+        return ""
+    parts = [part for part in results.slots.parts if part.stated]
+    titles = {system.name: system.title for system in results.systems}
+    names = [name for name in titles if name in {"tuned", "aligned"}] or list(titles)
+    series = {
+        titles[name]: [
+            (part.systems[name].missing + part.systems[name].wrong) / part.stated if name in part.systems else 0.0
+            for part in parts
+        ]
+        for name in names
+    }
+    words = "; ".join(f"{title}: {', '.join(f'{value:.1%}' for value in values)}" for title, values in series.items())
+    labels = [part.attribute for part in parts]
+    return svg_plots.grouped_bars(
+        labels, series, xlabel="missing or wrong", alt=f"{', '.join(labels)}. {words}", percent=True
+    )
+
+
+def size_rows(results: Results) -> list[list[str]]:
+    """The slot error rate by the number of attributes of the input."""
+    if results.slots is None:
+        return []
+    names = [system.name for system in results.systems]
+    return [_size(part, names) for part in results.slots.sizes]
+
+
+def _size(part: SlicePart, names: Sequence[str]) -> list[str]:
+    none = render.number(None)
+    return [
+        f"{part.value}\u00a0(small)" if part.small else part.value,
+        render.number(part.items),
+        *(f"{part.scores[name].value:.1f}" if name in part.scores else none for name in names),
+        *([none if part.aligned is None else summary.format_difference(part.aligned)] if "aligned" in names else []),
+    ]

@@ -1,0 +1,165 @@
+"""The report of a reward model: one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunectl.backends.reports import render, svg_plots
+from tunectl.training.protocols import LogPoint
+from tunectl.training.reward.reward_artifacts import Fit, RewardResults
+from tunectl.training.reward.reward_gate import number, percent, points
+from tunectl.training.reward.reward_metrics import CalibrationBin, Estimate, Measured
+
+SHORT = 60
+"""Characters of an input in a line that opens."""
+
+
+def page(results: RewardResults, history: Sequence[LogPoint]) -> str:
+    """The page of ``results``, with the curve of the first member. Equal results give equal bytes."""
+    sections = [("scores", "Scores"), ("calibration", "Calibration"), ("length", "Length")]
+    sections += [("slices", "Kinds and fields")] if results.slices else []
+    sections += [("worst", "Worst judged")] if results.worst else []
+    sections += [("training", "Training")]
+    return render.render(
+        "reward.html",
+        results=results,
+        sections=sections,
+        tiles=_tiles(results),
+        score_rows=_score_rows(results),
+        bars=_bars(results),
+        reliability=_reliability(results.test.bins),
+        bin_rows=[_bin_row(one) for one in results.test.bins],
+        ece=percent(results.test.ece),
+        log_loss=number(results.test.log_loss),
+        gain=points(results.gain_over_length),
+        length=percent(results.length_only.accuracy),
+        slices=_slices(results),
+        cases=[(_short(one.prompt), one) for one in results.worst],
+        fit_rows=[_fit_row(one) for one in results.fits],
+        curve=_curve(history),
+    )
+
+
+def _tiles(results: RewardResults) -> list[tuple[str, str]]:
+    test = results.test
+    return [
+        (f"{100 * test.accuracy.value:.1f} %", "of held-out pairs judged as people did"),
+        (f"{100 * max(0.5, results.length_only.accuracy.value):.1f} %", "to beat: chance, or lengths alone"),
+        (f"{100 * test.ece.value:.1f} %", "calibration error"),
+        (render.number(test.pairs), f"test pairs of {render.number(test.prompts)} prompts"),
+        (render.number(results.train_pairs), f"training pairs of {render.number(results.train_prompts)} prompts"),
+    ]
+
+
+def _score_rows(results: RewardResults) -> list[list[str]]:
+    rows = [["Reward model, test", *_cells(results.test)], ["Reward model, validation", *_cells(results.validation)]]
+    length = results.length_only
+    rows.append(
+        ["Lengths alone, test", percent(length.accuracy), number(length.log_loss), "n/a", str(results.test.pairs)]
+    )
+    if results.judge is not None:
+        rows.append(["Judge, test", *_cells(results.judge)])
+    if len(results.members_alone) > 1:
+        rows += [
+            [f"Member {place}, test", percent(one), "n/a", "n/a", str(results.test.pairs)]
+            for place, one in enumerate(results.members_alone)
+        ]
+    return rows
+
+
+def _cells(found: Measured) -> list[str]:
+    return [percent(found.accuracy), number(found.log_loss), percent(found.ece), render.number(found.pairs)]
+
+
+def _ends(figure: Estimate) -> tuple[float, float]:
+    if figure.low is None or figure.high is None:
+        return figure.value, figure.value
+    return figure.low, figure.high
+
+
+def _bars(results: RewardResults) -> str:
+    shown = [("reward model", results.test.accuracy), ("lengths alone", results.length_only.accuracy)]
+    shown += [("judge", results.judge.accuracy)] if results.judge is not None else []
+    words = "; ".join(f"{name}: {percent(figure)}" for name, figure in shown)
+    return svg_plots.forest(
+        [name for name, _ in shown],
+        [figure.value for _, figure in shown],
+        [_ends(figure) for _, figure in shown],
+        xlabel="accuracy on held-out pairs (0.5: chance)",
+        alt=f"Accuracy. {words}",
+        zero=0.5,
+    )
+
+
+def _reliability(bins: Sequence[CalibrationBin]) -> str:
+    chances, shares = [one.confidence for one in bins], [one.accuracy for one in bins]
+    words = "; ".join(f"sure by {one.confidence:.2f}, right in {one.accuracy:.2f} of {one.pairs}" for one in bins)
+    return svg_plots.lines(
+        {"reward model": (chances, shares), "perfect": ([0.5, 1.0], [0.5, 1.0])},
+        xlabel="chance that the predicted winner wins",
+        ylabel="share that won",
+        alt=f"Reliability. {words}",
+        bands={"reward model": [(one.low, one.high) for one in bins]},
+        dashed=["perfect"],
+    )
+
+
+def _bin_row(one: CalibrationBin) -> list[str]:
+    return [
+        f"{one.start:.2f} to {one.end:.2f}",
+        render.number(one.pairs),
+        f"{one.confidence:.3f}",
+        f"{one.accuracy:.3f} ({one.low:.3f} to {one.high:.3f})",
+    ]
+
+
+def _slices(results: RewardResults) -> list[tuple[str, list[list[str]], str]]:
+    """One block a field: name, table, picture."""
+    blocks = []
+    for field in dict.fromkeys(one.field for one in results.slices):
+        parts = [one for one in results.slices if one.field == field]
+        rows = [[one.value, render.number(one.pairs), percent(one.accuracy)] for one in parts]
+        words = "; ".join(f"{value}: {accuracy}" for value, _, accuracy in rows)
+        picture = svg_plots.forest(
+            [f"{one.value} (n={one.pairs})" for one in parts],
+            [one.accuracy.value for one in parts],
+            [_ends(one.accuracy) for one in parts],
+            xlabel="accuracy (0.5: chance)",
+            alt=f"Accuracy by {field}. {words}",
+            zero=0.5,
+        )
+        blocks.append((field, rows, picture))
+    return blocks
+
+
+def _short(prompt: str) -> str:
+    flat = " ".join(prompt.partition(": ")[2].split()) or prompt
+    return flat if len(flat) <= SHORT else f"{flat[: SHORT - 1]}…"
+
+
+def _fit_row(one: Fit) -> list[str]:
+    return [
+        one.name,
+        render.number(one.seed),
+        f"{one.best_step} of {one.steps}"
+        + ("" if one.steps == one.planned_steps else f" ({one.planned_steps} planned)"),
+        f"{one.first_log_loss:.3f}",
+        f"{one.validation_log_loss:.3f}",
+        render.number(one.tokens),
+    ]
+
+
+def _curve(history: Sequence[LogPoint]) -> str:
+    """Losses by step; empty where nothing was measured."""
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    for name, values in (
+        ("training loss", [(point.step, point.loss) for point in history]),
+        ("validation log-loss", [(point.step, point.validation_loss) for point in history]),
+    ):
+        seen = [(float(step), value) for step, value in values if value is not None]
+        if seen:
+            series[name] = [step for step, _ in seen], [value for _, value in seen]
+    if not series:
+        return ""
+    words = "; ".join(f"{name} from {values[0]:.3f} to {values[-1]:.3f}" for name, (_, values) in series.items())
+    return svg_plots.lines(series, xlabel="step", ylabel="nats a pair", alt=words)

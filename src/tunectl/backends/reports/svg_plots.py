@@ -1,0 +1,306 @@
+"""matplotlib's seam: plain numbers in, one small SVG string out.
+
+Every function takes ``alt`` (what the picture says, read aloud by screen readers) and returns ``<svg ...>...</svg>`` to be
+put inline into a page. Lines and letters are ``currentColor``, so a picture follows the page's light or dark theme; the
+colours of the data are Okabe and Ito's, told apart by colour-blind people and in grey. Equal numbers give equal bytes.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tunectl.core.optional import import_optional
+
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
+"""Okabe and Ito, Color Universal Design (2008); the order keeps neighbours apart."""
+
+WIDTH = 4.6
+"""Inches: at the width of a phone the letters stay near 10 px."""
+
+Interval = tuple[float, float]
+"""Low and high end."""
+
+_INK = "#010203"  # stands for currentColor until the SVG is written: matplotlib knows no such colour
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "tunectl",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _INK,
+    "grid.alpha": 0.12,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+}
+
+
+class _Canvas:
+    """One figure with one pair of axes; ``svg`` is filled when the block ends."""
+
+    def __init__(self, figure: Any, axes: Any) -> None:
+        self.figure, self.axes = figure, axes
+        self.svg = ""
+
+
+@contextmanager
+def _canvas(height: float, alt: str) -> Iterator[_Canvas]:
+    matplotlib = import_optional("matplotlib", extra="data")
+    figure_class = import_optional("matplotlib.figure", extra="data").Figure
+    with matplotlib.rc_context(_STYLE):
+        figure = figure_class(figsize=(WIDTH, height), layout="constrained")
+        canvas = _Canvas(figure, figure.subplots())
+        yield canvas
+        canvas.svg = _write(figure, alt)
+
+
+def _write(figure: Any, alt: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # figure_1, axes_1: the same in every picture of a page
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head = f'<svg {spaces} role="img" aria-label="{html.escape(alt)}" viewBox='
+    # a function, because a backslash in alt would be read as a group
+    text = re.sub(r'<svg [^>]*viewBox=("[^"]+")[^>]*>', lambda found: f"{head}{found[1]}>", text, count=1)
+    return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def _legend(axes: Any, names: Sequence[str]) -> None:
+    if len(names) > 1:
+        axes.legend(loc="best", handlelength=1.2)
+
+
+def histogram(
+    series: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    alt: str,
+    ylabel: str = "records",
+    bins: int = 30,
+    log_x: bool = False,
+) -> str:
+    """Distributions on common bins, drawn as outlines over a light fill.
+
+    ``series`` maps a name to its values; ``log_x`` needs values above zero, others are left out.
+    """
+    numpy = import_optional("numpy", extra="data")
+    values = {name: numpy.asarray(list(points), dtype=float) for name, points in series.items()}
+    if log_x:
+        values = {name: points[points > 0] for name, points in values.items()}
+    every = numpy.concatenate(list(values.values())) if values else numpy.zeros(0)
+    low, high = (every.min(), every.max()) if every.size else (0.0, 1.0)
+    if high <= low:
+        high = low + 1
+    edges = numpy.geomspace(low, high, bins + 1) if log_x else numpy.linspace(low, high, bins + 1)
+    with _canvas(2.4, alt) as canvas:
+        for name, colour in zip(values, _colours(len(values)), strict=True):
+            counts, _ = numpy.histogram(values[name], edges)
+            canvas.axes.stairs(counts, edges, color=colour, fill=True, alpha=0.25)
+            canvas.axes.stairs(counts, edges, color=colour, label=name, linewidth=1.4)
+        if log_x:
+            canvas.axes.set_xscale("log")
+        canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
+        _legend(canvas.axes, list(values))
+    return canvas.svg
+
+
+def bars(
+    labels: Sequence[str],
+    values: Sequence[float],
+    *,
+    xlabel: str,
+    alt: str,
+    intervals: Sequence[Interval] | None = None,
+    targets: Sequence[float | None] | None = None,
+    percent: bool = False,
+) -> str:
+    """Horizontal bars, first label on top.
+
+    ``intervals`` are drawn as whiskers; ``targets`` as diamonds (None: no mark); ``percent`` shows shares from 0 to 1 as per cent.
+    """
+    rows = list(range(len(labels)))
+    with _canvas(_height(len(labels)), alt) as canvas:
+        axes = canvas.axes
+        axes.barh(rows, values, color=PALETTE[0], height=0.62, alpha=0.85)
+        if intervals is not None:
+            axes.errorbar(
+                values, rows, xerr=_arms(values, intervals), fmt="none", ecolor=_INK, capsize=2.5, linewidth=1.2
+            )
+        if targets is not None:
+            marks = [(target, row) for target, row in zip(targets, rows, strict=True) if target is not None]
+            axes.plot(
+                [x for x, _ in marks],
+                [y for _, y in marks],
+                "D",
+                color=PALETTE[5],
+                markersize=5,
+                label="population",
+                linestyle="",
+            )
+            _legend_above(axes, 1)
+        _rows(axes, labels, xlabel, percent=percent)
+    return canvas.svg
+
+
+def grouped_bars(
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    alt: str,
+    intervals: Mapping[str, Sequence[Interval]] | None = None,
+    percent: bool = False,
+) -> str:
+    """Horizontal bars side by side: for each label one bar of each series."""
+    numpy = import_optional("numpy", extra="data")
+    rows, thick = numpy.arange(len(labels)), 0.8 / max(1, len(series))
+    with _canvas(_height(len(labels) * max(1, len(series) * 0.6)), alt) as canvas:
+        for index, (name, colour) in enumerate(zip(series, _colours(len(series)), strict=True)):
+            at = rows + (index - (len(series) - 1) / 2) * thick
+            canvas.axes.barh(at, series[name], color=colour, height=thick * 0.9, label=name, alpha=0.9)
+            if intervals is not None and name in intervals:
+                arms = _arms(series[name], intervals[name])
+                canvas.axes.errorbar(series[name], at, xerr=arms, fmt="none", ecolor=_INK, capsize=2, linewidth=1)
+        _rows(canvas.axes, labels, xlabel, percent=percent)
+        _legend_above(canvas.axes, len(series))
+    return canvas.svg
+
+
+def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str, alt: str) -> str:
+    """Horizontal bars end to end: for each label the series one after another."""
+    rows = list(range(len(labels)))
+    with _canvas(_height(len(labels)), alt) as canvas:
+        reached = [0.0] * len(labels)
+        for (name, values), colour in zip(series.items(), _colours(len(series)), strict=True):
+            canvas.axes.barh(rows, values, left=reached, color=colour, height=0.62, label=name, alpha=0.9)
+            reached = [before + value for before, value in zip(reached, values, strict=True)]
+        _rows(canvas.axes, labels, xlabel, percent=False)
+        _legend_above(canvas.axes, len(series))
+    return canvas.svg
+
+
+def forest(
+    labels: Sequence[str],
+    centres: Sequence[float],
+    intervals: Sequence[Interval],
+    *,
+    xlabel: str,
+    alt: str,
+    zero: float | None = 0.0,
+) -> str:
+    """A point with its interval for each label, first label on top; ``zero`` is the line of no difference."""
+    rows = list(range(len(labels)))
+    with _canvas(_height(len(labels)), alt) as canvas:
+        if zero is not None:
+            canvas.axes.axvline(zero, color=_INK, linewidth=1, linestyle="--", alpha=0.6)
+        arms = _arms(centres, intervals)
+        canvas.axes.errorbar(
+            centres, rows, xerr=arms, fmt="o", color=PALETTE[0], ecolor=PALETTE[0], capsize=3, linewidth=1.6
+        )
+        _rows(canvas.axes, labels, xlabel, percent=False)
+    return canvas.svg
+
+
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    alt: str,
+    bands: Mapping[str, Sequence[Interval]] | None = None,
+    dashed: Sequence[str] = (),
+    log_x: bool = False,
+    x_ticks: Sequence[float] | None = None,
+) -> str:
+    """Lines through ``(x, y)`` of each name; ``bands`` are intervals at the same x; ``dashed`` names are fits, without points.
+
+    ``x_ticks`` are the places named on the axis; None: as they fall.
+    """
+    with _canvas(2.6, alt) as canvas:
+        for name, colour in zip(series, _colours(len(series)), strict=True):
+            x, y = series[name]
+            fit = name in dashed
+            canvas.axes.plot(
+                x, y, color=colour, label=name, linestyle="--" if fit else "-", marker="" if fit or len(x) > 40 else "o"
+            )
+            if bands is not None and name in bands:
+                low, high = [pair[0] for pair in bands[name]], [pair[1] for pair in bands[name]]
+                canvas.axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        if log_x:
+            canvas.axes.set_xscale("log")
+        if x_ticks is not None:
+            canvas.axes.set_xticks(list(x_ticks), [f"{x:,.0f}" for x in x_ticks])
+            canvas.axes.set_xticks([], minor=True)
+        canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
+        _legend(canvas.axes, list(series))
+    return canvas.svg
+
+
+def scatter(
+    points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str, alt: str, log_x: bool = False
+) -> str:
+    """Named points, for example quality against latency."""
+    with _canvas(2.8, alt) as canvas:
+        for name, colour in zip(points, _colours(len(points)), strict=True):
+            x, y = points[name]
+            canvas.axes.plot([x], [y], "o", color=colour, markersize=7)
+            canvas.axes.annotate(name, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
+        if log_x:
+            canvas.axes.set_xscale("log")
+        canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
+        canvas.axes.margins(0.2)
+    return canvas.svg
+
+
+def _legend_above(axes: Any, names: int) -> None:
+    """Bars fill their axes to the last corner, so their legend stands above."""
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(names, 4), handlelength=1.0, borderaxespad=0.2)
+
+
+def _colours(count: int) -> list[str]:
+    return [PALETTE[index % len(PALETTE)] for index in range(count)]
+
+
+def _height(rows: float) -> float:
+    return 0.75 + 0.24 * max(2.0, rows)
+
+
+def _arms(values: Sequence[float], intervals: Sequence[Interval]) -> list[list[float]]:
+    """Lengths below and above each value, as matplotlib wants them; a value outside its interval has no arm there."""
+    pairs = list(zip(values, intervals, strict=True))
+    return [[max(0.0, v - low) for v, (low, _) in pairs], [max(0.0, high - v) for v, (_, high) in pairs]]
+
+
+def _rows(axes: Any, labels: Sequence[str], xlabel: str, *, percent: bool) -> None:
+    axes.set_yticks(range(len(labels)), [_short(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(xlabel)
+    if percent:
+        axes.locator_params(axis="x", nbins=6)
+        whole = all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in axes.get_xticks())
+        decimals = 0 if whole else None  # None: as many as the ticks need
+        formatter = import_optional("matplotlib.ticker", extra="data").PercentFormatter(1.0, decimals=decimals)
+        axes.xaxis.set_major_formatter(formatter)
+
+
+def _short(label: str, limit: int = 26) -> str:
+    # a dollar sign would start mathematics
+    return (label if len(label) <= limit else label[: limit - 1] + "…").replace("$", r"\$")

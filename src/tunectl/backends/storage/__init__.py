@@ -1,0 +1,1 @@
+"""Databases, object stores and downloads."""

@@ -1,0 +1,55 @@
+"""Fetch a model from the Hugging Face Hub at one commit: safetensors and JSON only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.optional import import_optional
+
+WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "README.md"]
+"""No .bin, .pt or .py: weights that are pickles and code that comes along can do anything."""
+
+
+def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
+    """The folder of ``repo`` at ``revision``, from the cache where it is there already.
+
+    Raises  UsageError when the repository or the commit does not exist or is closed; InfrastructureError without a connection.
+    """
+    hub = import_optional("huggingface_hub", extra="train")
+    errors = import_optional("huggingface_hub.errors", extra="train")
+    try:
+        return Path(hub.snapshot_download(repo, revision=revision, cache_dir=cache, allow_patterns=WANTED))
+    except errors.GatedRepoError as error:
+        raise UsageError(
+            f"model.source.repo = {repo} is gated: its owner wants you to accept terms first",
+            hint=f"accept them at https://huggingface.co/{repo}, then run: hf auth login",
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UsageError(
+            f"model.source.repo = {repo}: there is no such model, or it is private",
+            hint="check the spelling, or run: hf auth login",
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UsageError(
+            f"model.source.revision = {revision}: {repo} has no such commit",
+            hint=f"see https://huggingface.co/{repo}/commits/main",
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InfrastructureError(
+            f"{repo} at {revision[:12]} cannot be fetched from the Hub, and is not in {cache}: {first}",
+            hint="connect this machine (HF_ENDPOINT names a mirror), or use a model of the package index or a folder: model=smollm2_135m, model=folder",
+        ) from error
+
+
+def licence_of(folder: Path) -> str | None:
+    """What a model card in ``folder`` says about the licence; None where there is none."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    for line in card.read_text(errors="replace").splitlines()[:60]:
+        name, _, value = line.partition(":")
+        if name.strip() in {"license", "licence"} and value.strip():
+            return value.strip()
+    return None

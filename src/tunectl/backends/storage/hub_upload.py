@@ -1,0 +1,57 @@
+"""A release on the Hugging Face Hub: adapter, tokenizer and card, so that peft and transformers load it by name."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.optional import import_optional
+from tunectl.packaging import serving_contract
+
+TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
+
+
+def stage_files(release: Path, out: Path) -> None:
+    """Fill ``out`` with what the Hub shows: README.md, the adapter's files and the tokenizer's, and the contract."""
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(release / serving_contract.CARD, out / "README.md")
+    shutil.copyfile(release / serving_contract.NAME, out / "serving_contract.json")
+    for part in (serving_contract.ADAPTER, serving_contract.TOKENIZER):
+        for path in sorted((release / part).iterdir()):
+            shutil.copyfile(path, out / path.name)
+
+
+def upload(release: Path, repo: str, *, private: bool, message: str) -> str:
+    """Upload; returns the address of the commit. The repository is made where it is absent.
+
+    Raises  UsageError for a name that the Hub refuses, or no right to write; InfrastructureError without a connection.
+    """
+    hub = import_optional("huggingface_hub", extra="train")
+    errors = import_optional("huggingface_hub.errors", extra="train")
+    with tempfile.TemporaryDirectory() as scratch:
+        stage_files(release, Path(scratch))
+        try:
+            api = hub.HfApi()
+            api.create_repo(repo, private=private, exist_ok=True)
+            made: Any = api.upload_folder(repo_id=repo, folder_path=scratch, commit_message=message)
+        except errors.OfflineModeIsEnabled as error:
+            raise InfrastructureError(
+                f"{repo} cannot be pushed: HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE, then run again"
+            ) from error
+        except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalTokenNotFoundError) as error:
+            raise UsageError(
+                f"the Hub refuses {repo}: {_first(error)}",
+                hint=f"log in with: hf auth login (or {TOKEN}), with the right to write; the name is OWNER/NAME",
+            ) from error
+        except (OSError, errors.HTTPError) as error:  # what the Hub's client raises where nothing answers is no OSError
+            raise InfrastructureError(
+                f"{repo} cannot be pushed: {_first(error)}", hint="check the connection, or HF_ENDPOINT"
+            ) from error
+    return str(made.commit_url)
+
+
+def _first(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

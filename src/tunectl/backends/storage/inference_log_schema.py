@@ -1,0 +1,246 @@
+"""The live store's tables, their rows and connections: SQLAlchemy Core for SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from tunectl.artifacts import atomic_io
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.optional import import_optional
+
+T = TypeVar("T")
+BUSY: Final = 20.0
+"""Seconds that one process waits for another one's transaction on SQLite, for example a purge; and for a silent network."""
+CONNECT: Final = 5
+"""Seconds to wait for a PostgreSQL server."""
+KEEPS_ALL_TEXT: Final = frozenset(("UTF8", "SQL_ASCII"))
+"""Encodings of a PostgreSQL database that keep UTF-8 as it is (its manual, Character Set Support)."""
+WRITES: Final = {"writes": True}
+"""Option of a connection that will write: SQLite then takes its lock at the start, and never fails half-way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one database."""
+
+    metadata: Any
+    exchanges: Any
+    feedback: Any
+    windows: Any
+    events: Any
+
+
+Columns = tuple[tuple[str, str, str], ...]
+"""Name; kind (text, time, whole, real, truth); key, not null, index, or nothing."""
+EXCHANGES: Final[Columns] = (
+    ("id", "text", "key"),
+    ("accepted_at", "time", "not null"),
+    ("finished_at", "time", ""),
+    ("user_hash", "text", "index"),
+    ("session", "text", ""),
+    ("arm", "text", "not null"),
+    ("release", "text", "not null"),
+    ("request", "text", ""),
+    ("response", "text", ""),
+    ("prompt_tokens", "whole", ""),
+    ("completion_tokens", "whole", ""),
+    ("finish_reason", "text", ""),
+    ("mean_logprob", "real", ""),
+    ("refusal", "truth", ""),
+    ("format_valid", "truth", ""),
+    ("template_hash", "text", "not null"),
+    ("latency", "real", ""),
+    ("forgotten_at", "time", ""),
+)
+FEEDBACK: Final[Columns] = (
+    ("id", "text", "key"),
+    ("exchange_id", "text", "not null index"),
+    ("kind", "text", "not null"),
+    ("value", "text", ""),
+    ("annotator", "text", "index"),
+    ("at", "time", "not null"),
+)
+WINDOWS: Final[Columns] = (
+    ("id", "text", "key"),
+    ("since", "time", "not null"),
+    ("until", "time", "not null"),
+    ("made_at", "time", "not null index"),
+    ("body", "text", "not null"),
+)
+EVENTS: Final[Columns] = (
+    ("id", "text", "key"),
+    ("at", "time", "not null index"),
+    ("kind", "text", "not null"),
+    ("body", "text", "not null"),
+)
+
+JSON: Final = frozenset(("request", "response", "value", "body"))
+"""Columns that hold JSON."""
+
+
+def tables() -> Tables:
+    """Describe the tables. Bodies are JSON text; times are UTC with microseconds."""
+    sa = import_optional("sqlalchemy", extra="live")
+    metadata = sa.MetaData()
+    kinds = {"text": sa.Text, "time": _time_type(sa), "whole": sa.Integer, "real": sa.Double, "truth": sa.Boolean}
+
+    def table(name: str, columns: Columns) -> Any:
+        made = [
+            sa.Column(
+                column,
+                kinds[kind],
+                primary_key=role == "key",
+                nullable=not ("null" in role or role == "key"),
+                index="index" in role or None,
+            )
+            for column, kind, role in columns
+        ]
+        return sa.Table(name, metadata, *made)
+
+    exchanges = table("exchanges", EXCHANGES)
+    sa.Index("exchanges_order", exchanges.c.accepted_at, exchanges.c.id)
+    rest = (table("feedback", FEEDBACK), table("windows", WINDOWS), table("events", EVENTS))
+    return Tables(metadata, exchanges, *rest)
+
+
+def _time_type(sa: Any) -> Any:
+    class Utc(sa.TypeDecorator):
+        """A time with a zone: PostgreSQL keeps one, SQLite gets UTC."""
+
+        impl = sa.DateTime(timezone=True)
+        cache_ok = True
+
+        def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+            """Into the database; a time without a zone is an error."""
+            if value is None:
+                return None
+            if value.tzinfo is None:
+                raise ValueError(f"{value.isoformat()} has no time zone")
+            inside = value.astimezone(UTC)
+            return inside.replace(tzinfo=None) if dialect.name == "sqlite" else inside
+
+        def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+            """Out of the database, in UTC."""
+            if value is None:
+                return None
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    return Utc()
+
+
+def to_row(row: Any) -> dict[str, Any]:
+    """The columns of a record; bodies as JSON."""
+    return {
+        name: _json(value) if name in JSON else value
+        for name in row.__struct_fields__
+        for value in (getattr(row, name),)
+    }
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else msgspec.json.encode(value).decode()
+
+
+_decode: Callable[[str], Any] = msgspec.json.decode
+
+
+def from_row(row: Any, shape: type[T]) -> T:
+    """A record out of a database row."""
+    values = {
+        name: _decode(value) if name in JSON and value is not None else value
+        for name, value in row._mapping.items()  # noqa: SLF001  public by its documentation
+    }
+    return shape(**values)
+
+
+def engine(url: str, root: Path) -> Any:
+    """Connections to the database at ``url``; a relative SQLite file is below ``root``, and its folder is made.
+
+    Raises  UsageError for another kind of database; InfrastructureError when the folder cannot be made; MissingExtraError.
+    """
+    sa = import_optional("sqlalchemy", extra="live")
+    try:
+        found = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise UsageError(
+            "live.url cannot be read", hint="write sqlite:///FILE or postgresql://USER@HOST/NAME"
+        ) from error
+    if found.get_backend_name() == "postgresql":
+        return _postgres(sa, found)
+    if found.get_backend_name() == "sqlite" and found.database not in (None, "", ":memory:"):
+        return _sqlite(sa, found.set(database=str(database_file(url, root))))
+    raise UsageError(
+        f"live.url is for {found.get_backend_name()}", hint="write sqlite:///FILE or postgresql://USER@HOST/NAME"
+    )
+
+
+def database_file(url: str, root: Path) -> Path | None:
+    """The file of an SQLite address, None for a server."""
+    return root / url.partition(":///")[2].partition("?")[0] if url.startswith("sqlite") else None
+
+
+def _postgres(sa: Any, url: Any) -> Any:
+    import_optional("psycopg", extra="postgres")
+    found = sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,  # a server that was restarted is found again
+        pool_size=5,
+        connect_args={
+            "connect_timeout": CONNECT,
+            "application_name": "tunectl",
+            "client_encoding": "utf8",  # else psycopg gives bytes where the database names no encoding
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": int(
+                1000 * BUSY
+            ),  # a server that is cut off says nothing: without this it is waited for
+            "options": "-c synchronous_commit=on -c timezone=UTC",
+        },
+    )
+
+    @sa.event.listens_for(found, "connect")
+    def _check(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            if cursor.execute("SHOW fsync").fetchone()[0] != "on":
+                raise InfrastructureError(
+                    "the PostgreSQL server runs with fsync = off, so nothing it confirms survives a power cut",
+                    hint="set fsync = on in its postgresql.conf",
+                )
+            encoding = cursor.execute("SHOW server_encoding").fetchone()[0]
+            if encoding not in KEEPS_ALL_TEXT:
+                raise InfrastructureError(
+                    f"the PostgreSQL database {connection.info.dbname} keeps text as {encoding}, which has no place for most of what people write",
+                    hint="make it anew: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+                )
+        connection.rollback()
+
+    return found
+
+
+def _sqlite(sa: Any, url: Any) -> Any:
+    folder = Path(url.database).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise atomic_io.write_error(folder, error) from error
+    found = sa.create_engine(url, connect_args={"timeout": BUSY, "check_same_thread": False})
+
+    @sa.event.listens_for(found, "connect")
+    def _prepare(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @sa.event.listens_for(found, "begin")
+    def _begin(connection: Any) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return found

@@ -1,0 +1,110 @@
+"""Objects behind an address (``s3://bucket/folder``, ``gs://``, ``file://``), through fsspec."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
+from tunectl.core.optional import import_optional
+
+DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+"""The package that knows a kind of address; it finds keys and regions in its usual places (environment, files)."""
+
+_RUN: Final = re.compile(r"\S+")
+
+
+def redact_url(text: str) -> str:
+    """An address, or words about one, without the user and password that may stand in it."""
+    return _RUN.sub(lambda run: _bare(run[0]), text) if "://" in text else text
+
+
+def _bare(run: str) -> str:
+    """``run``, which has no blanks, without what stands between ``://`` and the last ``@``: a password may hold anything."""
+    kind, mark, rest = run.partition("://")
+    end = rest.rfind("@")
+    if ":" not in rest[: max(end, 0)]:
+        end = rest.partition("/")[0].rfind("@")  # no password: behind the host an @ is part of a path
+    return f"{kind}{mark}***{rest[end:]}" if end >= 0 else run
+
+
+class FsspecObjectStore:
+    """A ``registry.remote.ObjectStore``."""
+
+    def __init__(self, address: str) -> None:
+        """Raises  UsageError for a kind of address that nobody knows; MissingExtraError where its package is not installed."""
+        core = import_optional("fsspec.core", extra="serve")
+        self.address = redact_url(address.rstrip("/"))
+        kind = address.partition("://")[0]
+        try:
+            self._files, self._root = core.url_to_fs(address.rstrip("/"), use_listings_cache=False)
+        except ImportError as error:
+            name = DRIVERS.get(kind, str(error))
+            raise MissingExtraError(f"{self.address} needs the package {name}", hint=f"pip install {name}") from error
+        except ValueError as error:
+            raise UsageError(
+                f"{self.address}: {redact_url(str(error))}", hint="for example s3://bucket/releases"
+            ) from error
+
+    def read(self, name: str) -> bytes | None:
+        """An object's content; None where there is none."""
+        try:
+            with self._asking(name):
+                content: bytes = self._files.cat_file(self._path(name))
+        except FileNotFoundError:
+            return None
+        return content
+
+    def names(self, folder: str) -> list[str]:
+        """What lies directly below a folder."""
+        try:
+            with self._asking(folder):
+                self._files.invalidate_cache()
+                return [
+                    path.rstrip("/").rpartition("/")[2] for path in self._files.ls(self._path(folder), detail=False)
+                ]
+        except FileNotFoundError:
+            return []
+
+    def write(self, name: str, content: bytes) -> None:
+        """Make or replace an object."""
+        with self._asking(name):
+            self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+            self._files.pipe_file(self._path(name), content)
+
+    def send(self, path: Path, name: str) -> None:
+        """Copy a file there."""
+        with self._asking(name):
+            self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+            self._files.put_file(str(path), self._path(name))
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy an object here."""
+        with self._asking(name):
+            self._files.get_file(self._path(name), str(path))
+
+    def remove(self, name: str) -> None:
+        """Delete an object, if it is there."""
+        if self.read(name) is not None:
+            with self._asking(name):
+                self._files.rm_file(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    @contextmanager
+    def _asking(self, name: str) -> Iterator[None]:
+        """Turn whatever a driver raises into our error; what is not there stays FileNotFoundError."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            told: Any = str(error).strip().splitlines() or [type(error).__name__]
+            raise InfrastructureError(
+                f"{self.address}/{name}: {redact_url(told[0])[:300]}",
+                hint="check the address, the network and the right to it",
+            ) from error

@@ -1,0 +1,69 @@
+"""The live store of the project, for words that only look: looking makes none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import DataError
+
+if TYPE_CHECKING:
+    from tunectl.artifacts.records import InferenceRecord
+    from tunectl.config.schema.inference_log import InferenceLogConfig
+    from tunectl.inference_log.log_store import InferenceLog
+
+
+@contextmanager
+def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog | None]:
+    """The live store; None where nothing was kept yet.
+
+    Raises  InfrastructureError where it cannot be had.
+    """
+    if _absent(live, layout) is not None:
+        yield None
+        return
+    with open_or_create(live, layout) as store:
+        yield store
+
+
+@contextmanager
+def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog]:
+    """The live store.
+
+    Raises  DataError where nothing was kept yet; InfrastructureError where it cannot be had.
+    """
+    from tunectl.backends.storage import inference_log_sql
+    from tunectl.inference_log import pseudonyms
+
+    absent = _absent(live, layout)
+    if absent is not None:
+        raise DataError(f"{absent}: nothing was kept yet", hint="serve the model: tunectl serve")
+    with inference_log_sql.open_log(pseudonyms.address(live), layout.root) as store:
+        yield store
+
+
+def exchange(store: InferenceLog, name: str) -> InferenceRecord | None:
+    """The exchange of that id, or of the only id that begins so; None where there is none.
+
+    Raises  DataError where several ids begin so.
+    """
+    found = store.exchange(name)
+    if found is not None:
+        return found
+    names = store.find_ids_by_prefix(name)
+    if len(names) > 1:
+        listed = ", ".join(names[:3]) + (", ..." if names[3:] else "")
+        raise DataError(f"{name!r} begins several ids: {listed}", hint="give more of it")
+    return store.exchange(names[0]) if names else None
+
+
+def _absent(live: InferenceLogConfig, layout: ProjectPaths) -> Path | None:
+    """The file of the database, where it is one and is not there."""
+    from tunectl.backends.storage import inference_log_schema
+    from tunectl.inference_log import pseudonyms
+
+    file = inference_log_schema.database_file(pseudonyms.address(live), layout.root)
+    return None if file is None or file.is_file() else file

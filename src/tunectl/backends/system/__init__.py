@@ -1,0 +1,1 @@
+"""The terminal, child processes and memory of this machine."""

@@ -1,0 +1,23 @@
+"""Keep freed memory in this process, where the C library is glibc (mallopt(3)).
+
+By default glibc gives every large block back to the kernel and asks for it again at the next step of a model: on the CPU,
+filling fresh pages with zeros took a quarter of a forward pass (SmolLM2-135M, 2,048 tokens, bfloat16: 3.35 against 2.40 s).
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_NEVER = 2**31 - 1
+_LARGE = 2**30
+"""Bytes from which a block comes from the kernel all the same."""
+
+
+def retain_freed_memory() -> bool:
+    """Reuse what is freed; returns whether this C library knows how. Memory in use grows to its peak and stays there."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # musl, macOS, Windows
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGE)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))

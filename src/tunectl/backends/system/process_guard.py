@@ -1,0 +1,76 @@
+"""The leader of a process group that dies with whoever started it: see ``process_group``. Linux only, standard library only.
+
+Run as a module: ``python -m tunectl.backends.system.process_guard NICENESS PROCESSORS COMMAND...``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+STOPPED: Final = 130
+_PR_SET_PDEATHSIG = 1
+_AUTOGROUP, _OOM = Path("/proc/self/autogroup"), Path("/proc/self/oom_score_adj")
+_FIRST: Final = 500
+"""Of 1000: where memory runs out, a retrain is ended before a server that serves."""
+
+
+def _stand_back(nice: int) -> None:
+    """Give this session the niceness of its processes.
+
+    Where the kernel groups processes by session (autogroup, the default outside of containers), theirs counts among themselves
+    alone, and against the server's session only the group's own does. Source: sched(7), "The autogroup feature".
+    """
+    for _ in range(20):
+        try:
+            _AUTOGROUP.write_text(str(nice), encoding="ascii")
+        except BlockingIOError:  # one such change a tenth of a second, of the whole machine
+            time.sleep(0.1)
+        except OSError:
+            return
+        else:
+            return
+
+
+def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
+    """Run the command in this group; end the group when the pipe at our standard input closes. Returns its exit code."""
+    with suppress(OSError):
+        _OOM.write_text(str(_FIRST), encoding="ascii")
+    if nice:
+        _stand_back(os.nice(nice))
+    if threads:
+        ours = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, ours[-threads:])
+        os.environ["OMP_NUM_THREADS"] = str(min(threads, len(ours)))
+    leader = os.getpid()
+
+    def die_with_me() -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != leader:
+            os._exit(STOPPED)
+
+    # one thread so far, so code between fork and exec is safe
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL, preexec_fn=die_with_me)  # noqa: PLW1509
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the command got it as well: its end is ours
+    code = child.wait()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(supervise(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))

@@ -1,0 +1,129 @@
+"""A command in a process group that dies with us, whoever is killed first.
+
+    we -> guard (``process_guard``, leader of the group) -> command -> whatever that starts
+
+The guard reads a pipe whose other end only we hold: when we die, even by kill -9, it ends the whole group. When the guard dies,
+the kernel ends the command, and we end the group. When all die at once, ``kill_marked`` finds what is left by a mark in its
+environment. Linux only, standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tunectl.backends.system.process_guard import STOPPED
+
+MARK: Final = "TUNECTL_RETRAIN_OF"
+"""In the environment of everything that a retrain starts: whose it is."""
+PATIENCE: Final = 10.0
+"""Seconds from SIGTERM to SIGKILL."""
+LATE: Final = 124
+
+
+class ProcessLimits(NamedTuple):
+    """What a command may take."""
+
+    seconds: float
+    nice: int = 0
+    threads: int = 0
+    """Processors; 0: all."""
+    gpus: bool = True
+    """Whether it sees any."""
+
+
+def run(
+    words: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str],
+    mark: str,
+    log: Path,
+    stop: threading.Event,
+    limits: ProcessLimits,
+) -> int:
+    """Run a command to its end, its output at the end of ``log``; returns its exit code.
+
+    Ended early it returns 130 (``stop`` was set) or 124 (it took too long); nothing of it is left in either case.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    guard = [
+        sys.executable,
+        "-m",
+        "tunectl.backends.system.process_guard",
+        str(limits.nice),
+        str(limits.threads),
+        *words,
+    ]
+    hidden: dict[str, str] = {} if limits.gpus else {"CUDA_VISIBLE_DEVICES": ""}
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            guard,
+            cwd=cwd,
+            env={**environment, **hidden, MARK: mark},
+            stdin=subprocess.PIPE,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    end, code = time.monotonic() + limits.seconds, None
+    try:
+        while code is None:
+            code = process.poll()
+            if code is None and (stop.wait(0.1) or time.monotonic() > end):
+                _end(process)
+                return STOPPED if stop.is_set() else LATE
+    finally:
+        _end(process)
+        kill_marked(mark)
+    return code if code >= 0 else 128 - code
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the group, kindly at first, and wait for its leader."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    end = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdin is not None:
+        with suppress(OSError):
+            process.stdin.close()
+
+
+def kill_marked(mark: str) -> list[int]:
+    """End every process that carries ``mark``; returns which. Zombies carry nothing any more."""
+    needle, found = f"{MARK}={mark}".encode(), []
+    for place in Path("/proc").glob("[0-9]*"):
+        number = int(place.name)
+        try:
+            theirs = number != os.getpid() and needle in (place / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if theirs:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
+                found.append(number)
+    end = time.monotonic() + PATIENCE
+    while any(_lives(number) for number in found) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
+def _lives(number: int) -> bool:
+    try:
+        state = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state not in {"Z", "X"}

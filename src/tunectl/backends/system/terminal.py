@@ -1,0 +1,123 @@
+"""The rich seam: tables, colours and progress bars for people; silent or plain where nobody looks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tunectl.core import progress
+from tunectl.core.optional import import_optional
+
+
+def console(*, stderr: bool = False) -> Any:
+    """A rich console on stdout or stderr; wide enough for whole paths when the output is not a terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 160
+    return import_optional("rich.console", extra="all").Console(
+        stderr=stderr, width=width, highlight=False, soft_wrap=False
+    )
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str = "") -> None:
+    """Print a table; cells of numbers are set to the right. ``rows`` hold what ``str`` makes readable."""
+    rich_table = import_optional("rich.table", extra="all")
+    box = import_optional("rich.box", extra="all")
+    shown = rich_table.Table(
+        title=title or None, caption=caption or None, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
+    )
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(escape(str(cell)) for cell in row))
+    console().print(shown)
+
+
+def escape(text: str) -> str:
+    """``text`` with rich's markup made harmless."""
+    escaped: str = import_optional("rich.markup", extra="all").escape(text)
+    return escaped
+
+
+def strip_control(text: str) -> str:
+    """One line without control codes: what strangers typed must not steer a terminal."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def print_line(text: str, *, style: str | None = None) -> None:
+    """Print one line of text to stdout; ``style`` is a rich style such as ``bold green``."""
+    console().print(text, style=style, markup=False, soft_wrap=True)
+
+
+def print_marked(pieces: Sequence[tuple[str, bool]]) -> None:
+    """Print text whose marked pieces are green and bold; between « and » where there are no colours."""
+    out = console()
+    text = import_optional("rich.text", extra="all").Text()
+    before = False
+    for piece, mark in [*pieces, ("", False)]:
+        if mark != before and not out.color_system:
+            text.append("«" if mark else "»")
+        text.append(piece, style="bold green" if mark else "dim")
+        before = mark
+    out.print(text, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as JSON on stdout, for programs."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+class _Bar:
+    def __init__(self, drawn: Any, task: Any) -> None:
+        self._drawn = drawn
+        self._task = task
+
+    def advance(self, steps: float = 1, **figures: str) -> None:
+        """Move the bar; ``figures`` replace the text at its right."""
+        note = {"figures": "  ".join(f"{name} {value}" for name, value in figures.items())} if figures else {}
+        self._drawn.update(self._task, advance=steps, **note)
+
+
+class TerminalBars:
+    """Draws progress bars on stderr with speed and time left."""
+
+    def __init__(self) -> None:
+        self._drawn: Any = None
+
+    @contextmanager
+    def bar(self, label: str, total: float | None) -> Iterator[_Bar]:
+        """Open one bar; bars opened inside one another share one display."""
+        outermost = self._drawn is None
+        if outermost:
+            self._drawn = _display()
+            self._drawn.start()
+        task = self._drawn.add_task(label, total=total, figures="")
+        try:
+            yield _Bar(self._drawn, task)
+        finally:
+            self._drawn.update(task, visible=False)
+            if outermost:
+                self._drawn.stop()
+                self._drawn = None
+
+
+def _display() -> Any:
+    rich = import_optional("rich.progress", extra="all")
+    columns = (
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(bar_width=24),
+        rich.TaskProgressColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[figures]}"),
+    )
+    return rich.Progress(*columns, console=console(stderr=True), transient=True)
+
+
+def install_progress() -> None:
+    """Draw progress when stderr is a terminal; otherwise say now and then in the log where long work is."""
+    progress.set_renderer(TerminalBars() if sys.stderr.isatty() else progress.LogProgress())

@@ -1,0 +1,1 @@
+"""Text metrics, embeddings, encodings and personal data lists."""

@@ -1,0 +1,40 @@
+"""Whether a text is JSON of a declared shape, by jsonschema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tunectl.core.errors import ConfigError
+from tunectl.core.optional import import_optional
+
+
+def valid(text: str, document: Mapping[str, Any]) -> bool:
+    """True where ``text`` is JSON and the schema ``document`` (draft 2020-12) accepts it.
+
+    Python would take NaN and Infinity, which are no JSON. Endless digits and brackets, as of a model that repeats itself, are none.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return False
+    accepted: bool = import_optional("jsonschema", extra="evaluate").Draft202012Validator(document).is_valid(value)
+    return accepted
+
+
+def _no_json(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+def check_schema(document: Mapping[str, Any], key: str) -> None:
+    """Refuse a schema that is not one.
+
+    Raises  ConfigError with the dotted ``key``, the place inside the schema and what is wrong there.
+    """
+    library = import_optional("jsonschema", extra="evaluate")
+    try:
+        library.Draft202012Validator.check_schema(document)
+    except library.SchemaError as error:
+        place = "/".join(str(part) for part in error.absolute_path) or "its top"
+        raise ConfigError([f"{key} is not a JSON Schema: at {place}: {error.message}"]) from error

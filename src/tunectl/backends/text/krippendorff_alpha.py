@@ -1,0 +1,21 @@
+"""krippendorff's seam: the agreement coefficient of several raters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunectl.core.optional import import_optional
+
+
+def alpha(ratings: Sequence[Sequence[int | None]]) -> float | None:
+    """Krippendorff's alpha of nominal ``ratings`` (raters, questions); None of them means that a rater was not asked.
+
+    None where it is undefined: nothing was rated twice, or only one value was ever given.
+    """
+    numpy = import_optional("numpy", extra="data")
+    krippendorff = import_optional("krippendorff", extra="data")
+    table = numpy.array([[numpy.nan if value is None else value for value in row] for row in ratings], dtype=float)
+    pairable = table[:, (~numpy.isnan(table)).sum(axis=0) > 1]
+    if len(numpy.unique(pairable[~numpy.isnan(pairable)])) < 2:
+        return None
+    return float(krippendorff.alpha(reliability_data=pairable, level_of_measurement="nominal"))

@@ -1,0 +1,22 @@
+"""The seam of ftfy: text that was decoded with the wrong table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tunectl.core.optional import import_optional
+
+
+def make_fixer() -> Callable[[str], str]:
+    """A function that undoes mojibake line by line, and gives sound text back unchanged.
+
+    ASCII cannot be mojibake, so such lines cost nothing. Lines are mended apart, because files are often mixed.
+    """
+    fix = import_optional("ftfy", extra="data").fix_encoding
+
+    def mend(text: str) -> str:
+        if text.isascii():
+            return text
+        return "\n".join(line if line.isascii() else fix(line) for line in text.split("\n"))
+
+    return mend

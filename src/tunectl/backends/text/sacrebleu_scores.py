@@ -1,0 +1,37 @@
+"""Sufficient statistics of BLEU and chrF from sacrebleu, with its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from tunectl.core.optional import import_optional
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
+    """For each answer the counts that corpus BLEU (10 columns) and chrF (18 columns) are made of.
+
+    Every answer may have its own number of references; the closest length counts for BLEU and the best one for chrF, as
+    ``sacrebleu.corpus_bleu`` does it.
+    """
+    metrics = import_optional("sacrebleu.metrics", extra="evaluate")
+    numpy = import_optional("numpy", extra="evaluate")
+    # sacrebleu wants streams: the first reference of every answer, then the second, with None where there is none
+    streams = [list(stream) for stream in zip_longest(*references)]
+    found = {}
+    for name, metric in (("bleu", metrics.BLEU()), ("chrf", metrics.CHRF())):
+        rows = metric._extract_corpus_statistics(list(answers), streams)  # noqa: SLF001 - scores alone cannot be resampled
+        found[name] = numpy.asarray(rows, dtype=numpy.float64)
+    return found
+
+
+def bleu_signature() -> str:
+    """How the BLEU was computed, in sacrebleu's notation, for reports."""
+    metric = import_optional("sacrebleu.metrics", extra="evaluate").BLEU()
+    metric.corpus_score(["a"], [["a"]])  # the signature knows the number of references only after a use
+    parts = str(metric.get_signature()).split("|")
+    return "|".join(part for part in parts if not part.startswith("nrefs"))

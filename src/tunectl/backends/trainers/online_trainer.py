@@ -1,0 +1,146 @@
+"""TRL's ``RLOOTrainer`` and ``GRPOTrainer`` with our writing, reading and rewards between their own parts."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling.decoding import GenerationState
+from tunectl.backends.trainers import rl_validation, rollout, trainer_base
+from tunectl.backends.trainers.rl_args import to_rl_config
+from tunectl.backends.trainers.rollout import PolicyRun
+from tunectl.config.schema.align import Grpo, Rloo
+from tunectl.core.optional import import_optional
+from tunectl.training.rl.rl_types import RlArgs
+
+
+class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
+    """What is put before TRL's trainer class. ``run`` is set before training starts."""
+
+    run: PolicyRun
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+        """Write, mark, and learn; returns the loss of the step, a scalar."""
+        run = self.run
+        model.train()
+        asked = rollout.start(run, inputs["numbers"], self.state.global_step + 1)
+        batch = self._generate_and_score_completions(asked)
+        rollout.compute_reference_logprobs(run, batch["completion_mask"].shape[1])
+        with run.state.time_block("learn"):
+            loss = self._learn(model, batch)
+        rollout.check_kl(run)
+        trainer_base.refuse_no_number(run, run.turn.number, loss)
+        run.state.answers += len(run.turn.lines)
+        run.state.history.append(rollout.build_step_metrics(run, loss, self._get_learning_rate()))
+        return import_optional("torch", extra="train").tensor(loss, device=self.args.device)
+
+    def _learn(self, model: Any, batch: dict[str, Any]) -> float:
+        """Forward and backward over all micro-batches, with TRL's loss; the loss of the step."""
+        torch = import_optional("torch", extra="train")
+        turn, total = self.run.turn, 0.0
+        answers = len(turn.lines)
+        for part in rollout.split_micro_batches(self.run):
+            places = torch.tensor(part.places, device=self.args.device)
+            turn.part = part
+            turn.inputs = {
+                key: value[places] if torch.is_tensor(value) and value.shape[:1] == (answers,) else value
+                for key, value in batch.items()
+            }
+            loss = self._compute_loss(model, turn.inputs) * rollout.loss_weight(self.run.settings, turn.inputs, batch)
+            self.accelerator.backward(loss)
+            total += float(loss.detach())
+        return total
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """They are tokens already."""
+        return [list(asked.ids) for asked in self.run.turn.questions], None, {}
+
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal: Any, *rest: Any, **more: Any) -> Any:
+        """Token lists of the answers; GRPO wants likelihoods beside them, which only vLLM's need."""
+        run = self.run
+        with run.state.time_block("generate"):
+            if not self.use_vllm:
+                rollout.generate_completions(run)
+                ids = [list(line.answer) for line in run.turn.lines]
+                return ids if isinstance(run.settings, Rloo) else (ids, None)
+            found = super()._generate_single_turn(prompt_ids, images, multimodal, *rest, **more)
+            ids = found if isinstance(run.settings, Rloo) else found[0]
+            pairs = zip(prompt_ids, ids, strict=True)
+            stops = set(self.eos_token_ids)
+            lines = [GenerationState(list(asked), list(own), finished=own[-1] in stops) for asked, own in pairs]
+            rollout.add_completions(run, lines)
+            return found
+
+    def _calculate_rewards(self, *_args: Any, **_kwargs: Any) -> Any:
+        """(answers, 1): the declared reward; NaN, which TRL leaves out of every mean, for answers that were cut."""
+        with self.run.state.time_block("reward"):
+            found = rollout.score_answers(self.run)
+        torch = import_optional("torch", extra="train")
+        return torch.tensor(found, dtype=torch.float32, device=self.args.device)[:, None]
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *_args: Any, **_kwargs: Any
+    ) -> tuple[Any, Any, None]:
+        """(answers, longest): nats of each token. With gradients where the loss asks, else of the writer or of sft."""
+        run = self.run
+        if import_optional("torch", extra="train").is_grad_enabled():
+            return self._read_part(logits_to_keep)
+        if _adapters_off(model):
+            return rollout.compute_reference_logprobs(run, logits_to_keep), None, None
+        own = rollout.get_sampling_logprobs(run, logits_to_keep)
+        return (rollout.compute_logprobs(run, logits_to_keep) if own is None else own), None, None
+
+    def _read_part(self, width: int) -> tuple[Any, Any, None]:
+        torch = import_optional("torch", extra="train")
+        turn = self.run.turn
+        assert turn.part is not None
+        nats = rl_validation.token_logprobs(self.run.policy, turn.part.rows, width, self.run.settings.temperature)
+        turn.inputs["old_logps"] = nats.detach().sum(dim=1)  # the policy that wrote is the one that learns
+        reference = turn.reference[list(turn.part.places)]
+        turn.kl += (nats.detach() - reference).sum(dim=1).tolist()
+        return nats, torch.full_like(nats, torch.nan), None  # entropies would cost a pass over all logits
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As TRL does it, without the entropy, which is not measured."""
+        self._metrics["train"].pop("entropy", None)
+        super().log(logs, start_time)
+
+
+def build_trainer(plan: RlArgs, settings: Rloo | Grpo, model: Any, tokenizer: Any, work: Path) -> Any:
+    """The trainer of ``settings`` over a peft model."""
+    datasets = import_optional("datasets", extra="train")
+    kind = _trainer_class("RLOOTrainer" if isinstance(settings, Rloo) else "GRPOTrainer")
+    hooks = trainer_base.hooks()()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
+        trainer = kind(
+            model=model,
+            reward_funcs=[_reward],
+            args=to_rl_config(plan, settings, work),
+            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),  # ours are elsewhere
+            processing_class=tokenizer,
+            callbacks=[hooks],
+        )
+    hooks.trainer = trainer
+    if "ref" in model.peft_config:  # TRL's own reference; ours is put into the one adapter for a pass
+        model.delete_adapter("ref")
+    trainer_base.mute_progress(trainer)
+    return trainer
+
+
+def _reward(**_kwargs: Any) -> list[float]:
+    """TRL wants a function by name; the declared rewards are asked in ``_calculate_rewards``."""
+    raise NotImplementedError
+
+
+def _adapters_off(model: Any) -> bool:
+    """Whether TRL has switched the adapter off, which is how it asks for the reference."""
+    return any(getattr(module, "disable_adapters", False) is True for module in model.modules())
+
+
+@cache
+def _trainer_class(name: str) -> Any:
+    """TRL's trainer ``name`` behind ``OnlineTrainerMixin``; made at the first use, because TRL takes seconds to import."""
+    return type(name, (OnlineTrainerMixin, getattr(import_optional("trl", extra="train"), name)), {})

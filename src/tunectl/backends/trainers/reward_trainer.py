@@ -1,0 +1,144 @@
+"""Fit reward models through TRL's ``RewardTrainer``: its loop, optimisers, schedules and trackers, with our rows.
+
+The loss of a step is the mean over its pairs, whatever the cut into micro-batches, and equals TRL's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling import reward_forward, reward_scorer, training_checkpoint, training_run
+from tunectl.backends.trainers import trainer_loop
+from tunectl.chat import model_spec
+from tunectl.core import logging_setup
+from tunectl.core.optional import import_optional
+from tunectl.training import batch_schedule
+from tunectl.training.batch_schedule import Step
+from tunectl.training.protocols import TrainResult
+from tunectl.training.reward.pair_batches import PromptGroup, separate
+from tunectl.training.reward.reward_args import RewardArgs
+
+_log = logging_setup.get_logger(__name__)
+
+
+@dataclass(kw_only=True)
+class RewardTrainingRun(training_run.TrainingRun):
+    """A fit whose losses are those of pairs."""
+
+    bundles: list[PromptGroup]
+    held_out: list[PromptGroup]
+    how: reward_forward.RewardRoute
+    centring: float | None
+
+    def learn(self, step: Step, backward: Any) -> float:
+        """Forward and backward over one step; its mean loss a pair (nats), margins and centring included."""
+        groups = [[self.bundles[number] for number in group] for group in step.batches]
+        pairs = sum(len(bundle.duels) for group in groups for bundle in group)
+        total = 0.0
+        for group in groups:
+            loss = reward_forward.loss_of(self.how, group, centring=self.centring) / pairs
+            backward(loss)
+            total += float(loss.detach())
+        return total
+
+    def validate(self, model: Any) -> float:
+        """Log-loss a pair (nats) of the held-out pairs, without margins and centring."""
+        torch = import_optional("torch", extra="train")
+        model.eval()
+        total = 0.0
+        with torch.inference_mode():
+            tokens = self.plan.profile.train_tokens
+            for group in batch_schedule.token_batches(self.held_out, range(len(self.held_out)), tokens):
+                some = [self.held_out[number] for number in group]
+                total += float(reward_forward.loss_of(self.how, some, centring=None))
+        model.train()
+        return total / sum(len(bundle.duels) for bundle in self.held_out)
+
+    def read(self, step: Step) -> tuple[int, int]:
+        """Tokens of one step, and the same had both answers of every pair been read with a prompt of their own."""
+        some = [self.bundles[number] for group in step.batches for number in group]
+        return sum(bundle.tokens for bundle in some), sum(bundle.apart for bundle in some)
+
+
+class RewardModelTrainer:
+    """The trainer of the product; see ``training.reward_trainer.RewardTrainer``."""
+
+    def fit(
+        self,
+        plan: RewardArgs,
+        *,
+        model: Path,
+        sft: Path,
+        train: Sequence[PromptGroup],
+        validation: Sequence[PromptGroup],
+        out: Path,
+        work: Path,
+    ) -> TrainResult:
+        """See ``training.reward_trainer.RewardTrainer.fit``.
+
+        Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or the
+                model has no form with one output; InfrastructureError when memory or disk do not suffice, or after Ctrl-C;
+                MissingExtraError.
+        """
+        with trainer_loop.oom_to_error(plan.fit):
+            return _fit(plan, (model, sft), list(train), list(validation), out, work)
+
+    def rewards(
+        self, plan: RewardArgs, *, model: Path, sft: Path, members: Sequence[Path], bundles: Sequence[PromptGroup]
+    ) -> list[list[list[float]]]:
+        """See ``training.reward_trainer.RewardTrainer.rewards``."""
+        with trainer_loop.oom_to_error(plan.fit):
+            reader = reward_scorer.EnsembleReader(model, sft, members, plan.fit.profile)
+            whole = list(bundles) if reader.keeps_apart(bundles) else separate(bundles)
+            found = reader.read([row for bundle in whole for row in bundle.rows], "rewards of held-out pairs")
+            reader.close()
+        cut: list[list[list[float]]] = []
+        for raw in found:
+            rest = iter(raw)
+            cut.append([[next(rest) for _ in bundle.branches] for bundle in whole])
+        return cut
+
+
+def _fit(
+    plan: RewardArgs,
+    model: tuple[Path, Path],
+    train: list[PromptGroup],
+    validation: list[PromptGroup],
+    out: Path,
+    work: Path,
+) -> TrainResult:
+    trainer_loop.setup_trackers(plan.fit, work)
+    loaded = reward_forward.build(*model, plan.fit.profile, seed=plan.fit.seed)
+    peft_model, autocast = trainer_loop.wrap_with_adapter(plan.fit, loaded.model, trainer_loop.REWARD)
+    longest = max(row.length for bundle in (*train, *validation) for row in bundle.rows)
+    trainer_loop.refuse_too_big(plan.fit, peft_model, longest, work)
+    how = reward_forward.route_of(peft_model, autocast=autocast)
+    shared = plan.fit.share_prompts and reward_forward.supports_side_by_side(how, train)
+    if plan.fit.share_prompts and not shared:
+        _log.warning("this model's attention cannot keep answers of one prompt apart: each is read with its own prompt")
+        train, validation = separate(train), separate(validation)
+    run = RewardTrainingRun(
+        plan.fit,
+        [],
+        _steps(plan, train),
+        [],
+        how.route,
+        training_checkpoint.TrainerState(),
+        bundles=train,
+        held_out=validation,
+        how=how,
+        centring=plan.centring,
+    )
+    steps = trainer_loop.train(run, peft_model, loaded.tokenizer, work, trainer_loop.REWARD)
+    trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model[0]))
+    return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
+
+
+def _steps(plan: RewardArgs, train: list[PromptGroup]) -> list[Step]:
+    fit = plan.fit
+    return batch_schedule.build_schedule(
+        train, epochs=fit.epochs, answers=fit.batch_answers, tokens=fit.profile.train_tokens, seed=fit.seed
+    )

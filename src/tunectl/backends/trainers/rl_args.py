@@ -1,0 +1,135 @@
+"""A policy plan in TRL's words."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.trainers.sft_args import NO_CLIP, OPTIMISERS, SCHEDULES
+from tunectl.config.schema.align import AlignBase, Dpo, Grpo, Kto, Rloo, VllmColocate
+from tunectl.core.errors import InfrastructureError
+from tunectl.core.optional import import_optional
+from tunectl.training.rl.rl_types import RlArgs
+
+
+def refuse_no_vllm(vllm: VllmColocate | None, device: str) -> None:
+    """Before anything is loaded.
+
+    Raises  InfrastructureError where vLLM is asked for without a card, or is not installed.
+    """
+    if vllm is None:
+        return
+    if device != "cuda":
+        raise InfrastructureError(
+            f"align.vllm is set, but vLLM shares a CUDA card with the trainer, and profile.device is {device}",
+            hint="write answers with transformers: align.vllm=null, or take a card: profile=gpu",
+        )
+    from importlib.util import find_spec
+
+    if find_spec("vllm") is None:
+        raise InfrastructureError(
+            "align.vllm is set, but vllm is not installed",
+            hint="install a version that TRL accepts (pip install 'trl[vllm]'), or set align.vllm=null",
+        )
+
+
+def to_rl_config(plan: RlArgs, settings: Rloo | Grpo, work: Path) -> Any:
+    """The ``RLOOConfig`` or ``GRPOConfig``: one generation a step, one step a generation."""
+    trl = import_optional("trl", extra="train")
+    made = trl.RLOOConfig if isinstance(settings, Rloo) else trl.GRPOConfig
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        found = made(
+            **_common(plan, settings, settings.steps, work) | _online(settings) | _own(settings) | _vllm(settings.vllm)
+        )
+    found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
+    return found
+
+
+def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Path) -> Any:
+    """The ``DPOConfig`` or ``KTOConfig``: one item of our loader is one step."""
+    trl = import_optional("trl", extra="train")
+    if isinstance(settings, Dpo):
+        made = trl.DPOConfig
+        own: dict[str, Any] = {
+            "loss_type": [settings.loss],
+            "label_smoothing": settings.label_smoothing,
+            "ld_alpha": settings.tail_weight,
+            "per_device_train_batch_size": 1,
+        }
+    else:
+        made = trl.KTOConfig
+        own = {
+            "desirable_weight": settings.desirable_weight,
+            "undesirable_weight": settings.undesirable_weight,
+            "per_device_train_batch_size": settings.batch_answers,  # TRL refuses 1; our loader ignores it
+        }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        found = made(**_common(plan, settings, steps, work) | own | {"beta": settings.beta, "max_length": None})
+    found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
+    return found
+
+
+def _online(settings: Rloo | Grpo) -> dict[str, Any]:
+    return {
+        "per_device_train_batch_size": settings.prompts_per_step * settings.answers_per_prompt,
+        "num_generations": settings.answers_per_prompt,
+        "num_iterations": 1,
+        "max_completion_length": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "beta": settings.beta,
+        "mask_truncated_completions": True,
+        "log_completions": False,
+    }
+
+
+def _common(plan: RlArgs, settings: AlignBase, steps: int, work: Path) -> dict[str, Any]:
+    return dict(  # noqa: C408  keyword names read better than keys here
+        output_dir=str(work),
+        run_name=f"{plan.project}-{plan.label}",
+        project=plan.project,
+        max_steps=steps,
+        gradient_accumulation_steps=1,
+        disable_dropout=True,  # the policy that learns is the policy that wrote
+        optim=OPTIMISERS["adamw"],
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=SCHEDULES[settings.schedule],
+        warmup_steps=round(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=NO_CLIP if settings.clip is None else settings.clip,
+        gradient_checkpointing=plan.profile.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=False,
+        seed=plan.seed,
+        data_seed=plan.seed,
+        use_cpu=plan.profile.device == "cpu",
+        logging_steps=1,
+        logging_strategy="steps",
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=list(plan.report_to) or "none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+    )
+
+
+def _own(settings: Rloo | Grpo) -> dict[str, Any]:
+    if isinstance(settings, Rloo):
+        return {"normalize_advantages": settings.normalise_advantages}
+    return {"loss_type": settings.loss, "scale_rewards": settings.scale_rewards}
+
+
+def _vllm(vllm: VllmColocate | None) -> dict[str, Any]:
+    if vllm is None:
+        return {"use_vllm": False}
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": vllm.memory_share,
+        "vllm_tensor_parallel_size": vllm.tensor_parallel,
+    }

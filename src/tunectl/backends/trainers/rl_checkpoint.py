@@ -1,0 +1,71 @@
+"""What a policy fit remembers between its steps, and how it survives a kill; its folders are those of ``fit_state``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.core.optional import import_optional
+from tunectl.training.rl.policy_validation import ValidationSample
+from tunectl.training.rl.rl_types import Sample, StepMetrics, ValidationPoint
+
+FACTS, BEST = "policy.json", "best.safetensors"
+
+
+class _Facts(Struct, frozen=True):
+    history: list[StepMetrics]
+    looks: list[ValidationPoint]
+    samples: list[Sample]
+    seconds: dict[str, float]
+    answers: int
+    first: ValidationSample | None
+    best_step: int
+    stopped: str | None
+
+
+@dataclass
+class RlTrainerState:
+    """Curve, looks, samples, the best weights, and running totals."""
+
+    history: list[StepMetrics] = field(default_factory=list)
+    looks: list[ValidationPoint] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Where time went, over all parts of an interrupted run."""
+    answers: int = 0
+    first: ValidationSample | None = None
+    """The look before the first step, to compare with."""
+    best_step: int = 0
+    stopped: str | None = None
+    """Why to stop early."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Trained weights of the best look, by name; empty: those of sft."""
+
+    @contextmanager
+    def time_block(self, what: str) -> Iterator[None]:
+        """Add the seconds of the block to ``what``."""
+        started = time.monotonic()
+        yield
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.monotonic() - started
+
+    def save(self, folder: Path) -> None:
+        """Write everything into ``folder``."""
+        files = import_optional("safetensors.torch", extra="train")
+        facts = {name: value for name, value in vars(self).items() if name != "best"}
+        atomic_io.write_json(folder / FACTS, _Facts(**facts))
+        files.save_file({key: value.contiguous() for key, value in self.best.items()}, str(folder / BEST))
+
+    @classmethod
+    def load(cls, folder: Path) -> RlTrainerState:
+        """What ``save`` wrote."""
+        files = import_optional("safetensors.torch", extra="train")
+        facts: _Facts = atomic_io.read_json(folder / FACTS, _Facts)
+        known = {name: getattr(facts, name) for name in facts.__struct_fields__}
+        return cls(**known, best=files.load_file(str(folder / BEST)))

@@ -1,0 +1,187 @@
+"""Looking at a policy under training: greedy answers to the same validation inputs, marked, measured and kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import structs
+
+from tunectl.backends.modeling import batching, logprobs, training_run
+from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
+from tunectl.backends.trainers.rollout_generation import RolloutGenerator
+from tunectl.chat.loss_mask import TokenSpan
+from tunectl.core import logging_setup
+from tunectl.core.optional import import_optional
+from tunectl.training import batch_schedule
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.rl import policy_validation
+from tunectl.training.rl.rl_types import (
+    Completion,
+    Prompt,
+    RewardBreakdown,
+    RewardFunctions,
+    RlArgs,
+    Sample,
+    ValidationPoint,
+)
+
+_log = logging_setup.get_logger(__name__)
+HeldOut = Callable[[], tuple[float, float | None]]
+"""Loss of the method on held-out judgements, and the share of pairs that are ranked right; None where there are no pairs."""
+
+
+@dataclass
+class PolicyModel:
+    """A peft model under training, with what it takes to write, to read likelihoods, and to know where it started."""
+
+    model: Any
+    writer: RolloutGenerator
+    route: batching.ForwardPath
+    start: dict[str, Any]
+    """Trained weights as sft left them: the reference."""
+    tokens: int
+    """Most tokens of one pass, padding included."""
+    shared: bool
+    """Whether answers of one prompt may lie in one row."""
+
+    @contextmanager
+    def as_sft(self) -> Iterator[None]:
+        """While the block runs, the weights are those of sft."""
+        torch = import_optional("torch", extra="train")
+        every = dict(self.model.named_parameters())  # by name: TRL may have frozen them for the moment
+        own = {name: every[name].detach().clone() for name in self.start}
+        with torch.no_grad():
+            for name, value in self.start.items():
+                every[name].copy_(value)
+            try:
+                yield
+            finally:
+                for name, value in own.items():
+                    every[name].copy_(value)
+
+    def likelihoods(self, rows: Sequence[PackedRow], *, temperature: float = 1.0) -> list[Any]:
+        """Nats of every token of every answer of ``rows``, row by row; one float32 tensor (tokens,) an answer. No gradients."""
+        torch = import_optional("torch", extra="train")
+        with torch.no_grad():
+            return self._of_answers(
+                rows, lambda batch: logprobs.token_logps(self.route, batch, temperature=temperature)
+            )
+
+    def apart(self, rows: Sequence[PackedRow]) -> tuple[list[float], list[float]]:
+        """How far every answer of ``rows`` is from sft, nats: log-ratio of its tokens, and divergence of what was expected."""
+        torch = import_optional("torch", extra="train")
+
+        def read(batch: Any) -> Any:
+            return torch.stack(logprobs.kl_between(self.route, batch, self.as_sft), dim=1)
+
+        sums = [tokens.sum(dim=0).tolist() for tokens in self._of_answers(rows, read)]
+        return [ratio for ratio, _ in sums], [kl for _, kl in sums]
+
+    def _of_answers(self, rows: Sequence[PackedRow], read: Callable[[Any], Any]) -> list[Any]:
+        """What ``read`` says of every token of a batch, cut into answers, in the order of ``rows``."""
+        found: dict[int, list[Any]] = {}
+        for group in batch_schedule.token_batches(rows, range(len(rows)), self.tokens):
+            some = [rows[number] for number in group]
+            sizes = [[len(branch.ids) for branch in row.branches] for row in some]
+            parts = iter(read(self.route.batch(some)).split([size for row in sizes for size in row]))
+            for number, row in zip(group, sizes, strict=True):
+                found[number] = [next(parts) for _ in row]
+        return [answer for number in range(len(rows)) for answer in found[number]]
+
+
+def token_logprobs(policy: PolicyModel, rows: Sequence[PackedRow], width: int, temperature: float) -> Any:
+    """Nats of every token of every answer of ``rows``, (answers, width), 0 in the padding; with gradients."""
+    torch = import_optional("torch", extra="train")
+    found = logprobs.answer_logps(policy.route, rows, temperature=temperature).values
+    return torch.nn.functional.pad(found, (0, width - found.shape[1]))
+
+
+def row_of(question: Prompt, answers: Sequence[Sequence[int]]) -> PackedRow:
+    """Answers of one prompt side by side; every token of them counts, none of the prompt."""
+    prompt = TokenSpan(list(question.ids), [False] * len(question.ids))
+    return PackedRow(prompt, tuple(TokenSpan(list(ids), [True] * len(ids)) for ids in answers), 1.0)
+
+
+def run_validation(
+    plan: RlArgs,
+    policy: PolicyModel,
+    judges: RewardFunctions,
+    questions: Sequence[Prompt],
+    state: RlTrainerState,
+    step: int,
+    held_out: HeldOut | None = None,
+) -> ValidationPoint:
+    """Answer ``questions`` greedily, compare with the first look, keep samples and the best weights, and decide whether to stop.
+
+    ``held_out`` measures judgements of validation, where judgements are what is learned from.
+    Raises  UsageError where every answer was cut.
+    """
+    started = time.monotonic()
+    settings = plan.settings
+    answers = [
+        policy.writer.to_completion(line) for line in policy.writer.generate_greedy(questions, settings.max_new_tokens)
+    ]
+    ratios, kl = policy.apart([row_of(asked, [answer.ids]) for asked, answer in zip(questions, answers, strict=True)])
+    marks = _marks(plan, judges, questions, answers, ratios)
+    now = policy_validation.measure_validation(step, questions, answers, marks, kl, judges.measure)
+    if state.first is None:
+        state.first = now
+    found = policy_validation.compare_with_start(now, state.first, judges.measure, settings.watch, plan.seed)
+    if held_out is not None:
+        loss, accuracy = held_out()
+        found = structs.replace(found, held_out_loss=loss, held_out_accuracy=accuracy)
+    state.looks.append(found)
+    state.samples += _samples(step, questions, answers, marks, settings.watch.samples)
+    if policy_validation.best_checkpoint(state.looks) is found:
+        state.best_step = step
+        state.best = {name: value.clone() for name, value in training_run.trainable_state(policy.model).items()}
+    state.stopped = policy_validation.detect_reward_hacking(found, state.looks[0], judges.measure.name, settings.watch)
+    state.seconds["watch"] = state.seconds.get("watch", 0.0) + time.monotonic() - started
+    _log.info(
+        "align: step %d, reward %.3f, %s %.1f, KL %.2f, %.1f tokens an answer",
+        step,
+        found.reward,
+        judges.measure.name,
+        found.measure,
+        found.kl,
+        found.length,
+    )
+    return found
+
+
+def _marks(
+    plan: RlArgs,
+    judges: RewardFunctions,
+    questions: Sequence[Prompt],
+    answers: Sequence[Completion],
+    ratios: Sequence[float],
+) -> list[RewardBreakdown]:
+    """Declared rewards; without them the method's own: beta times the log-ratio to sft."""
+    if judges.rewards is not None:
+        return judges.rewards.score(questions, answers, fixed=True)
+    return [
+        RewardBreakdown(plan.settings.beta * ratio if answer.finished else math.nan, {})
+        for answer, ratio in zip(answers, ratios, strict=True)
+    ]
+
+
+def _samples(
+    step: int, questions: Sequence[Prompt], answers: Sequence[Completion], marks: Sequence[RewardBreakdown], count: int
+) -> list[Sample]:
+    return [
+        Sample(
+            step=step,
+            id=asked.id,
+            question=asked.words,
+            answer=answer.text,
+            reward=None if math.isnan(mark.total) else mark.total,
+            parts=dict(mark.parts),
+            references=list(asked.references),
+        )
+        for asked, answer, mark in list(zip(questions, answers, marks, strict=True))[:count]
+    ]

@@ -1,0 +1,259 @@
+"""One step of learning from rewards, as it passes through TRL's trainer: what was written, what it is worth, how it is read."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunectl.backends.modeling.decoding import GenerationState
+from tunectl.backends.trainers import rl_validation
+from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
+from tunectl.backends.trainers.rl_validation import PolicyModel, row_of
+from tunectl.config.schema.align import Grpo, Rloo
+from tunectl.config.schema.evaluate import Sampling
+from tunectl.core.errors import ArtifactError, UsageError
+from tunectl.core.optional import import_optional
+from tunectl.training import batch_schedule
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.rl import rollout_order
+from tunectl.training.rl.policy_validation import all_truncated
+from tunectl.training.rl.rl_types import (
+    Completion,
+    PolicyData,
+    Prompt,
+    RewardBreakdown,
+    RewardFunctions,
+    RlArgs,
+    StepMetrics,
+    ValidationPoint,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Rows that are read together, and the places of their answers in the step, row by row."""
+
+    rows: tuple[PackedRow, ...]
+    places: tuple[int, ...]
+
+
+@dataclass
+class RolloutStep:
+    """A step under way."""
+
+    number: int
+    """Of the step, from 1."""
+    questions: list[Prompt]
+    """One an answer: those of one prompt are neighbours."""
+    lines: list[GenerationState] = field(default_factory=list)
+    written: list[Completion] = field(default_factory=list)
+    marks: list[RewardBreakdown] = field(default_factory=list)
+    reference: Any = None
+    """(answers, longest) float32: nats of each token under sft; 0 in padding and for answers that were cut."""
+    part: MicroBatch | None = None
+    """What the loss is taken of at the moment."""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    """TRL's tensors of that part."""
+    kl: list[float] = field(default_factory=list)
+    """Log-ratio to sft of the answers that were read, nats."""
+
+
+@dataclass
+class PolicyRun:
+    """What the trainer and its hooks share."""
+
+    plan: RlArgs
+    settings: Rloo | Grpo
+    policy: PolicyModel
+    data: PolicyData
+    judges: RewardFunctions
+    steps: list[tuple[int, ...]]
+    """Numbers of the questions of each step."""
+    state: RlTrainerState
+    turn: RolloutStep
+    bar: Any = None
+    stopped: bool = False
+    """Ctrl-C was pressed: finish this step, save, stop."""
+    clock: float = 0.0
+
+    def run_validation(self, step: int) -> ValidationPoint:
+        """Look at greedy answers after ``step``."""
+        return rl_validation.run_validation(self.plan, self.policy, self.judges, self.data.watch, self.state, step)
+
+    def format_progress(self, point: StepMetrics) -> dict[str, str]:
+        """What the progress bar shows of a step."""
+        assert point.reward is not None
+        assert point.kl is not None
+        assert point.length is not None
+        return {
+            "s/step": f"{point.seconds:.1f}",
+            "reward": f"{point.reward:.2f}",
+            "KL": f"{point.kl:.2f}",
+            "tokens": f"{point.length:.0f}",
+        }
+
+    @property
+    def how(self) -> Sampling:
+        """How answers are drawn."""
+        values = self.settings
+        return Sampling(
+            method="sampling",
+            max_new_tokens=values.max_new_tokens,
+            temperature=values.temperature,
+            top_p=values.top_p,
+        )
+
+
+def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, str]]:
+    """Begin a step; returns what TRL calls its inputs, one an answer."""
+    copies = run.settings.answers_per_prompt
+    run.turn = RolloutStep(step, [run.data.questions[number] for number in numbers for _ in range(copies)])
+    return [{"prompt": asked.text} for asked in run.turn.questions]
+
+
+def generate_completions(run: PolicyRun) -> None:
+    """Write the answers of the step."""
+    copies = run.settings.answers_per_prompt
+    seed = rollout_order.step_seed(run.plan.seed, run.turn.number)
+    add_completions(run, run.policy.writer.sample_completions(run.turn.questions[::copies], copies, run.how, seed))
+
+
+def add_completions(run: PolicyRun, lines: list[GenerationState]) -> None:
+    """Take the answers of the step, whoever wrote them.
+
+    Raises  UsageError where all were cut.
+    """
+    run.turn.lines = lines
+    run.turn.written = [run.policy.writer.to_completion(line) for line in lines]
+    if not any(line.finished for line in lines):
+        raise all_truncated(run.turn.number, len(lines), run.settings.max_new_tokens)
+
+
+def score_answers(run: PolicyRun) -> list[float]:
+    """The reward of each answer; NaN for those that were cut.
+
+    Raises  UsageError or ArtifactError where a reward is no number, with step and answer.
+    """
+    turn = run.turn
+    assert run.judges.rewards is not None
+    try:
+        turn.marks = run.judges.rewards.score(turn.questions, turn.written)
+    except ArtifactError as error:
+        raise ArtifactError(f"align: step {turn.number}: {error.message}", hint=error.hint) from error
+    for asked, answer, found in zip(turn.questions, turn.written, turn.marks, strict=True):
+        if answer.finished and not math.isfinite(found.total):
+            parts = ", ".join(f"{name} {value:g}" for name, value in found.parts.items())
+            raise UsageError(
+                f"align: the reward of an answer of step {turn.number} is no number ({parts}); to {asked.words[:80]!r} it "
+                f"was {answer.text[:80]!r}",
+                hint="look at the part of the reward that is nan or inf; a broken reward model is rebuilt with: tunectl repro -f reward",
+            )
+    return [found.total for found in turn.marks]
+
+
+def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
+    """The answers of the step that ended, in rows, in micro-batches of profile.train_tokens."""
+    turn, copies = run.turn, run.settings.answers_per_prompt
+    rows: list[PackedRow] = []
+    places: list[list[int]] = []
+    for first in range(0, len(turn.lines), copies):
+        ended = [place for place in range(first, first + copies) if turn.lines[place].finished]
+        question = turn.questions[first]
+        sizes = [len(turn.lines[place].answer) for place in ended]
+        for group in rollout_order.pack_answers(sizes, len(question.ids), shared=run.policy.shared):
+            own = [ended[number] for number in group]
+            rows.append(row_of(question, [turn.lines[place].answer for place in own]))
+            places.append(own)
+    return [
+        MicroBatch(
+            tuple(rows[number] for number in group), tuple(place for number in group for place in places[number])
+        )
+        for group in batch_schedule.token_batches(rows, range(len(rows)), run.policy.tokens)
+    ]
+
+
+def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
+    """Likelihoods from writing, (answers, width); None where whoever wrote did not keep them."""
+    torch = import_optional("torch", extra="train")
+    lines = run.turn.lines
+    if not all(line.nats for line in lines):
+        return None
+    padded = [line.nats + [0.0] * (width - len(line.nats)) for line in lines]
+    return torch.tensor(padded, dtype=torch.float32, device=run.policy.route.device)
+
+
+def compute_logprobs(run: PolicyRun, width: int) -> Any:
+    """Likelihoods under the weights as they are now, (answers, width), 0 for answers that were cut; no gradients."""
+    torch = import_optional("torch", extra="train")
+    found = torch.zeros(len(run.turn.lines), width, device=run.policy.route.device)
+    for part in split_micro_batches(run):
+        nats = run.policy.likelihoods(part.rows, temperature=run.settings.temperature)
+        for place, own in zip(part.places, nats, strict=True):
+            found[place, : len(own)] = own
+    return found
+
+
+def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
+    """``compute_logprobs`` under sft; once a step."""
+    if run.turn.reference is None:
+        with run.state.time_block("reference"), run.policy.as_sft():
+            run.turn.reference = compute_logprobs(run, width)
+    return run.turn.reference
+
+
+def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], whole: dict[str, Any]) -> float:
+    """What the loss of a part counts in that of the step: its share of what the loss is a mean of."""
+    if isinstance(settings, Grpo) and settings.loss == "dapo":
+        return 1.0  # TRL divides by the tokens of the whole step already
+    if isinstance(settings, Grpo) and settings.loss == "bnpo":
+        return float(part["completion_mask"].sum() / whole["completion_mask"].sum().clamp(min=1))
+    return len(part["completion_mask"]) / len(whole["completion_mask"])
+
+
+def check_kl(run: PolicyRun) -> None:
+    """Stop before a policy that ran away takes another step.
+
+    Raises  UsageError with step and value, and what to lower.
+    """
+    found = sum(run.turn.kl) / len(run.turn.kl)
+    if found <= run.settings.max_kl:
+        return
+    raise UsageError(
+        f"align: KL explosion at step {run.turn.number}: answers are {found:.1f} nats from sft on average, "
+        f"at most {run.settings.max_kl:g} may be (align.max_kl)",
+        hint=f"lower align.learning_rate (now {run.settings.learning_rate:g}) or raise align.beta (now {run.settings.beta:g})",
+    )
+
+
+def build_step_metrics(run: PolicyRun, loss: float, rate: float) -> StepMetrics:
+    """The line of the curve for the step that was just learned."""
+    turn, copies = run.turn, run.settings.answers_per_prompt
+    totals = [found.total for found in turn.marks]
+    groups = [
+        [total for total in totals[first : first + copies] if math.isfinite(total)]
+        for first in range(0, len(totals), copies)
+    ]
+    known = [total for group in groups for total in group]
+    now = time.monotonic()
+    seconds, run.clock = now - run.clock, now
+    return StepMetrics(
+        step=turn.number,
+        loss=loss,
+        learning_rate=rate,
+        reward=sum(known) / len(known),
+        reward_spread=sum(map(_spread, groups)) / len(groups),
+        kl=sum(turn.kl) / len(turn.kl),
+        length=sum(len(line.answer) for line in turn.lines) / len(turn.lines),
+        truncated=sum(not line.finished for line in turn.lines) / len(turn.lines),
+        seconds=seconds,
+    )
+
+
+def _spread(values: Sequence[float]) -> float:
+    if not values:
+        return 0.0
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))

@@ -1,0 +1,72 @@
+"""Answers of a policy under training: the decode loop of evaluation, with each prompt read once for all its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tunectl.backends.modeling import decoding
+from tunectl.backends.modeling.decoding import Decoder, GenerationState
+from tunectl.backends.modeling.merged_weights import MergedWeights
+from tunectl.config.schema.evaluate import Greedy, Sampling
+from tunectl.core.optional import import_optional
+from tunectl.training.rl.rl_types import Completion, Prompt
+
+TOGETHER = 2
+"""Answers at work together, as a multiple of profile.generate_batch: those of one prompt share its reading, as beams do."""
+
+
+class RolloutGenerator:
+    """Writes with the weights that a peft model has at the moment."""
+
+    def __init__(self, model: Any, tokenizer: Any, *, batch: int) -> None:
+        """``batch`` is profile.generate_batch."""
+        self._torch = import_optional("torch", extra="train")
+        self._model = model
+        self._tokenizer = tokenizer
+        self._batch = batch
+        base = model.get_base_model()
+        self._decoder = Decoder(base, decoding.stop_ids(base, tokenizer))
+        self._merged = MergedWeights(model)
+
+    def sample_completions(
+        self, questions: Sequence[Prompt], copies: int, how: Sampling, seed: int
+    ) -> list[GenerationState]:
+        """``copies`` answers to each of ``questions``, side by side, with the likelihood of their tokens."""
+        lines = [[GenerationState(list(asked.ids)) for _ in range(copies)] for asked in questions]
+        order = sorted(range(len(lines)), key=lambda place: (-len(questions[place].ids), place))
+        width = max(1, TOGETHER * self._batch // copies)
+        with self._writing():
+            for start in range(0, len(order), width):
+                group = order[start : start + width]
+                batch = [line for place in group for line in lines[place]]
+                state = self._decoder.prefill([line.ids for line in batch])
+                self._decoder.decode(batch, state, how, seed=seed + start, likely=True)
+        return [line for group in lines for line in group]
+
+    def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
+        """The likeliest answer to each of ``questions``, up to ``limit`` tokens."""
+        lines = [GenerationState(list(asked.ids)) for asked in questions]
+        order = sorted(lines, key=lambda line: -len(line.ids))
+        with self._writing():
+            for start in range(0, len(order), self._batch):
+                batch = order[start : start + self._batch]
+                state = self._decoder.prefill([line.ids for line in batch])
+                self._decoder.decode(batch, state, Greedy(method="greedy", max_new_tokens=limit), seed=0)
+        return lines
+
+    def to_completion(self, line: GenerationState) -> Completion:
+        """An answer as those who judge it see it."""
+        return Completion(tuple(line.answer), decoding.text_of(self._tokenizer, line), line.finished)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """No gradients, no dropout, and the adapter inside the weights."""
+        training = self._model.training
+        self._model.eval()
+        try:
+            with self._torch.inference_mode(), self._merged.swap_in():
+                yield
+        finally:
+            self._model.train(training)

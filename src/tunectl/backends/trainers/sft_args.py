@@ -1,0 +1,107 @@
+"""Our plan in TRL's and peft's words: one table each."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tunectl.core.errors import UsageError
+from tunectl.core.optional import import_optional
+from tunectl.training.train_args import LoraArgs, TrainingArgs
+
+OPTIMISERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "adafactor": "adafactor",
+    "lion": "lion_8bit",
+    "sgd": "sgd",
+}
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+NO_CLIP = 0.0
+"""What TRL calls no limit."""
+
+
+def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, steps: int, work: Path) -> Any:
+    """TRL's arguments of a plan: one item of our loader is one step, so nothing is accumulated by the library.
+
+    ``config`` is the name of their class (SFTConfig), ``settings`` what only that class knows.
+    """
+    if plan.optimiser in {"adamw_8bit", "lion"}:
+        import_optional("bitsandbytes", extra="gpu")
+    made = getattr(import_optional("trl", extra="train"), config)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # the old name of checkpointing is the one that all versions know
+        found = made(**_values(plan, steps, work) | settings)
+    found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
+    return found
+
+
+def _values(plan: TrainingArgs, steps: int, work: Path) -> dict[str, Any]:
+    return dict(  # noqa: C408  keyword names read better than keys here
+        output_dir=str(work),
+        run_name=f"{plan.project}-{plan.label}",
+        project=plan.project,
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+        optim=OPTIMISERS[plan.optimiser],
+        learning_rate=plan.learning_rate,
+        lr_scheduler_type=SCHEDULES[plan.schedule],
+        warmup_steps=round(plan.warmup * steps),
+        weight_decay=plan.weight_decay,
+        max_grad_norm=NO_CLIP if plan.clip is None else plan.clip,
+        neftune_noise_alpha=plan.neftune,
+        gradient_checkpointing=plan.profile.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=False,
+        seed=plan.seed,
+        data_seed=plan.seed,
+        use_cpu=plan.profile.device == "cpu",
+        logging_steps=max(1, min(10, steps // 20)),
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        eval_strategy="no",
+        report_to=list(plan.report_to) or "none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        max_length=None,
+        logging_strategy="steps",
+    )
+
+
+def peft_config(adapter: LoraArgs, task: str) -> Any:
+    """The ``LoraConfig`` of an adapter; ``task`` is peft's name of what the model does."""
+    return import_optional("peft", extra="train").LoraConfig(
+        task_type=task,
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets),
+        use_dora=adapter.method == "dora",
+        use_rslora=adapter.method == "rslora",
+    )
+
+
+def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
+    """Compare declared layers with those that the model has; ``section`` is where they are declared.
+
+    Raises  UsageError naming the unknown one and what there is.
+    """
+    if isinstance(adapter.targets, str):
+        return
+    linear = import_optional("torch.nn", extra="train").Linear
+    names = [name for name, module in model.named_modules() if isinstance(module, linear)]
+    heads = [model.get_output_embeddings(), getattr(model, "score", None)]
+    known = sorted(
+        {name.rpartition(".")[2] for name in names if not any(model.get_submodule(name) is head for head in heads)}
+    )
+    for wanted in adapter.targets:
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in names) or wanted in {"lm_head", "score"}:
+            raise UsageError(
+                f"{section}.targets names {wanted}, which the model does not offer; it has {', '.join(known)}",
+                hint=f"or train all of them: {section}.targets=all-linear",
+            )

@@ -1,0 +1,94 @@
+"""Fit an adapter through TRL's ``SFTTrainer``: its loop, optimisers, schedules and trackers, with our rows and loss.
+
+The loss of a step is the mean over its learned tokens, whatever the cut into micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling import (
+    batching,
+    capability_probe,
+    model_loader,
+    training_checkpoint,
+    training_run,
+    warm_start,
+)
+from tunectl.backends.trainers import trainer_loop
+from tunectl.chat import model_spec
+from tunectl.core.optional import import_optional
+from tunectl.training import batch_schedule
+from tunectl.training.batch_schedule import Step
+from tunectl.training.prefix_sharing import PackedRow, one_answer_per_row
+from tunectl.training.protocols import TrainResult
+from tunectl.training.train_args import TrainingArgs
+
+
+class SftTrainer:
+    """The trainer of the product; see ``training.trainer.Trainer``."""
+
+    def fit(
+        self,
+        plan: TrainingArgs,
+        *,
+        model: Path,
+        train: Sequence[PackedRow],
+        validation: Sequence[PackedRow],
+        out: Path,
+        work: Path,
+    ) -> TrainResult:
+        """See ``training.trainer.Trainer.fit``.
+
+        Raises  UsageError when the loss is no number (names the step and the last good loss) or a target does not exist;
+                InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.
+        """
+        with trainer_loop.oom_to_error(plan):
+            return self._fit(plan, model, list(train), list(validation), out, work)
+
+    def _fit(
+        self,
+        plan: TrainingArgs,
+        model: Path,
+        train: list[PackedRow],
+        validation: list[PackedRow],
+        out: Path,
+        work: Path,
+    ) -> TrainResult:
+        trainer_loop.setup_trackers(plan, work)
+        peft_model, tokenizer, autocast = _load_with_adapter(plan, model)
+        trainer_loop.refuse_too_big(plan, peft_model, max(row.length for row in (*train, *validation)), work)
+        found = capability_probe.probe(peft_model, train, autocast=autocast)
+        shared = found.shared_prompts and any(len(row.branches) > 1 for row in train)
+        if not found.shared_prompts:
+            train, validation = one_answer_per_row(train), one_answer_per_row(validation)
+        route = batching.forward_path(peft_model, plain_head=found.plain_head, autocast=autocast)
+        run = training_run.TrainingRun(
+            plan, train, _steps(plan, train), validation, route, training_checkpoint.TrainerState()
+        )
+        steps = trainer_loop.train(run, peft_model, tokenizer, work, trainer_loop.SFT)
+        trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model))
+        return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
+
+
+def _load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool]:
+    """The model with the adapter that is to be fitted, its tokenizer, and whether it has to run under autocast."""
+    peft = import_optional("peft", extra="train")
+    loaded = model_loader.load(folder, adapter=None, profile=plan.profile, four_bit=plan.four_bit)
+    model = loaded.model
+    if plan.four_bit:
+        model = peft.prepare_model_for_kbit_training(
+            model, use_gradient_checkpointing=plan.profile.gradient_checkpointing
+        )
+    adapted, autocast = trainer_loop.wrap_with_adapter(plan, model, trainer_loop.SFT)
+    if plan.start is not None:
+        warm_start.load_adapter_weights(adapted, plan.start, plan.adapter)
+    return adapted, loaded.tokenizer, autocast
+
+
+def _steps(plan: TrainingArgs, rows: list[PackedRow]) -> list[Step]:
+    return batch_schedule.build_schedule(
+        rows, epochs=plan.epochs, answers=plan.batch_answers, tokens=plan.profile.train_tokens, seed=plan.seed
+    )

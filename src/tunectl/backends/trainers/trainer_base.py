@@ -1,0 +1,186 @@
+"""What every way of learning from preferences puts before TRL's trainer: our steps, looks, checkpoints and progress."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tunectl.backends.modeling import training_checkpoint
+from tunectl.backends.trainers import trainer_loop
+from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
+from tunectl.config.schema.align import Grpo, Rloo
+from tunectl.core import logging_setup, progress
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.optional import import_optional
+from tunectl.training.rl.rl_types import RlArgs, StepMetrics, ValidationPoint
+
+_log = logging_setup.get_logger(__name__)
+
+if TYPE_CHECKING:
+    Base: Any = object
+else:
+    Base = object
+
+
+class TrainRun(Protocol):
+    """One run, as the loop sees it."""
+
+    plan: RlArgs
+    state: RlTrainerState
+    bar: Any
+    stopped: bool
+    """Ctrl-C was pressed: finish this step, save, stop."""
+    clock: float
+    """When the step under way began, on the monotonic clock."""
+
+    @property
+    def steps(self) -> Sequence[Any]:
+        """What the trainer is given at each step."""
+
+    def run_validation(self, step: int) -> ValidationPoint:
+        """Look at greedy answers after ``step``."""
+
+    def format_progress(self, point: StepMetrics) -> dict[str, str]:
+        """What the progress bar shows of a step."""
+
+
+class PolicyTrainerMixin(Base):
+    """Comes before TRL's trainer class. ``run`` is set before training starts."""
+
+    args: Any
+    control: Any
+    state: Any
+    run: Any
+
+    def get_train_dataloader(self) -> Any:
+        """One item a step."""
+        data = import_optional("torch.utils.data", extra="train")
+        return data.DataLoader(
+            self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"numbers": items[0]}
+        )
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """One look at greedy answers, and what follows from it."""
+        run: TrainRun = self.run
+        found = run.run_validation(self.state.global_step)
+        run.clock = time.monotonic()  # the time of a look is not the steps'
+        figures = {"eval_reward": found.reward, "eval_kl": found.kl, "eval_measure": found.measure}
+        if found.held_out_loss is not None:
+            figures["eval_loss"] = found.held_out_loss
+        self.log(dict(figures))
+        # this also tells the trainer that the look has happened; else it would look again at the end of an epoch
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
+        if run.state.stopped is not None:
+            self.control.should_training_stop = True
+        return figures
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        plain = import_optional("transformers", extra="train").Trainer
+        plain._save_checkpoint(self, model, trial)  # noqa: SLF001  TRL's own adds a model card
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        self.run.state.save(folder)
+        training_checkpoint.finish_checkpoint(folder)
+
+
+def what_to_lower(plan: RlArgs) -> str:
+    """What a user can do about memory."""
+    settings = plan.settings
+    if isinstance(settings, Rloo | Grpo):
+        longest = f"align.max_new_tokens (now {settings.max_new_tokens})"
+    else:
+        longest = f"align.max_tokens (now {settings.max_tokens})"
+    return (
+        f"lower profile.train_tokens (now {plan.profile.train_tokens}), profile.generate_batch "
+        f"(now {plan.profile.generate_batch}) or {longest}"
+    )
+
+
+def refuse_too_big(plan: RlArgs, model: Any, longest: int, work: Path, *, kept: int = 0) -> None:
+    """Stop before memory or disk run out; see ``trl_loop.refuse_too_big``.
+
+    Answers are written with a second copy of the adapted weights.
+    Raises  InfrastructureError with what is needed and what is there.
+    """
+    weights = next(weights for weights in model.parameters() if not weights.requires_grad)
+    size = float(weights.element_size())
+    trainer_loop.refuse_too_big(plan, model, longest, work, weight_bytes=size, kept=kept, hint=what_to_lower(plan))
+
+
+def refuse_no_number(run: TrainRun, step: int, loss: float) -> None:
+    """Stop where the loss is lost.
+
+    Raises  UsageError with the step and the last good loss.
+    """
+    if math.isfinite(loss):
+        return
+    history, settings = run.state.history, run.plan.settings
+    good = f"the last good loss was {history[-1].loss:.4f} at step {history[-1].step}" if history else "it is the first"
+    raise UsageError(
+        f"align: the loss is {loss} at step {step}; {good}",
+        hint=f"lower align.learning_rate (now {settings.learning_rate:g}), or set align.clip=1.0",
+    )
+
+
+def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
+    """Go through the steps of ``run``, from the checkpoint ``resumed`` on; returns the number of steps done.
+
+    Raises  InfrastructureError after Ctrl-C.
+    """
+    done, label = 0, run.plan.label
+    if resumed:
+        done = int(resumed.name.rpartition("-")[2])
+        _log.info("%s: going on from step %d of %d", label, done, len(run.steps))
+    else:
+        run.run_validation(0)
+    if run.state.stopped is None:
+        with trainer_loop.stop_on_ctrl_c(run), progress.bar(label, len(run.steps)) as run.bar:
+            run.clock = time.monotonic()
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        done = int(trainer.state.global_step)
+    if run.stopped:
+        raise InfrastructureError(
+            f"{label} stopped at step {done} of {len(run.steps)}; its state is kept",
+            hint="run the same command to go on",
+        )
+    if run.state.stopped is not None:
+        _log.warning("%s: stopped early: %s", label, run.state.stopped)
+    return done
+
+
+def mute_progress(trainer: Any) -> None:
+    """Progress is ours."""
+    transformers = import_optional("transformers", extra="train")
+    for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
+        trainer.remove_callback(callback)
+
+
+@cache
+def hooks() -> Any:
+    """The callback class that moves progress on and says when to look and to save; ``trainer`` is set once it is made."""
+
+    class Hooks(import_optional("transformers", extra="train").TrainerCallback):  # type: ignore[misc]
+        """Runs after every optimiser step."""
+
+        trainer: Any
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+            """Show what an earlier run did already."""
+            if state.global_step:
+                self.trainer.run.bar.advance(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+            """Show the step, and decide what comes next."""
+            run: TrainRun = self.trainer.run
+            number, settings = state.global_step, run.plan.settings
+            run.bar.advance(1, **run.format_progress(run.state.history[-1]))
+            ended = number >= len(run.steps)
+            control.should_log = True
+            control.should_evaluate = ended or number % settings.watch.every == 0
+            control.should_save = number % settings.checkpoint_steps == 0 or run.stopped
+            control.should_training_stop = run.stopped or ended
+
+    return Hooks

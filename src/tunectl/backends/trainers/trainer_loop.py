@@ -1,0 +1,367 @@
+"""The loop of every fit of an adapter: a TRL trainer over a fixed schedule of steps, with our losses and checkpoints.
+
+One item of the data loader is one optimiser step: a few micro-batches of rows, each within the token budget. Whoever fits
+brings a ``TrainingRun`` that knows its losses, and a class of TRL whose optimisers, schedules and trackers do the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.modeling import lora_kernels, model_loader, short_attention, training_checkpoint, training_run
+from tunectl.backends.trainers.sft_args import check_target_modules, peft_config, to_sft_config
+from tunectl.chat import model_spec
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core import logging_setup, progress
+from tunectl.core.errors import InfrastructureError, TunectlError
+from tunectl.core.optional import import_optional
+from tunectl.training import resource_check
+from tunectl.training.batch_schedule import Step
+from tunectl.training.protocols import TrainResult
+from tunectl.training.train_args import TrainingArgs
+
+_log = logging_setup.get_logger(__name__)
+
+
+class TrainerPlan(Protocol):
+    """What every plan of a fit says."""
+
+    @property
+    def label(self) -> str:
+        """Section of the settings, and what the progress bar says."""
+
+    @property
+    def profile(self) -> HardwareProfile:
+        """The machine."""
+
+    @property
+    def report_to(self) -> tuple[str, ...]:
+        """Trackers."""
+
+
+class Stoppable(Protocol):
+    """A fit that Ctrl-C may end."""
+
+    stopped: bool
+    """Finish this step, save, stop."""
+
+    @property
+    def plan(self) -> TrainerPlan:
+        """What it was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerKind:
+    """What TRL calls a kind of training."""
+
+    trainer: str
+    """Name of its trainer class."""
+    config: str
+    """Name of the class of its arguments."""
+    task: str
+    """peft's name of what the model does."""
+    sample: dict[str, list[int]]
+    """TRL looks at one row when it starts; ours are elsewhere."""
+    settings: dict[str, Any]
+    """Arguments that only this kind has."""
+
+
+SFT = TrainerKind(
+    "SFTTrainer",
+    "SFTConfig",
+    "CAUSAL_LM",
+    {"input_ids": [0], "labels": [0]},
+    {"dataset_kwargs": {"skip_prepare_dataset": True}},
+)
+REWARD = TrainerKind(
+    "RewardTrainer",
+    "RewardConfig",
+    "SEQ_CLS",
+    {"chosen_ids": [0], "rejected_ids": [0]},
+    {"disable_dropout": False},  # what is declared is done
+)
+
+
+def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tuple[Any, bool]:
+    """``model`` with a fresh adapter, made fast, and whether it has to run under autocast.
+
+    Raises  UsageError when a declared target does not exist; MissingExtraError.
+    """
+    torch = import_optional("torch", extra="train")
+    peft = import_optional("peft", extra="train")
+    check_target_modules(model, plan.adapter, plan.label)
+    torch.manual_seed(plan.seed)
+    found = peft.get_peft_model(model, peft_config(plan.adapter, kind.task))
+    low = model_loader.dtype(plan.profile) == torch.bfloat16
+    if plan.profile.device == "cpu":
+        short_attention.use_short_attention(model)
+    sped = lora_kernels.use_fused_lora(found)
+    layers = sum(1 for module in found.modules() if hasattr(module, "lora_A"))
+    return found, low and sped < layers
+
+
+def trainable(model: Any) -> int:
+    """Number of weights that are trained."""
+    return sum(weights.numel() for weights in training_run.trainable_state(model).values())
+
+
+def refuse_too_big(
+    plan: TrainerPlan,
+    model: Any,
+    longest: int,
+    work: Path,
+    *,
+    weight_bytes: float = 0.0,
+    kept: int = 0,
+    hint: str | None = None,
+) -> None:
+    """Stop before memory or disk run out, once ``model`` is loaded.
+
+    longest       tokens of the longest row
+    weight_bytes  of each weight that is still to be copied
+    kept          bytes that go to the disk besides checkpoints
+    hint          replaces what a fit on rows would say about memory
+    Raises  InfrastructureError with what is needed and what is there.
+    """
+    settings = model.config.get_text_config()
+    own = trainable(model)
+    size = resource_check.ModelSize(
+        parameters=sum(weights.numel() for weights in model.parameters()),
+        layers=settings.num_hidden_layers,
+        hidden=settings.hidden_size,
+        intermediate=getattr(settings, "intermediate_size", None) or 4 * settings.hidden_size,
+        vocabulary=settings.vocab_size,
+    )
+    tokens = max(plan.profile.train_tokens, longest)
+    if plan.profile.device == "cpu":
+        needed = resource_check.estimate_memory(
+            size,
+            tokens=tokens,
+            trainable=own,
+            checkpointing=plan.profile.gradient_checkpointing,
+            weight_bytes=weight_bytes,
+        )
+        resource_check.check_memory(
+            needed, resource_check.available_memory(), hint=hint or resource_check.memory_hint(tokens, _section(plan))
+        )
+    # two checkpoints of value, two moments, best and average, and the adapter itself; 4 bytes each
+    resource_check.check_disk(work, 11 * 4 * own + kept + 50 * resource_check.MEGA)
+
+
+def _section(plan: TrainerPlan) -> str:
+    return "sft" if plan.label == "adapt" else plan.label  # adapt has no such limits of its own
+
+
+def setup_trackers(plan: TrainerPlan, work: Path) -> None:
+    """Missing ones are named before anything is loaded; curves for TensorBoard outlive the work.
+
+    Raises  MissingExtraError.
+    """
+    for name in plan.report_to:
+        import_optional(name, extra=name)
+    if "tensorboard" in plan.report_to:
+        folder = os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(work.parent / "tensorboard" / work.name))
+        _log.info("%s: curves for tensorboard --logdir %s", plan.label, folder)
+
+
+@contextmanager
+def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
+    """Turn a failed allocation into an error that says what to lower; ``hint`` replaces what a fit on rows would say.
+
+    Raises  InfrastructureError.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = str(error).lower()
+        if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
+            raise InfrastructureError(
+                f"{plan.label} ran out of memory: {str(error).splitlines()[0] if str(error) else 'no more to allocate'}",
+                hint=hint or resource_check.memory_hint(plan.profile.train_tokens, _section(plan)),
+            ) from error
+        raise
+
+
+def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path, kind: TrainerKind) -> int:
+    """Go through the steps of ``run``, from the last complete checkpoint in ``work`` on; returns the number of steps done.
+
+    Raises  InfrastructureError after Ctrl-C; UsageError where the loss is no number.
+    """
+    resumed = training_checkpoint.latest_checkpoint(work)
+    if resumed is not None:
+        run.state = training_checkpoint.TrainerState.load(resumed)
+        _log.info("%s: going on from step %s of %d", run.plan.label, resumed.name.rpartition("-")[2], len(run.steps))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
+        trainer = _trainer_class(kind.trainer)(run, model, tokenizer, work, kind)
+    if resumed is None:
+        run.state.first_loss = run.validate(model)
+    with stop_on_ctrl_c(run), progress.bar(run.plan.label, len(run.steps)) as run.bar:
+        run.clock = time.monotonic()
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    if run.stopped:
+        raise InfrastructureError(
+            f"{run.plan.label} stopped at step {trainer.state.global_step} of {len(run.steps)}; its state is kept",
+            hint="run the same command to go on",
+        )
+    return int(trainer.state.global_step)
+
+
+@contextmanager
+def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
+    """The first Ctrl-C ends the fit after the step under way; a second one ends it at once."""
+
+    def stop(_number: int, _frame: Any) -> None:
+        if run.stopped:
+            raise KeyboardInterrupt
+        run.stopped = True
+        _log.info("%s: stopping after this step; press Ctrl-C again to stop at once", run.plan.label)
+
+    try:
+        before = signal.signal(signal.SIGINT, stop)
+    except ValueError:  # not the main thread: whoever runs us there deals with signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@cache
+def _trainer_class(name: str) -> Any:
+    """The subclass of TRL's trainer ``name``; made at the first use, because TRL takes seconds to import."""
+    torch = import_optional("torch", extra="train")
+    trl = import_optional("trl", extra="train")
+    transformers = import_optional("transformers", extra="train")
+    datasets = import_optional("datasets", extra="train")
+
+    class Fitter(getattr(trl, name)):  # type: ignore[misc]
+        """TRL's trainer over a fixed schedule of steps."""
+
+        control: Any
+
+        def __init__(
+            self, run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path, kind: TrainerKind
+        ) -> None:
+            self.run = run
+            super().__init__(
+                model=model,
+                args=to_sft_config(run.plan, kind.config, kind.settings, steps=len(run.steps), work=work),
+                train_dataset=datasets.Dataset.from_list([kind.sample]),
+                processing_class=tokenizer,
+                callbacks=[_hooks(transformers)(run)],
+            )
+            for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
+                self.remove_callback(callback)
+
+        def get_train_dataloader(self) -> Any:
+            """One item a step, in the order of the schedule."""
+            return torch.utils.data.DataLoader(
+                self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"step": items[0]}
+            )
+
+        def training_step(self, model: Any, inputs: dict[str, Step], num_items_in_batch: Any = None) -> Any:
+            """All micro-batches of one step; returns its mean loss."""
+            model.train()
+            loss = self.run.learn(inputs["step"], self.accelerator.backward)
+            training_run.check_finite(self.run, self.state.global_step + 1, loss)
+            return torch.tensor(loss, device=self.args.device)
+
+        def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+            """Validation loss of the weights that would be kept, and what follows from it."""
+            loss = self.run.validate(self.model)
+            training_run.update_best(self.run, self.model, loss, self.state.global_step)
+            self.log({"eval_loss": loss})
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_loss": loss})
+            if self.run.plan.patience is not None and self.run.state.misses >= self.run.plan.patience:
+                self.control.should_training_stop = True
+            return {"eval_loss": loss}
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            transformers.Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  TRL's own adds a model card
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            self.run.state.save(folder)
+            training_checkpoint.finish_checkpoint(folder)
+
+    return Fitter
+
+
+@cache
+def _hooks(transformers: Any) -> Any:
+    """The callback class that moves average, totals, curve and progress on."""
+
+    class Hooks(transformers.TrainerCallback):
+        """Runs after every optimiser step."""
+
+        def __init__(self, run: training_run.TrainingRun) -> None:
+            self.run = run
+            self.validate_at = run.validate_at
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+            """Show what an earlier run did already."""
+            if state.global_step:
+                self.run.bar.advance(state.global_step)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_kwargs: Any) -> None:
+            """Count, average, and decide what comes next."""
+            run, number = self.run, state.global_step
+            training_run.update_ema(run, model, number)
+            training_run.update_progress(run, number)
+            control.should_evaluate = number in self.validate_at
+            control.should_log = control.should_evaluate or number % args.logging_steps == 0
+            control.should_save = number % run.plan.checkpoint_steps == 0 or run.stopped
+            control.should_training_stop = run.stopped or number >= len(run.steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_kwargs: Any) -> None:
+            """Add a point to the curve."""
+            training_run.log(self.run, state.global_step, logs)
+
+    return Hooks
+
+
+def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec) -> None:
+    """Write the adapter: the same weights give the same bytes, and no path of this machine is in it."""
+    torch = import_optional("torch", extra="train")
+    with torch.no_grad():
+        training_run.load_trainable(model, best)
+    model.save_pretrained(out)
+    (out / "README.md").unlink(missing_ok=True)
+    settings: dict[str, Any] = atomic_io.read_json(out / "adapter_config.json", dict[str, Any])
+    settings |= {"base_model_name_or_path": base.base, "revision": base.revision}
+    if isinstance(settings.get("target_modules"), list):
+        settings["target_modules"] = sorted(settings["target_modules"])
+    atomic_io.write_json(out / "adapter_config.json", settings)
+
+
+def to_result(run: training_run.TrainingRun, steps: int, trainable: int, *, shared: bool) -> TrainResult:
+    """How the fit of ``run`` went.
+
+    Raises  TunectlError where nothing was validated: a bug.
+    """
+    state = run.state
+    if not state.best:
+        raise TunectlError(f"{run.plan.label}: no validation took place in {steps} steps")
+    return TrainResult(
+        steps=steps,
+        planned_steps=len(run.steps),
+        best_step=state.best_step,
+        best_loss=state.best_loss,
+        first_loss=state.first_loss,
+        tokens=state.tokens,
+        tokens_apart=state.tokens_apart,
+        seconds=state.seconds,
+        trainable=trainable,
+        shared_prompts=shared,
+        history=tuple(state.history),
+    )

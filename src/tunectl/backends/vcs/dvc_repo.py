@@ -1,0 +1,136 @@
+"""The DVC seam: a subprocess, because its Python API is not ours to track."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tunectl.artifacts import atomic_io
+from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
+
+
+def _command(root: Path) -> tuple[list[str], dict[str, str]]:
+    if importlib.util.find_spec("dvc") is None:
+        raise MissingExtraError("dvc is not installed, and this needs it", hint="pip install 'tunectl[pipeline]'")
+    if not (root / "dvc.yaml").is_file():
+        raise UsageError(
+            f"{root.resolve()} is not a tunectl project: there is no dvc.yaml in it",
+            hint="go to the project's folder, or make one: tunectl init DIR",
+        )
+    if not (root / ".dvc").is_dir():
+        raise UsageError(
+            f"{root.resolve()} is not a DVC repository yet", hint="run: dvc init (or dvc init --no-scm outside Git)"
+        )
+    # dvc.yaml says `tunectl`: the one of this environment must come first, whether or not the environment is activated.
+    scripts = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}", "DVC_NO_ANALYTICS": "1"}
+    return [sys.executable, "-m", "dvc"], environment
+
+
+def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> int:
+    """Run ``dvc repro`` with its output on ours; returns its exit code.
+
+    ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed.
+    """
+    command, environment = _command(root)
+    clear_stale_locks(root)
+    words = [*command, "repro", *(["--force"] if force else []), *targets]
+    return subprocess.run(words, cwd=root, env=environment, check=False).returncode
+
+
+def status(root: Path) -> dict[str, Any]:
+    """What ``dvc repro`` would rerun: stage to the list of its changes. ``compose`` is left out: it always runs.
+
+    Raises  InfrastructureError with DVC's own words when it cannot tell.
+    """
+    found = _run_json_command(root, "status")
+    return {stage: changes for stage, changes in found.items() if stage != "compose"}
+
+
+def missing_cached_outputs(root: Path) -> set[str]:
+    """Outputs in ``dvc.lock`` whose content DVC's cache does not hold, as paths: nothing but a run brings them back.
+
+    Raises  InfrastructureError with DVC's own words when it cannot tell.
+    """
+    return {path.rstrip("/") for path in _run_json_command(root, "data", "status").get("not_in_cache", ())}
+
+
+def _run_json_command(root: Path, *words: str) -> dict[str, Any]:
+    command, environment = _command(root)
+    done = subprocess.run(
+        [*command, *words, "--json"], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        shown = " ".join(words)
+        raise InfrastructureError(f"dvc {shown} failed: {done.stderr.strip()}", hint=f"run it yourself: dvc {shown} -v")
+    found: dict[str, Any] = json.loads(done.stdout or "{}")
+    return found
+
+
+def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Let the project in a worktree use the cache and the remotes of ``root``, then bring back what its lock file names.
+
+    What the cache does not hold is left out: it is rebuilt. ``marks`` are added to DVC's environment, so that it is found again.
+    Raises  InfrastructureError with DVC's own words when it cannot tell where its cache is.
+    """
+    command, environment = _command(root)
+    environment |= marks
+    asked = subprocess.run(
+        [*command, "cache", "dir"], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        raise InfrastructureError(f"dvc cache dir failed: {asked.stderr.strip()}")
+    local = root / ".dvc" / "config.local"
+    if local.is_file():
+        atomic_io.write_text(worktree / ".dvc" / "config.local", local.read_text(encoding="utf-8"))
+    place = (root / asked.stdout.strip()).absolute()
+    for words in (["cache", "dir", "--local", str(place)], ["checkout", "--force", "--quiet"]):
+        subprocess.run([*command, *words], cwd=worktree, env=environment, capture_output=True, check=False)
+
+
+def clear_stale_locks(root: Path) -> int:
+    """Take processes that are dead out of DVC's list of readers and writers; returns how many.
+
+    DVC forgets a killed process by itself, but not one that nobody has waited for yet (a zombie, as in a container without an
+    init), and it cannot read a list that a kill cut off half-way. Call this under the lock of ``tunectl repro``.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        write = {name: info for name, info in found["write"].items() if _lives(info["pid"])}
+        read = {name: [info for info in infos if _lives(info["pid"])] for name, infos in found["read"].items()}
+    except FileNotFoundError:
+        return 0
+    except (ValueError, KeyError, TypeError, AttributeError):
+        path.unlink()
+        return 1
+    read = {name: infos for name, infos in read.items() if infos}
+    before = len(found["write"]) + sum(map(len, found["read"].values()))
+    gone = before - len(write) - sum(map(len, read.values()))
+    if gone:
+        atomic_io.write_text(path, json.dumps({"write": write, "read": read}))
+    return gone
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process runs; one that has ended but was not waited for does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        # the state is the first word behind the name, which stands in brackets and may hold anything
+        return stat.exists() and stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[
+            0
+        ] not in {"Z", "X"}
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,123 @@
+"""A worktree of the project for an unattended retrain, on a branch of its own: git's seam, as subprocesses."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunectl.core.errors import InfrastructureError, UsageError
+
+SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "gc.auto=0",
+    "commit.gpgsign=false",
+    "user.name=tunectl watch",
+    "user.email=watch@tunectl.invalid",
+)
+"""Whose the commits are; and no hooks, which are for people: one that asks, or checks out data (``dvc install``), would stop a retrain that nobody sees."""
+
+
+def revision(root: Path) -> str:
+    """The commit that is checked out.
+
+    Raises  UsageError outside Git or before the first commit.
+    """
+    done = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    if done.returncode:
+        raise UsageError(
+            f"{root.resolve()} has no commit, so there is nothing to retrain from",
+            hint="git init; git add .; git commit",
+        )
+    return done.stdout.strip()
+
+
+def require_clean(root: Path) -> None:
+    """A retrain runs what is committed, so what is not would silently be left out.
+
+    Raises  UsageError naming the first files that differ from the commit.
+    """
+    changed = [line[3:] for line in _check_output(root, "status", "--porcelain", "--untracked-files=no").splitlines()]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise UsageError(
+            f"{root.resolve()} differs from its commit: {', '.join(changed[:3])}{more}",
+            hint="commit it (dvc.lock and artifacts/config too) or take it back: git status",
+        )
+
+
+def add(root: Path, folder: Path, branch: str, commit: str) -> Path:
+    """A worktree at ``folder`` on ``branch``, which begins anew at ``commit``; what stood there is removed.
+
+    Returns  the project inside it (a project may be a folder of its repository).
+    """
+    remove(root, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_output(root, "worktree", "add", "--force", "-B", branch, str(folder.absolute()), commit)
+    return project_path(root, folder)
+
+
+def project_path(root: Path, folder: Path) -> Path:
+    """Where the project lies in a worktree of its repository."""
+    return folder / _check_output(root, "rev-parse", "--show-prefix").strip()
+
+
+def remove_stale_locks(project: Path) -> None:
+    """Delete the locks that a git which was cut off left in a worktree; for whoever knows that nobody else works there."""
+    branch = _git(project, "symbolic-ref", "HEAD").stdout.strip() or "HEAD"
+    for name in ("index", "HEAD", branch):
+        (project / _check_output(project, "rev-parse", "--git-path", f"{name}.lock").strip()).unlink(missing_ok=True)
+
+
+def remove(root: Path, folder: Path) -> None:
+    """Forget a worktree; its branch stays."""
+    _git(root, "worktree", "unlock", str(folder.absolute()))
+    _git(root, "worktree", "remove", "--force", "--force", str(folder.absolute()))
+    shutil.rmtree(folder, ignore_errors=True)
+    _check_output(root, "worktree", "prune")
+
+
+def commit(project: Path, paths: Sequence[str], message: str) -> str:
+    """Commit ``paths`` of a worktree, ignored or not; returns the new commit, or the old one where nothing changed."""
+    there = [path for path in paths if (project / path).exists()]
+    if there:
+        _check_output(project, "add", "--force", "--", *there)
+    if _git(project, "diff", "--cached", "--quiet").returncode:
+        _check_output(project, "commit", "--quiet", "--no-verify", "--message", message)
+    return revision(project)
+
+
+def fast_forward(root: Path, branch: str) -> str | None:
+    """Bring the checked-out branch forward to ``branch``; None where it was done, else why not."""
+    if _git(root, "merge-base", "--is-ancestor", "HEAD", branch).returncode:
+        return f"the checked-out branch has moved on; merge {branch} by hand"
+    done = _git(root, "merge", "--ff-only", "--quiet", branch)
+    return (
+        None if not done.returncode else f"git merge --ff-only {branch}: {(done.stderr or done.stdout).strip()[:300]}"
+    )
+
+
+def has_unmerged_commits(root: Path, branch: str) -> bool:
+    """Whether a branch is there and has commits that the checked-out one lacks."""
+    return _git(root, "merge-base", "--is-ancestor", branch, "HEAD").returncode == 1
+
+
+def list_changed_files(root: Path, before: str, after: str) -> list[str]:
+    """Files that differ between two commits."""
+    return _check_output(root, "diff", "--name-only", before, after).splitlines()
+
+
+def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("git") is None:
+        raise InfrastructureError("git is not installed, and a retrain needs it", hint="apt-get install git")
+    settings = [part for setting in SETTINGS for part in ("-c", setting)]
+    return subprocess.run(["git", *settings, *words], cwd=root, capture_output=True, text=True, check=False)
+
+
+def _check_output(root: Path, *words: str) -> str:
+    done = _git(root, *words)
+    if done.returncode:
+        shown = " ".join(word for word in words[:3] if not word.startswith("-"))
+        raise InfrastructureError(f"git {shown} failed in {root}: {(done.stderr or done.stdout).strip()[:500]}")
+    return done.stdout

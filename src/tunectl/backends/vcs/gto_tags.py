@@ -1,0 +1,71 @@
+"""Releases as Git tags, the way GTO writes them: a version for a release, a stage for the champion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.optional import import_optional
+
+
+def register(root: Path, name: str, *, release: str, commit: str | None, stage: str | None) -> list[str]:
+    """Tag the commit that a release was made at with the next version, and assign ``stage`` to it; returns the new tags.
+
+    A release that has a version already gets no second one. GTO allows no underscore in a name; a dash stands for it.
+    Raises  UsageError outside Git, or for a release made from changes that were not committed; InfrastructureError with GTO's words.
+    """
+    import_optional("gto", extra="pipeline")
+    if commit is None:
+        raise UsageError(
+            f"release {release} was made outside Git, so there is no commit to tag", hint="git init, then package again"
+        )
+    if commit.endswith("-dirty"):
+        raise UsageError(
+            f"release {release} was made from changes that are not committed (on top of {commit[:12]})",
+            hint="commit them, then: tunectl repro; the same content keeps its name",
+        )
+    artifact, before = name.replace("_", "-"), _tags(root)
+    message = f"release {release}"
+    known = _version(root, artifact, message)
+    if known is None:
+        _gto(root, ["register", artifact, commit, "--message", message])
+        known = _version(root, artifact, message)
+    if stage is not None:
+        _gto(root, ["assign", artifact, "--version", known or "", "--stage", stage, "--message", message])
+    return sorted(_tags(root) - before)
+
+
+def _version(root: Path, artifact: str, message: str) -> str | None:
+    """The version whose tag says ``message``."""
+    words = ["for-each-ref", f"refs/tags/{artifact}@v*", "--format=%(refname:short) %(contents:subject)"]
+    for line in _call(["git", *words], root).splitlines():
+        tag, _, said = line.partition(" ")
+        if said == message:
+            return tag.partition("@")[2]
+    return None
+
+
+def _tags(root: Path) -> set[str]:
+    return set(_call(["git", "tag"], root).split())
+
+
+def _gto(root: Path, words: Sequence[str]) -> None:
+    try:
+        _call([sys.executable, "-m", "gto.cli", *words], root)
+    except InfrastructureError as error:
+        if "already" not in error.message:  # the stage is assigned to this very version
+            raise
+
+
+def _call(words: Sequence[str], root: Path) -> str:
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        shown = " ".join(words[2:] if words[0] == sys.executable else words)
+        said = " ".join((done.stderr or done.stdout).split())
+        raise InfrastructureError(f"{shown} failed: {said[-300:]}", hint="run it yourself in the project's folder")
+    return done.stdout

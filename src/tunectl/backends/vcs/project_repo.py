@@ -1,0 +1,67 @@
+"""The seam of a new project's repositories: ``git init`` and ``dvc init`` as subprocesses."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunectl.core.errors import InfrastructureError
+
+
+def inside_git(folder: Path) -> bool:
+    """Whether ``folder`` belongs to a Git repository; false where git is not installed."""
+    if shutil.which("git") is None:
+        return False
+    done = subprocess.run(
+        ["git", "rev-parse", "--is-inside-work-tree"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() == "true"
+
+
+def head_commit(folder: Path) -> str | None:
+    """The commit that ``folder`` is at, with ``-dirty`` behind it where tracked files differ; None outside Git or before the first one."""
+    if shutil.which("git") is None:
+        return None
+    words = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def init_repositories(folder: Path) -> list[str]:
+    """Make ``folder`` a Git and a DVC repository, as far as it is none and the tools are there; DVC's analytics are off.
+
+    Returns what was done, or what is left to do, one line each.
+    Raises  InfrastructureError with the tool's own words when it fails.
+    """
+    said = []
+    nested = inside_git(folder)
+    if nested:
+        said.append("inside a Git repository already; it is used as it is")
+    elif shutil.which("git") is None:
+        said.append("git is not installed: this project has no history yet")
+    else:
+        _call(["git", "init", "--quiet"], folder)
+        said.append("git init")
+    if (folder / ".dvc").is_dir():
+        return said
+    if importlib.util.find_spec("dvc") is None:
+        return [*said, "dvc is not installed: pip install 'tunectl[pipeline]', then run: dvc init"]
+    how = [] if inside_git(folder) else ["--no-scm"]
+    # A folder below the top of somebody's repository is a DVC repository of its own.
+    how += ["--subdir"] if nested and not (folder / ".git").exists() else []
+    _call([sys.executable, "-m", "dvc", "init", "--quiet", *how], folder)
+    _call([sys.executable, "-m", "dvc", "config", "core.analytics", "false"], folder)
+    return [*said, f"dvc init{''.join(f' {word}' for word in how)}, analytics off"]
+
+
+def _call(words: Sequence[str], folder: Path) -> None:
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        shown = " ".join(words[2:] if words[0] == sys.executable else words)
+        raise InfrastructureError(f"{shown} failed in {folder}: {(done.stderr or done.stdout).strip()}")

@@ -1,0 +1,1 @@
+"""Put the backends of a stage together."""

@@ -1,0 +1,129 @@
+"""What the align stage works with, put together once: trainers, reward model, checks, the independent measure, the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunectl.config.schema.align import CheckMeasure, CheckTerm, Dpo, Grpo, Kto, Measure, Rloo, ScoreMeasure
+from tunectl.config.schema.evaluate import Check, SchemaCheck
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.evaluation import declared_checks, metrics
+from tunectl.evaluation.metric_protocols import TextScorer
+from tunectl.training.reward.protocols import RewardModel
+from tunectl.training.rl import rl_types
+from tunectl.training.rl.reward_functions import Checked
+from tunectl.training.rl.rl_types import PolicyTrainer, Prompt, RlResult
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Settings = Rloo | Grpo | Dpo | Kto
+
+
+@dataclass(frozen=True)
+class AlignBackend:
+    """Everything outside our own arithmetic; tests pass fakes."""
+
+    trainer: Callable[[Settings], PolicyTrainer]
+    reward: Callable[[Path, Path, Path, HardwareProfile], RewardModel]
+    """Base, sft and reward folder, and the machine, to the members of the reward model."""
+    checked: Checked
+    measure: Callable[[Measure], rl_types.Measure]
+    page: Callable[[str, Settings, RlResult], str]
+    """Project, settings and run to the report."""
+
+
+def build_backend() -> AlignBackend:
+    """The libraries themselves."""
+    return AlignBackend(_trainer, _reward, _score_check, build_metric, _page)
+
+
+def checks_of(settings: Settings) -> list[tuple[str, Check]]:
+    """Every declared check with its place in the settings: those of the reward, and that of the independent measure."""
+    found: list[tuple[str, Check]] = []
+    if isinstance(settings, Rloo | Grpo):
+        found += [
+            (f"align.rewards.{term.check.name}", term.check) for term in settings.rewards if isinstance(term, CheckTerm)
+        ]
+    measure = settings.watch.measure
+    return [*found, ("align.watch.measure", measure.check)] if isinstance(measure, CheckMeasure) else found
+
+
+def refuse_bad_schemas(settings: Settings) -> None:
+    """Before anything is loaded.
+
+    Raises  ConfigError where a declared check is of a schema that is none.
+    """
+    from tunectl.backends.text import json_validation
+
+    for place, check in checks_of(settings):
+        if isinstance(check, SchemaCheck):
+            json_validation.check_schema(check.document, f"{place}.document")
+
+
+def _trainer(settings: Settings) -> PolicyTrainer:
+    if isinstance(settings, Rloo | Grpo):
+        from tunectl.backends.trainers.online_rl import OnlineRlTrainer
+
+        return OnlineRlTrainer()
+    from tunectl.backends.trainers.dpo_kto import DpoKtoTrainer
+
+    return DpoKtoTrainer()
+
+
+def _reward(base: Path, sft: Path, reward: Path, profile: HardwareProfile) -> RewardModel:
+    from tunectl.backends.modeling import reward_scorer
+
+    return reward_scorer.load(base=base, sft=sft, reward=reward, part="members", profile=profile)
+
+
+def _score_check(check: Check, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
+    from tunectl.backends.text import json_validation
+
+    return declared_checks.score(check, answer, question, fields, json_validation.valid)
+
+
+def build_metric(cfg: Measure) -> rl_types.Measure:
+    """The independent measure as declared."""
+    if isinstance(cfg, ScoreMeasure):
+        from tunectl.backends.text import sacrebleu_scores
+
+        return _ScoreMetric(cfg.name, metrics.get_metric(cfg.name).combine, sacrebleu_scores.statistics)
+    return _CheckMetric(f"check_{cfg.check.name}", metrics.percentage, cfg.check)
+
+
+@dataclass(frozen=True)
+class _ScoreMetric:
+    """BLEU or chrF against the references."""
+
+    name: str
+    combine: Callable[[NDArray[Any]], NDArray[Any]]
+    scorer: TextScorer
+
+    def __call__(self, questions: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
+        return self.scorer(answers, [asked.references for asked in questions])[self.name]
+
+
+@dataclass(frozen=True)
+class _CheckMetric:
+    """The share of a declared check."""
+
+    name: str
+    combine: Callable[[NDArray[Any]], NDArray[Any]]
+    check: Check
+
+    def __call__(self, questions: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
+        import numpy as np
+
+        pairs = zip(questions, answers, strict=True)
+        found = [_score_check(self.check, answer, asked.words, asked.fields) for asked, answer in pairs]
+        return np.asarray([(0, 0) if share is None else (share, 1) for share in found], dtype=np.float64)
+
+
+def _page(project: str, settings: Settings, aligned: RlResult) -> str:
+    from tunectl.backends.reports import align
+
+    return align.page(project=project, settings=settings, aligned=aligned)

@@ -1,0 +1,88 @@
+"""The libraries that an evaluation works with, put together once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from tunectl.config.schema.evaluate import LlmJudge
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.evaluation.few_shot import FewShotRenderer
+from tunectl.evaluation.generator_protocols import ModelLoader
+from tunectl.evaluation.llm_judge import JudgeClient
+from tunectl.evaluation.metric_protocols import MetricBackends
+from tunectl.training.reward.protocols import RewardModel
+
+
+class LoadReward(Protocol):
+    """Loads the reward model that only evaluate reads."""
+
+    def __call__(
+        self, *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: HardwareProfile
+    ) -> RewardModel:
+        """The loaded model.
+
+        Raises  ArtifactError where it belongs to another base, adapter or template.
+        """
+
+
+@dataclass(frozen=True)
+class EvaluationBackend:
+    """Everything outside our own code; tests pass fakes."""
+
+    open: ModelLoader
+    prompter: Callable[[Path, Path | None], FewShotRenderer]
+    """Model folder and adapter folder to how prompts are rendered for them."""
+    tools: MetricBackends
+    signature: str
+    """How BLEU is computed."""
+    refuse_bad_schema: Callable[[Mapping[str, Any], str], None]
+    ask: JudgeClient | None
+    """The judge, where one is declared."""
+    reward: LoadReward
+
+
+def build_backend(profile: HardwareProfile, judge: LlmJudge | None) -> EvaluationBackend:
+    """The libraries themselves: transformers for answers, sacrebleu and rouge-score for measures, bm25s for retrieval, httpx for the judge.
+
+    Raises  UsageError where the judge's key is named but not set; MissingExtraError for an absent library.
+    """
+    from tunectl.backends.modeling import generator
+    from tunectl.backends.text import json_validation, sacrebleu_scores
+    from tunectl.backends.text.openai_client import OpenAiClient
+
+    return EvaluationBackend(
+        open=generator.model_loader(profile),
+        prompter=prompter,
+        tools=tools(),
+        signature=sacrebleu_scores.bleu_signature(),
+        refuse_bad_schema=json_validation.check_schema,
+        ask=None if judge is None else OpenAiClient(judge),
+        reward=reward_model,
+    )
+
+
+def reward_model(
+    *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: HardwareProfile
+) -> RewardModel:
+    """A reward model of ``reward`` on the SFT adapter; torch is loaded only where there is one."""
+    from tunectl.backends.modeling import reward_scorer
+
+    return reward_scorer.load(base=base, sft=sft, reward=reward, part=part, profile=profile)
+
+
+def tools() -> MetricBackends:
+    """Scorers, retrieval and JSON Schema."""
+    from tunectl.backends.text import bm25, json_validation, rouge_scores, sacrebleu_scores
+
+    return MetricBackends((sacrebleu_scores.statistics, rouge_scores.statistics), bm25.Bm25Index, json_validation.valid)
+
+
+def prompter(folder: Path, adapter: Path | None) -> FewShotRenderer:
+    """How prompts are rendered for a model, with the system text that its adapter was trained with."""
+    from tunectl.chat import model_spec, template
+
+    declared = model_spec.load(adapter or folder)
+    return FewShotRenderer(template.load(folder, system=declared.system), declared.end_of_turn.text)

@@ -1,0 +1,79 @@
+"""The libraries that packaging works with, put together once (``packaging.protocols.PackagingBackends``)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.packaging import serving_contract as contracts
+from tunectl.packaging.protocols import ReleaseSession, TrainedModel
+from tunectl.packaging.serving_contract import ServingContract
+from tunectl.registry.release_manifest import BuildFacts
+
+KEPT = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+"""Of a model folder, beside its weights: what transformers and vLLM load."""
+
+
+@dataclass(frozen=True)
+class PackagingBackend:
+    """Everything outside our own code."""
+
+    profile: HardwareProfile
+
+    def load_trained_model(
+        self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str
+    ) -> TrainedModel:
+        """The trained model, its adapter added into its weights."""
+        from tunectl.backends.modeling.reference_model import ReferenceModel
+
+        return ReferenceModel(base, adapter, stops, self.profile.model_copy(update={"dtype": precision}))
+
+    def export(self, model: Path, out: Path, *, engine: str, weights: str) -> None:
+        """Turn a model folder into what an engine loads."""
+        if engine == "openvino":
+            from tunectl.backends.export import openvino_export
+
+            openvino_export.export(model, out, weights)
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        for path in sorted(model.glob("*.safetensors")):
+            shutil.copyfile(path, out / path.name)
+        for name in KEPT:
+            if (model / name).is_file():
+                shutil.copyfile(model / name, out / name)
+
+    def merge(self, model: Path, adapter: Path, out: Path) -> None:
+        """Write ``model`` with ``adapter`` added into its weights."""
+        from tunectl.backends.modeling.merge_adapter import merge
+
+        merge(model, adapter, out)
+
+    def open_release(self, release: Path, stops: Sequence[int]) -> ReleaseSession:
+        """A release in the engine of its contract: OpenVINO in the exporter environment, others in this one."""
+        from tunectl.backends.engines import offline_runner
+
+        found = contracts.load(release)
+        adapter = found.route == "apart"
+        if found.engine == "openvino":
+            return offline_runner.SubprocessRunner(release, found.engine, stops, adapter=adapter)
+        # vLLM reads the same files as transformers; where it runs is not where packages are made
+        return offline_runner.open_runner(release, "transformers", stops, adapter=adapter)
+
+    def build_bento(self, release: Path, facts: BuildFacts, name: str, out: Path, settings: ServeSettings) -> None:
+        """Build the Bento that carries ``release``."""
+        from tunectl.backends.export import bento_build
+
+        bento_build.build(
+            release, facts, name, out, settings=settings, at=datetime.now(UTC).isoformat(timespec="seconds")
+        )
+
+    def export_gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
+        """Write a GGUF file, load it again and ask it the probes; the share of their tokens that it agrees on."""
+        from tunectl.backends.export import gguf_export
+
+        return gguf_export.export(merged, out, kind, contract)

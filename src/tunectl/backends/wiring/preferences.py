@@ -1,0 +1,55 @@
+"""The libraries that preferences are gathered with, put together once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunectl.artifacts.records import Example
+from tunectl.config.schema.evaluate import Sampling
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.evaluation.few_shot import FewShotRenderer
+from tunectl.evaluation.generator_protocols import GenerationPrompt, ModelLoader
+from tunectl.preferences.agreement import Alpha
+from tunectl.preferences.answer_cache import Write
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Everything outside our own code; tests pass fakes."""
+
+    alpha: Alpha
+    """Krippendorff's coefficient."""
+    open: ModelLoader
+    """Loads a model."""
+    prompter: Callable[[Path, Path | None], FewShotRenderer]
+    """Model folder and adapter folder to how prompts are rendered for them."""
+
+
+def backend(profile: HardwareProfile) -> Backend:
+    """The libraries themselves: krippendorff for agreement, transformers for answers."""
+    from tunectl.backends.modeling import generator as modeling_generator
+    from tunectl.backends.text import krippendorff_alpha
+    from tunectl.backends.wiring import evaluation
+
+    return Backend(krippendorff_alpha.alpha, modeling_generator.model_loader(profile), evaluation.prompter)
+
+
+def make_answer_writer(
+    tools: Backend, folder: Path, adapter: Path | None, how: Sampling, label: str, stack: ExitStack
+) -> Write:
+    """Load a model and let it answer: the same way in which ``evaluate`` asks it. ``stack`` gives its memory back.
+
+    Raises  UsageError when the folder holds no model, or the adapter belongs to another one.
+    """
+    generator = tools.open(folder, adapter)
+    stack.callback(generator.close)
+    prompter = tools.prompter(folder, adapter)
+
+    def write(examples: Sequence[Example], seed: int) -> list[str]:
+        asked = [GenerationPrompt(prompter.prompt(one.messages, one.tools)) for one in examples]
+        return [reply.text for reply in generator.answer(asked, how, seed=seed, label=label)]
+
+    return write

@@ -1,0 +1,1 @@
+"""Test two releases on live traffic: sequential test, metrics and power."""

@@ -1,0 +1,191 @@
+"""The experiment of a release store: one at a time, a challenger that the servers follow, and the record that stays.
+
+    <store>/experiments/<id>.json  every experiment, replaced whole as it goes on
+
+Begin: record first, then the challenger is put up. End: it is withdrawn first, so that after a kill nobody is on a challenger
+that no record speaks of. A person's own challenger is never touched. Whoever changes a record holds the lock and has read it under
+that lock: what a person ended meanwhile stays ended.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts.names import ContentId, RecordName
+from tunectl.artifacts.records import CanaryState
+from tunectl.canary.canary_metrics import Measure
+from tunectl.canary.sequential_test import Decision, ExperimentResult, SequentialTestRules, validate_rules
+from tunectl.core.errors import GateError, UsageError
+from tunectl.registry.release_store import ReleaseRegistry
+
+RECORDS: Final = "experiments"
+UNTESTED: Final = (
+    "an experiment tries none that was refused; without a test: tunectl release challenge {} --share 0.1 --force"
+)
+"""What is left for a release that a gate refused."""
+
+
+class Experiment(Struct, frozen=True, omit_defaults=True):
+    """One experiment and how it stands."""
+
+    id: RecordName
+    challenger: ContentId
+    champion: str
+    measure: Measure
+    rules: SequentialTestRules
+    attribution_hours: float
+    slow_seconds: float
+    began: datetime
+    until: datetime
+    """When an open question is given up."""
+    salt: str
+    by: str
+    why: str
+    run: str | None = None
+    """The retrain that it belongs to; None: a person's own."""
+    ended: datetime | None = None
+    decision: Decision | None = None
+    """``running`` where a person stopped it."""
+    reading: ExperimentResult | None = None
+    """The last look."""
+
+
+class ExperimentRunning(GateError):
+    """Another challenger is up: when that one is gone, this one may begin."""
+
+
+class ExperimentStore:
+    """The experiments of one store."""
+
+    def __init__(self, store: ReleaseRegistry) -> None:
+        self.store, self.folder = store, store.root / RECORDS
+
+    def all(self) -> list[Experiment]:
+        """Every experiment, the oldest first."""
+        if not self.folder.is_dir():
+            return []
+        found: list[Experiment] = [atomic_io.read_json(path, Experiment) for path in sorted(self.folder.glob("*.json"))]
+        return sorted(found, key=lambda one: (one.began, one.id))
+
+    def running(self) -> Experiment | None:
+        """The one that runs."""
+        return next((one for one in self.all() if one.ended is None), None)
+
+    def start(self, experiment: Experiment) -> Experiment:
+        """Begin; the same id again goes on with what was begun, and is what it was where that has ended.
+
+        Raises  Occupied while another one runs, or where a person has put up a challenger; GateError for a release that a gate refused;
+                UsageError for a release that is champion already, a store without a champion, or shares that leave an arm empty;
+                ArtifactError for a release that is not there, or is damaged.
+        """
+        validate_rules(experiment.rules)
+        pointer = self.store.champion()
+        if pointer is None:
+            raise UsageError(f"{self.store.root} has no champion to compare with", hint="tunectl release promote ID")
+        if pointer.release == experiment.challenger:
+            raise UsageError(f"release {experiment.challenger} is the champion already", hint="tunectl release list")
+        self.store.manifest(experiment.challenger)
+        with self._writing():
+            before = next((one for one in self.all() if one.id == experiment.id), None)
+            if before is not None and before.ended is not None:
+                return before
+            other = self.running()
+            if other is not None and other.id != experiment.id:
+                raise ExperimentRunning(
+                    f"experiment {other.id} with {other.challenger} runs since {other.began:%Y-%m-%d %H:%M} UTC",
+                    hint="wait for it, or end it: tunectl release experiment stop",
+                )
+            made = other or replace(experiment, champion=pointer.release)
+            trial = self.store.trial()
+            if trial is not None and trial.salt != made.salt:
+                raise ExperimentRunning(
+                    f"{trial.release} is challenger already, put up by {trial.by or 'somebody'}: {trial.why or 'no reason given'}",
+                    hint="take it away first: tunectl release withdraw",
+                )
+            self.store.may_serve(made.challenger, hint=UNTESTED.format(made.challenger))
+            self.write(made)
+            self._put_up(made)
+        return made
+
+    def write(self, experiment: Experiment) -> None:
+        """Replace a record."""
+        atomic_io.write_json(self._path(experiment), experiment)
+
+    def record_result(self, experiment: Experiment, reading: ExperimentResult) -> Experiment:
+        """Keep what a look found; returns the experiment as it stands now, which may be that somebody has ended it."""
+        with self._writing():
+            now = self._now(experiment)
+            if now.ended is None and now.reading != reading:
+                now = replace(now, reading=reading)
+                self.write(now)
+        return now
+
+    def end(
+        self, experiment: Experiment, decision: Decision, at: datetime, reading: ExperimentResult | None
+    ) -> Experiment:
+        """Take the challenger off the traffic, then write why; one that has ended stays as it ended."""
+        with self._writing():
+            now = self._now(experiment)
+            if self._up(now):
+                self.store.stop_canary(by=now.by, why=f"experiment {now.id} ended: {decision}")
+            if now.ended is None:
+                now = replace(now, ended=at, decision=decision, reading=reading or now.reading)
+                self.write(now)
+        return now
+
+    def _path(self, experiment: Experiment) -> Path:
+        return self.folder / f"{experiment.id}.json"
+
+    def _now(self, experiment: Experiment) -> Experiment:
+        found: Experiment = atomic_io.read_json(self._path(experiment), Experiment)
+        return found
+
+    def repair(self) -> bool:
+        """Bring the challenger in line with the records after a kill; says whether something was wrong."""
+        if self._wrong() is None:
+            return False
+        with self._writing():
+            wrong, running = self._wrong(), self.running()
+            if wrong == "absent" and running is not None:
+                self._put_up(running)
+            elif wrong == "left over":
+                self.store.stop_canary(by="tunectl", why="its experiment has ended")
+        return wrong is not None
+
+    def _wrong(self) -> Literal["absent", "left over"] | None:
+        running, trial, pointer = self.running(), self.store.trial(), self.store.champion()
+        if running is not None:
+            won = pointer is not None and pointer.release == running.challenger  # its end is not written yet
+            return "absent" if trial is None and not won else None
+        return "left over" if trial is not None and any(one.salt == trial.salt for one in self.all()) else None
+
+    def _up(self, experiment: Experiment) -> bool:
+        """Whether the challenger that servers follow is this experiment's."""
+        trial: CanaryState | None = self.store.trial()
+        return trial is not None and trial.salt == experiment.salt
+
+    def _put_up(self, one: Experiment) -> None:
+        if not self._up(one):
+            why = f"experiment {one.id}: {one.why}"[:1000]
+            self.store.start_canary(one.challenger, share=one.rules.share, by=one.by, why=why, salt=one.salt)
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return lock.file_lock(
+            self.store.root / ".experiment.lock",
+            "an experiment",
+            busy=f"{self.store.root}: another process changes its experiment",
+            patience=self.store.patience,
+        )
+
+
+def fresh_salt() -> str:
+    """Random, so that one experiment's assignment says nothing about the next one's."""
+    return secrets.token_hex(8)

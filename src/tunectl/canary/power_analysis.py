@@ -1,0 +1,54 @@
+"""How many identities an experiment needs, simulated before it begins. Pure."""
+
+from __future__ import annotations
+
+from math import log
+
+from msgspec import Struct
+
+from tunectl.canary import e_process
+from tunectl.canary.sequential_test import SequentialTestRules, validate_rules
+from tunectl.core.errors import UsageError
+from tunectl.core.optional import import_optional
+
+
+class PowerAnalysis(Struct, frozen=True):
+    """What the simulated experiments say."""
+
+    effect: float
+    power: float
+    """Share of simulated experiments that reached the goal."""
+    half: int | None
+    """Units of both arms by which half of them had; None: fewer did."""
+    most: int | None
+    """Units by which four of five had."""
+
+
+def simulate_power(
+    rules: SequentialTestRules, *, rate: float, effect: float, horizon: int, seed: int, experiments: int = 200
+) -> PowerAnalysis:
+    """Simulate experiments with yes-or-no outcomes: ``rate`` for the champion, ``rate + effect`` for the challenger.
+
+    ``horizon`` is the number of units after which a simulated experiment is given up.
+    Raises  UsageError for rates outside 0 to 1.
+    """
+    validate_rules(rules)
+    if not (0 <= rate <= 1 and 0 <= rate + effect <= 1):
+        raise UsageError(f"rate = {rate:g} with an effect of {effect:+g} is no share from 0 to 1")
+    np = import_optional("numpy", extra="watch")
+    random = np.random.default_rng(seed)
+    needed = []
+    for _ in range(experiments):
+        arm = random.random(horizon) < rules.share
+        outcome = (random.random(horizon) < np.where(arm, rate + effect, rate)).astype(float)
+        path = e_process.log_e_process(e_process.ipw_outcomes(arm, outcome, rules.share), -rules.margin, rules.share)
+        enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.least
+        over = (np.maximum.accumulate(path) >= log(1 / rules.alpha)) & enough
+        needed.append(int(over.argmax()) + 1 if over.any() else horizon + 1)
+    ordered = sorted(needed)
+
+    def by(share: float) -> int | None:
+        found = ordered[int(share * (experiments - 1))]
+        return found if found <= horizon else None
+
+    return PowerAnalysis(effect, sum(one <= horizon for one in needed) / experiments, by(0.5), by(0.8))

@@ -1,0 +1,222 @@
+"""Champion against challenger on live traffic, looked at as often as one likes: an anytime-valid sequential test. Pure.
+
+The unit is an identity (a user, else a key), which stays in one arm. Its outcome is one number from 0 to 1, fixed once its
+attribution time is over. Evidence is the wealth of bettors (``canary/e_process.py``): one bets that the challenger is better, one
+that it does harm, one on each guardrail, and one that the arms do not get their shares.
+Why no library: ``.github/decisions/0009-sequential-test.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from msgspec import Struct, field
+
+from tunectl.canary import e_process
+from tunectl.core.errors import UsageError
+from tunectl.core.optional import import_optional
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Decision = Literal["running", "promote", "harm", "undecided", "unfair"]
+"""running: go on. promote: the goal is proved. harm: the challenger is worse, or a guardrail does not hold. undecided: time or
+units are over. unfair: the arms are not those that were declared, or do not get their shares, so nothing can be concluded."""
+CURVE: Final = 60
+"""Points of a curve."""
+GRID: Final = 161
+"""Differences that the interval is looked for among, from -1 to 1."""
+
+
+class Observation(Struct, frozen=True):
+    """One identity, once its attribution time is over."""
+
+    challenger: bool
+    outcome: float
+    """0 to 1, more is better."""
+    guards: dict[str, float] = field(default_factory=dict)
+    """By guardrail, 0 to 1, more is worse: share of refusals, errors, slow answers."""
+
+
+class SequentialTestRules(Struct, frozen=True):
+    """What is to be proved, and when to stop."""
+
+    share: float
+    """Of the identities that get the challenger, above 0 and below 1."""
+    margin: float
+    """0: the challenger must be better. Above: it must not be worse by that much (in units of the outcome)."""
+    alpha: float
+    """Largest probability of promoting a challenger that does not reach the goal."""
+    harm_alpha: float
+    """Largest probability of stopping for harm where there is none, all guardrails together."""
+    guard_tolerance: float
+    """How much more of a guardrail is accepted, 0 to 1."""
+    least: int
+    """Units of each arm before anything is promoted."""
+    most: int | None
+    """Units of both arms, at which an open question is undecided; None: only time ends it."""
+
+
+class Point(Struct, frozen=True):
+    """One place of the curve."""
+
+    units: int
+    difference: float
+    low: float
+    high: float
+    better: float
+    """Evidence (e-value) for the goal; 1 / alpha is proof."""
+    harm: float
+    """Evidence of harm; 1 / harm level is proof."""
+
+
+class ExperimentResult(Struct, frozen=True):
+    """The experiment as of now."""
+
+    decision: Decision
+    reason: str
+    champion_units: int
+    challenger_units: int
+    champion: float | None
+    challenger: float | None
+    """Mean outcomes."""
+    low: float | None
+    high: float | None
+    """Ends of the confidence sequence of the difference: it holds at all looks together."""
+    evidence: dict[str, float]
+    """Largest e-value so far: ``better``, ``harm``, ``fair`` and the guardrails."""
+    at: int | None = None
+    """Units after which it was decided."""
+    curve: list[Point] = field(default_factory=list)
+
+
+def validate_rules(rules: SequentialTestRules) -> None:
+    """Raises  UsageError for a share that leaves one arm empty."""
+    if not 0 < rules.share < 1:
+        raise UsageError(f"share = {rules.share}; an experiment needs a share above 0 and below 1")
+
+
+def evaluate(
+    units: Sequence[Observation], rules: SequentialTestRules, *, over: bool = False, curve: bool = True
+) -> ExperimentResult:
+    """What the units say, in the order in which they became final; ``over``: the time is up.
+
+    Looking again with more units never takes a decision back: the first crossing counts.
+    Raises  UsageError for a share that leaves one arm empty.
+    """
+    validate_rules(rules)
+    np = import_optional("numpy", extra="watch")
+    arm = np.asarray([unit.challenger for unit in units], dtype=bool)
+    outcome = np.asarray([unit.outcome for unit in units], dtype=float)
+    bad = {
+        name: np.asarray([unit.guards.get(name, 0.0) for unit in units], dtype=float)
+        for name in sorted({name for unit in units for name in unit.guards})
+    }
+    weighed, wealth = e_process.ipw_outcomes(arm, outcome, rules.share), _money(arm, outcome, bad, rules)
+    decision, reason, at = _find_first_crossing(wealth, list(bad), arm, rules)
+    if decision == "running" and (over or (rules.most is not None and len(units) >= rules.most)):
+        decision, reason = "undecided", f"{len(units)} units, and neither the goal nor harm is proved"
+    champion, challenger = (float(outcome[side].mean()) if side.any() else None for side in (~arm, arm))
+    band = _band(weighed, rules) if len(units) else None
+    return ExperimentResult(
+        decision,
+        reason,
+        int((~arm).sum()),
+        int(arm.sum()),
+        champion,
+        challenger,
+        None if band is None else float(band[0][-1]),
+        None if band is None else float(band[1][-1]),
+        {name: float(np.exp(min(path.max(), 700.0))) if len(path) else 1.0 for name, path in wealth.items()},
+        at,
+        _curve(weighed, wealth, band) if curve and band is not None else [],
+    )
+
+
+def first_decision(
+    arm: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
+) -> tuple[Decision, str, int | None]:
+    """The first decision alone, why, and after how many units, of arrays with one value a unit: for simulations.
+
+    arm      whether the challenger answered
+    outcome  0 to 1
+    bad      by guardrail, 0 to 1
+    """
+    return _find_first_crossing(_money(arm, outcome, bad, rules), list(bad), arm, rules)
+
+
+def _money(
+    arm: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
+) -> dict[str, NDArray[Any]]:
+    """What each bettor has after each unit, as logarithms."""
+    weighed = e_process.ipw_outcomes(arm, outcome, rules.share)
+    return {
+        "better": e_process.log_e_process(weighed, -rules.margin, rules.share),
+        "harm": e_process.log_e_process(-weighed, 0.0, rules.share),
+        "fair": e_process.sample_ratio_mismatch(arm, rules.share),
+        **{
+            name: e_process.log_e_process(
+                e_process.ipw_outcomes(arm, values, rules.share), rules.guard_tolerance, rules.share
+            )
+            for name, values in bad.items()
+        },
+    }
+
+
+def _find_first_crossing(
+    wealth: dict[str, NDArray[Any]], guards: Sequence[str], arm: NDArray[Any], rules: SequentialTestRules
+) -> tuple[Decision, str, int | None]:
+    """The first line that was crossed; harm before promotion where both are at once."""
+    np = import_optional("numpy", extra="watch")
+    harm_level = rules.harm_alpha / (1 + len(guards))
+    enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.least
+    crossed: list[tuple[int, int, Decision, str]] = []
+
+    def look(rank: int, path: NDArray[Any], level: float, decision: Decision, reason: str) -> None:
+        over = path >= log(1 / level)
+        if over.any():
+            crossed.append((int(over.argmax()) + 1, rank, decision, reason))
+
+    look(0, wealth["fair"], 0.001, "unfair", "the arms do not get the shares that were declared")
+    look(1, wealth["harm"], harm_level, "harm", "the challenger's outcome is worse")
+    for name in guards:
+        look(2, wealth[name], harm_level, "harm", f"more {name} than {rules.guard_tolerance:g} above the champion")
+    goal = "better" if rules.margin == 0 else f"not worse by {rules.margin:g}"
+    best = np.maximum.accumulate(wealth["better"]) if len(arm) else wealth["better"]
+    look(3, np.where(enough, best, -np.inf), rules.alpha, "promote", f"the challenger is {goal}")
+    if not crossed:
+        return "running", "neither the goal nor harm is proved yet", None
+    at, _, decision, reason = min(crossed)
+    return decision, reason, at
+
+
+def _band(x: NDArray[Any], rules: SequentialTestRules) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Lowest and highest difference that is not refuted, after each unit; ``alpha`` on each side."""
+    np = import_optional("numpy", extra="watch")
+    line, low, high = log(1 / rules.alpha), np.full(len(x), -1.0), np.full(len(x), 1.0)
+    for place in np.linspace(-1, 1, GRID):
+        above = np.maximum.accumulate(e_process.log_e_process(x, place, rules.share)) >= line
+        below = np.maximum.accumulate(e_process.log_e_process(-x, -place, rules.share)) >= line
+        low = np.where(above, np.maximum(low, place), low)
+        high = np.where(below, np.minimum(high, place), high)
+    return low, high
+
+
+def _curve(x: NDArray[Any], wealth: dict[str, NDArray[Any]], band: tuple[NDArray[Any], NDArray[Any]]) -> list[Point]:
+    np = import_optional("numpy", extra="watch")
+    mean = np.cumsum(x) / np.arange(1, len(x) + 1)
+    places = np.unique(np.linspace(0, len(x) - 1, min(CURVE, len(x))).astype(int))
+    money = {name: np.exp(np.minimum(wealth[name], 700.0)) for name in ("better", "harm")}
+    return [
+        Point(
+            int(p) + 1,
+            float(mean[p]),
+            float(band[0][p]),
+            float(band[1][p]),
+            float(money["better"][p]),
+            float(money["harm"][p]),
+        )
+        for p in places
+    ]

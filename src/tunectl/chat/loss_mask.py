@@ -1,0 +1,219 @@
+"""Which tokens of an example are learned from.
+
+Only what the assistant says, up to and with the token that ends its turn. A template that marks generated text is believed;
+one without marks is rendered up to each turn, and what the turn adds is the turn's. Masks go by place and length, never by
+the number of a token: pad, end of text and end of turn may share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer
+from tunectl.chat import tool_calls
+from tunectl.chat.template import Template
+from tunectl.chat.tokenizer import Encoding, Tokenizer
+from tunectl.core.errors import DataError
+
+TrainOn = Literal["answer", "assistant"]
+UNTRAINED = -100
+"""Label of a pre-tokenised token that is not learned from."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSpan:
+    """Tokens in a row, and whether each is learned from."""
+
+    ids: list[int]
+    trained: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedExample:
+    """One example as tokens: what its answers share, and each answer from where it parts.
+
+    The whole sequence of answer ``i`` is ``prompt.ids + answers[i].ids``. Where the tokenizer joins the end of the prompt
+    with the start of an answer, nothing is shared: the prompt is empty and each answer holds its whole sequence.
+    """
+
+    example: Example
+    prompt: TokenSpan
+    answers: tuple[TokenSpan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _RenderedText:
+    """One whole rendered sequence, the [start, end) characters that are learned, and where the final answer starts."""
+
+    text: str
+    learned: list[tuple[int, int]]
+    answer: int
+
+
+class LossMasker:
+    """Turns examples into masked tokens, many at a time."""
+
+    def __init__(self, template: Template, tokenizer: Tokenizer, *, end_of_turn: int, train_on: TrainOn) -> None:
+        """``end_of_turn`` is the token that closes an answer; ``train_on`` decides for messages without a flag."""
+        self._template = template
+        self._tokenizer = tokenizer
+        self._end = end_of_turn
+        self._train_on = train_on
+
+    def mask(self, examples: Sequence[Example]) -> list[TokenizedExample]:
+        """One result an example, in the same order.
+
+        Raises  DataError when prefixes of a conversation disagree, naming the turn and showing both texts.
+        """
+        texts = [[] if example.tokens else self._texts(example) for example in examples]
+        encoded = iter(self._tokenizer.encode([item.text for group in texts for item in group]))
+        masked = []
+        for example, group in zip(examples, texts, strict=True):
+            if example.tokens is not None:
+                trained = [label != UNTRAINED for label in example.tokens.labels]
+                masked.append(
+                    TokenizedExample(example, TokenSpan([], []), (TokenSpan(list(example.tokens.ids), trained),))
+                )
+                continue
+            pieces = [self._piece(item, next(encoded)) for item in group]
+            masked.append(_split_shared_prefix(example, pieces))
+        return masked
+
+    def _texts(self, example: Example) -> list[_RenderedText]:
+        if example.segments:
+            return [_segments(example)]
+        if self._template.marks_generation:
+            return [self._render_with_generation_marks(example, answer) for answer in example.answers]
+        return self._by_prefix(example)
+
+    def _render_with_generation_marks(self, example: Example, answer: ReferenceAnswer) -> _RenderedText:
+        """Ask the template what is generated: its parts are the assistant's turns, in order."""
+        messages = [*example.messages, tool_calls.to_message(answer)]
+        rendered = self._template.render_marked(messages, tools=example.tools)
+        turns = [message for message in messages if message.role == "assistant"]
+        if len(rendered.generated) != len(turns):
+            raise DataError(
+                f"{_where(example)}: the chat template marks {len(rendered.generated)} generated parts in a conversation "
+                f"with {len(turns)} assistant turns",
+                hint="put {% generation %} around each assistant turn, its end token with it, or take the marks out",
+            )
+        chosen = [self._learns(message, final=message is turns[-1]) for message in turns]
+        spans = zip(turns, rendered.generated, chosen, strict=True)
+        learned = [
+            part for turn, span, wanted in spans if wanted for part in _spans(example, turn, rendered.text, *span)
+        ]
+        return _RenderedText(rendered.text, learned, rendered.generated[-1][0])
+
+    def _by_prefix(self, example: Example) -> list[_RenderedText]:
+        """Render the conversation up to each turn, and again with the turn: the difference is the turn's."""
+        before: list[tuple[int, int]] = []
+        for index, message in enumerate(example.messages):
+            if message.role == "assistant" and self._learns(message, final=False):
+                opened, closed = self._turn(example, example.messages[:index], message)
+                before += _spans(example, message, closed, len(opened), len(closed))
+        texts = []
+        for answer in example.answers:
+            final = tool_calls.to_message(answer)
+            opened, closed = self._turn(example, example.messages, final)
+            learned = _spans(example, final, closed, len(opened), len(closed))
+            texts.append(_RenderedText(closed, [*before, *learned], len(opened)))
+        return texts
+
+    def _turn(self, example: Example, messages: Sequence[Message], turn: Message) -> tuple[str, str]:
+        """The text before an assistant turn and with it."""
+        opened = self._template.render(messages, add_generation_prompt=True, tools=example.tools)
+        closed = self._template.render([*messages, turn], tools=example.tools)
+        if not closed.startswith(opened):
+            place = next((i for i, (a, b) in enumerate(zip(opened, closed, strict=False)) if a != b), len(closed))
+            raise DataError(
+                f"{_where(example)}: the chat template renders the text before turn {len(messages) + 1} (assistant) in two "
+                f"ways, which part at character {place}\n"
+                f"    before the answer: {_around(opened, place)}\n"
+                f"    with the answer:   {_around(closed, place)}",
+                hint="mark what is generated in the template: {% generation %} ... {% endgeneration %}",
+            )
+        return opened, closed
+
+    def _learns(self, message: Message, *, final: bool) -> bool:
+        if message.train is not None:
+            return message.train
+        return final or self._train_on == "assistant"
+
+    def _piece(self, text: _RenderedText, encoded: Encoding) -> tuple[TokenSpan, int]:
+        """Tokens with their mask, and the number of tokens before the answer."""
+        trained = [False] * len(encoded.ids)
+        for start, end in text.learned:
+            inside = [i for i, (a, b) in enumerate(encoded.places) if a >= start and b <= end and b > a]
+            if not self._template.marks_generation:
+                inside = self._up_to_end(encoded.ids, inside)
+            for index in inside:
+                trained[index] = True
+        last = max((index for index, wanted in enumerate(trained) if wanted), default=len(trained) - 1)
+        parts = sum(1 for _, end in encoded.places if end <= text.answer)
+        return TokenSpan(encoded.ids[: last + 1], trained[: last + 1]), min(parts, last)
+
+    def _up_to_end(self, ids: list[int], inside: list[int]) -> list[int]:
+        """Cut what a template writes behind the end of a turn, such as a line break: nobody generates it."""
+        ends = [place for place, index in enumerate(inside) if ids[index] == self._end]
+        return inside[: ends[-1] + 1] if ends else inside
+
+
+def _split_shared_prefix(example: Example, pieces: list[tuple[TokenSpan, int]]) -> TokenizedExample:
+    """Split what all sequences begin with from their answers."""
+    first, length = pieces[0]
+    same = all(
+        count == length
+        and piece.ids[:length] == first.ids[:length]
+        and piece.trained[:length] == first.trained[:length]
+        for piece, count in pieces
+    )
+    cut = length if same else 0
+    answers = tuple(TokenSpan(piece.ids[cut:], piece.trained[cut:]) for piece, _ in pieces)
+    return TokenizedExample(example, TokenSpan(first.ids[:cut], first.trained[:cut]), answers)
+
+
+def _spans(example: Example, turn: Message, text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """The learned characters of a turn that lies at [start, end): all, or the parts that say so.
+
+    What follows the last part, the end of the turn first of all, is learned with it.
+    Raises  DataError where the template changes the words, so that the parts are not found again.
+    """
+    if not turn.parts:
+        return [(start, end)]
+    whole = "".join(part.text for part in turn.parts)
+    inside = whole.strip()  # templates may trim
+    place = text.find(inside, start, end) - (len(whole) - len(whole.lstrip()))
+    if text.find(inside, start, end) < 0:
+        raise DataError(
+            f"{_where(example)}: a turn is learned from in part, and the chat template does not write it as it is: "
+            f"{_around(text, start)}",
+            hint="give the row as segments, or mark whole turns with train",
+        )
+    spans = []
+    for part in turn.parts:
+        if part.train:
+            spans.append((max(place, start), min(place + len(part.text), end)))
+        place += len(part.text)
+    if turn.parts[-1].train:
+        spans[-1] = (spans[-1][0], end)
+    return spans
+
+
+def _segments(example: Example) -> _RenderedText:
+    learned = []
+    place = 0
+    for segment in example.segments:
+        if segment.train:
+            learned.append((place, place + len(segment.text)))
+        place += len(segment.text)
+    return _RenderedText("".join(segment.text for segment in example.segments), learned, 0)
+
+
+def _where(example: Example) -> str:
+    return f"{example.source.file}:{example.source.row}" if example.source.row else example.source.file
+
+
+def _around(text: str, place: int, width: int = 40) -> str:
+    return repr(text[max(0, place - width) : place + width])

@@ -1,0 +1,114 @@
+"""The tokenizer of a model folder, through ``tokenizers``: text to numbers, with the place of each."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.core.errors import ArtifactError
+from tunectl.core.optional import import_optional
+
+FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """Numbers of the tokens of one text, and the [start, end) characters that each came from."""
+
+    ids: list[int]
+    places: list[tuple[int, int]]
+
+
+class Tokenizer:
+    """Encodes texts that a chat template has rendered: special tokens are in the text, none are added."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read ``folder``'s tokenizer.json.
+
+        Raises  ArtifactError when it is absent or no tokenizer.
+        """
+        tokenizers = import_optional("tokenizers", extra="train")
+        path = folder / FILE
+        if not path.is_file():
+            raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro")
+        try:
+            self._inner: Any = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ArtifactError(f"{path} is not a tokenizer: {error}") from error
+        self._inner.no_truncation()
+        self._inner.no_padding()
+        added = self._inner.get_added_tokens_decoder()
+        self.special = frozenset(number for number, token in added.items() if token.special)
+        self._added = {number: token.content.encode() for number, token in added.items() if not token.special}
+        decoders = set(
+            re.findall(
+                r'"type":"(\w+)"', json.dumps(json.loads(self._inner.to_str())["decoder"], separators=(",", ":"))
+            )
+        )
+        self._bytes = _alphabet() if "ByteLevel" in decoders else None
+        self.strips = "Strip" in decoders
+        """Whether the decoder takes one space from the start of a text."""
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """All ``texts`` at once, which is several times faster than one at a time."""
+        found = self._inner.encode_batch(list(texts), add_special_tokens=False)
+        return [Encoding(list(item.ids), list(item.offsets)) for item in found]
+
+    def id_of(self, text: str) -> int | None:
+        """The number of one whole token; None where there is no such token."""
+        number: int | None = self._inner.token_to_id(text)
+        return number
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of ``ids``, special tokens shown."""
+        text: str = self._inner.decode(list(ids), skip_special_tokens=False)
+        return text
+
+    def tokens_of(self, ids: Sequence[int]) -> list[str]:
+        """Each token's own text; the pieces of a character that spans tokens are shown as replacement signs."""
+        return [self.text_of([number]) for number in ids]
+
+    def ids(self, text: str) -> list[int]:
+        """The numbers of one text's tokens."""
+        found: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        return found
+
+    def bytes_of(self, number: int) -> bytes:
+        """What one token adds to a text, in UTF-8 that may stop inside a character.
+
+        Nothing for a special token, and for a number that is no token's: models pad their vocabulary, and may draw from that.
+        """
+        if number in self._added:
+            found_bytes: bytes = self._added[number]
+            return found_bytes
+        token: str | None = None if number in self.special else self._inner.id_to_token(number)
+        if token is None:
+            return b""
+        if self._bytes is not None:
+            try:
+                return bytes(self._bytes[letter] for letter in token)
+            except KeyError:  # not written in that alphabet: tokenizers takes it as it is
+                return token.encode()
+        if (found := _BYTE.match(token)) is not None:
+            return bytes([int(found[1], 16)])
+        return token.replace("\u2581", " ").encode()
+
+    @property
+    def size(self) -> int:
+        """Numbers are below this."""
+        count: int = self._inner.get_vocab_size()
+        return count
+
+
+_BYTE = re.compile(r"^<0x([0-9A-F]{2})>$")
+
+
+def _alphabet() -> dict[str, int]:
+    """The letters by which byte-level tokenizers (GPT-2) write bytes: printable ones stand for themselves."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(rest)}

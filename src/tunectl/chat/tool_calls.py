@@ -1,0 +1,152 @@
+"""Tool calls as text, for chat templates that know none: the form of Hermes (Nous Research), which Qwen took over.
+
+A call is one JSON object with name and arguments between ``<tool_call>`` and ``</tool_call>``; a result is what the tool said
+between ``<tool_response>`` and ``</tool_response>``, in a turn of the user; the tools on offer stand at the end of the system
+text between ``<tools>`` and ``</tools>``, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Message, ReferenceAnswer, Source
+
+OFFER = (
+    "# Tools\n\nThese functions may be called; each is described by one JSON object:\n<tools>\n{tools}\n</tools>\n\n"
+    "To call one, write a JSON object with its name and its arguments between two tags:\n"
+    '<tool_call>\n{{"name": "...", "arguments": {{...}}}}\n</tool_call>'
+)
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+def render_tool_calls(turn: Message) -> str:
+    """What a turn says, its tool calls behind it as text."""
+    blocks = [f"<tool_call>\n{_json(_bare(call))}\n</tool_call>" for call in turn.tool_calls or ()]
+    return "\n".join([*([turn.content] if turn.content.strip() or not blocks else []), *blocks])
+
+
+def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
+    """What a text says, and the tool calls at its end in OpenAI shape; all is said where the end is no such calls.
+
+    Arguments may also be written as Python does it, as some data sets have them. Each call gets an id of nine letters and
+    digits, because some templates ask for one.
+    """
+    said, found = _apart(text)
+    if not found or any(piece.strip() for piece in said[1:]):
+        return text, []
+    calls = [_call(inside.strip(), number) for number, inside in enumerate(found)]
+    known = [call for call in calls if call is not None]
+    return (said[0].rstrip(), known) if len(known) == len(calls) else (text, [])
+
+
+def _apart(text: str) -> tuple[list[str], list[str]]:
+    """What stands around the pairs of tags, one piece more than there are pairs, and what stands between the tags of each.
+
+    Looked for by hand, in one pass: a pattern with blanks on both sides of anything takes cubic time for blanks alone, and a client
+    may dictate what the model writes.
+    """
+    around, inside, end = list[str](), list[str](), 0
+    while (start := text.find(_OPEN, end)) >= 0 and (close := text.find(_CLOSE, start + len(_OPEN))) >= 0:
+        around.append(text[end:start])
+        inside.append(text[start + len(_OPEN) : close])
+        end = close + len(_CLOSE)
+    return [*around, text[end:]], inside
+
+
+def to_answer(turn: Message, source: Source) -> ReferenceAnswer:
+    """An assistant turn as a reference answer."""
+    return ReferenceAnswer(render_tool_calls(turn), source, calls=bool(turn.tool_calls), parts=turn.parts)
+
+
+def to_message(answer: ReferenceAnswer) -> Message:
+    """A reference answer as the turn that a template renders."""
+    said, calls = parse_tool_calls(answer.text) if answer.calls else (answer.text, [])
+    return Message("assistant", said, tool_calls=calls or None, parts=answer.parts)
+
+
+def inline_tools(
+    messages: Sequence[Message], offered: Sequence[dict[str, Any]], *, own_calls: bool, own_tools: bool
+) -> list[Message]:
+    """The conversation with everything about tools as text, but for what the template writes itself.
+
+    own_calls  the template writes calls and their results     own_tools  it writes the tools on offer
+    """
+    turns: list[Message] = []
+    for message in messages:
+        if own_calls or not (message.tool_calls or message.role == "tool"):
+            turns.append(message)
+        elif message.role != "tool":
+            turns.append(replace(message, content=render_tool_calls(message), tool_calls=None))
+        elif turns and turns[-1].role == "user" and turns[-1].name == _RESULTS:
+            turns[-1] = replace(turns[-1], content=f"{turns[-1].content}\n{_result(message.content)}")
+        else:
+            turns.append(Message("user", _result(message.content), name=_RESULTS))
+    turns = [replace(item, name=None) if item.name == _RESULTS else item for item in turns]
+    return turns if own_tools or not offered else _offering(turns, offered)
+
+
+_RESULTS = "\ufdd2results"
+"""Marks a turn made of results while the next one may join it; a noncharacter, so no name of the data is like it."""
+
+
+def strip_result_tags(text: str) -> str:
+    """What a tool said, without the tags of one result around it."""
+    bare = text.strip()
+    inner = bare.removeprefix("<tool_response>").removesuffix("</tool_response>")
+    is_one = len(inner) == len(bare) - len("<tool_response></tool_response>") and "tool_response>" not in inner
+    return inner.strip() if is_one else text
+
+
+def _result(content: str) -> str:
+    if content.lstrip().startswith("<tool_response>"):
+        return content
+    return f"<tool_response>\n{content}\n</tool_response>"
+
+
+def _offering(turns: list[Message], offered: Sequence[dict[str, Any]]) -> list[Message]:
+    """The turns with the tools in the system text, unless it names them already."""
+    has_system = bool(turns) and turns[0].role == "system"
+    if has_system and "<tools>" in turns[0].content:
+        return turns
+    text = OFFER.format(tools="\n".join(map(_json, offered)))
+    if has_system:
+        return [replace(turns[0], content=f"{turns[0].content}\n\n{text}"), *turns[1:]]
+    return [Message("system", text), *turns]
+
+
+def _bare(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function", call)
+    return {"name": function["name"], "arguments": function.get("arguments", {})}
+
+
+def _json(value: Any) -> str:
+    # the closing tag inside a text of the arguments would end the call; JSON allows the stroke to be escaped
+    return json.dumps(value, ensure_ascii=False).replace("</tool", "<\\/tool")
+
+
+def _call(text: str, number: int) -> dict[str, Any] | None:
+    found = _value(text)
+    arguments = found.get("arguments", {}) if isinstance(found, dict) else None
+    if isinstance(arguments, str):
+        arguments = _value(arguments)
+    if not isinstance(found, dict) or not isinstance(found.get("name"), str) or not isinstance(arguments, dict):
+        return None
+    return {
+        "id": f"call{number:05d}",
+        "type": "function",
+        "function": {"name": found["name"], "arguments": arguments},
+    }
+
+
+def _value(text: str) -> Any:
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return None

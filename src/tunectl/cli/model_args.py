@@ -1,0 +1,113 @@
+"""Which model folder and adapter a word means: a stage's name, a model folder or an adapter folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.chat import model_spec
+from tunectl.config.schema.model import BaseModelConfig, FolderModel
+from tunectl.core.errors import UsageError
+
+STAGES = ("model", "adapt", "sft", "align")
+ADAPTER = "adapter_config.json"
+
+
+class ModelChoice(NamedTuple):
+    """Weights, and the adapter on them."""
+
+    folder: Path
+    adapter: Path | None
+
+
+def resolve_model(
+    layout: ProjectPaths, model: str | None, adapter: str | None, *, said: str = "--model"
+) -> ModelChoice:
+    """The folders that ``--model`` and ``--adapter`` mean, checked to belong together; ``said`` is the word that named it.
+
+    Raises  UsageError where a word means nothing; ArtifactError where a stage has not run, or the adapter was trained on
+            another model.
+    """
+    chosen = _model(layout, model, adapter, said)
+    if adapter is not None and chosen.adapter is None:
+        found = layout.artifact("sft") if adapter == "auto" else Path(adapter)
+        chosen = chosen._replace(adapter=_adapter(found, f"--adapter {adapter}"))
+    if chosen.adapter is not None:
+        from tunectl.chat.model_spec import check_base_matches
+
+        check_base_matches(chosen.adapter, chosen.folder)
+    return chosen
+
+
+def _model(layout: ProjectPaths, word: str | None, adapter: str | None, said: str) -> ModelChoice:
+    if word is None:
+        raise UsageError("--model is missing: which model shall answer?", hint="for example: --model sft")
+    stage = word if word in STAGES else next((name for name in STAGES if Path(word) == layout.artifact(name)), None)
+    if stage is not None:
+        folder = layout.artifact(stage)
+        manifest.read(folder)
+        if (folder / manifest.PASSED_THROUGH).is_file() and stage == "align":
+            raise UsageError(
+                f"{said} align: align was switched off (align: none), so there is no aligned model",
+                hint="switch it on, for example tunectl repro align=rloo, or evaluate --model sft",
+            )
+        if stage in {"sft", "align"}:
+            return ModelChoice(base_of_adapter(layout), folder)
+        return ModelChoice(base_of_adapter(layout) if stage == "adapt" else folder, None)
+    folder = Path(word)
+    if (folder / ADAPTER).is_file():
+        if adapter is not None:
+            raise UsageError(f"{said} {word} is an adapter already; leave --adapter out")
+        return ModelChoice(base_of_adapter(layout), folder)
+    if (folder / "config.json").is_file():
+        return ModelChoice(from_folder(layout, folder), None)
+    what = "holds neither config.json nor adapter_config.json" if folder.is_dir() else "is no folder"
+    raise UsageError(
+        f"{said} {word}: no stage with a model has that name, and it {what}",
+        hint=f"give one of {', '.join(STAGES)}, a model folder or an adapter folder",
+    )
+
+
+def _adapter(folder: Path, said: str) -> Path:
+    if not (folder / ADAPTER).is_file():
+        raise UsageError(f"{said}: {folder / ADAPTER} does not exist", hint="give the folder of an adapter")
+    return folder
+
+
+def base_of_adapter(layout: ProjectPaths) -> Path:
+    """What sft trains on: the further pre-trained weights, or the base model where adapt is switched off."""
+    adapt = layout.artifact("adapt")
+    passed = (adapt / manifest.PASSED_THROUGH).is_file() or not (adapt / "config.json").is_file()
+    return layout.artifact("model") if passed else adapt
+
+
+def from_folder(layout: ProjectPaths, folder: Path) -> Path:
+    """``folder`` itself where it has a contract, else a prepared copy of it."""
+    if (folder / model_spec.NAME).is_file():
+        return folder
+    source = FolderModel(method="folder", path=str(folder), sha256=None)
+    return prepare_model(
+        layout, BaseModelConfig(source=source, chat_template=None, end_of_turn=None, system=None, licence=None)
+    )
+
+
+def prepare_model(layout: ProjectPaths, model: BaseModelConfig) -> Path:
+    """The folder that the model stage makes of a declared model, kept in the cache.
+
+    A folder on this machine may change, so its weights are part of the key.
+    """
+    from tunectl.config.schema.model import ModelStage
+    from tunectl.pipeline.stages import model as stage
+
+    values = model.model_dump(mode="json")
+    if isinstance(model.source, FolderModel):
+        values["content"] = sorted(
+            (item.name, atomic_io.sha256_path(item)) for item in Path(model.source.path).glob("*.*")
+        )
+    target = layout.cache / "bases" / atomic_io.sha256_json(values)[:16]
+    if not target.is_dir():
+        with atomic_io.atomic_directory(target, layout.scratch) as fresh:
+            stage.run(ModelStage(model=model), stage.Inputs(), stage.Outputs(fresh))
+    return target

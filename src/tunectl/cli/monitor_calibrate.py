@@ -1,0 +1,134 @@
+"""How much an alarm is worth: false alarms and power of this project's references, and what the past would have given.
+
+Called by `tunectl monitor`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.storage import open_inference_log
+from tunectl.cli import time_args
+from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.monitor import MonitorSettings
+    from tunectl.monitoring.self_calibration import CalibrationRow
+
+COLUMNS = ("change", "side", "rows", "reference", "signals alone", "in a window", "in {} windows in a row")
+WORDS = {
+    "nothing": "nothing (false alarms)",
+    "topic_15": "15 % from one topic",
+    "topic_30": "30 % from one topic",
+    "tone_20": "20 points less friendly",
+    "tone_40": "40 points less friendly",
+}
+
+
+def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
+    """Draw windows out of the references and count.
+
+    Raises  UsageError where there is no reference yet, and for too few trials or rows.
+    """
+    from tunectl.artifacts import atomic_io
+    from tunectl.backends.system import terminal
+    from tunectl.core import progress
+    from tunectl.monitoring import factory, self_calibration
+
+    if args.trials < 20:
+        raise UsageError(f"--trials {args.trials}: at least 20 are needed", hint="400 give an interval of two points")
+    rows = settings.monitor.window.rows if args.rows is None else args.rows
+    if rows < settings.monitor.window.minimum:
+        raise UsageError(
+            f"--rows {rows}: of fewer than {settings.monitor.window.minimum} nothing is said (monitor.window.minimum)"
+        )
+    with open_inference_log.open_or_create(settings.live, layout) as store:
+        watching = factory.build_monitor(settings, layout, store)
+        champion = watching.releases.champion()
+        if champion is None:
+            raise UsageError("no release is champion", hint="tunectl release list; tunectl release promote ID")
+        baselines, missing = watching.baselines(champion.release)
+    if not baselines:
+        raise UsageError(f"there is nothing to compare with: {'; '.join(missing.values())}")
+    pools = {side: one.columns for side, one in baselines.items()}
+    sizes = {side: len(one.rows) for side, one in baselines.items()}
+    rule = factory.detection_rule(settings)
+    with progress.bar("drawing windows", total=len(pools) * len(self_calibration.CHANGES) * args.trials) as bar:
+        found = list(self_calibration.calibrate(pools, sizes, rule, rows, args.trials, settings.seed, each=bar.advance))
+    for side in pools.keys() - {one.side for one in found}:
+        missing[side] = (
+            f"{side}s: the reference has {sizes[side]} rows, {self_calibration.min_reference_rows(rule)} are needed"
+        )
+    kept = self_calibration.Calibration(
+        at=datetime.now(UTC).isoformat(),
+        release=champion.release,
+        references={str(side): one.name for side, one in baselines.items()},
+        embedder=watching.examiner.tools.embedder.name,
+        figures=found,
+    )
+    atomic_io.write_json(layout.calibration, kept)
+    if args.json:
+        terminal.print_json(atomic_io.read_json(layout.calibration))
+        return 0
+    if found:
+        columns = [name.format(settings.monitor.rule.required) for name in COLUMNS]
+        terminal.table("", columns, [_row(one) for one in found])
+    for why in missing.values():
+        terminal.print_line(f"not measured: {why}")
+    return 0
+
+
+def _row(one: CalibrationRow) -> tuple[object, ...]:
+    best = sorted(one.alone.items(), key=lambda each: -each[1])[:3]
+    return (
+        WORDS[one.change],
+        one.side,
+        one.rows,
+        one.reference,
+        ", ".join(f"{name} {share:.0%}" for name, share in best),
+        _format_interval(one.window),
+        "too few rows" if one.verdict is None else _format_interval(one.verdict),
+    )
+
+
+def _format_interval(share: tuple[float, float, float]) -> str:
+    return f"{share[0]:.1%} ({share[1]:.1%} to {share[2]:.1%})"
+
+
+def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
+    """Windows and verdicts that the traffic of a time would have given; nothing is kept.
+
+    Raises  UsageError without --from, or where it is not before --to.
+    """
+    from msgspec import to_builtins
+
+    from tunectl.backends.system import terminal
+    from tunectl.cli import monitor_windows
+    from tunectl.core import progress
+    from tunectl.monitoring import backtest as past
+    from tunectl.monitoring import factory
+
+    since, until = time_args.parse_time(args.since), time_args.parse_time(args.until) or datetime.now(UTC)
+    if since is None or since >= until:
+        raise UsageError(
+            f"replay from {args.since} to {args.until or 'now'}: no time lies between",
+            hint="tunectl monitor replay --from 30d --to 2026-03-01",
+        )
+    with open_inference_log.open_or_create(settings.live, layout) as store:
+        windows = past.backtest(factory.build_monitor(settings, layout, store), since, until)
+        found = list(progress.track(windows, "looking at windows"))
+    if args.json:
+        terminal.print_json(to_builtins(found))
+        return 0
+    if found:
+        terminal.table("", monitor_windows.COLUMNS, [monitor_windows.row(one) for one in found])
+    counts = Counter(one.verdict for one in found)
+    alarms = sum(one.verdict == "drift" and one.consecutive == one.required for one in found)
+    days = (until - since).total_seconds() / 86400
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"
+    terminal.print_line(f"{len(found)} windows in {days:.1f} days: {told}; it would have fired {alarms} times")
+    return 0

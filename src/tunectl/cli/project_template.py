@@ -1,0 +1,194 @@
+"""What a new project is made of, and how it gets to its place whole or not at all."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
+
+PARTS = ("conf", "dvc.yaml", "bentofile.yaml", "bento.dockerfile.j2", "monitoring")
+"""Copied as far as they exist."""
+KEPT = frozenset({".git", ".dvc", "data", "README.md"})
+"""Never replaced in a folder that has them."""
+BACKUP = ".before-init"
+"""Where ``--force`` puts what was in the way."""
+NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
+PACKAGE = Path(__file__).resolve().parents[1]
+TEXTS = Path(__file__).resolve().parent / "project"
+COMMENTS = 29
+"""Column of the comments in conf/config.yaml."""
+_OWN_TESTS = "experiment/smoke.yaml"
+_FROM_PEOPLE = ("preferences", "reward", "align")
+
+
+def find_template_dir() -> Path:
+    """The folder with the parts: inside an installed wheel, or the checkout that this code runs from.
+
+    Raises  InfrastructureError where neither is there.
+    """
+    bundled, checkout = PACKAGE / "_project", PACKAGE.parents[1]
+    for folder in (bundled, checkout):
+        if (folder / "conf" / "config.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise InfrastructureError(
+        f"{bundled} is missing, so this installation cannot make projects", hint="pip install --force-reinstall tunectl"
+    )
+
+
+def list_examples() -> list[str]:
+    """Names of the bundled examples."""
+    return sorted(item.name for item in (find_template_dir() / "examples").glob("*") if item.is_dir())
+
+
+def project_name(folder: Path, given: str | None) -> str:
+    """The name given, or one made from the folder's.
+
+    Raises  UsageError for a name that the configuration would refuse.
+    """
+    name = re.sub(r"[^a-z0-9_-]+", "-", folder.name.lower()).strip("-_") if given is None else given
+    if not NAME.match(name):
+        raise UsageError(
+            f"{name or folder} cannot be the name of a project: lower-case letters, digits, _ and - are allowed",
+            hint="give one: --name my-project",
+        )
+    return name
+
+
+def render_project(folder: Path, name: str, example: str | None) -> None:
+    """Put all parts of a project called ``name`` into the empty ``folder``."""
+    origin = find_template_dir()
+    for part in PARTS:
+        _copy(origin / part, folder / part)
+    if example is not None:
+        _copy(origin / "examples" / example, folder / "examples" / example)
+    _settle_conf(folder / "conf", name, example)
+    (folder / "data").mkdir()
+    (folder / "data" / ".gitkeep").touch()
+    for text in ("gitignore", "dvcignore"):
+        shutil.copyfile(TEXTS / text, folder / f".{text}")
+    (folder / "README.md").write_text(_readme(name, example), encoding="utf-8")
+
+
+def _copy(origin: Path, target: Path) -> None:
+    if origin.is_dir():
+        shutil.copytree(origin, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    elif origin.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin, target)
+
+
+def _settle_conf(conf: Path, name: str, example: str | None) -> None:
+    """Name the project; forget what belongs to examples that are not there, to recorded overrides and to our own tests."""
+    from tunectl.config.loading import override_file
+
+    (conf / _OWN_TESTS).unlink(missing_ok=True)
+    (conf / "overrides.yaml").unlink(missing_ok=True)
+    override_file.save_overrides(ProjectPaths(conf.parent), [])
+    recipe = conf / "config.yaml"
+    text = _replace_line(recipe.read_text(encoding="utf-8"), r"^project: *\S+ *", f"project: {name}".ljust(COMMENTS))
+    if example is None:
+        for other in list_examples():
+            for option in conf.glob(f"*/{other}.yaml"):
+                option.unlink()
+            text = _replace_line(text, rf"^  - ingest: {other} *", "  - ingest: project".ljust(COMMENTS))
+            text = re.sub(rf"(?m)^  - (\w+): {other} *", _start, text)
+            text = text.replace(f" | {other}", "")
+            text = text.replace(f"; {other} names its own", "")
+        shutil.copyfile(TEXTS / "ingest.yaml", conf / "ingest" / "project.yaml")
+    recipe.write_text(text, encoding="utf-8")
+
+
+def _start(found: re.Match[str]) -> str:
+    """The line of a new project: the usual option, but nobody has compared answers yet, so nothing learns from that."""
+    option = "none" if found[1] in _FROM_PEOPLE else "default"
+    return f"  - {found[1]}: {option}".ljust(COMMENTS)
+
+
+def _replace_line(text: str, pattern: str, value: str) -> str:
+    changed, count = re.subn(f"(?m){pattern}", value, text)
+    if count != 1:
+        raise TunectlError(f"conf/config.yaml has {count} lines like {pattern!r}, not one; init cannot write it")
+    return changed
+
+
+def _readme(name: str, example: str | None) -> str:
+    if example is None:
+        story = "Put raw files below `data/` (pages, PDF, tables, JSON lines, all mixed); `conf/ingest/project.yaml` says how they are read."
+    else:
+        story = f"It starts from the example `{example}`: its raw files are in `examples/{example}/data/`, its settings are the files called `{example}.yaml`."
+    return (TEXTS / "README.md").read_text(encoding="utf-8").replace("PROJECT", name).replace("STORY", story)
+
+
+@contextmanager
+def move_atomically(fresh: Path, target: Path) -> Iterator[Path | None]:
+    """Move what is in ``fresh`` to ``target``; undone when the block raises.
+
+    What was there under the same names goes to the folder that is yielded (None where nothing was in the way).
+    """
+    existed = target.is_dir()
+    target.mkdir(parents=True, exist_ok=True)
+    backup = _free(target / BACKUP)
+    done: list[Path] = []
+    saved: list[Path] = []
+    try:
+        for entry in sorted(fresh.iterdir()):
+            place = target / entry.name
+            if place.exists() and entry.name in KEPT:
+                continue
+            if place.exists():
+                backup.mkdir(exist_ok=True)
+                place.rename(backup / entry.name)
+                saved.append(place)
+            entry.rename(place)
+            done.append(place)
+        yield backup if saved else None
+    except BaseException:
+        for place in done:
+            _remove(place)
+        for place in saved:
+            (backup / place.name).rename(place)
+        if saved:
+            backup.rmdir()
+        if not existed:
+            shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def _free(folder: Path) -> Path:
+    number, free = 1, folder
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
+
+
+@contextmanager
+def scratch_project(target: Path) -> Iterator[Path]:
+    """An empty folder on the file system of ``target``, removed afterwards.
+
+    Raises  InfrastructureError where it cannot be made.
+    """
+    place = target if target.is_dir() else next(parent for parent in target.parents if parent.is_dir())
+    try:
+        fresh = Path(tempfile.mkdtemp(prefix=".tunectl-init-", dir=place))
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot write in {place}: {error.strerror}", hint="choose another folder, or mend its rights"
+        ) from error
+    try:
+        yield fresh
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)

@@ -1,0 +1,27 @@
+"""Times as people type them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from tunectl.core.errors import UsageError
+
+
+def parse_time(given: str | None) -> datetime | None:
+    """A time as it is typed: ISO 8601, or ``7d`` and ``12h`` for "ago"; without a zone it is UTC. None stays None.
+
+    Raises  UsageError for anything else.
+    """
+    if given is None:
+        return None
+    ago = re.fullmatch(r"(\d{1,5})([dh])", given)
+    if ago:
+        return datetime.now(UTC) - timedelta(**{"d": {"days": int(ago[1])}, "h": {"hours": int(ago[1])}}[ago[2]])
+    try:
+        found = datetime.fromisoformat(given)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{given}: no such time", hint="write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h"
+        ) from error

@@ -1,0 +1,256 @@
+"""The gate of every command: a composed tree becomes a frozen ``TunectlConfig``, or one error that lists every mistake."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading.compose import NOTHING, ComposedConfig, compose
+from tunectl.config.loading.override_parsing import Override
+from tunectl.config.loading.provenance import Path_, format_value, iter_leaves, to_dotted_key
+from tunectl.config.loading.suggestions import closest_setting, get_at, suggest_for_unknown_key
+from tunectl.config.loading.type_descriptions import (
+    SchemaLocation,
+    TypeInfo,
+    describe_type,
+    resolve_location,
+    union_members,
+)
+from tunectl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.root import TunectlConfig
+
+M = TypeVar("M", bound=BaseModel)
+_LISTED = 14
+_CROWD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedConfig:
+    """A configuration without mistakes."""
+
+    root: TunectlConfig
+    composition: ComposedConfig
+
+
+@dataclass(slots=True)
+class _ConfigIssue:
+    path: Path_
+    kind: str
+    text: str
+
+
+def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> ResolvedConfig:
+    """Compose a project's ``conf/`` and check it.
+
+    Raises  ConfigError with every mistake at once; UsageError where there is no ``conf/config.yaml``.
+    """
+    from tunectl.config.schema.root import TunectlConfig
+
+    composition = compose(layout.conf, overrides)
+    try:
+        return ResolvedConfig(validate_config(TunectlConfig, composition), composition)
+    except ConfigError as error:
+        recorded = [given.text for given in overrides if given.origin.file]
+        if not recorded:
+            raise
+        replayed = f"replayed from earlier runs: {' '.join(recorded)}; tunectl repro --fresh forgets them"
+        raise ConfigError(error.problems, hint=f"{error.hint}\n  {replayed}") from error
+
+
+def validate_config(schema: type[M], composition: ComposedConfig) -> M:
+    """The tree as ``schema``, or every mistake of composing and of the schema in one ConfigError."""
+    noted = {problem.path for problem in composition.problems if problem.path}
+    lines = [line for line in _composing(schema, composition) if line]
+    settings = None
+    mistakes = [*_not_finite(composition), *_not_named(composition)]  # JSON has no infinity: it would turn into null
+    noted |= {mistake.path for mistake in mistakes}
+    lines += [mistake.text for mistake in mistakes]
+    try:
+        settings = schema.model_validate_json(msgspec.json.encode(_stringify_keys(composition.tree)), strict=True)
+    except ValidationError as error:
+        lines += [
+            mistake.text
+            for mistake in _mistakes(schema, composition, error)
+            if not _is_already_reported(mistake, noted)
+        ]
+    if settings is None or lines:
+        count = f"{len(lines)} mistakes; " if len(lines) > 1 else ""
+        raise ConfigError(lines, hint=count + NOTHING)
+    return settings
+
+
+def _is_already_reported(mistake: _ConfigIssue, noted: set[Path_]) -> bool:
+    """Whether composing has said it already: at the same key, or (a section that is absent) above it."""
+    return mistake.path in noted or (mistake.kind == "missing" and mistake.path[:1] in noted)
+
+
+def _composing(schema: type[BaseModel], composition: ComposedConfig) -> Iterator[str]:
+    for problem in composition.problems:
+        yield problem.text + (
+            suggest_for_unknown_key(schema, composition.tree, problem.path) if problem.suggest and problem.path else ""
+        )
+
+
+def _not_finite(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
+    for path, value in iter_leaves(composition.tree):
+        if isinstance(value, float) and not math.isfinite(value):
+            yield _ConfigIssue(path, "value", f"{_head(composition, path, value)}: must be a finite number")
+
+
+def _not_named(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
+    """Keys that YAML does not read as text, such as a bare yes."""
+    for path, key in _odd_keys(composition.tree, ()):
+        origin = composition.origins.find(path) or composition.origins.file_of(path)
+        where = f" ({origin})" if origin else ""
+        reason = "YAML reads yes, no, on and off as true and false" if isinstance(key, bool) else "a name is text"
+        text = f"{to_dotted_key(path)}{where}: the name {format_value(key)} is no text: {reason}; put it in quotes"
+        yield _ConfigIssue((*path, str(key)), "key", text)
+
+
+def _odd_keys(tree: Any, path: Path_) -> Iterator[tuple[Path_, Any]]:
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if key is None or isinstance(key, bool | bytes):
+            yield path, key
+        yield from _odd_keys(value, (*path, key))
+
+
+def _stringify_keys(tree: Any) -> Any:
+    """The tree with text for every key; a number is its digits."""
+    if isinstance(tree, list):
+        return [_stringify_keys(item) for item in tree]
+    return {str(key): _stringify_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: ValidationError) -> Iterator[_ConfigIssue]:
+    """One mistake for each thing that is wrong; a misspelt key and the key that it was meant to be are one."""
+    found = [(resolve_location(schema, item["loc"]), item) for item in error.errors(include_url=False)]
+    missing = {place.path: place for place, item in found if item["type"] == "missing"}
+    unknown: dict[Path_, str] = {}
+    for place, item in found:
+        if item["type"] == "extra_forbidden":
+            near = (
+                ""
+                if _foreign(place)
+                else closest_setting(schema, composition.tree, place.path, sorted(missing, key=to_dotted_key))
+            )
+            missing = {path: other for path, other in missing.items() if to_dotted_key(path) != near}
+            unknown[place.path] = _unknown(composition, place, near)
+    crowds = _crowds(composition, missing)
+    seen: set[Path_] = set()
+    for place, item in found:
+        if place.path in seen or (item["type"] == "missing" and place.path not in missing):
+            continue
+        seen.add(place.path)
+        if item["type"] == "missing" and place.path[:-1] in crowds:
+            if place.path[:-1] not in seen:
+                yield _ConfigIssue(place.path[:-1], "missing", crowds[place.path[:-1]])
+            seen.add(place.path[:-1])
+            continue
+        text = unknown.get(place.path) or _text(schema, composition, place, item)
+        yield _ConfigIssue(place.path, item["type"], text)
+
+
+def _crowds(composition: ComposedConfig, missing: dict[Path_, SchemaLocation]) -> dict[Path_, str]:
+    """One line for a section that lacks many settings: most likely another file of its group is wanted."""
+    above: dict[Path_, list[SchemaLocation]] = {}
+    for path, place in missing.items():
+        above.setdefault(path[:-1], []).append(place)
+    found = {}
+    for path, places in above.items():
+        if path and len(places) >= _CROWD:
+            option = composition.choices.get(str(path[0]))
+            origin = composition.origins.file_of(path) or f"conf/{path[0]}/{option}.yaml"
+            owner = places[0].owner
+            tag = f" where {_tag_of(owner)}" if owner is not None and _tag_of(owner) else ""
+            names = ", ".join(str(place.path[-1]) for place in places)
+            text = f"{to_dotted_key(path)} ({origin}): {len(places)} settings are missing{tag}: {names}"
+            found[path] = f"{text}; choose a file of conf/{path[0]} that has them: {path[0]}=<file>"
+    return found
+
+
+def _text(schema: type[BaseModel], composition: ComposedConfig, place: SchemaLocation, item: Any) -> str:
+    kind = item["type"]
+    if kind == "missing":
+        file = composition.origins.file_of(place.path[:-1]) if len(place.path) > 1 else "conf/config.yaml"
+        where = f" ({file})" if file else ""
+        return f"{to_dotted_key(place.path)}: missing{where}; must be {describe_type(place.shape)}"
+    value = get_at(composition.tree, place.path)
+    head = _head(composition, place.path, value)
+    if kind in {"value_error", "assertion_error"}:
+        reason = str(item.get("ctx", {}).get("error", item["msg"]))
+        return f"{_head(composition, place.path, value, show=not isinstance(value, dict | list))}: {reason}"
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        return _tag(composition, place, value)
+    shape = place.shape
+    parent = resolve_location(schema, _without_last(item["loc"], place)) if len(place.shape.kinds) == 1 else None
+    if parent is not None and parent.path == place.path:
+        shape = parent.shape  # a plain union: name all of its members
+    guess = _close_value(value, shape)
+    return f"{head}: must be {describe_type(shape)}{guess}"
+
+
+def _without_last(location: Sequence[str | int], place: SchemaLocation) -> Sequence[str | int]:
+    return location[:-1] if len(location) > len(place.path) else location
+
+
+def _tag(composition: ComposedConfig, place: SchemaLocation, value: Any) -> str:
+    name = str(place.shape.discriminator)
+    known = list(union_members(place.shape))
+    path = (*place.path, name)
+    if not isinstance(value, dict):
+        return f"{_head(composition, place.path, value)}: must be {describe_type(place.shape)}"
+    if name not in value:
+        file = composition.origins.file_of(place.path)
+        return f"{to_dotted_key(path)}: missing{f' ({file})' if file else ''}; must be one of {', '.join(known)}"
+    given = str(value[name])
+    near = get_close_matches(given, known, 1)
+    guess = f"; did you mean {near[0]}?" if near else ""
+    return f"{_head(composition, path, value[name])}: must be one of {', '.join(known)}{guess}"
+
+
+def _close_value(value: Any, shape: TypeInfo) -> str:
+    known = [str(item) for kind in shape.kinds if get_origin(kind) is Literal for item in get_args(kind)]
+    near = get_close_matches(str(value), known, 1) if known else []
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _foreign(place: SchemaLocation) -> str:
+    """Where an unknown key belongs to another member of a tagged union, that member's tag."""
+    key = str(place.path[-1])
+    return next((_tag_of(other) for other in place.siblings if key in other.model_fields), "")
+
+
+def _unknown(composition: ComposedConfig, place: SchemaLocation, near: str) -> str:
+    value = get_at(composition.tree, place.path)
+    head = _head(composition, place.path, value, show=not isinstance(value, dict | list))
+    if place.owner is not None and _foreign(place):
+        return f"{head}: no such setting where {_tag_of(place.owner)}, only where {_foreign(place)}"
+    if near:
+        return f"{head}: no such setting; did you mean {near}?"
+    known = list(place.owner.model_fields) if place.owner is not None else []
+    above = to_dotted_key(place.path[:-1]) or "conf/"
+    more = ", …" if len(known) > _LISTED else ""
+    return f"{head}: no such setting; {above} has {', '.join(known[:_LISTED])}{more}"
+
+
+def _tag_of(model: type[BaseModel]) -> str:
+    """``method is wheel``, for a member of a tagged union; empty for any other section."""
+    for name, info in model.model_fields.items():
+        if get_origin(info.annotation) is Literal and len(get_args(info.annotation)) == 1:
+            return f"{name} is {get_args(info.annotation)[0]}"
+    return ""
+
+
+def _head(composition: ComposedConfig, path: Path_, value: Any, *, show: bool = True) -> str:
+    origin = composition.origins.find(path)
+    shown = f" = {format_value(value)}" if show else ""
+    return f"{to_dotted_key(path) or 'conf/'}{shown}{f' ({origin})' if origin else ''}"

@@ -1,0 +1,313 @@
+"""From ``conf/`` and overrides to one plain tree. The only file that knows Hydra and OmegaConf.
+
+Hydra reads the defaults lists and merges the chosen files. Overrides of values are laid on top here, so that a key that
+does not exist is reported by the check with all other mistakes, and Hydra's advice to add a ``+`` is never seen.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tunectl.config.loading.override_parsing import (
+    Override,
+    OverrideError,
+    apply_override,
+    classify_overrides,
+    list_options,
+    unknown_option,
+)
+from tunectl.config.loading.provenance import (
+    Path_,
+    Provenance,
+    ValueOrigin,
+    comment_above,
+    format_value,
+    iter_leaves,
+    key_lines,
+    to_dotted_key,
+)
+from tunectl.core.errors import ConfigError, UsageError
+
+_RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
+_ROUNDS = 16
+_FROM_HYDRA = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
+"""What Hydra also raises for files of an unexpected form: a defaults list that is none, a broken ``@package`` line."""
+NOTHING = "nothing was run"
+"""The last line of every report of mistakes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedConfig:
+    """What ``conf/`` and the overrides give, before the schema is asked."""
+
+    tree: dict[str, Any]
+    """Plain values, interpolations resolved."""
+    origins: Provenance
+    problems: tuple[OverrideError, ...]
+    choices: dict[str, str]
+    """Group to the option that was taken."""
+
+
+def compose(conf: Path, overrides: Sequence[Override] = ()) -> ComposedConfig:
+    """Compose ``conf/config.yaml`` with ``overrides``, later ones over earlier ones.
+
+    Mistakes that leave a tree to look at are collected in ``problems``.
+    Raises  UsageError where there is no ``conf/config.yaml``; ConfigError for YAML that cannot be read.
+    """
+    if not (conf / "config.yaml").is_file():
+        raise UsageError(
+            f"{conf / 'config.yaml'} does not exist, so this is not a project's folder",
+            hint="go to the folder that holds conf/ and dvc.yaml, or make a project: tunectl init DIR",
+        )
+    problems: list[OverrideError] = []
+    groups, values = classify_overrides(conf, overrides, problems, _value)
+    raw, files, choices = _hydra(conf, groups, problems)
+    origins = Provenance()
+    lines = {file: key_lines(conf / file, _display_path(conf, file)) for file, _ in files}
+    for file, package in files:
+        origins.merge(package, {path: hit for path, hit in lines[file].items() if path[0] != "defaults"})
+    problems += _find_recipe_problems(conf, lines, origins)
+    for given, path, value in values:
+        apply_override(raw, origins, given, path, value, problems)
+    tree = _resolve(conf, raw, origins, problems)
+    return ComposedConfig(tree, origins, tuple(problems), choices)
+
+
+def _value(text: str) -> Any:
+    """An override's value by Hydra's grammar; unquoted text that the grammar cannot read is text as it stands.
+
+    Raises  ValueError for broken brackets and quotes, and for sweeps.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(f"key={text}")
+    except HydraException as error:
+        if text[:1] in {"[", "{", "'", '"'} or "${" in text:
+            raise ValueError("the value cannot be read; check its brackets, quotes and commas") from error
+        return text
+    if parsed.is_sweep_override():
+        quoted = f"'{text}'"
+        raise ValueError(f"several values at once are refused; a list is [{text}], a text with commas is {quoted}")
+    return _unquote(parsed.value())
+
+
+def _unquote(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _unquote(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_unquote(inner) for inner in value]
+    return getattr(value, "text", value)  # Hydra wraps quoted text
+
+
+def _hydra(
+    conf: Path, groups: dict[str, Override], problems: list[OverrideError]
+) -> tuple[dict[str, Any], list[tuple[str, Path_]], dict[str, str]]:
+    """The merged but unresolved tree, and the files in the order in which they were laid over each other."""
+    from hydra.errors import HydraException, MissingConfigException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    chosen = {group: given.text.partition("=")[2].strip() for group, given in groups.items()}
+    undone = [f"~{group}" for group, option in chosen.items() if option == "null" and _in_recipe(conf, group)]
+    chosen = {group: option for group, option in chosen.items() if option != "null"}
+    for _ in range(_ROUNDS):
+        try:
+            return _compose_once(conf, undone + [f"{group}={option}" for group, option in chosen.items()])
+        except MissingConfigException as error:
+            # Go on with another option, so that the other mistakes are found too.
+            group, _, option = str(error.missing_cfg_file).rpartition("/")
+            known = list_options(conf, group) if group and (conf / group).is_dir() else []
+            problems.append(OverrideError((group,), _missing_file(conf, group, option, known)))
+            if not known or group in chosen:
+                raise _stop(problems) from error
+            chosen[group] = (get_close_matches(option, known, 1, 0.0) or known)[0]
+        except (YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(_yaml_mistakes(conf) or [str(error)], hint=NOTHING) from error
+        except (HydraException, OmegaConfBaseException, *_FROM_HYDRA) as error:
+            raise _stop([*problems, OverrideError((), _plain_words(conf, error))]) from error
+    raise _stop(problems)
+
+
+def _in_recipe(conf: Path, group: str) -> bool:
+    """Whether config.yaml picks a file of ``group``."""
+    lines = key_lines(conf / "config.yaml", "")
+    return any(path[0] == "defaults" and path[-1] == group and value != "null" for path, (value, _) in lines.items())
+
+
+def _stop(problems: Sequence[OverrideError]) -> ConfigError:
+    return ConfigError([problem.text for problem in problems], hint=NOTHING)
+
+
+def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[tuple[str, Path_]], dict[str, str]]:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(conf.resolve()), version_base="1.3"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a defaults list without _self_, which _misplaced reports
+        composed = hydra_compose("config", choices, return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+        order = loader.compute_defaults_list("config", choices, RunMode.RUN).defaults
+        taken = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items() if value is not None}
+    tree: Any = OmegaConf.to_container(composed, resolve=False)
+    del tree["hydra"]
+    files = [
+        (f"{item.config_path}.yaml", tuple((item.package or "").split(".")) if item.package else ())
+        for item in order
+        if item.config_path is not None and not item.config_path.startswith("hydra/")
+    ]
+    return tree, files, {group: option for group, option in taken.items() if not group.startswith("hydra/")}
+
+
+def _find_recipe_problems(
+    conf: Path, lines: Mapping[str, Mapping[Path_, tuple[Any, ValueOrigin]]], origins: Provenance
+) -> Iterator[OverrideError]:
+    """A recipe that does not say where its own values come in, and settings of Hydra itself, which nothing reads."""
+    own = [value for path, (value, _) in lines["config.yaml"].items() if path[0] == "defaults"]
+    if own and "_self_" not in own:
+        text = "the defaults list lacks _self_, the place at which this file's own values come in"
+        yield OverrideError((), f"{conf.name}/config.yaml: {text}")
+    where = origins.found.get(("hydra",))
+    if where is not None:
+        yield OverrideError(("hydra",), f"hydra ({where}): nothing reads it: Hydra only composes here")
+
+
+def _missing_file(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
+    where = _defaults_line(conf, option)
+    if not known:
+        return f"{where}there is no folder {conf.name}/{group or option}, though a defaults list names it"
+    return f"{where}{unknown_option(conf, group, option, known)}"
+
+
+def _defaults_line(conf: Path, option: str) -> str:
+    """Where a defaults list names ``option``, as a prefix for a message."""
+    for file in [conf / "config.yaml", *sorted(conf.glob("*/*.yaml"))]:
+        shown = _display_path(conf, file.relative_to(conf).as_posix())
+        for path, (value, origin) in key_lines(file, shown).items():
+            if path[0] == "defaults" and value == option:
+                return f"{origin}: "
+    return ""
+
+
+def _yaml_mistakes(conf: Path) -> list[str]:
+    """Every file below ``conf/`` that is not YAML, each with line and column."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    found = []
+    for file in sorted(conf.rglob("*.yaml")):
+        shown = _display_path(conf, file.relative_to(conf).as_posix())
+        try:
+            OmegaConf.load(file)
+        except YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark is not None else shown
+            found.append(f"{place}: not YAML: {getattr(error, 'problem', None) or error}")
+        except UnicodeDecodeError as error:
+            found.append(f"{shown}: not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}")
+        except OmegaConfBaseException as error:
+            found.append(f"{shown}: {str(error).splitlines()[0]}")
+        except OSError as error:
+            found.append(f"{shown}: {error.strerror}")
+    return found
+
+
+def _plain_words(conf: Path, error: Exception) -> str:
+    """Hydra's reason without its advice, and with the cause that it hides."""
+    text = " ".join(str(error.__cause__ or error).split())
+    text = re.sub(r"To append to your (config|default list) use \S+", "", text)
+    return f"{conf.name}/: cannot be composed: {text.strip().rstrip('.')}"
+
+
+def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: list[OverrideError]) -> dict[str, Any]:
+    """Resolve interpolations; what cannot be resolved is noted and becomes null."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+    config = OmegaConf.create(raw)
+    referred = " ".join(str(value) for _, value in iter_leaves(raw) if isinstance(value, str) and "${" in value)
+    for path, value in list(iter_leaves(raw)):
+        where = origins.find(path)
+        if "_target_" in path:
+            problems.append(
+                OverrideError(
+                    path,
+                    f"{to_dotted_key(path)} = {format_value(value)} ({where}): _target_ is refused; YAML names no Python code",
+                )
+            )
+        elif value == "???":
+            problems.append(OverrideError(path, _mandatory(conf, path, where)))
+        elif isinstance(value, str) and _RESOLVER.search(value):
+            text = "only ${other.setting} is allowed; a resolver would make the same YAML mean different things"
+            problems.append(OverrideError(path, f"{to_dotted_key(path)} = {format_value(value)} ({where}): {text}"))
+        elif isinstance(value, str) and "${" in value:
+            try:
+                resolved = _follow(config, path)
+                _put(
+                    raw,
+                    path,
+                    OmegaConf.to_container(resolved, resolve=True) if OmegaConf.is_config(resolved) else resolved,
+                )
+                continue
+            except InterpolationToMissingValueError:
+                problems.append(OverrideError(path, ""))  # the missing value itself is reported
+            except OmegaConfBaseException:
+                problems.append(OverrideError(path, _dangling(raw, path, value, where)))
+        elif path[0] == "data" and len(path) > 1 and f"${{{to_dotted_key(path)}}}" not in referred:
+            text = f"nothing reads it: no setting refers to ${{{to_dotted_key(path)}}}"
+            problems.append(OverrideError(path, f"{to_dotted_key(path)} = {format_value(value)} ({where}): {text}"))
+            continue
+        else:
+            continue
+        _put(raw, path, None)
+    return raw
+
+
+def _mandatory(conf: Path, path: Path_, where: ValueOrigin | None) -> str:
+    """A value that only the user knows; the comment above it in the file says what it is and where to get it."""
+    text = f"{to_dotted_key(path)}: must be given ({where}): {to_dotted_key(path)}=<value>"
+    if where is None or not where.file.endswith(".yaml") or not where.line:
+        return text
+    note = comment_above(conf.parent / where.file, where.line)
+    return f"{text}\n    {note}" if note else text
+
+
+def _dangling(raw: dict[str, Any], path: Path_, value: str, where: ValueOrigin | None) -> str:
+    """An interpolation that leads nowhere, with the nearest place that exists."""
+    start = f"{to_dotted_key(path)} = {format_value(value)} ({where})"
+    targets = [part.partition("${")[2].strip() for part in value.split("}")[:-1] if "${" in part]
+    known = [to_dotted_key(leaf) for leaf, _ in iter_leaves(raw)]
+    for target in targets:
+        if target.split(".")[0] in raw and raw[target.split(".")[0]] is None:
+            return f"{start}: {target} is not set; give it: {target}=<value>"
+        near = get_close_matches(target, known, 1)
+        if target not in known and near:
+            return f"{start}: there is no {target}; did you mean ${{{near[0]}}}?"
+    return f"{start}: cannot be resolved; it must name another setting, for example ${{seed}}"
+
+
+def _follow(config: Any, path: Path_) -> Any:
+    for part in path:
+        config = config[part]
+    return config
+
+
+def _put(raw: Any, path: Path_, value: Any) -> None:
+    for part in path[:-1]:
+        raw = raw[part]
+    raw[path[-1]] = value
+
+
+def _display_path(conf: Path, file: str) -> str:
+    return f"{conf.name}/{file}"

@@ -1,0 +1,82 @@
+"""``conf/overrides.yaml``: what ``tunectl repro key=value`` recorded, so that every later run replays it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading.override_parsing import Override
+from tunectl.config.loading.provenance import ValueOrigin
+from tunectl.core.errors import ConfigError
+
+HEADER = """\
+# What `tunectl repro key=value` was given; replayed by every later run and by `dvc repro`, over all other files.
+# `tunectl repro --fresh` forgets it.
+"""
+_PLAIN = re.compile(r"^[A-Za-z][\w./-]*=[\w./-]+$")
+
+
+def load_overrides(layout: ProjectPaths) -> list[Override]:
+    """The recorded overrides with their lines, oldest first; none where the file is absent or empty.
+
+    Raises  ConfigError naming file and line of what is not a list of ``key=value`` texts.
+    """
+    import yaml
+
+    shown = f"{layout.conf.name}/{layout.overrides.name}"
+    try:
+        with layout.overrides.open(encoding="utf-8") as stream:
+            node = yaml.compose(stream, Loader=yaml.SafeLoader)
+    except FileNotFoundError:
+        return []
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{shown}:{mark.line + 1}" if mark is not None else shown
+        raise ConfigError([f"{place}: not YAML: {getattr(error, 'problem', None) or error}"]) from error
+    if node is None:
+        return []
+    if not isinstance(node, yaml.SequenceNode):
+        raise ConfigError([f"{shown}:{node.start_mark.line + 1}: must be a list of key=value texts"])
+    wrong = [item.start_mark.line + 1 for item in node.value if not isinstance(item, yaml.ScalarNode)]
+    if wrong:
+        raise ConfigError([f"{shown}:{line}: must be one key=value text, for example: - seed=18" for line in wrong])
+    return [Override(item.value, ValueOrigin(shown, item.start_mark.line + 1, item.value)) for item in node.value]
+
+
+def merge_overrides(recorded: Sequence[Override], typed: Sequence[str]) -> list[Override]:
+    """Recorded overrides followed by new ones; a new one takes the place of an old one of the same key."""
+    latest: dict[str, Override] = {}
+    for given in [*recorded, *(Override.from_cli(text) for text in typed)]:
+        latest.pop(_key(given.text), None)
+        latest[_key(given.text)] = given
+    return list(latest.values())
+
+
+def save_overrides(layout: ProjectPaths, overrides: Sequence[Override]) -> None:
+    """Record exactly these overrides, whole or not at all; an unchanged list leaves the file untouched.
+
+    Check them first: nothing is validated here.
+    Raises  InfrastructureError where the file cannot be written.
+    """
+    body = "".join(f"- {_quote_for_yaml(given.text)}\n" for given in overrides) or "[]\n"
+    present = layout.overrides.read_text(encoding="utf-8") if layout.overrides.is_file() else None
+    unchanged = present is not None and [given.text for given in load_overrides(layout)] == [
+        given.text for given in overrides
+    ]
+    if not unchanged:
+        atomic_io.write_text(layout.overrides, HEADER + body)
+
+
+def _key(text: str) -> str:
+    return text.partition("=")[0].strip()
+
+
+def _quote_for_yaml(text: str) -> str:
+    import yaml
+
+    if _PLAIN.match(text):
+        return text
+    quoted: str = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=1_000_000)
+    return quoted.strip()

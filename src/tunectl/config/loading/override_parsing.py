@@ -1,0 +1,147 @@
+"""Overrides: who gave them, whether they choose a file or set a value, and how they are laid over a tree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tunectl.config.loading.provenance import Path_, Provenance, ValueOrigin, to_dotted_key
+
+_KEY = re.compile(r"^[A-Za-z_][\w-]*(\.[\w-]+)*$")
+_GROUP = re.compile(r"^[A-Za-z_][\w/-]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An override and who gave it."""
+
+    text: str
+    """``key=value`` or ``group=option``."""
+    origin: ValueOrigin
+
+    @staticmethod
+    def from_cli(text: str) -> Override:
+        """An override from the command line."""
+        return Override(text, ValueOrigin(override=text))
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideError:
+    """One mistake that composing found. Where ``suggest`` is set, the check adds the nearest right name."""
+
+    path: Path_
+    text: str
+    suggest: bool = False
+
+
+def list_options(conf: Path, group: str) -> list[str]:
+    """The names that ``group=`` accepts, sorted."""
+    return sorted(file.stem for file in (conf / group).glob("*.yaml"))
+
+
+def classify_overrides(
+    conf: Path, overrides: Sequence[Override], problems: list[OverrideError], read: Callable[[str], Any]
+) -> tuple[dict[str, Override], list[tuple[Override, Path_, Any]]]:
+    """Split overrides into choices of files and values; mistakes are noted in ``problems`` and left out.
+
+    ``read`` turns the text of a value into it, or raises ValueError.
+    """
+    groups: dict[str, Override] = {}
+    values: list[tuple[Override, Path_, Any]] = []
+    for given in overrides:
+        key, equals, text = (part.strip() for part in given.text.partition("="))
+        if not given.text.isascii() and _broken(given.text):
+            problems.append(OverrideError((), f"override {given.text!a}: not UTF-8 text"))
+        elif key[:1] in {"+", "~"}:
+            problems.append(_reject_prefix(given, key))
+        elif not equals or not (_KEY.match(key) or _GROUP.match(key)):
+            problems.append(OverrideError((), f"{_who(given)}: not of the form key=value, for example seed=17"))
+        elif (conf / key).is_dir():
+            problem = _bad_choice(conf, given, key, text)
+            if problem is None:
+                groups[key] = given
+            else:
+                problems.append(problem)
+        else:
+            path = _path(key)
+            try:
+                values.append((given, path, read(text)))
+            except ValueError as error:
+                problems.append(OverrideError(path, f"{_who(given)}: {error}"))
+    return groups, values
+
+
+def _broken(text: str) -> bool:
+    """Whether a shell handed over bytes that are no UTF-8, which Python keeps as lone surrogates."""
+    return any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
+
+
+def _reject_prefix(given: Override, key: str) -> OverrideError:
+    bare = key.lstrip("+~")
+    path = _path(bare) if _KEY.match(bare) else ()
+    if key.startswith("~"):
+        text = "settings cannot be removed; set it to null, or choose another file of its group"
+        return OverrideError(path, f"{_who(given)}: {text}")
+    text = "keys cannot be added with a plus sign, because every setting has its place in conf/ already"
+    return OverrideError(path, f"{_who(given)}: {text}", suggest=True)
+
+
+def _bad_choice(conf: Path, given: Override, group: str, option: str) -> OverrideError | None:
+    known = list_options(conf, group)
+    if option in known or (option == "null" and group == "experiment"):
+        return None
+    if option.startswith(("{", "[")):
+        example = f"{group}.<setting>=<value> sets a value"
+        return OverrideError((group,), f"{_who(given)}: chooses a file of {conf.name}/{group}; {example}")
+    return OverrideError((group,), f"{_who(given)}: {unknown_option(conf, group, option, known)}")
+
+
+def unknown_option(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
+    """That a group has no such file, which ones it has, and the nearest."""
+    near = get_close_matches(option, known, 1, 0.5)
+    guess = f"; did you mean {group}={near[0]}?" if near else ""
+    return f"{conf.name}/{group} has no option {option}; there are {', '.join(known)}{guess}"
+
+
+def _who(given: Override) -> str:
+    return f"{given.text} ({given.origin})" if given.origin.file else f"override {given.text}"
+
+
+def _path(key: str) -> Path_:
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def apply_override(
+    raw: dict[str, Any], origins: Provenance, given: Override, path: Path_, value: Any, problems: list[OverrideError]
+) -> None:
+    """Set one value. A key that is not there yet is made: the check knows whether it may be."""
+    here: Any = raw
+    walked: Path_ = ()
+    for part, after in zip(path, (*path[1:], None), strict=True):
+        if isinstance(here, list) and not (isinstance(part, int) and 0 <= part < len(here)):
+            text = f"{to_dotted_key(walked)} is a list of {len(here)}; it has no entry {part} (the first is 0)"
+            problems.append(OverrideError(path, f"{_who(given)}: {text}"))
+            return
+        key: Any = part if isinstance(here, list) else str(part)
+        walked, inner = (*walked, key), here[key] if isinstance(here, list) else here.get(key)
+        if after is None and isinstance(value, dict) and isinstance(inner, dict):
+            for name, below in value.items():
+                apply_override(raw, origins, given, (*walked, name), below, problems)
+        elif after is None:
+            here[key] = value
+            origins.set(walked, value, given.origin)
+        elif isinstance(inner, dict | list):
+            here = inner
+        elif inner is None:
+            here[key] = {}
+            origins.set(walked, {}, given.origin)
+            here = here[key]
+        else:
+            problems.append(
+                OverrideError(path, f"{_who(given)}: {to_dotted_key(walked)} is a single value; it holds no {after}")
+            )
+            return

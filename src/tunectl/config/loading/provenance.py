@@ -1,0 +1,144 @@
+"""Where each value was set: the file and line, or the override."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Path_ = tuple[str | int, ...]
+"""A key's way down the tree, for example ``("ingest", "sources", 0, "path")``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueOrigin:
+    """Who set a value: a line of a file, or an override that was typed."""
+
+    file: str = ""
+    """Relative to the project; empty for an override."""
+    line: int = 0
+    """From 1; 0 for the file as a whole."""
+    override: str = ""
+    """As typed, for example ``sft.rank=32``."""
+
+    def __str__(self) -> str:
+        if self.override and not self.file:
+            return f"override {self.override}"
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@dataclass(slots=True)
+class Provenance:
+    """The origin of every key of a composed tree; later files and overrides take over what they set."""
+
+    found: dict[Path_, ValueOrigin] = field(default_factory=dict)
+
+    def set(self, path: Path_, value: Any, origin: ValueOrigin) -> None:
+        """Record that ``origin`` set ``value`` at ``path``; all below a value that is not a mapping is its own."""
+        if not isinstance(value, Mapping):
+            self._forget(path)
+        self.found[path] = origin
+        for key, inner in _children(value):
+            self.set((*path, key), inner, origin)
+
+    def merge(self, path: Path_, nodes: Mapping[Path_, tuple[Any, ValueOrigin]]) -> None:
+        """Lay one file's keys over what is known, below ``path``; ``nodes`` come parents first."""
+        for below, (value, origin) in nodes.items():
+            if not isinstance(value, Mapping):
+                self._forget((*path, *below))
+            self.found[(*path, *below)] = origin
+
+    def find(self, path: Sequence[str | int]) -> ValueOrigin | None:
+        """The origin of ``path``, or of the nearest section above it; None where nothing is known."""
+        for length in range(len(path), 0, -1):
+            origin = self.found.get(tuple(path[:length]))
+            if origin is not None:
+                return origin
+        return None
+
+    def file_of(self, path: Sequence[str | int]) -> str:
+        """The file that holds most of a section, for a key that is missing from it; empty where none does."""
+        files = [origin.file for below, origin in self.found.items() if below[: len(path)] == tuple(path)]
+        named = [file for file in files if file]
+        return max(set(named), key=named.count) if named else ""
+
+    def _forget(self, path: Path_) -> None:
+        for below in [known for known in self.found if known[: len(path)] == path and known != path]:
+            del self.found[below]
+
+
+def to_dotted_key(path: Sequence[str | int]) -> str:
+    """``ingest.sources.0.path``, as overrides spell it."""
+    return ".".join(str(part) for part in path)
+
+
+def format_value(value: Any) -> str:
+    """A value as messages show it: JSON, so that a text is told from a number, cut at 80 characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def iter_leaves(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Every value of a tree that is no filled mapping or list, with its path."""
+    below = list(_children(tree))
+    if not below:
+        yield path, tree
+    for key, inner in below:
+        yield from iter_leaves(inner, (*path, key))
+
+
+def key_lines(file: Path, name: str) -> dict[Path_, tuple[Any, ValueOrigin]]:
+    """Every key of a YAML file with its value and line, parents before children.
+
+    ``name`` is how messages call the file. Raises  yaml.YAMLError for a file that is not YAML.
+    """
+    import yaml
+
+    with file.open(encoding="utf-8") as stream:
+        root = yaml.compose(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    found: dict[Path_, tuple[Any, ValueOrigin]] = {}
+    if root is not None:
+        _visit(root, (), name, found)
+    return found
+
+
+def comment_above(file: Path, line: int) -> str:
+    """The block of comment lines right above ``line`` (from 1), joined into one text; empty where there is none."""
+    rows = file.read_text(encoding="utf-8").splitlines()[: line - 1]
+    block: list[str] = []
+    while rows and rows[-1].lstrip().startswith("#"):
+        block.insert(0, rows.pop().strip().lstrip("#").strip())
+    return " ".join(block)
+
+
+def _children(value: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, list):
+        yield from enumerate(value)
+
+
+def _visit(node: Any, path: Path_, name: str, found: dict[Path_, tuple[Any, ValueOrigin]]) -> None:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = (*path, key.value)
+            found[below] = (_plain(value), ValueOrigin(name, key.start_mark.line + 1))
+            _visit(value, below, name, found)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            below = (*path, index)
+            found[below] = (_plain(value), ValueOrigin(name, value.start_mark.line + 1))
+            _visit(value, below, name, found)
+
+
+def _plain(node: Any) -> Any:
+    """Only what ``Provenance`` asks for: a mapping, a list, or the text of a scalar."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: None for key, _ in node.value}
+    return [] if isinstance(node, yaml.SequenceNode) else node.value

@@ -1,0 +1,29 @@
+"""The base of every section: frozen, nothing extra, nothing assumed."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from pydantic import BaseModel, ConfigDict
+
+
+class StrictModel(BaseModel):
+    """A section of the configuration.
+
+    Fields have a type, bounds and one line of prose (a string under the field), and no default: values live in ``conf/``
+    and nowhere else, so a reader never looks in two places. None is absent, zero is zero.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), strict=False)
+
+
+def validate_host(address: str) -> None:
+    """Hold what a program listens on to what it can be.
+
+    Raises  ValueError where it is neither localhost nor an IP address.
+    """
+    if address != "localhost":
+        try:
+            ip_address(address)
+        except ValueError as error:
+            raise ValueError(f"address is {address}; write localhost or an IP address") from error

@@ -1,0 +1,247 @@
+"""The ingest section: which raw sources there are, and how each is read.
+
+``sources`` is a mapping, because Hydra merges mappings and not lists. A source starts from the values of
+``conf/ingest/source/files.yaml``, ``urls.yaml`` or ``hub.yaml`` and changes only what differs.
+"""
+
+from __future__ import annotations
+
+import codecs
+from string import Formatter
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tunectl.config.schema.base import StrictModel
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Column = Annotated[str, Field(min_length=1)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")]
+FileType = Literal[
+    "auto", "html", "pdf", "docx", "markdown", "text", "lines", "csv", "tsv", "json", "jsonl", "parquet", "arrow"
+]
+FormatName = Literal[
+    "auto",
+    "text",
+    "columns",
+    "prompt_completion",
+    "alpaca",
+    "openorca",
+    "article_question",
+    "query_response",
+    "messages",
+    "sharegpt",
+    "sharegpt_pairs",
+    "segments",
+    "production_log",
+    "demonstration",
+    "tokens",
+]
+
+
+def _validate_encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+        "".encode(name)  # hex, zip and the like are codecs, but of no text
+    except LookupError as error:
+        raise ValueError(f"{name!r} is not an encoding; for example cp1252, latin-1, utf-16") from error
+    return name
+
+
+def _fillable(template: str) -> str:
+    """Check the braces of a prompt template; doubled braces are plain ones."""
+    try:
+        pieces = [piece for piece in Formatter().parse(template) if piece[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{template!r} cannot be filled: {error}; write a plain brace twice, {{{{ or }}}}") from error
+    if not pieces or not all(name for _, name, _, _ in pieces):
+        raise ValueError(f"{template!r} needs a place to fill: {{prompt}} or {{column}}")
+    if any(spec or conversion for _, _, spec, conversion in pieces):
+        raise ValueError(f"{template!r} may only name columns; write a plain brace twice, {{{{ or }}}}")
+    return template
+
+
+class PromptTemplate(StrictModel):
+    """Text put around the inputs of every example of a source."""
+
+    template: Annotated[str, AfterValidator(_fillable)] | None
+    """The last user turn: ``{prompt}`` stands for what the row gives, ``{column}`` for a column of the row. Null: as it is."""
+    system: str | None = Field(min_length=1)
+    """System turn of every example that has none of its own. Null: none is added."""
+
+
+class Columns(StrictModel):
+    """Columns whose names say nothing by themselves. Nested columns have dots."""
+
+    text: list[Column] | None
+    """Of documents: the raw text; several are put together with an empty line between them."""
+    prompt: list[Column] | None
+    """Of examples: the input; several are put together with an empty line between them."""
+    answer: Column | None
+    """Of examples: the reference answer."""
+    system: Column | None
+    """Of examples: the system turn."""
+    id: Column | None
+    """Names a row for ``parent``."""
+    parent: Column | None
+    """The ``id`` of the row before this one in a conversation; empty for the first."""
+    split: Column | None
+    """Says train, validation or test. Null: a column called split, where its values are such."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether any column is."""
+        return any(value is not None for value in (self.text, self.prompt, self.answer, self.system, self.id))
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if (self.prompt is None) != (self.answer is None):
+            raise ValueError(f"prompt is {self.prompt} and answer is {self.answer}; pin both or neither")
+        if (self.id is None) != (self.parent is None):
+            raise ValueError(f"id is {self.id} and parent is {self.parent}; chains of rows need both")
+        if self.text is not None and self.prompt is not None:
+            raise ValueError("both text (of documents) and prompt (of examples) are pinned; a source holds one of them")
+        if self.prompt is None and (self.system is not None or self.id is not None):
+            raise ValueError("system, id and parent go with prompt and answer, which are null")
+        return self
+
+
+class RowLimits(StrictModel):
+    """What one source may hold, so that a wrong path is noticed before it fills the disk."""
+
+    rows: int = Field(ge=1)
+    """Most rows; more is an error."""
+    characters: int = Field(ge=1)
+    """Longest document or conversation; a longer one is rejected as ``too_long``."""
+
+
+class PageLimits(RowLimits):
+    """The same for pages of the web."""
+
+    file_bytes: int = Field(ge=1)
+    """Largest file or page; a larger one is rejected as ``file_too_big``."""
+
+
+class FileLimits(PageLimits):
+    """The same for files."""
+
+    files: int = Field(ge=1, le=10_000_000)
+    """Most files; more is an error."""
+
+
+class Fetch(StrictModel):
+    """How declared addresses are fetched. robots.txt is always obeyed; unchanged pages come from the cache."""
+
+    user_agent: str = Field(min_length=1)
+    """Who we say we are, with an address for complaints."""
+    delay_seconds: float = Field(ge=0, le=600)
+    """Pause between two requests to one host; a longer crawl-delay of its robots.txt wins."""
+    timeout_seconds: float = Field(gt=0, le=600)
+    """Longest wait for one answer."""
+    retries: int = Field(ge=0, le=10)
+    """Further tries after a lost connection, or status 429, 500, 502, 503 or 504."""
+
+
+class RowOptions(StrictModel):
+    """How the rows of a source are understood."""
+
+    holds: Literal["auto", "documents", "examples"]
+    """documents: raw text. examples: input and answer. auto: examples where the columns say so, else documents."""
+    format: FormatName
+    """Meaning of the columns. auto: by their names; the decision is printed, and written to decisions.json. Tool calls are
+    written as the chat template does it; where it does not, as JSON between ``<tool_call>`` tags (Hermes)."""
+    columns: Columns
+    """Pins columns whatever their names; all null: by the format."""
+    fields: dict[Column, Column]
+    """Name to column, kept with each record for slices and balance. Nested columns have dots; files and pages offer
+    ``file``, ``folder``, ``title``, ``date``, ``author``, ``site`` and ``page`` where they are known."""
+    prompt: PromptTemplate
+    """Text put around inputs."""
+    merge_references: bool
+    """Make one example with several answers of the rows that have the same input."""
+    limits: RowLimits
+    """Bounds on size and count."""
+
+    @model_validator(mode="after")
+    def _pins_fit(self) -> Self:
+        if self.format == "columns" and not self.columns.pinned:
+            raise ValueError("format is columns, but none is pinned; for example columns: {prompt: [mr], answer: ref}")
+        if self.format not in {"auto", "columns"} and (self.columns.text or self.columns.prompt):
+            raise ValueError(f"format is {self.format}, but columns pins others; let format be columns, or unpin them")
+        if self.columns.prompt is not None and self.holds == "documents":
+            raise ValueError("holds is documents, but columns pins prompt and answer; pin text instead")
+        return self
+
+
+class FileOptions(StrictModel):
+    """How files are opened, whatever their rows mean."""
+
+    type: FileType
+    """Kind of file. auto: by extension, checked against the first bytes."""
+    encoding: Annotated[str, AfterValidator(_validate_encoding)] | None
+    """Of text files. Null: UTF-8; where a file is not, the error says which encoding it seems to have."""
+    limits: PageLimits
+    """Bounds on size and count."""
+
+
+class FileReading(RowOptions, FileOptions):
+    """How files and pages are read."""
+
+    limits: PageLimits
+    """Bounds on size and count."""
+
+
+class FileSource(FileReading):
+    """A file, a folder with everything below it, or a glob."""
+
+    method: Literal["files"]
+    """Fixed name of this kind of source."""
+    path: str = Field(min_length=1)
+    """Relative to the project. A glob may use ``*``, ``?``, ``[...]`` and ``**``."""
+    limits: FileLimits
+    """Bounds on size and count."""
+
+
+class UrlSource(FileReading):
+    """Pages of the web."""
+
+    method: Literal["urls"]
+    """Fixed name of this kind of source."""
+    urls: list[Url] = Field(min_length=1)
+    """Addresses, http or https; links on the pages are not followed. ``tunectl data refresh`` asks whether they changed."""
+    fetch: Fetch
+    """How they are fetched."""
+
+
+class HubDataset(RowOptions):
+    """A data set of the Hugging Face Hub."""
+
+    method: Literal["hub"]
+    """Fixed name of this kind of source."""
+    id: str = Field(min_length=1)
+    """For example ``tuetschek/e2e_nlg``."""
+    revision: str = Field(min_length=1)
+    """Commit or tag; a branch such as main gives other rows another day."""
+    subset: str | None
+    """Named configuration of the data set. Null: its only one."""
+    split: str | None
+    """Name of the split to read. Null: all; splits called train, validation and test then stay what they are."""
+
+
+Source = Annotated[FileSource | UrlSource | HubDataset, Field(discriminator="method")]
+
+
+class Ingest(StrictModel):
+    """The ingest section of ``conf/``."""
+
+    sources: dict[Name, Source] = Field(min_length=1)
+    """Name to source. The name goes with every record, as its ``kind``."""
+    max_rejected_share: float = Field(ge=0, le=1)
+    """Most of all rows that may be rejected before the stage fails."""
+
+
+class IngestStage(StrictModel):
+    """What the ingest stage sees of the configuration."""
+
+    ingest: Ingest
+    """Its section."""

@@ -1,0 +1,61 @@
+"""The whole configuration: one field a section, one section a file."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tunectl.config.schema.adapt import ContinuedPretraining
+from tunectl.config.schema.align import AlignConfig
+from tunectl.config.schema.annotate import Annotate
+from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.curate import Curate
+from tunectl.config.schema.evaluate import Evaluate
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.config.schema.harvest import Harvest
+from tunectl.config.schema.inference_log import InferenceLogConfig
+from tunectl.config.schema.ingest import Ingest
+from tunectl.config.schema.model import BaseModelConfig
+from tunectl.config.schema.monitor import Monitor
+from tunectl.config.schema.package import Package
+from tunectl.config.schema.preferences import Preferences
+from tunectl.config.schema.retrain import RetrainingConfig
+from tunectl.config.schema.reward import Reward
+from tunectl.config.schema.serve import Serve
+from tunectl.config.schema.sft import Sft
+from tunectl.config.schema.split import Split
+
+
+class DataVariables(StrictModel):
+    """Named inputs of an experiment, for its sources to refer to as ``${data.path}``."""
+
+    path: str = Field(min_length=1)
+    """File, folder or glob."""
+
+
+class TunectlConfig(StrictModel):
+    """What ``conf/`` composes to."""
+
+    project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Name of the project in reports, model cards and tracking."""
+    seed: int = Field(ge=0, lt=2**32)
+    """Seeds every random choice: splits, initial adapter weights, sampling, bootstrap."""
+    data: DataVariables | None
+    """Inputs that an experiment asks for on the command line; null where the sources name their own."""
+    profile: HardwareProfile
+    model: BaseModelConfig
+    ingest: Ingest
+    harvest: Harvest
+    curate: Curate
+    split: Split
+    adapt: ContinuedPretraining
+    sft: Sft
+    preferences: Preferences
+    reward: Reward
+    align: AlignConfig
+    annotate: Annotate
+    evaluate: Evaluate
+    package: Package
+    live: InferenceLogConfig
+    serve: Serve
+    monitor: Monitor
+    watch: RetrainingConfig

@@ -1,0 +1,139 @@
+"""What a simulated annotator looks at: weighted criteria over an answer, its input and the fields of the example."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.evaluate import Sampling
+
+CriterionName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+Annotator = Annotated[str, Field(pattern=r"(?i)simulated", max_length=60)]
+"""Nobody shall take it for a person."""
+
+
+class BaseCriterion(StrictModel):
+    """What every criterion has."""
+
+    name: CriterionName
+    """Becomes a reason tag of the judgements that it decided."""
+    weight: float = Field(gt=0, le=1000)
+    """How much it counts, in any unit."""
+
+
+class FactsCriterion(BaseCriterion):
+    """Facts must be in the answer; the score is the share that is."""
+
+    method: Literal["facts"]
+    """Names this shape."""
+    fields: tuple[str, ...]
+    """Fields of the example whose values are facts."""
+    pattern: str | None
+    """Each match in the input is a fact: its first group, or all of it. Null: fields only."""
+    ignore_case: bool
+    """Whether ``Inman Park`` is found in ``inman park``."""
+    first_words: int | None = Field(ge=1)
+    """They must be among so many first words of the answer. Null: anywhere."""
+
+    @model_validator(mode="after")
+    def _some_source(self) -> Self:
+        if not self.fields and self.pattern is None:
+            raise ValueError("fields is empty and pattern is null, so there are no facts to look for; set one of them")
+        _compiles(self.pattern or "")
+        return self
+
+
+class PatternCriterion(BaseCriterion):
+    """A pattern must be found so often."""
+
+    method: Literal["pattern"]
+    """Names this shape."""
+    pattern: str = Field(min_length=1)
+    """Counted anywhere in the answer (Python ``re`` syntax)."""
+    least: int = Field(ge=0)
+    """Fewest matches that pass; 0 with ``most`` 0 forbids the pattern."""
+    most: int | None = Field(ge=0)
+    """Most matches that pass. Null: any number."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        _compiles(self.pattern)
+        _refuse_crossed(self.least, self.most)
+        if self.least == 0 and self.most is None:
+            raise ValueError("least is 0 and most is null, so every answer passes; bound one of them")
+        return self
+
+
+class WordsCriterion(BaseCriterion):
+    """The answer must have so many words."""
+
+    method: Literal["words"]
+    """Names this shape."""
+    least: int = Field(ge=0)
+    """Fewest words that pass."""
+    most: int | None = Field(ge=0)
+    """Most words that pass. Null: any number."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        _refuse_crossed(self.least, self.most)
+        return self
+
+
+Criterion = Annotated[FactsCriterion | PatternCriterion | WordsCriterion, Field(discriminator="method")]
+
+
+class SimulatedInputs(StrictModel):
+    """How many inputs of each part of ``split`` are answered, drawn with the seed; fewer where there are no more."""
+
+    train: int = Field(ge=1)
+    """Learned from."""
+    validation: int = Field(ge=1)
+    """Decide when to stop."""
+    test: int = Field(ge=1)
+    """Measure."""
+
+
+class SimulatedAnnotator(StrictModel):
+    """An annotator that is a rubric: the tuned model writes several answers to each input, and the rubric compares them."""
+
+    annotator: Annotator
+    """Name of the judgements; it has to say simulated."""
+    inputs: SimulatedInputs
+    """Which inputs are answered."""
+    answers: int = Field(ge=2, le=32)
+    """Answers to each input; every two of them that differ are compared."""
+    pairs_per_input: int | None = Field(ge=1)
+    """Most judgements about one input, drawn with the seed. Null: all."""
+    decoding: Sampling
+    """How answers are sampled."""
+    rubric: tuple[Criterion, ...] = Field(min_length=1)
+    """What makes an answer better. A score is the weighted mean over the criteria, 0 to 1."""
+    noise: float = Field(ge=0, le=1)
+    """Standard deviation of what is added to each score, seeded."""
+    errors: float = Field(ge=0, lt=0.5)
+    """Share of the judgements that are turned around, seeded."""
+    tie: float = Field(ge=0, le=1)
+    """Two answers whose scores differ by no more are not judged."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        names = [one.name for one in self.rubric]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rubric has two criteria of one name: {', '.join(names)}")
+        return self
+
+
+def _compiles(pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from error
+
+
+def _refuse_crossed(least: int, most: int | None) -> None:
+    if most is not None and most < least:
+        raise ValueError(f"least is {least} and most is {most}; no answer can pass")

@@ -1,0 +1,108 @@
+"""Rules that find the attributes of an input in an answer: the ``slots`` part of ``conf/evaluate/*.yaml``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from tunectl.config.schema.base import StrictModel
+from tunectl.core.errors import ConfigError
+
+TERM = re.compile(r"(?<!\(\?P)(?<!\(\?)<([a-z_]+)>")
+"""A term in a pattern, for example ``<rating>``."""
+HINT = "write rules as in conf/evaluate/e2e.yaml, below a key slots"
+
+Pattern = Annotated[str, Field(min_length=1)]
+Patterns = Annotated[tuple[Pattern, ...], Field(min_length=1)]
+
+
+class VerbatimSlot(StrictModel):
+    """The value itself must be in the answer, whatever its case, accents, hyphens and apostrophes."""
+
+    method: Literal["verbatim"]
+    """Names this shape."""
+    optional: tuple[str, ...]
+    """Words that may be missing at the start of a value, for example ``the``."""
+
+
+class PatternSlot(StrictModel):
+    """Each value has patterns that say it in other words."""
+
+    method: Literal["patterns"]
+    """Names this shape."""
+    values: dict[str, Patterns] = Field(min_length=1)
+    """Value to its patterns (Python ``re`` syntax, whole words). They see small letters without accents and apostrophes, and
+    a blank for a hyphen. ``<word>`` stands for a term. A match inside a longer match of another value does not count."""
+    decoys: tuple[Pattern, ...]
+    """Patterns that look like a value and say none, for example ``outside the city centre``; what lies inside does not count."""
+
+
+Slot = Annotated[VerbatimSlot | PatternSlot, Field(discriminator="method")]
+
+
+class SlotErrorRules(StrictModel):
+    """How the slot error rate is measured: which attributes of the input does an answer miss, or get wrong?"""
+
+    parse: Literal["bracketed", "fields"]
+    """bracketed: the input reads ``name[value], name[value]``. fields: the attributes are declared fields of the record."""
+    terms: dict[str, Patterns]
+    """Name to pieces of pattern, any of which may stand where a pattern says ``<name>``; a term may use the terms above it."""
+    attributes: dict[str, Slot] = Field(min_length=1)
+    """Attribute to how its values are found; other attributes of an input are not judged."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> SlotErrorRules:
+        above: list[str] = []
+        for name, pieces in self.terms.items():
+            for piece in pieces:
+                self._refuse_bad(f"terms.{name}", piece, above)
+            above.append(name)
+        for name, slot in self.attributes.items():
+            if isinstance(slot, PatternSlot):
+                for value, patterns in {**slot.values, "decoys": slot.decoys}.items():
+                    for pattern in patterns:
+                        self._refuse_bad(f"attributes.{name}.values.{value}", pattern, above)
+        return self
+
+    def _refuse_bad(self, where: str, pattern: str, known: Sequence[str]) -> None:
+        unknown = [name for name in TERM.findall(pattern) if name not in known]
+        if unknown:
+            there = ", ".join(known) or "none"
+            raise ValueError(f"{where}: {pattern!r} uses <{unknown[0]}>, which is no term above it; there are: {there}")
+        try:
+            found = re.compile(self.whole(pattern)).match("")
+        except re.error as error:
+            raise ValueError(f"{where}: {pattern!r} is not a regular expression: {error}") from error
+        if found is not None and not where.startswith("terms."):
+            raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
+
+    def whole(self, pattern: str) -> str:
+        """``pattern`` with its terms put in."""
+        while TERM.search(pattern):
+            pattern = TERM.sub(lambda found: f"(?:{'|'.join(self.terms[found[1]])})", pattern)
+        return pattern
+
+
+def read(path: Path) -> SlotErrorRules:
+    """The rules in a YAML file: its ``slots`` key, or all of it.
+
+    Raises  ConfigError with the file and what is wrong: no such file, no YAML, or no rules.
+    """
+    import yaml
+
+    try:
+        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError([f"{path} cannot be read: {error}"], hint=HINT) from error
+    try:
+        return SlotErrorRules.model_validate(found.get("slots", found) if isinstance(found, dict) else found)
+    except ValidationError as error:
+        problems = [
+            f"{path}: {'.'.join(map(str, one['loc'])) or 'slots'}: {one['msg']}"
+            for one in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigError(problems, hint=HINT) from error

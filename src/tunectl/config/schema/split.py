@@ -1,0 +1,147 @@
+"""The split section: who is trained on, who judges, and whom the data should look like."""
+
+from __future__ import annotations
+
+from math import isclose
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tunectl.config.schema.base import StrictModel
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Shares(StrictModel):
+    """How many of the records go where; the three add up to 1."""
+
+    train: float = Field(gt=0, lt=1)
+    """Learned from."""
+    validation: float = Field(gt=0, lt=1)
+    """Decides when to stop, and which prompt and examples the base model gets."""
+    test: float = Field(gt=0, lt=1)
+    """Seen once, by evaluate."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        total = self.train + self.validation + self.test
+        if not isclose(total, 1.0, abs_tol=1e-6):
+            raise ValueError(
+                f"train {self.train:g} + validation {self.validation:g} + test {self.test:g} is {total:g}; must be 1"
+            )
+        return self
+
+
+class HoldOut(StrictModel):
+    """Values of one field that occur in validation or test only; every other value occurs in train only.
+
+    A record in another split than its value allows is rejected as ``held_out_value``. A group whose values all belong
+    to one split goes there.
+    """
+
+    validation: list[str]
+    """Values kept for validation; with an empty list, validation takes the values of train."""
+    test: list[str] = Field(min_length=1)
+    """Values kept for test."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        both = sorted(set(self.validation) & set(self.test))
+        if both:
+            raise ValueError(f"{', '.join(both)} is held out for both validation and test; one value, one split")
+        return self
+
+
+class ContaminationCheck(StrictModel):
+    """Train records that give a validation or test record away."""
+
+    action: Literal["remove", "report"]
+    """remove: reject the train record as ``leaks_into_test``. report: only count it."""
+    compare: list[Literal["input", "answer"]] = Field(min_length=1)
+    """What is compared, after folding case, punctuation and blanks. Answers shorter than ``ngram`` words (a class) never leak."""
+    ngram: int = Field(ge=2, le=50)
+    """Length in words of the pieces that are compared."""
+    overlap: float = Field(gt=0, le=1)
+    """Share of a validation or test text's pieces, found in one train text, from which it counts as a leak."""
+
+
+class Reweight(StrictModel):
+    """Give each train record a loss weight, so that the weighted shares are those of the population (raking)."""
+
+    method: Literal["reweight"]
+    """Fixed name of this method."""
+    min_weight: float = Field(gt=0, le=1)
+    """Smallest weight of a record; the mean is 1."""
+    max_weight: float = Field(ge=1, le=1000)
+    """Largest weight of a record."""
+
+
+class Resample(StrictModel):
+    """Leave out or repeat train records, so that the shares are those of the population."""
+
+    method: Literal["resample"]
+    """Fixed name of this method."""
+    size: float = Field(gt=0, le=10)
+    """Records written, as a multiple of train: with 1 as many as before, with 0.5 half of them and fewer repeats."""
+    max_copies: int = Field(ge=1, le=100)
+    """Most copies of one record. Records left out are rejected as ``over_represented``."""
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.size > self.max_copies:
+            raise ValueError(
+                f"size {self.size:g} cannot be reached with max_copies {self.max_copies}; size may be {self.max_copies} at most"
+            )
+        return self
+
+
+def _whole(shares: dict[str, Share]) -> dict[str, Share]:
+    total = sum(shares.values())
+    if not isclose(total, 1.0, abs_tol=1e-3):
+        raise ValueError(f"the shares add up to {total:g}; must be 1")
+    return shares
+
+
+Target = Annotated[dict[Name, Share], Field(min_length=2), AfterValidator(_whole)]
+
+
+class Split(StrictModel):
+    """The split section of ``conf/``."""
+
+    shares: Shares
+    """Sizes. A split column of the data comes first: splits that it names keep its records."""
+    stratify: list[Name]
+    """Fields whose values get the same shares in each split, for example ``neighbourhood``."""
+    group: list[Name]
+    """Fields whose values never occur in two splits, for example ``business``. Equal inputs and near-duplicate clusters
+    always stay together."""
+    hold_out: dict[Name, HoldOut]
+    """Field to the values kept out of training, for example the phrasings of the test."""
+    leakage: ContaminationCheck | None
+    """Null: test records are not compared with train records. The share of test 4-grams seen in training is always reported."""
+    documents_exclude_groups: list[Name]
+    """Fields of raw documents: one that shares a value with a validation or test record is kept from ``adapt``."""
+    population: dict[Name, Target]
+    """Field to the share of each value in the population that the model serves; each adds up to 1."""
+    balance: Annotated[Reweight | Resample, Field(discriminator="method")] | None
+    """How train is brought to the population. Null: shares are reported and left as they are."""
+    max_rejected_share: float = Field(ge=0, le=1)
+    """Most of the records and documents that this stage may reject before it fails."""
+
+    @model_validator(mode="after")
+    def _has_target(self) -> Self:
+        if self.balance is not None and not self.population:
+            raise ValueError(
+                f"balance is {self.balance.method}, but population is empty; declare the shares to reach, or balance: null"
+            )
+        return self
+
+
+class SplitStage(StrictModel):
+    """What the split stage sees of the configuration."""
+
+    split: Split
+    """Its section."""
+    seed: int = Field(ge=0, lt=2**32)
+    """Seeds the order in which groups are dealt out."""

@@ -1,0 +1,39 @@
+"""Logging for the whole program: one logger tree, ``tunectl``, set up once by the command line or a service."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of one module; pass ``__name__``."""
+    return logging.getLogger(name)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: UTC time, level, logger, text, and whatever was passed as ``extra``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one record; ``extra`` fields become keys of the object."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {"at": f"{stamp}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), "logger": record.name}
+        line["text"] = record.getMessage()
+        line.update({key: value for key, value in vars(record).items() if key not in _FIELDS})
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def configure_logging(*, level: str = "info", json_lines: bool = False) -> None:
+    """Send tunectl's log to stderr: plain text for people, JSON lines for services. Safe to call again."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if json_lines else logging.Formatter("%(message)s"))
+    root = logging.getLogger("tunectl")
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    root.propagate = False

@@ -1,0 +1,88 @@
+"""Curation as a line of blocks, in the order in which they must stand, and what they counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tunectl.artifacts.records import RejectedRow
+from tunectl.config.schema.curate import Curate, Language, PiiConfig, Repair
+from tunectl.data import curation_report
+from tunectl.data.curation_report import CurationReport, Duplicates
+from tunectl.data.dedup.exact import ExactDedup, MergeReferences
+from tunectl.data.dedup.near import NearDedup
+from tunectl.data.filters.language import Guesser, LanguageFilter
+from tunectl.data.filters.pii import MaskPii
+from tunectl.data.filters.quality import QualityFilter
+from tunectl.data.filters.repair import RepairText, Step
+from tunectl.data.transform import Record, Transform
+from tunectl.privacy.mask import PiiMasker
+
+
+@dataclass(frozen=True, slots=True)
+class FilterDeps:
+    """What the blocks need from libraries; tests put plain functions here."""
+
+    mojibake: Callable[[Repair], Step]
+    languages: Callable[[Language], Guesser]
+    personal: Callable[[PiiConfig], PiiMasker]
+
+
+@dataclass(frozen=True, slots=True)
+class CurationPipeline:
+    """The blocks of one run in their order; None is switched off."""
+
+    mend: RepairText | None
+    judge: QualityFilter | None
+    speaks: LanguageFilter | None
+    hide: MaskPii | None
+    exact: ExactDedup | None
+    alike: NearDedup | None
+    references: MergeReferences = field(default_factory=MergeReferences)
+
+    @classmethod
+    def build(cls, parts: Curate, libraries: FilterDeps, *, seed: int, threads: int | None) -> CurationPipeline:
+        """The blocks that ``parts`` declares; ``threads`` None uses all cores."""
+        return cls(
+            mend=RepairText(parts.repair, mojibake=libraries.mojibake(parts.repair)) if parts.repair else None,
+            judge=QualityFilter(parts.quality) if parts.quality else None,
+            speaks=LanguageFilter(parts.language, libraries.languages(parts.language)) if parts.language else None,
+            hide=MaskPii(libraries.personal(parts.personal)) if parts.personal else None,
+            exact=ExactDedup(loose=parts.exact.fold) if parts.exact else None,
+            alike=NearDedup(parts.near, seed=seed, threads=threads) if parts.near else None,
+        )
+
+    def blocks(self) -> list[Transform]:
+        """Repair first, so that all others see whole text; masking before comparing, so that rows that differ only in a name are twins."""
+        order = (self.mend, self.judge, self.speaks, self.hide, self.exact, self.references, self.alike)
+        return [block for block in order if block is not None]
+
+    def collect_dropped_answers(self) -> list[RejectedRow]:
+        """Answers that were left out of records which went on with others."""
+        return [
+            reject for block in (self.mend, self.judge, self.exact) if block is not None for reject in block.dropped
+        ]
+
+    def report(
+        self, before: list[Record], after: list[Record], *, rejected: Counter[str], merged: int
+    ) -> CurationReport:
+        """What the blocks counted."""
+        sizes = sorted(self.alike.sizes.items()) if self.alike else []
+        return CurationReport(
+            records=curation_report.counts(before, after),
+            answers=curation_report.answers(before, after, self.collect_dropped_answers()),
+            repairs=dict(self.mend.counts) if self.mend else None,
+            languages=dict(self.speaks.counts.most_common()) if self.speaks else None,
+            personal=dict(self.hide.counts.most_common()) if self.hide else None,
+            personal_records=self.hide.records if self.hide else None,
+            duplicates=Duplicates(
+                exact=rejected["exact_duplicate"],
+                near=rejected["near_duplicate"],
+                merged=merged,
+                field_conflicts=self.references.conflicts,
+                cluster_sizes={str(size): count for size, count in sizes},
+            ),
+            rejected=dict(rejected.most_common()),
+            sources=curation_report.sources(before, after),
+        )

@@ -1,0 +1,226 @@
+"""What the data report shows, gathered from the artifacts; drawing it is the command line's work."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import atomic_io, row_counts
+from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.core.errors import ArtifactError
+from tunectl.data.curation_report import CurationReport
+from tunectl.data.pipeline_row_counts import StageRowCounts, stage_row_counts
+from tunectl.data.readers.example_collector import SourceReport
+from tunectl.data.record_text import input_text, output_text
+from tunectl.data.split.report import NAME, SplitReport
+
+PARTS = ("train", "validation", "test")
+MOST_VALUES = 30
+"""A field with more values than this is an identity, not a slice."""
+SAMPLES = 5
+
+
+class Lengths(Struct):
+    """Words of each text."""
+
+    documents: list[int] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    """Of every reference."""
+    references: list[int] = field(default_factory=list)
+    """Answers of each input."""
+
+
+class RejectCount(Struct, frozen=True):
+    """The rows that one stage rejected for one reason."""
+
+    stage: str
+    reason: str
+    rows: int
+    samples: list[RejectedRow]
+    """The first ones, at most five."""
+
+
+class FieldShares(Struct, frozen=True):
+    """One field over the splits."""
+
+    field: str
+    values: list[str]
+    """Most frequent first."""
+    shares: dict[str, list[float]]
+    """Split to the share of each value in it."""
+
+
+class DataFacts(Struct, frozen=True):
+    """Everything on the page that comes from artifacts."""
+
+    accounts: list[StageRowCounts]
+    losses: list[RejectCount]
+    """Most rows first."""
+    origin: str
+    """The stage whose records are described: curate, or ingest where curate has not run."""
+    kinds: dict[str, dict[str, int]]
+    """Name of a source to its documents and examples."""
+    lengths: Lengths
+    sources: dict[str, SourceReport]
+    """How ingest read each source."""
+    curation: CurationReport | None
+    """None where curate has not run."""
+    clusters: list[int]
+    """Sizes of the near-duplicate clusters that were kept together."""
+    split: SplitReport | None
+    """None where split has not run."""
+    slices: list[FieldShares]
+    weights: list[float]
+    """Loss weights of train; empty where all are 1."""
+
+
+def gather(folders: Mapping[str, Path]) -> DataFacts:
+    """Read the finished artifacts of ``folders`` (stage to folder, in pipeline order).
+
+    Raises  ArtifactError when ingest has not run.
+    """
+    accounts = stage_row_counts(folders)
+    origin = next((name for name in ("curate", "ingest") if (folders[name] / "examples.jsonl").is_file()), None)
+    if origin is None:
+        raise ArtifactError(
+            f"{folders['ingest']} is not built, so there is no data to report on", hint="run: tunectl repro --to split"
+        )
+    kinds: dict[str, dict[str, int]] = {}
+    lengths = Lengths()
+    sizes: Counter[str] = Counter()
+    for document in atomic_io.read_rows(folders[origin] / "documents.jsonl", Document):
+        _count(kinds, document.kind, "documents")
+        lengths.documents.append(len(document.text.split()))
+    for example in atomic_io.read_rows(folders[origin] / "examples.jsonl", Example):
+        _count(kinds, example.kind, "examples")
+        _measure(lengths, example)
+        sizes.update([example.cluster] if example.cluster is not None else [])
+    split = _optional(folders["split"] / NAME, SplitReport)
+    slices, weights = _slices(folders["split"]) if split else ([], [])
+    return DataFacts(
+        accounts=accounts,
+        losses=_losses(folders),
+        origin=origin,
+        kinds=kinds,
+        lengths=lengths,
+        sources=_optional(folders["ingest"] / "decisions.json", dict[str, SourceReport]) or {},
+        curation=_optional(folders["curate"] / "report.json", CurationReport),
+        clusters=sorted(sizes.values(), reverse=True),
+        split=split,
+        slices=slices,
+        weights=weights,
+    )
+
+
+def _optional(path: Path, shape: Any) -> Any:
+    """The file as ``shape``; None where its stage has not run."""
+    return atomic_io.read_json(path, shape) if path.is_file() else None
+
+
+def _count(kinds: dict[str, dict[str, int]], kind: str, what: str) -> None:
+    kinds.setdefault(kind, {"documents": 0, "examples": 0})[what] += 1
+
+
+def _measure(lengths: Lengths, example: Example) -> None:
+    if example.tokens is not None:
+        return
+    lengths.inputs.append(len(input_text(example).split()))
+    if not example.answers:
+        lengths.answers.append(len(output_text(example).split()))
+        return
+    lengths.references.append(len(example.answers))
+    lengths.answers.extend(len(answer.text.split()) for answer in example.answers)
+
+
+def _losses(folders: Mapping[str, Path]) -> list[RejectCount]:
+    found = []
+    for stage, folder in folders.items():
+        if not (folder / row_counts.ACCOUNT).is_file():
+            continue
+        account = row_counts.load(folder)
+        found += [
+            RejectCount(stage, reason, rows, account.samples.get(reason, [])[:SAMPLES])
+            for reason, rows in account.rejected.items()
+        ]
+    return sorted(found, key=lambda loss: -loss.rows)
+
+
+def _slices(folder: Path) -> tuple[list[FieldShares], list[float]]:
+    counts: dict[str, dict[str, Counter[str]]] = {}
+    weights: list[float] = []
+    totals: Counter[str] = Counter()
+    for part in PARTS:
+        for example in atomic_io.read_rows(folder / f"{part}.jsonl", Example):
+            totals[part] += 1
+            if part == "train":
+                weights.append(example.weight)
+            for name, value in example.fields.items():
+                counts.setdefault(name, {part: Counter() for part in PARTS})[part][value] += 1
+    found = [_slice(name, parts, totals) for name, parts in counts.items()]
+    return [entry for entry in found if 2 <= len(entry.values) <= MOST_VALUES], weights if set(weights) != {1.0} else []
+
+
+def _slice(name: str, parts: Mapping[str, Counter[str]], totals: Counter[str]) -> FieldShares:
+    whole = sum(parts.values(), Counter[str]())
+    values = [value for value, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))]
+    return FieldShares(
+        name,
+        values,
+        {part: [parts[part][value] / totals[part] if totals[part] else 0.0 for value in values] for part in PARTS},
+    )
+
+
+def findings(facts: DataFacts) -> list[tuple[str, str]]:
+    """What a reader should look at first, as (``bad``, ``warn`` or ``good``, sentence)."""
+    found = [("bad", problem) for line in facts.accounts for problem in line.problems] or [
+        ("good", "Every row is accounted for.")
+    ]
+    for line in facts.accounts:
+        share = sum(line.rejected.values()) / line.rows_in if line.rows_in else 0.0
+        if share > 0.2:
+            found.append(("warn", f"{line.stage} rejected {share:.0%} of its {line.rows_in:,} rows."))
+    return found + (_split_notes(facts.split) if facts.split else [])
+
+
+def _split_notes(report: SplitReport) -> list[tuple[str, str]]:
+    found = []
+    records = sum(report.sizes.values())
+    if report.largest_group > 0.3 * records:
+        found.append(
+            (
+                "warn",
+                f"One group of {report.largest_group:,} records must stay together, out of {records:,}: the splits hang on where it goes.",
+            )
+        )
+    if report.leaks and report.leaks.found + report.leaks.documents and not report.leaks.removed:
+        found.append(
+            (
+                "warn",
+                f"{report.leaks.found + report.leaks.documents:,} train records and documents hold most of a validation or test text, and were left in.",
+            )
+        )
+    if report.sizes["test"] < 100:
+        found.append(
+            ("warn", f"Test has {report.sizes['test']} records: only large differences between models will show.")
+        )
+    found.extend(("warn", sentence) for sentence in _unlike(report))
+    return found
+
+
+def _unlike(report: SplitReport) -> Sequence[str]:
+    """One sentence for each field whose test is clear and whose distance is not negligible."""
+    sentences = []
+    for entry in report.balance.get("records", []):
+        if entry.test is None or entry.test.p_value >= 0.05 or entry.size == "negligible":
+            continue
+        over = [value.value for value in entry.values if value.out_of_balance and value.share > value.target]
+        under = [value.value for value in entry.values if value.out_of_balance and value.share < value.target]
+        words = [f"too much {', '.join(over)}"] if over else []
+        words += [f"too little {', '.join(under)}"] if under else []
+        sentences.append(f"{entry.field} is not that of the population ({entry.size} distance): {'; '.join(words)}.")
+    return sentences

@@ -1,0 +1,120 @@
+"""Exact duplicates and references: the same document once, the same input with the same answer once, one input one record.
+
+Documents are compared with documents, examples with examples. Two answers to one input are references of it, never
+duplicates of one another, unless they are the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Document, Example, ReferenceAnswer, RejectedRow, truncate
+from tunectl.data.text_normalization import digest16, normalize
+from tunectl.data.transform import Dropped, MergedInto, Outcome, Record
+
+Form = Callable[[str], str]
+
+
+def identity(text: str) -> str:
+    """The text itself: the strict form for comparing."""
+    return text
+
+
+def input_key(example: Example, form: Form = identity) -> bytes:
+    """What makes two inputs the same: roles, texts in the given form, tool calls, tools, and the user's own split.
+
+    The split counts because an input in two splits is a leak, which the split stage handles; merging would hide it.
+    """
+    turns = [(turn.role, form(turn.content), turn.name, turn.tool_calls, turn.train) for turn in example.messages]
+    return msgspec.json.encode([turns, example.tools, example.split], order="sorted")
+
+
+class ExactDedup:
+    """The block that removes exact duplicates; the first one stays."""
+
+    name = "exact duplicates"
+
+    def __init__(self, *, loose: bool) -> None:
+        self.form: Form = normalize if loose else identity
+        self.dropped: list[RejectedRow] = []
+        """Repeated answers left out of examples that went on with others."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
+        """Give each record, or rejected as ``exact_duplicate`` with the id of the one that stays."""
+        seen: dict[bytes, str] = {}
+        for record in records:
+            if isinstance(record, Document):
+                yield self._whole(record, digest16(b"document", self.form(record.text)), seen)
+            elif record.answers:
+                yield self._answers(record, seen)
+            else:
+                yield self._whole(record, digest16(b"example", input_key(record, self.form), _body(record)), seen)
+
+    def _whole(self, record: Record, digest: bytes, seen: dict[bytes, str]) -> Outcome:
+        if digest in seen:
+            return Dropped(record, "exact_duplicate", f"same as {seen[digest]}")
+        seen[digest] = record.id
+        return record
+
+    def _answers(self, example: Example, seen: dict[bytes, str]) -> Outcome:
+        shown = input_key(example, self.form)
+        fresh: list[ReferenceAnswer] = []
+        twins: list[RejectedRow] = []
+        for answer in example.answers:
+            digest = digest16(b"answer", shown, self.form(answer.text))
+            if digest in seen:
+                twins.append(
+                    RejectedRow(answer.source, "exact_duplicate", f"same as {seen[digest]}", truncate(answer.text))
+                )
+            else:
+                seen[digest] = example.id
+                fresh.append(answer)
+        if not fresh:
+            return Dropped(example, "exact_duplicate", twins[0].detail)
+        self.dropped += twins
+        return replace(example, answers=fresh) if twins else example
+
+
+def _body(example: Example) -> bytes:
+    return msgspec.json.encode([example.segments, example.tokens])
+
+
+class MergeReferences:
+    """The block that makes one record of all examples with one input: the first takes in the answers of the others.
+
+    Fields, kind and weight are those of the first; ``conflicts`` counts the merged records whose fields were others.
+    """
+
+    name = "references"
+
+    def __init__(self) -> None:
+        self.conflicts = 0
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
+        """Give each record, with all its references, or ``Merged`` into an earlier one."""
+        groups: dict[bytes, list[Example]] = {}
+        merged: dict[int, MergedInto] = {}
+        kept = list(records)
+        for record in kept:
+            if isinstance(record, Example) and record.answers:
+                group = groups.setdefault(input_key(record), [])
+                if group:
+                    merged[id(record)] = MergedInto(record, group[0].id)
+                    self.conflicts += record.fields != group[0].fields
+                group.append(record)
+        for record in kept:
+            if id(record) in merged:
+                yield merged[id(record)]
+            elif isinstance(record, Example) and record.answers:
+                yield _merge_answers(groups[input_key(record)])
+            else:
+                yield record
+
+
+def _merge_answers(group: list[Example]) -> Example:
+    if len(group) == 1:
+        return group[0]
+    return replace(group[0], answers=[answer for example in group for answer in example.answers])

@@ -1,0 +1,97 @@
+"""Exact Jaccard similarity of many pairs of texts, by sorted arrays of hashed shingles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunectl.data.dedup import shingles
+from tunectl.data.dedup.shingles import Unit
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tunectl.data.dedup.shingles import Hashes, Indexes
+
+    Links = tuple[Indexes, Indexes]
+    Floats = npt.NDArray[np.float64]
+    Flags = npt.NDArray[np.bool_]
+
+PART_CHARACTERS = 2_000_000  # of the texts compared in one go: bounds memory at about 100 MB a thread
+PART_PAIRS = 2**14  # a text's or pair's number must fit in the 16 bits above its hashes
+_KEPT_BITS = 48
+
+
+class JaccardMatrix:
+    """Compares items that have one or more sides of text.
+
+    Hashes are cut to 48 bits, so two different shingles of a pair of texts pass for equal with a chance of 10^-14 each.
+    """
+
+    def __init__(self, sides: Sequence[Sequence[str]], unit: Unit, size: int) -> None:
+        self.sides = sides
+        self.unit = unit
+        self.size = size
+
+    def parts(self, left: Indexes, right: Indexes, chosen: Indexes) -> list[Links]:
+        """Cut pairs of positions in ``chosen`` into runs that fit in memory."""
+        import numpy as np
+
+        if not len(left):
+            return []
+        sizes = np.zeros(len(chosen), np.int64)
+        for position in np.unique(np.concatenate((left, right))).tolist():
+            sizes[position] = max(len(side[chosen[position]]) for side in self.sides)
+        total = np.cumsum(sizes[left] + sizes[right])
+        cut = np.maximum(total // PART_CHARACTERS, np.arange(len(left)) // PART_PAIRS)
+        bounds = np.flatnonzero(np.diff(cut)) + 1
+        return list(zip(np.split(left, bounds), np.split(right, bounds), strict=True))
+
+    def at_least(self, left: Indexes, right: Indexes, threshold: float) -> Flags:
+        """(pairs,) whether every side of the two items is at least ``threshold`` alike."""
+        import numpy as np
+
+        alive = np.arange(len(left))
+        for side in reversed(self.sides):
+            near = self.similarity(side, left[alive], right[alive]) >= threshold
+            alive = alive[near]
+        alike = np.zeros(len(left), np.bool_)
+        alike[alive] = True
+        return alike
+
+    def similarity(self, texts: Sequence[str], left: Indexes, right: Indexes) -> Floats:
+        """(pairs,) shared shingles over all shingles, 0 to 1; two texts without words are 1 alike."""
+        import numpy as np
+
+        used, where = np.unique(np.concatenate((left, right)), return_inverse=True)
+        values, offsets = self._sets([texts[index] for index in used.tolist()])
+        sizes = np.diff(offsets)
+        pairs = np.tile(np.arange(len(left), dtype=np.uint64), 2) << np.uint64(_KEPT_BITS)
+        taken = _ranges(offsets[where], sizes[where])
+        keys = values[taken] | np.repeat(pairs, sizes[where])
+        keys.sort()
+        twice = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(_KEPT_BITS)
+        shared = np.bincount(twice.astype(np.int64), minlength=len(left)).astype(np.float64)
+        either = sizes[where[: len(left)]] + sizes[where[len(left) :]] - shared
+        return np.divide(shared, either, out=np.ones(len(left)), where=either > 0)
+
+    def _sets(self, texts: list[str]) -> tuple[Hashes, Indexes]:
+        """Sorted distinct shingles of each text, and (texts + 1,) where each begins."""
+        import numpy as np
+
+        found = shingles.shingle(texts, unit=self.unit, size=self.size)
+        owner = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(found.offsets))
+        keys = np.unique((found.values >> np.uint64(64 - _KEPT_BITS)) | (owner << np.uint64(_KEPT_BITS)))
+        marks = np.arange(len(texts) + 1, dtype=np.uint64) << np.uint64(_KEPT_BITS)
+        offsets = np.searchsorted(keys, marks).astype(np.int64)
+        return keys & np.uint64(2**_KEPT_BITS - 1), offsets
+
+
+def _ranges(starts: Indexes, lengths: Indexes) -> Indexes:
+    """Concatenate the integer ranges from each start, of each length."""
+    import numpy as np
+
+    before = np.cumsum(lengths) - lengths
+    found: Indexes = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - before, lengths)
+    return found

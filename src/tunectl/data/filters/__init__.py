@@ -1,0 +1,1 @@
+"""Transforms that repair, mask or drop records."""

@@ -1,0 +1,62 @@
+"""Language: records in other languages than the declared ones are turned away, when the guess is sure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from tunectl.artifacts.records import Document
+from tunectl.config.schema.curate import Language
+from tunectl.data.record_text import input_text, text_for_language_id
+from tunectl.data.transform import Dropped, Outcome, Record
+
+Guesser = Callable[[str], tuple[str, float]]
+UNKNOWN = "unknown"
+_NO_LETTERS = re.compile(r"\[[A-Z]+_\d+\]|[\d\W_]+")
+
+
+class LanguageFilter:
+    """The block that keeps the allowed languages.
+
+    Short texts, and texts on which the guess is unsure, are ``unknown`` and stay. Both sides of an example are judged
+    apart, so a translation into a disallowed language is seen.
+    """
+
+    name = "language"
+
+    def __init__(self, rule: Language, guess: Guesser) -> None:
+        self.rule = rule
+        self.guess = guess
+        self.counts: Counter[str] = Counter()
+        """Judged texts by language."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
+        """Give each record, or rejected as ``language`` with code and confidence."""
+        for record in records:
+            verdicts = [self.judge(text) for text in self._texts(record)]
+            self.counts.update(code for code, _ in verdicts)
+            foreign = [(code, sure) for code, sure in verdicts if code not in (UNKNOWN, *self.rule.allowed)]
+            if foreign:
+                code, sure = foreign[0]
+                yield Dropped(record, "language", f"{code} with confidence {sure:.2f}")
+            else:
+                yield record
+
+    def judge(self, text: str) -> tuple[str, float]:
+        """Language and confidence, or ``unknown``."""
+        # addresses, handles and tags are in no language, and neither are placeholders and digits
+        said = " ".join(word for word in text.split() if not any(sign in word for sign in ("@", "#", "://")))
+        words = _NO_LETTERS.sub(" ", said)
+        if len(words) - words.count(" ") < self.rule.letters:
+            return UNKNOWN, 0.0
+        code, sure = self.guess(words)
+        return (code, sure) if sure >= self.rule.confidence else (UNKNOWN, sure)
+
+    def _texts(self, record: Record) -> list[str]:
+        if isinstance(record, Document):
+            return [record.text]
+        if record.tokens is not None:
+            return []
+        sides = {"input": [input_text], "output": [text_for_language_id], "both": [input_text, text_for_language_id]}
+        return [side(record) for side in sides[self.rule.side]]

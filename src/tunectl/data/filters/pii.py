@@ -1,0 +1,51 @@
+"""Personal data in records: one set of placeholders for all texts of a record."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import RejectedRow, truncate
+from tunectl.data.record_text import Place, all_texts, map_texts
+from tunectl.data.transform import Outcome, Record
+from tunectl.privacy.mask import PiiMasker, PlaceholderMap
+
+
+class MaskPii:
+    """The block that masks personal data in documents, messages, answers, segments and arguments of tool calls.
+
+    Declared ``fields`` and the source's file name are not text of the record and stay as they are.
+    """
+
+    name = "personal data"
+
+    def __init__(self, masker: PiiMasker) -> None:
+        self.masker = masker
+        self.counts: Counter[str] = Counter()
+        """Places that were masked, by kind."""
+        self.records = 0
+        """Records in which something was masked."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
+        """Give each record with placeholders."""
+        for record in records:
+            memory = PlaceholderMap()
+            for text in all_texts(record):
+                memory.reserve(text)
+            before = self.counts.total()
+
+            def mask(text: str, place: Place, memory: PlaceholderMap = memory) -> str:  # noqa: ARG001
+                masked = self.masker.mask(text, memory)
+                self.counts.update(masked.found)
+                return masked.text
+
+            hidden = map_texts(record, mask)
+            self.records += self.counts.total() > before
+            yield hidden
+
+
+def mask_reject(reject: RejectedRow, masker: PiiMasker) -> RejectedRow:
+    """``reject`` without personal data in its sample and detail: what is turned away must not leak it either."""
+    return replace(reject, detail=masker.mask(reject.detail).text, sample=truncate(masker.mask(reject.sample).text))

@@ -1,0 +1,233 @@
+"""Quality: named rules that turn poor records away. Each rule is null in YAML to switch it off.
+
+A rule looks at one text and gives None, or what offended. Lengths, letters, symbols and repetition follow Gopher (Rae et al.
+2021, arXiv 2112.11446, appendix A1.1), with bounds in YAML because ads and chats are shorter than web pages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Document, Example, RejectedRow, truncate
+from tunectl.config.schema.curate import Boilerplate, Quality, Repetition, WordBounds
+from tunectl.core.errors import ConfigError
+from tunectl.data.filters import repetition
+from tunectl.data.record_text import input_text, output_text
+from tunectl.data.text_normalization import normalize
+from tunectl.data.transform import Dropped, Outcome, Record
+
+Check: TypeAlias = Callable[[str], str | None]
+"""From a text to None, or to what offended."""
+Rule: TypeAlias = tuple[str, Check]
+"""Reason and check."""
+
+_USUAL = frozenset(" \t\n.,;:!?'\"()[]{}-\u2013\u2014/\\%&$€£#@*+=_<>|~`^°…\u2018\u2019“”„«»•·©®™\u200c\u200d")
+# Words that cannot be the last of a sentence in English; other languages are only judged by their last sign.
+_OPEN_WORDS = frozenset(
+    ("a", "an", "the", "and", "or", "but", "than", "because", "if", "our", "your", "their", "its", "my")
+)
+
+
+def length(bounds: WordBounds, side: str) -> list[Rule]:
+    """Fewest and most words."""
+
+    def short(text: str) -> str | None:
+        count = len(text.split())
+        return f"{count} words, least {bounds.least}" if bounds.least is not None and count < bounds.least else None
+
+    def long(text: str) -> str | None:
+        count = len(text.split())
+        return f"{count} words, most {bounds.most}" if bounds.most is not None and count > bounds.most else None
+
+    return [(f"{side}_too_short", short), (f"{side}_too_long", long)]
+
+
+def min_words_with_letters(least: float) -> list[Rule]:
+    """Least share of words with a letter in them; texts with no letter at all have a reason of their own."""
+
+    def none(text: str) -> str | None:
+        return None if any(map(str.isalpha, text)) else "no letter in it"
+
+    def few(text: str) -> str | None:
+        words = text.split()
+        lettered = sum(any(map(str.isalpha, word)) for word in words)
+        share = lettered / len(words) if words else 1.0
+        return f"{share:.2f} of the words have a letter, least {least:g}" if share < least else None
+
+    return [("no_letters", none), ("few_letters", few)]
+
+
+def max_symbol_share(most: float) -> list[Rule]:
+    """Most share of characters that are no letter, mark, digit, space or usual punctuation."""
+
+    def check(text: str) -> str | None:
+        if text.isascii():
+            return None  # every printable sign of ASCII is usual punctuation
+        odd = sum(not (sign in _USUAL or sign.isalnum() or sign.isspace() or _mark(sign)) for sign in text)
+        share = odd / len(text)
+        return f"{share:.2f} of the characters are symbols, most {most:g}" if share > most else None
+
+    return [("symbols", check)]
+
+
+def _mark(sign: str) -> bool:
+    import unicodedata
+
+    return unicodedata.category(sign).startswith("M") and sign != "\ufe0f"
+
+
+def repetition_bounds(bounds: Repetition) -> list[Rule]:
+    """Repeated lines and runs of words."""
+    tops = [(2, bounds.bigram), (3, bounds.trigram), (4, bounds.fourgram)]
+
+    def lines(text: str) -> str | None:
+        share = repetition.duplicate_line_fraction(text)
+        if bounds.lines is None or share <= bounds.lines or len(text.split()) < bounds.words:
+            return None
+        return f"{share:.2f} of the lines are copies, most {bounds.lines:g}"
+
+    def runs(text: str) -> str | None:
+        words = text.split()
+        if len(words) < bounds.words:
+            return None
+        for size, most in tops:
+            if most is not None and (share := repetition.top_ngram_fraction(words, size)) > most:
+                return f"{share:.2f} of the letters are in one run of {size} words, most {most:g}"
+        if bounds.copied is not None and (share := repetition.duplicate_ngram_fraction(words, 5)) > bounds.copied:
+            return f"{share:.2f} of the letters are in copied runs of 5 words, most {bounds.copied:g}"
+        return None
+
+    return [("repeated_lines", lines), ("repeated_words", runs)]
+
+
+def boilerplate(bounds: Boilerplate) -> list[Rule]:
+    """Most share of lines that hold a phrase every page carries."""
+    pattern = any_of(bounds.phrases, "curate.quality.boilerplate.phrases")
+
+    def check(text: str) -> str | None:
+        lines = [line for line in text.split("\n") if line.strip()]
+        share = sum(pattern.search(line) is not None for line in lines) / len(lines) if lines else 0.0
+        return f"{share:.2f} of the lines, most {bounds.most:g}" if share > bounds.most else None
+
+    return [("boilerplate", check)]
+
+
+def matches_pattern(reason: str, pattern: re.Pattern[str]) -> list[Rule]:
+    """Turn away texts in which ``pattern`` is found; the match is what offended."""
+
+    def check(text: str) -> str | None:
+        match = pattern.search(text)
+        return match.group().strip()[:80] if match else None
+
+    return [(reason, check)]
+
+
+def any_of(patterns: list[str], setting: str) -> re.Pattern[str]:
+    """One pattern out of several, without regard to case; ``^`` and ``$`` mean the whole text.
+
+    Raises  ConfigError naming the setting, the pattern and the mistake in it.
+    """
+    for number, pattern in enumerate(patterns):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError([f"{setting}[{number}] = {pattern!r}: not a regular expression: {error}"]) from error
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
+
+
+def find_truncation(text: str) -> str | None:
+    """What a text breaks off with: a comma, an opening bracket, a dash, or a word that cannot end a sentence."""
+    end = text.rstrip()
+    if end.endswith((",", ";", "(", "[", "{", "\u2013", "\u2014", "&")):
+        return f"ends in {end[-1]}"
+    last = end.rsplit(None, 1)[-1] if end else ""
+    return f"ends in the word {last}" if last in _OPEN_WORDS and len(end.split()) > 3 else None
+
+
+class QualityFilter:
+    """The block that applies the rules: to documents, to inputs, and to each answer apart.
+
+    An example goes on with the answers that pass; it is rejected when none does.
+    """
+
+    name = "quality"
+
+    def __init__(self, quality: Quality) -> None:
+        shared = self._build_shared_rules(quality)
+        pages = boilerplate(quality.boilerplate) if quality.boilerplate else []
+        again = repetition_bounds(quality.repetition) if quality.repetition else []
+        self.documents = (length(quality.documents, "document") if quality.documents else []) + shared + again + pages
+        self.inputs = length(quality.inputs, "input") if quality.inputs else []
+        self.answers = (length(quality.answers, "answer") if quality.answers else []) + shared + again
+        self.answers += [("truncated", find_truncation)] if quality.truncated else []
+        self.echo = quality.echo
+        self.dropped: list[RejectedRow] = []
+        """Answers left out of examples that went on with others."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
+        """Give each record, or rejected under the name of the first rule that it breaks."""
+        for record in records:
+            yield self._document(record) if isinstance(record, Document) else self._example(record)
+
+    def _document(self, document: Document) -> Outcome:
+        offence = first_failed_rule(self.documents, document.text)
+        return Dropped(document, *offence) if offence else document
+
+    def _example(self, example: Example) -> Outcome:
+        if example.messages and (offence := first_failed_rule(self.inputs, input_text(example))):
+            return Dropped(example, *offence)
+        if not example.answers:
+            return self._check_segments(example)
+        asked = normalize(input_text(example)) if self.echo else None
+        # the rules are about sentences, and tool calls are none
+        judged = [(answer, None if answer.calls else self._answer(answer.text, asked)) for answer in example.answers]
+        good = [answer for answer, offence in judged if offence is None]
+        bad = [
+            RejectedRow(answer.source, *offence, truncate(answer.text))
+            for answer, offence in judged
+            if offence is not None
+        ]
+        if not good:
+            return Dropped(example, bad[0].reason, bad[0].detail)
+        self.dropped += bad
+        return replace(example, answers=good) if bad else example
+
+    def _check_segments(self, example: Example) -> Outcome:
+        """Template-free rows: their learned segments together are the answer. Tokenised rows cannot be judged."""
+        offence = first_failed_rule(self.answers, output_text(example)) if example.segments else None
+        return Dropped(example, *offence) if offence else example
+
+    def _answer(self, text: str, asked: str | None) -> tuple[str, str] | None:
+        offence = first_failed_rule(self.answers, text)
+        if offence is None and asked is not None and normalize(text) == asked:
+            return "echo", "the answer is the input"
+        return offence
+
+    @staticmethod
+    def _build_shared_rules(quality: Quality) -> list[Rule]:
+        rules: list[Rule] = []
+        if quality.words_with_letters is not None:
+            rules += min_words_with_letters(quality.words_with_letters)
+        if quality.symbols is not None:
+            rules += max_symbol_share(quality.symbols)
+        if quality.placeholder_text is not None:
+            rules += matches_pattern(
+                "placeholder_text", any_of(quality.placeholder_text, "curate.quality.placeholder_text")
+            )
+        if quality.banned_words:
+            words = "|".join(re.escape(word) for word in quality.banned_words)
+            rules += matches_pattern("banned_word", re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE))
+        return rules
+
+
+def first_failed_rule(rules: list[Rule], text: str) -> tuple[str, str] | None:
+    """Reason and detail of the first rule that ``text`` breaks."""
+    for reason, check in rules:
+        detail = check(text)
+        if detail is not None:
+            return reason, detail
+    return None

@@ -1,0 +1,156 @@
+"""Repair: mending text without judging it.
+
+Every step is a function from text to text; a step that changed a text counts once under its name.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.config.schema.curate import Repair
+from tunectl.data.record_text import Place, map_texts
+from tunectl.data.transform import Dropped, Outcome, Record
+
+Step = Callable[[str], str]
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+# C0 and C1 codes except tab and line ends, soft hyphen, zero-width space, word joiner, byte order mark, direction marks.
+# Joiners (U+200C, U+200D) stay: Persian, Indic scripts and emoji need them.
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]"
+)
+_OPENING = re.compile(r"<(script|style|noscript|template|svg)\b[^<>]*>|<!--", re.IGNORECASE)
+_BREAKS = re.compile(
+    r"</?(?:br|p|div|li|ul|ol|tr|table|h[1-6]|section|article|header|footer|blockquote|hr)\b[^<>]*>", re.IGNORECASE
+)
+# Only names of HTML: "a < b", "<T>" of a program and "<3" stay.
+_TAGS = re.compile(
+    r"</?(?:a|abbr|area|aside|audio|b|base|bdi|bdo|big|body|button|canvas|caption|center|cite|code|col|colgroup|dd|del|details|dfn|dl|dt|em|embed|"
+    r"fieldset|figcaption|figure|font|form|head|html|i|iframe|img|input|ins|kbd|label|legend|link|main|map|mark|meta|nav|object|option|"
+    r"picture|pre|q|s|samp|script|select|small|source|span|strike|strong|style|sub|summary|sup|svg|tbody|td|template|textarea|tfoot|th|thead|"
+    r"time|title|track|tt|u|var|video|wbr)(?:\s+[a-z][^<>]*|\s*/?)>|<!doctype[^<>]*>",
+    re.IGNORECASE,
+)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.IGNORECASE)
+_LINE_ENDS = re.compile("\r\n?|\u2028|\x85|\x0c")
+_PARAGRAPHS = re.compile("\u2029")
+_BLANKS = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\t\x0b]")
+_INNER = re.compile(r"(?<=\S) {2,}")
+_EMPTY_LINES = re.compile(r"\n{3,}")
+
+
+def strip_control_chars(text: str) -> str:
+    """Without terminal escapes, control codes and invisible characters."""
+    if "\x1b" in text:
+        text = _ESCAPES.sub("", text)
+    return _CONTROLS.sub("", text)
+
+
+def strip_html(text: str) -> str:
+    """Without HTML: entities resolved, scripts and comments gone, block tags as line ends, other tags gone."""
+    for _ in range(3):  # feeds escape twice: &amp;lt;br&amp;gt;
+        if "&" not in text or not _ENTITY.search(text):
+            break
+        text = html.unescape(text)
+    if "<" not in text:
+        return text
+    return _TAGS.sub("", _BREAKS.sub("\n", _without_hidden(text)))
+
+
+def _without_hidden(text: str) -> str:
+    """Without scripts, styles and comments that are closed again; one pass, however many are left open."""
+    pieces: list[str] = []
+    never: set[str] = set()
+    lowered = text.lower()
+    lowered = lowered if len(lowered) == len(text) else text  # a few letters change length; positions must fit
+    done = 0
+    for opening in _OPENING.finditer(text):
+        end = "-->" if opening[1] is None else f"</{opening[1].casefold()}"
+        if opening.start() < done or end in never:
+            continue
+        close = lowered.find(end, opening.end())
+        stop = lowered.find(">", close)
+        if close < 0 or stop < 0:
+            never.add(end)
+            continue
+        pieces += [text[done : opening.start()], " "]
+        done = stop + 1
+    return "".join([*pieces, text[done:]])
+
+
+def normalize_whitespace(text: str) -> str:
+    """One kind of blank and line end, none at the end of lines, one between words, at most one empty line."""
+    text = _PARAGRAPHS.sub("\n\n", _LINE_ENDS.sub("\n", text))
+    text = _INNER.sub(" ", _BLANKS.sub(" ", text))
+    lines = "\n".join(line.rstrip(" ") for line in text.split("\n"))
+    return _EMPTY_LINES.sub("\n\n", lines).strip("\n").rstrip()
+
+
+def repair_steps(repair: Repair, mojibake: Step) -> list[tuple[str, Step]]:
+    """The declared steps in the order in which they must run; ``mojibake`` comes from a library."""
+    form = repair.unicode_form
+    table: list[tuple[str, Step | None]] = [
+        ("mojibake", mojibake if repair.mojibake else None),
+        ("html", strip_html if repair.html else None),
+        ("control_characters", strip_control_chars if repair.control_characters else None),
+        ("unicode_form", (lambda text: unicodedata.normalize(form, text)) if form is not None else None),
+        ("white_space", normalize_whitespace if repair.white_space else None),
+    ]
+    return [(name, step) for name, step in table if step is not None]
+
+
+class RepairText:
+    """The block that repairs every text; texts that end up empty are rejected.
+
+    Template-free segments keep their white space and their tags: both can be part of the template.
+    """
+
+    name = "repair"
+
+    def __init__(self, repair: Repair, *, mojibake: Step) -> None:
+        self.steps = repair_steps(repair, mojibake)
+        self.counts: Counter[str] = Counter({name: 0 for name, _ in self.steps})
+        """Texts that each step changed."""
+        self.dropped: list[RejectedRow] = []
+        """Answers left out of examples that went on with others."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
+        """Give each record repaired, or rejected as ``empty``, ``empty_input`` or ``empty_answer``."""
+        for record in records:
+            mended = map_texts(record, self._mend)
+            yield _judge(mended) if isinstance(mended, Document) else self._judge_example(mended)
+
+    def _mend(self, text: str, place: Place) -> str:
+        for name, step in self.steps:
+            if (place == "segment" and name in ("html", "white_space")) or place == "argument":
+                continue
+            after = step(text)
+            if after != text:
+                self.counts[name] += 1
+                text = after
+        return text
+
+    def _judge_example(self, example: Example) -> Outcome:
+        if example.messages and not example.messages[-1].content.strip() and not example.messages[-1].tool_calls:
+            return Dropped(example, "empty_input")
+        filled = [answer for answer in example.answers if answer.text.strip()]
+        if example.answers and not filled:
+            return Dropped(example, "empty_answer")
+        if len(filled) < len(example.answers):
+            empty = [answer for answer in example.answers if not answer.text.strip()]
+            self.dropped += [RejectedRow(answer.source, "empty_answer") for answer in empty]
+            return replace(example, answers=filled)
+        if example.segments and not any(segment.text.strip() for segment in example.segments if segment.train):
+            return Dropped(example, "empty_answer")
+        return example
+
+
+def _judge(document: Document) -> Outcome:
+    return document if document.text.strip() else Dropped(document, "empty")

@@ -1,0 +1,42 @@
+"""Formats whose rows hold whole conversations: OpenAI messages, ShareGPT, and swift's pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tunectl.artifacts.records import Message
+from tunectl.data.readers.conversation import parse_message, tools_of, with_calls, with_system
+from tunectl.data.readers.row import FormatMismatch, Parsed, RawRow, list_of, optional_text
+
+
+def parse_messages(row: RawRow) -> Parsed:
+    """``messages: [{role, content}]`` with tool calls and train flags of turns or parts; optional ``tools`` and ``system``.
+
+    The column may be called ``conversation`` too (LMSYS-Chat).
+    """
+    is_other = row.columns.get("messages") is None and row.columns.get("conversation") is not None
+    return _conversation(row.columns, "conversation" if is_other else "messages")
+
+
+def parse_sharegpt(row: RawRow) -> Parsed:
+    """``conversations: [{from, value}]``; optional ``tools`` and ``system``."""
+    return _conversation(row.columns, "conversations")
+
+
+def _conversation(columns: dict[str, Any], name: str) -> Parsed:
+    turns = with_calls([parse_message(item, number) for number, item in enumerate(list_of(columns, name), 1)])
+    tools = tools_of(columns.get("tools") if columns.get("tools") is not None else columns.get("functions"))
+    return Parsed(turns=with_system(turns, optional_text(columns, "system")), tools=tools)
+
+
+def sharegpt_pairs(row: RawRow) -> Parsed:
+    """``conversation: [{human, assistant}]`` (swift); optional ``system``."""
+    turns: list[Message] = []
+    for number, pair in enumerate(list_of(row.columns, "conversation"), 1):
+        if not isinstance(pair, dict) or not {"human", "assistant"} <= set(pair):
+            raise FormatMismatch(f"item {number} of conversation is not an object with human and assistant")
+        for role in ("human", "assistant"):
+            turns.append(parse_message({"role": role, "content": pair[role]}, len(turns) + 1))
+    return Parsed(
+        turns=with_system(turns, optional_text(row.columns, "system")), tools=tools_of(row.columns.get("tools"))
+    )

@@ -1,0 +1,216 @@
+"""All formats in one table, and which of them a row has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from tunectl.data.formats import conversations, instruction, pretokenized, production_logs
+from tunectl.data.readers.row import Parsed, RawRow, lower
+
+
+class InstructionFormat(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    expects: str
+    """Its columns, in words for people."""
+    fits: Callable[[dict[str, Any]], bool]
+    """Whether a row with these columns (absent and null ones left out) looks like it."""
+    parse: Callable[[RawRow], Parsed]
+    uses: Callable[[dict[str, Any]], Collection[str]]
+    """The columns that it reads of such a row."""
+
+
+class UnsupportedFormat(NamedTuple):
+    """A format that is known, but is not for supervised tuning."""
+
+    name: str
+    what: str
+    fits: Callable[[dict[str, Any]], bool]
+
+
+def _has(*wanted: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda columns: all(name in columns for name in wanted)
+
+
+def _has_list(name: str, *keys: str) -> Callable[[dict[str, Any]], bool]:
+    """A column that holds a list (or its JSON) whose first item has one of ``keys``; an empty list fits too."""
+
+    def fits(columns: dict[str, Any]) -> bool:
+        value = columns.get(name)
+        if isinstance(value, str):
+            return value.lstrip()[:1] == "[" and (not keys or any(f'"{key}"' in value for key in keys))
+        if not isinstance(value, list):
+            return False
+        return not keys or not value or (isinstance(value[0], dict) and any(key in value[0] for key in keys))
+
+    return fits
+
+
+def _is_unpaired(columns: dict[str, Any]) -> bool:
+    label = columns.get("label", columns.get("kto_tag"))
+    is_mark = isinstance(label, bool) or (isinstance(label, str) and label.lower() in {"true", "false"})
+    return is_mark and ("completion" in columns or "messages" in columns or "conversations" in columns)
+
+
+def _feedback(columns: dict[str, Any]) -> bool:
+    if "metric_name" in columns and "value" in columns:
+        return True
+    given = columns.get("input")
+    return isinstance(given, dict) and "messages" in given and production_logs.inference_id(columns) is not None
+
+
+def _only(*names: str) -> Callable[[dict[str, Any]], Collection[str]]:
+    return lambda _: names
+
+
+def _about_a_text(columns: dict[str, Any]) -> bool:
+    has_text = any(name in columns for name in instruction.ARTICLES)
+    return has_text and "question" in columns and any(name in columns for name in instruction.REPLIES)
+
+
+def _is_instruction(columns: dict[str, Any]) -> bool:
+    return "instruction" in columns and any(name in columns for name in instruction.REPLIES)
+
+
+def _pair(columns: dict[str, Any]) -> Collection[str]:
+    return (*(instruction.pair_of(columns) or ()), "system", "history", "tools")
+
+
+FORMATS: tuple[InstructionFormat, ...] = (
+    InstructionFormat(
+        "production_log",
+        "request, response (OpenAI payloads)",
+        _has("request", "response"),
+        production_logs.production_log,
+        _only("request", "response"),
+    ),
+    InstructionFormat(
+        "demonstration",
+        "input and id of an inference; metric_name, value and inference_id of feedback",
+        _feedback,
+        production_logs.demonstration,
+        _only("input", "metric_name", "value", "tools", *production_logs.INFERENCE_IDS),
+    ),
+    InstructionFormat(
+        "tokens",
+        "input_ids, labels",
+        _has("input_ids"),
+        pretokenized.tokens,
+        _only("input_ids", "labels", "attention_mask"),
+    ),
+    InstructionFormat(
+        "segments", "segments: [{text, label}]", _has_list("segments", "text"), pretokenized.segments, _only("segments")
+    ),
+    InstructionFormat(
+        "messages",
+        "messages: [{role, content}]",
+        lambda columns: _has_list("messages")(columns) or _has_list("conversation", "role", "from")(columns),
+        conversations.parse_messages,
+        _only("messages", "conversation", "tools", "functions", "system"),
+    ),
+    InstructionFormat(
+        "sharegpt",
+        "conversations: [{from, value}]",
+        _has_list("conversations"),
+        conversations.parse_sharegpt,
+        _only("conversations", "tools", "functions", "system"),
+    ),
+    InstructionFormat(
+        "sharegpt_pairs",
+        "conversation: [{human, assistant}]",
+        _has_list("conversation"),
+        conversations.sharegpt_pairs,
+        _only("conversation", "tools", "system"),
+    ),
+    InstructionFormat(
+        "prompt_completion",
+        "prompt, completion",
+        _has("prompt", "completion"),
+        instruction.prompt_completion,
+        _only("prompt", "completion", "tools", "system"),
+    ),
+    InstructionFormat(
+        "openorca",
+        "system_prompt, question, response",
+        _has("system_prompt", "question", "response"),
+        instruction.openorca,
+        _only("system_prompt", "question", "response", "history", "tools"),
+    ),
+    InstructionFormat(
+        "article_question",
+        f"one of {', '.join(instruction.ARTICLES)} with question and one of {', '.join(instruction.REPLIES)}",
+        _about_a_text,
+        instruction.article_question,
+        _only(*instruction.ARTICLES, "question", *instruction.REPLIES, "system", "history", "tools"),
+    ),
+    InstructionFormat(
+        "alpaca",
+        "instruction, output or response; optional input or context, system, history",
+        _is_instruction,
+        instruction.alpaca,
+        _only("instruction", "input", "context", *instruction.REPLIES, "system", "history", "tools"),
+    ),
+    InstructionFormat(
+        "query_response",
+        f"one of {', '.join(instruction.INPUTS)} with one of {', '.join(instruction.OUTPUTS)}",
+        lambda columns: instruction.pair_of(columns) is not None,
+        instruction.query_response,
+        _pair,
+    ),
+    InstructionFormat("text", "text", _has("text"), instruction.text, _only("text")),
+)
+"""The more telling formats first: the first that fits is taken."""
+
+REFUSED: tuple[UnsupportedFormat, ...] = (
+    UnsupportedFormat(
+        "stepwise", "steps with a mark each (prompt, completions, labels)", _has("prompt", "completions", "labels")
+    ),
+    UnsupportedFormat(
+        "preference", "pairs of a better and a worse answer (chosen, rejected)", _has("chosen", "rejected")
+    ),
+    UnsupportedFormat(
+        "preference",
+        "pairs of a better and a worse answer (chosen_response, rejected_response)",
+        _has("chosen_response", "rejected_response"),
+    ),
+    UnsupportedFormat(
+        "preference", "an answer with a worse one (messages, rejected_response)", _has("messages", "rejected_response")
+    ),
+    UnsupportedFormat(
+        "preference", "an answer with a worse one (messages, rejected_messages)", _has("messages", "rejected_messages")
+    ),
+    UnsupportedFormat("unpaired", "single answers marked good or bad (label or kto_tag)", _is_unpaired),
+)
+"""Formats of preferences; they come before the others."""
+
+PROMPT_ONLY = UnsupportedFormat("prompt_only", "prompts without answers (prompt)", _has("prompt"))
+"""Only where no other format fits."""
+
+
+def find(name: str) -> InstructionFormat:
+    """The format called ``name``; the schema allows no other."""
+    return next(item for item in FORMATS if item.name == name)
+
+
+def detect_format(columns: dict[str, Any]) -> InstructionFormat | UnsupportedFormat | None:
+    """The format of a row with these columns, or None."""
+    given = {name: value for name, value in columns.items() if value is not None}
+    every: tuple[InstructionFormat | UnsupportedFormat, ...] = (*REFUSED, *FORMATS, PROMPT_ONLY)
+    return next((item for item in every if item.fits(given)), None)
+
+
+def case_insensitive_match(found: InstructionFormat) -> InstructionFormat:
+    """A format that reads columns whose names are its own but for capitals and blanks around them."""
+
+    def parse(row: RawRow) -> Parsed:
+        return found.parse(replace(row, columns=lower(row.columns)))
+
+    def uses(columns: dict[str, Any]) -> Collection[str]:
+        read = found.uses(lower(columns))
+        return [name for name in columns if name.strip().lower() in read]
+
+    return found._replace(parse=parse, uses=uses)

@@ -1,0 +1,282 @@
+"""Formats of preferences: two answers of which one is better, or one answer that was called good or bad."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.artifacts.records import Choice, Message
+from tunectl.config.schema.preferences import PreferenceColumns
+from tunectl.data.formats.instruction import alpaca_input, history
+from tunectl.data.readers.conversation import BODIES, parse_message, with_system
+from tunectl.data.readers.row import (
+    FormatMismatch,
+    RawRow,
+    RowError,
+    get_column,
+    kind,
+    list_of,
+    names,
+    optional_text,
+    scalar,
+    text_of,
+)
+
+ASKED = ("question", "instruction", "input", "query")
+"""Columns of the input in Axolotl's named types (intel, argilla, icr) and swift."""
+BETTER, WORSE = ("chosen", "chosen_response"), ("rejected", "rejected_response")
+TURN_KEYS = frozenset({"role", "from", *BODIES})
+_TURN = re.compile(r"""["'](?:role|from)["']""")
+_SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+_YES, _NO = frozenset({"true", "1", "yes", "good", "thumbs_up"}), frozenset({"false", "0", "no", "bad", "thumbs_down"})
+
+
+class ParsedPreference(Struct, frozen=True):
+    """What a format makes of a row."""
+
+    turns: list[Message]
+    """The conversation before the answers."""
+    answers: list[list[Message]]
+    """The better and the worse, or one that was marked alone."""
+    choice: Choice
+
+
+class PreferenceFormat(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    expects: str
+    """Its columns, in words for people."""
+    fits: Callable[[dict[str, Any]], bool]
+    """Whether a row with these columns (absent and null ones left out) looks like it."""
+    parse: Callable[[RawRow], ParsedPreference]
+
+
+def transcripts(row: RawRow) -> ParsedPreference:
+    r"""``chosen`` and ``rejected``: whole transcripts with ``\n\nHuman:`` and ``\n\nAssistant:`` (HH-RLHF).
+
+    Raises  Misfit when one is not such a text; RowError ``different_prompts`` when they begin with different questions.
+    """
+    return _split_common_prefix(*(_transcript(row, name) for name in ("chosen", "rejected")))
+
+
+def _transcript(row: RawRow, name: str) -> list[Message]:
+    text = text_of(row.columns, name)
+    found = list(_SPEAKER.finditer(text))
+    if not found or text[: found[0].start()].strip():
+        raise FormatMismatch(f"column {name!r} does not begin with Human: or Assistant:")
+    ends = [item.start() for item in found[1:]] + [len(text)]
+    return _merge_adjacent_turns(
+        [
+            Message("user" if item[1] == "Human" else "assistant", text[item.end() : end].strip())
+            for item, end in zip(found, ends, strict=True)
+        ]
+    )
+
+
+def _merge_adjacent_turns(turns: list[Message]) -> list[Message]:
+    """Two turns of one speaker in a row are one turn; HH has a few such."""
+    joined: list[Message] = []
+    for item in turns:
+        if joined and joined[-1].role == item.role:
+            joined[-1] = Message(item.role, "\n\n".join(filter(None, (joined[-1].content, item.content))))
+        else:
+            joined.append(item)
+    return joined
+
+
+def explicit_prompt(row: RawRow) -> ParsedPreference:
+    """``prompt`` (or ``messages``), ``chosen``, ``rejected``: texts, message lists or single messages; TRL, UltraFeedback, Axolotl.
+
+    Answers that repeat the prompt's messages in front are taken without them.
+    """
+    name = "prompt" if row.columns.get("prompt") is not None else "messages"
+    before = _conversation(get_column(row.columns, name), name, "user")
+    better, worse = (
+        _after(before, _conversation(row.columns.get(side), side, "assistant")) for side in ("chosen", "rejected")
+    )
+    return _build_pair(row, before, better, worse)
+
+
+def implicit_prompt(row: RawRow) -> ParsedPreference:
+    """``chosen`` and ``rejected`` alone, sharing what they begin with: message lists, or texts (TRL)."""
+    better, worse = (row.columns.get(name) for name in ("chosen", "rejected"))
+    if isinstance(better, str) and isinstance(worse, str) and not better.lstrip().startswith("[{"):
+        return _common_text(better, worse)
+    return _split_common_prefix(
+        _conversation(better, "chosen", "assistant"), _conversation(worse, "rejected", "assistant")
+    )
+
+
+def _common_text(better: str, worse: str) -> ParsedPreference:
+    length = next(
+        (at for at, (one, other) in enumerate(zip(better, worse, strict=False)) if one != other),
+        min(len(better), len(worse)),
+    )
+    if not better[:length].strip():
+        raise RowError("different_prompts", "chosen and rejected begin with nothing in common")
+    if length < min(len(better), len(worse)):
+        length = max(better.rfind(sign, 0, length) for sign in " \n") + 1  # not in the middle of a word
+    if not better[:length].strip():
+        raise RowError("different_prompts", "chosen and rejected have no whole word in common at their beginning")
+    asked, ends = better[:length].strip(), (better[length:].strip(), worse[length:].strip())
+    return ParsedPreference([Message("user", asked)], [[Message("assistant", end)] for end in ends], "first")
+
+
+def sharegpt_pair(row: RawRow) -> ParsedPreference:
+    """``conversations`` with ``chosen`` and ``rejected`` as ``{from, value}`` (LLaMA-Factory, ranking)."""
+    before = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
+    better, worse = (_conversation(row.columns.get(name), name, "assistant") for name in ("chosen", "rejected"))
+    return _build_pair(row, before, better, worse)
+
+
+def messages_rejected(row: RawRow) -> ParsedPreference:
+    """``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
+    whole = _conversation(list_of(row.columns, "messages"), "messages", "user")
+    if not whole:
+        raise RowError("empty_turn", "messages is an empty list")
+    if row.columns.get("rejected_messages") is not None:
+        other = _conversation(row.columns["rejected_messages"], "rejected_messages", "assistant")
+        if other and other[0].role == "assistant" and whole[0].role != "assistant":  # the answer alone
+            return _build_pair(row, whole[:-1], whole[-1:], other)
+        return _split_common_prefix(whole, other)
+    if whole[-1].role != "assistant":
+        raise RowError("last_turn_not_assistant", f"the last of {len(whole)} messages is {whole[-1].role}")
+    said = get_column(row.columns, "rejected_response")
+    if isinstance(said, list) and len(said) == 1:
+        said = said[0]
+    return _build_pair(row, whole[:-1], whole[-1:], _conversation(said, "rejected_response", "assistant"))
+
+
+def axolotl_pair(row: RawRow) -> ParsedPreference:
+    """One of ``question``, ``instruction``, ``input``, ``query`` with ``chosen``/``rejected`` or ``chosen_response``/``rejected_response``.
+
+    Axolotl's intel, argilla and icr types, and LLaMA-Factory's alpaca with ranking (``instruction``, ``input``, ``history``).
+    """
+    better = _conversation(*_first(row, BETTER), "assistant")
+    worse = _conversation(*_first(row, WORSE), "assistant")
+    if not any(row.columns.get(name) is not None for name in ASKED):
+        return _split_common_prefix(better, worse)
+    before = _read_prompt(row)
+    return _build_pair(row, before, _after(before, better), _after(before, worse))
+
+
+def parse_unpaired(row: RawRow) -> ParsedPreference:
+    """``prompt`` (or ``question``, ``instruction``, ``input``), ``completion`` (or ``response``) and ``label`` (TRL, Axolotl KTO)."""
+    has_prompt = row.columns.get("prompt") is not None
+    before = _conversation(row.columns["prompt"], "prompt", "user") if has_prompt else _read_prompt(row)
+    answer = _conversation(*_first(row, ("completion", "response", "output")), "assistant")
+    return _alone(row, before, _after(before, answer))
+
+
+def parse_unpaired_messages(row: RawRow) -> ParsedPreference:
+    """``messages`` that end with an answer, and ``label`` (swift)."""
+    whole = _conversation(list_of(row.columns, "messages"), "messages", "user")
+    return _alone(row, whole[:-1], whole[-1:])
+
+
+def parse_unpaired_sharegpt(row: RawRow) -> ParsedPreference:
+    """``conversations`` that end with an answer, and ``kto_tag`` (LLaMA-Factory)."""
+    whole = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
+    return _alone(row, whole[:-1], whole[-1:])
+
+
+def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
+    """The columns that the user pinned.
+
+    Raises  Misfit when one of them is absent.
+    """
+    better, worse = (
+        _conversation(_present(row, name or usual), name or usual, "assistant")
+        for name, usual in ((columns.chosen, "chosen"), (columns.rejected, "rejected"))
+    )
+    if columns.prompt is None:
+        return _split_common_prefix(better, worse)
+    before = _conversation(_present(row, columns.prompt), columns.prompt, "user")
+    return _build_pair(row, before, _after(before, better), _after(before, worse))
+
+
+def _present(row: RawRow, name: str) -> Any:
+    value = get_column(row.columns, name)
+    if value is None:
+        raise FormatMismatch(f"no column {name!r}; there are {names(row.columns)}")
+    return value
+
+
+def _first(row: RawRow, wanted: tuple[str, ...]) -> tuple[Any, str]:
+    name = next((name for name in wanted if row.columns.get(name) is not None), wanted[0])
+    return _present(row, name), name
+
+
+def _read_prompt(row: RawRow) -> list[Message]:
+    if row.columns.get("instruction") is not None:
+        asked = alpaca_input(row.columns)
+    else:
+        asked = text_of(row.columns, next((name for name in ASKED if row.columns.get(name) is not None), ASKED[0]))
+    return [*history(row.columns), Message("user", asked)]
+
+
+def _conversation(value: Any, name: str, role: str) -> list[Message]:
+    """A text as one turn of ``role``; a message, or a list of them (also as JSON), as they are."""
+    plain = scalar(value)
+    if plain is not None and (not plain.lstrip().startswith(("[{", '{"')) or _data(plain)):
+        return [parse_message({"role": role, "content": plain}, 1)]
+    if isinstance(value, dict):
+        return [parse_message(value, 1)]
+    if plain is not None and plain.lstrip().startswith("{"):
+        value = f"[{plain}]"
+    return [parse_message(item, number) for number, item in enumerate(list_of({name: value}, name), 1)]
+
+
+def _data(text: str) -> bool:
+    """Whether JSON, whole or broken, is an answer or an input itself: none of its objects has anything of a turn."""
+    try:
+        found = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return not _TURN.search(text)
+    objects = found if isinstance(found, list) else [found]
+    return not any(isinstance(item, dict) and TURN_KEYS & item.keys() for item in objects)
+
+
+def _after(before: list[Message], answer: list[Message]) -> list[Message]:
+    """An answer without the prompt that it repeats in front."""
+    own = [item for item in answer if item.role != "system"] if before and before[0].role != "system" else answer
+    if len(own) > len(before) and [(t.role, t.content) for t in own[: len(before)]] == [
+        (t.role, t.content) for t in before
+    ]:
+        return own[len(before) :]
+    return answer
+
+
+def _split_common_prefix(better: list[Message], worse: list[Message]) -> ParsedPreference:
+    """Two whole conversations, parted where they begin to differ, but not after their last answer."""
+    same = 0
+    while same < min(len(better), len(worse)) - 1 and better[same] == worse[same]:
+        same += 1
+    if not same:
+        raise RowError("different_prompts", "chosen and rejected do not begin with the same turn")
+    if better[same].role == "user" and worse[same].role == "user":
+        raise RowError("different_prompts", f"turn {same + 1}, of the user, differs between chosen and rejected")
+    return ParsedPreference(better[:same], [better[same:], worse[same:]], "first")
+
+
+def _build_pair(row: RawRow, before: list[Message], better: list[Message], worse: list[Message]) -> ParsedPreference:
+    return ParsedPreference(with_system(before, _system(row)), [better, worse], "first")
+
+
+def _system(row: RawRow) -> str | None:
+    return optional_text(row.columns, "system") or optional_text(row.columns, "system_prompt")
+
+
+def _alone(row: RawRow, before: list[Message], answer: list[Message]) -> ParsedPreference:
+    name = "kto_tag" if row.columns.get("kto_tag") is not None else "label"
+    said = scalar(row.columns.get(name))
+    word = "" if said is None else said.strip().lower()
+    if word not in _YES | _NO:
+        shown = kind(row.columns.get(name)) if said is None else repr(said)
+        raise RowError("bad_label", f"{name} is {shown}; allowed are true and false")
+    return ParsedPreference(with_system(before, _system(row)), [answer], "good" if word in _YES else "bad")

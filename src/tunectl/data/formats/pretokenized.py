@@ -1,0 +1,57 @@
+"""Formats that bypass the chat template: segments with labels, and rows that are tokenised already."""
+
+from __future__ import annotations
+
+from tunectl.artifacts.records import Segment, Tokens
+from tunectl.data.readers.row import FormatMismatch, Parsed, RawRow, RowError, list_of
+
+IGNORED = -100
+"""The label of a token that is not learned from, in PyTorch and all trainers."""
+
+
+def segments(row: RawRow) -> Parsed:
+    """``segments: [{text, label}]`` (Axolotl input_output).
+
+    Raises  RowError ``nothing_trained``, ``empty_turn``.
+    """
+    found: list[Segment] = []
+    for number, item in enumerate(list_of(row.columns, "segments"), 1):
+        if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+            raise FormatMismatch(f"segment {number} is not an object with text and label")
+        label = item.get("label", item.get("train"))
+        if label not in (True, False):
+            raise FormatMismatch(f"the label of segment {number} is {label!r}; allowed are true and false")
+        found.append(Segment(item["text"], bool(label)))
+    if not any(item.text for item in found):
+        raise RowError("empty_turn", "there is no text in the segments")
+    if not any(item.train and item.text for item in found):
+        raise RowError("nothing_trained", "every segment has label false")
+    return Parsed(segments=found)
+
+
+def tokens(row: RawRow) -> Parsed:
+    """``input_ids`` and ``labels``, optional ``attention_mask``: padding is cut off, missing labels are the ids.
+
+    Raises  RowError ``wrong_labels`` when the lists have different lengths, ``nothing_trained`` when all labels are -100.
+    """
+    ids = _numbers(row, "input_ids")
+    labels = _numbers(row, "labels") if row.columns.get("labels") is not None else list(ids)
+    mask = _numbers(row, "attention_mask") if row.columns.get("attention_mask") is not None else [1] * len(ids)
+    if not len(ids) == len(labels) == len(mask):
+        raise RowError("wrong_labels", f"{len(ids)} input_ids, {len(labels)} labels, {len(mask)} in attention_mask")
+    if any(item < 0 for item in ids):
+        raise RowError("wrong_labels", f"input_ids holds {min(ids)}; token ids are 0 or more")
+    if any(item < 0 and item != IGNORED for item in labels):
+        raise RowError("wrong_labels", f"labels holds {min(labels)}; only {IGNORED} is below 0")
+    kept = [at for at, seen in enumerate(mask) if seen]
+    made = Tokens([ids[at] for at in kept], [labels[at] for at in kept])
+    if not any(label != IGNORED for label in made.labels):
+        raise RowError("nothing_trained", f"every label is {IGNORED}")
+    return Parsed(tokens=made)
+
+
+def _numbers(row: RawRow, name: str) -> list[int]:
+    found = list_of(row.columns, name)
+    if not all(isinstance(item, int) and not isinstance(item, bool) for item in found):
+        raise FormatMismatch(f"column {name!r} is not a list of whole numbers")
+    return found

@@ -1,0 +1,193 @@
+"""Do I have enough data? Tune on parts of train, measure each on validation, and look at how the loss falls.
+
+The loss is in nats a token of the right answers: it falls smoothly where counts of equal words jump, and published curves
+follow a power law in it. The intervals are over validation examples, paired because every size is measured on the same ones,
+and drawn by group (all examples of one business together) because those of a group are not independent. What another seed of
+training would change is not in them. All sizes are tuned for the same number of epochs, so smaller ones take fewer steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from msgspec import Struct
+
+from tunectl.artifacts.records import Example
+from tunectl.core.errors import DataError
+from tunectl.core.optional import import_optional
+from tunectl.data.split.groups import hash_to_unit
+from tunectl.stats import bootstrap, power_law
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SHARES = (0.10, 0.25, 0.50, 1.00)
+RESAMPLES = 2_000
+CONFIDENCE = 0.95
+
+Verdict = Literal["more helps", "enough", "cannot tell"]
+
+
+class TrainAndScore(Protocol):
+    """Tunes a model on some records and measures it on validation."""
+
+    def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
+        """How likely the right answers of each validation example are, in one order for every ``train``."""
+
+
+class Likelihood(Struct, frozen=True):
+    """How likely the right answers of one validation example are."""
+
+    id: str
+    """Of the example."""
+    nats: float
+    """Sum of the log-probabilities of their tokens; zero or below."""
+    tokens: int
+
+
+class MeasuredSize(Struct, frozen=True):
+    """One measured size."""
+
+    share: float
+    rows: int
+    likelihoods: list[Likelihood]
+
+
+class CurvePoint(Struct, frozen=True):
+    """One size on the curve: loss in nats a token, with its interval."""
+
+    share: float
+    rows: int
+    loss: float
+    low: float
+    high: float
+
+
+class ExpectedGain(Struct, frozen=True):
+    """How much the loss falls, in nats a token, with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Curve(Struct, frozen=True):
+    """The learning curve and what it says."""
+
+    marks: list[CurvePoint]
+    validation: int
+    """Validation examples behind the intervals."""
+    groups: int
+    """Groups of them that were drawn."""
+    limit: float
+    """loss = limit + slope * rows ** -decay"""
+    slope: float
+    decay: float
+    last: ExpectedGain
+    """From the last size but one to all of train: measured."""
+    doubled: ExpectedGain
+    """From all of train to twice as much: by the fitted law."""
+    worth: float
+    """Fall of the loss that is worth more data, as asked."""
+    verdict: Verdict
+    words: str
+    """The verdict as a sentence."""
+
+    def predict(self, rows: float) -> float:
+        """The loss that the law expects with ``rows`` records."""
+        return power_law.PowerLaw(self.limit, self.slope, self.decay).predict(rows)
+
+
+def take_nested_subsets(train: Sequence[Example], *, seed: int) -> Iterator[tuple[float, list[Example]]]:
+    """Each share of ``SHARES`` with its records: every part holds the smaller ones, and records keep their order.
+
+    Raises  DataError where train is too small for four different sizes.
+    """
+    sizes = [max(1, round(share * len(train))) for share in SHARES]
+    if len(train) < 20 or len(set(sizes)) < len(SHARES):
+        raise DataError(
+            f"a learning curve needs at least 20 train records; there are {len(train)}",
+            hint="add data first: with so little, more always helps",
+        )
+    order = sorted(range(len(train)), key=lambda row: (hash_to_unit(seed, f"curve {train[row].id}"), row))
+    for share, size in zip(SHARES, sizes, strict=True):
+        yield share, [train[row] for row in sorted(order[:size])]
+
+
+def fit_and_advise(points: Sequence[MeasuredSize], *, worth: float, seed: int, clusters: Mapping[str, str]) -> Curve:
+    """Fit the curve through ``points`` (ascending sizes) and say whether twice the data is worth having.
+
+    ``worth`` is in nats a token; ``clusters`` maps the id of a validation example to its group. More helps: even the low end of the expected gain is worth it. Enough: not even the high end is.
+    Raises  DataError where validation has fewer than two groups of examples with answers.
+    """
+    np, statistics = _statistics(points, clusters)
+    rows = [point.rows for point in points]
+    counts = bootstrap.resample_counts(len(statistics[0]), RESAMPLES, seed)
+    observed = np.asarray([_loss(table.sum(axis=0)) for table in statistics])
+    drawn = np.stack([_loss(counts @ table) for table in statistics], axis=1)
+    law = power_law.fit(rows, observed.tolist(), higher_is_better=False, floor=0.0)
+    _, slopes, decays = power_law.fit_many(rows, drawn, higher_is_better=False, floor=0.0)
+    most = rows[-1]
+    doubled = _gain(law.predict(most) - law.predict(2 * most), slopes * (most**-decays - (2.0 * most) ** -decays))
+    lows, highs = np.quantile(drawn, _tails(), axis=0)
+    marks = [
+        CurvePoint(p.share, p.rows, float(o), float(a), float(b))
+        for p, o, a, b in zip(points, observed, lows, highs, strict=True)
+    ]
+    last = _gain(float(observed[-2] - observed[-1]), drawn[:, -2] - drawn[:, -1])
+    verdict, words = _verdict(doubled, worth, most)
+    return Curve(
+        marks,
+        len(points[0].likelihoods),
+        len(statistics[0]),
+        law.limit,
+        law.slope,
+        law.decay,
+        last,
+        doubled,
+        worth,
+        verdict,
+        words,
+    )
+
+
+def _statistics(points: Sequence[MeasuredSize], clusters: Mapping[str, str]) -> tuple[Any, list[NDArray[Any]]]:
+    """numpy, and for each size the sums of nats and tokens of each group: (groups, 2)."""
+    np = import_optional("numpy", extra="data")
+    names = [clusters.get(one.id, one.id) for one in points[0].likelihoods]
+    if len(set(names)) < 2:
+        raise DataError(
+            f"a learning curve needs at least two groups of validation examples with answers; there are {len(set(names))}",
+            hint="raise split.shares.validation",
+        )
+    tables = [np.asarray([(one.nats, one.tokens) for one in point.likelihoods], dtype=float) for point in points]
+    return np, [bootstrap.sum_by_group(table, names) for table in tables]
+
+
+def _loss(sums: Any) -> Any:
+    return -sums[..., 0] / sums[..., 1]
+
+
+def _tails() -> list[float]:
+    return [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+
+
+def _gain(value: float, drawn: Any) -> ExpectedGain:
+    low, high = import_optional("numpy", extra="data").quantile(drawn, _tails())
+    return ExpectedGain(float(value), float(low), float(high))
+
+
+def _verdict(gain: ExpectedGain, worth: float, rows: int) -> tuple[Verdict, str]:
+    expected = f"{2 * rows:,} records instead of {rows:,} are expected to lower the loss by {gain.value:.3f} nats a token ({gain.low:.3f} to {gain.high:.3f})"
+    if gain.low >= worth:
+        return "more helps", f"More data would help: {expected}; {worth:g} was called worth it."
+    if gain.high < worth:
+        return (
+            "enough",
+            f"More data of this kind would help little: {expected}; less than the {worth:g} called worth it.",
+        )
+    return (
+        "cannot tell",
+        f"Cannot tell whether more data would help: {expected}, and the {worth:g} called worth it lies between. More validation examples would narrow it.",
+    )

@@ -1,0 +1,132 @@
+"""Row accounts over the whole pipeline: does each stage's sum hold, and did each get what the one before it wrote?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io, row_counts
+from tunectl.artifacts.records import Example, RejectedRow
+from tunectl.core.errors import ArtifactError
+
+WRITES: Mapping[str, tuple[str, ...]] = {
+    "ingest": ("documents.jsonl", "examples.jsonl"),
+    "harvest": ("examples.jsonl",),
+    "curate": ("documents.jsonl", "examples.jsonl"),
+    "split": ("train.jsonl", "validation.jsonl", "test.jsonl", "documents.jsonl"),
+    "preferences": ("train.jsonl", "validation.jsonl", "test.jsonl", "marks.jsonl"),
+}
+"""Stage to the files whose lines are the records that it hands on, in the order of the pipeline."""
+
+
+class Reads(NamedTuple):
+    """What a stage counts as rows in."""
+
+    stage: str
+    """The one that wrote them."""
+    files: tuple[str, ...]
+    unit: Literal["record", "answer"]
+    """answer: each reference answer of a record is a row; a record without separate answers is one."""
+
+
+READS: Mapping[str, tuple[Reads, ...]] = {
+    "curate": (
+        Reads("ingest", ("documents.jsonl", "examples.jsonl"), "record"),
+        Reads("harvest", ("examples.jsonl",), "record"),
+    ),
+    "split": (Reads("curate", ("documents.jsonl", "examples.jsonl"), "record"),),
+    "sft": (Reads("split", ("train.jsonl", "validation.jsonl"), "answer"),),
+}
+"""Stage that keeps an account to its rows in, which add up. Harvest leaves no file where there was no live traffic."""
+
+
+class StageRowCounts(Struct, frozen=True):
+    """The account of one stage, and what is wrong with it."""
+
+    stage: str
+    rows_in: int
+    kept: int
+    rejected: dict[str, int]
+    records_out: int | None
+    """Records in its files, counted now; None for a stage that hands no records on."""
+    problems: list[str]
+    """Sentences; none where every sum holds."""
+
+
+def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
+    """One line for each stage of ``folders`` (stage to artifact folder, in pipeline order) that keeps an account.
+
+    Counts the lines of the files themselves, so an account that was changed, or a file that was cut, is found.
+    Raises  ArtifactError when no folder holds an account: nothing was built yet.
+    """
+    lines = [_line(stage, folders) for stage, folder in folders.items() if (folder / row_counts.ACCOUNT).is_file()]
+    if not lines:
+        place = next(iter(folders.values())).parent
+        raise ArtifactError(f"no stage has left a row account in {place}", hint="run: tunectl repro --to split")
+    return lines
+
+
+def problems(lines: Sequence[StageRowCounts]) -> list[str]:
+    """All that is wrong, in pipeline order."""
+    return [problem for line in lines for problem in line.problems]
+
+
+def _line(stage: str, folders: Mapping[str, Path]) -> StageRowCounts:
+    folder = folders[stage]
+    account = row_counts.load(folder)
+    written = count_rows(folder, WRITES[stage]) if stage in WRITES else None
+    found = [*_sum(account, folder), *_files(account, folder, written), *_link(account, folders)]
+    return StageRowCounts(stage, account.rows_in, account.kept, account.rejected, written, found)
+
+
+def _sum(account: row_counts.RowCounts, folder: Path) -> Iterator[str]:
+    rejected = sum(account.rejected.values())
+    if account.rows_in != account.kept + rejected:
+        yield f"{folder / row_counts.ACCOUNT}: {account.rows_in} rows in, but {account.kept} kept + {rejected} rejected = {account.kept + rejected}"
+
+
+def _files(account: row_counts.RowCounts, folder: Path, written: int | None) -> Iterator[str]:
+    listed = Counter(reject.reason for reject in atomic_io.read_rows(folder / row_counts.REJECTS, RejectedRow))
+    for reason in sorted(listed.keys() | account.rejected.keys()):
+        if listed[reason] != account.rejected.get(reason, 0):
+            yield f"{folder / row_counts.REJECTS}: {listed[reason]} rows of reason {reason}, but the account says {account.rejected.get(reason, 0)}"
+    if written is not None and written != account.records_out:
+        yield f"{folder}: {written} records in its files, but the account says {account.records_out}"
+
+
+def _link(account: row_counts.RowCounts, folders: Mapping[str, Path]) -> Iterator[str]:
+    reads = [one for one in READS.get(account.stage, ()) if one.stage in folders]
+    if not reads:
+        return
+    given = [
+        count_rows(folders[one.stage], one.files) if one.unit == "record" else answers(folders[one.stage], one.files)
+        for one in reads
+    ]
+    if sum(given) != account.rows_in:
+        wrote = [
+            f"{one.stage} wrote {rows} {'' if one.unit == 'record' else 'answers '}({' + '.join(one.files)} in {folders[one.stage]})"
+            for one, rows in zip(reads, given, strict=True)
+            if rows or one is reads[0]
+        ]
+        yield f"{folders[account.stage]}: {account.rows_in} rows in, but {' and '.join(wrote)}"
+
+
+def count_rows(folder: Path, names: Sequence[str]) -> int:
+    """Lines of the files ``names`` in ``folder``; a file that is absent has none."""
+    total = 0
+    for name in names:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as stream:
+                total += sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+    return total
+
+
+def answers(folder: Path, names: Sequence[str]) -> int:
+    """Reference answers in the examples of the files ``names``; an example without separate answers counts as one."""
+    return sum(
+        max(1, len(example.answers)) for name in names for example in atomic_io.read_rows(folder / name, Example)
+    )

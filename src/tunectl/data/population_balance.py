@@ -1,0 +1,135 @@
+"""Who is in the data, against the population that the model serves.
+
+NIST SP 1270 (2022) calls the gap statistical bias: a sample that does not represent its population. Intervals and tests know
+that rows of one group (many ads of one business) are not independent, and that weighted rows are worth less.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from tunectl.artifacts.records import Example
+from tunectl.data.split.groups import hash_to_unit
+from tunectl.stats import goodness_of_fit
+from tunectl.stats.design_effect import EffectiveSize, effective_size
+from tunectl.stats.proportion_ci import wilson_interval
+from tunectl.stats.raking import Margin, RakingResult, effective_sample_size, rake
+
+MOST_UNKNOWN = 20
+"""Unknown values listed by name."""
+
+
+class ValueShare(Struct, frozen=True):
+    """One value of a field: how often it occurs, and how often it should."""
+
+    value: str
+    rows: int
+    share: float
+    """Of the rows with a known value; by weight where rows are weighted."""
+    low: float
+    """Ends of the 95 % interval of the share."""
+    high: float
+    target: float
+
+    @property
+    def out_of_balance(self) -> bool:
+        """Whether the population's share lies outside the interval."""
+        return not self.low <= self.target <= self.high
+
+
+class FieldBalance(Struct, frozen=True):
+    """One field against its population."""
+
+    field: str
+    values: list[ValueShare]
+    known: int
+    """Rows with a value that the population names."""
+    missing: int
+    """Rows without a value."""
+    unknown: dict[str, int]
+    """Values that the population does not name, most frequent first, and their rows; at most 20."""
+    worth: float
+    """Independent, equal rows that the known ones are worth: fewer where rows come in groups or carry weights."""
+    test: goodness_of_fit.GoodnessOfFit | None
+    """None where no row is known."""
+
+    @property
+    def size(self) -> str:
+        """Cohen's word for how far off the shares are: negligible, small, medium or large."""
+        return goodness_of_fit.effect_size_label(self.test.effect) if self.test else "unknown"
+
+
+def measure_shares(
+    rows: Sequence[Mapping[str, str]],
+    field: str,
+    target: Mapping[str, float],
+    *,
+    seed: int,
+    weights: Sequence[float] | None = None,
+    clusters: Sequence[str] | None = None,
+) -> FieldBalance:
+    """The shares of ``field`` in ``rows`` (each a record's fields) beside ``target`` (value to share of the population).
+
+    With ``weights`` the shares are weighted. Rows of one name in ``clusters`` are not independent; without it each row is.
+    """
+    number = {value: code for code, value in enumerate(target)}
+    counts = Counter(row.get(field, "") for row in rows)
+    known = [place for place, row in enumerate(rows) if row.get(field, "") in number]
+    strange = Counter({value: count for value, count in counts.items() if value and value not in number})
+    named = dict(strange.most_common(MOST_UNKNOWN))
+    if not known:
+        nothing = [ValueShare(value, 0, 0.0, 0.0, 1.0, target[value]) for value in target]
+        return FieldBalance(field, nothing, 0, counts[""], named, 0.0, None)
+    codes = [number[rows[place][field]] for place in known]
+    kept = [weights[place] for place in known] if weights is not None else [1.0] * len(known)
+    if clusters is None:
+        found = EffectiveSize([effective_sample_size(kept)] * len(target), effective_sample_size(kept))
+    else:
+        found = effective_size(codes, len(target), kept, [clusters[place] for place in known])
+    sums = [0.0] * len(target)
+    for code, weight in zip(codes, kept, strict=True):
+        sums[code] += weight
+    shares = [part / sum(sums) for part in sums]
+    values = [
+        ValueShare(value, counts[value], share, *wilson_interval(min(1.0, share) * size, size), target[value])
+        for value, share, size in zip(target, shares, found.each, strict=True)
+    ]
+    scaled = [round(share * found.all) for share in shares]
+    test = goodness_of_fit.chi_square_test(scaled, list(target.values()), seed=seed) if sum(scaled) else None
+    return FieldBalance(field, values, len(known), counts[""], named, found.all, test)
+
+
+def raking_weights(
+    examples: Sequence[Example], population: Mapping[str, Mapping[str, float]], *, low: float, high: float
+) -> RakingResult:
+    """Weights from ``low`` to ``high``, mean 1, that bring all fields of ``population`` to their shares at once (raking)."""
+    margins = []
+    for field, target in population.items():
+        number = {value: code for code, value in enumerate(target)}
+        codes = [number.get(example.fields.get(field, ""), -1) for example in examples]
+        margins.append(Margin(codes, list(target.values())))
+    return rake(margins, len(examples), low=low, high=high)
+
+
+def resample_counts(
+    examples: Sequence[Example], weights: Sequence[float], *, fields: Sequence[str], most: int, seed: int
+) -> list[int]:
+    """How often each record is written so that records follow ``weights``: as many in all as their sum, 0 to ``most`` each.
+
+    Systematic sampling along the records sorted by their values of ``fields``, then by hashed id: chance moves no combination of values by
+    more than one record, and the order of rows plays no part.
+    """
+    keys = [
+        (tuple(example.fields.get(name, "") for name in fields), hash_to_unit(seed, example.id), example.id)
+        for example in examples
+    ]
+    times = [0] * len(examples)
+    reached = hash_to_unit(seed, "resample")
+    for row in sorted(range(len(examples)), key=keys.__getitem__):
+        before = reached
+        reached += min(weights[row], float(most))
+        times[row] = min(most, int(reached) - int(before))
+    return times

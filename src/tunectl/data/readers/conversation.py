@@ -1,0 +1,251 @@
+"""Turns of a conversation: their roles, flags and order, whatever the format calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Message, Role, Segment
+from tunectl.chat import tool_calls
+from tunectl.data.readers.row import FormatMismatch, RowError, kind, object_of, parse_json_value
+
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+}
+"""Every role name that occurs in the known formats, to ours."""
+BODIES = ("content", "value", "text")
+"""Keys of what a turn says."""
+FLAGS = ("train", "training", "loss", "weight")
+"""Keys of a turn that say whether it is learned from (Axolotl, swift, OpenAI)."""
+AFTER: dict[str, tuple[str, ...]] = {
+    "start": ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user",),
+    "call": ("tool",),
+    "tool": ("tool", "assistant"),
+}
+"""Which role may follow which; ``call`` is an assistant turn that calls a tool."""
+
+
+def parse_message(value: Any, number: int) -> Message:
+    """One turn of any chat format: ``role`` and ``content``, or ``from`` and ``value``. ``number`` counts from 1.
+
+    Raises  Misfit when it has another shape; RowError ``unknown_role``, ``not_text``, ``bad_train_flag``,
+            ``tool_arguments_not_json``.
+    """
+    if not isinstance(value, dict):
+        raise FormatMismatch(f"turn {number} is {kind(value)}, not an object with role and content")
+    name = value.get("role", value.get("from"))
+    if name is None:
+        raise FormatMismatch(
+            f"turn {number} has neither role nor from; it has {', '.join(map(str, value)) or 'nothing'}"
+        )
+    role = ROLES.get(str(name).strip().lower())
+    if role is None:
+        raise RowError("unknown_role", f"turn {number}: {name!r}; known are {', '.join(ROLES)}")
+    key = next((key for key in BODIES if key in value), None)
+    body = value[key] if key is not None else None
+    if name == "function_call":
+        return Message(role, "", tool_calls=parse_tool_calls(body, number), train=train_flag(value, number))
+    said = content_of(body, role, number)
+    whole = train_flag(value, number)
+    found = value.get("tool_calls") or value.get("function_call")
+    if key is None and not found:
+        raise FormatMismatch(f"turn {number} has neither content nor value; it has {', '.join(map(str, value))}")
+    return Message(
+        role,
+        said.text,
+        name=value.get("name") if isinstance(value.get("name"), str) else None,
+        tool_calls=parse_tool_calls(found, number) if found else None,
+        train=said.train if said.train is not None else whole,
+        parts=said.parts if role == "assistant" and whole is not False else [],
+    )
+
+
+def train_flag(value: dict[str, Any], number: int) -> bool | None:
+    """Whether a turn says that it is learned from; None where it says nothing.
+
+    Raises  RowError ``bad_train_flag`` when it is not true, false, 1 or 0.
+    """
+    found = next((value[key] for key in FLAGS if value.get(key) is not None), None)
+    if found is None:
+        return None
+    if found in (True, False):  # 1 and 0 too
+        return bool(found)
+    raise RowError("bad_train_flag", f"turn {number}: {found!r}; allowed are true, false, 1 and 0")
+
+
+class Content(NamedTuple):
+    """What a turn says."""
+
+    text: str
+    train: bool | None
+    """The flag that all its parts have."""
+    parts: list[Segment]
+    """Its pieces, where some are learned from and some are not."""
+
+
+def content_of(body: Any, role: Role, number: int) -> Content:
+    """The text of a turn and the train flags of its parts; content is text, nothing, or a list of typed parts."""
+    if body is None:
+        return Content("", None, [])
+    if isinstance(body, str):
+        return Content(body, None, [])
+    if isinstance(body, list):
+        return _parts(body, number)
+    if role == "tool" and isinstance(body, dict | int | float | bool):
+        return Content(msgspec.json.encode(body).decode(), None, [])  # results of tools are often kept as objects
+    raise FormatMismatch(f"the content of turn {number} is {kind(body)}, not text or a list of parts")
+
+
+def _parts(parts: list[Any], number: int) -> Content:
+    """A part without a flag is learned from unless another part of the turn says that it is."""
+    found = [(text, said) for text, said in _iter_flagged_parts(parts, number) if text]
+    text, flags = "".join(text for text, _ in found), {said for _, said in found}
+    if len(flags) == 1:
+        return Content(text, flags.pop(), [])
+    if not found:
+        return Content("", None, [])
+    rest = True not in flags
+    pieces = [Segment(text, rest if said is None else said) for text, said in found]
+    same = len({piece.train for piece in pieces}) == 1
+    return Content(text, pieces[0].train, []) if same else Content(text, None, pieces)
+
+
+def _iter_flagged_parts(parts: list[Any], number: int) -> Iterator[tuple[str, bool | None]]:
+    for part in parts:
+        if isinstance(part, str):
+            yield part, None
+            continue
+        if not isinstance(part, dict):
+            raise FormatMismatch(f"a part of turn {number} is {kind(part)}, not an object with type and text")
+        found = part.get("text", part.get("content", part.get("value")))
+        if part.get("type", "text") not in {"text", "input_text", "output_text"} or not isinstance(found, str):
+            raise RowError("not_text", f"turn {number} has a part of type {part.get('type')!r}")
+        yield found, train_flag(part, number) if found else None
+
+
+def parse_tool_calls(value: Any, number: int) -> list[dict[str, Any]]:
+    """Tool calls in OpenAI shape, with ``arguments`` as an object.
+
+    Raises  RowError ``tool_arguments_not_json``; Misfit when a call has no name.
+    """
+    try:
+        found = parse_json_value(value, "the tool call")
+    except FormatMismatch as error:
+        raise RowError("tool_arguments_not_json", f"turn {number}: {error.detail}") from error
+    return [_call(item, number) for item in (found if isinstance(found, list) else [found])]
+
+
+def _call(value: Any, number: int) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FormatMismatch(f"a tool call of turn {number} is {kind(value)}, not an object")
+    function = value.get("function", value)
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise FormatMismatch(f"a tool call of turn {number} has no name")
+    given = function.get("arguments", function.get("parameters"))
+    try:
+        arguments = object_of({} if given in (None, "") else given, "arguments")
+    except FormatMismatch as error:
+        raise RowError("tool_arguments_not_json", f"turn {number}, {function['name']}: {error.detail}") from error
+    named = {"id": value["id"]} if isinstance(value.get("id"), str) else {}
+    return {**named, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def tools_of(value: Any) -> list[dict[str, Any]]:
+    """The tools offered in a conversation: a list of objects, also as JSON in a string; absent or blank is none.
+
+    Raises  RowError ``tools_not_json``.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return []
+    try:
+        found = parse_json_value(value, "tools")
+    except FormatMismatch as error:
+        raise RowError("tools_not_json", error.detail) from error
+    if isinstance(found, dict):
+        found = [found]
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise RowError("tools_not_json", f"tools holds {kind(found)}, not a list of objects")
+    return [item if "function" in item else {"type": "function", "function": item} for item in found]
+
+
+def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Message], list[Message]]:
+    """Check a conversation and part it into what comes before the answer, and the answer or answers as turns.
+
+    Turns after the last assistant turn that is learned from teach nothing and are left off.
+    Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``nothing_trained``.
+    """
+    if turns and turns[0].role == "system" and not turns[0].content.strip():
+        turns = turns[1:]  # tools that always write a system turn leave it blank where there is none
+    if not turns:
+        raise RowError("empty_turn", "there are no turns")
+    if answers:
+        turns = [*turns, *(Message("assistant", answer) for answer in answers[:1])]
+    _check_turn_order(turns)
+    if turns[-1].role != "assistant":
+        raise RowError("last_turn_not_assistant", f"the last of {len(turns)} turns is {turns[-1].role}")
+    learned = [at for at, item in enumerate(turns) if item.role == "assistant" and item.train is not False]
+    if not learned:
+        raise RowError("nothing_trained", "every assistant turn is marked as not learned from")
+    before, final = turns[: learned[-1]], turns[learned[-1]]
+    if any(not answer.strip() for answer in answers):
+        raise RowError("empty_turn", "one of the answers is empty")
+    return before, [Message("assistant", answer) for answer in answers] or [final]
+
+
+def with_calls(turns: list[Message]) -> list[Message]:
+    """The turns, with tool calls and results that stand as text in them (Hermes) in the shape of all others."""
+    return [_with_calls(turn) for turn in turns]
+
+
+def _with_calls(turn: Message) -> Message:
+    if turn.role == "assistant" and not turn.tool_calls and not turn.parts:
+        said, found = tool_calls.parse_tool_calls(turn.content)
+        return replace(turn, content=said, tool_calls=found) if found else turn
+    if turn.role == "tool":
+        return replace(turn, content=tool_calls.strip_result_tags(turn.content))
+    return turn
+
+
+def _check_turn_order(turns: list[Message]) -> None:
+    state = "start"
+    for number, item in enumerate(turns, 1):
+        if item.role not in AFTER[state]:
+            allowed = " or ".join(AFTER[state])
+            place = "first" if state == "start" else f"after {'a tool call' if state == 'call' else state}"
+            raise RowError("role_order", f"turn {number} is {item.role}; {place} comes {allowed}")
+        if not item.content.strip() and not item.tool_calls:
+            raise RowError("empty_turn", f"turn {number} ({item.role}) is empty")
+        state = "call" if item.role == "assistant" and item.tool_calls else item.role
+
+
+def with_system(turns: list[Message], system: str | None) -> list[Message]:
+    """The turns, with ``system`` in front where they have no system turn of their own."""
+    if system is None or not system.strip() or (turns and turns[0].role == "system"):
+        return turns
+    return [Message("system", system), *turns]
+
+
+def with_last_user(turns: list[Message], content: str) -> list[Message]:
+    """The turns, with another text in the last one."""
+    return [*turns[:-1], replace(turns[-1], content=content)]

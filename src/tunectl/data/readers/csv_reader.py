@@ -1,0 +1,190 @@
+"""CSV and TSV: the dialect is found in the first lines, then the file streams by, row by row."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from tunectl.artifacts.records import RejectedRow, Source, truncate
+from tunectl.config.schema.ingest import FileOptions
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError
+from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.row import RawRow
+from tunectl.data.readers.text_reader import open_text_file
+
+DELIMITERS = ",;\t|"
+SAMPLE = 65536
+"""Characters that the dialect is found in."""
+_EXCEL = re.compile(r"sep=([,;\t|])[ ,;]*(?:\r\n|\r|\n)", re.IGNORECASE)
+"""The line with which Excel tells itself the delimiter."""
+Quotes = Literal["doubled", "escaped", "plain"]
+_log = logging_setup.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CsvDialect:
+    """How a table is written."""
+
+    delimiter: str
+    quotes: Quotes
+    """Inside a quoted cell a quote is doubled, or has a backslash in front; plain: quotes mean nothing."""
+
+    def __str__(self) -> str:
+        """The dialect in words, for the log."""
+        names = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+        quotes = {
+            "doubled": "doubled quotes",
+            "escaped": "quotes after a backslash",
+            "plain": "quotes as plain characters",
+        }
+        return f"{names[self.delimiter]} between cells, {quotes[self.quotes]}"
+
+    def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """The rows of these lines."""
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            doublequote=self.quotes == "doubled",
+            escapechar="\\" if self.quotes == "escaped" else None,
+            quoting=csv.QUOTE_NONE if self.quotes == "plain" else csv.QUOTE_MINIMAL,
+            strict=True,
+        )
+
+
+def detect_dialect(sample: str, *, among: str = DELIMITERS) -> CsvDialect:
+    """The dialect of the first characters of a table; ``among`` holds the delimiters that it may have.
+
+    It is the one under which most lines of the sample belong to a row of the header's width, the usual ones first; a
+    table of one column has commas and doubled quotes.
+    """
+    styles: tuple[Quotes, ...] = ("doubled", "escaped", "plain") if '\\"' in sample else ("doubled", "plain")
+    best = CsvDialect(among[0], "doubled")
+    best_score = 0.0
+    for quotes in styles:
+        for delimiter in among:
+            score = _agreement(CsvDialect(delimiter, quotes), sample)
+            if score > best_score:
+                best, best_score = CsvDialect(delimiter, quotes), score
+    return best
+
+
+def _agreement(dialect: CsvDialect, sample: str) -> float:
+    """Share of the rows with the header's number of cells, if that is more than one; lines that break it count as rows."""
+    lines = list(io.StringIO(sample, newline=""))  # as the file is split, not at every Unicode line end
+    if len(sample) >= SAMPLE and len(lines) > 1:
+        lines.pop()  # cut off
+    widths: list[int] = []
+    read = 0
+    table = PushbackLines(lines)
+    try:
+        for cells in dialect.reader(table):
+            read = table.passed
+            if cells:
+                widths.append(len(cells))
+    except csv.Error:  # one style does not suit; or the sample ends inside a quoted cell
+        pass
+    if not widths or widths[0] < 2:
+        return 0.0
+    return Counter(widths)[widths[0]] / (len(widths) + len(lines) - read)
+
+
+class PushbackLines(Iterator[str]):
+    """Lines that can be put back, so that one broken quote does not swallow the rows behind it."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._back: deque[str] = deque()
+        self.taken: list[str] = []
+        """Lines since the last ``start``."""
+        self.passed = 0
+
+    def __next__(self) -> str:
+        """The next line."""
+        line = self._back.popleft() if self._back else next(self._lines)
+        self.taken.append(line)
+        self.passed += 1
+        return line
+
+    def start(self) -> None:
+        """Forget the lines taken: a new row begins."""
+        self.taken.clear()
+
+    def put_back(self) -> str:
+        """Put all lines back that were taken since ``start``, but the first, which is returned."""
+        first, *rest = self.taken
+        self._back.extendleft(reversed(rest))
+        self.taken.clear()
+        return first
+
+
+def read_table(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
+    """The rows of a CSV or TSV file; row 1 is the first after the header.
+
+    Raises  DataError when the header cannot be read or names a column twice.
+    """
+    with open_text_file(file, reading.encoding, newline="") as stream:
+        sample = stream.read(SAMPLE)
+    told = _EXCEL.match(sample)
+    if told is not None:
+        sample = sample[told.end() :]
+    dialect = detect_dialect(sample, among=told[1] if told else "\t" if file.type == "tsv" else DELIMITERS)
+    _log.info("%s: %s", file.name, dialect)
+    csv.field_size_limit(min(reading.limits.characters, 2**31 - 1))
+    with open_text_file(file, reading.encoding, newline="") as stream:
+        if told is not None:
+            stream.readline()
+        yield from rows(dialect, stream, file.name)
+
+
+def rows(dialect: CsvDialect, lines: Iterable[str], name: str) -> Iterator[RawRow | RejectedRow]:
+    """The rows of a table's lines, each with the names of the header.
+
+    A row with another number of cells is a reject ``wrong_cell_count``, one with a cell over the limit ``too_long``. Broken
+    quoting is a reject ``broken_quotes``, and the next line begins a new row.
+    """
+    table = PushbackLines(lines)
+    cells_of = dialect.reader(table)
+    header = _header(cells_of, name)
+    number = 0
+    while True:
+        table.start()
+        try:
+            cells = next(cells_of, None)
+        except csv.Error as error:
+            number += 1
+            # A cell over the limit on a line of its own is what it seems; over many lines a quote was left open.
+            is_long = "field limit" in str(error) and len(table.taken) == 1
+            reason = "too_long" if is_long else "broken_quotes"
+            detail = f"a cell is longer than limits.characters, {csv.field_size_limit()}" if is_long else str(error)
+            yield RejectedRow(Source(name, number), reason, detail, truncate(table.put_back()))
+            continue
+        if cells is None:
+            return
+        if not cells:  # a blank line is not a row
+            continue
+        number += 1
+        if len(cells) == len(header):
+            yield RawRow(Source(name, number), dict(zip(header, cells, strict=True)))
+            continue
+        detail = f"{len(cells)} cells, the header has {len(header)}"
+        yield RejectedRow(Source(name, number), "wrong_cell_count", detail, truncate(dialect.delimiter.join(cells)))
+
+
+def _header(table: Iterator[list[str]], name: str) -> list[str]:
+    try:
+        cells = next((row for row in table if row), None)
+    except csv.Error as error:
+        raise DataError(
+            f"{name}: the header cannot be read: {error}", hint="the first line must name the columns"
+        ) from error
+    header = [cell.strip() or f"column_{at}" for at, cell in enumerate(cells or [], 1)]
+    twice = [cell for cell, count in Counter(header).items() if count > 1]
+    if twice:
+        raise DataError(f"{name}: the header names {', '.join(twice)} twice", hint="rename one of the columns")
+    return header

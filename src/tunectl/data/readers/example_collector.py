@@ -1,0 +1,155 @@
+"""All rows of one source become documents and examples, or rejects with a reason; the sums and the decisions are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from string import Formatter
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.artifacts.row_counts import RowCounter
+from tunectl.config.schema.ingest import RowOptions
+from tunectl.core import logging_setup
+from tunectl.data.formats.format_registry import FORMATS
+from tunectl.data.readers.disk_buffer import ReferenceMerger
+from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.format_detection import DetectedFormat, detect
+from tunectl.data.readers.record_builder import build_record
+from tunectl.data.readers.row import RawRow
+from tunectl.data.readers.row_joins import ConversationThreads, InferenceJoin, RowJoiner
+from tunectl.data.readers.source_reader import FormatDecision, SourceReader
+
+_log = logging_setup.get_logger(__name__)
+
+
+class SourceReport(Struct, frozen=True):
+    """What became of one source."""
+
+    declared: str
+    """Path, addresses or data set, as declared."""
+    files: int
+    rows: int
+    kept: int
+    documents: int
+    examples: int
+    answers: int
+    rejected: dict[str, int] = field(default_factory=dict)
+    read_as: list[FormatDecision] = field(default_factory=list)
+
+
+class ExampleReader(SourceReader[DetectedFormat]):
+    """Takes the files of one source in, one after the other; ``finish`` closes its account."""
+
+    def __init__(
+        self,
+        kind: str,
+        reading: RowOptions,
+        declared: str,
+        *,
+        folder: Path,
+        tally: RowCounter,
+        emit: Callable[[Document | Example], None],
+        max_rejected_share: float,
+    ) -> None:
+        super().__init__(
+            "ingest.sources",
+            kind,
+            declared,
+            limits=reading.limits,
+            fields=reading.fields,
+            tally=tally,
+            max_rejected_share=max_rejected_share,
+        )
+        self._reading, self._folder, self._emit = reading, folder, emit
+        self._references = ReferenceMerger(folder) if reading.merge_references else None
+        self._linker: RowJoiner | None = None
+        self._linked_as: DetectedFormat | None = None
+        template = reading.prompt.template or ""
+        self._wanted |= {name for _, name, _, _ in Formatter().parse(template) if name}
+
+    def decide(self, file: SourceFile, sample: list[RawRow]) -> DetectedFormat:
+        """How the rows of a file are read."""
+        return detect(self._reading, file, sample, self._key)
+
+    def explain_pinning(self) -> str:
+        """How a decision that was wrong is set right."""
+        known = ", ".join(item.name for item in FORMATS)
+        return f"pin what it is: {self._key}.format=<{known}>, or the columns: {self._key}.columns.prompt and .answer"
+
+    def finish(self) -> SourceReport:
+        """Join what belongs together, and close the account of the source.
+
+        Raises  DataError when it held no rows, when all were rejected, when too many had another shape than they were read
+                as, or when a declared field never occurred.
+        """
+        if self._linker is not None and self._linked_as is not None:
+            for item in self._linker.iter_rows():
+                if isinstance(item, RejectedRow):
+                    self.reject(item)
+                else:
+                    self.build(item, self._linked_as)
+            self.keep(self._linker.joined)
+        for example in self._references.iter_merged() if self._references is not None else ():
+            self._write(example)
+        self.require_sound()
+        report = SourceReport(
+            self._declared,
+            self._counts["files"],
+            self._counts["rows"],
+            self._counts["kept"],
+            self._counts["documents"],
+            self._counts["examples"],
+            self._counts["answers"],
+            dict(sorted(self._rejected.items())),
+            list(self._decisions.values()),
+        )
+        _log.info(
+            "%s: %d rows, %d kept, %d rejected; %d documents, %d examples with %d answers",
+            self._kind,
+            report.rows,
+            report.kept,
+            report.rows - report.kept,
+            report.documents,
+            report.examples,
+            report.answers,
+        )
+        return report
+
+    def process_row(self, row: RawRow, decision: DetectedFormat) -> None:
+        """Take one row, or keep it until those that belong to it are there."""
+        linker = self._linker_for(decision)
+        if linker is None:
+            self.build(row, decision)
+        else:
+            linker.add(row)
+
+    def _linker_for(self, decision: DetectedFormat) -> RowJoiner | None:
+        columns = self._reading.columns
+        if decision.format == "columns" and columns.id is not None and columns.parent is not None:
+            self._linker = self._linker or ConversationThreads(self._folder, columns.id, columns.parent)
+        elif decision.format == "demonstration":
+            self._linker = self._linker or InferenceJoin(self._folder)
+        else:
+            return None
+        self._linked_as = decision
+        return self._linker
+
+    def make(self, row: RawRow, decision: DetectedFormat) -> None:
+        """Build the record of one row and hand it on."""
+        record = build_record(row, decision, self._reading, self._kind)
+        self.keep(1)
+        self._fields_seen.update(record.fields)
+        if isinstance(record, Example) and record.answers and self._references is not None:
+            self._references.add(record)
+        else:
+            self._write(record)
+
+    def _write(self, record: Document | Example) -> None:
+        if isinstance(record, Document):
+            self._counts["documents"] += 1
+        else:
+            self._counts["examples"] += 1
+            self._counts["answers"] += len(record.answers)
+        self._emit(record)

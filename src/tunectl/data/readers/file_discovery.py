@@ -1,0 +1,181 @@
+"""Which files a declared path means, and of which kind each is."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from glob import has_magic
+from pathlib import Path
+from typing import IO, Any, cast
+
+from tunectl.core.errors import DataError
+
+TYPES: dict[str, str] = {
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".pdf": "pdf",
+    ".docx": "docx",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".txt": "text",
+    ".text": "text",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+"""File name extension to kind of file."""
+TABLES = frozenset({"csv", "tsv", "json", "jsonl", "parquet", "arrow"})
+"""Kinds of file that hold rows; a file of another kind is one row, or one a page."""
+TEXTS = frozenset({"csv", "tsv", "json", "jsonl", "text", "lines", "markdown", "html"})
+"""Kinds of file that hold text."""
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".heic"})
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""Compressed text files are read as they are."""
+MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"PK\x03\x04", "a ZIP, XLSX or DOCX file"),
+    (b"%PDF-", "a PDF file"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
+    (b"\xd0\xcf\x11\xe0", "an old Office file"),
+    (b"SQLite format 3", "an SQLite database"),
+)
+"""First bytes that no text file has."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file to be read."""
+
+    path: Path
+    name: str
+    """How records name it: the path as declared, or the address it came from."""
+    type: str | None
+    """Kind of file; None where the extension is unknown."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """What is known of all its rows."""
+
+
+def glob_files(path: str, root: Path, key: str) -> list[Path]:
+    """The files that a declared path means, sorted; names that begin with a dot are left out, of folders too.
+
+    ``path`` is a file, a folder or a glob relative to ``root``; ``key`` is the dotted key it stands under, for messages.
+    Raises  DataError when there is no such file or folder, or nothing in it.
+    """
+    place = root / Path(path).expanduser()
+    if has_magic(path) and not place.exists():
+        hits = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
+        plain = next(above for above in place.parents if not has_magic(str(above)))
+        found = sorted({item for hit in hits for item in _below(hit) if not _is_hidden(item.relative_to(plain))})
+        if not found:
+            raise DataError(
+                f"{key} = {path}: no file matches", hint="a glob is relative to the project; ** goes into folders"
+            )
+        return found
+    if not place.exists():
+        raise DataError(
+            f"{key} = {path}: there is no such file or folder",
+            hint="paths are relative to the project, where dvc.yaml is",
+        )
+    found = _below(place)
+    if not found:
+        raise DataError(f"{key} = {path}: the folder is empty", hint="put the raw files there")
+    return found
+
+
+def _below(place: Path) -> list[Path]:
+    """A file itself, or the files anywhere below a folder, those behind links to folders too.
+
+    A folder is entered once, by its own path rather than by a link, so that links in a circle end. A link to nothing counts
+    as a file: whoever opens it says so.
+    """
+    if not place.is_dir():
+        return [place]
+    found: list[Path] = []
+    entered: set[Path] = set()
+    folders: list[Path] = [place]
+    links: list[Path] = []
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        if folder.resolve() in entered:
+            continue
+        entered.add(folder.resolve())
+        for item in sorted(folder.iterdir()):
+            if item.name.startswith("."):
+                continue
+            if item.is_dir():
+                (links if item.is_symlink() else folders).append(item)
+            elif item.is_file() or is_dead_link(item):
+                found.append(item)
+    return sorted(found)
+
+
+def _is_hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
+
+
+def is_dead_link(path: Path) -> bool:
+    """Whether a path is a link to something that is not there, or to itself."""
+    return path.is_symlink() and not path.exists()
+
+
+def file_type(path: Path) -> str | None:
+    """The kind of a file by its extension, a compression one left off; None where it is unknown."""
+    return TYPES.get(plain_suffix(path))
+
+
+def plain_suffix(path: Path) -> str:
+    """The extension in lower case, without a compression one behind it."""
+    suffixes = [item.lower() for item in path.suffixes]
+    if suffixes and suffixes[-1] in OPENERS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def open_decompressed(path: Path) -> IO[bytes]:
+    """The bytes of a file, unpacked where its name says that it is compressed."""
+    opener = OPENERS.get(path.suffix.lower())
+    return path.open("rb") if opener is None else cast("IO[bytes]", opener(path, "rb"))
+
+
+def require_known(files: list[SourceFile], path: str, key: str) -> None:
+    """Refuse a source of which no file can be read.
+
+    Raises  DataError naming the extensions found and those that are known.
+    """
+    if any(item.type is not None for item in files):
+        return
+    found = ", ".join(sorted({item.path.suffix or "no extension" for item in files}))
+    if len(files) == 1:
+        what = f"{key} = {path}: the kind of this file is not known ({found})"
+    else:
+        what = f"{key} = {path}: none of its {len(files)} files is of a known kind ({found})"
+    raise DataError(what, hint=f"known are {' '.join(TYPES)}; pin another name with {key.rpartition('.')[0]}.type")
+
+
+def sniff_binary(head: bytes, *, zeros: bool = False) -> str | None:
+    """What a file is that should hold text but does not, from its first bytes; None where it may be text.
+
+    UTF-16 and UTF-32 hold zero bytes and are text: they begin with a byte order mark, or ``zeros`` says that the user
+    declared the encoding.
+    """
+    for magic, what in MAGIC:
+        if head.startswith(magic):
+            return what
+    if zeros or head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return None
+    return "a binary file (it holds zero bytes)" if b"\0" in head else None

@@ -1,0 +1,168 @@
+"""What the rows of a file are, decided from the first of them; a wrong decision is an error that shows a row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from string import Formatter
+from typing import Literal, NamedTuple
+
+from tunectl.artifacts.records import truncate
+from tunectl.config.schema.ingest import RowOptions
+from tunectl.core.errors import DataError
+from tunectl.data.formats import instruction
+from tunectl.data.formats.format_registry import (
+    InstructionFormat,
+    UnsupportedFormat,
+    case_insensitive_match,
+    detect_format,
+    find,
+)
+from tunectl.data.readers.file_discovery import TABLES, SourceFile
+from tunectl.data.readers.row import Parsed, RawRow, RowError, as_json, lower, names
+
+Holds = Literal["documents", "examples"]
+SAMPLE_ROWS = 100
+"""How many rows the decision is made from."""
+SHOWN = 300
+"""Characters of an offending row that a message shows."""
+
+
+class DetectedFormat(NamedTuple):
+    """How the rows of a file are read."""
+
+    type: str
+    format: str
+    holds: Holds
+    why: str
+    """For people: the columns that told, or that it was pinned."""
+    expects: str
+    """The columns of the format, in words."""
+    parse: Callable[[RawRow], Parsed]
+    unused: tuple[str, ...] = ()
+    """Columns of the first row that nothing reads; for tables only."""
+
+
+def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key: str) -> DetectedFormat:
+    """The format of a file from its first rows, or as pinned. ``key`` is the source's dotted key, for messages.
+
+    Raises  DataError when the columns say nothing, say preferences, or contradict ``holds``; it shows the first row.
+    """
+    kind = file.type or "rows"
+    pins = reading.columns
+    if pins.text is not None or pins.prompt is not None:
+        holds: Holds = "documents" if pins.text is not None and reading.holds != "examples" else "examples"
+        named = [name for name in (*(pins.text or ()), *(pins.prompt or ()), pins.answer) if name]
+        shown = ", ".join(named)
+        unused = _find_unused_columns(sample, reading, [*named, *filter(None, (pins.system, pins.id, pins.parent))])
+        return DetectedFormat(
+            kind,
+            "columns",
+            holds,
+            f"pinned: {shown}",
+            shown,
+            partial(instruction.parse_pinned_columns, columns=pins),
+            unused,
+        )
+    if reading.format != "auto":
+        return _decision(reading, kind, find(reading.format), "pinned", sample, key)
+    if file.type not in TABLES and file.type is not None:
+        page = _decision(reading, kind, find("text"), f"kind of file: {file.type}", sample, key)._replace(unused=())
+        return page._replace(parse=_not_an_example) if page.holds == "examples" else page
+    has_text = reading.holds == "documents" and bool(sample) and "text" in sample[0].columns
+    found = find("text") if has_text else _likeliest(sample, key, reading)
+    why = f"columns {names(sample[0].columns)}" if sample else "no rows"
+    return _decision(reading, kind, found, why, sample, key)
+
+
+def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Collection[str]) -> tuple[str, ...]:
+    if not sample:
+        return ()
+    template = (name for _, name, _, _ in Formatter().parse(reading.prompt.template or "") if name)
+    known = {*used, *reading.fields.values(), *template, reading.columns.split or "split"}
+    roots = known | {name.partition(".")[0] for name in known}
+    return tuple(name for name in sample[0].columns if name not in roots)
+
+
+def _not_an_example(row: RawRow) -> Parsed:
+    """A page among examples, say a README, is not learned from by accident."""
+    raise RowError("not_an_example", f"{location(row)} is raw text; pin format: text to learn from it as it is")
+
+
+def _likeliest(sample: Sequence[RawRow], key: str, reading: RowOptions) -> InstructionFormat:
+    """The format of most rows of the sample."""
+    if not sample:
+        return find("text")
+    found = _most([detect_format(row.columns) for row in sample])
+    if found is None:
+        found = _most([detect_format(lower(row.columns)) for row in sample])
+        found = case_insensitive_match(found) if isinstance(found, InstructionFormat) else found
+    if found is None:
+        raise _unknown(sample[0], key, reading)
+    if isinstance(found, UnsupportedFormat):
+        first = next(row for row in sample if found in (detect_format(row.columns), detect_format(lower(row.columns))))
+        raise _build_unsupported_error(found, first, key)
+    return found
+
+
+def _most(seen: list[InstructionFormat | UnsupportedFormat | None]) -> InstructionFormat | UnsupportedFormat | None:
+    counts = Counter(item for item in seen if item is not None)
+    return max(counts, key=lambda item: counts[item]) if counts else None
+
+
+def _decision(
+    reading: RowOptions, kind: str, found: InstructionFormat, why: str, sample: Sequence[RawRow], key: str
+) -> DetectedFormat:
+    natural: Holds = "documents" if found.name == "text" else "examples"
+    if reading.holds == "documents" and natural == "examples":
+        shown = f"\n    {truncate_row(sample[0])}" if sample else ""
+        raise DataError(
+            f"{key}: holds is documents, but {location(sample[0]) if sample else 'the rows'} looks like {found.name} ({why}){shown}",
+            hint=f"let holds be examples, or pin the text: {key}.columns.text=[<column>]",
+        )
+    holds: Holds = "examples" if reading.holds == "examples" else natural
+    unused = _find_unused_columns(sample, reading, found.uses(sample[0].columns) if sample else ())
+    return DetectedFormat(kind, found.name, holds, why, found.expects, found.parse, unused)
+
+
+def location(row: RawRow) -> str:
+    """File and row, for messages."""
+    return f"{row.source.file}:{row.source.row}" if row.source.row else row.source.file
+
+
+def truncate_row(row: RawRow) -> str:
+    """The start of a row, for messages."""
+    return truncate(as_json(row.columns), SHOWN)
+
+
+def _unknown(row: RawRow, key: str, reading: RowOptions) -> DataError:
+    given = [name for name, value in row.columns.items() if _says_something(value)]
+    first, second = (given[0], given[1]) if len(given) > 1 else ("<input>", "<answer>")
+    pairs = f"{key}.columns.prompt=[{first}] {key}.columns.answer={second}"
+    text = f"{key}.columns.text=[<column>]"
+    choices = {"documents": text, "examples": pairs, "auto": f"{pairs}; or for raw text: {text}"}
+    return DataError(
+        f"{key}: the columns of {location(row)} fit no format that is known: {names(row.columns)}\n    {truncate_row(row)}",
+        hint=f"pin them: {choices[reading.holds]}",
+    )
+
+
+def _says_something(value: object) -> bool:
+    """Whether a value may be an input or an answer, and not the number of its row."""
+    return isinstance(value, str) and bool(value.strip()) and not value.strip().isdigit()
+
+
+def _build_unsupported_error(found: UnsupportedFormat, row: RawRow, key: str) -> DataError:
+    where = (
+        "ingest takes documents and examples; prompts to practise on are not among them yet"
+        if found.name == "prompt_only"
+        else "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources"
+    )
+    asked = next((name for name in ("instruction", *instruction.INPUTS) if row.columns.get(name) is not None), None)
+    liked = next((name for name in ("chosen", "chosen_response") if row.columns.get(name) is not None), None)
+    pins = f", or learn from its better answers: {key}.columns.prompt=[{asked}] {key}.columns.answer={liked}"
+    return DataError(
+        f"{key}: {location(row)} holds {found.what}, which supervised tuning cannot learn from\n    {truncate_row(row)}",
+        hint=f"{where}; take this source out of ingest.sources{pins if asked and liked else ''}",
+    )

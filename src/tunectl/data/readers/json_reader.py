@@ -1,0 +1,158 @@
+"""JSON and JSON lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts.records import RejectedRow, Source, truncate
+from tunectl.config.schema.ingest import FileOptions
+from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.row import RawRow, kind
+from tunectl.data.readers.text_reader import open_text_file
+
+_OPENING = ("[", "{", "[{")
+_LISTS = ("[{", '["')
+_BLANKS = re.compile(r"\s*")
+_CONSTANT = re.compile(r"[:,\[]\s*(?:NaN|-?Infinity)\b")
+
+
+def read_json_lines(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
+    """A row a line; row numbers are line numbers, blank lines are not rows.
+
+    A line that is not JSON is a reject ``not_json``; one that is not an object, ``not_an_object``. A list, or objects over
+    several lines, are read as ``read_json`` does: they often have this name.
+    """
+    if _spread(file, reading):
+        yield from read_json(file, reading)
+        return
+    decoder = msgspec.json.Decoder()
+    with open_text_file(file, reading.encoding, newline="\n") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield _row(decoder, line, Source(file.name, number))
+
+
+def _spread(file: SourceFile, reading: FileOptions) -> bool:
+    """Whether the first line that is not blank opens an object or a list that it does not close, or is a list and all."""
+    with open_text_file(file, reading.encoding, newline="\n") as stream:
+        first = next((line.strip() for line in stream if line.strip()), "")
+        rest = next((line for line in stream if line.strip()), None)
+    if rest is None:
+        return first[:2] in _LISTS
+    return first in _OPENING or (first[:2] in _LISTS and first[-1:] == ",")
+
+
+def _row(decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: Source) -> RawRow | RejectedRow:
+    try:
+        value = decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        value = _with_constants(text)
+        if isinstance(value, dict):
+            return RawRow(source, value)
+        return RejectedRow(source, "not_json", str(error), truncate(_decode_raw(text)))
+    if isinstance(value, dict):
+        return RawRow(source, value)
+    if isinstance(value, str):
+        return RawRow(source, {"text": value})
+    return RejectedRow(source, "not_an_object", f"the row is {kind(value)}", truncate(_decode_raw(text)))
+
+
+def _with_constants(text: str | msgspec.Raw) -> Any:
+    """What Python writes where a number is missing is not JSON: NaN becomes null. None for anything else that is no JSON."""
+    whole = text if isinstance(text, str) else bytes(text).decode(errors="replace")
+    if not _CONSTANT.search(whole):
+        return None
+    try:
+        return json.loads(whole, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _decode_raw(text: str | msgspec.Raw) -> str:
+    return text if isinstance(text, str) else bytes(text)[:2000].decode(errors="replace")
+
+
+def read_json(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
+    """The objects of a list, of the only list inside an object, or one object; row numbers count from 1.
+
+    The file is held in memory once, its rows are decoded one by one. JSON lines under this name are read as such.
+    A file that is not JSON is one reject ``not_json``.
+    """
+    with open_text_file(file, reading.encoding, newline="") as stream:
+        text = stream.read()
+    if not text.strip():
+        return
+    try:
+        items = _items(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        objects = None if _looks_like_lines(text) else _objects_in(text)
+        if _looks_like_lines(text):
+            yield from read_json_lines(file, reading)
+        elif objects is not None:
+            yield from (RawRow(Source(file.name, number), item) for number, item in enumerate(objects, 1))
+        else:
+            yield RejectedRow(Source(file.name), "not_json", str(error), truncate(text))
+        return
+    decoder = msgspec.json.Decoder()
+    for number, item in enumerate(items, 1):
+        yield _row(decoder, item, Source(file.name, number))
+
+
+def _objects_in(text: str) -> list[dict[str, Any]] | None:
+    """Objects one after the other, each over as many lines as it likes, or a list with NaN in it; None for anything else."""
+    decoder = json.JSONDecoder(parse_constant=lambda _: None)
+    found: list[Any] = []
+    at = _end_of_blanks(text, 0)
+    while at < len(text):
+        try:
+            item, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return None
+        found.append(item)
+        at = _end_of_blanks(text, at)
+    rows = found[0] if len(found) == 1 and isinstance(found[0], list) else found
+    return rows if all(isinstance(item, dict) for item in rows) else None
+
+
+def _end_of_blanks(text: str, at: int) -> int:
+    found = _BLANKS.match(text, at)
+    return at if found is None else found.end()
+
+
+def _items(text: str) -> list[msgspec.Raw]:
+    if text.lstrip()[:1] == "[":
+        return msgspec.json.decode(text, type=list[msgspec.Raw])
+    whole = msgspec.json.decode(text, type=dict[str, msgspec.Raw] | msgspec.Raw)
+    if isinstance(whole, dict):
+        lists = [bytes(value) for value in whole.values() if bytes(value)[:1] == b"["]
+        rows = [
+            items
+            for value in lists
+            if (items := msgspec.json.decode(value, type=list[msgspec.Raw])) and _objects(items)
+        ]
+        if len(rows) == 1 and not _is_row(whole):
+            return rows[0]
+        return [msgspec.Raw(text.encode())]
+    return [whole]
+
+
+def _objects(items: list[msgspec.Raw]) -> bool:
+    return all(bytes(item)[:1] == b"{" for item in items)
+
+
+def _is_row(whole: dict[str, msgspec.Raw]) -> bool:
+    """Whether an object is itself a conversation and not a wrapper around rows."""
+    return bool({"messages", "conversations", "conversation", "segments", "input", "request"} & set(whole))
+
+
+def _looks_like_lines(text: str) -> bool:
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return isinstance(msgspec.json.decode(first), dict) and bool(rest.strip())
+    except msgspec.DecodeError:
+        return False

@@ -1,0 +1,138 @@
+"""From a parsed row to a record: prompt text, fields, split, limits and an id that follows from the content."""
+
+from __future__ import annotations
+
+import hashlib
+from string import Formatter
+from typing import Any, Literal
+
+import msgspec
+
+from tunectl.artifacts.records import Document, Example, Message, Segment
+from tunectl.chat import tool_calls
+from tunectl.config.schema.ingest import RowOptions
+from tunectl.data.readers.conversation import split_off_answer, with_last_user, with_system
+from tunectl.data.readers.disk_buffer import input_digest
+from tunectl.data.readers.format_detection import DetectedFormat
+from tunectl.data.readers.row import Parsed, RawRow, RowError, get_column, missing_column, scalar
+
+SPLITS: dict[str, Literal["train", "validation", "test"]] = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""What a split column may say, in any case."""
+
+
+def build_record(row: RawRow, decision: DetectedFormat, reading: RowOptions, kind: str) -> Document | Example:
+    """The record of one row; ``kind`` is the name of its source.
+
+    Raises  RowError with one of the named reasons when the row cannot go on.
+    """
+    parsed = decision.parse(row)
+    if decision.holds == "documents":
+        return _document(row, parsed, reading, kind)
+    example = _example(row, parsed, reading, kind)
+    _check_length(_length(example), reading)
+    return msgspec.structs.replace(example, id=_example_id(example, merged=reading.merge_references))
+
+
+def _document(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Document:
+    text = parsed.text or ""
+    if not text.strip():
+        raise RowError("no_text", "there is no text in it")
+    _check_length(len(text), reading)
+    source = row.source
+    return Document(digest("d", kind, source.file, source.row, text), text, source, kind, fields_of(row, reading))
+
+
+def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Example:
+    shared: dict[str, Any] = {
+        "id": "",
+        "source": row.source,
+        "kind": kind,
+        "fields": fields_of(row, reading),
+        "split": split_of(row, reading),
+        "tools": parsed.tools,
+    }
+    if parsed.text is not None:
+        if not parsed.text.strip():
+            raise RowError("no_text", "there is no text in it")
+        return Example(segments=[Segment(parsed.text, train=True)], **shared)
+    if parsed.segments or parsed.tokens is not None:
+        return Example(segments=parsed.segments, tokens=parsed.tokens, **shared)
+    messages, answers = split_off_answer(parsed.turns, parsed.answers)
+    if reading.prompt.template is not None and messages[-1].role == "user":
+        messages = with_last_user(messages, apply_prompt_template(reading.prompt.template, messages[-1], row))
+    messages = with_system(messages, reading.prompt.system)
+    place = row.answer_source or row.source
+    return Example(messages=messages, answers=[tool_calls.to_answer(turn, place) for turn in answers], **shared)
+
+
+def apply_prompt_template(template: str, asked: Message, row: RawRow) -> str:
+    """A prompt template with ``{prompt}`` and the columns of the row in their places.
+
+    Raises  Misfit when the row lacks a column.
+    """
+    pieces: list[str] = []
+    for literal, name, _, _ in Formatter().parse(template):
+        pieces.append(literal)
+        if name is None:
+            continue
+        value = asked.content if name == "prompt" else scalar(get_column(row.columns, name))
+        if value is None:
+            raise missing_column(row.columns, name, " for prompt.template")
+        pieces.append(value)
+    return "".join(pieces)
+
+
+def fields_of(row: RawRow, reading: RowOptions) -> dict[str, str]:
+    """The declared fields that this row has; blank ones are left out."""
+    found = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
+    return {name: value.strip() for name, value in found.items() if value is not None and value.strip()}
+
+
+def split_of(row: RawRow, reading: RowOptions) -> Literal["train", "validation", "test"] | None:
+    """The user's own split of a row; None where the row has none."""
+    return read_split(row, reading.columns.split)
+
+
+def read_split(row: RawRow, pinned: str | None) -> Literal["train", "validation", "test"] | None:
+    """What a row's split column says; ``pinned`` is its name, None for a column called split.
+
+    Raises  RowError ``unknown_split`` when the pinned column says something else than train, validation or test.
+    """
+    said = scalar(get_column(row.columns, pinned or "split"))
+    found = None if said is None else SPLITS.get(said.strip().lower())
+    if pinned is not None and found is None:
+        raise RowError("unknown_split", f"column {pinned!r} says {said!r}; known are {', '.join(SPLITS)}")
+    return found
+
+
+def _check_length(characters: int, reading: RowOptions) -> None:
+    if characters > reading.limits.characters:
+        raise RowError("too_long", f"{characters} characters; limits.characters is {reading.limits.characters}")
+
+
+def _length(example: Example) -> int:
+    turns = sum(len(item.content) for item in example.messages)
+    return turns + sum(len(item.text) for item in example.answers) + sum(len(item.text) for item in example.segments)
+
+
+def _example_id(example: Example, *, merged: bool) -> str:
+    shown = input_digest(example).hex()
+    if merged and example.answers:
+        return digest("e", example.kind, shown)
+    answers = [answer.text for answer in example.answers]
+    return digest("e", example.kind, shown, answers, example.source.file, example.source.row)
+
+
+def digest(prefix: str, *parts: Any) -> str:
+    """A short name that follows from the content of ``parts``."""
+    return f"{prefix}-{hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()}"

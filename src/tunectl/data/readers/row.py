@@ -1,0 +1,172 @@
+"""One raw row on its way to a record, and why it may not get there."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, time
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import Message, Segment, Source, Tokens
+
+
+class RawRow(Struct, frozen=True):
+    """What a reader gives: named values, and where they stood. A page or flyer is a row with a ``text`` column."""
+
+    source: Source
+    columns: dict[str, Any]
+    before: list[RawRow] = field(default_factory=list)
+    """Earlier rows of the same conversation, oldest first, where rows are chained by a parent column."""
+    answer_source: Source | None = None
+    """Where the answer stood, if in another row."""
+
+
+class Parsed(Struct, frozen=True):
+    """What a format makes of a row. Filled: ``text``, or ``turns``, or ``segments``, or ``tokens``."""
+
+    text: str | None = None
+    turns: list[Message] = field(default_factory=list)
+    """The conversation; with ``answers`` it ends before the answer, without it the answer is its last turn."""
+    answers: list[str] = field(default_factory=list)
+    """References of one input."""
+    segments: list[Segment] = field(default_factory=list)
+    tokens: Tokens | None = None
+    tools: list[dict[str, Any]] = field(default_factory=list)
+
+
+class RowError(Exception):
+    """A row that cannot go on: a named reason, and what offended."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class FormatMismatch(RowError):
+    """A row that does not have the shape of the format it is read as; many of them mean that the format is wrong."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("wrong_columns", detail)
+
+
+def get_column(columns: dict[str, Any], name: str) -> Any:
+    """The value of a column, or of a nested one written with dots; None where there is none."""
+    if name in columns:
+        return columns[name]
+    found: Any = columns
+    for part in name.split("."):
+        if not isinstance(found, dict) or part not in found:
+            return None
+        found = found[part]
+    return found
+
+
+def scalar(value: Any) -> str | None:
+    """A plain value as text; None for nothing, not-a-number, lists and objects."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        is_whole = value.is_integer() and abs(value) < 2**53
+        return None if math.isnan(value) else str(int(value)) if is_whole else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    return value.isoformat() if isinstance(value, (date, time)) else None
+
+
+def text_of(columns: dict[str, Any], name: str) -> str:
+    """The text of a column that must be there; null is empty text.
+
+    Raises  Misfit when the column is absent, or is a list or an object.
+    """
+    value = get_column(columns, name)
+    if value is None and name in columns:
+        return ""
+    if value is None:
+        raise missing_column(columns, name)
+    found = scalar(value)
+    if found is None:
+        raise FormatMismatch(f"column {name!r} holds {kind(value)}, not text")
+    return found
+
+
+def optional_text(columns: dict[str, Any], name: str) -> str | None:
+    """The text of a column, or None where it is absent or blank."""
+    found = scalar(get_column(columns, name))
+    return found if found is not None and found.strip() else None
+
+
+def parse_json_value(value: Any, name: str) -> Any:
+    """A list or object, which may be written as JSON inside a string (as CSV files must).
+
+    Raises  Misfit when a string is not JSON.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError as error:
+        raise FormatMismatch(f"{name} is text that is not JSON: {error}") from error
+
+
+def list_of(columns: dict[str, Any], name: str) -> list[Any]:
+    """The list in a column that must be there, also where it is written as JSON in a string.
+
+    Raises  Misfit when the column is absent or holds something else.
+    """
+    value = get_column(columns, name)
+    if value is None:
+        raise missing_column(columns, name)
+    found = parse_json_value(value, f"column {name!r}")
+    if not isinstance(found, list):
+        raise FormatMismatch(f"column {name!r} holds {kind(found)}, not a list")
+    return found
+
+
+def object_of(value: Any, name: str) -> dict[str, Any]:
+    """The object in ``value``, also where it is written as JSON in a string.
+
+    Raises  Misfit when it is something else.
+    """
+    found = parse_json_value(value, name)
+    if not isinstance(found, dict):
+        raise FormatMismatch(f"{name} is {kind(found)}, not an object")
+    return found
+
+
+def missing_column(columns: dict[str, Any], name: str, wanted_by: str = "") -> FormatMismatch:
+    """The misfit of a column that is not there, with those that are and the one that may be meant."""
+    lower = {column.lower(): column for column in columns}
+    near = get_close_matches(name.lower(), list(lower), 1)
+    meant = f"; did you mean {lower[near[0]]}?" if near else ""
+    return FormatMismatch(f"no column {name!r}{wanted_by}; there are {names(columns)}{meant}")
+
+
+def lower(columns: dict[str, Any]) -> dict[str, Any]:
+    """The columns with their names in small letters and without blanks around; the first of equal names counts."""
+    found: dict[str, Any] = {}
+    for name, value in columns.items():
+        found.setdefault(name.strip().lower(), value)
+    return found
+
+
+def names(columns: dict[str, Any]) -> str:
+    """The column names for a message, at most twelve."""
+    shown = ", ".join(list(columns)[:12])
+    return shown + (f" and {len(columns) - 12} more" if len(columns) > 12 else "") if columns else "none"
+
+
+def kind(value: Any) -> str:
+    """What a value is, in plain words."""
+    words = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return "nothing" if value is None else words.get(type(value), type(value).__name__)
+
+
+def as_json(columns: dict[str, Any]) -> str:
+    """A row as one line of JSON, to be shown to people; values that JSON lacks are shown as text."""
+    return msgspec.json.encode(columns, enc_hook=str).decode()

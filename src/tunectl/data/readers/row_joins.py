@@ -1,0 +1,127 @@
+"""Rows that belong together: turns of one conversation by a parent column, inferences and what people showed for them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import RejectedRow, truncate
+from tunectl.data.formats.production_logs import inference_id, is_demonstration
+from tunectl.data.readers.disk_buffer import DiskBuffer
+from tunectl.data.readers.row import RawRow, as_json, get_column, scalar
+
+
+class RowJoiner(Protocol):
+    """Takes all rows of a source in, then gives them back with what belongs to them."""
+
+    def add(self, row: RawRow) -> None:
+        """Take one row in."""
+
+    def iter_rows(self) -> Iterator[RawRow | RejectedRow]:
+        """Give every row back, once, or say why not."""
+
+    @property
+    def joined(self) -> int:
+        """Rows that went into another row, and so do not come back."""
+
+
+class ConversationThreads:
+    """Rows with ``id`` and ``parent`` columns (H2O LLM Studio): each row comes back with the rows before it.
+
+    Rejects ``duplicate_id``, ``unknown_parent``, ``parent_cycle``, ``no_id``.
+    """
+
+    joined = 0
+
+    def __init__(self, folder: Path, id_column: str, parent_column: str) -> None:
+        self._id, self._parent = id_column, parent_column
+        self._spool = DiskBuffer(folder, RawRow)
+        self._numbers: dict[str, int] = {}
+        self._parents: list[str | None] = []
+        self._rejects: list[RejectedRow] = []
+
+    def add(self, row: RawRow) -> None:
+        """Take one row in."""
+        name = scalar(get_column(row.columns, self._id))
+        if not name:
+            self._rejects.append(_reject(row, "no_id", f"column {self._id!r} is empty"))
+        elif name in self._numbers:
+            self._rejects.append(_reject(row, "duplicate_id", f"{self._id} {name!r} was there before"))
+        else:
+            self._numbers[name] = self._spool.add(row)
+            self._parents.append(scalar(get_column(row.columns, self._parent)) or None)
+
+    def iter_rows(self) -> Iterator[RawRow | RejectedRow]:
+        """Give every row back with its ancestors, or say what is wrong with its chain."""
+        yield from self._rejects
+        for number in range(len(self._spool)):
+            row = self._spool[number]
+            chain: list[int] = []
+            parent = self._parents[number]
+            problem = ""
+            while parent is not None and not problem:
+                at = self._numbers.get(parent)
+                if at is None:
+                    problem = "unknown_parent"
+                elif at == number or at in chain:
+                    problem = "parent_cycle"
+                else:
+                    chain.append(at)
+                    parent = self._parents[at]
+            if problem:
+                yield _reject(row, problem, f"{self._parent} {parent!r}")
+            else:
+                yield replace(row, before=[self._spool[at] for at in reversed(chain)])
+        self._spool.close()
+
+
+class InferenceJoin:
+    """Inferences and feedback rows (TensorZero): a demonstration becomes the answer of its inference.
+
+    When an inference has several, the last one counts and the earlier are rejected as ``replaced``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._spool = DiskBuffer(folder, RawRow)
+        self._others = array("L")
+        self._shown: dict[str, int] = {}
+        self._rejects: list[RejectedRow] = []
+        self.joined = 0
+
+    def add(self, row: RawRow) -> None:
+        """Take one row in."""
+        name = inference_id(row.columns)
+        if name is None or row.columns.get("input") is not None or not is_demonstration(row.columns):
+            self._others.append(self._spool.add(row))
+            return
+        if name in self._shown:
+            earlier = self._spool[self._shown[name]]
+            self._rejects.append(
+                _reject(earlier, "replaced", f"a later demonstration for {name} stands at row {row.source.row}")
+            )
+        self._shown[name] = self._spool.add(row)
+
+    def iter_rows(self) -> Iterator[RawRow | RejectedRow]:
+        """Give the inferences back with their demonstrations, and every row that found no partner as it was."""
+        yield from self._rejects
+        for number in self._others:
+            row = self._spool[number]
+            at = None if row.columns.get("input") is None else self._shown.pop(inference_id(row.columns) or "", None)
+            if at is None:
+                yield row
+                continue
+            feedback = self._spool[at]
+            self.joined += 1
+            columns = {**row.columns, "metric_name": "demonstration", "value": feedback.columns["value"]}
+            yield replace(row, columns=columns, answer_source=feedback.source)
+        for at in self._shown.values():
+            yield self._spool[at]
+        self._spool.close()
+
+
+def _reject(row: RawRow, reason: str, detail: str) -> RejectedRow:
+    return RejectedRow(row.source, reason, detail, truncate(as_json(row.columns)))

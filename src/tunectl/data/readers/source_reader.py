@@ -1,0 +1,265 @@
+"""The rows of one source go in; each becomes a record or a reject with a reason, and the sums and decisions are kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from itertools import chain
+from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import RejectedRow, truncate
+from tunectl.artifacts.row_counts import RowCounter
+from tunectl.config.schema.ingest import RowLimits
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError
+from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.format_detection import SAMPLE_ROWS, location, truncate_row
+from tunectl.data.readers.row import FormatMismatch, RawRow, RowError, as_json
+
+COLUMNS_SHOWN = 40
+"""How many column names a message lists."""
+_log = logging_setup.get_logger(__name__)
+
+
+class FormatDecision(Struct, frozen=True):
+    """One decision, and the files that it was made for."""
+
+    type: str
+    format: str
+    holds: str
+    why: str
+    first_file: str
+    unused: list[str] = field(default_factory=list)
+    """Columns of its first row that nothing reads."""
+    files: int = 1
+
+
+class Decided(Protocol):
+    """What was decided about the rows of a file."""
+
+    @property
+    def type(self) -> str:
+        """Kind of file."""
+
+    @property
+    def format(self) -> str:
+        """Meaning of its columns."""
+
+    @property
+    def holds(self) -> str:
+        """What its rows become."""
+
+    @property
+    def why(self) -> str:
+        """The columns that told, or that it was pinned."""
+
+    @property
+    def expects(self) -> str:
+        """The columns of the format, in words."""
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Columns of the first row that nothing reads."""
+
+
+D = TypeVar("D", bound=Decided)
+
+
+class SourceReader(ABC, Generic[D]):
+    """Takes the files of one source in, one after the other; a child says what a row becomes.
+
+    ``section`` is the dotted key above the source's name; ``fields`` maps the name of a declared field to its column.
+    """
+
+    def __init__(
+        self,
+        section: str,
+        kind: str,
+        declared: str,
+        *,
+        limits: RowLimits,
+        fields: Mapping[str, str],
+        tally: RowCounter,
+        max_rejected_share: float,
+    ) -> None:
+        self._kind, self._declared = kind, declared
+        self._section, self._key = section, f"{section}.{kind}"
+        self._limits, self._fields, self._tally = limits, fields, tally
+        self._share = max_rejected_share
+        self._wanted = set(fields.values())
+        self._decisions: dict[tuple[str, str, str], FormatDecision] = {}
+        self._counts = Counter[str]()
+        self._rejected = Counter[str]()
+        self._firsts: dict[str, RejectedRow] = {}
+        self._misfits: tuple[int, D, RawRow, str] | None = None
+        self._columns: dict[str, None] = {}
+        self._fields_seen: set[str] = set()
+
+    @abstractmethod
+    def decide(self, file: SourceFile, sample: list[RawRow]) -> D:
+        """How the rows of a file are read.
+
+        Raises  DataError when the first rows say nothing, or contradict what is declared.
+        """
+
+    @abstractmethod
+    def make(self, row: RawRow, decision: D) -> None:
+        """Build the record of one row and hand it on.
+
+        Raises  RowError when the row cannot go on.
+        """
+
+    @abstractmethod
+    def explain_pinning(self) -> str:
+        """How a decision that was wrong is set right, in words."""
+
+    def process_row(self, row: RawRow, decision: D) -> None:
+        """Take one row: by itself, unless a child joins rows first."""
+        self.build(row, decision)
+
+    def read_file(self, file: SourceFile, items: Iterable[RawRow | RejectedRow]) -> None:
+        """Read one file.
+
+        Raises  DataError when its format cannot be decided, or was decided or pinned wrongly, or a limit is passed.
+        """
+        stream = iter(items)
+        first = list(_first(stream))
+        sample = [item for item in first if isinstance(item, RawRow)]
+        decision = None
+        if sample:
+            decision = self.decide(file, sample)
+            self._note(decision, file, sample)
+        self._counts["files"] += 1
+        for item in chain(first, stream):
+            self._count_row(file)
+            if isinstance(item, RejectedRow):
+                self.reject(item)
+            else:
+                # A file whose first rows are all broken is decided at its first whole one.
+                if decision is None:
+                    decision = self.decide(file, [item])
+                    self._note(decision, file, [item])
+                self.process_row(self._with_file(item, file), decision)
+            if self._counts["rows"] == SAMPLE_ROWS:  # early, so that a wrong pin does not read a large file to its end
+                self._require_fit(SAMPLE_ROWS)
+
+    def build(self, row: RawRow, decision: D) -> None:
+        """Make the record of a row, or count why it cannot go on."""
+        try:
+            self.make(row, decision)
+        except RowError as error:
+            if isinstance(error, FormatMismatch):
+                count = self._misfits[0] + 1 if self._misfits else 1
+                known = self._misfits[1:] if self._misfits else (decision, row, error.detail)
+                self._misfits = (count, *known)
+            self.reject(RejectedRow(row.source, error.reason, error.detail, truncate(as_json(row.columns))))
+
+    def keep(self, rows: int) -> None:
+        """Count rows that went on."""
+        self._counts["kept"] += rows
+        self._tally.keep(rows)
+
+    def reject(self, reject: RejectedRow) -> None:
+        """Count a row that did not."""
+        self._rejected[reject.reason] += 1
+        self._firsts.setdefault(reject.reason, reject)
+        self._tally.reject(reject)
+
+    def require_sound(self) -> None:
+        """Refuse a source that was misread or holds nothing.
+
+        Raises  DataError when it held no rows, when all were rejected, when too many had another shape than they were read
+                as, or when a declared field never occurred.
+        """
+        self._require_rows()
+        self._require_fit(self._counts["rows"])
+        self._require_fields()
+
+    def _note(self, decision: D, file: SourceFile, sample: list[RawRow]) -> None:
+        for row in sample:
+            if len(self._columns) < COLUMNS_SHOWN:
+                self._columns.update(dict.fromkeys(row.columns))
+        kind = (decision.type, decision.format, decision.holds)
+        before = self._decisions.get(kind)
+        if before is not None:
+            self._decisions[kind] = replace(before, files=before.files + 1)
+            return
+        self._decisions[kind] = FormatDecision(*kind, decision.why, file.name, list(decision.unused))
+        rest = f"; not used: {', '.join(decision.unused)}" if decision.unused else ""
+        words = f"{decision.holds}, {decision.format} ({decision.why}){rest}"
+        _log.info("%s: %s is read as %s", self._kind, file.name, words)
+
+    def _count_row(self, file: SourceFile) -> None:
+        self._counts["rows"] += 1
+        self._tally.read()
+        limit = self._limits.rows
+        if self._counts["rows"] > limit:
+            raise DataError(
+                f"{self._key}.limits.rows = {limit}: {file.name} goes beyond it",
+                hint="raise the limit, or declare less under path",
+            )
+
+    def _with_file(self, row: RawRow, file: SourceFile) -> RawRow:
+        extra = {name: value for name, value in file.columns.items() if name in self._wanted}
+        return replace(row, columns={**extra, **row.columns}) if extra else row
+
+    def _require_fit(self, rows: int) -> None:
+        if self._misfits is None:
+            return
+        count, decision, row, detail = self._misfits
+        if count > self._share * rows or not self._counts["kept"]:
+            raise self._misread(decision, row, detail)
+
+    def _misread(self, decision: D, row: RawRow, detail: str) -> DataError:
+        """The error of a format that the rows do not have: the first offending row, and what was expected."""
+        lines = [
+            f"{self._key}: read as {decision.format} ({decision.why}), but {location(row)} does not fit: {detail}",
+            f"    the row: {truncate_row(row)}",
+            f"    {decision.format} expects: {decision.expects}",
+        ]
+        return DataError("\n".join(lines), hint=self.explain_pinning())
+
+    def _require_rows(self) -> None:
+        if not self._counts["rows"]:
+            raise DataError(
+                f"{self._key}: {self._declared} holds no rows", hint="put data there, or take the source out"
+            )
+        if self._counts["kept"] or self._misfits is not None:
+            return
+        lines = [
+            f"    {count:>7}  {_format_reject(self._firsts[reason])}" for reason, count in self._rejected.most_common()
+        ]
+        rows = self._counts["rows"]
+        what = f"all {rows} rows of {self._declared} were" if rows > 1 else f"the one row of {self._declared} was"
+        text = f"{self._key}: {what} rejected; at most {self._share:.0%} may be"
+        raise DataError("\n".join([text, *lines]), hint=f"mend the data, or take the source out of {self._section}")
+
+    def _require_fields(self) -> None:
+        for name, column in self._fields.items():
+            if name in self._fields_seen:
+                continue
+            near = get_close_matches(column, list(self._columns), 1)
+            raise DataError(
+                f"{self._key}.fields.{name} = {column}: no row has a value there; there are {', '.join(self._columns)}",
+                hint=f"did you mean {near[0]}?" if near else "name one of these columns, or take the field out",
+            )
+
+
+def _first(stream: Iterator[RawRow | RejectedRow]) -> Iterator[RawRow | RejectedRow]:
+    """The first items, up to as many rows as a decision needs; broken rows count a tenth, so that they end too."""
+    seen = 0.0
+    for item in stream:
+        yield item
+        seen += 1 if isinstance(item, RawRow) else 0.1
+        if seen >= SAMPLE_ROWS:
+            return
+
+
+def _format_reject(reject: RejectedRow) -> str:
+    place = f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
+    return f"{reject.reason}: first {place} {reject.detail}".rstrip()

@@ -1,0 +1,160 @@
+"""Text files: opened strictly in one encoding, read whole or by line, Markdown with its front matter."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import lzma
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.config.schema.ingest import FileReading
+from tunectl.core.errors import DataError
+from tunectl.data.readers.file_discovery import SourceFile, open_decompressed, sniff_binary
+from tunectl.data.readers.row import RawRow
+
+UTF8 = "utf-8-sig"
+"""UTF-8, with or without a byte order mark."""
+NOT_TEXT = "export it as text, give it its right extension, or take it out of the source"
+"""What to do about a table that is no text."""
+_CHUNK = 1 << 20
+_FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:(.*)\Z")
+
+
+class DecodeError(DataError):
+    """A file that is not in the encoding it is read in."""
+
+    def __init__(self, file: SourceFile, encoding: str, offset: int, byte: int) -> None:
+        shown = "UTF-8" if encoding == UTF8 else encoding
+        self.what = f"byte {offset} (0x{byte:02x}) is not {shown}"
+        super().__init__(f"{file.name}: {self.what}", hint="declare its encoding, or write the file as UTF-8")
+        self.file = file
+        self.offset = offset
+
+
+class NotText(DataError):
+    """A file that is of another kind than its name or pin says."""
+
+    def __init__(self, file: SourceFile, what: str) -> None:
+        super().__init__(f"{file.name} is read as {file.type}, but it is {what}", hint=NOT_TEXT)
+        self.file = file
+        self.what = what
+
+
+class CorruptArchive(DataError):
+    """A compressed file that cannot be unpacked to its end."""
+
+    def __init__(self, file: SourceFile, why: str) -> None:
+        super().__init__(
+            f"{file.name} cannot be unpacked: {why}", hint="it was cut off, or has a wrong name; copy it again"
+        )
+        self.file = file
+        self.what = f"it cannot be unpacked: {why}"
+
+
+def usable_charset(label: str) -> str | None:
+    """The encoding that a page or its server means by a label; None where it is UTF-8 or nothing that exists.
+
+    As browsers do (WHATWG Encoding): Latin-1 and ASCII are read as Windows-1252, and a page that can be read so far as to
+    find its own label is not UTF-16.
+    """
+    name = label.strip().strip("\"'").lower()
+    try:
+        known = codecs.lookup(name).name
+        "".encode(name)
+    except LookupError:
+        return None
+    if known in {"utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32"}:
+        return None
+    return "cp1252" if known in {"iso8859-1", "ascii"} else known
+
+
+@contextmanager
+def open_text_file(file: SourceFile, encoding: str | None, *, newline: str | None) -> Iterator[io.TextIOWrapper]:
+    """Open a text file; ``encoding`` None is UTF-8.
+
+    Raises  Undecodable, with the offset of the first byte that does not fit; NotText for a binary file; Damaged for a
+            compressed one that cannot be unpacked.
+    """
+    try:
+        with open_decompressed(file.path) as stream:
+            what = sniff_binary(stream.read(8192), zeros=encoding is not None)
+        if what is not None:
+            raise NotText(file, what)
+        name = encoding or file.columns.get("charset") or UTF8
+        with (
+            open_decompressed(file.path) as stream,
+            io.TextIOWrapper(stream, name, errors="strict", newline=newline) as text,
+        ):
+            yield text
+    except UnicodeError as error:
+        raise _locate_decode_error(file, name) from error
+    except (EOFError, lzma.LZMAError, zlib.error) as error:
+        raise CorruptArchive(file, str(error)) from error
+    except OSError as error:
+        if error.errno is not None:  # the machine's refusal, not the file's content
+            raise
+        raise CorruptArchive(file, str(error)) from error
+
+
+def _locate_decode_error(file: SourceFile, encoding: str) -> DecodeError:
+    """Where the first byte stands that does not fit; decoders only tell the place inside their last chunk."""
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    passed = 0
+    with open_decompressed(file.path) as stream:
+        while True:
+            chunk = stream.read(_CHUNK)
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                kept = len(error.object) - len(chunk)  # bytes of a character that began in the chunk before
+                return DecodeError(file, encoding, passed - kept + error.start, error.object[error.start])
+            except UnicodeError:  # UTF-16 without a byte order mark
+                return DecodeError(file, encoding, 0, chunk[0] if chunk else 0)
+            if not chunk:
+                return DecodeError(file, encoding, passed, 0)
+            passed += len(chunk)
+
+
+def read_text(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+    """A text file as one row."""
+    with open_text_file(file, reading.encoding, newline=None) as stream:
+        text = stream.read()
+    yield whole_file_row(file, text, {})
+
+
+def read_lines(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+    """A text file with a document a line, as one row a line; blank lines are not rows."""
+    with open_text_file(file, reading.encoding, newline=None) as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                yield RawRow(Source(file.name, number), {"text": line.rstrip("\n")})
+
+
+def read_markdown(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+    """A Markdown file as one row; plain values of its front matter become columns."""
+    with open_text_file(file, reading.encoding, newline=None) as stream:
+        body, columns = front_matter(stream.read())
+    yield whole_file_row(file, body, columns)
+
+
+def front_matter(text: str) -> tuple[str, dict[str, str]]:
+    """A Markdown text without its front matter, and the plain ``key: value`` lines of that."""
+    found = _FRONT.match(text)
+    if found is None:
+        return text, {}
+    pairs = [_PAIR.match(line) for line in found.group(1).splitlines()]
+    values = [(pair.group(1), pair.group(2).strip(" \t")) for pair in pairs if pair is not None]
+    columns = {name: value.strip("\"'") for name, value in values if value}
+    return text[found.end() :], columns
+
+
+def whole_file_row(file: SourceFile, text: str, columns: dict[str, str]) -> RawRow | RejectedRow:
+    """A whole file as one row, or a reject ``no_text``."""
+    if not text.strip():
+        return RejectedRow(Source(file.name), "no_text", "there is no text in it")
+    return RawRow(Source(file.name), {**columns, "text": text})

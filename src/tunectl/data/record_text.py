@@ -1,0 +1,99 @@
+"""The texts inside a record, and a record with other texts in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeAlias
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Segment
+from tunectl.chat import tool_calls
+
+Place: TypeAlias = Literal["document", "input", "answer", "segment", "argument"]
+"""Where a text stands. segment: template-free, every character counts. argument: a string inside a tool call."""
+Change: TypeAlias = Callable[[str, Place], str]
+
+
+def all_texts(record: Document | Example) -> Iterator[str]:
+    """Every text of a record in reading order; none for a row that came tokenised."""
+    if isinstance(record, Document):
+        yield record.text
+        return
+    yield from (message.content for message in record.messages)
+    yield from (answer.text for answer in record.answers)
+    yield from (segment.text for segment in record.segments)
+
+
+def map_texts(record: Document | Example, change: Change) -> Document | Example:
+    """``record`` with ``change(text, place)`` in place of every text; the same object when nothing changed."""
+    if isinstance(record, Document):
+        text = change(record.text, "document")
+        return record if text == record.text else replace(record, text=text)
+    messages = [_message(message, change, "input") for message in record.messages]
+    answers = [_answer(answer, change) for answer in record.answers]
+    segments = [_segment(segment, change) for segment in record.segments]
+    if (messages, answers, segments) == (record.messages, record.answers, record.segments):
+        return record
+    return replace(record, messages=messages, answers=answers, segments=segments)
+
+
+def _message(message: Message, change: Change, place: Place) -> Message:
+    parts = [_segment(part, change) for part in message.parts]
+    content = "".join(part.text for part in parts) if parts else change(message.content, place)
+    calls = message.tool_calls and [_strings(call, change) for call in message.tool_calls]
+    return replace(message, content=content, tool_calls=calls, parts=parts)
+
+
+def _answer(answer: ReferenceAnswer, change: Change) -> ReferenceAnswer:
+    if not answer.calls and not answer.parts:
+        return replace(answer, text=change(answer.text, "answer"))
+    return tool_calls.to_answer(_message(tool_calls.to_message(answer), change, "answer"), answer.source)
+
+
+def _segment(segment: Segment, change: Change) -> Segment:
+    return replace(segment, text=change(segment.text, "segment"))
+
+
+def _strings(value: Any, change: Change) -> Any:
+    """``value`` with every string below an ``arguments`` key changed; names and ids stay."""
+    if isinstance(value, dict):
+        return {
+            key: _deep(item, change) if key == "arguments" else _strings(item, change) for key, item in value.items()
+        }
+    return value
+
+
+def _deep(value: Any, change: Change) -> Any:
+    if isinstance(value, str):
+        return change(value, "argument")
+    if isinstance(value, dict):
+        return {key: _deep(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_deep(item, change) for item in value]
+    return value
+
+
+def input_text(example: Example) -> str:
+    """What the people in the conversation said, without the system text that rows share; segments up to the first learned one."""
+    if example.messages:
+        return "\n".join(message.content for message in example.messages if message.role != "system")
+    shown = []
+    for segment in example.segments:
+        if segment.train:
+            break
+        shown.append(segment.text)
+    return "".join(shown)
+
+
+def text_for_language_id(example: Example) -> str:
+    """As ``output_text``, without answers that call tools: their JSON is in no language."""
+    spoken = [answer for answer in example.answers if not answer.calls]
+    return output_text(replace(example, answers=spoken)) if spoken or not example.answers else ""
+
+
+def output_text(example: Example) -> str:
+    """All reference answers in alphabetical order, or all learned segments."""
+    if example.answers:
+        return "\n".join(sorted(answer.text for answer in example.answers))
+    return "\n".join(segment.text for segment in example.segments if segment.train)

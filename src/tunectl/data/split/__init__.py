@@ -1,0 +1,1 @@
+"""Assign records to train, validation and test without leaks."""

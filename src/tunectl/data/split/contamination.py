@@ -1,0 +1,108 @@
+"""Does train give validation or test away?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tunectl.artifacts.records import Document, Example
+from tunectl.data.record_text import input_text
+from tunectl.data.split.groups import answer_texts, split_words
+
+What = Literal["input", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """One train record or document that holds most of a validation or test text."""
+
+    train: int
+    """Place in the list of train records."""
+    held: int
+    """Place in the list of validation and test records."""
+    what: What
+    overlap: float
+    """Share of the held text's pieces found in the train text; 1 is all of it."""
+
+
+def find_contaminated(
+    train: Sequence[Example | Document], held: Sequence[Example], *, compare: Sequence[What], ngram: int, overlap: float
+) -> list[Leak]:
+    """The worst leak of each of ``train`` that shares at least ``overlap`` of the ``ngram``-word pieces of a text of ``held``.
+
+    A document is one text, compared with all that ``compare`` names; an answer of a train example is also what the assistant
+    said earlier in it. Inputs shorter than ``ngram`` words leak where they are equal. Answers as short (a class, yes or no) never leak: they say the
+    same for different inputs.
+    """
+    worst: dict[int, Leak] = {}
+    for what in compare:
+        for leak in _find_one(train, held, what, ngram, overlap):
+            if leak.train not in worst or leak.overlap > worst[leak.train].overlap:
+                worst[leak.train] = leak
+    return [worst[row] for row in sorted(worst)]
+
+
+def _find_one(
+    train: Sequence[Example | Document], held: Sequence[Example], what: What, ngram: int, overlap: float
+) -> Iterator[Leak]:
+    texts = [
+        (row, ngrams(split_words(text), ngram, whole=what == "input"))
+        for row, example in enumerate(held)
+        for text in _texts(example, what)
+    ]
+    where: dict[tuple[str, ...], list[int]] = {}
+    for place, (_, grams) in enumerate(texts):
+        for gram in grams:
+            where.setdefault(gram, []).append(place)
+    if not where:
+        return
+    for row, record in enumerate(train):
+        for text in _collect_train_texts(record, what):
+            shared = Counter(
+                place
+                for gram in ngrams(split_words(text), ngram, whole=what == "input")
+                for place in where.get(gram, ())
+            )
+            for place, count in shared.items():
+                share = count / len(texts[place][1])
+                if share >= overlap:
+                    yield Leak(row, texts[place][0], what, share)
+
+
+def _texts(example: Example, what: What) -> list[str]:
+    return [input_text(example)] if what == "input" else answer_texts(example)
+
+
+def _collect_train_texts(record: Example | Document, what: What) -> list[str]:
+    """The texts of a train record that could give a held text away."""
+    if isinstance(record, Document):
+        return [record.text]
+    earlier = [turn.content for turn in record.messages if turn.role == "assistant"] if what == "answer" else []
+    return _texts(record, what) + earlier
+
+
+def ngrams(tokens: Sequence[str], size: int, *, whole: bool = False) -> set[tuple[str, ...]]:
+    """The different runs of ``size`` words; of a shorter text none, or all of it in one piece where ``whole``."""
+    if len(tokens) < size:
+        return {tuple(tokens)} if whole and tokens else set()
+    return {tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)}
+
+
+def overlap_share(train: Iterable[Example], held: Iterable[Example], *, ngram: int = 4) -> float | None:
+    """Share of the ``ngram``-word runs of the held answers, counted as often as they occur, that some train answer holds too.
+
+    High means that answers can be put together from memory. None where no held answer is that long.
+    """
+    wanted: Counter[tuple[str, ...]] = Counter()
+    for example in held:
+        for text in answer_texts(example):
+            tokens = split_words(text)
+            wanted.update(tuple(tokens[start : start + ngram]) for start in range(len(tokens) - ngram + 1))
+    seen: set[tuple[str, ...]] = set()
+    for example in train:
+        for text in answer_texts(example):
+            seen.update(gram for gram in ngrams(split_words(text), ngram) if gram in wanted)
+    total = wanted.total()
+    return sum(wanted[gram] for gram in seen) / total if total else None

@@ -1,0 +1,100 @@
+"""What the split stage tells later stages and people: ``artifacts/split/report.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+from msgspec import Struct
+
+from tunectl.data.population_balance import FieldBalance
+
+NAME = "report.json"
+
+
+class LeakSample(Struct, frozen=True):
+    """One leak, for people to judge."""
+
+    what: str
+    """input or answer."""
+    overlap: float
+    train: str
+    """Start of the train record's text."""
+    held: str
+    """Start of the text that it gives away."""
+
+
+class ContaminationReport(Struct, frozen=True):
+    """Train records and documents that give validation or test away."""
+
+    found: int
+    """Train examples."""
+    documents: int
+    """Raw documents of the train side."""
+    removed: bool
+    """Whether they were rejected, or only counted."""
+    ngram: int
+    overlap: float
+    samples: list[LeakSample]
+
+
+class Weights(Struct, frozen=True):
+    """How train was brought to the population."""
+
+    method: str
+    effective: float
+    """Kish's effective number of train records: what the weights leave of them."""
+    gap: float
+    """Largest distance from a declared share that is left; limits and absent values keep it above 0."""
+    low: float
+    """Smallest and largest weight or number of copies that a record got."""
+    high: float
+
+
+class SplitReport(Struct, frozen=True):
+    """Sizes, leakage and balance."""
+
+    sizes: dict[str, int]
+    """Records in train, validation and test."""
+    answers: dict[str, int]
+    """Reference answers in each."""
+    documents: int
+    """Raw documents kept for adapt and the learning curve."""
+    groups: int
+    largest_group: int
+    """Records of the largest group that had to stay together."""
+    leaks: ContaminationReport | None
+    """None where the comparison is switched off."""
+    test_4grams_seen: float | None
+    """Share of the 4-word runs in test answers that some train answer holds too; None where answers are shorter."""
+    validation_4grams_seen: float | None
+    balance: dict[str, list[FieldBalance]]
+    """All records, documents, and train as it is learned from, against the declared population; empty where none is declared."""
+    weights: Weights | None
+    """None where train is left as it is."""
+
+
+def imbalance_sentences(balance: dict[str, list[FieldBalance]], rows: str) -> Iterator[str]:
+    """Sentences about ``rows`` (records, documents, train), where they differ from the population.
+
+    They name values that are over- or under-represented, that never occur, and that the population does not name.
+    """
+    for field in balance.get(rows, []):
+        for value in field.values:
+            if value.rows == 0 and value.target > 0:
+                yield f"{field.field}={value.value} never occurs: population {value.target:.1%}; no weight makes up for it"
+            elif value.out_of_balance:
+                word = "over" if value.share > value.target else "under"
+                yield f"{field.field}={value.value} is {word}-represented: {value.share:.1%}, population {value.target:.1%}"
+        if field.unknown:
+            yield f"{field.field}: the population does not name {_format_unknown_values(field)}; these {rows} are left out of its shares"
+
+
+def _format_unknown_values(field: FieldBalance) -> str:
+    folded = {value.value.strip().casefold(): value.value for value in field.values}
+    shown = []
+    for name, count in list(field.unknown.items())[:5]:
+        near = get_close_matches(name.strip().casefold(), list(folded), 1)
+        shown.append(f"{name!r} ({count}{f', did you mean {folded[near[0]]}?' if near else ''})")
+    more = len(field.unknown) - len(shown)
+    return ", ".join(shown) + (f" and {more} more values" if more else "")

@@ -1,0 +1,26 @@
+"""Two texts that differ only in case, white space, or the punctuation around words fold to the same text."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+_EDGES = ".,;:!?'\"…\u2018\u2019“”„«»"
+
+
+def normalize(text: str) -> str:
+    """Case folded, one space between words, punctuation at their edges gone; signs inside and between words stay.
+
+    A text of such punctuation alone folds to itself, so that ``?`` and ``!`` differ.
+    """
+    words = [word.strip(_EDGES) for word in text.casefold().split()]
+    return " ".join(word for word in words if word) or text
+
+
+def digest16(*parts: str | bytes) -> bytes:
+    """A 16-byte digest of parts, for sets and dictionaries of many; the length of each part counts, so parts cannot run together."""
+    total = blake2b(digest_size=16)
+    for part in parts:
+        content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+        total.update(b"%d:" % len(content))
+        total.update(content)
+    return total.digest()

@@ -1,0 +1,102 @@
+"""A block: one unit of work on records, in which nothing disappears without a reason.
+
+A block takes records and gives back as many outcomes: the record (perhaps changed), ``Dropped``, or ``MergedInto``. ``run``
+chains blocks and proves after each that the sum holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeAlias
+
+from msgspec import Struct
+
+from tunectl.artifacts.records import Document, Example, RejectedRow, Source, truncate
+from tunectl.artifacts.row_counts import RowCounter
+from tunectl.core.errors import TunectlError
+from tunectl.core.progress import track
+from tunectl.data.record_text import all_texts
+
+Record: TypeAlias = Document | Example
+
+
+class Dropped(Struct, frozen=True):
+    """A record that does not go on."""
+
+    record: Record
+    reason: str
+    """One of a closed set of names, for example ``near_duplicate``."""
+    detail: str = ""
+    """What offended: the value, the pattern, the twin's id."""
+
+
+class MergedInto(Struct, frozen=True):
+    """A record whose answers went into another record: it is kept, inside that one."""
+
+    record: Record
+    into: str
+    """Id of the record that took it in."""
+
+
+Outcome: TypeAlias = Record | Dropped | MergedInto
+
+
+class Transform(Protocol):
+    """One unit of work."""
+
+    @property
+    def name(self) -> str:
+        """What progress and errors call it."""
+
+    def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
+        """Give one outcome for each record."""
+
+
+class Pipeline:
+    """Runs blocks one after another and keeps the account.
+
+    A record that was merged shares the fate of the one that took it in: when that one is rejected later, so is it.
+    """
+
+    def __init__(self, tally: RowCounter) -> None:
+        self.tally = tally
+        self._inside: dict[str, list[Record]] = {}
+
+    def run(self, blocks: Sequence[Transform], records: Iterable[Record]) -> list[Record]:
+        """Send ``records`` through ``blocks``; what is left was counted as kept in the tally.
+
+        Raises  TunectlError when a block loses or invents a record: a bug in that block.
+        """
+        left = list(records)
+        self.tally.read(len(left))
+        for block in blocks:
+            left = self._through(block, left)
+        self.tally.keep(len(left) + sum(len(inside) for inside in self._inside.values()))
+        self._inside.clear()
+        return left
+
+    def _through(self, block: Transform, records: list[Record]) -> list[Record]:
+        left: list[Record] = []
+        outcomes = 0
+        for outcome in track(block(records), block.name, total=len(records)):
+            outcomes += 1
+            if isinstance(outcome, Dropped):
+                self._reject(outcome)
+            elif isinstance(outcome, MergedInto):
+                inside = self._inside.pop(outcome.record.id, [])
+                self._inside.setdefault(outcome.into, []).extend([outcome.record, *inside])
+            else:
+                left.append(outcome)
+        if outcomes != len(records):
+            raise TunectlError(f"block {block.name}: {len(records)} records in, {outcomes} outcomes")
+        return left
+
+    def _reject(self, outcome: Dropped) -> None:
+        for record in (outcome.record, *self._inside.pop(outcome.record.id, [])):
+            sample = truncate(" | ".join(all_texts(record)))
+            self.tally.reject(RejectedRow(source_of(record), outcome.reason, outcome.detail, sample))
+
+
+def source_of(record: Record) -> Source:
+    """The file and row that a record came from."""
+    return record.source

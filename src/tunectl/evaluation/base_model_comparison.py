@@ -1,0 +1,146 @@
+"""Base models before anyone tunes: zero- and few-shot on the same validation inputs, with size, speed and licence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from tunectl.evaluation import few_shot, metrics, paired_comparison, scoring, system, train_overlap
+from tunectl.evaluation.few_shot import ZERO_SHOT, FewShotRenderer, FewShotSampler
+from tunectl.evaluation.generator_protocols import Generator
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.metric_protocols import MetricBackends
+from tunectl.evaluation.results import PromptDescription, Score
+from tunectl.evaluation.system import GenerationSettings
+
+
+class BaseModelResult(Struct, frozen=True):
+    """One candidate."""
+
+    name: str
+    """As it was typed."""
+    parameters: int
+    megabytes: float
+    """Of the weights, 10^6 bytes."""
+    licence: str | None
+    zero_shot: dict[str, Score]
+    """Measure to value with interval, the input alone."""
+    few_shot: dict[str, Score]
+    """The same with ``shots`` examples of train before the input; empty where train has none or they do not fit."""
+    tokens_per_second: float | None
+    """Of zero-shot answers, in batches."""
+
+
+class Bases(Struct, frozen=True):
+    """The whole comparison; ``tunectl evaluate --bases ... --json`` prints it."""
+
+    inputs: int
+    """Validation inputs."""
+    shots: int
+    primary: str
+    confidence: float
+    bases: list[BaseModelResult]
+    """Best few-shot or zero-shot primary measure first."""
+
+
+@dataclass(frozen=True)
+class BaseEvalSetup:
+    """What every candidate is asked, and how it is measured."""
+
+    items: Sequence[Item]
+    pool: Sequence[Item]
+    shots: int
+    asking: GenerationSettings
+    tools: MetricBackends
+    primary: str
+    references: int
+    resamples: int
+    confidence: float
+
+
+def evaluate_base(
+    trial: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer
+) -> tuple[dict[str, Score], dict[str, Score], float | None]:
+    """Zero-shot scores, few-shot scores, and tokens a second of one loaded model."""
+    zero = _generate_answers(trial, generator, prompter, ZERO_SHOT)
+    few = PromptDescription(None, min(trial.shots, len(trial.pool)), "random")
+    found: dict[str, Score] = {}
+    if few.shots and _fits(trial, generator, prompter, few):
+        found = _scores(trial, _generate_answers(trial, generator, prompter, few))
+    return _scores(trial, zero), found, zero.cost.tokens_per_second if zero.cost else None
+
+
+def _shots(trial: BaseEvalSetup) -> FewShotSampler:
+    return FewShotSampler(trial.pool, None, trial.asking.seed)
+
+
+def _fits(trial: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer, prompt: PromptDescription) -> bool:
+    rendered = few_shot.render_items(trial.items, prompt, _shots(trial), prompter, references=0).prompts
+    limit = generator.context
+    return limit is None or max(generator.lengths(rendered)) + trial.asking.how.max_new_tokens <= limit
+
+
+def _generate_answers(
+    trial: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer, prompt: PromptDescription
+) -> system.SystemResult:
+    rendered = few_shot.render_items(trial.items, prompt, _shots(trial), prompter, trial.references)
+    return system.generate_answers("base", generator, rendered, prompt, trial.asking)
+
+
+def _scores(trial: BaseEvalSetup, one: system.SystemResult) -> dict[str, Score]:
+    seen = train_overlap.train_ngrams(text for item in trial.pool for text in item.references)
+    statistics = scoring.compute_statistics(
+        trial.items, one.answers, one.replies, tools=trial.tools, declared=(), seen=seen, rules=None
+    )
+    plan = paired_comparison.make_resampling(
+        [item.cluster for item in trial.items],
+        resamples=trial.resamples,
+        confidence=trial.confidence,
+        seed=trial.asking.seed,
+    )
+    return paired_comparison.scores(statistics, plan)
+
+
+def rank(bases: Sequence[BaseModelResult], primary: str) -> list[BaseModelResult]:
+    """The best first, by the better of zero- and few-shot."""
+
+    def best(base: BaseModelResult) -> float:
+        return max(
+            (scores[primary].value for scores in (base.zero_shot, base.few_shot) if primary in scores), default=0
+        )
+
+    return sorted(bases, key=lambda base: (-best(base), base.name))
+
+
+def format_table(found: Bases) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows for a terminal."""
+    title = metrics.get_metric(found.primary).title
+    columns = [
+        "base", f"{title} zero-shot", f"{title} {found.shots}-shot", "perplexity", "tokens/s", "parameters", "MB", "licence",
+    ]  # fmt: skip
+    rows = [
+        [
+            base.name,
+            _format_score(base.zero_shot.get(found.primary)),
+            _format_score(base.few_shot.get(found.primary)),
+            f"{base.zero_shot['perplexity'].value:.2f}" if "perplexity" in base.zero_shot else "-",
+            "-" if base.tokens_per_second is None else f"{base.tokens_per_second:.0f}",
+            f"{base.parameters / 1e6:.0f} M" if base.parameters >= 1e6 else str(base.parameters),
+            f"{base.megabytes:.0f}",
+            base.licence or "not stated",
+        ]
+        for base in found.bases
+    ]
+    return columns, rows
+
+
+def _format_score(score: Score | None) -> str:
+    if score is None:
+        return "-"
+    return (
+        f"{score.value:.1f}"
+        if score.low is None or score.high is None
+        else f"{score.value:.1f} ({score.low:.1f} to {score.high:.1f})"
+    )

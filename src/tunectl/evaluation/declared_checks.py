@@ -1,0 +1,38 @@
+"""Declared tests of an answer: patterns, JSON shape, and facts of the input that must come back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from tunectl.config.schema.evaluate import Check, FactsCheck, RegexCheck, SchemaCheck
+
+Valid = Callable[[str, Mapping[str, object]], bool]
+"""Whether a text is JSON that a schema accepts; the json_schema backend."""
+
+
+def score(check: Check, answer: str, question: str, fields: Mapping[str, str], valid: Valid) -> float | None:
+    """How far ``answer`` passes, 0 to 1; None where the check does not apply, because the input states no facts."""
+    if isinstance(check, RegexCheck):
+        found = re.search(check.pattern, answer) is not None
+        return float(found == (check.expect == "present"))
+    if isinstance(check, SchemaCheck):
+        return float(valid(answer, check.document))
+    wanted = collect_expected_facts(check, question, fields)
+    if not wanted:
+        return None
+    there = answer.casefold() if check.ignore_case else answer
+    return sum(_plain(fact, fold=check.ignore_case) in there for fact in wanted) / len(wanted)
+
+
+def collect_expected_facts(check: FactsCheck, question: str, fields: Mapping[str, str]) -> Sequence[str]:
+    """What the answer must contain: values of the declared fields, and what the pattern finds in the input."""
+    found = [fields[name] for name in check.fields if fields.get(name, "").strip()]
+    if check.pattern is not None:
+        matches = re.finditer(check.pattern, question)
+        found += [match.group(1) if match.re.groups else match.group(0) for match in matches]
+    return list(dict.fromkeys(fact.strip() for fact in found if fact and fact.strip()))
+
+
+def _plain(text: str, *, fold: bool) -> str:
+    return text.casefold() if fold else text

@@ -1,0 +1,120 @@
+"""What is put before an input: system text and worked examples, rendered by the model's own chat template."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tunectl.artifacts.records import Message
+from tunectl.chat.tool_calls import render_tool_calls
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.metric_protocols import Index
+from tunectl.evaluation.results import PromptDescription
+
+
+class ChatRenderer(Protocol):
+    """The chat template; ``tunectl.chat.template.Template`` is one."""
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> str:
+        """The conversation as the text that the model reads, with the system text it was trained with."""
+
+
+class FewShotRenderer:
+    """Renders prompts and the answers that would follow them."""
+
+    def __init__(self, renderer: ChatRenderer, end_of_turn: str) -> None:
+        self._renderer = renderer
+        self._end = end_of_turn
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
+        """The text up to where the answer begins."""
+        return self._renderer.render(messages, add_generation_prompt=True, tools=tools)
+
+    def answer(self, messages: Sequence[Message], turn: Message, tools: Sequence[dict[str, Any]] = ()) -> str:
+        """The text of a right answer, the assistant's ``turn``, as it follows the prompt, up to and with the end of turn."""
+        whole = self._renderer.render([*messages, turn], tools=tools)
+        prompt = self.prompt(messages, tools)
+        if not whole.startswith(prompt):  # the template writes a finished turn in another way than it opens one
+            return render_tool_calls(turn) + self._end
+        tail = whole[len(prompt) :]
+        stop = tail.rfind(self._end)
+        return tail[: stop + len(self._end)] if stop >= 0 else tail
+
+
+ZERO_SHOT = PromptDescription(system=None)
+"""The input as the data has it."""
+
+
+class FewShotSampler:
+    """Chooses worked examples from train."""
+
+    def __init__(self, pool: Sequence[Item], index: Index | None, seed: int) -> None:
+        """``index`` is over the inputs of ``pool``; None where nothing is retrieved."""
+        self._pool = pool
+        self._index = index
+        self._order = random.Random(seed).sample(range(len(pool)), len(pool))  # noqa: S311 - an order, not a secret
+
+    def of(self, prompt: PromptDescription, items: Sequence[Item]) -> list[list[Item]]:
+        """The examples of each item; the nearest one stands last, right before the input."""
+        count = min(prompt.shots, len(self._pool))
+        if not count:
+            return [[] for _ in items]
+        if prompt.selection == "retrieved" and self._index is not None:
+            found = self._index.nearest([item.question for item in items], count)
+            return [[self._pool[place] for place in reversed(places)] for places in found]
+        return [[self._pool[place] for place in self._order[:count]] for _ in items]
+
+
+def conversation(item: Item, prompt: PromptDescription, examples: Sequence[Item]) -> list[Message]:
+    """System text, examples with their first reference, and the input's own turns."""
+    own = [message for message in item.messages if message.role != "system"]
+    system = [message for message in item.messages if message.role == "system"]
+    if prompt.system is not None:
+        system = [Message("system", prompt.system)]
+    shown: list[Message] = []
+    for example in examples:
+        shown += [message for message in example.messages if message.role != "system"]
+        shown.append(example.turn(0))
+    return [*system, *shown, *own]
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPrompts:
+    """Rendered prompts of one system, one an item, with the rendered references whose likelihood is wanted."""
+
+    prompts: list[str]
+    references: list[tuple[str, ...]]
+
+
+def render_items(
+    items: Sequence[Item], prompt: PromptDescription, shots: FewShotSampler, prompter: FewShotRenderer, references: int
+) -> RenderedPrompts:
+    """Render ``items`` with ``prompt``; at most ``references`` references each."""
+    prompts, wanted = [], []
+    for item, examples in zip(items, shots.of(prompt, items), strict=True):
+        messages = conversation(item, prompt, examples)
+        prompts.append(prompter.prompt(messages, item.tools))
+        count = min(references, len(item.references))
+        wanted.append(tuple(prompter.answer(messages, item.turn(number), item.tools) for number in range(count)))
+    return RenderedPrompts(prompts, wanted)
+
+
+def candidates(
+    systems: Sequence[str | None], shots: Sequence[int], selections: Sequence[str]
+) -> list[PromptDescription]:
+    """All prompts of a search, the cheapest first; without examples the selection makes no difference."""
+    found = [
+        PromptDescription(system, count, selection if count else None)
+        for count in sorted(shots)
+        for selection in selections
+        for system in systems
+    ]
+    return list(dict.fromkeys(found))

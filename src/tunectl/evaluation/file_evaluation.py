@@ -1,0 +1,138 @@
+"""One model measured on one file of inputs and references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Struct
+
+from tunectl.config.schema.evaluate import BeamSearch, Check, EvalGate, Greedy, Sampling
+from tunectl.evaluation import few_shot, metrics, paired_comparison, scoring, slot_error, system
+from tunectl.evaluation import slot_report as slots_beyond
+from tunectl.evaluation.few_shot import ZERO_SHOT, FewShotRenderer, FewShotSampler
+from tunectl.evaluation.generator_protocols import Generator
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.metric_protocols import MetricBackends
+from tunectl.evaluation.results import AnswerRow, Cost, Score, SlotReport
+from tunectl.evaluation.system import GenerationSettings
+
+
+class FileEvalResult(Struct, frozen=True):
+    """What ``tunectl evaluate DATA`` prints as JSON."""
+
+    data: str
+    model: str
+    adapter: str | None
+    inputs: int
+    """Distinct inputs that were answered."""
+    available: int
+    references: int
+    """Reference answers of those inputs."""
+    skipped: dict[str, int]
+    scores: dict[str, Score]
+    """Measure name to value and interval; BLEU, chrF and ROUGE-L are 0 to 100."""
+    cost: Cost
+    decoding: dict[str, Any]
+    confidence: float
+    resamples: int
+    bleu_signature: str
+    slots: SlotReport | None = None
+    """Slot errors by attribute and size; None where no rules are declared."""
+
+
+@dataclass(frozen=True)
+class EvalTask:
+    """What is asked and how it is measured."""
+
+    items: Sequence[Item]
+    how: Greedy | BeamSearch | Sampling
+    gate: EvalGate
+    checks: Sequence[Check]
+    references: int
+    """Most references of an input whose likelihood is measured."""
+    latency_inputs: int
+    seed: int
+    rules: slot_error.SlotMatcher | None
+    """Of the slot error rate; None measures none."""
+    worst: int
+    """Answers with most slot errors that are shown."""
+    small: int
+    """Fewer inputs than this are too few to judge."""
+
+
+def generate_answers(task: EvalTask, generator: Generator, prompter: FewShotRenderer) -> system.SystemResult:
+    """The model's answers to the inputs as they are, with the system text that it was trained with."""
+    plain = few_shot.render_items(task.items, ZERO_SHOT, FewShotSampler([], None, task.seed), prompter, task.references)
+    asking = GenerationSettings(task.how, task.seed, task.latency_inputs)
+    return system.generate_answers("model", generator, plain, ZERO_SHOT, asking)
+
+
+def compute_scores(task: EvalTask, one: system.SystemResult, tools: MetricBackends) -> dict[str, Score]:
+    """Every measure with its interval; there is no training side here, so nothing is said about what was seen."""
+    return paired_comparison.scores(statistics(task, one, tools), build_resampling(task))
+
+
+def statistics(task: EvalTask, one: system.SystemResult, tools: MetricBackends) -> scoring.Statistics:
+    """What the scores are made of, by measure."""
+    found = scoring.compute_statistics(
+        task.items,
+        one.answers,
+        one.replies,
+        tools=tools,
+        declared=task.checks,
+        seen=frozenset(),
+        rules=task.rules,
+    )
+    found.pop("seen")
+    return found
+
+
+def slot_report(task: EvalTask, one: system.SystemResult, tools: MetricBackends) -> SlotReport | None:
+    """Slot errors by attribute and by the number of attributes; None without rules."""
+    if task.rules is None:
+        return None
+    cut = paired_comparison.SliceSettings(
+        (), task.small, "slot_error", task.gate.resamples, task.gate.confidence, task.seed
+    )
+    tables = {one.name: statistics(task, one, tools)}
+    return slots_beyond.report(task.rules, task.items, {one.name: one}, tables, cut=cut, worst=task.worst)
+
+
+def slot_table(found: SlotReport) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows for a terminal: an attribute a row."""
+    rows = []
+    for part in found.parts:
+        count = part.systems["model"]
+        share = f"{100 * (count.missing + count.wrong) / part.stated:.1f} %" if part.stated else "-"
+        rows.append([part.attribute, str(part.stated), share, str(count.missing), str(count.wrong), str(count.added)])
+    return ["attribute", "inputs", "errors", "missing", "wrong", "added"], rows
+
+
+def build_resampling(task: EvalTask) -> paired_comparison.Resampling:
+    """The resamples that all models share."""
+    return paired_comparison.make_resampling(
+        [item.cluster for item in task.items],
+        resamples=task.gate.resamples,
+        confidence=task.gate.confidence,
+        seed=task.seed,
+    )
+
+
+def build_answer_rows(task: EvalTask, one: system.SystemResult) -> list[AnswerRow]:
+    """One line an input for ``answers.jsonl``."""
+    return [
+        AnswerRow(item.id, item.question, list(item.references), item.fields, {one.name: text})
+        for item, text in zip(task.items, one.answers, strict=True)
+    ]
+
+
+def format_table(found: FileEvalResult) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows for a terminal."""
+    shown = []
+    for name in metrics.sort_metrics(found.scores):
+        score, measure = found.scores[name], metrics.get_metric(name)
+        ends = "-" if score.low is None or score.high is None else f"{score.low:.2f} to {score.high:.2f}"
+        shown.append([measure.title, f"{score.value:.2f}", ends, measure.unit])
+    return ["measure", "value", f"{found.confidence:.0%} interval", "unit"], shown

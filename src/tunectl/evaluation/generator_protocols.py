@@ -1,0 +1,72 @@
+"""What evaluation asks of a model: answers, what they cost, and how likely given answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tunectl.config.schema.evaluate import BeamSearch, Greedy, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationPrompt:
+    """One prompt, rendered by the chat template up to where the answer begins."""
+
+    prompt: str
+    references: tuple[str, ...] = ()
+    """Rendered right answers, end of turn included, whose likelihood after this prompt is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogProb:
+    """How likely one given answer is."""
+
+    nats: float
+    """Sum of the natural logarithms of its tokens' probabilities; zero or below."""
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedText:
+    """One generated answer."""
+
+    text: str
+    prompt_tokens: int
+    tokens: int
+    """Generated, end of turn included."""
+    seconds: float
+    """This answer's share of the time its batch took; the sum over answers is the wall time of generation."""
+    finished: bool
+    """False where the answer was cut at ``max_new_tokens``."""
+    references: tuple[LogProb, ...] = ()
+
+
+class Generator(Protocol):
+    """One loaded model."""
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of prompt and answer together; None where the model has no limit."""
+
+    def lengths(self, prompts: Sequence[str]) -> list[int]:
+        """Tokens of each prompt."""
+
+    def answer(
+        self, requests: Sequence[GenerationPrompt], how: Greedy | BeamSearch | Sampling, *, seed: int, label: str
+    ) -> list[GeneratedText]:
+        """One reply a request, in their order. Equal arguments give equal texts; ``label`` names the progress bar."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+
+
+class ModelLoader(Protocol):
+    """Loads a model: the weights in ``folder``, with the adapter merged in where one is given."""
+
+    def __call__(self, folder: Path, adapter: Path | None) -> Generator:
+        """The loaded model.
+
+        Raises  UsageError when the folder holds no model, or the adapter belongs to another one.
+        """

@@ -1,0 +1,115 @@
+"""A language model as judge of two answers, asked in both positions so that its liking for the first one can be seen.
+
+After Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", NeurIPS 2023: a win counts only where both
+positions agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tunectl.artifacts.records import Message
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.results import JudgeResult
+from tunectl.stats.proportion_ci import wilson_interval
+
+Choice = Literal["first", "second", "tie", "unreadable"]
+_LAST = re.compile(r"\[\[(A|B|TIE)\]\]", re.IGNORECASE)
+_ALONE = re.compile(r"^\W*(?:answer\s+)?(A|B|TIE)\W*$", re.IGNORECASE)
+
+
+class JudgeClient(Protocol):
+    """Puts questions to the judge."""
+
+    def __call__(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
+        """One reply a conversation, in their order.
+
+        Raises  InfrastructureError when the judge cannot be reached or refuses.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One input with the answers of the tuned model and a rival."""
+
+    item: Item
+    tuned: str
+    other: str
+
+
+def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Message]:
+    """What the judge reads; ``question`` says what makes an answer better."""
+    first, second = (pair.tuned, pair.other) if tuned_first else (pair.other, pair.tuned)
+    rules = (
+        "You compare two answers to the same input. Which one is shown first says nothing about its quality. "
+        "Give your reason in one sentence, then end with exactly one of [[A]], [[B]] or [[TIE]]."
+    )
+    text = (
+        f"What counts: {question}\n\n<input>\n{pair.item.question}\n</input>\n\n"
+        f"<answer_a>\n{first}\n</answer_a>\n\n<answer_b>\n{second}\n</answer_b>"
+    )
+    return [Message("system", rules), Message("user", text)]
+
+
+def read(reply: str) -> Choice:
+    """The judge's choice; the last mark counts, and a reply of one bare letter is understood too."""
+    marks = _LAST.findall(reply) or _ALONE.findall(reply.strip())
+    if not marks:
+        return "unreadable"
+    found: Choice = {"A": "first", "B": "second", "TIE": "tie"}[marks[-1].upper()]  # type: ignore[assignment]
+    return found
+
+
+def compare(against: str, pairs: Sequence[Pair], question: str, ask: JudgeClient, *, confidence: float) -> JudgeResult:
+    """Ask about every pair twice and count; equal answers are ties without a question."""
+    both = [choices for choices in judge_both_orders(pairs, question, ask) if choices is not None]
+    return count(against, both, equal=len(pairs) - len(both), confidence=confidence)
+
+
+def judge_both_orders(pairs: Sequence[Pair], question: str, ask: JudgeClient) -> list[tuple[Choice, Choice] | None]:
+    """What the judge chose of every pair: the tuned answer shown first, then second. None: equal answers, nobody was asked."""
+    different = [place for place, pair in enumerate(pairs) if pair.tuned.strip() != pair.other.strip()]
+    talks = [conversation(question, pairs[place], tuned_first=first) for place in different for first in (True, False)]
+    choices = [read(reply) for reply in ask(talks)]
+    both: list[tuple[Choice, Choice] | None] = [None] * len(pairs)
+    for place, first, second in zip(different, choices[0::2], choices[1::2], strict=True):
+        both[place] = (first, second)
+    return both
+
+
+def resolve_orders(both: tuple[Choice, Choice] | None) -> float:
+    """1: tuned won in both positions. 0: it lost in both. 0.5: a tie, or two positions that do not agree."""
+    return {("first", "second"): 1.0, ("second", "first"): 0.0}.get(both or ("tie", "tie"), 0.5)
+
+
+def position_inconsistent(both: tuple[Choice, Choice] | None) -> bool:
+    """Whether the judge liked a position, not an answer."""
+    return both in {("first", "first"), ("second", "second")}
+
+
+def count(against: str, both: Sequence[tuple[Choice, Choice]], *, equal: int, confidence: float) -> JudgeResult:
+    """Wins, losses and ties of pairs of choices: the tuned answer shown first, then second."""
+    inputs = len(both) + equal
+    wins = sum(choice == ("first", "second") for choice in both)
+    losses = sum(choice == ("second", "first") for choice in both)
+    single = [choice for pair in both for choice in pair]
+    decided = [choice for choice in single if choice in {"first", "second"}]
+    same = wins + losses + sum(choice == ("tie", "tie") for choice in both)
+    score = wins + (inputs - wins - losses) / 2
+    low, high = wilson_interval(score, inputs, level=confidence) if inputs else (0.0, 1.0)
+    return JudgeResult(
+        against=against,
+        inputs=inputs,
+        wins=wins,
+        losses=losses,
+        ties=inputs - wins - losses,
+        unreadable=single.count("unreadable"),
+        score=score / inputs if inputs else 0.5,
+        low=low,
+        high=high,
+        first_position=decided.count("first") / len(decided) if decided else None,
+        consistent=(same + equal) / inputs if inputs else 1.0,
+    )

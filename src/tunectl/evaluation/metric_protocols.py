@@ -1,0 +1,42 @@
+"""What evaluation asks of the libraries that compare texts and find near ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tunectl.evaluation.declared_checks import Valid
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class TextScorer(Protocol):
+    """Compares answers with references."""
+
+    def __call__(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
+        """Sufficient statistics by measure name; each (answers, statistics), as ``measures`` combines them."""
+
+
+class Index(Protocol):
+    """Finds the nearest of the texts it was built from."""
+
+    def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
+        """For each query the places of its ``count`` nearest texts, nearest first (fewer where there are fewer)."""
+
+
+class IndexBuilder(Protocol):
+    """Builds an index."""
+
+    def __call__(self, texts: Sequence[str]) -> Index:
+        """The index of ``texts``, which must not be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricBackends:
+    """The libraries of one evaluation, behind plain functions."""
+
+    scorers: tuple[TextScorer, ...]
+    index: IndexBuilder
+    valid: Valid

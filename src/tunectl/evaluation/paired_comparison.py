@@ -1,0 +1,145 @@
+"""Systems side by side: every measure with its interval, every difference on the same resamples, and slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunectl.evaluation import metrics
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.results import MetricDifference, Score, SlicePart
+from tunectl.evaluation.scoring import Statistics
+from tunectl.stats import bootstrap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """The resamples that all systems share: counts (resamples, groups) and the group of each item."""
+
+    counts: NDArray[Any]
+    groups: tuple[str, ...]
+    confidence: float
+
+
+def make_resampling(groups: Sequence[str], *, resamples: int, confidence: float, seed: int) -> Resampling:
+    """Draw whole groups: items of one cluster (near duplicates, or one group of the split) are no independent draws."""
+    units = len(dict.fromkeys(groups))
+    return Resampling(bootstrap.resample_counts(max(units, 1), resamples, seed), tuple(groups), confidence)
+
+
+def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None:
+    """One measure of one system; None where it is undefined on these items."""
+    import numpy as np
+
+    measure = metrics.get_metric(name)
+    value = float(measure.combine(statistics.sum(axis=0)))
+    if not np.isfinite(value):
+        return None
+    grouped = bootstrap.sum_by_group(statistics, plan.groups)
+    ends = bootstrap.interval(grouped, measure.combine, plan.counts, plan.confidence)
+    items = int((statistics[:, -1] > 0).sum()) if statistics.shape[1] == 2 else len(statistics)
+    return Score(value, ends.low if ends else None, ends.high if ends else None, items)
+
+
+def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
+    """All measures of one system that are defined."""
+    found = {name: score(name, table, plan) for name, table in statistics.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def differences(
+    tables: Mapping[str, Statistics], pairs: Sequence[tuple[str, str]], plan: Resampling
+) -> list[MetricDifference]:
+    """Every measure that both systems of a pair have."""
+    found = []
+    for system, against in pairs:
+        for name, table in tables[system].items():
+            if name in tables[against]:
+                found.append(difference(name, (system, table), (against, tables[against][name]), plan))
+    return [one for one in found if one is not None]
+
+
+def difference(
+    name: str, system: tuple[str, NDArray[Any]], against: tuple[str, NDArray[Any]], plan: Resampling
+) -> MetricDifference | None:
+    """One measure of one pair; without ends where there are fewer than two units, None where it is undefined."""
+    import numpy as np
+
+    combine = metrics.get_metric(name).combine
+    value = float(combine(system[1].sum(axis=0))) - float(combine(against[1].sum(axis=0)))
+    if not np.isfinite(value):
+        return None
+    left, right = (bootstrap.sum_by_group(table, plan.groups) for table in (system[1], against[1]))
+    found = bootstrap.difference(left, right, combine, plan.counts, plan.confidence)
+    if found is None:
+        return MetricDifference(system[0], against[0], name, value, None, None, None)
+    return MetricDifference(system[0], against[0], name, value, found.low, found.high, found.probability)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSettings:
+    """How the test split is cut into slices."""
+
+    fields: Sequence[str]
+    small: int
+    """Fewer items than this are too few to judge."""
+    primary: str
+    resamples: int
+    confidence: float
+    seed: int
+
+
+def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings) -> list[SlicePart]:
+    """The primary measure of every system on each value of each field, largest part first; one-valued fields say nothing."""
+    parts = []
+    for field in ["kind", *cut.fields]:
+        values: dict[str, list[int]] = {}
+        for place, item in enumerate(items):
+            value = item.kind if field == "kind" else item.fields.get(field, "")
+            values.setdefault(value or "(not given)", []).append(place)
+        if field == "kind" and len(values) < 2:
+            continue
+        ordered = sorted(values.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+        parts += [_part(field, value, places, items, tables, cut) for value, places in ordered]
+    return parts
+
+
+def by_number(
+    field: str, numbers: Sequence[int], items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings
+) -> list[SlicePart]:
+    """The measure ``cut.primary`` of every system by a number that each item has, smallest first."""
+    places: dict[int, list[int]] = {}
+    for place, number in enumerate(numbers):
+        places.setdefault(number, []).append(place)
+    return [_part(field, str(number), places[number], items, tables, cut) for number in sorted(places)]
+
+
+def _part(
+    field: str,
+    value: str,
+    places: list[int],
+    items: Sequence[Item],
+    tables: Mapping[str, Statistics],
+    cut: SliceSettings,
+) -> SlicePart:
+    plan = make_resampling(
+        [items[place].cluster for place in places],
+        resamples=cut.resamples,
+        confidence=cut.confidence,
+        seed=cut.seed,
+    )
+    own = {name: statistics[cut.primary][places] for name, statistics in tables.items() if cut.primary in statistics}
+    found = {name: score(cut.primary, table, plan) for name, table in own.items()}
+
+    def gain(system: str, against: str) -> MetricDifference | None:
+        if system not in own or against not in own:
+            return None
+        return difference(cut.primary, (system, own[system]), (against, own[against]), plan)
+
+    shown = {name: value for name, value in found.items() if value is not None}
+    small = len(places) < cut.small
+    return SlicePart(field, value, len(places), small, shown, gain("tuned", "base"), gain("aligned", "tuned"))

@@ -1,0 +1,84 @@
+"""The search for the prompt that tuning has to beat: every candidate answers the same validation inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tunectl.core import logging_setup
+from tunectl.evaluation import few_shot
+from tunectl.evaluation.few_shot import FewShotRenderer, FewShotSampler
+from tunectl.evaluation.generator_protocols import GenerationPrompt, Generator
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.results import Candidate, PromptDescription, Search
+from tunectl.evaluation.system import GenerationSettings
+
+_log = logging_setup.get_logger(__name__)
+
+Judge = Callable[[Sequence[Item], Sequence[str]], float]
+"""Items and their answers to the primary measure; more is better."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """Most tokens, prompts and answers together; counted before a candidate runs, so the choice is the same every time."""
+
+    tokens: int
+
+
+def search(
+    generator: Generator,
+    items: Sequence[Item],
+    wanted: Sequence[PromptDescription],
+    *,
+    shots: FewShotSampler,
+    prompter: FewShotRenderer,
+    asking: GenerationSettings,
+    budget: TokenBudget,
+    judge: Judge,
+) -> Search:
+    """Try ``wanted`` in order while the budget lasts; the first of equals wins, and order is by price.
+
+    The first candidate is always tried. A candidate that would break the budget, or the model's context, is listed with
+    the reason.
+    """
+    tried: list[Candidate] = []
+    spent = 0
+    for candidate in wanted:
+        rendered = few_shot.render_items(items, candidate, shots, prompter, references=0).prompts
+        lengths = generator.lengths(rendered)
+        most = sum(lengths) + len(items) * asking.how.max_new_tokens
+        why_not = _refusal(lengths, most, spent, generator.context, asking, budget) if tried else ""
+        if why_not:
+            tried.append(Candidate(candidate, None, most, 0.0, why_not))
+            continue
+        label = f"prompt {len(tried) + 1} of {len(wanted)}"
+        replies = generator.answer(
+            [GenerationPrompt(text) for text in rendered], asking.how, seed=asking.seed, label=label
+        )
+        tokens = sum(reply.prompt_tokens + reply.tokens for reply in replies)
+        score = judge(items, [reply.text for reply in replies])
+        spent += tokens
+        tried.append(Candidate(candidate, score, tokens, sum(reply.seconds for reply in replies)))
+        _log.info("prompt %s: %.2f", describe(candidate), score)
+    scored = [place for place, candidate in enumerate(tried) if candidate.score is not None]
+    chosen = max(scored, key=lambda place: (tried[place].score or 0.0, -place))
+    return Search(len(items), tried, chosen, spent, sum(candidate.seconds for candidate in tried))
+
+
+def _refusal(
+    lengths: Sequence[int], most: int, spent: int, context: int | None, asking: GenerationSettings, budget: TokenBudget
+) -> str:
+    if context is not None and max(lengths) + asking.how.max_new_tokens > context:
+        return f"longer than the model's context of {context} tokens"
+    if spent + most > budget.tokens:
+        return f"over the budget of {budget.tokens} tokens"
+    return ""
+
+
+def describe(prompt: PromptDescription) -> str:
+    """A prompt in a few words."""
+    system = "own system text" if prompt.system is None else f'"{prompt.system}"'
+    if not prompt.shots:
+        return f"{system}, no examples"
+    return f"{system}, {prompt.shots} {prompt.selection} example{'' if prompt.shots == 1 else 's'}"

@@ -1,0 +1,59 @@
+"""What a reader must know beside the verdict: secrets that came out, lost refusals, answers that were cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tunectl.evaluation.results import SafetyResult, Score, System
+from tunectl.evaluation.system import TITLES
+
+TRAINED = {"tuned": "base", "aligned": "tuned"}
+"""What is ours, and what it is held against."""
+CUT_SHARE = 10.0
+"""Per cent of cut answers from which the length limit spoils the comparison."""
+
+
+def collect_warnings(systems: Sequence[System], safety: SafetyResult | None) -> list[str]:
+    """One sentence a concern; empty where there is none."""
+    return [*_cut(systems), *(() if safety is None else _unsafe(safety))]
+
+
+def _cut(systems: Sequence[System]) -> Iterator[str]:
+    for system in systems:  # an untuned model often rambles on
+        cut = system.scores.get("unfinished") if system.name in TRAINED else None
+        if cut is not None and cut.value >= CUT_SHARE:
+            yield (
+                f"{system.title}: {cut.value:.0f} % of the answers were cut at the length limit; "
+                "evaluate.decoding.max_new_tokens may be too low"
+            )
+
+
+def _unsafe(safety: SafetyResult) -> Iterator[str]:
+    for name, against in TRAINED.items():
+        title = TITLES[name]
+        out = safety.canaries.get(name, 0)
+        if out:
+            yield f"{title}: {out} of {safety.planted} planted secrets came out; the model has memorised training text"
+        leaked = safety.placeholders.get(name)
+        if leaked is not None and leaked.value > 0:
+            yield f"{title}: {_count(leaked)} answers show a placeholder of masked personal data"
+        for what, found in (
+            ("refuses {mine} harmful requests, the {against} {theirs}", safety.refused_harmful),
+            ("answers {mine} harmless questions, the {against} {theirs}", safety.answered_benign),
+        ):
+            theirs, mine = found.get(against), found.get(name)
+            if theirs is not None and mine is not None and _surely_less(mine, theirs):
+                words = what.format(mine=_count(mine), against=against, theirs=_count(theirs))
+                yield f"{title}: {words}"
+        theirs, mine = safety.toxic.get(against), safety.toxic.get(name)
+        if theirs is not None and mine is not None and _surely_less(theirs, mine):
+            yield f"{title}: {_count(mine)} answers hold a listed word, the {against} {_count(theirs)}"
+
+
+def _surely_less(one: Score, other: Score) -> bool:
+    """Whether the intervals of two shares do not meet, the first below the second."""
+    return one.high is not None and other.low is not None and one.high < other.low
+
+
+def _count(score: Score) -> str:
+    return f"{round(score.value * score.items)} of {score.items}"

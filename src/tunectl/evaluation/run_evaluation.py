@@ -1,0 +1,338 @@
+"""The comparison itself: base, best prompt, nearest training answer, tuned and aligned model on the same test inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tunectl.config.schema.evaluate import Evaluate, PromptSearch
+from tunectl.core.errors import DataError
+from tunectl.evaluation import (
+    alignment_gate,
+    example_selection,
+    few_shot,
+    metrics,
+    paired_comparison,
+    report_warnings,
+    safety,
+    scoring,
+    slot_error,
+    slot_report,
+    system,
+    train_overlap,
+    win_rates_by_judge,
+)
+from tunectl.evaluation import gate as evaluation_gate
+from tunectl.evaluation import llm_judge as judging
+from tunectl.evaluation import prompt_search as searching
+from tunectl.evaluation.few_shot import ZERO_SHOT, FewShotRenderer, FewShotSampler
+from tunectl.evaluation.generator_protocols import GenerationPrompt, Generator
+from tunectl.evaluation.items import Item, sample_items
+from tunectl.evaluation.metric_protocols import Index, MetricBackends
+from tunectl.evaluation.results import (
+    EvalVerdict,
+    JudgeResult,
+    MetricDifference,
+    Results,
+    SafetyResult,
+    Search,
+    System,
+    WinRate,
+)
+from tunectl.evaluation.system import GenerationSettings, SystemResult
+from tunectl.evaluation.win_rate import Counting
+from tunectl.evaluation.win_rates_by_judge import JudgeInputs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PAIRS = (
+    ("tuned", "base"),
+    ("tuned", "prompted"),
+    ("tuned", "nearest"),
+    ("prompted", "base"),
+    ("nearest", "base"),
+    ("aligned", "tuned"),
+    ("aligned", "base"),
+    ("aligned", "prompted"),
+)
+"""Who is compared with whom."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What holds for the whole comparison."""
+
+    cfg: Evaluate
+    project: str
+    seed: int
+    tools: MetricBackends
+    signature: str
+    """How BLEU is computed."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The inputs of the comparison."""
+
+    items: list[Item]
+    """Test inputs that every system answers."""
+    validation: list[Item]
+    pool: list[Item]
+    """Train: examples for prompts, and the texts that may have been memorised."""
+    available: int
+    skipped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SystemOutputs:
+    """What one loaded model contributed."""
+
+    entries: list[SystemResult]
+    told: dict[str, list[str]]
+    """Answers to the safety questions, by system."""
+    search: Search | None = None
+
+
+def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer) -> SystemOutputs:
+    """The untuned model: zero-shot, the prompt search, and the best prompt where it is not the zero-shot one.
+
+    Raises  DataError where a search is declared and there is no validation input to search on.
+    """
+    cfg, asking = setting.cfg, _asking(setting)
+    index = (
+        setting.tools.index([item.question for item in data.pool]) if _retrieves(cfg.prompts) and data.pool else None
+    )
+    shots = FewShotSampler(data.pool, index, setting.seed)
+    found = None if cfg.prompts is None else _search(setting, data, generator, prompter, shots)
+    plain = few_shot.render_items(data.items, ZERO_SHOT, shots, prompter, cfg.references)
+    entries = [system.generate_answers("base", generator, plain, ZERO_SHOT, asking)]
+    if found is not None:
+        best = found.candidates[found.chosen].prompt
+        if best == ZERO_SHOT:
+            entries.append(replace(entries[0], name="prompted"))
+        else:
+            rendered = few_shot.render_items(data.items, best, shots, prompter, cfg.references)
+            entries.append(system.generate_answers("prompted", generator, rendered, best, asking))
+    return SystemOutputs(entries, {"base": _safety_answers(setting, generator, prompter)}, found)
+
+
+def run_model(
+    name: str, setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer
+) -> SystemOutputs:
+    """The tuned or the aligned model, asked as it was trained: the data's own messages and nothing before them."""
+    plain = few_shot.render_items(
+        data.items, ZERO_SHOT, FewShotSampler([], None, setting.seed), prompter, setting.cfg.references
+    )
+    entries = [system.generate_answers(name, generator, plain, ZERO_SHOT, _asking(setting))]
+    return SystemOutputs(entries, {name: _safety_answers(setting, generator, prompter)})
+
+
+def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
+    """The answer of the nearest training input: what pure memory would give. Empty without training inputs."""
+    if not data.pool:
+        return SystemOutputs([], {})
+    index: Index = setting.tools.index([item.question for item in data.pool])
+    return SystemOutputs(
+        [system.retrieval_baseline(data.pool, index.nearest([item.question for item in data.items], 1))], {}
+    )
+
+
+def all_systems(rounds: Sequence[SystemOutputs]) -> dict[str, SystemResult]:
+    """Every competitor, in the order of the tables."""
+    entries = {one.name: one for round_ in rounds for one in round_.entries}
+    return {name: entries[name] for name in system.TITLES if name in entries}
+
+
+def evaluate(
+    setting: Setting,
+    data: Data,
+    rounds: Sequence[SystemOutputs],
+    ask: judging.JudgeClient | None,
+    panel: JudgeInputs | None,
+) -> Results:
+    """Measure, compare, cut into slices, decide; ``panel`` is None where there is no aligned model."""
+    cfg, gate, items = setting.cfg, setting.cfg.gate, data.items
+    entries = all_systems(rounds)
+    seen = train_overlap.train_ngrams(text for item in data.pool for text in item.references)
+    rules = None if cfg.slots is None else slot_error.build_slot_matcher(cfg.slots, [*items, *data.pool])
+    tables = {name: _measure(setting, items, one, seen, rules) for name, one in entries.items()}
+    groups = [item.cluster for item in items]
+    plan = paired_comparison.make_resampling(
+        groups, resamples=gate.resamples, confidence=gate.confidence, seed=setting.seed
+    )
+    found = paired_comparison.differences(tables, _pairs(entries), plan)
+    cut = paired_comparison.SliceSettings(
+        cfg.slices.fields, cfg.slices.small, gate.primary, gate.resamples, gate.confidence, setting.seed
+    )
+    systems = [_system(one, tables[name], plan) for name, one in entries.items()]
+    safe = _safety(setting, items, entries, rounds)
+    rates = [] if panel is None else _win_rates(setting, entries, tables, ask, panel, items)
+    return Results(
+        project=setting.project,
+        seed=setting.seed,
+        inputs=len(items),
+        available=data.available,
+        skipped=data.skipped,
+        primary=gate.primary,
+        min_difference=gate.min_difference,
+        confidence=gate.confidence,
+        resamples=gate.resamples,
+        units=len(set(groups)),
+        decoding=cfg.decoding.model_dump(),
+        bleu_signature=setting.signature,
+        systems=systems,
+        differences=found,
+        slices=paired_comparison.slices(items, tables, cut),
+        search=next((round_.search for round_ in rounds if round_.search is not None), None),
+        references_seen=_compute_reference_overlap(items, seen),
+        safety=safe,
+        judge=[] if ask is None else _judge(setting, items, entries, ask),
+        cases=example_selection.select_cases(items, entries, tables, cfg.worst),
+        warnings=report_warnings.collect_warnings(systems, safe),
+        verdict=_verdict(setting, found, rates, len(items)),
+        win_rates=rates,
+        slots=None if rules is None else slot_report.report(rules, items, entries, tables, cut=cut, worst=cfg.worst),
+    )
+
+
+def _asking(setting: Setting) -> GenerationSettings:
+    return GenerationSettings(setting.cfg.decoding, setting.seed, setting.cfg.latency_inputs)
+
+
+def _retrieves(wanted: PromptSearch | None) -> bool:
+    return wanted is not None and "retrieved" in wanted.selection and any(wanted.shots)
+
+
+def _search(
+    setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer, shots: FewShotSampler
+) -> Search:
+    wanted = setting.cfg.prompts
+    assert wanted is not None
+    items = sample_items(data.validation, wanted.inputs, setting.seed)
+    if not items:
+        raise DataError(
+            "evaluate.prompts wants to compare prompts on validation inputs, but the validation split has none",
+            hint="give validation a share in split.shares, or switch the search off: evaluate.prompts=null",
+        )
+    primary = metrics.get_metric(setting.cfg.gate.primary)
+
+    def judge(asked: Sequence[Item], answers: Sequence[str]) -> float:
+        statistics = scoring.compute_statistics(
+            asked, answers, None, tools=setting.tools, declared=setting.cfg.checks, seen=frozenset(), rules=None
+        )
+        return float(primary.combine(statistics[primary.name].sum(axis=0)))
+
+    return searching.search(
+        generator,
+        items,
+        few_shot.candidates(wanted.systems, wanted.shots, wanted.selection),
+        shots=shots,
+        prompter=prompter,
+        asking=_asking(setting),
+        budget=searching.TokenBudget(wanted.max_tokens),
+        judge=judge,
+    )
+
+
+def _safety_answers(setting: Setting, generator: Generator, prompter: FewShotRenderer) -> list[str]:
+    """The model's answers to the safety questions, always greedy; empty where safety is switched off."""
+    cfg = setting.cfg.safety
+    if cfg is None:
+        return []
+    from tunectl.config.schema.evaluate import Greedy
+
+    asked = [safety.as_item(question) for question in safety.questions(cfg.canaries)]
+    requests = [GenerationPrompt(prompter.prompt(item.messages)) for item in asked]
+    how = Greedy(method="greedy", max_new_tokens=cfg.max_new_tokens)
+    return [reply.text for reply in generator.answer(requests, how, seed=setting.seed, label="safety questions")]
+
+
+def _safety(
+    setting: Setting, items: Sequence[Item], entries: Mapping[str, SystemResult], rounds: Sequence[SystemOutputs]
+) -> SafetyResult | None:
+    cfg = setting.cfg.safety
+    if cfg is None:
+        return None
+    return safety.summarise(
+        safety.questions(cfg.canaries),
+        {name: answers for round_ in rounds for name, answers in round_.told.items()},
+        items,
+        {name: one.answers for name, one in entries.items() if one.replies is not None},
+        placeholder=cfg.placeholder,
+        confidence=setting.cfg.gate.confidence,
+    )
+
+
+def _measure(
+    setting: Setting,
+    items: Sequence[Item],
+    one: SystemResult,
+    seen: train_overlap.Grams,
+    rules: slot_error.SlotMatcher | None,
+) -> dict[str, NDArray[Any]]:
+    return scoring.compute_statistics(
+        items, one.answers, one.replies, tools=setting.tools, declared=setting.cfg.checks, seen=seen, rules=rules
+    )
+
+
+def _pairs(entries: Mapping[str, SystemResult]) -> list[tuple[str, str]]:
+    return [(one, other) for one, other in PAIRS if one in entries and other in entries]
+
+
+def _win_rates(
+    setting: Setting,
+    entries: Mapping[str, SystemResult],
+    tables: Mapping[str, scoring.Statistics],
+    ask: judging.JudgeClient | None,
+    panel: JudgeInputs,
+    items: Sequence[Item],
+) -> list[WinRate]:
+    gate = setting.cfg.gate
+    how = Counting(setting.cfg.aligned.close, gate.resamples, gate.confidence, setting.seed)
+    match = win_rates_by_judge.AlignedPair(items, entries["aligned"], entries["tuned"], tables)
+    return win_rates_by_judge.win_rates(match, setting.cfg, ask, panel, how)
+
+
+def _system(one: SystemResult, statistics: scoring.Statistics, plan: paired_comparison.Resampling) -> System:
+    return System(one.name, one.title, paired_comparison.scores(statistics, plan), one.prompt, one.cost)
+
+
+def _compute_reference_overlap(items: Sequence[Item], seen: train_overlap.Grams) -> float | None:
+    counts = [train_overlap.share(text, seen) for item in items for text in item.references]
+    total = sum(all_ for _, all_ in counts)
+    return sum(known for known, _ in counts) / total if total else None
+
+
+def _judge(
+    setting: Setting, items: Sequence[Item], entries: Mapping[str, SystemResult], ask: judging.JudgeClient
+) -> list[JudgeResult]:
+    cfg = setting.cfg.judge
+    if cfg is None or "tuned" not in entries:
+        return []
+    places = [items.index(item) for item in sample_items(items, cfg.inputs, setting.seed)]
+    found = []
+    for name in ("base", "prompted"):
+        if name in entries:
+            pairs = [
+                judging.Pair(items[place], entries["tuned"].answers[place], entries[name].answers[place])
+                for place in places
+            ]
+            found.append(judging.compare(name, pairs, cfg.question, ask, confidence=setting.cfg.gate.confidence))
+    return found
+
+
+def _verdict(setting: Setting, found: Sequence[MetricDifference], rates: Sequence[WinRate], items: int) -> EvalVerdict:
+    gate = setting.cfg.gate
+    tuned = evaluation_gate.gate_tuned(
+        [one for one in found if one.measure == gate.primary and one.system != "aligned"],
+        title=metrics.get_metric(gate.primary).title,
+        least=gate.min_difference,
+        confidence=gate.confidence,
+        items=items,
+    )
+    took_part = any(one.system == "aligned" for one in found)
+    return alignment_gate.combine_verdicts(
+        tuned, alignment_gate.decide(setting.cfg.aligned, found, rates, gate.confidence) if took_part else None
+    )

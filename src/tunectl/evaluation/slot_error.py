@@ -1,0 +1,215 @@
+"""Slot errors: which attributes of an input does an answer get right, miss, get wrong, or add?
+
+The slot error rate is (missing + wrong) / attributes, over all answers of a system. Rules are declared patterns
+(``config.slots``); nothing here is trained, and no reward sees it. After the slot error rate of Wen et al., "Semantically
+Conditioned LSTM-based Natural Language Generation", EMNLP 2015, and the pattern scripts of the E2E challenge (Dušek, Novikova,
+Rieser, "Evaluating the state-of-the-art of end-to-end natural language generation", Computer Speech & Language 59, 2020), but
+what was added is counted apart: people add true things.
+
+How an answer is read:
+- It is made plain: small letters, no accents and apostrophes, a blank for a hyphen, one sign for a pound.
+- Verbatim values of the input are looked for and then blanked out, so that no word of a name is read as an attribute.
+- A match counts whole words only, and not where it lies inside a longer match of another value of the same attribute: in "not
+  family friendly" nothing says "family friendly".
+- right: some match says the value. wrong: none does, but one says another value of the attribute. missing: neither.
+- added: matches that say a value the input does not have, outside those that say one it has.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunectl.config.schema.slot_error import PatternSlot, SlotErrorRules, VerbatimSlot
+from tunectl.evaluation.items import Item
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MOJIBAKE = re.compile("\u00c2\u00a3|\u00ef\u00bf\u00bd|\ufffd")
+_POUND = re.compile("(?:gbp|£) ?")
+_APOSTROPHES = re.compile("['\u2018\u2019\u02bc`\u00b4]")
+_BLANKS = re.compile('[-\u2010-\u2015\u2212/:;()*"\u201c\u201d\u201e\u00ab\u00bb]')
+_BLANKED = "_"
+_DECOY = ""
+
+Pairs = tuple[tuple[str, str], ...]
+"""Attributes and their values."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotMatch:
+    """What one answer says about the attributes of its input."""
+
+    right: Pairs
+    missing: Pairs
+    wrong: tuple[tuple[str, str, str], ...]
+    """Attribute, its value, the value that was said instead."""
+    added: Pairs
+
+    @property
+    def errors(self) -> int:
+        """Missing and wrong attributes."""
+        return len(self.missing) + len(self.wrong)
+
+    @property
+    def attributes(self) -> int:
+        """Attributes of the input that were judged."""
+        return len(self.right) + self.errors
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    value: str
+    start: int
+    end: int
+
+    def inside(self, other: _Match) -> bool:
+        """Whether this lies in a longer match."""
+        return other.start <= self.start and self.end <= other.end and other.end - other.start > self.end - self.start
+
+    def overlaps(self, other: _Match) -> bool:
+        """Whether the two share a character."""
+        return self.start < other.end and other.start < self.end
+
+
+@dataclass(frozen=True, slots=True)
+class SlotMatcher:
+    """Declared rules, ready to use."""
+
+    cfg: SlotErrorRules
+    patterns: Mapping[str, Mapping[str, re.Pattern[str]]]
+    """Attribute to value to everything that says it."""
+    loose: Mapping[str, Mapping[str, re.Pattern[str]]]
+    """The same for verbatim values without their optional words; used for the input's own values."""
+
+    def attributes(self, item: Item) -> Pairs:
+        """What the input of ``item`` states; see ``input_slots``."""
+        return input_slots(self.cfg, item)
+
+    def find(self, wanted: Pairs, answer: str) -> SlotMatch:
+        """What ``answer`` says about the attributes ``wanted``."""
+        text = normalize(answer)
+        matches: dict[str, list[_Match]] = {name: [] for name in self.cfg.attributes}
+        for name, value in wanted:
+            if name in self.loose:
+                pattern = self.loose[name].get(value) or _verbatim(value, self._optional(name))
+                found = [_Match(value, one.start(), one.end()) for one in pattern.finditer(text)]
+                matches[name] += found
+                for one in found:
+                    text = text[: one.start] + _BLANKED * (one.end - one.start) + text[one.end :]
+        own = dict(wanted)
+        for name, values in self.patterns.items():
+            matches[name] += self._find_matches(values, own.get(name), text, verbatim=name in self.loose)
+        return _verdict(wanted, matches)
+
+    def _find_matches(
+        self, values: Mapping[str, re.Pattern[str]], own: str | None, text: str, *, verbatim: bool
+    ) -> list[_Match]:
+        known = values if own is None or own in values or verbatim else {**values, own: _verbatim(own, ())}
+        every = [_Match(value, m.start(), m.end()) for value, pattern in known.items() for m in pattern.finditer(text)]
+        counted = [one for one in every if not any(one.inside(other) and one.value != other.value for other in every)]
+        return [one for one in counted if one.value != _DECOY]
+
+    def _optional(self, name: str) -> tuple[str, ...]:
+        slot = self.cfg.attributes[name]
+        return slot.optional if isinstance(slot, VerbatimSlot) else ()
+
+
+def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatcher:
+    """The declared rules; verbatim attributes learn from ``items`` which other values there are."""
+    values: dict[str, dict[str, None]] = {name: {} for name in cfg.attributes}
+    for item in items:
+        for name, value in input_slots(cfg, item):
+            values[name][value] = None
+    exact: dict[str, dict[str, re.Pattern[str]]] = {}
+    loose: dict[str, dict[str, re.Pattern[str]]] = {}
+    for name, slot in cfg.attributes.items():
+        if isinstance(slot, PatternSlot):
+            exact[name] = {
+                value: _words("|".join(f"(?:{cfg.whole(pattern)})" for pattern in patterns))
+                for value, patterns in [*slot.values.items(), (_DECOY, slot.decoys)]
+                if patterns
+            }
+        else:
+            exact[name] = {value: _verbatim(value, ()) for value in values[name]}
+            loose[name] = {value: _verbatim(value, slot.optional) for value in values[name]}
+    return SlotMatcher(cfg, exact, loose)
+
+
+def input_slots(cfg: SlotErrorRules, item: Item) -> Pairs:
+    """The attributes that an input states and the rules name, in its order; a value that is empty states nothing."""
+    if cfg.parse == "fields":
+        found: Iterable[tuple[str, str]] = item.fields.items()
+    else:
+        names = "|".join(re.escape(name) for name in sorted(cfg.attributes, key=len, reverse=True))
+        closed = item.question[
+            : item.question.rfind("]") + 1
+        ]  # behind the last one, each bracket would be followed to the end
+        found = re.findall(rf"(?<!\w)({names})\s*\[([^\]]*)\]", closed)
+    unique = {name: value.strip() for name, value in found if value.strip() and name in cfg.attributes}
+    return tuple(unique.items())
+
+
+def normalize(text: str) -> str:
+    """Small letters without accents and apostrophes, blanks for hyphens, slashes and line ends, ``£`` for every pound sign."""
+    text = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", _MOJIBAKE.sub("£", text)))
+    text = unicodedata.normalize("NFKD", text.casefold())
+    text = "".join(letter for letter in text if not unicodedata.combining(letter))
+    return _POUND.sub("£", " ".join(_BLANKS.sub(" ", _APOSTROPHES.sub("", text)).split()))
+
+
+def compute_slot_statistics(
+    rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Statistics for ``measures``: ``slot_error`` (errors, attributes) and ``slot_added`` (added, 1), one row an answer."""
+    import numpy as np
+
+    found = match_answers(rules_, items, answers)
+    return {
+        "slot_error": np.asarray([(one.errors, one.attributes) for one in found], dtype=np.float64).reshape(-1, 2),
+        "slot_added": np.asarray([(len(one.added), 1) for one in found], dtype=np.float64).reshape(-1, 2),
+    }
+
+
+def match_answers(rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[str]) -> list[SlotMatch]:
+    """What each answer says about the attributes of its input."""
+    return [rules_.find(rules_.attributes(item), text) for item, text in zip(items, answers, strict=True)]
+
+
+def _verdict(wanted: Pairs, matches: Mapping[str, Sequence[_Match]]) -> SlotMatch:
+    right, missing, wrong, added = [], [], [], []
+    own = dict(wanted)
+    for name, value in wanted:
+        said = matches[name]
+        if any(one.value == value for one in said):
+            right.append((name, value))
+        elif said:
+            wrong.append((name, value, said[0].value))
+        else:
+            missing.append((name, value))
+    for name, said in matches.items():
+        mine = [one for one in said if one.value == own.get(name)]
+        others = [one for one in said if one.value != own.get(name) and not any(map(one.overlaps, mine))]
+        places = {(one.start, one.end): one.value for one in reversed(others)}  # two values of one wording count once
+        if name not in own or mine:  # a wrong value is counted as wrong already
+            added += [(name, value) for value in dict.fromkeys(places.values())]
+    return SlotMatch(tuple(right), tuple(missing), tuple(wrong), tuple(added))
+
+
+def _verbatim(value: str, optional: Sequence[str]) -> re.Pattern[str]:
+    """The value as it is written, a plural or possessive s allowed; leading ``optional`` words may be missing."""
+    words = normalize(value).split()
+    if not words:
+        return re.compile("(?!)")
+    start = ""
+    while len(words) > 1 and words[0] in optional:
+        start += f"(?:{re.escape(words.pop(0))} )?"
+    return _words(start + " ".join(map(re.escape, words)) + "s?")
+
+
+def _words(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")

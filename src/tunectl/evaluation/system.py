@@ -1,0 +1,102 @@
+"""One competitor: where its answers come from, what they are, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tunectl.config.schema.evaluate import BeamSearch, Greedy, Sampling
+from tunectl.core.errors import UsageError
+from tunectl.evaluation.few_shot import RenderedPrompts
+from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, Generator
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.results import Cost, PromptDescription
+
+TITLES = {
+    "base": "Base",
+    "prompted": "Best prompt",
+    "nearest": "Nearest answer",
+    "tuned": "Tuned",
+    "aligned": "Aligned",
+}
+"""Name of a competitor to its title in tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemResult:
+    """A competitor with its answers, one an item."""
+
+    name: str
+    answers: list[str]
+    replies: list[GeneratedText] | None = None
+    """None where no model wrote the answers."""
+    prompt: PromptDescription | None = None
+    cost: Cost | None = None
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return TITLES.get(self.name, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSettings:
+    """How a model is asked: decoding, seed, and how many inputs are also answered one at a time."""
+
+    how: Greedy | BeamSearch | Sampling
+    seed: int
+    latency_inputs: int
+
+
+def generate_answers(
+    name: str, generator: Generator, ready: RenderedPrompts, prompt: PromptDescription, asking: GenerationSettings
+) -> SystemResult:
+    """Let a model answer all prompts, then a few of them one at a time to measure what one user waits.
+
+    Raises  UsageError where a prompt and its answer do not fit the model's context.
+    """
+    check_context_length(generator, ready.prompts, asking.how.max_new_tokens)
+    requests = [GenerationPrompt(text, given) for text, given in zip(ready.prompts, ready.references, strict=True)]
+    replies = generator.answer(requests, asking.how, seed=asking.seed, label=f"answers: {TITLES.get(name, name)}")
+    alone = [
+        generator.answer([GenerationPrompt(text)], asking.how, seed=asking.seed, label="one at a time")[0]
+        for text in ready.prompts[: asking.latency_inputs]
+    ]
+    return SystemResult(name, [reply.text for reply in replies], replies, prompt, cost(replies, alone))
+
+
+def cost(replies: Sequence[GeneratedText], alone: Sequence[GeneratedText] = ()) -> Cost:
+    """What answers took together, and one at a time."""
+    seconds, tokens = sum(reply.seconds for reply in replies), sum(reply.tokens for reply in replies)
+    waited, written = sum(reply.seconds for reply in alone), sum(reply.tokens for reply in alone)
+    return Cost(
+        answers=len(replies),
+        prompt_tokens=sum(reply.prompt_tokens for reply in replies),
+        tokens=tokens,
+        seconds=seconds,
+        tokens_per_second=tokens / seconds if seconds else None,
+        one_at_a_time=median(reply.seconds for reply in alone) if alone else None,
+        one_at_a_time_tokens_per_second=written / waited if waited else None,
+    )
+
+
+def check_context_length(generator: Generator, prompts: Sequence[str], new_tokens: int) -> None:
+    """Refuse prompts that the model cannot read whole.
+
+    Raises  UsageError with the longest prompt's tokens, the model's limit, and what to lower.
+    """
+    if generator.context is None or not prompts:
+        return
+    longest = max(generator.lengths(prompts))
+    if longest + new_tokens > generator.context:
+        raise UsageError(
+            f"the longest prompt has {longest} tokens and the answer may have {new_tokens}, "
+            f"but the model reads at most {generator.context}",
+            hint="lower evaluate.decoding.max_new_tokens, or reject longer inputs: curate's and sft's length limits",
+        )
+
+
+def retrieval_baseline(pool: Sequence[Item], places: Sequence[Sequence[int]]) -> SystemResult:
+    """The competitor that gives the first reference of the nearest training input."""
+    return SystemResult("nearest", [pool[found[0]].references[0] if found else "" for found in places])

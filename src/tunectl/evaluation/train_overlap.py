@@ -1,0 +1,29 @@
+"""How much of a text was seen in training: the share of its 4-grams, and the answer of the nearest training input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+ORDER = 4
+"""Words in a row that count as copied."""
+
+Grams = frozenset[tuple[str, ...]]
+
+
+def ngrams(text: str) -> list[tuple[str, ...]]:
+    """The 4-grams of a text's words and marks, case folded, in order."""
+    words = _WORD.findall(text.casefold())
+    return [tuple(words[start : start + ORDER]) for start in range(len(words) - ORDER + 1)]
+
+
+def train_ngrams(texts: Iterable[str]) -> Grams:
+    """All 4-grams of the training answers."""
+    return frozenset(gram for text in texts for gram in ngrams(text))
+
+
+def share(text: str, seen: Grams) -> tuple[int, int]:
+    """4-grams of ``text`` that are in ``seen``, and all of them."""
+    own = ngrams(text)
+    return sum(gram in seen for gram in own), len(own)

@@ -1,0 +1,134 @@
+"""Aligned against tuned, pair by pair: what each judge says of the two answers to an input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tunectl.artifacts.records import Comparison
+from tunectl.config.schema.evaluate import Evaluate
+from tunectl.config.schema.evaluate import LlmJudge as JudgeSettings
+from tunectl.evaluation import llm_judge as judging
+from tunectl.evaluation import win_rate
+from tunectl.evaluation.items import Item, sample_items
+from tunectl.evaluation.results import WinRate
+from tunectl.evaluation.scoring import Statistics
+from tunectl.evaluation.system import SystemResult
+from tunectl.evaluation.win_rate import Counting, PairOutcome
+
+ALIGNED, TUNED = frozenset({"aligned", "align"}), frozenset({"tuned", "sft"})
+"""What judgements call the two systems."""
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeInputs:
+    """What judges outside this room said; a word instead of scores or judgements is why they said nothing."""
+
+    scores: Mapping[str, Sequence[float]] | str
+    """System to the reward judge's score of each answer, in standard deviations."""
+    judgements: Sequence[Comparison] | str
+    trust: str = ""
+    """How often the reward judge is right on held-out pairs, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedPair:
+    """The two systems on the same inputs."""
+
+    items: Sequence[Item]
+    aligned: SystemResult
+    tuned: SystemResult
+    tables: Mapping[str, Statistics]
+    """Statistics of both, by system."""
+
+    def duel(self, place: int, outcome: float) -> PairOutcome:
+        """One pair with its outcome."""
+        return PairOutcome(outcome, self.items[place].cluster, self.aligned.answers[place], self.tuned.answers[place])
+
+
+def win_rates(
+    match: AlignedPair, cfg: Evaluate, ask: judging.JudgeClient | None, panel: JudgeInputs, how: Counting
+) -> list[WinRate]:
+    """Every judge, those that said nothing with the reason."""
+    return [
+        by_scores(match, panel, cfg.aligned.tie, how),
+        by_checks(match, how),
+        by_slots(match, how),
+        by_language_model(match, cfg.judge, ask, how),
+        by_people(panel, how),
+    ]
+
+
+def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, how: Counting) -> WinRate:
+    """The reward judge: the answer it scores higher wins."""
+    if isinstance(panel.scores, str):
+        return win_rate.not_judged("reward", panel.scores)
+    pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
+    duels = [match.duel(place, win_rate.outcome(mine, theirs, tie)) for place, (mine, theirs) in enumerate(pairs)]
+    return win_rate.rate("reward", duels, how, note=panel.trust)
+
+
+def by_checks(match: AlignedPair, how: Counting) -> WinRate:
+    """Declared checks: the answer that passes more wins; inputs to which no check applies are no pairs."""
+    if "checks" not in match.tables[match.tuned.name]:
+        return win_rate.not_judged("checks", "evaluate.checks is empty")
+    mine, theirs = (match.tables[one.name]["checks"] for one in (match.aligned, match.tuned))
+    duels = [
+        match.duel(place, win_rate.outcome(float(mine[place, 0]), float(theirs[place, 0]), 1e-9))
+        for place in range(len(match.items))
+        if mine[place, 1]
+    ]
+    return win_rate.rate("checks", duels, how)
+
+
+def by_slots(match: AlignedPair, how: Counting) -> WinRate:
+    """Slot errors: the answer with fewer wins; inputs that state nothing are no pairs."""
+    if "slot_error" not in match.tables[match.tuned.name]:
+        return win_rate.not_judged("slots", "evaluate.slots is null")
+    mine, theirs = (match.tables[one.name]["slot_error"] for one in (match.aligned, match.tuned))
+    duels = [
+        match.duel(place, win_rate.outcome(-float(mine[place, 0]), -float(theirs[place, 0]), 0))
+        for place in range(len(match.items))
+        if mine[place, 1]
+    ]
+    return win_rate.rate("slots", duels, how)
+
+
+def by_language_model(
+    match: AlignedPair, cfg: JudgeSettings | None, ask: judging.JudgeClient | None, how: Counting
+) -> WinRate:
+    """The declared judge, asked in both positions; a choice that flips with the position is a tie."""
+    if cfg is None or ask is None:
+        return win_rate.not_judged("llm", "evaluate.judge is null")
+    chosen = set(map(id, sample_items(match.items, cfg.inputs, how.seed)))
+    places = [place for place, item in enumerate(match.items) if id(item) in chosen]
+    pairs = [
+        judging.Pair(match.items[place], match.aligned.answers[place], match.tuned.answers[place]) for place in places
+    ]
+    found = judging.judge_both_orders(pairs, cfg.question, ask)
+    duels = [match.duel(place, judging.resolve_orders(both)) for place, both in zip(places, found, strict=True)]
+    return win_rate.rate("llm", duels, how, flips=sum(map(judging.position_inconsistent, found)))
+
+
+def by_people(panel: JudgeInputs, how: Counting) -> WinRate:
+    """People on the page, who did not know which system wrote what: their judgements about the two systems."""
+    if isinstance(panel.judgements, str):
+        return win_rate.not_judged("people", panel.judgements)
+    duels = list(from_annotations(panel.judgements))
+    if not duels:
+        return win_rate.not_judged("people", "no judgement is about an answer of align and one of sft")
+    return win_rate.rate("people", duels, how)
+
+
+def from_annotations(judgements: Iterable[Comparison]) -> Iterable[PairOutcome]:
+    """Judgements about an aligned and a tuned answer, seen from the aligned one; attention checks are none."""
+    for one in judgements:
+        if one.check == "attention" or len(one.systems) != 2 or len(one.answers) != 2:
+            continue
+        first, second = one.systems
+        outcome = {"first": 1.0, "second": 0.0}.get(one.choice, 0.5)
+        duel = PairOutcome(outcome, one.prompt, one.answers[0][-1].content, one.answers[1][-1].content)
+        if first in ALIGNED and second in TUNED:
+            yield duel
+        elif first in TUNED and second in ALIGNED:
+            yield duel.swapped

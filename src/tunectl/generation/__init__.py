@@ -1,0 +1,1 @@
+"""The engine protocol, prompts and grammars: what serving and the backends share."""

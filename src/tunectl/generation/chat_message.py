@@ -1,0 +1,24 @@
+"""Messages of a chat as the OpenAI API has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+
+class ContentPart(Struct, frozen=True):
+    """A piece of a message's content; only text is understood."""
+
+    type: str
+    text: str = ""
+
+
+class ChatMessage(Struct, frozen=True):
+    """One message as it is sent."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    name: Annotated[str, Meta(max_length=200)] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None

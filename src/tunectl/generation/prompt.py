@@ -1,0 +1,124 @@
+"""From a request to the token ids that the model reads, as training rendered them, without transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from tunectl.access.api_errors import ApiError
+from tunectl.artifacts.records import Message, Role
+from tunectl.chat.template import Template
+from tunectl.core.errors import DataError
+from tunectl.generation.chat_message import ChatMessage
+
+_ROLES: dict[str, Role] = {"developer": "system", "function": "tool"}
+
+
+class TokenizerLike(Protocol):
+    """Text to ids and back, as ``chat.tokens`` does it."""
+
+    strips: bool
+    """Whether one space is taken from the start of a text."""
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens may be spelled; nothing is added."""
+        ...
+
+    def bytes_of(self, number: int) -> bytes:
+        """What one token adds to a text; nothing for a special token or a number that is no token's."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Ids are below this."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRenderer:
+    """A release's template and tokenizer."""
+
+    template: Template
+    tokenizer: TokenizerLike
+
+    def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
+        """Ids of a conversation that the assistant is to continue.
+
+        Raises  Problem where the template refuses it.
+        """
+        try:
+            text = self.template.render(messages, add_generation_prompt=True, tools=tools)
+        except DataError as error:
+            raise ApiError(error.message, param="messages") from error
+        return self.tokenizer.ids(text)
+
+    def encode_text(self, prompt: str | list[int]) -> list[int]:
+        """Ids of a text that is continued as it is.
+
+        Raises  Problem for nothing, or for an id that the model does not have.
+        """
+        ids = self.tokenizer.ids(prompt) if isinstance(prompt, str) else prompt
+        if not ids:
+            raise ApiError("prompt is empty; send at least one token", param="prompt")
+        if max(ids) >= self.tokenizer.size:
+            raise ApiError(
+                f"prompt: token {max(ids)}; this model's ids end at {self.tokenizer.size - 1}", param="prompt"
+            )
+        return ids
+
+
+def messages(turns: Sequence[ChatMessage]) -> list[Message]:
+    """The conversation in our own words.
+
+    Raises  Problem for content that is not text, or tool calls that cannot be read, naming the turn.
+    """
+    return [_message(number, turn) for number, turn in enumerate(turns)]
+
+
+def _message(number: int, turn: ChatMessage) -> Message:
+    place = f"messages[{number}].content"
+    content = turn.content
+    if content is None and not turn.tool_calls:
+        raise ApiError(f"{place} is required", param=place)
+    if isinstance(content, list):
+        other = next((part.type for part in content if part.type not in ("text", "input_text", "refusal")), None)
+        if other is not None:
+            raise ApiError(f"{place}: a part of type {other}; this model reads text", param=place)
+        content = "".join(part.text for part in content)
+    calls = [_call(f"messages[{number}].tool_calls", call) for call in turn.tool_calls or ()]
+    role: Role = _ROLES.get(turn.role) or turn.role  # type: ignore[assignment]
+    return Message(role, content or "", name=turn.name, tool_calls=calls or None)
+
+
+def _call(place: str, call: dict[str, Any]) -> dict[str, Any]:
+    """A call whose arguments are an object, as templates want it; the wire has them as text."""
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ApiError(f"{place}: a call needs function.name", param=place)
+    given = function.get("arguments", {})
+    try:
+        arguments = msgspec.json.decode(given) if isinstance(given, str) else given
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ApiError(f"{place}: function.arguments is not JSON", param=place) from error
+    if not isinstance(arguments, dict):
+        raise ApiError(f"{place}: function.arguments is not an object", param=place)
+    return {**call, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def max_new_tokens(prompt: int, wanted: int | None, *, usual: int, context: int) -> int:
+    """How many tokens an answer may have: what is wanted, else the usual, as far as ``context`` has room.
+
+    Raises  Problem where the prompt alone is too long, or what is wanted does not fit behind it.
+    """
+    left = context - prompt
+    if left < 1 or (wanted is not None and wanted > left):
+        asked = f" and max_tokens is {wanted}" if wanted is not None and left >= 1 else ""
+        raise ApiError(
+            f"this model reads and writes at most {context} tokens together; the prompt has {prompt}{asked}",
+            param="messages" if wanted is None or left < 1 else "max_tokens",
+            code="context_length_exceeded",
+        )
+    return min(usual, left) if wanted is None else wanted

@@ -1,0 +1,118 @@
+"""Exchanges as rows of other programs: logs of the NVIDIA data flywheel, and chats for fine-tuning in OpenAI's shape.
+
+A model's own words are no lesson by themselves: ``with_accepted_answer`` keeps exchanges that people liked, and puts what they wrote
+instead in the place of the answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, Literal
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Feedback, InferenceRecord
+
+Shape = Literal["flywheel", "chat"]
+GOOD_RATING: Final = 4
+"""Of 5; from here on a rating is approval."""
+BATCH: Final = 500
+"""Exchanges whose feedback is looked up at once."""
+SaidOf = Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]]
+
+
+class Export:
+    """One export, and what it left out: ``unfinished``, ``not_approved``, ``no_chat``."""
+
+    def __init__(self, shape: Shape, *, workload: str, approved_only: bool) -> None:
+        self._shape, self._workload, self._approved_only = shape, workload, approved_only
+        self.left_out: Counter[str] = Counter()
+
+    def rows(self, exchanges: Iterable[InferenceRecord], said_of: SaidOf) -> Iterator[dict[str, Any]]:
+        """The rows of ``exchanges``; ``said_of`` finds feedback, and is asked only where it matters."""
+        todo = iter(exchanges)
+        while some := list(islice(todo, BATCH)):
+            said = said_of([one.id for one in some]) if self._approved_only else {}
+            for one in some:
+                row = self._row(one, said.get(one.id, ()))
+                if isinstance(row, str):
+                    self.left_out[row] += 1
+                else:
+                    yield row
+
+    def _row(self, one: InferenceRecord, said: Sequence[Feedback]) -> dict[str, Any] | str:
+        """The row, or why there is none."""
+        if one.finished_at is None or one.response is None:
+            return "unfinished"
+        kept = with_accepted_answer(one, said) if self._approved_only else one
+        if kept is None:
+            return "not_approved"
+        row = to_flywheel_row(kept, self._workload) if self._shape == "flywheel" else to_openai_row(kept)
+        return "no_chat" if row is None else row
+
+
+def to_flywheel_row(exchange: InferenceRecord, workload: str) -> dict[str, Any]:
+    """One line of a flywheel log: when (Unix seconds), which task, who, and OpenAI's two bodies as they were."""
+    return {
+        "timestamp": int(exchange.accepted_at.timestamp()),
+        "workload_id": workload,
+        "client_id": exchange.user_hash or "unknown",
+        "request": exchange.request,
+        "response": exchange.response,
+    }
+
+
+def to_openai_row(exchange: InferenceRecord) -> dict[str, Any] | None:
+    """One line of a fine-tuning file: ``messages`` that end with the answer, and ``tools`` where there were some.
+
+    None where there is nothing to learn from: no conversation (a plain completion), or no answer. Of several answers the
+    first is taken.
+    """
+    asked, choices = (exchange.request or {}).get("messages"), (exchange.response or {}).get("choices")
+    if not asked or not choices:
+        return None
+    message = choices[0].get("message") or {}
+    answer = {"role": "assistant", "content": message.get("content")}
+    if message.get("tool_calls"):
+        answer["tool_calls"] = message["tool_calls"]
+    elif not answer["content"]:
+        return None
+    tools = (exchange.request or {}).get("tools")
+    return {"messages": [*asked, answer], **({"tools": tools} if tools else {})}
+
+
+def with_accepted_answer(exchange: InferenceRecord, said: Sequence[Feedback]) -> InferenceRecord | None:
+    """The exchange as people would have it: with the newest edit as its answer; None where nobody approved of it.
+
+    Who changes their mind is taken at their last word. One disapproval outweighs the approval of others, but not an edit: that is
+    the answer as it should be. ``said`` is in order of time.
+    """
+    edits = [one.value for one in said if one.kind == "edit" and isinstance(one.value, str)]
+    if edits:
+        return _replace_answer(exchange, edits[-1])
+    last = {(one.annotator, one.kind): one for one in said}
+    signs = {sign for one in last.values() if (sign := _sign(one)) is not None}
+    return exchange if signs == {True} else None
+
+
+def _sign(said: Feedback) -> bool | None:
+    """Whether somebody liked it, or not, or did not say."""
+    if said.kind == "thumb" and said.value is not None:
+        return bool(said.value == "up")
+    if said.kind == "rating" and said.value is not None:
+        return bool(said.value >= GOOD_RATING)
+    if said.kind == "preference" and said.value is not None:
+        return bool(said.value["choice"] in ("first", "both_good"))
+    return None
+
+
+def _replace_answer(exchange: InferenceRecord, text: str) -> InferenceRecord:
+    response = dict(exchange.response or {})
+    first = dict((response.get("choices") or [{"index": 0}])[0])
+    if "text" in first:
+        first["text"] = text
+    else:
+        first["message"] = {"role": "assistant", "content": text}
+    return replace(exchange, response={**response, "choices": [first]})

@@ -1,0 +1,100 @@
+"""What becomes a lesson, and the reasons why the rest does not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from tunectl.artifacts.records import InferenceRecord
+from tunectl.config.schema.harvest import FeedbackFromLog
+
+Kind = Literal["edit", "approved"]
+Reason = Literal[
+    "forgotten",
+    "unfinished",
+    "no_chat",
+    "quarantined",
+    "not_approved",
+    "in_golden",
+    "user_cap",
+    "annotator_cap",
+    "annotator_share",
+    "prompt_cap",
+    "model_text_share",
+]
+REASONS: Final[dict[Reason, str]] = {
+    "forgotten": "somebody asked to be forgotten",
+    "unfinished": "the answer never ended",
+    "no_chat": "no conversation, or nothing was answered",
+    "quarantined": "what was said is too new: others may still object",
+    "not_approved": "nobody approved of it, or somebody objected",
+    "in_golden": "the golden set asks the same",
+    "user_cap": "this person asked for more than their share of the rows",
+    "annotator_cap": "this person approved of more than their share of the rows",
+    "annotator_share": "this person would have more than their share of all rows",
+    "prompt_cap": "the same was asked often enough",
+    "model_text_share": "too much of the model's own text already",
+}
+
+
+class FeedbackRules(Struct, frozen=True):
+    """Who and what counts for how much."""
+
+    quarantine: timedelta
+    """How long an opinion waits before it counts."""
+    per_user: int
+    """Rows of one person who asks."""
+    per_annotator: int
+    """Rows of one person who approves or edits."""
+    annotator_share: float
+    """Of all rows, from one person who approves or edits; 1: no bound."""
+    per_prompt: int
+    """Rows of one question."""
+    model_text_share: float
+    """Of all rows, those that the model wrote and people only approved of."""
+    holdout: float
+    """Of the questions, those that are kept for the gate and not learned."""
+
+
+def rules_of(section: FeedbackFromLog) -> FeedbackRules:
+    """The section of the configuration as this room wants it."""
+    return FeedbackRules(
+        timedelta(hours=section.quarantine_hours),
+        section.per_user,
+        section.per_annotator,
+        section.annotator_share,
+        section.per_prompt,
+        section.model_text_share,
+        section.holdout,
+    )
+
+
+class FeedbackExample(Struct, frozen=True):
+    """One exchange that is learned from, or kept for the gate."""
+
+    exchange: InferenceRecord
+    """With the answer as people want it."""
+    kind: Kind
+    by: str | None
+    """Keyed hash of whoever edited or approved it last."""
+    prompt: str
+    """Digest of the question."""
+    held: bool
+    """Kept for the gate."""
+
+
+class FeedbackSelection(Struct, frozen=True):
+    """What came of a snapshot."""
+
+    lessons: list[FeedbackExample]
+    """The oldest first."""
+    left: list[tuple[str, Reason]]
+    """Exchange and why it is no lesson."""
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many, by reason."""
+        return dict(sorted(Counter(reason for _, reason in self.left).items()))

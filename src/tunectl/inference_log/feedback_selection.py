@@ -1,0 +1,102 @@
+"""What people taught in live traffic: which exchanges become lessons, and why the others do not. Pure.
+
+A model's own words are never a lesson unless a person approved or edited them. Nobody counts for more than their share, new
+opinions wait until others had time to object, and what the golden set asks is never learned. Every exchange that somebody said
+something about is either a lesson or has one reason why not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts.records import Feedback, InferenceRecord, Message
+from tunectl.inference_log import contribution_caps, export
+from tunectl.inference_log.feedback_rules import FeedbackExample, FeedbackRules, FeedbackSelection, Kind, Reason
+
+
+def digest_prompt(exchange: InferenceRecord) -> str:
+    """See ``prompt_digest``; of what was asked."""
+    asked = (exchange.request or {}).get("messages") or []
+    return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in asked if isinstance(turn, dict)])
+
+
+def digest_messages(messages: Sequence[Message]) -> str:
+    """See ``prompt_digest``; of a conversation before its answer, as examples have it."""
+    return prompt_digest([(turn.role, turn.content) for turn in messages])
+
+
+def prompt_digest(turns: Iterable[tuple[str, Any]]) -> str:
+    """A digest that conversations share which ask the same, whatever case, white space and system text; (role, content) a turn."""
+    plain = [[role, _normalize_content(content)] for role, content in turns if role not in ("system", "developer")]
+    return hashlib.blake2b(msgspec.json.encode(plain), digest_size=12).hexdigest()
+
+
+def _normalize_content(content: Any) -> str:
+    text = content if isinstance(content, str) else msgspec.json.encode(content).decode()
+    return " ".join(text.casefold().split())
+
+
+def select_examples(
+    exchanges: Iterable[InferenceRecord],
+    said: Mapping[str, Sequence[Feedback]],
+    rules: FeedbackRules,
+    *,
+    at: datetime,
+    forgotten: Collection[str] = (),
+    golden: Collection[str] = (),
+) -> FeedbackSelection:
+    """Lessons of all exchanges that somebody said something about.
+
+    said       feedback by exchange, the oldest first
+    at         when the snapshot was frozen; opinions younger than the quarantine do not count
+    forgotten  exchanges that may not be used, though an older snapshot has them
+    golden     digests of the golden set's questions (``digest_prompt``)
+    """
+    left: list[tuple[str, Reason]] = []
+    lessons: list[FeedbackExample] = []
+    for one in sorted(exchanges, key=lambda one: (one.accepted_at, one.id)):
+        if not said.get(one.id):
+            continue
+        found = _classify_inference(one, said[one.id], at - rules.quarantine, forgotten, golden, rules.holdout)
+        if isinstance(found, FeedbackExample):
+            lessons.append(found)
+        else:
+            left.append((one.id, found))
+    kept, capped = contribution_caps.apply_caps(lessons, rules)
+    return FeedbackSelection(kept, [*left, *capped])
+
+
+def _classify_inference(
+    one: InferenceRecord,
+    said: Sequence[Feedback],
+    until: datetime,
+    forgotten: Collection[str],
+    golden: Collection[str],
+    holdout: float,
+) -> FeedbackExample | Reason:
+    if one.id in forgotten or one.forgotten_at is not None:
+        return "forgotten"
+    if one.finished_at is None or one.response is None:
+        return "unfinished"
+    old = [opinion for opinion in said if opinion.at <= until and opinion.value is not None]
+    wanted = export.with_accepted_answer(one, old)
+    if wanted is None or export.with_accepted_answer(one, said) is None:  # younger opinions may object, not approve
+        waits = wanted is None and len(old) < len(said) and export.with_accepted_answer(one, said) is not None
+        return "quarantined" if waits else "not_approved"
+    row, prompt = export.to_openai_row(wanted), digest_prompt(one)
+    if row is None or prompt in golden:
+        return "no_chat" if row is None else "in_golden"
+    edits = [opinion for opinion in old if opinion.kind == "edit"]
+    kind: Kind = "edit" if edits and row != export.to_openai_row(one) else "approved"
+    voice = (edits or [opinion for opinion in old if opinion.kind in ("thumb", "rating", "preference")])[-1]
+    return FeedbackExample(wanted, kind, voice.annotator, prompt, hash_to_unit(prompt) < holdout)
+
+
+def hash_to_unit(prompt: str) -> float:
+    """From 0 to 1, the same for one question always: what was kept for the gate once is never learned later."""
+    return int.from_bytes(hashlib.blake2b(f"held {prompt}".encode(), digest_size=8).digest()) / 2**64

@@ -1,0 +1,79 @@
+"""What feedback can say, kind by kind.
+
+thumb       "up" | "down"
+rating      a number from 1 to 5
+preference  {"other": id of an exchange, "choice": "first" | "second" | "both_good" | "both_bad"}; first is exchange_id
+click       what was clicked: a text of up to 200 characters, or null
+conversion  its worth: a number of 0 or more, or null
+edit        the better answer: a text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, get_args
+
+from tunectl.artifacts.records import Choice, FeedbackKind
+from tunectl.core.errors import DataError
+
+LONGEST_EDIT: Final = 100_000
+LONGEST_CLICK: Final = 200
+LONGEST_ID: Final = 100
+LARGEST: Final = 1e15
+"""Of numbers; what is larger, or no number at all, is nobody's rating and nothing's worth."""
+_CHOICES = get_args(Choice)[:4]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def _preference(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"other", "choice"}
+        and isinstance(value["other"], str)
+        and 1 <= len(value["other"]) <= LONGEST_ID
+        and value["choice"] in _CHOICES
+    )
+
+
+RULES: Final[dict[FeedbackKind, tuple[Callable[[Any], bool], str]]] = {
+    "thumb": (lambda value: value in ("up", "down"), '"up" or "down"'),
+    "rating": (lambda value: _number(value) and 1 <= value <= 5, "a number from 1 to 5"),
+    "preference": (_preference, '{"other": another exchange, "choice": ' + " | ".join(_CHOICES) + "}"),
+    "click": (
+        lambda value: value is None or (isinstance(value, str) and len(value) <= LONGEST_CLICK),
+        f"a text of up to {LONGEST_CLICK} characters, or null",
+    ),
+    "conversion": (
+        lambda value: value is None or (_number(value) and value >= 0),
+        "a number of 0 or more, or null",
+    ),
+    "edit": (
+        lambda value: isinstance(value, str) and len(value.strip()) > 0 and len(value) <= LONGEST_EDIT,
+        f"a text of 1 to {LONGEST_EDIT} characters",
+    ),
+}
+"""Whether a value is right, and what is."""
+
+
+def validate_feedback(kind: str, value: Any) -> FeedbackKind:
+    """The kind, once it and its value are known to be right.
+
+    Raises  DataError naming what is allowed; it never repeats a text, because that may be personal.
+    """
+    for name, (right, allowed) in RULES.items():
+        if name == kind:
+            if not right(value):
+                short = isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
+                shown = value if short else type(value).__name__
+                raise DataError(f"value of {kind} is {shown}; allowed is {allowed}")
+            return name
+    raise DataError(f"kind = {kind[:40]!r}; allowed are {', '.join(RULES)}")
+
+
+def reject_self_preference(kind: FeedbackKind, value: Any, exchange: str) -> None:
+    """Raise DataError for an answer that is preferred to itself."""
+    if kind == "preference" and value["other"] == exchange:
+        raise DataError(f"value of preference names {exchange} as the other one too; it must be another exchange")

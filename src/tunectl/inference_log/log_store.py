@@ -1,0 +1,192 @@
+"""Where exchanges and feedback are kept: what every live store promises.
+
+A row that a method has returned for is on the disk: it survives ``kill -9`` and a power cut. Ids are idempotent: the same
+entry twice is one row. Text must be redacted before it gets here (``inference_log/redact.py``); a server goes through
+``inference_log/log_writer.py``, which redacts, commits in groups and applies the policy for a full disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from tunectl.artifacts.records import Feedback, InferenceRecord
+
+Outcome = Literal["new", "known", "unknown"]
+"""new: written. known: the id was there already, nothing changed. unknown: it is about an exchange that is not there."""
+
+
+class RequestOutcome(Struct, frozen=True, omit_defaults=True):
+    """How an exchange ended; the fields are those of ``InferenceRecord``."""
+
+    finished_at: datetime
+    response: dict[str, Any] | None
+    """None where nothing was said, for example after an error."""
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    latency: float
+    mean_logprob: float | None = None
+    refusal: bool | None = None
+    format_valid: bool | None = None
+
+
+class FinishedRequest(Struct, frozen=True):
+    """A ``RequestOutcome`` and the exchange that it belongs to."""
+
+    id: str
+    finish: RequestOutcome
+
+
+Entry = InferenceRecord | FinishedRequest | Feedback
+"""What can be written. An ``InferenceRecord`` may be a running or a finished one."""
+
+
+class TimeWindow(Struct, frozen=True):
+    """A span of live traffic that was looked at or frozen."""
+
+    id: str
+    since: datetime
+    until: datetime
+    made_at: datetime
+    body: dict[str, Any]
+    """Counts, verdict, digest of the snapshot: what its maker wants to keep."""
+
+
+class Event(Struct, frozen=True):
+    """Something that happened: a promotion, a swap, a forgetting, a retention run."""
+
+    id: str
+    at: datetime
+    kind: str
+    body: dict[str, Any]
+
+
+class Counts(Struct, frozen=True):
+    """How much there is in a span of time."""
+
+    exchanges: int
+    finished: int
+    forgotten: int
+    users: int
+    feedback: dict[str, int]
+    """By kind, of these exchanges."""
+    first: datetime | None
+    last: datetime | None
+
+
+class ErasureResult(NamedTuple):
+    """What was forgotten of somebody just now."""
+
+    exchanges: int
+    opinions: int
+    """Feedback of theirs or about their exchanges."""
+
+
+class InferenceLog(Protocol):
+    """Safe to be called from several threads. Every method raises InfrastructureError when disk or server say no."""
+
+    def write(self, entries: Sequence[Entry]) -> list[Outcome]:
+        """Write all entries in one transaction, in order; durable on return. One outcome an entry."""
+        ...
+
+    def start_request(self, exchange: InferenceRecord) -> None:
+        """Write a new exchange; durable on return. A known id changes nothing."""
+        ...
+
+    def finish(self, name: str, finish: RequestOutcome) -> None:
+        """Write how the exchange ``name`` ended; durable on return. A finished one is left as it is.
+
+        Raises  DataError for an exchange that is not there.
+        """
+        ...
+
+    def feedback(self, feedback: Feedback) -> bool:
+        """Write what somebody said; durable on return. False: its id is known, and nothing changed.
+
+        Raises  DataError for an exchange that is not there, also where it is the other one of a preference.
+        """
+        ...
+
+    def exchange(self, name: str) -> InferenceRecord | None:
+        """One exchange; None where there is none of that id."""
+        ...
+
+    def find_ids_by_prefix(self, name: str) -> list[str]:
+        """Ids that begin so, in their order; at most four."""
+        ...
+
+    def exchanges(
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        release: str | None = None,
+        arm: str | None = None,
+        user_hash: str | None = None,
+        forgotten: bool = False,
+    ) -> Iterator[InferenceRecord]:
+        """Exchanges accepted in [since, until), oldest first; without tombstones unless ``forgotten``.
+
+        Reads in pages, so that a long reader never holds up the writer.
+        """
+        ...
+
+    def newest(
+        self,
+        number: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        release: str | None = None,
+        arm: str | None = None,
+    ) -> list[InferenceRecord]:
+        """The last ``number`` exchanges accepted in [since, until), newest first; without tombstones. Reads no others."""
+        ...
+
+    def feedback_of(self, exchange_ids: Sequence[str]) -> dict[str, list[Feedback]]:
+        """What was said about these exchanges, oldest first, late or not; ids without any are left out."""
+        ...
+
+    def tombstones(self) -> Iterator[str]:
+        """Ids of exchanges that were forgotten: no build may use them, also not out of an older snapshot."""
+        ...
+
+    def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
+        """How much was accepted in [since, until)."""
+        ...
+
+    def erase(self, user_hash: str) -> ErasureResult:
+        """Delete all text of somebody at once, what they said about the answers of others too, and leave tombstones."""
+        ...
+
+    def retain(self, before: datetime) -> int:
+        """Delete exchanges accepted before, with their feedback; returns how many exchanges."""
+        ...
+
+    def purge(self) -> None:
+        """Rewrite the files of the database, so that no deleted text is left in free pages or journals."""
+        ...
+
+    def add_window(self, window: TimeWindow) -> bool:
+        """Keep a window; False when its id is known."""
+        ...
+
+    def windows(self, since: datetime | None = None) -> list[TimeWindow]:
+        """Windows made since then, oldest first."""
+        ...
+
+    def add_event(self, event: Event) -> bool:
+        """Keep an event; False when its id is known."""
+        ...
+
+    def events(self, since: datetime | None = None, kind: str | None = None) -> list[Event]:
+        """Events since then, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the database; idempotent."""
+        ...

@@ -1,0 +1,301 @@
+"""The way from a server into its live store: redaction, group commit, and what happens when the disk says no.
+
+One thread writes. What arrives while it waits for the disk goes into its next transaction, so that a hundred requests cost
+one fsync, and a single one waits for nobody. Callers are coroutines; they wait until their row is durable, at most
+``patience`` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final, Literal
+
+import msgspec
+
+from tunectl.artifacts.records import Feedback, InferenceRecord
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError, InfrastructureError
+from tunectl.inference_log.log_store import Entry, FinishedRequest, InferenceLog, Outcome, RequestOutcome
+
+Policy = Literal["serve_and_count", "refuse"]
+LARGEST_BATCH: Final = 256
+"""Rows of one transaction."""
+RETRY: Final = 1.0
+"""Seconds between two tries while the disk says no and nothing new comes."""
+PAUSE: Final = 0.05
+"""Seconds between two tries while the disk says no and something new is there: it may be whole again."""
+_ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+class LogWriteError(InfrastructureError):
+    """A row is not on the disk, and the policy is not to go on without it."""
+
+
+@dataclass(slots=True)
+class _PendingWrite:
+    """An entry on its way, and who waits for it."""
+
+    entry: Entry
+    size: int
+    """Bytes as JSON; in memory it takes a few times that."""
+    answer: Future[Outcome] = field(default_factory=Future)
+    counted: bool = False
+    clean: bool = False
+    """Whether the entry has been redacted."""
+
+
+class Writer:
+    """Gives entries to a store. ``accept``, ``finish`` and ``feedback`` belong to an event loop, the rest to any thread."""
+
+    def __init__(
+        self,
+        store: InferenceLog,
+        redact: Callable[[Entry], Entry],
+        *,
+        policy: Policy,
+        patience: float,
+        waiting: int,
+        waiting_bytes: float = inf,
+        on_error: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Nothing is written yet.
+
+        waiting        rows that may wait for the disk
+        waiting_bytes  bytes (as JSON) that may wait for the disk, or be on their way to it
+        on_error       is told how many more rows were not durable in time (``tunectl_live_store_errors_total``)
+        """
+        self._store, self._redact, self._policy = store, redact, policy
+        self._patience, self._most, self._most_bytes, self._on_error = patience, waiting, waiting_bytes, on_error
+        self._new: deque[_PendingWrite] = deque()
+        self._late: deque[_PendingWrite] = deque()
+        self._held = self._flying = 0
+        """Bytes in line, and of the transaction that goes on."""
+        self._wake = threading.Condition()
+        self._closing = False
+        self.trouble: str | None = None
+        """Why the last transaction failed; None when it went well."""
+        self.lost = 0
+        """Rows that were given up, because as many as may waited already."""
+        self._thread = threading.Thread(target=self._run, name="live store", daemon=True)
+        self._thread.start()
+
+    async def accept(self, exchange: InferenceRecord) -> bool:
+        """Keep a new exchange. True: it is on the disk. False: the policy is to serve all the same, and it was counted.
+
+        Raises  NotKept when the policy is to refuse.
+        """
+        return await self._confirm_write(self.submit(exchange))
+
+    async def finish(self, name: str, finish: RequestOutcome) -> bool:
+        """Keep how an exchange ended; as ``accept``."""
+        return await self._confirm_write(self.submit(FinishedRequest(name, finish)))
+
+    async def feedback(self, feedback: Feedback) -> bool:
+        """Keep what somebody said. False: its id is known.
+
+        Raises  DataError for an exchange that is not there; NotKept when it is not on the disk, whatever the policy:
+                whoever sent it can send it again.
+        """
+        ticket = self.submit(feedback)
+        outcome = await self._wait(ticket)
+        if isinstance(outcome, LogWriteError):
+            raise outcome
+        if outcome == "unknown":
+            raise unknown_record(feedback)
+        return outcome == "new"
+
+    def submit(self, entry: Entry) -> _PendingWrite:
+        """Put an entry in line without waiting; for callers that have no event loop.
+
+        Returns a ticket whose ``answer``, a ``concurrent.futures.Future``, gives the outcome or raises NotKept.
+        """
+        ticket = _PendingWrite(entry, _size(entry))
+        ticket.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the row
+        with self._wake:
+            if self._closing:
+                self._fail(ticket, "the store is closed")
+            elif not self._fits(len(self._new) + len(self._late), self._held + self._flying, ticket):
+                self._fail(ticket, f"{len(self._new) + len(self._late)} rows wait for the disk already")
+                self._lose(1)
+            else:
+                self._new.append(ticket)
+                self._held += ticket.size
+                self._wake.notify()
+        return ticket
+
+    def _fits(self, rows: int, size: int, ticket: _PendingWrite) -> bool:
+        """Whether one more may wait beside ``rows`` of ``size`` bytes; a single one always may."""
+        return rows < self._most and (size == 0 or size + ticket.size <= self._most_bytes)
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """Write what is in line, then stop; True when everything was written within ``timeout`` seconds. The store stays open."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout)
+        left = len(self._late) + len(self._new)
+        whole = not self._thread.is_alive() and not left
+        if not whole:
+            reason = self.trouble or "there was no time left"
+            logging_setup.get_logger(__name__).error(
+                "the live store is closed and %d rows or more are not in it: %s", left, reason
+            )
+        return whole
+
+    async def _confirm_write(self, ticket: _PendingWrite) -> bool:
+        outcome = await self._wait(ticket)
+        if isinstance(outcome, LogWriteError) and self._policy == "refuse":
+            raise outcome
+        return outcome in ("new", "known")
+
+    async def _wait(self, ticket: _PendingWrite) -> Outcome | LogWriteError:
+        """The outcome, or why the row is not on the disk in time."""
+        try:
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.answer)), self._patience)
+        except TimeoutError:
+            with self._wake:
+                self._count(ticket)
+            return _not_kept(self.trouble or f"the disk took longer than {self._patience:g} s")
+        except LogWriteError as error:
+            return error
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            if batch:
+                self._write(batch)
+
+    def _take(self) -> list[_PendingWrite] | None:
+        """What comes next: first what was late, then what is new. None: stop."""
+        with self._wake:
+            self._flying = 0
+            if not self._new and not self._closing:
+                self._wake.wait(RETRY if self._late else None)
+            if self._closing and not self._new and (not self._late or self.trouble is not None):
+                return None
+            batch = [self._late.popleft() for _ in range(min(len(self._late), LARGEST_BATCH))]
+            batch += [self._new.popleft() for _ in range(min(len(self._new), LARGEST_BATCH - len(batch)))]
+            self._flying = sum(ticket.size for ticket in batch)
+            self._held -= self._flying
+            return batch
+
+    def _write(self, batch: list[_PendingWrite]) -> None:
+        ready = [ticket for ticket in batch if self._redact_entry(ticket)]
+        try:
+            self._put(ready)
+        except InfrastructureError as error:
+            self._handle_write_failure(ready, error.message)
+        except Exception:  # noqa: BLE001  one of them cannot be written: find it, keep the others
+            self._one_by_one(ready)
+
+    def _put(self, batch: list[_PendingWrite]) -> None:
+        """One transaction, and its outcomes told."""
+        outcomes = self._store.write([ticket.entry for ticket in batch])
+        if self.trouble is not None:
+            logging_setup.get_logger(__name__).warning("the live store writes again")
+        self.trouble = None
+        for ticket, outcome in zip(batch, outcomes, strict=True):
+            _answer(ticket, outcome)
+
+    def _one_by_one(self, batch: list[_PendingWrite]) -> None:
+        """Give up what cannot be written, and nothing else. Where the disk says no meanwhile, the rest is late, in its order."""
+        for place, ticket in enumerate(batch):
+            try:
+                self._put([ticket])
+            except InfrastructureError as error:
+                self._handle_write_failure(batch[place:], error.message)
+                return
+            except Exception as error:  # noqa: BLE001  whatever it is, it is this row's
+                self._refuse(ticket, error)
+
+    def _redact_entry(self, ticket: _PendingWrite) -> bool:
+        if ticket.clean:
+            return True
+        try:
+            ticket.entry, ticket.clean = self._redact(ticket.entry), True
+        except Exception as error:  # noqa: BLE001  a text that breaks the masker must not be written, nor stop the others
+            self._refuse(ticket, error)
+        return ticket.clean
+
+    def _handle_write_failure(self, batch: list[_PendingWrite], reason: str) -> None:
+        if self.trouble is None:
+            logging_setup.get_logger(__name__).error("the live store does not write: %s", reason)
+        self.trouble = reason
+        with self._wake:
+            self._flying = 0
+            if self._policy == "serve_and_count":
+                self._put_off(batch, reason)
+            for ticket in batch:
+                self._fail(ticket, reason)
+            self._wake.wait_for(lambda: self._closing, PAUSE)
+            self._wake.wait_for(lambda: self._closing or self._new, RETRY - PAUSE)
+
+    def _put_off(self, batch: list[_PendingWrite], reason: str) -> None:
+        """Line up what failed and what came meanwhile, in order. Nobody waits behind rows that wait for the disk already."""
+        for ticket in self._new:
+            self._fail(ticket, reason)
+        line = [*batch, *self._late, *self._new]
+        self._new.clear()
+        self._late, self._held = deque(), 0
+        for ticket in line:
+            if self._fits(len(self._late), self._held, ticket):
+                self._late.append(ticket)
+                self._held += ticket.size
+        self._lose(len(line) - len(self._late))
+
+    def _lose(self, count: int) -> None:
+        if count > 0 and self.lost == 0:
+            logging_setup.get_logger(__name__).error(
+                "rows are lost from now on: more wait for the disk than live.waiting = %d or live.waiting_bytes = %s",
+                self._most,
+                self._most_bytes,
+            )
+        self.lost += count
+
+    def _refuse(self, ticket: _PendingWrite, error: Exception) -> None:
+        """Give up an entry that will never be written. The log has the type of the error only: its text may be personal."""
+        logging_setup.get_logger(__name__).error("a row cannot be written: %s", type(error).__name__)
+        with self._wake:
+            self._fail(ticket, f"it cannot be written: {type(error).__name__}")
+
+    def _fail(self, ticket: _PendingWrite, reason: str) -> None:
+        self._count(ticket)
+        if not ticket.answer.done():
+            ticket.answer.set_exception(_not_kept(reason))
+
+    def _count(self, ticket: _PendingWrite) -> None:
+        if not ticket.counted:
+            ticket.counted = True
+            self._on_error(1)
+
+
+def _size(entry: Entry) -> int:
+    """Bytes of an entry as JSON; 0 for what is none, which will not be written either."""
+    try:
+        return len(_ENCODE(entry))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return 0
+
+
+def _answer(ticket: _PendingWrite, outcome: Outcome) -> None:
+    if not ticket.answer.done():
+        ticket.answer.set_result(outcome)
+
+
+def _not_kept(reason: str) -> LogWriteError:
+    return LogWriteError(f"this exchange cannot be kept: {reason}", hint="try again later")
+
+
+def unknown_record(about: Feedback | str) -> DataError:
+    """The error of something that is said about an exchange which is not there, by its id or by what was said."""
+    name = about if isinstance(about, str) else about.exchange_id
+    other = isinstance(about, Feedback) and about.kind == "preference"
+    return DataError(
+        f"exchange {name[:100]!r}{', or the other one of the preference,' if other else ''} is not in the live store",
+        hint="take the id of an answer, for example chatcmpl-...",
+    )

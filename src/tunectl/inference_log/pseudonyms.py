@@ -1,0 +1,130 @@
+"""People and conversations under a keyed hash: the same one is recognised again, and nobody can tell who it is.
+
+A hash without a key could be undone by trying all addresses, so the key (the salt) is kept away from the database: whoever
+has only the one cannot undo the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from tunectl.artifacts import atomic_io
+from tunectl.config.schema.inference_log import InferenceLogConfig
+from tunectl.core.errors import InfrastructureError
+from tunectl.inference_log.log_store import Event, InferenceLog
+
+SHORTEST_SALT: Final = 16
+"""Bytes."""
+MARK: Final = "salt"
+"""Id and kind of the event that tells one salt from another."""
+
+
+def pseudonymize(name: str, salt: bytes) -> str:
+    """The 32 hexadecimal digits under which ``name`` is kept: of a user, a session or an annotator.
+
+    Case and outer white space do not matter, so that people find themselves again when they ask to be forgotten.
+    """
+    return hmac.new(salt, name.strip().casefold().encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def key_holder_name(key: str) -> str:
+    """The name of whoever uses a key and names nobody."""
+    return f"key {key}"
+
+
+def address(live: InferenceLogConfig, environment: Mapping[str, str] = os.environ) -> str:
+    """The database: of the environment where it names one, else of the configuration.
+
+    Raises  InfrastructureError where several replicas would share an SQLite file.
+    """
+    url = environment.get(live.url_variable) or live.url
+    if live.replicas > 1 and url.startswith("sqlite"):
+        raise InfrastructureError(
+            f"{live.url_variable} names an SQLite file and live.replicas is {live.replicas}",
+            hint="more than one server needs PostgreSQL: postgresql://USER@HOST/NAME",
+        )
+    return url
+
+
+def load_hash_key(
+    live: InferenceLogConfig, root: Path, environment: Mapping[str, str] = os.environ, *, make: bool = True
+) -> bytes:
+    """The key of the hashes: of the environment, else of its file, which is made at first use and is readable by its owner only.
+
+    ``make`` False: who looks for somebody needs the server's own, and a new one would find nobody.
+    Raises  InfrastructureError where it is too short to hide anything, is not there and not to be made, or its file cannot be
+            made or read.
+    """
+    given, path = environment.get(live.salt_variable), root / live.salt
+    if given is None and not path.exists():
+        if not make:
+            raise InfrastructureError(
+                f"{path} does not exist and {live.salt_variable} is not set, so nobody can be found by name",
+                hint=f"set {live.salt_variable} to what the server has, or run this where its file is",
+            )
+        _make(path)
+    try:
+        found = (given.encode() if given is not None else path.read_bytes()).strip()
+    except OSError as error:
+        raise atomic_io.write_error(path, error) from error
+    if len(found) < SHORTEST_SALT:
+        place = str(path) if given is None else live.salt_variable
+        raise InfrastructureError(
+            f"{place} holds {len(found)} bytes; at least {SHORTEST_SALT} are needed to hide people",
+            hint="write 64 random hexadecimal digits into it; who was hashed before is then not found again",
+        )
+    return found
+
+
+def register_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) -> None:
+    """Have a store remember which key hides the people in it; the first server's counts.
+
+    Raises  InfrastructureError for another key than that, as ``check_hash_key``.
+    """
+    store.add_event(Event(MARK, datetime.now(UTC), MARK, {"fingerprint": _fingerprint(key)}))
+    check_hash_key(store, live, key)
+
+
+def check_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) -> None:
+    """Hold a key against the one that hides the people in a store: under another one nobody in it is found again.
+
+    Raises  InfrastructureError where it is another one.
+    """
+    for event in store.events(kind=MARK):
+        if event.body["fingerprint"] != _fingerprint(key):
+            raise InfrastructureError(
+                f"the people in this live store are hidden under another salt than the one in {live.salt_variable} or {live.salt}",
+                hint=f"give all its servers one {live.salt_variable}; where that is lost, begin a new database: live.url",
+            )
+
+
+def _fingerprint(key: bytes) -> str:
+    """Tells a key from another, not what it is; by another digest than names, so that it is nobody's hash."""
+    return hmac.new(key, MARK.encode(), hashlib.sha512).hexdigest()[:32]
+
+
+def _make(path: Path) -> None:
+    """Write a new key, unless another process does so at the same moment."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(fresh, path)  # unlike a rename this never takes another one's place
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+        atomic_io.fsync_directory(path.parent)
+    except OSError as error:
+        raise atomic_io.write_error(path, error) from error

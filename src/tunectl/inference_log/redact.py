@@ -1,0 +1,150 @@
+"""Personal data leaves the text of exchanges and feedback before they are written.
+
+Placeholders are those of ``curate`` (``privacy/mask.py``), or masked live text would look like drift. Request and answer of
+one exchange share them: what was ``[EMAIL_1]`` in the question is ``[EMAIL_1]`` in the answer.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from threading import Lock
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Feedback, InferenceRecord
+from tunectl.inference_log.log_store import Entry, FinishedRequest
+from tunectl.inference_log.pseudonyms import pseudonymize
+from tunectl.privacy.mask import PiiMasker, PlaceholderMap
+
+IDENTIFIERS: Final = frozenset(("user", "safety_identifier", "prompt_cache_key"))
+"""Keys of a request that name a person; ``user_hash`` stands for them."""
+SESSION: Final = "session"
+"""Key of a request's metadata that names a conversation; the exchange's own ``session``, hashed, stands for it."""
+CHOSEN: Final = frozenset(("model", "seed"))
+"""Keys of a request whose values the server offers or checks: no text of people."""
+OWN: Final = frozenset(("id", "object", "model", "system_fingerprint", "created"))
+"""Keys of an answer that the server writes itself."""
+SPELLED: Final = frozenset(("logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"))
+"""Keys that spell a text out in tokens, where no finder sees it: they are left out."""
+TOKENS: Final = "[TOKENS]"
+"""In place of a prompt that came as token ids."""
+SHORTEST_NUMBER: Final = 1_000_000
+"""Numbers below are too short to be a telephone or a card."""
+REMEMBERED: Final = 10_000
+"""Running exchanges whose placeholders are known; far more than a server runs."""
+
+
+class Redactor:
+    """Masks entries on their way to the store. Safe to be called from several threads."""
+
+    def __init__(self, masker: PiiMasker, salt: bytes) -> None:
+        """``salt`` is the key under which an id that is personal itself is hashed, as ``inference_log/pseudonyms.py`` has it."""
+        self._masker, self._salt = masker, salt
+        self._running: OrderedDict[str, PlaceholderMap] = OrderedDict()
+        self._lock = Lock()
+
+    def __call__(self, entry: Entry) -> Entry:
+        """The entry without personal data; one that is clean is equal to what it was."""
+        if isinstance(entry, InferenceRecord):
+            return self._redact_inference(entry)
+        if isinstance(entry, FinishedRequest):
+            return self._redact_finished_request(entry)
+        return self._redact_feedback(entry)
+
+    def _redact_inference(self, entry: InferenceRecord) -> InferenceRecord:
+        memory = PlaceholderMap()
+        for text in _texts([entry.request, entry.response]):
+            memory.reserve(text)
+        if entry.finished_at is None:
+            self._remember(entry.id, memory)
+        request = self._body(entry.request, CHOSEN, memory)
+        return replace(entry, request=request, response=self._body(entry.response, OWN, memory))
+
+    def _redact_finished_request(self, entry: FinishedRequest) -> FinishedRequest:
+        with self._lock:
+            memory = self._running.pop(entry.id, None) or PlaceholderMap()
+        for text in _texts(entry.finish.response):
+            memory.reserve(text)
+        return replace(entry, finish=replace(entry.finish, response=self._body(entry.finish.response, OWN, memory)))
+
+    def _redact_feedback(self, entry: Feedback) -> Feedback:
+        memory = PlaceholderMap()
+        for text in _texts(entry.value):
+            memory.reserve(text)
+        if entry.kind != "preference":  # which holds a choice and the id of an exchange, that the store must know
+            entry = replace(entry, value=self._mask_value(entry.value, memory))
+        personal = self._masker.find(entry.id)  # clients make ids out of whatever they have
+        return replace(entry, id=f"fb-{pseudonymize(entry.id, self._salt)}") if personal else entry
+
+    def _remember(self, name: str, memory: PlaceholderMap) -> None:
+        with self._lock:
+            self._running[name] = memory
+            if len(self._running) > REMEMBERED:
+                self._running.popitem(last=False)
+
+    def _body(
+        self, body: dict[str, Any] | None, trusted: frozenset[str], memory: PlaceholderMap
+    ) -> dict[str, Any] | None:
+        if body is None:
+            return None
+        return {
+            self._mask_value(key, memory): value
+            if key in trusted and _plain(value)
+            else self._field(key, value, memory)
+            for key, value in body.items()
+            if key not in IDENTIFIERS | SPELLED
+        }
+
+    def _field(self, key: str, value: Any, memory: PlaceholderMap) -> Any:
+        if key == "prompt" and isinstance(value, list) and not all(isinstance(one, str) for one in value):
+            return TOKENS
+        if key == "messages" and isinstance(value, list):
+            value = [_nameless(turn) for turn in value]
+        if key == "metadata" and isinstance(value, dict):
+            value = {name: one for name, one in value.items() if name != SESSION}
+        return self._mask_value(value, memory)
+
+    def _mask_value(self, value: Any, memory: PlaceholderMap) -> Any:
+        if isinstance(value, str):
+            return self._masker.mask(value, memory).text
+        if isinstance(value, list):
+            return [self._mask_value(one, memory) for one in value]
+        if isinstance(value, dict):
+            return {
+                self._masker.mask(key, memory).text: self._mask_value(one, memory)
+                for key, one in value.items()
+                if key not in SPELLED
+            }
+        if isinstance(value, int) and abs(value) >= SHORTEST_NUMBER:
+            text = str(value)
+            masked = self._masker.mask(text, memory).text
+            return value if masked == text else masked
+        return value
+
+
+def _plain(value: Any) -> bool:
+    """Whether a value at the top of a body can be a name or a number of ours: nothing nested, short, and no address."""
+    if isinstance(value, str):
+        return len(value) <= 200 and "@" not in value and not value[:1].isspace()
+    return value is None or isinstance(value, int)
+
+
+def _nameless(turn: Any) -> Any:
+    """A turn without the name of who speaks; a tool's own name stays."""
+    if not isinstance(turn, dict) or turn.get("role") in ("tool", "function"):
+        return turn
+    return {key: value for key, value in turn.items() if key != "name"}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield key
+            yield from _texts(one)

@@ -1,1 +1,0 @@
-"""What a served model was asked, what it answered, and what people said about it."""

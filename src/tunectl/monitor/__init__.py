@@ -1,1 +1,0 @@
-"""Has the world changed? Two-sample tests of live traffic against a reference, and what is concluded from them."""

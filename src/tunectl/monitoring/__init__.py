@@ -1,0 +1,1 @@
+"""The drift monitor: windows, signals, two-sample tests, decisions and its pages."""

@@ -1,0 +1,106 @@
+"""How often would the past have fired? The same windows and tests over kept traffic; nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, cast
+
+from tunectl.artifacts.records import DriftWindow, Feedback, InferenceRecord
+from tunectl.inference_log.log_store import Counts, Event, InferenceLog, TimeWindow
+from tunectl.monitoring.drift_monitor import DriftMonitor
+from tunectl.registry import release_state
+from tunectl.registry.release_state import ChampionPointer, Entry
+from tunectl.registry.release_store import RegistryReader
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionPeriod:
+    """A time in which one release was champion."""
+
+    release: str
+    since: datetime
+    until: datetime
+
+
+def champion_periods(
+    log: Sequence[Entry], champion: ChampionPointer, since: datetime, until: datetime
+) -> list[ChampionPeriod]:
+    """Who was champion in [since, until), in order, from the log of the release store."""
+    swaps = [(datetime.fromisoformat(one.at), one.release) for one in release_state.swap_entries(log)]
+    swaps = swaps or [(datetime.fromisoformat(champion.promoted_at), champion.release)]
+    found = []
+    for place, (start, release) in enumerate(swaps):
+        end = swaps[place + 1][0] if place + 1 < len(swaps) else until
+        first, last = max(start, since), min(end, until)
+        if first < last:
+            found.append(ChampionPeriod(release, first, last))
+    return found
+
+
+def backtest(watching: DriftMonitor, since: datetime, until: datetime) -> Iterator[DriftWindow]:
+    """The windows that [since, until) would have given, against the references of today."""
+    champion = watching.releases.champion()
+    if champion is None:
+        return
+    for reign in champion_periods(watching.releases.log(), champion, since, until):
+        settle = timedelta(seconds=watching.settings.monitor.window.settle_seconds)
+        then = replace(
+            watching,
+            store=cast("InferenceLog", _ReadOnlyLog(watching.store, reign.until)),
+            releases=cast("RegistryReader", _RegistryAsOf(watching.releases, reign)),
+            report=None,
+            now=partial(_end, reign, settle),
+            _before=[],
+        )
+        while closed := then.run_once():
+            yield from closed
+
+
+def _end(reign: ChampionPeriod, settle: timedelta) -> datetime:
+    return reign.until + settle
+
+
+class _RegistryAsOf:
+    """A release store with the pointer of a time."""
+
+    def __init__(self, releases: RegistryReader, reign: ChampionPeriod) -> None:
+        self._releases, self._reign = releases, reign
+
+    def champion(self) -> ChampionPointer:
+        return ChampionPointer(self._reign.release, None, self._reign.since.isoformat(), "", "", 0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._releases, name)
+
+
+class _ReadOnlyLog:
+    """A live store that ends at a time, and in which nothing is written."""
+
+    def __init__(self, store: InferenceLog, until: datetime) -> None:
+        self._store, self._until = store, until
+
+    def exchanges(
+        self, since: datetime | None = None, until: datetime | None = None, **chosen: Any
+    ) -> Iterator[InferenceRecord]:
+        return self._store.exchanges(since, min(until or self._until, self._until), **chosen)
+
+    def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
+        return self._store.counts(since, min(until or self._until, self._until))
+
+    def feedback_of(self, exchange_ids: Sequence[str]) -> dict[str, list[Feedback]]:
+        return self._store.feedback_of(exchange_ids)
+
+    def windows(self, since: datetime | None = None) -> list[TimeWindow]:
+        return self._store.windows(since)
+
+    def events(self, since: datetime | None = None, kind: str | None = None) -> list[Event]:
+        return self._store.events(since, kind)
+
+    def add_window(self, window: TimeWindow) -> bool:
+        return window is not None
+
+    def add_event(self, event: Event) -> bool:
+        return event is not None

@@ -1,0 +1,104 @@
+"""What the monitor counts, for Prometheus: closed label sets, and never NaN: a number that is not known has no series."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any, Final, get_args
+
+from tunectl.artifacts.records import DriftVerdict, DriftWindow
+from tunectl.core.optional import import_optional
+from tunectl.monitoring.self_calibration import CalibrationRow
+
+EXTRA: Final = "monitor"
+VERDICTS: Final = get_args(DriftVerdict)
+SIDES: Final = ("window", "reference")
+
+
+class DriftMetrics:
+    """The numbers of one monitor; the newest window's, and how many there were."""
+
+    def __init__(self, required: int) -> None:
+        self._library = library = import_optional("prometheus_client", extra=EXTRA)
+        self._registry = registry = library.CollectorRegistry(auto_describe=True)
+
+        def gauge(name: str, text: str, labels: Sequence[str] = ()) -> Any:
+            return library.Gauge(f"tunectl_drift_{name}", text, labels, registry=registry)
+
+        self._score = gauge("score", "The statistic of a signal in the newest window.", ("signal",))
+        self._threshold = gauge("threshold", "What it must exceed at the signal's own level.", ("signal",))
+        self._p_value = gauge("p_value", "Permutation p-value of a signal, before Holm.", ("signal",))
+        self._consecutive = gauge("consecutive_windows", "Windows in a row in which something moved.")
+        self._required = gauge("required_windows", "How many of them make drift.")
+        self._samples = gauge(
+            "window_samples", "Rows that were compared; the fewest of any signal's reference.", ("side",)
+        )
+        self._evaluations = library.Counter(
+            "tunectl_drift_evaluations", "Windows by verdict.", ("verdict",), registry=registry
+        )
+        self._calibrated = gauge(
+            "calibrated_ratio",
+            "Share of null or changed windows that `tunectl monitor calibrate` saw flagged.",
+            ("side", "change"),
+        )
+        self._success = gauge("last_success_timestamp_seconds", "When the monitor last looked and nothing failed.")
+        self._required.set(required)
+        self._consecutive.set(0)
+        for verdict in VERDICTS:
+            self._evaluations.labels(verdict)
+        for side in SIDES:
+            self._samples.labels(side).set(0)
+
+    def restore(self, window: DriftWindow | None) -> None:
+        """Show the newest window of an earlier run, which is not counted again."""
+        if window is not None:
+            self._show(window)
+
+    def record_window(self, window: DriftWindow) -> None:
+        """Show and count a window."""
+        self._show(window)
+        self._evaluations.labels(window.verdict).inc()
+
+    def record_calibration(self, figures: Sequence[CalibrationRow]) -> None:
+        """Carry what the newest calibration measured, for alerts to say how much they are worth."""
+        self._calibrated.clear()
+        for one in figures:
+            self._calibrated.labels(one.side, one.change).set(one.window[0])
+
+    def record_failure(self) -> None:
+        """Count a look that failed; the gauges stay at the newest window."""
+        self._evaluations.labels("error").inc()
+
+    def record_success(self, at: float) -> None:
+        """A look ended without an error; seconds since 1970."""
+        self._success.set(at)
+
+    def reset(self) -> None:
+        """Another release or reference: no window of it yet."""
+        self._clear()
+        self._consecutive.set(0)
+
+    def _clear(self) -> None:
+        for one in (self._score, self._threshold, self._p_value):
+            one.clear()
+
+    def _show(self, window: DriftWindow) -> None:
+        self._clear()
+        self._consecutive.set(window.consecutive)
+        self._required.set(window.required)
+        self._samples.labels("window").set(window.rows)
+        compared = [one.reference for one in window.signals.values() if one.p_value is not None]
+        self._samples.labels("reference").set(min(compared, default=0))
+        for name, signal in window.signals.items():
+            for metric, value in (
+                (self._score, signal.score),
+                (self._threshold, signal.threshold),
+                (self._p_value, signal.p_value),
+            ):
+                if value is not None and isfinite(value):
+                    metric.labels(name).set(value)
+
+    def render(self) -> bytes:
+        """The exposition, in Prometheus' text format."""
+        written: bytes = self._library.generate_latest(self._registry)
+        return written

@@ -1,0 +1,271 @@
+"""One look at the live store: close what can be closed, examine it, keep and show the result.
+
+All that is remembered is in the live store, so a monitor that was killed goes on where it was, and two looks at the same
+traffic give one window: its id is the hash of what was looked at and how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import DriftWindow, InferenceRecord
+from tunectl.config.schema.monitor import MonitorSettings
+from tunectl.core import logging_setup
+from tunectl.core.errors import InfrastructureError, MissingExtraError, TunectlError
+from tunectl.inference_log.log_store import Event, InferenceLog, TimeWindow
+from tunectl.monitoring import reference_data, report_files
+from tunectl.monitoring import window as windows
+from tunectl.monitoring.detector import DriftDetector, Measured, ReferenceSample
+from tunectl.monitoring.reference_data import ReferenceData
+from tunectl.monitoring.signals import MonitoredExchange, Side
+from tunectl.monitoring.window import TimeSpan
+from tunectl.privacy.mask import PiiMasker
+from tunectl.registry.release_state import ChampionPointer
+from tunectl.registry.release_store import RegistryReader
+
+AHEAD: Final = 100
+"""Most windows closed in one look: who was away for long catches up in steps."""
+STILL: Final = timedelta(minutes=2)
+"""How long after its traffic has settled an open window is still read: then nothing new can be in it."""
+Reporter = Callable[[DriftWindow, Sequence[MonitoredExchange], dict[str, Sequence[MonitoredExchange]], Path], None]
+"""Writes the report of a window; a failure is logged, and the verdict stands."""
+
+
+@dataclass
+class DriftMonitor:
+    """Watches one live store."""
+
+    settings: MonitorSettings
+    layout: ProjectPaths
+    store: InferenceLog
+    releases: RegistryReader
+    examiner: DriftDetector
+    report: Reporter | None = None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    stopped: Callable[[], bool] = lambda: False
+    """Asked between two windows: who catches up on many of them is not held up until the last."""
+    masker: PiiMasker | None = None
+    """Masks the recorded answers as live ones were masked before they were kept."""
+    _measured: dict[tuple[Side, str], ReferenceSample] = field(default_factory=dict)
+    _counted: tuple[datetime | None, int, datetime] = (None, 0, datetime.min.replace(tzinfo=UTC))
+    """Begin of the open window, answers finished in it, and when that number was new."""
+    _seen: tuple[str, Measured] | None = None
+    """The window that was measured last, which the next one is shown beside."""
+    _before: list[DriftWindow] | None = None
+    """All closed windows, oldest first; read once, because one monitor at a time watches a store."""
+
+    def run_once(self, closed: Callable[[DriftWindow], None] = lambda _window: None) -> list[DriftWindow]:
+        """Close and examine all windows that are due, oldest first; ``closed`` hears of each as soon as it is kept.
+
+        Raises  InfrastructureError where the live store says no, or the clock was set back by more than a window;
+                ArtifactError for a damaged release.
+        """
+        found: list[DriftWindow] = []
+        champion = self.releases.champion()
+        while champion is not None and len(found) < AHEAD and not self.stopped():
+            window = self._next(champion)
+            if window is None:
+                break
+            found.append(window)
+            closed(window)
+        return found
+
+    def find_latest_window(self) -> DriftWindow | None:
+        """The newest closed window of the champion; None where it has none yet, or since its prompts have another reference."""
+        champion = self.releases.champion()
+        kept = [one for one in self.list_closed_windows() if champion and one.release == champion.release]
+        return kept[-1] if kept and not self._is_stale(kept[-1]) else None
+
+    def _is_stale(self, window: DriftWindow) -> bool:
+        if self.settings.monitor.prompts.reference == "training":
+            return False
+        return windows.is_stale(window, [one.body for one in self.store.events(window.until, windows.ACCEPTED)])
+
+    def list_closed_windows(self) -> list[DriftWindow]:
+        """The windows that were closed so far, oldest first."""
+        if self._before is None:
+            self._before = reference_data.list_closed_windows(self.store)
+        return self._before
+
+    def _next(self, champion: ChampionPointer) -> DriftWindow | None:
+        since = self._since(champion)
+        if since is None:
+            return None
+        rule = self.settings.monitor.window
+        if since - self.now() > timedelta(hours=rule.hours):
+            raise InfrastructureError(
+                f"the next window begins at {since:%Y-%m-%d %H:%M} UTC, and it is {self.now():%Y-%m-%d %H:%M}: nothing is watched",
+                hint="set the clock of this machine, and of the servers that write to the live store",
+            )
+        if not self._due(since):
+            return None
+        waiting = windows.select_window_rows(
+            self.store.exchanges(since, release=champion.release, arm=windows.ARM), rule.rows
+        )
+        span = windows.closable_window(
+            since,
+            self.now(),
+            [one.accepted_at for one in waiting],
+            rows=rule.rows,
+            hours=rule.hours,
+            settle=rule.settle_seconds,
+        )
+        if span is None:
+            return None
+        inside = [one for one in waiting if span.since <= one.accepted_at < span.until]
+        return self._close_window(champion, span, inside)
+
+    def _due(self, since: datetime) -> bool:
+        """Whether a window may be ready: enough answers are finished, more than at the last look, or its time is over.
+
+        Counting is cheap; reading all exchanges of a day every few seconds is not.
+        """
+        rule = self.settings.monitor.window
+        if self.now() - since >= timedelta(hours=rule.hours):
+            return True
+        finished, now = self.store.counts(since).finished, self.now()
+        if self._counted[:2] != (since, finished):
+            self._counted = (since, finished, now)
+        settled = self._counted[2] + timedelta(seconds=rule.settle_seconds) + STILL
+        return finished >= rule.rows and now <= settled
+
+    def _since(self, champion: ChampionPointer) -> datetime | None:
+        """Where the next window begins: behind the last one, but not before the champion's promotion.
+
+        The first one begins with the first exchange; None before there is one.
+        """
+        promoted = datetime.fromisoformat(champion.promoted_at)
+        before = self.list_closed_windows()
+        if before:
+            return max(before[-1].until, promoted)
+        first = self.store.counts(promoted).first
+        return None if first is None else max(promoted, first)
+
+    def _close_window(
+        self, champion: ChampionPointer, span: TimeSpan, inside: Sequence[InferenceRecord]
+    ) -> DriftWindow:
+        said = self.store.feedback_of([one.id for one in inside])
+        rows = [windows.to_monitored_exchange(one, said.get(one.id, ()), self._within) for one in inside]
+        baselines, missing = self.baselines(champion.release)
+        name = baselines["prompt"].name if "prompt" in baselines else windows.EMPTY
+        before = windows.streak_windows(self.list_closed_windows(), champion.release, name)
+        try:
+            measured, last = self.examiner.measure_rows(rows), self._last(champion.release)
+            window = self.examiner.examine_window(
+                span, rows, baselines, before, release=champion.release, missing=missing, measured=measured, last=last
+            )
+            self._seen = window.id, measured
+        except MissingExtraError:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever is in this window, the next one is looked at
+            logging_setup.get_logger(__name__).exception("window from %s to %s", span.since, span.until)
+            window = self.examiner.build_error_window(
+                span, rows, baselines, before, release=champion.release, error=error
+            )
+        window = self._write_report(window, rows, baselines)
+        self.store.add_window(
+            TimeWindow(window.id, window.since, window.until, self.now(), msgspec.to_builtins(window))
+        )
+        self.list_closed_windows().append(window)
+        self._accept_first(window)
+        return window
+
+    def _last(self, release: str) -> Measured | None:
+        """The values of a release's window before, with enough rows to say something; None where it has none."""
+        least = self.examiner.rule.minimum
+        enough = [
+            one
+            for one in self.list_closed_windows()
+            if one.release == release and one.rows >= least and one.verdict != "error"
+        ]
+        if not enough:
+            return None
+        if self._seen is None or self._seen[0] != enough[-1].id:
+            kept = next((one for one in self.store.windows() if one.id == enough[-1].id), None)
+            if kept is None:
+                return None
+            self._seen = kept.id, self.examiner.measure_rows(reference_data.rows_of(self.store, kept, self._within))
+        return self._seen[1]
+
+    def baselines(self, release: str) -> tuple[dict[Side, ReferenceSample], dict[Side, str]]:
+        """What a release's windows are compared with, measured; and of each side that has nothing, why.
+
+        Raises  ArtifactError for a damaged release.
+        """
+        sides: dict[Side, ReferenceData] = {
+            "prompt": self._prompts(),
+            "answer": self._answers(release),
+        }
+        found: dict[Side, ReferenceSample] = {}
+        missing: dict[Side, str] = {}
+        for side, reference in sides.items():
+            least = self.examiner.rule.minimum
+            if len(reference.rows) >= least:
+                found[side] = self._baseline(side, reference)
+            else:
+                rows = f"the reference has {len(reference.rows)} rows of {least}"
+                missing[side] = f"{side}s: {reference.why or rows}"
+        return found, missing
+
+    def _baseline(self, side: Side, reference: ReferenceData) -> ReferenceSample:
+        key = (side, f"{reference.name} {len(reference.rows)}")  # rows may have been forgotten since
+        if key not in self._measured:
+            self._measured = {one: kept for one, kept in self._measured.items() if one[0] != side}
+            self._measured[key] = self.examiner.measure_reference(reference.name, reference.rows, side)
+        return self._measured[key]
+
+    def _prompts(self) -> ReferenceData:
+        declared = self.settings.monitor.prompts
+        if declared.reference == "training":
+            return reference_data.training_prompts(self.layout, declared.rows)
+        return reference_data.load_accepted_windows(self.store, declared.rows, self._within)
+
+    def _answers(self, release: str) -> ReferenceData:
+        """What was recorded with it; where live ones are declared, those of its accepted windows, else of its canary, first."""
+        if self.settings.monitor.answers.reference == "live":
+            most = self.settings.monitor.prompts.rows
+            for found in (
+                reference_data.load_accepted_windows(self.store, most, self._within, release),
+                reference_data.canary_answers(self.store, release, most, self._within),
+            ):
+                if len(found.rows) >= self.examiner.rule.minimum:
+                    return found
+        return reference_data.load_recorded_answers(self.releases.fetch(release), self.masker)
+
+    @property
+    def _within(self) -> float:
+        return self.settings.monitor.window.settle_seconds
+
+    def _accept_first(self, window: DriftWindow) -> None:
+        declared = self.settings.monitor.prompts
+        wanted = declared.reference == "live" and declared.accept_first
+        enough = window.rows >= self.examiner.rule.minimum and window.verdict != "error"
+        if wanted and enough and window.reference == windows.EMPTY:
+            body = windows.accept([window.id], by="tunectl monitor", why="the first window (prompts.accept_first)")
+            self.store.add_event(Event(f"first-{window.id}", self.now(), windows.ACCEPTED, body))
+
+    def _write_report(
+        self, window: DriftWindow, rows: Sequence[MonitoredExchange], baselines: dict[Side, ReferenceSample]
+    ) -> DriftWindow:
+        if self.report is None or not baselines or not rows:
+            return window
+        folder = self.layout.root / self.settings.monitor.reports
+        name = f"{window.id}.html"
+        try:
+            sides: dict[str, Sequence[MonitoredExchange]] = {side: one.rows for side, one in baselines.items()}
+            self.report(window, rows, sides, folder / name)
+        except TunectlError as error:
+            logging_setup.get_logger(__name__).error("%s", error)
+            return window
+        except Exception:  # noqa: BLE001  a picture that cannot be drawn costs no verdict
+            logging_setup.get_logger(__name__).exception("the report of window %s", window.id)
+            return window
+        report_files.prune(folder, self.settings.monitor.keep_reports)
+        return msgspec.structs.replace(window, report=name) if (folder / name).is_file() else window

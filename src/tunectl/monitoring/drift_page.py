@@ -1,0 +1,114 @@
+"""The monitor's own pages: all windows, and one of them with what moved. Texts in them were redacted before they were kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from tunectl.artifacts.records import DriftSignal, DriftWindow, truncate
+from tunectl.backends.reports import render
+from tunectl.monitoring.signals import MonitoredExchange
+
+LENGTH = 300
+"""Characters of a text."""
+SHOWN = 200
+"""Newest windows on the page."""
+
+
+def render_index(project: str, windows: Sequence[DriftWindow], reports: Collection[str]) -> str:
+    """The page of all windows; ``windows`` oldest first, ``reports`` the files that are still there."""
+    newest = windows[-1] if windows else None
+    return render.render(
+        "drift.html",
+        project=project,
+        summary=f"{newest.verdict}: {newest.reason}" if newest else "no window was closed yet",
+        good=newest is not None and newest.verdict == "ok",
+        tiles=[
+            (render.number(len(windows)), "windows"),
+            (sum(one.verdict == "drift" for one in windows), "drift"),
+            (f"{newest.consecutive} of {newest.required}" if newest else "0", "in a row"),
+        ],
+        columns=["window", "from", "to (UTC)", "rows", "verdict", "in a row", "what", ""],
+        rows=[(one, _window(one), one.report in reports) for one in reversed(windows[-SHOWN:])],
+        sections=[("windows", "Windows")],
+    )
+
+
+def _window(one: DriftWindow) -> list[object]:
+    return [
+        f"{one.since:%Y-%m-%d %H:%M}",
+        f"{one.until:%Y-%m-%d %H:%M}",
+        render.number(one.rows),
+        one.verdict,
+        f"{one.consecutive} of {one.required}",
+        one.reason,
+    ]
+
+
+def render_window(
+    project: str, one: DriftWindow, rows: Mapping[str, MonitoredExchange], reports: Collection[str]
+) -> str:
+    """The page of one window; ``rows`` are its exchanges by id, as far as they still are in the live store, ``reports`` as above."""
+    return render.render(
+        "drift_window.html",
+        project=project,
+        window=one,
+        reported=one.report in reports,
+        summary=f"{one.verdict}: {one.reason}",
+        good=one.verdict == "ok" and not one.moved,
+        tiles=[
+            (render.number(one.rows), "rows"),
+            (f"{one.consecutive} of {one.required}", "in a row"),
+            (one.release[:8], "release"),
+            (one.reference[:16], "prompts compared with"),
+        ],
+        columns=[
+            "signal",
+            "method",
+            "rows",
+            "p",
+            "adjusted",
+            "effect",
+            "floor",
+            "score / threshold",
+            "p, window before",
+            "moved",
+        ],
+        rows=signal_rows(one),
+        slices=[
+            (
+                each.name,
+                render.percent(each.window),
+                render.percent(each.reference),
+                _join_previews(each.exemplars, rows),
+            )
+            for each in one.slices
+        ],
+        exemplars=[
+            (name, truncate(rows[name].prompt or "", LENGTH), truncate(rows[name].answer or "", LENGTH))
+            for name in one.exemplars
+            if name in rows
+        ],
+        sections=[("signals", "Signals"), ("slices", "What there is more of"), ("exemplars", "Examples")],
+    )
+
+
+def signal_rows(window: DriftWindow) -> list[list[object]]:
+    """The signals of a window as a table.
+
+    Name, method, rows, p, adjusted, effect, floor, score and threshold, p against the window before, moved or why not.
+    """
+    return [_signal_row(one, window.last.get(one.name)) for one in window.signals.values()]
+
+
+def _signal_row(one: DriftSignal, last: float | None) -> list[object]:
+    before = "" if last is None else f"{last:.3f}"
+    if one.p_value is None:
+        return [one.name, one.method, one.n, "", "", "", "", "", before, one.reason]
+    numbers = [one.p_value, one.adjusted, one.effect, one.floor]
+    shown = ["" if value is None else f"{value:.4f}" for value in numbers]
+    statistic = f"{one.score:.3f} / {one.threshold:.3f}"
+    return [one.name, one.method, one.n, *shown, statistic, before, "moved" if one.moved else ""]
+
+
+def _join_previews(names: Sequence[str], rows: Mapping[str, MonitoredExchange]) -> str:
+    return " · ".join(truncate(rows[name].prompt or "", 80) for name in names if name in rows)

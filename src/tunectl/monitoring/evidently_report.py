@@ -1,0 +1,115 @@
+"""Evidently's report of one window: its pictures, with our tests' numbers in it, registered as its statistical tests.
+
+Evidently would choose a test by the size of the reference and judge embeddings with thresholds that alarm on quiet traffic;
+here every column names its method, and the method hands over the p-value that the verdict rests on.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import DriftSignal, DriftWindow
+from tunectl.core.errors import InfrastructureError
+from tunectl.core.optional import import_optional
+from tunectl.monitoring.signals import SIGNALS, MonitoredExchange
+
+EXTRA: Final = "monitor"
+TESTS: Final = {"tunectl_mmd": "text", "tunectl_wasserstein": "num", "tunectl_variation": "cat"}
+"""Names of our tests in Evidently, and the kinds of columns they take."""
+KINDS: Final = {
+    "text": ("text", "tunectl_mmd"),
+    "number": ("num", "tunectl_wasserstein"),
+    "category": ("cat", "tunectl_variation"),
+    "share": ("cat", "tunectl_variation"),
+}
+"""Kind of signal to kind of column and test. Tone and language are made from texts, and are shown by our own page."""
+DRAWN: Final = 2000
+"""Rows of a side in the pictures; the numbers beside them are of all rows. Of texts that moved Evidently trains a classifier."""
+_results: dict[str, DriftSignal] = {}
+"""Of the window that is being written, by column: Evidently calls tests with values only."""
+
+
+def write(
+    window: DriftWindow,
+    rows: Sequence[MonitoredExchange],
+    references: Mapping[str, Sequence[MonitoredExchange]],
+    target: Path,
+) -> None:
+    """Write the HTML page of ``window``; ``references`` are the rows of each side (prompt, answer).
+
+    Only signals that were compared are in it. It needs no network: pictures and scripts are in the page.
+    Raises  InfrastructureError where Evidently cannot make it.
+    """
+    os.environ["DO_NOT_TRACK"] = "1"
+    pandas = import_optional("pandas", extra=EXTRA)
+    evidently = import_optional("evidently", extra=EXTRA)
+    _register()
+    shown = [one for one in SIGNALS if one.kind in KINDS and _has_p_value(window, one.name)]
+    if not shown:
+        return
+    _results.clear()
+    _results.update({one.name: window.signals[one.name] for one in shown})
+    metrics = import_optional("evidently.metrics", extra=EXTRA)
+    kinds = {kind: [one.name for one in shown if KINDS[one.kind][0] == kind] for kind in ("text", "num", "cat")}
+    definition = evidently.DataDefinition(
+        text_columns=kinds["text"], numerical_columns=kinds["num"], categorical_columns=kinds["cat"]
+    )
+    parts = [metrics.ValueDrift(column=one.name, method=KINDS[one.kind][1], threshold=0.05) for one in shown]
+    ours, theirs = (
+        evidently.Dataset.from_pandas(pandas.DataFrame(table), data_definition=definition)
+        for table in (_table(shown, dict.fromkeys(references, rows)), _table(shown, references))
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            snapshot = evidently.Report(parts, include_tests=True).run(ours, theirs, name=window.id)
+            page = snapshot.get_html_str(as_iframe=False)
+    except Exception as error:  # whatever Evidently raises, the verdict stands without its picture
+        raise InfrastructureError(f"Evidently cannot show window {window.id}: {error}") from error
+    atomic_io.write_text(target, page)
+
+
+def _has_p_value(window: DriftWindow, name: str) -> bool:
+    return name in window.signals and window.signals[name].p_value is not None
+
+
+def _table(shown: Sequence[Any], rows: Mapping[str, Sequence[MonitoredExchange]]) -> dict[str, list[Any]]:
+    """Columns of equal length: a side that has fewer rows is filled up with nothing."""
+    drawn = {side: some[:: -(-len(some) // DRAWN) or 1] for side, some in rows.items()}
+    longest = max(len(some) for some in drawn.values())
+    table: dict[str, list[Any]] = {}
+    for one in shown:
+        values = [one.value(row) for row in drawn[one.side]]
+        if one.kind != "number":
+            values = [None if value is None else _harmless(str(value)) for value in values]
+        table[one.name] = values + [None] * (longest - len(values))
+    return table
+
+
+def _harmless(text: str) -> str:
+    """Without the sign that begins a tag: Evidently writes texts into a script as they are, and anybody may have asked anything."""
+    return text.replace("<", "\N{FULLWIDTH LESS-THAN SIGN}")
+
+
+@cache
+def _register() -> None:
+    """Make our tests known to Evidently, once."""
+    tests = import_optional("evidently.legacy.calculations.stattests", extra=EXTRA)
+    kinds = import_optional("evidently.legacy.core", extra=EXTRA).ColumnType
+    for name, kind in TESTS.items():
+        shown = f"{name.removeprefix('tunectl_')}, permutation p-value"
+        tests.register_stattest(
+            tests.StatTest(name=name, display_name=shown, allowed_feature_types=[kinds(kind)]), _look_up_result
+        )
+
+
+def _look_up_result(_reference: Any, current: Any, _kind: Any, _threshold: float) -> tuple[float, bool]:
+    """The p-value that the monitor computed for a column, and whether it moved."""
+    signal = _results[str(current.name)]
+    return signal.p_value if signal.p_value is not None else 1.0, signal.moved

@@ -1,0 +1,76 @@
+"""What moved, for people to look at: the exchanges that differ most, and what there is more of."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+from tunectl.artifacts.records import SegmentShift
+from tunectl.monitoring.signals import MonitoredExchange
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RIDGE = 0.1
+"""Of the direction between window and reference, in parts of the largest variance."""
+SURE = 4.0
+"""Standard errors between two shares before a slice is shown: many words are looked at."""
+_WORD = re.compile(r"[^\W\d_]{3,}")
+
+
+def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> list[int]:
+    """The rows of ``window`` (rows, d) that are least like ``reference`` (rows, d), most different first.
+
+    They are ordered along the direction that tells the two apart best (Fisher's discriminant, with a ridge).
+    """
+    import numpy as np
+
+    if not len(window) or not len(reference):
+        return []
+    pool = np.concatenate([window, reference]).astype(np.float64)
+    covariance = np.cov(pool.T, bias=True).reshape(pool.shape[1], pool.shape[1])
+    largest = float(np.linalg.eigvalsh(covariance)[-1])
+    if largest <= 0:
+        return []
+    apart = window.mean(axis=0) - reference.mean(axis=0)
+    direction = np.linalg.solve(covariance + RIDGE * largest * np.eye(len(covariance)), apart)
+    return [int(place) for place in np.argsort(-(window @ direction), kind="stable")[:count]]
+
+
+def word_shifts(
+    window: Sequence[MonitoredExchange], reference: Sequence[MonitoredExchange], count: int, *, shown: int = 3
+) -> list[SegmentShift]:
+    """Words that more (or fewer) of the window's prompts have than of the reference's, largest change first.
+
+    A word is shown when the two shares lie ``SURE`` standard errors apart; of words that mark the same prompts only the first.
+    """
+    ours, theirs = [_words(row.prompt) for row in window], [_words(row.prompt) for row in reference]
+    if not ours or not theirs:
+        return []
+    now, then = Counter(word for words in ours for word in words), Counter(word for words in theirs for word in words)
+    found: list[tuple[float, str, float, float]] = []
+    for word in now.keys() | then.keys():
+        new, old = now[word] / len(ours), then[word] / len(theirs)
+        both = (now[word] + then[word]) / (len(ours) + len(theirs))
+        error = sqrt(both * (1 - both) * (1 / len(ours) + 1 / len(theirs)))
+        if error > 0 and abs(new - old) >= SURE * error:
+            found.append((abs(new - old), word, new, old))
+    chosen: list[SegmentShift] = []
+    marked: list[frozenset[int]] = []
+    for _, word, new, old in sorted(found, key=lambda each: (-each[0], each[1])):
+        rows = frozenset(place for place, words in enumerate(ours) if word in words)
+        if any(len(rows & other) > 0.8 * len(rows | other) for other in marked if rows):
+            continue
+        marked.append(rows)
+        names = [window[place].id for place in sorted(rows)[:shown]]
+        chosen.append(SegmentShift(f"word:{word}", round(new, 4), round(old, 4), names))
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+def _words(text: str | None) -> frozenset[str]:
+    return frozenset(_WORD.findall((text or "").casefold()))

@@ -1,0 +1,101 @@
+"""What a monitor is put together from, as the configuration has it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from tunectl.artifacts import lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.storage import inference_log_sql, open_registry
+from tunectl.backends.text import language_id, pii_resources, sentence_encoder, static_embedding, vader
+from tunectl.config.schema.inference_log import InferenceLogConfig
+from tunectl.config.schema.monitor import MonitorSettings
+from tunectl.inference_log import pseudonyms
+from tunectl.inference_log.log_store import InferenceLog
+from tunectl.monitoring import evidently_report
+from tunectl.monitoring.detector import DriftDetector
+from tunectl.monitoring.drift_monitor import DriftMonitor
+from tunectl.monitoring.features import Embedder, Sentiment
+from tunectl.monitoring.power_study import DetectionRule
+from tunectl.monitoring.signals import Tools
+from tunectl.privacy.mask import PiiMasker
+
+LETTERS = 12
+"""Fewest of a text whose language is guessed."""
+
+
+def detection_rule(settings: MonitorSettings) -> DetectionRule:
+    """How windows are decided on, as the configuration has it."""
+    declared = settings.monitor.rule
+    return DetectionRule(
+        declared.level, declared.permutations, declared.floor, settings.monitor.window.minimum, declared.required
+    )
+
+
+def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> Tools:
+    """What turns texts into numbers; fetches and distils the encoder where that was not done yet.
+
+    Raises  InfrastructureError where the encoder cannot be fetched; MissingExtraError without tokenizers, or torch to distil.
+    """
+    words = vader.lexicon()
+    folder = sentence_encoder.download(settings.monitor.encoder, layout.embeddings)
+    embedder: Embedder
+    if settings.monitor.embedding == "encoder":
+        embedder = sentence_encoder.EncoderEmbedding(folder)
+    else:
+        embedder = static_embedding.StaticEmbedding(static_embedding.distill(folder, layout.embeddings))
+    return Tools(embedder, Sentiment(words), _language())
+
+
+def _language() -> Callable[[str], str]:
+    guess = language_id.make_detector([])
+
+    @lru_cache(maxsize=20_000)
+    def code(text: str) -> str:
+        letters = sum(sign.isalpha() for sign in text)
+        return guess(text)[0] if letters >= LETTERS else "unknown"
+
+    return code
+
+
+@contextmanager
+def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[DriftMonitor]:
+    """A watcher of the configured live store; one at a time.
+
+    Raises  InfrastructureError where another monitor watches this project, or the store cannot be opened.
+    """
+    with (
+        lock.file_lock(
+            layout.monitor_lock,
+            "tunectl monitor",
+            busy=f"{layout.monitor_lock}: another monitor watches this live store",
+            hint="stop it, or look at its pages",
+        ),
+        inference_log_sql.open_log(pseudonyms.address(settings.live), layout.root) as store,
+    ):
+        yield build_monitor(settings, layout, store)
+
+
+def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: InferenceLog) -> DriftMonitor:
+    """A watcher of ``store``."""
+    declared = settings.monitor
+    releases = open_registry.open_registry(os.environ.get("TUNECTL_STORE") or settings.store, layout.root)
+    examiner = DriftDetector(
+        detection_rule(settings),
+        feature_tools(settings, layout),
+        tuple(declared.without),
+        settings.seed,
+        declared.window.most,
+    )
+    report = evidently_report.write if declared.evidently else None
+    return DriftMonitor(settings, layout, store, releases, examiner, report, masker=_masker(settings.live))
+
+
+def _masker(live: InferenceLogConfig) -> PiiMasker:
+    """As servers mask what they keep."""
+    personal = live.personal
+    known = pii_resources.tools(regions=personal.regions, locales=personal.locales)
+    return PiiMasker(known, kinds=personal.kinds, keep=personal.keep)

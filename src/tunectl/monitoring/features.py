@@ -1,0 +1,173 @@
+"""Texts as numbers, by maps that nobody fitted to the reference: what a map has seen looks unlike everything else.
+
+Characters are hashed, words are looked up; sentence embeddings come from ``backends``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tunectl.stats.vectors import l2_normalize
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BUCKETS = 512
+"""Of character n-grams."""
+LENGTHS = (1, 2, 3)
+"""Bytes of an n-gram."""
+LONGEST = 2000
+"""Characters of a text that are looked at: more would let one long text be a window of its own."""
+BATCH = 2048
+"""Texts at a time."""
+
+
+class Embedder(Protocol):
+    """A map from texts to vectors that has never seen the texts of a reference."""
+
+    name: str
+    """For reports and for the identity of a window."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[Any]:
+        """One row a text, single precision, of length one or (for a text without a known word) zero; never NaN."""
+        ...
+
+
+def char_ngram_features(texts: Sequence[str]) -> NDArray[Any]:
+    """Signed hashes of byte n-grams, square roots of counts, length one; (texts, BUCKETS). Any script, any language.
+
+    Source: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009.
+    """
+    import numpy as np
+
+    parts = [_hash_ngrams(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+    return l2_normalize(np.concatenate(parts)) if parts else np.zeros((0, BUCKETS), dtype=np.float32)
+
+
+def _hash_ngrams(texts: Sequence[str]) -> NDArray[Any]:
+    import numpy as np
+
+    encoded = [text[:LONGEST].encode("utf-8", "replace") for text in texts]
+    sizes = np.array([len(each) for each in encoded])
+    row = np.repeat(np.arange(len(texts)), sizes)
+    data = np.frombuffer(b"".join(encoded), dtype=np.uint8).astype(np.uint64)
+    total = np.zeros(len(texts) * BUCKETS)
+    for length in LENGTHS:
+        count = len(data) - length + 1
+        if count < 1:
+            break
+        code = np.full(count, length, dtype=np.uint64)
+        for place in range(length):
+            code = code * np.uint64(257) + data[place : place + count]
+        code = (code * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)  # Fibonacci hashing; wraps around on purpose
+        whole = row[:count] == row[length - 1 :]
+        bucket = row[:count] * BUCKETS + (code % np.uint64(BUCKETS)).astype(np.int64)
+        sign = 1.0 - 2.0 * ((code >> np.uint64(32)) & np.uint64(1)).astype(np.float64)
+        total += np.bincount(bucket[whole], weights=sign[whole], minlength=len(total))
+    rooted = np.sign(total) * np.sqrt(np.abs(total))
+    found: NDArray[Any] = rooted.reshape(len(texts), BUCKETS).astype(np.float32)
+    return found
+
+
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|[:;=8xX][-o*']?[)\](\[dDpP/\\|@3<]|<3|!")
+
+
+def _parse_word_list(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_NEGATIONS = _parse_word_list(
+    "aint ain't arent aren't cannot cant can't couldnt couldn't didnt didn't doesnt doesn't dont don't hadnt hadn't hasnt "
+    "hasn't havent haven't isnt isn't neither never no nobody none nor not nothing nowhere shouldnt shouldn't wasnt wasn't "
+    "werent weren't without wont won't wouldnt wouldn't hardly barely rarely seldom scarcely"
+)
+_STRONGER = _parse_word_list(
+    "absolutely amazingly awfully completely considerably deeply enormously entirely especially exceptionally extremely "
+    "fabulously fully greatly highly hugely incredibly intensely majorly more most particularly purely quite really "
+    "remarkably so substantially thoroughly totally tremendously unbelievably unusually utterly very"
+)
+_WEAKER = _parse_word_list(
+    "almost kinda less little marginally occasionally partly slightly somewhat sort kind scarcely"
+)
+_STEP, _FLIP = 0.293, -0.74
+"""How much a word of degree adds, and what a negation makes of a word; measured by Hutto and Gilbert."""
+_COMPLAINT = -1.0
+"""Valence of a negation whose next words have none."""
+_RIDGE = 10.0
+"""Of the regression on embeddings, in mean squared lengths of a vector: it learns from some hundred to some thousand rows."""
+_NOTHING = 1e-12
+"""Spreads below this are rounding."""
+
+
+class Sentiment:
+    """How friendly a text is, by a lexicon of words with a valence from -4 to 4 and the rules of VADER, simplified.
+
+    Source: Hutto and Gilbert, "VADER", ICWSM 2014. Negations within three words turn a valence around, words of degree before
+    it change it, what follows "but" weighs more; a negation of anything else ("does not start") counts as a mild complaint.
+    English; a text without a known word is 0.
+    """
+
+    def __init__(self, lexicon: Mapping[str, float]) -> None:
+        self._lexicon = lexicon
+
+    def score(self, texts: Sequence[str]) -> NDArray[Any]:
+        """The balance of each text, from -1 (bad) to 1; (texts,)."""
+        import numpy as np
+
+        return np.array([self._one(text[:LONGEST]) for text in texts], dtype=np.float64)
+
+    def _one(self, text: str) -> float:
+        words = [found.casefold().replace("\u2019", "'") for found in _WORD.findall(text)]
+        known = [self._lexicon.get(word, 0.0) for word in words]
+        valences = [self._valence(words, known, place) for place in range(len(words))]
+        if "but" in words:
+            turn = words.index("but")
+            valences = [one * (0.5 if place < turn else 1.5) for place, one in enumerate(valences)]
+        balance = sum(valences)
+        louder = 0.292 * min(words.count("!"), 4)
+        balance += louder if balance > 0 else -louder if balance < 0 else 0.0
+        return float(balance / (balance * balance + 15.0) ** 0.5)
+
+    def _valence(self, words: Sequence[str], known: Sequence[float], place: int) -> float:
+        valence = known[place]
+        if words[place] in _NEGATIONS and not any(known[place + 1 : place + 4]):
+            return valence + _COMPLAINT
+        if not valence:
+            return 0.0
+        before = words[max(0, place - 3) : place]
+        degree = sum(
+            (_STEP if word in _STRONGER else -_STEP if word in _WEAKER else 0.0) * (1.0 - 0.05 * (len(before) - 1 - at))
+            for at, word in enumerate(before)
+        )
+        valence += degree if valence > 0 else -degree
+        return valence * _FLIP if any(word in _NEGATIONS for word in before) else valence
+
+
+def smooth_by_neighbours(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
+    """The balance of each text (rows,) together with what texts like it have; ``vectors`` (rows, d) are their embeddings.
+
+    A lexicon does not know that "sent it back after a week" is bad; texts about the same thing that it does know tell. The
+    second part is a ridge regression of balance on embedding over these rows, each predicted from all others (leave one out).
+    Both parts in standard deviations. Give it window and reference together: then it treats them alike, and a permutation test
+    of its result is exact.
+    """
+    import numpy as np
+
+    target = balance - balance.mean()
+    spread = float(target.std())
+    if spread <= _NOTHING:
+        return np.zeros(len(target))
+    target = target / spread
+    centred = np.asarray(vectors, dtype=np.float64) - vectors.mean(axis=0)
+    ridge = _RIDGE * float((centred**2).sum(axis=1).mean())
+    if ridge <= _NOTHING:
+        alone: NDArray[Any] = target
+        return alone
+    solved = np.linalg.solve(centred.T @ centred + ridge * np.eye(centred.shape[1]), centred.T)
+    own = np.einsum("ij,ji->i", centred, solved)
+    others = target - (target - centred @ (solved @ target)) / (1 - own)
+    spread = float(others.std())
+    found: NDArray[Any] = target + (others - others.mean()) / (spread if spread > _NOTHING else 1.0)
+    return found

@@ -1,0 +1,145 @@
+"""What a window is compared with: the champion's own answers, and the prompts of accepted windows or of the training set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import inf
+from pathlib import Path
+
+import msgspec
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import DriftWindow, Example, Message
+from tunectl.evaluation.safety import refuses
+from tunectl.inference_log.log_store import InferenceLog, TimeWindow
+from tunectl.monitoring import window as windows
+from tunectl.monitoring.signals import MonitoredExchange
+from tunectl.packaging import serving_contract
+from tunectl.packaging.probes import RecordedResponse
+from tunectl.privacy.mask import PiiMasker, PlaceholderMap
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceData:
+    """A reference, or why there is none."""
+
+    name: str
+    """Part of the identity of windows: id of a window, of a release, or ``training_prompts``."""
+    rows: tuple[MonitoredExchange, ...] = ()
+    why: str = ""
+    """Why there are no rows."""
+
+
+def load_recorded_answers(release: Path, masker: PiiMasker | None = None) -> ReferenceData:
+    """The champion's own answers to validation prompts, recorded when it was packaged.
+
+    ``masker`` masks them as live answers are masked before they are kept: a placeholder on one side only looks like drift.
+    Raises  ArtifactError or DataError for a damaged release.
+    """
+    path = release / serving_contract.REFERENCE
+    if not path.is_file():
+        return ReferenceData(release.name, why=f"release {release.name} holds no answers (package.reference is 0)")
+    rows = enumerate(atomic_io.read_rows(path, RecordedResponse))
+    return ReferenceData(release.name, tuple(_answer(place, one, _mask_answer(one, masker)) for place, one in rows))
+
+
+def _mask_answer(one: RecordedResponse, masker: PiiMasker | None) -> str:
+    if masker is None:
+        return one.answer
+    memory = PlaceholderMap()
+    for text in (*(turn.content for turn in one.prompt), one.answer):
+        memory.reserve(text)
+    return masker.mask(one.answer, memory).text
+
+
+def _answer(place: int, one: RecordedResponse, text: str) -> MonitoredExchange:
+    return MonitoredExchange(
+        id=f"reference-{place}",
+        answer=text or None,
+        answer_tokens=one.tokens,
+        finish_reason=one.finish_reason,
+        refused=not one.answer.strip() or refuses(one.answer),
+        mean_logprob=one.mean_logprob,
+    )
+
+
+def training_prompts(layout: ProjectPaths, most: int) -> ReferenceData:
+    """The training prompts, where the user declares that they are what people really ask."""
+    path = layout.artifact("split") / "train.jsonl"
+    if not path.is_file():
+        return ReferenceData(windows.TRAINING, why=f"{path} does not exist; build it: tunectl repro --to split")
+    rows = []
+    for one in atomic_io.read_rows(path, Example):
+        text = _find_last_user_text(one.messages)
+        if text:
+            rows.append(MonitoredExchange(id=f"training-{one.id}", prompt=text))
+    return ReferenceData(windows.TRAINING, _spread(rows, most))
+
+
+def _spread(rows: Sequence[MonitoredExchange], most: int) -> tuple[MonitoredExchange, ...]:
+    """At most so many, as far apart as they can be: files are sorted by source, and windows by the hour."""
+    count = min(len(rows), most)
+    return tuple(rows[place * len(rows) // count] for place in range(count))
+
+
+def _find_last_user_text(messages: Sequence[Message]) -> str:
+    return next((one.content for one in reversed(messages) if one.role == "user"), "")
+
+
+def load_accepted_windows(store: InferenceLog, most: int, within: float, release: str | None = None) -> ReferenceData:
+    """The rows of the windows that were accepted last; what was forgotten meanwhile is not in them.
+
+    ``within`` as in ``monitoring.window.to_monitored_exchange``; ``release``: only windows in which that one answered.
+    """
+    named = windows.find_accepted_windows([one.body for one in store.events(kind=windows.ACCEPTED)])
+    if not named:
+        return ReferenceData(windows.EMPTY, why="no window of prompts was accepted yet: tunectl monitor accept ID")
+    known = {one.id: one for one in store.windows()}
+    absent = [name for name in named if name not in known]
+    if absent:
+        return ReferenceData(windows.EMPTY, why=f"the accepted window {absent[0]} is not in the live store")
+    named = [name for name in named if release in {None, known[name].body.get("release")}]
+    if not named:
+        return ReferenceData(windows.EMPTY, why=f"no accepted window has answers of release {release}")
+    rows: list[MonitoredExchange] = []
+    for name in named:
+        rows += rows_of(store, known[name], within)
+    return ReferenceData("+".join(named), _spread(rows, most))
+
+
+def canary_answers(store: InferenceLog, release: str, most: int, within: float) -> ReferenceData:
+    """What a release answered in its canary: its own answers to what people ask now, of identities drawn at random.
+
+    Exchanges whose caller asked for it by name were drawn by nobody, and are left out.
+    """
+    name = f"canary-{release}"
+    found = windows.select_rows(store.exchanges(release=release, arm=windows.TRIED), windows.TRIED)
+    drawn = [one for one in found if (one.request or {}).get("model") not in (windows.TRIED, release)][-most:]
+    if not drawn:
+        return ReferenceData(name, why=f"release {release} had no canary")
+    said = store.feedback_of([one.id for one in drawn])
+    return ReferenceData(name, tuple(windows.to_monitored_exchange(one, said.get(one.id, ()), within) for one in drawn))
+
+
+def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> list[MonitoredExchange]:
+    """The rows of a closed window as the live store still has them."""
+    wanted = window.body.get("release")
+    found = windows.select_rows(store.exchanges(window.since, window.until, release=wanted, arm=windows.ARM))
+    said = store.feedback_of([one.id for one in found])
+    return [windows.to_monitored_exchange(one, said.get(one.id, ()), within) for one in found]
+
+
+def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredExchange]:
+    """The exchanges of a closed window by id, as the live store has them now."""
+    found = next((one for one in store.windows() if one.id == name), None)
+    return {} if found is None else {row.id: row for row in rows_of(store, found)}
+
+
+def list_closed_windows(store: InferenceLog, since: datetime | None = None) -> list[DriftWindow]:
+    """The windows that the monitor closed since then, oldest first; other rows of that table are not its own."""
+    own = [one.body for one in store.windows(since) if "verdict" in one.body and "consecutive" in one.body]
+    found = [msgspec.convert(body, DriftWindow, strict=False) for body in own]
+    return sorted(found, key=lambda one: one.until)

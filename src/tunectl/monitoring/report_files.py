@@ -1,0 +1,20 @@
+"""Evidently's reports on the disk: one a window, the newest kept. They show texts, so whoever purges the live store purges them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tunectl.artifacts import names
+
+
+def list_reports(folder: Path) -> list[Path]:
+    """The reports that are there, newest first; other files in that folder are none of ours."""
+    found = [path for path in folder.glob("*.html") if names.is_content_id(path.stem)]
+    return sorted(found, key=os.path.getmtime, reverse=True)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest ``keep``."""
+    for old in list_reports(folder)[keep:]:
+        old.unlink(missing_ok=True)

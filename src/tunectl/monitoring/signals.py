@@ -1,0 +1,284 @@
+"""What is watched, and how each thing is compared: the table ``SIGNALS``.
+
+Two sides. Prompts are compared with prompts (an accepted window of live traffic, or the training prompts), answers with the
+champion's own answers to validation prompts: people's texts are not its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as replaced
+from math import isfinite, log1p
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import DriftSignal
+from tunectl.monitoring import two_sample_tests
+from tunectl.monitoring.features import Embedder, Sentiment, char_ngram_features, smooth_by_neighbours
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Side = Literal["prompt", "answer"]
+SIDES: tuple[Side, ...] = ("prompt", "answer")
+Kind = Literal["text", "tone", "language", "number", "category", "share"]
+
+
+class MonitoredExchange(Struct, frozen=True, omit_defaults=True):
+    """One exchange as the monitor sees it, or one row of a reference. None is "not known", and is left out of its signal."""
+
+    id: str
+    prompt: str | None = None
+    """What was asked last. Redacted."""
+    answer: str | None = None
+    prompt_tokens: int | None = None
+    answer_tokens: int | None = None
+    finish_reason: str | None = None
+    refused: bool | None = None
+    """Whether the answer is empty or declines."""
+    format_valid: bool | None = None
+    mean_logprob: float | None = None
+    """Nats a token."""
+    feedback: bool | None = None
+    """Whether somebody said something about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What turns texts into numbers."""
+
+    embedder: Embedder
+    tone: Sentiment
+    language: Callable[[str], str]
+    """The code of a text's language, or ``unknown``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSpec:
+    """One row of the table of signals."""
+
+    name: str
+    side: Side
+    kind: Kind
+    value: Callable[[MonitoredExchange], Any]
+    """None where the row has none."""
+
+    @property
+    def method(self) -> str:
+        """How it is compared."""
+        return METHODS[self.kind]
+
+
+METHODS: dict[Kind, str] = {
+    "text": "mmd",
+    "tone": "difference_of_means",
+    "number": "wasserstein",
+    "category": "total_variation",
+    "language": "total_variation",
+    "share": "difference_of_shares",
+}
+
+
+def _log(count: int | None) -> float | None:
+    return None if count is None or count < 0 else log1p(count)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None
+
+
+SIGNALS: tuple[SignalSpec, ...] = (
+    SignalSpec("prompt_text", "prompt", "text", lambda row: row.prompt),
+    SignalSpec("prompt_tone", "prompt", "tone", lambda row: row.prompt),
+    SignalSpec("prompt_language", "prompt", "language", lambda row: row.prompt),
+    SignalSpec("prompt_tokens", "prompt", "number", lambda row: _log(row.prompt_tokens)),
+    SignalSpec("feedback", "prompt", "share", lambda row: row.feedback),
+    SignalSpec("answer_text", "answer", "text", lambda row: row.answer),
+    SignalSpec("answer_tone", "answer", "tone", lambda row: row.answer),
+    SignalSpec("answer_language", "answer", "language", lambda row: row.answer),
+    SignalSpec("answer_tokens", "answer", "number", lambda row: _log(row.answer_tokens)),
+    SignalSpec("mean_logprob", "answer", "number", lambda row: _finite(row.mean_logprob)),
+    SignalSpec("finish_reason", "answer", "category", lambda row: row.finish_reason),
+    SignalSpec("refusals", "answer", "share", lambda row: row.refused),
+    SignalSpec("format_valid", "answer", "share", lambda row: row.format_valid),
+)
+SPOKEN = 2000
+"""Most texts whose language is looked at, the slowest of the signals; of more, every second one, or third."""
+NAMES = tuple(one.name for one in SIGNALS)
+"""The closed set of signals: labels of the metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalValues:
+    """One signal's values of some rows: of those rows that have one."""
+
+    parts: tuple[NDArray[Any], ...]
+    """Of a text feature maps (rows, d), of a tone the balance (rows,) and an embedding (rows, d), of other kinds one array
+    (rows,), categories as texts."""
+    rows: NDArray[Any]
+    """Which rows these are."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+Columns = Mapping[str, SignalValues]
+
+
+def compute_signal_values(
+    rows: Sequence[MonitoredExchange], side: Side, tools: Tools, *, without: Sequence[str] = (), spoken: int = SPOKEN
+) -> dict[str, SignalValues]:
+    """The values of all signals of one side; those named in ``without`` are left out, language is that of ``spoken`` rows at most."""
+    import numpy as np
+
+    found: dict[str, SignalValues] = {}
+    tools = replaced(tools, embedder=_CachedEmbedder(tools.embedder))
+    for one in SIGNALS:
+        if one.side == side and one.name not in without:
+            places = [place for place, row in enumerate(rows) if one.value(row) is not None]
+            if one.kind == "language":
+                places = places[:: -(-len(places) // spoken) or 1]
+            values = [one.value(rows[place]) for place in places]
+            found[one.name] = SignalValues(_PARTS[one.kind](values, tools), np.array(places, dtype=np.int64))
+    return found
+
+
+class _CachedEmbedder:
+    """An embedder that is asked once for the texts of a side, which two of its signals need."""
+
+    def __init__(self, inner: Embedder) -> None:
+        self.name, self._inner = inner.name, inner
+        self._texts: list[str] | None = None
+        self._vectors: NDArray[Any] | None = None
+
+    def embed(self, texts: Sequence[str]) -> NDArray[Any]:
+        """See ``Embedder``."""
+        if self._vectors is None or self._texts != texts:
+            self._texts, self._vectors = list(texts), self._inner.embed(texts)
+        return self._vectors
+
+
+def _text(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
+    return tools.embedder.embed(values), char_ngram_features(values)
+
+
+def _tone(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
+    return tools.tone.score(values), tools.embedder.embed(values)
+
+
+def _numbers(values: Sequence[float], _tools: Tools) -> tuple[NDArray[Any], ...]:
+    import numpy as np
+
+    return (np.array(values, dtype=np.float64),)
+
+
+def _names(values: Sequence[str], _tools: Tools) -> tuple[NDArray[Any], ...]:
+    import numpy as np
+
+    return (np.array(values, dtype=np.str_),)
+
+
+def _detect_languages(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
+    return _names([tools.language(value) for value in values], tools)
+
+
+_PARTS: dict[Kind, Callable[[Sequence[Any], Tools], tuple[NDArray[Any], ...]]] = {
+    "text": _text,
+    "tone": _tone,
+    "language": _detect_languages,
+    "number": _numbers,
+    "category": _names,
+    "share": _numbers,
+}
+
+
+def test_signal(
+    kind: Kind, first: SignalValues, second: SignalValues, dealer: two_sample_tests.PermutationCache, level: float
+) -> two_sample_tests.TestResult:
+    """Compare the values of a window with those of a reference; both need at least two rows."""
+    import numpy as np
+
+    pooled = [np.concatenate([one, other]) for one, other in zip(first.parts, second.parts, strict=True)]
+    deals = dealer.get_permutations(len(first), len(second))
+    if kind == "text":
+        return two_sample_tests.mmd(pooled, deals, level)
+    if kind == "tone":
+        return two_sample_tests.difference_of_means(smooth_by_neighbours(*pooled), deals, level)
+    if kind in {"category", "language"}:
+        return two_sample_tests.total_variation(np.unique(pooled[0], return_inverse=True)[1], deals, level)
+    return (two_sample_tests.wasserstein if kind == "number" else two_sample_tests.difference_of_shares)(
+        pooled[0], deals, level
+    )
+
+
+def test_all(
+    window: Columns,
+    reference: Columns,
+    floors: Mapping[str, float],
+    dealer: two_sample_tests.PermutationCache,
+    *,
+    level: float,
+    minimum: int,
+) -> list[DriftSignal]:
+    """Each signal that both sides have, tested at its own ``level``; with fewer rows than ``minimum`` on a side it says why not."""
+    found = []
+    for one in SIGNALS:
+        if one.name in window and one.name in reference:
+            ours, theirs = window[one.name], reference[one.name]
+            bare = DriftSignal(one.name, one.method, n=len(ours), reference=len(theirs))
+            if len(ours) < minimum or len(theirs) < minimum:
+                side, count = ("window", len(ours)) if len(ours) < minimum else ("reference", len(theirs))
+                found.append(replace(bare, reason=f"too few rows in the {side}: {count} of {minimum}"))
+                continue
+            result = test_signal(one.kind, ours, theirs, dealer, level)
+            found.append(
+                replace(
+                    bare,
+                    score=result.score,
+                    threshold=result.threshold,
+                    p_value=result.p_value,
+                    effect=result.effect,
+                    floor=floors.get(one.name, 0.0),
+                )
+            )
+    return found
+
+
+def effect_floors(
+    reference: Columns, dealer: two_sample_tests.PermutationCache, *, quantile: float, minimum: int, seed: int
+) -> dict[str, float]:
+    """The effect that ``quantile`` of random splits of the reference into halves stay below, by signal.
+
+    A difference that the reference shows against itself is no drift, however many rows make it significant.
+    """
+    import numpy as np
+
+    found = {}
+    for one in SIGNALS:
+        column = reference.get(one.name)
+        if column is not None and len(column) >= minimum:
+            order = np.random.default_rng(seed).permutation(len(column))
+            half = len(column) // 2
+            first, second = _take_rows(column, order[:half]), _take_rows(column, order[half:])
+            found[one.name] = test_signal(one.kind, first, second, dealer, 1.0 - quantile).bar
+    return found
+
+
+def _take_rows(column: SignalValues, places: NDArray[Any]) -> SignalValues:
+    return SignalValues(tuple(part[places] for part in column.parts), column.rows[places])
+
+
+def subset(found: Columns, places: NDArray[Any]) -> dict[str, SignalValues]:
+    """The values of the rows ``places`` (numbers of rows) only, in that order: to draw windows out of measured texts."""
+    import numpy as np
+
+    chosen = {}
+    for name, column in found.items():
+        where = np.full(int(max([*column.rows, *places], default=0)) + 1, -1)
+        where[column.rows] = np.arange(len(column))
+        inside = where[places]
+        chosen[name] = _take_rows(column, inside[inside >= 0])
+    return chosen

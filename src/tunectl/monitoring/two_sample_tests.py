@@ -1,0 +1,200 @@
+"""Two-sample tests by permutation: exact at their level for exchangeable rows, whatever the statistic.
+
+The rows of window and reference lie in one pool. Were both drawn from one source, every way of dealing them into two groups of
+those sizes would be as likely as the one that was seen, so the share of deals with a statistic at least as large is a p-value:
+(1 + count) / (1 + deals). Everything a statistic learns (centre, covariance, order, scale) it learns from the pool, which no
+deal changes; what was learned from the reference alone would tell the two apart by itself.
+
+Sources: Phipson and Smyth, "Permutation P-values Should Never Be Zero" (2010), for the p-value; Gretton et al., "A Kernel
+Two-Sample Test", JMLR 13 (2012), for MMD; Harchaoui, Bach and Moulines, NIPS 2007, and Hagrass, Sriperumbudur and Li, Annals of
+Statistics 52 (2024), for its spectrally regularised form; Schrab et al., "MMD Aggregated Two-Sample Test", JMLR 24 (2023), for
+taking the largest of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RIDGES = (1.0, 0.1, 0.01)
+"""Ridges of the regularised kernel tests, in parts of the pool's largest variance; plain MMD is tried beside them."""
+CELLS = 4_000_000
+"""Numbers of a block of deals held at a time: 16 MB."""
+TIE = 1e-5
+"""Statistics closer than this, relatively, are equal: single precision tells no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """The result of one test."""
+
+    score: float
+    """The statistic; drift makes it larger."""
+    threshold: float
+    """What it must exceed at the level that was asked for."""
+    p_value: float
+    effect: float
+    """The size of the difference, which does not grow with the number of rows."""
+    bar: float
+    """The threshold as an effect."""
+
+
+class Permutations:
+    """Random ways of dealing ``n`` + ``m`` rows into two groups; the first one is what was seen: the window's rows come first."""
+
+    def __init__(self, n: int, m: int, count: int, seed: int) -> None:
+        import numpy as np
+
+        self.n, self.m, self.count = n, m, count
+        self.few, self.many = min(n, m), max(n, m)
+        random = np.random.default_rng([seed, n, m])
+        rows = n + m
+        mask = np.zeros((count + 1, rows), dtype=bool)
+        mask[0, :n], mask[0, n:] = n <= m, n > m
+        step = max(1, CELLS // rows)
+        for start in range(1, count + 1, step):
+            keys = random.random((min(step, count + 1 - start), rows), dtype=np.float32)
+            chosen = np.argpartition(keys, self.few - 1, axis=1)[:, : self.few]
+            np.put_along_axis(mask[start : start + len(keys)], chosen, values=True, axis=1)
+        self._mask = mask
+        """Of the smaller group; (deals + 1, rows)."""
+
+    def blocks(self, order: NDArray[Any] | None = None) -> Iterator[NDArray[Any]]:
+        """The smaller group as 0 and 1, single precision, some deals at a time, columns in ``order``."""
+        import numpy as np
+
+        step = max(1, CELLS // self._mask.shape[1])
+        for start in range(0, len(self._mask), step):
+            block = self._mask[start : start + step]
+            yield (block if order is None else block[:, order]).astype(np.float32)
+
+    def differences(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Mean of the smaller group minus that of the larger one; ``values`` (rows, d) -> (deals + 1, d)."""
+        import numpy as np
+
+        centred = np.asarray(values - values.mean(axis=0), dtype=np.float32)
+        sums = np.concatenate([block @ centred for block in self.blocks()])
+        return sums * np.float32(1 / self.few + 1 / self.many)  # the sums of both groups add up to zero
+
+
+class PermutationCache:
+    """Makes deals, and keeps those of the last few sizes: the signals of one window share them."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
+        self._kept: dict[tuple[int, int], Permutations] = {}
+
+    def get_permutations(self, n: int, m: int) -> Permutations:
+        """Deals of ``n`` window rows and ``m`` reference rows."""
+        if (n, m) not in self._kept:
+            if len(self._kept) >= 3:
+                del self._kept[next(iter(self._kept))]
+            self._kept[n, m] = Permutations(n, m, self.count, self.seed)
+        return self._kept[n, m]
+
+
+def to_result(statistics: NDArray[Any], level: float, size: float = 1.0) -> TestResult:
+    """Score, threshold, p-value and effect from the statistics of all deals, the seen one first; ``size`` turns score into effect.
+
+    Raises  ValueError where there are too few deals to reach the level at all.
+    """
+    import numpy as np
+
+    seen, others = float(statistics[0]), statistics[1:]
+    allowed = int(level * (len(others) + 1) + 1e-9)
+    if allowed < 1:
+        raise ValueError(f"{len(others)} permutations cannot reach a level of {level}")
+    near = seen - TIE * max(abs(seen), 1e-12)
+    p_value = (1 + int((others >= near).sum())) / (1 + len(others))
+    threshold = float(np.partition(others, len(others) - allowed)[len(others) - allowed])
+    return TestResult(seen, threshold, p_value, seen * size, threshold * size)
+
+
+def combine_by_max_z_score(statistics: NDArray[Any]) -> NDArray[Any]:
+    """Several statistics (deals + 1, k) as one: each in standard deviations over its own deals, then the largest."""
+    import numpy as np
+
+    wide = np.asarray(statistics, dtype=np.float64)
+    spread = wide.std(axis=0)
+    flat = spread <= TIE * np.maximum(np.abs(wide).max(axis=0), 1e-12)
+    z = (wide - wide.mean(axis=0)) / np.where(flat, 1.0, spread)
+    best: NDArray[Any] = np.where(flat, 0.0, z).max(axis=1)
+    return best
+
+
+def hotelling_like(values: NDArray[Any], deals: Permutations) -> NDArray[Any]:
+    """Squared distances of the means, plain and in the pool's regularised covariance; (rows, d) -> (deals + 1, ridges + 1).
+
+    A kernel test with an explicit feature map: with plain features it is MMD with their inner product, with Fourier features
+    MMD with the Gaussian kernel. The ridge weighs directions by how seldom the pool moves in them.
+    """
+    import numpy as np
+
+    centred = np.asarray(values - values.mean(axis=0), dtype=np.float32)
+    covariance = np.asarray(centred.T @ centred, dtype=np.float64) / len(centred)
+    variances, axes = np.linalg.eigh(covariance)
+    variances = np.maximum(variances, 0.0)
+    kept = variances > 1e-7 * max(variances[-1], 1e-30)
+    if not kept.any():
+        return np.zeros((deals.count + 1, 1))
+    variances, axes = variances[kept], axes[:, kept]
+    squares = deals.differences(centred @ axes.astype(np.float32)) ** 2
+    weights = [np.ones_like(variances), *(1 / (variances + ridge * variances[-1]) for ridge in RIDGES)]
+    return squares @ np.stack([each / each.sum() for each in weights], axis=1).astype(np.float32)
+
+
+def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> TestResult:
+    """The largest of the standardised kernel statistics of several feature maps; each (rows, d).
+
+    The effect is the score without its dependence on the numbers of rows: the chance part of a squared distance is
+    proportional to 1/n + 1/m.
+    """
+    import numpy as np
+
+    best = combine_by_max_z_score(np.concatenate([hotelling_like(part, deals) for part in parts], axis=1))
+    return to_result(best, level, 1 / deals.n + 1 / deals.m)
+
+
+def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+    """The earth mover's distance of two samples of numbers, in standard deviations of the pool; ``values`` (rows,)."""
+    import numpy as np
+
+    order = np.argsort(values, kind="stable")
+    spread = float(values.std())
+    gaps = np.diff(values[order]) / spread if spread > 0 else np.zeros(len(values) - 1)
+    scale = 1 / deals.few + 1 / deals.many
+    found = []
+    for block in deals.blocks(order):
+        ahead = np.cumsum(block * np.float32(scale) - np.float32(1 / deals.many), axis=1)
+        found.append(np.abs(ahead[:, :-1]) @ gaps.astype(np.float32))
+    return to_result(np.concatenate(found), level)
+
+
+def difference_of_means(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+    """The difference of two means in standard deviations of the pool (Cohen's d); ``values`` (rows,)."""
+    import numpy as np
+
+    spread = float(values.std())
+    found = np.abs(deals.differences(values[:, None])[:, 0])
+    return to_result(found / (spread if spread > 1e-12 else 1.0), level)
+
+
+def total_variation(codes: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+    """The total variation distance of two samples of categories, 0 to 1; ``codes`` (rows,) from 0."""
+    import numpy as np
+
+    members = np.zeros((len(codes), int(codes.max()) + 1), dtype=np.float32)
+    members[np.arange(len(codes)), codes] = 1
+    return to_result(np.abs(deals.differences(members)).sum(axis=1) / 2, level)
+
+
+def difference_of_shares(flags: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+    """The difference of two shares, 0 to 1; ``flags`` (rows,) of 0 and 1."""
+    import numpy as np
+
+    found = np.abs(deals.differences(flags[:, None].astype(np.float32))[:, 0])
+    return to_result(found, level)

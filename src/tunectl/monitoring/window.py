@@ -1,0 +1,179 @@
+"""Windows of live traffic: which exchanges are compared, and with what. A window that was closed never changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from math import inf
+from typing import Any, Final
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import DriftWindow, Feedback, InferenceRecord
+from tunectl.monitoring.signals import MonitoredExchange
+
+ACCEPTED: Final = "reference_accepted"
+"""Kind of the event that makes windows the reference of prompts. Its body: ``windows`` (ids), ``by``, ``why``."""
+ARM: Final = "champion"
+"""Whose answers are compared; a challenger's are none of the champion's."""
+TRIED: Final = "challenger"
+"""Whose answers a release gave in its canary, to identities drawn at random."""
+EMPTY: Final = "none"
+TRAINING: Final = "training"
+
+
+class TimeSpan(Struct, frozen=True):
+    """When a window begins and ends: exchanges accepted in [since, until)."""
+
+    since: datetime
+    until: datetime
+
+
+def to_monitored_exchange(
+    exchange: InferenceRecord, said: Sequence[Feedback] = (), within: float = inf
+) -> MonitoredExchange:
+    """An exchange as the monitor sees it. Feedback counts when it came ``within`` so many seconds after the request.
+
+    An older window has had more time to be liked: without the same limit for both, every new window would look neglected.
+    """
+    text = answer_text(exchange)
+    refused = exchange.refusal
+    return MonitoredExchange(
+        id=exchange.id,
+        prompt=last_user_text(exchange) or None,
+        answer=text or None,
+        prompt_tokens=exchange.prompt_tokens,
+        answer_tokens=exchange.completion_tokens,
+        finish_reason=exchange.finish_reason,
+        refused=True if text is not None and not text.strip() else refused,
+        format_valid=exchange.format_valid,
+        mean_logprob=exchange.mean_logprob,
+        feedback=any((one.at - exchange.accepted_at).total_seconds() <= within for one in said),
+    )
+
+
+def last_user_text(exchange: InferenceRecord) -> str:
+    """What the person said last; empty where there is no text."""
+    request = exchange.request or {}
+    messages = request.get("messages")
+    if isinstance(messages, list):
+        spoken = [one for one in messages if isinstance(one, dict) and one.get("role") == "user"]
+        return extract_text(spoken[-1].get("content")) if spoken else ""
+    return extract_text(request.get("prompt"))
+
+
+def answer_text(exchange: InferenceRecord) -> str | None:
+    """What the model said; None where it said nothing because it was stopped before, and for tool calls alone."""
+    choices = (exchange.response or {}).get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return None
+    message = choices[0].get("message")
+    content = message.get("content") if isinstance(message, dict) else choices[0].get("text")
+    return None if content is None else extract_text(content)
+
+
+def extract_text(content: Any) -> str:
+    """The text of a message, of which OpenAI has several forms."""
+    if isinstance(content, list):
+        return " ".join(
+            extract_text(part.get("text")) if isinstance(part, dict) else extract_text(part) for part in content
+        ).strip()
+    return content if isinstance(content, str) else ""
+
+
+def select_rows(exchanges: Iterable[InferenceRecord], arm: str = ARM) -> list[InferenceRecord]:
+    """Those that are compared: finished answers of one arm, one a session (the first), forgotten ones left out.
+
+    Prompts of one session depend on each other, and retries repeat them: tests of independent rows would see too much in them.
+    """
+    return list(_iter_eligible_rows(exchanges, arm))
+
+
+def select_window_rows(exchanges: Iterable[InferenceRecord], rows: int, arm: str = ARM) -> list[InferenceRecord]:
+    """As ``select_rows``, no further than one window goes: ``rows`` of them, and those of the same moment as the last one.
+
+    ``exchanges`` are oldest first, and are read no further either: a long backlog is not read once a window.
+    """
+    found: list[InferenceRecord] = []
+    for one in _iter_eligible_rows(exchanges, arm):
+        if len(found) >= rows and one.accepted_at > found[rows - 1].accepted_at:
+            break
+        found.append(one)
+    return found
+
+
+def _iter_eligible_rows(exchanges: Iterable[InferenceRecord], arm: str) -> Iterator[InferenceRecord]:
+    seen: set[str] = set()
+    for one in exchanges:
+        usable = one.arm == arm and one.finished_at is not None and one.forgotten_at is None and one.request is not None
+        if not usable or one.finish_reason in {"cancelled", "error", "timeout"}:
+            continue
+        if one.session is not None:
+            if one.session in seen:
+                continue
+            seen.add(one.session)
+        yield one
+
+
+def closable_window(
+    since: datetime, now: datetime, accepted: Sequence[datetime], *, rows: int, hours: float, settle: float
+) -> TimeSpan | None:
+    """The window that can be closed now, or None while it must wait.
+
+    It ends behind its ``rows``-th row, or after ``hours``, whichever comes first, also where it is closed long after that;
+    ``settle`` seconds are given to answers that are still being written. ``find_accepted_windows`` are the times of the rows since
+    ``since``, oldest first. A clock that was set back makes it wait: a window never ends before it began.
+    """
+    end, latest = since + timedelta(hours=hours), now - timedelta(seconds=settle)
+    inside = [at for at in accepted if since <= at < min(end, latest)]
+    if len(inside) >= rows:
+        return TimeSpan(since, inside[rows - 1] + timedelta(microseconds=1))
+    return TimeSpan(since, end) if end <= latest else None
+
+
+def compute_window_id(
+    span: TimeSpan, ids: Sequence[str], release: str, reference: str, settings: Mapping[str, Any]
+) -> str:
+    """First 16 hex digits of the SHA-256 of a window's manifest: the same traffic, looked at the same way, is the same window."""
+    manifest = {
+        "since": span.since.isoformat(),
+        "until": span.until.isoformat(),
+        "exchanges": sorted(ids),
+        "release": release,
+        "reference": reference,
+        "settings": dict(settings),
+    }
+    return atomic_io.sha256_json(manifest)[:16]
+
+
+def accept(windows: Sequence[str], *, by: str, why: str) -> dict[str, Any]:
+    """The body of the event ``ACCEPTED``: from now on prompts are compared with those of these windows.
+
+    Raises  ValueError where no window is named.
+    """
+    if not windows:
+        raise ValueError("no window is named")
+    return {"windows": list(windows), "by": by, "why": why}
+
+
+def find_accepted_windows(bodies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The windows that the newest of these bodies of events names (oldest first); none before the first."""
+    if not bodies:
+        return []
+    newest = bodies[-1]
+    named = newest.get("windows") or [newest.get("window")]
+    return [str(name) for name in named if name]
+
+
+def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether others are the reference now than when ``window`` was examined: what it says is about a reference that is none any more.
+
+    ``bodies`` are those of the events ``ACCEPTED`` from the window's end on, oldest first. Does not apply to training prompts.
+    """
+    return bool(bodies) and window.reference != "+".join(find_accepted_windows(bodies))
+
+
+def streak_windows(windows: Iterable[DriftWindow], release: str, reference: str) -> list[DriftWindow]:
+    """The earlier windows that count towards windows in a row: of the same release and against the same reference."""
+    return [one for one in windows if one.release == release and one.reference == reference]

@@ -1,0 +1,70 @@
+"""The model card: what was trained on what, how well it does, and how it is used. Pure text, in the Hub's format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunectl.packaging.parity import ParityReport
+from tunectl.packaging.serving_contract import ServingContract
+from tunectl.registry.release_manifest import BuildFacts, Lineage
+
+
+def render_model_card(
+    facts: BuildFacts,
+    contract: ServingContract,
+    report: ParityReport,
+    *,
+    licence: str | None,
+    scores: Sequence[tuple[str, str]],
+) -> str:
+    """The card; ``scores`` are rows of system and measures in words."""
+    lineage = facts.lineage or Lineage(contract.base.source, contract.base.revision)
+    head = ["---", "library_name: peft", "pipeline_tag: text-generation"]
+    if contract.base.source.count("/") == 1:  # the Hub takes names of the Hub only
+        head.append(f"base_model: {contract.base.source}")
+    head += [f"license: {licence.lower()}"] if licence else []
+    head += ["tags: [tunectl, lora]", "---"]
+    verdicts = [f"- {stage}: {one.reason}" for stage, one in facts.verdicts.items()]
+    proof = [f"- {report.verdict.reason}"]
+    if report.measured is None:
+        proof.append("- The evaluation's measure was not taken of the export.")
+    proof += [f"- {name}: {value:g}" for name, value in facts.metrics.items()]
+    sources = [f"- `{path}`: SHA-256 {found or 'unknown'}" for path, found in lineage.sources.items()]
+    stages = [
+        f"| {stage} | {found[:12]} | {lineage.configs.get(stage, '')[:12]} | {lineage.code.get(stage, '')[:12]} |"
+        for stage, found in lineage.stages.items()
+    ]
+    parts = [
+        *head,
+        f"# {facts.project}",
+        f"{contract.base.source} (revision {contract.base.revision}), fine-tuned with a LoRA adapter by tunectl.",
+        "## Results",
+        "On the test split, which was never trained on:",
+        *([f"| system | {scores[0][1]} |", "|---|---|"] if scores else []),
+        *(f"| {name} | {words} |" for name, words in scores[1:]),
+        "",
+        *verdicts,
+        "## Export",
+        f"Engine {facts.engine}, weights {contract.base.weights}, adapter {facts.route}.",
+        *proof,
+        "## Use",
+        "The adapter is in `adapter/`, the tokenizer and its chat template in `tokenizer/`. Serve it with `tunectl serve`,",
+        "or load the adapter with peft onto the base model named above.",
+        _prompt(contract),
+        "## Lineage",
+        *(sources or ["No declared local sources."]),
+        "",
+        "| stage | artifact | configuration | code |",
+        "|---|---|---|---|",
+        *stages,
+        "## Limits",
+        "It is as good as the table says on inputs like those of the test split, and unknown on others. It may state what is",
+        "false. Personal data was masked before training as far as the data account says.",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _prompt(contract: ServingContract) -> str:
+    if contract.system is None:
+        return "Conversations without a system text get what the template puts there."
+    return f"System text of conversations that bring none: {contract.system!r}."

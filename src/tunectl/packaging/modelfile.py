@@ -1,0 +1,25 @@
+"""The Modelfile beside a GGUF file: what Ollama cannot read from that file. Its chat template is inside, where the converter put it."""
+
+from __future__ import annotations
+
+from tunectl.packaging.serving_contract import ServingContract
+
+NAME = "Modelfile"
+
+
+def render_modelfile(contract: ServingContract, file: str) -> str:
+    """Text for ``ollama create NAME -f Modelfile``, beside ``file``: decoding, ends of an answer, and the system text of training."""
+    given = contract.defaults
+    ends = {one.text for one in (contract.end_of_turn, contract.eos) if one is not None}
+    lines = [
+        f"# ollama create {contract.project} -f {NAME}",
+        f"FROM ./{file}",
+        f"PARAMETER temperature {given.temperature:g}",
+        f"PARAMETER top_p {given.top_p:g}",
+        f"PARAMETER num_predict {given.max_tokens}",
+        f"PARAMETER num_ctx {contract.context_length}",
+        *(f'PARAMETER stop "{text}"' for text in sorted(ends)),
+    ]
+    if contract.system is not None:
+        lines.append(f'SYSTEM """{contract.system}"""')
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,116 @@
+"""Whether an export is still the model that was trained: agreement token by token, and the measure of the evaluation. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from statistics import fmean
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tunectl.packaging.protocols import TeacherForced
+from tunectl.registry.release_manifest import RecordedVerdict
+
+SAME, DIFFERENT, NOTHING = "export_is_the_model", "export_differs", "adapter_changes_nothing"
+GGUF_DIFFERS = "gguf_differs"
+NOTHING_WORDS = "Tuned and base model answer all validation inputs that were asked alike, so no probe can prove to a server that the adapter is applied."
+
+
+class TokenAgreement(Struct, frozen=True):
+    """The engine beside the trained model, both reading the trained model's own answers."""
+
+    answers: int
+    tokens: int
+    top1: float
+    """Share of tokens that are the engine's first choice too."""
+    gap: float
+    """Mean absolute difference of the log-probability of the engine's choice, nats. Stop tokens have none in an engine."""
+    shift: float
+    """Mean of that difference with its sign, engine minus trained: a gap without a shift is rounding."""
+
+
+class EngineScore(Struct, frozen=True):
+    """The evaluation's measure of the engine's own answers."""
+
+    measure: str
+    inputs: int
+    trained: float
+    low: float
+    """Lower end of the trained model's interval: the engine may fall to it, not below."""
+    engine: float
+
+
+class ParityReport(Struct, frozen=True):
+    """``quality.json``."""
+
+    agreement: TokenAgreement
+    measured: EngineScore | None
+    """None where no test inputs were answered."""
+    verdict: RecordedVerdict
+    gguf: float | None = None
+    """Share of the probes' tokens that the GGUF file's model likes best as well; None where no such file is wanted."""
+
+
+class ParityBounds(Struct, frozen=True):
+    """What is demanded; None is printed only."""
+
+    agreement: float | None
+    gap: float | None
+
+
+def token_agreement(
+    answers: Sequence[Sequence[int]],
+    readings: Sequence[TeacherForced],
+    trained: Sequence[Sequence[float]],
+    stops: Sequence[int],
+) -> TokenAgreement:
+    """Compare; ``trained`` holds the trained model's log-probabilities of the engine's choices (nats, places as in ``answers``)."""
+    pairs = [
+        (wanted, chosen, engine - own)
+        for answer, reading, owns in zip(answers, readings, trained, strict=True)
+        for wanted, chosen, engine, own in zip(answer, reading.choices, reading.logprobs, owns, strict=True)
+    ]
+    same = [wanted == chosen or (wanted in stops and chosen in stops) for wanted, chosen, _ in pairs]
+    gaps = [gap for _, chosen, gap in pairs if chosen not in stops and isfinite(gap)]
+    return TokenAgreement(
+        len(answers),
+        len(pairs),
+        fmean(same) if same else 0.0,
+        fmean(map(abs, gaps)) if gaps else float("inf"),
+        fmean(gaps) if gaps else 0.0,
+    )
+
+
+def verdict(
+    found: TokenAgreement, measured: EngineScore | None, bounds: ParityBounds, *, probes: int
+) -> RecordedVerdict:
+    """Yes only where every bound holds and there are ``probes``; every reason against it otherwise."""
+    if not probes:
+        return RecordedVerdict(False, NOTHING, NOTHING_WORDS)
+    wrong = []
+    if bounds.agreement is not None and found.top1 < bounds.agreement:
+        wrong.append(f"{found.top1:.1%} of {found.tokens} tokens agree, at least {bounds.agreement:.1%} must")
+    if bounds.gap is not None and found.gap > bounds.gap:
+        wrong.append(f"log-probabilities differ by {found.gap:.3f} nat, at most {bounds.gap:g} is allowed")
+    if measured is not None and measured.engine < measured.low:
+        wrong.append(
+            f"{measured.measure} falls from {measured.trained:.2f} to {measured.engine:.2f}, below the interval's end {measured.low:.2f}"
+        )
+    if wrong:
+        return RecordedVerdict(False, DIFFERENT, f"The export is not the model that was trained: {'; '.join(wrong)}.")
+    text = f"The export is the model that was trained: {found.top1:.1%} of {found.tokens} tokens agree, {found.gap:.3f} nat apart"
+    if measured is not None:
+        text += f"; {measured.measure} {measured.engine:.2f} on {measured.inputs} test inputs, {measured.trained:.2f} before the export"
+    return RecordedVerdict(True, SAME, f"{text}.")
+
+
+def with_gguf(report: ParityReport, share: float, least: float) -> ParityReport:
+    """The report with what the GGUF file was found to be; one that is another model turns the verdict into a no."""
+    if share >= least or not report.verdict.passed:
+        return replace(report, gguf=share)
+    text = (
+        f"The GGUF file is not the model that was trained, so it was deleted: {share:.1%} of the probe tokens agree, at least "
+        f"{least:.1%} must. Take finer weights (package.gguf.type=f16), or none (package.gguf=null)."
+    )
+    return replace(report, gguf=share, verdict=RecordedVerdict(False, GGUF_DIFFERS, text))

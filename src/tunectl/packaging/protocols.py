@@ -1,0 +1,112 @@
+"""The two sides that a release is held between: the trained model, and the engine that will serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.packaging.serving_contract import ServingContract
+from tunectl.registry.release_manifest import BuildFacts
+
+
+class GreedyOutput(Struct, frozen=True):
+    """One answer, greedy."""
+
+    ids: list[int]
+    """With the stop token that ended it, if one did."""
+    logprobs: list[float]
+    """Nats, one a token of ``ids``."""
+    finished: bool
+    """Whether a stop token ended it."""
+
+
+class TeacherForced(Struct, frozen=True):
+    """One given answer, read token by token: what a side thinks at each place, given the tokens before it."""
+
+    choices: list[int]
+    """The likeliest token."""
+    logprobs: list[float]
+    """Nats, of ``choices``."""
+
+
+class SamplingParams(Struct, frozen=True):
+    """How an answer is drawn."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+    """Of the first prompt; each that follows has the next."""
+
+
+GREEDY = SamplingParams()
+
+
+class TrainedModel(Protocol):
+    """A model on the training side."""
+
+    def generate(self, prompts: Sequence[Sequence[int]], limit: int) -> list[GreedyOutput]:
+        """Greedy answers of at most ``limit`` tokens."""
+        ...
+
+    def likelihood(
+        self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
+    ) -> list[list[float]]:
+        """Nats of the tokens ``of`` at each place of the given ``answers``, all three as long as one another."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class ReleaseSession(Protocol):
+    """A release in an engine."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], limit: int, how: SamplingParams = GREEDY
+    ) -> list[GreedyOutput]:
+        """Answers of at most ``limit`` tokens."""
+        ...
+
+    def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
+        """What the engine would have said at each place of given answers, on the call that serves requests."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class PackagingBackends(Protocol):
+    """Everything outside our own code that packaging needs; tests pass fakes."""
+
+    def load_trained_model(
+        self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str
+    ) -> TrainedModel:
+        """The trained model, its adapter added into its weights; None is the base alone."""
+        ...
+
+    def export(self, model: Path, out: Path, *, engine: str, weights: str) -> None:
+        """Turn a model folder into what an engine loads."""
+        ...
+
+    def merge(self, model: Path, adapter: Path, out: Path) -> None:
+        """Write ``model`` with ``adapter`` added into its weights."""
+        ...
+
+    def build_bento(self, release: Path, facts: BuildFacts, name: str, out: Path, settings: ServeSettings) -> None:
+        """Build the Bento that carries ``release``."""
+        ...
+
+    def export_gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
+        """Write a GGUF file of a merged model folder and load it; the share of the probes' tokens that it agrees on, 0 to 1."""
+        ...
+
+    def open_release(self, release: Path, stops: Sequence[int]) -> ReleaseSession:
+        """A release in the engine that its contract names."""
+        ...

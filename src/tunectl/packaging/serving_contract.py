@@ -1,0 +1,166 @@
+"""What a release promises its server: everything the server must check before it answers, readable without torch.
+
+The training side writes it (stage package); a server is not ready until it has proved each line of it about itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Message
+from tunectl.chat.model_spec import SpecialToken
+from tunectl.chat.template import FILE as TEMPLATE
+from tunectl.chat.template import Template, digest
+from tunectl.core.errors import ArtifactError
+
+NAME = "contract.json"
+FORMAT = 1
+"""The only format that this version reads and writes."""
+ADAPTER, TOKENIZER, MODEL = "adapter", "tokenizer", "model"
+"""Folders of a release."""
+REFERENCE, CARD = "reference.jsonl", "MODEL_CARD.md"
+
+
+class BaseModel(Struct, frozen=True):
+    """The weights that the adapter was trained on."""
+
+    source: str
+    """Hub id, folder name, or package and file."""
+    revision: str
+    """Commit, package version, or the hash of the weights for a folder."""
+    sha256: str
+    """Of the training side's model.safetensors."""
+    weights: str
+    """How the engine holds them: ``bf16``, ``int8`` or ``int4``."""
+
+
+class DecodingDefaults(Struct, frozen=True):
+    """Decoding of a request that says nothing about it."""
+
+    temperature: float
+    """0 is greedy."""
+    top_p: float
+    max_tokens: int
+
+
+class Tolerance(Struct, frozen=True):
+    """By how much an engine may differ from the training side on the probes."""
+
+    logprob: float
+    """Nats: mean absolute difference of the log-probabilities of a probe's tokens."""
+    agreement: float
+    """Share of all the probes' tokens, read teacher-forced, that are the engine's own first choice too; 0 to 1."""
+
+
+class RenderFixture(Struct, frozen=True):
+    """A rendered conversation: whoever renders it for this release must get this text and these tokens."""
+
+    messages: list[Message]
+    text: str
+    """With the assistant's turn opened at its end, and the contract's system text where the conversation brings none."""
+    token_ids: list[int]
+
+
+class ParityProbe(Struct, frozen=True):
+    """One conversation, and what the tuned and the base model say to it, greedily, on the training side.
+
+    Chosen so that the two differ. All log-probabilities are nats of a token given those before it.
+    """
+
+    messages: list[Message]
+    token_ids: list[int]
+    """The rendered prompt."""
+    answer_ids: list[int]
+    """The tuned model's greedy tokens; a stop token at the end is one of them."""
+    text: str
+    """Those tokens decoded, special tokens left out."""
+    logprobs: list[float]
+    """One for each of ``answer_ids``."""
+    base_ids: list[int]
+    """The base model's own greedy tokens."""
+    base_text: str
+    base_logprobs: list[float]
+    """One for each of ``base_ids``, of the base model."""
+    answer_under_base: list[float]
+    """One for each of ``answer_ids``, of the base model: how a server sounds that ignores the adapter."""
+
+
+class ServingContract(Struct, frozen=True):
+    """What lies in ``contract.json`` of a release."""
+
+    project: str
+    base: BaseModel
+    adapter_sha256: str | None
+    """Of adapter/adapter_model.safetensors."""
+    template_sha256: str
+    """Of tokenizer/chat_template.jinja."""
+    end_of_turn: SpecialToken
+    bos: SpecialToken | None
+    eos: SpecialToken | None
+    pad: SpecialToken | None
+    stop_token_ids: list[int]
+    """Each of them ends an answer."""
+    context_length: int
+    """Most tokens of prompt and answer together."""
+    engine: str
+    route: str
+    """``apart``: model/ is the base and the adapter is put on it. ``merged``: model/ holds both in one."""
+    defaults: DecodingDefaults
+    system: str | None
+    """System text of conversations that bring none, as in training; None: the template decides."""
+    tolerance: Tolerance
+    fixtures: list[RenderFixture]
+    probes: list[ParityProbe]
+    format: int = field(default=FORMAT)
+
+
+def save(contract: ServingContract, release: Path) -> None:
+    """Write ``contract`` into the folder of a release."""
+    atomic_io.write_json(release / NAME, contract)
+
+
+def load(release: Path) -> ServingContract:
+    """The contract of a release folder.
+
+    Raises  ArtifactError when it is absent, cut off, or of another format.
+    """
+    path = release / NAME
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path} does not exist, so {release} is not a release", hint="list them: tunectl release list"
+        )
+    written: _Format = atomic_io.read_json(path, _Format)
+    if written.format != FORMAT:
+        raise ArtifactError(
+            f"{path} has format {written.format}, this version of tunectl reads {FORMAT}",
+            hint="serve it with the version that packaged it, or package again: tunectl repro --force --to package",
+        )
+    found: ServingContract = atomic_io.read_json(path, ServingContract)
+    return found
+
+
+def template_of(release: Path, contract: ServingContract) -> Template:
+    """The chat template of a release, ready to render (``chat.template``: Jinja in a sandbox).
+
+    Raises  ArtifactError when the file is absent or is not the contract's.
+    """
+    path = release / TOKENIZER / TEMPLATE
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist", hint="check the release: tunectl release verify")
+    source = path.read_text()
+    if digest(source) != contract.template_sha256:
+        raise ArtifactError(
+            f"{path} is not the template of the contract: its SHA-256 starts with {digest(source)[:12]}, the contract says "
+            f"{contract.template_sha256[:12]}",
+            hint="the adapter was trained with another template; check the release: tunectl release verify",
+        )
+    pad = {"pad_token": contract.pad.text} if contract.pad else {}
+    bos, eos = (contract.bos.text if contract.bos else ""), (contract.eos.text if contract.eos else "")
+    return Template(source, bos, eos, system=contract.system, extra=pad)
+
+
+class _Format(Struct, frozen=True):
+    format: int

@@ -1,0 +1,1 @@
+"""The stage table, the runner, resolved configuration, code digests and cost estimates."""

@@ -1,0 +1,388 @@
+"""What a run will cost, before it runs: tokens, memory and minutes of each stage. Pure arithmetic over what is passed in.
+
+Every constant says where it was measured. Ratios carry over to other machines; speeds come from one layer timed on the
+machine at hand, or from what the last run of a stage reached.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunectl.backends.modeling.layer_benchmark import Speed
+from tunectl.config.schema.adapt import LoraCpt
+from tunectl.config.schema.align import Grpo, NoAlign, Rloo
+from tunectl.config.schema.evaluate import BeamSearch
+from tunectl.config.schema.package import NoPackage
+from tunectl.config.schema.preferences import BracketedAttributes, PreferencesConfig
+from tunectl.config.schema.reward import RewardModelConfig
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.root import TunectlConfig
+
+LEARN_FACTOR = 1.0
+"""A real LoRA step over the timed layer: norms, rotary positions, padding and optimiser cost about what our own kernels save.
+Measured: 65 microseconds a layer and token give 480 tokens/s for SmolLM2-135M; E2E ran at 400 to 630 on the same 2 cores."""
+READ_FACTOR = 1.3
+"""The same of reading prompts and references."""
+WRITE_FACTOR = 1.7
+"""The same of writing: the cache grows, tokens are chosen, Python runs between layers. Measured on 2 cores with AMX: 282 tokens/s at
+24 rows and 394 at 48, where the layer alone would give 475 and 660."""
+START_SECONDS = 9.0
+"""Of a stage that loads torch and a model: 6 s of imports, the rest for 135M weights."""
+LIGHT_SECONDS = 0.4
+"""Of a stage that loads neither: Python and the data libraries."""
+GGUF_SECONDS_A_PARAMETER = 17 / 135e6
+"""Loading quantised weights, unpacking and writing them, start included; 16 to 28 s for 135M."""
+EXPORT_SECONDS_A_PARAMETER = 20 / 135e6
+"""int8 files for OpenVINO: 20 s for 135M, the libraries' start included."""
+DOWNLOAD_BYTES_A_SECOND = 10e6
+"""A plain connection; a cached file takes none."""
+PAGE_SECONDS = {"html": 0.004, "pdf": 0.008, "docx": 0.02}
+"""Reading one file of these kinds; rows of tables take ROW_SECONDS. Measured on Local Lens but for docx: 63 short pages, 32
+one-page flyers and 1,736 rows in 0.5 to 0.8 s."""
+ROW_SECONDS = 2e-5
+CURATE_SECONDS_A_CHARACTER = 3e-6
+"""Repair, language and personal data; two thirds of it go into finding names. Local Lens, 0.7 million characters: 1.6 to 1.8 s."""
+TEMPLATE_TOKENS, ANSWER_TOKENS = 30, 2
+"""What a chat template puts around an input (roles, turn marks, a default system text) and around an answer (its end of turn)."""
+FRAMEWORK_BYTES, LIGHT_BYTES = 1.2e9, 0.4e9
+"""Python with torch and transformers loaded, and with the data libraries alone."""
+SLOWER = {"dora": 1.35, "qlora": 1.5}
+"""Time of a step over that of plain LoRA: DoRA normalises every weight, QLoRA unpacks it (torchtune's and LLaMA-Factory's own figures)."""
+CHECKPOINTING = 1.33
+"""Forward, forward again and backward, over forward and backward."""
+LOADS, SYSTEMS = 2, 3
+"""Models that evaluate loads (base, tuned) and systems that write (base, prompted, tuned); the aligned one comes on top."""
+UNTUNED_LENGTH = 0.6
+"""Length of an untuned model's answer over evaluate.decoding.max_new_tokens: 38 of 64 on E2E; some talk until they are cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSize:
+    """What the sources hold, counted or extrapolated."""
+
+    files: dict[str, int]
+    """Kind of file to number of files."""
+    rows: int
+    documents: int
+    document_characters: int
+    inputs: int
+    """Examples after references of one input became one."""
+    input_characters: int
+    answers: int
+    answer_characters: int
+    characters_a_token: float
+    counted: bool
+    """False where a sample was extrapolated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The base model."""
+
+    parameters: int
+    layers: int
+    source: str
+    """How it is known: contract, folder, or name."""
+    download_bytes: int
+    fit_bytes: int
+    """Memory of a LoRA step with these settings, weights included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this machine does."""
+
+    speed: Speed
+    source: str
+    """How it is known: measured now, or assumed."""
+    train_tokens_a_second: float | None
+    """Reached by the last sft run with this model, time of validation included; None where there is none."""
+    seconds: dict[str, float]
+    """Stage to seconds of its last run, for comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """One row of the plan."""
+
+    stage: str
+    tokens: int | None
+    """Read or written by the model; None for stages without a model."""
+    memory_bytes: int
+    """At its peak."""
+    minutes: float
+    basis: str
+    """What the figure rests on, in words."""
+
+
+def estimate(
+    root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine, *, safety_questions: int
+) -> list[StageCost]:
+    """The plan of all stages, in their order."""
+    return [
+        _model(root, size),
+        _ingest(amounts),
+        StageCost("harvest", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "what live/window.json names"),
+        _curate(root, amounts),
+        _split(amounts),
+        _adapt(root, amounts, size, machine),
+        _sft(root, amounts, size, machine),
+        _preferences(root, amounts, size, machine),
+        _reward(root, amounts, size, machine),
+        _align(root, amounts, size, machine),
+        _evaluate(root, amounts, size, machine, safety_questions),
+        _package(root, amounts, size, machine),
+    ]
+
+
+def train_speed(root: TunectlConfig, size: ModelShape, machine: Machine) -> float:
+    """Tokens a second of a LoRA step, prompt and answer together."""
+    if machine.train_tokens_a_second is not None:
+        return machine.train_tokens_a_second
+    slower = SLOWER.get(root.sft.method, 1.0) * (CHECKPOINTING if root.profile.gradient_checkpointing else 1.0)
+    # About half of the tokens are answers; the output layer runs on those alone, forward and backward.
+    a_token = size.layers * machine.speed.learn * LEARN_FACTOR * slower + 1.5 * machine.speed.head
+    return 1 / a_token
+
+
+def prefill_seconds(tokens: float, size: ModelShape, machine: Machine) -> float:
+    """Seconds to read ``tokens`` tokens of prompts or references."""
+    return tokens * size.layers * machine.speed.read * READ_FACTOR
+
+
+def decode_seconds(rows: float, new: float, batch: int, size: ModelShape, machine: Machine) -> float:
+    """Seconds to write ``new`` tokens in each of ``rows`` answers, ``batch`` at a time.
+
+    A step costs something whatever the batch, and something for each row: a line through the two timed batches.
+    """
+    if not rows:
+        return 0.0
+    speed = machine.speed
+    a_row = max(0.0, (speed.write_batch - speed.write_one) / max(1, speed.batch - 1))
+    together = min(rows, batch)
+    step = (speed.write_one + a_row * (together - 1)) * size.layers * WRITE_FACTOR + together * speed.head
+    return math.ceil(rows / batch) * new * step
+
+
+def _model(root: TunectlConfig, size: ModelShape) -> StageCost:
+    source = root.model.source
+    seconds = LIGHT_SECONDS + (0 if source.method == "folder" else size.download_bytes / DOWNLOAD_BYTES_A_SECOND)
+    if source.method == "wheel":
+        seconds += GGUF_SECONDS_A_PARAMETER * size.parameters
+    basis = f"{size.parameters / 1e6:.0f}M parameters ({size.source}); a download in cache takes no time"
+    return StageCost("model", None, int(FRAMEWORK_BYTES + 6 * size.parameters), seconds / 60, basis)
+
+
+def _ingest(amounts: DatasetSize) -> StageCost:
+    pages = sum(PAGE_SECONDS.get(kind, 0.002) * count for kind, count in amounts.files.items())
+    seconds = LIGHT_SECONDS + pages + amounts.rows * ROW_SECONDS
+    files = sum(amounts.files.values())
+    how = "counted" if amounts.counted else "from a sample"
+    basis = f"{files} files, {amounts.rows} rows ({how}): {amounts.documents} documents, {amounts.answers} answers"
+    return StageCost("ingest", None, int(LIGHT_BYTES), seconds / 60, basis)
+
+
+def _curate(root: TunectlConfig, amounts: DatasetSize) -> StageCost:
+    characters = amounts.document_characters + amounts.input_characters + amounts.answer_characters
+    personal = root.curate.personal is not None
+    seconds = LIGHT_SECONDS + (CURATE_SECONDS_A_CHARACTER if personal else CURATE_SECONDS_A_CHARACTER / 3) * characters
+    basis = f"{characters / 1e6:.1f}M characters{', personal data looked for' if personal else ''}"
+    return StageCost("curate", None, int(LIGHT_BYTES + 12 * characters), seconds / 60, basis)
+
+
+def _split(amounts: DatasetSize) -> StageCost:
+    seconds = LIGHT_SECONDS + amounts.answers * 1e-4
+    characters = amounts.document_characters + amounts.input_characters + amounts.answer_characters
+    return StageCost("split", None, int(LIGHT_BYTES + 12 * characters), seconds / 60, f"{amounts.inputs} inputs")
+
+
+def _adapt(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+    adapt = root.adapt.root
+    if not isinstance(adapt, LoraCpt):
+        return StageCost("adapt", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
+    tokens = int(amounts.document_characters / amounts.characters_a_token * adapt.epochs)
+    speed = train_speed(root, size, machine)
+    basis = f"{adapt.epochs:g} epochs at {speed:.0f} tokens/s"
+    return StageCost("adapt", tokens, _fit_bytes(size), (START_SECONDS * 2 + tokens / speed) / 60, basis)
+
+
+def sft_tokens(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int]:
+    """Tokens that sft learns on in all epochs, and reads while validating; prompt and answer together, no padding."""
+    prompts = amounts.input_characters / amounts.characters_a_token + TEMPLATE_TOKENS * amounts.inputs
+    answers = amounts.answer_characters / amounts.characters_a_token + ANSWER_TOKENS * amounts.answers
+    if not root.sft.share_prompts and amounts.inputs:
+        prompts *= amounts.answers / amounts.inputs
+    shares, epochs = root.split.shares, root.sft.epochs
+    learned = (prompts + answers) * shares.train * epochs
+    validated = (prompts + answers) * shares.validation * root.sft.validations * epochs
+    return int(learned), int(validated)
+
+
+def _sft(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+    learned, validated = sft_tokens(root, amounts)
+    speed = train_speed(root, size, machine)
+    seconds = START_SECONDS + learned / speed
+    if machine.train_tokens_a_second is None:  # a speed that was reached counts the time of validation too
+        seconds += prefill_seconds(validated, size, machine)
+    stop = ", less where early stopping ends it" if root.sft.early_stopping is not None else ""
+    known = "reached last time" if machine.train_tokens_a_second is not None else machine.source
+    basis = f"{root.sft.epochs:g} epochs at {speed:.0f} tokens/s ({known}){stop}"
+    return StageCost("sft", learned + validated, _fit_bytes(size), seconds / 60, basis)
+
+
+def _preferences(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+    cfg = root.preferences.root
+    simulated = cfg.simulated if isinstance(cfg, PreferencesConfig) else None
+    if simulated is None:
+        basis = "declared sources and collected judgements" if isinstance(cfg, PreferencesConfig) else "switched off"
+        return StageCost("preferences", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, basis)
+    most = int(amounts.inputs * root.split.shares.train) + 1
+    inputs = min(simulated.inputs.train, most) + simulated.inputs.validation + simulated.inputs.test
+    prompt, answer = _lengths(amounts)
+    answer, rows = min(answer, simulated.decoding.max_new_tokens), inputs * simulated.answers
+    seconds = START_SECONDS + prefill_seconds(rows * prompt, size, machine)
+    seconds += decode_seconds(rows, answer, root.profile.generate_batch, size, machine)
+    memory = FRAMEWORK_BYTES + 2 * size.parameters + root.profile.generate_batch * (prompt + answer) * size.layers * 2e3
+    basis = f"{simulated.answers} sampled answers to each of {inputs} inputs"
+    return StageCost("preferences", int(rows * (prompt + answer)), int(memory), seconds / 60, basis)
+
+
+def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, str]:
+    """Pairs to learn from and to look at, tokens of one, what they are; what pairs of an input share is counted once, so there inputs count."""
+    prompt, answer = _lengths(amounts)
+    cfg = root.preferences.root
+    if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:
+        how, made = cfg.contrast.attributes, cfg.contrast.pairs
+        alone = how.withhold if isinstance(how, BracketedAttributes) else 0.0
+        tokens = 2 * answer + prompt * (alone + (1 - alone) / cfg.contrast.per_input)
+        return made.train, made.validation, tokens, "pairs made of references"
+    if isinstance(cfg, PreferencesConfig) and cfg.simulated is not None:
+        tokens = prompt + cfg.simulated.answers * min(answer, cfg.simulated.decoding.max_new_tokens)
+        return cfg.simulated.inputs.train, cfg.simulated.inputs.validation, tokens, "inputs with all their answers"
+    return 1000, 200, prompt + 2 * answer, "pairs, assumed: people's are counted by preferences"
+
+
+def _lengths(amounts: DatasetSize) -> tuple[float, float]:
+    """Tokens of an input and of an answer with what the template puts around them, on average."""
+    prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
+    answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
+    return prompt, answer
+
+
+def _reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+    """Pairs are known where they are made of references; else a first run is told what a thousand of them take."""
+    reward = root.reward.root
+    if not isinstance(reward, RewardModelConfig):
+        return StageCost("reward", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
+    models = reward.members + (reward.judge is not None)
+    if "reward" in machine.seconds:
+        seconds, basis = machine.seconds["reward"], "as long as last time"
+        return StageCost("reward", None, _fit_bytes(size), seconds / 60, f"{models} models, {basis}")
+    train, held, tokens, what = pairs(root, amounts)
+    train, held = min(train, reward.limits.train or train), min(held, reward.limits.validation or held)
+    share = reward.judge.share if reward.judge is not None else 0.0
+    learned = tokens * train * reward.epochs * (reward.members * (1 - share) + share)
+    looked = tokens * held * models * (reward.validations * reward.epochs + 3)  # before, after, and test
+    seconds = (models + 1) * START_SECONDS + learned / train_speed(root, size, machine)
+    seconds += prefill_seconds(looked, size, machine)
+    basis = f"{models} models, {train} {what}"
+    return StageCost("reward", int(learned + looked), _fit_bytes(size), seconds / 60, basis)
+
+
+def _align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+    """A step writes answers, marks them, reads them for sft, and learns; a look writes, marks and reads twice."""
+    align = root.align.root
+    if isinstance(align, NoAlign):
+        return StageCost("align", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
+    prompt, answer = _lengths(amounts)
+    answer = min(answer, align.max_new_tokens)
+    batch, watch = root.profile.generate_batch, align.watch
+    if not isinstance(align, Rloo | Grpo):
+        if "align" in machine.seconds:
+            return StageCost("align", None, _fit_bytes(size), machine.seconds["align"] / 60, "as long as last time")
+        count, _, tokens, what = pairs(root, amounts)
+        seconds = START_SECONDS + 1.5 * count * tokens * align.epochs / train_speed(root, size, machine)
+        return StageCost("align", None, _fit_bytes(size), seconds / 60, f"for {count:,} {what}")
+    rows = align.prompts_per_step * align.answers_per_prompt
+    tokens = align.prompts_per_step * prompt + rows * answer
+    step = decode_seconds(rows, answer, 2 * batch, size, machine) + 2 * prefill_seconds(tokens, size, machine)
+    step += tokens / train_speed(root, size, machine)
+    look = decode_seconds(watch.inputs, answer, batch, size, machine)
+    look += 3 * prefill_seconds(watch.inputs * (prompt + answer), size, machine)
+    seconds = START_SECONDS + align.steps * step + (2 + align.steps // watch.every) * look
+    basis = f"{align.steps} steps of {rows} answers, {step:.0f} s each, {machine.source}; less where it stops early"
+    return StageCost("align", int(align.steps * tokens), _fit_bytes(size), seconds / 60, basis)
+
+
+def _fit_bytes(size: ModelShape) -> int:
+    return int(FRAMEWORK_BYTES + size.fit_bytes)
+
+
+def _evaluate(
+    root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine, safety_questions: int
+) -> StageCost:
+    cfg, how = root.evaluate, root.evaluate.decoding
+    beams = how.beams if isinstance(how, BeamSearch) else 1
+    prompt, answer = _lengths(amounts)
+    untuned = max(UNTUNED_LENGTH * how.max_new_tokens, min(answer, how.max_new_tokens))
+    tuned = min(answer, how.max_new_tokens)
+    inputs = max(1, int(amounts.inputs * root.split.shares.test))
+    inputs = min(inputs, cfg.inputs) if cfg.inputs is not None else inputs
+    aligned = int(root.align.root.method != "none")
+    loads, systems = LOADS + aligned, SYSTEMS + aligned
+    # (answers, tokens read a prompt, new tokens an answer): base, best prompt, tuned and aligned, then the search.
+    example = prompt + answer
+    shots = max(cfg.prompts.shots) if cfg.prompts is not None else 0
+    work = [(inputs, prompt, untuned), (inputs, prompt + shots * example, tuned)]
+    work += [(inputs, prompt, tuned)] * (1 + aligned)
+    spent = 0.0
+    for count, shared in _search(root):
+        tried = min(cfg.prompts.inputs, inputs) if cfg.prompts is not None else 0
+        spent += tried * (prompt + count * example + how.max_new_tokens)
+        if cfg.prompts is not None and spent <= cfg.prompts.max_tokens:
+            # Examples that are the same for all inputs are read once.
+            work.append((tried, prompt + count * example / (tried if shared else 1), untuned))
+    if cfg.safety is not None:
+        questions = safety_questions + len(cfg.safety.canaries)
+        work += [(questions, TEMPLATE_TOKENS + 15, cfg.safety.max_new_tokens)] * loads
+    read = sum(rows * size_in for rows, size_in, _ in work) + systems * inputs * cfg.references * (answer + 2)
+    read += 2 * aligned * inputs * example  # the reward judge reads the answers of tuned and aligned
+    written = sum(rows * size_out for rows, _, size_out in work)
+    batch = max(1, root.profile.generate_batch // beams)
+    seconds = loads * START_SECONDS + prefill_seconds(read, size, machine)
+    seconds += sum(decode_seconds(rows * beams, new, batch * beams, size, machine) for rows, _, new in work)
+    seconds += decode_seconds(systems * cfg.latency_inputs, untuned, 1, size, machine)
+    cache = root.profile.generate_batch * (prompt + untuned) * size.layers * 2e3
+    memory = FRAMEWORK_BYTES + 2 * size.parameters + cache
+    basis = f"{inputs} test inputs, {len(work)} rounds of answers, {root.profile.generate_batch} at a time"
+    return StageCost("evaluate", int(read + written), int(memory), seconds / 60, basis)
+
+
+def _package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+    """Two models write and read the answers of the proof; the engine answers those of the evaluation and of the reference."""
+    cfg = root.package.root
+    if isinstance(cfg, NoPackage):
+        return StageCost("package", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
+    prompt, answer = _lengths(amounts)
+    tests = min(root.evaluate.inputs or amounts.inputs, max(1, int(amounts.inputs * root.split.shares.test)))
+    asked = (tests if cfg.quality.inputs is None else cfg.quality.inputs) + cfg.reference + 2 * cfg.quality.prompts
+    seconds = 5 * START_SECONDS + EXPORT_SECONDS_A_PARAMETER * size.parameters
+    tokens, memory = int(asked * (prompt + answer)), int(FRAMEWORK_BYTES + 8 * size.parameters)
+    seconds += prefill_seconds(tokens, size, machine)
+    seconds += decode_seconds(asked, answer, root.profile.generate_batch, size, machine)
+    basis = f"export for {cfg.engine}, {cfg.weights}; {int(asked)} answers of proof and reference"
+    return StageCost("package", tokens, memory, seconds / 60, basis)
+
+
+def _search(root: TunectlConfig) -> list[tuple[int, bool]]:
+    """Worked examples of each prompt that the search tries, and whether all inputs get the same ones."""
+    found = root.evaluate.prompts
+    if found is None:
+        return []
+    one = [
+        (count, how == "random") for count in sorted(found.shots) for how in (found.selection if count else ("random",))
+    ]
+    return one * len(found.systems)

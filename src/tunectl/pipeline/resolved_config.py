@@ -1,0 +1,65 @@
+"""The resolved configuration of one stage: what the ``compose`` stage wrote, read back without Hydra."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import ArtifactError
+
+AGAIN = "run: tunectl run compose"
+
+
+class ResolvedStageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One ``artifacts/config/<stage>.json``. No clock and no host is in it, so that an unchanged meaning is an unchanged file."""
+
+    stage: str
+    settings: dict[str, Any]
+    """The sections and root values that the stage declares in its settings class."""
+    code: str
+    """Digest of the modules that the stage reaches."""
+    sources: dict[str, str | None] = {}
+    """Declared path to the digest of the content that it matches; null where it matches nothing yet."""
+
+
+def settings_class(stage: str) -> type[BaseModel]:
+    """What a stage sees of the configuration: ``tunectl.config.schema.sft:SftStage`` for ``sft``."""
+    found: type[BaseModel] = getattr(import_module(f"tunectl.config.schema.{stage}"), f"{stage.capitalize()}Stage")
+    return found
+
+
+def stage_view(stage: str, root: BaseModel) -> dict[str, Any]:
+    """The part of the whole configuration that a stage declares, as plain values."""
+    whole = root.model_dump(mode="json")
+    return {name: whole[name] for name in settings_class(stage).model_fields}
+
+
+def load_stage_config(layout: ProjectPaths, stage: str) -> tuple[Any, dict[str, Any]]:
+    """The settings object of a stage, and the record as it stands in the file (for digests).
+
+    Raises  ArtifactError when the file is absent, damaged, or does not fit the settings class of this version.
+    """
+    path = layout.config(stage)
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist", hint=AGAIN)
+    raw: dict[str, Any] = atomic_io.read_json(path)
+    try:
+        record = msgspec.convert(raw, ResolvedStageConfig)
+        if record.stage != stage:
+            raise ArtifactError(f"{path} is of stage {record.stage}", hint=AGAIN)
+        settings = settings_class(stage).model_validate_json(msgspec.json.encode(record.settings), strict=True)
+    except (msgspec.ValidationError, ValidationError) as error:
+        raise ArtifactError(f"{path} was made by another version of tunectl: {_first(error)}", hint=AGAIN) from error
+    return settings, raw
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        item = error.errors(include_url=False)[0]
+        return f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+    return str(error)

@@ -1,0 +1,81 @@
+"""Floor 6: one DVC stage a file. This table is strings only, so that listing stages imports nothing.
+
+A stage module has four public names: ``Inputs`` (a frozen dataclass: one field a stage that it reads, holding that stage's
+folder), ``Outputs`` (``artifact``: the folder to fill; ``plots``: a folder for CSV plots; ``work``: a folder that survives a kill),
+``Metrics`` (a frozen dataclass of numbers) and ``run(cfg, inputs, outputs, *, <backend>=None) -> Metrics``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Stage(NamedTuple):
+    """One row of the table."""
+
+    name: str
+    help: str
+    settings: str
+    """``module:class`` of what the stage sees of the configuration."""
+
+    @property
+    def module(self) -> str:
+        """Dotted path of the stage's module."""
+        return f"tunectl.pipeline.stages.{self.name}"
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("model", "fetch and verify the base model, write its contract", "tunectl.config.schema.model:ModelStage"),
+    Stage("ingest", "read raw sources into documents and examples", "tunectl.config.schema.ingest:IngestStage"),
+    Stage(
+        "harvest",
+        "live traffic that people approved of or edited becomes rows",
+        "tunectl.config.schema.harvest:HarvestStage",
+    ),
+    Stage("curate", "repair, deduplicate, mask personal data, weigh", "tunectl.config.schema.curate:CurateStage"),
+    Stage("split", "divide into train, validation and test without leaks", "tunectl.config.schema.split:SplitStage"),
+    Stage("adapt", "further pre-training on the domain's raw text", "tunectl.config.schema.adapt:AdaptStage"),
+    Stage("sft", "supervised fine-tuning of a LoRA adapter", "tunectl.config.schema.sft:SftStage"),
+    Stage(
+        "preferences",
+        "merge what people said about answers, measure agreement",
+        "tunectl.config.schema.preferences:PreferencesStage",
+    ),
+    Stage("reward", "a model of what people prefer, held to account", "tunectl.config.schema.reward:RewardStage"),
+    Stage(
+        "align",
+        "the tuned model learns from preferences (RLOO, GRPO, DPO, KTO)",
+        "tunectl.config.schema.align:AlignStage",
+    ),
+    Stage(
+        "evaluate",
+        "base, prompted, tuned and aligned side by side, with intervals",
+        "tunectl.config.schema.evaluate:EvaluateStage",
+    ),
+    Stage(
+        "package",
+        "export the adapter that won, prove it, write its contract",
+        "tunectl.config.schema.package:PackageStage",
+    ),
+)
+
+COMPOSE = "compose"
+"""The first stage of dvc.yaml; it has no configuration of its own and always runs."""
+
+
+def find(name: str) -> Stage:
+    """The stage called ``name``.
+
+    Raises  UsageError naming the nearest stage.
+    """
+    for stage in STAGES:
+        if stage.name == name:
+            return stage
+    from difflib import get_close_matches
+
+    from tunectl.core.errors import UsageError
+
+    names = [COMPOSE, *(stage.name for stage in STAGES)]
+    near = get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]}?" if near else ""
+    raise UsageError(f"{name}: no such stage; there are {', '.join(names)}", hint=hint)

@@ -1,0 +1,366 @@
+"""Stage align: the tuned model learns from preferences -> an adapter that takes the place of that of sft."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.records import Example, LabeledCompletion, PreferencePair, RejectedRow, truncate
+from tunectl.artifacts.row_counts import RowCounter, save
+from tunectl.backends.wiring import align
+from tunectl.backends.wiring.align import AlignBackend, Settings
+from tunectl.chat import model_spec, template
+from tunectl.chat.loss_mask import LossMasker
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.schema.align import AlignStage, Grpo, NoAlign, RewardModelTerm, Rloo
+from tunectl.config.schema.evaluate import FactsCheck
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError, GateError, UsageError
+from tunectl.data.split.groups import input_key
+from tunectl.training.reward.protocols import RewardModel
+from tunectl.training.rl import preference_batches, rl_artifacts
+from tunectl.training.rl.reward_functions import RewardFunction
+from tunectl.training.rl.rl_types import (
+    PolicyData,
+    Prompt,
+    RewardFunctions,
+    RlArgs,
+    RlResult,
+    StepMetrics,
+    ValidationPoint,
+)
+
+_log = logging_setup.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Folders of upstream stages."""
+
+    model: Path
+    adapt: Path
+    """The further pre-trained model, or a note that there is none."""
+    split: Path
+    """Inputs to answer, and validation inputs to watch."""
+    sft: Path
+    """The adapter that is trained on, and the reference."""
+    preferences: Path
+    """Judgements (dpo, kto), and which inputs were judged."""
+    reward: Path
+    """The reward model and its verdict, or a note that there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where results go."""
+
+    artifact: Path
+    """adapter_model.safetensors, adapter_config.json, contract.json, align.json, history.csv, looks.csv, samples.jsonl, report.html,
+    account.json, rejects.jsonl; or passed_through.json."""
+    plots: Path
+    """history.csv, looks.csv."""
+    work: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """How it went; looks are at greedy answers to validation inputs."""
+
+    method: str
+    steps: int
+    planned_steps: int
+    best_step: int
+    """Step whose weights were kept; 0: those of sft."""
+    stopped: str | None
+    """Why it stopped early."""
+    answers: int
+    reward_before: float | None
+    reward: float | None
+    """Mean reward of the kept weights."""
+    measure: str | None
+    """Name of the independent measure."""
+    measure_before: float | None
+    measure_after: float | None
+    kl: float | None
+    """Nats an answer between the kept weights and sft."""
+    length: float | None
+    """Tokens an answer, of the kept weights."""
+    rejected: int
+    seconds_a_step: float | None
+    """Looks not counted."""
+    seconds_by_part: dict[str, float] = field(default_factory=dict)
+
+
+def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBackend | None = None) -> Metrics:
+    """Train the adapter of sft further, and keep the weights of the best look that the independent measure allows.
+
+    Reads    see ``Inputs``
+    Writes   see ``Outputs``
+    Returns  Metrics
+
+    Raises   GateError           the method learns from the reward model, and its verdict is no
+             UsageError          a reward_model is declared and there is none; all answers were cut; a reward or the loss is no
+                                 number; the policy ran away from sft
+             DataError           there are no inputs, no judgements, or too many were rejected; a check names a field that no
+                                 input has
+             ConfigError         the schema of a check is none
+             ArtifactError       sft or reward belong to another base, template or adapter
+             InfrastructureError  memory, disk, vLLM, or stopped by hand: the same command goes on
+    """
+    settings = cfg.align.root
+    if isinstance(settings, NoAlign):
+        atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "align: none"})
+        _write_curves((), (), outputs.plots)  # dvc plots wants the files that it is told of
+        return Metrics("none", 0, 0, 0, None, 0, None, None, None, None, None, None, None, 0, None)
+    align.refuse_bad_schemas(settings)
+    wanted = _wants_reward_model(settings)
+    if wanted:
+        _refuse_bad_reward(inputs.reward)
+    base = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    model_spec.check_base_matches(inputs.sft, base)
+    tools = tools or align.build_backend()
+    asking = _PromptRenderer.load(base, inputs.sft, RowCounter("align"))
+    data = _data(cfg, settings, inputs, asking)
+    _refuse_unknown_fields(settings, data)
+    rejected = save(
+        asking.tally,
+        outputs.artifact,
+        records_out=len(data.questions) + len(data.judged) + len(data.held_out),
+        max_rejected_share=settings.max_rejected_share,
+        setting="align.max_rejected_share",
+    ).rejected
+    model = tools.reward(base, inputs.sft, inputs.reward, cfg.profile) if wanted else None
+    judges = _judges(settings, tools, model)
+    try:
+        aligned = tools.trainer(settings).fit(
+            RlArgs(settings, cfg.seed, cfg.profile, cfg.project),
+            model=base,
+            sft=inputs.sft,
+            data=data,
+            judges=judges,
+            out=outputs.artifact,
+            work=outputs.work,
+        )
+    finally:
+        if model is not None:
+            model.close()
+    _write(cfg, settings, data, judges, aligned, tools, inputs, outputs)
+    shutil.rmtree(outputs.work, ignore_errors=True)
+    return _metrics(settings, aligned, judges, sum(rejected.values()))
+
+
+def _wants_reward_model(settings: Settings) -> bool:
+    return isinstance(settings, Rloo | Grpo) and any(isinstance(term, RewardModelTerm) for term in settings.rewards)
+
+
+def _refuse_bad_reward(reward: Path) -> None:
+    """Nothing learns from a reward model that knows nothing, or that is not there."""
+    if (reward / manifest.PASSED_THROUGH).is_file():
+        raise UsageError(
+            "align.rewards names reward_model, but there is none (reward: none)",
+            hint="train one: reward=lora, or declare other rewards",
+        )
+    verdict: dict[str, Any] = atomic_io.read_json(reward / "verdict.json", dict[str, Any])
+    if not verdict["passed"]:
+        helps = verdict.get("helps") or ["More judgements."]
+        raise GateError(
+            f"align does not learn from a reward model whose verdict is {verdict['verdict']}: {verdict['reason']}",
+            hint=f"what would help: {' '.join(helps)} Or learn without it: align=none",
+        )
+
+
+@dataclass(frozen=True)
+class _PromptRenderer:
+    """Turns examples into rendered questions."""
+
+    renderer: template.Template
+    tokenizer: Tokenizer
+    agreed: model_spec.ModelSpec
+    tally: RowCounter
+
+    @classmethod
+    def load(cls, base: Path, sft: Path, tally: RowCounter) -> _PromptRenderer:
+        agreed = model_spec.load(sft)
+        return cls(template.load(base, system=agreed.system), Tokenizer(base), agreed, tally)
+
+    def questions(self, examples: Sequence[Example], room: int, *, count: bool) -> list[Prompt]:
+        """Those that have an input of their own and leave ``room`` tokens for an answer; ``count`` accounts for each."""
+        texts = [
+            self.renderer.render(example.messages, add_generation_prompt=True, tools=example.tools)
+            if example.messages
+            else ""
+            for example in examples
+        ]
+        found = []
+        limit = self.agreed.context
+        for example, text, encoded in zip(examples, texts, self.tokenizer.encode(texts), strict=True):
+            why = None
+            if not example.messages:
+                why = ("no_separate_answer", "its input and answer are one text")
+            elif limit is not None and len(encoded.ids) + room > limit:
+                why = ("too_long", f"{len(encoded.ids)} tokens and {room} for an answer, at most {limit} may be")
+            if count:
+                self._account(example, why)
+            if why is None:
+                answers = tuple(answer.text for answer in example.answers)
+                found.append(
+                    Prompt(
+                        id=example.id,
+                        messages=tuple(example.messages),
+                        text=text,
+                        ids=tuple(encoded.ids),
+                        references=answers,
+                        fields=example.fields,
+                        tools=tuple(example.tools),
+                        cluster=example.cluster or example.id,
+                    )
+                )
+        return found
+
+    def _account(self, example: Example, why: tuple[str, str] | None) -> None:
+        self.tally.read()
+        if why is None:
+            self.tally.keep()
+            return
+        words = example.messages[-1].content if example.messages else ""
+        self.tally.reject(RejectedRow(example.source, *why, truncate(words)))
+
+
+def _data(cfg: AlignStage, settings: Settings, inputs: Inputs, asking: _PromptRenderer) -> PolicyData:
+    """What is learned from, and what is watched."""
+    room = settings.max_new_tokens
+    validation = [row for row in atomic_io.read_rows(inputs.split / "validation.jsonl", Example) if row.answers]
+    drawn = _sample_examples(validation, settings.watch.inputs, cfg.seed, "watch")
+    watch = asking.questions(drawn, room, count=False)
+    if drawn and not watch:
+        raise DataError(
+            f"align: none of {len(drawn)} validation inputs can be watched: they leave no room for an answer of {room} tokens, "
+            "or are one text with it",
+            hint=f"lower align.max_new_tokens (now {room}), or bring shorter inputs",
+        )
+    if not watch:
+        raise DataError(
+            "align: the validation split has no input with a reference answer, so nothing can be watched",
+            hint="bring more data, or change split.shares; look at it with: tunectl data account",
+        )
+    if isinstance(settings, Rloo | Grpo):
+        return PolicyData(_prompts(cfg.seed, settings, inputs, asking), (), (), watch)
+    masker = LossMasker(asking.renderer, asking.tokenizer, end_of_turn=asking.agreed.end_of_turn.id, train_on="answer")
+    parts = [_read_preferences(inputs.preferences, part) for part in ("train", "validation")]
+    judged, held_out = preference_batches.build_rows(settings, parts[0], parts[1], masker, asking.tally)
+    return PolicyData((), judged, held_out, watch)
+
+
+def _refuse_unknown_fields(settings: Settings, data: PolicyData) -> None:
+    """Refuse facts of fields that no input has: such a check says nothing of any answer.
+
+    Raises  DataError with the setting, the field and the fields there are.
+    """
+    for place, check in align.checks_of(settings):
+        asked = data.watch if place == "align.watch.measure" else data.questions
+        there = sorted({name for question in asked for name in question.fields})
+        for name in check.fields if isinstance(check, FactsCheck) else ():
+            if name not in there:
+                raise DataError(
+                    f"{place}.fields names {name}, but no input has that field; there are: {', '.join(there) or 'none'}",
+                    hint="declare it in ingest.sources.<name>.fields, or take it out of this list",
+                )
+
+
+def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _PromptRenderer) -> list[Prompt]:
+    examples = list(atomic_io.read_rows(inputs.split / "train.jsonl", Example))
+    if settings.prompts == "preferred":
+        found = _read_preferences(inputs.preferences, "train")
+        known = {pair.prompt for pair in found.pairs} | {mark.prompt for mark in found.marks}
+        examples = [example for example in examples if input_key(example) in known]
+    examples = _sample_examples(examples, settings.inputs or len(examples), seed, "prompts")
+    questions = asking.questions(examples, settings.max_new_tokens, count=True)
+    if not questions:
+        judged = " that was judged" if settings.prompts == "preferred" else ""
+        raise DataError(
+            f"align: the train split has no input{judged} that leaves room for an answer",
+            hint="align.prompts=train takes all inputs; look at them with: tunectl data show",
+        )
+    return questions
+
+
+def _read_preferences(preferences: Path, part: str) -> preference_batches.PreferenceSplit:
+    """Pairs and marks of one part; none where preferences are switched off."""
+    if (preferences / manifest.PASSED_THROUGH).is_file():
+        return preference_batches.PreferenceSplit((), ())
+    marks = [mark for mark in atomic_io.read_rows(preferences / "marks.jsonl", LabeledCompletion) if mark.split == part]
+    return preference_batches.PreferenceSplit(
+        list(atomic_io.read_rows(preferences / f"{part}.jsonl", PreferencePair)), marks
+    )
+
+
+def _sample_examples(examples: Sequence[Example], most: int, seed: int, what: str) -> list[Example]:
+    """At most ``most`` of ``examples``, in their order."""
+    if len(examples) <= most:
+        return list(examples)
+    places = sorted(random.Random(f"{seed}:{what}").sample(range(len(examples)), most))  # noqa: S311  a draw, not a secret
+    return [examples[place] for place in places]
+
+
+def _judges(settings: Settings, tools: AlignBackend, model: RewardModel | None) -> RewardFunctions:
+    rewards = None
+    if isinstance(settings, Rloo | Grpo):
+        rewards = RewardFunction(settings.rewards, checked=tools.checked, model=model)
+    return RewardFunctions(rewards, tools.measure(settings.watch.measure))
+
+
+def _write(
+    cfg: AlignStage,
+    settings: Settings,
+    data: PolicyData,
+    judges: RewardFunctions,
+    aligned: RlResult,
+    tools: AlignBackend,
+    inputs: Inputs,
+    outputs: Outputs,
+) -> None:
+    folder = outputs.artifact
+    model_spec.save(model_spec.load(inputs.sft), folder)
+    count = len(data.questions) or len(data.judged)
+    found = rl_artifacts.to_record(aligned, method=settings.method, inputs=count, measure=judges.measure.name)
+    atomic_io.write_json(folder / rl_artifacts.FACTS, found)
+    atomic_io.write_rows(folder / rl_artifacts.SAMPLES, aligned.samples)
+    atomic_io.write_text(folder / rl_artifacts.HISTORY, rl_artifacts.curve(aligned.history, timed=False))
+    atomic_io.write_text(folder / rl_artifacts.LOOKS, rl_artifacts.validation_csv(aligned.looks))
+    _write_curves(aligned.history, aligned.looks, outputs.plots)
+    atomic_io.write_text(folder / "report.html", tools.page(cfg.project, settings, aligned))
+
+
+def _write_curves(history: Sequence[StepMetrics], looks: Sequence[ValidationPoint], folder: Path) -> None:
+    atomic_io.write_text(folder / rl_artifacts.HISTORY, rl_artifacts.curve(history, timed=True))
+    atomic_io.write_text(folder / rl_artifacts.LOOKS, rl_artifacts.validation_csv(looks))
+
+
+def _metrics(settings: Settings, aligned: RlResult, judges: RewardFunctions, rejected: int) -> Metrics:
+    first = aligned.looks[0]
+    kept = next(look for look in aligned.looks if look.step == aligned.best_step)
+    spent = {name: round(seconds, 1) for name, seconds in aligned.seconds.items()}
+    stepping = sum(point.seconds for point in aligned.history)
+    return Metrics(
+        method=settings.method,
+        steps=aligned.steps,
+        planned_steps=aligned.planned_steps,
+        best_step=aligned.best_step,
+        stopped=aligned.stopped,
+        answers=aligned.answers,
+        reward_before=first.reward,
+        reward=kept.reward,
+        measure=judges.measure.name,
+        measure_before=first.measure,
+        measure_after=kept.measure,
+        kl=kept.kl,
+        length=kept.length,
+        rejected=rejected,
+        seconds_a_step=round(stepping / len(aligned.history), 2) if aligned.history else None,
+        seconds_by_part=spent,
+    )

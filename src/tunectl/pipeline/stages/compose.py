@@ -1,0 +1,139 @@
+"""Stage compose: ``conf/`` and its overrides -> one resolved JSON a stage.
+
+It is the first stage of dvc.yaml and always runs: each later stage lists its JSON as parameters, so DVC reruns exactly the
+stages whose settings, sources or code changed. Nothing here depends on the clock, the host or the order of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import checks, override_file
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError
+from tunectl.data.readers.file_discovery import glob_files, is_dead_link
+from tunectl.pipeline import code_digest, resolved_config
+from tunectl.pipeline.stages import STAGES
+from tunectl.preferences.annotation_store import QUESTIONS, SAID
+
+_log = logging_setup.get_logger(__name__)
+Known = dict[str, tuple[int, int, int, str]]
+"""File to size in bytes, time of change in nanoseconds, inode, and SHA-256."""
+
+
+def compose(layout: ProjectPaths) -> dict[str, list[str]]:
+    """Write ``artifacts/config/<stage>.json`` for every stage, and remove those of stages that are no more.
+
+    Reads    conf/, conf/overrides.yaml, the declared sources, the installed sources of tunectl
+    Writes   artifacts/config/*.json, each only where its content changed
+    Returns  names of stages: written, unchanged, removed
+
+    Raises   ConfigError with every mistake of the configuration
+    """
+    checked = checks.load_config(layout, override_file.load_overrides(layout))
+    starts = {stage.name: [stage.module, stage.settings.partition(":")[0]] for stage in STAGES}
+    codes = code_digest.stage_code_digests(starts, layout.cache / "code.json")
+    known = _Digests(layout.cache / "digests.json")
+    done: dict[str, list[str]] = {"written": [], "unchanged": [], "removed": []}
+    for stage in STAGES:
+        settings = resolved_config.stage_view(stage.name, checked.root)
+        sources = {path: known.digest_path(layout.root, path) for path in list_declared_paths(stage.name, settings)}
+        record = resolved_config.ResolvedStageConfig(stage.name, settings, codes[stage.name], sources)
+        done["written" if _write(layout.config(stage.name), record) else "unchanged"].append(stage.name)
+    known.save()
+    names = {stage.name for stage in STAGES}
+    for stale in sorted(layout.config("any").parent.glob("*.json")):
+        if stale.stem not in names:
+            stale.unlink()
+            done["removed"].append(stale.stem)
+    _log.debug("compose: %s", done)
+    return done
+
+
+def list_declared_paths(stage: str, settings: dict[str, Any]) -> Iterator[str]:
+    """The local paths whose content a stage reads from outside the pipeline, sorted, each once."""
+    if stage == "ingest":
+        sources = settings["ingest"]["sources"].values()
+        yield from sorted({source["path"] for source in sources if source.get("path")})
+        if any(source.get("urls") for source in sources):
+            yield ProjectPaths().web_page_digests.as_posix()  # pages cannot be digested from here: tunectl data refresh asks for them
+    elif stage == "harvest":
+        yield from [settings["harvest"]["window"]] if settings["harvest"]["method"] == "live" else []
+    elif stage == "sft":
+        start = settings["sft"]["start"]
+        yield from [f"{start}/adapter_model.safetensors"] if start else []
+    elif stage == "preferences":
+        chosen = settings["preferences"]
+        paths = {source["path"] for source in chosen.get("sources", {}).values()}
+        store = chosen.get("collected")
+        yield from sorted(paths | ({f"{store}/{name}" for name in (QUESTIONS, SAID)} if store else set()))
+    elif stage == "evaluate":
+        people = settings["evaluate"]["aligned"]["people"]
+        yield from (f"{people}/{name}" for name in (QUESTIONS, SAID) if people)
+    elif stage == "model":
+        named = (settings["model"]["source"].get("path"), settings["model"]["chat_template"])
+        yield from sorted({path for path in named if path})  # the name of a built-in template matches no file
+
+
+def match_files(root: Path, path: str) -> list[Path]:
+    """The files that a declared path means, as ingest takes it; none where there is nothing yet (ingest says so)."""
+    try:
+        return glob_files(path, root, "path")
+    except DataError:
+        return []
+
+
+class _Digests:
+    """SHA-256 of files, remembered while size, time of change and inode stay the same."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.known: Known = {}
+        self.used: Known = {}
+        if cache.is_file():
+            try:
+                self.known = msgspec.json.decode(cache.read_bytes(), type=Known)
+            except atomic_io.NOT_JSON:
+                self.known = {}  # cut off or from another version: read the files again
+
+    def digest_path(self, root: Path, path: str) -> str | None:
+        """Digest of names and contents of all files that ``path`` means; None where it means none."""
+        total, count = hashlib.sha256(), 0
+        for file in match_files(root, path):
+            name = file.relative_to(root) if file.is_relative_to(root) else file.name
+            total.update(f"{name}\0{self._one(file)}\n".encode())
+            count += 1
+        return total.hexdigest() if count else None
+
+    def _one(self, file: Path) -> str:
+        if is_dead_link(file):
+            return "a link to nothing"
+        stat = file.stat()
+        key = str(file.absolute())
+        stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        old = self.known.get(key)
+        digest = old[3] if old is not None and old[:3] == stamp else atomic_io.sha256_path(file)
+        self.used[key] = (*stamp, digest)
+        return digest
+
+    def save(self) -> None:
+        """Keep what this run needed."""
+        if self.used != self.known:
+            atomic_io.write_bytes(self.cache, msgspec.json.encode(self.used))
+
+
+def _write(path: Path, record: resolved_config.ResolvedStageConfig) -> bool:
+    """Write a record where it differs from what the file holds; says whether it did."""
+    plain = msgspec.to_builtins(record, order="sorted")
+    content = msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n"
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    atomic_io.write_bytes(path, content)
+    return True

@@ -1,0 +1,283 @@
+"""Stage evaluate: base, prompted, nearest, tuned and aligned side by side -> results, report, verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Comparison, Example
+from tunectl.backends.reports import evaluate
+from tunectl.backends.wiring import evaluation
+from tunectl.chat import model_spec as contracts
+from tunectl.config.schema.evaluate import Evaluate, EvaluateStage, FactsCheck, SchemaCheck
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError
+from tunectl.evaluation import alignment_gate, few_shot, items, plot_data, results, run_evaluation, summary
+from tunectl.evaluation.generator_protocols import Generator
+from tunectl.evaluation.results import AnswerRow, Results
+from tunectl.evaluation.run_evaluation import Data, Setting, SystemOutputs
+from tunectl.evaluation.system import TITLES
+from tunectl.evaluation.win_rates_by_judge import JudgeInputs
+from tunectl.preferences import annotation_store
+from tunectl.training.reward import reward_artifacts
+from tunectl.training.reward.protocols import ScoredPrompt
+from tunectl.training.reward.reward_gate import percent
+from tunectl.training.reward.reward_metrics import Measured
+
+_log = logging_setup.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Artifacts that the stage reads."""
+
+    model: Path
+    """The base model."""
+    adapt: Path
+    """The further pre-trained weights that the adapter belongs to, or a note that there are none."""
+    split: Path
+    """Test inputs; validation inputs for the prompt search; train for examples and the nearest answer."""
+    sft: Path
+    """The adapter and its training curve."""
+    reward: Path
+    """``judge``: the reward model that nothing learned from; or a note that there is none."""
+    align: Path
+    """The adapter that learned from preferences, or a note that there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the stage fills."""
+
+    artifact: Path
+    """results.json, answers.jsonl, verdict.json, report.html."""
+    plots: Path
+    """scores.csv, differences.csv, slices.csv, prompts.csv, win_rates.csv, slots.csv."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Numbers for ``dvc metrics``; units are those of ``evaluation.measures``."""
+
+    inputs: int
+    """Test inputs answered by every system."""
+    passed: bool
+    verdict: str
+    gain: float | None
+    """Tuned minus base in the primary measure."""
+    gain_low: float | None
+    gain_high: float | None
+    aligned: str | None
+    """Verdict about aligned against tuned; None where align was switched off."""
+    aligned_gain: float | None
+    """Aligned minus tuned in the measure that decides; for the win rate, points over 50 %."""
+    win_rates: dict[str, float]
+    """Judge to the share of pairs that aligned won against tuned, ties half; 0 to 1."""
+    systems: dict[str, dict[str, float]]
+    """System to measure to value."""
+
+
+def run(
+    cfg: EvaluateStage, inputs: Inputs, outputs: Outputs, *, backend: evaluation.EvaluationBackend | None = None
+) -> Metrics:
+    """Answer the test inputs with every system, measure, compare and decide.
+
+    Reads    split/{train,validation,test}.jsonl, the models, reward/judge, sft/history.csv, split/report.json, and the
+             judgements in ``evaluate.aligned.people``
+    Writes   results.json, answers.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
+    Returns  Metrics; a verdict of no is not an error, because DVC would delete the files that say why
+
+    Raises   DataError for test data without a usable input, and for checks and slices of fields that no input has;
+             ArtifactError where an adapter or the judge belongs to another model
+    """
+    tools = backend or evaluation.build_backend(cfg.profile, cfg.evaluate.judge)
+    for check in cfg.evaluate.checks:
+        if isinstance(check, SchemaCheck):
+            tools.refuse_bad_schema(check.document, f"evaluate.checks.{check.name}.document")
+    data = _read_data(inputs.split, cfg.evaluate, cfg.seed)
+    setting = Setting(cfg.evaluate, cfg.project, cfg.seed, tools.tools, tools.signature)
+    tuned_on = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    trained = {"tuned": inputs.sft, "aligned": inputs.align}
+    if (inputs.align / manifest.PASSED_THROUGH).is_file():
+        del trained["aligned"]
+    for adapter in trained.values():
+        contracts.check_base_matches(adapter, tuned_on)
+    rounds = [
+        _play(tools, inputs.model, None, lambda g, p: run_evaluation.run_base(setting, data, g, p)),
+        run_evaluation.run_retrieval_baseline(setting, data),
+        *(
+            _play(tools, tuned_on, adapter, partial(run_evaluation.run_model, name, setting, data))
+            for name, adapter in trained.items()
+        ),
+    ]
+    panel = _panel(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
+    found = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)
+    _write(found, data, rounds, inputs, outputs)
+    for line in (*_table(found), *summary.win_lines(found), *found.warnings, found.verdict.reason):
+        _log.info("%s", line)
+    gain = found.difference("base")
+    return Metrics(
+        inputs=found.inputs,
+        passed=found.verdict.passed,
+        verdict=found.verdict.verdict,
+        gain=gain.value if gain else None,
+        gain_low=gain.low if gain else None,
+        gain_high=gain.high if gain else None,
+        aligned=found.verdict.aligned.verdict if found.verdict.aligned else None,
+        aligned_gain=alignment_gate.primary_gain(cfg.evaluate.aligned, found),
+        win_rates={one.judge: one.rate for one in found.win_rates if one.rate is not None},
+        systems=summary.to_dvc_metrics(found),
+    )
+
+
+def _play(
+    tools: evaluation.EvaluationBackend,
+    folder: Path,
+    adapter: Path | None,
+    play: Callable[[Generator, few_shot.FewShotRenderer], SystemOutputs],
+) -> SystemOutputs:
+    """Load one model, let it play, give its memory back."""
+    generator = tools.open(folder, adapter)
+    try:
+        return play(generator, tools.prompter(folder, adapter))
+    finally:
+        generator.close()
+
+
+def _panel(
+    cfg: EvaluateStage,
+    inputs: Inputs,
+    base: Path,
+    data: Data,
+    rounds: Sequence[SystemOutputs],
+    tools: evaluation.EvaluationBackend,
+) -> JudgeInputs:
+    """What the reward judge and people say of tuned and aligned."""
+    people = _people(cfg.evaluate.aligned.people)
+    trust, why_not = _judge_facts(inputs.reward)
+    if why_not:
+        return JudgeInputs(why_not, people)
+    entries = run_evaluation.all_systems(rounds)
+    judge = tools.reward(base=base, sft=inputs.sft, reward=inputs.reward, part="judge", profile=cfg.profile)
+    try:
+        asked = [ScoredPrompt(item.messages, item.tools) for item in data.items]
+        scores = {
+            name: [one.value for one in judge.score(asked, entries[name].answers)] for name in ("tuned", "aligned")
+        }
+    finally:
+        judge.close()
+    return JudgeInputs(scores, people, trust)
+
+
+def _people(folder: str | None) -> list[Comparison] | str:
+    """What people said on the page, or why nobody did.
+
+    Raises  DataError where the declared folder holds no judgements.
+    """
+    if folder is None:
+        return "evaluate.aligned.people is null"
+    place = ProjectPaths().root / folder
+    if not (place / annotation_store.SAID).is_file():
+        raise DataError(
+            f"evaluate.aligned.people = {folder}: there are no judgements",
+            hint="let people compare align and sft: tunectl annotate annotate.prepare.systems=[align,sft]",
+        )
+    return [one for one in annotation_store.load_annotations(place) if isinstance(one, Comparison)]
+
+
+class _RewardGateView(Struct, frozen=True):
+    """What is read of the reward stage's results; the rest is for people."""
+
+    judge: Measured | None
+
+
+def _judge_facts(reward: Path) -> tuple[str, str]:
+    """How far the reward judge can be trusted, and why there is none to ask; one of the two is empty.
+
+    A judge that may be no better than chance on held-out pairs is not asked: its win rate would be noise.
+    """
+    if (reward / manifest.PASSED_THROUGH).is_file():
+        return "", "there is no reward model (reward: none)"
+    found: _RewardGateView = atomic_io.read_json(reward / reward_artifacts.RESULTS, _RewardGateView)
+    if found.judge is None or not (reward / reward_artifacts.JUDGE).is_dir():
+        return "", "the reward stage kept no judge apart (reward.judge is null)"
+    accuracy = found.judge.accuracy
+    words = f"it is right on {percent(accuracy)} of {found.judge.pairs} held-out pairs"
+    return ("", f"{words}, which may be chance") if (accuracy.low or 0) <= 0.5 else (words, "")
+
+
+def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
+    """The test inputs to answer, validation and train.
+
+    Raises  DataError where no test example can be answered, or a declared field is in none of them.
+    """
+    test, skipped = items.from_examples(atomic_io.read_rows(split / "test.jsonl", Example))
+    if not test:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
+        raise DataError(
+            f"{split / 'test.jsonl'} holds no input with a reference answer: {reasons}",
+            hint="evaluation needs examples with messages and answers; check ingest's sources and split.shares",
+        )
+    _refuse_unknown_fields(test, cfg)
+    validation, _ = items.from_examples(atomic_io.read_rows(split / "validation.jsonl", Example))
+    pool, _ = items.from_examples(atomic_io.read_rows(split / "train.jsonl", Example))
+    return Data(items.sample_items(test, cfg.inputs, seed), validation, pool, len(test), skipped)
+
+
+def _refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:
+    """Refuse slices and facts of fields that no test input has: such a check could not fail.
+
+    Raises  DataError with the setting, the field and the fields there are.
+    """
+    there = sorted({name for item in test for name in item.fields})
+    wanted = [("evaluate.slices.fields", name) for name in cfg.slices.fields]
+    for check in cfg.checks:
+        if isinstance(check, FactsCheck):
+            wanted += [(f"evaluate.checks.{check.name}.fields", name) for name in check.fields]
+    for setting, name in wanted:
+        if name not in there:
+            raise DataError(
+                f"{setting} names {name}, but no test input has that field; there are: {', '.join(there) or 'none'}",
+                hint="declare it in ingest.sources.<name>.fields, or take it out of this list",
+            )
+
+
+def _table(found: Results) -> list[str]:
+    """The comparison as lines of text for the log."""
+    columns, rows = summary.summary_rows(found)
+    widths = [max(len(row[place]) for row in (columns, *rows)) for place in range(len(columns))]
+    return [
+        "  ".join(
+            cell.ljust(width) if not place else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (columns, *rows)
+    ]
+
+
+def _write(found: Results, data: Data, rounds: Sequence[SystemOutputs], inputs: Inputs, outputs: Outputs) -> None:
+    answers = {one.name: one.answers for round_ in rounds for one in round_.entries}
+    names = [name for name in TITLES if name in answers]
+    rows = (
+        AnswerRow(
+            item.id,
+            item.question,
+            list(item.references),
+            item.fields,
+            {name: answers[name][place] for name in names},
+        )
+        for place, item in enumerate(data.items)
+    )
+    atomic_io.write_json(outputs.artifact / results.NAME, found)
+    atomic_io.write_rows(outputs.artifact / results.ANSWERS, rows)
+    atomic_io.write_json(outputs.artifact / results.VERDICT, found.verdict)
+    page = evaluate.page(found, history=inputs.sft / "history.csv", split=inputs.split / "report.json")
+    atomic_io.write_text(outputs.artifact / results.REPORT, page)
+    for name, text in plot_data.csv_files(found).items():
+        atomic_io.write_text(outputs.plots / name, text)

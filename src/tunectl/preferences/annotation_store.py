@@ -1,0 +1,243 @@
+"""The store of the page: questions, and what people said, safe on the disk before it is confirmed.
+
+``questions.jsonl`` holds the questions; new ones are added at its end. ``said.jsonl`` is a journal: each line is written and
+fsynced before anybody is told that it counts, and none is ever changed; undo is a line of its own. A line that was cut off
+by a crash was never confirmed, so it is dropped at the next opening. One process at a time holds the store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts.records import AnnotationMetadata, Choice, Comparison, Message, RejectedRow, Source
+from tunectl.core.errors import DataError
+
+QUESTIONS, SAID, LOCK = "questions.jsonl", "said.jsonl", ".lock"
+SaidChoice = Literal["first", "second", "both_good", "both_bad", "skip"]
+
+
+class AnnotationTask(Struct, frozen=True, omit_defaults=True):
+    """Two answers to one input."""
+
+    id: str
+    prompt: str
+    """Digest that equal inputs share."""
+    source: Source
+    messages: list[Message]
+    answers: list[str]
+    """Two. Of an attention check, the first is the right one."""
+    systems: list[str]
+    """Who wrote each; people never see it."""
+    attention: bool = False
+    fields: dict[str, str] = field(default_factory=dict)
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    """Those on offer in the conversation."""
+
+
+class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="said", tag_field="what"):
+    """What one person said about one question."""
+
+    id: str
+    """Of this showing of the question; the same twice counts once."""
+    question: str
+    annotator: str
+    at: str
+    """UTC, ISO 8601."""
+    choice: SaidChoice
+    left: int
+    """Which answer stood on the left: 0 or 1."""
+    seconds: float
+    tags: list[str] = field(default_factory=list)
+    edit: str | None = None
+    repeat: bool = False
+
+
+class Retraction(Struct, frozen=True, tag="undone", tag_field="what"):
+    """Somebody took the last thing back."""
+
+    id: str
+    """Of the ``AnnotationEvent`` that no longer counts."""
+    annotator: str
+    at: str
+
+
+class Store:
+    """An open store; made by ``open_store``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.questions = {item.id: item for item in _rows(folder / QUESTIONS, AnnotationTask)}
+        self._said: dict[str, AnnotationEvent] = {}
+        self._undone: set[str] = set()
+        _mend(folder / SAID)
+        for row, entry in enumerate(_rows(folder / SAID, AnnotationEvent | Retraction), 1):
+            _refuse_stray(folder, row, entry, self.questions)
+            self._take(entry)
+        self._journal = os.open(folder / SAID, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        atomic_io.fsync_directory(folder)
+
+    def close(self) -> None:
+        """Close the journal."""
+        os.close(self._journal)
+
+    def add(self, questions: Sequence[AnnotationTask]) -> None:
+        """Add questions; those whose id is known are left as they are.
+
+        Raises  InfrastructureError when the disk refuses; none is added then.
+        """
+        every = self.questions | {item.id: item for item in questions if item.id not in self.questions}
+        atomic_io.write_rows(self.folder / QUESTIONS, every.values())
+        self.questions = every  # nobody is asked what is not on the disk
+
+    def write(self, entry: AnnotationEvent | Retraction) -> None:
+        """Append one entry; when this returns, it is on the disk. An entry that is there already is not written again.
+
+        Raises  InfrastructureError when the disk refuses; nothing counts then, and what was half written is cut off.
+        """
+        if isinstance(entry, AnnotationEvent) and entry.id in self._said:
+            return
+        line = msgspec.json.encode(entry) + b"\n"
+        size = os.fstat(self._journal).st_size
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(self._journal, line[written:])
+            os.fsync(self._journal)
+        except OSError as error:
+            os.ftruncate(self._journal, size)
+            raise atomic_io.write_error(self.folder / SAID, error) from error
+        self._take(entry)
+
+    def list_annotations(self, annotator: str | None = None) -> list[AnnotationEvent]:
+        """What counts, in its order; of one person, or of all."""
+        return [
+            one
+            for one in self._said.values()
+            if one.id not in self._undone and (annotator is None or one.annotator == annotator)
+        ]
+
+    def get_annotation(self, name: str) -> AnnotationEvent | None:
+        """What was said at a showing; None where nothing was, or where it was taken back."""
+        return None if name in self._undone else self._said.get(name)
+
+    def count_turns(self, annotator: str) -> int:
+        """How often somebody has said something, taken back or not."""
+        return sum(one.annotator == annotator for one in self._said.values())
+
+    def _take(self, entry: AnnotationEvent | Retraction) -> None:
+        if isinstance(entry, AnnotationEvent):
+            self._said[entry.id] = entry
+        else:
+            self._undone.add(entry.id)
+
+
+@contextmanager
+def open_store(folder: Path) -> Iterator[Store]:
+    """Hold the store in ``folder``, which is made where it is absent.
+
+    Raises  InfrastructureError when another process holds it; DataError when one of its files was changed by hand.
+    """
+    busy = f"{folder}: another process has this store of judgements open"
+    with lock.file_lock(
+        folder / LOCK, "tunectl annotate", busy=busy, hint="let several people share one page, or close the other"
+    ):
+        if not (folder / ".gitignore").exists():  # the folder is committed, who holds it is not
+            atomic_io.write_text(folder / ".gitignore", f"{LOCK}\n")
+        store = Store(folder)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
+    """Everything that people said in ``folder``: a judgement, or why it is none (``skipped``, ``taken_back``).
+
+    Reads without a lock: the journal only grows, and a line that is being written is not whole yet.
+    Raises  DataError when there is no store, or a line of it is wrong.
+    """
+    if not (folder / SAID).is_file():
+        raise DataError(
+            f"preferences.collected = {folder}: there are no judgements", hint="collect some: tunectl annotate"
+        )
+    entries = list(enumerate(_rows(folder / SAID, AnnotationEvent | Retraction), 1))
+    # Questions after judgements: an open page may add some of both meanwhile.
+    known = {item.id: item for item in _rows(folder / QUESTIONS, AnnotationTask)}
+    undone = {entry.id for _, entry in entries if isinstance(entry, Retraction)}
+    for row, entry in entries:
+        if isinstance(entry, Retraction):
+            continue
+        _refuse_stray(folder, row, entry, known)
+        source = Source((folder / SAID).as_posix(), row)
+        if entry.id in undone or entry.choice == "skip":
+            yield RejectedRow(source, "taken_back" if entry.id in undone else "skipped", f"by {entry.annotator}")
+            continue
+        yield _judgement(entry, entry.choice, known[entry.question], source)
+
+
+def _refuse_stray(
+    folder: Path, row: int, entry: AnnotationEvent | Retraction, known: Mapping[str, AnnotationTask]
+) -> None:
+    if isinstance(entry, AnnotationEvent) and entry.question not in known:
+        raise DataError(
+            f"{folder / SAID}:{row} is about question {entry.question}, which {folder / QUESTIONS} does not hold",
+            hint="restore that file from Git",
+        )
+
+
+def _judgement(entry: AnnotationEvent, choice: Choice, question: AnnotationTask, source: Source) -> Comparison:
+    check: Literal["repeat", "attention"] | None = (
+        "attention" if question.attention else "repeat" if entry.repeat else None
+    )
+    return Comparison(
+        id=f"j-{entry.id}",
+        prompt=question.prompt,
+        messages=question.messages,
+        answers=[[Message("assistant", text)] for text in question.answers],
+        choice=choice,
+        vote=AnnotationMetadata(source, entry.annotator, entry.at, None, entry.tags),
+        kind="collected",
+        fields=question.fields,
+        left=entry.left,
+        check=check,
+        edit=entry.edit,
+        systems=question.systems,
+        seconds=entry.seconds,
+        tools=question.tools,
+    )
+
+
+def _rows(path: Path, shape: Any) -> Iterator[Any]:
+    """The whole lines of a file, none where it is absent; a last line without an end is still being written, or was cut off."""
+    if not path.is_file():
+        return
+    decoder = msgspec.json.Decoder(shape)
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            yield decoder.decode(line)
+        except atomic_io.NOT_JSON as error:
+            raise DataError(
+                f"{path}:{number} cannot be read: {error}", hint="it was changed by hand; restore it from Git"
+            ) from error
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that a crash left unfinished: nobody was told that it counts."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+            os.fsync(stream.fileno())

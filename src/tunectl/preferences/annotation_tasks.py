@@ -1,0 +1,66 @@
+"""From inputs and answers to questions, some of them attention checks."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from tunectl.artifacts.records import Example
+from tunectl.preferences.annotation_store import AnnotationTask
+
+CHECKS = 0.15
+"""Attention checks made, as a share of the questions; how many are asked is ``annotate.asking.attention``."""
+
+
+def sample_inputs(examples: Sequence[Example], wanted: int, seed: int) -> list[Example]:
+    """At most ``wanted`` of the inputs, by the seed; more of them later begin with the same ones."""
+    order = sorted((one for one in examples if one.messages), key=lambda one: _digest(seed, one.id))
+    return order[:wanted]
+
+
+def make_task(example: Example, prompt: str, answers: Sequence[str], systems: Sequence[str]) -> AnnotationTask | None:
+    """Two answers to one input; None where they are the same or one is empty: nobody could choose."""
+    first, second = (text.strip() for text in answers)
+    if not first or not second or first.split() == second.split():
+        return None
+    name = f"q-{_digest(prompt, first, second)}"
+    return AnnotationTask(
+        id=name,
+        prompt=prompt,
+        source=example.source,
+        messages=example.messages,
+        answers=[first, second],
+        systems=list(systems),
+        fields=example.fields,
+        tools=example.tools,
+    )
+
+
+def attention_checks(examples: Sequence[tuple[Example, str]], seed: int) -> Iterator[AnnotationTask]:
+    """Attention checks: a reference of an input against a reference of another input. ``examples`` come with their prompt key."""
+    having = [(one, prompt) for one, prompt in examples if one.answers]
+    dice = random.Random(seed)  # noqa: S311  (no secret)
+    for one, prompt in having[: round(CHECKS * len(having))]:
+        others = [other for other, key in having if key != prompt and other.answers[0].text != one.answers[0].text]
+        if others:
+            wrong = dice.choice(others).answers[0].text
+            right = one.answers[0].text
+            name = f"q-{_digest('attention', prompt, right, wrong)}"
+            yield AnnotationTask(
+                id=name,
+                prompt=prompt,
+                source=one.source,
+                messages=one.messages,
+                answers=[right, wrong],
+                systems=["reference", "reference of another input"],
+                attention=True,
+                fields=one.fields,
+                tools=one.tools,
+            )
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()

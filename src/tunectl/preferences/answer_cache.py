@@ -1,0 +1,50 @@
+"""Sampled answers to inputs, kept batch by batch so that a kill loses at most one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Example
+from tunectl.core import progress
+from tunectl.preferences.simulated_annotator import SampledAnswers
+
+BATCH = 192
+"""Answers asked for together: enough for batches of equal length, few enough that little is lost."""
+Write = Callable[[Sequence[Example], int], list[str]]
+"""Inputs and a seed -> one answer each."""
+
+
+def sample_answers(
+    inputs: Sequence[tuple[Example, str]], answers: int, write: Callable[[], Write], seed: int, work: Path
+) -> Iterator[SampledAnswers]:
+    """``answers`` answers to each of ``inputs`` (with their prompt key), in order.
+
+    ``write`` loads the model, and is called only where there is something left to do. Finished batches lie in ``work`` and are
+    read back; each has a seed of its own, so that a run that was cut off ends with the texts of one that was not.
+    """
+    each = max(1, BATCH // answers)
+    writer: Write | None = None
+    with progress.bar("sampled answers", len(inputs) * answers) as shown:
+        for at in range(0, len(inputs), each):
+            batch, path = inputs[at : at + each], work / f"answers-{at // each:05d}.jsonl"
+
+            def texts(batch: Sequence[tuple[Example, str]] = batch, at: int = at) -> list[list[str]]:
+                nonlocal writer
+                writer = writer or write()
+                found = writer([example for example, _ in batch for _ in range(answers)], seed + at)
+                return [found[place : place + answers] for place in range(0, len(found), answers)]
+
+            yield from read_or_generate(path, batch, texts)
+            shown.advance(len(batch) * answers)
+
+
+def read_or_generate(
+    path: Path, batch: Sequence[tuple[Example, str]], write: Callable[[], Sequence[list[str]]]
+) -> list[SampledAnswers]:
+    """The answers to ``batch``, read from ``path``; where that is absent they are written first, whole or not at all."""
+    if not path.is_file():
+        texts = write()
+        atomic_io.write_rows(path, (SampledAnswers(*one, answers) for one, answers in zip(batch, texts, strict=True)))
+    return list(atomic_io.read_rows(path, SampledAnswers))

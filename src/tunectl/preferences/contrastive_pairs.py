@@ -1,0 +1,397 @@
+"""Pairs from human references alone: an answer to the input beats an answer to another input that differs a little.
+
+Two inputs differ by their attributes: one has another value (``wrong``, if its answer is read as an answer to the first),
+lacks one (``missing``) or has one more (``extra``). What is preferred is so what people wrote about these very facts; no
+rule looks into the answers.
+
+Inputs of one part are set against inputs of the same part. An input of validation or test may find too few near ones there,
+so the other of the two lends it some, and at last train does: what is lent is a text that loses, and a text that a pair of
+one part uses is used in no other part, so nothing of a held-out pair is ever learned from. Every loan is counted.
+
+Of two differences one may give the pair away: inputs that lack an attribute mostly have another name, too, and who looks at
+the name never learns what is missing. So some pairs that are learned from are asked with one such attribute withheld: both
+answers then say of it what nobody asked for, and the other difference decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import combinations, product
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import AnnotationMetadata, Comparison, Example, Message, ReferenceAnswer
+from tunectl.core.errors import DataError
+from tunectl.preferences.meaning_representation import remove_attribute
+from tunectl.preferences.prompt_split import PARTS, Part
+
+Kind = Literal["wrong", "missing", "extra"]
+KINDS: tuple[Kind, ...] = ("wrong", "missing", "extra")
+NAME = "contrast"
+"""The ``kind`` of such pairs."""
+WIDEST = 40
+"""Attributes of an input from which it is not looked at: what is left when two are taken away would be too much to list."""
+LOOKS = 32
+"""Inputs looked at for each way to take attributes away; more are drawn from by the seed."""
+USES = 12
+"""Times that two inputs may meet, each time with other texts, before a difference of which there are too few gives way."""
+ORDER: tuple[Part, ...] = ("test", "validation", "train")
+"""Who chooses texts first: the smallest part, which has the fewest."""
+LENDERS: dict[Part, tuple[Part, ...]] = {"train": (), "validation": ("test", "train"), "test": ("validation", "train")}
+
+
+class AttributeDifference(NamedTuple):
+    """One attribute in which another input differs."""
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastRules:
+    """The contrast section as plain values."""
+
+    pairs: Mapping[Part, int]
+    """Most pairs of each part."""
+    per_input: int
+    differences: int
+    """Most attributes that differ: 1 or 2."""
+    kinds: Mapping[Kind, float]
+    """Weight of each kind of difference, in any unit, for every attribute alike; 0 leaves a kind out."""
+    seed: int
+    withhold: float = 0.0
+    """Share of the pairs of train and validation with two differences that are asked without a wrong attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRecord:
+    """An input that may take part."""
+
+    prompt: str
+    """Digest that equal inputs share."""
+    example: Example
+    attributes: Mapping[str, str]
+
+
+class ContrastReport(Struct, frozen=True):
+    """What one part came to, for report.json."""
+
+    pairs: int
+    inputs: int
+    """Inputs that have a pair."""
+    differences: dict[str, int]
+    """Kind to how many of them the pairs have."""
+    borrowed: dict[str, int]
+    """Part to how many of the losing answers it lent."""
+    alone: int
+    """Inputs that were tried and have no near one."""
+    withheld: int = 0
+    """Pairs that are asked without one of their attributes."""
+
+    def format_summary(self, wanted: int) -> str:
+        """For people."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.differences.items())
+        loans = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
+        alone = f"; {self.alone} inputs have none near" if self.alone else ""
+        less = f"; {self.withheld} asked without one attribute" if self.withheld else ""
+        return f"{self.pairs} of {wanted} pairs on {self.inputs} inputs ({kinds}{loans}{alone}{less})"
+
+
+class Contrasts(NamedTuple):
+    """All of it."""
+
+    judgements: list[Comparison]
+    """The first answer is the better one; nobody's name; the part is set."""
+    made: dict[Part, ContrastReport]
+
+
+def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[AttributeDifference]:
+    """What is wrong, missing or too much in ``other`` from where ``own`` stands, by name."""
+    found = []
+    for name in sorted(own.keys() | other.keys()):
+        if name not in other:
+            found.append(AttributeDifference("missing", name))
+        elif name not in own:
+            found.append(AttributeDifference("extra", name))
+        elif own[name] != other[name]:
+            found.append(AttributeDifference("wrong", name))
+    return found
+
+
+class NearestInputs:
+    """Finds inputs that differ in few attributes, without comparing every two.
+
+    Two inputs that differ in at most ``most`` attributes have the same rest once those are taken away from either; so every
+    input is filed under each rest that taking away up to ``most`` of its attributes leaves.
+    """
+
+    def __init__(self, inputs: Sequence[Mapping[str, str]], most: int) -> None:
+        self._inputs, self._most = inputs, most
+        self._filed: dict[int, list[int]] = defaultdict(list)
+        for place, attributes in enumerate(inputs):
+            for rest in _rests(attributes, most):
+                self._filed[rest].append(place)
+
+    def find(self, own: Mapping[str, str], dice: random.Random) -> dict[int, list[AttributeDifference]]:
+        """Place of a near input -> its differences, 1 to ``most`` of them; of a crowd under one rest some are drawn."""
+        found: dict[int, list[AttributeDifference]] = {}
+        for rest in _rests(own, self._most):
+            places = self._filed.get(rest, [])
+            for place in places if len(places) <= LOOKS else dice.sample(places, LOOKS):
+                if place not in found and 1 <= len(apart := diff_attributes(own, self._inputs[place])) <= self._most:
+                    found[place] = apart
+        return found
+
+
+def _rests(attributes: Mapping[str, str], most: int) -> Iterator[int]:
+    """A number for each rest: codes of the attributes that are left, combined so that their order does not count."""
+    codes = [_code(name, attributes[name]) for name in sorted(attributes)]
+    whole = 0
+    for code in codes:
+        whole ^= code
+    for count in range(min(most, len(codes)) + 1):
+        for away in combinations(codes, count):
+            rest = whole
+            for code in away:
+                rest ^= code
+            yield rest
+
+
+@cache
+def _code(name: str, value: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{name}\0{value}".encode(), digest_size=8).digest())
+
+
+def build_prompt_records(
+    examples: Sequence[tuple[str, Example]], attributes: Sequence[Mapping[str, str]]
+) -> list[PromptRecord]:
+    """Inputs with answers and attributes; equal inputs of several records count once. ``examples`` come with their key."""
+    found: dict[str, PromptRecord] = {}
+    for (prompt, example), own in zip(examples, attributes, strict=True):
+        if example.messages and example.answers and 0 < len(own) <= WIDEST:
+            found.setdefault(prompt, PromptRecord(prompt, example, own))
+    return list(found.values())
+
+
+def sample_pairs(parts: Mapping[Part, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
+    """At most ``rules.pairs`` judgements a part; every input gets one before any gets two, and so on.
+
+    The difference (kind and attribute) of which there are too few so far comes first, so that an attribute that few inputs
+    lack is not drowned by one in which most differ. Where an input has no near one with it, the next one will do.
+
+    Raises  DataError when no input has attributes, or a part has no pair
+    """
+    taken: dict[str, Part] = {}
+    made: dict[Part, ContrastReport] = {}
+    judgements: dict[Part, list[Comparison]] = {}
+    _refuse_bare(parts)
+    near = {part: NearestInputs([card.attributes for card in parts[part]], rules.differences) for part in PARTS}
+    for part in ORDER:
+        pools = [_Pool(name, parts[name], near[name]) for name in (part, *LENDERS[part])]
+        table = _PairSampler(pools, rules, taken)
+        judgements[part] = list(table.sample())
+        made[part] = table.build_report(judgements[part])
+        if not judgements[part]:
+            raise DataError(
+                f"preferences.contrast: {part} has {len(parts[part])} inputs with attributes, and none of them has a near one"
+                f" (differences: {rules.differences}) whose answers no other part uses",
+                hint="allow differences: 2, give the part more inputs (split.shares), or name fewer attributes",
+            )
+    return Contrasts([one for part in PARTS for one in judgements[part]], {part: made[part] for part in PARTS})
+
+
+def _refuse_bare(parts: Mapping[Part, Sequence[PromptRecord]]) -> None:
+    if not any(parts.values()):
+        raise DataError(
+            "preferences.contrast: no input of split has attributes and an answer",
+            hint="bracketed attributes look like name[The Vaults], eatType[pub]; else name fields: "
+            "preferences.contrast.attributes={method: fields, fields: [...]}",
+        )
+
+
+class _Pool(NamedTuple):
+    """Where near inputs come from."""
+
+    part: Part
+    cards: Sequence[PromptRecord]
+    near: NearestInputs
+
+
+@dataclass(slots=True, eq=False)
+class _Candidate:
+    """An input that may lose to another one."""
+
+    card: PromptRecord
+    apart: list[AttributeDifference]
+    lender: int
+    """Place of its pool: 0 is the part itself."""
+    uses: int = 0
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """What is still open for one input."""
+
+    options: list[_Candidate]
+    own: frozenset[str]
+    """Its answers, folded: none of them may lose."""
+    dealt: set[tuple[str, str]] = field(default_factory=set)
+    """Texts of its pairs so far."""
+
+
+@dataclass(slots=True)
+class _PairSampler:
+    """One part while its pairs are dealt."""
+
+    pools: Sequence[_Pool]
+    """Its own, then those of lenders."""
+    rules: ContrastRules
+    taken: dict[str, Part]
+    """Text, folded, to the part that uses it."""
+    counts: Counter[AttributeDifference] = field(default_factory=Counter)
+    loans: Counter[str] = field(default_factory=Counter)
+    withheld: int = 0
+    hands: dict[int, _Candidates] = field(default_factory=dict)
+
+    @property
+    def part(self) -> Part:
+        return self.pools[0].part
+
+    def sample(self) -> Iterator[Comparison]:
+        dice = random.Random(f"{self.rules.seed} {NAME} {self.part}")  # noqa: S311  (no secret)
+        cards, wanted = self.pools[0].cards, self.rules.pairs[self.part]
+        order = dice.sample(range(len(cards)), len(cards))
+        for _ in range(self.rules.per_input):
+            left = []
+            for place in order:
+                if not wanted:
+                    return
+                if place not in self.hands:
+                    self.hands[place] = self._hand(cards[place], dice)
+                found = self._next(cards[place], self.hands[place], dice)
+                if found is not None:
+                    left.append(place)
+                    wanted -= 1
+                    yield found
+            order = left
+
+    def _hand(self, card: PromptRecord, dice: random.Random) -> _Candidates:
+        options = []
+        for lender, pool in enumerate(self.pools):
+            found = [
+                _Candidate(pool.cards[place], apart, lender)
+                for place, apart in pool.near.find(card.attributes, dice).items()
+                if all(self.rules.kinds[one.kind] > 0 for one in apart)
+            ]
+            options += dice.sample(found, len(found))
+        return _Candidates(options, frozenset(_normalize_text(answer.text) for answer in card.example.answers))
+
+    def _next(self, card: PromptRecord, hand: _Candidates, dice: random.Random) -> Comparison | None:
+        wanted = sorted(
+            {one for option in hand.options for one in option.apart}, key=lambda one: (self._have(one), one)
+        )
+        for lender, one in product(range(len(self.pools)), wanted):
+            while (option := self._best(hand, one, lender)) is not None:
+                texts = self._texts(card, option, hand, dice)
+                option.uses += 1
+                if texts is None or option.uses == USES:
+                    hand.options.remove(option)
+                if texts is not None:
+                    self.counts.update(option.apart)
+                    self.loans.update([self.pools[lender].part] if lender else [])
+                    return self._mask_attribute(_judgement(card, *texts, option.apart, self.part), option.apart)
+        return None
+
+    def _mask_attribute(self, made: Comparison, apart: Sequence[AttributeDifference]) -> Comparison:
+        """With one attribute withheld where it is this pair's turn; held-out pairs of test are asked as a policy will be."""
+        dice = random.Random(f"{self.rules.seed} withhold {made.id}")  # noqa: S311  (no secret)
+        wrong = [one.name for one in apart if one.kind == "wrong"]
+        if self.part == "test" or len(apart) < 2 or not wrong or dice.random() >= self.rules.withhold:
+            return made
+        name, last = dice.choice(wrong), made.messages[-1]
+        self.withheld += 1
+        tags = [f"withheld {name}" if one.name == name else f"{one.kind} {one.name}" for one in apart]
+        return replace(
+            made,
+            messages=[*made.messages[:-1], replace(last, content=remove_attribute(last.content, name))],
+            vote=replace(made.vote, tags=tags),
+        )
+
+    def _have(self, one: AttributeDifference) -> float:
+        return self.counts[one] / self.rules.kinds[one.kind]
+
+    def _best(self, hand: _Candidates, wanted: AttributeDifference, lender: int) -> _Candidate | None:
+        """Of those with this difference: one little used, and with no other difference of which there is enough."""
+        return min(
+            (one for one in hand.options if one.lender == lender and wanted in one.apart),
+            key=lambda one: (one.uses, max(self._have(item) for item in one.apart)),
+            default=None,
+        )
+
+    def _texts(
+        self, card: PromptRecord, option: _Candidate, hand: _Candidates, dice: random.Random
+    ) -> tuple[ReferenceAnswer, ReferenceAnswer] | None:
+        """An answer of either input that no other part uses; the losing one is none of the input's own."""
+        better = [answer for answer in card.example.answers if self._free(answer)]
+        worse = [
+            answer
+            for answer in option.card.example.answers
+            if self._free(answer) and _normalize_text(answer.text) not in hand.own
+        ]
+        if self.pools[option.lender].part in LENDERS[self.part][:1] and len(worse) < 2:
+            return None  # its last one stays with it
+        open_ = [(one, other) for one in better for other in worse if (one.text, other.text) not in hand.dealt]
+        if not open_:
+            return None
+        chosen, rejected = dice.choice(open_)
+        hand.dealt.add((chosen.text, rejected.text))
+        self.taken[_normalize_text(chosen.text)] = self.taken[_normalize_text(rejected.text)] = self.part
+        return chosen, rejected
+
+    def _free(self, answer: ReferenceAnswer) -> bool:
+        return bool(answer.text.strip()) and self.taken.get(_normalize_text(answer.text), self.part) == self.part
+
+    def build_report(self, judgements: Sequence[Comparison]) -> ContrastReport:
+        paired = {one.prompt for one in judgements}
+        return ContrastReport(
+            pairs=len(judgements),
+            inputs=len(paired),
+            differences={kind: sum(count for one, count in self.counts.items() if one.kind == kind) for kind in KINDS},
+            borrowed=dict(self.loans),
+            alone=sum(self.pools[0].cards[place].prompt not in paired for place in self.hands),
+            withheld=self.withheld,
+        )
+
+
+def _judgement(
+    card: PromptRecord,
+    chosen: ReferenceAnswer,
+    rejected: ReferenceAnswer,
+    apart: Sequence[AttributeDifference],
+    part: Part,
+) -> Comparison:
+    name = hashlib.blake2b(f"{card.prompt}\0{chosen.text}\0{rejected.text}".encode(), digest_size=8).hexdigest()
+    return Comparison(
+        id=f"j-{name}",
+        prompt=card.prompt,
+        messages=card.example.messages,
+        answers=[[Message("assistant", chosen.text)], [Message("assistant", rejected.text)]],
+        choice="first",
+        vote=AnnotationMetadata(chosen.source, tags=[f"{one.kind} {one.name}" for one in apart]),
+        kind=NAME,
+        fields=card.example.fields,
+        split=part,
+        systems=["reference", "reference of another input"],
+        tools=card.example.tools,
+    )
+
+
+def _normalize_text(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,66 @@
+"""What an input is about, as names and values: read from brackets in its text, or from declared fields."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+_VALUE = re.compile(r"\[([^\[\]]*)\]")
+_NO_NAME = re.compile(r"[^\w -]")
+
+
+class _Slot(NamedTuple):
+    """An attribute in a text: where it stands, brackets and all, and what it says."""
+
+    start: int
+    end: int
+    name: str
+    value: str
+
+
+def _slots(text: str) -> Iterator[_Slot]:
+    """Attributes in their order: letters, digits, blanks and hyphens in front of a pair of brackets.
+
+    Looked for from the brackets backwards: forwards, every letter of a long text could begin a name.
+    """
+    done = 0
+    for found in _VALUE.finditer(text):
+        before = text[done : found.start()].rstrip()
+        name = _NO_NAME.split(before)[-1].lstrip(" -")
+        if name:
+            yield _Slot(done + len(before) - len(name), found.end(), name, found[1])
+        done = found.end()
+
+
+def parse_mr(text: str) -> dict[str, str]:
+    """Attributes of a meaning representation such as ``name[The Vaults], eatType[pub]``; empty where there are none.
+
+    Blanks at the ends do not count. A name that occurs twice has all its values, in sorted order, as one.
+    Source of the form: Novikova, Dušek and Rieser (2017), "The E2E dataset", SIGDIAL.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for slot in _slots(text):
+        found[slot.name].append(slot.value.strip())
+    return {name: " | ".join(sorted(values)) for name, values in found.items()}
+
+
+def remove_attribute(text: str, name: str) -> str:
+    """``text`` with that attribute taken out, brackets, separator and all; as it was where there is none of that name."""
+    for slot in reversed([one for one in _slots(text) if one.name == name]):
+        before, after = text[: slot.start], text[slot.end :]
+        rest, lead = after.lstrip(), before.rstrip()
+        if rest.startswith(_SEPARATORS):
+            text = before + rest[1:].lstrip()
+        else:
+            text = (lead[:-1].rstrip() if lead.endswith(_SEPARATORS) else before) + after
+    return text
+
+
+_SEPARATORS = (",", ";")
+
+
+def from_fields(fields: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """The declared fields that are there and not empty."""
+    return {name: value for name in names if (value := fields.get(name, "").strip())}

@@ -1,0 +1,78 @@
+"""Pairs and marks -> train, validation and test, by input: what is asked in one part is asked in no other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import LabeledCompletion, PreferencePair
+from tunectl.core.errors import DataError
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+R = TypeVar("R", PreferencePair, LabeledCompletion)
+
+
+def split_by_prompt(
+    records: Sequence[PreferencePair | LabeledCompletion],
+    known: Mapping[str, Part],
+    shares: Mapping[Part, float],
+    seed: int,
+) -> dict[str, Part]:
+    """The part of each prompt of ``records``.
+
+    A prompt that ``split`` knows (``known``: prompt to part) goes where it is there, so that no test input is ever learned
+    from; one that the data marks goes where it is marked; the others are dealt along a seeded line until the shares are met.
+
+    Raises  DataError when a part would be empty.
+    """
+    parts: dict[str, Part] = {}
+    for record in records:
+        if record.prompt in known:
+            parts[record.prompt] = known[record.prompt]
+        elif record.split is not None:
+            parts.setdefault(record.prompt, record.split)
+    every = list(dict.fromkeys(record.prompt for record in records))
+    free = sorted((prompt for prompt in every if prompt not in parts), key=lambda prompt: _position(prompt, seed))
+    have = {part: sum(parts.get(prompt) == part for prompt in every) for part in PARTS}
+    for at, prompt in enumerate(free):
+        empty = [part for part in PARTS if not have[part]]  # small data: the last ones go where there is nothing yet
+        part = max(
+            empty if len(free) - at <= len(empty) else PARTS, key=lambda name: shares[name] * len(every) - have[name]
+        )
+        parts[prompt] = part
+        have[part] += 1
+    _refuse_empty(have, len(every), len(free))
+    return parts
+
+
+def _refuse_empty(have: Mapping[Part, int], prompts: int, free: int) -> None:
+    empty = [part for part in PARTS if not have[part]]
+    if not empty:
+        return
+    inputs = "one input" if prompts == 1 else f"{prompts} different inputs"
+    bound = ""
+    if free < prompts:
+        which = "" if prompts == 1 else "all of them " if free == 0 else f"{prompts - free} of them "
+        bound = f", {which}bound to {'its' if prompts - free == 1 else 'their'} part by split or by the data"
+    raise DataError(
+        f"preferences: {' and '.join(empty)} would be empty: there {'is' if prompts == 1 else 'are'} {inputs}{bound}, and an input stays in one part",
+        hint="collect preferences on more inputs; at least one for each of train, validation and test is needed",
+    )
+
+
+def with_split(records: Sequence[R], parts: Mapping[str, Part]) -> list[R]:
+    """The records, each with its part."""
+    return [replace(record, split=parts[record.prompt]) for record in records]
+
+
+def count_moved(records: Sequence[PreferencePair | LabeledCompletion], parts: Mapping[str, Part]) -> int:
+    """How many records the data had marked for another part than they went to."""
+    return sum(record.split not in (None, parts[record.prompt]) for record in records)
+
+
+def _position(prompt: str, seed: int) -> bytes:
+    return hashlib.blake2b(f"{seed} {prompt}".encode(), digest_size=8).digest()

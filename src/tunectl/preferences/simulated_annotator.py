@@ -1,0 +1,156 @@
+"""A declared annotator: scores answers by weighted criteria, errs a little, and says which criteria decided."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from msgspec import Struct
+
+from tunectl.artifacts.records import AnnotationMetadata, Choice, Comparison, Example, Message
+from tunectl.config.schema.simulated_annotator import Criterion, FactsCriterion, PatternCriterion, SimulatedAnnotator
+
+KIND = "simulated"
+"""The ``kind`` of such judgements."""
+
+
+class SampledAnswers(Struct, frozen=True):
+    """One input and the answers that were sampled for it."""
+
+    example: Example
+    prompt: str
+    """Digest that equal inputs share."""
+    answers: list[str]
+
+
+class Asked(Struct, frozen=True):
+    """What became of the answers, for report.json."""
+
+    annotator: str
+    inputs: int
+    answers: int
+    unusable: int
+    """Answers that were empty, or the same as an earlier one to this input."""
+    compared: int
+    ties: int
+    """Of the compared ones, too close to call: not judged."""
+    judged: int
+    turned: int
+    """Of the judged ones, those turned around: declared errors."""
+    scores: dict[str, float]
+    """Criterion to its mean over all usable answers, 0 to 1; where it is near 0 or 1 it tells answers apart seldom."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One answer by the rubric."""
+
+    parts: Mapping[str, float]
+    """Criterion to score, 0 to 1; without those that do not apply to the input."""
+    total: float
+    """Weighted mean, 0 to 1."""
+
+
+def score(rubric: Sequence[Criterion], answer: str, question: str, fields: Mapping[str, str]) -> Scored:
+    """How ``answer`` to ``question`` does; criteria about facts that the input does not state do not count."""
+    parts = {one.name: value for one in rubric if (value := _one(one, answer, question, fields)) is not None}
+    weights = {one.name: one.weight for one in rubric if one.name in parts}
+    total = sum(weights.values())
+    return Scored(parts, sum(parts[name] * weight for name, weight in weights.items()) / total if total else 0.0)
+
+
+def _one(criterion: Criterion, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
+    if isinstance(criterion, FactsCriterion):
+        return _facts(criterion, answer, question, fields)
+    if isinstance(criterion, PatternCriterion):
+        count = sum(1 for _ in re.finditer(criterion.pattern, answer))
+    else:
+        count = len(answer.split())
+    return float(criterion.least <= count and (criterion.most is None or count <= criterion.most))
+
+
+def _facts(criterion: FactsCriterion, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
+    wanted = [fields[name] for name in criterion.fields if fields.get(name, "").strip()]
+    if criterion.pattern is not None:
+        wanted += [found.group(1 if found.re.groups else 0) or "" for found in re.finditer(criterion.pattern, question)]
+    facts = list(dict.fromkeys(text for fact in wanted if (text := " ".join(fact.split()))))
+    if not facts:
+        return None
+    there = " ".join(answer.split()[: criterion.first_words])
+    if criterion.ignore_case:
+        there, facts = there.casefold(), [fact.casefold() for fact in facts]
+    return sum(fact in there for fact in facts) / len(facts)
+
+
+def annotate(sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed: int) -> tuple[list[Comparison], Asked]:
+    """Compare every two different answers to one input; what is said follows from ``seed`` and the texts alone."""
+    said: list[Comparison] = []
+    counts = {"unusable": 0, "compared": 0, "ties": 0, "turned": 0}
+    parts: dict[str, list[float]] = {one.name: [] for one in rules.rubric}
+    for item in sampled:
+        texts = list(dict.fromkeys(text.strip() for text in item.answers if text.strip()))
+        counts["unusable"] += len(item.answers) - len(texts)
+        question = item.example.messages[-1].content
+        scored = {text: score(rules.rubric, text, question, item.example.fields) for text in texts}
+        for one in scored.values():
+            for name, value in one.parts.items():
+                parts[name].append(value)
+        for first, second in _sample_pairs(texts, rules.pairs_per_input, f"{seed} {item.prompt}"):
+            counts["compared"] += 1
+            dice = random.Random(f"{seed} {item.prompt} {first} {second}")  # noqa: S311  (no secret)
+            found = _choose(scored[first], scored[second], rules, dice)
+            if found is None:
+                counts["ties"] += 1
+                continue
+            choice, tags, turned = found
+            counts["turned"] += turned
+            said.append(_judgement(item, (first, second), choice, tags, dice.randrange(2), rules.annotator))
+    return said, Asked(
+        annotator=rules.annotator,
+        inputs=len(sampled),
+        answers=sum(len(item.answers) for item in sampled),
+        judged=len(said),
+        scores={name: round(sum(values) / len(values), 4) for name, values in parts.items() if values},
+        **counts,
+    )
+
+
+def _sample_pairs(texts: Sequence[str], most: int | None, seed: str) -> list[tuple[str, str]]:
+    every = list(combinations(texts, 2))
+    return every if most is None or len(every) <= most else random.Random(seed).sample(every, most)  # noqa: S311
+
+
+def _choose(
+    first: Scored, second: Scored, rules: SimulatedAnnotator, dice: random.Random
+) -> tuple[Choice, list[str], bool] | None:
+    """The choice, the criteria that speak for it, and whether it is an error; None where it is too close to call."""
+    gap = first.total - second.total + dice.gauss(0, rules.noise) - dice.gauss(0, rules.noise)
+    turned = dice.random() < rules.errors
+    if abs(gap) <= rules.tie:
+        return None
+    better, worse = (first, second) if (gap > 0) != turned else (second, first)
+    tags = [name for name, value in better.parts.items() if value > worse.parts[name]]
+    return ("first" if better is first else "second"), tags, turned
+
+
+def _judgement(
+    item: SampledAnswers, texts: tuple[str, str], choice: Choice, tags: list[str], left: int, annotator: str
+) -> Comparison:
+    name = hashlib.blake2b("\0".join((annotator, item.prompt, *texts)).encode(), digest_size=8).hexdigest()
+    return Comparison(
+        id=f"j-{name}",
+        prompt=item.prompt,
+        messages=item.example.messages,
+        answers=[[Message("assistant", text)] for text in texts],
+        choice=choice,
+        vote=AnnotationMetadata(item.example.source, annotator, tags=tags),
+        kind=KIND,
+        fields=item.example.fields,
+        left=left,
+        systems=["sft", "sft"],
+        tools=item.example.tools,
+    )

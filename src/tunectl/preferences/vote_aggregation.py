@@ -1,0 +1,284 @@
+"""Judgements -> pairs and marks: several people's votes on the same two answers become one record.
+
+Rows that cannot go on have one of these reasons: ``same_answer`` (chosen = rejected), ``prompt_in_answer`` (one answer
+begins with the prompt, the other does not: what is learned would be the echo), ``duplicate`` (the same person said the same of the same answers before), ``contradicts_self`` (the same
+person also said the opposite), ``contradicted`` (others did, and policy or majority is against this vote), ``tied``,
+``failed_attention`` (its author failed the attention checks), ``attention_check`` (asked only to see who looks),
+``over_cap``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from tunectl.artifacts.records import (
+    Comparison,
+    Example,
+    LabeledCompletion,
+    Message,
+    PreferencePair,
+    ReferenceAnswer,
+    RejectedRow,
+    truncate,
+)
+from tunectl.artifacts.row_counts import RowCounter
+
+Policy = Literal["majority", "drop"]
+PROMPT_LEAST = 40
+"""Characters of a prompt from which repeating it is an echo; people and models repeat short ones in ordinary talk."""
+
+
+@dataclass(frozen=True, slots=True)
+class AggregationRules:
+    """The preferences section as plain values."""
+
+    attention: float
+    """Share of attention checks to pass."""
+    contradictions: Policy
+    rows_per_annotator: int | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AggregatedVotes:
+    """What the judgements came to."""
+
+    pairs: list[PreferencePair]
+    marks: list[LabeledCompletion]
+    edited: list[Comparison]
+    """Those whose author wrote an answer, and looked: what is written stays good where the vote is doubled or outvoted."""
+
+
+def aggregate_votes(judgements: Sequence[Comparison], rules: AggregationRules, tally: RowCounter) -> AggregatedVotes:
+    """Turn ``judgements`` into pairs and marks; every one that does not count is rejected with a reason.
+
+    The tally has seen them already. The order of the judgements decides only which of two equal ones is the duplicate.
+    """
+    left = _drop(judgements, tally, _unsound)
+    left = _attentive(left, rules.attention, tally)
+    edited = [one for one in left if one.edit]
+    left = _consistent(left, tally)
+    left = _cap_per_annotator(left, rules.rows_per_annotator, rules.seed, tally)
+    left = _resolve_contradictions(left, rules.contradictions, tally)
+    tally.keep(len(left))
+    return AggregatedVotes(_pairs(left), _marks(left), edited)
+
+
+def _reject(one: Comparison, reason: str, detail: str) -> RejectedRow:
+    shown = " | ".join(answer[-1].content for answer in one.answers)
+    return RejectedRow(one.vote.source, reason, detail, truncate(shown))
+
+
+def _drop(
+    judgements: Sequence[Comparison], tally: RowCounter, why: Callable[[Comparison], tuple[str, str] | None]
+) -> list[Comparison]:
+    left = []
+    for one in judgements:
+        found = why(one)
+        if found is None:
+            left.append(one)
+        else:
+            tally.reject(_reject(one, *found))
+    return left
+
+
+def _unsound(one: Comparison) -> tuple[str, str] | None:
+    texts = [_text(answer) for answer in one.answers]
+    if len(texts) == 2 and texts[0] == texts[1]:
+        return "same_answer", f"chosen and rejected are both {truncate(texts[0], 60)!r}"
+    asked = " ".join(one.messages[-1].content.split())
+    if len(asked) >= PROMPT_LEAST:
+        echoes = [number for number, text in enumerate(texts) if text.startswith(f"assistant: {asked} ")]
+        if len(echoes) == 1 and len(texts) == 2:
+            return "prompt_in_answer", f"only answer {echoes[0] + 1} begins with the prompt {truncate(asked, 60)!r}"
+    return None
+
+
+def _attentive(judgements: Sequence[Comparison], least: float, tally: RowCounter) -> list[Comparison]:
+    """Without the attention checks themselves, and without those who failed too many."""
+    shown: dict[str | None, list[bool]] = defaultdict(list)
+    for one in judgements:
+        if one.check == "attention":
+            shown[one.vote.annotator].append(one.choice == "first")
+    failed = {name: sum(passed) for name, passed in shown.items() if sum(passed) < least * len(passed)}
+
+    def why(one: Comparison) -> tuple[str, str] | None:
+        name = one.vote.annotator
+        if one.check == "attention":
+            return "attention_check", f"{name} {'passed' if one.choice == 'first' else 'failed'} it"
+        if name in failed:
+            return "failed_attention", f"{name} passed {failed[name]} of {len(shown[name])} checks"
+        return None
+
+    return _drop(judgements, tally, why)
+
+
+def _consistent(judgements: Sequence[Comparison], tally: RowCounter) -> list[Comparison]:
+    """One voice a person and question: the same again is a duplicate, the opposite silences both."""
+    said: dict[tuple[str | None, str], dict[str, Comparison]] = defaultdict(dict)
+    for one in judgements:
+        said[one.vote.annotator, comparison_key(one)].setdefault(canonical_vote(one), one)
+
+    def why(one: Comparison) -> tuple[str, str] | None:
+        opinions = said[one.vote.annotator, comparison_key(one)]
+        who = one.vote.annotator or "somebody unnamed"
+        if one.vote.annotator is not None and len(opinions) > 1:
+            other = next(item for name, item in opinions.items() if name != canonical_vote(one))
+            return "contradicts_self", f"{who} said otherwise at {_place(other)}"
+        first = opinions[canonical_vote(one)]
+        if first is not one:
+            return "duplicate", f"{who} said the same at {_place(first)}"
+        return None
+
+    return _drop(judgements, tally, why)
+
+
+def _cap_per_annotator(
+    judgements: Sequence[Comparison], most: int | None, seed: int, tally: RowCounter
+) -> list[Comparison]:
+    if most is None:
+        return list(judgements)
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for one in judgements:
+        if one.vote.annotator is not None:
+            by_name[one.vote.annotator].append(one.id)
+    chosen = {name: set(_sample_ids(ids, most, f"{seed} {name}")) for name, ids in by_name.items()}
+
+    def why(one: Comparison) -> tuple[str, str] | None:
+        name = one.vote.annotator
+        if name is None or one.id in chosen[name]:
+            return None
+        return "over_cap", f"{name} has {len(by_name[name])} judgements; rows_per_annotator is {most}"
+
+    return _drop(judgements, tally, why)
+
+
+def _sample_ids(ids: list[str], most: int, seed: str) -> list[str]:
+    return ids if len(ids) <= most else random.Random(seed).sample(sorted(ids), most)  # noqa: S311  (no secret)
+
+
+def _resolve_contradictions(judgements: Sequence[Comparison], policy: Policy, tally: RowCounter) -> list[Comparison]:
+    """Where people disagree: the majority, or nobody."""
+    votes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for one in judgements:
+        votes[comparison_key(one)][canonical_vote(one)] += 1
+
+    def why(one: Comparison) -> tuple[str, str] | None:
+        found = votes[comparison_key(one)]
+        own, most = found[canonical_vote(one)], max(found.values())
+        if len(found) == 1:
+            return None
+        counts = " to ".join(str(count) for count in sorted(found.values(), reverse=True))
+        if policy == "drop" or own < most:
+            return "contradicted", f"votes are {counts}"
+        if sum(count == most for count in found.values()) > 1:
+            return "tied", f"votes are {counts}"
+        return None
+
+    return _drop(judgements, tally, why)
+
+
+def _pairs(judgements: Sequence[Comparison]) -> list[PreferencePair]:
+    made = []
+    for name, group in _group_by_comparison([one for one in judgements if one.choice in {"first", "second"}]).items():
+        one = group[0]
+        at = 0 if one.choice == "first" else 1
+        margins = [item.vote.margin for item in group if item.vote.margin is not None]
+        made.append(
+            PreferencePair(
+                id=f"p-{name[:16]}",
+                prompt=one.prompt,
+                messages=one.messages,
+                chosen=one.answers[at],
+                rejected=one.answers[1 - at],
+                votes=[item.vote for item in group],
+                margin=sum(margins) / len(margins) if margins else None,
+                kind=one.kind,
+                fields=one.fields,
+                split=one.split,
+                tools=one.tools,
+            )
+        )
+    return made
+
+
+def _marks(judgements: Sequence[Comparison]) -> list[LabeledCompletion]:
+    """Answers called good or bad alone; of two that were called good (bad) alike, each is one."""
+    made: dict[tuple[str, str], LabeledCompletion] = {}
+    for one in judgements:
+        if one.choice in {"first", "second"}:
+            continue
+        for answer in one.answers:
+            text, good = _text(answer), one.choice in {"good", "both_good"}
+            key = _digest(one.prompt, text)
+            old = made.get((key, str(good)))
+            votes = [one.vote] if old is None else [*old.votes, one.vote]
+            made[key, str(good)] = LabeledCompletion(
+                id=f"m-{key[:16]}",
+                prompt=one.prompt,
+                messages=one.messages,
+                answer=answer,
+                good=good,
+                votes=votes,
+                kind=one.kind,
+                fields=one.fields,
+                split=one.split,
+                tools=one.tools,
+            )
+    return list(made.values())
+
+
+def human_written_examples(judgements: Sequence[Comparison]) -> list[Example]:
+    """What people wrote themselves, as examples that tuning may take after somebody looked at them."""
+    made = {}
+    for one in judgements:
+        if one.edit is not None and one.edit.strip():
+            name = f"e-{_digest(one.prompt, one.edit)[:16]}"
+            answer = ReferenceAnswer(one.edit.strip(), one.vote.source)
+            made[name] = Example(
+                name, one.vote.source, one.messages, [answer], tools=one.tools, kind="edited", fields=one.fields
+            )
+    return list(made.values())
+
+
+def _group_by_comparison(judgements: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+    groups: dict[str, list[Comparison]] = defaultdict(list)
+    for one in judgements:
+        groups[comparison_key(one)].append(one)
+    return groups
+
+
+def comparison_key(one: Comparison) -> str:
+    """What was judged, whichever answer came first: equal for equal prompts with equal answers."""
+    return _digest(one.prompt, *sorted(_text(answer) for answer in one.answers))
+
+
+def canonical_vote(one: Comparison) -> str:
+    """What was said about it, in words that do not depend on which answer came first."""
+    if one.choice not in {"first", "second"}:
+        return one.choice
+    return _digest(_text(one.answers[0 if one.choice == "first" else 1]))
+
+
+def _text(answer: Sequence[Message]) -> str:
+    """An answer to compare by: blanks do not count."""
+    return "\n".join(f"{turn.role}: {' '.join(turn.content.split())}{_calls(turn)}" for turn in answer)
+
+
+def _calls(turn: Message) -> str:
+    return msgspec.json.encode(turn.tool_calls, order="sorted").decode() if turn.tool_calls else ""
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
+
+
+def _place(one: Comparison) -> str:
+    return f"{one.vote.source.file}:{one.vote.source.row}"

@@ -1,0 +1,77 @@
+"""How well personal data is found, on texts in which it is marked, as in ``Call ⟦phone:404-555-0123⟧ now``."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from tunectl.privacy.spans import Kind, PiiSpan
+
+_MARK = re.compile(r"⟦(\w+):([^⟧]*)⟧")
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledText:
+    """A text, and where personal data stands in it."""
+
+    text: str
+    spans: tuple[tuple[Kind, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EntityScore:
+    """Of one kind. A planted value counts as found when all of it is masked, under whatever kind."""
+
+    planted: int
+    found: int
+    """Planted values that were masked whole."""
+    reported: int
+    right: int
+    """Reported places that touch a planted value of the same kind."""
+
+    @property
+    def recall(self) -> float:
+        """Share of the planted values that were masked, 0 to 1; 1 where none was planted."""
+        return self.found / self.planted if self.planted else 1.0
+
+    @property
+    def precision(self) -> float:
+        """Share of the reported places that are right, 0 to 1; 1 where none was reported."""
+        return self.right / self.reported if self.reported else 1.0
+
+
+def parse(line: str) -> LabeledText:
+    """Take the marks out of a text."""
+    text, end = "", 0
+    spans: list[tuple[Kind, int, int]] = []
+    for match in _MARK.finditer(line):
+        text += line[end : match.start()]
+        spans.append((cast("Kind", match[1]), len(text), len(text) + len(match[2])))
+        text += match[2]
+        end = match.end()
+    return LabeledText(text + line[end:], tuple(spans))
+
+
+def score(find: Callable[[str], list[PiiSpan]], planted: Iterable[LabeledText]) -> Mapping[Kind, EntityScore]:
+    """Recall and precision of ``find`` by kind."""
+    counts: dict[str, Counter[Kind]] = {name: Counter() for name in ("planted", "found", "reported", "right")}
+    for one in planted:
+        reported = find(one.text)
+        masked = {place for found in reported for place in range(found.start, found.end)}
+        for kind, start, end in one.spans:
+            counts["planted"][kind] += 1
+            counts["found"][kind] += masked.issuperset(
+                place for place in range(start, end) if one.text[place].isalnum()
+            )
+        for found in reported:
+            counts["reported"][found.kind] += 1
+            counts["right"][found.kind] += any(
+                kind == found.kind and start < found.end and found.start < end for kind, start, end in one.spans
+            )
+    kinds = sorted({kind for counter in counts.values() for kind in counter})
+    return {
+        kind: EntityScore(*(counts[name][kind] for name in ("planted", "found", "reported", "right"))) for kind in kinds
+    }

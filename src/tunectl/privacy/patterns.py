@@ -1,0 +1,153 @@
+"""Personal data that has a form of its own: addresses of mail and machines, cards, accounts, phones, passwords in URLs.
+
+Each finder starts with a pattern that fails fast, and where a checksum or registry exists it decides. A finder yields
+``Found`` values in reading order.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from tunectl.privacy.resources import PiiResources
+from tunectl.privacy.spans import PiiSpan
+
+_URL = re.compile(
+    r"\b(?:https?|ftp|ssh|postgres(?:ql)?|mysql|mongodb(?:\+srv)?|redis|amqp)://[^\s<>\"']+|\bwww\.[^\s<>\"']+",
+    re.IGNORECASE,
+)
+_LOGIN = re.compile(r"://([^\s/@:<>\"']*:[^\s/@<>\"']+)@")
+_TOKEN = re.compile(
+    r"[?&;](?:api_?key|apikey|access_token|auth_token|token|secret|password|passwd|pwd|sig|signature)=([^\s&#<>\"']{4,})",
+    re.IGNORECASE,
+)
+_EMAIL = re.compile(
+    r"(?<![\w.%+\-/])[\w.%+'\-]{1,64}(?:@|\s?[\[(]\s?at\s?[\])]\s?)"
+    r"(?:[\w\-]{1,63}(?:\.|\s?[\[(]\s?dot\s?[\])]\s?))+[^\W\d_]{2,24}(?![\w\-])",
+    re.IGNORECASE,
+)
+_AT = re.compile(r"\s?[\[(]\s?at\s?[\])]\s?", re.IGNORECASE)
+_DOT = re.compile(r"\s?[\[(]\s?dot\s?[\])]\s?", re.IGNORECASE)
+_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
+_CARD = re.compile(r"(?<![\w.,\-])(?:\d[ \-]?){12,18}\d(?![\w\-]|[.,]\d)")
+# Visa; Mastercard; American Express; Discover; Diners; JCB: first digits and lengths.
+_ISSUER = re.compile(
+    r"4\d{12}(?:\d{3}(?:\d{3})?)?|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01]|720)\d{12,13}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}"
+)
+_SSN = re.compile(
+    r"(?<![\w\-])\d{3}-\d{2}-\d{4}(?![\w\-])|(?<=ssn[ :#])\s*\d{3}[ \-]?\d{2}[ \-]?\d{4}(?!\w)", re.IGNORECASE
+)
+_IPV4 = re.compile(r"(?<![\w.\-])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-]|\.\d)")
+_VERSION = re.compile(r"(?:\bv|\bver\.?|\bversions?|\brelease|\bbuild|\bfirmware|\bsection|§)[ :]*$", re.IGNORECASE)
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE)
+_NANP = re.compile(
+    r"(?<![\w.,$€£\-/])(?:(?:\+?1|001)[ .\-]?)?(?:\(\d{3}\)[ .\-]?|\d{3}[ .\-])\d{3}[ .\-]\d{4}(?:\s?(?:x|ext\.?)\s?\d{1,5})?(?![\w\-]|[.,]\d)",
+    re.IGNORECASE,
+)
+_WORDS = (
+    "call|phone|tel|telephone|mobile|cell|text|ring|fax|dial|whatsapp|telefon|handy|mobil|anrufen|ruf|tél|téléphone|appelez|"
+    "teléfono|móvil|llame|llama|llámanos|telefono|cellulare|telefoon|ligue"
+)
+_LOCAL = re.compile(rf"\b(?:{_WORDS})\b[^\d\n]{{0,15}}(\d{{3}}[ .\-]\d{{4}})(?![\w\-]|[ .,]\d)", re.IGNORECASE)
+# As it is dialled inside most other countries: a 0, then 8 to 11 digits in groups.
+_TRUNK = re.compile(
+    rf"\b(?:{_WORDS})\b[^\d\n(]{{0,15}}(\(?0(?:[ .\-/()]{{0,2}}\d){{8,11}})(?![\w\-]|[ .,]\d)", re.IGNORECASE
+)
+_PHONE_WORD = re.compile(rf"\b(?:{_WORDS}|sms|number)\b\W*(?:\w+\W+){{0,3}}$", re.IGNORECASE)
+_SEVEN_DIGITS = re.compile(r"\d(?:[^\w\n]{0,3}\d){6}")
+
+
+def find_url_credentials(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001 one signature for all finders
+    """Login and password, or a token, inside a URL; the rest of the URL stays."""
+    if "=" not in text and "://" not in text:
+        return
+    for pattern in (_LOGIN, _TOKEN):
+        for match in pattern.finditer(text):
+            yield PiiSpan("url_credentials", *match.span(1), match[1])
+
+
+def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
+    """Mail addresses, also written with (at) and (dot)."""
+    if "@" not in text and not _AT.search(text):
+        return
+    for match in _EMAIL.finditer(text):
+        yield PiiSpan("email", *match.span(), _DOT.sub(".", _AT.sub("@", match[0])).casefold())
+
+
+def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
+    """Bank accounts whose country's form and checksum are right; words after them are left alone."""
+    for match in _IBAN.finditer(text):
+        run = match[0]
+        while len(run) >= 15:
+            if tools.iban(run):
+                yield PiiSpan("iban", match.start(), match.start() + len(run), re.sub(r"[ \-]", "", run).upper())
+                break
+            run = run[:-1].rstrip(" -")
+
+
+def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
+    """Payment cards: an issuer's first digits and length, and a right check digit."""
+    for match in _CARD.finditer(text):
+        digits = re.sub(r"\D", "", match[0])
+        if _ISSUER.fullmatch(digits) and tools.card(digits):
+            yield PiiSpan("card", *match.span(), digits)
+
+
+def find_ssns(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
+    """Social security numbers of the United States."""
+    for match in _SSN.finditer(text):
+        digits = re.sub(r"\D", "", match[0])
+        if tools.ssn(f"{digits[:3]}-{digits[3:5]}-{digits[5:]}"):
+            yield PiiSpan("ssn", match.end() - len(match[0].lstrip()), match.end(), digits)
+
+
+def find_ip_addresses(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
+    """Addresses of machines, not of this machine; a version number before which the word stands is left alone."""
+    if text.count(".") >= 3:
+        for match in _IPV4.finditer(text):
+            if _public(match[0]) and not _VERSION.search(text[max(0, match.start() - 12) : match.start()]):
+                yield PiiSpan("ip", *match.span(), match[0])
+    if text.count(":") >= 2:
+        for match in _IPV6.finditer(text):
+            if sum(map(str.isalnum, match[0])) >= 4 and _public(match[0]):
+                yield PiiSpan("ip", *match.span(), ipaddress.ip_address(match[0]).compressed)
+
+
+def _public(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified)
+
+
+def find_phone_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
+    """Phone numbers: written like one of North America, or valid in a declared country, or after a word such as *call*.
+
+    Such words are known in seven languages; a number behind one may lack the area code, as in North America, or begin with a
+    0, as elsewhere. Bare digits count only after such a word: order numbers look the same.
+    """
+    if not _SEVEN_DIGITS.search(text):
+        return
+    spans = [match.span() for match in _NANP.finditer(text)]
+    spans += [match.span(1) for pattern in (_LOCAL, _TRUNK) for match in pattern.finditer(text)]
+    spans += [span for span in tools.phones(text) if _looks_dialled(text, *span)]
+    end = 0
+    for start, stop in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if start >= end:
+            end = stop
+            digits = re.sub(r"\D", "", re.split(r"x|ext", text[start:stop], maxsplit=1, flags=re.IGNORECASE)[0])
+            yield PiiSpan("phone", start, stop, re.sub(r"^(?:00)?1(?=\d{10}$)", "", digits))
+
+
+def _looks_dialled(text: str, start: int, end: int) -> bool:
+    raw = text[start:end]
+    return not raw.isdigit() or bool(_PHONE_WORD.search(text[max(0, start - 40) : start]))
+
+
+def find_urls(text: str) -> list[tuple[int, int]]:
+    """Where URLs are: numbers and names inside them belong to a machine, not to a person."""
+    if "www." not in text.casefold() and "://" not in text:
+        return []
+    return [match.span() for match in _URL.finditer(text)]

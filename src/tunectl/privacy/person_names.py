@@ -1,0 +1,210 @@
+"""Names of people, as far as lists of common names and the words around them carry.
+
+A run of capitalised words holds a person when one of these is so:
+- a title comes before it (*Dr. Amara Okafor*);
+- it is a known first name and a surname, perhaps with a middle one (*Sarah J. Miller*), and no other word follows in the run;
+- words that introduce people come before it (*my name is Amara*, *contact Priya Raman*, *Best regards, Tom*);
+- it is a first name and an initial at the end (*- Sarah M.*);
+- a mail address in the text is made of its two words (*Ingrid Solberg, ingrid.solberg@example.com*).
+Once a full name is known, its parts stand for the same person in the rest of the record.
+
+What it cannot do: names that are on no list and are not introduced, lower-case names, and famous people apart from others.
+A word of business or place in the run (*Bakery*, *Park*, *LLC*), or a possessive before another name, keeps it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Set
+from itertools import pairwise
+
+from tunectl.privacy import name_words
+from tunectl.privacy.resources import PiiResources
+from tunectl.privacy.spans import PiiSpan
+
+_WORD = r"(?:Mr|Mrs|Ms|Dr|Prof|Rev|Fr|Sr|Jr|Sra)\.|[A-Z\u00c0-\u00de][\w'\u2019\-]*\w|[A-Z]\.?"
+_RUN = re.compile(rf"(?<![\w\[@#/.\-])(?:{_WORD})(?:[ \u00a0](?:{_WORD})){{0,11}}")
+_PIECE = re.compile(r"[^ \u00a0]+")
+_INTRODUCED = re.compile(
+    r"\b(?:my name is|my name's|name is|i am|i'm|this is|named|contact|ask for|call|email|e-mail|text|reach(?: out to)?|speak (?:to|with)|"
+    r"talk to|met|meet|owner|owners|manager|chef|founder|founded by|owned by|run by|written by|review by|posted by|reviewed by|signed|"
+    r"regards|sincerely|cheers|thanks|love|dear|hi|hello|server|waiter|waitress|bartender|stylist|barista|therapist|agent|attn|attention|customer|"
+    r"client|patient|employee|reviewer|author|name|mr|mrs|ms|dr|my (?:wife|husband|son|daughter|sister|brother|friend|mother|father|neighbor|neighbour|boss))"
+    r"[,:]?\s*[\-\u2013\u2014]?\s*$",
+    re.IGNORECASE,
+)
+# Stronger: what follows is a person even when the name is on no list.
+_NAMED = re.compile(
+    r"\b(?:my name is|my name's|(?:full |customer |patient )?name:|signed,?|attn:?|attention:)\s*$", re.IGNORECASE
+)
+# Roles of people: after them a run of exactly two words is a name, known or not.
+_ROLE = re.compile(
+    r"\b(?:owner|manager|chef|founder|founded by|owned by|server|bartender|barista|stylist|therapist|speak (?:to|with)|regards|sincerely|"
+    r"(?:my|his|her|our) (?:wife|husband|son|daughter|sister|brother|friend|mother|father|neighbor|neighbour|boss)),?\s*$",
+    re.IGNORECASE,
+)
+_FIRM = re.compile(r"\s*(?:&|and)\s+(?:sons?|co|company|associates|brothers|daughters|partners)\b", re.IGNORECASE)
+_MAILBOX = re.compile(r"(?<![^\W_])([^\W\d_]{2,40})[._\-]([^\W\d_]{2,40})@")
+_DASH = re.compile(r"(?:^|[\n.!?\"”])\s*(?:[\-\u2013\u2014~]\s*|by )$", re.IGNORECASE)
+
+
+def find_person_names(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
+    """Names of people; parts of a full name found in ``text`` are found wherever they stand alone in it."""
+    runs = [CapitalizedSpan(text, match) for match in _RUN.finditer(text)]
+    mailboxes = {frozenset(match.groups()) for match in _MAILBOX.finditer(text.casefold())} if "@" in text else set()
+    full = [found for run in runs if (found := run.person(tools, mailboxes)) is not None]
+    yield from full
+    known = {part: found.value for found in reversed(full) for part in _parts(found.value)}
+    taken = {position for found in full for position in range(found.start, found.end)}
+    if not known:
+        return
+    for run in runs:
+        for word in run.words:
+            part = known.get(_bare(word[0]))
+            if part is not None and word.start() + run.start not in taken and run.stands_alone(word):
+                start = run.start + word.start()
+                yield PiiSpan("person", start, start + len(_strip_possessive(word[0])), part)
+
+
+class CapitalizedSpan:
+    """Capitalised words with single spaces between them, and the text before them."""
+
+    def __init__(self, text: str, match: re.Match[str]) -> None:
+        self.start = match.start() + _lead(match[0])
+        self.text = text[self.start : match.end()]
+        self.before = text[max(0, self.start - 40) : self.start]
+        self.after = text[match.end() : match.end() + 20]
+        self.words = list(_PIECE.finditer(self.text))
+        self.bare = [_bare(word[0]) for word in self.words]
+
+    def person(self, tools: PiiResources, mailboxes: Set[frozenset[str]] = frozenset()) -> PiiSpan | None:
+        """The person whom this run names, if it does; ``mailboxes`` are pairs of words that a mail address is made of."""
+        if len(self.words) == 1 and not self.before.strip():
+            return None
+        titled = self._match_after_title()
+        if titled is not None:
+            return titled
+        if not name_words.NO_PERSON.isdisjoint((*self.bare, self._next_word())) or _FIRM.match(self.after):
+            return None
+        return (
+            self._match_after_introduction(tools) or self._match_listed_name(tools) or self._match_email_name(mailboxes)
+        )
+
+    def stands_alone(self, word: re.Match[str]) -> bool:
+        """Whether a part of a known name may stand for the person here: no business or place is named with it."""
+        place = self.words.index(word)
+        near = {*self.bare[place + 1 :], self._next_word()}
+        return near.isdisjoint(name_words.NO_PERSON) and not (_possessive(word[0]) and place + 1 < len(self.words))
+
+    def _match_after_title(self) -> PiiSpan | None:
+        for place, bare in enumerate(self.bare[:-1]):
+            if bare in name_words.TITLES and (place == 0 or self.bare[place - 1] in name_words.ORDINARY):
+                end = place + 1
+                while (
+                    end < len(self.words)
+                    and self.bare[end] not in name_words.ORDINARY | name_words.NO_PERSON
+                    and end - place <= 3
+                ):
+                    end += 1
+                business = not name_words.NO_PERSON.isdisjoint(self.bare[end:])
+                if end > place + 1 and not business:
+                    return self._found(place + 1, end)
+        return None
+
+    def _match_after_introduction(self, tools: PiiResources) -> PiiSpan | None:
+        first = self.bare[0]
+        end = self._name_end(0)
+        listed = first in tools.first_names and first not in name_words.COMMON
+        if first in name_words.ORDINARY or end < len(self.words):
+            return None
+        if _NAMED.search(self.before) or (len(self.words) == 2 and _ROLE.search(self.before)):
+            return self._found(0, end)
+        if _INTRODUCED.search(self.before) and (listed or (len(self.words) >= 2 and first in tools.first_names)):
+            return self._found(0, end)
+        signature = len(self.words) == 1 or (len(self.words) == 2 and len(self.bare[1]) == 1)
+        if listed and signature and _DASH.search(self.before) and not self.after.strip(" .!\n"):
+            return self._found(0, end)
+        return None
+
+    def _match_listed_name(self, tools: PiiResources) -> PiiSpan | None:
+        """A known first name, perhaps an initial or second name, and a surname, at the end of the run."""
+        for place in range(len(self.words) - 1):
+            first = self.bare[place]
+            end = self._name_end(place)
+            if not _first_name(first, tools) or end != len(self.words) or end - place < 2:
+                continue
+            if any(_possessive(self.words[index][0]) for index in range(place, end - 1)):
+                continue
+            last = self._surname(end)
+            known = last in tools.surnames
+            short = len(last) == 1 and first not in name_words.COMMON and self.text.endswith(".")
+            likely = (
+                first not in name_words.COMMON
+                and last not in name_words.ORDINARY
+                and len(last) > 2
+                and place == 0
+                and end <= 3
+            )
+            if known or short or likely:
+                return self._found(place, end)
+        return None
+
+    def _match_email_name(self, mailboxes: Set[frozenset[str]]) -> PiiSpan | None:
+        """Two words that a mail address in the text is made of: *Ingrid Solberg, ingrid.solberg@example.com*."""
+        for place, pair in enumerate(pairwise(self.bare)):
+            if frozenset(pair) in mailboxes:
+                return self._found(place, place + 2)
+        return None
+
+    def _name_end(self, place: int) -> int:
+        """Index after the name that begins at ``place``: at most four words and a suffix, up to an ordinary word."""
+        end = place + 1
+        while end < len(self.words) and end - place < 4 and self.bare[end] not in name_words.ORDINARY:
+            end += 1
+        return end
+
+    def _surname(self, end: int) -> str:
+        last = end - 1
+        while last > 0 and self.bare[last] in name_words.SUFFIXES:
+            last -= 1
+        return self.bare[last].partition("-")[0] if "-" in self.bare[last] else self.bare[last]
+
+    def _next_word(self) -> str:
+        return _bare(self.after.split()[0]) if self.after[:1] in (" ", "-") and self.after.split() else ""
+
+    def _found(self, first: int, end: int) -> PiiSpan:
+        start = self.start + self.words[first].start()
+        last = self.words[end - 1]
+        stop = self.start + last.start() + len(_strip_possessive(last[0]))
+        value = " ".join(bare for bare in self.bare[first:end] if bare not in name_words.SUFFIXES)
+        return PiiSpan("person", start, stop, value)
+
+
+def _lead(run: str) -> int:
+    """Length of the ordinary and introducing words at the start of a run: *Hi* in *Hi Sarah* says what *Sarah* is."""
+    pieces = list(_PIECE.finditer(run))
+    for piece in pieces[:-1]:
+        if _bare(piece[0]) not in name_words.ORDINARY | name_words.INTRODUCE:
+            return piece.start()
+    return pieces[-1].start()
+
+
+def _first_name(bare: str, tools: PiiResources) -> bool:
+    """On the list; of a double name (*Mary-Jane*) both parts are."""
+    return bare in tools.first_names or ("-" in bare and all(part in tools.first_names for part in bare.split("-")))
+
+
+def _bare(word: str) -> str:
+    return _strip_possessive(word).rstrip(".").casefold()
+
+
+def _strip_possessive(word: str) -> str:
+    return re.sub(r"['\u2019]s?$", "", word)
+
+
+def _possessive(word: str) -> bool:
+    return _strip_possessive(word) != word
+
+
+def _parts(value: str) -> list[str]:
+    return [part for part in value.split() if len(part) > 2 and part not in name_words.COMMON | name_words.ORDINARY]

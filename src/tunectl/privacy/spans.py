@@ -1,0 +1,35 @@
+"""One piece of personal data, where it stands, and the placeholders that take its place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal["email", "phone", "card", "iban", "ip", "address", "person", "url_credentials", "ssn"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+LABELS: dict[Kind, str] = {
+    "email": "EMAIL",
+    "phone": "PHONE",
+    "card": "CARD",
+    "iban": "IBAN",
+    "ip": "IP",
+    "address": "ADDRESS",
+    "person": "PERSON",
+    "url_credentials": "SECRET",
+    "ssn": "SSN",
+}
+PLACEHOLDER = re.compile(r"\[(" + "|".join(LABELS.values()) + r")_(\d+)\]")
+"""Finds a placeholder in text; group 1 is its label, group 2 its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class PiiSpan:
+    """Personal data at ``text[start:end]``."""
+
+    kind: Kind
+    start: int
+    end: int
+    value: str
+    """Canonical: two spellings of one value are equal here. It is personal data; never write it anywhere."""

@@ -1,0 +1,1 @@
+"""The release registry: immutable releases, the champion pointer and the event log."""

@@ -1,0 +1,59 @@
+"""The log of a release store on the disk: a line an entry, each flushed before anybody hears of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from tunectl.artifacts import atomic_io
+from tunectl.core.errors import ArtifactError
+from tunectl.registry.release_state import Entry
+
+
+def parse_lines(content: bytes, place: str) -> list[Entry]:
+    """The whole lines of a log that lies at ``place``; one that a kill cut off is no line yet.
+
+    Raises  ArtifactError for a line that is no entry.
+    """
+    found = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            found.append(msgspec.json.decode(line, type=Entry))
+        except atomic_io.NOT_JSON as error:
+            raise ArtifactError(
+                f"{place}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
+            ) from error
+    return found
+
+
+def read_lines(path: Path, *, mend: bool = False) -> list[Entry]:
+    """The whole lines of a file, none where it is absent; ``mend`` cuts off a last one that a kill left unfinished.
+
+    Raises  ArtifactError for a line that is no entry.
+    """
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if mend and whole < len(content):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+            os.fsync(stream.fileno())
+    return parse_lines(content, str(path))
+
+
+def append(path: Path, entry: Entry) -> None:
+    """Add a line; it is on the disk on return.
+
+    Raises  InfrastructureError where the disk refuses.
+    """
+    try:
+        with path.open("ab") as stream:
+            stream.write(msgspec.json.encode(entry) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        atomic_io.fsync_directory(path.parent)
+    except OSError as error:
+        raise atomic_io.write_error(path, error) from error

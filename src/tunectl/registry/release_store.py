@@ -1,0 +1,384 @@
+"""The store of releases: content-addressed folders, one pointer, one log. A kill at any moment loses nothing that was said to be done.
+
+    <store>/releases/<id>/     whole or absent: filled under tmp/, flushed to the disk, then renamed
+    <store>/champion.json      replaced by a rename, so a reader sees the old pointer or the new one
+    <store>/challenger.json    the release that is tried beside the champion; absent where none is
+    <store>/log.jsonl          a line for every change; a line that a kill cut off is dropped, and one that is missing is
+                               written again, before the next change
+
+Readers take no lock. Writers take ``<store>/.lock``.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from tunectl.artifacts import atomic_io, lock, names
+from tunectl.artifacts.records import CanaryState
+from tunectl.core.errors import ArtifactError, GateError, UsageError
+from tunectl.registry import event_log, release_manifest, release_state
+from tunectl.registry.release_manifest import BuildFacts, ReleaseManifest
+from tunectl.registry.release_state import ChampionPointer, Entry
+
+RELEASES, CHAMPION, LOG, SCRATCH, LOCK = "releases", "champion.json", "log.jsonl", "tmp", ".lock"
+CHALLENGER = "challenger.json"
+
+
+class Moved(GateError):
+    """Somebody else swapped the champion first: what was decided about the one before has to be decided again."""
+
+
+class RegistryReader(Protocol):
+    """What whoever serves or watches needs of a store; a folder is one, ``release.mirror`` another."""
+
+    @property
+    def location(self) -> str:
+        """Where it is, for people."""
+        ...
+
+    def ids(self) -> list[str]:
+        """Names of all releases."""
+        ...
+
+    def champion(self) -> ChampionPointer | None:
+        """The pointer; None before the first promotion."""
+        ...
+
+    def trial(self) -> CanaryState | None:
+        """The challenger; None where there is none."""
+        ...
+
+    def folder(self, release: str) -> Path:
+        """Where its files are on this machine, once ``bring`` has returned."""
+        ...
+
+    def fetch(self, release: str) -> Path:
+        """Its files on this machine; may take as long as a download."""
+        ...
+
+    def log(self) -> list[Entry]:
+        """What happened, in order."""
+        ...
+
+
+class ReleaseRegistry:
+    """The releases in one folder."""
+
+    def __init__(self, root: Path, patience: float = 0.0) -> None:
+        """``patience``: seconds that a change waits for another one; a person at a terminal waits for none, and is told."""
+        self.root, self.patience = root, patience
+
+    @property
+    def location(self) -> str:
+        """Where it is, for people."""
+        return str(self.root)
+
+    def ids(self) -> list[str]:
+        """Names of all releases, the oldest first; damaged ones, too. Other folders there are none."""
+        place = self.root / RELEASES
+        found = [path for path in place.iterdir() if names.is_content_id(path.name)] if place.is_dir() else []
+        there = [path for path in found if (path / release_manifest.NAME).is_file()]
+        return [path.name for path in sorted(there, key=lambda path: (_read_created_at(path), path.name))]
+
+    def find(self, start: str) -> str:
+        """The one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` name what is that now.
+
+        Raises  UsageError where there is none, or several.
+        """
+        if start in {"champion", "previous", "challenger"}:
+            held = self.trial() if start == "challenger" else self.champion()
+            named = getattr(held, "previous" if start == "previous" else "release", None)
+            if named is None:
+                raise UsageError(
+                    f"{start}: {self.root} has none", hint="tunectl release list; tunectl release promote ID"
+                )
+            return str(named)
+        known = self.ids()
+        found = [name for name in known if start and name.startswith(start)]
+        if len(found) != 1:
+            what = "several releases begin with it" if found else "there is no such release"
+            raise UsageError(
+                f"{start}: {what} in {self.root}", hint=f"there are: {', '.join(found or known) or 'none'}"
+            )
+        return found[0]
+
+    def folder(self, release: str) -> Path:
+        """The files of a release.
+
+        Raises  ArtifactError for what is no name of one.
+        """
+        return names.below(self.root / RELEASES, release)
+
+    def fetch(self, release: str) -> Path:
+        """The same: a folder has its releases here."""
+        return self.folder(release)
+
+    def manifest(self, release: str) -> ReleaseManifest:
+        """What a release is made of.
+
+        Raises  ArtifactError where it is not in the store.
+        """
+        return release_manifest.load(self.folder(release))
+
+    def champion(self) -> ChampionPointer | None:
+        """The pointer; None before the first promotion."""
+        path = self.root / CHAMPION
+        return atomic_io.read_json(path, ChampionPointer) if path.is_file() else None
+
+    def trial(self) -> CanaryState | None:
+        """The release that is tried beside the champion; None where there is none."""
+        path = self.root / CHALLENGER
+        return atomic_io.read_json(path, CanaryState) if path.is_file() else None
+
+    def log(self) -> list[Entry]:
+        """What happened, in order; also what a kill kept from being written."""
+        entries = event_log.read_lines(self.root / LOG)
+        return [*entries, *self._missing(entries)]
+
+    def verify(self, release: str) -> list[str]:
+        """Everything that is wrong with a release, a sentence each."""
+        return release_manifest.verify(self.folder(release))
+
+    def add(
+        self, source: Path, facts: BuildFacts, *, by: str = "", why: str = "", git: str | None = None
+    ) -> ReleaseManifest:
+        """Copy a release folder into the store; one that is there already is left as it is.
+
+        Only its ``git`` is taken over where it was added before its project was committed, and now that is done.
+        Raises  ArtifactError for a folder with links, or a stored release of that name which was changed;
+                InfrastructureError where the disk refuses, and then nothing was added.
+        """
+        with self._writing("adding a release"):
+            scratch = self.root / SCRATCH
+            scratch.mkdir(exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(dir=scratch))
+            try:
+                _copy(source, fresh)
+                made = self._build_manifest(fresh, facts, git)
+                target = self.folder(made.id)
+                if target.exists():
+                    return self._same(made)
+                atomic_io.write_json(fresh / release_manifest.NAME, made)
+                fresh.chmod(0o755)
+                fresh.replace(target)
+                atomic_io.fsync_directory(target.parent)
+            except OSError as error:
+                raise atomic_io.write_error(scratch, error) from error
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+            self._append(Entry("add", made.id, made.created_at, by, why))
+        return made
+
+    def promote(
+        self, release: str, *, by: str, why: str, after: int | None = None, force: bool = False
+    ) -> ChampionPointer:
+        """Make a release the champion; what is champion already stays so, without a new line in the log.
+
+        ``after`` is the sequence that the caller has seen: another one means that somebody was faster. ``force`` promotes
+        what a gate refused.
+        Raises  ArtifactError for a damaged release; GateError for one that a gate refused; Moved for a pointer that has moved.
+        """
+        self.may_serve(release, force=force)
+        with self._writing("promoting a release"):
+            entries, now = self.log(), self.champion()
+            if after is not None and after != release_state.count_swaps(entries):
+                raise Moved(
+                    f"the champion was swapped meanwhile: sequence {release_state.count_swaps(entries)}, not {after}",
+                    hint="look at it: tunectl release log",
+                )
+            if now is not None and now.release == release:
+                return now
+            found = self._swap(release_state.apply_promotion(release, entries, at=_now(), by=by, why=why), entries)
+            trial = self.trial()
+            if trial is not None and trial.release == release:
+                self._withdraw(trial, by, "it is the champion now")
+            return found
+
+    def start_canary(
+        self, release: str, *, share: float, by: str, why: str, salt: str | None = None, force: bool = False
+    ) -> CanaryState:
+        """Put a release up beside the champion, for those who ask for it and for ``share`` of the others; takes the place of another.
+
+        ``salt`` None: a new one, so that nobody's arm follows from an earlier trial.
+        Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
+                or a share that is none.
+        """
+        if not 0 <= share <= 1:
+            raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the people")
+        self.may_serve(release, force=force)
+        with self._writing("putting up a challenger"):
+            pointer = self.champion()
+            if pointer is None or pointer.release == release:
+                what = "is the champion" if pointer else "has no champion to be tried against"
+                raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
+            trial = CanaryState(release, share, salt or secrets.token_hex(8), _now(), by, why)
+            atomic_io.write_json(self.root / CHALLENGER, trial)
+            self._append(_put_up(trial))
+        return trial
+
+    def stop_canary(self, *, by: str, why: str) -> CanaryState:
+        """Take the challenger away; returns what it was.
+
+        Raises  UsageError where there is none.
+        """
+        with self._writing("withdrawing the challenger"):
+            trial = self.trial()
+            if trial is None:
+                raise UsageError(
+                    f"{self.root}: there is no challenger", hint="tunectl release challenge ID --share 0.1"
+                )
+            self._withdraw(trial, by, why)
+        return trial
+
+    def _withdraw(self, trial: CanaryState, by: str, why: str) -> None:
+        try:
+            (self.root / CHALLENGER).unlink()
+            atomic_io.fsync_directory(self.root)
+        except OSError as error:
+            raise atomic_io.write_error(self.root / CHALLENGER, error) from error
+        self._append(Entry("withdraw", trial.release, _now(), by, why))
+
+    def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
+        """Raises  ArtifactError for a damaged release; GateError with ``hint`` for one that a gate refused, unless it is forced."""
+        wrong = self.verify(release)
+        if wrong:
+            raise ArtifactError(
+                f"release {release} is damaged: {'; '.join(wrong)}", hint="package again: tunectl repro"
+            )
+        refusals = self.manifest(release).refusals
+        if refusals and not force:
+            raise GateError(f"release {release} was refused: {'; '.join(refusals)}", hint=hint)
+
+    def rollback(self, *, by: str, why: str) -> ChampionPointer:
+        """Make the champion before this one champion again.
+
+        Raises  UsageError where there was none before; ArtifactError where it is no longer in the store.
+        """
+        with self._writing("rolling back"):
+            entries = self.log()
+            pointer = release_state.apply_rollback(entries, at=_now(), by=by, why=why)
+            if pointer is None:
+                raise UsageError(
+                    f"{self.root}: there is no release to go back to", hint="tunectl release log says what happened"
+                )
+            self.manifest(pointer.release)
+            return self._swap(pointer, entries)
+
+    def _swap(self, pointer: ChampionPointer, entries: Sequence[Entry]) -> ChampionPointer:
+        atomic_io.write_json(self.root / CHAMPION, pointer)
+        self._append(release_state.entry_of(pointer, entries))
+        return pointer
+
+    def _build_manifest(self, folder: Path, facts: BuildFacts, git: str | None) -> ReleaseManifest:
+        files, now = release_manifest.digests(folder), self.champion()
+        size = sum((folder / name).stat().st_size for name in files)
+        return ReleaseManifest(
+            release_manifest.content_id(files),
+            _now(),
+            facts.project,
+            now.release if now else None,
+            facts.engine,
+            facts.route,
+            files,
+            size,
+            facts.metrics,
+            facts.verdicts,
+            facts.lineage,
+            git,
+        )
+
+    def _same(self, made: ReleaseManifest) -> ReleaseManifest:
+        folder = self.folder(made.id)
+        wrong = release_manifest.verify(folder)
+        if wrong:
+            raise ArtifactError(
+                f"{folder} is damaged: {'; '.join(wrong)}", hint="delete that folder, then add it again"
+            )
+        known = release_manifest.load(folder)
+        if release_manifest.is_committed(made.git) and not release_manifest.is_committed(known.git):
+            known = replace(known, git=made.git)
+            atomic_io.write_json(folder / release_manifest.NAME, known)
+        return known
+
+    def _missing(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """Lines of what was done before a kill, but not written down."""
+        added = {entry.release for entry in entries if entry.what == "add"}
+        absent = [name for name in self.ids() if name not in added]
+        yield from (Entry("add", name, at) for name in absent if (at := _read_created_at(self.folder(name))))
+        pointer = self.champion()
+        if pointer is not None and pointer.sequence > release_state.count_swaps(entries):
+            yield release_state.entry_of(pointer, entries)
+        trial, known = self.trial(), release_state.current_canary(entries)
+        if trial is not None and trial.started_at and trial.started_at != known:
+            yield _put_up(trial)
+        elif trial is None and known is not None:
+            yield Entry("withdraw", next(one.release for one in reversed(entries) if one.what == "challenge"), known)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Hold the lock, after mending what a kill left."""
+        (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
+        busy = f"{self.root}: another process changes this store"
+        with lock.file_lock(self.root / LOCK, what, busy=busy, patience=self.patience):
+            shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
+            for entry in list(self._missing(event_log.read_lines(self.root / LOG, mend=True))):
+                self._append(entry)
+            yield
+
+    def _append(self, entry: Entry) -> None:
+        event_log.append(self.root / LOG, entry)
+
+
+def _read_created_at(folder: Path) -> str:
+    """When a release was stored; nothing where its manifest is damaged, which must not hide the others from a rollback."""
+    try:
+        return release_manifest.load(folder).created_at
+    except ArtifactError:
+        return ""
+
+
+def _put_up(trial: CanaryState) -> Entry:
+    return Entry("challenge", trial.release, trial.started_at, trial.by, trial.why, share=trial.share)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a tree of plain files and flush each of them and their folders to the disk."""
+    for path in sorted(source.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ArtifactError(f"{path} is not a plain file", hint="releases hold files only; copy what it points at")
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir()
+            place.chmod(0o755)
+        elif path.relative_to(source).as_posix() != release_manifest.NAME:
+            _copy_file(path, place)
+    for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
+        atomic_io.fsync_directory(folder)
+
+
+def _copy_file(path: Path, place: Path) -> None:
+    with path.open("rb") as origin, place.open("wb") as stream:
+        shutil.copyfileobj(origin, stream, 1 << 20)
+        stream.flush()
+        os.fsync(stream.fileno())
+    place.chmod(0o644)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def to_builtins(value: Any) -> Any:
+    """A record as plain values, for JSON."""
+    return msgspec.to_builtins(value)

@@ -1,0 +1,1 @@
+"""From an alert to a promoted release: controller, state machine and activities."""

@@ -1,0 +1,95 @@
+"""What Alertmanager and Grafana say over a webhook, as triggers. Pure.
+
+Alertmanager sends payload version 4, Grafana's own alerting version 1; both deliver at least once, again and again, and add
+keys from release to release. So: unknown keys are ignored, an unknown version is refused, and an alert has one id however
+often it comes.
+Source: Alertmanager ``notify/webhook/webhook.go`` and ``docs/configuration.md``; Grafana "Configure webhook notifications".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct, field
+
+from tunectl.core.errors import DataError
+from tunectl.retraining.state_machine import Trigger
+
+VERSIONS: Final = {"4": "Alertmanager", "1": "Grafana"}
+LARGEST: Final = 1_000_000
+"""Bytes of a payload; one of ten thousand alerts is of no use to anybody."""
+MOST: Final = 20
+"""Triggers of one payload, those that started last: there is one retrain that they can start."""
+KEPT: Final = ("alertname", "severity", "job", "instance", "signal", "project")
+"""Labels that a record keeps."""
+
+
+class _Alert(Struct, frozen=True):
+    """One alert of either sender."""
+
+    status: str
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    starts_at: str = field(name="startsAt", default="")
+    fingerprint: str = ""
+
+
+class _Payload(Struct, frozen=True):
+    """The part of a payload that matters."""
+
+    version: str
+    alerts: list[_Alert]
+
+
+def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> list[Trigger]:
+    """The triggers of one payload, at most ``MOST``; ``names`` are the alerts that ask for a retrain.
+
+    An alert that ended starts nothing, and stops nothing.
+    Raises  DataError for what is no such payload; it repeats nothing of it.
+    """
+    if len(body) > LARGEST:
+        raise DataError(f"a payload of {len(body)} bytes; at most {LARGEST} are read")
+    try:
+        found = msgspec.json.decode(body, type=_Payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"this is no payload of Alertmanager or Grafana: {_short(error)}") from error
+    if found.version not in VERSIONS:
+        raise DataError(f"payload version {found.version[:10]!r}; understood are 4 (Alertmanager) and 1 (Grafana)")
+    sender = VERSIONS[found.version]
+    ours = [one for one in found.alerts if one.status == "firing" and one.labels.get("alertname") in names]
+    triggers = {one.id: one for one in (_trigger(alert, sender, now) for alert in ours)}
+    return sorted(triggers.values(), key=lambda one: str(one.facts["startsAt"]), reverse=True)[:MOST]
+
+
+def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
+    """No window is named: a metric that carried one would be a new series each, so the watcher takes the newest that says drift."""
+    labels = {name: alert.labels[name][:200] for name in KEPT if name in alert.labels}
+    mark = alert.fingerprint or msgspec.json.encode(sorted(alert.labels.items())).decode()
+    name = hashlib.sha256(f"{mark}\0{_start(alert.starts_at)}".encode()).hexdigest()[:24]
+    words = alert.annotations.get("summary") or alert.annotations.get("description") or alert.labels["alertname"]
+    facts: dict[str, Any] = {"labels": labels, "summary": words[:500], "startsAt": alert.starts_at[:40]}
+    if alert.annotations.get("description"):
+        facts["description"] = alert.annotations["description"][:1000]
+    return Trigger("alert", f"alert-{name}", now, words[:500], sender, facts=facts)
+
+
+def _start(text: str) -> str:
+    """The same moment is the same text, in whatever zone and with however many digits it was written."""
+    try:
+        at = datetime.fromisoformat(text[:19] + _zone(text))
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):  # no time, or one before the first year where the zone is taken away
+        return text[:40]
+
+
+def _zone(text: str) -> str:
+    tail = text[19:]
+    return "Z" if tail.endswith("Z") else tail[-6:] if len(tail) >= 6 and tail[-6] in "+-" else ""
+
+
+def _short(error: Exception) -> str:
+    return type(error).__name__ if not isinstance(error, msgspec.ValidationError) else str(error)[:200]

@@ -1,0 +1,156 @@
+"""The watcher's pages: all retrains, one of them, and the one on which a person decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from tunectl.backends.reports import render
+from tunectl.canary.canary_store import ExperimentStore
+from tunectl.core.errors import UsageError
+from tunectl.retraining import report, signed_links
+from tunectl.retraining.run_store import ApprovalDecision, RunStore
+from tunectl.retraining.signed_links import ApprovalToken
+from tunectl.retraining.state_machine import RetrainRun
+
+BUTTONS = {"retrain": ("Retrain", "Dismiss"), "promote": ("Promote", "Reject")}
+NEWEST = 200
+
+
+class ApprovalPages:
+    """Everything that people see; reads records, and writes decisions."""
+
+    def __init__(
+        self, book: RunStore, trials: ExperimentStore, project: str, secret: bytes, cost: Callable[[], str]
+    ) -> None:
+        """``cost`` says in words what a retrain takes."""
+        self._book, self._trials, self._project, self._secret, self._cost = book, trials, project, secret, cost
+
+    def index(self) -> str:
+        """All retrains."""
+        return runs_page(self._book, self._trials, self._project, linked=True)
+
+    def run(self, name: str) -> str | None:
+        """One retrain; None where there is none of that id."""
+        run = next((one for one in self._book.runs() if one.id == name), None)
+        if run is None:
+            return None
+        told = self._build_report(run)
+        return render.render(
+            "retrain.html",
+            project=self._project,
+            story=told,
+            back=True,
+            tiles=[(run.state, "state"), (told.began, "began"), (run.trigger.kind, "started by")],
+            sections=[(chapter.name, chapter.title) for chapter in told.chapters],
+        )
+
+    def _build_report(self, run: RetrainRun) -> report.RetrainReport:
+        return report.build_report(run, next((one for one in self._trials.all() if one.run == run.id), None))
+
+    def decide(self, token: str, now: datetime, form: dict[str, str] | None = None) -> str:
+        """The page of a link; with ``form`` the decision is made first.
+
+        Raises  UsageError for a link that is not ours, too old, or not of the question that is open.
+        """
+        given = signed_links.verify(token, self._secret, now)
+        run = next((one for one in self._book.runs() if one.id == given.run), None)
+        if run is None:
+            raise UsageError("the retrain of this link is not in the book", hint="tunectl release log")
+        said = self._process_decision(run, given, now, form)
+        told, (yes, no) = self._build_report(run), BUTTONS[given.question]
+        return render.render(
+            "decide.html",
+            heading=f"{yes} {self._project}?",
+            why=self._why(run, given) or told.why,
+            story=told,
+            said=said,
+            yes=yes,
+            no=no,
+            until=f"{datetime.fromtimestamp(given.until, UTC):%Y-%m-%d %H:%M}",
+            tiles=self._promotion(run) if given.question == "promote" else self._retrain(run),
+            sections=[(chapter.name, chapter.title) for chapter in told.chapters],
+        )
+
+    @staticmethod
+    def _why(run: RetrainRun, given: ApprovalToken) -> str:
+        """What speaks for a promotion; a retrain says that itself."""
+        asked = [one for one in run.steps if one.facts.get("nonce") == given.nonce]
+        return str(asked[-1].facts.get("why", "")) if asked else ""
+
+    def _retrain(self, run: RetrainRun) -> list[tuple[str, str]]:
+        frozen: dict[str, Any] = run.facts("proposed").get("snapshot", {})
+        data: dict[str, Any] = run.facts("awaiting_approval").get("data", {})
+        rows = [(str(data["lessons"]), "rows to learn")] if "lessons" in data else []
+        return [
+            (run.trigger.kind, "started by"),
+            (str(frozen.get("exchanges", 0)), "exchanges people talked about"),
+            *rows,
+            (self._cost(), "cost"),
+        ]
+
+    @staticmethod
+    def _promotion(run: RetrainRun) -> list[tuple[str, str]]:
+        learned = run.facts("training")
+        return [
+            (str(run.facts("evaluating").get("release", "")), "new release"),
+            (str(run.facts("proposed").get("champion", "")), "champion"),
+            *([(str(learned["lessons"]), "rows learned")] if "lessons" in learned else []),
+        ]
+
+    def _process_decision(
+        self, run: RetrainRun, given: ApprovalToken, now: datetime, form: dict[str, str] | None
+    ) -> str:
+        """What there is to say about a decision: empty while it is open."""
+        there = self._book.get_decision(run.id, given.question)
+        if there is not None:
+            return f"{there.by or 'Somebody'} said {'yes' if there.yes else 'no'} at {there.at:%Y-%m-%d %H:%M} UTC; this link is used up."
+        last = run.steps[-1]
+        if last.state != "awaiting_approval" or last.facts.get("nonce") != given.nonce:
+            return f"Nothing waits for this link: the retrain is {run.state}."
+        if form is None:
+            return ""
+        if form.get("answer") not in ("yes", "no"):
+            raise UsageError("the form says neither yes nor no", hint="use the buttons of the page")
+        shown = (letter if letter.isprintable() else " " for letter in form.get("by", ""))
+        by = " ".join("".join(shown).split())[:60]
+        if not by:
+            raise UsageError("the form does not say who decides", hint="write your name; it is kept with the decision")
+        made = ApprovalDecision(form["answer"] == "yes", now, by, given.nonce)
+        if not self._book.record_decision(run.id, given.question, made):
+            return self._process_decision(run, given, now, None)
+        return f"Thank you, {by}: {'yes' if made.yes else 'no'}."
+
+
+def runs_page(book: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:
+    """All retrains as one page; ``linked`` where each has a page of its own, else their stories stand below."""
+    runs, seen = book.runs()[::-1][:NEWEST], book.list_outcomes()
+    active = next((run for run in runs if not run.ended), None)
+    done = [run for run in runs if run.state == "promoted"]
+    by_run = {one.run: one for one in trials.all() if one.run}
+    rows = [
+        {
+            "began": f"{r.steps[0].at:%Y-%m-%d %H:%M}",
+            "id": r.id,
+            "kind": r.trigger.kind,
+            "state": r.state,
+            "why": r.trigger.why,
+        }
+        for r in runs
+    ]
+    suppressed = [
+        (f"{one.at:%Y-%m-%d %H:%M}", one.trigger.kind, one.reason, one.words) for one in seen[::-1] if one.reason
+    ][:NEWEST]
+    stories = [] if linked else [report.build_report(run, by_run.get(run.id)) for run in runs]
+    return render.render(
+        "retrains.html",
+        project=project,
+        summary=f"{active.id} is {active.state}" if active else "nothing runs",
+        tiles=[(str(len(runs)), "retrains"), (str(len(done)), "promoted"), (str(len(suppressed)), "started nothing")],
+        runs=rows,
+        linked=linked,
+        suppressed=suppressed,
+        stories=stories,
+        sections=[("runs", "Retrains"), ("suppressed", "What started nothing"), *((one.id, one.id) for one in stories)],
+    )

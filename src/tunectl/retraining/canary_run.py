@@ -1,0 +1,97 @@
+"""The experiment of the configuration, and a look at it: from live traffic to a reading."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from msgspec.structs import replace
+
+from tunectl.canary import canary_metrics, canary_store
+from tunectl.canary import sequential_test as tests
+from tunectl.canary.canary_metrics import ExperimentData
+from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.canary.sequential_test import ExperimentResult, SequentialTestRules
+from tunectl.config.schema.retrain import CanaryConfig
+from tunectl.inference_log.log_store import InferenceLog
+from tunectl.registry.release_state import ChampionPointer
+from tunectl.retraining import schedules
+
+LOADING: Final = timedelta(minutes=30)
+"""How long servers may take to load a challenger; one that has answered nobody by then is not served."""
+
+
+def build_experiment(
+    wanted: CanaryConfig, challenger: str, *, name: str, now: datetime, by: str, why: str
+) -> Experiment:
+    """An experiment as ``watch.canary`` declares it; ``name`` is that of its retrain, if it has one."""
+    return Experiment(
+        id=name,
+        challenger=challenger,
+        champion="",
+        measure=wanted.measure,
+        rules=SequentialTestRules(
+            wanted.share,
+            wanted.margin,
+            wanted.alpha,
+            wanted.harm_alpha,
+            wanted.guard_tolerance,
+            wanted.least,
+            wanted.most,
+        ),
+        attribution_hours=wanted.attribution_hours,
+        slow_seconds=wanted.slow_seconds,
+        began=now,
+        until=now + timedelta(days=wanted.days),
+        salt=canary_store.fresh_salt(),
+        by=by,
+        why=why,
+        run=name,
+    )
+
+
+def collect_observations(found: Experiment, live: InferenceLog, now: datetime) -> ExperimentData:
+    """The units of an experiment so far, from the challenger's first answer on.
+
+    While it was being loaded the champion answered those, too, who were assigned to it: that would look like unfair arms.
+    """
+    tried = live.exchanges(found.began, now, release=found.challenger, arm="challenger")
+    first = next((one.accepted_at for one in tried), None)
+    loading = now if now < found.began + LOADING else found.began
+    return canary_metrics.collect_observations(
+        live.exchanges(first or loading, now),
+        live.feedback_of,
+        measure=found.measure,
+        challenger=found.challenger,
+        attribution=timedelta(hours=found.attribution_hours),
+        slow=found.slow_seconds,
+        now=now,
+    )
+
+
+def evaluate_canary(
+    found: Experiment, live: InferenceLog, kept: ExperimentStore, now: datetime
+) -> ExperimentResult | None:
+    """Read an experiment and keep what it says; None where somebody has ended it meanwhile."""
+    units = collect_observations(found, live, now).units
+    reading = _arms(found, tests.evaluate(units, found.rules, over=now >= found.until), kept.store.champion(), now)
+    return reading if kept.record_result(found, reading).ended is None else None
+
+
+def _arms(
+    found: Experiment, reading: ExperimentResult, pointer: ChampionPointer | None, now: datetime
+) -> ExperimentResult:
+    """The reading, unless its arms are no longer those that were declared."""
+    if pointer is not None and pointer.release == found.challenger:
+        if found.reading is not None and found.reading.decision == "promote":
+            return found.reading  # it won, and a kill came between its promotion and its end
+        words = f"{pointer.by or 'somebody'} has made it the champion: {pointer.why}".rstrip(": ")
+        return replace(reading, decision="promote", reason=words)
+    if pointer is None or pointer.release != found.champion:
+        there = pointer.release if pointer else "nobody"
+        words = f"the champion is {there} now; {found.champion} was when it began"
+    elif found.began > now + schedules.AHEAD:
+        words = f"it began at {found.began:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
+    else:
+        return reading
+    return reading if reading.decision == "harm" else replace(reading, decision="unfair", reason=words)

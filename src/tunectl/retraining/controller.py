@@ -1,0 +1,298 @@
+"""Moves retrains on, a step a look. All state is in the book: whoever is killed comes back and goes on.
+
+One at a time. Nothing here waits for longer than its hands do; the clock is given.
+"""
+
+from __future__ import annotations
+
+import secrets as random
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from tunectl.artifacts.lock import LockTimeout
+from tunectl.canary.canary_store import ExperimentRunning
+from tunectl.canary.sequential_test import Decision
+from tunectl.config.schema.retrain import RetrainingConfig
+from tunectl.core import logging_setup
+from tunectl.core.errors import TunectlError
+from tunectl.retraining import rate_limits, schedules, signed_links, state_machine
+from tunectl.retraining.activities import RetrainActivities, StepResult
+from tunectl.retraining.run_store import RunStore, TriggerOutcome
+from tunectl.retraining.schedules import CronSchedule, Next
+from tunectl.retraining.signed_links import ApprovalToken, Question
+from tunectl.retraining.state_machine import RetrainRun, State, Suppressed, Transition, Trigger
+
+AFTER_CANARY: Final[dict[Decision, State]] = {
+    "harm": "rolled_back",
+    "undecided": "insufficient",
+    "unfair": "insufficient",
+}
+ALREADY: Final = "it is the champion already"
+_log = logging_setup.get_logger(__name__)
+
+
+class RetrainController:
+    """The one that holds the book's lock."""
+
+    def __init__(
+        self,
+        book: RunStore,
+        hands: RetrainActivities,
+        watch: RetrainingConfig,
+        secret: bytes,
+        following: Next,
+        *,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.book, self.hands, self.watch, self._secret, self._following = book, hands, watch, secret, following
+        self._seconds = seconds
+        """Tells how long work took, whatever happens to the clock meanwhile."""
+        self.stop = threading.Event()
+        """Set it to end what runs; the run goes on with the next watcher."""
+        self._tidied = False
+        self.policy = rate_limits.policy_of(watch.limits)
+
+    def current_run(self) -> RetrainRun | None:
+        """The run that has not ended."""
+        return next((run for run in reversed(self.book.runs()) if not run.ended), None)
+
+    def reconcile(self, now: datetime) -> bool:
+        """Do what there is to do; says whether anything was. Call again at once where it was."""
+        run = self.current_run()
+        if run is None:
+            return self._begin_something(now)
+        begun = self._seconds()
+        after = self._onward(run, now)
+        if after is None:
+            return False
+        worked = timedelta(seconds=self._seconds() - begun)
+        self._write(state_machine.apply_transition(run, replace(after, at=after.at + worked)))
+        return True
+
+    def resend_approvals(self) -> None:
+        """Ask a person again what one is asked: links that an earlier secret signed are worth nothing."""
+        run = self.current_run()
+        if run is not None and run.state == "awaiting_approval":
+            facts = run.steps[-1].facts
+            until = int(datetime.fromisoformat(facts["until"]).timestamp())
+            given = ApprovalToken(run.id, facts["question"], until, facts["nonce"])
+            self.hands.request_approval(run, given.question, self.approval_link(given))
+
+    def _write(self, run: RetrainRun) -> None:
+        step = run.steps[-1]
+        self.book.save(run)
+        _log.info("retrain %s: %s%s", run.id, step.state, f": {step.why}" if step.why else "")
+        if run.ended:
+            self.hands.cleanup(run)
+            self.hands.notify_finished(run)
+
+    # what starts a run
+
+    def _begin_something(self, now: datetime) -> bool:
+        self._tidy_once()
+        self._schedules(now)
+        self._reconcile(now)
+        moved, trouble = False, None
+        for trigger in self.book.list_pending_triggers():
+            try:
+                self._consider(trigger, now)
+                moved = True
+            except Exception as error:  # noqa: BLE001  whatever is wrong with this one, the others have their turn
+                _log.error("trigger %s waits: %s", trigger.id, error)
+                trouble = error
+            if self.current_run() is not None:
+                break
+        if trouble is not None and not moved:
+            raise trouble  # so that the failing look is counted, and people are told
+        return moved
+
+    def _tidy_once(self) -> None:
+        """The watcher before this one may have been killed between the end of a run and what follows from it."""
+        if self._tidied:
+            return
+        for run in self.book.runs()[-1:]:
+            self.hands.cleanup(run)
+            self.hands.notify_finished(run)
+        self._tidied = True
+
+    def _schedules(self, now: datetime) -> None:
+        """Put every slot that has come into the inbox, then mark it: a kill between the two finds a known trigger."""
+        marks = self.book.get_schedule_marks()
+        fresh: dict[str, datetime] = {}
+        for name, declared in self.watch.schedules.items():
+            schedule = CronSchedule(name, declared.cron, declared.zone)
+            slot, fresh[name] = schedules.due_slot(schedule, marks.get(name), now, self._following)
+            if slot is not None:
+                self.book.enqueue_trigger(schedules.trigger(schedule, slot, now))
+        if fresh != marks:
+            self.book.set_schedule_mark(fresh)
+
+    def _reconcile(self, now: datetime) -> None:
+        """A drift that nobody told of: Alertmanager was down, or busy was answered too often.
+
+        While cooldown or budget hold it up it is not taken: each window would freeze the live traffic anew, only to be turned down.
+        """
+        found = self.hands.drift(now)
+        if found is None or now - found[1] < timedelta(minutes=self.watch.reconcile_minutes):
+            return
+        window = found[0]
+        why = f"drift in {window.consecutive} windows in a row: {window.reason}"
+        trigger = Trigger("poll", f"drift-{window.id}", now, why, window=window.id)
+        if rate_limits.rate_limited(trigger, self.book.runs(), now, self.policy) is None:
+            self.book.enqueue_trigger(trigger)
+
+    def _consider(self, trigger: Trigger, now: datetime) -> None:
+        """Begin a run, or write why not."""
+        prepared = self.hands.prepare(trigger, now)
+        if prepared is None:
+            self._settle(trigger, now, "no_drift", "no window of the champion's traffic says drift")
+            return
+        found = rate_limits.admit_trigger(prepared.key, trigger, self.book.runs(), now, self.policy)
+        if found.attempt is None:
+            self._settle(trigger, now, found.reason, found.words)
+            return
+        run = state_machine.new_run(prepared.key, found.attempt, trigger, now, prepared.facts)
+        self._write(run)
+        self.book.resolve_trigger(TriggerOutcome(trigger, now, run.id))
+
+    def _settle(self, trigger: Trigger, now: datetime, reason: Suppressed | None, words: str) -> None:
+        _log.info("trigger %s starts nothing: %s", trigger.id, words)
+        self.book.resolve_trigger(TriggerOutcome(trigger, now, None, reason, words))
+
+    # what moves it on
+
+    def _onward(self, run: RetrainRun, now: datetime) -> Transition | None:
+        """The next step; None while there is nothing to say."""
+        steps: dict[State, Callable[[RetrainRun, datetime], Transition | None]] = {
+            "proposed": self._handle_proposed,
+            "awaiting_approval": self._handle_awaiting_approval,
+            "data_gate": self._handle_data_gate,
+            "training": self._handle_training,
+            "evaluating": self._handle_evaluating,
+            "staged": self._handle_staged,
+            "canary": self._handle_canary,
+        }
+        if not self.book.get_outcome(run.trigger.id):  # killed between the run's first record and this one
+            self.book.resolve_trigger(TriggerOutcome(run.trigger, now, run.id))
+        try:
+            return steps[run.state](run, now)
+        except Exception as error:  # noqa: BLE001  whatever is wrong with this run, the watcher goes on to the next
+            return self._handle_error(run, now, error)
+
+    def _handle_error(self, run: RetrainRun, now: datetime, error: Exception) -> Transition | None:
+        """The end of a run, unless the same step may succeed later: then the look fails, and the next one tries again."""
+        if self.stop.is_set():
+            return None
+        lasts = run.state == "canary" and now < datetime.fromisoformat(run.steps[-1].facts["until"])
+        if isinstance(error, LockTimeout) or lasts or self.hands.is_promoted(run):
+            raise error  # nothing is lost by waiting; and of a challenger that serves nobody may read that it failed
+        known = isinstance(error, TunectlError | OSError)
+        _log.error("retrain %s failed while %s: %s", run.id, run.state, error, exc_info=None if known else error)
+        if run.state == "canary":
+            self.hands.stop_canary(run, None, now)
+        words = error.message if isinstance(error, TunectlError) else f"{type(error).__name__}: {error}"
+        return Transition("failed", now, words, {"while": run.state, "hint": getattr(error, "hint", "")})
+
+    def _handle_proposed(self, run: RetrainRun, now: datetime) -> Transition:
+        if self.watch.mode == "ask" and run.trigger.kind in ("alert", "poll"):
+            found = self.hands.data(run)
+            if found.fine:  # nobody is asked about what would be turned down anyway
+                return self._asks(run, "retrain", now, {"data": found.facts})
+        return Transition("data_gate", now)
+
+    def _asks(self, run: RetrainRun, question: Question, now: datetime, facts: dict[str, Any]) -> Transition:
+        until = now + timedelta(hours=self.watch.ask.hours)
+        nonce = random.token_hex(8)
+        link = self.approval_link(ApprovalToken(run.id, question, int(until.timestamp()), nonce))
+        self.hands.request_approval(run, question, link)
+        told = {"question": question, "until": until.isoformat(), "nonce": nonce}
+        words = f"a person is asked until {until:%Y-%m-%d %H:%M} UTC"
+        return Transition("awaiting_approval", now, words, {**facts, **told})
+
+    def approval_link(self, given: ApprovalToken) -> str:
+        """The address of a decision."""
+        return signed_links.address(self.watch.ask.url, given, self._secret)
+
+    def _handle_awaiting_approval(self, run: RetrainRun, now: datetime) -> Transition | None:
+        facts = run.steps[-1].facts
+        question: Question = facts["question"]
+        found = self.book.get_decision(run.id, question)
+        if question == "promote" and not (found and found.yes) and self.hands.is_promoted(run):
+            return self._promote(run, ALREADY, now)
+        if found is None:
+            return self._check_approval_timeout(run, now)
+        if question == "retrain":
+            said = f"{found.by or 'somebody'} said {'yes' if found.yes else 'no'}"
+            return Transition("data_gate" if found.yes else "dismissed", now, said)
+        if not found.yes:
+            return Transition("rejected", now, f"{found.by or 'somebody'} said no")
+        return self._promote(run, f"{found.by or 'somebody'} said yes; {facts.get('why', '')}".rstrip("; "), now)
+
+    def _check_approval_timeout(self, run: RetrainRun, now: datetime) -> Transition | None:
+        asked = run.steps[-1]
+        if asked.at > now + schedules.AHEAD:
+            return Transition("dismissed", now, "nobody answered, and it was asked by a clock that was wrong")
+        if now < datetime.fromisoformat(asked.facts["until"]):
+            return None
+        return Transition("dismissed", now, f"nobody answered in {self.watch.ask.hours:g} hours")
+
+    def _handle_data_gate(self, run: RetrainRun, now: datetime) -> Transition:
+        found = self.hands.data(run)
+        return Transition("training" if found.fine else "insufficient", now, found.words, found.facts)
+
+    def _handle_training(self, run: RetrainRun, now: datetime) -> Transition | None:
+        found: StepResult = self.hands.train(run, self.stop)
+        if self.stop.is_set():
+            return None
+        return Transition("evaluating" if found.fine else "rejected", now, found.words, found.facts)
+
+    def _handle_evaluating(self, run: RetrainRun, now: datetime) -> Transition | None:
+        verdict = self.hands.judge(run, self.stop)
+        if self.stop.is_set():
+            return None
+        after: dict[str, State] = {"promote": "staged", "reject": "rejected", "insufficient": "insufficient"}
+        return Transition(after[verdict.verdict], now, verdict.reason, to_builtins(verdict))
+
+    def _handle_staged(self, run: RetrainRun, now: datetime) -> Transition | None:
+        canary, asks = self.watch.canary, self.watch.ask.promotion
+        if canary is None and not asks:
+            return self._promote(run, run.steps[-1].why, now)
+        if self.hands.is_promoted(run):
+            return self._promote(run, ALREADY, now)
+        if canary is None:
+            return self._asks(run, "promote", now, {"why": "the gate said yes"})
+        try:
+            begun = self.hands.start_canary(run, now)
+        except ExperimentRunning as error:
+            if now - run.steps[-1].at > timedelta(days=canary.days):
+                raise
+            _log.info("retrain %s waits to be tried: %s", run.id, error.message)
+            return None
+        return Transition("canary", now, f"{canary.share:.0%} of the identities", begun)
+
+    def _handle_canary(self, run: RetrainRun, now: datetime) -> Transition | None:
+        reading = self.hands.poll_canary(run, now)
+        if reading is None:
+            return Transition("insufficient", now, "somebody ended the experiment by hand")
+        if reading.decision == "running":
+            return None
+        facts = to_builtins(reading)
+        if reading.decision == "promote" and (not self.watch.ask.promotion or self.hands.is_promoted(run)):
+            return self._promote(run, reading.reason, now, facts)
+        self.hands.stop_canary(
+            run, reading, now
+        )  # also where a person is asked, which takes days in which nobody looks
+        if reading.decision == "promote":
+            return self._asks(run, "promote", now, {"why": reading.reason, "reading": facts})
+        return Transition(AFTER_CANARY[reading.decision], now, reading.reason, facts)
+
+    def _promote(self, run: RetrainRun, why: str, now: datetime, facts: dict[str, Any] | None = None) -> Transition:
+        """Swap the pointer, then say so: a kill between the two swaps to what is champion already."""
+        done = self.hands.promote(run, why, now)
+        return Transition("promoted", now, why, {**(facts or {}), **done})

@@ -1,0 +1,33 @@
+"""Cron expressions in a time zone, with the clock changes handled as Debian's cron does: cronsim's seam."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from tunectl.core.errors import UsageError
+from tunectl.core.optional import import_optional
+from tunectl.retraining.schedules import WORDS, CronSchedule
+
+
+def next_slot(schedule: CronSchedule, after: datetime) -> datetime:
+    """The first slot after a moment, in UTC.
+
+    Raises  UsageError for an expression or a zone that is none.
+    """
+    cronsim = import_optional("cronsim", extra="watch")
+    try:
+        zone = ZoneInfo(schedule.zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UsageError(
+            f"watch.schedules: {schedule.name}: zone = {schedule.zone!r} is no time zone",
+            hint="write one of the IANA database, for example Europe/Berlin, America/New_York or UTC",
+        ) from error
+    try:
+        found: datetime = next(cronsim.CronSim(WORDS.get(schedule.cron, schedule.cron), after.astimezone(zone)))
+    except (cronsim.CronSimError, StopIteration) as error:
+        raise UsageError(
+            f"watch.schedules: {schedule.name}: cron = {schedule.cron!r} is no schedule: {error or 'it never comes'}",
+            hint="write minute hour day month weekday, or monthly, or quarterly",
+        ) from error
+    return found.astimezone(UTC)

@@ -1,0 +1,53 @@
+"""Whether the champion's live traffic has drifted: what the newest window of the monitor says."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+import msgspec
+
+from tunectl.artifacts.records import DriftWindow
+from tunectl.monitoring import window as windows
+from tunectl.retraining import schedules
+from tunectl.retraining.activities import LiveOpener
+
+NEWS: Final = (timedelta(days=2), timedelta(days=32))
+"""How far back windows are looked for, the nearest first: this is asked every few seconds, for years."""
+
+
+def latest_drift_window(
+    opened: LiveOpener, champion: str, reference: Literal["live", "training"], now: datetime
+) -> tuple[DriftWindow, datetime] | None:
+    """The newest window that says anything, and when it was examined, where it says drift of the release ``champion``; else None.
+
+    What is older than all of ``NEWS`` is no news, and what lies ahead was made by a clock that was wrong. A window that could not
+    be told neither counts nor breaks the row, as for the monitor. ``reference``: what prompts are compared with.
+    """
+    for back in NEWS:
+        with opened() as live:
+            rows = live.windows(now - back)
+        for row in reversed(rows):
+            found = _parse_decisive_window(row.body) if row.made_at <= now + schedules.AHEAD else None
+            if found is not None:
+                fits = found.verdict == "drift" and found.release == champion
+                return (found, row.made_at) if fits and not _has_newer_reference(opened, found, reference) else None
+    return None
+
+
+def _parse_decisive_window(body: dict[str, Any]) -> DriftWindow | None:
+    """A window that says something; None for others, and for rows of that table that are no windows of the monitor."""
+    try:
+        found = msgspec.convert(body, DriftWindow, strict=False)
+    except msgspec.ValidationError:
+        return None
+    return found if found.verdict in {"ok", "drift"} else None
+
+
+def _has_newer_reference(opened: LiveOpener, window: DriftWindow, reference: Literal["live", "training"]) -> bool:
+    """Whether a person has accepted another reference since: to whoever says that this is the world now, it is no drift."""
+    if reference == "training":
+        return False
+    with opened() as live:
+        events = live.events(window.until, windows.ACCEPTED)
+    return windows.is_stale(window, [one.body for one in events])

@@ -1,0 +1,81 @@
+"""What there is to learn from live traffic: a frozen snapshot of it, what the build is told, and whether that is enough."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.schema.harvest import FeedbackFromLog
+from tunectl.config.schema.retrain import MinimumData
+from tunectl.inference_log import erasure, snapshot, training_window
+from tunectl.inference_log.feedback_selection import digest_messages
+from tunectl.inference_log.snapshot import Snapshot
+from tunectl.inference_log.training_window import FeedbackWindow
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining import golden_set
+from tunectl.retraining.activities import LiveOpener, StepResult
+from tunectl.retraining.state_machine import RetrainRun
+from tunectl.retraining.workspace import RetrainWorkspace
+
+BACK: Final = timedelta(days=30)
+"""How far a snapshot reaches back behind the one before it, for opinions that came late."""
+DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def freeze_snapshot(
+    opened: LiveOpener, layout: ProjectPaths, section: FeedbackFromLog, now: datetime, window: str | None
+) -> Snapshot:
+    """Freeze what was said until ``now``; ``window``: the drift window that asks for it."""
+    before = training_window.load_window(layout.root / section.window).snapshots
+    since = min(before[-1].until, now) - BACK if before else DAWN
+    with opened() as live:
+        return snapshot.freeze(live, layout.root / section.snapshots, since=since, until=now, at=now, window=window)
+
+
+def build_window(
+    run: RetrainRun, section: FeedbackFromLog, place: RetrainWorkspace, store: ReleaseRegistry, opened: LiveOpener
+) -> FeedbackWindow:
+    """What the build learns from: the snapshots before, this one, without those who were forgotten meanwhile."""
+    root = place.layout.root
+    ours = msgspec.convert(run.facts("proposed")["snapshot"], Snapshot)
+    snapshots = [one for one in training_window.load_window(root / section.window).snapshots if one.id != ours.id]
+    snapshots.append(ours)
+    ids = {one.id for frozen in snapshots for one in snapshot.read(root / section.snapshots, frozen)[0]}
+    with opened() as live:
+        forgotten = sorted(erasure.find_erased(live, ids))
+    found = golden_set.newest(store.root)
+    asked = golden_set.items(found[1], found[0]) if found else []
+    return FeedbackWindow(
+        snapshots, forgotten, sorted({digest_messages(one.messages) for one in asked if one.messages})
+    )
+
+
+def has_enough_data(named: FeedbackWindow, section: FeedbackFromLog, wanted: MinimumData, root: Path) -> StepResult:
+    """Whether there is as much as ``wanted``, and how much there is."""
+    found = training_window.build_feedback_examples(named, section, root)
+    lessons = [lesson for lesson in found.harvest.lessons if not lesson.held]
+    fresh = sum(lesson.exchange.id in found.fresh for lesson in lessons)
+    people = len({lesson.by for lesson in lessons if lesson.by is not None})
+    told = {
+        "lessons": len(lessons),
+        "new": fresh,
+        "people": people,
+        "edits": sum(lesson.kind == "edit" for lesson in lessons),
+        "held": len(found.harvest.lessons) - len(lessons),
+        "left": found.harvest.reasons,
+    }
+    short = [
+        f"{count} {what}, {least} are needed"
+        for what, count, least in (
+            ("rows to learn", len(lessons), wanted.least_lessons),
+            ("new rows", fresh, wanted.least_new),
+            ("people", people, wanted.least_people),
+        )
+        if count < least
+    ]
+    words = f"{len(lessons)} rows to learn, {fresh} of them new, from {people} people"
+    return StepResult(not short, f"too little to learn: {'; '.join(short)}" if short else words, told)

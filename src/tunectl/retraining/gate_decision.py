@@ -1,0 +1,143 @@
+"""The gate's decision, given what both releases said: measures, checks and floors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import Message
+from tunectl.backends.wiring import evaluation
+from tunectl.config.schema.evaluate import Evaluate
+from tunectl.config.schema.retrain import PromotionGate
+from tunectl.evaluation import metrics, safety, scoring
+from tunectl.evaluation.items import Item
+from tunectl.retraining import promotion_gate
+from tunectl.retraining.promotion_gate import Check, GateComparison, GateLimits, GateVerdict, Guardrail
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LOADS = "loads"
+
+
+class GateInputs(Struct, frozen=True):
+    """Everything that both sides are asked."""
+
+    golden: list[Item]
+    drifted: list[Item]
+    harmful: list[Item]
+    leaked: int = 0
+    """Golden items that the challenger was trained on: they are left out."""
+    version: int = 1
+    """Of the golden set."""
+
+    @property
+    def asked(self) -> list[list[Message]]:
+        """In one list: golden, drifted, harmful."""
+        return [list(item.messages) for item in (*self.golden, *self.drifted, *self.harmful)]
+
+
+class ReleaseOutputs(Struct, frozen=True):
+    """What one release said."""
+
+    golden: list[str] = field(default_factory=list)
+    drifted: list[str] = field(default_factory=list)
+    harmful: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    """Mean of an answer, asked as many at once as the engine takes."""
+    peak_bytes: int = 0
+    trouble: str = ""
+    """Why it did not answer."""
+
+
+def decide(
+    asked: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate, evaluate: Evaluate
+) -> GateVerdict:
+    """The decision, given what both said."""
+    settings = evaluate.gate
+    limits = GateLimits(
+        wanted.margin,
+        wanted.matters,
+        wanted.least_golden,
+        wanted.least_slice,
+        settings.confidence,
+        settings.resamples,
+    )
+    checks = check_infrastructure(champion, challenger, wanted)
+    if challenger.trouble:
+        return promotion_gate.decide(GateComparison("golden", 0, 0), None, [], checks, limits)
+    parts = [
+        _part("golden", asked.golden, champion.golden, challenger.golden, evaluate, limits),
+        _part("slice", asked.drifted, champion.drifted, challenger.drifted, evaluate, limits),
+    ]
+    drifted = parts[1] if asked.drifted else None
+    return promotion_gate.decide(parts[0], drifted, guardrails(asked, champion, challenger, wanted), checks, limits)
+
+
+def _part(
+    name: Literal["golden", "slice"],
+    rows: Sequence[Item],
+    champion: Sequence[str],
+    challenger: Sequence[str],
+    evaluate: Evaluate,
+    limits: GateLimits,
+) -> GateComparison:
+    if not rows:
+        return GateComparison(name, 0, 0)
+    primary = evaluate.gate.primary
+    tables = []
+    for said in (champion, challenger):
+        table = scoring.compute_statistics(
+            rows, said, None, tools=evaluation.tools(), declared=evaluate.checks, seen=frozenset(), rules=None
+        )
+        tables.append(table[primary])
+    groups = [item.cluster for item in rows]
+    return promotion_gate.compare_on_items(name, tables[0], tables[1], groups, _upwards(primary), limits)
+
+
+def _upwards(primary: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """The measure as one of which more is better."""
+    measure = metrics.get_metric(primary)
+    if measure.better == "lower":
+        return lambda sums: -measure.combine(sums)
+    return measure.combine
+
+
+def check_infrastructure(champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate) -> list[Check]:
+    """Whether the challenger can serve."""
+    if challenger.trouble:
+        return [Check(LOADS, False, challenger.trouble)]
+    said = [*challenger.golden, *challenger.drifted]
+    spoken = sum(bool(text) for text in said) / len(said) if said else 1.0  # nothing asked is too few, not silence
+    most = min(wanted.seconds, wanted.slower * champion.seconds) if champion.seconds else wanted.seconds
+    memory = wanted.larger * champion.peak_bytes
+    return [
+        Check(LOADS, True, "it answers"),
+        Check("answers", spoken >= 0.5, f"{spoken:.0%} of the answers say something"),
+        Check("time", challenger.seconds <= most, f"{challenger.seconds:.2f} s an answer, {most:.2f} s are allowed"),
+        Check(
+            "memory",
+            challenger.peak_bytes <= memory,
+            f"{challenger.peak_bytes / 1e9:.2f} GB, {memory / 1e9:.2f} GB are allowed",
+        ),
+    ]
+
+
+def guardrails(
+    asked: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate
+) -> list[Guardrail]:
+    """What must not get worse: refusals of what should be answered, answers to what should be refused."""
+    refused = sum(safety.refuses(text) for text in challenger.golden) / max(len(challenger.golden), 1)
+    found = [Guardrail("share of refusals on the golden set", round(refused, 4), wanted.refusals, most=True)]
+    if asked.harmful:
+        answered = [
+            sum(not safety.refuses(text) for text in side.harmful) / len(asked.harmful)
+            for side in (champion, challenger)
+        ]
+        bound = min(1.0, answered[0] + wanted.harmful)
+        found.append(
+            Guardrail("share of harmful questions answered", round(answered[1], 4), round(bound, 4), most=True)
+        )
+    return found

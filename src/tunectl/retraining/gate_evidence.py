@@ -1,0 +1,148 @@
+"""The gate's evidence: both releases answer the golden set, the drifted slice and the safety questions, each in its own process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Example
+from tunectl.backends.engines.release_generation import GenerationJob, GenerationResult
+from tunectl.backends.system import supervised_process
+from tunectl.backends.vcs import git_worktree
+from tunectl.config.schema.evaluate import Evaluate
+from tunectl.config.schema.retrain import PromotionGate, RetrainingConfig
+from tunectl.core.errors import InfrastructureError
+from tunectl.evaluation import items, safety
+from tunectl.inference_log.feedback_selection import digest_messages
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining import gate_decision, golden_set
+from tunectl.retraining.gate_decision import GateInputs, ReleaseOutputs
+from tunectl.retraining.promotion_gate import GateVerdict
+from tunectl.retraining.state_machine import RetrainRun
+from tunectl.retraining.workspace import RetrainWorkspace
+
+HOURS = 6
+"""Longest time for the answers of one release."""
+ON_GPUS = "vllm"
+"""The engine whose releases may hold weights that no processor reads, or too many of them."""
+
+
+def collect_evidence(
+    run: RetrainRun,
+    release: str,
+    store: ReleaseRegistry,
+    watch: RetrainingConfig,
+    evaluate: Evaluate,
+    place: RetrainWorkspace,
+    stop: threading.Event,
+) -> GateVerdict:
+    """The verdict about the challenger ``release``.
+
+    Raises  InfrastructureError where the champion itself cannot answer: then nothing can be compared.
+    """
+    champion = store.champion()
+    if champion is None:
+        raise InfrastructureError("there is no champion to compare with", hint="tunectl release promote ID")
+    asked = gate_inputs(store, git_worktree.project_path(place.layout.root, place.worktree), watch.gate, place.layout)
+    sides: list[ReleaseOutputs] = []
+    names = champion.release, release
+    engines = {store.manifest(name).engine for name in names}
+    gpus = watch.resources.device == "any" or ON_GPUS in engines  # of both sides: their times are compared
+    for name in names:
+        sides.append(_side(name, asked, store, watch, place, run, stop, gpus=gpus))
+        if stop.is_set():
+            return GateVerdict("insufficient", "stopped")
+    if sides[0].trouble:
+        raise InfrastructureError(
+            f"the champion does not answer: {sides[0].trouble}", hint=f"look into {place.log_path(run)}"
+        )
+    found = gate_decision.decide(asked, sides[0], sides[1], watch.gate, evaluate)
+    golden_set.count_use(store.root)  # now that it has decided: of a gate that is killed and asked again nothing wears
+    return replace(found, against=champion.release, version=asked.version, leaked=asked.leaked)
+
+
+def gate_inputs(store: ReleaseRegistry, project: Path, wanted: PromotionGate, layout: ProjectPaths) -> GateInputs:
+    """The golden set (frozen now, where there is none yet) without what the challenger learned, and the drifted slice."""
+    version, folder = _golden(store, project, wanted, layout)
+    kept, _ = items.from_examples(golden_set.items(folder, version))
+    learned = _read_training_digests(ProjectPaths(project).artifact("split") / "train.jsonl")
+    clean = [item for item in kept if digest_messages(item.messages) not in learned]
+    path = ProjectPaths(project).artifact("harvest") / "slice.jsonl"
+    drifted = items.from_examples(atomic_io.read_rows(path, Example))[0] if path.is_file() else []
+    harmful = [safety.as_item(one) for one in safety.questions(()) if one.kind == "harmful"]
+    return GateInputs(clean, drifted, harmful, len(kept) - len(clean), version.version)
+
+
+def _golden(
+    store: ReleaseRegistry, project: Path, wanted: PromotionGate, layout: ProjectPaths
+) -> tuple[golden_set.GoldenSetVersion, Path]:
+    """The version in force; one that has decided often enough makes room for the next, drawn from the test split of now."""
+    found = golden_set.newest(store.root)
+    if found is not None and found[0].uses < wanted.uses:
+        return found
+    here, there = layout.artifact("split"), ProjectPaths(project).artifact("split")
+    source = (here if found is None and (here / "test.jsonl").is_file() else there) / "test.jsonl"
+    if found is not None and not source.is_file():
+        return found
+    rows, number = list(atomic_io.read_rows(source, Example)), found[0].version + 1 if found else 1
+    return golden_set.freeze(store.root, rows, wanted.golden, seed=number, at=datetime.now(UTC), source="test split")
+
+
+def _read_training_digests(path: Path) -> set[str]:
+    if not path.is_file():
+        return set()
+    return {digest_messages(one.messages) for one in atomic_io.read_rows(path, Example) if one.messages}
+
+
+def _side(
+    release: str,
+    asked: GateInputs,
+    store: ReleaseRegistry,
+    watch: RetrainingConfig,
+    place: RetrainWorkspace,
+    run: RetrainRun,
+    stop: threading.Event,
+    *,
+    gpus: bool,
+) -> ReleaseOutputs:
+    scratch = place.scratch_dir(run)
+    job, answers = scratch / f"{release}.job.json", scratch / f"{release}.answers.json"
+    given = GenerationJob(str(store.folder(release).absolute()), asked.asked, watch.gate.max_new_tokens)
+    if not answers.is_file() or not job.is_file() or atomic_io.read_json(job, GenerationJob) != given:
+        atomic_io.write_json(job, given)
+        answers.unlink(missing_ok=True)
+        code = supervised_process.run(
+            [
+                sys.executable,
+                "-m",
+                "tunectl.backends.engines.release_generation",
+                str(job.absolute()),
+                str(answers.absolute()),
+            ],
+            cwd=place.layout.root,
+            environment=os.environ,
+            mark=place.mark,
+            log=place.log_path(run),
+            stop=stop,
+            limits=supervised_process.ProcessLimits(
+                HOURS * 3600, watch.resources.nice, watch.resources.threads, gpus=gpus
+            ),
+        )
+        if code:
+            return ReleaseOutputs(trouble=f"it ended with exit code {code} (its words are in {place.log_path(run)})")
+    return split_answers(asked, atomic_io.read_json(answers, GenerationResult))
+
+
+def split_answers(asked: GateInputs, said: GenerationResult) -> ReleaseOutputs:
+    """Answers in three parts; one that had no room is empty."""
+    texts = [text or "" for text in said.texts]
+    first, second = len(asked.golden), len(asked.golden) + len(asked.drifted)
+    mean = said.seconds / max(len(texts), 1)
+    return ReleaseOutputs(texts[:first], texts[first:second], texts[second:], mean, said.peak_bytes)

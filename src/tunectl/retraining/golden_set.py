@@ -1,0 +1,76 @@
+"""The golden set: frozen at the first release, versioned, never fed by feedback, and counted: each decision wears it a little.
+
+<store>/golden/v<N>/items.jsonl   Example
+<store>/golden/v<N>/golden.json   Golden
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Example
+from tunectl.core.errors import ArtifactError
+
+ITEMS, NAME = "items.jsonl", "golden.json"
+
+
+class GoldenSetVersion(Struct, frozen=True):
+    """One version."""
+
+    version: int
+    at: datetime
+    items: int
+    digest: str
+    """SHA-256 of the items' file."""
+    uses: int
+    """Decisions that looked at it."""
+    source: str
+    """Where the items are from."""
+
+
+def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
+    """The version in force and its folder; None before the first."""
+    found = sorted((store / "golden").glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
+    return (atomic_io.read_json(found[-1], GoldenSetVersion), found[-1].parent) if found else None
+
+
+def freeze(
+    store: Path, examples: Sequence[Example], size: int, *, seed: int, at: datetime, source: str
+) -> tuple[GoldenSetVersion, Path]:
+    """Draw at most ``size`` of ``examples`` as the next version, in a folder of its own."""
+    usable = [one for one in examples if one.messages and any(answer.text.strip() for answer in one.answers)]
+    drawn = sorted(random.Random(f"{seed}:golden").sample(range(len(usable)), min(size, len(usable))))  # noqa: S311
+    before = newest(store)
+    version = before[0].version + 1 if before else 1
+    with atomic_io.atomic_directory(store / "golden" / f"v{version}", store / "tmp-golden") as fresh:
+        atomic_io.write_rows(fresh / ITEMS, (usable[place] for place in drawn))
+        made = GoldenSetVersion(version, at, len(drawn), atomic_io.sha256_path(fresh / ITEMS), 0, source)
+        atomic_io.write_json(fresh / NAME, made)
+    return made, store / "golden" / f"v{version}"
+
+
+def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
+    """The items.
+
+    Raises  ArtifactError where somebody changed them.
+    """
+    if atomic_io.sha256_path(folder / ITEMS) != golden.digest:
+        raise ArtifactError(
+            f"{folder / ITEMS} was changed: the golden set is frozen",
+            hint="restore it, or delete that folder: the next gate draws a new version",
+        )
+    return list(atomic_io.read_rows(folder / ITEMS, Example))
+
+
+def count_use(store: Path) -> None:
+    """Count one decision of the version in force."""
+    found = newest(store)
+    if found is not None:
+        atomic_io.write_json(found[1] / NAME, replace(found[0], uses=found[0].uses + 1))

@@ -1,0 +1,246 @@
+"""The real hands of the driver: live store, release store, Git, DVC, engines."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from msgspec import to_builtins
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import DriftWindow
+from tunectl.backends.system import supervised_process
+from tunectl.backends.vcs import git_worktree
+from tunectl.canary.canary_store import ExperimentStore
+from tunectl.canary.sequential_test import ExperimentResult
+from tunectl.config.loading import checks, override_file
+from tunectl.config.schema.harvest import FeedbackFromLog
+from tunectl.config.schema.retrain import RetrainingConfig
+from tunectl.config.schema.root import TunectlConfig
+from tunectl.core import logging_setup
+from tunectl.core.errors import GateError, TunectlError, UsageError
+from tunectl.inference_log import snapshot
+from tunectl.inference_log.log_store import Event
+from tunectl.inference_log.training_window import FeedbackWindow
+from tunectl.monitoring import window as windows
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining import (
+    canary_run,
+    drift_query,
+    feedback_snapshot,
+    gate_evidence,
+    notifications,
+    promotion_gate,
+    signed_links,
+    state_machine,
+    worktree_build,
+)
+from tunectl.retraining.activities import LiveOpener, RetrainRequest, StepResult
+from tunectl.retraining.signed_links import Question
+from tunectl.retraining.state_machine import RetrainRun, Trigger
+from tunectl.retraining.workspace import RetrainWorkspace
+
+APART: Final = {"watch", "monitor", "serve", "live", "annotate"}
+"""Sections of the configuration that change nothing about a build."""
+DECIDING: Final[dict[str, Any]] = {"train": {"start", "overrides"}, "data": True, "gate": True, "canary": True}
+"""Of the watcher's settings those that decide how a retrain ends; the others say when one begins."""
+_log = logging_setup.get_logger(__name__)
+
+
+def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
+    """A digest of the settings that decide how a retrain ends: asked again after one of them has changed, it is no duplicate."""
+    build = root.model_dump(mode="json", exclude=APART)
+    return atomic_io.sha256_json({**build, "watch": watch.model_dump(mode="json", include=DECIDING)})
+
+
+class LocalActivities:
+    """See ``activities.RetrainActivities``."""
+
+    def __init__(self, place: RetrainWorkspace, store: ReleaseRegistry, live: LiveOpener, root: TunectlConfig) -> None:
+        """``root`` is the configuration as this watcher began with it."""
+        self.place, self.store, self._live, self._root = place, store, live, root
+        self.watch, self.trials = root.watch, ExperimentStore(store)
+
+    def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
+        """See ``RetrainActivities``."""
+        champion = self.store.champion()
+        if champion is None:
+            return None
+        return drift_query.latest_drift_window(self._live, champion.release, self._root.monitor.prompts.reference, now)
+
+    def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
+        """See ``RetrainActivities``. A drift is known by its window, a proposal by its release, anything else by what there is to learn."""
+        drift = self.drift(now) if trigger.kind in ("alert", "poll") else None
+        if drift is None and trigger.kind in ("alert", "poll"):
+            return None
+        champion = self.store.champion()
+        if champion is None:
+            raise UsageError(
+                f"{self.store.root} has no champion, so there is nothing to compare a retrain with",
+                hint="the first release: tunectl repro, or tunectl release promote ID",
+            )
+        layout, manifest = self.place.layout, self.store.manifest(champion.release)
+        root = checks.load_config(layout, override_file.load_overrides(layout)).root
+        commit = git_worktree.revision(layout.root)
+        section = _section(root)
+        config = settings_digest(root, self.watch)
+        base = manifest.lineage.revision if manifest.lineage else ""
+        facts: dict[str, Any] = {
+            "commit": commit,
+            "champion": champion.release,
+            "window_file": section.window,
+            "config": config[:16],
+        }
+        if trigger.release is not None:
+            facts["proposal"] = trigger.release
+            about = f"{trigger.release} against {facts['champion']}"
+            return RetrainRequest(state_machine.run_key(about, config, commit, base), facts)
+        frozen = feedback_snapshot.freeze_snapshot(self._live, layout, section, now, drift[0].id if drift else None)
+        facts["snapshot"] = to_builtins(frozen)
+        if drift is not None:
+            facts["window"] = to_builtins(drift[0])
+            return RetrainRequest(state_machine.run_key(drift[0].id, config, commit, base), facts)
+        quarantine = timedelta(hours=section.quarantine_hours)
+        ripe = snapshot.feedback_out_of_quarantine(layout.root / section.snapshots, frozen, quarantine)
+        return RetrainRequest(
+            state_machine.run_key(atomic_io.sha256_json([frozen.digest, ripe]), config, commit, base), facts
+        )
+
+    def data(self, run: RetrainRun) -> StepResult:
+        """See ``RetrainActivities``."""
+        proposal = run.facts("proposed").get("proposal")
+        if proposal is not None:
+            return StepResult(True, f"release {proposal} is there already: nothing is learned for it")
+        section = _section(self._root)
+        named = feedback_snapshot.build_window(run, section, self.place, self.store, self._live)
+        atomic_io.write_json(self.place.window_path(run), named)
+        return feedback_snapshot.has_enough_data(named, section, self.watch.data, self.place.layout.root)
+
+    def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
+        """See ``RetrainActivities``."""
+        proposal = run.facts("proposed").get("proposal")
+        if proposal is not None:
+            return worktree_build.use_existing_release(run, proposal, self.place, self.store)
+        named: FeedbackWindow = atomic_io.read_json(self.place.window_path(run), FeedbackWindow)
+        return worktree_build.build_release(run, named, self.watch, self.place, self.store, stop)
+
+    def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
+        """See ``RetrainActivities``."""
+        release = run.facts("evaluating")["release"]
+        worktree_build.check_gate_data(run, self.place)
+        return gate_evidence.collect_evidence(
+            run, release, self.store, self.watch, self._root.evaluate, self.place, stop
+        )
+
+    def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
+        """See ``RetrainActivities``."""
+        wanted = self.watch.canary
+        if wanted is None:
+            raise UsageError("watch.canary is null, so there is no experiment to begin", hint="tunectl check")
+        made = self.trials.start(
+            canary_run.build_experiment(
+                wanted,
+                run.facts("evaluating")["release"],
+                name=run.id,
+                now=now,
+                by="tunectl watch",
+                why=run.trigger.why,
+            )
+        )
+        return {"experiment": made.id, "share": made.rules.share, "until": made.until.isoformat()}
+
+    def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
+        """See ``RetrainActivities``."""
+        found = next((one for one in self.trials.all() if one.id == run.id), None)
+        if found is None or found.ended is not None:
+            return None if found is None or found.decision in (None, "running") else found.reading
+        with self._live() as live:
+            reading = canary_run.evaluate_canary(found, live, self.trials, now)
+        if reading is not None and reading.decision == "running":
+            self.trials.repair()  # after the look: what does harm is not put up again for a moment
+        return reading
+
+    def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
+        """See ``RetrainActivities``."""
+        found = self.trials.running()
+        if found is not None and found.run == run.id:
+            self.trials.end(found, reading.decision if reading else "running", now, reading)
+
+    def promote(self, run: RetrainRun, why: str, now: datetime) -> dict[str, Any]:
+        """See ``RetrainActivities``: the pointer first, then the experiment's end, the drift reference, and the branch."""
+        told = run.facts("evaluating")
+        words = f"retrain {run.id}: {run.trigger.why}; {why}"
+        after = self._get_expected_sequence(run, told["release"])
+        pointer = self.store.promote(told["release"], by="tunectl watch", why=words[:1000], after=after)
+        running = self.trials.running()
+        if running is not None and running.run == run.id:
+            self.trials.end(running, "promote", now, running.reading)
+        window = run.facts("proposed").get("window")
+        if window is not None:
+            body = windows.accept([window["id"]], by="tunectl watch", why=f"retrain {run.id} was promoted")
+            with self._live() as live:
+                live.add_event(Event(f"accepted-{run.id}", now, windows.ACCEPTED, body))
+        left = None
+        if self.watch.train.branch == "fast_forward":
+            left = git_worktree.fast_forward(self.place.layout.root, told["branch"])
+        return {"release": pointer.release, "sequence": pointer.sequence, "branch": told["branch"], "left": left}
+
+    def _get_expected_sequence(self, run: RetrainRun, release: str) -> int | None:
+        """The sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already.
+
+        Raises  GateError where another one is: nothing is known about how the challenger compares with that.
+        """
+        pointer, against = self.store.champion(), run.facts("staged").get("against")
+        if pointer is None:
+            return None
+        if against and pointer.release not in (against, release):
+            raise GateError(
+                f"the champion is {pointer.release} now, and {release} was compared with {against}",
+                hint=f"compare it with that: tunectl release propose {release}",
+            )
+        return pointer.sequence
+
+    def is_promoted(self, run: RetrainRun) -> bool:
+        """See ``RetrainActivities``."""
+        pointer, told = self.store.champion(), run.facts("evaluating")
+        return pointer is not None and pointer.release == told.get("release")
+
+    def cleanup(self, run: RetrainRun) -> None:
+        """See ``RetrainActivities``. What fails here is logged: the run has ended."""
+        try:
+            self.stop_canary(run, None, run.steps[-1].at)
+            supervised_process.kill_marked(self.place.mark)
+            if self.place.worktree.exists():
+                git_worktree.remove(self.place.layout.root, self.place.worktree)
+        except (TunectlError, OSError) as error:
+            _log.error("tidying up after retrain %s: %s", run.id, error)
+
+    def notify_finished(self, run: RetrainRun) -> None:
+        """See ``RetrainActivities``. What fails here is logged: the run has ended."""
+        fresh, last = True, run.steps[-1]
+        try:
+            body = {"run": run.id, "state": run.state, "why": run.trigger.why, "reason": last.why}
+            with self._live() as live:
+                fresh = live.add_event(Event(f"retrain-{run.id}", last.at, "retrain", body))
+        except (TunectlError, OSError) as error:
+            _log.error("retrain %s ended, but the live store does not know: %s", run.id, error)
+        if fresh:
+            left = last.facts.get("left") if run.state == "promoted" else None
+            self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}{f'; {left}' if left else ''}")
+
+    def request_approval(self, run: RetrainRun, question: Question, link: str) -> None:
+        """See ``RetrainActivities``."""
+        self._tell(f"{signed_links.WORDS[question]} {run.trigger.why}\n{link}")
+
+    def _tell(self, words: str) -> None:
+        notifications.notify(words, self._root.project, self.watch.ask.notify_variable)
+
+
+def _section(root: TunectlConfig) -> FeedbackFromLog:
+    section = root.harvest.root
+    if not isinstance(section, FeedbackFromLog):
+        raise UsageError(
+            "harvest: none, so there is nothing to retrain with", hint="choose harvest: default in conf/config.yaml"
+        )
+    return section

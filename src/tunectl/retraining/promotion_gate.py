@@ -1,0 +1,201 @@
+"""The gate between champion and challenger: golden set, drifted slice, safety floors, infrastructure check. Pure.
+
+    reject        a floor or a check that does not hold; surely worse on the golden set; not better where it was meant to be
+    insufficient  too few items, whatever they show, or intervals too wide to tell
+    promote       not worse on the golden set by more than the margin, and better on the slice, surely
+
+Equal is a rejection: a swap costs something and has to buy something. All differences are paired, item by item, challenger
+minus champion, in points of the primary measure where more is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
+
+from tunectl.stats import bootstrap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Outcome = Literal["promote", "reject", "insufficient"]
+POWER = 0.8
+"""Of the smallest difference that a set of items is said to see."""
+
+
+class GateLimits(Struct, frozen=True):
+    """What is demanded."""
+
+    margin: float
+    """Points that the challenger may surely be worse on the golden set at most."""
+    matters: float
+    """Smallest gain on the slice that counts, in points: an interval that is wider tells nothing."""
+    golden_items: int
+    slice_items: int
+    """Fewest items (independent groups of them) of each part."""
+    confidence: float = 0.95
+    resamples: int = 2000
+    seed: int = 0
+
+
+class GateComparison(Struct, frozen=True, omit_defaults=True):
+    """Champion and challenger on the same items."""
+
+    name: Literal["golden", "slice"]
+    items: int
+    groups: int
+    """Independent ones: near duplicates count once."""
+    champion: float | None = None
+    challenger: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    sees: float | None = None
+    """Smallest true difference that so many items show four times in five."""
+
+
+class Guardrail(Struct, frozen=True):
+    """A bound that the challenger must keep, whatever it gains: safety, refusals, format."""
+
+    name: str
+    value: float
+    bound: float
+    most: bool
+    """Whether ``bound`` is the most allowed; else it is the least."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound is kept."""
+        return self.value <= self.bound if self.most else self.value >= self.bound
+
+
+class Check(Struct, frozen=True):
+    """Whether the packaged challenger can serve: it loads, answers, in time, within memory."""
+
+    name: str
+    holds: bool
+    said: str
+
+
+class GateVerdict(Struct, frozen=True):
+    """What the gate says, and all it looked at."""
+
+    verdict: Outcome
+    reason: str
+    parts: list[GateComparison] = field(default_factory=list)
+    floors: list[Guardrail] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    margin: float = 0.0
+    against: str = ""
+    """The champion that the challenger was compared with."""
+    version: int = 0
+    """Of the golden set."""
+    leaked: int = 0
+    """Items of the golden set that were left out, because the challenger has learned them."""
+
+
+def compare_on_items(
+    name: Literal["golden", "slice"],
+    champion: NDArray[Any],
+    challenger: NDArray[Any],
+    groups: Sequence[str],
+    combine: Callable[[NDArray[Any]], NDArray[Any]],
+    limits: GateLimits,
+) -> GateComparison:
+    """Both sides on one set of items.
+
+    champion, challenger  statistics (items, statistics) of the primary measure, a row an item, the same items in the same order
+    groups                one name an item; items of one group are resampled together
+    combine               sums of statistics (..., statistics) to values (...), in points
+    Source: paired bootstrap as in ``stats.bootstrap``; the visible difference from the interval's width by the usual formula.
+    """
+    units = len(dict.fromkeys(groups))
+    if not len(champion):
+        return GateComparison(name, 0, 0)
+    left, right = (bootstrap.sum_by_group(table, groups) for table in (challenger, champion))
+    counts = bootstrap.resample_counts(units, limits.resamples, limits.seed)
+    found = bootstrap.difference(left, right, combine, counts, limits.confidence)
+    values = float(combine(champion.sum(axis=0))), float(combine(challenger.sum(axis=0)))
+    if found is None:
+        return GateComparison(name, len(champion), units, *values, values[1] - values[0])
+    normal = NormalDist()
+    z = normal.inv_cdf(0.5 + limits.confidence / 2)
+    sees = (found.high - found.low) / (2 * z) * (z + normal.inv_cdf(POWER))
+    return GateComparison(name, len(champion), units, *values, found.value, found.low, found.high, sees)
+
+
+def decide(
+    golden: GateComparison,
+    drifted: GateComparison | None,
+    floors: Sequence[Guardrail],
+    checks: Sequence[Check],
+    limits: GateLimits,
+) -> GateVerdict:
+    """The verdict. Without a drifted slice (a scheduled retrain) the golden set itself must be better."""
+    parts = [golden, *([drifted] if drifted is not None else [])]
+    verdict, reason = _outcome(golden, drifted, floors, checks, limits)
+    return GateVerdict(verdict, reason, parts, list(floors), list(checks), limits.margin)
+
+
+def _outcome(
+    golden: GateComparison,
+    drifted: GateComparison | None,
+    floors: Sequence[Guardrail],
+    checks: Sequence[Check],
+    limits: GateLimits,
+) -> tuple[Outcome, str]:
+    broken = [f"{one.name}: {one.said}" for one in checks if not one.holds]
+    if broken:
+        return "reject", f"The challenger cannot serve: {'; '.join(broken)}."
+    low = [_breach(one) for one in floors if not one.holds]
+    if low:
+        return "reject", f"A safety floor does not hold: {'; '.join(low)}."
+    few = _few(golden, limits.golden_items) or (_few(drifted, limits.slice_items) if drifted is not None else None)
+    if few:
+        return "insufficient", few
+    allowed = {golden.name: limits.margin}  # a small loss on the golden set is what the margin is for
+    worse = [part for part in (golden, drifted) if part is not None and _worse(part, allowed.get(part.name, 0.0))]
+    if worse:
+        return "reject", f"The challenger is worse on {_set(worse[0])}: {_ends(worse[0])}."
+    if golden.low is None or golden.low <= -limits.margin:
+        wide = f"{_ends(golden)} does not exclude a loss of {limits.margin:g} points"
+        return "insufficient", f"Not enough evidence on the golden set: {wide}."
+    aim = golden if drifted is None else drifted
+    return _gain(aim, limits)
+
+
+def _worse(part: GateComparison, margin: float) -> bool:
+    """Surely worse, and by more than the margin for all that is known."""
+    return part.high is not None and part.low is not None and part.high < 0 and part.low <= -margin
+
+
+def _gain(aim: GateComparison, limits: GateLimits) -> tuple[Outcome, str]:
+    if aim.low is not None and aim.low > 0:
+        return "promote", f"The challenger is better on {_set(aim)}: {_ends(aim)}."
+    if aim.low is None or aim.high is None or aim.high - (aim.difference or 0.0) > limits.matters:
+        wide = f"{_ends(aim)}; {limits.matters:g} points matter, and so few items see {aim.sees or 0:.1f}"
+        return "insufficient", f"Not enough evidence on {_set(aim)}: {wide}."
+    return "reject", f"The challenger is not better on {_set(aim)}: {_ends(aim)}; equal is not enough."
+
+
+def _few(part: GateComparison, least: int) -> str | None:
+    if part.groups >= least and part.difference is not None:
+        return None
+    return f"Too few items in {_set(part)}: {part.groups}; at least {least} are needed."
+
+
+def _set(part: GateComparison) -> str:
+    return "the golden set" if part.name == "golden" else "the drifted slice"
+
+
+def _ends(part: GateComparison) -> str:
+    if part.low is None or part.high is None or part.difference is None:
+        return "no interval"
+    return f"{part.difference:+.1f} points, interval {part.low:+.1f} to {part.high:+.1f}"
+
+
+def _breach(floor: Guardrail) -> str:
+    return f"{floor.name} is {floor.value:g}, {'at most' if floor.most else 'at least'} {floor.bound:g} is allowed"

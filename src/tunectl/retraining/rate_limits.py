@@ -1,0 +1,112 @@
+"""Who may start a retrain, and when: one at a time, none twice, with rests between them and a budget. Pure; times are in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import Final
+
+from msgspec import Struct
+
+from tunectl.config.schema.retrain import RateLimitConfig
+from tunectl.retraining.state_machine import CONCLUDED, RetrainRun, State, Suppressed, Trigger, TriggerKind
+
+RECURRING_TRIGGERS: Final[frozenset[TriggerKind]] = frozenset(("alert", "poll"))
+"""Triggers that come again for as long as the drift lasts."""
+UNSUCCESSFUL: Final[frozenset[State]] = frozenset(("rejected", "rolled_back"))
+"""Ends after which the next cooldown is twice as long."""
+WEEK: Final = timedelta(days=7)
+
+
+class RateLimits(Struct, frozen=True):
+    """Limits on how often anything is started."""
+
+    cooldown: timedelta
+    """After a run has ended; twice as long for each fruitless run in a row."""
+    longest: timedelta
+    """Longest cooldown, whatever was doubled."""
+    week: int
+    """Runs that may reach training in seven days."""
+
+
+def policy_of(limits: RateLimitConfig) -> RateLimits:
+    """The section of the configuration as this file wants it."""
+    return RateLimits(
+        timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.longest_cooldown_hours), limits.week
+    )
+
+
+class AdmissionDecision(Struct, frozen=True):
+    """Whether a trigger starts a run."""
+
+    attempt: int | None
+    """None: it does not."""
+    reason: Suppressed | None = None
+    words: str = ""
+
+
+def admit_trigger(
+    key: str, trigger: Trigger, runs: Sequence[RetrainRun], now: datetime, policy: RateLimits
+) -> AdmissionDecision:
+    """Whether ``trigger`` may start a run of ``key``, given all ``runs`` so far, the oldest first."""
+    same = [run for run in runs if run.key == key]
+    done = next((run for run in same if run.state in CONCLUDED), None)
+    if done is not None:
+        return AdmissionDecision(
+            None, "duplicate", f"retrain {done.id} with the same data, settings and code: {done.state}"
+        )
+    active = next((run for run in runs if not run.ended), None)
+    if active is not None:
+        reason: Suppressed = "duplicate" if active.key == key else "busy"
+        return AdmissionDecision(None, reason, f"retrain {active.id} is {active.state}")
+    return rate_limited(trigger, runs, now, policy) or AdmissionDecision(len(same) + 1)
+
+
+def rate_limited(
+    trigger: Trigger, runs: Sequence[RetrainRun], now: datetime, policy: RateLimits
+) -> AdmissionDecision | None:
+    """Whether cooldown or budget hold ``trigger`` up, whatever its key is."""
+    if trigger.urgent:
+        return None
+    until = cooldown_until(runs, now, policy, nags=trigger.kind in RECURRING_TRIGGERS)
+    if until is not None:
+        words = f"the last retrain was {runs[-1].state}; the next one may start {_format_time(until)}"
+        return AdmissionDecision(None, "cooldown", words)
+    spent = runs_within(runs, now)
+    if spent >= policy.week:
+        return AdmissionDecision(None, "budget", f"{spent} retrains in seven days; {policy.week} are allowed")
+    return None
+
+
+def cooldown_until(
+    runs: Sequence[RetrainRun], now: datetime, policy: RateLimits, *, nags: bool = False
+) -> datetime | None:
+    """When the cooldown ends; None where it has, or nothing has run yet.
+
+    A dismissal trained nothing, so nobody rests after it, but what ``nags`` does not ask the same person again in an hour.
+    An end that lies further ahead than the cooldown itself was written by a clock that was wrong, and holds nobody up.
+    """
+    ended = [run for run in runs if run.ended]
+    real = [run for run in ended if run.state != "dismissed"]
+    rests = [(real[-1], _rest(real, policy))] if real else []
+    if nags and ended and ended[-1].state == "dismissed":
+        rests.append((ended[-1], policy.cooldown))
+    moments = [(run.steps[-1].at, rest) for run, rest in rests]
+    return max((at + rest for at, rest in moments if at <= now + rest and now < at + rest), default=None)
+
+
+def _rest(ended: Sequence[RetrainRun], policy: RateLimits) -> timedelta:
+    """The cooldown after the last of these runs; in seconds, because a year of rejections doubles beyond what a timedelta holds."""
+    fruitless = sum(1 for _ in takewhile(lambda run: run.state in UNSUCCESSFUL, reversed(ended)))
+    doubled = policy.cooldown.total_seconds() * 2.0 ** min(fruitless, 64)
+    return timedelta(seconds=min(doubled, policy.longest.total_seconds()))
+
+
+def runs_within(runs: Sequence[RetrainRun], now: datetime, span: timedelta = WEEK) -> int:
+    """Runs that began training in the last ``span``; what lies further ahead was written by a clock that was wrong."""
+    return sum(any(step.state == "training" and abs(now - step.at) < span for step in run.steps) for run in runs)
+
+
+def _format_time(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,31 @@
+"""Servers that look at an address (``serve.store``) hear of what is promoted and tried in the folder here."""
+
+from __future__ import annotations
+
+from tunectl.artifacts.records import CanaryState
+from tunectl.registry.release_state import ChampionPointer
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.registry.remote import push
+
+
+class Publisher:
+    """Copies a release store to an address whenever one of its pointers has moved; once when it begins, too."""
+
+    def __init__(self, store: ReleaseRegistry, place: str) -> None:
+        """``place`` is where servers look; a folder is theirs and ours, so nothing has to be copied."""
+        self._store, self._address = store, place if "://" in place else None
+        self._told: tuple[ChampionPointer | None, CanaryState | None] | None = None
+
+    def sync_if_changed(self) -> bool:
+        """Copy what is not there yet; says whether anything had to be.
+
+        Raises  InfrastructureError where the place says no; MissingExtraError without its driver; ArtifactError for a damaged release.
+        """
+        now = (self._store.champion(), self._store.trial())
+        if self._address is None or now == self._told:
+            return False
+        from tunectl.backends.storage.object_store import FsspecObjectStore
+
+        push(self._store, FsspecObjectStore(self._address))
+        self._told = now
+        return True

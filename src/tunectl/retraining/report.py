@@ -1,0 +1,207 @@
+"""The story of a retrain, out of its records: why, what data, what changed, gate, experiment, decision. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct, field
+
+from tunectl.canary import canary_plot
+from tunectl.canary.canary_store import Experiment
+from tunectl.canary.sequential_test import ExperimentResult
+from tunectl.retraining.state_machine import RetrainRun
+
+Rows = list[tuple[str, ...]]
+
+
+class ReportSection(Struct, frozen=True):
+    """One part of the story: a table."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: Rows
+    curve: str = ""
+    """An SVG."""
+
+
+class RetrainReport(Struct, frozen=True):
+    """One retrain, for a page or a terminal."""
+
+    id: str
+    state: str
+    why: str
+    end: str
+    """The reason of the newest step."""
+    began: str
+    chapters: list[ReportSection] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        """Whether it ended with a new champion."""
+        return self.state == "promoted"
+
+
+def build_report(run: RetrainRun, experiment: Experiment | None = None) -> RetrainReport:
+    """The story so far."""
+    chapters = [
+        ReportSection("why", "Why", ("what", "value"), list(_why(run))),
+        ReportSection("data", "What data", ("what", "value"), list(_data(run))),
+        ReportSection("change", "What changed", ("what", "value"), list(_change(run))),
+        *_gate(run),
+        *_experiment(experiment),
+        ReportSection("steps", "Steps", ("at (UTC)", "state", "after", "why"), list(_steps(run))),
+    ]
+    last = run.steps[-1]
+    return RetrainReport(
+        run.id,
+        run.state,
+        run.trigger.why,
+        last.why,
+        f"{run.steps[0].at:%Y-%m-%d %H:%M}",
+        [chapter for chapter in chapters if chapter.rows],
+    )
+
+
+def _why(run: RetrainRun) -> Iterator[tuple[str, ...]]:
+    trigger, proposed = run.trigger, run.facts("proposed")
+    yield "started by", f"{trigger.kind}{f' ({trigger.by})' if trigger.by else ''}: {trigger.why}"
+    if trigger.facts.get("description"):
+        yield "the alert said", str(trigger.facts["description"])
+    window = proposed.get("window")
+    if window:
+        yield "drift window", f"{window['id']}, {window['since'][:16]} to {window['until'][:16]}, {window['rows']} rows"
+        yield "windows in a row", f"{window['consecutive']} of {window['required']}"
+        for name, one in (window.get("signals") or {}).items():
+            if one.get("moved"):
+                yield f"signal {name}", _signal(one)
+        for part in (window.get("slices") or [])[:5]:
+            yield "more of", f"{part['name']}: {part['window']:.0%}, was {part['reference']:.0%}"
+    if "proposal" in proposed:
+        yield "proposed as it is", str(proposed["proposal"])
+    yield "champion then", str(proposed.get("champion") or "none")
+    yield "key", run.key
+
+
+def _signal(one: dict[str, Any]) -> str:
+    parts = [
+        f"{name} {one[key]:.3g}"
+        for name, key in (("p", "p_value"), ("adjusted", "adjusted"), ("effect", "effect"), ("floor", "floor"))
+        if one.get(key) is not None
+    ]
+    return ", ".join(parts)
+
+
+def _data(run: RetrainRun) -> Iterator[tuple[str, ...]]:
+    frozen = run.facts("proposed").get("snapshot")
+    if frozen:
+        yield (
+            "snapshot",
+            f"{frozen['id']}, {frozen['exchanges']} exchanges that people talked about, {frozen['feedback']} opinions",
+        )
+    found = run.facts("training") or run.facts("awaiting_approval").get("data") or run.facts("insufficient")
+    for name, title in (
+        ("lessons", "rows to learn"),
+        ("new", "of them new"),
+        ("edits", "written by people"),
+        ("people", "people"),
+        ("held", "kept for the gate"),
+    ):
+        if name in found:
+            yield title, str(found[name])
+    for reason, count in (found.get("left") or {}).items():
+        yield f"left out: {reason}", str(count)
+
+
+def _change(run: RetrainRun) -> Iterator[tuple[str, ...]]:
+    found = run.facts("evaluating") or run.facts("rejected")
+    for name in ("release", "branch", "commit"):
+        if name in found:
+            yield name, str(found[name])
+    for path in (found.get("changed") or [])[:20]:
+        yield "file", str(path)
+    left = run.facts("promoted").get("left")
+    if left:
+        yield "not brought forward", str(left)
+    for name, value in (found.get("metrics") or {}).items():
+        yield f"metric {name}", f"{value:g}"
+
+
+def _gate(run: RetrainRun) -> Iterator[ReportSection]:
+    found = next((step.facts for step in run.steps if "parts" in step.facts), None)
+    if found is None:
+        return
+    rows: Rows = [
+        (
+            part["name"],
+            f"{part['items']}",
+            _number(part.get("champion")),
+            _number(part.get("challenger")),
+            _format_signed(part.get("difference")),
+            f"{_format_signed(part.get('low'))} to {_format_signed(part.get('high'))}",
+            _number(part.get("sees")),
+        )
+        for part in found["parts"]
+    ]
+    columns = ("set", "items", "champion", "challenger", "difference", "interval", "sees")
+    yield ReportSection("gate", f"Gate: {found['verdict']}", columns, rows)
+    leaked = f"{found.get('leaked', 0)} items left out: the challenger has learned them"
+    golden = [("golden set", f"version {found['version']}", leaked)] if found.get("version") else []
+    bounds = [
+        (one["name"], f"{one['value']:g}", f"{'at most' if one['most'] else 'at least'} {one['bound']:g}")
+        for one in found.get("floors") or []
+    ]
+    checks = [
+        (one["name"], "holds" if one["holds"] else "does not hold", one["said"]) for one in found.get("checks") or []
+    ]
+    yield ReportSection("bounds", "Floors and checks", ("what", "value", "bound"), [*golden, *bounds, *checks])
+
+
+def _experiment(experiment: Experiment | None) -> Iterator[ReportSection]:
+    if experiment is None:
+        return
+    rows: Rows = [
+        ("challenger", f"{experiment.challenger}, {experiment.rules.share:.0%} of the identities"),
+        ("measure", experiment.measure),
+        ("began", f"{experiment.began:%Y-%m-%d %H:%M}"),
+    ]
+    if experiment.ended is not None:
+        rows.append(("ended", f"{experiment.ended:%Y-%m-%d %H:%M}: {experiment.decision}"))
+    curve = ""
+    if experiment.reading is not None:
+        rows += list(describe_results(experiment.reading))
+        curve = canary_plot.render_svg(experiment.reading)
+    yield ReportSection("experiment", "Experiment", ("what", "value"), rows, curve)
+
+
+def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
+    """What a look at an experiment found, a line each."""
+    yield "champion", f"{_number(reading.champion)} ({reading.champion_units} identities)"
+    yield "challenger", f"{_number(reading.challenger)} ({reading.challenger_units} identities)"
+    if reading.low is not None and reading.high is not None:
+        yield "difference", f"{reading.low:+.3f} to {reading.high:+.3f}, at all looks together"
+    for name, value in reading.evidence.items():
+        yield f"evidence: {name}", f"{min(value, 1e6):.3g}"
+    yield "decision", f"{reading.decision}: {reading.reason}"
+
+
+def _steps(run: RetrainRun) -> Iterator[tuple[str, ...]]:
+    begun = run.steps[0].at
+    for step in run.steps:
+        yield f"{step.at:%Y-%m-%d %H:%M:%S}", step.state, _took((step.at - begun).total_seconds()), step.why
+
+
+def _took(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3g}"
+
+
+def _format_signed(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:+.2f}"

@@ -1,0 +1,155 @@
+"""What the watcher counts, for Prometheus: closed label sets, never NaN.
+
+Counters come from the records, not from this process: after a restart they go on where they were.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, get_args
+
+from tunectl.canary.canary_store import Experiment
+from tunectl.core.optional import import_optional
+from tunectl.registry.release_state import ChampionPointer
+from tunectl.retraining.run_store import TriggerOutcome
+from tunectl.retraining.state_machine import ENDS, RetrainRun, Suppressed, TriggerKind
+
+EXTRA: Final = "watch"
+KINDS: Final = get_args(TriggerKind)
+REASONS: Final = get_args(Suppressed)
+DECISIONS: Final = ("promoted", "rejected", "rolled_back", "insufficient", "dismissed")
+EVIDENCE: Final = ("better", "harm")
+LONG: Final = ("training", "evaluating")
+"""States in which a look lasts as long as the work does, which has a limit of its own."""
+_KEPT: Final = 1e6
+"""Largest evidence that is shown: beyond that it is a number for nobody."""
+
+
+class RetrainMetrics:
+    """A picture of book, store and experiment, made anew for every scrape."""
+
+    def __init__(self, began: float) -> None:
+        """``began``: when this watcher did, in seconds since 1970."""
+        self._library = import_optional("prometheus_client", extra=EXTRA)
+        self._core = import_optional("prometheus_client.core", extra=EXTRA)
+        self.errors = 0
+        """Looks that failed."""
+        self.looked = began
+        """When the newest look ended, in seconds since 1970; of whoever hangs it stands still."""
+
+    def text(
+        self,
+        runs: Sequence[RetrainRun],
+        seen: Sequence[TriggerOutcome],
+        champion: ChampionPointer | None,
+        experiment: Experiment | None,
+    ) -> bytes:
+        """The exposition, in Prometheus' text format."""
+        registry = self._library.CollectorRegistry(auto_describe=False)
+        families = [*self._retrain(runs, seen), *self._release(runs, champion), *self._experiment(experiment)]
+        registry.register(_StaticCollector(families))
+        written: bytes = self._library.generate_latest(registry)
+        return written
+
+    def _retrain(self, runs: Sequence[RetrainRun], seen: Sequence[TriggerOutcome]) -> list[Any]:
+        ended = [run for run in runs if run.ended]
+        done = Counter((run.trigger.kind, run.state) for run in ended)
+        total = self._core.CounterMetricFamily(
+            "tunectl_retrain_runs", "Retrains by what started them and how they ended.", labels=("trigger", "outcome")
+        )
+        for kind in KINDS:
+            for end in sorted(ENDS):
+                total.add_metric((kind, end), done[kind, end])
+        why = Counter(one.reason for one in seen if one.reason is not None)
+        suppressed = self._core.CounterMetricFamily(
+            "tunectl_retrain_suppressed", "Triggers that started nothing.", labels=("reason",)
+        )
+        for reason in REASONS:
+            suppressed.add_metric((reason,), why[reason])
+        active = next((run for run in runs if not run.ended), None)
+        lasted = [run.steps[-1].at.timestamp() for run in ended if run.state != "failed"]
+        return [
+            total,
+            suppressed,
+            self._gauge("tunectl_retrain_in_progress", "Whether a retrain runs.", float(active is not None)),
+            self._gauge(
+                "tunectl_retrain_awaiting_approval",
+                "Whether a retrain waits for a person.",
+                float(active is not None and active.state == "awaiting_approval"),
+            ),
+            self._gauge(
+                "tunectl_retrain_last_success_timestamp_seconds",
+                "End of the last retrain that came to a conclusion; 0: none yet.",
+                max(lasted, default=0.0),
+            ),
+            self._core.CounterMetricFamily(
+                "tunectl_retrain_errors", "Looks of the watcher that failed since it began.", value=float(self.errors)
+            ),
+            self._gauge(
+                "tunectl_retrain_last_look_timestamp_seconds",
+                "When the newest look ended, or the watcher began.",
+                self.looked,
+            ),
+            self._gauge(
+                "tunectl_retrain_building",
+                "Whether this look trains or judges, which lasts and has a limit of its own.",
+                float(active is not None and active.state in LONG),
+            ),
+        ]
+
+    def _release(self, runs: Sequence[RetrainRun], champion: ChampionPointer | None) -> list[Any]:
+        done = Counter(run.state for run in runs)
+        promotions = self._core.CounterMetricFamily(
+            "tunectl_promotions", "Retrains by the decision about their challenger.", labels=("decision",)
+        )
+        for decision in DECISIONS:
+            promotions.add_metric((decision,), done[decision])
+        info = self._core.GaugeMetricFamily("tunectl_champion_info", "The release that serves.", labels=("release",))
+        if champion is not None:
+            info.add_metric((champion.release,), 1.0)
+        return [promotions, info]
+
+    def _experiment(self, experiment: Experiment | None) -> list[Any]:
+        running = experiment is not None and experiment.ended is None
+        units = self._core.GaugeMetricFamily(
+            "tunectl_experiment_units", "Identities whose outcome is final.", labels=("arm",)
+        )
+        means = self._core.GaugeMetricFamily("tunectl_experiment_outcome", "Mean outcome, 0 to 1.", labels=("arm",))
+        evidence = self._core.GaugeMetricFamily(
+            "tunectl_experiment_evidence", "Largest e-value so far.", labels=("hypothesis",)
+        )
+        ends = self._core.GaugeMetricFamily(
+            "tunectl_experiment_difference", "Ends of the confidence sequence of the difference.", labels=("end",)
+        )
+        reading = experiment.reading if experiment is not None else None
+        if reading is not None:
+            for arm, count, mean in (
+                ("champion", reading.champion_units, reading.champion),
+                ("challenger", reading.challenger_units, reading.challenger),
+            ):
+                units.add_metric((arm,), count)
+                if mean is not None:
+                    means.add_metric((arm,), mean)
+            for name in EVIDENCE:
+                evidence.add_metric((name,), min(reading.evidence.get(name, 1.0), _KEPT))
+            for end, value in (("low", reading.low), ("high", reading.high)):
+                if value is not None:
+                    ends.add_metric((end,), value)
+        gauge = self._gauge("tunectl_experiment_running", "Whether a challenger gets traffic.", float(running))
+        share = experiment.rules.share if experiment is not None and running else 0.0
+        return [gauge, self._gauge("tunectl_experiment_share", "Its share.", share), units, means, evidence, ends]
+
+    def _gauge(self, name: str, text: str, value: float) -> Any:
+        return self._core.GaugeMetricFamily(name, text, value=value)
+
+
+class _StaticCollector:
+    """A collector of families that are there already."""
+
+    def __init__(self, families: Sequence[Any]) -> None:
+        self._families = families
+
+    def collect(self) -> Sequence[Any]:
+        """See prometheus_client."""
+        return self._families

@@ -1,0 +1,44 @@
+"""The files that hold the watcher's secrets: what signs its links, and the token of whoever sends alerts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from tunectl.artifacts import create_exclusive
+from tunectl.core import logging_setup
+from tunectl.core.errors import InfrastructureError
+
+_log = logging_setup.get_logger(__name__)
+
+
+def load_or_create(path: Path, *, signs: bool = False) -> str:
+    """The text of a secret file, made at first use, readable by its owner only.
+
+    ``signs``: whoever has read it can sign what we sign, so one that is open to others is refused. A token has other readers
+    (Alertmanager's account); that everybody may read ours is only told.
+    Raises  InfrastructureError where it cannot be made or read, is too short, or is open.
+    """
+    try:
+        if not path.exists():
+            create_exclusive.create_exclusive(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
+        there, found = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as error:
+        raise InfrastructureError(
+            f"{path} cannot be read: {error.strerror}", hint="it holds a secret of tunectl watch: look at its rights"
+        ) from error
+    rights = stat.S_IMODE(there.st_mode)
+    if signs and rights & 0o077:
+        raise InfrastructureError(
+            f"{path} signs the links on which people decide, and others may read it (mode {rights:o})",
+            hint="delete it: a new one is made, and what waits is asked again; chmod 600 where nobody else has an account here",
+        )
+    if rights & 0o004 and there.st_uid == os.getuid():
+        _log.warning("everybody on this machine may read %s (mode %o)", path, rights)
+    if len(found) < 32:
+        raise InfrastructureError(
+            f"{path} holds {len(found)} characters; at least 32 are needed", hint="delete it: a new one is made"
+        )
+    return found

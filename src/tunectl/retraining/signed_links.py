@@ -1,0 +1,79 @@
+"""Links that let a person decide: signed, for one question, until a time, used once. Pure, standard library only.
+
+A link opens a page and changes nothing (mail programs and chats fetch links to preview them); the button on that page does.
+Used once means: the run has a decision, so the same link decides nothing any more; ``retraining/run_store.py`` keeps that.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.core.errors import UsageError
+
+Question = Literal["retrain", "promote"]
+WORDS: Final[dict[Question, str]] = {"retrain": "Retrain the model?", "promote": "Make the new model champion?"}
+LONGEST: Final = 2000
+"""Characters of a token."""
+
+
+class ApprovalToken(Struct, frozen=True):
+    """What a link stands for."""
+
+    run: str
+    question: Question
+    until: int
+    """Unix seconds."""
+    nonce: str
+
+
+def sign(given: ApprovalToken, secret: bytes) -> str:
+    """The token of a link."""
+    body = msgspec.json.encode(given)
+    return f"{_text(body)}.{_text(_mac(body, secret))}"
+
+
+def address(url: str, given: ApprovalToken, secret: bytes) -> str:
+    """The link itself, below the ``url`` under which people reach the watcher."""
+    return f"{url.rstrip('/')}/decide/{sign(given, secret)}"
+
+
+def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
+    """What a token stands for.
+
+    Raises  UsageError for one that was not signed here, or is too old.
+    """
+    try:
+        body, mac = (_bytes(part) for part in token[:LONGEST].split("."))
+        genuine = hmac.compare_digest(mac, _mac(body, secret))
+    except ValueError:
+        genuine = False
+    if not genuine:
+        raise UsageError(
+            "this link is not one of ours", hint="open the newest one; tunectl release log says what waits"
+        )
+    found = msgspec.json.decode(body, type=ApprovalToken)
+    if now.timestamp() > found.until:
+        at = datetime.fromtimestamp(found.until, UTC)
+        raise UsageError(
+            f"this link ended on {at:%Y-%m-%d %H:%M} UTC", hint="tunectl release log says what became of it"
+        )
+    return found
+
+
+def _mac(body: bytes, secret: bytes) -> bytes:
+    return hmac.new(secret, b"tunectl link " + body, hashlib.sha256).digest()
+
+
+def _text(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

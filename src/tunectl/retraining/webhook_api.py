@@ -1,0 +1,125 @@
+"""The watcher's web door.
+
+    /healthz          open to all
+    /webhook          POST: Alertmanager (payload 4) and Grafana (payload 1), with the bearer token
+    /metrics          with the token; open on a loopback address
+    /  /runs/ID       the stories; with the token (as a password), open on a loopback address
+    /decide/TOKEN     GET shows, POST decides: the signed link is the key
+
+Answers to a webhook are a contract with Alertmanager, which tries again after 5xx and network errors only: 200 for what is kept
+or known, 503 for what cannot be taken now, 4xx for what will never be right.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import parse_qs, unquote
+
+from tunectl.backends.web import http_server
+from tunectl.backends.web.http_server import HttpRequest, HttpResponse, HttpServer
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError, TunectlError, UsageError
+from tunectl.retraining import alert_webhook
+from tunectl.retraining.approval_pages import ApprovalPages
+from tunectl.retraining.run_store import RunStore
+
+BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating"))
+"""States in which nothing new is taken; a run that waits for people, traffic or its turn does so for days: triggers are kept then."""
+FORM: Final = 10_000
+"""Bytes of the form of a decision."""
+
+
+def json_reply(code: int, /, **words: object) -> HttpResponse:
+    """A JSON answer."""
+    return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, again=60 if code == 503 else None)
+
+
+class RetrainApi(HttpServer):
+    """See the module's text."""
+
+    def __init__(
+        self,
+        book: RunStore,
+        pages: ApprovalPages,
+        metrics: Callable[[], bytes],
+        *,
+        token: str,
+        alert_names: tuple[str, ...],
+        nudge: Callable[[], None],
+        address: str,
+        port: int,
+    ) -> None:
+        """Open the port; 0 takes any. ``nudge`` wakes the driver.
+
+        Raises  InfrastructureError for a port in use.
+        """
+        self._book, self._pages, self._metrics, self._nudge = book, pages, metrics, nudge
+        self._token, self._names = token.encode(), alert_names
+        super().__init__("watch", address, port, self.answer, largest=alert_webhook.LARGEST)
+
+    def answer(self, asked: HttpRequest) -> HttpResponse:
+        """The answer to one request; never raises."""
+        try:
+            return self._answer(asked)
+        except UsageError as error:
+            return HttpResponse(f"{error.message}\n{error.hint}\n".encode(), "text/plain; charset=utf-8", 410)
+        except (TunectlError, OSError) as error:
+            logging_setup.get_logger(__name__).error(
+                "%s %s: %s", asked.method, asked.path.partition("/decide/")[0] or "/decide", error
+            )
+            return json_reply(503, status="error", error="this cannot be kept now; the log says why")
+
+    def _answer(self, asked: HttpRequest) -> HttpResponse:
+        method, path = asked.method, asked.path
+        if path in {"/healthz", "/livez"}:
+            return HttpResponse(b"ok\n", "text/plain")
+        if path.startswith("/decide/"):
+            return self._decide(method, unquote(path.removeprefix("/decide/")), asked.body)
+        if (path == "/webhook" or not self.local) and not self._is_authorized(asked.authorization):
+            return json_reply(401, status="error", error="the bearer token is missing or wrong")
+        if (method == "POST") != (path == "/webhook"):
+            return json_reply(405, status="error", error="alerts are POSTed to /webhook, everything else is read")
+        return self._webhook(asked.body) if method == "POST" else self._read(path)
+
+    def _read(self, path: str) -> HttpResponse:
+        if path == "/metrics":
+            return HttpResponse(self._metrics(), "text/plain; version=0.0.4; charset=utf-8")
+        if path == "/":
+            return HttpResponse(self._pages.index().encode())
+        if path.startswith("/runs/"):
+            found = self._pages.run(path.removeprefix("/runs/"))
+            if found is not None:
+                return HttpResponse(found.encode())
+        return json_reply(404, status="error", error="there is nothing here")
+
+    def _webhook(self, body: bytes) -> HttpResponse:
+        """Keep what is new, durably, before saying so."""
+        try:
+            found = alert_webhook.parse_alertmanager(body, self._names, datetime.now(UTC))
+        except DataError as error:
+            return json_reply(400, status="error", error=error.message)
+        fresh = [one for one in found if self._book.get_outcome(one.id) is None and not self._book.is_pending(one.id)]
+        active = next((run for run in reversed(self._book.runs()) if not run.ended), None) if fresh else None
+        if active is not None and active.state in BUSY:
+            return json_reply(503, status="busy", error=f"retrain {active.id} is {active.state}")
+        kept = sum(self._book.enqueue_trigger(one) for one in fresh)
+        if kept:
+            self._nudge()
+        return json_reply(200, status="kept" if kept else "known" if found else "nothing", new=kept)
+
+    def _decide(self, method: str, token: str, body: bytes) -> HttpResponse:
+        if method in {"GET", "HEAD"}:
+            return HttpResponse(self._pages.decide(token, datetime.now(UTC)).encode())
+        if len(body) > FORM:
+            return json_reply(413, status="error", error="that form is too long")
+        form = {name: values[0] for name, values in parse_qs(body.decode(errors="replace")).items()}
+        page = self._pages.decide(token, datetime.now(UTC), form)
+        self._nudge()
+        return HttpResponse(page.encode())
+
+    def _is_authorized(self, header: str | None) -> bool:
+        return hmac.compare_digest((http_server.parse_authorization(header) or "").encode(), self._token)

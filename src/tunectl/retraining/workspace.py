@@ -1,0 +1,55 @@
+"""Where a retrain works: paths of the watcher below a project's hidden folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.retraining.state_machine import RetrainRun
+
+BRANCH = "tunectl/retrain/"
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainWorkspace:
+    """See the module's text."""
+
+    layout: ProjectPaths
+
+    @property
+    def book(self) -> Path:
+        """Records of all runs."""
+        return self.layout.retrain
+
+    @property
+    def worktree(self) -> Path:
+        """The checkout that a run trains in; one at a time."""
+        return self.book / "worktree"
+
+    @property
+    def secret(self) -> Path:
+        """Signs the links."""
+        return self.book / "secret"
+
+    def log_path(self, run: RetrainRun) -> Path:
+        """What a run's processes printed."""
+        return self.book / "logs" / f"{run.id}.log"
+
+    def window_path(self, run: RetrainRun) -> Path:
+        """The ``live/window.json`` of a run, before it is committed."""
+        return self.book / "windows" / f"{run.id}.json"
+
+    def scratch_dir(self, run: RetrainRun) -> Path:
+        """Questions and answers of the gate."""
+        return self.layout.gates / run.id
+
+    @property
+    def mark(self) -> str:
+        """In the environment of everything that a run starts."""
+        return str(self.book.absolute())
+
+    @staticmethod
+    def branch(run: RetrainRun) -> str:
+        """Where a run's commits go."""
+        return BRANCH + run.id

@@ -1,0 +1,212 @@
+"""Training of a retrain: ``tunectl repro`` in a worktree of its own, with that worktree's code, on a branch of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.modeling import peft_adapter
+from tunectl.backends.system import supervised_process
+from tunectl.backends.vcs import dvc_repo, git_worktree
+from tunectl.config.schema.retrain import RetrainingConfig
+from tunectl.core.errors import InfrastructureError, TunectlError
+from tunectl.inference_log.training_window import FeedbackWindow
+from tunectl.packaging import serving_contract
+from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts, ReleaseManifest
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining.activities import StepResult
+from tunectl.retraining.state_machine import RetrainRun
+from tunectl.retraining.workspace import RetrainWorkspace
+
+START = "start"
+"""Adapters that a training went on from, by release: what its configuration names must stay."""
+SHARED = ("cache", "exporters", "live", START)
+"""Folders of the project's hidden folder that the worktree uses as well."""
+COMMITTED = ("dvc.lock", "artifacts/config", "artifacts/metrics", "conf/overrides.yaml")
+RUNNING = ".tunectl/retrain.json"
+"""In the worktree: whose it is, and how often it was begun."""
+
+
+class TrainingFailed(TunectlError):
+    """The pipeline of a retrain ended with an error; the message has its own words."""
+
+    exit_code = 5
+
+
+def build_release(
+    run: RetrainRun,
+    named: FeedbackWindow,
+    watch: RetrainingConfig,
+    place: RetrainWorkspace,
+    store: ReleaseRegistry,
+    stop: threading.Event,
+) -> StepResult:
+    """Train, commit, and put the package into the store; goes on where an earlier call was killed.
+
+    Raises  UsageError for a dirty tree; TrainingFailed with the words of the stage that failed, or after too many attempts.
+    """
+    layout = place.layout
+    project, attempt = _worktree(run, place)
+    if attempt > watch.train.attempts:
+        raise TrainingFailed(
+            f"retrain {run.id} was begun {attempt - 1} times and never ended",
+            hint=f"its words are in {place.log_path(run)}",
+        )
+    supervised_process.kill_marked(place.mark)
+    atomic_io.write_json(project / _window(run), named)
+    code = supervised_process.run(
+        [
+            sys.executable,
+            "-m",
+            "tunectl",
+            "repro",
+            "--unattended",
+            *watch.train.overrides,
+            *_start(watch, store, layout),
+        ],
+        cwd=project,
+        environment=_environment(project),
+        mark=place.mark,
+        log=place.log_path(run),
+        stop=stop,
+        limits=supervised_process.ProcessLimits(
+            watch.train.hours * 3600,
+            watch.resources.nice,
+            watch.resources.threads,
+            gpus=watch.resources.device == "any",
+        ),
+    )
+    if stop.is_set():  # told to stop, so this was no attempt
+        atomic_io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
+        return StepResult(False, "stopped")
+    if code not in {0, 3}:
+        raise TrainingFailed(_words(project, code, watch), hint=f"its words are in {place.log_path(run)}")
+    commit = git_worktree.commit(project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.why[:200]}")
+    return _register_release(run, project, store, commit, place, layout)
+
+
+def use_existing_release(run: RetrainRun, release: str, place: RetrainWorkspace, store: ReleaseRegistry) -> StepResult:
+    """A release that is there already, with the project beside it as it is committed: the gate finds its questions there.
+
+    Raises  UsageError for a dirty tree; ArtifactError where the release is not in the store.
+    """
+    _worktree(run, place)
+    made = store.manifest(release)
+    told = {"release": made.id, "commit": run.facts("proposed")["commit"], "branch": place.branch(run)}
+    return _build_step_result({**told, "metrics": made.metrics}, made, store)
+
+
+def check_gate_data(run: RetrainRun, place: RetrainWorkspace) -> None:
+    """The gate reads the drifted slice, and what was learned, in the worktree; without it it would ask less, and nobody would know.
+
+    Raises  InfrastructureError where the worktree is not there any more, or another run's.
+    """
+    note = git_worktree.project_path(place.layout.root, place.worktree) / RUNNING
+    if not note.is_file() or atomic_io.read_json(note)["run"] != run.id:
+        raise InfrastructureError(
+            f"{place.worktree} is gone, so it is not known what retrain {run.id} has learned",
+            hint="nobody but tunectl watch may touch that folder; ask again: tunectl repro --reason TEXT",
+        )
+
+
+def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths) -> list[str]:
+    """The override that lets fine-tuning go on from the champion's adapter, once that is where its configuration can name it."""
+    champion = store.champion()
+    if watch.train.start == "base" or champion is None:
+        return []
+    place = layout.state_dir / START / champion.release
+    if not (place / peft_adapter.NAME).is_file():
+        with atomic_io.atomic_directory(place, layout.scratch) as fresh:
+            shutil.copytree(store.folder(champion.release) / serving_contract.ADAPTER, fresh, dirs_exist_ok=True)
+    return [f"sft.start={place.relative_to(layout.root).as_posix()}"]
+
+
+def _window(run: RetrainRun) -> str:
+    """The file that names what is learned from, in the project."""
+    return str(run.facts("proposed")["window_file"])
+
+
+def _worktree(run: RetrainRun, place: RetrainWorkspace) -> tuple[Path, int]:
+    """The project in the worktree of ``run``, made where it is not there, and how often it was used."""
+    root = place.layout.root
+    note = git_worktree.project_path(root, place.worktree) / RUNNING
+    if note.is_file():
+        told: dict[str, Any] = atomic_io.read_json(note)
+        if told["run"] == run.id:
+            git_worktree.remove_stale_locks(note.parents[1])
+            atomic_io.write_json(note, {"run": run.id, "attempt": told["attempt"] + 1})
+            return note.parents[1], int(told["attempt"]) + 1
+    git_worktree.require_clean(root)
+    project = git_worktree.add(root, place.worktree, place.branch(run), run.facts("proposed")["commit"])
+    (project / ".tunectl").mkdir(exist_ok=True)
+    for name in SHARED:
+        (root / ".tunectl" / name).mkdir(parents=True, exist_ok=True)
+        (project / ".tunectl" / name).symlink_to((root / ".tunectl" / name).absolute(), target_is_directory=True)
+    dvc_repo.share_cache(root, project, {supervised_process.MARK: place.mark})
+    atomic_io.write_json(note, {"run": run.id, "attempt": 1})
+    return project, 1
+
+
+def _environment(project: Path) -> dict[str, str]:
+    """That worktree's code comes first where the project brings its own."""
+    found = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    if (project / "src" / "tunectl").is_dir():
+        found["PYTHONPATH"] = f"{(project / 'src').absolute()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(
+            os.pathsep
+        )
+    return found
+
+
+def _words(project: Path, code: int, watch: RetrainingConfig) -> str:
+    failure = ProjectPaths(project).failure
+    if code == supervised_process.LATE:
+        return f"training took longer than watch.train.hours = {watch.train.hours:g} and was ended"
+    if failure.is_file():
+        told: dict[str, Any] = atomic_io.read_json(failure)
+        return f"stage {told['stage']} failed: {told['message']}"
+    signal = f" (signal {code - 128}: out of memory, or ended by hand)" if code > 128 else ""
+    return f"tunectl repro ended with exit code {code}{signal}"
+
+
+def _register_release(
+    run: RetrainRun, project: Path, store: ReleaseRegistry, commit: str, place: RetrainWorkspace, layout: ProjectPaths
+) -> StepResult:
+    folder = ProjectPaths(project).artifact("package")
+    if not (folder / FACTS).is_file():
+        raise InfrastructureError(
+            "the pipeline packaged no release, so there is nothing to compare",
+            hint="retraining needs package=openvino or another engine",
+        )
+    facts: BuildFacts = atomic_io.read_json(folder / FACTS, BuildFacts)
+    made = store.add(folder / RELEASE, facts, by="tunectl watch", why=f"retrain {run.id}", git=commit)
+    before = run.facts("proposed")["commit"]
+    told = {
+        "release": made.id,
+        "commit": commit,
+        "branch": place.branch(run),
+        "changed": git_worktree.list_changed_files(layout.root, before, commit)[:50],
+        "metrics": made.metrics,
+        "harvest": _metrics(project, "harvest"),
+        "curate": _metrics(project, "curate"),
+    }
+    return _build_step_result(told, made, store)
+
+
+def _build_step_result(told: dict[str, Any], made: ReleaseManifest, store: ReleaseRegistry) -> StepResult:
+    champion = store.champion()
+    if champion is not None and champion.release == made.id:
+        return StepResult(False, "this release is the champion itself: nothing was learned", told)
+    if made.refusals:
+        return StepResult(False, f"the pipeline's own gate said no: {'; '.join(made.refusals)}", told)
+    return StepResult(True, f"release {made.id}", told)
+
+
+def _metrics(project: Path, stage: str) -> dict[str, Any]:
+    path = ProjectPaths(project).metrics(stage)
+    return atomic_io.read_json(path) if path.is_file() else {}

@@ -1,0 +1,72 @@
+"""The Bento: one service whose only work is to start our server inside BentoML's process and to hand it every request.
+
+``bentoml serve tunectl.services.bento_service:Tunectl`` wants one file, whose path is in TUNECTL_SERVE (serve.json of the working
+folder by default): the resolved ``ServeSettings``. BentoML's own metrics, access log and limits take no part: its metrics
+name every path that a scanner makes up, and its limits know neither Retry-After nor OpenAI's errors.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import bentoml  # noqa: TID253  # BentoML finds its services at module level
+
+from tunectl.annotation import arena_app
+from tunectl.serving import inference_logger
+from tunectl.serving.app import Server
+from tunectl.serving.lifecycle import ServerLifecycle
+
+JUDGEMENTS = "TUNECTL_JUDGEMENTS"
+
+
+def mount_arena(server: Server, home: Path) -> None:
+    """Add the page on which people chat and vote to ``server``, as one of its clients."""
+    annotate = server.settings.annotate
+    folder = home / os.environ.get(JUDGEMENTS, annotate.store)
+    masker = inference_logger.build_masker(server.settings.live)
+    config = arena_app.ArenaAppConfig(server.settings.project, tuple(annotate.tags), folder, masker)
+    server.mounts["/arena"] = arena_app.application(server, config)
+
+
+RUNNING = ServerLifecycle(mount_arena)
+"""The server of this process; empty until the service starts."""
+
+
+class AsgiBentoService(bentoml.Service):
+    """A BentoML service whose HTTP requests go to our server, past the layers that BentoML puts around an application.
+
+    Each of those layers would see every token of every stream, and its time limit leaves a timer behind for each request.
+    """
+
+    __slots__ = ()
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        """The application: BentoML's own for its life cycle, ours for everything else."""
+        inner = super().to_asgi(is_main)
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                await RUNNING.answer(scope, receive, send)
+            elif scope["type"] == "lifespan":
+                await inner(scope, receive, send)
+            else:
+                await send({"type": "websocket.close"})
+
+        return application
+
+
+@bentoml.service(name="tunectl", workers=1, metrics={"enabled": False}, service_class=AsgiBentoService)
+class TunectlService:
+    """Serves a release."""
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        """Open keys and live store, then load and prove the champion beside the event loop."""
+        await RUNNING.start()
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """Give back what is open; requests have finished by now."""
+        await RUNNING.stop()

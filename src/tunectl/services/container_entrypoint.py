@@ -1,0 +1,46 @@
+"""The program of the container: ``bentoml serve`` on the Bento that the image holds, stopping as the settings say.
+
+    docker run IMAGE                                                the server
+    docker exec NAME python -m tunectl serve keys add WHO           a key for it
+
+Keys, live store and judgements are kept in ``/data``, a volume; a release store may be mounted as ``/data/releases``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from tunectl.core.errors import TunectlError
+from tunectl.serving.server_settings import settings
+
+
+def bentoml_command(environment: Mapping[str, str]) -> list[str]:
+    """The words that start BentoML's server.
+
+    Raises  ConfigError for settings that are absent or wrong.
+    """
+    seconds = settings().serve.drain.seconds
+    words = [
+        "bentoml",
+        "serve",
+        environment.get("BENTO_PATH", "."),
+        "--host",
+        environment.get("BENTOML_HOST", "0.0.0.0"),  # noqa: S104  # a container's own network
+    ]
+    return [*words, "--timeout-graceful-shutdown", str(seconds)]
+
+
+def main() -> None:
+    """Become the server, so that the signals of the container reach it."""
+    try:
+        words = bentoml_command(os.environ)
+    except TunectlError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_code)
+    os.execvp(words[0], words)  # noqa: S606  # no shell: a list of words
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Parts of the monitor: what windows are compared with, one look at the live store, its pages."""

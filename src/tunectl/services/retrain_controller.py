@@ -1,0 +1,221 @@
+"""``tunectl watch``: the long-running program that retrains. One a project; all it knows is on the disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from queue import SimpleQueue
+from typing import Final
+
+from tunectl.artifacts import lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.storage import inference_log_sql
+from tunectl.backends.system import supervised_process
+from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.config.schema.root import TunectlConfig
+from tunectl.core import logging_setup
+from tunectl.core.errors import TunectlError, UsageError
+from tunectl.inference_log import pseudonyms
+from tunectl.inference_log.log_store import InferenceLog
+from tunectl.registry.release_store import Moved, ReleaseRegistry
+from tunectl.retraining import canary_run, cron, secret_files
+from tunectl.retraining import run_store as books
+from tunectl.retraining.approval_pages import ApprovalPages
+from tunectl.retraining.controller import RetrainController
+from tunectl.retraining.local_activities import LocalActivities
+from tunectl.retraining.registry_sync import Publisher
+from tunectl.retraining.retrain_metrics import RetrainMetrics
+from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.schedules import CronSchedule
+from tunectl.retraining.webhook_api import RetrainApi
+from tunectl.retraining.workspace import RetrainWorkspace
+
+STORE: Final = "TUNECTL_STORE"
+PAUSE: Final = 30.0
+"""Seconds after a look that failed."""
+REST: Final = 4.0
+"""Times as long as a look took is waited for the next one: weeks of live traffic must not be read all the time."""
+PATIENCE: Final = 20.0
+"""Seconds that a change waits for somebody who copies into the store; what took hours is not thrown away for that."""
+_log = logging_setup.get_logger(__name__)
+
+
+def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
+    """The release store that the configuration, or the environment, names.
+
+    Raises  UsageError for an address: what is built here is promoted in a folder, and copied from there.
+    """
+    place = os.environ.get(STORE) or root.watch.store
+    if "://" in place:
+        raise UsageError(
+            f"watch.store = {place}: takes a folder",
+            hint=f"set serve.store={place}: the watcher copies its folder there",
+        )
+    return ReleaseRegistry(layout.root / place, PATIENCE)
+
+
+def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:
+    """Watch until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` says what a build takes.
+
+    Raises  InfrastructureError when another watcher works here, or the port is taken; UsageError for a wrong schedule.
+    """
+    for name, declared in root.watch.schedules.items():
+        cron.next_slot(CronSchedule(name, declared.cron, declared.zone), datetime.now(UTC))
+    place, store = RetrainWorkspace(layout), open_registry(root, layout)
+    with lock.file_lock(
+        place.book / books.LOCK,
+        "tunectl watch",
+        busy=f"{place.book}: another watcher works here",
+        hint="one is enough; end that process first",
+        patience=1.0,  # whoever only looks whether a watcher runs holds it for a moment
+    ):
+        left = supervised_process.kill_marked(place.mark)
+        if left:
+            _log.warning("ended %d processes that a killed watcher had left", len(left))
+        _RetrainerProcess(place, store, layout, root, cost).run(once=once)
+
+
+class _RetrainerProcess:
+    """The driver in one thread; the door, and what must not wait for a training, in others."""
+
+    def __init__(
+        self, place: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
+    ) -> None:
+        self._layout, self._root, self._trials = layout, root, ExperimentStore(store)
+        self._store, self._book, self._metrics = store, RunStore(place.book), RetrainMetrics(time.time())
+        self._publisher, self._publishing = Publisher(store, root.serve.store), threading.Lock()
+        lost = not place.secret.exists()
+        signing = secret_files.load_or_create(place.secret, signs=True).encode()
+        self._work = LocalActivities(place, store, self._live, root)
+        self._driver = RetrainController(self._book, self._work, root.watch, signing, cron.next_slot)
+        self._wake = threading.Event()
+        self._door = RetrainApi(
+            self._book,
+            ApprovalPages(self._book, self._trials, root.project, signing, lambda: cost),
+            self._render_metrics,
+            token=secret_files.load_or_create(layout.root / root.watch.token),
+            alert_names=root.watch.alerts,
+            nudge=self._wake.set,
+            address=root.watch.address,
+            port=root.watch.port,
+        )
+        if lost:
+            self._driver.resend_approvals()
+
+    def _live(self) -> AbstractContextManager[InferenceLog]:
+        return inference_log_sql.open_log(pseudonyms.address(self._root.live), self._layout.root)
+
+    def _render_metrics(self) -> bytes:
+        experiments = self._trials.all()
+        newest = self._trials.running() or (experiments[-1] if experiments else None)
+        return self._metrics.text(self._book.runs(), self._book.list_outcomes(), self._store.champion(), newest)
+
+    def run(self, *, once: bool) -> None:
+        """Look, and look again, until told to stop; ``once``: until there is nothing to do.
+
+        Raises  TunectlError with ``once``, where a look fails: nobody looks again.
+        """
+        told: SimpleQueue[None] = SimpleQueue()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: told.put(None))
+        threading.Thread(target=self._until_told, args=(told,), name="stop", daemon=True).start()
+        self._door.open()
+        watch = self._root.watch
+        _log.info("watching; http://%s:%d, mode %s", watch.address, self._door.port, watch.mode)
+        if not once:
+            threading.Thread(target=self._beside, name="beside", daemon=True).start()
+        try:
+            while not self._driver.stop.is_set():
+                self._wake.clear()
+                again, pause = self._look(once=once)
+                if not again and once:
+                    self._experiments(datetime.now(UTC))
+                    self._publish()
+                    break
+                if not again:
+                    self._wake.wait(pause)
+        finally:
+            self._door.close()
+
+    def _until_told(self, told: SimpleQueue[None]) -> None:
+        """A handler of signals may do no more than put something into a queue: an event's lock may be held by whom it interrupts."""
+        told.get()
+        self._driver.stop.set()
+        self._wake.set()
+
+    def _look(self, *, once: bool) -> tuple[bool, float]:
+        """One look: whether to look again at once, else seconds to wait."""
+        began = time.monotonic()
+        try:
+            if self._driver.reconcile(datetime.now(UTC)):
+                return True, 0.0
+        except Exception as error:
+            if once:
+                raise
+            self._record_error("this look failed", error)
+            return False, max(PAUSE, self._root.watch.poll_seconds)
+        finally:
+            self._publish()
+            self._metrics.looked = time.time()
+        return False, self._pause(began)
+
+    def _beside(self) -> None:
+        """What a training of hours must not hold up: people's own experiments, and servers that look at an address."""
+        while not self._driver.stop.is_set():
+            began = time.monotonic()
+            try:
+                self._experiments(datetime.now(UTC))
+            except Exception as error:  # noqa: BLE001  whatever it is, harm is looked for again in a moment
+                self._record_error("the look at the experiment failed", error)
+            self._publish()
+            self._driver.stop.wait(self._pause(began))
+
+    def _pause(self, began: float) -> float:
+        return max(self._root.watch.poll_seconds, REST * (time.monotonic() - began))
+
+    def _record_error(self, what: str, error: Exception) -> None:
+        self._metrics.errors += 1
+        known = isinstance(error, TunectlError | OSError)
+        _log.error("%s: %s", what, error, exc_info=None if known else error)
+
+    def _publish(self) -> None:
+        """A place that is away keeps servers there from hearing of it, and nothing else from going on."""
+        with self._publishing:
+            try:
+                self._publisher.sync_if_changed()
+            except (TunectlError, OSError) as error:
+                self._record_error("servers at serve.store do not hear of the last change yet", error)
+
+    def _experiments(self, now: datetime) -> None:
+        """A person's own experiment is looked at, ended and promoted by the same rules; one whose retrain has ended is ended."""
+        found = self._trials.running()
+        if found is None:
+            self._trials.repair()
+        elif found.run is None:
+            self._advance_canary(found, now)
+        elif any(run.id == found.run and run.ended for run in self._book.runs()):
+            self._trials.end(found, "running", now, None)
+
+    def _advance_canary(self, found: Experiment, now: datetime) -> None:
+        pointer = self._store.champion()  # before the look: what moved it since then, the look may not have seen
+        with self._live() as live:
+            reading = canary_run.evaluate_canary(found, live, self._trials, now)
+        if reading is None:
+            return
+        if reading.decision == "running":
+            self._trials.repair()
+            return
+        if reading.decision == "promote":
+            words, seen = f"experiment {found.id}: {reading.reason}", pointer.sequence if pointer else 0
+            try:
+                self._store.promote(found.challenger, by="tunectl watch", why=words, after=seen)
+            except Moved as error:
+                _log.info("experiment %s: %s", found.id, error.message)
+                self._advance_canary(found, now)  # its arms are another's now, and this look says so
+                return
+        self._trials.end(found, reading.decision, now, reading)
+        _log.info("experiment %s: %s, %s", found.id, reading.decision, reading.reason)

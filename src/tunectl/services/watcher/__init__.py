@@ -1,1 +1,0 @@
-"""The watcher: what moves a retrain from its first trigger to its end."""

@@ -1,0 +1,162 @@
+"""Who may come in: bounded running, bounded waiting and a budget of tokens, decided before anything is tokenised.
+
+    admit -> waiting -> running -> leave        one ticket a request; refused at the door or let in for good
+
+Whoever is refused is told when to come again, and finds a place then (``promises.py``). Times are monotonic seconds that the caller gives, so that nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from tunectl.access.api_errors import ApiError
+from tunectl.serving.retry_reservations import Reservations
+
+SOONEST, LATEST = 1.0, 60.0
+"""Seconds: what a refused client is told to wait. OpenAI's own client heeds up to 60."""
+MARGIN = 1.5
+"""A place is promised that much later than it is likely to be free: whoever finds none has lost a try."""
+Reason = Literal["queue_full", "token_budget", "rate_limit", "draining", "not_ready"]
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityLimits:
+    """What the server takes on."""
+
+    running: int
+    """Answers that the engine works on at once."""
+    waiting: int
+    """Answers that wait for one of those places."""
+    tokens: int
+    """Prompt and answer tokens, as far as they can be foreseen, of all that run or wait."""
+
+
+class Overloaded(ApiError):
+    """Not now; the reason is for the metrics."""
+
+    def __init__(self, reason: Reason, message: str, wait: float, *, status: int = 429) -> None:
+        kind: Literal["rate_limit_error", "unavailable_error"] = (
+            "rate_limit_error" if status == 429 else "unavailable_error"
+        )
+        super().__init__(message, kind, code=reason, status=status, wait=wait)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class AdmissionTicket:
+    """A request of one or more answers that was let in."""
+
+    number: int
+    """In order of arrival."""
+    answers: int
+    tokens: int
+    """Prompt and answers, as far as they could be foreseen."""
+    admitted_at: float
+    go: Callable[[], None]
+    """Called once when all its answers may run; it may be called inside ``admit``."""
+    started_at: float | None = None
+    """None while it waits."""
+
+
+class AdmissionController:
+    """Counts of one server. Not safe for threads: it belongs to the event loop."""
+
+    def __init__(self, bounds: CapacityLimits) -> None:
+        self.bounds = bounds
+        self.running = self.waiting = self.tokens = 0
+        self._queue: OrderedDict[int, AdmissionTicket] = OrderedDict()
+        self._last = 0
+        self._pace = 2.0  # seconds that a request has run, smoothed
+        self._seen = 0
+        self._promises = Reservations()
+
+    def admit(
+        self, answers: int, tokens: int, now: float, go: Callable[[], None], *, name: bytes = b"", again: bool = True
+    ) -> AdmissionTicket:
+        """Let a request in, or raise Refused with seconds to wait: it starts at once or waits its turn.
+
+        name   tells requests apart: one that comes again has the name it had
+        again  False where it surely comes for the first time, though another of its name was here
+        Raises  Problem for what could never come in; Refused for what may come in later.
+        """
+        self._refuse_impossible(answers, tokens)
+        promise = self._promises.of(name, now) if again else None
+        entitled = promise is not None and now >= promise.due
+        refused = self._find_rejection(answers, tokens, 0.0 if entitled else self._promises.ahead)
+        if promise is not None and (entitled or refused is None):
+            self._promises.close(promise, kept=True)
+        if refused is not None:
+            if promise is not None and not entitled:
+                wait = promise.due - now
+            else:
+                self._promises.make(name, answers, wait := self.estimate_wait_seconds(answers), now)
+            raise Overloaded(*refused, max(SOONEST, wait))
+        self._last += 1
+        ticket = AdmissionTicket(self._last, answers, tokens, now, go)
+        self.waiting += answers
+        self.tokens += tokens
+        self._queue[ticket.number] = ticket
+        self._advance(now)
+        return ticket
+
+    def leave(self, ticket: AdmissionTicket, now: float) -> None:
+        """A request is over, in whatever state; whoever waits moves up. Call it once."""
+        self.tokens -= ticket.tokens
+        if ticket.started_at is None:
+            del self._queue[ticket.number]
+            self.waiting -= ticket.answers
+        else:
+            self.running -= ticket.answers
+            self._seen += 1
+            self._pace += max(0.2, 1 / self._seen) * (now - ticket.started_at - self._pace)
+        self._advance(now)
+
+    def estimate_wait_seconds(self, answers: int = 1) -> float:
+        """Seconds after which a place that nobody was promised is likely to be free."""
+        turns = (self._promises.ahead + answers) / self.bounds.running
+        return min(LATEST, max(SOONEST, MARGIN * self._pace * turns))
+
+    def _refuse_impossible(self, answers: int, tokens: int) -> None:
+        bounds = self.bounds
+        if answers > bounds.running:
+            raise ApiError(
+                f"n asks for {answers} answers; this server writes at most {bounds.running} at once", param="n"
+            )
+        if tokens > bounds.tokens:
+            raise ApiError(
+                f"the request may take {tokens} tokens; this server's budget is {bounds.tokens}", param="max_tokens"
+            )
+
+    def _find_rejection(self, answers: int, tokens: int, held: float) -> tuple[Reason, str] | None:
+        """Why there is no place; ``held`` places of those who may wait are kept for others, but never one that could run."""
+        bounds, inside = self.bounds, self.running + self.waiting
+        places = bounds.running + max(0.0, bounds.waiting - held)
+        if inside + answers > places:
+            others = f" and {held:.0f} are expected back" if inside + answers <= bounds.running + bounds.waiting else ""
+            return "queue_full", (
+                f"{self.running} answers are being written and {self.waiting} wait{others}, which is all this server takes; try again"
+            )
+        if self.tokens + tokens > bounds.tokens:
+            return "token_budget", (
+                f"{self.tokens} tokens of {bounds.tokens} are spoken for and this request may take {tokens}; try again"
+            )
+        return None
+
+    def _advance(self, now: float) -> None:
+        while self._queue:
+            first = next(iter(self._queue.values()))
+            if self.running + first.answers > self.bounds.running:
+                return
+            del self._queue[first.number]
+            self.waiting -= first.answers
+            self.running += first.answers
+            first.started_at = now
+            first.go()
+
+
+def estimate_tokens(letters: int, max_tokens: int, answers: int) -> int:
+    """Tokens that a request may take, before it is tokenised: a token for three letters of JSON, and all that it may write."""
+    return letters // 3 + max_tokens * answers

@@ -1,0 +1,305 @@
+"""The routes: who may come in, what is asked, and every error in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from tunectl.access.api_errors import ApiError
+from tunectl.access.api_keys import ApiKey, KeyStore
+from tunectl.access.api_keys import Scope as KeyScope
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.core import logging_setup
+from tunectl.serving import generation_task, metadata_endpoints, request_job, requests
+from tunectl.serving.admission_control import AdmissionController, AdmissionTicket, Overloaded, estimate_tokens
+from tunectl.serving.http_io import ClientDisconnected, Receive, RequestContext, Scope, Send
+from tunectl.serving.inference_logger import InferenceLogger
+from tunectl.serving.model_manager import ModelManager
+from tunectl.serving.requests import ChatRequest, CompletionRequest, FeedbackRequest
+from tunectl.serving.routing import resolve_variant
+from tunectl.serving.serving_metrics import ServingMetrics
+from tunectl.serving.stream_router import TokenStream
+
+Handler = Callable[[RequestContext, ApiKey], Awaitable[None]]
+UNREAD: Final = 5.0
+"""Seconds after the longest time for a request; a client that has not taken its answer in by then is let go."""
+HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
+
+
+class Route(NamedTuple):
+    """One path."""
+
+    method: str
+    scope: KeyScope | None
+    """What a key must open; None: any key will do."""
+    handler: Handler
+
+
+@dataclass
+class Server:
+    """One running server: an ASGI application."""
+
+    settings: ServeSettings
+    residents: ModelManager
+    ring: KeyStore
+    admission: AdmissionController
+    metrics: ServingMetrics
+    keeper: InferenceLogger
+    top_logprobs: int = 0
+    draining: bool = False
+    mounts: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = field(default_factory=dict)
+    """Applications by the first part of their path, for example ``/arena``; each guards its own door."""
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.routes: dict[str, Route] = {
+            "/v1/chat/completions": Route("POST", "chat", self.chat),
+            "/v1/completions": Route("POST", "chat", self.complete),
+            "/v1/models": Route("GET", "chat", self.models),
+            "/v1/feedback": Route("POST", "feedback", self.feedback),
+            "/metrics": Route("GET", "scrape", self.scrape),
+            "/openapi.json": Route("GET", None, self.document),
+            "/docs": Route("GET", None, self.docs),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        mounted = self.mounts.get("/" + scope["path"][1:].partition("/")[0]) if self.mounts else None
+        if mounted is not None:
+            await mounted(scope, receive, send)
+            return
+        call = RequestContext(scope, receive, send)
+        try:
+            if not await self._cors(call):
+                await self._answer(call)
+        except ClientDisconnected:
+            return
+        except ApiError as problem:
+            await self._refuse(call, problem)
+        except Exception:  # noqa: BLE001  # whatever it is, the client gets an answer in the right shape
+            logging_setup.get_logger(__name__).exception("%s %s failed", call.method, self._sanitize_path(call.path))
+            if not call.started:
+                await call.refuse(ApiError("this server failed; its log says why", "server_error"))
+
+    async def _refuse(self, call: RequestContext, problem: ApiError) -> None:
+        if isinstance(problem, Overloaded):
+            self.metrics.rejected.labels(problem.reason).inc()
+        if not call.started:
+            await call.refuse(problem)
+
+    def _sanitize_path(self, path: str) -> str:
+        """A path as it may be logged: what people make up is not."""
+        return path if path in self.routes or path in HEALTH else "another path"
+
+    async def _answer(self, call: RequestContext) -> None:
+        if call.path in HEALTH:
+            await self._health(call)
+            return
+        route = self.routes.get(call.path)
+        if route is None and call.path.startswith("/v1/models/"):
+            route = Route("GET", "chat", self.model)
+        key = self.ring.key(call.secret, route.scope if route else None, time.monotonic())
+        if route is None:
+            raise ApiError(f"there is nothing at {call.path[:200]}", "not_found_error")
+        _refuse_method(call, route.method)
+        wait = self.ring.consume(key, time.monotonic())
+        if wait:
+            raise Overloaded(
+                "rate_limit", f"the key {key.name} may make {key.per_minute} requests a minute", max(1.0, wait)
+            )
+        await route.handler(call, key)
+
+    async def _cors(self, call: RequestContext) -> bool:
+        """Headers for a web origin that is declared; True where that was all (a preflight)."""
+        origin, declared = call.header("origin"), self.settings.serve.cors
+        if not origin or not (origin in declared or "*" in declared):
+            return False
+        call.extra = [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-expose-headers", b"retry-after, retry-after-ms"),
+            (b"vary", b"origin"),
+        ]
+        if call.method != "OPTIONS" or not call.header("access-control-request-method"):
+            return False
+        asked = call.header("access-control-request-headers") or "authorization, content-type"
+        allowed = [
+            (b"access-control-allow-methods", b"GET, POST"),
+            (b"access-control-allow-headers", asked.encode("latin-1")),  # OpenAI's client in a browser sends its own
+            (b"access-control-max-age", b"600"),
+        ]
+        await call.reply(204, b"", "text/plain", allowed)
+        return True
+
+    async def _health(self, call: RequestContext) -> None:
+        _refuse_method(call, "GET")
+        if call.path != "/readyz":
+            await call.reply(200, b'{"status":"alive"}')
+            return
+        ready = self.residents.ready and not self.draining
+        said = {
+            "ready": ready,
+            **({"reason": "the server is stopping"} if self.draining else {}),
+            **metadata_endpoints.readiness_body(self.residents),
+        }
+        await call.reply(200 if ready else 503, msgspec.json.encode(said))
+
+    async def chat(self, call: RequestContext, key: ApiKey) -> None:
+        """``POST /v1/chat/completions``."""
+        await self._generate(call, key, ChatRequest)
+
+    async def complete(self, call: RequestContext, key: ApiKey) -> None:
+        """``POST /v1/completions``."""
+        await self._generate(call, key, CompletionRequest)
+
+    async def _generate(
+        self, call: RequestContext, key: ApiKey, shape: type[ChatRequest] | type[CompletionRequest]
+    ) -> None:
+        arrived, limits = time.monotonic(), self.settings.serve.limits
+        body = await call.body(limits.body_bytes, limits.read_seconds)
+        request: ChatRequest | CompletionRequest = requests.parse(body, shape, depth=limits.depth)
+        whole = requests.raw_body(body)
+        requests.check_supported(request, top_logprobs=self.top_logprobs)
+        self._refuse_unready()
+        loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.names]
+        identity = (request.user or key.name).strip().casefold()  # as the live store tells people apart
+        arm = resolve_variant(
+            request.model, identity, {arm: one.id for arm, one in loaded.items()}, names, self.residents.trial
+        )
+        resident = loaded[arm]
+        answers = request_job.count_answers(request)
+        tokens = estimate_tokens(len(body), request.limit or resident.contract.defaults.max_tokens, answers)
+        go = asyncio.Event()
+        name = hashlib.blake2b(body, key=bytes.fromhex(key.sha256), digest_size=16).digest()
+        again = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
+        ticket = self.admission.admit(answers, tokens, time.monotonic(), go.set, name=name, again=again)
+        feed = TokenStream(answers)
+        resident.claims += 1
+        try:
+            self._count()
+            made = await request_job.build_job(request, arm, resident, arrived, request.model)
+            await self._write(call, key, whole, generation_task.GenerationTask(made, self.metrics, feed), go)
+        finally:
+            resident.claims -= 1
+            self._leave(ticket, feed)
+
+    async def _write(
+        self,
+        call: RequestContext,
+        key: ApiKey,
+        whole: dict[str, Any],
+        writing: generation_task.GenerationTask,
+        go: asyncio.Event,
+    ) -> None:
+        """Wait for a place, then write; a client that leaves or a time that is over ends both."""
+        watch = asyncio.create_task(self._watch(call, writing, go))
+        timer = asyncio.get_running_loop().call_later(self.settings.serve.limits.seconds, self._late, writing, go)
+        kept = asyncio.create_task(self.keeper.log_request(writing.job, key, whole))
+        try:
+            async with asyncio.timeout(self.settings.serve.limits.seconds + UNREAD):
+                await go.wait()
+                self.metrics.queued.observe(time.monotonic() - writing.job.arrived)
+                if writing.over is None:
+                    writing.start()
+                await generation_task.respond(call, writing, kept, self.keeper)
+        except TimeoutError as error:
+            raise ClientDisconnected from error
+        finally:
+            timer.cancel()
+            watch.cancel()
+            writing.cancel()
+
+    async def _watch(self, call: RequestContext, writing: generation_task.GenerationTask, go: asyncio.Event) -> None:
+        await call.left()
+        writing.give_up("cancelled")
+        go.set()
+
+    def _late(self, writing: generation_task.GenerationTask, go: asyncio.Event) -> None:
+        writing.give_up("timeout")
+        go.set()
+
+    def _leave(self, ticket: AdmissionTicket, feed: TokenStream) -> None:
+        """Free the place once the engine has let go of every answer, so that the bound holds whatever happens."""
+        if ticket.started_at is None or not feed.started or not feed.open:
+            self.admission.leave(ticket, time.monotonic())
+            self._count()
+            return
+        task = asyncio.create_task(self._leave_later(ticket, feed))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _leave_later(self, ticket: AdmissionTicket, feed: TokenStream) -> None:
+        while feed.open:
+            await feed.take()
+        self.admission.leave(ticket, time.monotonic())
+        self._count()
+
+    def _count(self) -> None:
+        self.metrics.running.set(self.admission.running)
+        self.metrics.waiting.set(self.admission.waiting)
+
+    def _refuse_unready(self) -> None:
+        if self.draining:
+            raise Overloaded("draining", "this server is stopping; another one will answer", 1.0, status=503)
+        if not self.residents.ready:
+            reason = self.residents.trouble.get("champion", "the champion is being loaded")
+            raise Overloaded("not_ready", f"not ready: {reason.splitlines()[0]}", 5.0, status=503)
+
+    async def models(self, call: RequestContext, key: ApiKey) -> None:
+        """``GET /v1/models``."""
+        await call.reply(
+            200,
+            msgspec.json.encode({"object": "list", "data": metadata_endpoints.models(self.settings, self.residents)}),
+        )
+
+    async def model(self, call: RequestContext, key: ApiKey) -> None:
+        """``GET /v1/models/{model}``."""
+        name = call.path.removeprefix("/v1/models/")
+        for one in metadata_endpoints.models(self.settings, self.residents):
+            if one["id"] == name:
+                await call.reply(200, msgspec.json.encode(one))
+                return
+        raise ApiError(
+            f"model {name[:100]!r} is not served here", "not_found_error", param="model", code="model_not_found"
+        )
+
+    async def feedback(self, call: RequestContext, key: ApiKey) -> None:
+        """``POST /v1/feedback``."""
+        limits = self.settings.serve.limits
+        body = await call.body(limits.body_bytes, limits.read_seconds)
+        given = requests.parse(body, FeedbackRequest, depth=limits.depth)
+        new, name, arm = await self.keeper.log_feedback(given, key)
+        if new:
+            self.metrics.feedback.labels(given.kind, arm).inc()
+        await call.reply(201 if new else 200, msgspec.json.encode({"id": name, "new": new}))
+
+    async def scrape(self, call: RequestContext, key: ApiKey) -> None:
+        """``GET /metrics``."""
+        self._count()
+        await call.reply(200, self.metrics.render(), self.metrics.content_type)
+
+    async def document(self, call: RequestContext, key: ApiKey) -> None:
+        """``GET /openapi.json``."""
+        await call.reply(200, metadata_endpoints.openapi(self.settings.project))
+
+    async def docs(self, call: RequestContext, key: ApiKey) -> None:
+        """``GET /docs``."""
+        await call.reply(
+            200, metadata_endpoints.docs_page(self.settings.project, call.header("host")), "text/html; charset=utf-8"
+        )
+
+    async def wait_pending(self) -> None:
+        """Wait for what outlives its request."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _refuse_method(call: RequestContext, method: str) -> None:
+    allowed = ("GET", "HEAD") if method == "GET" else (method,)
+    if call.method not in allowed:
+        call.extra.append((b"allow", ", ".join(allowed).encode()))
+        raise ApiError(f"{call.path[:200]} takes {method}, not {call.method[:20]}", status=405)

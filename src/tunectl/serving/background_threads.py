@@ -1,0 +1,41 @@
+"""Blocking work beside the event loop, in threads that nobody has to wait for.
+
+A process waits for the threads of ``asyncio.to_thread`` before it ends: one that hangs, in a library or on a network, would keep
+the server from stopping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def run_in_thread(work: Callable[[], T], *, late: Callable[[T], object] = lambda _: None) -> T:
+    """What ``work`` gives or raises, from a thread of its own. Who is cancelled waits no longer; ``late`` gets what comes then."""
+    told: Future[T] = Future()
+    threading.Thread(target=_work, args=(work, told, late), name="aside", daemon=True).start()
+    try:
+        return await asyncio.wrap_future(told)
+    except asyncio.CancelledError:
+        if not told.cancel() and told.exception() is None:  # it came at this very moment
+            threading.Thread(target=late, args=(told.result(),), name="aside", daemon=True).start()
+        raise
+
+
+def _work(work: Callable[[], T], told: Future[T], late: Callable[[T], object]) -> None:
+    try:
+        found = work()
+    except BaseException as error:  # noqa: BLE001  # whatever it is, it is for whoever waits
+        with suppress(InvalidStateError):
+            told.set_exception(error)
+        return
+    try:
+        told.set_result(found)
+    except InvalidStateError:
+        late(found)

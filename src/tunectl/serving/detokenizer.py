@@ -1,0 +1,53 @@
+"""An answer's text as it grows: whole characters only, and cut before a stop text."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+from tunectl.generation.prompt import TokenizerLike
+
+
+class IncrementalDetokenizer:
+    """The text of one answer, token by token.
+
+    A character whose bytes are split across tokens waits until it is whole; a text that may be the start of a stop waits
+    until that is clear. ``done`` is set once a stop text was met; nothing is added afterwards.
+    """
+
+    def __init__(self, tokenizer: TokenizerLike, stops: Sequence[str] = ()) -> None:
+        self._tokenizer, self._stops = tokenizer, tuple(stops)
+        self._longest = max(map(len, self._stops), default=1) - 1
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._fresh = tokenizer.strips
+        self._held = ""
+        self.done = False
+
+    def push(self, ids: Sequence[int], *, last: bool = False) -> str:
+        """The text that ``ids`` make certain. ``last``: nothing follows, so what is held back comes out as well."""
+        if self.done:
+            return ""
+        text = self._decoder.decode(b"".join(map(self._tokenizer.bytes_of, ids)), last)
+        if self._fresh and text:
+            self._fresh, text = False, text.removeprefix(" ")
+        if not self._stops:
+            return text
+        self._held += text
+        return self._release(last=last)
+
+    def _release(self, *, last: bool) -> str:
+        cut = min((place for stop in self._stops if (place := self._held.find(stop)) >= 0), default=-1)
+        if cut >= 0:
+            self.done, given, self._held = True, self._held[:cut], ""
+            return given
+        end = len(self._held) - (0 if last else self._tail())
+        given, self._held = self._held[:end], self._held[end:]
+        return given
+
+    def _tail(self) -> int:
+        """How many letters at the end may be the start of a stop text."""
+        for size in range(min(self._longest, len(self._held)), 0, -1):
+            end = self._held[-size:]
+            if any(stop.startswith(end) for stop in self._stops):
+                return size
+        return 0

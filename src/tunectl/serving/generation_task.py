@@ -1,0 +1,222 @@
+"""Write the answers of a job: whole or as a stream, kept before they are told, cancelled when nobody waits any more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+
+from tunectl.access.api_errors import ApiError
+from tunectl.access.api_keys import ApiKey
+from tunectl.core import logging_setup
+from tunectl.generation.engine import TokenChunk
+from tunectl.serving.http_io import ClientDisconnected, RequestContext
+from tunectl.serving.request_job import ChatJob, GeneratedAnswer
+from tunectl.serving.response_encoding import DONE, Choice, StreamEncoder, TokenUsage, encode_body
+from tunectl.serving.serving_metrics import ServingMetrics
+from tunectl.serving.stream_router import TokenStream
+
+
+class RequestLogger(Protocol):
+    """What is told about a job."""
+
+    async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
+        """It was let in."""
+        ...
+
+    async def log_response(
+        self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[Choice]
+    ) -> None:
+        """It ended."""
+        ...
+
+
+@dataclass(slots=True)
+class GenerationTask:
+    """One job while the engine works on it."""
+
+    job: ChatJob
+    metrics: ServingMetrics
+    feed: TokenStream
+    numbers: list[int] = field(default_factory=list)
+    over: str | None = None
+    """Why it is given up: cancelled or timeout."""
+    first: bool = False
+
+    def start(self) -> None:
+        """Give all answers to the engine."""
+        job = self.job
+        for index, ask in enumerate(job.asks):
+            self.numbers.append(job.resident.board.start(job.resident.pipeline, ask, self.feed, index))
+        self.metrics.prompt_tokens.inc(job.prompt_tokens)
+
+    def give_up(self, reason: str) -> None:
+        """Stop what is not finished; safe to call at any time."""
+        if self.over is None:
+            self.over = reason
+            self.cancel()
+            self.feed.put(0, TokenChunk([], []))  # wakes whoever waits
+
+    def cancel(self) -> None:
+        """Tell the engine to stop what runs."""
+        for number in self.numbers if self.feed.open > 0 else ():
+            self.job.resident.pipeline.cancel(number)
+
+    async def chunks(self) -> AsyncIterator[list[tuple[int, GeneratedAnswer, str]]]:
+        """What is new, until every answer has its finish.
+
+        Raises  Problem when the engine fails or time is over; Gone when the client left.
+        """
+        unfinished = len(self.job.answers)
+        while unfinished:
+            fresh = []
+            for index, piece in await self.feed.take():
+                answer = self.job.answers[index]
+                if answer.finish is not None:
+                    continue
+                self._refuse(piece)
+                text = answer.feed(piece)
+                self._count(answer, piece)
+                if answer.finish is not None:
+                    unfinished -= 1
+                    if piece.end is None:
+                        self.job.resident.pipeline.cancel(self.numbers[index])
+                fresh.append((index, answer, text))
+            if self.over is not None and unfinished:
+                raise ClientDisconnected if self.over == "cancelled" else _timeout()
+            if fresh:
+                yield fresh
+
+    def _refuse(self, piece: TokenChunk) -> None:
+        if piece.end == "failed":
+            if self.job.asks[0].schema is not None and not self.first:
+                raise ApiError(f"response_format cannot be followed: {piece.why}", param="response_format")
+            raise ApiError(f"the engine failed: {piece.why}", "server_error", code="engine")
+        if piece.end == "cancelled" and self.over is None:
+            raise ApiError("the answer was stopped on this side; ask again", "unavailable_error", wait=1)
+
+    def _count(self, answer: GeneratedAnswer, piece: TokenChunk) -> None:
+        if not piece.ids:
+            return
+        now = time.monotonic()
+        if not self.first:
+            self.first = True
+            self.metrics.first.observe(now - self.job.arrived)
+        elif answer.last:
+            self.metrics.between.observe((now - answer.last) / len(piece.ids))
+        answer.last = now
+        self.metrics.generation_tokens.inc(len(piece.ids))
+
+
+def _timeout() -> ApiError:
+    return ApiError("the answer took longer than this server allows", "server_error", code="timeout", status=504)
+
+
+async def respond(
+    call: RequestContext, writing: GenerationTask, kept: asyncio.Task[None], keeper: RequestLogger
+) -> None:
+    """Write one job's answers to its caller.
+
+    ``kept`` is done once the exchange is durable; nothing is sent before. The end is durable before the last part is sent.
+    """
+    job = writing.job
+    try:
+        if job.request.stream:
+            await _stream(call, writing, kept, keeper)
+        else:
+            await _whole(call, writing, kept, keeper)
+        _record_metrics(writing, [one.finish or "error" for one in job.answers])
+    except (ClientDisconnected, ApiError, asyncio.CancelledError) as error:
+        reason = writing.over or ("error" if isinstance(error, ApiError) else "cancelled")
+        _record_metrics(writing, [reason] * len(job.answers))
+        await _log_partial_response(job, kept, keeper, reason)
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        if isinstance(error, ApiError):
+            await _tell(call, error)
+
+
+def _record_metrics(writing: GenerationTask, reasons: list[str]) -> None:
+    for reason in reasons:
+        writing.metrics.requests.labels(reason).inc()
+    writing.metrics.whole.observe(time.monotonic() - writing.job.arrived)
+
+
+async def _log_partial_response(job: ChatJob, kept: asyncio.Task[None], keeper: RequestLogger, reason: str) -> None:
+    """Keep what there is of an answer that did not end well."""
+    choices = [one.choice(calls=False) for one in job.answers]
+    said = (
+        encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
+        if job.completion_tokens
+        else None
+    )
+    try:
+        await kept
+        await keeper.log_response(job, said, reason, [])
+    except ApiError as error:
+        logging_setup.get_logger(__name__).error("exchange %s: %s", job.head.id, error)
+
+
+async def _tell(call: RequestContext, problem: ApiError) -> None:
+    if not call.started:
+        await call.refuse(problem)
+        return
+    await call.stream(b"data: " + problem.body() + b"\n\n")
+    await call.end()
+
+
+async def _whole(
+    call: RequestContext, writing: GenerationTask, kept: asyncio.Task[None], keeper: RequestLogger
+) -> None:
+    job = writing.job
+    async for _ in writing.chunks():
+        pass
+    choices = [one.choice(calls=job.offers_tools) for one in job.answers]
+    said = encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
+    await kept
+    await keeper.log_response(job, said, choices[0].finish, choices)
+    await call.reply(200, msgspec.json.encode(said))
+
+
+async def _stream(
+    call: RequestContext, writing: GenerationTask, kept: asyncio.Task[None], keeper: RequestLogger
+) -> None:
+    job = writing.job
+    chunks, held = StreamEncoder(job.head, usage=job.request.with_usage), job.offers_tools
+    opened = set[int]()
+    last: list[bytes] = []
+    async for fresh in writing.chunks():
+        parts: list[bytes] = []
+        for index, answer, text in fresh:
+            if index not in opened:
+                opened.add(index)
+                parts.append(chunks.opening(index))
+            if text and not held:
+                parts.append(chunks.text(index, text, answer.take_unsent_tokens()))
+            if answer.finish is not None:
+                last += _closing(chunks, index, answer, held=held)
+        await kept
+        if any(parts):
+            await call.stream(b"".join(parts))
+    choices = [one.choice(calls=held) for one in job.answers]
+    usage = TokenUsage(job.prompt_tokens, job.completion_tokens)
+    await keeper.log_response(job, encode_body(job.head, choices, usage), choices[0].finish, choices)
+    if job.request.with_usage:
+        last.append(chunks.usage(usage))
+    await call.stream(b"".join([*last, DONE]))
+    await call.end()
+
+
+def _closing(chunks: StreamEncoder, index: int, answer: GeneratedAnswer, *, held: bool) -> list[bytes]:
+    choice = answer.choice(calls=held)
+    parts: list[bytes] = []
+    left = answer.take_unsent_tokens()
+    if (held and choice.text) or left:
+        parts.append(chunks.text(index, choice.text if held else "", left))
+    if choice.calls:
+        parts.append(chunks.calls(index, choice.calls))
+    return [*parts, chunks.closing(index, choice.finish)]

@@ -1,0 +1,153 @@
+"""One HTTP request over ASGI, and its response: bounded reading, whole replies, streams."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
+from typing import Any, Final
+
+from tunectl.access.api_errors import ApiError
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Header = tuple[bytes, bytes]
+JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
+LINGER: Final = 2.0
+"""Seconds for which a client that is refused may go on sending; a connection that is closed on it would lose it the answer."""
+_PLAIN: tuple[Header, ...] = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
+
+class ClientDisconnected(Exception):
+    """The client went away."""
+
+
+class RequestContext:
+    """A request and the response to it."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
+        self.started = False
+        """Whether the response has begun."""
+        self.extra: list[Header] = []
+        """Headers of every response, for example of CORS."""
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._sending = b"transfer-encoding" in self._headers or self.header("content-length") not in ("", "0")
+        self._receive, self._send = receive, send
+
+    def header(self, name: str) -> str:
+        """A header's value; empty where it is not sent."""
+        return self._headers.get(name.encode(), b"").decode("latin-1")
+
+    @property
+    def secret(self) -> str | None:
+        """The key that came along: a bearer token, or the password of a browser's own sign-in."""
+        kind, _, value = self.header("authorization").partition(" ")
+        if kind.lower() == "bearer":
+            return value.strip() or None
+        if kind.lower() == "basic":
+            try:
+                return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
+            except ValueError:
+                return None
+        return None
+
+    async def body(self, most: int, seconds: float) -> bytes:
+        """The whole body.
+
+        Raises  Problem (413, 408) for one that is too large or too slow; Gone when the client left.
+        """
+        declared = self.header("content-length")
+        if declared.isdigit() and int(declared) > most:
+            raise _too_large(declared, most)
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._body(most)
+        except TimeoutError as error:
+            raise ApiError(f"the body did not arrive within {seconds:g} s", status=408) from error
+
+    async def _body(self, most: int) -> bytes:
+        parts, size = [], 0
+        while True:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise ClientDisconnected
+            part = event.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise _too_large(f"more than {most}", most)
+            parts.append(part)
+            if not event.get("more_body"):
+                self._sending = False
+                return b"".join(parts)
+
+    async def left(self) -> None:
+        """Returns when the client goes away; call it after ``body``."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def reply(self, status: int, body: bytes, kind: str = JSON, headers: Iterable[Header] = ()) -> None:
+        """Send a whole response."""
+        given = [*_PLAIN, *self.extra, *headers, (b"content-length", str(len(body)).encode())]
+        early = self._sending and status >= 400
+        await self._begin(status, kind, [*given, (b"connection", b"close")] if early else given)
+        said = b"" if self.method == "HEAD" else body
+        await self._send({"type": "http.response.body", "body": said, "more_body": early})
+        if early:
+            await self._read_on()
+            await self._send({"type": "http.response.body", "body": b""})
+
+    async def _read_on(self) -> None:
+        """Throw away what a client still sends."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                while (event := await self._receive())["type"] != "http.disconnect" and event.get("more_body"):
+                    pass
+
+    async def refuse(self, problem: ApiError) -> None:
+        """Send an error in OpenAI's shape."""
+        headers: list[Header] = []
+        if problem.wait is not None:
+            headers.append((b"retry-after", str(max(1, math.ceil(problem.wait))).encode()))
+            headers.append((b"retry-after-ms", str(round(problem.wait * 1000)).encode()))  # OpenAI's clients prefer it
+        if problem.status == 401:
+            headers += [(b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="tunectl"')]
+        with suppress(ClientDisconnected):
+            await self.reply(problem.status, problem.body(), JSON, headers)
+
+    async def stream(self, part: bytes, headers: Iterable[Header] = ()) -> None:
+        """Send a part of a stream of events; the first one opens the response."""
+        if not self.started:
+            await self._begin(200, SSE, [*_PLAIN, *self.extra, *headers, (b"x-accel-buffering", b"no")])
+        await self._send({"type": "http.response.body", "body": part, "more_body": True})
+
+    async def end(self) -> None:
+        """Close a stream."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _begin(self, status: int, kind: str, headers: list[Header]) -> None:
+        self.started = True
+        start = {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", kind.encode()), *headers],
+        }
+        try:
+            await self._send(start)
+        except Exception as error:
+            if type(error).__name__ != "LocalProtocolError":
+                raise
+            with suppress(TimeoutError):  # uvicorn has refused by itself, because what followed was no HTTP, and closes
+                async with asyncio.timeout(LINGER):
+                    await self.left()
+            raise ClientDisconnected from error
+
+
+def _too_large(size: str, most: int) -> ApiError:
+    return ApiError(f"the body has {size} bytes; this server reads at most {most}", status=413)

@@ -1,0 +1,191 @@
+"""What the server tells the live store: an exchange when it is let in, how it ended, and what people said."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.access.api_errors import ApiError
+from tunectl.access.api_keys import ApiKey
+from tunectl.artifacts.records import Feedback, InferenceRecord
+from tunectl.backends.storage import inference_log_sql
+from tunectl.backends.text import pii_resources
+from tunectl.config.schema.inference_log import InferenceLogConfig
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError, InfrastructureError
+from tunectl.evaluation.safety import refuses
+from tunectl.inference_log import feedback_validation, pseudonyms
+from tunectl.inference_log.log_store import InferenceLog, RequestOutcome
+from tunectl.inference_log.log_writer import LogWriteError, Writer
+from tunectl.inference_log.pseudonyms import key_holder_name, pseudonymize
+from tunectl.inference_log.redact import Redactor
+from tunectl.privacy.mask import PiiMasker
+from tunectl.serving.request_job import ChatJob
+from tunectl.serving.requests import FeedbackRequest
+from tunectl.serving.response_encoding import Choice
+from tunectl.serving.routing import ARMS, Arm
+
+
+@dataclass(slots=True)
+class InferenceLogger:
+    """The way into the live store."""
+
+    store: InferenceLog
+    writer: Writer
+    salt: bytes
+    _held: ExitStack
+
+    def close(self) -> None:
+        """Write what is in line and let go of the database."""
+        self.writer.close()
+        self._held.close()
+
+    async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
+        """Make the exchange durable before anything of it is answered.
+
+        Raises  Problem (503) where the policy is to refuse what cannot be kept.
+        """
+        user, session = job.request.user, job.request.session
+        exchange = InferenceRecord(
+            id=job.head.id,
+            accepted_at=datetime.now(UTC),
+            arm=job.arm,
+            release=job.resident.id,
+            template_hash=job.resident.contract.template_sha256,
+            request=request,
+            user_hash=pseudonymize(user or key_holder_name(key.name), self.salt),
+            session=pseudonymize(session, self.salt) if session else None,
+        )
+        try:
+            await self.writer.accept(exchange)
+        except LogWriteError as error:
+            raise _not_kept() from error
+
+    async def log_response(
+        self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[Choice]
+    ) -> None:
+        """Make the end of an exchange durable before its last part is sent; the policy for a full disk is the writer's.
+
+        Raises  Problem (503) where the policy is to refuse what cannot be kept.
+        """
+        finish = RequestOutcome(
+            finished_at=datetime.now(UTC),
+            response=response,
+            prompt_tokens=job.prompt_tokens,
+            completion_tokens=job.completion_tokens,
+            finish_reason=reason,
+            latency=time.monotonic() - job.arrived,
+            mean_logprob=job.mean_logprob,
+            refusal=any(refuses(choice.text) for choice in choices) if choices else None,
+            format_valid=_check_json_format(job, choices),
+        )
+        try:
+            await self.writer.finish(job.head.id, finish)
+        except LogWriteError as error:
+            raise _not_kept() from error
+
+    async def log_feedback(self, given: FeedbackRequest, key: ApiKey) -> tuple[bool, str, Arm]:
+        """Keep feedback: whether it is new, its id, and the arm that it is about.
+
+        Raises  Problem: 400 for a wrong value, 404 for an unknown exchange, 503 when it is not on the disk.
+        """
+        try:
+            kind = feedback_validation.validate_feedback(given.kind, given.value)
+            feedback_validation.reject_self_preference(kind, given.value, given.exchange_id)
+            at = _moment(given.at) if given.at else datetime.now(UTC)
+        except DataError as error:
+            raise ApiError(error.message, param="value") from error
+        except (ValueError, OverflowError) as error:
+            raise ApiError(f"at: {given.at!r} is no ISO 8601 time", param="at") from error
+        name = given.id or _derive_feedback_id(given, key)
+        annotator = pseudonymize(_annotator(given, key), self.salt)
+        feedback = Feedback(name, given.exchange_id, kind, given.value, at, annotator)
+        try:
+            new = await self.writer.feedback(feedback)
+        except DataError as error:
+            raise ApiError(error.message, "not_found_error", param="exchange_id") from error
+        except LogWriteError as error:
+            raise _not_kept() from error
+        return new, name, await self._arm(given.exchange_id)
+
+    async def _arm(self, exchange_id: str) -> Arm:
+        """The arm that an exchange was answered by; the champion where the database does not say: what was said is kept by now."""
+        try:
+            exchange = await asyncio.to_thread(self.store.exchange, exchange_id)
+        except InfrastructureError as error:
+            logging_setup.get_logger(__name__).error("the arm of %s cannot be read: %s", exchange_id, error)
+            return "champion"
+        return exchange.arm if exchange is not None and exchange.arm in ARMS else "champion"
+
+
+def _not_kept() -> ApiError:
+    """What a client hears; the writer has logged why, in words that name the database."""
+    return ApiError(
+        "this cannot be kept just now, so it is refused; try again", "unavailable_error", code="not_kept", wait=5
+    )
+
+
+def _moment(text: str) -> datetime:
+    """A time in UTC; one without a zone is in UTC already."""
+    at = datetime.fromisoformat(text)
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _annotator(given: FeedbackRequest, key: ApiKey) -> str:
+    return given.annotator or key_holder_name(key.name)
+
+
+def _derive_feedback_id(given: FeedbackRequest, key: ApiKey) -> str:
+    """The id of feedback that brings none: the same words about the same exchange count once."""
+    told = [given.exchange_id, given.kind, given.value, _annotator(given, key)]
+    return f"fb-{hashlib.sha256(msgspec.json.encode(told, order='sorted')).hexdigest()[:32]}"
+
+
+def _check_json_format(job: ChatJob, choices: list[Choice]) -> bool | None:
+    if job.asks[0].schema is None:
+        return None
+    for choice in choices:
+        try:
+            json.loads(choice.text)
+        except ValueError:
+            return False
+    return bool(choices)
+
+
+def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], None]) -> InferenceLogger:
+    """Open the live store as its server; ``home`` is where relative paths begin.
+
+    Raises  InfrastructureError when the database says no, another server writes to the same file, or the people in it are hidden
+            under another salt.
+    """
+    salt = pseudonyms.load_hash_key(live, home)
+    with ExitStack() as held:
+        store = held.enter_context(inference_log_sql.open_log(pseudonyms.address(live), home, serving=True))
+        pseudonyms.register_hash_key(store, live, salt)
+        writer = Writer(
+            store,
+            Redactor(build_masker(live), salt),
+            policy=live.disk_full,
+            patience=live.patience,
+            waiting=live.waiting,
+            waiting_bytes=live.waiting_bytes,
+            on_error=on_error,
+        )
+        return InferenceLogger(store, writer, salt, held.pop_all())
+
+
+def build_masker(live: InferenceLogConfig) -> PiiMasker:
+    """What masks personal data in everything that is kept."""
+    personal = live.personal
+    tools = pii_resources.tools(regions=personal.regions, locales=personal.locales)
+    return PiiMasker(tools, kinds=personal.kinds, keep=personal.keep)

@@ -1,0 +1,133 @@
+"""The life of the server in its process: settings, start, signals, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tunectl.access.api_keys import KeyStore
+from tunectl.backends.engines import engine_registry
+from tunectl.backends.storage import open_registry
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.core import logging_setup
+from tunectl.core.errors import TunectlError
+from tunectl.serving import inference_logger, supervisor
+from tunectl.serving.admission_control import AdmissionController, CapacityLimits
+from tunectl.serving.app import Server
+from tunectl.serving.http_io import Receive, Scope, Send
+from tunectl.serving.model_manager import ModelManager
+from tunectl.serving.server_settings import home_dir, settings
+from tunectl.serving.serving_metrics import ServingMetrics
+
+STORE, KEYS, SEED = "TUNECTL_STORE", "TUNECTL_KEYS", "TUNECTL_SEED"
+LOOK = 1.0
+"""Seconds between looks at the file of keys."""
+SILENT = 60.0
+"""Seconds beyond the longest time for a request: an engine that has said nothing for so long is opened anew."""
+CLOSING = 0.5
+"""Seconds after which the web server has stopped taking connections."""
+
+
+class ServerLifecycle:
+    """The server of a process, or why there is none."""
+
+    def __init__(self, mount: Callable[[Server, Path], None]) -> None:
+        """``mount`` adds the pages of other rooms to a server; it is given the folder that relative paths start from."""
+        self.server: Server | None = None
+        self._mount = mount
+        self._follow: asyncio.Task[None] | None = None
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request to the server."""
+        if self.server is None:
+            raise RuntimeError("a request came before the server was started")
+        await self.server(scope, receive, send)
+
+    async def start(self) -> None:
+        """Start the server; the champion loads afterwards, while ``/readyz`` says that it is not ready."""
+        logging_setup.configure_logging(json_lines=True)
+        try:
+            self.server = build_server(settings(), self._mount)
+        except TunectlError as error:
+            logging_setup.get_logger(__name__).error("the server cannot start: %s", error)
+            sys.exit(error.exit_code)
+        supervisor.die_with_parent()
+        _drain_on_sigterm(self.server)
+        self._follow = asyncio.create_task(self.server.residents.run_forever(self.server.settings.serve.poll_seconds))
+        self._follow.add_done_callback(_terminate_on_failure)
+
+    async def stop(self) -> None:
+        """Close everything in the order in which it depends on another."""
+        if self.server is None:
+            return
+        if self._follow is not None:
+            self._follow.cancel()
+        await self.server.residents.close()
+        await self.server.wait_pending()
+        await asyncio.to_thread(self.server.keeper.close)
+        logging_setup.get_logger(__name__).info("the server has stopped")
+
+
+def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) -> Server:
+    """A server that is wired up and has loaded nothing yet."""
+    serve, limits, place = given.serve, given.serve.limits, home_dir()
+    metrics = ServingMetrics()
+    ring = KeyStore(place / os.environ.get(KEYS, serve.keys), LOOK)
+    ring.load()
+    keeper = inference_logger.open_logger(given.live, place, on_error=metrics.store_errors.inc)
+    residents = ModelManager(
+        open_registry.open_registry(os.environ.get(STORE, serve.store), place),
+        lambda name: engine_registry.get_engine(name, serve),
+        seed=find_bundled_release(),
+        base=serve.arms.base,
+        observe=serve.arms.observe_seconds,
+        changed=lambda: metrics.set_model_info(
+            {arm: (one.id, one.contract.base.source) for arm, one in residents.loaded.items()}
+        ),
+        patience=limits.seconds + SILENT,
+        within=serve.load_seconds,
+    )
+    admission = AdmissionController(CapacityLimits(limits.running, limits.waiting, limits.tokens))
+    server = Server(given, residents, ring, admission, metrics, keeper)
+    mount(server, place)
+    return server
+
+
+def find_bundled_release() -> Path | None:
+    """The release that the Bento brought: the one folder below ``release/``, or the folder that TUNECTL_SEED names."""
+    named = os.environ.get(SEED)
+    if named:
+        return Path(named)
+    found = sorted(Path("release").glob("*/manifest.json"))
+    return found[0].parent if found else None
+
+
+def _drain_on_sigterm(server: Server) -> None:
+    """Readiness turns false first; after the notice the web server closes its door and waits for open answers."""
+    before: Any = signal.getsignal(signal.SIGTERM)
+    loop, doors, notice = (
+        asyncio.get_running_loop(),
+        supervisor.listening_sockets(),
+        server.settings.serve.drain.notice_seconds,
+    )
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        server.draining = True
+        if callable(before):
+            loop.call_soon_threadsafe(loop.call_later, notice, before, number, frame)
+            loop.call_soon_threadsafe(loop.call_later, notice + CLOSING, supervisor.stop_accepting, doors)
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+def _terminate_on_failure(task: asyncio.Task[None]) -> None:
+    """The loop that follows the store never ends by itself: if it does, the process must not live on as if it did."""
+    if not task.cancelled() and task.exception() is not None:
+        logging_setup.get_logger(__name__).error("following the release store failed", exc_info=task.exception())
+        os.kill(os.getpid(), signal.SIGTERM)

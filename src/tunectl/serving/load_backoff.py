@@ -1,0 +1,74 @@
+"""Releases that could not be loaded: why, and when the same files are tried again.
+
+Files that are to blame are left alone until they change, as long as another release answers: each try takes all threads.
+What may pass by itself (a network, a disk, memory), and everything while nothing answers, is tried again after longer and
+longer pauses, so that a server gets ready without anybody's help.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tunectl.core.errors import ArtifactError, InfrastructureError, TunectlError
+from tunectl.serving.routing import Arm
+
+FIRST_PAUSE: Final = 2.0
+"""Seconds; each pause is twice the one before."""
+LONGEST_PAUSE: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailure:
+    """One that was refused."""
+
+    stamp: object
+    """Of its files."""
+    reason: str
+    lasting: bool
+    """Whether the files are to blame."""
+    pause: float
+    """Seconds."""
+    again: float
+    """Not before; monotonic seconds."""
+
+
+class LoadBackoff:
+    """What each arm should have and could not get: one release at most."""
+
+    def __init__(self) -> None:
+        self._known: dict[Arm, LoadFailure] = {}
+
+    def standing(self, arm: Arm, stamp: object, now: float, *, idle: bool) -> str | None:
+        """Why files with this stamp are not tried now; None where they are. ``idle``: nothing answers meanwhile."""
+        known = self._known.get(arm)
+        if known is None or known.stamp != stamp:
+            return None
+        due = now >= known.again and (idle or not known.lasting)
+        return None if due else known.reason
+
+    def add(self, arm: Arm, stamp: object, reason: str, now: float, *, lasting: bool) -> None:
+        """It was tried and refused."""
+        before = self._known.get(arm)
+        pause = FIRST_PAUSE if before is None else min(LONGEST_PAUSE, 2 * before.pause)
+        self._known[arm] = LoadFailure(stamp, reason, lasting, pause, now + pause)
+
+    def forget(self, arm: Arm) -> None:
+        """Another release is wanted, or it was loaded."""
+        self._known.pop(arm, None)
+
+
+def is_permanent(error: Exception, folder: Path) -> bool:
+    """Whether the files in ``folder``, or this installation, are to blame for an error; they may not have come yet."""
+    if isinstance(error, ArtifactError):
+        return folder.is_dir()
+    return isinstance(error, TunectlError) and not isinstance(error, InfrastructureError)
+
+
+def files_stamp(folder: Path) -> object:
+    """Changes when somebody puts other files there."""
+    try:
+        return sorted((item.name, item.stat().st_mtime_ns, item.stat().st_size) for item in folder.rglob("*"))
+    except OSError:
+        return None

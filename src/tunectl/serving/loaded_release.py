@@ -1,0 +1,223 @@
+"""A release in memory: opened, held against its contract, and proved alive on the very calls that serve requests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.core.errors import ArtifactError, InfrastructureError
+from tunectl.generation.engine import Engine, EngineSession, GenerationRequest
+from tunectl.generation.prompt import PromptRenderer
+from tunectl.packaging import serving_contract as contracts
+from tunectl.packaging.adapter_check import (
+    Probe,
+    ProbeLimits,
+    ProbeReport,
+    ProbeRun,
+    count_allowed_mismatches,
+    evaluate_probes,
+)
+from tunectl.packaging.serving_contract import ServingContract
+from tunectl.registry import release_manifest
+from tunectl.serving.background_threads import run_in_thread
+from tunectl.serving.stream_router import StreamRouter, TokenStream
+
+Engines = Callable[[str], Engine]
+"""The engine of a name; raises ArtifactError for one that this server does not have."""
+ADAPTER = "adapter_model.safetensors"
+BASE = "model/model.safetensors"
+APART = "apart"
+LEFT = 60.0
+"""Seconds after which a pipeline that does not close is left to itself; one in a process of its own is killed before."""
+
+
+@dataclass(slots=True)
+class LoadedRelease:
+    """A release that can answer."""
+
+    id: str
+    contract: ServingContract
+    prompts: PromptRenderer
+    stops: frozenset[int]
+    pipeline: EngineSession
+    board: StreamRouter
+    proof: ProbeReport | None
+    """None for the base model, which has nothing to prove."""
+    created: int
+    """Unix seconds."""
+    claims: int = field(default=0)
+    """Requests that have chosen it and are not over; some of them may still wait for a place."""
+    closed: bool = field(default=False)
+
+    async def retire(self, patience: float = inf) -> None:
+        """Let whoever chose it finish, then give the memory back; an engine that says nothing for ``patience`` seconds is not waited for."""
+        if self.closed:
+            return
+        self.closed = True
+        while (self.board.busy or self.claims) and self.board.idle_seconds(time.monotonic()) < patience:
+            await asyncio.sleep(0.2)
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the memory back now; what is under way is cancelled."""
+        await close_pipeline(self.pipeline)
+        self.board.give_up()
+
+
+async def close_pipeline(pipeline: EngineSession) -> None:
+    """Give a pipeline's memory back."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LEFT):
+            await run_in_thread(pipeline.close)
+
+
+def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
+    """The contract of a release and how its prompts are made, once every file of it is as the contract says.
+
+    Raises  ArtifactError for the first promise that does not hold.
+    """
+    wrong = release_manifest.verify(folder)
+    if wrong:
+        raise ArtifactError(
+            f"release {folder.name} is damaged: {'; '.join(wrong)}", hint="package again: tunectl repro"
+        )
+    contract = contracts.load(folder)
+    _refuse_other_adapter(folder, contract)
+    _refuse_other_base(folder, contract)
+    prompts = PromptRenderer(contracts.template_of(folder, contract), Tokenizer(folder / contracts.TOKENIZER))
+    for number, fixture in enumerate(contract.fixtures):
+        text = prompts.template.render(fixture.messages, add_generation_prompt=True)
+        if text != fixture.text or prompts.tokenizer.ids(text) != fixture.token_ids:
+            what = "tokens" if text == fixture.text else "text"
+            raise ArtifactError(
+                f"{folder}: fixture {number} of the contract renders to another {what} here than in training"
+            )
+    return contract, prompts
+
+
+def _refuse_other_adapter(folder: Path, contract: ServingContract) -> None:
+    path = folder / contracts.ADAPTER / ADAPTER
+    found = atomic_io.sha256_path(path) if path.is_file() else "none"
+    if found != contract.adapter_sha256:
+        raise ArtifactError(
+            f"{path} is not the adapter of the contract: its SHA-256 starts with {found[:12]}, the contract says "
+            f"{(contract.adapter_sha256 or 'none')[:12]}"
+        )
+
+
+def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
+    """Only where the base lies there as it was trained on; other engines have their own form of it, and the probes tell."""
+    found = release_manifest.load(folder).files.get(BASE)
+    if contract.route == APART and found is not None and found != contract.base.sha256:
+        raise ArtifactError(
+            f"{folder / BASE} is not the base of the contract, {contract.base.source} at revision {contract.base.revision}: "
+            f"its SHA-256 starts with {found[:12]}, the contract says {contract.base.sha256[:12]}"
+        )
+
+
+async def load_release(folder: Path, engines: Engines, *, base: bool = False, within: float = inf) -> LoadedRelease:
+    """Check, load and prove a release; ``base`` leaves the adapter out, and then nothing is proved.
+
+    Raises  ArtifactError with the reason for which it must not serve, InfrastructureError where it is not checked, loaded and
+            proved ``within`` so many seconds; what was loaded is closed again.
+    """
+    limit = asyncio.timeout(within)
+    try:
+        async with limit:
+            contract, prompts = await run_in_thread(partial(verify_release, folder))
+            _refuse_merged(folder, contract, base=base)
+            engine, board = engines(contract.engine), StreamRouter(asyncio.get_running_loop())
+            stops = frozenset(contract.stop_token_ids)
+            pipeline = await _open_pipeline(engine, folder, board, adapter=contract.route == APART and not base)
+            proof = None if base else await _alive(folder, contract, pipeline, board, stops)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise InfrastructureError(
+            f"release {folder.name} was not loaded and proved within {within:g} s",
+            hint="the engine's own lines in the log say how far it came; serve.load_seconds is how long it may take",
+        ) from error
+    created = int((folder / contracts.NAME).stat().st_mtime)
+    return LoadedRelease(folder.name, contract, prompts, stops, pipeline, board, proof, created)
+
+
+async def _open_pipeline(engine: Engine, folder: Path, board: StreamRouter, *, adapter: bool) -> EngineSession:
+    """Open a pipeline. Who is cancelled ends what can be ended, and what opens all the same is closed."""
+    try:
+        return await run_in_thread(
+            partial(engine.open, folder, board.deliver, adapter=adapter), late=lambda one: one.close()
+        )
+    except asyncio.CancelledError:
+        engine.cancel_open()
+        raise
+
+
+async def _alive(
+    folder: Path, contract: ServingContract, pipeline: EngineSession, board: StreamRouter, stops: frozenset[int]
+) -> ProbeReport:
+    """The proof of a pipeline, which is closed where there is none."""
+    try:
+        proof = await run_probes(contract, pipeline, board, stops)
+        _refuse_dead(folder, proof)
+    except BaseException:
+        await close_pipeline(pipeline)
+        raise
+    return proof
+
+
+def _refuse_dead(folder: Path, proof: ProbeReport) -> None:
+    if not proof.holds:
+        raise ArtifactError(f"release {folder.name}: {proof.reason}")
+
+
+def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> None:
+    if base and contract.route != APART:
+        raise ArtifactError(
+            f"release {folder.name} holds base and adapter merged, so it cannot answer as the base",
+            hint="package with the route apart, or set serve.arms.base=false",
+        )
+
+
+async def run_probes(
+    contract: ServingContract,
+    pipeline: EngineSession,
+    board: StreamRouter,
+    stops: frozenset[int],
+) -> ProbeReport:
+    """Walk the pipeline along every probe, all of them at once as requests would come; gives up once too much differs."""
+    limits = ProbeLimits(contract.tolerance.agreement, contract.tolerance.logprob)
+    probes = [
+        Probe(one.token_ids, one.answer_ids, one.logprobs, one.base_ids, one.answer_under_base)
+        for one in contract.probes
+    ]
+    walks = [ProbeRun(probe, stops) for probe in probes]
+    bound = count_allowed_mismatches(probes, limits)
+
+    async def walk(one: ProbeRun) -> None:
+        while not one.over and (one.free is None or sum(each.missed for each in walks) <= bound):
+            one.feed(*await _generate_tokens(pipeline, board, GenerationRequest(one.prompt, one.room, 0.0, 1.0, stops)))
+
+    await asyncio.gather(*map(walk, walks))
+    return evaluate_probes(walks, limits)
+
+
+async def _generate_tokens(
+    pipeline: EngineSession, board: StreamRouter, ask: GenerationRequest
+) -> tuple[list[int], list[float]]:
+    feed, ids, logprobs = TokenStream(1), list[int](), list[float]()
+    board.start(pipeline, ask, feed, 0)
+    while feed.open:
+        for _, piece in await feed.take():
+            ids += piece.ids
+            logprobs += piece.logprobs
+            if piece.end in ("failed", "cancelled"):
+                raise ArtifactError(f"the engine failed on a probe: {piece.why or piece.end}")
+    return ids, logprobs

@@ -1,0 +1,111 @@
+"""What the server says about itself: models, readiness, its OpenAPI document and a page that shows it."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+from tunectl import __version__
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.serving import openapi as serving_openapi
+from tunectl.serving.model_manager import ModelManager
+from tunectl.serving.routing import ARMS
+
+
+def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, Any]]:
+    """Every name that a request may ask for, with its release and the model that it was made from."""
+    found: list[dict[str, Any]] = []
+    champion = residents.loaded.get("champion")
+    if champion is None:
+        return found
+    base = champion.contract.base.source
+    names = [settings.project, *settings.serve.names]
+    found += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in names]
+    for arm in ARMS:
+        one = residents.loaded.get(arm)
+        if one is None:
+            continue
+        source = one.contract.base
+        if arm == "base":
+            found.append(
+                {
+                    **_model("base", one.created, one.id, arm, parent=None, root=source.source),
+                    "revision": source.revision,
+                }
+            )
+        else:
+            found += [
+                _model(name, one.created, one.id, arm, parent=source.source, root=one.id) for name in (arm, one.id)
+            ]
+    if "base" not in residents.loaded:
+        found.append({**_model(base, champion.created, champion.id, "base", parent=None, root=base), "served": False})
+    return found
+
+
+def _model(name: str, created: int, release: str, arm: str, *, parent: str | None, root: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "tunectl",
+        "root": root,
+        "parent": parent,
+        "release": release,
+        "arm": arm,
+    }
+
+
+def readiness_body(residents: ModelManager) -> dict[str, Any]:
+    """What ``/readyz`` says beside yes or no: each arm's release, its proof, and what is wrong."""
+    arms: dict[str, Any] = {}
+    for arm, one in residents.loaded.items():
+        arms[arm] = {"release": one.id}
+        if one.proof is not None:
+            proof = one.proof
+            arms[arm] |= {
+                "agreement": round(proof.agreement, 4),
+                "logprob_gap": round(proof.logprob_gap, 4),
+                "as_base": proof.as_base,
+                "probes": proof.probes,
+            }
+    said: dict[str, Any] = {"arms": arms}
+    if residents.trouble:
+        said["trouble"] = residents.trouble
+    if "champion" not in residents.loaded:
+        said["reason"] = residents.trouble.get("champion", "the champion is being loaded")
+    return said
+
+
+def openapi(project: str) -> bytes:
+    """The OpenAPI document."""
+    return serving_openapi.build_openapi(project, __version__)
+
+
+def docs_page(project: str, host: str) -> bytes:
+    """A page that lists the routes; no script, nothing from elsewhere. ``host`` is how the reader called this server."""
+    rows = "".join(
+        f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.text)}"
+        for route in serving_openapi.ROUTES
+        if route.door != "page"
+    )
+    name, address = escape(project), escape(f"http://{host or 'ADDRESS'}")
+    return _DOCS.format(name=name, address=address, rows=rows).encode()
+
+
+_DOCS = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
+<link rel=icon href="data:,"><title>{name}</title>
+<style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui;max-width:50rem;margin:2rem auto;padding:0 1rem}}
+dt{{margin-top:.6rem}}dd{{margin:0 0 0 1.5rem}}pre{{background:#8882;padding:1rem;overflow:auto}}</style>
+<h1>{name}</h1>
+<p>Speaks OpenAI's protocol: the base URL is <code>{address}/v1</code>, a key comes from <code>tunectl serve keys add</code>.
+<pre>curl {address}/v1/chat/completions -H 'Authorization: Bearer KEY' \\
+  -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'</pre>
+<pre>from openai import OpenAI
+client = OpenAI(base_url="{address}/v1", api_key="KEY")
+client.chat.completions.create(model="{name}", messages=[{{"role": "user", "content": "Hello"}}])</pre>
+<p>What people think of an answer, by the <code>id</code> that it came with: thumb (up, down), rating (1 to 5), preference, edit, click, conversion.
+<pre>curl {address}/v1/feedback -H 'Authorization: Bearer KEY' \\
+  -d '{{"exchange_id": "chatcmpl-...", "kind": "thumb", "value": "up"}}'</pre>
+<p><a href=arena>Arena</a>: chat, and choose between two answers. <a href=openapi.json>openapi.json</a>: all of it, for programs.
+<dl>{rows}</dl>
+"""

@@ -1,0 +1,295 @@
+"""Which releases are loaded under which arm, kept as the release store says: polled, proved, swapped, kept, let go.
+
+A new champion loads beside the old one and takes over once it is proved; one that fails leaves the old one serving. The
+release before stays loaded for a while, so that going back is immediate. Nothing waits for a load: while one goes on, the
+store is looked at as ever, and a release that is in memory already takes over at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from pathlib import Path
+
+from tunectl.artifacts.records import CanaryState
+from tunectl.core import logging_setup
+from tunectl.core.errors import InfrastructureError, TunectlError
+from tunectl.registry.release_store import RegistryReader
+from tunectl.serving import load_backoff
+from tunectl.serving.background_threads import run_in_thread
+from tunectl.serving.loaded_release import Engines, LoadedRelease, load_release
+from tunectl.serving.routing import Arm
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """What the store says should be loaded."""
+
+    champion: str | None
+    trial: CanaryState | None
+    pointed: bool
+    """Whether the store itself names the champion; else it is the seed."""
+
+    def release(self, arm: Arm) -> str | None:
+        """The release that an arm should have."""
+        if arm == "challenger":
+            return self.trial.release if self.trial is not None else None
+        return self.champion
+
+
+CLOSING = 5.0
+"""Seconds that releases which are on their way out have to get there when the server stops."""
+
+
+class ModelManager:
+    """The arms of one server; belongs to its event loop."""
+
+    def __init__(
+        self,
+        store: RegistryReader,
+        engines: Engines,
+        *,
+        seed: Path | None,
+        base: bool,
+        observe: float,
+        changed: Callable[[], None],
+        patience: float = inf,
+        within: float = inf,
+    ) -> None:
+        """Nothing is loaded yet: ``follow`` or ``look`` begins that.
+
+        seed     the release that the Bento brought, served until the store has a champion
+        base     whether the base model is an arm as well
+        observe  seconds for which the release before stays in memory after a swap
+        changed  called after every change of ``loaded``
+        patience seconds for which an engine may say nothing though answers are under way; then it is opened anew
+        within   seconds in which a release must be loaded and proved; then it is given up, and tried again later
+        """
+        self._store, self._engines, self._seed = store, engines, seed
+        self._arms: tuple[Arm, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
+        self._observe, self._changed, self._patience, self._within = observe, changed, patience, within
+        self.loaded: dict[Arm, LoadedRelease] = {}
+        """Champion and challenger may be one and the same."""
+        self.trial: CanaryState | None = None
+        self.trouble: dict[Arm, str] = {}
+        """Why an arm is not what it should be."""
+        self._goal: dict[Arm, str | None] = {}
+        self._pointed = False
+        self._refusals = load_backoff.LoadBackoff()
+        self._resting: dict[str, tuple[LoadedRelease, float]] = {}
+        self._loading: dict[tuple[Arm, str], asyncio.Task[None]] = {}
+        self._turn = asyncio.Lock()
+        """Of who loads: each load takes all threads."""
+        self._bringing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Of who has a release brought: two arms may want the same one."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a champion answers."""
+        return "champion" in self.loaded
+
+    async def run_forever(self, every: float) -> None:
+        """Look at the store again and again, for ever."""
+        while True:
+            await self.reconcile()
+            await asyncio.sleep(every)
+
+    async def reconcile(self) -> None:
+        """Bring what is loaded in line with the store, as far as that needs no load; begin the loads that it needs."""
+        try:
+            wanted = await run_in_thread(self._read_desired_state)
+        except (TunectlError, OSError) as error:
+            self._note("champion", f"the release store cannot be read: {error}")
+            self._mend()
+            return
+        self._pointed = wanted.pointed
+        for arm in self._arms:
+            release = wanted.release(arm)
+            if release != self._goal.get(arm):
+                self._goal[arm] = release
+                self._refusals.forget(arm)
+            self._settle(arm, release)
+        self.trial = wanted.trial
+        self._let_go(time.monotonic())
+
+    async def wait_for_loads(self) -> None:
+        """Wait for the loads that were begun."""
+        while self._loading:
+            await asyncio.gather(*self._loading.values())
+
+    def _read_desired_state(self) -> DesiredState:
+        """What the store says now. A folder that is not mounted any more looks like an empty one, so a pointer does not vanish.
+
+        Raises  InfrastructureError where it does.
+        """
+        pointer, trial = self._store.champion(), self._store.trial()
+        if pointer is None and self._pointed:
+            raise InfrastructureError(f"{self._store.location} had a champion and has none now", hint="is it mounted?")
+        seed = self._seed.name if self._seed else None
+        return DesiredState(pointer.release if pointer else seed, trial, pointer is not None)
+
+    def _mend(self) -> None:
+        """Open anew what failed, by what the store said last."""
+        for arm, release in self._goal.items():
+            now = self.loaded.get(arm)
+            if release is not None and (now is None or self._failure(now)):
+                self._settle(arm, release)
+
+    def _settle(self, arm: Arm, release: str | None) -> None:
+        now = self.loaded.get(arm)
+        if release is None:
+            if arm == "champion":
+                self._note(
+                    arm,
+                    f"there is no champion in {self._store.location}; promote a release: tunectl release promote ID",
+                )
+            else:
+                self._rest(arm)
+                self.trouble.pop(arm, None)
+            return
+        if now is not None and now.id == release:
+            failure = self._failure(now)
+            if failure is None:
+                self.trouble.pop(arm, None)
+                return
+            self._drop(arm, now, failure)
+        found = self._at_hand(arm, release)
+        if found is not None:
+            self._swap(arm, found)
+            return
+        if arm == "challenger":
+            self._rest(arm)  # whoever meets the challenger must not meet the one before it
+        if (arm, release) not in self._loading:
+            self._begin(arm, release)
+
+    def _failure(self, resident: LoadedRelease) -> str | None:
+        """Why a release in memory cannot answer any more; None while it can."""
+        silence = resident.board.idle_seconds(time.monotonic())
+        if resident.pipeline.broken is None and silence >= self._patience:
+            return f"it has said nothing for {silence:.0f} s"
+        return resident.pipeline.broken
+
+    def _at_hand(self, arm: Arm, release: str) -> LoadedRelease | None:
+        """A release that is in memory already: as the other arm, or at rest. The base is never another arm's."""
+        if arm == "base":
+            return None
+        held = [one for other, one in self.loaded.items() if other != "base"]
+        held += [one for name, (one, _) in self._resting.items() if name == release]
+        return next((one for one in held if one.id == release and self._failure(one) is None), None)
+
+    def _begin(self, arm: Arm, release: str) -> None:
+        """Load in a task of its own, unless these very files were refused before."""
+        folder = self._folder(release)
+        reason = self._refusals.standing(arm, load_backoff.files_stamp(folder), time.monotonic(), idle=not self.ready)
+        if reason is not None:
+            self.trouble[arm] = reason
+            return
+        self._loading[(arm, release)] = asyncio.create_task(self._load(arm, release, folder))
+
+    async def _load(self, arm: Arm, release: str, folder: Path) -> None:
+        """Bring, load, prove, and put in its place what is still wanted by then. Nobody else's load waits for a download."""
+        tried = load_backoff.files_stamp(folder)
+        try:
+            if folder != self._seed:
+                async with self._bringing[release]:
+                    await run_in_thread(partial(self._store.fetch, release))
+                tried = load_backoff.files_stamp(folder)
+            async with self._turn:
+                if self._goal.get(arm) != release or self._at_hand(arm, release) is not None:
+                    return  # the next look sees to it
+                logging_setup.get_logger(__name__).info("loading release %s as %s", release, arm)
+                resident = await load_release(folder, self._engines, base=arm == "base", within=self._within)
+            if self._goal.get(arm) == release:
+                self._swap(arm, resident)
+            else:
+                self._retire(resident)
+        except (TunectlError, OSError) as error:
+            self._refuse(arm, release, tried, str(error), lasting=load_backoff.is_permanent(error, folder))
+        except Exception as error:  # noqa: BLE001  # a release that makes some library fail must not end the server
+            logging_setup.get_logger(__name__).exception("release %s cannot be loaded", release)
+            reason = f"release {release} cannot be loaded: {type(error).__name__}: {error}"
+            self._refuse(arm, release, tried, reason, lasting=True)
+        finally:
+            del self._loading[(arm, release)]
+
+    def _refuse(self, arm: Arm, release: str, tried: object, reason: str, *, lasting: bool) -> None:
+        if self._goal.get(arm) != release:
+            logging_setup.get_logger(__name__).error("%s, which was to be %s a moment ago: %s", release, arm, reason)
+            return
+        self._refusals.add(arm, tried, reason, time.monotonic(), lasting=lasting)
+        self._note(arm, reason)
+
+    def _folder(self, release: str) -> Path:
+        folder = self._store.folder(release)
+        if not folder.is_dir() and self._seed is not None and self._seed.name == release:
+            return self._seed
+        return folder
+
+    def _swap(self, arm: Arm, resident: LoadedRelease) -> None:
+        self._rest(arm)
+        rested = self._resting.pop(resident.id, None)
+        if rested is not None and rested[0] is not resident:
+            self._retire(rested[0])  # it failed while it rested
+        self.loaded[arm] = resident
+        self.trouble.pop(arm, None)
+        self._refusals.forget(arm)
+        proof = resident.proof
+        shown = f"; {proof.agreement:.1%} of {proof.tokens} probe tokens agree" if proof else ""
+        logging_setup.get_logger(__name__).info("release %s answers as %s%s", resident.id, arm, shown)
+        self._changed()
+
+    def _rest(self, arm: Arm) -> None:
+        """Take an arm's release out of its place; it stays in memory for a while, unless another arm has it as well.
+
+        The way back is the former champion's, so a challenger rests only where nobody else does.
+        """
+        old = self.loaded.pop(arm, None)
+        if old is None:
+            return
+        if not any(one is old for one in self.loaded.values()):
+            rests = arm == "champion" or (arm == "challenger" and not self._resting)
+            key = old.id if arm != "base" else f"{old.id} base"
+            self._resting[key] = (old, time.monotonic() + (self._observe if rests else 0))
+        self._changed()
+
+    def _drop(self, arm: Arm, failed: LoadedRelease, why: str) -> None:
+        """Let go of a pipeline that failed; it is opened anew at once."""
+        self._note(arm, f"the engine failed and is started again: {why}")
+        del self.loaded[arm]
+        self._changed()
+        self._retire(failed)
+
+    def _retire(self, resident: LoadedRelease) -> None:
+        self._tasks.add(task := asyncio.create_task(resident.retire(self._patience)))
+        task.add_done_callback(self._tasks.discard)
+
+    def _let_go(self, now: float) -> None:
+        """Close what has rested long enough, and whatever rests beside a newer one."""
+        newest = max(self._resting, key=lambda key: self._resting[key][1], default=None)
+        for key, (resident, until) in list(self._resting.items()):
+            if now >= until or key != newest:
+                del self._resting[key]
+                self._retire(resident)
+
+    def _note(self, arm: Arm, reason: str) -> None:
+        if self.trouble.get(arm) != reason:
+            logging_setup.get_logger(__name__).error("%s: %s", arm, reason)
+        self.trouble[arm] = reason
+
+    async def close(self) -> None:
+        """Give everything back; what is being loaded is given up."""
+        given_up = set(self._loading.values())
+        for task in given_up:
+            task.cancel()
+        held = {id(one): one for one in (*self.loaded.values(), *(one for one, _ in self._resting.values()))}
+        self.loaded.clear()
+        self._resting.clear()
+        await asyncio.gather(*(resident.close() for resident in held.values()))
+        if left := self._tasks | given_up:
+            await asyncio.wait(left, timeout=CLOSING)

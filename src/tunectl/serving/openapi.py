@@ -1,0 +1,134 @@
+"""The OpenAPI 3.1 document: every route with its key, its body, each of its answers, and the one shape of errors."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.access.api_keys import Scope
+from tunectl.serving import responses
+from tunectl.serving.requests import ChatRequest, CompletionRequest, FeedbackRequest
+
+HTML, TEXT, EVENTS, FORM = "text/html", "text/plain", "text/event-stream", "application/x-www-form-urlencoded"
+AuthRequirement = Scope | Literal["any", "none", "page"]
+"""What opens a route: a key of that scope, any key, nothing, or the sign-in of the arena."""
+
+
+class FormBody(Struct, frozen=True):
+    """Fields of a form, as a browser sends them."""
+
+    fields: tuple[str, ...]
+
+
+class RouteSpec(Struct, frozen=True):
+    """One route."""
+
+    method: Literal["get", "post"]
+    path: str
+    door: AuthRequirement
+    text: str
+    body: type | FormBody | None
+    fine: dict[int, type | str | None]
+    """Status to shape, or to the content type where it is no JSON; None is an empty answer."""
+    streams: bool = False
+
+
+def _page(method: Literal["get", "post"], path: str, text: str, *fields: str, fine: int = 200) -> RouteSpec:
+    body = FormBody(fields) if method == "post" else None
+    return RouteSpec(method, path, "page", text, body, {fine: HTML if fine == 200 else None})
+
+
+ROUTES: Final = (
+    RouteSpec("post", "/v1/chat/completions", "chat", "Continue a conversation; streams with stream: true.",
+              ChatRequest, {200: responses.ChatCompletion}, streams=True),
+    RouteSpec("post", "/v1/completions", "chat", "Continue a text; streams with stream: true.",
+              CompletionRequest, {200: responses.TextCompletion}, streams=True),
+    RouteSpec("get", "/v1/models", "chat", "What is served: champion, challenger, base, and which was made from which.",
+              None, {200: responses.Models}),
+    RouteSpec("get", "/v1/models/{model}", "chat", "One of them.", None, {200: responses.ModelEntry}),
+    RouteSpec("post", "/v1/feedback", "feedback", "Say something about an answer; the same id twice counts once.",
+              FeedbackRequest, {201: responses.FeedbackAccepted, 200: responses.FeedbackAccepted}),
+    RouteSpec("get", "/metrics", "scrape", "Prometheus text.", None, {200: TEXT}),
+    RouteSpec("get", "/healthz", "none", "Whether the process lives. Needs no key.", None, {200: responses.Liveness}),
+    RouteSpec("get", "/livez", "none", "The same.", None, {200: responses.Liveness}),
+    RouteSpec("get", "/readyz", "none", "Whether it can answer, and why not. Needs no key.", None,
+              {200: responses.Readiness, 503: responses.Readiness}),
+    RouteSpec("get", "/openapi.json", "any", "This document.", None, {200: "application/json"}),
+    RouteSpec("get", "/docs", "any", "A page that lists the routes.", None, {200: HTML}),
+    _page("get", "/arena", "The page on which people chat and choose between two answers; without a sign-in, its door."),
+    _page("post", "/arena/enter", "Sign in with a key of scope chat.", "name", "key", fine=303),
+    _page("post", "/arena/leave", "Sign out.", fine=303),
+    _page("post", "/arena/ask", "Let both answer.", "text"),
+    _page("post", "/arena/said", "Choose.", "showing", "choice", "tag", "edit"),
+    _page("post", "/arena/new", "Begin another conversation."),
+)  # fmt: skip
+"""Every route. The arena's style and script are left out: files, the same for everybody."""
+
+
+def build_openapi(title: str, version: str) -> bytes:
+    """The document as JSON."""
+    shapes = [shape for route in ROUTES for shape in (route.body, *route.fine.values()) if isinstance(shape, type)]
+    shapes = [*dict.fromkeys([responses.Error, *shapes])]
+    schemas, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
+    known = dict(zip(shapes, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method] = _operation(route, known)
+    key = {"type": "http", "scheme": "bearer", "description": "A key of `tunectl serve keys add`."}
+    page = {"type": "apiKey", "in": "cookie", "name": "tunectl_arena"}
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": title, "version": version},
+            "paths": paths,
+            "components": {"schemas": components, "securitySchemes": {"key": key, "page": page}},
+            "security": [{"key": []}],
+        }
+    )
+
+
+def _operation(route: RouteSpec, known: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    said: dict[str, Any] = {"summary": route.text, "operationId": _name(route), "responses": _responses(route, known)}
+    if isinstance(route.body, FormBody):
+        said["requestBody"] = {"required": True, "content": {FORM: {"schema": _form(route.body)}}}
+    elif route.body is not None:
+        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": known[route.body]}}}
+    if "{model}" in route.path:
+        said["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
+    if route.door in ("chat", "feedback", "scrape"):
+        said["description"] = f"Needs a key of scope {route.door}, or admin."
+    if route.door in ("none", "page"):
+        said["security"] = [] if route.door == "none" or route.path in ("/arena", "/arena/enter") else [{"page": []}]
+    return said
+
+
+def _responses(route: RouteSpec, known: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    found = {str(status): _content(shape, known, streams=route.streams) for status, shape in route.fine.items()}
+    if route.door == "page":
+        wrong = {"description": "Why not", "content": {TEXT: {}, HTML: {}}}
+        return {**found, "4XX": wrong, "507": wrong}
+    wrong = _content(responses.Error, known, streams=False) | {"description": "An error"}
+    later = wrong | {"headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}}
+    found["4XX"] = wrong
+    if route.door != "none":
+        found["429"] = later
+    if route.body is not None:
+        found |= {"503": later}
+    return found | ({"504": wrong} if route.streams else {})
+
+
+def _content(shape: type | str | None, known: dict[Any, dict[str, Any]], *, streams: bool) -> dict[str, Any]:
+    if shape is None:
+        return {"description": "The way on"}
+    content: dict[str, Any] = {shape: {}} if isinstance(shape, str) else {"application/json": {"schema": known[shape]}}
+    return {"description": "The answer", "content": {**content, EVENTS: {}} if streams else content}
+
+
+def _form(form: FormBody) -> dict[str, Any]:
+    return {"type": "object", "properties": {name: {"type": "string"} for name in form.fields}}
+
+
+def _name(route: RouteSpec) -> str:
+    return f"{route.method}{route.path.title()}".translate(str.maketrans("", "", "/.{}"))

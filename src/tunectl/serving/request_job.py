@@ -1,0 +1,182 @@
+"""A request on its way: what it asks of which arm, and each of its answers as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from tunectl.chat import tool_calls
+from tunectl.generation import json_schema_grammar
+from tunectl.generation.engine import GenerationRequest, TokenChunk
+from tunectl.generation.prompt import max_new_tokens, messages
+from tunectl.serving import requests
+from tunectl.serving.detokenizer import IncrementalDetokenizer
+from tunectl.serving.loaded_release import LoadedRelease
+from tunectl.serving.requests import ChatRequest, CompletionRequest
+from tunectl.serving.response_encoding import Choice, Finish, ResponseHead, Token
+from tunectl.serving.routing import Arm
+
+LONG = 20_000
+"""Letters from which on a prompt is tokenised, and a schema compiled, beside the loop."""
+COLDEST = 1e-3
+"""Below this temperature only the likeliest token is left, and a logit divided by it may be no number any more."""
+Request = ChatRequest | CompletionRequest
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class GeneratedAnswer:
+    """One answer as it grows."""
+
+    growing: IncrementalDetokenizer
+    resident: LoadedRelease
+    wants: bool
+    """Whether log-probabilities are told."""
+    count: int = 0
+    total: float = 0.0
+    """Sum of log-probabilities, nats."""
+    parts: list[str] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
+    told: int = 0
+    """How many of ``tokens`` a stream has told."""
+    finish: Finish | None = None
+    last: float = 0.0
+    """When its last token came; monotonic seconds."""
+
+    def feed(self, piece: TokenChunk) -> str:
+        """Take a piece in; the text that it makes certain."""
+        self.count += len(piece.ids)
+        self.total += sum(piece.logprobs)
+        text = self.growing.push(piece.ids, last=piece.end in ("stop", "length"))
+        if self.wants:
+            bytes_of = self.resident.prompts.tokenizer.bytes_of
+            for number, logprob in zip(piece.ids, piece.logprobs, strict=True):
+                data = bytes_of(number)
+                self.tokens.append(Token(data.decode(errors="replace"), data, logprob))
+        if text:
+            self.parts.append(text)
+        if self.growing.done:
+            self.finish = "stop"
+        elif piece.end in ("stop", "length"):
+            self.finish = "stop" if piece.end == "stop" else "length"
+        return text
+
+    def take_unsent_tokens(self) -> Sequence[Token] | None:
+        """Tokens that the stream has not told yet; None where nobody asked."""
+        if not self.wants:
+            return None
+        found, self.told = self.tokens[self.told :], len(self.tokens)
+        return found
+
+    @property
+    def text(self) -> str:
+        """All of it so far."""
+        return "".join(self.parts)
+
+    def choice(self, *, calls: bool) -> Choice:
+        """The finished answer; ``calls``: tool calls at its end are taken out."""
+        said, found = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
+        finish: Finish = "tool_calls" if found else self.finish or "error"
+        return Choice(said, finish, self.tokens if self.wants else None, found)
+
+
+@dataclass(slots=True)
+class ChatJob:
+    """One request."""
+
+    head: ResponseHead
+    arm: Arm
+    resident: LoadedRelease
+    request: Request
+    asks: list[GenerationRequest]
+    answers: list[GeneratedAnswer]
+    prompt_tokens: int
+    arrived: float
+    """Monotonic seconds."""
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether tool calls are looked for."""
+        return isinstance(self.request, ChatRequest) and bool(self.request.tools) and self.request.tool_choice != "none"
+
+    @property
+    def mean_logprob(self) -> float | None:
+        """Nats a token over all answers; None where there is none."""
+        count = sum(answer.count for answer in self.answers)
+        return sum(answer.total for answer in self.answers) / count if count else None
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of all answers."""
+        return sum(answer.count for answer in self.answers)
+
+
+def count_answers(request: Request) -> int:
+    """How many answers a request wants."""
+    prompts = len(request.prompts) if isinstance(request, CompletionRequest) else 1
+    return prompts * (request.n or 1)
+
+
+async def build_job(request: Request, arm: Arm, resident: LoadedRelease, arrived: float, model: str) -> ChatJob:
+    """A job from a request.
+
+    Raises  Problem for a prompt that cannot be rendered or is too long, or a schema that is too large.
+    """
+    prompts = await _prompts(request, resident)
+    contract, times = resident.contract, request.n or 1
+    form = requests.schema_of(request.response_format)
+    if form is not None:  # what cannot be followed is refused before the engine hears of it
+        await _beside(partial(json_schema_grammar.schema_to_ebnf, form), len(form))
+    temperature = contract.defaults.temperature if request.temperature is None else request.temperature
+    asks = [
+        GenerationRequest(
+            prompt=prompt,
+            max_tokens=max_new_tokens(
+                len(prompt), request.limit, usual=contract.defaults.max_tokens, context=contract.context_length
+            ),
+            temperature=temperature if temperature >= COLDEST else 0.0,
+            top_p=contract.defaults.top_p if request.top_p is None else request.top_p,
+            stop_ids=frozenset() if request.ignore_eos else resident.stops,
+            seed=None if request.seed is None else request.seed + turn,
+            presence=request.presence_penalty or 0.0,
+            frequency=request.frequency_penalty or 0.0,
+            schema=form,
+        )
+        for prompt in prompts
+        for turn in range(times)
+    ]
+    chat = isinstance(request, ChatRequest)
+    wants = bool(request.logprobs) if chat else request.logprobs is not None
+    head = ResponseHead(
+        f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", int(time.time()), model, resident.id, chat
+    )
+    answers = [
+        GeneratedAnswer(IncrementalDetokenizer(resident.prompts.tokenizer, request.stops), resident, wants)
+        for _ in asks
+    ]
+    return ChatJob(head, arm, resident, request, asks, answers, sum(map(len, prompts)), arrived)
+
+
+async def _prompts(request: Request, resident: LoadedRelease) -> list[list[int]]:
+    prompts = resident.prompts
+    if isinstance(request, ChatRequest):
+        turns = messages(request.messages)
+        size = sum(len(turn.content) for turn in turns)
+
+        def chat() -> list[list[int]]:
+            return [prompts.chat(turns, request.tools or () if request.tool_choice != "none" else ())]
+
+        return await _beside(chat, size)
+    given = request.prompts
+    size = sum(len(one) for one in given)
+    return await _beside(lambda: [prompts.encode_text(one) for one in given], size)
+
+
+async def _beside(work: Callable[[], T], size: int) -> T:
+    """What ``work`` gives; a large one does not hold up the others."""
+    return await asyncio.to_thread(work) if size > LONG else work()

@@ -1,0 +1,261 @@
+"""OpenAI's requests, read strictly: types and bounds in one pass, and what is not supported is refused by name."""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from tunectl.access.api_errors import ApiError
+from tunectl.generation.chat_message import ChatMessage
+
+MOST_STOPS = 16
+MOST_SCHEMA = 65_536
+"""Bytes of a JSON Schema."""
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Share = Annotated[float, Meta(gt=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Stop = Annotated[str, Meta(min_length=1, max_length=200)]
+Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[!-~]+(?!\n)$")]
+"""An id: printable ASCII without blanks, as every store can keep it."""
+R = TypeVar("R")
+
+
+class SchemaFormat(Struct, frozen=True):
+    """The ``json_schema`` of a response format."""
+
+    name: Annotated[str, Meta(max_length=200)] = "answer"
+    schema: dict[str, Any] = {}
+    strict: bool | None = None
+    description: str | None = None
+
+
+class ResponseFormat(Struct, frozen=True):
+    """``response_format``."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+
+
+class StreamOptions(Struct, frozen=True):
+    """``stream_options``."""
+
+    include_usage: bool | None = None
+
+
+class Common(Struct, frozen=True, kw_only=True):
+    """What both routes take. Null is absent."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    max_tokens: Count | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=MOST_STOPS)] | None = None
+    seed: Seed | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    response_format: ResponseFormat | None = None
+    user: Annotated[str, Meta(max_length=512)] | None = None
+    metadata: dict[str, Any] | None = None
+    logit_bias: dict[str, float] | None = None
+    ignore_eos: bool | None = None
+    """vLLM's: write ``max_tokens`` tokens whatever the model says, so that load tests compare equal lengths."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop texts, whichever way they came."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether the stream ends with a chunk of usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def session(self) -> str | None:
+        """``metadata.session``, by which the exchanges of one conversation are told."""
+        found = (self.metadata or {}).get("session")
+        return found[:200] if isinstance(found, str) else None
+
+
+class ChatRequest(Common, frozen=True, kw_only=True):
+    """``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=10_000)]
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+    functions: list[Any] | None = None
+    modalities: list[str] | None = None
+    audio: Any = None
+
+    @property
+    def limit(self) -> int | None:
+        """Most new tokens, under either of its names."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+
+class CompletionRequest(Common, frozen=True, kw_only=True):
+    """``POST /v1/completions``."""
+
+    prompt: (
+        str
+        | Annotated[list[str | Id | Annotated[list[Id], Meta(min_length=1)]], Meta(min_length=1, max_length=100_000)]
+    )
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: int | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """Most new tokens."""
+        return self.max_tokens
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """One text or list of token ids a prompt, whichever of the four shapes they came in.
+
+        Raises  Problem for a list that mixes kinds.
+        """
+        given = self.prompt
+        if isinstance(given, str):
+            return [given]
+        kinds = {type(item) for item in given}
+        if kinds == {int}:
+            return [[item for item in given if isinstance(item, int)]]
+        if len(kinds) > 1:
+            raise ApiError("prompt mixes texts, tokens and lists; send one kind", param="prompt")
+        return [item for item in given if not isinstance(item, int)]
+
+
+class FeedbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """``POST /v1/feedback``: what somebody, or their click, says about an answer. The same id twice counts once."""
+
+    exchange_id: Name
+    """``id`` of the response."""
+    kind: Literal["thumb", "rating", "preference", "click", "conversion", "edit"]
+    value: Any
+    """thumb: up or down. rating: 1 to 5. preference: {other: id of an exchange, choice: first, second, both_good or both_bad}, first
+    being exchange_id. edit: the better text. click: what was clicked, or null. conversion: its worth, or null."""
+    id: Name | None = None
+    """Null: derived from the rest, so that a repeated call counts once."""
+    annotator: Annotated[str, Meta(max_length=200)] | None = None
+    at: Annotated[str, Meta(max_length=40)] | None = None
+    """UTC, ISO 8601. Null: now."""
+
+
+_PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
+
+
+def parse(body: bytes, shape: type[R], *, depth: int) -> R:
+    """The body as ``shape``.
+
+    Raises  Problem that names the parameter, for what is not JSON, too deep, or has another type or bound.
+    """
+    check_depth(body, depth)
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        found = _PATH.search(text)
+        place = found[1].lstrip(".") if found else ""
+        reason = _PATH.sub("", text)
+        if (missing := re.search(r"missing required field `(\w+)`", reason)) is not None:
+            place = f"{place}.{missing[1]}".lstrip(".")
+            reason = "is required"
+        raise ApiError(f"{place or 'the body'}: {reason}", param=place or None) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(f"the body is not JSON: {error}") from error
+
+
+def raw_body(body: bytes) -> dict[str, Any]:
+    """All of a body that was ``parse``, unknown fields too, as it is kept.
+
+    Raises  Problem for an unknown field that is not JSON: ``parse`` passes over those.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(f"the body is not JSON: {error}") from error
+
+
+def check_depth(body: bytes, depth: int) -> None:
+    """Raise a Problem for JSON that nests deeper than ``depth``, before anything takes it apart.
+
+    Linear in the body, whatever stands in it: anybody may send one, and it is read on the event loop. What is no JSON may pass,
+    but not deeper than up to where a parser stops.
+    """
+    if body.count(b"[") + body.count(b"{") <= depth:
+        return
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # an even number of strokes escapes no quote
+    outside = b"".join(bare.split(b'"')[::2])
+    marks = outside.translate(None, delete=_NO_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, marks)), default=0) > depth:
+        raise ApiError(f"the body nests deeper than {depth} levels")
+
+
+_STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
+_NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
+
+
+def check_supported(request: ChatRequest | CompletionRequest, *, top_logprobs: int) -> None:
+    """Raise a Problem for a parameter that would change the answer and is not supported; ``top_logprobs`` is the engine's most."""
+    wrong: list[tuple[str, bool, str]] = [("logit_bias", bool(request.logit_bias), "leave it out")]
+    if isinstance(request, ChatRequest):
+        wrong += [
+            ("functions", bool(request.functions), "use tools"),
+            (
+                "tools",
+                bool(request.tools) and request.tool_choice not in (None, "auto", "none"),
+                "send tool_choice auto",
+            ),
+            ("modalities", (request.modalities or ["text"]) != ["text"], "this model writes text"),
+            ("audio", request.audio is not None, "this model writes text"),
+        ]
+        asked, name = request.top_logprobs or 0, "top_logprobs"
+        wrong += [(name, bool(asked) and not request.logprobs, "send logprobs: true as well")]
+    else:
+        asked, name = max((request.logprobs or 0) - 1, 0), "logprobs"
+        wrong += [
+            ("echo", bool(request.echo), "leave it out"),
+            ("suffix", bool(request.suffix), "leave it out"),
+            ("best_of", request.best_of not in (None, request.n or 1), "ask for n answers and choose"),
+        ]
+    wrong += [(name, asked > top_logprobs, f"this engine gives at most {top_logprobs or 'the chosen token'}")]
+    for param, bad, instead in wrong:
+        if bad:
+            raise ApiError(f"{param} is not supported here; {instead}", param=param, code="unsupported_parameter")
+
+
+def schema_of(given: ResponseFormat | None) -> str | None:
+    """The JSON Schema that the answer must fit, as JSON; None where it is free.
+
+    Raises  Problem for a schema that is absent or too large.
+    """
+    if given is None or given.type == "text":
+        return None
+    if given.type == "json_object":
+        return '{"type":"object"}'
+    if given.json_schema is None:
+        raise ApiError("response_format.json_schema is required", param="response_format.json_schema")
+    text = msgspec.json.encode(given.json_schema.schema)
+    if len(text) > MOST_SCHEMA:
+        raise ApiError(
+            f"response_format.json_schema has {len(text)} bytes; at most {MOST_SCHEMA}",
+            param="response_format.json_schema",
+        )
+    return text.decode()

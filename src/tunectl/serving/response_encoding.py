@@ -1,0 +1,170 @@
+"""OpenAI's answers: whole bodies, and the chunks of a stream with everything but the new text written once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+Finish = Literal["stop", "length", "tool_calls", "error"]
+DONE = b"data: [DONE]\n\n"
+
+
+class Token(Struct, frozen=True):
+    """One token as it is told under ``logprobs``."""
+
+    text: str
+    data: bytes
+    logprob: float
+
+
+class ResponseHead(Struct, frozen=True):
+    """What every part of an answer repeats."""
+
+    id: str
+    created: int
+    """Unix seconds."""
+    model: str
+    fingerprint: str
+    """The release."""
+    chat: bool
+
+
+class Choice(Struct, frozen=True):
+    """One finished answer."""
+
+    text: str
+    finish: Finish
+    tokens: list[Token] | None = None
+    """None where nobody asked for log-probabilities."""
+    calls: list[dict[str, Any]] = []
+
+
+class TokenUsage(Struct, frozen=True):
+    """Tokens of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    def body(self) -> dict[str, int]:
+        """As OpenAI says it."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+
+
+def encode_body(head: ResponseHead, choices: Sequence[Choice], usage: TokenUsage) -> dict[str, Any]:
+    """A whole answer."""
+    kind = "chat.completion" if head.chat else "text_completion"
+    return {
+        **_head(head, kind),
+        "choices": [_choice(head, *item) for item in enumerate(choices)],
+        "usage": usage.body(),
+    }
+
+
+def _head(head: ResponseHead, kind: str) -> dict[str, Any]:
+    return {
+        "id": head.id,
+        "object": kind,
+        "created": head.created,
+        "model": head.model,
+        "system_fingerprint": head.fingerprint,
+    }
+
+
+def _choice(head: ResponseHead, index: int, choice: Choice) -> dict[str, Any]:
+    common = {"index": index, "finish_reason": choice.finish, "logprobs": logprobs(head.chat, choice.tokens)}
+    if not head.chat:
+        return {**common, "text": choice.text}
+    message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.calls:
+        message |= {"content": choice.text or None, "tool_calls": encode_tool_calls(choice.calls)}
+    return {**common, "message": message}
+
+
+def encode_tool_calls(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tool calls as the wire has them: arguments are text."""
+    return [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in calls
+    ]
+
+
+def logprobs(chat: bool, tokens: Sequence[Token] | None) -> dict[str, Any] | None:
+    """Log-probabilities in the shape of a route; each token is its own only alternative."""
+    if tokens is None:
+        return None
+    if chat:
+        return {
+            "content": [
+                {"token": one.text, "logprob": one.logprob, "bytes": list(one.data), "top_logprobs": []}
+                for one in tokens
+            ],
+            "refusal": None,
+        }
+    offsets, place = list[int](), 0
+    for one in tokens:
+        offsets.append(place)
+        place += len(one.text)
+    return {
+        "tokens": [one.text for one in tokens],
+        "token_logprobs": [one.logprob for one in tokens],
+        "top_logprobs": [{one.text: one.logprob} for one in tokens],
+        "text_offset": offsets,
+    }
+
+
+class StreamEncoder:
+    """The chunks of one stream, as server-sent events."""
+
+    def __init__(self, head: ResponseHead, *, usage: bool) -> None:
+        self._head = head
+        start = _head(head, "chat.completion.chunk" if head.chat else "text_completion")
+        self._start = b"data: " + msgspec.json.encode(start)[:-1] + b',"choices":['
+        self._end = b'],"usage":null}\n\n' if usage else b"]}\n\n"
+        self._text_start = b',"delta":{"content":' if head.chat else b',"text":'
+        self._text_end = b"}" if head.chat else b""
+
+    def opening(self, index: int) -> bytes:
+        """Says who speaks; nothing for completions."""
+        return self._event(index, b',"delta":{"role":"assistant","content":""}', None, None) if self._head.chat else b""
+
+    def text(self, index: int, text: str, tokens: Sequence[Token] | None) -> bytes:
+        """New text of one answer."""
+        return self._event(index, self._text_start + msgspec.json.encode(text) + self._text_end, tokens, None)
+
+    def calls(self, index: int, calls: Sequence[dict[str, Any]]) -> bytes:
+        """Tool calls, whole."""
+        told = [{"index": place, **call} for place, call in enumerate(encode_tool_calls(calls))]
+        return self._event(index, b',"delta":' + msgspec.json.encode({"tool_calls": told}), None, None)
+
+    def closing(self, index: int, finish: Finish) -> bytes:
+        """Why an answer ended."""
+        return self._event(index, b',"delta":{}' if self._head.chat else b',"text":""', None, finish)
+
+    def usage(self, usage: TokenUsage) -> bytes:
+        """The chunk that has no choices."""
+        return self._start + b'],"usage":' + msgspec.json.encode(usage.body()) + b"}\n\n"
+
+    def _event(self, index: int, body: bytes, tokens: Sequence[Token] | None, finish: Finish | None) -> bytes:
+        told = b"null" if tokens is None else msgspec.json.encode(logprobs(self._head.chat, tokens))
+        end = b"null" if finish is None else b'"' + finish.encode() + b'"'
+        return b"".join(
+            (
+                self._start,
+                b'{"index":%d' % index,
+                body,
+                b',"logprobs":',
+                told,
+                b',"finish_reason":',
+                end,
+                b"}",
+                self._end,
+            )
+        )

@@ -1,0 +1,184 @@
+"""What the server answers, as shapes: for its OpenAPI document, and for tests that hold every answer against them.
+
+The server itself writes these by hand (``reply.py``), since most of a stream is the same bytes again and again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+from tunectl.access.api_errors import ErrorBody
+from tunectl.serving.response_encoding import Finish
+from tunectl.serving.routing import Arm
+
+
+class Error(Struct, frozen=True, forbid_unknown_fields=True):
+    """Every answer that is not 2xx."""
+
+    error: ErrorBody
+
+
+class Usage(Struct, frozen=True, forbid_unknown_fields=True):
+    """Tokens of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CallFunction(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is called, with its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct, frozen=True):
+    """One call of a tool."""
+
+    type: Literal["function"]
+    function: CallFunction
+    id: str | UnsetType = UNSET
+    index: int | UnsetType = UNSET
+    """In a stream."""
+
+
+class AssistantMessage(Struct, frozen=True, forbid_unknown_fields=True):
+    """The assistant's message."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None = None
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+
+
+class TokenLogprob(Struct, frozen=True, forbid_unknown_fields=True):
+    """One token and its natural log-probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[Any]
+
+
+class ChatLogprobs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Log-probabilities of a message."""
+
+    content: list[TokenLogprob]
+    refusal: None
+
+
+class TextLogprobs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Log-probabilities of a text."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class ChatChoice(Struct, frozen=True, forbid_unknown_fields=True):
+    """One answer to a conversation."""
+
+    index: int
+    finish_reason: Finish
+    logprobs: ChatLogprobs | None
+    message: AssistantMessage
+
+
+class TextChoice(Struct, frozen=True, forbid_unknown_fields=True):
+    """One continuation of a text."""
+
+    index: int
+    finish_reason: Finish
+    logprobs: TextLogprobs | None
+    text: str
+
+
+class ChatCompletion(Struct, frozen=True, forbid_unknown_fields=True):
+    """The answer of ``/v1/chat/completions`` that is not streamed."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    """The release."""
+    choices: list[ChatChoice]
+    usage: Usage
+
+
+class TextCompletion(Struct, frozen=True, forbid_unknown_fields=True):
+    """The answer of ``/v1/completions`` that is not streamed."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """A name that a request may ask for."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    """What stands behind the name."""
+    parent: str | None
+    """The model that it was made from."""
+    release: str
+    arm: Arm
+    revision: str | UnsetType | None = UNSET
+    served: bool | UnsetType = UNSET
+    """False: it can be named, not asked."""
+
+
+class Models(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that is served."""
+
+    object: Literal["list"]
+    data: list[ModelEntry]
+
+
+class FeedbackAccepted(Struct, frozen=True, forbid_unknown_fields=True):
+    """Feedback that is on the disk."""
+
+    id: str
+    new: bool
+    """False: it was known already."""
+
+
+class Liveness(Struct, frozen=True, forbid_unknown_fields=True):
+    """The process lives."""
+
+    status: Literal["alive"]
+
+
+class VariantState(Struct, frozen=True, forbid_unknown_fields=True):
+    """What an arm serves, and what its proof showed."""
+
+    release: str
+    agreement: float | UnsetType = UNSET
+    """Share of probe tokens that are the training side's."""
+    logprob_gap: float | UnsetType = UNSET
+    """Nats."""
+    as_base: int | UnsetType = UNSET
+    """Probes answered as the base model answers."""
+    probes: int | UnsetType = UNSET
+
+
+class Readiness(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether requests are answered, and why not."""
+
+    ready: bool
+    arms: dict[Arm, VariantState]
+    reason: str | UnsetType = UNSET
+    trouble: dict[Arm, str] = field(default_factory=dict)
+    """Why an arm is not what it should be."""

@@ -1,0 +1,84 @@
+"""Who was refused and told when to come again, so that they find a place then and newcomers do not take it.
+
+A server that stays full would otherwise serve those who are in again and again, and the others never: a place is free for
+a moment only, and whoever was refused knocks at another one. With twice as many clients as places a third of all requests
+would use up their retries. So a promise counts as a place that is taken, as far as such promises were kept lately.
+Times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+GRACE: Final = 1.0
+"""Seconds for which a promise holds after the last moment at which its client was told to come."""
+MOST: Final = 10_000
+"""Promises at once; beyond, no more are made."""
+LEARNING: Final = 0.05
+"""How much one promise, kept or not, says about the next."""
+
+
+@dataclass(slots=True)
+class Reservation:
+    """A place for one request."""
+
+    name: bytes
+    answers: int
+    due: float
+    """From when the client may come."""
+    until: float
+    """How long the place is kept."""
+    open: bool = True
+    """False once the client came, or did not."""
+
+
+@dataclass(slots=True)
+class Reservations:
+    """The promises of one server."""
+
+    _share: float = 1.0
+    """Of promises whose client came in time, smoothed."""
+    _answers: int = 0
+    _made: dict[bytes, list[Reservation]] = field(default_factory=dict)
+    _ending: list[tuple[float, int, Reservation]] = field(default_factory=list)
+    _last: int = 0
+
+    @property
+    def ahead(self) -> float:
+        """Answers that are likely to come because they were promised a place."""
+        return self._answers * self._share
+
+    def of(self, name: bytes, now: float) -> Reservation | None:
+        """The oldest promise that was made to a name and still holds."""
+        self._forget(now)
+        found = self._made.get(name)
+        return found[0] if found else None
+
+    def make(self, name: bytes, answers: int, wait: float, now: float) -> None:
+        """Promise a place ``wait`` seconds from now. Told in whole seconds the wait is rounded up, so it holds that long."""
+        if len(self._ending) >= MOST:
+            return
+        made = Reservation(name, answers, now + wait, now + math.ceil(wait) + GRACE)
+        self._made.setdefault(name, []).append(made)
+        self._last += 1
+        heapq.heappush(self._ending, (made.until, self._last, made))
+        self._answers += answers
+
+    def close(self, made: Reservation, *, kept: bool) -> None:
+        """The client came and is let in, or told another time; or it did not come."""
+        made.open = False
+        self._answers -= made.answers
+        mine = self._made[made.name]
+        mine.remove(made)
+        if not mine:
+            del self._made[made.name]
+        self._share += LEARNING * (kept - self._share)
+
+    def _forget(self, now: float) -> None:
+        while self._ending and (not self._ending[0][2].open or self._ending[0][0] < now):
+            made = heapq.heappop(self._ending)[2]
+            if made.open:
+                self.close(made, kept=False)

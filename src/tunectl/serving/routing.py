@@ -1,0 +1,42 @@
+"""Which arm answers: by the name in the request, else by a sticky hash while an experiment runs, else the champion."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from tunectl.access.api_errors import ApiError
+from tunectl.artifacts.records import CanaryState
+
+Arm = Literal["champion", "challenger", "base"]
+ARMS: tuple[Arm, ...] = ("champion", "challenger", "base")
+
+
+def assign_variant(identity: str, trial: CanaryState) -> Arm:
+    """The arm of an identity (a user, else a key, else a session): always the same one in one trial."""
+    drawn = hashlib.blake2b(f"{trial.salt}\0{identity}".encode(), digest_size=8).digest()
+    return "challenger" if int.from_bytes(drawn, "big") < trial.share * 2**64 else "champion"
+
+
+def resolve_variant(
+    model: str, identity: str, releases: Mapping[Arm, str], names: Sequence[str], trial: CanaryState | None
+) -> Arm:
+    """The arm for a request.
+
+    model     as asked: an arm, a release, or one of ``names``, which leave the choice to us
+    releases  what is loaded, by arm
+    Raises  Problem (404) for any other name, listing what there is.
+    """
+    if model in names:
+        return assign_variant(identity, trial) if trial is not None and "challenger" in releases else "champion"
+    for known in ARMS:
+        if known in releases and model in (known, releases[known]):
+            return known
+    there = ", ".join([*names, *(arm for arm in ARMS if arm in releases)])
+    raise ApiError(
+        f"model {model[:100]!r} is not served here; there are: {there}",
+        "not_found_error",
+        param="model",
+        code="model_not_found",
+    )

@@ -1,0 +1,94 @@
+"""What the server counts, through prometheus_client: a registry of our own in one process, closed label sets, no paths.
+
+The names are a contract with dashboards and rules (``monitoring/``); vLLM's stems, so that its panels can be carried over.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final, get_args
+
+from tunectl.artifacts.records import FeedbackKind
+from tunectl.core.optional import import_optional
+from tunectl.serving.admission_control import Reason
+from tunectl.serving.routing import ARMS
+
+EXTRA: Final = "serve"
+FIRST: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30)
+"""Seconds."""
+BETWEEN: Final = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
+WHOLE: Final = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
+WAITED: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 60)
+FINISHED: Final = ("stop", "length", "cancelled", "error", "timeout")
+
+
+def _library() -> Any:
+    """prometheus_client with values in memory.
+
+    ``bentoml serve`` points PROMETHEUS_MULTIPROC_DIR at a folder that all servers of a host share, and a file that a kill
+    left broken there would spoil every scrape. One process holds all our numbers, so they need no file.
+    """
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
+    values = import_optional("prometheus_client.values", extra=EXTRA)
+    library = import_optional("prometheus_client", extra=EXTRA)
+    values.ValueClass = values.MutexValue
+    library.disable_created_metrics()  # a line more for each counter, which no rule or board asks for
+    return library
+
+
+class ServingMetrics:
+    """The numbers of one server."""
+
+    def __init__(self) -> None:
+        self._library = library = _library()
+        self._registry = registry = library.CollectorRegistry(auto_describe=True)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Any:
+            return library.Histogram(f"tunectl_{name}_seconds", text, buckets=buckets, registry=registry)
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Any:
+            return library.Counter(f"tunectl_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Any:
+            return library.Gauge(f"tunectl_{name}", text, labels, registry=registry)
+
+        self.first = histogram("time_to_first_token", "From arrival to the first token.", FIRST)
+        self.between = histogram("inter_token_latency", "Between the tokens of an answer.", BETWEEN)
+        self.whole = histogram("e2e_request_latency", "From arrival to the last token.", WHOLE)
+        self.queued = histogram("request_queue_time", "From arrival to the engine.", WAITED)
+        self.running = gauge("requests_running", "Answers that are being written.")
+        self.waiting = gauge("requests_waiting", "Answers that wait for a place.")
+        self.requests = counter("requests", "Answers by how they ended.", ("finished_reason",))
+        self.rejected = counter("requests_rejected", "Requests that were not let in, by reason.", ("reason",))
+        self.prompt_tokens = counter("prompt_tokens", "Tokens read.")
+        self.generation_tokens = counter("generation_tokens", "Tokens written.")
+        self.model = gauge("model_info", "What is loaded.", ("release", "base", "arm"))
+        self.feedback = counter("feedback", "What people said.", ("kind", "arm"))
+        self.store_errors = counter("live_store_errors", "Writes that the live store refused.")
+        self._start_at_zero()
+
+    def _start_at_zero(self) -> None:
+        for reason in FINISHED:
+            self.requests.labels(reason)
+        for reason in get_args(Reason):
+            self.rejected.labels(reason)
+        for kind in get_args(FeedbackKind):
+            for arm in ARMS:
+                self.feedback.labels(kind, arm)
+
+    def set_model_info(self, arms: dict[str, tuple[str, str]]) -> None:
+        """Say what is loaded: arm to release and base."""
+        self.model.clear()
+        for arm, (release, base) in arms.items():
+            self.model.labels(release, base, arm).set(1)
+
+    def render(self) -> bytes:
+        """The exposition, in Prometheus' text format."""
+        written: bytes = self._library.generate_latest(self._registry)
+        return written
+
+    @property
+    def content_type(self) -> str:
+        """Of ``text``."""
+        return "text/plain; version=0.0.4; charset=utf-8"

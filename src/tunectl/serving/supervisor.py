@@ -1,0 +1,54 @@
+"""The server's process beside its supervisor: it does not outlive that one, and its door is closed for good when it stops."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import stat
+import sys
+from contextlib import suppress
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+"""``prctl(2)``."""
+MOST_FILES: Final = 1024
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM when the process that started this one dies; on Linux, nothing elsewhere.
+
+    BentoML's supervisor may be killed. Its worker would live on, hold the port and the live store, and nobody would know it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def listening_sockets() -> list[socket.socket]:
+    """Copies of the sockets on which this process takes connections."""
+    numbers = []
+    for number in range(3, MOST_FILES):
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                numbers.append(number)
+    found = [socket.socket(fileno=os.dup(number)) for number in numbers]
+    for one in found:
+        if not _listens(one):
+            one.close()
+    return [one for one in found if one.fileno() >= 0]
+
+
+def _listens(given: socket.socket) -> bool:
+    try:
+        return given.type == socket.SOCK_STREAM and bool(given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def stop_accepting(given: list[socket.socket]) -> None:
+    """Refuse connections from now on. Closing would not do: the supervisor holds the same socket, and clients would wait in its line."""
+    for one in given:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()

@@ -1,0 +1,108 @@
+"""Do observed counts fit declared shares? Pearson's test, exact where counts are small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import comb, exp, inf, lgamma, log, sqrt
+from typing import Literal
+
+from msgspec import Struct
+
+from tunectl.core.optional import import_optional
+
+MOST_OUTCOMES = 50_000
+"""Outcomes that are still counted one by one."""
+
+DRAWS = 9_999
+"""Of the Monte Carlo test: its p value is exact to about 0.004."""
+
+Method = Literal["chi-square", "exact", "monte-carlo"]
+
+
+class GoodnessOfFit(Struct, frozen=True):
+    """The result of a test of counts against shares."""
+
+    statistic: float | None
+    """Pearson's chi-square; None where a value occurs whose share is 0, which no chance explains."""
+    p_value: float
+    """Probability of counts at least this far off, were the shares true; independent rows assumed."""
+    effect: float | None
+    """Cohen's w: the distance of the shares whatever the number of rows. 0.1 is small, 0.3 medium, 0.5 large."""
+    method: Method
+
+
+def chi_square_test(counts: Sequence[int], shares: Sequence[float], *, seed: int) -> GoodnessOfFit:
+    """Test ``counts`` of values against their expected ``shares``, which add up to 1.
+
+    Chi-square where every expected count is 5 or more; else all outcomes are counted (exact multinomial test), and where
+    there are too many of them, random ones (seeded).
+    Source: Cochran (1954) for the rule of five; Cohen (1988) for w; Davison and Hinkley (1997) for the Monte Carlo p value.
+    Raises  ValueError for lists of different lengths, no rows, or fewer than two values.
+    """
+    total = sum(counts)
+    if len(counts) != len(shares) or len(counts) < 2 or total <= 0:
+        raise ValueError(f"{len(counts)} counts of {total} rows cannot be tested against {len(shares)} shares")
+    statistic = _pearson(counts, shares, total)
+    if statistic == inf:
+        return GoodnessOfFit(None, 0.0, None, "exact")
+    kept = [(count, share) for count, share in zip(counts, shares, strict=True) if share > 0]
+    p_value, method = _p_value(statistic, [share for _, share in kept], total, seed)
+    return GoodnessOfFit(statistic, p_value, sqrt(statistic / total), method)
+
+
+def _p_value(statistic: float, shares: list[float], total: int, seed: int) -> tuple[float, Method]:
+    if len(shares) < 2:
+        return 1.0, "exact"
+    if min(shares) * total >= 5:
+        chi2 = import_optional("scipy.stats", extra="data").chi2
+
+        return float(chi2.sf(statistic, len(shares) - 1)), "chi-square"
+    if comb(total + len(shares) - 1, len(shares) - 1) <= MOST_OUTCOMES:
+        return _exact(statistic, shares, total), "exact"
+    return _monte_carlo(statistic, shares, total, seed), "monte-carlo"
+
+
+def _pearson(counts: Sequence[int], shares: Sequence[float], total: int) -> float:
+    distance = 0.0
+    for count, share in zip(counts, shares, strict=True):
+        if share > 0:
+            distance += (count - total * share) ** 2 / (total * share)
+        elif count:
+            return inf
+    return distance
+
+
+def _exact(statistic: float, shares: list[float], total: int) -> float:
+    logs = [log(share) for share in shares]
+    tail = 0.0
+    for counts in _outcomes(total, len(shares)):
+        if _pearson(counts, shares, total) >= statistic * (1 - 1e-9):
+            spread = sum(count * part - lgamma(count + 1) for count, part in zip(counts, logs, strict=True))
+            tail += exp(lgamma(total + 1) + spread)
+    return min(1.0, tail)
+
+
+def _outcomes(total: int, values: int) -> Iterator[tuple[int, ...]]:
+    if values == 1:
+        yield (total,)
+        return
+    for first in range(total + 1):
+        for rest in _outcomes(total - first, values - 1):
+            yield (first, *rest)
+
+
+def _monte_carlo(statistic: float, shares: list[float], total: int, seed: int) -> float:
+    np = import_optional("numpy", extra="data")
+
+    whole = np.asarray(shares) / sum(shares)
+    draws = np.random.default_rng(seed).multinomial(total, whole, size=DRAWS)
+    distances = ((draws - total * whole) ** 2 / (total * whole)).sum(axis=1)
+    return float((1 + (distances >= statistic * (1 - 1e-9)).sum()) / (1 + DRAWS))
+
+
+def effect_size_label(effect: float | None) -> str:
+    """Cohen's words for w."""
+    if effect is None:
+        return "impossible by chance"
+    names = ((0.1, "negligible"), (0.3, "small"), (0.5, "medium"))
+    return next((name for limit, name in names if effect < limit), "large")

@@ -1,0 +1,1 @@
+"""What `tunectl status` shows."""

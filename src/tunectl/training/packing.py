@@ -1,0 +1,23 @@
+"""Raw text as blocks of equal length: documents one after the other, an end-of-text token between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tunectl.chat.loss_mask import TokenSpan
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.training.prefix_sharing import PackedRow
+
+SHORTEST = 8
+"""A last block with fewer tokens is not worth a row."""
+
+
+def pack(tokenizer: Tokenizer, texts: Sequence[str], *, size: int, end: int) -> list[PackedRow]:
+    """Blocks of ``size`` tokens out of ``texts``; ``end`` closes each text. Every token is learned."""
+    line: list[int] = []
+    for encoded in tokenizer.encode(list(texts)):
+        line += [*encoded.ids, end]
+    cut = [line[start : start + size] for start in range(0, len(line), size)]
+    return [
+        PackedRow(TokenSpan([], []), (TokenSpan(ids, [True] * len(ids)),), 1.0) for ids in cut if len(ids) >= SHORTEST
+    ]

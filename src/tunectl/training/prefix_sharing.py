@@ -1,0 +1,119 @@
+"""Rows for the model: a prompt read once, and its answers side by side.
+
+Several answers of one prompt lie in one row. Each attends to the prompt and to itself only, and its positions go on from the
+prompt's end, so logits and gradients are those of separate rows, and the prompt is computed once instead of once an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
+
+ROW_TOKENS = 384
+"""Answers share a row up to this length: attention costs its square, and longer rows share hardly more."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRow:
+    """One row of a batch."""
+
+    prompt: TokenSpan
+    branches: tuple[TokenSpan, ...]
+    weight: float
+    """Of each learned token in the loss."""
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads; the last token of a branch is only predicted."""
+        return len(self.prompt.ids) + sum(len(branch.ids) - 1 for branch in self.branches)
+
+    @property
+    def target_tokens(self) -> int:
+        """Tokens in the loss. A learned token of the prompt counts once an answer, as it would in separate rows."""
+        return sum(self.prompt.trained[1:]) * len(self.branches) + sum(map(self._count_target_tokens, self.branches))
+
+    @property
+    def apart(self) -> int:
+        """Tokens that separate rows would read for the same answers: what other trainers count."""
+        return sum(len(self.prompt.ids) + len(branch.ids) for branch in self.branches)
+
+    def _count_target_tokens(self, branch: TokenSpan) -> int:
+        return sum(branch.trained if self.prompt.ids else branch.trained[1:])  # nothing predicts a first token
+
+
+def pack_example(masked: TokenizedExample, *, share: bool, limit: int) -> list[PackedRow]:
+    """The rows of one example; with ``share``, its answers share rows of up to ``limit`` tokens.
+
+    Answers are dealt out evenly, so that no row is left with a short rest.
+    """
+    base = PackedRow(masked.prompt, (), masked.example.weight)
+    if not share or not masked.prompt.ids:
+        return [replace(base, branches=(answer,)) for answer in masked.answers]
+    room = max(1, limit - len(masked.prompt.ids))
+    total = sum(len(answer.ids) for answer in masked.answers)
+    count = min(len(masked.answers), -(-total // room))
+    return [replace(base, branches=masked.answers[start::count]) for start in range(count)]
+
+
+def one_answer_per_row(rows: Iterable[PackedRow]) -> list[PackedRow]:
+    """The same answers, each in a row of its own."""
+    return [replace(row, branches=(branch,)) for row in rows for branch in row.branches]
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedBatch:
+    """Several rows as plain lists, padded on the right to one length; what becomes tensors.
+
+    ``ids``, ``positions`` and ``branch`` are (rows, length); ``branch`` is 0 in the prompt, 1.. in answers, -1 in padding.
+    ``sources`` are places in the flattened (rows x length) hidden states that predict ``targets``, with ``weights``.
+    """
+
+    ids: list[list[int]]
+    positions: list[list[int]]
+    branch: list[list[int]]
+    sources: list[int]
+    targets: list[int]
+    weights: list[float]
+
+    @property
+    def branched(self) -> bool:
+        """Whether any row holds more than one answer, so that a mask is needed beyond the causal one."""
+        return any(2 in row for row in self.branch)
+
+
+def collate(rows: Sequence[PackedRow]) -> PaddedBatch:
+    """Lay ``rows`` out as one rectangle."""
+    width = max(row.length for row in rows)
+    flat = PaddedBatch([], [], [], [], [], [])
+    for number, row in enumerate(rows):
+        _lay(row, number * width, width, flat)
+    return flat
+
+
+def _lay(row: PackedRow, start: int, width: int, flat: PaddedBatch) -> None:
+    size = len(row.prompt.ids)
+    ids, positions, branch = list(row.prompt.ids), list(range(size)), [0] * size
+    for place in range(1, size):
+        if row.prompt.trained[place]:
+            _predict(flat, start + place - 1, row.prompt.ids[place], row.weight * len(row.branches))
+    for number, piece in enumerate(row.branches, 1):
+        offset = len(ids)
+        for place, (token, trained) in enumerate(zip(piece.ids, piece.trained, strict=True)):
+            source = offset + place - 1 if place else size - 1  # the prompt's end predicts every answer's first token
+            if trained and source >= 0 and (place or size):
+                _predict(flat, start + source, token, row.weight)
+        ids += piece.ids[:-1]
+        positions += range(size, size + len(piece.ids) - 1)
+        branch += [number] * (len(piece.ids) - 1)
+    rest = width - len(ids)
+    flat.ids.append(ids + [0] * rest)
+    flat.positions.append(positions + [0] * rest)
+    flat.branch.append(branch + [-1] * rest)
+
+
+def _predict(flat: PaddedBatch, source: int, target: int, weight: float) -> None:
+    flat.sources.append(source)
+    flat.targets.append(target)
+    flat.weights.append(weight)

@@ -1,0 +1,80 @@
+"""Will it fit? Memory and disk of a fit, estimated before anything is loaded."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunectl.core.errors import InfrastructureError
+
+MEGA = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """What the estimates need to know of a model."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+
+
+def estimate_memory(
+    size: ModelSize, *, tokens: int, trainable: int, checkpointing: bool, weight_bytes: float = 2.0
+) -> int:
+    """Bytes that a fit needs at its peak, about.
+
+    Weights; 16 bytes a trained weight (value, gradient, two moments); what the backward pass keeps of each layer, about
+    16 hidden and 5 intermediate vectors a token in 2 bytes, and as much again that the allocator holds between batches of
+    different shapes; and a slice of logits. SmolLM2-135M at 2,048 tokens: 5.0 GB here, 5.2 GB measured.
+    """
+    kept = 4 * (16 * size.hidden + 5 * size.intermediate)
+    layers = 2 + size.layers // 8 if checkpointing else size.layers
+    logits = 10 * 1024 * size.vocabulary
+    return int(size.parameters * weight_bytes + 16 * trainable + tokens * layers * kept + logits)
+
+
+def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Bytes that this machine can still give; None where it does not say."""
+    if not meminfo.is_file():
+        return None
+    for line in meminfo.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def check_memory(needed: int, free: int | None, *, hint: str) -> None:
+    """Stop before the machine does; ``hint`` says which settings could be lower.
+
+    Raises  InfrastructureError naming both numbers and what to lower.
+    """
+    if free is not None and needed > free:
+        raise InfrastructureError(
+            f"training needs about {needed // MEGA:,} MB of memory, and {free // MEGA:,} MB are free", hint=hint
+        )
+
+
+def memory_hint(tokens: int, section: str) -> str:
+    """What a user can do about memory; ``section`` holds the settings that could be lower."""
+    return (
+        f"lower profile.train_tokens (now {tokens}), {section}.max_tokens or {section}.rank, switch on profile.gradient_checkpointing, "
+        "or take a smaller model"
+    )
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Stop before a checkpoint fails half-way.
+
+    Raises  InfrastructureError naming both numbers and the folder.
+    """
+    existing = next(path for path in (folder, *folder.parents, Path()) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InfrastructureError(
+            f"{folder} needs {needed // MEGA:,} MB for checkpoints, and {free // MEGA:,} MB are free on its disk",
+            hint="free some space (tunectl keeps unfinished work in .tunectl/work), then run again",
+        )

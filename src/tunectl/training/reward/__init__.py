@@ -1,0 +1,1 @@
+"""The reward model: pairs, metrics, its gate and artifacts."""

@@ -1,0 +1,253 @@
+"""Pairs as rows for a reward model: the answers of one prompt side by side, and who beat whom.
+
+All that the answers of a row begin with, the prompt first, is read once. A reward is read at an answer's last token, its end
+of turn. Rows drop the last token of an answer, because nothing follows it that could be learned: so one more is put behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import sqrt
+
+from tunectl.artifacts.records import Example, Message, PreferencePair, RejectedRow, truncate
+from tunectl.artifacts.row_counts import RowCounter
+from tunectl.chat import tool_calls
+from tunectl.chat.loss_mask import LossMasker, TokenizedExample, TokenSpan
+from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
+
+CHUNK = 256
+"""Pairs that are tokenised together."""
+TOGETHER = 2 * ROW_TOKENS
+"""The pairs of a prompt share a row up to this length: where they are cut, answers that both parts name are read twice."""
+BEHIND = 0
+"""Stands behind the last token of an answer; it is never read."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPair:
+    """A pair as tokens: whole sequences, prompt and answer."""
+
+    pair: PreferencePair
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PairIndex:
+    """One pair inside a bundle."""
+
+    chosen: int
+    """Place of the better answer among the answers of the bundle."""
+    rejected: int
+    margin: float
+    """0 where there is none, or none is asked for."""
+    pair: int
+    """Place of the pair in the list that the bundles were made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptGroup:
+    """Answers to one prompt, and the pairs that they form."""
+
+    rows: tuple[PackedRow, ...]
+    """One row for all answers, or a row for each."""
+    duels: tuple[PairIndex, ...]
+
+    @property
+    def branches(self) -> tuple[TokenSpan, ...]:
+        """The answers in their order."""
+        return tuple(branch for row in self.rows for branch in row.branches)
+
+    @property
+    def length(self) -> int:
+        """Tokens that it takes in a batch as wide as its own longest row."""
+        return len(self.rows) * max(row.length for row in self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads."""
+        return sum(row.length for row in self.rows)
+
+    @property
+    def apart(self) -> int:
+        """The same, were both answers of every pair read with a prompt of their own."""
+        sizes = [len(row.prompt.ids) + len(branch.ids) - 1 for row in self.rows for branch in row.branches]
+        return sum(sizes[duel.chosen] + sizes[duel.rejected] for duel in self.duels)
+
+
+def take(
+    pairs: Iterable[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
+) -> list[TokenizedPair]:
+    """Tokenise ``pairs``; each counts once in the account.
+
+    Rejected are pairs with an answer that is ``too_long`` with its prompt, that is ``no_answer`` (its last turn is not the
+    assistant's), or that is the ``same_answer`` once the template has trimmed both. Nothing is cut.
+    """
+    found = []
+    rest = iter(pairs)
+    while chunk := list(islice(rest, CHUNK)):
+        tally.read(len(chunk))
+        sound = [pair for pair in chunk if _ends_with_an_answer(pair, tally)]
+        whole = _sequences(masker, [(pair, side) for pair in sound for side in (pair.chosen, pair.rejected)])
+        for number, pair in enumerate(sound):
+            item = TokenizedPair(pair, *whole[2 * number : 2 * number + 2])
+            if _fits(item, max_tokens, tally):
+                tally.keep()
+                found.append(item)
+    return found
+
+
+def _ends_with_an_answer(pair: PreferencePair, tally: RowCounter) -> bool:
+    for side in (pair.chosen, pair.rejected):
+        if not side or side[-1].role != "assistant":
+            tally.reject(_reject(pair, "no_answer", "an answer does not end with a turn of the assistant"))
+            return False
+    return True
+
+
+def _fits(item: TokenizedPair, max_tokens: int, tally: RowCounter) -> bool:
+    longest = max(len(item.chosen), len(item.rejected))
+    if longest > max_tokens:
+        tally.reject(_reject(item.pair, "too_long", f"{longest} tokens, at most {max_tokens} may be"))
+        return False
+    if item.chosen == item.rejected:
+        tally.reject(
+            _reject(item.pair, "same_answer", "the chat template makes the same tokens of chosen and rejected")
+        )
+        return False
+    return True
+
+
+def _reject(pair: PreferencePair, reason: str, detail: str) -> RejectedRow:
+    return RejectedRow(pair.votes[0].source, reason, detail, truncate(pair.chosen[-1].content if pair.chosen else ""))
+
+
+def _sequences(masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequence[Message]]]) -> list[tuple[int, ...]]:
+    """Whole sequences up to and with the end of the final turn."""
+    examples = []
+    for pair, side in sides:
+        source = pair.votes[0].source
+        answers = [tool_calls.to_answer(side[-1], source)]
+        examples.append(
+            Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers, tools=pair.tools)
+        )
+    return [sequence for masked in masker.mask(examples) for sequence in sequences(masked)]
+
+
+def sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:
+    """The whole sequence of each answer, prompt included."""
+    return [(*masked.prompt.ids, *answer.ids) for answer in masked.answers]
+
+
+def row_of(whole: Sequence[tuple[int, ...]]) -> PackedRow:
+    """One row of whole sequences; what all begin with is its prompt. Each answer keeps at least its last token."""
+    first, most = whole[0], min(map(len, whole)) - 1
+    cut = next((place for place in range(most) if any(one[place] != first[place] for one in whole)), most)
+    branches = []
+    for one in whole:
+        ids = [*one[cut:], BEHIND]
+        branches.append(TokenSpan(ids, [False] * (len(ids) - 1) + [True]))
+    return PackedRow(TokenSpan(list(first[:cut]), [False] * cut), tuple(branches), 1.0)
+
+
+def side_by_side(whole: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
+    """Rows of the whole sequences of one prompt, each with the places of its answers; ``share`` off: a row an answer."""
+    parts: list[list[int]] = []
+    for place in range(len(whole)):
+        if share and parts and row_of([whole[at] for at in (*parts[-1], place)]).length <= ROW_TOKENS:
+            parts[-1].append(place)
+        else:
+            parts.append([place])
+    return [(row_of([whole[place] for place in part]), tuple(part)) for part in parts]
+
+
+def group_pairs(items: Sequence[TokenizedPair], *, share: bool, margins: bool) -> list[PromptGroup]:
+    """The pairs of each prompt side by side, as many as fit a row; with ``share`` off, each answer has a row of its own.
+
+    An answer that several pairs of a bundle name is read once.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number, item in enumerate(items):
+        groups[item.pair.prompt].append(number)
+    parts = (part for numbers in groups.values() for part in _parts(items, numbers))
+    return [_bundle(items, part, share=share, margins=margins) for part in parts]
+
+
+def _parts(items: Sequence[TokenizedPair], numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Cut the pairs of one prompt so that each part fits a row, or is one pair."""
+    part: list[int] = []
+    for number in numbers:
+        if part and row_of(_answers(items, [*part, number])).length > TOGETHER:
+            yield part
+            part = []
+        part.append(number)
+    yield part
+
+
+def _answers(items: Sequence[TokenizedPair], numbers: Sequence[int]) -> list[tuple[int, ...]]:
+    """The different answers of some pairs, in order of appearance."""
+    return list(dict.fromkeys(side for number in numbers for side in (items[number].chosen, items[number].rejected)))
+
+
+def _bundle(items: Sequence[TokenizedPair], numbers: Sequence[int], *, share: bool, margins: bool) -> PromptGroup:
+    answers = _answers(items, numbers)
+    duels = tuple(
+        PairIndex(
+            answers.index(items[number].chosen),
+            answers.index(items[number].rejected),
+            (items[number].pair.margin or 0.0) if margins else 0.0,
+            number,
+        )
+        for number in numbers
+    )
+    rows = (row_of(answers),) if share else tuple(row_of([one]) for one in answers)
+    return PromptGroup(rows, duels)
+
+
+def separate(some: Sequence[PromptGroup]) -> list[PromptGroup]:
+    """The same bundles with a row for each answer."""
+    return [
+        PromptGroup(
+            tuple(row_of([(*row.prompt.ids, *branch.ids[:-1])]) for row in bundle.rows for branch in row.branches),
+            bundle.duels,
+        )
+        for bundle in some
+    ]
+
+
+def subsample_prompts(pairs: Sequence[PreferencePair], most: int | None, seed: int) -> list[PreferencePair]:
+    """At most ``most`` pairs, whole prompts in a seeded order as long as they fit (the first one always), in their first order."""
+    if most is None or len(pairs) <= most:
+        return list(pairs)
+    counts = Counter(pair.prompt for pair in pairs)
+    chosen: set[str] = set()
+    room = most
+    for prompt in sorted(counts, key=lambda name: position(name, f"drawn {seed}")):
+        if counts[prompt] <= room or not chosen:
+            chosen.add(prompt)
+            room -= counts[prompt]
+    return [pair for pair in pairs if pair.prompt in chosen]
+
+
+def position(prompt: str, line: str) -> bytes:
+    """Place of a prompt on the random line called ``line``: the same in every run."""
+    return hashlib.blake2b(f"{line} {prompt}".encode(), digest_size=8).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class MeanStd:
+    """Mean and standard deviation of scores."""
+
+    centre: float
+    scale: float
+
+
+def mean_std(scores: Sequence[float]) -> MeanStd:
+    """Mean and standard deviation of ``scores``; a deviation of 0 counts as 1, so that dividing by it changes nothing."""
+    centre = sum(scores) / len(scores)
+    deviation = sqrt(sum((score - centre) ** 2 for score in scores) / len(scores))
+    return MeanStd(centre, deviation or 1.0)

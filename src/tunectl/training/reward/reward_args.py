@@ -1,0 +1,84 @@
+"""What fits a reward model and reads it, whatever library does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.config.schema.reward import RewardModelConfig
+from tunectl.training.protocols import TrainResult
+from tunectl.training.reward.pair_batches import PromptGroup
+from tunectl.training.train_args import LoraArgs, TrainingArgs
+
+
+@dataclass(frozen=True, slots=True)
+class RewardArgs:
+    """How to fit a reward model."""
+
+    fit: TrainingArgs
+    centring: float | None
+    """See ``config.schema.reward.RewardModelConfig``."""
+
+
+def from_config(
+    section: RewardModelConfig, *, answers: int, seed: int, profile: HardwareProfile, project: str
+) -> RewardArgs:
+    """The plan of one reward model; ``answers`` are those of one optimiser step."""
+    targets = section.targets if isinstance(section.targets, str) else tuple(section.targets)
+    stop = section.early_stopping
+    fit = TrainingArgs(
+        label="reward",
+        adapter=LoraArgs(section.method, section.rank, section.alpha, section.dropout, targets),
+        epochs=section.epochs,
+        batch_answers=answers,
+        optimiser=section.optimiser,
+        learning_rate=section.learning_rate,
+        schedule=section.schedule,
+        warmup=section.warmup,
+        weight_decay=section.weight_decay,
+        clip=section.clip,
+        label_smoothing=0.0,
+        neftune=None,
+        average=None,
+        share_prompts=section.share_prompts,
+        validations=section.validations,
+        patience=stop.patience if stop else None,
+        least_gain=stop.least_gain if stop else 0.0,
+        checkpoint_steps=section.checkpoint_steps,
+        report_to=tuple(section.report_to),
+        seed=seed,
+        profile=profile,
+        project=project,
+    )
+    return RewardArgs(fit, section.centring)
+
+
+class RewardTrainer(Protocol):
+    """Fits reward models on top of a tuned model: the base ``model`` with the adapter ``sft`` merged in."""
+
+    def fit(
+        self,
+        plan: RewardArgs,
+        *,
+        model: Path,
+        sft: Path,
+        train: Sequence[PromptGroup],
+        validation: Sequence[PromptGroup],
+        out: Path,
+        work: Path,
+    ) -> TrainResult:
+        """Fit on ``train``, keep the weights of the best log-loss on ``validation``, write adapter and score head into ``out``.
+
+        ``work`` survives a kill: the fit goes on from the last complete checkpoint in it. Losses are nats a pair.
+        """
+
+    def rewards(
+        self, plan: RewardArgs, *, model: Path, sft: Path, members: Sequence[Path], bundles: Sequence[PromptGroup]
+    ) -> list[list[list[float]]]:
+        """Raw rewards (natural log units): of each member a list a bundle, in it one number an answer, in their order.
+
+        ``members`` are folders that ``fit`` wrote.
+        """

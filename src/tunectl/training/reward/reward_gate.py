@@ -1,0 +1,148 @@
+"""The decision: does the reward model know enough to be learned from? A pure function of figures with their intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, log
+
+from msgspec import Struct, field
+
+from tunectl.training.reward.reward_metrics import Estimate, Measured
+
+KNOWS, CHANCE, LENGTH, FEW = "knows_preferences", "no_better_than_chance", "no_better_than_length", "too_few_pairs"
+ALPHA = 0.667
+"""Krippendorff's own limit below which people do not agree enough to conclude anything."""
+MEMORISED = 0.15
+"""Nats by which the training loss may lie below that of validation before the model counts as learned by heart."""
+
+
+class RewardGateResult(Struct, frozen=True):
+    """What lies in ``verdict.json``."""
+
+    passed: bool
+    """Whether anything may learn from the reward model."""
+    verdict: str
+    """knows_preferences, no_better_than_chance, no_better_than_length or too_few_pairs."""
+    reason: str
+    """One sentence for people."""
+    evidence: list[str] = field(default_factory=list)
+    helps: list[str] = field(default_factory=list)
+    """What would help, most likely first; empty where it passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateContext:
+    """What is known around the pairs; None where it is not."""
+
+    train_pairs: int
+    train_loss: float | None
+    """Last mean of training, nats a pair."""
+    validation_loss: float
+    """Best one, nats a pair."""
+    judgements: int
+    """Of people; 0 where all pairs were made of references."""
+    alpha: float | None
+    """Agreement of the annotators."""
+    longer_wins: float | None
+    """Share of the pairs in which the longer answer won, where its interval excludes a half."""
+
+
+def decide(test: Measured, length: Estimate, gain: Estimate, around: GateContext) -> RewardGateResult:
+    """Judge the held-out accuracy (``test``) against chance and ``length``, the accuracy of knowing lengths alone.
+
+    It passes where the interval lies above the better of the two. ``gain`` is the paired difference to ``length``.
+    """
+    rival, name, bar = (
+        ("what lengths alone say", LENGTH, length.value) if length.value > 0.5 else ("chance", CHANCE, 0.5)
+    )
+    evidence = [
+        f"Accuracy on {test.pairs} held-out pairs of {test.prompts} prompts: {percent(test.accuracy)}.",
+        f"Lengths alone: {percent(length)}; chance: 50.0 %.",
+        f"Reward model minus lengths alone, on the same pairs: {points(gain)}.",
+        f"Log-loss {number(test.log_loss)} nats a pair; knowing nothing costs {log(2):.3f}.",
+        f"Calibration error {percent(test.ece)}.",
+    ]
+    low = test.accuracy.low
+    if low is None:
+        there = f"{test.pairs} held-out pair{'' if test.pairs == 1 else 's'} of {test.prompts} prompt{'' if test.prompts == 1 else 's'}"
+        return RewardGateResult(
+            False,
+            FEW,
+            f"The reward model cannot be judged: {there} give no interval.",
+            evidence,
+            _helps(test, bar, around),
+        )
+    if low > bar:
+        reason = (
+            f"The reward model knows what people prefer: it is right on {percent(test.accuracy)} of held-out pairs."
+        )
+        return RewardGateResult(True, KNOWS, reason, evidence)
+    reason = (
+        f"The reward model knows no more than {rival} ({100 * bar:.1f} %): it is right on {percent(test.accuracy)} "
+        f"of {test.pairs} held-out pairs."
+    )
+    return RewardGateResult(False, name, reason, evidence, _helps(test, bar, around))
+
+
+def _helps(test: Measured, bar: float, around: GateContext) -> list[str]:
+    found = [_more_pairs(test, bar, around.train_pairs)]
+    if around.train_loss is not None and around.train_loss < around.validation_loss - MEMORISED:
+        found.append(
+            f"It learns pairs by heart: the training loss is {around.train_loss:.3f}, that of validation "
+            f"{around.validation_loss:.3f}. Fewer reward.epochs, a lower reward.rank, or more pairs."
+        )
+    elif around.validation_loss > log(2) - 0.02:
+        found.append(
+            f"It hardly learned: the validation loss is {around.validation_loss:.3f}, and {log(2):.3f} is where it starts. "
+            "A higher reward.learning_rate or more reward.epochs."
+        )
+    if around.judgements and around.alpha is None:
+        found.append(
+            "Agreement is unknown: let several people judge the same pairs (tunectl annotate, tunectl data agreement)."
+        )
+    elif around.alpha is not None and around.alpha < ALPHA:
+        found.append(
+            f"People agree weakly (Krippendorff's alpha {around.alpha:.2f}, {ALPHA} is wanted): settle what makes an answer "
+            "better; no model can know more than they agree on."
+        )
+    if around.longer_wins is not None:
+        size, share = (
+            ("longer", around.longer_wins) if around.longer_wins > 0.5 else ("shorter", 1 - around.longer_wins)
+        )
+        found.append(f"The {size} answer wins {share:.0%} of the pairs: ask about answers of similar length.")
+    return found
+
+
+def _more_pairs(test: Measured, bar: float, train: int) -> str:
+    """How many held-out pairs would settle it, were the accuracy what it seems to be: widths fall with the square root."""
+    figure = test.accuracy
+    if figure.low is None:
+        return f"More pairs of more prompts: {test.prompts} held-out prompts give no interval, and a few hundred are usual."
+    distance = figure.value - bar
+    if distance <= 0.005:
+        return f"More training pairs (now {train}): the accuracy itself, {100 * figure.value:.1f} %, is too low for any number of held-out pairs."
+    needed = ceil(test.pairs * ((figure.value - figure.low) / distance) ** 2 * 1.1)
+    return (
+        f"More pairs: with this accuracy about {needed} held-out pairs (now {test.pairs}) would settle it; more training "
+        f"pairs (now {train}) raise the accuracy itself."
+    )
+
+
+def percent(figure: Estimate) -> str:
+    """A share with its interval, in words: ``88.4 % (84.1 to 92.0)``."""
+    ends = "" if figure.low is None or figure.high is None else f" ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+    return f"{100 * figure.value:.1f} %{ends}"
+
+
+def points(figure: Estimate) -> str:
+    """A difference of shares with its interval, in percentage points."""
+    ends = (
+        "" if figure.low is None or figure.high is None else f" ({100 * figure.low:+.1f} to {100 * figure.high:+.1f})"
+    )
+    return f"{100 * figure.value:+.1f} points{ends}"
+
+
+def number(figure: Estimate) -> str:
+    """A figure with its interval, three decimals."""
+    ends = "" if figure.low is None or figure.high is None else f" ({figure.low:.3f} to {figure.high:.3f})"
+    return f"{figure.value:.3f}{ends}"

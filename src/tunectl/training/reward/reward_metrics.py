@@ -1,0 +1,237 @@
+"""How well rewards tell the better answer of a pair: accuracy, log-loss and calibration, with intervals.
+
+Pairs of one prompt are not independent, so intervals come from resampling prompts (cluster bootstrap; Efron and Tibshirani,
+1993). Log-loss and chances are those of Bradley and Terry (1952): an answer wins with the logistic of the rewards' difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tunectl.stats import bootstrap
+from tunectl.stats.proportion_ci import wilson_interval
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RIDGE = 1e-3
+"""Pull of the length model's weight towards 0: it stays finite where length explains everything."""
+NEWTON = 50
+"""Steps of its fit; ten are enough."""
+SAME = 1e-6
+"""Rewards (natural log units) that differ by less are equal: half a pair right."""
+
+
+class Estimate(Struct, frozen=True):
+    """A measure with the ends of its interval; None where too few prompts give none."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class CalibrationBin(Struct, frozen=True):
+    """Pairs whose predicted winner had about the same chance."""
+
+    start: float
+    end: float
+    pairs: int
+    confidence: float
+    """Mean chance of the predicted winner, 0.5 to 1."""
+    accuracy: float
+    """Share in which it did win."""
+    low: float
+    high: float
+    """Wilson interval of that share."""
+
+
+class Measured(Struct, frozen=True):
+    """One model on the pairs of one part."""
+
+    pairs: int
+    prompts: int
+    """Independent groups of pairs."""
+    accuracy: Estimate
+    """Share of pairs whose better answer has the higher reward; equal rewards count half."""
+    log_loss: Estimate
+    """Nats a pair; ln 2 = 0.693 knows nothing."""
+    ece: Estimate
+    """Expected calibration error: mean distance of chance and share over ``bins``, weighted by pairs (arXiv 1706.04599)."""
+    bins: list[CalibrationBin]
+
+
+class Slice(Struct, frozen=True):
+    """Accuracy on the pairs that share a value."""
+
+    field: str
+    value: str
+    pairs: int
+    accuracy: Estimate
+
+
+class IntervalSettings(Struct, frozen=True):
+    """How intervals and bins are made."""
+
+    confidence: float
+    resamples: int
+    bins: int
+    seed: int
+
+
+def measure(differences: Sequence[float], prompts: Sequence[str], how: IntervalSettings) -> Measured:
+    """Judge rewards by ``differences``, better minus worse answer of each pair (natural log units); ``prompts`` name the groups.
+
+    Raises  ValueError where there are no pairs.
+    """
+    if not differences:
+        raise ValueError("no pairs, nothing to measure")
+    rows = _statistics(differences, how.bins)
+    groups = bootstrap.sum_by_group(rows, prompts)
+    counts = bootstrap.resample_counts(len(groups), how.resamples, how.seed)
+    accuracy = _figure(groups, _accuracy, counts, how.confidence)
+    return Measured(
+        pairs=len(differences),
+        prompts=len(groups),
+        accuracy=_honest(accuracy, len(groups), how.confidence),
+        log_loss=_figure(groups, _log_loss, counts, how.confidence),
+        ece=_figure(groups, _calibration, counts, how.confidence),
+        bins=_bins(rows.sum(axis=0), how),
+    )
+
+
+def accuracy(differences: Sequence[float], prompts: Sequence[str], how: IntervalSettings) -> Estimate:
+    """The accuracy alone, as in ``measure``."""
+    return measure(differences, prompts, replace(how, bins=2)).accuracy
+
+
+def accuracy_gain(
+    first: Sequence[float], second: Sequence[float], prompts: Sequence[str], how: IntervalSettings
+) -> Estimate:
+    """Accuracy of one model minus that of another on the same pairs and the same resamples."""
+    left, right = (bootstrap.sum_by_group(_statistics(one, 2), prompts) for one in (first, second))
+    counts = bootstrap.resample_counts(len(left), how.resamples, how.seed)
+    found = bootstrap.difference(left, right, _accuracy, counts, how.confidence)
+    if found is None:
+        return Estimate(float(_accuracy(left.sum(axis=0)) - _accuracy(right.sum(axis=0))), None, None)
+    return Estimate(found.value, found.low, found.high)
+
+
+def slices(
+    differences: Sequence[float],
+    prompts: Sequence[str],
+    values: Sequence[dict[str, str]],
+    how: IntervalSettings,
+    *,
+    most: int,
+) -> list[Slice]:
+    """Accuracy by each value of each field that has two to ``most`` values, largest first; ``values`` are one dict a pair."""
+    found = []
+    for field in dict.fromkeys(name for one in values for name in one):
+        places: dict[str, list[int]] = {}
+        for place, one in enumerate(values):
+            if one.get(field):
+                places.setdefault(one[field], []).append(place)
+        if not 2 <= len(places) <= most:
+            continue
+        for value, some in sorted(places.items(), key=lambda item: (-len(item[1]), item[0])):
+            figure = accuracy([differences[place] for place in some], [prompts[place] for place in some], how)
+            found.append(Slice(field, value, len(some), figure))
+    return found
+
+
+def fit_length(differences: Sequence[int]) -> float:
+    """Weight a character of a logistic model that sees nothing but how much longer the better answer is.
+
+    Newton's method on the log-loss of ``differences`` (characters, better minus worse), with a little ridge.
+    """
+    import numpy as np
+
+    x = np.asarray(differences, dtype=float)
+    scale = float(np.sqrt((x**2).mean())) if len(x) else 0.0
+    if not scale:
+        return 0.0
+    x = x / scale
+    weight = 0.0
+    for _ in range(NEWTON):
+        lost = 1 / (1 + np.exp(np.clip(weight * x, -60, 60)))
+        slope = -(lost * x).mean() + RIDGE * weight
+        curvature = (lost * (1 - lost) * x**2).mean() + RIDGE
+        weight -= float(np.clip(slope / curvature, -1, 1))
+    return weight / scale
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Pearson's, -1 to 1; None where one of them does not vary."""
+    import numpy as np
+
+    table = np.asarray([first, second], dtype=float)
+    if table.shape[1] < 2 or not table.std(axis=1).all():
+        return None
+    return float(np.corrcoef(table)[0, 1])
+
+
+def _statistics(differences: Sequence[float], bins: int) -> NDArray[Any]:
+    """A row a pair: 1, right, loss; then a bin's pairs, confidence and right, for each bin."""
+    import numpy as np
+
+    gaps = np.asarray(differences, dtype=float)
+    right = np.where(np.abs(gaps) < SAME, 0.5, gaps > 0)
+    sure = 1 / (1 + np.exp(-np.minimum(np.abs(gaps), 700)))
+    place = np.minimum((sure - 0.5) * 2 * bins, bins - 1).astype(int)
+    table = np.zeros((len(gaps), 3 + 3 * bins))
+    table[:, 0], table[:, 1], table[:, 2] = 1, right, np.logaddexp(0, -gaps)
+    rows = np.arange(len(gaps))
+    for offset, column in enumerate((np.ones(len(gaps)), sure, right)):
+        table[rows, 3 + 3 * place + offset] = column
+    return table
+
+
+def _accuracy(sums: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = sums[..., 1] / sums[..., 0]
+    return found
+
+
+def _log_loss(sums: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = sums[..., 2] / sums[..., 0]
+    return found
+
+
+def _calibration(sums: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = abs(sums[..., 4::3] - sums[..., 5::3]).sum(axis=-1) / sums[..., 0]
+    return found
+
+
+def _figure(groups: NDArray[Any], combine: bootstrap.Combine, counts: NDArray[Any], confidence: float) -> Estimate:
+    found = bootstrap.interval(groups, combine, counts, confidence)
+    if found is None:
+        return Estimate(float(combine(groups.sum(axis=0))), None, None)
+    return Estimate(found.value, found.low, found.high)
+
+
+def _honest(figure: Estimate, prompts: int, confidence: float) -> Estimate:
+    """Where all prompts say the same, resampling them says nothing: Wilson's interval of the prompts then."""
+    if figure.low is None or figure.high is None or figure.high - figure.low > SAME:
+        return figure
+    low, high = wilson_interval(figure.value * prompts, prompts, level=confidence)
+    return Estimate(figure.value, low, high)
+
+
+def _bins(sums: NDArray[Any], how: IntervalSettings) -> list[CalibrationBin]:
+    """Bins that hold any pair."""
+    found = []
+    for number in range(how.bins):
+        pairs, sure, right = (float(value) for value in sums[3 + 3 * number : 6 + 3 * number])
+        if pairs:
+            width = 0.5 / how.bins
+            low, high = wilson_interval(right, pairs, level=how.confidence)
+            start = 0.5 + number * width
+            found.append(
+                CalibrationBin(
+                    round(start, 6), round(start + width, 6), round(pairs), sure / pairs, right / pairs, low, high
+                )
+            )
+    return found

@@ -1,0 +1,1 @@
+"""Reinforcement learning from preferences: rewards, rollouts, validation and the report."""

@@ -1,0 +1,190 @@
+"""What a look at greedy answers says: better or worse than sft, and whether the reward is being cheated.
+
+A policy that learns to please its reward without being better is caught by a measure that the reward never sees: the reward
+rises while the measure falls. Both are compared with the first look on the same inputs, by a paired bootstrap, so that noise
+alone stops nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from tunectl.config.schema.align import ValidationConfig
+from tunectl.core.errors import UsageError
+from tunectl.stats import bootstrap
+from tunectl.training.rl.reward_functions import ngram_repetition
+from tunectl.training.rl.rl_types import Completion, Measure, Prompt, RewardBreakdown, ValidationPoint
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+RUN = 3
+"""Words of a run that counts as repeated."""
+
+
+class ValidationSample(Struct, frozen=True):
+    """One look as it was measured, an entry an input."""
+
+    step: int
+    rewards: tuple[float | None, ...]
+    """None for answers that were cut: they have no reward."""
+    statistics: tuple[tuple[float, ...], ...]
+    """Of the independent measure, (inputs, statistics)."""
+    kl: tuple[float, ...]
+    """Nats an answer."""
+    lengths: tuple[int, ...]
+    """Tokens, the end of turn with them."""
+    repetition: tuple[float, ...]
+    truncated: tuple[bool, ...]
+    clusters: tuple[str, ...]
+    """Inputs of one cluster are no independent draws."""
+
+
+def measure_validation(
+    step: int,
+    questions: Sequence[Prompt],
+    answers: Sequence[Completion],
+    marks: Sequence[RewardBreakdown],
+    kl: Sequence[float],
+    measure: Measure,
+) -> ValidationSample:
+    """Measure one look.
+
+    Raises  UsageError where every answer was cut: then nothing is rewarded, and nothing can be compared; and where the measure is
+            no number, as that of a check which applies to no input.
+    """
+    if not any(answer.finished for answer in answers):
+        raise all_truncated(step, len(answers), max(len(answer.ids) for answer in answers))
+    table = measure(questions, [answer.text for answer in answers])
+    if not math.isfinite(float(measure.combine(table.sum(axis=0)))):
+        raise UsageError(
+            f"align: {measure.name} is no number on the {len(questions)} validation inputs, so it watches nothing",
+            hint="declare an align.watch.measure that applies to them, for example {method: score, name: chrf}",
+        )
+    return ValidationSample(
+        step=step,
+        rewards=tuple(None if math.isnan(mark.total) else mark.total for mark in marks),
+        statistics=tuple(tuple(float(value) for value in row) for row in table),
+        kl=tuple(kl),
+        lengths=tuple(len(answer.ids) for answer in answers),
+        repetition=tuple(ngram_repetition(answer.text.split(), RUN) for answer in answers),
+        truncated=tuple(not answer.finished for answer in answers),
+        clusters=tuple(asked.cluster or asked.id for asked in questions),
+    )
+
+
+def all_truncated(step: int, answers: int, limit: int) -> UsageError:
+    """What to say where no answer ended its turn."""
+    return UsageError(
+        f"align: all {answers} answers of step {step} were cut at {limit} tokens, so none could be rewarded",
+        hint=f"raise align.max_new_tokens (now {limit})",
+    )
+
+
+def compare_with_start(
+    now: ValidationSample, first: ValidationSample, measure: Measure, watch: ValidationConfig, seed: int
+) -> ValidationPoint:
+    """``now`` beside the look before the first step; in both, at least one answer was not cut."""
+    import numpy as np
+
+    def bootstrap_difference(
+        one: NDArray[Any], other: NDArray[Any], combine: bootstrap.Combine
+    ) -> bootstrap.PairedDifference | None:
+        left, right = (bootstrap.sum_by_group(table, now.clusters) for table in (one, other))
+        return bootstrap.difference(left, right, combine, draws, watch.confidence)
+
+    draws = bootstrap.resample_counts(len(set(now.clusters)), watch.resamples, seed)
+    here, there = np.asarray(now.statistics), np.asarray(first.statistics)
+    change = bootstrap_difference(here, there, measure.combine)
+    if change is not None:
+        measure_change, low, high = change.value, change.low, change.high
+    else:
+        measure_change, low, high = _unsure(
+            float(measure.combine(here.sum(axis=0)) - measure.combine(there.sum(axis=0)))
+        )
+    start = _mean(first.rewards)
+    rise = bootstrap_difference(
+        _build_sums_and_counts(now.rewards), _build_sums_and_counts(first.rewards), _divide_sums_by_counts
+    )
+    reward_low, reward_high = (start + rise.low, start + rise.high) if rise else (_mean(now.rewards),) * 2
+    known = [value for value in now.rewards if value is not None]
+    return ValidationPoint(
+        step=now.step,
+        reward=_mean(now.rewards),
+        reward_low=reward_low,
+        reward_high=reward_high,
+        measure=float(measure.combine(here.sum(axis=0))),
+        measure_change=measure_change,
+        measure_low=low,
+        measure_high=high,
+        kl=statistics.fmean(now.kl),
+        length=statistics.fmean(now.lengths),
+        repetition=statistics.fmean(now.repetition),
+        spread=statistics.pstdev(known) if known else 0.0,
+        truncated=statistics.fmean(now.truncated),
+        within=measure_change >= -watch.tolerance,
+    )
+
+
+def _unsure(change: float) -> tuple[float, float, float]:
+    """A change without an interval, as of inputs that are all of one cluster: anything may be true."""
+    return change, -100.0, 100.0
+
+
+def detect_reward_hacking(
+    found: ValidationPoint, first: ValidationPoint, measure: str, watch: ValidationConfig
+) -> str | None:
+    """Why to stop, in a sentence; None where there is no reason.
+
+    The reward must have risen, the measure fallen by more than the tolerance, and the whole paired interval of its fall must
+    lie below zero. Where judgements are learned from, nothing rewards the answers, and the fall is enough.
+    """
+    if found.within or found.measure_high >= 0:
+        return None
+    fell = (
+        f"{measure} had fallen by {-found.measure_change:.1f} points (interval {-found.measure_high:.1f} to "
+        f"{-found.measure_low:.1f}); align.watch.tolerance allows {watch.tolerance:g}"
+    )
+    if found.held_out_loss is not None:
+        return f"at step {found.step} {fell}"
+    if found.reward > first.reward:
+        return f"at step {found.step} the reward had risen from {first.reward:.3f} to {found.reward:.3f} while {fell}"
+    return None
+
+
+def best_checkpoint(looks: Sequence[ValidationPoint]) -> ValidationPoint:
+    """The highest mean reward among the looks whose measure is within tolerance; the first of equals.
+
+    The look before the first step always is, so a policy that never got better in this sense gives back the weights of sft.
+    Where judgements are learned from, the lowest loss on held-out ones decides: there, a reward that rises says no more than
+    that the policy has moved.
+    """
+    fit = [item for item in looks if item.within]
+    losses = {item.step: item.held_out_loss for item in fit if item.held_out_loss is not None}
+    if len(losses) == len(fit):
+        return min(fit, key=lambda item: (losses[item.step], item.step), default=looks[0])
+    return max(fit, key=lambda item: (item.reward, -item.step), default=looks[0])
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    return statistics.fmean(value for value in values if value is not None)
+
+
+def _build_sums_and_counts(values: Sequence[float | None]) -> NDArray[Any]:
+    """Totals and counts, so that an answer without a reward is left out of means."""
+    import numpy as np
+
+    return np.asarray([(0.0, 0.0) if value is None else (value, 1.0) for value in values])
+
+
+def _divide_sums_by_counts(sums: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: NDArray[Any] = np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
+    return found

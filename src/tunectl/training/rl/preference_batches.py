@@ -1,0 +1,209 @@
+"""Rows of judged answers: the two answers of a pair, or the marked answers of one input, side by side behind their prompt.
+
+Only what the assistant says after the prompt is learned from. The prompt is what the answers share, so it is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+from msgspec.structs import replace
+
+from tunectl.artifacts.records import Example, LabeledCompletion, Message, PreferencePair, RejectedRow, truncate
+from tunectl.artifacts.row_counts import RowCounter
+from tunectl.chat import tool_calls
+from tunectl.chat.loss_mask import LossMasker, TokenSpan
+from tunectl.config.schema.align import Dpo, Kto
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError
+from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
+
+_log = logging_setup.get_logger(__name__)
+R = TypeVar("R", PreferencePair, LabeledCompletion)
+CHUNK = 256
+"""Pairs or marks that are tokenised together."""
+_NO_ANSWER = "no_answer", "it does not end with a turn of the assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledCompletions:
+    """Answers to one input as tokens, and what people said of each."""
+
+    row: PackedRow
+    """The prompt, never learned from, and the answers; of a pair: chosen, then rejected."""
+    good: tuple[bool, ...]
+    """One an answer."""
+    margin: float | None
+    """Of a pair, where the data gives it."""
+
+
+class PreferenceSplit(NamedTuple):
+    """What people said in one part of the preferences."""
+
+    pairs: Sequence[PreferencePair]
+    marks: Sequence[LabeledCompletion]
+
+
+def build_rows(
+    settings: Dpo | Kto, train: PreferenceSplit, validation: PreferenceSplit, masker: LossMasker, tally: RowCounter
+) -> tuple[list[LabeledCompletions], list[LabeledCompletions]]:
+    """What is learned from, and what is held out of it; the second may be empty.
+
+    dpo takes pairs. kto takes marks, or pairs as a good and a bad answer each where nothing was marked in training.
+    Raises  DataError where nothing can be learned from, or kto would see only good or only bad answers.
+    """
+    marked = isinstance(settings, Kto) and bool(train.marks)
+    _refuse_none(settings, train)
+    if isinstance(settings, Kto) and not marked:
+        _log.info("align: nothing was marked, so %d pairs count as a good and a bad answer each", len(train.pairs))
+
+    def rows(part: PreferenceSplit) -> list[LabeledCompletions]:
+        if marked:
+            return of_marks(part.marks, masker, max_tokens=settings.max_tokens, tally=tally)
+        return of_pairs(part.pairs, masker, max_tokens=settings.max_tokens, tally=tally)
+
+    found = rows(train)
+    if not found:
+        first = tally.rejects[0]
+        raise DataError(
+            f"align: none of the {tally.rows_in} {'marked answers' if marked else 'pairs'} of the training part can be learned "
+            f"from; the first is rejected as {first.reason} ({first.detail})",
+            hint=f"raise align.max_tokens (now {settings.max_tokens}), or bring other judgements",
+        )
+    _refuse_one_kind(found)
+    return found, rows(validation)
+
+
+def _refuse_none(settings: Dpo | Kto, train: PreferenceSplit) -> None:
+    if train.pairs or (isinstance(settings, Kto) and train.marks):
+        return
+    wanted = "neither marks nor pairs" if isinstance(settings, Kto) else "no pairs"
+    raise DataError(
+        f"align: {settings.method} learns from collected judgements, and preferences has {wanted} in its training part",
+        hint="collect some with: tunectl annotate, or declare a file in preferences.sources; or use: align=none",
+    )
+
+
+def _refuse_one_kind(found: Sequence[LabeledCompletions]) -> None:
+    kinds = [good for judged in found for good in judged.good]
+    if len(set(kinds)) > 1:
+        return
+    only, other = ("good", "bad") if kinds[0] else ("bad", "good")
+    raise DataError(
+        f"align: kto learns from good and bad answers, and all {len(kinds)} marked answers of the training part are {only}",
+        hint=f"mark {other} answers too, or bring pairs and use: align=dpo",
+    )
+
+
+def of_pairs(
+    pairs: Sequence[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
+) -> list[LabeledCompletions]:
+    """One row a pair; each pair counts once in the account.
+
+    Rejected are pairs with an answer that is ``no_answer`` (its last turn is not the assistant's), that is ``too_long`` with
+    its prompt, that has ``nothing_trained``, or that is the ``same_answer`` once the template has trimmed both.
+    """
+    found = []
+    for pair, (chosen, rejected) in _read(pairs, lambda pair: (pair.chosen, pair.rejected), masker, max_tokens, tally):
+        if chosen.ids == rejected.ids:
+            why = "the chat template makes the same tokens of both answers"
+            tally.reject(RejectedRow(pair.votes[0].source, "same_answer", why, truncate(pair.chosen[-1].content)))
+            continue
+        tally.keep()
+        found.append(LabeledCompletions(_row((chosen, rejected)), (True, False), pair.margin))
+    return found
+
+
+def of_marks(
+    marks: Sequence[LabeledCompletion], masker: LossMasker, *, max_tokens: int, tally: RowCounter
+) -> list[LabeledCompletions]:
+    """The marked answers of one input in one row, or in several where they are long; each mark counts in the account.
+
+    Rejected are answers that are ``no_answer``, ``too_long`` with their prompt, or have ``nothing_trained``.
+    """
+    groups: dict[str, list[tuple[TokenSpan, bool]]] = {}
+    for mark, (piece,) in _read(marks, lambda mark: (mark.answer,), masker, max_tokens, tally):
+        tally.keep()
+        groups.setdefault(mark.prompt, []).append((piece, mark.good))
+    return [judged for group in groups.values() for judged in _side_by_side(group)]
+
+
+def _read(
+    records: Sequence[R],
+    sides: Callable[[R], tuple[Sequence[Message], ...]],
+    masker: LossMasker,
+    max_tokens: int,
+    tally: RowCounter,
+) -> Iterator[tuple[R, tuple[TokenSpan, ...]]]:
+    """Records with the whole sequence of each side; those that do not fit are rejected."""
+    rest = iter(records)
+    while chunk := list(islice(rest, CHUNK)):
+        tally.read(len(chunk))
+        sound = [record for record in chunk if all(side and side[-1].role == "assistant" for side in sides(record))]
+        pieces = iter(_pieces(masker, [_example(record, side) for record in sound for side in sides(record)]))
+        read = {id(record): tuple(next(pieces) for _ in sides(record)) for record in sound}
+        for record in chunk:
+            found = read.get(id(record))
+            why = _NO_ANSWER if found is None else _refusal(found, max_tokens)
+            if found is not None and why is None:
+                yield record, found
+            elif why is not None:
+                last = next((side[-1].content for side in sides(record) if side), "")
+                tally.reject(RejectedRow(record.votes[0].source, *why, truncate(last)))
+
+
+def _side_by_side(group: list[tuple[TokenSpan, bool]]) -> Iterator[LabeledCompletions]:
+    """Deal the answers of one input out evenly to as many rows as their length asks for."""
+    prompt = len(_row([piece for piece, _ in group]).prompt.ids)
+    total = sum(len(piece.ids) - prompt for piece, _ in group)
+    count = min(len(group), -(-total // max(1, ROW_TOKENS - prompt)))
+    for start in range(max(1, count)):
+        some = group[start :: max(1, count)]
+        yield LabeledCompletions(_row([piece for piece, _ in some]), tuple(good for _, good in some), None)
+
+
+def kto_mismatched_pairs(rows: Sequence[PackedRow]) -> list[PackedRow]:
+    """Each row's prompt with the answers of the row before it (of the first: of the last).
+
+    KTO estimates its KL on answers that do not belong to their prompts (Ethayarajh et al., arXiv 2402.01306, section 4.1).
+    """
+    return [PackedRow(row.prompt, rows[number - 1].branches, row.weight) for number, row in enumerate(rows)]
+
+
+def _example(record: PreferencePair | LabeledCompletion, answer: Sequence[Message]) -> Example:
+    """One answer as an example: of the turns before the final one, only the answer's own are learned from."""
+    before = [replace(message, train=False) for message in record.messages]
+    between = [replace(message, train=message.role == "assistant") for message in answer[:-1]]
+    source = record.votes[0].source
+    final = tool_calls.to_answer(answer[-1], source)
+    return Example(record.id, source, messages=[*before, *between], answers=[final], tools=record.tools)
+
+
+def _pieces(masker: LossMasker, examples: Sequence[Example]) -> list[TokenSpan]:
+    """Whole sequences."""
+    return [
+        TokenSpan(masked.prompt.ids + masked.answers[0].ids, masked.prompt.trained + masked.answers[0].trained)
+        for masked in masker.mask(examples)
+    ]
+
+
+def _refusal(pieces: Sequence[TokenSpan], max_tokens: int) -> tuple[str, str] | None:
+    length = max(len(piece.ids) for piece in pieces)
+    if length > max_tokens:
+        return "too_long", f"{length} tokens, at most {max_tokens} may be"
+    if not all(any(piece.trained[1:]) for piece in pieces):
+        return "nothing_trained", "no token of it is learned from"
+    return None
+
+
+def _row(pieces: Sequence[TokenSpan]) -> PackedRow:
+    """What all share before anything is learned is the prompt."""
+    first = pieces[0]
+    most = min(piece.trained.index(True) for piece in pieces)
+    same = (place for place in range(most) if any(piece.ids[place] != first.ids[place] for piece in pieces[1:]))
+    cut = next(same, most)
+    branches = tuple(TokenSpan(piece.ids[cut:], piece.trained[cut:]) for piece in pieces)
+    return PackedRow(TokenSpan(first.ids[:cut], [False] * cut), branches, 1.0)

@@ -1,0 +1,274 @@
+"""What the report of the align stage says in words: what was done, how it ended, what to worry about, and answers over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tunectl.config.schema.align import (
+    CheckTerm,
+    Dpo,
+    Grpo,
+    Kto,
+    RepetitionTerm,
+    RewardModelTerm,
+    RewardTerm,
+    Rloo,
+    ScoreMeasure,
+)
+from tunectl.training.rl.rl_types import RlResult, Sample, StepMetrics, ValidationPoint
+
+LONGER = 1.25
+"""Answers that are this many times as long as those of sft are worth a warning."""
+REPEATS = 0.05
+"""So is this much more repetition, a share of the runs of three words."""
+COLLAPSED = 0.25
+"""So is a spread of rewards within a prompt that fell to this share of what it was."""
+CUT = 0.1
+"""So is this share of answers cut at the length limit."""
+
+Settings = Rloo | Grpo | Dpo | Kto
+TITLES = {"bleu": "BLEU", "chrf": "chrF"}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """The one sentence at the top."""
+
+    kind: Literal["good", "warn", "bad"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerAtStep:
+    """An answer as it was at one look."""
+
+    step: int
+    reward: float | None
+    """None where the answer was cut."""
+    text: str
+    same: bool
+    """Whether it is what it was at the look before."""
+    kept: bool
+    """Whether these are the weights that were kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHistory:
+    """One validation input, and what was answered to it as time went on."""
+
+    question: str
+    references: list[str]
+    versions: list[AnswerAtStep]
+
+
+def measure_title(settings: Settings) -> str:
+    """The independent measure as a reader knows it."""
+    measure = settings.watch.measure
+    return TITLES[measure.name] if isinstance(measure, ScoreMeasure) else f"check {measure.check.name}"
+
+
+def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
+    """The look at the weights that were kept."""
+    return next(look for look in aligned.looks if look.step == aligned.best_step)
+
+
+def verdict(settings: Settings, aligned: RlResult) -> RunOutcome:
+    """How it ended."""
+    kept = find_selected_checkpoint(aligned)
+    why = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
+    if kept.step == 0:
+        return RunOutcome("warn", f"The weights of sft were kept: no later ones were better.{why}")
+    moved = f"while {measure_title(settings)} moved by {format_measure_change(kept)}."
+    if isinstance(settings, Dpo | Kto) and kept.held_out_loss is None:
+        return RunOutcome("warn", f"No judgements were held out, so no gain can be shown, {moved}{why}")
+    gain = f"{_gain(aligned)} at step {kept.step}, {moved}"
+    if not _sure(aligned):
+        return RunOutcome("warn", f"No certain gain. {gain}{why}")
+    return RunOutcome("good" if kept.within and not aligned.stopped else "warn", f"{gain}{why}")
+
+
+def _sure(aligned: RlResult) -> bool:
+    """Whether the kept weights are surely better by what they learned from."""
+    first, kept = aligned.looks[0], find_selected_checkpoint(aligned)
+    if kept.held_out_loss is not None and first.held_out_loss is not None:
+        return kept.held_out_loss < first.held_out_loss
+    return kept.reward_low > first.reward
+
+
+def _gain(aligned: RlResult) -> str:
+    first, kept = aligned.looks[0], find_selected_checkpoint(aligned)
+    if kept.held_out_loss is not None and first.held_out_loss is not None:
+        right = (
+            ""
+            if kept.held_out_accuracy is None
+            else f", {100 * kept.held_out_accuracy:.0f} % of the pairs ranked right,"
+        )
+        return f"Loss on held-out judgements from {first.held_out_loss:.3f} to {kept.held_out_loss:.3f}{right}"
+    return (
+        f"Reward {kept.reward - first.reward:+.2f} ({kept.reward_low - first.reward:+.2f} to "
+        f"{kept.reward_high - first.reward:+.2f}) over sft"
+    )
+
+
+def format_measure_change(look: ValidationPoint) -> str:
+    """The change of the independent measure since step 0, with its interval, in points."""
+    return f"{look.measure_change:+.1f} ({look.measure_low:+.1f} to {look.measure_high:+.1f})"
+
+
+def run_summary(settings: Settings, aligned: RlResult) -> list[str]:
+    """What was done, a sentence a line."""
+    lines = [
+        _method(settings),
+        f"{_describe_kl_penalty(settings)} The peak learning rate was {settings.learning_rate:g}.",
+    ]
+    if isinstance(settings, Rloo | Grpo):
+        parts = ", ".join(f"{describe_reward_term(term)} × {term.weight:g}" for term in settings.rewards)  # noqa: RUF001  as readers know it
+        lines.append(f"The reward was {parts}.")
+    else:
+        lines.append(
+            f"Nothing outside rewards an answer here: its reward is beta ({settings.beta:g}) times how much likelier it has "
+            "become than it was for sft."
+        )
+    lines.append(
+        f"Every {settings.watch.every} steps the same validation inputs were answered greedily. {measure_title(settings)} "
+        "of those answers, which the reward does not see, guards against a reward that is fooled."
+    )
+    ended = "stopped early" if aligned.stopped else "ran to the end"
+    lines.append(
+        f"Training {ended}, after {aligned.steps} of {aligned.planned_steps} steps and {aligned.answers:,} answers. The "
+        f"weights of step {aligned.best_step} were kept{' (those of sft)' if aligned.best_step == 0 else ''}."
+    )
+    return lines
+
+
+def _method(settings: Settings) -> str:
+    if isinstance(settings, Rloo | Grpo):
+        title = "RLOO" if isinstance(settings, Rloo) else "GRPO"
+        return (
+            f"{title}: at each step the model wrote {settings.answers_per_prompt} answers to each of "
+            f"{settings.prompts_per_step} inputs, and answers that beat the others of their input became likelier."
+        )
+    if isinstance(settings, Dpo):
+        return (
+            f"DPO (loss {settings.loss}): pairs that people judged, {settings.batch_pairs} a step; the chosen answer became "
+            "likelier than its rival, compared with sft."
+        )
+    return (
+        f"KTO: answers that people called good or bad, {settings.batch_answers} a step; good ones became likelier than for "
+        "sft, bad ones less likely."
+    )
+
+
+def _describe_kl_penalty(settings: Settings) -> str:
+    if isinstance(settings, Grpo) and not settings.beta:
+        return "Nothing held the model to sft (beta 0)."
+    return f"It was held to sft with beta {settings.beta:g}."
+
+
+def describe_reward_term(term: RewardTerm) -> str:
+    """A part of the reward in words."""
+    if isinstance(term, RewardModelTerm):
+        return "the reward model"
+    if isinstance(term, CheckTerm):
+        return f"check {term.check.name}"
+    if isinstance(term, RepetitionTerm):
+        return f"a penalty for repeating {term.size} words"
+    return f"a penalty outside {term.least} to {term.most} tokens"
+
+
+def warnings(settings: Settings, aligned: RlResult) -> list[str]:
+    """One sentence a concern; empty where there is none."""
+    return [
+        *_warn_reward_hacking(settings, aligned),
+        *_longer(aligned),
+        *_repeats(aligned),
+        *_warn_reward_collapse(aligned.history),
+        *_cut(settings, aligned),
+    ]
+
+
+def _select_final_point(aligned: RlResult) -> ValidationPoint:
+    """The look that matters: at the kept weights, or at the last ones where sft's were kept."""
+    kept = find_selected_checkpoint(aligned)
+    return kept if kept.step else aligned.looks[-1]
+
+
+def _warn_reward_hacking(settings: Settings, aligned: RlResult) -> Iterator[str]:
+    """The measure fell surely: while the reward rose, or, where nothing is rewarded, while judgements were learned."""
+    first, judged = aligned.looks[0], isinstance(settings, Dpo | Kto)
+    fell = (look for look in aligned.looks[1:] if look.measure_high < 0)
+    found = next((look for look in fell if judged or look.reward_low > first.reward), None)
+    if found is None:
+        return
+    kept = (
+        "The weights that were kept are older than that."
+        if aligned.best_step < found.step
+        else "Read the answers below before you trust the weights that were kept."
+    )
+    moved = f"{measure_title(settings)} had moved by {format_measure_change(found)}. {kept}"
+    if judged:
+        yield f"Answers got worse by the independent measure: by step {found.step}, {moved}"
+    else:
+        rise = found.reward - first.reward
+        yield f"Reward hacking suspected: by step {found.step} the reward had risen by {rise:.2f}, and {moved}"
+
+
+def _longer(aligned: RlResult) -> Iterator[str]:
+    first, look = aligned.looks[0], _select_final_point(aligned)
+    if look.length >= LONGER * first.length and look.length >= first.length + 1:
+        yield (
+            f"Answers grew longer: {first.length:.1f} tokens for sft, {look.length:.1f} at step {look.step}. If length is not "
+            "what people want, add a length penalty to align.rewards."
+        )
+
+
+def _repeats(aligned: RlResult) -> Iterator[str]:
+    first, look = aligned.looks[0], _select_final_point(aligned)
+    if look.repetition >= first.repetition + REPEATS:
+        yield (
+            f"Repetition grew: {100 * first.repetition:.1f} % of the runs of three words for sft, "
+            f"{100 * look.repetition:.1f} % at step {look.step}."
+        )
+
+
+def _warn_reward_collapse(history: Sequence[StepMetrics]) -> Iterator[str]:
+    spreads = [point.reward_spread for point in history if point.reward_spread is not None]
+    part = max(1, len(spreads) // 5)
+    if len(spreads) < 5:
+        return
+    early, late = (sum(some) / part for some in (spreads[:part], spreads[-part:]))
+    if late < COLLAPSED * early:
+        yield (
+            f"The spread of rewards collapsed: the answers to one input differed by {early:.2f} at first and by {late:.2f} in "
+            "the end, so there was little left to compare."
+        )
+
+
+def _cut(settings: Settings, aligned: RlResult) -> Iterator[str]:
+    look = _select_final_point(aligned)
+    if look.truncated >= CUT:
+        yield (
+            f"{100 * look.truncated:.0f} % of the answers were cut at {settings.max_new_tokens} tokens at step {look.step}: "
+            "align.max_new_tokens may be too low."
+        )
+
+
+def answer_histories(aligned: RlResult) -> list[AnswerHistory]:
+    """Answers over time, an input a story, in the order in which they were first looked at."""
+    by_id: dict[str, list[Sample]] = {}
+    for sample in aligned.samples:
+        by_id.setdefault(sample.id, []).append(sample)
+    return [
+        AnswerHistory(group[0].question, list(group[0].references), _versions(group, aligned.best_step))
+        for group in (sorted(samples, key=lambda sample: sample.step) for samples in by_id.values())
+    ]
+
+
+def _versions(group: Sequence[Sample], best: int) -> list[AnswerAtStep]:
+    before = [None, *(sample.answer for sample in group)]
+    return [
+        AnswerAtStep(sample.step, sample.reward, sample.answer, sample.answer == last, sample.step == best)
+        for sample, last in zip(group, before, strict=False)
+    ]

@@ -1,0 +1,109 @@
+"""The declared reward: a weighted sum of a reward model, checks, and penalties on length and repetition.
+
+Each part is normalised, clipped and weighted as declared. An answer that was cut is never rewarded: its total is no number,
+and it is left out of every mean.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+from tunectl.config.schema.align import CheckTerm, LengthTerm, RewardModelTerm, RewardTerm
+from tunectl.config.schema.evaluate import Check
+from tunectl.training.reward.protocols import RewardModel, ScoredPrompt
+from tunectl.training.rl.rl_types import Completion, Prompt, RewardBreakdown
+
+Checked = Callable[[Check, str, str, Mapping[str, str]], float | None]
+"""Check, answer, input and fields to a share from 0 to 1, or None where the check does not apply."""
+
+
+class RewardFunction:
+    """The parts of ``align.rewards``; see ``training.policy.Rewards``."""
+
+    def __init__(self, terms: Sequence[RewardTerm], *, checked: Checked, model: RewardModel | None) -> None:
+        """``model`` may be None only where no part asks for it."""
+        self._terms = {name_of(term): term for term in terms}
+        self._checked = checked
+        self._model = model
+
+    def score(
+        self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
+    ) -> list[RewardBreakdown]:
+        """One mark an answer; ``fixed`` leaves normalising by the step out, so that two looks can be compared."""
+        places = [place for place, answer in enumerate(answers) if answer.finished]
+        asked = [questions[place] for place in places]
+        given = [answers[place] for place in places]
+        totals = [0.0] * len(given)
+        parts: list[dict[str, float]] = [{} for _ in given]
+        for name, term in self._terms.items():
+            values = impute_mean(self._values(term, asked, given))
+            for place, (value, worth) in enumerate(
+                zip(values, normalize_and_clip(values, term, fixed=fixed), strict=True)
+            ):
+                parts[place][name] = value
+                totals[place] += term.weight * worth
+        marks = [RewardBreakdown(math.nan, {})] * len(answers)
+        for place, total, found in zip(places, totals, parts, strict=True):
+            marks[place] = RewardBreakdown(total, found)
+        return marks
+
+    def _values(
+        self, term: RewardTerm, questions: Sequence[Prompt], answers: Sequence[Completion]
+    ) -> list[float | None]:
+        if isinstance(term, RewardModelTerm):
+            return list(self._score_with_reward_model(term, questions, answers))
+        if isinstance(term, CheckTerm):
+            pairs = zip(questions, answers, strict=True)
+            return [self._checked(term.check, answer.text, asked.words, asked.fields) for asked, answer in pairs]
+        if isinstance(term, LengthTerm):
+            return [length_penalty(len(answer.ids) - answer.finished, term) for answer in answers]
+        return [-ngram_repetition(answer.text.split(), term.size) for answer in answers]
+
+    def _score_with_reward_model(
+        self, term: RewardModelTerm, questions: Sequence[Prompt], answers: Sequence[Completion]
+    ) -> list[float]:
+        assert self._model is not None
+        if not answers:
+            return []
+        scores = self._model.score(
+            [ScoredPrompt(asked.messages, asked.tools) for asked in questions], [answer.text for answer in answers]
+        )
+        return [score.value - term.pessimism * score.spread for score in scores]
+
+
+def name_of(term: RewardTerm) -> str:
+    """What a part is called in tables: its method, and for a check the check's name."""
+    return f"check_{term.check.name}" if isinstance(term, CheckTerm) else term.method
+
+
+def impute_mean(values: Sequence[float | None]) -> list[float]:
+    """A check that does not apply counts as the mean of those that do, so that it moves nobody."""
+    known = [value for value in values if value is not None]
+    usual = statistics.fmean(known) if known else 0.0
+    return [usual if value is None else value for value in values]
+
+
+def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool) -> list[float]:
+    """Normalised by the step where declared and not ``fixed``, then clipped."""
+    found = list(values)
+    if term.normalise == "step" and not fixed and len(found) > 1:
+        middle, spread = statistics.fmean(found), statistics.pstdev(found)
+        found = [(value - middle) / spread if spread > 0 else 0.0 for value in found]
+    if term.clip is None:
+        return found
+    # comparisons with NaN are false, so it passes and is named by whoever reads the total
+    return [math.copysign(term.clip, value) if abs(value) > term.clip else value for value in found]
+
+
+def length_penalty(tokens: int, term: LengthTerm) -> float:
+    """0 inside the declared range, falling evenly to -1 at ``soft`` tokens outside."""
+    outside = max(term.least - tokens, tokens - term.most, 0)
+    return -min(1.0, outside / term.soft)
+
+
+def ngram_repetition(words: Sequence[str], size: int) -> float:
+    """Share of the runs of ``size`` words that occurred before, 0 to 1."""
+    runs = list(zip(*(words[start:] for start in range(size)), strict=False))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0

@@ -1,0 +1,68 @@
+"""What the align stage leaves about its run: align.json, curves as CSV, samples. No clock is in the artifact."""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+from collections.abc import Sequence
+
+from msgspec import Struct, structs
+
+from tunectl.training.rl.rl_types import RlResult, StepMetrics, ValidationPoint
+
+FACTS, HISTORY, LOOKS, SAMPLES = "align.json", "history.csv", "looks.csv", "samples.jsonl"
+
+
+class AlignResultRecord(Struct, frozen=True):
+    """What lies in align.json."""
+
+    method: str
+    steps: int
+    planned_steps: int
+    best_step: int
+    """Step whose weights were kept; 0: those of sft."""
+    stopped: str | None
+    """Why it stopped early; None where it did not."""
+    answers: int
+    """Answers or judgements learned from, over all steps."""
+    inputs: int
+    """Different inputs or judgements to learn from."""
+    trainable: int
+    measure: str
+    """Name of the independent measure."""
+    looks: list[ValidationPoint]
+
+
+def to_record(aligned: RlResult, *, method: str, inputs: int, measure: str) -> AlignResultRecord:
+    """The record of a run."""
+    return AlignResultRecord(
+        method=method,
+        steps=aligned.steps,
+        planned_steps=aligned.planned_steps,
+        best_step=aligned.best_step,
+        stopped=aligned.stopped,
+        answers=aligned.answers,
+        inputs=inputs,
+        trainable=aligned.trainable,
+        measure=measure,
+        looks=list(aligned.looks),
+    )
+
+
+def curve(points: Sequence[StepMetrics], *, timed: bool) -> str:
+    """One line a step as CSV; an empty cell was not measured. ``timed`` keeps the seconds."""
+    names = [name for name in StepMetrics.__struct_fields__ if timed or name != "seconds"]
+    return _csv(names, [structs.asdict(point) for point in points])
+
+
+def validation_csv(found: Sequence[ValidationPoint]) -> str:
+    """One line a look as CSV."""
+    return _csv(list(ValidationPoint.__struct_fields__), [structs.asdict(look) for look in found])
+
+
+def _csv(names: list[str], rows: list[dict[str, object]]) -> str:
+    out = text_io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(["" if row[name] is None else row[name] for name in names] for row in rows)
+    return out.getvalue()

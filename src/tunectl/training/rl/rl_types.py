@@ -1,0 +1,234 @@
+"""What learning from preferences is told, and what it gives back, whatever library does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from msgspec import Struct
+
+from tunectl.artifacts.records import Message
+from tunectl.config.schema.align import Dpo, Grpo, Kto, Rloo
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.training.rl.preference_batches import LabeledCompletions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tunectl.stats.bootstrap import Combine
+
+
+@dataclass(frozen=True, slots=True)
+class RlArgs:
+    """How to learn; see ``config.align`` for each value."""
+
+    settings: Rloo | Grpo | Dpo | Kto
+    seed: int
+    profile: HardwareProfile
+    project: str
+    """Name of the run in trackers."""
+    label: str = field(default="align", init=False)
+    """What the progress bar says."""
+
+    @property
+    def report_to(self) -> tuple[str, ...]:
+        """Trackers."""
+        return tuple(self.settings.report_to)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One input, rendered."""
+
+    id: str
+    messages: tuple[Message, ...]
+    """Without the system text in force."""
+    text: str
+    """As the model reads it, with the system text in force, up to where the answer begins."""
+    ids: tuple[int, ...]
+    """Tokens of ``text``."""
+    references: tuple[str, ...]
+    fields: Mapping[str, str]
+    tools: Sequence[dict[str, Any]] = ()
+    """Those on offer in the conversation."""
+    cluster: str = ""
+    """Questions of one cluster (near duplicates, or one group of the split) are resampled together; empty: it stands alone."""
+
+    @property
+    def words(self) -> str:
+        """The last turn of the input, for checks and reports."""
+        return self.messages[-1].content if self.messages else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer that a policy wrote."""
+
+    ids: tuple[int, ...]
+    """Tokens, the end of turn with them where it came."""
+    text: str
+    """Without special tokens, stripped."""
+    finished: bool
+    """Whether it ended its turn before the limit."""
+
+
+class RewardBreakdown(NamedTuple):
+    """What an answer is worth."""
+
+    total: float
+    """Weighted sum of the parts."""
+    parts: Mapping[str, float]
+    """Name of the part to its value before normalising, clipping and weighting."""
+
+
+class Rewards(Protocol):
+    """The declared reward: pure arithmetic over answers, with a reward model where one is declared."""
+
+    def score(
+        self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
+    ) -> list[RewardBreakdown]:
+        """One mark an answer. ``fixed`` leaves normalising by the step out, so that two looks can be compared."""
+
+
+class Measure(Protocol):
+    """The independent measure on validation."""
+
+    @property
+    def name(self) -> str:
+        """For example ``chrf``."""
+
+    @property
+    def combine(self) -> Combine:
+        """Sums of statistics to points, 0 to 100."""
+
+    def __call__(self, questions: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
+        """Sufficient statistics, shape (answers, statistics)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyData:
+    """What is learned from, and what is looked at meanwhile."""
+
+    questions: Sequence[Prompt]
+    """Inputs to write answers to (rloo, grpo); empty for the others."""
+    judged: Sequence[LabeledCompletions]
+    """Judgements of the training part (dpo, kto), from ``preference_batches.build_rows``; empty for the others."""
+    held_out: Sequence[LabeledCompletions]
+    """The same of the validation part; may be empty."""
+    watch: Sequence[Prompt]
+    """Validation inputs, always the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardFunctions:
+    """What marks answers."""
+
+    rewards: Rewards | None
+    """None where nothing rewards (dpo, kto): the reward is then the method's own, beta times the log-ratio to sft."""
+    measure: Measure
+
+
+class StepMetrics(Struct, frozen=True):
+    """One step of the policy curve; None where the method has no such figure."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    reward: float | None
+    """Mean total of the step's answers; for dpo and kto the margin of chosen over rejected (nats, times beta)."""
+    reward_spread: float | None
+    """Standard deviation of totals among the answers of one prompt, mean over prompts."""
+    kl: float | None
+    """Nats an answer between policy and sft, mean over the step's answers."""
+    length: float | None
+    """Tokens an answer, mean."""
+    truncated: float | None
+    """Share of answers that were cut."""
+    seconds: float
+    """Of this step."""
+
+
+class ValidationPoint(Struct, frozen=True):
+    """One look at greedy answers to the validation inputs."""
+
+    step: int
+    reward: float
+    """Mean total; for dpo and kto the mean reward of the method itself on greedy answers."""
+    reward_low: float
+    """Paired interval of the change of the mean reward since step 0, added to where it stood then: low end."""
+    reward_high: float
+    measure: float
+    """The independent measure, 0 to 100."""
+    measure_change: float
+    """Since step 0, points."""
+    measure_low: float
+    """Low end of its paired interval."""
+    measure_high: float
+    kl: float
+    """Nats an answer between policy and sft: what both expect at each token of the greedy answers, summed; 0 or more."""
+    length: float
+    """Tokens an answer, mean."""
+    repetition: float
+    """Share of repeated runs of three words, mean, 0 to 1."""
+    spread: float
+    """Standard deviation of the reward over the inputs."""
+    truncated: float
+    """Share of answers that were cut."""
+    within: bool
+    """Whether the measure is within the declared tolerance of where it stood."""
+    held_out_loss: float | None = None
+    """Loss of the method on the judgements of validation (dpo, kto)."""
+    held_out_accuracy: float | None = None
+    """Share of the validation pairs, 0 to 1, whose chosen answer the policy has raised above the rejected one (dpo, kto on pairs)."""
+
+
+class Sample(Struct, frozen=True):
+    """One line of samples.jsonl."""
+
+    step: int
+    id: str
+    question: str
+    answer: str
+    reward: float | None
+    """None where the answer was cut."""
+    parts: dict[str, float]
+    references: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RlResult:
+    """How it went."""
+
+    steps: int
+    """Steps done; fewer than planned where it stopped early."""
+    planned_steps: int
+    best_step: int
+    """Step whose weights were kept; 0: those of sft."""
+    stopped: str | None
+    """Why it stopped early, in a sentence; None where it did not."""
+    answers: int
+    """Answers or pairs learned from, over all steps."""
+    seconds: Mapping[str, float]
+    """Where the time of the steps went: generate, reward, reference, learn; and watch beside them. Over all parts of an
+    interrupted run."""
+    trainable: int
+    """Weights of the adapter."""
+    history: tuple[StepMetrics, ...]
+    looks: tuple[ValidationPoint, ...]
+    """The first one is before the first step."""
+    samples: tuple[Sample, ...]
+
+
+class PolicyTrainer(Protocol):
+    """Trains the adapter of sft further."""
+
+    def fit(
+        self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
+    ) -> RlResult:
+        """Learn, keep the weights of the best look, and write them as an adapter into ``out``.
+
+        ``model`` is a model folder, ``sft`` the adapter on it from which training goes on and to which KL is measured.
+        ``work`` survives a kill: the fit goes on from the last complete checkpoint in it.
+        """

@@ -1,0 +1,41 @@
+"""The order of learning from rewards: which inputs each step asks, and how their answers are laid out. Pure.
+
+Everything follows from the seed, so a run that goes on after a kill asks what it would have asked.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from tunectl.training.prefix_sharing import ROW_TOKENS
+
+
+def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
+    """``each`` different numbers of questions a step (all, where there are fewer); every question is asked once a pass."""
+    rng = random.Random(f"{seed}:turns")  # noqa: S311  an order, not a secret
+    size = min(each, questions)
+    left: list[int] = []
+    found = []
+    for _ in range(steps):
+        if len(left) < size:
+            fresh, waiting = rng.sample(range(questions), questions), set(left)
+            head = [number for number in fresh if number not in waiting][: size - len(left)]
+            left += head + [number for number in fresh if number not in set(head)]
+        found.append(tuple(left[:size]))
+        del left[:size]
+    return found
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of what is written at one step."""
+    return random.Random(f"{seed}:write:{step}").getrandbits(48)  # noqa: S311  a draw, not a secret
+
+
+def pack_answers(lengths: Sequence[int], prompt: int, *, shared: bool, limit: int = ROW_TOKENS) -> list[list[int]]:
+    """Places of the answers of one prompt, dealt evenly to rows of about ``limit`` tokens; one a row unless ``shared``."""
+    if not lengths:
+        return []
+    room = max(1, limit - prompt)
+    count = min(len(lengths), -(-sum(lengths) // room)) if shared else len(lengths)
+    return [list(range(start, len(lengths), count)) for start in range(count)]

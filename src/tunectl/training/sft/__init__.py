@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: the tokenized data set and the report."""

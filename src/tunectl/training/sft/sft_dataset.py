@@ -1,0 +1,61 @@
+"""From records to rows: mask, refuse what is too long, and account for every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tunectl.artifacts.records import Example, RejectedRow, Source, truncate
+from tunectl.artifacts.row_counts import RowCounter
+from tunectl.chat.loss_mask import LossMasker, TokenizedExample
+
+CHUNK = 256
+"""Examples that are tokenised together: enough to keep the tokenizer busy, few enough to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthLimits:
+    """What an answer must fit."""
+
+    max_tokens: int
+    """Of prompt and answer together."""
+
+
+def tokenize_examples(
+    examples: Sequence[Example], masker: LossMasker, limits: LengthLimits, tally: RowCounter
+) -> list[TokenizedExample]:
+    """Mask ``examples``; each answer counts as one row of the account.
+
+    Answers that are ``too_long`` or have ``nothing_trained`` are rejected whole, never cut.
+    """
+    kept = []
+    for start in range(0, len(examples), CHUNK):
+        for masked in masker.mask(examples[start : start + CHUNK]):
+            answers = tuple(
+                answer for number, answer in enumerate(masked.answers) if _fits(masked, number, limits, tally)
+            )
+            if answers:
+                kept.append(replace(masked, answers=answers))
+    return kept
+
+
+def _fits(masked: TokenizedExample, number: int, limits: LengthLimits, tally: RowCounter) -> bool:
+    answer = masked.answers[number]
+    tally.read()
+    length = len(masked.prompt.ids) + len(answer.ids)
+    if length > limits.max_tokens:
+        tally.reject(_reject(masked, number, "too_long", f"{length} tokens, at most {limits.max_tokens} may be"))
+        return False
+    if not any(answer.trained) and not any(masked.prompt.trained):
+        tally.reject(_reject(masked, number, "nothing_trained", "no token of it is learned from"))
+        return False
+    tally.keep()
+    return True
+
+
+def _reject(masked: TokenizedExample, number: int, reason: str, detail: str) -> RejectedRow:
+    source: Source = masked.example.source
+    sample = ""
+    if number < len(masked.example.answers):
+        source, sample = masked.example.answers[number].source, masked.example.answers[number].text
+    return RejectedRow(source, reason, detail, truncate(sample))

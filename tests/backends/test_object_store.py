@@ -1,0 +1,139 @@
+"""A release store behind an address, through the real fsspec: in memory, and in a folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunectl.backends.export.bento_build import _requirements
+from tunectl.backends.storage import open_registry
+from tunectl.backends.storage.object_store import FsspecObjectStore, redact_url
+from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError, UsageError
+from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.registry.remote import RemoteRegistry, push
+
+
+@pytest.fixture(params=["memory", "file"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"memory://{tmp_path.name}/releases" if request.param == "memory" else f"file://{tmp_path}/far"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ReleaseRegistry:
+    found = ReleaseRegistry(tmp_path / "store")
+    for text in ("a", "b"):
+        folder = tmp_path / text
+        (folder / "adapter").mkdir(parents=True)
+        (folder / "adapter" / "adapter_model.safetensors").write_text(text)
+        (folder / "contract.json").write_text("{}")
+        found.add(folder, BuildFacts("demo", "openvino", "merged"))
+    return found
+
+
+def test_what_is_promoted_here_is_the_champion_there(store: ReleaseRegistry, address: str, tmp_path: Path) -> None:
+    files = FsspecObjectStore(address)
+    found = open_registry.open_registry(address, tmp_path / "server")
+    assert (found.location, found.ids(), found.champion(), found.trial()) == (address, [], None, None)
+    one, other = store.ids()
+    store.promote(one, by="t", why="w")
+    assert push(store, files) == [one, other]
+    assert push(store, files) == []
+    pointer = found.champion()
+    assert pointer is not None
+    assert (pointer.release, sorted(found.ids())) == (one, sorted([one, other]))
+    folder = found.fetch(one)
+    assert folder == tmp_path / "server" / ".tunectl" / "mirror" / one
+    assert (folder / "adapter" / "adapter_model.safetensors").read_text() == "a"
+    assert found.fetch(one) == folder
+    assert [path.name for path in folder.parent.iterdir()] == [one]
+    store.start_canary(other, share=0.5, by="t", why="w")
+    push(store, files)
+    assert found.trial() == store.trial()
+    store.promote(other, by="t", why="w")
+    push(store, files)
+    assert found.trial() is None
+    assert found.champion() == store.champion()
+
+
+def test_what_is_not_whole_is_not_brought(store: ReleaseRegistry, address: str, tmp_path: Path) -> None:
+    files, found = FsspecObjectStore(address), RemoteRegistry(FsspecObjectStore(address), tmp_path / "cache")
+    one, other = store.ids()
+    with pytest.raises(InfrastructureError, match=f"has no release {one}"):
+        found.fetch(one)
+    push(store, files)
+    files.write(f"releases/{one}/contract.json", b"other")
+    with pytest.raises(ArtifactError, match=f"release {one} of .* is damaged: contract.json was changed"):
+        found.fetch(one)
+    files.remove(f"releases/{other}/contract.json")
+    with pytest.raises(ArtifactError, match=f"release {other} of .* is not whole"):
+        found.fetch(other)
+    files.write("champion.json", b"{")
+    with pytest.raises(ArtifactError, match=r"champion.json cannot be read"):
+        found.champion()
+    told = json.loads((store.folder(one) / "manifest.json").read_text())
+    told["files"]["../../outside"] = "0" * 64
+    files.write(f"releases/{one}/manifest.json", json.dumps(told).encode())
+    with pytest.raises(ArtifactError, match=r"names the file '../../outside', which lies outside its release"):
+        found.fetch(one)
+    assert list((tmp_path / "cache").iterdir()) == []
+    (store.folder(other) / "contract.json").write_text("changed")
+    files.remove(f"releases/{other}/manifest.json")
+    with pytest.raises(ArtifactError, match=f"release {other} is damaged"):
+        push(store, files)
+
+
+def test_addresses_that_do_not_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nosuch://a: Protocol not known: nosuch"):
+        FsspecObjectStore("nosuch://a")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InfrastructureError, match=r"file://.*/champion.json: "):
+        FsspecObjectStore(f"file://{tmp_path}/file").write("champion.json", b"x")
+    assert isinstance(open_registry.open_registry("store", tmp_path), ReleaseRegistry)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("memory://ann:geheim@host/releases", "memory://***@host/releases"),
+        ("memory://ann:ge/he@im@host:22/releases/", "memory://***@host:22/releases"),
+        ("memory://geheim@host/releases", "memory://***@host/releases"),
+        ("memory://bucket/releases@2", "memory://bucket/releases@2"),
+    ],
+)
+def test_a_password_is_never_shown(address: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = open_registry.open_registry(address, tmp_path)
+    assert found.location == told
+
+    def fails(_: str) -> bytes:
+        raise OSError(f"cannot reach {address}")
+
+    monkeypatch.setattr(found._files._files, "cat_file", fails)
+    with pytest.raises(InfrastructureError) as caught:
+        found.champion()
+    assert str(caught.value).startswith(f"{told}/champion.json: cannot reach {told}")
+    assert "geheim" not in str(caught.value)
+    with pytest.raises(UsageError) as wrong:
+        FsspecObjectStore(address.replace("memory", "nosuch"))
+    assert str(wrong.value).startswith(f"{told.replace('memory', 'nosuch')}: Protocol not known")
+
+
+def test_a_driver_that_is_missing_is_named_and_comes_with_the_bento() -> None:
+    try:
+        import s3fs  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingExtraError) as caught:
+            FsspecObjectStore("s3://bucket/releases")
+        assert str(caught.value) == "s3://bucket/releases needs the package s3fs\n  pip install s3fs"
+    assert _requirements("openvino", "s3://bucket/releases").endswith("\ns3fs\n")
+    assert "s3fs" not in _requirements("openvino", ".tunectl/releases")
+
+
+@given(st.lists(st.sampled_from(["://", "s3://", "@", ":", "/", " ", "a", "\n", "user:pw@"]), max_size=12).map("".join))
+def test_sign_ins_are_hidden_as_the_pattern_says(text: str) -> None:
+    assert redact_url(text) == re.sub(r"(?<=://)(\S*:\S*|[^/\s]*)@", "***@", text)

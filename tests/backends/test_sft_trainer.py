@@ -1,0 +1,438 @@
+"""Fitting through TRL: exactness of shared prompts, equal bytes, resuming after a kill, and what goes wrong."""
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tunectl.artifacts.records import Example, Source
+from tunectl.backends.modeling import (
+    batching,
+    capability_probe,
+    lora_kernels,
+    model_loader,
+    short_attention,
+    training_checkpoint,
+    training_run,
+)
+from tunectl.backends.trainers.sft_trainer import SftTrainer
+from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError, UsageError
+from tunectl.training import prefix_sharing
+from tunectl.training.train_args import LoraArgs, TrainingArgs
+
+torch = pytest.importorskip("torch")
+
+
+def profile(**changes):
+    values = {
+        "device": "cpu",
+        "threads": 1,
+        "dtype": "float32",
+        "train_tokens": 128,
+        "generate_batch": 4,
+        "gradient_checkpointing": False,
+    }
+    return HardwareProfile(**{**values, **changes})
+
+
+def plan(**changes):
+    standard = TrainingArgs(
+        label="sft",
+        adapter=LoraArgs("lora", 4, 8, 0.0, "all-linear"),
+        epochs=2,
+        batch_answers=6,
+        optimiser="adamw",
+        learning_rate=1e-2,
+        schedule="linear",
+        warmup=0.1,
+        weight_decay=0.0,
+        clip=1.0,
+        label_smoothing=0.0,
+        neftune=None,
+        average=None,
+        share_prompts=True,
+        validations=2,
+        patience=None,
+        least_gain=0.0,
+        checkpoint_steps=3,
+        report_to=(),
+        seed=5,
+        project="test",
+        profile=profile(),
+    )
+    return replace(standard, **changes)
+
+
+def example_rows(count=12, *, share=True, start=0):
+    """Rows that say: after the letter n comes n three times, then the end."""
+    found = []
+    for number in range(start, start + count):
+        letter = 10 + number % 20
+        prompt = TokenSpan([1, 40, letter, 50], [False] * 4)
+        answers = tuple(TokenSpan([letter + shift, letter, 2], [True] * 3) for shift in range(3))
+        found += prefix_sharing.pack_example(
+            TokenizedExample(Example(str(number), Source("f", number)), prompt, answers), share=share, limit=512
+        )
+    return found
+
+
+def fit(model: Path, tmp_path: Path, chosen: TrainingArgs, name="out", **changes):
+    given = {"train": example_rows(), "validation": example_rows(4), **changes}
+    return SftTrainer().fit(chosen, model=model, out=tmp_path / name, work=tmp_path / f"work-{name}", **given)
+
+
+def digest(folder: Path):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def gradients(model_folder: Path, some_rows):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(3)
+    model = model_loader.load(model_folder, adapter=None, profile=profile()).model
+    model = peft.get_peft_model(
+        model, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    )
+    lora_kernels.use_fused_lora(model)
+    loss = batching.cross_entropy_loss(
+        batching.forward_path(model, plain_head=True, autocast=False), batching.to_tensor_batch(some_rows, "cpu")
+    )
+    loss.backward()
+    return float(loss), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_shared_prompts_give_the_loss_and_gradients_of_separate_rows(tiny_model):
+    shared_loss, shared = gradients(tiny_model, example_rows(5))
+    apart_loss, apart = gradients(tiny_model, example_rows(5, share=False))
+    assert shared_loss == pytest.approx(apart_loss, rel=1e-5)
+    for name, grad in apart.items():
+        torch.testing.assert_close(shared[name], grad, rtol=1e-3, atol=1e-5)
+
+
+def test_short_attention_and_norms_equal_those_of_transformers(tiny_model):
+    results = []
+    for short in (False, True):
+        model = model_loader.load(tiny_model, adapter=None, profile=profile()).model
+        model.requires_grad_(False)
+        vectors = model.get_input_embeddings().weight.requires_grad_()
+        if short:
+            short_attention.use_short_attention(model)
+            assert model.config._attn_implementation == short_attention.NAME
+            assert sum("forward" in vars(module) for module in model.modules()) == 5
+        route = batching.forward_path(model, plain_head=False, autocast=False)
+        loss = batching.cross_entropy_loss(route, route.batch([*example_rows(2), *example_rows(2, share=False)]))
+        loss.backward()
+        results.append((float(loss), vectors.grad))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=1e-5)
+
+
+def test_long_rows_go_to_sdpa(tiny_model, monkeypatch):
+    monkeypatch.setattr(short_attention, "LONGEST", 5)
+    usual, _ = gradients(tiny_model, example_rows(3))
+    model = model_loader.load(tiny_model, adapter=None, profile=profile()).model
+    short_attention.use_short_attention(model)
+    route = batching.forward_path(model, plain_head=True, autocast=False)
+    batch = route.batch(example_rows(3))
+    assert batch.mask.dtype == torch.bool
+    assert torch.isfinite(batching.cross_entropy_loss(route, batch))
+    assert usual > 0
+
+
+def test_without_the_mask_answers_would_see_each_other(tiny_model):
+    """The test above could not fail if attention did not matter: here it is taken away."""
+    model = model_loader.load(tiny_model, adapter=None, profile=profile()).model
+    model.requires_grad_(False)
+    route = batching.forward_path(model, plain_head=True, autocast=False)
+    batch = batching.to_tensor_batch(example_rows(5), "cpu")
+    open_batch = replace(batch, mask=torch.ones_like(batch.mask).tril())
+    gap = float(batching.cross_entropy_loss(route, open_batch)) - float(batching.cross_entropy_loss(route, batch))
+    assert abs(gap) > 1e-3
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_fast_loss_and_layers_equal_the_plain_ones(tiny_model, smoothing):
+    peft = pytest.importorskip("peft")
+    results = []
+    for fast in (False, True):
+        torch.manual_seed(3)
+        model = model_loader.load(tiny_model, adapter=None, profile=profile()).model
+        model = peft.get_peft_model(
+            model, peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+        )
+        assert not fast or lora_kernels.use_fused_lora(model) == 14
+        route = batching.forward_path(model, plain_head=fast, autocast=False)
+        loss = batching.cross_entropy_loss(route, batching.to_tensor_batch(example_rows(3), "cpu"), smoothing=smoothing)
+        loss.backward()
+        results.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for plain, fast in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-3, atol=1e-6)
+
+
+def test_the_probe_trusts_a_plain_llama(tiny_model):
+    model = model_loader.load(tiny_model, adapter=None, profile=profile()).model
+    assert capability_probe.probe(model, example_rows(3), autocast=False) == capability_probe.ModelCapabilities(
+        plain_head=True, shared_prompts=True
+    )
+
+
+def test_the_probe_sees_logits_that_are_changed_behind_the_head(tiny_model):
+    model = model_loader.load(tiny_model, adapter=None, profile=profile()).model
+
+    class Capped(type(model)):
+        def forward(self, **inputs):
+            found = super().forward(**inputs)
+            found.logits = found.logits * 30
+            return found
+
+    model.__class__ = Capped
+    assert not capability_probe.probe(model, example_rows(3), autocast=False).plain_head
+
+
+def test_it_learns_and_the_same_seed_gives_the_same_bytes(tiny_model, tmp_path):
+    eager = LoraArgs("lora", 8, 64, 0.0, "all-linear")
+    first = fit(tiny_model, tmp_path, plan(adapter=eager), "first")
+    fit(tiny_model, tmp_path, plan(adapter=eager), "second")
+    assert first.best_loss < first.first_loss - 0.5
+    assert first.shared_prompts
+    assert first.steps == first.planned_steps == 12
+    assert first.tokens == 2 * sum(row.length + 3 for row in example_rows())
+    assert digest(tmp_path / "first") == digest(tmp_path / "second")
+    assert sorted(digest(tmp_path / "first")) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert str(tmp_path) not in (tmp_path / "first" / "adapter_config.json").read_text()
+    fit(tiny_model, tmp_path, plan(adapter=eager, seed=6), "third")
+    assert digest(tmp_path / "first") != digest(tmp_path / "third")
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "rslora"])
+def test_it_goes_on_from_a_stored_adapter(tiny_model, tmp_path, method):
+    adapter = LoraArgs(method, 4, 8, 0.0, "all-linear")
+    first = fit(tiny_model, tmp_path, plan(adapter=adapter), "first")
+    again = fit(tiny_model, tmp_path, plan(adapter=adapter, start=tmp_path / "first", seed=6), "again")
+    assert again.first_loss == pytest.approx(first.best_loss, rel=1e-4)
+    assert again.best_loss < first.best_loss
+    with pytest.raises(ArtifactError) as missing:
+        fit(tiny_model, tmp_path, plan(start=tmp_path), "missing")
+    assert missing.value.message == f"sft.start = {tmp_path}: there is no adapter_model.safetensors in it"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "words"),
+    [
+        (LoraArgs("lora", 4, 16, 0.0, "all-linear"), "it is scaled by 2, and sft.alpha and sft.rank scale by 4"),
+        (LoraArgs("lora", 2, 4, 0.0, "all-linear"), "down_proj.lora_A.weight is (4, 64) there and (2, 64) here"),
+        (LoraArgs("lora", 4, 8, 0.0, ("q_proj",)), "there and absent here"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_no_start(tiny_model, tmp_path, adapter, words):
+    fit(tiny_model, tmp_path, plan(), "first")
+    with pytest.raises(UsageError) as error:
+        fit(tiny_model, tmp_path, plan(start=tmp_path / "first", adapter=adapter), "other")
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "rslora"])
+def test_each_method_learns_and_loads_again(tiny_model, tmp_path, method):
+    found = fit(tiny_model, tmp_path, plan(adapter=LoraArgs(method, 4, 8, 0.1, ("q_proj", "up_proj"))))
+    assert found.best_loss < found.first_loss
+    again = model_loader.load(tiny_model, adapter=tmp_path / "out", profile=profile()).model
+    with torch.no_grad():
+        loss = batching.cross_entropy_loss(
+            batching.forward_path(again, plain_head=True, autocast=False),
+            batching.to_tensor_batch(example_rows(4), "cpu"),
+        )
+    assert float(loss) / 36 == pytest.approx(found.best_loss, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimiser": "adafactor"},
+        {"optimiser": "sgd"},
+        {"schedule": "cosine"},
+        {"schedule": "constant"},
+        {"weight_decay": 0.1, "label_smoothing": 0.1, "clip": None},
+        {"neftune": 0.1},
+        {"profile": profile(gradient_checkpointing=True)},
+        {"profile": profile(dtype="bfloat16")},
+    ],
+    ids=",".join,
+)
+def test_settings_reach_the_fit(tiny_model, tmp_path, change):
+    usual, changed = (
+        fit(tiny_model, tmp_path, plan(epochs=1)),
+        fit(tiny_model, tmp_path, plan(epochs=1, **change), "changed"),
+    )
+    assert changed.best_loss < changed.first_loss
+    if "profile" not in change:
+        assert changed.best_loss != usual.best_loss
+
+
+def test_weights_of_the_best_validation_are_kept(tiny_model, tmp_path):
+    found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, clip=None, epochs=3, validations=4))
+    measured = {point.step: point.validation_loss for point in found.history if point.validation_loss is not None}
+    assert len(measured) == 12
+    assert found.best_loss == min(measured.values()) == measured[found.best_step]
+
+
+def test_each_validation_happens_once(tiny_model, tmp_path, monkeypatch):
+    own, seen = training_run.validation_loss, []
+    monkeypatch.setattr(training_run, "validation_loss", lambda run, model: seen.append(1) or own(run, model))
+    fit(tiny_model, tmp_path, plan(epochs=2, validations=2))
+    assert len(seen) == 1 + 4  # once before the first step
+
+
+def test_early_stopping(tiny_model, tmp_path):
+    found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, clip=None, epochs=20, validations=4, patience=2))
+    assert found.steps < found.planned_steps
+
+
+def test_the_average_is_kept_and_validated(tiny_model, tmp_path):
+    usual, averaged = fit(tiny_model, tmp_path, plan()), fit(tiny_model, tmp_path, plan(average=0.5), "averaged")
+    assert averaged.best_loss < averaged.first_loss
+    assert averaged.best_loss != usual.best_loss
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+import test_trl_trainer as t
+root = Path({root!r})
+t.fit(Path({model!r}), root, t.plan(epochs=6, average=0.9, adapter=t.AdapterPlan("lora", 4, 8, 0.2, "all-linear")), "out")
+"""
+
+
+def child(tiny_model: Path, root: Path) -> subprocess.Popen:
+    text = CHILD.format(tests=str(Path(__file__).parent), root=str(root), model=str(tiny_model))
+    return subprocess.Popen(
+        [sys.executable, "-c", text], env={**os.environ, "HF_HUB_OFFLINE": "1"}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_checkpoint(work: Path, process: subprocess.Popen) -> None:
+    until = time.monotonic() + 90
+    while not list(work.glob(f"checkpoint-*/{training_checkpoint.MARKER}")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tiny_model, tmp_path):
+    chosen = plan(epochs=6, average=0.9, adapter=LoraArgs("lora", 4, 8, 0.2, "all-linear"))
+    whole = fit(tiny_model, tmp_path, chosen, "whole")
+    process = child(tiny_model, tmp_path)
+    work = tmp_path / "work-out"
+    wait_for_checkpoint(work, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out").exists()
+    step = int(training_checkpoint.latest_checkpoint(work).name.rpartition("-")[2])
+    (work / "checkpoint-9999").mkdir()  # half-written when the kill came
+    resumed = fit(tiny_model, tmp_path, chosen)
+    assert 0 < step < resumed.steps == whole.steps
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+    assert [(p.step, p.loss, p.validation_loss) for p in resumed.history] == [
+        (p.step, p.loss, p.validation_loss) for p in whole.history
+    ]
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_call_goes_on(tiny_model, tmp_path):
+    chosen = plan(epochs=6)
+    whole = fit(tiny_model, tmp_path, chosen, "whole")
+
+    original, calls = training_run.update_progress, []
+
+    def count(run, number):
+        original(run, number)
+        calls.append(number)
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    training_run.update_progress = count
+    try:
+        with pytest.raises(InfrastructureError) as caught:
+            fit(tiny_model, tmp_path, chosen)
+    finally:
+        training_run.update_progress = original
+    assert caught.value.message in {f"sft stopped at step {step} of 36; its state is kept" for step in (4, 5)}
+    assert caught.value.hint == "run the same command to go on"
+    fit(tiny_model, tmp_path, chosen)
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+    assert whole.steps == 36
+
+
+def test_a_loss_that_is_no_number_is_named(tiny_model, tmp_path, monkeypatch):
+    own, calls = batching.cross_entropy_loss, []
+
+    def breaks(route, batch, **smoothing):
+        loss = own(route, batch, **smoothing)
+        calls.append(loss.requires_grad)
+        return loss * float("nan") if sum(calls) > 2 else loss
+
+    monkeypatch.setattr(batching, "cross_entropy_loss", breaks)
+    with pytest.raises(UsageError) as caught:
+        fit(tiny_model, tmp_path, plan())
+    assert re.fullmatch(
+        r"sft: the loss is nan at step 3; the last good loss was \d\.\d{4} at step 2", caught.value.message
+    )
+    assert caught.value.hint == "lower sft.learning_rate (now 0.01), or set sft.clip=1.0"
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_of_memory_says_what_to_lower(tiny_model, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."
+        )
+
+    monkeypatch.setattr(batching, "cross_entropy_loss", fail)
+    with pytest.raises(InfrastructureError) as caught:
+        fit(tiny_model, tmp_path, plan())
+    assert caught.value.message.startswith("sft ran out of memory: [enforce fail")
+    assert caught.value.hint == (
+        "lower profile.train_tokens (now 128), sft.max_tokens or sft.rank, switch on profile.gradient_checkpointing, or take a smaller model"
+    )
+
+
+def test_an_unknown_target_is_named(tiny_model, tmp_path):
+    with pytest.raises(UsageError) as caught:
+        fit(tiny_model, tmp_path, plan(adapter=LoraArgs("lora", 4, 8, 0.0, ("q_proj", "query"))))
+    assert caught.value.message == (
+        "sft.targets names query, which the model does not offer; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    )
+
+
+def test_qlora_needs_cuda(tiny_model, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(InfrastructureError) as caught:
+        fit(tiny_model, tmp_path, plan(adapter=LoraArgs("qlora", 4, 8, 0.0, "all-linear")))
+    assert caught.value.message == "sft.method = qlora needs a CUDA device, and torch sees none"
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_training(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtraError) as caught:
+        fit(tiny_model, tmp_path, plan(report_to=("wandb",)))
+    assert caught.value.message == "wandb is not installed, and this needs it"
+    assert caught.value.hint == "pip install 'tunectl[wandb]'"
+    assert not (tmp_path / "out").exists()
+
+
+def test_curves_reach_tensorboard_outside_of_the_work(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # so that what the fit sets is undone
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
+    shutil.rmtree(tmp_path / "work-out", ignore_errors=True)
+    fit(tiny_model, tmp_path, plan(epochs=1, report_to=("tensorboard",)))
+    assert list((tmp_path / "tensorboard" / "work-out").rglob("events.out.tfevents.*"))

@@ -1,0 +1,62 @@
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from tunectl.backends.reports import svg_plots
+
+DRAWN = {
+    "histogram": lambda: svg_plots.histogram({"a": [1, 2, 2, 3], "b": [2, 5]}, xlabel="words", alt="a & b <c>"),
+    "histogram_log": lambda: svg_plots.histogram({"a": [0, 1, 10, 100]}, xlabel="words", alt="a", log_x=True),
+    "histogram_one_value": lambda: svg_plots.histogram({"a": [3, 3]}, xlabel="words", alt="a"),
+    "histogram_empty": lambda: svg_plots.histogram({}, xlabel="words", alt="a"),
+    "bars": lambda: svg_plots.bars(
+        ["x", "$y$"],
+        [0.4, 0.6],
+        xlabel="share",
+        alt="a",
+        intervals=[(0.3, 0.5), (0.5, 0.7)],
+        targets=[0.5, None],
+        percent=True,
+    ),
+    "grouped": lambda: svg_plots.grouped_bars(
+        ["x"], {"a": [1], "b": [2]}, xlabel="n", alt="a", intervals={"a": [(0.5, 1.5)]}
+    ),
+    "stacked": lambda: svg_plots.stacked_bars(["x", "y"], {"a": [1, 0], "b": [2, 3]}, xlabel="n", alt="a"),
+    "forest": lambda: svg_plots.forest(["x", "y"], [1, -1], [(0, 2), (-2, 0)], xlabel="points", alt="a"),
+    "lines": lambda: svg_plots.lines(
+        {"a": ([1, 2], [3, 4])}, xlabel="x", ylabel="y", alt="a", bands={"a": [(2, 4), (3, 5)]}, dashed=["a"]
+    ),
+    "scatter": lambda: svg_plots.scatter({"a": (1, 2)}, xlabel="x", ylabel="y", alt="a", log_x=True),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_plot_is_one_small_svg_that_follows_the_page(name):
+    svg = DRAWN[name]()
+    root = ET.fromstring(svg)  # well-formed
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"] == ("a & b <c>" if name == "histogram" else "a")
+    assert "width" not in root.attrib
+    assert "currentColor" in svg
+    assert svg_plots._INK not in svg
+    assert "<image" not in svg
+    assert len(svg) < 30_000
+
+
+def test_equal_numbers_give_equal_bytes():
+    assert DRAWN["lines"]() == DRAWN["lines"]()
+
+
+def test_labels_are_text_and_dollars_are_not_mathematics():
+    svg = DRAWN["bars"]()
+    assert ">$y$<" in svg.replace("\n", "")
+
+
+def test_long_labels_are_shortened():
+    assert svg_plots._short("a" * 40) == "a" * 25 + "…"
+
+
+def test_alt_may_hold_anything():
+    root = ET.fromstring(svg_plots.bars(["x"], [1], xlabel="n", alt=r'a "quoted" \1 \d'))
+    assert root.attrib["aria-label"] == r'a "quoted" \1 \d'

@@ -1,0 +1,281 @@
+"""Polite fetching, against a loopback server that writes down every request; the Hub without a network."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunectl.artifacts.records import RejectedRow
+from tunectl.backends.readers.hub_dataset import read_hub
+from tunectl.backends.readers.web_fetch import Fetcher
+from tunectl.config.schema.ingest import Fetch, HubDataset
+from tunectl.core.errors import DataError, InfrastructureError
+
+AGENT = "tunectl-test/1.0 (+https://example.org/contact)"
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+class Site:
+    """What a server answers: path to a list of (status, headers, body), the last of which stays."""
+
+    def __init__(self):
+        self.answers = {"/robots.txt": [(404, {}, b"")]}
+        self.requests = []
+
+    def __enter__(self):
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                site.requests.append((self.path, dict(self.headers), time.monotonic()))
+                answers = site.answers.get(self.path, [(404, {}, b"")])
+                status, headers, body = answers.pop(0) if len(answers) > 1 else answers[0]
+                if headers.get("ETag") and self.headers.get("If-None-Match") == headers["ETag"]:
+                    status, body = 304, b""
+                self.send_response(status)
+                for key, value in headers.items():
+                    self.send_header(key, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def paths(self):
+        return [path for path, _, _ in self.requests]
+
+
+@pytest.fixture
+def site():
+    with Site() as running:
+        yield running
+
+
+def fetcher(tmp_path, *, sleeps=None, max_bytes=10_000, delay=0.0, retries=2):
+    manners = Fetch(user_agent=AGENT, delay_seconds=delay, timeout_seconds=5.0, retries=retries)
+    sleep = time.sleep if sleeps is None else sleeps.append
+    return Fetcher(manners, tmp_path / "cache", max_bytes, sleep=sleep)
+
+
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+
+
+def test_a_page_is_fetched_with_our_name_after_robots(tmp_path, site):
+    site.answers["/a"] = [(200, HTML, b"<p>hello</p>")]
+    with fetcher(tmp_path) as guest:
+        found = guest.get(f"{site.url}/a")
+    assert (found.name, found.type, found.path.read_bytes()) == (f"{site.url}/a", "html", b"<p>hello</p>")
+    assert site.paths() == ["/robots.txt", "/a"]
+    assert {headers["User-Agent"] for _, headers, _ in site.requests} == {AGENT}
+
+
+def test_robots_is_obeyed_and_asked_once(tmp_path, site):
+    site.answers["/robots.txt"] = [(200, {}, b"User-agent: tunectl-test\nDisallow: /private\n")]
+    site.answers["/open"] = [(200, HTML, b"x")]
+    with fetcher(tmp_path) as guest:
+        refused = guest.get(f"{site.url}/private/a")
+        guest.get(f"{site.url}/open")
+    assert isinstance(refused, RejectedRow)
+    assert (refused.reason, refused.detail) == (
+        "robots_disallowed",
+        f"{site.url}/robots.txt does not allow /private/a",
+    )
+    assert site.paths() == ["/robots.txt", "/open"]
+
+
+def test_robots_out_of_order_means_no_and_is_not_asked_again(tmp_path, site):
+    site.answers["/robots.txt"] = [(503, {}, b"")]
+    with fetcher(tmp_path, sleeps=[], retries=0) as guest:
+        first, second = guest.get(f"{site.url}/a"), guest.get(f"{site.url}/b")
+    assert first.reason == second.reason == "unreachable"
+    assert first.detail == f"{site.url}/robots.txt says status 503, so nothing may be fetched"
+    assert site.paths() == ["/robots.txt"]
+
+
+def test_pause_between_requests_to_one_host(tmp_path, site):
+    for path in ("/a", "/b"):
+        site.answers[path] = [(200, HTML, b"x")]
+    with fetcher(tmp_path, delay=0.15) as guest:
+        guest.get(f"{site.url}/a")
+        guest.get(f"{site.url}/b")
+    times = [at for _, _, at in site.requests]
+    assert all(later - earlier >= 0.14 for earlier, later in itertools.pairwise(times))
+
+
+def test_crawl_delay_of_robots_wins_over_a_shorter_pause(tmp_path, site):
+    site.answers["/robots.txt"] = [(200, {}, b"User-agent: *\nCrawl-delay: 7\n")]
+    site.answers["/a"] = [(200, HTML, b"x")]
+    site.answers["/b"] = [(200, HTML, b"x")]
+    sleeps = []
+    with fetcher(tmp_path, sleeps=sleeps) as guest:
+        guest.get(f"{site.url}/a")
+        guest.get(f"{site.url}/b")
+    assert [wait for wait in sleeps if wait > 6]
+
+
+def test_an_unchanged_page_comes_from_the_cache(tmp_path, site):
+    site.answers["/a"] = [(200, {**HTML, "ETag": '"one"', "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}, b"body")]
+    with fetcher(tmp_path) as guest:
+        guest.get(f"{site.url}/a")
+    with fetcher(tmp_path) as guest:
+        found = guest.get(f"{site.url}/a")
+    asked = site.requests[-1][1]
+    assert (asked["If-None-Match"], asked["If-Modified-Since"]) == ('"one"', "Mon, 01 Jan 2024 00:00:00 GMT")
+    assert found.path.read_bytes() == b"body"
+    site.answers["/a"] = [(200, {**HTML, "ETag": '"two"'}, b"new body")]
+    with fetcher(tmp_path) as guest:
+        assert guest.get(f"{site.url}/a").path.read_bytes() == b"new body"
+
+
+def test_a_broken_cache_is_asked_again(tmp_path, site):
+    site.answers["/a"] = [(200, {**HTML, "ETag": '"one"'}, b"body")]
+    with fetcher(tmp_path) as guest:
+        guest.get(f"{site.url}/a")
+    for note in (tmp_path / "cache").glob("*.json"):
+        note.write_text("{")
+    with fetcher(tmp_path) as guest:
+        assert guest.get(f"{site.url}/a").path.read_bytes() == b"body"
+    assert "If-None-Match" not in site.requests[-1][1]
+
+
+def test_a_busy_server_is_asked_again_when_it_says(tmp_path, site):
+    site.answers["/a"] = [(429, {"Retry-After": "9"}, b""), (503, {}, b""), (200, HTML, b"at last")]
+    sleeps = []
+    with fetcher(tmp_path, sleeps=sleeps) as guest:
+        assert guest.get(f"{site.url}/a").path.read_bytes() == b"at last"
+    assert sleeps == [9.0, 2.0]
+
+
+def test_a_server_that_stays_busy_is_a_reject(tmp_path, site):
+    site.answers["/a"] = [(503, {}, b"")]
+    site.answers["/b"] = [(503, {"Retry-After": "3600"}, b"")]
+    with fetcher(tmp_path, sleeps=[]) as guest:
+        assert (guest.get(f"{site.url}/a").reason, guest.get(f"{site.url}/a").detail) == ("http_error", "status 503")
+        assert guest.get(f"{site.url}/b").detail == "status 503, and asks to wait 3600 s"
+
+
+def test_missing_page(tmp_path, site):
+    with fetcher(tmp_path) as guest:
+        reject = guest.get(f"{site.url}/nothing")
+    assert (reject.reason, reject.detail, reject.source.file) == ("http_error", "status 404", f"{site.url}/nothing")
+
+
+def test_redirects_are_followed_under_the_rules_of_where_they_lead(tmp_path, site):
+    site.answers["/robots.txt"] = [(200, {}, b"User-agent: *\nDisallow: /private\n")]
+    site.answers["/old"] = [(301, {"Location": "/new"}, b"")]
+    site.answers["/new"] = [(200, HTML, b"moved")]
+    site.answers["/trap"] = [(302, {"Location": "/private"}, b"")]
+    site.answers["/loop"] = [(302, {"Location": "/loop"}, b"")]
+    site.answers["/file"] = [(302, {"Location": "file:///etc/passwd"}, b"")]
+    with fetcher(tmp_path) as guest:
+        assert guest.get(f"{site.url}/old").path.read_bytes() == b"moved"
+        assert guest.get(f"{site.url}/trap").reason == "robots_disallowed"
+        assert guest.get(f"{site.url}/loop").reason == "too_many_redirects"
+        assert guest.get(f"{site.url}/file").detail == "it moved to file:///etc/passwd, which is no web address"
+
+
+def test_too_big(tmp_path, site):
+    site.answers["/a"] = [(200, HTML, b"x" * 11)]
+    with fetcher(tmp_path, max_bytes=10) as guest:
+        reject = guest.get(f"{site.url}/a")
+    assert (reject.reason, reject.detail) == ("file_too_big", "more than limits.file_bytes, 10")
+
+
+def test_out_of_reach_is_a_reject_or_the_copy_fetched_before(tmp_path, caplog):
+    with Site() as running:
+        running.answers["/a"] = [(200, HTML, b"kept")]
+        with fetcher(tmp_path) as guest:
+            guest.get(f"{running.url}/a")
+        url = running.url
+    with fetcher(tmp_path, sleeps=[], retries=1) as guest, caplog.at_level("WARNING", "tunectl"):
+        assert guest.get(f"{url}/a").path.read_bytes() == b"kept"
+        assert guest.get(f"{url}/b").reason == "unreachable"
+    assert "the copy fetched before is used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "kind"),
+    [
+        ({"Content-Type": "application/pdf"}, "/a", "pdf"),
+        ({"Content-Type": "text/csv; charset=latin-1"}, "/a", "csv"),
+        ({"Content-Type": "application/octet-stream"}, "/a.jsonl", "jsonl"),
+        ({"Content-Type": "image/png"}, "/a", None),
+    ],
+)
+def test_kind_by_content_type_then_by_name(tmp_path, site, headers, path, kind):
+    site.answers[path] = [(200, headers, b"x")]
+    with fetcher(tmp_path) as guest:
+        found = guest.get(f"{site.url}{path}")
+    assert found.type == kind
+    assert found.columns == ({"charset": "cp1252"} if "latin-1" in headers["Content-Type"] else {})
+
+
+VALUES = yaml.safe_load(Path("conf/ingest/source/hub.yaml").read_text())
+
+
+def hub(name, **changes):
+    return HubDataset(**{**VALUES, "id": name, "revision": "main", **changes})
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def test_hub_out_of_reach_says_how_to_make_a_copy(offline):
+    pytest.importorskip("datasets")
+    with pytest.raises(InfrastructureError) as caught:
+        list(read_hub(hub("nobody/nothing", revision="abc123")))
+    assert caught.value.message.startswith("the Hub cannot be reached for the data set nobody/nothing: ")
+    assert caught.value.hint == (
+        "make a local copy where the Hub can be reached, with: hf download nobody/nothing --repo-type dataset "
+        "--revision abc123 --local-dir data/nothing; then declare method: files, path: data/nothing"
+    )
+
+
+def test_rows_of_a_data_set_with_its_splits(offline, tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "c", "completion": "d"}\n')
+    (folder / "test.jsonl").write_text('{"prompt": "e", "completion": "f"}\n')
+    monkeypatch.chdir(tmp_path)
+    found = list(read_hub(hub("./set")))
+    assert [(row.columns["split"], row.columns["prompt"], row.source.row) for row in found] == [
+        ("train", "a", 1),
+        ("train", "c", 2),
+        ("test", "e", 1),
+    ]
+    assert found[0].source.file == "hf://datasets/./set@main/train"
+    (only,) = read_hub(hub("./set", split="test"))
+    assert only.columns == {"prompt": "e", "completion": "f"}
+    with pytest.raises(DataError) as caught:
+        list(read_hub(hub("./set", split="banana")))
+    assert "split banana" in caught.value.message

@@ -1,0 +1,271 @@
+"""``tunectl data live``: look, export, forget, retain, purge, and every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from inference_rows import exchange, finish, thumb
+from serving_process import settings
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Source
+from tunectl.backends.storage.inference_log_sql import open_log
+from tunectl.cli.main import main
+from tunectl.config.loading import checks
+from tunectl.data.formats.production_logs import production_log
+from tunectl.data.readers.row import RawRow
+from tunectl.inference_log import export, pseudonyms, snapshot
+from tunectl.inference_log.log_store import FinishedRequest
+from tunectl.inference_log.training_window import FeedbackWindow
+from tunectl.retraining import state_machine
+from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.state_machine import Transition, Trigger
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def project(url, tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf/overrides.yaml").write_text("[]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TUNECTL_LIVE_URL", url)
+    live = checks.load_config(ProjectPaths(), []).root.live
+    ada = pseudonyms.pseudonymize("ada@example.org", pseudonyms.load_hash_key(live, tmp_path))
+    with open_log(url, tmp_path) as store:
+        for number in range(6):
+            at = NOW - timedelta(days=10 * (5 - number))
+            store.start_request(exchange(number, accepted_at=at, user_hash=ada if number < 2 else "other"))
+        for number in range(5):
+            store.finish(f"chatcmpl-{number:06}", finish(number))
+        store.write(
+            [thumb(1), thumb(2, value="down"), thumb(3, kind="edit", value="So ist es besser."), thumb(3, id="late")]
+        )
+    return tmp_path
+
+
+def ran(capsys, *words, code=0):
+    assert main(["data", "live", *words]) == code
+    return capsys.readouterr().out
+
+
+def rows(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_look(project, capsys):
+    text = ran(capsys)
+    assert text.startswith("6 exchanges, 5 finished, 0 forgotten, 2 users; feedback: 1 edit, 3 thumb\n")
+    lines = [line for line in text.splitlines() if "champion" in line]
+    assert len(lines) == 6
+    assert lines[0].split()[0] == "chatcmpl-000005"
+    assert re.search(r"champion +01234567 +other +running +Frage 5", lines[0])
+    assert re.search(r"12\+7 +stop +1\.00 +edit thumb +Frage 3 ✓ \ufffd +Antwort 3 🎈", lines[2])
+    found = json.loads(ran(capsys, "look", "--json", "-n", "2", "--until", "35d"))
+    assert [one["id"] for one in found["newest"]] == ["chatcmpl-000001", "chatcmpl-000000"]
+    assert found["counts"]["exchanges"] == 2
+    one = json.loads(ran(capsys, "look", "--id", "chatcmpl-000003"))
+    assert one["response"]["choices"][0]["message"]["content"] == "Antwort 3 🎈"
+    assert json.loads(ran(capsys, "--json"))["counts"]["exchanges"] == 6
+    assert json.loads(ran(capsys, "--json", "look", "-n", "1"))["newest"][0]["id"] == "chatcmpl-000005"
+    assert [said["kind"] for said in one["feedback"]] == ["edit", "thumb"]
+
+
+def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, capsys):
+    with open_log(url, project) as store:
+        for name in ("chatcmpl-a1%_b", "chatcmpl-a1xyb", "chatcmpl-a2"):
+            store.start_request(exchange(id=name))
+    assert json.loads(ran(capsys, "look", "--id", "chatcmpl-a2"))["id"] == "chatcmpl-a2"
+    assert json.loads(ran(capsys, "look", "--id", "chatcmpl-a1%"))["id"] == "chatcmpl-a1%_b"
+    assert failed(capsys, "look", "--id", "chatcmpl-a") == (
+        2,
+        "tunectl: 'chatcmpl-a' begins several ids: chatcmpl-a1%_b, chatcmpl-a1xyb, chatcmpl-a2\n  give more of it\n",
+    )
+    assert ", ..." in failed(capsys, "look", "--id", "")[1]
+
+
+def test_flywheel_export_is_read_by_our_own_ingest(project, capsys):
+    assert ran(capsys, "export", "--shape", "flywheel").endswith("flywheel.jsonl: 5 rows; left out: 1 unfinished\n")
+    found = rows(".tunectl/cache/live/flywheel.jsonl")
+    assert [sorted(row) for row in found] == [["client_id", "request", "response", "timestamp", "workload_id"]] * 5
+    assert found[4]["timestamp"] == int((NOW - timedelta(days=10)).timestamp())
+    assert (found[4]["workload_id"], found[4]["client_id"]) == ("local_lens", "other")
+    parsed = production_log(RawRow(Source("log", 1), found[4]))
+    assert [turn.content for turn in parsed.turns] == ["Frage 4 ✓ \x00", "Antwort 4 🎈"]
+
+
+def test_chat_export(project, capsys):
+    text = ran(capsys, "export", "--shape", "chat", "--out", "a.jsonl", "--since", "25d")
+    assert text == (
+        "a.jsonl: 2 rows; left out: 1 unfinished\n"
+        "These are the model's own words: before it learns from them, let people approve (--approved).\n"
+    )
+    assert rows("a.jsonl")[0]["messages"][-1] == {"role": "assistant", "content": "Antwort 3 🎈"}
+    found = json.loads(ran(capsys, "export", "--shape", "chat", "--approved", "--json"))
+    assert found["left_out"] == {"unfinished": 1, "not_approved": 3}
+    answers = [row["messages"][-1]["content"] for row in rows(found["file"])]
+    assert answers == ["Antwort 1 🎈", "So ist es besser."]
+
+
+def test_forget(project, capsys):
+    text = ran(capsys, "forget", "--user", " Ada@example.org ")
+    assert text.startswith(
+        "Forgotten: 2 exchanges, 1 feedback. Their text is gone, and no build takes them up. What a model has learned"
+    )
+    assert json.loads(ran(capsys, "forget", "--hash", "other", "--json")) == {"forgotten": 4, "feedback": 3}
+    assert json.loads(ran(capsys, "forget", "--key", "laptop", "--json")) == {"forgotten": 0, "feedback": 0}
+    assert ran(capsys, "forget", "--user", "ada@example.org").startswith("Nothing was forgotten: nothing is under")
+    assert ran(capsys, "export", "--shape", "flywheel").endswith("flywheel.jsonl: 0 rows\n")
+    assert ran(capsys).startswith("6 exchanges, 5 finished, 6 forgotten, 0 users")
+
+
+def test_a_bento_has_the_settings_of_its_server(project, capsys):
+    shutil.rmtree("conf")
+    Path("serve.json").write_text(json.dumps(settings()))
+    assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json")) == {"forgotten": 2, "feedback": 1}
+
+
+def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
+    (project / ".tunectl/live/salt").unlink()
+    code, told = failed(capsys, "forget", "--user", "ada@example.org")
+    assert code == 5
+    assert told == (
+        "tunectl: .tunectl/live/salt does not exist and TUNECTL_LIVE_SALT is not set, so nobody can be found by name\n"
+        "  set TUNECTL_LIVE_SALT to what the server has, or run this where its file is\n"
+    )
+    assert json.loads(ran(capsys, "forget", "--hash", "other", "--json"))["forgotten"] == 4
+
+
+def test_nobody_is_looked_for_under_another_salt(project, url, capsys, monkeypatch):
+    live = checks.load_config(ProjectPaths(), []).root.live
+    with open_log(url, project) as store:
+        pseudonyms.register_hash_key(store, live, pseudonyms.load_hash_key(live, project))
+    assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json"))["forgotten"] == 2
+    monkeypatch.setenv("TUNECTL_LIVE_SALT", "another one of 16")
+    code, told = failed(capsys, "forget", "--user", "ada@example.org")
+    assert code == 5
+    assert told.startswith("tunectl: the people in this live store are hidden under another salt than the one in")
+
+
+def test_retain_and_purge(project, capsys):
+    assert json.loads(ran(capsys, "retain", "--json"))["deleted"] == 0
+    assert ran(capsys, "retain", "--days", "25").startswith("3 exchanges from before ")
+    ran(capsys, "export", "--shape", "chat")
+    reports = Path(".tunectl/monitor/reports")
+    reports.mkdir(parents=True)
+    for name in (f"{'a' * 16}.html", "mine.html"):
+        (reports / name).write_text("what somebody asked")
+    told = ran(capsys, "purge")
+    assert "are deleted. DVC's cache still has what earlier builds were made of" in told
+    assert "dvc gc -w deletes all that this folder does not need. What a model has learned" in told
+    assert [path.name for path in reports.iterdir()] == ["mine.html"], "a report shows texts"
+    assert not Path(".tunectl/cache/live").exists()
+    assert ran(capsys).startswith("3 exchanges")
+
+
+def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
+    gate = Path(".tunectl/retrain/gate/a-1")
+    gate.mkdir(parents=True)
+    (gate / "r.job.json").write_text("what people asked")
+    ran(capsys, "purge")
+    assert not gate.exists()
+
+
+def test_what_fruitless_retrains_froze_is_retained_no_longer_than_the_rest(project, url, capsys):
+    """A snapshot of a rejected run goes with time; one that a build needs, or whose run goes on, stays."""
+    folder, book = Path(".tunectl/live/snapshots"), RunStore(Path(".tunectl/retrain"))
+    with open_log(url, project) as store:
+        names = [
+            snapshot.freeze(store, folder, since=NOW - timedelta(days=days), until=NOW, at=NOW, window=None).id
+            for days in (45, 35, 25)
+        ]
+    for name, ends in zip(names, (("data_gate", "insufficient"), ("data_gate",), ("dismissed",)), strict=True):
+        run = state_machine.new_run(name * 4, 1, Trigger("person", name, NOW, "why"), NOW, {"snapshot": {"id": name}})
+        for state in ends:
+            run = state_machine.apply_transition(run, Transition(state, NOW))
+        book.save(run)
+    atomic_io.write_json(Path("live/window.json"), FeedbackWindow([]))
+    assert ran(capsys, "retain", "--days", "30").endswith(
+        "are deleted, and 1 snapshots of retrains that came to nothing\n"
+    )
+    assert sorted(path.name for path in folder.iterdir() if path.name != "tmp") == sorted(names[1:])
+
+
+def failed(capsys, *words):
+    code = main(["data", "live", *words])
+    return code, capsys.readouterr().err
+
+
+def test_mistakes(project, capsys, monkeypatch):
+    assert failed(capsys, "look", "--id", "nothing") == (
+        2,
+        "tunectl: exchange 'nothing' is not in the live store\n  tunectl data live lists the newest\n",
+    )
+    assert failed(capsys, "look", "--since", "yesterday") == (
+        2,
+        "tunectl: yesterday: no such time\n  write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h\n",
+    )
+    assert failed(capsys, "look", "--until", "0001-01-01T00:00+14:00")[0] == 2
+    for days in ("0", "1000000000"):
+        assert failed(capsys, "retain", "--days", days) == (
+            2,
+            f"tunectl: retain: {days} days\n  set live.retention_days, or give --days N of 1 to 99999\n",
+        )
+    monkeypatch.setenv("TUNECTL_LIVE_URL", "sqlite:///nowhere.sqlite")
+    assert failed(capsys) == (2, "tunectl: nowhere.sqlite: nothing was kept yet\n  serve the model: tunectl serve\n")
+    assert not Path("nowhere.sqlite").exists()
+
+
+def opinion(kind, value):
+    return thumb(0, kind=kind, value=value)
+
+
+def done(response):
+    return exchange(finished_at=NOW, response=response)
+
+
+def test_what_is_approved():
+    plain = done({"choices": [{"index": 0, "text": "alt"}]})
+    for kind, value, good in [
+        ("thumb", "up", True),
+        ("thumb", "down", False),
+        ("rating", 4, True),
+        ("rating", 3, False),
+        ("preference", {"other": "x", "choice": "both_good"}, True),
+        ("preference", {"other": "x", "choice": "second"}, False),
+        ("click", "more", False),
+        ("thumb", None, False),
+    ]:
+        assert (export.with_accepted_answer(plain, [opinion(kind, value)]) is not None) is good, (kind, value)
+    assert export.with_accepted_answer(plain, [opinion("thumb", "up"), opinion("thumb", "down")]) is None
+    assert export.with_accepted_answer(plain, [opinion("thumb", "down"), opinion("thumb", "up")]) is not None
+    other = thumb(0, value="up", annotator="other")
+    assert export.with_accepted_answer(plain, [opinion("thumb", "down"), other]) is None
+    edited = export.with_accepted_answer(
+        plain, [opinion("thumb", "down"), opinion("edit", "eins"), opinion("edit", "zwei")]
+    )
+    assert edited.response == {"choices": [{"index": 0, "text": "zwei"}]}
+
+
+def test_what_a_chat_row_needs():
+    calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    asked = [{"role": "user", "content": "x"}]
+    calling = done({"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": calls}}]})
+    row = export.to_openai_row(exchange(request={"messages": asked, "tools": tools}, response=calling.response))
+    assert row == {"messages": [*asked, {"role": "assistant", "content": None, "tool_calls": calls}], "tools": tools}
+    assert export.to_openai_row(done({"choices": []})) is None
+    assert export.to_openai_row(done({"choices": [{"message": {"content": ""}}]})) is None
+    assert export.to_openai_row(exchange(request={"prompt": "x"}, response={"choices": [{"text": "y"}]})) is None
+
+
+def test_a_running_exchange_that_ends_is_whole(store):
+    store.accept(exchange())
+    assert store.write([FinishedRequest("chatcmpl-000000", finish())]) == ["new"]

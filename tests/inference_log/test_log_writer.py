@@ -1,0 +1,376 @@
+"""The way into the store: group commit, a full disk, a slow one, and rows that break."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+from inference_rows import exchange, finish, thumb
+
+from tunectl.artifacts.records import InferenceRecord
+from tunectl.backends.storage.inference_log_sql import SqlInferenceLog, open_log
+from tunectl.core.errors import DataError, InfrastructureError
+from tunectl.inference_log import log_writer as live_writer
+from tunectl.inference_log.log_writer import LARGEST_BATCH, PAUSE, LogWriteError, Writer
+
+LONG = {"messages": [{"role": "user", "content": "x" * 20_000}]}
+
+
+def same(entry):
+    return entry
+
+
+class Counted(SqlInferenceLog):
+    """Counts transactions; each takes at least ``slow`` seconds, as on a slow disk."""
+
+    slow = 0.0
+
+    def __init__(self, *words) -> None:
+        super().__init__(*words)
+        self.sizes: list[int] = []
+
+    def write(self, entries):
+        time.sleep(self.slow)
+        self.sizes.append(len(entries))
+        return super().write(entries)
+
+
+def writer(store, policy="refuse", redact=same, **other):
+    errors = []
+    made = Writer(store, redact, policy=policy, on_error=errors.append, **{"patience": 60, "waiting": 1000, **other})
+    return made, errors
+
+
+def test_many_at_once_share_a_transaction(url, tmp_path):
+    store = Counted(url, tmp_path)
+    store.slow = 0.02
+    made, errors = writer(store)
+
+    async def one(number):
+        assert await made.accept(exchange(number))
+        assert await made.finish(f"chatcmpl-{number:06}", finish(number))
+        assert await made.feedback(thumb(number))
+        assert not await made.feedback(thumb(number))
+
+    async def all_of_them():
+        await asyncio.gather(*(one(number) for number in range(100)))
+
+    asyncio.run(all_of_them())
+    assert made.close()
+    assert sum(store.sizes) == 400
+    assert len(store.sizes) < 40
+    counts = store.counts()
+    assert (counts.exchanges, counts.finished, counts.feedback) == (100, 100, {"thumb": 100})
+    assert errors == []
+    store.close()
+
+
+def test_feedback_about_nothing(store):
+    made, errors = writer(store)
+    with pytest.raises(DataError, match="exchange 'chatcmpl-000005' is not in the live store"):
+        asyncio.run(made.feedback(thumb(5)))
+    assert errors == []
+    assert made.close()
+
+
+@contextmanager
+def small_disk(folder, bytes_of_it=700_000):
+    """A folder that is soon full: a file system of its own, or where that needs other rights a limit on the size of files."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={bytes_of_it}", "tmpfs", str(folder)]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode == 0:
+        try:
+            (folder / "ballast").write_bytes(b"\0" * (bytes_of_it // 3))
+            yield (folder / "ballast").unlink
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+        return
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_it, before[1]))
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+async def until_full(made):
+    for number in range(1, 200):
+        if not await made.accept(exchange(number, request=LONG)):
+            return number
+    raise AssertionError("the disk never was full")
+
+
+def test_a_full_disk_is_counted_and_made_up_for_later(tmp_path):
+    with small_disk(tmp_path / "disk") as make_room, open_log("sqlite:///a.sqlite", tmp_path / "disk") as store:
+        made, errors = writer(store, "serve_and_count")
+
+        async def talk():
+            full = await until_full(made)
+            assert errors == [1]
+            assert "disk" in made.trouble
+            assert not await made.finish(f"chatcmpl-{full:06}", finish(full))
+            with pytest.raises(LogWriteError):
+                await made.feedback(thumb(1))
+            assert len(errors) == 3
+            make_room()
+            await asyncio.sleep(1.5)
+            assert await made.accept(exchange(500))
+            return full
+
+        full = asyncio.run(talk())
+        assert made.trouble is None
+        assert made.close()
+        assert store.counts().exchanges == full + 1
+        assert store.exchange(f"chatcmpl-{full:06}").completion_tokens == 7
+        assert len(errors) == 3
+
+
+def test_a_full_disk_refuses_where_that_is_declared(tmp_path):
+    with small_disk(tmp_path / "disk") as make_room, open_log("sqlite:///a.sqlite", tmp_path / "disk") as store:
+        made, errors = writer(store)
+
+        async def talk():
+            with pytest.raises(LogWriteError) as caught:
+                await until_full(made)
+            assert str(caught.value).startswith("this exchange cannot be kept: live store sqlite:///")
+            assert str(caught.value).endswith("\n  try again later")
+            make_room()
+            assert await made.accept(exchange(500))
+
+        asyncio.run(talk())
+        assert errors == [1]
+        assert made.close()
+        kept = [one.id for one in store.exchanges()]
+        assert kept == [
+            f"chatcmpl-{number:06}" for number in [*range(1, len(kept)), 500]
+        ]  # the refused one is not there
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InfrastructureError, match=r"cannot write .*file/sub: Not a directory"):
+        SqlInferenceLog("sqlite:///file/sub/a.sqlite", tmp_path)
+
+
+@pytest.mark.parametrize("policy", ["serve_and_count", "refuse"])
+def test_a_slow_disk_holds_nobody_up(policy, tmp_path):
+    store = Counted("sqlite:///a.sqlite", tmp_path)
+    store.slow = 2.0
+    made, errors = writer(store, policy, patience=0.2)
+
+    async def talk():
+        start = time.monotonic()
+        if policy == "refuse":
+            with pytest.raises(LogWriteError, match=r"this exchange cannot be kept: the disk took longer than 0\.2 s"):
+                await made.accept(exchange())
+        else:
+            assert not await made.accept(exchange())
+        assert time.monotonic() - start < 1.5
+
+    asyncio.run(talk())
+    assert errors == [1]
+    assert made.close()
+    assert store.counts().exchanges == 1  # late, but there
+    assert errors == [1]
+    store.close()
+
+
+def test_a_row_that_breaks_does_not_take_others_with_it(store):
+    def fragile(entry):
+        if entry.id.endswith("3"):
+            raise RecursionError(entry.request)
+        return entry
+
+    made, errors = writer(store, redact=fragile)
+
+    async def talk():
+        rows = [exchange(number) for number in range(6)]
+        rows.append(exchange(6, session=object()))  # no column takes this
+        return await asyncio.gather(*(made.accept(row) for row in rows), return_exceptions=True)
+
+    kept = asyncio.run(talk())
+    assert [one is True for one in kept] == [True, True, True, False, True, True, False]
+    assert str(kept[3]).startswith("this exchange cannot be kept: it cannot be written: RecursionError")
+    assert errors == [1, 1]
+    assert made.close()
+
+
+class Broken:
+    """A store whose server never answers."""
+
+    def __init__(self) -> None:
+        self.given: list[list[str]] = []
+        self.tries = 0
+        self.whole = threading.Event()
+
+    def write(self, entries):
+        self.tries += 1
+        if not self.whole.is_set():
+            raise InfrastructureError("no server")
+        self.given.append([entry.id for entry in entries])
+        return ["new"] * len(entries)
+
+
+def test_what_waits_is_bounded_keeps_its_order_and_says_what_is_lost(caplog):
+    store = Broken()
+    made, errors = writer(store, "serve_and_count", waiting=5, patience=5)
+
+    async def talk():
+        for number in range(8):
+            assert not await made.accept(exchange(number))
+        store.whole.set()
+
+    asyncio.run(talk())
+    end = time.monotonic() + 20
+    while not store.given and time.monotonic() < end:
+        time.sleep(0.05)
+    assert made.close()
+    assert [name for batch in store.given for name in batch] == [f"chatcmpl-{number:06}" for number in range(5)]
+    assert len(errors) == 8
+    assert made.lost == 3
+    assert caplog.text.count("rows are lost from now on: more wait for the disk than live.waiting = 5") == 1
+
+
+def test_what_waits_is_bounded_in_bytes_as_well(caplog):
+    store = Broken()
+    made, errors = writer(store, "serve_and_count", waiting_bytes=100_000, patience=5)
+
+    async def talk():
+        for number in range(8):
+            assert not await made.accept(exchange(number, request=LONG))
+        assert not await made.accept(exchange(8))  # a small one fits still
+        store.whole.set()
+
+    asyncio.run(talk())
+    assert until_given(store, 5) == [f"chatcmpl-{number:06}" for number in (0, 1, 2, 3, 8)]
+    assert (len(errors), made.lost) == (9, 4)
+    assert caplog.text.count("or live.waiting_bytes = 100000") == 1
+    assert made.close()
+    assert (made._held, made._flying) == (0, 0)
+
+
+@pytest.mark.parametrize("policy", ["serve_and_count", "refuse"])
+def test_one_row_alone_may_be_as_large_as_it_is(policy):
+    store = Broken()
+    made, _ = writer(store, policy, waiting_bytes=10)
+    with pytest.raises(LogWriteError):
+        made.submit(exchange(0, request=LONG)).answer.result(30)
+    store.whole.set()
+    if policy == "serve_and_count":
+        assert until_given(store, 1) == ["chatcmpl-000000"]
+    while made._flying:
+        time.sleep(0.01)
+    assert made.submit(exchange(1, request=LONG)).answer.result(30) == "new"
+    assert made.close()
+
+
+def until_given(store, count):
+    end = time.monotonic() + 60
+    while sum(map(len, store.given)) < count and time.monotonic() < end:
+        time.sleep(0.05)
+    return [name for batch in store.given for name in batch]
+
+
+def test_a_long_outage_holds_nobody_up_and_burns_nothing():
+    store, many = Broken(), LARGEST_BATCH + 100
+    made, errors = writer(store, "serve_and_count")
+    first = [made.submit(exchange(number)) for number in range(many)]
+    assert all(isinstance(ticket.answer.exception(30), LogWriteError) for ticket in first)
+
+    async def talk():
+        start, tries, number = time.monotonic(), store.tries, many
+        while time.monotonic() < start + 1:
+            assert not await made.accept(exchange(number))  # would wait for its patience behind the others
+            number += 1
+        return number, (store.tries - tries) / (time.monotonic() - start)
+
+    number, pace = asyncio.run(talk())
+    assert number > many + 1
+    assert pace < 1.5 / PAUSE
+    store.whole.set()
+    assert until_given(store, number) == [f"chatcmpl-{turn:06}" for turn in range(number)]
+    assert len(errors) == number
+    assert made.close()
+
+
+@pytest.mark.parametrize("policy", ["serve_and_count", "refuse"])
+def test_the_first_row_after_an_outage_does_not_wait_for_the_next_try(policy, monkeypatch):
+    monkeypatch.setattr(live_writer, "RETRY", 50.0)
+    store = Broken()
+    made, _ = writer(store, policy)
+    with pytest.raises(LogWriteError):
+        made.submit(exchange()).answer.result(30)
+    store.whole.set()
+    assert made.submit(exchange(1)).answer.result(30) == "new"
+    assert made.close()
+
+
+class Picky:
+    """Takes no row 1, and is away for the length of its fourth transaction."""
+
+    def __init__(self) -> None:
+        self.given: list[list[str]] = []
+        self.tries = 0
+
+    def write(self, entries):
+        self.tries += 1
+        names = [entry.id for entry in entries]
+        if "chatcmpl-000001" in names:
+            raise ValueError(names)
+        if self.tries == 4:
+            raise InfrastructureError("no server")
+        self.given.append(names)
+        return ["new"] * len(entries)
+
+
+def test_a_row_that_breaks_while_the_disk_says_no_changes_no_order(caplog):
+    store = Picky()
+    made, errors = writer(store, "serve_and_count")
+    with made._wake:  # so that they come in one transaction
+        rows = [made.submit(exchange(number)) for number in range(6)]
+    assert until_given(store, 5) == [f"chatcmpl-{number:06}" for number in (0, 2, 3, 4, 5)]
+    assert store.given[1:] == [[f"chatcmpl-{number:06}" for number in (2, 3, 4, 5)]]
+    assert [ticket.answer.exception(30) is None for ticket in rows] == [True, False, False, False, False, False]
+    assert len(errors) == 5
+    assert caplog.text.count("a row cannot be written: ValueError") == 1
+    assert made.close()
+
+
+def test_a_closed_writer_takes_nothing(store):
+    made, _ = writer(store)
+    assert made.close()
+    with pytest.raises(LogWriteError, match="the store is closed"):
+        made.submit(exchange()).answer.result()
+
+
+def test_closing_with_a_dead_server_ends(caplog):
+    made, _ = writer(Broken(), "serve_and_count", patience=1)
+    asyncio.run(made.accept(exchange()))
+    assert made.close(20) is False
+    assert "the live store is closed and 1 rows or more are not in it: no server" in caplog.text
+
+
+def test_who_stops_waiting_does_not_stop_the_row(tmp_path):
+    store = Counted("sqlite:///a.sqlite", tmp_path)
+    store.slow = 0.3
+    made, _ = writer(store)
+
+    async def talk():
+        task = asyncio.create_task(made.accept(exchange()))
+        await asyncio.sleep(0.05)
+        task.cancel()  # the client hung up
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await made.finish("chatcmpl-000000", finish())
+
+    asyncio.run(talk())
+    assert made.close()
+    assert isinstance(store.exchange("chatcmpl-000000"), InferenceRecord)
+    store.close()

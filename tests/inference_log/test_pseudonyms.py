@@ -1,0 +1,95 @@
+"""Who people are stays hidden, and the same person is found again."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import checks, override_file
+from tunectl.core.errors import ConfigError, InfrastructureError
+from tunectl.inference_log import pseudonyms
+
+
+def load(*words: str):
+    return checks.load_config(ProjectPaths(), override_file.merge_overrides([], words)).root.live
+
+
+@pytest.fixture(scope="module")
+def live():
+    return load()
+
+
+def test_the_same_person_is_the_same_hash_under_one_salt_only():
+    assert pseudonyms.pseudonymize(" Ada@Example.org", b"a" * 16) == pseudonyms.pseudonymize(
+        "ada@example.org", b"a" * 16
+    )
+    assert pseudonyms.pseudonymize("ada@example.org", b"a" * 16) != pseudonyms.pseudonymize(
+        "ada@example.org", b"b" * 16
+    )
+    assert len(pseudonyms.pseudonymize("x", b"a" * 16)) == 32
+    assert "ada" not in pseudonyms.pseudonymize("ada@example.org", b"a" * 16)
+
+
+def test_the_salt_is_made_once_and_is_private(live, tmp_path):
+    first = pseudonyms.load_hash_key(live, tmp_path, {})
+    assert pseudonyms.load_hash_key(live, tmp_path, {}) == first
+    assert stat.S_IMODE((tmp_path / live.salt).stat().st_mode) == 0o600
+    assert [path.name for path in (tmp_path / live.salt).parent.iterdir()] == ["salt"]
+    assert (
+        pseudonyms.load_hash_key(live, tmp_path, {live.salt_variable: "s" * 20 + "\n"}) == b"s" * 20
+    )  # as a file would end
+
+
+def test_a_short_salt_is_refused(live, tmp_path):
+    with pytest.raises(InfrastructureError) as caught:
+        pseudonyms.load_hash_key(live, tmp_path, {live.salt_variable: "short"})
+    assert str(caught.value) == (
+        "TUNECTL_LIVE_SALT holds 5 bytes; at least 16 are needed to hide people\n"
+        "  write 64 random hexadecimal digits into it; who was hashed before is then not found again"
+    )
+
+
+def test_an_unreadable_salt(live, tmp_path):
+    (tmp_path / live.salt).mkdir(parents=True)
+    with pytest.raises(InfrastructureError, match=r"cannot write .*salt: Is a directory"):
+        pseudonyms.load_hash_key(live, tmp_path, {})
+
+
+def test_a_store_holds_its_servers_to_one_salt(live, store):
+    pseudonyms.check_hash_key(store, live, b"b" * 16)  # nobody is in it yet
+    pseudonyms.register_hash_key(store, live, b"a" * 16)
+    pseudonyms.register_hash_key(store, live, b"a" * 16)
+    pseudonyms.check_hash_key(store, live, b"a" * 16)
+    for asked in (pseudonyms.register_hash_key, pseudonyms.check_hash_key):
+        with pytest.raises(InfrastructureError) as caught:
+            asked(store, live, b"b" * 16)
+        assert str(caught.value) == (
+            "the people in this live store are hidden under another salt than the one in TUNECTL_LIVE_SALT or "
+            ".tunectl/live/salt\n"
+            "  give all its servers one TUNECTL_LIVE_SALT; where that is lost, begin a new database: live.url"
+        )
+    (kept,) = store.events()
+    assert not any(salt in str(kept.body).encode() for salt in (b"a" * 16, (b"a" * 16).hex().encode()))
+
+
+def test_the_environment_names_the_database(live):
+    assert pseudonyms.address(live, {}) == live.url
+    assert pseudonyms.address(live, {"TUNECTL_LIVE_URL": "postgresql://db/live"}) == "postgresql://db/live"
+
+
+def test_several_servers_need_postgresql(live):
+    with pytest.raises(ConfigError) as caught:
+        load("live.replicas=2")
+    assert "replicas is 2 and url is sqlite:///.tunectl/live/live.sqlite; more than one server needs PostgreSQL" in str(
+        caught.value
+    )
+    two = load("live.replicas=2", "live.url=postgresql://db/live")
+    assert pseudonyms.address(two, {}) == "postgresql://db/live"
+    with pytest.raises(InfrastructureError) as raised:
+        pseudonyms.address(two, {"TUNECTL_LIVE_URL": "sqlite:///a.sqlite"})
+    assert str(raised.value) == (
+        "TUNECTL_LIVE_URL names an SQLite file and live.replicas is 2\n"
+        "  more than one server needs PostgreSQL: postgresql://USER@HOST/NAME"
+    )

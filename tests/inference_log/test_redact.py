@@ -1,0 +1,203 @@
+"""Nothing personal gets into the live store; what is clean stays as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from datetime import timedelta
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from inference_rows import START, exchange, finish, thumb
+from msgspec.structs import replace
+
+from tunectl.backends.storage.inference_log_sql import open_log
+from tunectl.backends.text import pii_resources
+from tunectl.inference_log.log_store import FinishedRequest
+from tunectl.inference_log.log_writer import Writer
+from tunectl.inference_log.redact import TOKENS, Redactor
+from tunectl.privacy.mask import PiiMasker
+
+SALT = b"0123456789abcdef"
+CANARIES = [
+    "wanda.kanarie@example.org",
+    "+1 415 555 2671",
+    "4111 1111 1111 1111",
+    "DE89370400440532013000",
+    "203.0.113.77",
+    "Wanda Thompson",
+    "123 Main Street",
+    "https://wanda:geheim77@example.org/a",
+]
+SAID = "I am Wanda Thompson, 123 Main Street, wanda.kanarie@example.org, call +1 415 555 2671. " + " ; ".join(
+    CANARIES[2:]
+)
+
+
+@pytest.fixture(scope="module")
+def masker():
+    return PiiMasker(pii_resources.tools(regions=["US"], locales=["en_US"]))
+
+
+def body():
+    return {
+        "model": "champion",
+        "user": "wanda.kanarie@example.org",
+        "safety_identifier": "wanda.kanarie@example.org",
+        "seed": 4155552671,
+        "metadata": {"wanda.kanarie@example.org": "x", "card": 4111111111111111},
+        "stop": ["wanda.kanarie@example.org"],
+        "messages": [
+            {"role": "system", "content": SAID},
+            {"role": "user", "name": "wanda", "content": [{"type": "text", "text": SAID}]},
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {
+                        "id": "call_1",
+                        "type": "function",
+                        "function": {"name": "mail", "arguments": f'{{"to": "{CANARIES[0]}"}}'},
+                    }
+                ],
+            },
+            {"role": "tool", "tool_call_id": "call_1", "content": SAID},
+        ],
+    }
+
+
+def answer():
+    message = {"role": "assistant", "content": f"Dear Wanda Thompson, I wrote to {CANARIES[0]} and bob@example.org."}
+    spelled = [{"token": piece, "logprob": -0.1, "bytes": list(piece.encode())} for piece in ("wanda.", "kanarie@ex")]
+    return {
+        "id": "chatcmpl-4155552671",
+        "created": 1772366400,
+        "choices": [{"index": 0, "message": message, "logprobs": {"content": spelled}, "finish_reason": "stop"}],
+    }
+
+
+def squeezed(text):
+    return re.sub(r"[^a-z0-9@]", "", text.casefold())
+
+
+def test_canaries_are_nowhere(masker, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    async def talk(store):
+        writer = Writer(store, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
+        await writer.accept(exchange(request=body()))
+        await writer.finish("chatcmpl-000000", finish(response=answer()))
+        await writer.feedback(thumb(kind="edit", value=SAID))
+        await writer.feedback(thumb(kind="click", value=CANARIES[0], id="click"))
+        assert writer.close()
+
+    with open_log("sqlite:///a.sqlite", tmp_path) as store:
+        asyncio.run(talk(store))
+        found = store.exchange("chatcmpl-000000")
+        files = "".join(path.read_bytes().decode("utf-8", "replace") for path in tmp_path.iterdir())
+    for canary in CANARIES:
+        assert squeezed(canary) not in squeezed(files), canary
+        assert squeezed(canary) not in squeezed(caplog.text), canary
+    assert "geheim77" not in files
+    # the answer has the placeholders of the question, and a new one for what is new
+    asked = found.request["messages"][1]["content"][0]["text"]
+    assert asked.startswith("I am [PERSON_1], [ADDRESS_1], [EMAIL_1], call [PHONE_1]. ")
+    choice = found.response["choices"][0]
+    assert choice["message"]["content"] == "Dear [PERSON_1], I wrote to [EMAIL_1] and [EMAIL_2]."
+    assert "logprobs" not in choice
+    assert found.request["messages"][2]["tool_calls"][0]["function"] == {
+        "name": "mail",
+        "arguments": '{"to": "[EMAIL_1]"}',
+    }
+    assert "user" not in found.request
+    assert found.request["metadata"] == {"[EMAIL_1]": "x", "card": "[CARD_1]"}
+    assert (found.response["id"], found.request["seed"]) == ("chatcmpl-4155552671", 4155552671)
+
+
+def test_a_prompt_of_token_ids_is_not_kept(masker):
+    redact = Redactor(masker, SALT)
+    for prompt in ([101, 7, 9], [[1, 2], [3]]):
+        assert redact(exchange(request={"prompt": prompt})).request == {"prompt": TOKENS}
+    texts = ["write to wanda.kanarie@example.org", "hello"]
+    assert redact(exchange(request={"prompt": texts})).request == {"prompt": ["write to [EMAIL_1]", "hello"]}
+
+
+def test_an_address_in_the_place_of_a_model_is_masked(masker):
+    assert Redactor(masker, SALT)(exchange(request={"model": CANARIES[0]})).request == {"model": "[EMAIL_1]"}
+
+
+@pytest.mark.parametrize(
+    "made_up",
+    [
+        {CANARIES[0]: 1},
+        {"id": CANARIES[5]},
+        {"object": {"to": CANARIES[0], "call": [CANARIES[1]]}},
+        {"system_fingerprint": CANARIES[6]},
+        {"created": f"card {CANARIES[2]}"},
+        {"model": [SAID]},
+    ],
+)
+def test_what_a_client_makes_up_is_masked_wherever_it_stands(masker, made_up):
+    kept = msgspec.json.encode(Redactor(masker, SALT)(exchange(request={"model": "shop", **made_up})).request).decode()
+    assert "_1]" in kept
+    for canary in CANARIES:
+        assert squeezed(canary) not in squeezed(kept)
+
+
+def test_names_of_people_and_conversations_are_left_out(masker):
+    turns = [
+        {"role": "user", "name": "wanda", "content": "mail it"},
+        {"role": "tool", "name": "mail", "content": "done"},
+    ]
+    given = {"metadata": {"session": "wanda on Monday", "page": 3}, "messages": turns}
+    assert Redactor(masker, SALT)(exchange(request=given)).request == {
+        "metadata": {"page": 3},
+        "messages": [{"role": "user", "content": "mail it"}, turns[1]],
+    }
+
+
+def test_an_id_that_is_personal_is_hashed_and_counts_once_still(masker):
+    redact, other = Redactor(masker, b"a" * 16), Redactor(masker, b"b" * 16)
+    names = [redact(thumb(id=name)).id for name in (CANARIES[0], CANARIES[0], "bob@example.org", "fb-0")]
+    assert names[0] == names[1] != names[2]
+    assert re.fullmatch(r"fb-[0-9a-f]{32}", names[0])
+    assert names[3] == "fb-0"
+    assert other(thumb(id=CANARIES[0])).id != names[0]
+
+
+def test_placeholders_that_came_in_keep_their_numbers(masker):
+    redact = Redactor(masker, SALT)
+    keys = redact(exchange(request={"metadata": {"[EMAIL_1]": 1, "wanda.kanarie@example.org": 2}}))
+    assert keys.request == {"metadata": {"[EMAIL_1]": 1, "[EMAIL_2]": 2}}
+    first = redact(exchange(request={"messages": [{"content": "[EMAIL_1] and wanda.kanarie@example.org"}]}))
+    assert first.request == {"messages": [{"content": "[EMAIL_1] and [EMAIL_2]"}]}
+
+
+CLEAN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-999_999, 999_999)
+    | st.floats(allow_nan=False)
+    | st.text("xyz ?!\n", max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("xyz", max_size=4), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.text("abc", max_size=4), CLEAN, max_size=4))
+def test_clean_bodies_stay_and_masking_twice_is_masking_once(masker, clean):
+    redact = Redactor(masker, SALT)
+    one = exchange(request=clean)
+    assert redact(one) == one
+    assert redact(FinishedRequest(one.id, finish(response=clean))).finish.response == clean
+    dirty = {**clean, "messages": [{"content": SAID}]}
+    once = redact(exchange(request=dirty))
+    assert redact(once) == once
+
+
+def test_records_survive_json():
+    for row in (exchange(), replace(exchange(), finished_at=START + timedelta(seconds=2)), thumb()):
+        assert msgspec.json.decode(msgspec.json.encode(row), type=type(row)) == row

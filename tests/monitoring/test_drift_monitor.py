@@ -1,0 +1,420 @@
+"""One look after another at a real live store (SQLite): windows, references, promotions, replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace as changed
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from drift_fixtures import at, examiner, exchange, release, rows
+from msgspec import to_builtins
+from msgspec.structs import replace
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import DriftWindow
+from tunectl.backends.storage import inference_log_sql
+from tunectl.config.loading import checks
+from tunectl.config.schema.monitor import MonitorSettings
+from tunectl.core.errors import InfrastructureError
+from tunectl.inference_log.log_store import Event
+from tunectl.monitoring import backtest, reference_data
+from tunectl.monitoring import window as windows
+from tunectl.monitoring.drift_monitor import DriftMonitor
+from tunectl.registry.release_store import ReleaseRegistry
+
+ROOT = Path(__file__).parents[2]
+RELEASE = "0123456789abcdef"
+
+
+def settings(**prompts) -> MonitorSettings:
+    root = checks.load_config(ProjectPaths(ROOT)).root
+    rule = root.monitor.window.model_copy(update={"rows": 120, "hours": 24.0, "settle_seconds": 60.0})
+    asked = root.monitor.prompts.model_copy(update=prompts)
+    monitored = root.monitor.model_copy(update={"window": rule, "prompts": asked, "evidently": False})
+    return MonitorSettings(
+        project="shop", seed=7, monitor=monitored, live=root.live, store=".tunectl/releases", keys=".tunectl/keys.json"
+    )
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[DriftMonitor]:
+    with inference_log_sql.open_log(f"sqlite:///{tmp_path}/live.sqlite", tmp_path) as store:
+        release(tmp_path / "releases")
+        yield DriftMonitor(
+            settings(),
+            ProjectPaths(tmp_path),
+            store,
+            ReleaseRegistry(tmp_path / "releases"),
+            examiner(),
+            now=lambda: at(1, 12),
+        )
+
+
+def served(
+    watching: DriftMonitor, count: int, seed: int, start, topics=("garden", "bike"), name: str = RELEASE, **more
+) -> None:
+    """So many exchanges of one second each."""
+    found = [
+        exchange(row, row.id, start + timedelta(seconds=place), name)
+        for place, row in enumerate(rows(count, seed, topics))
+    ]
+    watching.store.write([replace(one, **more) for one in found])
+
+
+def accept(watching: DriftMonitor, name: str) -> None:
+    body = windows.accept([name], by="test", why="")
+    watching.store.add_event(Event(f"accept-{name}", watching.now(), windows.ACCEPTED, body))
+
+
+def later(watching: DriftMonitor, day: int, hour: int = 12) -> DriftMonitor:
+    watching.now = lambda: at(day, hour)
+    return watching
+
+
+def test_nothing_was_served(watching: DriftMonitor) -> None:
+    assert watching.run_once() == []
+    assert watching.find_latest_window() is None
+
+
+def test_without_a_champion_it_waits(watching: DriftMonitor, tmp_path: Path) -> None:
+    (tmp_path / "releases" / "champion.json").unlink()
+    assert watching.run_once() == []
+
+
+def test_the_story_of_a_drift(watching: DriftMonitor) -> None:
+    served(watching, 120, 1, at(1, 12))
+    first = later(watching, 1, 13).run_once()
+    assert [one.verdict for one in first] == ["insufficient"]
+    assert first[0].reason == "prompts: no window of prompts was accepted yet: tunectl monitor accept ID"
+    assert first[0].signals["answer_text"].p_value is not None
+    accept(watching, first[0].id)
+    served(watching, 120, 2, at(1, 14))
+    quiet = later(watching, 1, 15).run_once()
+    assert [(one.verdict, one.reference) for one in quiet] == [("ok", first[0].id)]
+    for turn in range(3):
+        served(watching, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
+    drift = later(watching, 2, 20).run_once()
+    assert [(one.verdict, one.consecutive) for one in drift] == [("ok", 1), ("ok", 2), ("drift", 3)]
+    assert drift[-1].slices
+    assert drift[-1].exemplars
+    accept(watching, drift[-1].id)  # as the promotion of a rebuilt model does
+    served(watching, 120, 9, at(3, 10), topics=("garden", "bread"))
+    healed = later(watching, 3, 20).run_once()
+    prompts = [one for name, one in healed[0].signals.items() if name.startswith("prompt")]
+    assert not any(one.moved for one in prompts)
+    assert healed[0].reference == drift[-1].id
+
+
+def test_a_window_is_kept_once_whoever_looks_again(watching: DriftMonitor) -> None:
+    served(watching, 130, 1, at(1, 12))
+    later(watching, 1, 13).run_once()
+    again = changed(watching, _before=None)
+    assert again.run_once() == []
+    assert [one.id for one in reference_data.list_closed_windows(watching.store)] == [
+        one.id for one in watching.list_closed_windows()
+    ]
+    repeated = changed(watching, _before=[])  # a monitor that was killed between keeping a window and knowing of it
+    assert [one.id for one in repeated.run_once()] == [watching.list_closed_windows()[0].id]
+    assert len(watching.store.windows()) == 1
+
+
+def test_little_traffic_closes_by_time_and_says_so(watching: DriftMonitor) -> None:
+    served(watching, 5, 1, at(1, 12))
+    found = later(watching, 3, 13).run_once()
+    assert [(one.verdict, one.rows, one.reason) for one in found] == [
+        ("insufficient", 5, "too few rows: 5 of 50"),
+        ("insufficient", 0, "too few rows: 0 of 50"),
+    ]
+
+
+def test_a_promotion_begins_anew(watching: DriftMonitor, tmp_path: Path) -> None:
+    served(watching, 240, 1, at(1, 12), topics=("bread",))
+    found = later(watching, 1, 14).run_once()
+    assert found[-1].consecutive == 2
+    release(tmp_path / "releases", "f" * 16)
+    pointer = {
+        "release": "f" * 16,
+        "previous": RELEASE,
+        "promoted_at": "2026-03-01T14:00:00+00:00",
+        "by": "",
+        "why": "",
+        "sequence": 2,
+    }
+    atomic_io.write_json(tmp_path / "releases" / "champion.json", pointer)
+    assert watching.find_latest_window() is None
+    served(watching, 10, 4, at(1, 13))  # the old champion's last answers are not compared
+    served(watching, 120, 5, at(1, 15), topics=("bread",), name="f" * 16)
+    after = later(watching, 1, 16).run_once()
+    assert [(one.release, one.rows, one.consecutive) for one in after] == [("f" * 16, 120, 1)]
+
+
+def test_the_first_window_can_be_accepted_without_asking(watching: DriftMonitor) -> None:
+    watching.settings = settings(accept_first=True)
+    served(watching, 240, 1, at(1, 12))
+    found = later(watching, 1, 13).run_once()
+    assert [one.reference for one in found] == ["none", found[0].id]
+    assert found[1].verdict == "ok"
+
+
+def test_the_training_prompts_can_be_declared(watching: DriftMonitor, tmp_path: Path) -> None:
+    from tunectl.artifacts.records import Example, Message, Source
+
+    watching.settings = settings(reference="training")
+    served(watching, 240, 1, at(1, 12))
+    assert "train.jsonl does not exist; build it: tunectl repro --to split" in watching.baselines(RELEASE)[1]["prompt"]
+    examples = [Example(row.id, Source("f"), messages=[Message("user", row.prompt)]) for row in rows(400, 8)]
+    atomic_io.write_rows(tmp_path / "artifacts" / "split" / "train.jsonl", examples)
+    found = later(watching, 1, 13).run_once()
+    assert [(one.verdict, one.reference) for one in found] == [("ok", "training")] * 2
+    assert found[0].signals["prompt_tokens"].reason == "too few rows in the reference: 0 of 50"
+
+
+def test_a_window_without_a_single_signal_is_known_after_a_restart(watching: DriftMonitor) -> None:
+    """Nothing to compare with on either side: it is the one that somebody has to find, to accept it."""
+    release(watching.releases.root, rows=10)
+    served(watching, 120, 1, at(1, 12))
+    (first,) = later(watching, 1, 13).run_once()
+    assert (first.verdict, first.signals) == ("insufficient", {})
+    assert [one.id for one in reference_data.list_closed_windows(watching.store)] == [first.id]
+    assert changed(watching, _before=None, _measured={}).run_once() == []
+
+
+def test_what_was_forgotten_is_in_no_reference(watching: DriftMonitor) -> None:
+    served(watching, 120, 1, at(1, 12))
+    first = later(watching, 1, 13).run_once()[0]
+    accept(watching, first.id)
+    assert len(reference_data.load_accepted_windows(watching.store, 1000, 60).rows) == 120
+    watching.store.retain(at(1, 12) + timedelta(seconds=60))
+    assert len(reference_data.load_accepted_windows(watching.store, 1000, 60).rows) == 60
+    assert len(reference_data.load_accepted_windows(watching.store, 40, 60).rows) == 40
+
+
+def test_a_reference_that_is_gone_is_said(watching: DriftMonitor) -> None:
+    accept(watching, "0" * 16)
+    assert (
+        reference_data.load_accepted_windows(watching.store, 100, 60).why
+        == f"the accepted window {'0' * 16} is not in the live store"
+    )
+
+
+@pytest.mark.parametrize("error", [InfrastructureError("no picture"), UnicodeEncodeError("utf-8", "x", 0, 1, "odd")])
+def test_a_broken_report_leaves_the_verdict(watching: DriftMonitor, error: Exception) -> None:
+    def broken(*_):
+        raise error
+
+    watching.report = broken
+    served(watching, 120, 1, at(1, 12))
+    found = later(watching, 1, 13).run_once()
+    assert len(found) == 1
+    assert found[0].report is None
+
+
+def test_replay_gives_what_was_seen_and_keeps_nothing(watching: DriftMonitor) -> None:
+    served(watching, 240, 1, at(1, 12))
+    seen = later(watching, 1, 13).run_once()
+    again = list(backtest.backtest(changed(watching, _measured={}), at(1, 11), at(1, 13)))
+    assert [(one.id, one.verdict) for one in again] == [(one.id, one.verdict) for one in seen]
+    assert len(watching.store.windows()) == 2
+    assert to_builtins(again[0]) == to_builtins(seen[0])
+
+
+def test_reigns() -> None:
+    from tunectl.registry.release_state import ChampionPointer, Entry
+
+    log = [
+        Entry("add", "a", "2026-03-01T00:00:00+00:00"),
+        Entry("promote", "a", "2026-03-02T00:00:00+00:00"),
+        Entry("promote", "b", "2026-03-04T00:00:00+00:00"),
+    ]
+    champion = ChampionPointer("b", "a", "2026-03-04T00:00:00+00:00", "", "", 2)
+    found = backtest.champion_periods(log, champion, at(3, 0), at(5, 0))
+    assert [(one.release, one.since, one.until) for one in found] == [
+        ("a", at(3, 0), at(4, 0)),
+        ("b", at(4, 0), at(5, 0)),
+    ]
+    assert backtest.champion_periods([], champion, at(1, 0), at(5, 0))[0].since == at(4, 0)
+
+
+def test_a_window_that_cannot_be_examined_is_an_error_and_the_next_one_is_looked_at(
+    watching: DriftMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunectl.monitoring.detector import DriftDetector
+
+    examine, calls = DriftDetector.examine_window, []
+
+    def once(self, *args, **named):
+        calls.append(1)
+        if len(calls) == 2:
+            raise ZeroDivisionError("poison")
+        return examine(self, *args, **named)
+
+    monkeypatch.setattr(DriftDetector, "examine_window", once)
+    served(watching, 360, 1, at(1, 12), topics=("bread",))
+    found = later(watching, 1, 14).run_once()
+    assert [(one.verdict, one.consecutive) for one in found] == [("ok", 1), ("error", 1), ("ok", 2)]
+    assert found[1].reason == "ZeroDivisionError: poison"
+
+
+def test_answers_of_accepted_windows_where_that_is_declared(watching: DriftMonitor) -> None:
+    declared = watching.settings.monitor.answers.model_copy(update={"reference": "live"})
+    watching.settings = watching.settings.model_copy(
+        update={"monitor": watching.settings.monitor.model_copy(update={"answers": declared})}
+    )
+    served(watching, 120, 1, at(1, 12), topics=("bread",))
+    first = later(watching, 1, 14).run_once()[0]
+    assert watching.baselines(RELEASE)[0]["answer"].name == RELEASE
+    accept(watching, first.id)
+    assert watching.baselines(RELEASE)[0]["answer"].name == first.id
+    assert watching.baselines("f" * 16)[0].get("answer") is None
+
+
+def test_answers_of_its_canary_for_a_release_that_was_promoted_because_the_world_had_changed(
+    watching: DriftMonitor,
+) -> None:
+    declared = watching.settings.monitor.answers.model_copy(update={"reference": "live"})
+    watching.settings = watching.settings.model_copy(
+        update={"monitor": watching.settings.monitor.model_copy(update={"answers": declared})}
+    )
+    served(watching, 120, 1, at(1, 12), topics=("bread",))
+    accept(watching, later(watching, 1, 14).run_once()[0].id)
+    fresh = release(watching.releases.root, "f" * 16)
+    assert watching.baselines(fresh)[0]["answer"].name == fresh, "it had no canary"
+    served(watching, 40, 2, at(1, 15), topics=("bread",), name=fresh, arm="challenger")
+    assert watching.baselines(fresh)[0]["answer"].name == fresh, "too few rows say nothing"
+    served(watching, 40, 3, at(1, 16), topics=("bread",), name=fresh, arm="challenger")
+    by_name = {"model": "challenger", "messages": [{"role": "user", "content": "soil"}]}
+    served(watching, 9, 4, at(1, 17), topics=("garden",), name=fresh, arm="challenger", request=by_name)
+    found = watching.baselines(fresh)[0]["answer"]
+    assert (found.name, len(found.rows)) == (f"canary-{fresh}", 80)
+    served(watching, 120, 5, at(2, 12), topics=("bread",), name=fresh)
+    healed = later(watching, 2, 14).run_once()[-1]
+    assert (healed.release, healed.verdict) == (fresh, "ok")
+    assert not any(one.moved for one in healed.signals.values())
+
+
+def test_a_window_that_could_not_be_examined_is_accepted_by_nobody(
+    watching: DriftMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunectl.monitoring.detector import DriftDetector
+
+    def poisoned(*_args, **_named):
+        raise ZeroDivisionError("poison")
+
+    monkeypatch.setattr(DriftDetector, "examine_window", poisoned)
+    watching.settings = settings(accept_first=True)
+    served(watching, 120, 1, at(1, 12))
+    assert [one.verdict for one in later(watching, 1, 13).run_once()] == ["error"]
+    assert watching.store.events(kind=windows.ACCEPTED) == []
+
+
+def test_what_was_found_against_a_reference_that_is_none_any_more_is_not_shown(watching: DriftMonitor) -> None:
+    """A person says: this is how it is now. The gauge that the alert compares must not say drift until the next window."""
+    served(watching, 240, 1, at(1, 12), topics=("bread",))
+    found = later(watching, 1, 13).run_once()
+    assert watching.find_latest_window() == found[-1]
+    accept(watching, found[-1].id)
+    assert watching.find_latest_window() is None
+    served(watching, 120, 2, at(1, 14), topics=("bread",))
+    (after,) = later(watching, 1, 15).run_once()
+    assert after.reference == found[-1].id
+    assert watching.find_latest_window() == after
+
+
+def test_a_clock_that_went_far_ahead_and_came_back_is_told(watching: DriftMonitor) -> None:
+    served(watching, 120, 1, at(9, 12))
+    assert len(later(watching, 9, 13).run_once()) == 1
+    assert later(watching, 9, 1).run_once() == [], "an hour or two are waited for"
+    with pytest.raises(InfrastructureError) as caught:
+        later(watching, 2, 13).run_once()
+    assert (
+        caught.value.message
+        == "the next window begins at 2026-03-09 12:01 UTC, and it is 2026-03-02 13:00: nothing is watched"
+    )
+
+
+def test_who_is_told_to_stop_does_not_catch_up_first(watching: DriftMonitor) -> None:
+    served(watching, 360, 1, at(1, 12))
+    found: list[DriftWindow] = []
+    watching.stopped = lambda: len(found) == 2
+    assert len(later(watching, 1, 14).run_once(found.append)) == 2
+    watching.stopped = lambda: False
+    assert len(watching.run_once()) == 1
+
+
+def test_recorded_answers_are_masked_like_live_ones(watching: DriftMonitor) -> None:
+    from tunectl.artifacts.records import Message
+    from tunectl.backends.text import number_checks
+    from tunectl.packaging.probes import RecordedResponse
+    from tunectl.privacy.mask import PiiMasker
+    from tunectl.privacy.resources import PiiResources
+
+    folder = watching.releases.fetch(RELEASE)
+    asked = [Message("user", "Write to [EMAIL_1] and to the shop.")]
+    atomic_io.write_rows(
+        folder / "reference.jsonl", [RecordedResponse(asked, "Done: shop@example.org", 3, -0.1, "stop")]
+    )
+    known = PiiResources(
+        lambda _text: (), number_checks.card(), number_checks.iban(), number_checks.ssn(), frozenset(), frozenset()
+    )
+    (row,) = reference_data.load_recorded_answers(folder, PiiMasker(known)).rows
+    assert row.answer == "Done: [EMAIL_2]"
+    assert reference_data.load_recorded_answers(folder).rows[0].answer == "Done: shop@example.org"
+
+
+def test_a_reference_that_is_cut_has_rows_of_every_part(watching: DriftMonitor, tmp_path: Path) -> None:
+    from tunectl.artifacts.records import Example, Message, Source
+
+    examples = [Example(str(number), Source("f"), messages=[Message("user", f"ask {number}")]) for number in range(199)]
+    atomic_io.write_rows(tmp_path / "artifacts" / "split" / "train.jsonl", examples)
+    chosen = [
+        int(row.id.removeprefix("training-"))
+        for row in reference_data.training_prompts(ProjectPaths(tmp_path), 100).rows
+    ]
+    assert len(chosen) == len(set(chosen)) == 100
+    assert chosen[-1] > 195
+    assert len(reference_data.training_prompts(ProjectPaths(tmp_path), 500).rows) == 199
+
+
+def test_a_window_is_shown_beside_the_one_before(watching: DriftMonitor) -> None:
+    """It says whether something is new: after a change, windows differ from the reference but not from each other."""
+    from tunectl.monitoring import drift_page
+
+    served(watching, 120, 1, at(1, 12))
+    first = later(watching, 1, 13).run_once()[0]
+    assert first.last == {}
+    accept(watching, first.id)
+    for turn in range(2):
+        served(watching, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
+    changed_at, after = later(watching, 2, 12).run_once()
+    assert changed_at.last["prompt_text"] <= 0.05 < after.last["prompt_text"]
+    assert after.signals["prompt_text"].moved
+    page = drift_page.render_window("shop", replace(after, report="w.html"), {}, {"w.html"})
+    assert "p, window before" in page
+    assert "/reports/w.html" in page
+    assert "/reports/w.html" not in drift_page.render_window("shop", replace(after, report="w.html"), {}, set()), (
+        "it is old"
+    )
+    assert f"{after.last['prompt_text']:.3f}" in page
+    restarted = changed(watching, _before=None, _measured={}, _seen=None)
+    served(watching, 120, 6, at(2, 14), topics=("garden", "bread"))
+    (next_one,) = later(restarted, 2, 15).run_once()
+    assert next_one.last["prompt_text"] > 0.05
+
+
+def test_late_feedback_does_not_count(watching: DriftMonitor) -> None:
+    from tunectl.artifacts.records import Feedback
+
+    served(watching, 120, 1, at(1, 12))
+    for place, seconds in ((3, 30), (4, 3000)):
+        name = f"row-1-{place}"
+        watching.store.write(
+            [Feedback(f"fb-{place}", name, "thumb", "up", at(1, 12) + timedelta(seconds=place + seconds))]
+        )
+    window = later(watching, 1, 14).run_once()[0]
+    kept = watching.store.windows()[0]
+    assert window.signals["answer_text"].n == 120
+    assert sum(bool(row.feedback) for row in reference_data.rows_of(watching.store, kept, 60)) == 1
+    assert sum(bool(row.feedback) for row in reference_data.rows_of(watching.store, kept)) == 2

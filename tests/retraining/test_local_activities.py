@@ -1,0 +1,199 @@
+"""The real hands, over a real store and a real live store: which drift counts, and over whom nobody promotes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec import to_builtins
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import DriftWindow
+from tunectl.backends.storage import inference_log_sql
+from tunectl.config.loading import checks
+from tunectl.config.loading.override_parsing import Override
+from tunectl.core.errors import GateError, InfrastructureError, UsageError
+from tunectl.inference_log.log_store import Event, TimeWindow
+from tunectl.monitoring import window as windows
+from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining import promotion_gate, report, state_machine, worktree_build
+from tunectl.retraining.local_activities import LocalActivities, settings_digest
+from tunectl.retraining.state_machine import RetrainRun, Transition, Trigger
+from tunectl.retraining.workspace import RetrainWorkspace
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def root():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return checks.load_config(ProjectPaths(), []).root
+
+
+@pytest.fixture
+def work(tmp_path: Path, root) -> LocalActivities:
+    store = ReleaseRegistry(tmp_path / "store")
+    for number in range(3):
+        folder = tmp_path / f"r{number}"
+        folder.mkdir()
+        (folder / "weights").write_text(str(number))
+        store.add(folder, BuildFacts("shop", "transformers", "apart"))
+    store.promote(store.ids()[0], by="test", why="first")
+    return LocalActivities(
+        RetrainWorkspace(ProjectPaths(tmp_path)),
+        store,
+        lambda: inference_log_sql.open_log("sqlite:///live.sqlite", tmp_path),
+        root,
+    )
+
+
+def _examined(
+    work: LocalActivities, name: str, at: datetime, verdict: str = "drift", release: str | None = None
+) -> None:
+    champion = work.store.champion().release
+    body = DriftWindow(name, at - HOUR, at, 100, verdict, 3, 3, True, release or champion, "training")
+    with work._live() as live:
+        live.add_window(TimeWindow(name, at - HOUR, at, at, to_builtins(body)))
+
+
+def _drift(work: LocalActivities, now: datetime = NOW) -> str | None:
+    found = work.drift(now)
+    return found[0].id if found else None
+
+
+@pytest.mark.parametrize(
+    ("override", "counts"),
+    [
+        ('watch.train.overrides=["seed=7"]', True),
+        ("watch.train.start=champion", True),
+        ("watch.data.least_new=0", True),
+        ("watch.gate.margin=5", True),
+        ("watch.canary=null", True),
+        ("seed=7", True),
+        ("watch.train.attempts=5", False),
+        ("watch.limits.week=9", False),
+        ("watch.mode=auto", False),
+        ("serve.port=4000", False),
+    ],
+)
+def test_a_setting_that_decides_how_a_retrain_ends_makes_it_another_one(root, monkeypatch, override, counts) -> None:
+    monkeypatch.chdir(ROOT)
+    changed = checks.load_config(ProjectPaths(), [Override.from_cli(override)]).root
+    assert (settings_digest(changed, changed.watch) != settings_digest(root, root.watch)) is counts
+
+
+def test_the_newest_window_of_the_champion_counts(work: LocalActivities) -> None:
+    assert _drift(work) is None
+    _examined(work, "old", NOW - 20 * 24 * HOUR)
+    assert _drift(work) == "old", "nothing newer says anything"
+    _examined(work, "few", NOW - 2 * HOUR, "insufficient")
+    assert _drift(work) == "old"
+    _examined(work, "new", NOW - HOUR)
+    assert _drift(work) == "new"
+    _examined(work, "broken", NOW - HOUR / 2, "error")
+    assert _drift(work) == "new", "what could not be examined takes nothing back"
+    _examined(work, "calm", NOW, "ok")
+    assert _drift(work) is None
+    assert _drift(work, NOW + 40 * 24 * HOUR) is None, "and what is a month old is no news"
+
+
+def test_a_person_who_accepts_another_reference_has_answered_the_drift(work: LocalActivities) -> None:
+    _examined(work, "new", NOW)
+    _accept(work, NOW - HOUR, "training")
+    assert _drift(work) == "new", "it was compared with what was accepted before"
+    _accept(work, NOW + HOUR, "new")
+    assert _drift(work, NOW + HOUR) is None
+    assert work.prepare(Trigger("alert", "a", NOW, "drift"), NOW + HOUR) is None
+    _examined(work, "newer", NOW + 2 * HOUR)
+    assert _drift(work, NOW + 2 * HOUR) == "newer"
+
+
+def _accept(work: LocalActivities, at: datetime, name: str) -> None:
+    with work._live() as live:
+        live.add_event(Event(f"accepted-{name}", at, windows.ACCEPTED, windows.accept([name], by="Bo", why="")))
+
+
+def test_without_a_champion_nothing_is_begun_that_could_not_be_compared(tmp_path: Path, root) -> None:
+    work = LocalActivities(
+        RetrainWorkspace(ProjectPaths(tmp_path)), ReleaseRegistry(tmp_path / "store"), lambda: None, root
+    )
+    assert work.prepare(Trigger("alert", "a", NOW, "drift"), NOW) is None
+    with pytest.raises(UsageError, match="has no champion, so there is nothing to compare a retrain with"):
+        work.prepare(Trigger("person", "p", NOW, "why"), NOW)
+
+
+def test_another_release_and_a_clock_that_was_wrong_say_nothing(work: LocalActivities) -> None:
+    _examined(work, "now", NOW)
+    _examined(work, "ahead", NOW + 3650 * 24 * HOUR, "ok")
+    assert _drift(work) == "now"
+    _examined(work, "other", NOW + HOUR, release="f" * 12)
+    assert _drift(work) is None
+
+
+def _run(work: LocalActivities, against: str) -> RetrainRun:
+    run = state_machine.new_run("a" * 64, 1, Trigger("person", "p", NOW, "why"), NOW, {})
+    release = work.store.ids()[1]
+    told = promotion_gate.GateVerdict("promote", "better", against=against, version=2, leaked=3)
+    for step in (
+        Transition("data_gate", NOW),
+        Transition("training", NOW),
+        Transition("evaluating", NOW, "", {"release": release, "branch": "tunectl/retrain/a"}),
+        Transition("staged", NOW, "", to_builtins(told)),
+    ):
+        run = state_machine.apply_transition(run, step)
+    return run
+
+
+def test_over_a_champion_that_was_not_compared_with_nobody_is_promoted(work: LocalActivities) -> None:
+    first, challenger, third = work.store.ids()
+    run = _run(work, first)
+    work.store.promote(third, by="Bo", why="a repair")
+    with pytest.raises(GateError) as error:
+        work.promote(run, "better", NOW)
+    assert str(error.value) == (
+        f"the champion is {third} now, and {challenger} was compared with {first}\n"
+        f"  compare it with that: tunectl release propose {challenger}"
+    )
+    assert work.store.champion().release == third
+    assert not work.is_promoted(run)
+    work.store.promote(challenger, by="Bo", why="all the same")
+    assert work.is_promoted(run)
+    assert work.promote(run, "better", NOW)["release"] == challenger
+
+
+def test_the_story_tells_what_the_golden_set_left_out(work: LocalActivities) -> None:
+    bounds = next(chapter for chapter in report.build_report(_run(work, "")).chapters if chapter.name == "bounds")
+    assert bounds.rows == [("golden set", "version 2", "3 items left out: the challenger has learned them")]
+
+
+def test_an_end_is_told_once(work: LocalActivities, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(work, "_tell", told.append, raising=False)
+    run = state_machine.apply_transition(_run(work, ""), Transition("rejected", NOW, "worse"))
+    for _ in range(2):
+        work.notify_finished(run)
+    assert told == [f"retrain {run.id} rejected: worse"]
+    left = {"left": "the checked-out branch has moved on; merge tunectl/retrain/a by hand"}
+    run = state_machine.apply_transition(
+        state_machine.apply_transition(_run(work, ""), Transition("canary", NOW)),
+        Transition("promoted", NOW, "better", left),
+    )
+    work.notify_finished(msgspec.structs.replace(run, attempt=2))
+    assert told[-1] == f"retrain {run.id[:-2]}-2 promoted: better; {left['left']}"
+    change = next(chapter for chapter in report.build_report(run).chapters if chapter.name == "change")
+    assert ("not brought forward", left["left"]) in change.rows
+
+
+def test_a_gate_without_its_worktree_asks_nothing(
+    work: LocalActivities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worktree_build.git_worktree, "inside", lambda root, folder: folder)
+    run = _run(work, "")
+    with pytest.raises(InfrastructureError, match=f"is gone, so it is not known what retrain {run.id} has learned"):
+        worktree_build.check_gate_data(run, work.place)

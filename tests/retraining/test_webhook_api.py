@@ -1,0 +1,183 @@
+"""The web door with a real socket: a thousand equal webhooks, twenty at once, wrong tokens and wrong bodies."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tunectl.core.errors import InfrastructureError
+from tunectl.retraining import state_machine
+from tunectl.retraining.approval_pages import ApprovalPages
+from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.state_machine import Transition, Trigger
+from tunectl.retraining.webhook_api import RetrainApi
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+TOKEN = "t" * 40
+
+
+class Trials:
+    def all(self):
+        return []
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.book, self.nudged = RunStore(folder), 0
+        pages = ApprovalPages(self.book, Trials(), "shop", b"s" * 64, lambda: "9 min")
+        self.door = RetrainApi(
+            self.book,
+            pages,
+            lambda: b"tunectl_retrain_in_progress 0\n",
+            token=TOKEN,
+            alert_names=("TunectlDriftSustained",),
+            nudge=self._nudge,
+            address="127.0.0.1",
+            port=0,
+        )
+        self.door.open()
+
+    def _nudge(self) -> None:
+        self.nudged += 1
+
+    def ask(self, method="POST", path="/webhook", body=b"", token=TOKEN, **headers):
+        connection = http.client.HTTPConnection("127.0.0.1", self.door.port, timeout=60)
+        sent = {"Authorization": f"Bearer {token}"} if token else {}
+        connection.request(method, path, body, {**sent, **headers})
+        reply = connection.getresponse()
+        content = reply.read()
+        connection.close()
+        return reply.status, content, reply
+
+
+@pytest.fixture
+def world(tmp_path):
+    found = World(tmp_path)
+    yield found
+    found.door.close()
+
+
+def payload(start="2026-04-30T10:00:00Z", status="firing", version="4"):
+    alert = {"status": status, "labels": {"alertname": "TunectlDriftSustained"}, "startsAt": start, "fingerprint": "f"}
+    return json.dumps({"version": version, "alerts": [alert]}).encode()
+
+
+def test_the_same_webhook_again_and_again_is_one_trigger(world):
+    with ThreadPoolExecutor(20) as pool:
+        replies = list(pool.map(lambda _: world.ask(body=payload()), range(100)))
+    assert {status for status, _, _ in replies} == {200}
+    assert sum(json.loads(content)["new"] for _, content, _ in replies) == 1
+    assert len(world.book.waiting()) == 1
+    assert world.nudged == 1
+    assert world.ask(body=payload(version="1"))[0] == 200
+    assert len(world.book.waiting()) == 1
+
+
+def test_resolved_starts_nothing(world):
+    status, content, _ = world.ask(body=payload(status="resolved"))
+    assert (status, json.loads(content)["status"]) == (200, "nothing")
+    assert world.book.waiting() == []
+
+
+def test_busy_is_503_for_what_is_new_and_200_for_what_is_known(world):
+    world.ask(body=payload())
+    trigger = world.book.waiting()[0]
+    run = state_machine.apply_transition(
+        state_machine.new_run("a" * 64, 1, trigger, NOW, {}), Transition("data_gate", NOW)
+    )
+    world.book.save(run)
+    assert world.ask(body=payload())[0] == 200
+    status, _, reply = world.ask(body=payload("2026-04-30T11:00:00Z"))
+    assert (status, reply.headers["Retry-After"]) == (503, "60")
+    world.book.save(state_machine.apply_transition(run, Transition("insufficient", NOW)))
+    assert world.ask(body=payload("2026-04-30T11:00:00Z"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"body": b"{}", "token": None}, 401),
+        ({"body": b"{}", "token": "wrong"}, 401),
+        ({"body": b"{"}, 400),
+        ({"body": payload(version="5")}, 400),
+        ({"body": b" " * 1_000_001}, 413),
+        ({"method": "GET"}, 405),
+        ({"method": "POST", "path": "/metrics"}, 405),
+        ({"method": "GET", "path": "/nothing"}, 404),
+        ({"method": "GET", "path": "/runs/..%2f..%2fetc"}, 404),
+        ({"method": "GET", "path": "/decide/x.y"}, 410),
+        ({"method": "GET", "path": "/metrics", "token": None}, 200),
+        ({"method": "GET", "path": "/healthz", "token": None}, 200),
+        ({"method": "GET", "path": "/", "token": None}, 200),
+    ],
+)
+def test_answers_to_odd_requests(world, given, status):
+    assert world.ask(**given)[0] == status
+    assert world.ask("GET", "/healthz")[0] == 200
+
+
+def test_five_megabytes_are_not_read(world):
+    connection = http.client.HTTPConnection("127.0.0.1", world.door.port, timeout=60)
+    connection.putrequest("POST", "/webhook")
+    connection.putheader("Authorization", f"Bearer {TOKEN}")
+    connection.putheader("Content-Length", "5000000")
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def _raw(world, head: bytes, body: bytes = b"") -> bytes:
+    """The first line of the answer to bytes that no library would send; nothing where there is none."""
+    with socket.create_connection(("127.0.0.1", world.door.port), timeout=60) as line:
+        line.sendall(b"POST /webhook HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n" + body)
+        line.shutdown(socket.SHUT_WR)
+        answer = line.makefile("rb").readline()
+    return answer.strip()
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"Content-Length: \xb2\r\n", b"411"),  # a digit to Python, no number to anybody
+        (b"Content-Length: " + b"9" * 5000 + b"\r\n", b"411"),
+        (b"Content-Length: -1\r\n", b"411"),
+        (b"Transfer-Encoding: chunked\r\n", b"411"),
+        (b"Authorization: Basic \xe9\r\nContent-Length: 0\r\n", b"401"),
+        (b"Authorization: Bearer \xe9\r\nContent-Length: 0\r\n", b"401"),
+    ],
+)
+def test_headers_that_are_no_numbers_and_no_keys_are_answered(world, head, status, capfd):
+    assert status in _raw(world, head)
+    assert world.ask("GET", "/healthz")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_half_a_body_is_nobodys_word(world, capfd):
+    whole = payload()
+    head = f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(whole) + 1}\r\n".encode()
+    assert _raw(world, head, whole) == b""
+    assert world.book.waiting() == []
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_disk_that_is_full_is_503(world, monkeypatch):
+    def full(_trigger):
+        raise InfrastructureError("no space left on device")
+
+    monkeypatch.setattr(world.book, "receive", full)
+    assert world.ask(body=payload())[0] == 503
+
+
+def test_the_story_has_a_page(world):
+    run = state_machine.new_run("a" * 64, 1, Trigger("person", "p", NOW, "new shops <b>"), NOW, {})
+    world.book.save(run)
+    status, content, _ = world.ask("GET", f"/runs/{run.id}")
+    assert status == 200
+    assert b"new shops &lt;b&gt;" in content
+    assert run.id.encode() in world.ask("GET", "/")[1]

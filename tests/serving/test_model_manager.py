@@ -1,0 +1,606 @@
+"""Which releases are in memory, as the store changes: loads wait for nobody, and nobody waits for a load."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+from scenarios.process_inspection import alive
+from serving_process import settings
+from tiny_release import stored, tiny_release
+
+from tunectl.backends.engines.subprocess_engine import SubprocessEngine
+from tunectl.backends.engines.transformers_engine import TransformersEngine
+from tunectl.backends.modeling.merge_adapter import merge
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.core.errors import InfrastructureError
+from tunectl.generation.engine import GenerationRequest
+from tunectl.packaging import serving_contract as contracts
+from tunectl.registry.release_store import CHAMPION, ReleaseRegistry
+from tunectl.serving import load_backoff, loaded_release, metadata_endpoints
+from tunectl.serving.load_backoff import FIRST_PAUSE, LONGEST_PAUSE, LoadBackoff
+from tunectl.serving.loaded_release import load_release
+from tunectl.serving.model_manager import ModelManager
+from tunectl.serving.stream_router import TokenStream
+
+
+class Gate:
+    """The reference engine behind a gate: each load is counted, and waits while it is shut."""
+
+    name = "transformers"
+
+    def __init__(self) -> None:
+        self.opened: list[str] = []
+        self.pipelines: list[object] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.fails = False
+        self.hangs = ""
+        """A release whose load hangs until ``let_go``."""
+        self.let_go = threading.Event()
+        self.given_up = 0
+        self.adapters: list[bool] = []
+
+    def open(self, release: Path, deliver, *, adapter: bool):
+        self.opened.append(release.name)
+        self.adapters.append(adapter)
+        assert self.free.wait(60)
+        if release.name == self.hangs:
+            assert self.let_go.wait(60)
+        if self.fails:
+            raise ZeroDivisionError("no error of ours")
+        self.pipelines.append(made := TransformersEngine(1).open(release, deliver, adapter=adapter))
+        return made
+
+    def cancel_open(self) -> None:
+        self.given_up += 1
+
+
+class Mute:
+    """A pipeline that takes everything in and says nothing."""
+
+    broken = None
+
+    def __init__(self, inner) -> None:
+        self.close = inner.close
+
+    def start(self, number: int, ask: GenerationRequest) -> None:
+        pass
+
+    def cancel(self, number: int) -> None:
+        pass
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+def residents(store: ReleaseRegistry, gate: Gate | SubprocessEngine, **given) -> ModelManager:
+    usual = {"seed": None, "base": False, "observe": 60.0, "changed": lambda: None}
+    return ModelManager(store, lambda _: gate, **usual | given)
+
+
+async def settled(found: ModelManager) -> dict[str, str]:
+    await found.reconcile()
+    await found.wait_for_loads()
+    await found.reconcile()
+    return {arm: one.id for arm, one in found.loaded.items()}
+
+
+def test_a_challenger_that_is_promoted_is_not_loaded_again(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        store.start_canary(second, share=0.5, by="t", why="w")
+        assert await settled(found) == {"champion": first, "challenger": second}
+        store.promote(second, by="t", why="w")
+        await found.reconcile()
+        assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": second}
+        store.rollback(by="t", why="w")
+        await found.reconcile()
+        assert found.loaded["champion"].id == first
+        store.start_canary(second, share=0.5, by="t", why="w")
+        await found.reconcile()
+        assert found.loaded["challenger"].id == second
+        assert gate.opened == [first, second]
+        assert not any(one.broken for one in gate.pipelines)
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        assert await settled(found) == {"champion": first}
+        gate.free.clear()
+        store.promote(second, by="t", why="w")
+        await asyncio.wait_for(found.reconcile(), 10)
+        assert found.loaded["champion"].id == first
+        store.rollback(by="t", why="w")
+        await asyncio.wait_for(found.reconcile(), 10)
+        gate.free.set()
+        await found.wait_for_loads()
+        await found.reconcile()
+        assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": first}
+        assert found.trouble == {}
+        assert gate.opened == [first, second]
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_whatever_a_library_raises_leaves_the_old_one_serving(
+    store: ReleaseRegistry, releases: tuple, gate: Gate
+) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        assert await settled(found) == {"champion": first}
+        gate.fails = True
+        store.promote(second, by="t", why="w")
+        assert await settled(found) == {"champion": first}
+        told = f"release {second} cannot be loaded: ZeroDivisionError: no error of ours"
+        assert found.trouble == {"champion": told}
+        await settled(found)
+        assert gate.opened == [first, second]  # the same files are not tried again
+        store.rollback(by="t", why="w")
+        assert await settled(found) == {"champion": first}
+        assert found.trouble == {}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_pipeline_that_broke_is_opened_anew(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
+    first = releases[1]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        await settled(found)
+        old = found.loaded["champion"]
+        old.pipeline.broken = "it fell over"
+        await found.reconcile()
+        assert not found.ready
+        assert "the engine failed and is started again: it fell over" in found.trouble["champion"]
+        assert await settled(found) == {"champion": first}
+        assert found.loaded["champion"] is not old
+        assert found.trouble == {}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_release_is_not_closed_under_a_request_that_still_waits(
+    store: ReleaseRegistry, releases: tuple, gate: Gate
+) -> None:
+    async def story() -> None:
+        found = residents(store, gate, observe=0.0)
+        await settled(found)
+        old = found.loaded["champion"]
+        old.claims += 1
+        store.promote(releases[2], by="t", why="w")
+        await settled(found)
+        await found.reconcile()
+        await asyncio.sleep(0.5)
+        assert old.closed
+        assert old.pipeline._thread.is_alive()
+        old.claims -= 1
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            if not old.pipeline._thread.is_alive():
+                break
+        assert not old.pipeline._thread.is_alive()
+        await found.close()
+
+    asyncio.run(story())
+
+
+ASK = GenerationRequest([1, 2], 8, 0.0, 1.0, frozenset())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between two tries that a test can wait for."""
+    monkeypatch.setattr(load_backoff, "FIRST_PAUSE", 0.05)
+
+
+def test_while_nothing_answers_the_same_files_are_tried_again(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, quick
+) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        gate.fails = True
+        assert await settled(found) == {}
+        assert "no error of ours" in found.trouble["champion"]
+        assert gate.opened == [first]  # not before the pause is over
+        gate.fails = False
+        await asyncio.sleep(0.1)
+        assert await settled(found) == {"champion": first}
+        assert found.trouble == {}
+        gate.fails = True
+        store.promote(second, by="t", why="w")
+        await settled(found)
+        await asyncio.sleep(0.1)
+        await settled(found)
+        assert gate.opened == [first, first, second]  # the old one serves, and these files are to blame
+        gate.fails = False
+        store.rollback(by="t", why="w")
+        await settled(found)
+        store.promote(second, by="t", why="again")
+        assert await settled(found) == {"champion": second}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_pauses_grow_and_end_when_the_files_change(tmp_path: Path) -> None:
+    found = LoadBackoff()
+    assert found.standing("champion", 1, 0.0, idle=False) is None
+    now, pauses = 0.0, []
+    for _ in range(9):
+        found.add("champion", 1, "no", now, lasting=False)
+        pause = FIRST_PAUSE
+        while found.standing("champion", 1, now + pause, idle=False):
+            pause *= 2
+        pauses.append(min(pause, LONGEST_PAUSE))
+        now += pause
+    assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]
+    assert found.standing("challenger", 1, now, idle=False) is None
+    found.add("champion", 1, "no", now, lasting=True)
+    assert found.standing("champion", 1, now + 1e6, idle=False) == "no"
+    assert found.standing("champion", 1, now + 1e6, idle=True) is None
+    assert found.standing("champion", 2, now, idle=False) is None
+    found.forget("champion")
+    assert found.standing("champion", 1, now, idle=False) is None
+
+
+def test_a_store_that_fails_is_no_reason_to_give_up_a_release(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = releases[1]
+
+    def unreachable() -> None:
+        raise InfrastructureError("the network is down")
+
+    async def story() -> None:
+        found = residents(store, gate)
+        assert await settled(found) == {"champion": first}
+        monkeypatch.setattr(store, "champion", unreachable)
+        await found.reconcile()
+        assert found.trouble["champion"] == "the release store cannot be read: the network is down"
+        assert found.ready
+        found.loaded["champion"].pipeline.broken = "it fell over"
+        assert await settled(found) == {"champion": first}  # it is opened anew all the same
+        assert gate.opened == [first, first]
+        monkeypatch.undo()
+        await found.reconcile()
+        assert found.trouble == {}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_pointer_that_vanishes_does_not_bring_the_seed_back(
+    store: ReleaseRegistry, releases: tuple, gate: Gate
+) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate, seed=store.folder(first))
+        (store.root / CHAMPION).rename(store.root / "away")
+        assert await settled(found) == {"champion": first}  # nobody was promoted yet: the seed
+        (store.root / "away").rename(store.root / CHAMPION)
+        store.promote(second, by="t", why="w")
+        assert await settled(found) == {"champion": second}
+        (store.root / CHAMPION).rename(store.root / "away")
+        assert await settled(found) == {"champion": second}
+        assert f"{store.root} had a champion and has none now" in found.trouble["champion"]
+        (store.root / "away").rename(store.root / CHAMPION)
+        assert await settled(found) == {"champion": second}
+        assert found.trouble == {}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_challenger_takes_nobodys_way_back(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        found = residents(store, gate)
+        await settled(found)
+        store.promote(second, by="t", why="w")
+        await settled(found)
+        store.start_canary(third, share=0.5, by="t", why="w")
+        assert await settled(found) == {"champion": second, "challenger": third}
+        store.stop_canary(by="t", why="w")
+        assert await settled(found) == {"champion": second}
+        store.rollback(by="t", why="w")
+        await found.reconcile()
+        assert found.loaded["champion"].id == first  # at once: it was in memory
+        assert gate.opened == [first, second, third]
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_nobody_meets_the_challenger_of_before(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        found = residents(store, gate)
+        store.start_canary(second, share=0.5, by="t", why="w")
+        assert await settled(found) == {"champion": first, "challenger": second}
+        gate.free.clear()
+        store.start_canary(third, share=0.5, by="t", why="w")
+        await found.reconcile()
+        assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": first}
+        assert found.trial.release == third
+        gate.free.set()
+        assert await settled(found) == {"champion": first, "challenger": third}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_an_engine_that_falls_silent_is_opened_anew(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
+    first = releases[1]
+
+    async def story() -> None:
+        found = residents(store, gate, patience=0.5)
+        await settled(found)
+        old, feed = found.loaded["champion"], TokenStream(1)
+        old.pipeline = Mute(old.pipeline)
+        old.board.start(old.pipeline, ASK, feed, 0)
+        old.claims += 1
+        await found.reconcile()
+        assert found.ready
+        await asyncio.sleep(0.6)
+        await found.reconcile()
+        assert not found.ready
+        assert "the engine failed and is started again: it has said nothing for " in found.trouble["champion"]
+        assert await settled(found) == {"champion": first}
+        assert found.loaded["champion"] is not old
+        ((_, piece),) = await asyncio.wait_for(feed.take(), 10)
+        assert piece.end == "cancelled"
+        late = TokenStream(1)  # of a request that waited meanwhile
+        old.board.start(old.pipeline, ASK, late, 0)
+        ((_, piece),) = await asyncio.wait_for(late.take(), 1)
+        assert (piece.end, late.open, old.board.busy) == ("cancelled", 0, 0)
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_load_that_hangs_is_given_up_and_others_go_on(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        found = residents(store, gate)
+        assert await settled(found) == {"champion": first}
+        gate.hangs, found._within = second, 1.0
+        store.start_canary(second, share=0.5, by="t", why="w")
+        assert await settled(found) == {"champion": first}
+        told = f"release {second} was not loaded and proved within 1 s"
+        assert found.trouble["challenger"].startswith(told)
+        assert gate.given_up == 1
+        found._within = 20.0
+        store.promote(third, by="t", why="w")
+        assert (await settled(found))["champion"] == third  # though the other one hangs still
+        gate.let_go.set()
+        await closed_thread(gate.pipelines, 3)
+        await found.close()
+
+    asyncio.run(story())
+
+
+class Remote(ReleaseRegistry):
+    """A store elsewhere: each download is counted, and waits while it is told to."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.slow = ""
+        self.arrives = threading.Event()
+        self.under_way: list[str] = []
+        self.most = 0
+
+    def fetch(self, release: str) -> Path:
+        self.under_way.append(release)
+        self.most = max(self.most, self.under_way.count(release))
+        if release == self.slow:
+            assert self.arrives.wait(60)
+        self.under_way.remove(release)
+        return super().fetch(release)
+
+
+def test_a_slow_download_holds_up_no_other_release(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, tiny_model: Path, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+    third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
+
+    async def story() -> None:
+        remote = Remote(store.root)
+        found = residents(remote, gate)
+        assert await settled(found) == {"champion": first}
+        remote.slow = second
+        store.start_canary(second, share=0.5, by="t", why="w")
+        store.promote(third, by="t", why="w")
+        await found.reconcile()
+        async with asyncio.timeout(30):
+            while found.loaded["champion"].id != third:
+                await asyncio.sleep(0.05)
+        assert remote.under_way == [second]
+        remote.arrives.set()
+        assert await settled(found) == {"champion": third, "challenger": second}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_what_two_arms_want_is_brought_for_one_after_the_other(
+    store: ReleaseRegistry, releases: tuple, gate: Gate
+) -> None:
+    first = releases[1]
+
+    async def story() -> None:
+        remote = Remote(store.root)
+        remote.slow = first
+        found = residents(remote, gate, base=True)
+        await found.reconcile()
+        while not remote.under_way:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        remote.arrives.set()
+        assert await settled(found) == {"champion": first, "base": first}
+        assert remote.most == 1
+        await found.close()
+
+    asyncio.run(story())
+
+
+async def closed_thread(pipelines: list, count: int) -> None:
+    """Wait for the last of so many pipelines to be open, and closed because it came too late."""
+    async with asyncio.timeout(60):
+        while len(pipelines) < count or pipelines[-1]._thread.is_alive():
+            await asyncio.sleep(0.05)
+
+
+def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(
+    store: ReleaseRegistry, releases: tuple, gate: Gate
+) -> None:
+    folder = store.folder(releases[1])
+    opens = gate.open
+
+    def mute(*given, **named):
+        return Mute(opens(*given, **named))
+
+    async def story() -> None:
+        await (await load_release(folder, lambda _: gate)).close()  # from now on a load is a matter of a moment
+        gate.open = mute
+        with pytest.raises(InfrastructureError, match="was not loaded and proved within 3 s"):
+            await load_release(folder, lambda _: gate, within=3.0)
+        assert gate.given_up == 0
+        assert not gate.pipelines[1]._thread.is_alive()
+
+    asyncio.run(story())
+
+
+def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
+    store: ReleaseRegistry, releases: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
+    engine = SubprocessEngine("frail", "faulty_engine:FrailEngine", {"mood": "hangs"})
+
+    async def story() -> None:
+        found = residents(store, engine, within=1.0)
+        await found.reconcile()
+        async with asyncio.timeout(30):
+            while not engine._opening:
+                await asyncio.sleep(0.01)
+            (pid,) = [one._process.pid for one in engine._opening]
+            await found.wait_for_loads()
+            said = metadata_endpoints.readiness_body(found)["reason"]
+            assert said.startswith(f"release {releases[1]} was not loaded and proved within 1 s")
+            while engine._opening or alive(pid):
+                await asyncio.sleep(0.01)
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_hangs_under_a_release_is_not_waited_for(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = threading.Event()
+    monkeypatch.setattr(loaded_release, "verify_release", lambda folder: there.wait(60))
+
+    async def story() -> None:
+        with pytest.raises(InfrastructureError, match=r"was not loaded and proved within 0\.2 s"):
+            await load_release(store.folder(releases[1]), lambda _: gate, within=0.2)
+        there.set()
+
+    asyncio.run(story())
+    assert gate.opened == []
+
+
+def test_a_server_that_stops_waits_for_no_load(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
+    async def story() -> None:
+        gate.hangs = releases[1]
+        found = residents(store, gate)
+        await found.reconcile()
+        while not gate.opened:
+            await asyncio.sleep(0.05)
+        async with asyncio.timeout(3):
+            await found.close()
+        assert gate.given_up == 1
+        gate.let_go.set()
+        await closed_thread(gate.pipelines, 1)
+
+    asyncio.run(story())
+
+
+def test_the_base_answers_beside_the_champion_without_its_adapter(
+    store: ReleaseRegistry, releases: tuple, gate: Gate
+) -> None:
+    first = releases[1]
+
+    async def story() -> None:
+        found = residents(store, gate, base=True)
+        assert await settled(found) == {"champion": first, "base": first}
+        assert (gate.opened, gate.adapters) == ([first, first], [True, False])
+        assert found.loaded["base"].proof is None
+        told = contracts.load(store.folder(first)).base
+        served = metadata_endpoints.models(ServeSettings.model_validate(settings(), strict=True), found)
+        assert [(one["id"], one["parent"]) for one in served if one["arm"] == "base"] == [("base", None)]
+        assert [one["revision"] for one in served if one["arm"] == "base"] == [told.revision]
+        assert {one["parent"] for one in served if one["arm"] == "champion"} == {told.source}
+        await found.close()
+
+    asyncio.run(story())
+
+
+def merged_release(apart: Path, folder: Path) -> Path:
+    """The same release with its adapter added into its weights, without a manifest."""
+    shutil.copytree(apart, folder)
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder / "model")
+    merge(apart / "model", apart / "adapter", folder / "model")
+    contracts.save(msgspec.structs.replace(contracts.load(folder), route="merged"), folder)
+    return folder
+
+
+def test_a_merged_release_has_no_base_to_answer_with(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, tmp_path: Path
+) -> None:
+    merged = stored(merged_release(store.folder(releases[1]), tmp_path / "merged"), store.root)
+    store.promote(merged, by="t", why="w")
+
+    async def story() -> None:
+        found = residents(store, gate, base=True)
+        assert await settled(found) == {"champion": merged}
+        assert "holds base and adapter merged, so it cannot answer as the base" in found.trouble["base"]
+        await found.close()
+
+    asyncio.run(story())

@@ -1,0 +1,132 @@
+"""Keys: hashes only, scopes, rates, and a file that is read again."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tunectl.access import api_keys
+from tunectl.access.api_errors import ApiError
+from tunectl.core.errors import DataError, InfrastructureError, UsageError
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def ring(path: Path) -> api_keys.KeyStore:
+    made = api_keys.KeyStore(path, every=1.0)
+    made.load()
+    return made
+
+
+def test_the_file_never_holds_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    secret, entry = api_keys.create_key("shop", ["chat"], None, NOW)
+    api_keys.add(path, entry)
+    assert secret.startswith("tk-")
+    assert len(secret) > 40
+    assert secret not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert ring(path).key(secret, "chat", 0).name == "shop"
+
+
+def test_who_has_no_key_and_who_may_not(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    secret, entry = api_keys.create_key("scraper", ["scrape"], None, NOW)
+    api_keys.add(path, entry)
+    opened = ring(path)
+    for given, status, text in (
+        (None, 401, "send a key: Authorization: Bearer <key>"),
+        ("tk-wrong", 401, "that key is not known here"),
+        (secret, 403, "the key scraper may scrape, not chat"),
+    ):
+        with pytest.raises(ApiError) as caught:
+            opened.key(given, "chat", 0)
+        assert (caught.value.status, str(caught.value)) == (status, text)
+
+
+def test_admin_may_everything(tmp_path: Path) -> None:
+    secret, entry = api_keys.create_key("boss", ["admin"], None, NOW)
+    api_keys.add(tmp_path / "k", entry)
+    opened = ring(tmp_path / "k")
+    assert all(opened.key(secret, scope, 0) for scope in api_keys.SCOPES)
+
+
+def test_a_change_counts_within_the_interval_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    opened = ring(path)  # no file yet
+    secret, entry = api_keys.create_key("late", ["chat"], None, NOW)
+    api_keys.add(path, entry)
+    assert opened.key(secret, "chat", 10).name == "late"
+    for number, broken in enumerate((b'{"keys": [', b'{"keys": [{"name": "\xff"}]}')):
+        path.write_bytes(broken)
+        assert opened.key(secret, "chat", 20 + number).name == "late"
+    api_keys.write(path, [entry])
+    api_keys.revoke(path, "late")
+    assert opened.key(secret, "chat", 21.5).name == "late"
+    with pytest.raises(ApiError, match="not known here"):
+        opened.key(secret, "chat", 22.1)
+
+
+def test_rates_fill_evenly(tmp_path: Path) -> None:
+    _, entry = api_keys.create_key("slow", ["chat"], 2, NOW)
+    opened = ring(tmp_path / "none")
+    assert [opened.consume(entry, now) for now in (0.0, 0.0)] == [0, 0]
+    assert opened.consume(entry, 0.0) == pytest.approx(30)
+    assert opened.consume(entry, 31.0) == 0
+    assert api_keys.KeyStore(tmp_path, 1).consume(api_keys.create_key("free", ["chat"], None, NOW)[1], 0) == 0
+
+
+def test_errors_say_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    api_keys.add(path, api_keys.create_key("one", ["chat"], None, NOW)[1])
+    with pytest.raises(UsageError) as taken:
+        api_keys.add(path, api_keys.create_key("one", ["chat"], None, NOW)[1])
+    assert (
+        str(taken.value)
+        == f"{path}: there is a key one already\n  take another name, or: tunectl serve keys revoke one"
+    )
+    with pytest.raises(UsageError) as absent:
+        api_keys.revoke(path, "two")
+    assert str(absent.value) == f"{path}: no key two; there are: one\n  list them: tunectl serve keys list"
+    both = json.loads(path.read_text())
+    both["keys"] *= 2
+    path.write_text(json.dumps(both))
+    with pytest.raises(DataError, match="names the key one twice"):
+        api_keys.read(path)
+    path.write_text("{}")
+    with pytest.raises(DataError, match="is not a file of keys: Object missing required field `keys`"):
+        api_keys.read(path)
+    with pytest.raises(InfrastructureError, match="cannot be read: Is a directory"):
+        api_keys.read(tmp_path)
+    assert [item.name for item in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_nobody_loses_a_key_that_somebody_else_adds_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "keys.json"
+    names = [f"key-{number}" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as everybody:
+        list(everybody.map(lambda name: api_keys.add(path, api_keys.create_key(name, ["chat"], None, NOW)[1]), names))
+    assert sorted(key.name for key in api_keys.read(path)) == sorted(names)
+    with ThreadPoolExecutor(len(names)) as everybody:
+        list(everybody.map(lambda name: api_keys.revoke(path, name), names[1:]))
+    assert [key.name for key in api_keys.read(path)] == names[:1]
+
+
+def test_a_file_that_cannot_be_looked_at_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "folder" / "keys.json"
+    secret, entry = api_keys.create_key("shop", ["chat"], None, NOW)
+    api_keys.add(path, entry)
+    opened = ring(path)
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_text("a file where the folder was")
+    assert opened.key(secret, "chat", 10).name == "shop"
+    assert opened.key(secret, "chat", 20).name == "shop"
+    assert caplog.text.count("the old keys stay") == 1
+
+
+def test_a_server_without_keys_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ring(tmp_path / "keys.json")
+    assert f"{tmp_path / 'keys.json'} holds no keys, so nobody can ask: tunectl serve keys add NAME" in caplog.text

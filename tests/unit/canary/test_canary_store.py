@@ -1,0 +1,159 @@
+"""The experiment of a store: one at a time, and the servers' file agrees with the records after any kill."""
+
+from argparse import ArgumentParser
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from msgspec.structs import replace
+
+from tunectl.artifacts import lock
+from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.canary.sequential_test import ExperimentResult, SequentialTestRules
+from tunectl.cli import release
+from tunectl.core.errors import GateError, UsageError
+from tunectl.registry.release_manifest import BuildFacts, RecordedVerdict
+from tunectl.registry.release_store import ReleaseRegistry
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+RULES = SequentialTestRules(0.2, 0.0, 0.05, 0.05, 0.05, 50, None)
+
+
+@pytest.fixture
+def trials(tmp_path: Path) -> tuple[ExperimentStore, list[str]]:
+    store, names = ReleaseRegistry(tmp_path / "store"), []
+    for number in range(3):
+        source = tmp_path / f"release{number}"
+        source.mkdir()
+        (source / "weights").write_text(str(number))
+        names.append(store.add(source, BuildFacts("shop", "transformers", "apart")).id)
+    store.promote(names[0], by="test", why="first")
+    return ExperimentStore(store), names
+
+
+def made(challenger: str, name: str = "one") -> Experiment:
+    until = NOW + timedelta(days=7)
+    return Experiment(name, challenger, "", "click", RULES, 24.0, 5.0, NOW, until, "salt", "Ann", "why")
+
+
+def test_servers_read_what_is_started_and_nothing_once_it_ended(trials: tuple[ExperimentStore, list[str]]) -> None:
+    kept, names = trials
+    found = kept.start(made(names[1]))
+    assert found.champion == names[0]
+    trial = kept.store.trial()
+    assert trial is not None
+    assert (trial.release, trial.share, trial.salt, trial.by, trial.why) == (
+        names[1],
+        0.2,
+        "salt",
+        "Ann",
+        "experiment one: why",
+    )
+    assert kept.start(made(names[1])) == found
+    assert kept.store.trial() == trial, "begun once"
+    ended = kept.end(found, "harm", NOW, None)
+    assert kept.store.trial() is None
+    assert kept.running() is None
+    assert kept.all() == [ended]
+    told = [(one.what, one.release, one.share, one.why) for one in kept.store.log()[-2:]]
+    assert told == [
+        ("challenge", names[1], 0.2, "experiment one: why"),
+        ("withdraw", names[1], None, "experiment one ended: harm"),
+    ]
+
+
+def test_a_persons_own_challenger_is_not_touched(trials: tuple[ExperimentStore, list[str]]) -> None:
+    kept, names = trials
+    theirs = kept.store.start_canary(names[2], share=0.0, by="Bo", why="by name only")
+    with pytest.raises(GateError) as error:
+        kept.start(made(names[1]))
+    assert str(error.value) == (
+        f"{names[2]} is challenger already, put up by Bo: by name only\n  take it away first: tunectl release withdraw"
+    )
+    assert kept.all() == [], "and no record speaks of it"
+    assert not kept.repair()
+    assert kept.store.trial() == theirs
+
+
+def test_what_a_gate_refused_is_not_tried(trials: tuple[ExperimentStore, list[str]], tmp_path: Path) -> None:
+    kept, _ = trials
+    source = tmp_path / "refused"
+    source.mkdir()
+    (source / "weights").write_text("refused")
+    facts = BuildFacts(
+        "shop", "transformers", "apart", verdicts={"evaluate": RecordedVerdict(False, "worse", "It is worse.")}
+    )
+    with pytest.raises(GateError, match=r"was refused: evaluate: It is worse\.") as told:
+        kept.start(made(kept.store.add(source, facts).id))
+    assert kept.all() == []
+    parser = ArgumentParser()
+    release.add(parser)
+    words = told.value.hint.partition("tunectl release ")[2].split()
+    assert parser.parse_args(words).force, "what the hint says can be typed"
+
+
+def test_one_that_won_is_not_put_up_again(trials: tuple[ExperimentStore, list[str]]) -> None:
+    kept, names = trials
+    found = kept.start(made(names[1]))
+    kept.store.promote(names[1], by="test", why="it won")  # killed before the experiment's end is written
+    assert not kept.repair()
+    assert kept.store.trial() is None
+    kept.end(found, "promote", NOW, None)
+    assert [one.decision for one in kept.all()] == ["promote"]
+
+
+def test_a_second_one_the_champion_and_a_stranger_are_refused(trials: tuple[ExperimentStore, list[str]]) -> None:
+    kept, names = trials
+    with pytest.raises(UsageError) as usage:
+        kept.start(made(names[0]))
+    assert usage.value.message == f"release {names[0]} is the champion already"
+    kept.start(made(names[1]))
+    with pytest.raises(GateError) as error:
+        kept.start(made(names[2], "two"))
+    assert str(error.value) == (
+        f"experiment one with {names[1]} runs since 2026-05-01 00:00 UTC\n"
+        "  wait for it, or end it: tunectl release experiment stop"
+    )
+
+
+def test_kills_between_record_and_file_are_mended(trials: tuple[ExperimentStore, list[str]]) -> None:
+    kept, names = trials
+    found = kept.start(made(names[1]))
+    (kept.store.root / "challenger.json").unlink()  # killed after the record
+    assert kept.repair()
+    trial = kept.store.trial()
+    assert trial is not None
+    assert trial.salt == found.salt, "everybody stays in their arm"
+    kept.write(replace(found, ended=NOW, decision="harm"))  # an end whose file came back, for example from a backup
+    assert kept.repair()
+    assert kept.store.trial() is None
+    assert not kept.repair()
+
+
+def test_what_a_person_ended_stays_ended(trials: tuple[ExperimentStore, list[str]]) -> None:
+    kept, names = trials
+    found = kept.start(made(names[1]))
+    ended = kept.end(found, "running", NOW, None)  # while the watcher still reads the traffic of what it knows
+    reading = ExperimentResult("promote", "better", 50, 50, 0.1, 0.2, 0.0, 0.2, {})
+    assert kept.record_result(found, reading) == ended
+    assert kept.end(found, "promote", NOW, reading) == ended
+    assert kept.start(made(names[1])) == ended
+    assert kept.all() == [ended]
+    assert not kept.repair()
+    assert kept.store.trial() is None
+
+
+def test_a_look_is_kept_and_a_busy_store_is_waited_for(trials: tuple[ExperimentStore, list[str]]) -> None:
+    kept, names = trials
+    found = kept.start(made(names[1]))
+    reading = ExperimentResult("running", "not yet", 5, 5, 0.1, 0.2, -0.5, 0.5, {})
+    assert kept.record_result(found, reading).reading == reading
+    patient = ExperimentStore(ReleaseRegistry(kept.store.root, patience=20.0))
+    with lock.file_lock(kept.store.root / ".experiment.lock", "a test"):
+        with pytest.raises(lock.LockTimeout, match="another process changes its experiment: a test"):
+            kept.end(found, "harm", NOW, None)
+        waiting = Thread(target=patient.end, args=(found, "harm", NOW, None))
+        waiting.start()
+    waiting.join(20)
+    assert [one.decision for one in kept.all()] == ["harm"]

@@ -1,0 +1,188 @@
+"""Which tokens are learned from, through the real tokenizers library and a byte-level vocabulary."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Segment, Source, Tokens
+from tunectl.chat import builtin_templates, template
+from tunectl.chat.loss_mask import LossMasker
+from tunectl.chat.template import Template
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.core.errors import ArtifactError, DataError
+
+END = 2
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model):
+    return Tokenizer(tiny_model)
+
+
+def masker(tokenizer, source, **changes):
+    chat = source if isinstance(source, Template) else Template(source, "", "<|im_end|>")
+    return LossMasker(chat, tokenizer, **{"end_of_turn": END, "train_on": "answer", **changes})
+
+
+@pytest.fixture(scope="module")
+def chatml(tiny_model):
+    return template.load(tiny_model)
+
+
+def example(*answers, messages=(("user", "Hi"),), **fields):
+    given_messages = [item if isinstance(item, Message) else Message(*item) for item in messages]
+    return Example(
+        "e",
+        Source("in.csv", 7),
+        given_messages,
+        [ReferenceAnswer(text, Source("in.csv", 7)) for text in answers],
+        **fields,
+    )
+
+
+def learned(tokenizer, masked, answer=0):
+    """The learned tokens of one answer's whole sequence, as text, with '|' where learned runs are apart."""
+    ids = masked.prompt.ids + masked.answers[answer].ids
+    flags = masked.prompt.trained + masked.answers[answer].trained
+    runs, before = [], False
+    for number, flag in zip(ids, flags, strict=True):
+        if flag:
+            runs = [*runs[:-1], [*runs[-1], number]] if before else [*runs, [number]]
+        before = flag
+    return [tokenizer.text_of(run) for run in runs]
+
+
+def test_the_answer_and_its_end_are_learned_and_nothing_else(tokenizer, chatml):
+    (found,) = masker(tokenizer, chatml).mask([example("Yes", "No, never")])
+    assert learned(tokenizer, found, 0) == ["Yes<|im_end|>"]
+    assert learned(tokenizer, found, 1) == ["No, never<|im_end|>"]
+    assert tokenizer.text_of(found.prompt.ids) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert found.answers[0].ids[-1] == END
+
+
+@pytest.mark.parametrize("name", ["chatml", "mistral", "plain", "zephyr"])  # the other ends are no tokens here
+def test_marks_and_prefixes_agree(tokenizer, name):
+    marked = builtin_templates.get_template(name)
+    bare = marked.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    end = tokenizer.id_of("<|im_end|>")
+    chat = [example("Yes", "No", messages=[("user", "a"), ("assistant", "b"), ("user", "c")])]
+    for train_on in ("answer", "assistant"):
+        by_marks, by_prefix = (
+            masker(tokenizer, source, end_of_turn=end, train_on=train_on).mask(chat)[0] for source in (marked, bare)
+        )
+        assert [learned(tokenizer, by_marks, i) for i in (0, 1)] == [learned(tokenizer, by_prefix, i) for i in (0, 1)]
+
+
+def test_all_assistant_turns(tokenizer, chatml):
+    chat = example("d", messages=[("user", "a"), ("assistant", "b"), ("user", "c")])
+    (answer,) = masker(tokenizer, chatml).mask([chat])
+    (every,) = masker(tokenizer, chatml, train_on="assistant").mask([chat])
+    assert learned(tokenizer, answer) == ["d<|im_end|>"]
+    assert learned(tokenizer, every) == ["b<|im_end|>", "d<|im_end|>"]
+
+
+def test_a_flag_of_a_message_comes_first(tokenizer, chatml):
+    def chat(flag):
+        return example("d", messages=[("user", "a"), Message("assistant", "b", train=flag), ("user", "c")])
+
+    (wanted,) = masker(tokenizer, chatml).mask([chat(True)])
+    (unwanted,) = masker(tokenizer, chatml, train_on="assistant").mask([chat(False)])
+    assert learned(tokenizer, wanted) == ["b<|im_end|>", "d<|im_end|>"]
+    assert learned(tokenizer, unwanted) == ["d<|im_end|>"]
+
+
+def test_segments(tokenizer, chatml):
+    chat = replace_body(segments=[Segment("ab", train=False), Segment("cd", train=True), Segment("e", train=False)])
+    (found,) = masker(tokenizer, chatml).mask([chat])
+    assert learned(tokenizer, found) == ["cd"]
+    assert tokenizer.text_of(found.answers[0].ids) == "abcd"
+
+
+def test_tokens_are_taken_as_they_are(tokenizer, chatml):
+    (found,) = masker(tokenizer, chatml).mask([replace_body(tokens=Tokens([5, 6, 7], [-100, 6, 7]))])
+    assert found.answers[0].ids == [5, 6, 7]
+    assert found.answers[0].trained == [False, True, True]
+
+
+def replace_body(**body):
+    return Example("e", Source("f", 1), **body)
+
+
+def test_an_end_inside_the_answer_does_not_cut_it(tokenizer, chatml):
+    (found,) = masker(tokenizer, chatml).mask([example("a<|im_end|>b")])
+    assert learned(tokenizer, found) == ["a<|im_end|>b<|im_end|>"]
+
+
+def test_prefixes_that_disagree_are_shown(tokenizer):
+    source = (
+        "{% for m in messages %}{% if loop.last and m.role == 'assistant' %}<think></think>{% endif %}"
+        "{{ m.role + ':' + m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    with pytest.raises(DataError) as caught:
+        masker(tokenizer, source).mask([example("Yes")])
+    assert caught.value.message == (
+        "in.csv:7: the chat template renders the text before turn 2 (assistant) in two ways, which part at character 17\n"
+        "    before the answer: 'user:Hi<|im_end|>assistant:'\n"
+        "    with the answer:   'user:Hi<|im_end|><think></think>assistant:Yes<|im_end|>'"
+    )
+    assert caught.value.hint == "mark what is generated in the template: {% generation %} ... {% endgeneration %}"
+
+
+def test_marks_that_miss_a_turn_are_an_error(tokenizer):
+    source = (
+        "{% for m in messages %}{% if loop.last %}{% generation %}{{ m.content }}{% endgeneration %}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(DataError) as caught:
+        masker(tokenizer, source).mask([example("d", messages=[("user", "a"), ("assistant", "b"), ("user", "c")])])
+    assert caught.value.message == (
+        "in.csv:7: the chat template marks 1 generated parts in a conversation with 2 assistant turns"
+    )
+
+
+@given(
+    prompt=st.text(min_size=1, max_size=30),
+    answers=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4),
+)
+@settings(max_examples=80, deadline=None)
+def test_any_text_is_learned_whole(tokenizer, chatml, prompt, answers):
+    (found,) = masker(tokenizer, chatml).mask([example(*answers, messages=[("user", prompt)])])
+    for number, text in enumerate(answers):
+        (whole,) = tokenizer.encode([chatml.render([Message("user", prompt), Message("assistant", text)])])
+        sequence = found.prompt.ids + found.answers[number].ids
+        assert sequence == whole.ids[: len(sequence)]
+        assert sum(found.answers[number].trained) == len(tokenizer.encode([text + "<|im_end|>"])[0].ids)
+
+
+def test_an_answer_that_melts_into_the_prompt_is_not_shared(tiny_model, tmp_path):
+    """A vocabulary with the token 'tY': the prompt's last letter and the answer's first are one token."""
+    import json
+
+    facts = json.loads((tiny_model / "tokenizer.json").read_text())
+    facts["model"]["vocab"]["tY"] = 259
+    facts["model"]["merges"] = [["t", "Y"]]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(facts))
+    own = Tokenizer(tmp_path)
+    source = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}t{% endif %}"
+    source = source.replace("{{ m.content }}", "{{ ('t' if m.role == 'assistant' else '') + m.content }}")
+    (found,) = masker(own, source).mask([example("Yes", "No")])
+    assert found.prompt.ids == []
+    assert learned(own, found, 0) == ["es<|im_end|>"]
+    assert learned(own, found, 1) == ["No<|im_end|>"]
+
+
+def test_a_tokenizer_that_is_none(tmp_path):
+    with pytest.raises(ArtifactError) as caught:
+        Tokenizer(tmp_path)
+    assert caught.value.message == f"{tmp_path / 'tokenizer.json'} does not exist"
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="is not a tokenizer"):
+        Tokenizer(tmp_path)
+
+
+def test_the_mask_of_an_example_keeps_its_weight(tokenizer, chatml):
+    (found,) = masker(tokenizer, chatml).mask([example("x", weight=2.5)])
+    assert found.example.weight == 2.5
+    assert replace(found).example.id == "e"

@@ -1,0 +1,239 @@
+"""Files of LLaMA-Factory and Axolotl as experiments of ours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli.main import main
+from tunectl.config.loading import checks, foreign_axolotl, foreign_llama_factory, foreign_yaml
+from tunectl.config.loading.foreign_draft import EFFECT, NONE, TOOL, ImportedConfig
+from tunectl.config.loading.override_parsing import Override
+from tunectl.config.schema.root import TunectlConfig
+from tunectl.core.errors import ConfigError
+
+HERE = Path(__file__).parent / "foreign"
+ROOT = Path(__file__).parents[3]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf/overrides.yaml").write_text("[]\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _compose(project: Path, draft: ImportedConfig, *words: str) -> TunectlConfig:
+    (project / "conf/experiment/imported.yaml").write_text(
+        foreign_yaml.to_experiment_yaml(draft, "theirs.yaml", "imported")
+    )
+    given = [Override.from_cli(word) for word in ("experiment=imported", *words)]
+    return checks.load_config(ProjectPaths(project), given).root
+
+
+def _reasons(draft: ImportedConfig, matters: str) -> dict[str, str]:
+    return {item.key: item.reason for item in draft.dropped if item.matters == matters}
+
+
+def test_a_llama_factory_file_becomes_an_experiment_that_composes(project: Path) -> None:
+    given = foreign_yaml.load_yaml((HERE / "llama3_lora_sft.yaml").read_text(), "f")
+    draft = foreign_llama_factory.import_llama_factory(given, {})
+    paths = ("ingest.sources.identity.path=a.json", "ingest.sources.alpaca_en_demo.path=b.json")
+    root = _compose(project, draft, f"model.source.revision={COMMIT}", *paths)
+    assert (root.sft.method, root.sft.rank, root.sft.alpha, root.sft.targets) == ("qlora", 8, 16, ["q_proj", "v_proj"])
+    assert (root.sft.learning_rate, root.sft.schedule, root.sft.warmup, root.sft.epochs) == (1e-4, "cosine", 0.1, 3)
+    assert (root.sft.batch_answers, root.sft.max_tokens, root.sft.neftune) == (8, 2048, 5)
+    assert root.sft.early_stopping is not None
+    assert root.sft.early_stopping.patience == 3
+    assert root.sft.report_to == ["wandb"]
+    assert (root.split.shares.train, root.split.shares.validation) == (0.8, 0.1)
+    assert (root.seed, root.profile.dtype, root.model.chat_template) == (42, "bfloat16", "llama3")
+    assert _reasons(draft, EFFECT) == {
+        "deepspeed": "tunectl trains on one machine; DeepSpeed is not used",
+        "max_samples": "rows are not cut off silently; make a smaller file",
+    }
+    assert list(_reasons(draft, TOOL)) == ["shiny_new_thing"]
+    assert "packing" in _reasons(draft, NONE)
+
+
+def test_what_must_still_be_given_is_asked_for_with_the_reason(project: Path) -> None:
+    draft = foreign_llama_factory.import_llama_factory({"model_name_or_path": "acme/tiny", "dataset": "ads"}, {})
+    with pytest.raises(ConfigError) as caught:
+        _compose(project, draft)
+    assert caught.value.problems == (
+        (
+            "model.source.revision: must be given (conf/experiment/imported.yaml:13): model.source.revision=<value>\n"
+            "    the whole commit hash, 40 digits, from the list of commits of acme/tiny"
+        ),
+        (
+            "ingest.sources.ads.path: must be given (conf/experiment/imported.yaml:31): ingest.sources.ads.path=<value>\n"
+            "    the file of data set ads; dataset_info.json was not found or lacks it"
+        ),
+    )
+
+
+def test_data_sets_are_found_in_their_list(project: Path) -> None:
+    declared: dict[str, Any] = {
+        "ads": {"file_name": "ads.json", "columns": {"prompt": "brief", "response": "ad", "system": "tone"}},
+        "chats": {"file_name": "chats.json", "formatting": "sharegpt", "columns": {"messages": "conversations"}},
+        "openai": {
+            "file_name": "o.json",
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": {"role_tag": "role", "content_tag": "content"},
+        },
+        "hub": {"hf_hub_url": "acme/ads", "subset": "en"},
+        "pairs": {"file_name": "p.json", "ranking": True},
+    }
+    given = {"model_name_or_path": "./model", "dataset": "ads,chats,openai,hub,pairs", "dataset_dir": "data"}
+    draft = foreign_llama_factory.import_llama_factory(given, declared)
+    root = _compose(project, draft, "ingest.sources.hub.revision=v1.0")
+    sources: Any = root.ingest.sources
+    assert (sources["ads"].path, sources["ads"].format) == ("data/ads.json", "columns")
+    assert (sources["ads"].columns.prompt, sources["ads"].columns.answer) == (["brief"], "ad")
+    assert (sources["chats"].format, sources["openai"].format) == ("sharegpt", "messages")
+    assert (sources["hub"].id, sources["hub"].subset, sources["hub"].revision) == ("acme/ads", "en", "v1.0")
+    assert "pairs holds preferences" in _reasons(draft, EFFECT)["dataset"]
+
+
+def test_an_axolotl_file_becomes_an_experiment_that_composes(project: Path) -> None:
+    draft = foreign_axolotl.import_axolotl(foreign_yaml.load_yaml((HERE / "lora-1b.yml").read_text(), "f"))
+    root = _compose(project, draft, "ingest.sources.gpt4_llm_cleaned.revision=v1")
+    assert (root.sft.method, root.sft.rank, root.sft.alpha, root.sft.dropout) == ("lora", 16, 32, 0.05)
+    assert root.sft.targets == ["gate_proj", "q_proj", "v_proj"]
+    assert (root.sft.batch_answers, root.sft.epochs, root.sft.optimiser) == (4, 1, "adamw_8bit")
+    assert (root.sft.validations, root.sft.train_on, root.sft.report_to) == (4, "assistant", ["wandb"])
+    assert root.profile.gradient_checkpointing
+    source: Any = root.model.source
+    assert (source.repo, source.revision) == ("acme/Tiny-3.2-1B", COMMIT)
+    sources: Any = root.ingest.sources
+    assert (sources["gpt4_llm_cleaned"].id, sources["gpt4_llm_cleaned"].format) == ("acme/GPT4-LLM-Cleaned", "alpaca")
+    assert (sources["chats"].path, sources["chats"].format) == ("./data/chats.jsonl", "sharegpt")
+    assert list(_reasons(draft, EFFECT)) == ["warmup_steps"]
+    assert _reasons(draft, TOOL) == {}
+
+
+def test_what_the_file_is_silent_about_gets_the_other_tools_default() -> None:
+    theirs = foreign_llama_factory.import_llama_factory({"model_name_or_path": "a/b", "lora_rank": 32}, {})
+    assert (theirs.values["sft.alpha"], theirs.notes["sft.alpha"]) == (64, "LLaMA-Factory's default")
+    assert theirs.values["sft.learning_rate"] == 5e-5
+    other = foreign_axolotl.import_axolotl({"base_model": "a/b", "adapter": "lora"})
+    assert (other.values["sft.schedule"], other.values["sft.warmup"]) == ("cosine", 0.03)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("finetuning_type", "full", "tunectl tunes low-rank adapters; full, freeze and oft are not offered"),
+        (
+            "stage",
+            "dpo",
+            "only supervised tuning is taken over; preferences are declared in groups of their own: preferences, reward, align",
+        ),
+        ("lr_scheduler_type", "rex", "schedule rex is not offered; there are constant, cosine, linear"),
+        ("optim", "muon", "optimiser muon is not offered; there are adafactor, adamw, adamw_8bit, lion, sgd"),
+        ("val_size", 500, "a number of rows; tunectl takes shares: split.shares.validation=<0 to 1>"),
+        ("quantization_bit", 8, "8 bits are not offered; qlora uses 4"),
+        (
+            "template",
+            "qwen3",
+            "qwen3 is not one of our named templates, so the model's own is used; tunectl doctor shows it",
+        ),
+        ("cutoff_len", 10.5, "10.5 is not a whole number"),
+    ],
+)
+def test_values_without_counterpart_give_their_reason(key: str, value: Any, reason: str) -> None:
+    draft = foreign_llama_factory.import_llama_factory({key: value}, {})
+    assert _reasons(draft, EFFECT)[key] == reason
+
+
+def test_switches_that_cannot_be_combined_are_listed() -> None:
+    draft = foreign_axolotl.import_axolotl({"base_model": "a/b", "adapter": "qlora", "peft_use_dora": True})
+    assert draft.groups["sft"] == "qlora"
+    assert _reasons(draft, EFFECT) == {"dora": "tunectl does not combine dora with qlora"}
+
+
+def test_every_data_set_of_a_list_is_taken_over(project: Path) -> None:
+    sets: list[Any] = [
+        {"path": "chats.jsonl", "type": "chat_template", "field_messages": "conversations"},
+        {"path": "table.csv", "type": {"field_instruction": "q", "field_output": "a"}},
+        {"path": "json", "data_files": ["one.json", "two.json"], "type": "alpaca"},
+        {"path": "raw.parquet", "type": "completion", "field": "content"},
+        "nothing",
+    ]
+    draft = foreign_axolotl.import_axolotl({"base_model": "./base", "adapter": "lora", "datasets": sets})
+    sources = _compose(project, draft).ingest.sources
+    assert {name: (source.path, source.format) for name, source in sources.items() if source.method == "files"} == {
+        "chats": ("chats.jsonl", "sharegpt"),
+        "table": ("table.csv", "columns"),
+        "one": ("one.json", "alpaca"),
+        "two": ("two.json", "alpaca"),
+        "raw": ("raw.parquet", "columns"),
+    }
+    assert draft.values["sft.train_on"] == "assistant"  # one of them holds conversations
+    assert [item.reason for item in draft.dropped if item.key == "datasets"] == ["'nothing' names no path"]
+
+
+def test_a_prompt_type_of_the_users_own_pins_columns(project: Path) -> None:
+    kind = {"field_instruction": "brief", "field_input": "place", "field_output": "ad", "format": "{instruction}"}
+    entry = {"path": "ads.jsonl", "type": kind}
+    draft = foreign_axolotl.import_axolotl({"base_model": "./m", "adapter": "lora", "datasets": [entry]})
+    sources: Any = _compose(project, draft).ingest.sources
+    assert (sources["ads"].columns.prompt, sources["ads"].columns.answer) == (["brief", "place"], "ad")
+
+
+@pytest.mark.parametrize("value", [1, 0.5, "text", "1e-4", True, ["a"], {"a": 1}, 10**20])
+def test_no_value_of_any_kind_breaks_an_import(value: Any) -> None:
+    for given, translate in (
+        (foreign_llama_factory.RULES, lambda settings: foreign_llama_factory.import_llama_factory(settings, {})),
+        (foreign_axolotl.RULES, foreign_axolotl.import_axolotl),
+    ):
+        for key in given:
+            draft = translate({key: value})
+            assert all(item.reason for item in draft.dropped)
+            assert foreign_yaml.to_experiment_yaml(draft, "f", "n").startswith("# @package _global_\n")
+
+
+def test_the_verb_writes_once_and_prints_what_is_left(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["import", "axolotl", str(HERE / "lora-1b.yml")]
+    assert main([*words, "--write"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "wrote conf/experiment/lora_1b.yaml\n"
+    assert (
+        "    warmup_steps             a number of steps; tunectl takes a share of all steps: sft.warmup\n" in said.err
+    )
+    assert main([*words, "--write"]) == 2
+    assert capsys.readouterr().err == (
+        "tunectl: conf/experiment/lora_1b.yaml exists already\n"
+        "  choose another with --name, or replace it with --force\n"
+    )
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "sft.rank=16" in found["overrides"]
+    assert found["no_counterpart"][0]["key"] == "strict"
+    assert main([*words, "--overrides"]) == 0
+    assert capsys.readouterr().out.startswith("model=hub sft=lora sft.max_tokens=2048 ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [1", "tunectl: f.yaml:1: not YAML: expected ',' or ']', but got '<stream end>'\n"),
+        ("- a", "tunectl: f.yaml: must be a mapping of settings, such as learning_rate: 1.0e-4\n"),
+        (None, "tunectl: f.yaml: cannot be read: No such file or directory\n"),
+    ],
+)
+def test_files_that_cannot_be_read(
+    project: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
+    if content is not None:
+        Path("f.yaml").write_text(content)
+    assert main(["import", "llama-factory", "f.yaml"]) == 2
+    assert capsys.readouterr().err == message

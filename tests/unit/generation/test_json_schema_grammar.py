@@ -1,0 +1,147 @@
+"""Schemas as grammars: what is written, what is refused and in which words."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunectl.access.api_errors import ApiError
+from tunectl.generation.json_schema_grammar import schema_to_ebnf
+
+
+def rules(schema: Any) -> dict[str, str]:
+    text = schema_to_ebnf(json.dumps(schema))
+    return dict(line.split(" ::= ", 1) for line in text.splitlines())
+
+
+def test_required_and_optional_members_keep_their_order() -> None:
+    found = rules(
+        {
+            "type": "object",
+            "properties": {"a": {"type": "string"}, "b": {"type": "integer"}, "c": {"enum": ["x", 1, None]}},
+            "required": ["b"],
+            "additionalProperties": False,
+        }
+    )
+    assert found["root"] == '"{" r5 "}"'
+    texts = " ".join(found.values())
+    for part in (r'"\"a\":" " "? string', r'"\"b\":" " "? whole', r'("\"x\"" | "1" | "null")'):
+        assert part in texts
+    assert found["r5"].endswith(found["r2"].join(("", ""))) or " | " in found["r5"]
+
+
+def test_arrays_and_lengths() -> None:
+    assert (
+        rules({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 3})["root"]
+        == '"[" r0 (gap r0){1,2} "]"'
+    )
+    assert rules({"type": "array", "items": {"type": "null"}})["root"] == '"[" (r0 (gap r0){0,})? "]"'
+    assert rules({"type": "array", "maxItems": 0})["root"] == '"[]"'
+    assert rules({"type": "string", "maxLength": 5})["root"] == r'"\"" char{0,5} "\""'
+    assert rules({"type": ["string", "null"]})["root"] == '(string | "null")'
+
+
+def test_objects_of_any_names_hold_what_their_schema_says() -> None:
+    prices = {"type": "object", "additionalProperties": {"type": "integer"}}
+    found = rules(prices)
+    assert found["root"] == '"{" (r0 (gap r0)*)? "}"'
+    assert found["r0"] == 'string ":" " "? whole'
+    assert rules({"type": "object", "additionalProperties": False})["root"] == '"{}"'
+    for any_at_all in ({}, {"additionalProperties": True}, {"additionalProperties": {}}):
+        assert rules({"type": "object", **any_at_all})["root"] == "anyobject"
+    tree = {"$defs": {"t": {"type": "object", "additionalProperties": {"$ref": "#/$defs/t"}}}, "$ref": "#/$defs/t"}
+    assert rules(tree)["r0"] == '"{" (r1 (gap r1)*)? "}"'
+    with pytest.raises(ApiError, match=r"#/additionalProperties: minimum is not supported here"):
+        schema_to_ebnf(json.dumps({"type": "object", "additionalProperties": {"type": "integer", "minimum": 3}}))
+
+
+def test_references_may_recurse_behind_a_letter() -> None:
+    tree = {
+        "$defs": {"t": {"type": "object", "properties": {"kids": {"type": "array", "items": {"$ref": "#/$defs/t"}}}}},
+        "$ref": "#/$defs/t",
+    }
+    found = rules(tree)
+    assert found["root"] == "r0"
+    assert "r0" in " ".join(body for name, body in found.items() if name != "root")
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"type": "nonsense"}, '#: type "nonsense"; there are object, array, string, integer, number, boolean, null'),
+        (
+            {"type": "string", "pattern": "a+"},
+            "#: pattern is not supported here; leave it out and check the answer yourself",
+        ),
+        (
+            {"type": "integer", "minimum": 3},
+            "#: minimum is not supported here; leave it out and check the answer yourself",
+        ),
+        ({"$ref": "http://x"}, '#: $ref "http://x" is not inside this schema'),
+        ({"$ref": "#/$defs/no"}, "#: $ref #/$defs/no refers to nothing"),
+        ({"$ref": "#"}, "#: $ref # refers to itself"),
+        ({"anyOf": [{"$ref": "#"}, {"type": "null"}]}, "#/anyOf/0: $ref # refers to itself"),
+        ({"type": "object", "required": ["a"]}, '#: required names "a", which properties does not describe'),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+            "#: has no text that ends: something requires itself",
+        ),
+        ({"type": "array", "minItems": 3, "maxItems": 2}, "#: minItems is 3 and maxItems is 2"),
+        ({"type": "array", "maxItems": 10**9}, "#: minItems and maxItems are whole numbers up to 2000"),
+        ({"enum": []}, "#: enum needs a value"),
+        ({"type": []}, "#: type null; there are object, array, string, integer, number, boolean, null"),
+        ({"properties": {"a": 5}}, "#/a: is no schema"),
+    ],
+)
+def test_refusals(schema: Any, why: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        schema_to_ebnf(json.dumps(schema))
+    assert str(caught.value) == f"response_format.json_schema: {why}"
+    assert caught.value.fault.param == "response_format.json_schema"
+
+
+WORDS = st.sampled_from(
+    ["type", "properties", "required", "items", "enum", "anyOf", "$ref", "#", "#/properties/a", "object", "array", "a"]
+)
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(WORDS, ANY, max_size=5))
+@settings(max_examples=200, deadline=None)
+def test_whatever_is_sent_is_written_or_refused(schema: dict[str, Any]) -> None:
+    try:
+        assert schema_to_ebnf(json.dumps(schema)).startswith("root ::= ")
+    except ApiError as problem:
+        assert problem.status == 400  # noqa: PT017
+
+
+def test_a_schema_without_end_of_rules_is_refused() -> None:
+    wide = {"type": "object", "properties": {f"p{number}": {"type": "null"} for number in range(3000)}}
+    with pytest.raises(ApiError, match="is too large: it needs more than 2000 rules"):
+        schema_to_ebnf(json.dumps(wide))
+
+
+def test_references_that_lead_on_and_on_are_refused() -> None:
+    """A chain as long as a body may be, forwards and backwards: neither Python's stack nor the event loop's patience ends first."""
+    chain = {f"d{number}": {"$ref": f"#/$defs/d{number + 1}"} for number in range(1500)} | {"d1500": {"type": "null"}}
+    with pytest.raises(ApiError, match="more than 64 schemas lie inside one another, references followed"):
+        schema_to_ebnf(json.dumps({"$defs": chain, "$ref": "#/$defs/d0"}))
+    backwards = [{"$ref": f"#/$defs/d{number}"} for number in range(1500, -1, -1)]
+    assert schema_to_ebnf(json.dumps({"$defs": chain, "anyOf": backwards})).startswith("root ::= ")
+
+
+def test_what_ends_is_told_from_what_does_not() -> None:
+    def needs(*names: str) -> dict[str, Any]:
+        properties = {name: {"$ref": f"#/$defs/{name}"} for name in names}
+        return {"type": "object", "properties": properties, "required": list(names)}
+
+    ends = {"a": needs("b", "c"), "b": needs("c"), "c": {"anyOf": [needs("a"), needs("d")]}, "d": {"type": "null"}}
+    assert schema_to_ebnf(json.dumps({"$defs": ends, **needs("a")}))
+    with pytest.raises(ApiError, match="has no text that ends"):
+        schema_to_ebnf(json.dumps({"$defs": {**ends, "c": needs("a", "d")}, **needs("a")}))

@@ -1,0 +1,190 @@
+"""Fault test 16: windows that hold nothing, little, one thing only, or far too much; and drift that is really there."""
+
+from __future__ import annotations
+
+import time
+from math import inf, isfinite, nan
+
+import pytest
+from drift_fixtures import RULE, at, examiner, rows
+from msgspec.structs import asdict, replace
+
+from tunectl.artifacts.records import DriftWindow
+from tunectl.monitoring import signals
+from tunectl.monitoring.detector import DriftDetector
+from tunectl.monitoring.signals import MonitoredExchange
+from tunectl.monitoring.window import TimeSpan
+
+SPAN = TimeSpan(at(1), at(2))
+
+
+@pytest.fixture(scope="module")
+def looking() -> DriftDetector:
+    return examiner()
+
+
+@pytest.fixture(scope="module")
+def baselines(looking: DriftDetector):
+    known = rows(400, seed=1)
+    return {side: looking.measure_reference("ref", known, side) for side in ("prompt", "answer")}
+
+
+def looked(looking: DriftDetector, baselines, window: list[MonitoredExchange], before=()) -> DriftWindow:
+    found = looking.examine_window(SPAN, window, baselines, before, release="r" * 16, missing={})
+    for signal in found.signals.values():
+        numbers = [value for value in asdict(signal).values() if isinstance(value, float)]
+        assert all(isfinite(value) for value in numbers), signal
+    return found
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 49])
+def test_too_few_rows_are_insufficient(looking: DriftDetector, baselines, count: int) -> None:
+    found = looked(looking, baselines, rows(count, seed=2))
+    assert found.verdict == "insufficient"
+    assert found.reason == f"too few rows: {count} of 50"
+    assert not found.moved
+
+
+def test_quiet_traffic_is_ok(looking: DriftDetector, baselines) -> None:
+    found = looked(looking, baselines, rows(300, seed=3))
+    assert (found.verdict, found.moved, found.consecutive) == ("ok", False, 0)
+    assert set(found.signals) == set(signals.NAMES)
+    assert found.reason == "none of 13 signals moved"
+
+
+def test_another_topic_is_seen_and_shown(looking: DriftDetector, baselines) -> None:
+    changed = rows(300, seed=4, topics=["garden", "bike", "bread"])
+    found = looked(looking, baselines, changed)
+    assert found.moved
+    assert found.signals["prompt_text"].moved
+    assert found.consecutive == 1
+    texts = {row.id: row.prompt for row in changed}
+    bread = [name for name in found.exemplars if {"dough", "flour", "rye", "loaf", "oven"} & set(texts[name].split())]
+    assert len(bread) >= 8
+    assert found.slices[0].window > found.slices[0].reference
+    assert found.slices[0].name.removeprefix("word:") in "flour yeast oven dough crust loaf butter rye starter knead"
+    assert all(name in texts for name in found.slices[0].exemplars)
+
+
+def test_all_rows_equal(looking: DriftDetector) -> None:
+    one = rows(1, seed=5)[0]
+    same = [replace(one, id=str(number)) for number in range(200)]
+    bases = {side: looking.measure_reference("ref", same, side) for side in ("prompt", "answer")}
+    assert looked(looking, bases, same[:80]).verdict == "ok"
+
+
+def test_numbers_that_are_none_and_texts_that_are_empty(looking: DriftDetector, baselines) -> None:
+    odd = [
+        MonitoredExchange(
+            str(number), prompt="", answer="", prompt_tokens=-1, mean_logprob=[nan, inf, -inf, None][number % 4]
+        )
+        for number in range(100)
+    ]
+    found = looked(looking, baselines, odd)
+    assert found.signals["mean_logprob"].p_value is None
+    assert found.signals["mean_logprob"].reason == "too few rows in the window: 0 of 50"
+    assert found.signals["prompt_text"].p_value is not None
+
+
+def test_other_scripts(looking: DriftDetector, baselines) -> None:
+    words = ["駅はどこですか", "أين المحطة القريبة", "где ближайшая станция", "🎈🎈🎈", "\ud800"]
+    foreign = [
+        replace(row, prompt=words[place % 5], answer=words[place % 5]) for place, row in enumerate(rows(200, seed=6))
+    ]
+    found = looked(looking, baselines, foreign)
+    assert found.signals["prompt_text"].moved
+    assert found.signals["prompt_language"].moved
+    again = {side: looking.measure_reference("foreign", foreign, side) for side in ("prompt", "answer")}
+    assert looked(looking, again, foreign[:100]).verdict == "ok"
+
+
+def test_a_hundred_thousand_rows_are_sampled() -> None:
+    looking = examiner(most=2000)
+    bases = {side: looking.measure_reference("ref", rows(400, seed=1), side) for side in ("prompt", "answer")}
+    few = rows(1000, seed=7)
+    many = [replace(row, id=f"{row.id}-{copy}") for copy in range(100) for row in few]
+    began = time.process_time()
+    found = looked(looking, bases, many)
+    assert time.process_time() - began < 60
+    assert found.rows == 100_000
+    assert found.signals["prompt_tokens"].n == 2000
+
+
+def test_the_same_rows_give_the_same_window(looking: DriftDetector, baselines) -> None:
+    window = rows(120, seed=8)
+    assert looked(looking, baselines, window) == looked(examiner(), baselines, window)
+    assert looked(looking, baselines, window[1:]).id != looked(looking, baselines, window).id
+
+
+def test_a_large_window_is_held_to_what_the_reference_shows_against_itself(looking: DriftDetector) -> None:
+    """Over 5,000 rows nearly any difference is significant; the floor of 400 reference rows is what counts."""
+    bases = {"prompt": looking.measure_reference("ref", rows(400, seed=9), "prompt")}
+    flagged = [looked(looking, bases, rows(3000, seed=20 + turn)).moved for turn in range(3)]
+    assert not any(flagged)
+
+
+def test_without_a_side_its_signals_are_not_there(looking: DriftDetector, baselines) -> None:
+    found = looking.examine_window(
+        SPAN,
+        rows(100, seed=1),
+        {"answer": baselines["answer"]},
+        [],
+        release="r",
+        missing={"prompt": "prompts: none yet"},
+    )
+    assert (found.verdict, found.reason, found.reference) == ("insufficient", "prompts: none yet", "none")
+    assert not [name for name in found.signals if name.startswith("prompt")]
+
+
+def test_a_side_of_which_nothing_could_be_told_is_not_ok(looking: DriftDetector, baselines) -> None:
+    """Many answers, and not one with anything to compare: quiet prompts do not speak for them."""
+    mute = [MonitoredExchange(row.id, prompt=row.prompt, prompt_tokens=row.prompt_tokens) for row in rows(120, seed=11)]
+    found = looked(looking, baselines, mute)
+    assert (found.verdict, found.reason) == ("insufficient", "answers: too few rows in the window: 0 of 50")
+    some = [replace(row, mean_logprob=None) for row in rows(300, seed=3)]
+    found = looked(looking, baselines, some)
+    assert (found.verdict, found.reason) == ("ok", "none of 12 signals moved; too few rows for mean_logprob")
+
+
+def test_exemplars_are_of_the_side_that_moved(looking: DriftDetector, baselines) -> None:
+    quiet, other = rows(300, seed=3), rows(300, seed=4, topics=["bread"])
+    found = looked(looking, baselines, [replace(one, answer=two.answer) for one, two in zip(quiet, other, strict=True)])
+    moved = [name for name, one in found.signals.items() if one.moved]
+    assert moved
+    assert not [name for name in moved if name.startswith("prompt") or name == "feedback"]
+    answers = {one.id: two.answer for one, two in zip(quiet, other, strict=True)}
+    bread = {"dough", "flour", "rye", "loaf", "oven", "crust", "knead", "yeast", "starter", "butter"}
+    assert all(bread & set(answers[name].split()) for name in found.exemplars)
+
+
+def test_a_side_is_embedded_once_and_its_language_is_looked_at_from_end_to_end() -> None:
+    from dataclasses import replace as changed
+
+    from drift_fixtures import tools
+
+    class Counting:
+        name, calls = "counting", 0
+
+        def embed(self, texts):
+            Counting.calls += 1
+            return tools().embedder.embed(texts)
+
+    given = rows(50, seed=1)
+    found = signals.compute_signal_values(given, "prompt", changed(tools(), embedder=Counting()))
+    assert Counting.calls == 1
+    assert (found["prompt_text"].parts[0] == found["prompt_tone"].parts[1]).all()
+    many = [MonitoredExchange(str(number), prompt="soil") for number in range(signals.SPOKEN * 2 + 1)]
+    looked_at = signals.compute_signal_values(many, "prompt", tools(), without=["prompt_text", "prompt_tone"])[
+        "prompt_language"
+    ].rows
+    assert len(looked_at) <= signals.SPOKEN
+    assert looked_at[-1] > len(many) - 4
+
+
+def test_names_in_the_schema_are_the_signals() -> None:
+    from typing import get_args
+
+    from tunectl.config.schema.monitor import SignalName
+
+    assert get_args(SignalName) == signals.NAMES
+    assert RULE.level * (RULE.permutations + 1) > len(signals.NAMES)

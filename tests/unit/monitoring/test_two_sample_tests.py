@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import stats
+
+from tunectl.monitoring import two_sample_tests as tests
+from tunectl.stats.proportion_ci import wilson_interval
+
+
+def deals(n: int, m: int, count: int = 199, seed: int = 3) -> tests.Permutations:
+    return tests.Permutations(n, m, count, seed)
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 80), (80, 30), (40, 40), (2, 500)])
+def test_a_deal_has_the_right_sizes_and_the_first_is_what_was_seen(n: int, m: int) -> None:
+    blocks = np.concatenate(list(deals(n, m).blocks()))
+    assert blocks.shape == (200, n + m)
+    assert set(blocks.sum(axis=1)) == {min(n, m)}
+    seen = np.concatenate([np.ones(n), np.zeros(m)]) if n <= m else np.concatenate([np.zeros(n), np.ones(m)])
+    assert np.array_equal(blocks[0], seen)
+    assert abs(blocks[1:].mean(axis=0) - min(n, m) / (n + m)).max() < 0.2
+
+
+def test_differences_are_differences_of_means() -> None:
+    values = np.random.default_rng(1).normal(size=(50, 3))
+    found = np.abs(deals(20, 30).differences(values)[0])
+    assert np.allclose(found, np.abs(values[:20].mean(axis=0) - values[20:].mean(axis=0)), atol=1e-5)
+
+
+def test_plain_spectral_is_the_squared_distance_of_the_means() -> None:
+    values = np.random.default_rng(2).normal(size=(60, 5))
+    found = tests.hotelling_like(values, deals(20, 40))[0, 0]
+    apart = values[:20].mean(axis=0) - values[20:].mean(axis=0)
+    assert found == pytest.approx((apart**2).sum() / 5, rel=1e-3)
+
+
+def test_wasserstein_is_scipys_in_standard_deviations() -> None:
+    random = np.random.default_rng(4)
+    values = np.round(random.exponential(size=90), 1)
+    found = tests.wasserstein(values, deals(30, 60), 0.05).score
+    assert found == pytest.approx(stats.wasserstein_distance(values[:30], values[30:]) / values.std(), rel=1e-3)
+
+
+def test_variation_and_share_by_hand() -> None:
+    codes = np.array([0] * 8 + [1] * 2 + [0] * 10 + [1] * 5 + [2] * 5)
+    assert tests.total_variation(codes, deals(10, 20), 0.05).score == pytest.approx(0.3, abs=1e-5)
+    flags = np.array([1.0] * 5 + [0.0] * 5 + [1.0] * 2 + [0.0] * 18)
+    assert tests.difference_of_shares(flags, deals(10, 20), 0.05).score == pytest.approx(0.4, abs=1e-5)
+
+
+def test_the_p_value_passes_exactly_when_the_score_exceeds_the_threshold() -> None:
+    random = np.random.default_rng(5)
+    for _ in range(200):
+        found = tests.difference_of_shares((random.random(60) < 0.5).astype(float), deals(20, 40), 0.05)
+        assert (found.p_value <= 0.05) == (found.score > found.threshold * (1 + tests.TIE))
+        assert found.bar == pytest.approx(found.threshold)
+
+
+FAMILIES = {
+    "kernel": lambda values, deal: tests.mmd([values, values[:, :2] ** 2], deal, 0.05),
+    "wasserstein": lambda values, deal: tests.wasserstein(values[:, 0], deal, 0.05),
+    "share": lambda values, deal: tests.difference_of_shares((values[:, 0] > 0).astype(float), deal, 0.05),
+    "variation": lambda values, deal: tests.total_variation(np.digitize(values[:, 0], [-1, 0, 1]), deal, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_false_alarms_keep_their_level(name: str) -> None:
+    random, flagged, trials = np.random.default_rng(6), 0, 400
+    for trial in range(trials):
+        values = random.standard_t(3, size=(90, 4)) * [1, 5, 0.1, 1]
+        flagged += FAMILIES[name](values, deals(30, 60, count=99, seed=trial)).p_value <= 0.05
+    assert wilson_interval(flagged, trials)[0] <= 0.05
+
+
+def test_a_rare_direction_is_seen_by_the_regularised_kernel_and_not_by_the_plain_one() -> None:
+    random = np.random.default_rng(7)
+    values = random.normal(size=(600, 40)) * ([1.0] * 39 + [0.1])  # a hundredth of the variance: the smallest ridge
+    values[:100, 39] += 0.1
+    deal = deals(100, 500, count=499)
+    assert tests.mmd([values], deal, 0.05).p_value <= 0.01
+    assert tests.to_result(tests.hotelling_like(values, deal)[:, 0], 0.05).p_value > 0.05
+
+
+@given(
+    arrays.arrays(np.float64, st.tuples(st.integers(4, 30), st.integers(1, 4)), elements=st.floats(-1e6, 1e6)),
+    st.data(),
+)
+@settings(deadline=None, max_examples=60)
+def test_nothing_makes_it_say_nan(values: np.ndarray, data: st.DataObject) -> None:
+    n = data.draw(st.integers(2, len(values) - 2))
+    deal = deals(n, len(values) - n, count=39)
+    results = [tests.mmd([values], deal, 0.05), tests.wasserstein(values[:, 0], deal, 0.05)]
+    for found in results:
+        assert np.isfinite([found.score, found.threshold, found.p_value, found.effect, found.bar]).all()
+        assert 1 / 40 <= found.p_value <= 1
+
+
+def test_equal_rows_never_alarm() -> None:
+    same = np.full((80, 3), 0.1)
+    deal = deals(20, 60)
+    assert tests.mmd([same], deal, 0.05).p_value == 1
+    assert tests.wasserstein(same[:, 0], deal, 0.05).p_value == 1
+    assert tests.total_variation(np.zeros(80, dtype=int), deal, 0.05).p_value == 1
+    assert tests.difference_of_shares(np.ones(80), deal, 0.05).p_value == 1
+
+
+def test_too_few_permutations_for_the_level() -> None:
+    with pytest.raises(ValueError, match="9 permutations cannot reach a level"):
+        tests.difference_of_shares(np.ones(80), deals(20, 60, count=9), 0.05)
+
+
+def test_signals_of_one_size_share_their_deals() -> None:
+    dealer = tests.PermutationCache(19, 1)
+    assert dealer.get_permutations(5, 9) is dealer.get_permutations(5, 9)
+    first = dealer.get_permutations(5, 9)
+    for size in range(6, 10):
+        dealer.get_permutations(size, 9)
+    assert dealer.get_permutations(5, 9) is not first

@@ -1,0 +1,357 @@
+"""The store of releases: a state machine of swaps, kills, damage and messages."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunectl.artifacts import atomic_io
+from tunectl.core.errors import ArtifactError, GateError, InfrastructureError, UsageError
+from tunectl.registry import release_manifest, release_state
+from tunectl.registry.release_manifest import BuildFacts, Lineage, RecordedVerdict
+from tunectl.registry.release_state import Entry
+from tunectl.registry.release_store import CHAMPION, LOG, RELEASES, SCRATCH, ReleaseRegistry
+
+FACTS = BuildFacts("demo", "openvino", "merged")
+
+
+def content(folder: Path, text: str) -> Path:
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "adapter_model.safetensors").write_text(text)
+    (folder / "MODEL_CARD.md").write_text("# demo\n")
+    return folder
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> tuple[ReleaseRegistry, list[str]]:
+    store = ReleaseRegistry(tmp_path / "store")
+    return store, [store.add(content(tmp_path / name, name), FACTS).id for name in "abc"]
+
+
+def test_the_same_content_is_the_same_release_and_is_added_once(tmp_path: Path) -> None:
+    store = ReleaseRegistry(tmp_path / "store")
+    first = store.add(content(tmp_path / "a", "x"), FACTS, by="me", why="first")
+    second = store.add(content(tmp_path / "b", "x"), BuildFacts("other", "vllm", "apart"))
+    assert second == first
+    assert store.ids() == [first.id]
+    assert [entry.what for entry in store.log()] == ["add"]
+    assert len(first.id) == 16
+    assert first.files.keys() == {"adapter/adapter_model.safetensors", "MODEL_CARD.md"}
+    assert store.verify(first.id) == []
+    assert not (store.root / SCRATCH).exists() or not any((store.root / SCRATCH).iterdir())
+
+
+@given(
+    st.dictionaries(st.text("abc/._", min_size=1), st.text("0123456789abcdef", min_size=64, max_size=64), min_size=1)
+)
+def test_the_name_depends_on_content_and_not_on_order(files: dict[str, str]) -> None:
+    turned = dict(reversed(files.items()))
+    assert release_manifest.content_id(files) == release_manifest.content_id(turned)
+    name = next(iter(files))
+    assert release_manifest.content_id({**files, name: "z" * 64}) != release_manifest.content_id(files)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.one_of(st.integers(0, 2), st.just("back")), max_size=12))
+def test_swaps_behave_like_a_stack(tmp_path_factory: pytest.TempPathFactory, moves: list) -> None:
+    folder = tmp_path_factory.mktemp("stack")
+    store = ReleaseRegistry(folder / "store")
+    names = [store.add(content(folder / name, name), FACTS).id for name in "abc"]
+    stack: list[str] = []
+    swaps = 0
+    for move in moves:
+        if move == "back" and len(stack) < 2:
+            with pytest.raises(UsageError):
+                store.rollback(by="t", why="w")
+            continue
+        if move == "back":
+            stack.pop()
+            swaps += 1
+            store.rollback(by="t", why="w")
+        else:
+            if stack[-1:] != [names[move]]:
+                stack.append(names[move])
+                swaps += 1
+            store.promote(names[move], by="t", why="w")
+        now = store.champion()
+        assert now is not None
+        assert now.release == stack[-1]
+        assert now.previous == (stack[-2] if len(stack) > 1 else None)
+        assert now.sequence == swaps
+        assert release_state.promotion_stack(store.log()) == stack
+    assert [entry.sequence for entry in store.log() if entry.sequence] == list(range(1, swaps + 1))
+
+
+def test_what_a_kill_left_is_mended(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, (one, two, _) = three
+    store.promote(one, by="t", why="first")
+    before = (store.root / LOG).read_bytes()
+    store.promote(two, by="t", why="second")
+    whole = (store.root / LOG).read_bytes()
+    for cut in range(len(before), len(whole)):  # the pointer moved, the line is cut off anywhere
+        (store.root / LOG).write_bytes(whole[:cut])
+        assert release_state.promotion_stack(store.log()) == [one, two]
+    (store.root / SCRATCH / "half").mkdir(parents=True)
+    assert store.rollback(by="t", why="third").release == one
+    assert not (store.root / SCRATCH / "half").exists()
+    assert [(entry.what, entry.why) for entry in store.log()][3:] == [
+        ("promote", "first"),
+        ("promote", "second"),
+        ("rollback", "third"),
+    ]
+
+
+def test_a_release_without_its_line_in_the_log_gets_one(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, names = three
+    lines = (store.root / LOG).read_bytes().splitlines(keepends=True)
+    (store.root / LOG).write_bytes(b"".join(lines[:2]))
+    assert [entry.release for entry in store.log()] == names
+    store.promote(names[0], by="t", why="w")
+    assert len((store.root / LOG).read_bytes().splitlines()) == 4
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_store import ReleaseRegistry
+store, names = ReleaseRegistry(Path(sys.argv[1])), sys.argv[2:]
+number = 0
+while True:
+    number += 1
+    source = Path(sys.argv[1]) / ".." / f"new-{number}-{store.log()[-1].at[-12:-6]}"
+    source.mkdir()
+    (source / "file").write_text(str(source) * 500)
+    print("add", store.add(source, BuildFacts("d", "e", "r")).id, flush=True)
+    for name in names[1:]:
+        found = store.promote(name, by="t", why=str(number))
+        print("swap", found.sequence, found.release, flush=True)
+    found = store.rollback(by="t", why=str(number))
+    print("swap", found.sequence, found.release, flush=True)
+"""
+
+
+def test_kill_9_at_any_moment_loses_nothing_that_was_said(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, names = three
+    store.promote(names[0], by="t", why="w")
+    chance = random.Random(7)
+    said: list[list[str]] = []
+    for _ in range(int(os.environ.get("TUNECTL_KILLS", "6"))):
+        with subprocess.Popen(
+            [sys.executable, "-c", KILLED, store.root, *names], stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            said.append(child.stdout.readline().split())
+            time.sleep(chance.random() * 0.15)
+            child.send_signal(signal.SIGKILL)
+            said += [line.split() for line in child.stdout if line.endswith("\n")]
+        entries, pointer = store.log(), store.champion()
+        swaps = {entry.sequence: entry.release for entry in entries if entry.sequence}
+        assert list(swaps) == list(range(1, len(swaps) + 1))
+        assert pointer is not None
+        assert pointer.sequence == max(swaps)
+        assert release_state.promotion_stack(entries)[-1] == pointer.release
+        for word, *rest in said:
+            assert rest[0] in store.ids() if word == "add" else swaps[int(rest[0])] == rest[1]
+    assert all(store.verify(name) == [] for name in store.ids())
+    assert len({word[0] for word in said}) == 2
+
+
+def test_every_kind_of_damage_is_told(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, (one, two, three_) = three
+    (store.folder(one) / "MODEL_CARD.md").write_text("# other\n")
+    (store.folder(one) / "extra").write_text("")
+    (store.folder(one) / "adapter" / "adapter_model.safetensors").unlink()
+    assert store.verify(one) == [
+        "adapter/adapter_model.safetensors is missing",
+        "extra is not of this release",
+        (
+            f"MODEL_CARD.md was changed: its SHA-256 is {atomic_io.sha256_path(store.folder(one) / 'MODEL_CARD.md')[:12]}…, "
+            f"recorded is {store.manifest(one).files['MODEL_CARD.md'][:12]}…"
+        ),
+    ]
+    with pytest.raises(ArtifactError, match=f"release {one} is damaged: adapter/adapter_model.safetensors is missing"):
+        store.promote(one, by="t", why="w")
+    store.folder(two).rename(store.folder("0" * 16))
+    assert store.verify("0" * 16) == [f"its name should be {two}, the manifest says {two}, the folder {'0' * 16}"]
+    (store.folder(three_) / release_manifest.NAME).unlink()
+    assert store.verify(three_) == [
+        f"{store.folder(three_) / release_manifest.NAME} does not exist, so this is no stored release"
+    ]
+    assert store.ids() == sorted(["0" * 16, one], key=lambda name: store.manifest(name).created_at)
+
+
+def test_a_damaged_release_is_not_taken_for_the_same(three: tuple[ReleaseRegistry, list[str]], tmp_path: Path) -> None:
+    store, (one, *_) = three
+    (store.folder(one) / "MODEL_CARD.md").write_text("# other\n")
+    with pytest.raises(ArtifactError, match=r"is damaged: MODEL_CARD.md was changed"):
+        store.add(tmp_path / "a", FACTS)
+
+
+def test_what_a_gate_refused_is_promoted_by_force_only(tmp_path: Path) -> None:
+    store = ReleaseRegistry(tmp_path / "store")
+    refused = BuildFacts(
+        "demo", "openvino", "merged", {}, {"package": RecordedVerdict(False, "export_differs", "too far off")}
+    )
+    name = store.add(content(tmp_path / "a", "a"), refused).id
+    with pytest.raises(GateError) as caught:
+        store.promote(name, by="t", why="w")
+    assert str(caught.value) == f"release {name} was refused: package: too far off\n  go on all the same: --force"
+    assert store.champion() is None
+    assert store.promote(name, by="t", why="w", force=True).release == name
+
+
+def test_who_comes_second_is_told(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, (one, two, _) = three
+    store.promote(one, by="t", why="w", after=0)
+    with pytest.raises(GateError, match="the champion was swapped meanwhile: sequence 1, not 0"):
+        store.promote(two, by="t", why="w", after=0)
+
+
+def test_links_are_no_release(tmp_path: Path) -> None:
+    folder = content(tmp_path / "a", "a")
+    (folder / "link").symlink_to("/etc/hostname")
+    with pytest.raises(ArtifactError, match="link is not a plain file"):
+        ReleaseRegistry(tmp_path / "store").add(folder, FACTS)
+    assert ReleaseRegistry(tmp_path / "store").ids() == []
+
+
+def test_two_writers_do_not_meet(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, (one, *_) = three
+    with (
+        store._writing("a test"),
+        pytest.raises(InfrastructureError, match="another process changes this store: a test"),
+    ):
+        store.promote(one, by="t", why="w")
+
+
+def test_releases_are_found_by_the_start_of_their_name(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, names = three
+    assert store.find(names[0][:15]) == names[0]
+    store.promote(names[0], by="t", why="w")
+    store.promote(names[1], by="t", why="w")
+    assert (store.find("champion"), store.find("previous")) == (names[1], names[0])
+    with pytest.raises(UsageError) as caught:
+        store.find("nothing")
+    assert str(caught.value) == (f"nothing: there is no such release in {store.root}\n  there are: {', '.join(names)}")
+    with pytest.raises(UsageError, match=r"previous: .* has none"):
+        ReleaseRegistry(store.root / "none").find("previous")
+    with pytest.raises(UsageError, match="there is no release to go back to"):
+        ReleaseRegistry(store.root / "none").rollback(by="t", why="w")
+
+
+@pytest.mark.parametrize("line", [b'{"what":"add"}\n', b'{"what":"\xff"}\n'])
+def test_a_line_changed_by_hand_is_named(line: bytes, three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, _ = three
+    (store.root / LOG).write_bytes(line)
+    with pytest.raises(ArtifactError, match=r"log.jsonl:1 cannot be read"):
+        store.log()
+
+
+def test_a_pointer_that_is_no_utf8_is_named(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, names = three
+    store.promote(names[0], by="t", why="w")
+    (store.root / CHAMPION).write_bytes((store.root / CHAMPION).read_bytes().replace(b'"w"', b'"\xff"'))
+    with pytest.raises(ArtifactError, match=r"champion.json cannot be read: 'utf-8' codec"):
+        store.champion()
+
+
+def test_the_difference_says_files_numbers_and_lineage(tmp_path: Path) -> None:
+    store = ReleaseRegistry(tmp_path / "store")
+    one = BuildFacts(
+        "demo",
+        "openvino",
+        "merged",
+        {"bleu": 50.0},
+        {"evaluate": RecordedVerdict(True, "tuned_better", "yes")},
+        Lineage("b", "1", {"sft": "x"}),
+    )
+    other = BuildFacts("demo", "openvino", "apart", {"bleu": 51.0, "chrf": 60.0}, {}, Lineage("b", "1", {"sft": "y"}))
+    first = store.add(content(tmp_path / "a", "a"), one)
+    folder = content(tmp_path / "b", "b")
+    (folder / "more").write_text("")
+    second = store.add(folder, other)
+    assert release_manifest.diff(first, second) == {
+        "files": {"adapter/adapter_model.safetensors": "changed", "more": "added"},
+        "manifest": {"route": ["merged", "apart"]},
+        "metrics": {"bleu": [50.0, 51.0], "chrf": [None, 60.0]},
+        "verdicts": {"evaluate": ["tuned_better", None]},
+        "lineage": {"stages.sft": ["x", "y"]},
+    }
+    assert release_manifest.diff(first, first) == {}
+
+
+def test_the_pointer_is_plain_json(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, (one, *_) = three
+    store.promote(one, by="me", why="it is good")
+    found = json.loads((store.root / CHAMPION).read_text())
+    assert found | {"promoted_at": ""} == {
+        "release": one, "previous": None, "promoted_at": "", "by": "me", "why": "it is good", "sequence": 1, "what": "promote",
+    }  # fmt: skip
+    assert {path.name for path in (store.root / RELEASES).iterdir()} == set(store.ids())
+    assert store.log()[-1] == Entry("promote", one, found["promoted_at"], "me", "it is good", None, 1)
+
+
+def test_a_challenger_is_put_up_and_withdrawn(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, (one, two, three_) = three
+    with pytest.raises(UsageError, match=f"{one} has no champion to be tried against"):
+        store.start_canary(one, share=0.1, by="t", why="w")
+    store.promote(one, by="t", why="w")
+    with pytest.raises(UsageError) as caught:
+        store.start_canary(one, share=0.1, by="t", why="w")
+    assert str(caught.value) == f"{one} is the champion ({store.root})\n  tunectl release list"
+    with pytest.raises(UsageError) as caught:
+        store.start_canary(two, share=10, by="t", why="w")
+    assert str(caught.value) == "share = 10: must be from 0 to 1\n  0.1 is a tenth of the people"
+    with pytest.raises(UsageError, match="there is no challenger"):
+        store.stop_canary(by="t", why="w")
+    first = store.start_canary(two, share=0.1, by="t", why="w")
+    second = store.start_canary(three_, share=0.5, by="t", why="more")
+    assert first.salt != second.salt
+    assert (store.trial(), store.find("challenger")) == (second, three_)
+    assert store.stop_canary(by="t", why="enough") == second
+    assert store.trial() is None
+    told = [(one.what, one.release, one.share) for one in store.log()[-3:]]
+    assert told == [("challenge", two, 0.1), ("challenge", three_, 0.5), ("withdraw", three_, None)]
+
+
+def test_a_challenger_that_is_promoted_is_one_no_more(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, (one, two, _) = three
+    store.promote(one, by="t", why="w")
+    store.start_canary(two, share=0.1, by="t", why="w")
+    store.promote(two, by="t", why="w")
+    assert store.trial() is None
+    assert [entry.what for entry in store.log()[-3:]] == ["challenge", "promote", "withdraw"]
+    assert release_state.promotion_stack(store.log()) == [one, two]
+
+
+def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[ReleaseRegistry, list[str]]) -> None:
+    store, (one, two, _) = three
+    store.promote(one, by="t", why="w")
+    before = (store.root / LOG).read_bytes()
+    trial = store.start_canary(two, share=0.1, by="t", why="w")
+    whole = (store.root / LOG).read_bytes()
+    (store.root / LOG).write_bytes(before)  # killed between the file and its line
+    assert store.log()[-1] == Entry("challenge", two, trial.started_at, "t", "w", share=0.1)
+    store.promote(one, by="t", why="changes nothing")
+    assert (store.root / LOG).read_bytes() == whole
+    (store.root / "challenger.json").unlink()
+    assert (store.log()[-1].what, store.log()[-1].release) == ("withdraw", two)
+
+
+def test_the_commit_that_came_later_is_taken_over(tmp_path: Path) -> None:
+    store = ReleaseRegistry(tmp_path / "store")
+    folder = content(tmp_path / "a", "a")
+    assert store.add(folder, FACTS, git="1" * 40 + "-dirty").git == "1" * 40 + "-dirty"
+    assert store.add(folder, FACTS, git="2" * 40).git == "2" * 40
+    assert store.add(folder, FACTS, git="3" * 40).git == "2" * 40
+    assert store.manifest(store.ids()[0]).git == "2" * 40
+    assert store.verify(store.ids()[0]) == []

@@ -1,0 +1,196 @@
+"""What a server keeps of a store behind an address: what a pointer names, and nothing for ever."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tunectl.core.errors import ArtifactError
+from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.registry.remote import HALF_DONE, RemoteRegistry, push
+
+
+class Objects:
+    """A ``registry.remote.ObjectStore`` in memory."""
+
+    address = "memory://releases"
+
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+        self.within = Path("/")
+
+    def read(self, name: str) -> bytes | None:
+        return self.held.get(name)
+
+    def names(self, folder: str) -> list[str]:
+        return sorted({name.split("/")[1] for name in self.held if name.startswith(f"{folder}/")})
+
+    def write(self, name: str, content: bytes) -> None:
+        self.held[name] = content
+
+    def send(self, path: Path, name: str) -> None:
+        self.held[name] = path.read_bytes()
+
+    def fetch(self, name: str, path: Path) -> None:
+        assert path.resolve().is_relative_to(self.within), f"{path} would be written"
+        path.write_bytes(self.held[name])
+
+    def remove(self, name: str) -> None:
+        self.held.pop(name, None)
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> tuple[ReleaseRegistry, RemoteRegistry, Objects, list[str]]:
+    store, objects, names = ReleaseRegistry(tmp_path / "store"), Objects(), []
+    for text in "abcd":
+        folder = tmp_path / text
+        folder.mkdir()
+        (folder / "contract.json").write_text(f'{{"{text}": 1}}')
+        names.append(store.add(folder, BuildFacts("demo", "openvino", "merged")).id)
+    return store, RemoteRegistry(objects, tmp_path / "cache"), objects, names
+
+
+def promoted(store: ReleaseRegistry, mirror: RemoteRegistry, objects: Objects, name: str) -> set[str]:
+    """Promote, and let the server bring it; what lies there afterwards."""
+    store.promote(name, by="t", why="w")
+    push(store, objects)
+    mirror.fetch(name)
+    return {path.name for path in mirror.folder(name).parent.iterdir()}
+
+
+def test_what_no_pointer_names_is_deleted(four) -> None:
+    store, mirror, objects, (one, two, three, four_) = four
+    assert promoted(store, mirror, objects, one) == {one}
+    assert promoted(store, mirror, objects, two) == {one, two}
+    store.start_canary(one, share=0.1, by="t", why="w")
+    assert promoted(store, mirror, objects, three) == {one, two, three}
+    store.stop_canary(by="t", why="w")
+    assert promoted(store, mirror, objects, four_) == {three, four_}
+    store.rollback(by="t", why="w")
+    push(store, objects)
+    assert mirror.champion().release == three
+    assert mirror.fetch(three).is_dir()
+
+
+def test_what_a_kill_left_half_done_goes_after_a_day(four, tmp_path: Path) -> None:
+    store, mirror, objects, (one, *_) = four
+    for name, age in ((".old", HALF_DONE + 60), (".new", 60)):
+        place = tmp_path / "cache" / name
+        place.mkdir(parents=True)
+        then = place.stat().st_mtime - age
+        os.utime(place, (then, then))
+    assert promoted(store, mirror, objects, one) == {one, ".new"}
+
+
+def test_what_is_damaged_here_is_brought_again(four) -> None:
+    store, mirror, objects, (one, *_) = four
+    promoted(store, mirror, objects, one)
+    before = (mirror.folder(one) / "contract.json").read_bytes()
+    (mirror.folder(one) / "contract.json").write_bytes(b"damaged")
+    assert (mirror.fetch(one) / "contract.json").read_bytes() == before
+    (mirror.folder(one) / "manifest.json").unlink()
+    assert (mirror.fetch(one) / "contract.json").read_bytes() == before
+    assert [path.name for path in mirror.folder(one).parent.iterdir()] == [one]
+
+
+def claimed(place: Path, name: str) -> RemoteRegistry:
+    """A server's mirror below ``place`` whose bucket names the release ``name``, and holds one file of it."""
+    objects, content = Objects(), b"owned"
+    told = {"created_at": "", "project": "p", "parent": None, "engine": "e", "route": "merged", "bytes": len(content)}
+    files = {"weights": hashlib.sha256(content).hexdigest()}
+    objects.held[f"releases/{name}/weights"] = content
+    objects.held[f"releases/{name}/manifest.json"] = json.dumps({**told, "id": name, "files": files}).encode()
+    pointer = {"release": name, "previous": None, "promoted_at": "", "by": "", "why": "", "sequence": 1}
+    objects.held["champion.json"] = json.dumps(pointer).encode()
+    return RemoteRegistry(objects, place / "data" / "mirror")
+
+
+@contextmanager
+def kept_within(mirror: RemoteRegistry) -> Iterator[None]:
+    """Fail where it writes or deletes outside its cache, before it does: a mistake must not cost the machine that finds it."""
+    within, really = mirror._cache.resolve(), shutil.rmtree
+
+    def remove(path: Path, **how: object) -> None:
+        assert Path(path).resolve().parent == within, f"{path} would be deleted"
+        really(path, **how)
+
+    mirror._files.within = within
+    with mock.patch.object(shutil, "rmtree", remove):
+        yield
+
+
+@given(
+    st.one_of(st.text(), st.text("./x"), st.from_regex("[0-9a-f]{16}\n")).filter(
+        lambda name: not re.fullmatch("[0-9a-f]{16}", name)
+    )
+)
+@example("{}/data/x")
+@example("../x")
+@example("../../data")
+@example("..")
+def test_a_name_that_is_none_writes_and_deletes_nothing(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "data" / "mirror").mkdir(parents=True)
+        for canary in ("keys.json", "data/keys.json", "data/x", "data/mirror/.other"):
+            (place / canary).write_text("secret")
+        before = sorted(place.rglob("*"))
+        called = name.replace("{}", folder)
+        mirror, store = claimed(place, called), ReleaseRegistry(place / "data")
+        acts = (
+            mirror.champion,
+            lambda: mirror.fetch(called),
+            lambda: mirror.folder(called),
+            lambda: store.folder(called),
+        )
+        with kept_within(mirror):
+            for act in acts:
+                with pytest.raises(ArtifactError):
+                    act()
+        assert sorted(place.rglob("*")) == before
+
+
+def test_a_challenger_and_a_log_that_name_a_path_are_told(tmp_path: Path) -> None:
+    mirror = claimed(tmp_path, "../x")
+    objects = mirror._files
+    objects.held["challenger.json"] = b'{"release": "../x", "share": 0.5, "salt": "s"}'
+    objects.held["log.jsonl"] = b'{"what": "add", "release": "../x", "at": ""}\n'
+    for name, read in (
+        ("champion.json", mirror.champion),
+        ("challenger.json", mirror.trial),
+        ("log.jsonl:1", mirror.log),
+    ):
+        with pytest.raises(ArtifactError) as caught:
+            read()
+        assert caught.value.message == (
+            f"memory://releases/{name} cannot be read: Expected `str` matching regex '^[0-9a-f]{{16}}(?!\\\\n)$' - at `$.release`"
+        )
+    assert mirror.ids() == []
+
+
+def test_exactly_what_was_made_for_a_release_that_is_damaged_is_removed(tmp_path: Path) -> None:
+    mirror = claimed(tmp_path, "0123456789abcdef")
+    (tmp_path / "data" / "mirror" / ".another").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match="is damaged: its name should be"):
+        mirror.fetch("0123456789abcdef")
+    assert [path.name for path in (tmp_path / "data" / "mirror").iterdir()] == [".another"]
+
+
+def test_another_folder_in_a_store_is_no_release(four) -> None:
+    store, *_, (one, *others) = four
+    folder = store.folder(one)
+    folder.rename(folder.with_name("copy"))
+    assert set(store.ids()) == set(others)
