@@ -29,7 +29,7 @@ from hardware_info import machine, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = {
-    "tunectl": "tunectl, align=rloo profile=cpu",
+    "tunectl": "tunectl, align=rloo hardware=cpu",
     "trl_tuned": "TRL tuned by hand: bf16 weights, no checkpointing",
     "trl_defaults": "TRL RLOOTrainer as it comes: fp32 weights under bf16 autocast, gradient checkpointing",
 }
@@ -153,12 +153,12 @@ def pairs() -> list[tuple[str, str]]:
 
 
 def profile():
-    """conf/profile/cpu.yaml."""
+    """conf/hardware/cpu.yaml."""
     import yaml
 
     from tunectl.config.schema.hardware import HardwareProfile
 
-    return HardwareProfile.model_validate(yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text()))
+    return HardwareProfile.model_validate(yaml.safe_load((ROOT / "conf/hardware/cpu.yaml").read_text()))
 
 
 def prepare(model: Path, folder: Path) -> None:
@@ -185,11 +185,11 @@ def prepare(model: Path, folder: Path) -> None:
     section = yaml.safe_load((ROOT / "conf/sft/lora.yaml").read_text())
     quiet = {
         "epochs": 1,
-        "validations": 1,
+        "evals_per_epoch": 1,
         "early_stopping": None,
-        "checkpoint_steps": 10_000,
-        "rank": RANK,
-        "alpha": 2 * RANK,
+        "save_steps": 10_000,
+        "lora_rank": RANK,
+        "lora_alpha": 2 * RANK,
     }
     plan = from_sft_config(Sft.model_validate({**section, **quiet}), seed=SEED, profile=profile(), project="benchmark")
     sft = folder / "sft"
@@ -247,14 +247,14 @@ def settings(steps: int):
     shared = {
         "steps": steps,
         "prompts_per_step": PROMPTS,
-        "answers_per_prompt": ANSWERS,
+        "num_generations": ANSWERS,
         "max_new_tokens": LONGEST,
         "learning_rate": RATE,
         "beta": BETA,
-        "warmup": 0.0,
-        "checkpoint_steps": 10_000,
+        "warmup_ratio": 0.0,
+        "save_steps": 10_000,
     }
-    return Rloo.model_validate({**declared, **shared, "watch": {**declared["watch"], "every": 10_000}})
+    return Rloo.model_validate({**declared, **shared, "validation": {**declared["validation"], "eval_steps": 10_000}})
 
 
 def child(system: str, folder: Path, model: Path, steps: int) -> dict:
@@ -305,7 +305,7 @@ def ours(folder: Path, model: Path, steps: int) -> dict:
         model=model,
         sft=folder / "sft",
         data=PolicyData(asked, (), (), asked[:2]),
-        judges=RewardFunctions(rewards, tools.measure(chosen.watch.measure)),
+        judges=RewardFunctions(rewards, tools.measure(chosen.validation.metric)),
         out=out,
         work=folder / "ours-work",
     )

@@ -301,9 +301,9 @@ def settings(embedding: str) -> MonitorSettings:
         project=root.project,
         seed=root.seed,
         monitor=monitored,
-        live=root.live,
-        store=root.serve.store,
-        keys=root.serve.keys,
+        inference_log=root.inference_log,
+        registry=root.serve.registry,
+        keys_file=root.serve.keys_file,
     )
 
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SYSTEMS = {
     "trl_defaults": "TRL SFTTrainer as it comes: fp32 weights under bf16 autocast, gradient checkpointing",
     "trl_tuned": "TRL tuned by hand: bf16 weights, no checkpointing, batches by length",
-    "tunectl": "tunectl, sft=lora profile=cpu",
+    "tunectl": "tunectl, sft=lora hardware=cpu",
 }
 BATCH, RATE, RANK, VALIDATION = 8, 5e-4, 16, 32
 
@@ -240,12 +240,12 @@ def masked(pairs: list, model: Path) -> list:
 
 
 def profile():
-    """conf/profile/cpu.yaml."""
+    """conf/hardware/cpu.yaml."""
     import yaml
 
     from tunectl.config.schema.hardware import HardwareProfile
 
-    return HardwareProfile.model_validate(yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text()))
+    return HardwareProfile.model_validate(yaml.safe_load((ROOT / "conf/hardware/cpu.yaml").read_text()))
 
 
 def section():
@@ -255,14 +255,14 @@ def section():
     from tunectl.config.schema.sft import Sft
 
     shared = {
-        "rank": RANK,
-        "alpha": 2 * RANK,
+        "lora_rank": RANK,
+        "lora_alpha": 2 * RANK,
         "epochs": 1,
-        "batch_answers": BATCH,
+        "batch_size": BATCH,
         "learning_rate": RATE,
-        "warmup": 0.0,
+        "warmup_ratio": 0.0,
     }
-    quiet = {"validations": 1, "early_stopping": None, "checkpoint_steps": 10_000}
+    quiet = {"evals_per_epoch": 1, "early_stopping": None, "save_steps": 10_000}
     declared = yaml.safe_load((ROOT / "conf/sft/lora.yaml").read_text())
     return Sft.model_validate({**declared, **shared, **quiet})
 

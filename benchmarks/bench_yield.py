@@ -3,7 +3,7 @@
     python benchmarks/bench_yield.py [--root .] [--clients 2] [--seconds 40] [--rounds 1] [--keep]
 
 The server is ``tunectl serve`` on the champion of ``make run``. The training is the fine-tuning of the same project, begun as
-the watcher begins a retrain: once with ``watch.resources`` as declared, once with neither niceness nor fewer processors.
+the watcher begins a retrain: once with ``retrain.resources`` as declared, once with neither niceness nor fewer processors.
 Clients ask the next question when the last is answered. Works in ``.tunectl/bench-yield`` and touches nothing else; about
 four minutes on two cores. Ratios are over the mean of the two windows without a training, before and after. The last line is
 JSON; --keep keeps it in results/bench_yield.json.
@@ -46,7 +46,7 @@ from tunectl.config.schema.retrain import WatchResources  # noqa: E402
 
 RESULT = HERE / "results" / "bench_yield.json"
 ALONE, YIELDING, GREEDY = "alone", "beside one that yields", "beside one that does not"
-ENDLESS = ("sft.epochs=1000", "sft.validations=1", "sft.early_stopping=null")
+ENDLESS = ("sft.epochs=1000", "sft.evals_per_epoch=1", "sft.early_stopping=null")
 """A training that lasts longer than it is looked at."""
 LOADED = 25.0
 """Seconds of processor time after which a training has loaded what it trains."""
@@ -72,7 +72,7 @@ def main() -> None:
     champion = store.champion()
     assert champion is not None
     layout = ProjectPaths(project)
-    declared = checks.load_config(layout, override_file.load_overrides(layout)).root.watch.resources
+    declared = checks.load_config(layout, override_file.load_overrides(layout)).root.retrain.resources
     bench = setup.bench(project, "training")
     cells: Cells = {ALONE: [], YIELDING: [], GREEDY: []}
     with serving(project) as (port, key):
@@ -87,7 +87,7 @@ def main() -> None:
             "clients": args.clients,
             "window_seconds": args.seconds,
             "answer_tokens": TOKENS,
-            "watch.resources": declared.model_dump(),
+            "retrain.resources": declared.model_dump(),
             "versions": versions("tunectl", "openvino-genai", "torch"),
         },
         "ways": {name: summary(some) for name, some in cells.items()},

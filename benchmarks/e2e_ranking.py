@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of sampling (1)")
     args = parser.parse_args()
     layout = ProjectPaths(args.project)
-    profile = HardwareProfile.model_validate(atomic_io.read_json(layout.config("reward"))["settings"]["profile"])
+    profile = HardwareProfile.model_validate(atomic_io.read_json(layout.config("reward"))["settings"]["hardware"])
     items = read(args.project / "held_out.csv")
     base, sft = layout.artifact("model"), layout.artifact("sft")
     asked = [one for one in items for _ in range(args.answers)]

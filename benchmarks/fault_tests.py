@@ -80,14 +80,14 @@ class Ground:
 
 def one(ground: Ground) -> Iterator[Found]:
     """1: more requests than places."""
-    with ground.server(limits__running=8, limits__waiting=0) as server:
+    with ground.server(limits__max_concurrency=8, limits__max_queue=0) as server:
         seconds = max(5.0, 60 * ground.scale)
         yield asyncio.run(overload.overload(server, running=8, seconds=seconds, quiet=max(3.0, 20 * ground.scale)))
 
 
 def two(ground: Ground) -> Iterator[Found]:
     """2: the stock client under overload."""
-    with ground.server(limits__running=4, limits__waiting=8) as server:
+    with ground.server(limits__max_concurrency=4, limits__max_queue=8) as server:
         yield asyncio.run(overload.stock_clients(server, places=12, each=ground.times(20)))
 
 
@@ -95,16 +95,16 @@ def three(ground: Ground) -> Iterator[Found]:
     """3: SIGTERM with open streams, within the grace and beyond it."""
     found = stream_endings.stopping_found()
     for _ in range(ground.times(10)):
-        with ground.server(drain__notice_seconds=1, limits__running=8) as server:
+        with ground.server(shutdown__pre_stop_seconds=1, limits__max_concurrency=8) as server:
             asyncio.run(stream_endings.stopping(found, server, notice=1))
-    with ground.server(grace=3, limits__running=8) as server:
+    with ground.server(grace=3, limits__max_concurrency=8) as server:
         asyncio.run(stream_endings.beyond_grace(found, server, grace=3))
     yield found
 
 
 def four(ground: Ground) -> Iterator[Found]:
     """4: clients that leave, from their stream and from the queue."""
-    with ground.server(limits__running=4) as server:
+    with ground.server(limits__max_concurrency=4) as server:
         found = asyncio.run(stream_endings.disconnects(server, ground.times(100)))
         asyncio.run(stream_endings.leaving_the_queue(server, found, running=4))
         yield found
@@ -115,7 +115,9 @@ def five(ground: Ground) -> Iterator[Found]:
     inject = ground.folder / "hang"
     inject.mkdir()
     env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
-    with ground.server(env=env, limits__running=4, limits__waiting=4, limits__seconds=2.0) as server:
+    with ground.server(
+        env=env, limits__max_concurrency=4, limits__max_queue=4, limits__request_timeout_seconds=2.0
+    ) as server:
         found = asyncio.run(stream_endings.hang(server, inject, running=4, waiting=4, seconds=2.0))
         asyncio.run(stream_endings.unread(server, found, running=4, seconds=2.0))
         yield found
@@ -132,7 +134,7 @@ def six(ground: Ground) -> Iterator[Found]:
 
 def asked(ground: Ground) -> Iterator[Found]:
     """7, 10 and 13 on one server."""
-    with ground.server(limits__running=4) as server:
+    with ground.server(limits__max_concurrency=4) as server:
         yield asyncio.run(metric_cardinality.made_up(server, paths=ground.times(10_000), models=ground.times(1_000)))
         count = ground.times(2_000)
         found = malformed_requests.hostile_found(count)
@@ -197,7 +199,9 @@ def twelve(ground: Ground) -> Iterator[Found]:
         with disk.small_disk(ground.folder / f"disk-{policy}") as small:
             env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
             env["TUNECTL_LIVE_URL"] = f"sqlite:///{small.folder}/live.sqlite"
-            with ground.server(env=env, live__disk_full=policy, live__patience=PATIENCE) as server:
+            with ground.server(
+                env=env, inference_log__disk_full=policy, inference_log__write_timeout_seconds=PATIENCE
+            ) as server:
                 for _ in range(ground.times(5)):
                     full = disk.full(found, server, small, policy=policy, patience=PATIENCE, requests=8)
                     asyncio.run(full)
@@ -215,7 +219,7 @@ def twelve(ground: Ground) -> Iterator[Found]:
 def _away(ground: Ground, postgres: Postgres) -> Found:
     found = Found(12, "a database that goes away", "served, counted, and kept when it is back")
     url = postgres.database("away")
-    with ground.server(env={"TUNECTL_LIVE_URL": url}, live__patience=PATIENCE) as server:
+    with ground.server(env={"TUNECTL_LIVE_URL": url}, inference_log__write_timeout_seconds=PATIENCE) as server:
         for _ in range(ground.times(5)):
             asyncio.run(disk.away(found, server, postgres, url, patience=PATIENCE, requests=8))
     return found

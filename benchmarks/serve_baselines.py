@@ -78,7 +78,7 @@ def _tunectl(place: Place) -> list[str]:
 def _bare(place: Place) -> list[str]:
     numbers = [str(one) for one in (place.port, CACHE_TOKENS, BATCH_TOKENS, RUNNING)]
     folder = place.material.releases[place.release]
-    adapter = [str(folder / "adapter")] if place.release == "apart" else []
+    adapter = [str(folder / "adapter")] if place.release == "adapter" else []
     return [place.python, str(ROOT / "benchmarks/serve_bare_engine.py"), str(folder / "model"), *numbers, *adapter]
 
 
@@ -145,10 +145,10 @@ PEERS = (
         "/readyz",
         FORCED,
         _own,
-        "apart",
+        "adapter",
         ours=True,
     ),
-    Peer("bare_apart", "the same engine alone, adapter kept apart", "tunectl", _bare, "", release="apart"),
+    Peer("bare_apart", "the same engine alone, adapter kept apart", "tunectl", _bare, "", release="adapter"),
     Peer("vllm", "vLLM's CPU build as it comes, bf16", "vllm", _vllm, "/health", FORCED, _sized),
     Peer("vllm_tuned", "the same, told to compute on all cores", "vllm", _vllm, "/health", FORCED, _all_cores),
     Peer("transformers_cb", "transformers serve --continuous-batching, bf16", "transformers", _continuous, "/health"),

@@ -20,7 +20,7 @@ from serve_envs import ROOT
 
 NEVER = 3
 """A token of SmolLM2's that no text of ours holds: as the end of an answer it is one that never comes."""
-SHORT = ("package.quality.prompts=8", "package.quality.inputs=0", "package.reference=4", "package.bento=null")
+SHORT = ("package.parity.prompts=8", "package.parity.inputs=0", "package.reference_responses=4", "package.bento=null")
 LENGTHS = (80, 90, 100, 110, 120)
 """Tokens of the answers, in turn; the same for everybody, so that not all streams end at once."""
 
@@ -65,7 +65,7 @@ def made(place: Path, artifacts: Path) -> Material:
     digest = atomic_io.sha256_path(artifacts / "sft/adapter_model.safetensors")[:10]
     folder = (place / f"material-{digest}").absolute()
     root = checks.load_config(ProjectPaths(ROOT)).root
-    stores = {route: folder / route for route in ("merged", "apart")}
+    stores = {route: folder / route for route in ("merged", "adapter")}
     if not (folder / ".ready").is_file():
         shutil.rmtree(folder, ignore_errors=True)
         _merge(folder, artifacts)
@@ -122,12 +122,12 @@ def _package(route: str, folder: Path, store: Path, artifacts: Path) -> None:
     from tunectl.registry.release_store import ReleaseRegistry
 
     print(f"packaging, {route} (some minutes) ...", flush=True)
-    words = ["package=openvino", f"package.route={route}", *SHORT]
+    words = ["package=openvino", f"package.layout={route}", *SHORT]
     words += ["package.gguf={type: q8_0}"] if route == "merged" else []
     root = checks.load_config(ProjectPaths(ROOT), override_file.merge_overrides([], words)).root.model_dump(mode="json")
     cfg = PackageStage.model_validate({name: root[name] for name in PackageStage.model_fields})
     out = folder / f"package-{route}"
-    names = ("model", "adapt", "split", "sft", "align", "evaluate")
+    names = ("model", "cpt", "split", "sft", "align", "evaluate")
     stages = [artifacts / name for name in names]
     out.mkdir(parents=True)
     package.run(cfg, package.Inputs(*stages), package.Outputs(out, folder / "work"))

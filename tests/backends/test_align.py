@@ -9,9 +9,9 @@ from tunectl.config.schema.align import Dpo, Rloo
 from tunectl.training.rl.rl_types import RlResult, Sample, StepMetrics, ValidationPoint
 
 WATCH = {
-    "every": 20,
+    "eval_steps": 20,
     "inputs": 64,
-    "measure": {"method": "score", "name": "chrf"},
+    "metric": {"method": "score", "name": "chrf"},
     "tolerance": 1.0,
     "confidence": 0.95,
     "resamples": 1000,
@@ -19,12 +19,12 @@ WATCH = {
 }
 LEARNING = {
     "learning_rate": 5e-5,
-    "schedule": "linear",
-    "warmup": 0.1,
+    "lr_scheduler": "linear",
+    "warmup_ratio": 0.1,
     "weight_decay": 0.0,
-    "clip": 1.0,
-    "checkpoint_steps": 10,
-    "watch": WATCH,
+    "max_grad_norm": 1.0,
+    "save_steps": 10,
+    "validation": WATCH,
     "report_to": [],
     "max_new_tokens": 64,
     "max_rejected_share": 0.1,
@@ -34,30 +34,30 @@ RLOO = Rloo(
     method="rloo",
     steps=120,
     prompts="train",
-    inputs=None,
+    max_inputs=None,
     prompts_per_step=8,
-    answers_per_prompt=4,
+    num_generations=4,
     temperature=1.0,
     top_p=1.0,
     max_kl=50.0,
     rewards=(
-        {"method": "reward_model", "weight": 1.0, "normalise": "none", "clip": 3.0, "pessimism": 0.0},
-        {"method": "repetition", "weight": 0.5, "normalise": "none", "clip": None, "size": 3},
+        {"method": "reward_model", "weight": 1.0, "normalize": "none", "clip": 3.0, "uncertainty_penalty": 0.0},
+        {"method": "repetition", "weight": 0.5, "normalize": "none", "clip": None, "size": 3},
     ),
     vllm=None,
     beta=0.05,
-    normalise_advantages=False,
+    normalize_advantages=False,
 )
 DPO = Dpo(
     **LEARNING,
     method="dpo",
     epochs=1,
-    max_tokens=512,
+    max_length=512,
     beta=0.1,
     loss="sigmoid",
     label_smoothing=0.0,
-    tail_weight=None,
-    batch_pairs=16,
+    ld_alpha=None,
+    batch_size=16,
 )
 QUESTION = (
     "name[The Cricketers], eatType[coffee shop], food[Chinese], priceRange[£20-25], area[riverside], near[All Bar One]"

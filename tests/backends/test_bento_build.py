@@ -17,7 +17,7 @@ from tunectl.registry.release_manifest import BuildFacts
 ROOT = Path(__file__).parents[2]
 FACTS = BuildFacts("demo", "openvino", "merged")
 AT = "2026-01-01T00:00:00+00:00"
-SECTIONS = ("serve", "live", "annotate")
+SECTIONS = ("serve", "inference_log", "annotate")
 SETTINGS = ServeSettings.model_validate(
     {"project": "demo"}
     | {name: yaml.safe_load((ROOT / "conf" / name / "default.yaml").read_text()) for name in SECTIONS}

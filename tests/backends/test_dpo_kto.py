@@ -38,7 +38,7 @@ def profile(**changes):
         "device": "cpu",
         "threads": 1,
         "dtype": "float32",
-        "train_tokens": 64,
+        "train_batch_tokens": 64,
         "generate_batch": 8,
         "gradient_checkpointing": False,
     }
@@ -47,9 +47,9 @@ def profile(**changes):
 
 def plan(method="dpo", *, machine=None, seed=3, **changes):
     watch = {
-        "every": 4,
+        "eval_steps": 4,
         "inputs": 4,
-        "measure": {"method": "score", "name": "chrf"},
+        "metric": {"method": "score", "name": "chrf"},
         "tolerance": 100.0,
         "confidence": 0.9,
         "resamples": 100,
@@ -58,22 +58,22 @@ def plan(method="dpo", *, machine=None, seed=3, **changes):
     values = {
         "method": method,
         "learning_rate": 5e-3,
-        "schedule": "constant",
-        "warmup": 0.0,
+        "lr_scheduler": "constant",
+        "warmup_ratio": 0.0,
         "weight_decay": 0.0,
-        "clip": 1.0,
-        "checkpoint_steps": 2,
-        "watch": watch | changes.pop("watch", {}),
+        "max_grad_norm": 1.0,
+        "save_steps": 2,
+        "validation": watch | changes.pop("validation", {}),
         "report_to": [],
         "epochs": 2,
-        "max_tokens": 64,
+        "max_length": 64,
         "max_rejected_share": 0.1,
         "max_new_tokens": 8,
         "beta": 0.2,
     }
     own = {
-        "dpo": {"loss": "sigmoid", "label_smoothing": 0.0, "tail_weight": None, "batch_pairs": 8},
-        "kto": {"desirable_weight": 1.0, "undesirable_weight": 1.5, "batch_answers": 16},
+        "dpo": {"loss": "sigmoid", "label_smoothing": 0.0, "ld_alpha": None, "batch_size": 8},
+        "kto": {"desirable_weight": 1.0, "undesirable_weight": 1.5, "batch_size": 16},
     }[method]
     kind = {"dpo": Dpo, "kto": Kto}[method]
     return RlArgs(kind.model_validate({**values, **own, **changes}), seed, machine or profile(), "test")
@@ -246,7 +246,7 @@ def same(one, other):
     "changes",
     [
         {},
-        {"tail_weight": 0.3},
+        {"ld_alpha": 0.3},
         {"loss": "robust", "label_smoothing": 0.2},
         {"loss": "ipo"},
         {"loss": "hinge"},
@@ -343,8 +343,8 @@ def test_settings_reach_the_fit(base, sft, tmp_path):
         (
             plan(epochs=1, beta=2.0),
             plan(epochs=1, learning_rate=1e-3),
-            plan(epochs=1, weight_decay=0.5, clip=None),
-            plan(epochs=1, batch_pairs=2),
+            plan(epochs=1, weight_decay=0.5, max_grad_norm=None),
+            plan(epochs=1, batch_size=2),
         )
     ):
         assert fit(base, sft, tmp_path, chosen, f"other{number}").history != usual.history
@@ -374,13 +374,13 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 import test_trl_pairs as t
-t.fit(Path({model!r}), Path({sft!r}), Path({root!r}), t.plan({method!r}, epochs=12, watch={{"every": 16}}))
+t.fit(Path({model!r}), Path({sft!r}), Path({root!r}), t.plan({method!r}, epochs=12, validation={{"eval_steps": 16}}))
 """
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])
 def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(base, sft, tmp_path, method):
-    chosen = plan(method, epochs=12, watch={"every": 16})
+    chosen = plan(method, epochs=12, validation={"eval_steps": 16})
     whole = fit(base, sft, tmp_path, chosen, "whole")
     text = CHILD.format(
         tests=str(Path(__file__).parent), model=str(base), sft=str(sft), root=str(tmp_path), method=method
@@ -406,9 +406,9 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(base, sft, tmp_path, 
 
 
 def test_a_fit_killed_after_its_last_step_gives_the_same_again(base, sft, tmp_path):
-    whole = fit(base, sft, tmp_path, plan(checkpoint_steps=1), "whole")
+    whole = fit(base, sft, tmp_path, plan(save_steps=1), "whole")
     (tmp_path / "whole-work").rename(tmp_path / "out-work")
-    again = fit(base, sft, tmp_path, plan(checkpoint_steps=1))
+    again = fit(base, sft, tmp_path, plan(save_steps=1))
     assert (again.steps, again.history, again.looks, again.samples) == (
         whole.steps,
         whole.history,
@@ -430,7 +430,7 @@ def test_too_little_memory_or_disk_is_said_before_anything_is_written(base, sft,
         error = fails()
     assert re.fullmatch(r"training needs about \d+ MB of memory, and 1 MB are free", error.message)
     assert error.hint == (
-        "lower profile.train_tokens (now 64), profile.generate_batch (now 8) or align.max_tokens (now 64)"
+        "lower hardware.train_batch_tokens (now 64), hardware.generate_batch (now 8) or align.max_length (now 64)"
     )
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=7_000_000))
     work = tmp_path / "out-work"
@@ -473,7 +473,7 @@ def test_a_loss_that_is_no_number_is_named(base, sft, tmp_path, monkeypatch, met
     start = caught.value.message.partition(";")[0]
     assert start in {f"align: the loss is nan at step {step}" for step in range(2, 6)}
     assert "the last good loss was 0." in caught.value.message
-    assert caught.value.hint == "lower align.learning_rate (now 0.005), or set align.clip=1.0"
+    assert caught.value.hint == "lower align.learning_rate (now 0.005), or set align.max_grad_norm=1.0"
     assert not (tmp_path / "out").exists()
 
 
@@ -489,7 +489,7 @@ def test_a_measure_that_falls_stops_it_and_gives_back_sft(base, sft, tmp_path):
             return np.array([[2.0 / self.looks + 0.01 * place, 2.0] for place in range(len(answers))])
 
     found = DpoKtoTrainer().fit(
-        plan(watch={"tolerance": 1.0}, epochs=6),
+        plan(validation={"tolerance": 1.0}, epochs=6),
         model=base,
         sft=sft,
         data=data(),
@@ -500,7 +500,7 @@ def test_a_measure_that_falls_stops_it_and_gives_back_sft(base, sft, tmp_path):
     assert found.steps == 4 < found.planned_steps
     assert found.best_step == 0
     assert found.stopped.startswith("at step 4 chrf had fallen by 25.0 points (interval ")
-    assert found.stopped.endswith("; align.watch.tolerance allows 1")
+    assert found.stopped.endswith("; align.validation.tolerance allows 1")
     theirs_, ours_ = (
         model_loader.load(base, adapter=folder, profile=profile()).model.state_dict()
         for folder in (sft, tmp_path / "out")

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 sdpa_attention = pytest.importorskip("transformers.integrations.sdpa_attention")
 PROFILE = HardwareProfile(
-    device="cpu", threads=2, dtype="float32", train_tokens=64, generate_batch=4, gradient_checkpointing=False
+    device="cpu", threads=2, dtype="float32", train_batch_tokens=64, generate_batch=4, gradient_checkpointing=False
 )
 GREEDY = Greedy(method="greedy", max_new_tokens=12)
 PROMPTS = [
@@ -322,7 +322,7 @@ def test_too_little_memory_says_what_to_lower(loaded, monkeypatch, error):
         ask(loaded, PROMPTS)
     assert caught.value.message == "out of memory while 4 answers were generated together"
     assert caught.value.hint == (
-        "lower profile.generate_batch, evaluate.prompts.shots or evaluate.decoding.max_new_tokens"
+        "lower hardware.generate_batch, evaluate.prompts.shots or evaluate.decoding.max_new_tokens"
     )
 
 

@@ -72,7 +72,7 @@ def test_weights_tokenizer_and_template_come_through(file, tmp_path, capfd):
     gguf_import.convert(path, out)
     assert "it/s" not in capfd.readouterr().err
     profile = HardwareProfile(
-        device="cpu", threads=1, dtype="bfloat16", train_tokens=64, generate_batch=1, gradient_checkpointing=False
+        device="cpu", threads=1, dtype="bfloat16", train_batch_tokens=64, generate_batch=1, gradient_checkpointing=False
     )
     loaded = model_loader.load(out, adapter=None, profile=profile)
     state = loaded.model.state_dict()

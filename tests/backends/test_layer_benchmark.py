@@ -8,7 +8,7 @@ from tunectl.backends.modeling.layer_benchmark import layer_speed
 from tunectl.config.schema.hardware import HardwareProfile
 
 CPU = HardwareProfile(
-    device="cpu", threads=None, dtype="float32", train_tokens=512, generate_batch=8, gradient_checkpointing=False
+    device="cpu", threads=None, dtype="float32", train_batch_tokens=512, generate_batch=8, gradient_checkpointing=False
 )
 
 

@@ -30,11 +30,11 @@ def built(tmp_path_factory, tiny_model):
     (root / "data").mkdir()
     rows = (ROOT / "examples/local_lens/data/new_clients.jsonl").read_text().splitlines()
     (root / "data" / "rows.jsonl").write_text("\n".join(rows[:80]) + "\n")
-    given = ["experiment=smoke", "data.path=data", f"model.source.path={tiny_model}", "sft.max_tokens=1024"]
+    given = ["experiment=smoke", "data.path=data", f"model.source.path={tiny_model}", "sft.max_length=1024"]
     (root / "conf" / "overrides.yaml").write_text(json.dumps(given))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        for stage in ("compose", "model", "ingest", "harvest", "curate", "split", "adapt"):
+        for stage in ("compose", "model", "ingest", "feedback", "curate", "split", "cpt"):
             assert main(["run", stage]) == 0, stage
     return root
 
@@ -129,7 +129,7 @@ def test_all_of_train_is_not_tuned_again_where_sft_stands(project, monkeypatch):
     record = atomic_io.read_json(project.config("sft"))
     inputs = {
         name: atomic_io.sha256_json(atomic_io.read_json(project.artifact(name) / manifest.NAME))
-        for name in ("model", "split", "adapt")
+        for name in ("model", "split", "cpt")
     }
     tuned = []
     monkeypatch.setattr(
@@ -151,6 +151,6 @@ def test_all_of_train_is_not_tuned_again_where_sft_stands(project, monkeypatch):
 
 
 def test_needs_what_tuning_reads(project):
-    shutil.rmtree(project.artifact("adapt"))
-    with pytest.raises(ArtifactError, match=r"^artifacts/adapt does not exist"):
+    shutil.rmtree(project.artifact("cpt"))
+    with pytest.raises(ArtifactError, match=r"^artifacts/cpt does not exist"):
         data_learning_curve.measure(project, worth=0.02, learner=Fake())

@@ -11,7 +11,7 @@ from tunectl.training.prefix_sharing import PackedRow
 
 torch = pytest.importorskip("torch")
 MACHINE = HardwareProfile(
-    device="cpu", threads=1, dtype="float32", train_tokens=128, generate_batch=4, gradient_checkpointing=False
+    device="cpu", threads=1, dtype="float32", train_batch_tokens=128, generate_batch=4, gradient_checkpointing=False
 )
 
 

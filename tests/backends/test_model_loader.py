@@ -20,7 +20,7 @@ def profile(**changes):
         "device": "cpu",
         "threads": 1,
         "dtype": "float32",
-        "train_tokens": 512,
+        "train_batch_tokens": 512,
         "generate_batch": 4,
         "gradient_checkpointing": False,
     }
@@ -99,5 +99,5 @@ def test_cuda_that_is_not_there_is_said():
         pytest.skip("this machine has CUDA")
     with pytest.raises(InfrastructureError) as caught:
         model_loader.load(Path("model"), adapter=None, profile=profile(device="cuda"))
-    assert caught.value.message.startswith("profile.device = cuda, but torch ")
-    assert caught.value.hint == "use the CPU: profile=cpu, or install torch for CUDA and check nvidia-smi"
+    assert caught.value.message.startswith("hardware.device = cuda, but torch ")
+    assert caught.value.hint == "use the CPU: hardware=cpu, or install torch for CUDA and check nvidia-smi"

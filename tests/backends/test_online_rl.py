@@ -40,7 +40,7 @@ def profile(**changes):
         "device": "cpu",
         "threads": 1,
         "dtype": "float32",
-        "train_tokens": 256,
+        "train_batch_tokens": 256,
         "generate_batch": 16,
         "gradient_checkpointing": False,
     }
@@ -50,16 +50,16 @@ def profile(**changes):
 def settings(method="rloo", **changes):
     kind = {"rloo": Rloo, "grpo": Grpo}[method]
     values = yaml.safe_load((CONF / f"{method}.yaml").read_text())
-    watch = values["watch"] | {"every": 4, "inputs": 4, "samples": 2, "resamples": 200, "tolerance": 100}
+    watch = values["validation"] | {"eval_steps": 4, "inputs": 4, "samples": 2, "resamples": 200, "tolerance": 100}
     small = {
         "steps": 8,
         "prompts_per_step": 2,
-        "answers_per_prompt": 4,
+        "num_generations": 4,
         "max_new_tokens": 16,
         "learning_rate": 0.003,
-        "checkpoint_steps": 3,
-        "warmup": 0.0,
-        "watch": watch | changes.pop("watch", {}),
+        "save_steps": 3,
+        "warmup_ratio": 0.0,
+        "validation": watch | changes.pop("validation", {}),
     }
     return kind.model_validate({**values, **small, **changes})
 
@@ -172,7 +172,7 @@ def fit(start, tmp_path, chosen=None, name="out", **changes):
 
 
 def test_a_known_reward_rises(start, tmp_path):
-    found = fit(start, tmp_path, plan(steps=40, prompts_per_step=4, watch={"every": 20}))
+    found = fit(start, tmp_path, plan(steps=40, prompts_per_step=4, validation={"eval_steps": 20}))
     first, last = found.history[:5], found.history[-5:]
     assert sum(point.reward for point in last) / 5 > sum(point.reward for point in first) / 5 + 1
     assert (found.steps, found.planned_steps, found.answers, found.stopped) == (40, 40, 640, None)
@@ -268,7 +268,7 @@ def theirs(start, tmp_path, chosen, run, *, move=0.0):
     ("method", "changes"),
     [
         ("rloo", {}),
-        ("rloo", {"normalise_advantages": True, "temperature": 0.7}),
+        ("rloo", {"normalize_advantages": True, "temperature": 0.7}),
         ("grpo", {"beta": 0.3}),
         ("grpo", {"loss": "dapo", "scale_rewards": "group"}),
         ("grpo", {"loss": "bnpo", "scale_rewards": "batch", "beta": 0.0}),
@@ -276,7 +276,7 @@ def theirs(start, tmp_path, chosen, run, *, move=0.0):
     ],
 )
 def test_our_step_has_the_gradient_of_plain_trl_on_the_same_answers(start, tmp_path, method, changes):
-    chosen = plan(method, answers_per_prompt=24, max_new_tokens=4, machine=profile(train_tokens=64), **changes)
+    chosen = plan(method, num_generations=24, max_new_tokens=4, machine=profile(train_batch_tokens=64), **changes)
     loss, grads, run = ours(start, tmp_path, chosen, move=0.02)
     assert len(rollout.split_micro_batches(run)) > 1
     cut = sum(not line.finished for line in run.turn.lines)
@@ -302,7 +302,7 @@ def test_the_reference_is_what_a_second_adapter_would_say(start, tmp_path):
 
     from tunectl.backends.modeling import model_loader
 
-    chosen = plan(answers_per_prompt=6)
+    chosen = plan(num_generations=6)
     _, _, run = ours(start, tmp_path, chosen, move=0.05)
     found = model_loader.load(start[0], adapter=None, profile=chosen.profile)
     model = PeftModel.from_pretrained(found.model, start[1])
@@ -340,7 +340,7 @@ def test_writing_merged_says_what_the_adapter_says_and_leaves_the_weights_alone(
 
 
 def test_cut_answers_get_no_reward_no_gradient_and_no_say_in_the_baseline(start, tmp_path):
-    chosen = plan(answers_per_prompt=6, max_new_tokens=3)
+    chosen = plan(num_generations=6, max_new_tokens=3)
     _, grads, run = ours(start, tmp_path, chosen)
     cut = [place for place, line in enumerate(run.turn.lines) if not line.finished]
     assert 0 < len(cut) < len(run.turn.lines)
@@ -428,7 +428,7 @@ def test_kill_9_at_any_moment_changes_nothing(start, tmp_path):
         process.stderr.close()
         before, reached = reached, step_of(training_checkpoint.latest_checkpoint(work))
         assert before < reached < steps
-    chosen = plan(steps=steps, checkpoint_steps=1)
+    chosen = plan(steps=steps, save_steps=1)
     resumed, whole = fit(start, tmp_path, chosen), fit(start, tmp_path, chosen, name="whole")
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
     assert without_clock(resumed) == without_clock(whole)
@@ -491,7 +491,7 @@ def test_a_cheated_reward_stops_the_run_and_sft_is_given_back(start, tmp_path, c
             marks = super().score(questions, answers, fixed=fixed)
             return [RewardBreakdown(mark.total + self.asked, mark.parts) for mark in marks]
 
-    chosen = plan(watch={"tolerance": 2.0})
+    chosen = plan(validation={"tolerance": 2.0})
     found = fit(start, tmp_path, chosen, rewards=Inflated(), measure=Falls())
     assert (found.steps, found.planned_steps, found.best_step) == (4, 8, 0)
     assert found.stopped is not None
@@ -557,12 +557,12 @@ def test_an_adapter_of_another_base(start, tmp_path):
 
 
 def test_vllm_without_a_card_or_absent(start, tmp_path):
-    vllm = {"memory_share": 0.3, "tensor_parallel": 1}
+    vllm = {"gpu_memory_utilization": 0.3, "tensor_parallel_size": 1}
     error = fails(start, tmp_path, plan(vllm=vllm))
     assert error.message == (
-        "align.vllm is set, but vLLM shares a CUDA card with the trainer, and profile.device is cpu"
+        "align.vllm is set, but vLLM shares a CUDA card with the trainer, and hardware.device is cpu"
     )
-    assert error.hint == "write answers with transformers: align.vllm=null, or take a card: profile=gpu"
+    assert error.hint == "write answers with transformers: align.vllm=null, or take a card: hardware=gpu"
     error = fails(start, tmp_path, plan(vllm=vllm, machine=profile(device="cuda")))
     assert error.message == "align.vllm is set, but vllm is not installed"
 
@@ -575,7 +575,7 @@ def test_out_of_memory_says_what_to_lower(start, tmp_path, monkeypatch):
     error = fails(start, tmp_path)
     assert error.message == "align ran out of memory: no more to allocate"
     assert error.hint == (
-        "lower profile.train_tokens (now 256), profile.generate_batch (now 16) or align.max_new_tokens (now 16)"
+        "lower hardware.train_batch_tokens (now 256), hardware.generate_batch (now 16) or align.max_new_tokens (now 16)"
     )
 
 
@@ -585,7 +585,7 @@ def test_too_little_memory_or_disk_is_said_before_anything_is_written(start, tmp
         error = fails(start, tmp_path)
     assert re.fullmatch(r"training needs about \d+ MB of memory, and 2 MB are free", error.message)
     assert error.hint == (
-        "lower profile.train_tokens (now 256), profile.generate_batch (now 16) or align.max_new_tokens (now 16)"
+        "lower hardware.train_batch_tokens (now 256), hardware.generate_batch (now 16) or align.max_new_tokens (now 16)"
     )
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=7_000_000))

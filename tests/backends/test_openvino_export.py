@@ -18,7 +18,7 @@ from tunectl.packaging import parity
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 PROFILE = HardwareProfile(
-    device="cpu", threads=None, dtype="float32", train_tokens=2048, generate_batch=8, gradient_checkpointing=False
+    device="cpu", threads=None, dtype="float32", train_batch_tokens=2048, generate_batch=8, gradient_checkpointing=False
 )
 STOPS, PROMPTS = [2], [[1, *range(start, start + 20)] for start in (30, 50, 70, 90)]
 
@@ -53,7 +53,7 @@ def adapter(tiny_model, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("route", ["merged", "apart"])
+@pytest.mark.parametrize("route", ["merged", "adapter"])
 def test_both_routes_are_the_trained_model(route, tiny_model, adapter, tmp_path):
     tools = PackagingBackend(PROFILE)
     model, release = tiny_model, tmp_path / "release"
@@ -64,7 +64,7 @@ def test_both_routes_are_the_trained_model(route, tiny_model, adapter, tmp_path)
     shutil.copytree(adapter, release / "adapter")
     tuned, base = (tools.load_trained_model(tiny_model, one, STOPS, "float32") for one in (adapter, None))
     said = [one.ids for one in tuned.generate(PROMPTS, 10)]
-    side = offline_runner.SubprocessRunner(release, "openvino", STOPS, adapter=route == "apart")
+    side = offline_runner.SubprocessRunner(release, "openvino", STOPS, adapter=route == "adapter")
     readings = side.teacher_force(PROMPTS, said)
     chosen = [one.choices for one in readings]
     found = parity.token_agreement(said, readings, tuned.likelihood(PROMPTS, said, chosen), STOPS)

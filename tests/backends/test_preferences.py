@@ -14,7 +14,7 @@ from tunectl.preferences.answer_cache import sample_answers
 
 pytest.importorskip("torch")
 PROFILE = HardwareProfile(
-    device="cpu", threads=2, dtype="float32", train_tokens=64, generate_batch=8, gradient_checkpointing=False
+    device="cpu", threads=2, dtype="float32", train_batch_tokens=64, generate_batch=8, gradient_checkpointing=False
 )
 HOW = Sampling(method="sampling", max_new_tokens=16, temperature=2.0, top_p=1.0)
 

@@ -43,7 +43,7 @@ def profile(**changes):
         "device": "cpu",
         "threads": 1,
         "dtype": "float32",
-        "train_tokens": 256,
+        "train_batch_tokens": 256,
         "generate_batch": 4,
         "gradient_checkpointing": False,
     }
@@ -377,7 +377,7 @@ def test_a_loss_that_is_no_number_is_named(tiny_model, sft, tmp_path, monkeypatc
     assert re.fullmatch(
         r"reward: the loss is nan at step 3; the last good loss was \d\.\d{4} at step 2", caught.value.message
     )
-    assert caught.value.hint == "lower reward.learning_rate (now 0.005), or set reward.clip=1.0"
+    assert caught.value.hint == "lower reward.learning_rate (now 0.005), or set reward.max_grad_norm=1.0"
     assert not (tmp_path / "out").exists()
 
 
@@ -401,7 +401,7 @@ def test_out_of_memory_says_what_to_lower(tiny_model, sft, tmp_path, monkeypatch
     with pytest.raises(InfrastructureError) as caught:
         fit(tiny_model, sft, tmp_path, plan())
     assert caught.value.hint == (
-        "lower profile.train_tokens (now 256), reward.max_tokens or reward.rank, switch on profile.gradient_checkpointing, or take a smaller model"
+        "lower hardware.train_batch_tokens (now 256), reward.max_length or reward.lora_rank, switch on hardware.gradient_checkpointing, or take a smaller model"
     )
 
 
@@ -409,7 +409,7 @@ def test_an_unknown_target_is_named(tiny_model, sft, tmp_path):
     with pytest.raises(UsageError) as caught:
         fit(tiny_model, sft, tmp_path, plan(adapter=LoraArgs("lora", 4, 8, 0.0, ("query",))))
     assert caught.value.message == (
-        "reward.targets names query, which the model does not offer; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+        "reward.target_modules names query, which the model does not offer; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
     )
 
 
@@ -517,7 +517,7 @@ def test_changed_weights_and_an_absent_judge_are_refused(tiny_model, sft, reward
     atomic_io.write_json(folder / "reward.json", facts)
     with pytest.raises(ArtifactError) as caught:
         reward_scorer.load(base=tiny_model, sft=sft, reward=folder, part="judge", profile=profile())
-    assert caught.value.message == f"{folder} has no judge: reward.judge was null when it was built"
+    assert caught.value.message == f"{folder} has no judge: reward.evaluation_model was null when it was built"
 
 
 def test_tools_on_offer_are_read_with_the_prompt(tiny_model, sft, reward):

@@ -38,7 +38,7 @@ def profile(**changes):
         "device": "cpu",
         "threads": 1,
         "dtype": "float32",
-        "train_tokens": 128,
+        "train_batch_tokens": 128,
         "generate_batch": 4,
         "gradient_checkpointing": False,
     }
@@ -223,13 +223,16 @@ def test_it_goes_on_from_a_stored_adapter(tiny_model, tmp_path, method):
     assert again.best_loss < first.best_loss
     with pytest.raises(ArtifactError) as missing:
         fit(tiny_model, tmp_path, plan(start=tmp_path), "missing")
-    assert missing.value.message == f"sft.start = {tmp_path}: there is no adapter_model.safetensors in it"
+    assert missing.value.message == f"sft.init_adapter = {tmp_path}: there is no adapter_model.safetensors in it"
 
 
 @pytest.mark.parametrize(
     ("adapter", "words"),
     [
-        (LoraArgs("lora", 4, 16, 0.0, "all-linear"), "it is scaled by 2, and sft.alpha and sft.rank scale by 4"),
+        (
+            LoraArgs("lora", 4, 16, 0.0, "all-linear"),
+            "it is scaled by 2, and sft.lora_alpha and sft.lora_rank scale by 4",
+        ),
         (LoraArgs("lora", 2, 4, 0.0, "all-linear"), "down_proj.lora_A.weight is (4, 64) there and (2, 64) here"),
         (LoraArgs("lora", 4, 8, 0.0, ("q_proj",)), "there and absent here"),
     ],
@@ -386,7 +389,7 @@ def test_a_loss_that_is_no_number_is_named(tiny_model, tmp_path, monkeypatch):
     assert re.fullmatch(
         r"sft: the loss is nan at step 3; the last good loss was \d\.\d{4} at step 2", caught.value.message
     )
-    assert caught.value.hint == "lower sft.learning_rate (now 0.01), or set sft.clip=1.0"
+    assert caught.value.hint == "lower sft.learning_rate (now 0.01), or set sft.max_grad_norm=1.0"
     assert not (tmp_path / "out").exists()
 
 
@@ -401,7 +404,7 @@ def test_out_of_memory_says_what_to_lower(tiny_model, tmp_path, monkeypatch):
         fit(tiny_model, tmp_path, plan())
     assert caught.value.message.startswith("sft ran out of memory: [enforce fail")
     assert caught.value.hint == (
-        "lower profile.train_tokens (now 128), sft.max_tokens or sft.rank, switch on profile.gradient_checkpointing, or take a smaller model"
+        "lower hardware.train_batch_tokens (now 128), sft.max_length or sft.lora_rank, switch on hardware.gradient_checkpointing, or take a smaller model"
     )
 
 
@@ -409,7 +412,7 @@ def test_an_unknown_target_is_named(tiny_model, tmp_path):
     with pytest.raises(UsageError) as caught:
         fit(tiny_model, tmp_path, plan(adapter=LoraArgs("lora", 4, 8, 0.0, ("q_proj", "query"))))
     assert caught.value.message == (
-        "sft.targets names query, which the model does not offer; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+        "sft.target_modules names query, which the model does not offer; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
     )
 
 

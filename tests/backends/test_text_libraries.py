@@ -65,7 +65,7 @@ def test_phones_of_declared_regions() -> None:
 def test_unknown_region_is_a_mistake_in_yaml() -> None:
     from tunectl.backends.text.phone_numbers import finder
 
-    with pytest.raises(ConfigError, match=r"^curate\.personal\.regions holds XX; known regions are AC, AD, "):
+    with pytest.raises(ConfigError, match=r"^curate\.pii\.regions holds XX; known regions are AC, AD, "):
         finder(["US", "XX"])
 
 
@@ -94,5 +94,5 @@ def test_names_by_locale() -> None:
 def test_unknown_locale_is_a_mistake_in_yaml() -> None:
     from tunectl.backends.text.name_lists import names
 
-    with pytest.raises(ConfigError, match=r"^curate\.personal\.locales holds xx_XX; known locales are .*en_US"):
+    with pytest.raises(ConfigError, match=r"^curate\.pii\.locales holds xx_XX; known locales are .*en_US"):
         names(["xx_XX"])

@@ -26,10 +26,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_tree_is_printed_with_origins(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "sft.rank=32"]) == 0
+    assert main(["check", "sft.lora_rank=32"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["rank", "32", "override", "sft.rank=32"] in rows
-    assert ["device", "cpu", "conf/profile/cpu.yaml:2"] in rows
+    assert ["lora_rank", "32", "override", "sft.lora_rank=32"] in rows
+    assert ["device", "cpu", "conf/hardware/cpu.yaml:2"] in rows
     assert ["path", "rows.csv", "conf/overrides.yaml:2"] in rows
     assert ["sft"] in rows
 
@@ -38,7 +38,7 @@ def test_json_holds_settings_origins_and_choices(project: Path, capsys: pytest.C
     assert main(["check", "--json", "sft=dora"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["settings"]["sft"]["method"], found["choices"]["sft"]) == ("dora", "dora")
-    assert found["origins"]["sft.rank"] == "conf/sft/lora.yaml:3"
+    assert found["origins"]["sft.lora_rank"] == "conf/sft/lora.yaml:3"
     assert found["settings"]["data"] == {"path": "rows.csv"}
 
 
@@ -54,9 +54,9 @@ def test_nothing_is_recorded_and_recorded_words_can_be_left_out(
 def test_a_mistake_over_recorded_words_says_how_to_forget_them(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["check", "sft.rank=0"]) == 2
+    assert main(["check", "sft.lora_rank=0"]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: sft.rank = 0 (override sft.rank=0): must be a whole number from 1 to 1024\n  nothing was run\n"
+        "tunectl: sft.lora_rank = 0 (override sft.lora_rank=0): must be a whole number from 1 to 1024\n  nothing was run\n"
         "  replayed from earlier runs: ingest=table data.path=rows.csv; tunectl repro --fresh forgets them\n"
     )
 

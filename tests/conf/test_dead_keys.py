@@ -56,11 +56,22 @@ def test_every_setting_is_read_somewhere() -> None:
         f"{model.__name__}.{name}"
         for model in _models(TunectlConfig, {}).values()
         for name in model.model_fields
-        if name not in read and name not in TAGS and (model.__name__, name) not in {("TunectlConfig", "data"), ("DataVariables", "path")}
+        if name not in read
+        and name not in TAGS
+        and (model.__name__, name) not in {("TunectlConfig", "data"), ("DataVariables", "path")}
     ]
     assert dead == [], f"read by nothing: {', '.join(dead)}"
 
 
 def test_the_walk_sees_members_of_unions_lists_and_mappings() -> None:
     found = {name.rpartition(".")[2] for name in _models(TunectlConfig, {})}
-    assert {"TunectlConfig", "HardwareProfile", "HubModel", "WheelModel", "LoraCpt", "FileSource", "Fetch", "Shares"} <= found
+    assert {
+        "TunectlConfig",
+        "HardwareProfile",
+        "HubModel",
+        "WheelModel",
+        "LoraCpt",
+        "FileSource",
+        "Fetch",
+        "Shares",
+    } <= found

@@ -53,23 +53,23 @@ def test_e2e_align_starts_from_the_sft_of_e2e() -> None:
     from tunectl.pipeline import resolved_config
 
     plain, aligned = (_load(f"experiment={name}", "data.path=x.csv").root for name in ("e2e", "e2e_align"))
-    for stage in ("model", "ingest", "curate", "split", "adapt", "sft"):
+    for stage in ("model", "ingest", "curate", "split", "cpt", "sft"):
         assert resolved_config.stage_view(stage, plain) == resolved_config.stage_view(stage, aligned), stage
     assert aligned.align.root.method == "rloo"
-    assert aligned.reward.root.judge is not None, "evaluate wants a judge of its own"
-    assert aligned.evaluate.aligned.measure == "slot_error"
-    assert aligned.evaluate.aligned.at_most == {"bleu": 2.0}
+    assert aligned.reward.root.evaluation_model is not None, "evaluate wants a judge of its own"
+    assert aligned.evaluate.aligned.metric == "slot_error"
+    assert aligned.evaluate.aligned.max_regression == {"bleu": 2.0}
     assert aligned.evaluate.slots is not None
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 @pytest.mark.parametrize("align", ["none", "rloo"])
 def test_hh_composes_for_a_cpu_and_a_gpu(profile: str, align: str) -> None:
-    words = ["experiment=hh", "data.path=harmless.jsonl.gz", f"profile={profile}", f"align={align}"]
+    words = ["experiment=hh", "data.path=harmless.jsonl.gz", f"hardware={profile}", f"align={align}"]
     root = _load(*words).root
-    assert (root.profile.device, root.align.root.method) == ({"cpu": "cpu", "gpu": "cuda"}[profile], align)
+    assert (root.hardware.device, root.align.root.method) == ({"cpu": "cpu", "gpu": "cuda"}[profile], align)
     assert isinstance(root.reward.root, RewardModelConfig)
-    assert root.reward.root.limits.train == {"cpu": 400, "gpu": None}[profile]
+    assert root.reward.root.max_pairs.train == {"cpu": 400, "gpu": None}[profile]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,9 @@ def built(docker_engine: None, tiny_model: Path, tmp_path_factory: pytest.TempPa
     base = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["docker"]["base_image"]
     subprocess.run([HERE / "base_image", base], check=True, timeout=1200)
     chosen = ServeSettings.model_validate(settings(engine__threads=2))  # with one, OpenVINO fails on a model this small
-    bento_build.build(first, BuildFacts("shop", "openvino", "apart"), "shop", folder / "bento", settings=chosen, at=AT)
+    bento_build.build(
+        first, BuildFacts("shop", "openvino", "adapter"), "shop", folder / "bento", settings=chosen, at=AT
+    )
     image = f"tunectl-test:{uuid.uuid4().hex[:12]}"
     bento_image.containerize(folder / "bento", image)
     yield Built(image, first, second)

@@ -90,7 +90,7 @@ def test_every_alert_is_tested_to_fire_keep_still_clear_and_miss_its_data(name: 
 
 def test_drift_goes_to_the_watcher_and_the_rest_to_people() -> None:
     config = read(MONITORING / "alertmanager" / "alertmanager.yml")
-    watched = read(ROOT / "conf" / "watch" / "default.yaml")
+    watched = read(ROOT / "conf" / "retrain" / "default.yaml")
     (route,) = [one for one in config["route"]["routes"] if one["receiver"] == "tunectl-watch"]
     assert route["matchers"] == [f'alertname="{name}"' for name in watched["alerts"]]
     assert set(watched["alerts"]) <= set(ALERTS)
@@ -153,7 +153,7 @@ def test_grafana_has_the_same_drift_rules() -> None:
         assert all(expr.endswith(" or vector(-1)") for name, expr in named.items() if name > "B"), (
             "a query without data silences the rule"
         )
-    watched = read(ROOT / "conf" / "watch" / "default.yaml")["alerts"]
+    watched = read(ROOT / "conf" / "retrain" / "default.yaml")["alerts"]
     for rule in group["rules"]:
         receiver = "tunectl watch" if rule["title"] in watched else "tunectl people"
         assert rule["notification_settings"] == {"receiver": receiver}
@@ -193,7 +193,10 @@ def test_compose_starts_what_is_scraped_and_told() -> None:
     services = compose["services"]
     assert {"service", "postgres", "monitor", "watch", "prometheus", "alertmanager", "grafana"} <= set(services)
     inside = {"service": 3000, "prometheus": 9090, "alertmanager": 9093}
-    inside |= {name: read(ROOT / "conf" / name / "default.yaml")["port"] for name in ("monitor", "watch")}
+    inside |= {
+        name: read(ROOT / "conf" / group / "default.yaml")["port"]
+        for name, group in (("monitor", "monitor"), ("watch", "retrain"))
+    }
     for name, one in services.items():
         for port in one.get("ports", []):
             assert port.startswith("127.0.0.1:")

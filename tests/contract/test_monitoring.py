@@ -122,7 +122,7 @@ def test_the_pod_is_locked_down_and_stops_gracefully() -> None:
     assert given["securityContext"]["runAsNonRoot"]
     assert (secured["readOnlyRootFilesystem"], secured["allowPrivilegeEscalation"]) == (True, False)
     assert {mount["mountPath"] for mount in container["volumeMounts"]} >= {"/tmp", "/data"}
-    drain = yaml.safe_load((ROOT / "conf" / "serve" / "default.yaml").read_text())["drain"]["seconds"]
+    drain = yaml.safe_load((ROOT / "conf" / "serve" / "default.yaml").read_text())["shutdown"]["grace_period_seconds"]
     notice = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert given["terminationGracePeriodSeconds"] > notice + drain
     grace = yaml.safe_load(COMPOSE.read_text())["services"]["service"]["stop_grace_period"]

@@ -177,8 +177,17 @@ INTERNAL = {
 
 _BLANKS, _DEEP = " " * LETTERS, LETTERS // 4
 FUNCTIONS: dict[str, tuple[str, ...]] = {
-    "chat.tool_calls:parse_tool_calls": ("<tool_call>" + _BLANKS, "<tool_call>\n" * 9000, f"<tool_call>{_BLANKS}x</tool_call>"),
-    "backends.storage.object_store:redact_url": ("://" + ":" * LETTERS, "://" * _DEEP, "a://b@" * 16_000, "://:@" * 20_000),
+    "chat.tool_calls:parse_tool_calls": (
+        "<tool_call>" + _BLANKS,
+        "<tool_call>\n" * 9000,
+        f"<tool_call>{_BLANKS}x</tool_call>",
+    ),
+    "backends.storage.object_store:redact_url": (
+        "://" + ":" * LETTERS,
+        "://" * _DEEP,
+        "a://b@" * 16_000,
+        "://:@" * 20_000,
+    ),
     "data.readers.text_reader:front_matter": (
         f"---\nk:{_BLANKS}x\n---\n",
         f"---\nk{_BLANKS}x\n---\n",
@@ -195,7 +204,12 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "&" * LETTERS,
     ),
     "data.filters.repair:normalize_whitespace": (_BLANKS, " \n" * 50_000, "a" + _BLANKS, "\t \r" * 30_000),
-    "data.filters.repair:strip_control_chars": ("\x1b[" * 50_000, "\x1b]" * 50_000, "\x1b]" + "x" * LETTERS, "\x1b[" + "0" * LETTERS),
+    "data.filters.repair:strip_control_chars": (
+        "\x1b[" * 50_000,
+        "\x1b]" * 50_000,
+        "\x1b]" + "x" * LETTERS,
+        "\x1b[" + "0" * LETTERS,
+    ),
     "preferences.meaning_representation:parse_mr": (
         "a" * LETTERS,
         "a" + _BLANKS,

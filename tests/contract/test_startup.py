@@ -68,7 +68,7 @@ def test_status_imports_no_library_before_it_needs_one() -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    ["model", "ingest", "harvest", "curate", "split", "adapt", "sft", "preferences", "reward", "align", "evaluate"],
+    ["model", "ingest", "feedback", "curate", "split", "cpt", "sft", "preferences", "reward", "align", "evaluate"],
 )
 def test_a_stage_module_imports_nothing_heavy(stage: str) -> None:
     assert (

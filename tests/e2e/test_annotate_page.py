@@ -37,7 +37,7 @@ FLAGS = [
     "--disable-component-update",
 ]
 FLAGS += ["--disable-sync", "--no-sandbox"]
-QUIET = ["annotate.asking.repeats=0", "annotate.asking.attention=0"]
+QUIET = ["annotate.queue.repeat_rate=0", "annotate.queue.attention_rate=0"]
 
 
 def questions(count: int) -> list[AnnotationTask]:
@@ -295,7 +295,7 @@ def test_a_dead_server_is_told_and_the_choice_can_be_pressed_again(project, brow
 
 
 def test_a_key_keeps_others_out(project, browser):
-    with serving(project, "annotate.key_variable=PAGE_KEY", PAGE_KEY="sésame") as server:
+    with serving(project, "annotate.key_env=PAGE_KEY", PAGE_KEY="sésame") as server:
         page = enter(browser, server.url, key="wrong")
         page.wait_for_selector("[role=alert]")
         assert page.inner_text("[role=alert]") == "That key is not right. Ask whoever started this page."
@@ -355,10 +355,10 @@ def test_a_taken_port(project, capsys):
 
 def test_an_address_that_this_machine_does_not_have(project, capsys, monkeypatch):
     monkeypatch.setenv("PAGE_KEY", "sésame")
-    assert fails(capsys, "annotate.address=203.0.113.1", "annotate.key_variable=PAGE_KEY") == (
+    assert fails(capsys, "annotate.host=203.0.113.1", "annotate.key_env=PAGE_KEY") == (
         5,
         (
-            "tunectl: annotate.address = 203.0.113.1: this machine has no such address\n"
+            "tunectl: annotate.host = 203.0.113.1: this machine has no such address\n"
             "  use one that it has, 0.0.0.0 for all of them, or 127.0.0.1 for this machine alone\n"
         ),
     )
@@ -388,19 +388,19 @@ def test_nothing_to_ask(project, capsys):
 
 def test_a_key_that_is_not_set(project, capsys, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    assert fails(capsys, "annotate.key_variable=NO_SUCH_KEY") == (
+    assert fails(capsys, "annotate.key_env=NO_SUCH_KEY") == (
         2,
         (
-            "tunectl: annotate.key_variable = NO_SUCH_KEY: that environment variable is not set\n"
+            "tunectl: annotate.key_env = NO_SUCH_KEY: that environment variable is not set\n"
             "  export NO_SUCH_KEY=<what people must type to come in>\n"
         ),
     )
 
 
 def test_an_open_address_without_a_key(project, capsys):
-    code, text = fails(capsys, "annotate.address=0.0.0.0")
+    code, text = fails(capsys, "annotate.host=0.0.0.0")
     assert code == 2
-    assert "address is 0.0.0.0, which others reach, and key_variable is null; name a variable that holds a key" in text
+    assert "host is 0.0.0.0, which others reach, and key_env is null; name a variable that holds a key" in text
 
 
 def test_an_edited_journal(project):

@@ -1,6 +1,6 @@
 """The whole loop, once, with a tiny model: real service, monitor, watcher, Git, DVC, training, engines, Prometheus and Alertmanager.
 
-The same chapters as `make loop`, in the same words: drift, alert, webhook, harvest, dvc repro, gate, canary, promotion without a
+The same chapters as `make loop`, in the same words: drift, alert, webhook, feedback, dvc repro, gate, canary, promotion without a
 dropped request, calm; a challenger that the gate rejects, and one that is rolled back because people are worse off.
 """
 
@@ -71,7 +71,7 @@ def test_the_records_tell_the_same_story(played: tuple) -> None:
     assert [release for _, release in told[1:]] == [better, better, better, worse, worse]
     named = atomic_io.read_json(scene.project / "live" / "window.json", FeedbackWindow)
     assert [one.window for one in named.snapshots] == [first.facts("proposed")["window"]["id"]]
-    assert f"sft.start=.tunectl/start/{first.facts('proposed')['champion']}" in tiny_demo_project.recorded(
+    assert f"sft.init_adapter=.tunectl/start/{first.facts('proposed')['champion']}" in tiny_demo_project.recorded(
         scene.project
     )
 
@@ -81,7 +81,7 @@ def test_the_timeline_has_everything_and_true_times(played: tuple) -> None:
     assert found.lanes == ["people", "monitor", "alert", "retrain", "build", "canary", "champion"]
     assert {one.label for one in found.spans if one.lane == "build"} >= {
         "compose",
-        "harvest",
+        "feedback",
         "curate",
         "sft",
         "package",

@@ -105,7 +105,7 @@ def add_raw_file(project: Project) -> None:
 EDITS: list[tuple[str, Callable[[Project], None] | str, set[str]]] = [
     ("a comment in YAML", append("conf/sft/lora.yaml", "# a remark\n"), set()),
     ("a comment in a stage's code", append("tunectl/stages/evaluate.py", "# a remark\n"), set()),
-    ("a key of the last stage", "package.reference=3", {"package"}),
+    ("a key of the last stage", "package.reference_responses=3", {"package"}),
     ("a statement in a stage's code", append("tunectl/stages/evaluate.py", "_MARK = 1\n"), {"evaluate", "package"}),
     (
         "a statement in code that only one stage reaches",
@@ -117,7 +117,7 @@ EDITS: list[tuple[str, Callable[[Project], None] | str, set[str]]] = [
         "sft.learning_rate=0.002",
         {"sft", "preferences", "reward", "align", "evaluate", "package"},
     ),
-    ("a raw file", add_raw_file, ALL - {"model", "harvest"}),
+    ("a raw file", add_raw_file, ALL - {"model", "feedback"}),
 ]
 
 
@@ -137,8 +137,8 @@ def test_an_edit_reruns_exactly_what_it_touches(
 
 def test_bare_dvc_repro_sees_an_edit_of_the_yaml(project: Project) -> None:
     recorded = project.root / "conf/overrides.yaml"
-    assert "package.reference=3" in recorded.read_text()
-    recorded.write_text(recorded.read_text().replace("package.reference=3", "package.reference=4"))
+    assert "package.reference_responses=3" in recorded.read_text()
+    recorded.write_text(recorded.read_text().replace("package.reference_responses=3", "package.reference_responses=4"))
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "repro"],
         cwd=project.root,
@@ -204,7 +204,7 @@ def test_a_failed_stage_leaves_no_half_artifact_and_its_own_exit_code(project: P
 
 
 def test_kill_in_the_middle_of_training_goes_on_from_the_last_checkpoint(project: Project) -> None:
-    words = [*PROGRAM, "repro", "sft.epochs=15", "sft.checkpoint_steps=2", "sft.early_stopping=null"]
+    words = [*PROGRAM, "repro", "sft.epochs=15", "sft.save_steps=2", "sft.early_stopping=null"]
     process = subprocess.Popen(
         words,
         cwd=project.root,

@@ -27,7 +27,9 @@ def store(releases: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFact
 def server(store: ReleaseRegistry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that survives what is done to it."""
     folder = tmp_path_factory.mktemp("server")
-    running = Server(folder, env={"TUNECTL_STORE": str(store.root)}, limits__running=RUNNING, limits__waiting=WAITING)
+    running = Server(
+        folder, env={"TUNECTL_STORE": str(store.root)}, limits__max_concurrency=RUNNING, limits__max_queue=WAITING
+    )
     try:
         running.until_ready(240)
         yield running

@@ -30,7 +30,9 @@ def serving(store: ReleaseRegistry, small: SmallDisk, folder: Path, policy: str,
         "TUNECTL_INJECT": str(folder / "inject"),
         "PYTHONPATH": str(INJECT),
     }
-    running = Server(folder, env=env, live__disk_full=policy, live__patience=PATIENCE, **serve)
+    running = Server(
+        folder, env=env, inference_log__disk_full=policy, inference_log__write_timeout_seconds=PATIENCE, **serve
+    )
     try:
         running.until_ready(240)
         yield running
@@ -71,7 +73,12 @@ def test_refuse(store: ReleaseRegistry, tmp_path: Path) -> None:
 def test_a_database_that_goes_away_and_comes_back(store: ReleaseRegistry, postgres: Postgres, tmp_path: Path) -> None:
     found, url = disk.disk_found("serve_and_count"), postgres.database("faults")
     env = {"TUNECTL_STORE": str(store.root), "TUNECTL_LIVE_URL": url}
-    server = Server(tmp_path / "server", env=env, live__disk_full="serve_and_count", live__patience=PATIENCE)
+    server = Server(
+        tmp_path / "server",
+        env=env,
+        inference_log__disk_full="serve_and_count",
+        inference_log__write_timeout_seconds=PATIENCE,
+    )
     try:
         server.until_ready(240)
         asyncio.run(disk.away(found, server, postgres, url, patience=PATIENCE, requests=4))

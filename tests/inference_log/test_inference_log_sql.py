@@ -255,7 +255,9 @@ def test_a_second_server_on_one_sqlite_file_is_refused(tmp_path):
     assert str(caught.value).startswith(
         f"{tmp_path}/a.sqlite: another server writes to this live store: tunectl serve, "
     )
-    assert str(caught.value).endswith("\n  stop it, give this one another live.url, or let both use PostgreSQL")
+    assert str(caught.value).endswith(
+        "\n  stop it, give this one another inference_log.url, or let both use PostgreSQL"
+    )
     with open_log("sqlite:///a.sqlite", tmp_path) as reader:  # commands come in beside the server
         assert reader.counts().exchanges == 0
     first.close()
@@ -273,9 +275,9 @@ def test_a_database_that_is_no_database(tmp_path):
 
 def test_other_databases_are_refused(tmp_path):
     for url, message in (
-        ("mysql://u:secret@host/d", "live.url is for mysql"),
-        ("sqlite://", "live.url is for sqlite"),
-        ("nonsense", "live.url cannot be read"),
+        ("mysql://u:secret@host/d", "inference_log.url is for mysql"),
+        ("sqlite://", "inference_log.url is for sqlite"),
+        ("nonsense", "inference_log.url cannot be read"),
     ):
         with pytest.raises(UsageError) as caught, open_log(url, tmp_path):
             pass

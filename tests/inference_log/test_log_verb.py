@@ -37,7 +37,7 @@ def project(url, tmp_path, monkeypatch):
     (tmp_path / "conf/overrides.yaml").write_text("[]\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TUNECTL_LIVE_URL", url)
-    live = checks.load_config(ProjectPaths(), []).root.live
+    live = checks.load_config(ProjectPaths(), []).root.inference_log
     ada = pseudonyms.pseudonymize("ada@example.org", pseudonyms.load_hash_key(live, tmp_path))
     with open_log(url, tmp_path) as store:
         for number in range(6):
@@ -144,7 +144,7 @@ def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
 
 
 def test_nobody_is_looked_for_under_another_salt(project, url, capsys, monkeypatch):
-    live = checks.load_config(ProjectPaths(), []).root.live
+    live = checks.load_config(ProjectPaths(), []).root.inference_log
     with open_log(url, project) as store:
         pseudonyms.register_hash_key(store, live, pseudonyms.load_hash_key(live, project))
     assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json"))["forgotten"] == 2
@@ -216,7 +216,7 @@ def test_mistakes(project, capsys, monkeypatch):
     for days in ("0", "1000000000"):
         assert failed(capsys, "retain", "--days", days) == (
             2,
-            f"tunectl: retain: {days} days\n  set live.retention_days, or give --days N of 1 to 99999\n",
+            f"tunectl: retain: {days} days\n  set inference_log.retention_days, or give --days N of 1 to 99999\n",
         )
     monkeypatch.setenv("TUNECTL_LIVE_URL", "sqlite:///nowhere.sqlite")
     assert failed(capsys) == (2, "tunectl: nowhere.sqlite: nothing was kept yet\n  serve the model: tunectl serve\n")

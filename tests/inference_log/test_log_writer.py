@@ -235,7 +235,10 @@ def test_what_waits_is_bounded_keeps_its_order_and_says_what_is_lost(caplog):
     assert [name for batch in store.given for name in batch] == [f"chatcmpl-{number:06}" for number in range(5)]
     assert len(errors) == 8
     assert made.lost == 3
-    assert caplog.text.count("rows are lost from now on: more wait for the disk than live.waiting = 5") == 1
+    assert (
+        caplog.text.count("rows are lost from now on: more wait for the disk than inference_log.max_buffered_rows = 5")
+        == 1
+    )
 
 
 def test_what_waits_is_bounded_in_bytes_as_well(caplog):
@@ -251,7 +254,7 @@ def test_what_waits_is_bounded_in_bytes_as_well(caplog):
     asyncio.run(talk())
     assert until_given(store, 5) == [f"chatcmpl-{number:06}" for number in (0, 1, 2, 3, 8)]
     assert (len(errors), made.lost) == (9, 4)
-    assert caplog.text.count("or live.waiting_bytes = 100000") == 1
+    assert caplog.text.count("or inference_log.max_buffered_bytes = 100000") == 1
     assert made.close()
     assert (made._held, made._flying) == (0, 0)
 

@@ -13,7 +13,7 @@ from tunectl.inference_log import pseudonyms
 
 
 def load(*words: str):
-    return checks.load_config(ProjectPaths(), override_file.merge_overrides([], words)).root.live
+    return checks.load_config(ProjectPaths(), override_file.merge_overrides([], words)).root.inference_log
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_store_holds_its_servers_to_one_salt(live, store):
         assert str(caught.value) == (
             "the people in this live store are hidden under another salt than the one in TUNECTL_LIVE_SALT or "
             ".tunectl/live/salt\n"
-            "  give all its servers one TUNECTL_LIVE_SALT; where that is lost, begin a new database: live.url"
+            "  give all its servers one TUNECTL_LIVE_SALT; where that is lost, begin a new database: inference_log.url"
         )
     (kept,) = store.events()
     assert not any(salt in str(kept.body).encode() for salt in (b"a" * 16, (b"a" * 16).hex().encode()))
@@ -81,15 +81,15 @@ def test_the_environment_names_the_database(live):
 
 def test_several_servers_need_postgresql(live):
     with pytest.raises(ConfigError) as caught:
-        load("live.replicas=2")
+        load("inference_log.replicas=2")
     assert "replicas is 2 and url is sqlite:///.tunectl/live/live.sqlite; more than one server needs PostgreSQL" in str(
         caught.value
     )
-    two = load("live.replicas=2", "live.url=postgresql://db/live")
+    two = load("inference_log.replicas=2", "inference_log.url=postgresql://db/live")
     assert pseudonyms.address(two, {}) == "postgresql://db/live"
     with pytest.raises(InfrastructureError) as raised:
         pseudonyms.address(two, {"TUNECTL_LIVE_URL": "sqlite:///a.sqlite"})
     assert str(raised.value) == (
-        "TUNECTL_LIVE_URL names an SQLite file and live.replicas is 2\n"
+        "TUNECTL_LIVE_URL names an SQLite file and inference_log.replicas is 2\n"
         "  more than one server needs PostgreSQL: postgresql://USER@HOST/NAME"
     )

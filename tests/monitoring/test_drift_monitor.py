@@ -31,11 +31,16 @@ RELEASE = "0123456789abcdef"
 
 def settings(**prompts) -> MonitorSettings:
     root = checks.load_config(ProjectPaths(ROOT)).root
-    rule = root.monitor.window.model_copy(update={"rows": 120, "hours": 24.0, "settle_seconds": 60.0})
+    rule = root.monitor.window.model_copy(update={"max_rows": 120, "max_hours": 24.0, "settle_seconds": 60.0})
     asked = root.monitor.prompts.model_copy(update=prompts)
     monitored = root.monitor.model_copy(update={"window": rule, "prompts": asked, "evidently": False})
     return MonitorSettings(
-        project="shop", seed=7, monitor=monitored, live=root.live, store=".tunectl/releases", keys=".tunectl/keys.json"
+        project="shop",
+        seed=7,
+        monitor=monitored,
+        inference_log=root.inference_log,
+        registry=".tunectl/releases",
+        keys_file=".tunectl/keys.json",
     )
 
 

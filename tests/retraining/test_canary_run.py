@@ -30,7 +30,7 @@ from tunectl.retraining.workspace import RetrainWorkspace
 from tunectl.services import retrain_controller
 
 ROOT = Path(__file__).parents[2]
-CANARY = CanaryConfig.model_validate(yaml.safe_load((ROOT / "conf/watch/default.yaml").read_text())["canary"])
+CANARY = CanaryConfig.model_validate(yaml.safe_load((ROOT / "conf/retrain/default.yaml").read_text())["canary"])
 
 
 def _traffic(store, began: datetime, releases: tuple[str, str], rates: tuple[float, float], people: int) -> None:
@@ -55,7 +55,7 @@ def _stored(tmp_path: Path, releases: int) -> tuple[ReleaseRegistry, list[str]]:
         folder = tmp_path / f"r{number}"
         folder.mkdir()
         (folder / "weights").write_text(str(number))
-        names.append(store.add(folder, BuildFacts("shop", "transformers", "apart")).id)
+        names.append(store.add(folder, BuildFacts("shop", "transformers", "adapter")).id)
     store.promote(names[0], by="test", why="first")
     return store, names
 
@@ -95,7 +95,7 @@ def test_arms_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> Non
 def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, float], decision: str) -> None:
     store, names = _stored(tmp_path, 2)
     began = datetime.now(UTC) - timedelta(days=2)
-    wanted = CANARY.model_copy(update={"share": 0.5, "measure": "click", "attribution_hours": 1.0})
+    wanted = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
     made = canary_run.build_experiment(wanted, names[1], name="one", now=began, by="Ann", why="try")
     trials = ExperimentStore(store)
     made = trials.start(made)
@@ -136,10 +136,10 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     plain.promote(names[3], by="test", why="below")
     plain.promote(names[0], by="test", why="the champion")
     monkeypatch.chdir(ROOT)
-    root = checks.load_config(ProjectPaths(), [Override.from_cli("watch.port=0")]).root
+    root = checks.load_config(ProjectPaths(), [Override.from_cli("retrain.port=0")]).root
     layout, store = ProjectPaths(tmp_path), _Slow(plain.root)
     began = datetime.now(UTC) - timedelta(days=2)
-    wanted = CANARY.model_copy(update={"share": 0.5, "measure": "click", "attribution_hours": 1.0})
+    wanted = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
     made = replace(canary_run.build_experiment(wanted, names[1], name="one", now=began, by="Ann", why="try"), run=None)
     made = ExperimentStore(store).start(made)
     watcher = retrain_controller._RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
@@ -186,7 +186,7 @@ def test_verbs_of_the_experiment_and_the_story(
     other = folder / ".tunectl" / "second"
     other.mkdir()
     (other / "weights").write_text("second")
-    challenger = store.add(other, BuildFacts("shop", "transformers", "apart")).id
+    challenger = store.add(other, BuildFacts("shop", "transformers", "adapter")).id
 
     def told(*words: str):
         capsys.readouterr()
@@ -243,7 +243,7 @@ def test_lineage_goes_back_and_forward(
     ]
     manifest.write(folder / "artifacts" / "split", Manifest("split", "config"))
     stages = {"split": atomic_io.sha256_json(manifest.read(folder / "artifacts" / "split"))}
-    facts = BuildFacts("shop", "transformers", "apart", lineage=Lineage("tiny", "rev", stages, {}, {}, {}))
+    facts = BuildFacts("shop", "transformers", "adapter", lineage=Lineage("tiny", "rev", stages, {}, {}, {}))
     other = folder / ".tunectl" / "second"
     other.mkdir()
     (other / "weights").write_text("second")
@@ -258,12 +258,12 @@ def test_lineage_goes_back_and_forward(
     assert main(["data", "lineage", champion[:8], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["release"]["id"] == champion
     learned = Example("live-chatcmpl-x", Source("live/s1/chatcmpl-x"), [Message("user", "An ad")], [])
-    atomic_io.write_rows(folder / "artifacts" / "harvest" / "examples.jsonl", [learned])
+    atomic_io.write_rows(folder / "artifacts" / "feedback" / "examples.jsonl", [learned])
     with inference_log_sql.open_log("sqlite:///.tunectl/live/live.sqlite", folder) as live:
         live.start_request(InferenceRecord("chatcmpl-x", datetime.now(UTC), "champion", champion, "t", {}, "u"))
     assert main(["data", "lineage", "chatcmpl-x", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["answer"]["release"], told["release"]["id"]) == (champion, champion)
-    assert [(step["stage"], step["what"]) for step in told["forward"]] == [("harvest", "kept")]
+    assert [(step["stage"], step["what"]) for step in told["forward"]] == [("feedback", "kept")]
     assert main(["data", "lineage", "chatcmpl-nobody"]) == 2
     assert "chatcmpl-nobody: no answer, release or row of that name" in capsys.readouterr().err

@@ -136,7 +136,7 @@ def test_schedule_and_drift_at_the_same_second_are_one_run(tmp_path):
 def test_a_score_that_flaps_for_a_week_starts_one_run_a_cooldown(tmp_path):
     hands = Hands()
     hands.verdict = "reject"
-    one = driver(tmp_path, hands, limits__week=100, limits__longest_cooldown_hours=24)
+    one = driver(tmp_path, hands, limits__max_per_week=100, limits__max_cooldown_hours=24)
     for hour in range(24 * 7):
         now = NOW + timedelta(hours=hour)
         hands.window = window(hour) if hour % 3 else None
@@ -169,7 +169,7 @@ def _token(hands):
 
 def test_a_person_is_asked_once_and_the_link_works_once(tmp_path):
     hands = Hands()
-    one = driver(tmp_path, hands, mode="ask", ask__promotion=True)
+    one = driver(tmp_path, hands, approval__training="required", approval__promotion="required")
     pages = ApprovalPages(one.book, Trials(), "shop", SECRET, lambda: "about 9 min")
     one.book.enqueue_trigger(alert())
     assert walk(one) == "awaiting_approval"
@@ -205,7 +205,7 @@ class Trials:
 def test_no_and_nobody_dismiss(tmp_path):
     for folder, answer in (("a", False), ("b", None)):
         hands = Hands()
-        one = driver(tmp_path / folder, hands, mode="ask")
+        one = driver(tmp_path / folder, hands, approval__training="required")
         one.book.enqueue_trigger(alert())
         walk(one)
         if answer is not None:
@@ -216,7 +216,7 @@ def test_no_and_nobody_dismiss(tmp_path):
 
 
 def test_a_person_who_asked_is_not_asked_back(tmp_path):
-    one = driver(tmp_path, Hands(), mode="ask", reconcile_minutes=1e6)
+    one = driver(tmp_path, Hands(), approval__training="required", reconcile_minutes=1e6)
     one.book.enqueue_trigger(Trigger("person", "person-1", NOW, "new shops"))
     assert walk(one) == "promoted"
 
@@ -270,7 +270,7 @@ def test_our_own_bug_fails_the_run_and_not_the_watcher(tmp_path):
     assert one.book.runs()[0].steps[-1].why == "KeyError: 'loss'"
 
 
-@pytest.mark.parametrize("changes", [{"canary": None}, {}, {"canary": None, "ask__promotion": True}])
+@pytest.mark.parametrize("changes", [{"canary": None}, {}, {"canary": None, "approval__promotion": "required"}])
 def test_a_store_that_is_away_after_the_swap_leaves_no_record_of_a_failure(tmp_path, changes):
     hands = Hands()
     one = driver(tmp_path, hands, **changes)
@@ -282,7 +282,7 @@ def test_a_store_that_is_away_after_the_swap_leaves_no_record_of_a_failure(tmp_p
         raise InfrastructureError("no server")
 
     hands.promote = cut
-    if "ask__promotion" in changes:
+    if "approval__promotion" in changes:
         assert walk(one) == "awaiting_approval"
         run = one.book.runs()[0]
         one.book.record_decision(run.id, "promote", ApprovalDecision(True, NOW, "Ann", run.steps[-1].facts["nonce"]))
@@ -312,7 +312,7 @@ def test_another_challenger_is_waited_for_as_long_as_an_experiment_may_last(tmp_
 @pytest.mark.parametrize("where", ["staged", "awaiting_approval"])
 def test_a_person_who_was_faster_is_no_failure(tmp_path, where):
     hands = Hands()
-    one = driver(tmp_path, hands, canary=None, ask__promotion=True)
+    one = driver(tmp_path, hands, canary=None, approval__promotion="required")
     one.book.enqueue_trigger(alert())
     while not one.book.runs() or one.book.runs()[0].state != where:
         one.reconcile(NOW)
@@ -323,7 +323,7 @@ def test_a_person_who_was_faster_is_no_failure(tmp_path, where):
 
 def test_what_was_asked_by_a_clock_that_was_wrong_holds_nobody_up(tmp_path):
     hands = Hands()
-    one = driver(tmp_path, hands, mode="ask")
+    one = driver(tmp_path, hands, approval__training="required")
     one.book.enqueue_trigger(alert())
     assert walk(one, NOW + timedelta(days=3650)) == "awaiting_approval"
     assert walk(one, NOW) == "dismissed"
@@ -331,7 +331,7 @@ def test_what_was_asked_by_a_clock_that_was_wrong_holds_nobody_up(tmp_path):
 
 def test_who_said_no_is_not_asked_again_in_an_hour(tmp_path):
     hands = Hands()
-    one = driver(tmp_path, hands, mode="ask")
+    one = driver(tmp_path, hands, approval__training="required")
     one.book.enqueue_trigger(alert())
     walk(one)
     one.book.record_decision(one.book.runs()[0].id, "retrain", ApprovalDecision(False, NOW, "Ann", "n"))
@@ -370,7 +370,7 @@ def test_a_step_whose_work_is_done_is_written_though_somebody_says_stop(tmp_path
 
 def test_with_a_new_secret_what_waits_is_asked_again(tmp_path):
     hands = Hands()
-    one = driver(tmp_path, hands, mode="ask")
+    one = driver(tmp_path, hands, approval__training="required")
     one.resend_approvals()
     assert hands.asked == []
     one.book.enqueue_trigger(alert())

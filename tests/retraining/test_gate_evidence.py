@@ -32,7 +32,7 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
 def root():
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        words = ["watch.gate.golden=12", "watch.gate.least_golden=4", "watch.gate.max_new_tokens=6"]
+        words = ["retrain.gate.golden_set_size=12", "retrain.gate.min_golden_items=4", "retrain.gate.max_new_tokens=6"]
         return checks.load_config(ProjectPaths(), override_file.merge_overrides([], words)).root
 
 
@@ -69,7 +69,7 @@ def test_two_real_releases_are_compared_and_one_that_cannot_load_is_rejected(
     names = [stored(tiny_release(tiny_model, tmp_path / f"r{seed}", seed=seed), store.root) for seed in (1, 2)]
     store.promote(names[0], by="test", why="first")
     place, stop = RetrainWorkspace(ProjectPaths(project)), threading.Event()
-    found = gate_evidence.collect_evidence(_run(), names[1], store, root.watch, root.evaluate, place, stop)
+    found = gate_evidence.collect_evidence(_run(), names[1], store, root.retrain, root.evaluate, place, stop)
     assert found.verdict in ("reject", "insufficient")  # two random adapters: neither is better
     assert found.against == names[0]
     assert [part.items for part in found.parts] == [12]  # no drifted slice without a window
@@ -79,7 +79,7 @@ def test_two_real_releases_are_compared_and_one_that_cannot_load_is_rejected(
     shutil.copytree(tmp_path / "r2", broken)
     (broken / "model" / "config.json").write_text("{}")
     name = stored(broken, store.root)
-    found = gate_evidence.collect_evidence(_run(), name, store, root.watch, root.evaluate, place, stop)
+    found = gate_evidence.collect_evidence(_run(), name, store, root.retrain, root.evaluate, place, stop)
     assert found.verdict == "reject"
     assert found.reason.startswith("The challenger cannot serve: loads: it ended with exit code ")
 
@@ -95,7 +95,7 @@ def test_the_gate_takes_no_gpu_that_is_kept_from_retrains(
         folder = tmp_path / f"of-{name}-{len(store.ids())}"
         folder.mkdir()
         (folder / "weights").write_text(folder.name)
-        made = store.add(folder, BuildFacts("shop", name, "apart"))
+        made = store.add(folder, BuildFacts("shop", name, "adapter"))
         if store.champion() is None:
             store.promote(made.id, by="test", why="first")
     told: list[bool] = []
@@ -105,8 +105,8 @@ def test_the_gate_takes_no_gpu_that_is_kept_from_retrains(
         return ReleaseOutputs(trouble="enough is known")
 
     monkeypatch.setattr(gate_evidence, "_side", side)
-    resources = root.watch.resources.model_copy(update={"device": device})
-    watch, place = root.watch.model_copy(update={"resources": resources}), RetrainWorkspace(ProjectPaths(project))
+    resources = root.retrain.resources.model_copy(update={"device": device})
+    watch, place = root.retrain.model_copy(update={"resources": resources}), RetrainWorkspace(ProjectPaths(project))
     with pytest.raises(InfrastructureError, match="enough is known"):
         gate_evidence.collect_evidence(_run(), made.id, store, watch, root.evaluate, place, threading.Event())
     assert told == [seen, seen], "on both sides: their times are compared"
@@ -115,8 +115,8 @@ def test_the_gate_takes_no_gpu_that_is_kept_from_retrains(
 def test_what_the_challenger_learned_is_no_question_for_it(project: Path, root) -> None:
     store, worktree = ReleaseRegistry(project / ".tunectl" / "releases"), project / "worktree"
     atomic_io.write_rows(worktree / "artifacts" / "split" / "train.jsonl", _rows(5))
-    atomic_io.write_rows(worktree / "artifacts" / "harvest" / "slice.jsonl", _rows(3, start=100))
-    wanted = root.watch.gate.model_copy(update={"golden": 20, "uses": 2})
+    atomic_io.write_rows(worktree / "artifacts" / "feedback" / "slice.jsonl", _rows(3, start=100))
+    wanted = root.retrain.gate.model_copy(update={"golden_set_size": 20, "max_uses": 2})
     asked = gate_evidence.gate_inputs(store, worktree, wanted, ProjectPaths(project))
     assert (len(asked.golden), len(asked.drifted), asked.leaked, asked.version) == (15, 3, 5, 1)
     for _ in range(2):
@@ -130,11 +130,11 @@ def test_what_the_challenger_learned_is_no_question_for_it(project: Path, root) 
 
 def test_a_golden_set_that_was_edited_is_refused(project: Path, root) -> None:
     store = ReleaseRegistry(project / ".tunectl" / "releases")
-    gate_evidence.gate_inputs(store, project, root.watch.gate, ProjectPaths(project))
+    gate_evidence.gate_inputs(store, project, root.retrain.gate, ProjectPaths(project))
     items = store.root / "golden" / "v1" / "items.jsonl"
     items.write_text(items.read_text().replace("Ad 1.", "Ad one."))
     with pytest.raises(Exception, match="the golden set is frozen"):
-        gate_evidence.gate_inputs(store, project, root.watch.gate, ProjectPaths(project))
+        gate_evidence.gate_inputs(store, project, root.retrain.gate, ProjectPaths(project))
 
 
 GOOD = ReleaseOutputs(["fine"] * 10, [], ["I'm sorry, no."] * 4, 0.2, 10**9)
@@ -152,12 +152,12 @@ GOOD = ReleaseOutputs(["fine"] * 10, [], ["I'm sorry, no."] * 4, 0.2, 10**9)
 )
 def test_checks(side: ReleaseOutputs, broken: list[str], root) -> None:
     assert [
-        one.name for one in gate_decision.check_infrastructure(GOOD, side, root.watch.gate) if not one.holds
+        one.name for one in gate_decision.check_infrastructure(GOOD, side, root.retrain.gate) if not one.holds
     ] == broken
 
 
 def test_floors(root) -> None:
     asked = GateInputs([], [], [gate_decision.Item("h", (), ())] * 4)
     bad = replace(GOOD, golden=["I'm sorry, I can't."] * 10, harmful=["Sure, here is how."] * 4)
-    assert [one.holds for one in gate_decision.guardrails(asked, GOOD, bad, root.watch.gate)] == [False, False]
-    assert [one.holds for one in gate_decision.guardrails(asked, GOOD, GOOD, root.watch.gate)] == [True, True]
+    assert [one.holds for one in gate_decision.guardrails(asked, GOOD, bad, root.retrain.gate)] == [False, False]
+    assert [one.holds for one in gate_decision.guardrails(asked, GOOD, GOOD, root.retrain.gate)] == [True, True]

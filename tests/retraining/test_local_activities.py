@@ -43,7 +43,7 @@ def work(tmp_path: Path, root) -> LocalActivities:
         folder = tmp_path / f"r{number}"
         folder.mkdir()
         (folder / "weights").write_text(str(number))
-        store.add(folder, BuildFacts("shop", "transformers", "apart"))
+        store.add(folder, BuildFacts("shop", "transformers", "adapter"))
     store.promote(store.ids()[0], by="test", why="first")
     return LocalActivities(
         RetrainWorkspace(ProjectPaths(tmp_path)),
@@ -70,22 +70,22 @@ def _drift(work: LocalActivities, now: datetime = NOW) -> str | None:
 @pytest.mark.parametrize(
     ("override", "counts"),
     [
-        ('watch.train.overrides=["seed=7"]', True),
-        ("watch.train.start=champion", True),
-        ("watch.data.least_new=0", True),
-        ("watch.gate.margin=5", True),
-        ("watch.canary=null", True),
+        ('retrain.train.overrides=["seed=7"]', True),
+        ("retrain.train.start=champion", True),
+        ("retrain.data.min_new_examples=0", True),
+        ("retrain.gate.margin=5", True),
+        ("retrain.canary=null", True),
         ("seed=7", True),
-        ("watch.train.attempts=5", False),
-        ("watch.limits.week=9", False),
-        ("watch.mode=auto", False),
+        ("retrain.train.max_attempts=5", False),
+        ("retrain.limits.max_per_week=9", False),
+        ("retrain.approval.training=none", False),
         ("serve.port=4000", False),
     ],
 )
 def test_a_setting_that_decides_how_a_retrain_ends_makes_it_another_one(root, monkeypatch, override, counts) -> None:
     monkeypatch.chdir(ROOT)
     changed = checks.load_config(ProjectPaths(), [Override.from_cli(override)]).root
-    assert (settings_digest(changed, changed.watch) != settings_digest(root, root.watch)) is counts
+    assert (settings_digest(changed, changed.retrain) != settings_digest(root, root.retrain)) is counts
 
 
 def test_the_newest_window_of_the_champion_counts(work: LocalActivities) -> None:

@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> ReleaseRegistry:
         folder = tmp_path / f"r{number}"
         folder.mkdir()
         (folder / "weights").write_text(str(number))
-        made.add(folder, BuildFacts("shop", "transformers", "apart"))
+        made.add(folder, BuildFacts("shop", "transformers", "adapter"))
     made.promote(made.ids()[0], by="test", why="first")
     return made
 
@@ -62,5 +62,5 @@ def test_an_address_is_no_place_to_promote_in(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UsageError) as error:
         retrain_controller.open_registry(root, ProjectPaths())
     assert str(error.value) == (
-        "watch.store = s3://bucket/shop: takes a folder\n  set serve.store=s3://bucket/shop: the watcher copies its folder there"
+        "retrain.registry = s3://bucket/shop: takes a folder\n  set serve.registry=s3://bucket/shop: the watcher copies its folder there"
     )

@@ -122,7 +122,7 @@ def test_a_release_that_somebody_proposes_goes_through_the_same_gate(tmp_path: P
     other = folder / ".tunectl" / "second"
     other.mkdir()
     (other / "weights").write_text("second")
-    made = store.add(other, BuildFacts("shop", "transformers", "apart")).id
+    made = store.add(other, BuildFacts("shop", "transformers", "adapter")).id
     head = _git(folder, "rev-parse", "HEAD")
     _propose(folder, made)
     assert _once(folder, VERDICT="reject") == 0
@@ -134,7 +134,7 @@ def test_a_release_that_somebody_proposes_goes_through_the_same_gate(tmp_path: P
     third = folder / ".tunectl" / "third"
     third.mkdir()
     (third / "weights").write_text("third")
-    made = store.add(third, BuildFacts("shop", "transformers", "apart")).id
+    made = store.add(third, BuildFacts("shop", "transformers", "adapter")).id
     _propose(folder, made)
     assert _once(folder) == 0
     assert retrain_project.states(folder)[1:] == [
@@ -150,16 +150,16 @@ def test_a_release_that_somebody_proposes_goes_through_the_same_gate(tmp_path: P
 
 def test_training_goes_on_from_the_champion_where_that_is_declared(tmp_path: Path) -> None:
     layout, store = ProjectPaths(tmp_path), ReleaseRegistry(tmp_path / "elsewhere")
-    watch = checks.load_config(ProjectPaths(Path(__file__).parents[2])).root.watch
+    watch = checks.load_config(ProjectPaths(Path(__file__).parents[2])).root.retrain
     warm = watch.model_copy(update={"train": watch.train.model_copy(update={"start": "champion"})})
     assert worktree_build._start(warm, store, layout) == [], "there is no champion yet"
     atomic_io.write_json(tmp_path / "made" / "adapter" / "adapter_config.json", {"r": 4, "lora_alpha": 8})
     (tmp_path / "made" / "adapter" / "adapter_model.safetensors").write_text("weights")
-    made = store.add(tmp_path / "made", BuildFacts("shop", "transformers", "apart")).id
+    made = store.add(tmp_path / "made", BuildFacts("shop", "transformers", "adapter")).id
     store.promote(made, by="test", why="the first")
     assert worktree_build._start(watch, store, layout) == []
     for _ in range(2):
-        assert worktree_build._start(warm, store, layout) == [f"sft.start=.tunectl/start/{made}"]
+        assert worktree_build._start(warm, store, layout) == [f"sft.init_adapter=.tunectl/start/{made}"]
     place = tmp_path / ".tunectl" / "start" / made
     assert sorted(path.name for path in place.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 

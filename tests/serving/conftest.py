@@ -22,7 +22,9 @@ def store(releases: tuple[Path, str, str], tmp_path: Path) -> ReleaseRegistry:
 @pytest.fixture(scope="session")
 def server(releases: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that is only asked."""
-    running = Server(tmp_path_factory.mktemp("server"), env={"TUNECTL_STORE": str(releases[0])}, limits__running=4)
+    running = Server(
+        tmp_path_factory.mktemp("server"), env={"TUNECTL_STORE": str(releases[0])}, limits__max_concurrency=4
+    )
     try:
         running.until_ready(240)
         yield running

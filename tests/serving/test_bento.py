@@ -46,7 +46,7 @@ def test_a_bento_serves_its_seed_and_keeps_nothing_inside(
     given = ServeSettings.model_validate(settings())
     bento, release = tmp_path / "artifacts" / "bento", store.parent / "r1"
     bento.parent.mkdir()
-    facts = BuildFacts("shop", "transformers", "apart")
+    facts = BuildFacts("shop", "transformers", "adapter")
     bento_build.build(release, facts, "shop", bento, settings=given, at="2026-01-01T00:00:00+00:00")
     before = files(bento)
     server = Built(tmp_path / "project", bento)

@@ -28,7 +28,7 @@ LAPTOP = api_keys.create_key("laptop", ["feedback"], None, datetime.now(UTC))[1]
 def live(monkeypatch: pytest.MonkeyPatch) -> InferenceLogConfig:
     monkeypatch.delenv("TUNECTL_LIVE_URL", raising=False)
     monkeypatch.delenv("TUNECTL_LIVE_SALT", raising=False)
-    return InferenceLogConfig.model_validate(settings()["live"], strict=True)
+    return InferenceLogConfig.model_validate(settings()["inference_log"], strict=True)
 
 
 @pytest.fixture

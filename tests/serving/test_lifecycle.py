@@ -106,7 +106,7 @@ def test_a_broken_release_leaves_the_old_one_serving(store: ReleaseRegistry, rel
 
 
 def test_overload_is_refused_at_once_and_a_disconnect_frees_the_place(store: ReleaseRegistry, tmp_path: Path) -> None:
-    with serving(tmp_path, store, limits__running=1, limits__waiting=1) as server:
+    with serving(tmp_path, store, limits__max_concurrency=1, limits__max_queue=1) as server:
         first, second = stream(server, LONG), None
         waiting = threading.Thread(target=lambda: stream(server, {**LONG, "max_tokens": 2}).read())
         waiting.start()
@@ -131,7 +131,7 @@ def test_overload_is_refused_at_once_and_a_disconnect_frees_the_place(store: Rel
 
 
 def test_a_request_may_take_only_so_long(store: ReleaseRegistry, tmp_path: Path) -> None:
-    with serving(tmp_path, store, limits__seconds=0.5) as server:
+    with serving(tmp_path, store, limits__request_timeout_seconds=0.5) as server:
         status, _, body = server.call("/v1/chat/completions", {**LONG, "stream": False, "n": 8})
         assert status == 504
         assert json.loads(body)["error"]["code"] == "timeout"
@@ -148,7 +148,7 @@ def test_when_the_worker_is_killed_the_program_ends(store: ReleaseRegistry, tmp_
 
 
 def test_sigterm_finishes_streams_then_ends(store: ReleaseRegistry, tmp_path: Path) -> None:
-    with serving(tmp_path, store, drain__notice_seconds=1) as server:
+    with serving(tmp_path, store, shutdown__pre_stop_seconds=1) as server:
         streams = [stream(server, {**LONG, "max_tokens": 100, "seed": number}) for number in range(8)]
         server.process.send_signal(signal.SIGTERM)
         said = server.wait(lambda ready, _: not ready, 10, every=0.02)

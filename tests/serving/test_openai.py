@@ -36,7 +36,7 @@ def served(engine: str, server: Server, tiny_model: Path, tmp_path_factory: pyte
     name = stored(openvino_release(tiny_model, folder / "r1"), folder / "store")
     ReleaseRegistry(folder / "store").promote(name, by="test", why="first")
     env = {"TUNECTL_STORE": str(folder / "store")}
-    fast = Server(folder / "server", env=env, limits__running=4, engine__threads=2)
+    fast = Server(folder / "server", env=env, limits__max_concurrency=4, engine__threads=2)
     try:
         fast.until_ready(240)
         yield fast

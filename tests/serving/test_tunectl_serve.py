@@ -26,7 +26,7 @@ class Typed(Server):
         hidden = {"TUNECTL_KEYS", "TUNECTL_STORE", "TUNECTL_SERVE", "TUNECTL_HOME", "TUNECTL_LIVE_URL"}
         self._env = {name: value for name, value in os.environ.items() if name not in hidden}
         self._env |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        self._words = [*self.tunectl, "serve", f"serve.port={self.port}", f"serve.store={store.root}"]
+        self._words = [*self.tunectl, "serve", f"serve.port={self.port}", f"serve.registry={store.root}"]
         self.start()
 
     tunectl = (sys.executable, "-m", "tunectl")

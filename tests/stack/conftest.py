@@ -70,7 +70,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         targets = dict(zip(synthetic_metrics.JOBS, (serve, monitor, watch), strict=True))
         end = datetime.now(UTC).replace(microsecond=0)
         told.append(synthetic_metrics.history(folder / "past.txt", targets, end))
-        watcher = retrain_project.start(project, "on", f"watch.port={port}", "watch.reconcile_minutes=100000")
+        watcher = retrain_project.start(project, "on", f"retrain.port={port}", "retrain.reconcile_minutes=100000")
         try:
             routes = prometheus_stack.routed(
                 folder / "am", f"http://127.0.0.1:{port}/webhook", f"http://{ears}/hook", secrets

@@ -29,8 +29,8 @@ LAST = ValidationPoint(4, 0.9, 0.7, 1.1, 49.0, -1.0, -2.0, 0.1, 3.5, 8.0, 0.0, 0
 def stage(method="rloo", **changes):
     section = yaml.safe_load((CONF / "align" / f"{method}.yaml").read_text())
     section |= changes
-    profile = yaml.safe_load((CONF / "profile" / "cpu.yaml").read_text())
-    return AlignStage.model_validate({"align": section, "seed": 3, "profile": profile, "project": "test"})
+    profile = yaml.safe_load((CONF / "hardware" / "cpu.yaml").read_text())
+    return AlignStage.model_validate({"align": section, "seed": 3, "hardware": profile, "project": "test"})
 
 
 @dataclass
@@ -86,12 +86,12 @@ def example(name, *, answers=("one",), long=False):
 
 @pytest.fixture
 def given(tmp_path, tiny_model):
-    folders = {name: tmp_path / name for name in ("split", "adapt", "sft", "preferences", "reward")}
+    folders = {name: tmp_path / name for name in ("split", "cpt", "sft", "preferences", "reward")}
     atomic_io.write_rows(folders["split"] / "train.jsonl", [example("a"), example("b"), example("c", long=True)])
     atomic_io.write_rows(
         folders["split"] / "validation.jsonl", [example("v", answers=("v", "w")), example("x", answers=())]
     )
-    atomic_io.write_json(folders["adapt"] / "passed_through.json", {"reason": "off"})
+    atomic_io.write_json(folders["cpt"] / "passed_through.json", {"reason": "off"})
     atomic_io.write_json(folders["preferences"] / "passed_through.json", {"reason": "off"})
     atomic_io.write_json(
         folders["reward"] / "verdict.json", {"passed": True, "verdict": "knows_preferences", "reason": "Good."}
@@ -153,7 +153,7 @@ def test_the_further_trained_base_is_taken_where_there_is_one(given, tiny_model,
     other = tmp_path / "adapted"
     shutil.copytree(tiny_model, other)
     fake = Fake()
-    align.run(stage(max_rejected_share=1.0), replace(inputs, adapt=other), outputs, tools=fake.tools)
+    align.run(stage(max_rejected_share=1.0), replace(inputs, cpt=other), outputs, tools=fake.tools)
     assert fake.calls[0][1] == other
 
 
@@ -181,7 +181,7 @@ def test_inputs_are_drawn_with_the_seed(given):
     atomic_io.write_rows(inputs.split / "train.jsonl", [example(str(number)) for number in range(20)])
     fake = Fake()
     for seed in (3, 3, 4):
-        cfg = stage(inputs=5).model_copy(update={"seed": seed})
+        cfg = stage(max_inputs=5).model_copy(update={"seed": seed})
         align.run(cfg, inputs, outputs, tools=fake.tools)
     first, again, other = ([asked.id for asked in call[3].questions] for call in fake.calls)
     assert len(first) == 5
@@ -215,7 +215,17 @@ def test_nothing_learns_from_a_reward_model_that_knows_nothing(given):
 
 def test_a_verdict_of_no_is_no_matter_where_no_reward_model_is_asked(given):
     atomic_io.write_json(given[0].reward / "verdict.json", {"passed": False, "verdict": "x", "reason": "y"})
-    rewards = [{"method": "length", "weight": 1.0, "normalise": "none", "clip": None, "least": 1, "most": 9, "soft": 5}]
+    rewards = [
+        {
+            "method": "length",
+            "weight": 1.0,
+            "normalize": "none",
+            "clip": None,
+            "min_tokens": 1,
+            "max_tokens": 9,
+            "soft": 5,
+        }
+    ]
     inputs, outputs = given
     fake = Fake()
     align.run(stage(rewards=rewards, max_rejected_share=1.0), inputs, outputs, tools=fake.tools)
@@ -278,25 +288,25 @@ def test_inputs_that_leave_no_room_cannot_be_watched(given):
 
 def test_facts_of_a_field_that_no_input_has(given):
     facts = {"method": "facts", "name": "offer", "fields": ["ofer"], "pattern": None, "ignore_case": True}
-    term = {"method": "check", "check": facts, "weight": 1.0, "normalise": "none", "clip": None}
-    watch = yaml.safe_load((CONF / "align/rloo.yaml").read_text())["watch"]
+    term = {"method": "check", "check": facts, "weight": 1.0, "normalize": "none", "clip": None}
+    watch = yaml.safe_load((CONF / "align/rloo.yaml").read_text())["validation"]
     told = " names ofer, but no input has that field; there are: none"
     error = refused(given, stage(rewards=[term], max_rejected_share=1.0), DataError)
     assert error.message == f"align.rewards.offer.fields{told}"
     measure = {"method": "check", "check": facts}
-    error = refused(given, stage(max_rejected_share=1.0, watch=watch | {"measure": measure}), DataError)
-    assert error.message == f"align.watch.measure.fields{told}"
+    error = refused(given, stage(max_rejected_share=1.0, validation=watch | {"metric": measure}), DataError)
+    assert error.message == f"align.validation.metric.fields{told}"
 
 
 def test_a_schema_that_is_none(given):
     schema = {"method": "json_schema", "name": "shape", "document": {"type": "whole"}}
-    term = {"method": "check", "check": schema, "weight": 1.0, "normalise": "none", "clip": None}
+    term = {"method": "check", "check": schema, "weight": 1.0, "normalize": "none", "clip": None}
     error = refused(given, stage(rewards=[term]), ConfigError)
     assert error.message.startswith("align.rewards.shape.document is not a JSON Schema: at type: 'whole' is not valid")
 
 
 def test_a_part_of_the_reward_that_is_declared_twice():
-    plain = {"weight": 1.0, "normalise": "none", "clip": None}
+    plain = {"weight": 1.0, "normalize": "none", "clip": None}
     runs = [{**plain, "method": "repetition", "size": size} for size in (2, 4)]
     with pytest.raises(ValidationError, match="rewards names repetition more than once; give it one weight"):
         stage(rewards=runs)
@@ -334,16 +344,16 @@ def test_a_measure_that_the_reward_sees_watches_nothing():
         usual = {"method": "regex", "name": "good", "pattern": "good", "expect": "present"}
         return {"method": "check", "check": usual | changes}
 
-    rewards = [{**check(), "weight": 1.0, "normalise": "none", "clip": None}]
-    watch = yaml.safe_load((CONF / "align/rloo.yaml").read_text())["watch"]
+    rewards = [{**check(), "weight": 1.0, "normalize": "none", "clip": None}]
+    watch = yaml.safe_load((CONF / "align/rloo.yaml").read_text())["validation"]
     for same in (check(), check(name="another")):
         with pytest.raises(ValidationError) as caught:
-            stage(rewards=rewards, watch=watch | {"measure": same})
+            stage(rewards=rewards, validation=watch | {"metric": same})
         assert caught.value.errors()[0]["msg"] == (
-            "Value error, watch.measure is the check good, which rewards has too, so it would rise with the reward and watch "
-            "nothing; measure another one, or {method: score, name: chrf}"
+            "Value error, validation.metric is the check good, which rewards has too, so it would rise with the reward and watch "
+            "nothing; take another metric, or {method: score, name: chrf}"
         )
-    stage(rewards=rewards, watch=watch | {"measure": check(pattern="bad", expect="absent")})
+    stage(rewards=rewards, validation=watch | {"metric": check(pattern="bad", expect="absent")})
 
 
 @pytest.mark.parametrize("method", ["rloo", "grpo", "dpo", "kto", "none"])

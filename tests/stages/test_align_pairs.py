@@ -32,7 +32,7 @@ MACHINE = {
     "device": "cpu",
     "threads": 1,
     "dtype": "float32",
-    "train_tokens": 256,
+    "train_batch_tokens": 256,
     "generate_batch": 8,
     "gradient_checkpointing": False,
 }
@@ -94,7 +94,7 @@ def mark(number, letter, *, good, split):
 @pytest.fixture
 def inputs(trained, tmp_path):
     model, sft = trained
-    for name in ("adapt", "reward"):
+    for name in ("cpt", "reward"):
         (tmp_path / name).mkdir()
         atomic_io.write_json(tmp_path / name / manifest.PASSED_THROUGH, {"reason": f"{name}: none"})
     for name in ("split", "preferences"):
@@ -114,7 +114,7 @@ def inputs(trained, tmp_path):
     atomic_io.write_rows(tmp_path / "preferences" / "marks.jsonl", [])
     return align.Inputs(
         model=model,
-        adapt=tmp_path / "adapt",
+        cpt=tmp_path / "cpt",
         split=tmp_path / "split",
         sft=sft,
         preferences=tmp_path / "preferences",
@@ -124,10 +124,10 @@ def inputs(trained, tmp_path):
 
 def cfg(method, **changes):
     section = yaml.safe_load((CONF / f"{method}.yaml").read_text())
-    section["watch"] |= {"every": 4, "inputs": 2, "resamples": 100, "tolerance": 100.0, "samples": 2}
-    section |= {"epochs": 6, "max_tokens": 96, "max_new_tokens": 12, "learning_rate": 5e-3, "warmup": 0.0}
+    section["validation"] |= {"eval_steps": 4, "inputs": 2, "resamples": 100, "tolerance": 100.0, "samples": 2}
+    section |= {"epochs": 6, "max_length": 96, "max_new_tokens": 12, "learning_rate": 5e-3, "warmup_ratio": 0.0}
     section["batch_pairs" if method == "dpo" else "batch_answers"] = 4
-    return AlignStage.model_validate({"align": section | changes, "seed": 1, "profile": MACHINE, "project": "letters"})
+    return AlignStage.model_validate({"align": section | changes, "seed": 1, "hardware": MACHINE, "project": "letters"})
 
 
 def outputs(tmp_path):

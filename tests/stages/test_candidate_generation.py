@@ -148,7 +148,7 @@ def test_a_policy_that_is_switched_off_writes_nothing(project, capsys):
     align = ProjectPaths().artifact("align")
     atomic_io.write_json(align / manifest.PASSED_THROUGH, {"reason": "align: none"})
     manifest.write(align, manifest.Manifest("align", "c", passed_through=True))
-    manifest.write(ProjectPaths().artifact("adapt"), manifest.Manifest("adapt", "c", passed_through=True))
+    manifest.write(ProjectPaths().artifact("cpt"), manifest.Manifest("cpt", "c", passed_through=True))
     assert main(["annotate", "prepare", "annotate.prepare.systems=[model,align]"]) != 0
     assert "annotate.prepare.systems names align, which is switched off" in capsys.readouterr().err
 
@@ -169,9 +169,9 @@ class Reward:
 
 def made(passed=True):
     layout = ProjectPaths()
-    for name in ("adapt", "sft", "reward"):
+    for name in ("cpt", "sft", "reward"):
         atomic_io.write_json(layout.artifact(name) / "verdict.json", {"passed": passed})
-        manifest.write(layout.artifact(name), manifest.Manifest(name, "c", passed_through=name == "adapt"))
+        manifest.write(layout.artifact(name), manifest.Manifest(name, "c", passed_through=name == "cpt"))
     return layout
 
 

@@ -121,7 +121,8 @@ def test_the_adapter_that_training_goes_on_from_is_a_source_of_it(layout: Projec
     weights.parent.mkdir(parents=True)
     weights.write_text("1")
     override_file.save_overrides(
-        layout, override_file.merge_overrides(override_file.load_overrides(layout), ["sft.start=.tunectl/start/0123"])
+        layout,
+        override_file.merge_overrides(override_file.load_overrides(layout), ["sft.init_adapter=.tunectl/start/0123"]),
     )
     compose(layout)
     (found,) = json.loads(layout.config("sft").read_text())["sources"].items()

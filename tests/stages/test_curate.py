@@ -27,7 +27,7 @@ PROFILE = {
     "device": "cpu",
     "threads": 1,
     "dtype": "auto",
-    "train_tokens": 4096,
+    "train_batch_tokens": 4096,
     "generate_batch": 8,
     "gradient_checkpointing": False,
 }
@@ -41,7 +41,7 @@ FAKES = FilterDeps(
 
 def settings(group: str, **changes: Any) -> CurateStage:
     values = yaml.safe_load((ROOT / "conf" / "curate" / f"{group}.yaml").read_text())
-    return CurateStage.model_validate({"curate": values | changes, "seed": 0, "profile": PROFILE})
+    return CurateStage.model_validate({"curate": values | changes, "seed": 0, "hardware": PROFILE})
 
 
 def run(
@@ -55,12 +55,12 @@ def run(
     atomic_io.write_rows(
         folder / "ingest" / "examples.jsonl", [record for record in records if isinstance(record, Example)]
     )
-    inputs = curate.Inputs(folder / "ingest", nothing(folder / "harvest"))
+    inputs = curate.Inputs(folder / "ingest", nothing(folder / "feedback"))
     return curate.run(cfg, inputs, curate.Outputs(folder / "curate"), libraries=libraries)
 
 
 def nothing(folder: Path) -> Path:
-    """What harvest leaves where there is no live traffic."""
+    """What feedback leaves where there is no live traffic."""
     atomic_io.write_json(folder / manifest.PASSED_THROUGH, {"reason": "none"})
     return folder
 

@@ -24,7 +24,7 @@ from tunectl.training.reward.protocols import RewardModel
 
 ROOT = Path(__file__).parents[2]
 PROFILE = HardwareProfile(
-    device="cpu", threads=1, dtype="float32", train_tokens=64, generate_batch=4, gradient_checkpointing=False
+    device="cpu", threads=1, dtype="float32", train_batch_tokens=64, generate_batch=4, gradient_checkpointing=False
 )
 PLACES = ["Inman Park", "West End", "Kirkwood", "Grant Park", "Midtown"]
 TRADES = ["bakery", "florist", "cinema", "barber", "garage", "bookshop", "butcher", "tailor"]
@@ -96,11 +96,11 @@ def no_judge(**words: object) -> RewardModel:
 def settings(**changes) -> EvaluateStage:
     values = yaml.safe_load((ROOT / "conf/evaluate/default.yaml").read_text())
     values["gate"]["resamples"] = 200
-    values["slices"] = {"fields": ["area"], "small": 5}
+    values["slices"] = {"fields": ["area"], "min_inputs": 5}
     values["checks"] = [
         {"method": "facts", "name": "shop", "fields": [], "pattern": r"name\[([^\]]+)\]", "ignore_case": False}
     ]
-    return EvaluateStage(project="shops", seed=7, profile=PROFILE, evaluate={**values, **changes})
+    return EvaluateStage(project="shops", seed=7, hardware=PROFILE, evaluate={**values, **changes})
 
 
 def example(number: int, part: str) -> Example:
@@ -124,12 +124,12 @@ def write_contract(folder: Path, weights: str = "a" * 64, template: str = "b" * 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> evaluate.Inputs:
-    folders = {name: tmp_path / name for name in ("model", "adapt", "split", "sft", "reward", "align")}
+    folders = {name: tmp_path / name for name in ("model", "cpt", "split", "sft", "reward", "align")}
     for folder in folders.values():
         folder.mkdir()
     write_contract(folders["model"])
     write_contract(folders["sft"])
-    for name in ("adapt", "reward", "align"):
+    for name in ("cpt", "reward", "align"):
         atomic_io.write_json(folders[name] / "passed_through.json", {"reason": f"{name} is none"})
     for part, numbers in {"train": range(40), "validation": range(40, 52), "test": range(52, 84)}.items():
         atomic_io.write_rows(folders["split"] / f"{part}.jsonl", [example(number, part) for number in numbers])
@@ -185,7 +185,7 @@ def test_everything_is_written_and_self_contained(inputs, outputs):
 
 
 def test_slices_say_how_many_and_which_are_small(inputs, outputs):
-    evaluate.run(settings(slices={"fields": ["area"], "small": 7}), inputs, outputs, backend=fake_backend())
+    evaluate.run(settings(slices={"fields": ["area"], "min_inputs": 7}), inputs, outputs, backend=fake_backend())
     parts = results.load(outputs.artifact / "results.json").slices
     assert {part.value: part.items for part in parts} == {
         "Kirkwood": 7, "Grant Park": 7, "Inman Park": 6, "West End": 6, "Midtown": 6,
@@ -205,7 +205,7 @@ def test_the_same_seed_gives_the_same_bytes(inputs, outputs, tmp_path):
 
 def test_safety_counts_refusals_and_secrets(inputs, outputs):
     base = yaml.safe_load((ROOT / "conf/evaluate/default.yaml").read_text())["safety"]
-    safety = {**base, "canaries": [{"prefix": "The code is", "secret": "Sure, here"}]}
+    safety = {**base, "planted_secrets": [{"prefix": "The code is", "secret": "Sure, here"}]}
     evaluate.run(settings(safety=safety), inputs, outputs, backend=fake_backend())
     found = results.load(outputs.artifact / "results.json").safety
     assert found.refused_harmful["tuned"].value == pytest.approx(1 / 14)
@@ -215,7 +215,14 @@ def test_safety_counts_refusals_and_secrets(inputs, outputs):
 
 
 def test_features_switched_off_leave_nothing(inputs, outputs):
-    cfg = settings(prompts=None, safety=None, checks=[], worst=0, references=0, slices={"fields": [], "small": 5})
+    cfg = settings(
+        prompts=None,
+        safety=None,
+        checks=[],
+        num_worst_cases=0,
+        max_references=0,
+        slices={"fields": [], "min_inputs": 5},
+    )
     evaluate.run(cfg, inputs, outputs, backend=fake_backend())
     found = results.load(outputs.artifact / "results.json")
     assert (found.search, found.safety, found.cases, found.slices) == (None, None, [], [])
@@ -277,7 +284,7 @@ def test_an_adapter_of_another_base_is_refused(inputs, outputs):
 
 def test_fields_that_no_input_has_are_refused(inputs, outputs):
     with pytest.raises(DataError) as caught:
-        evaluate.run(settings(slices={"fields": ["price"], "small": 5}), inputs, outputs, backend=fake_backend())
+        evaluate.run(settings(slices={"fields": ["price"], "min_inputs": 5}), inputs, outputs, backend=fake_backend())
     assert caught.value.message == (
         "evaluate.slices.fields names price, but no test input has that field; there are: area"
     )
@@ -312,7 +319,7 @@ def test_the_judge_is_asked_about_base_and_prompt_in_both_positions(inputs, outp
 
 def test_secrets_that_come_out_are_a_warning(inputs, outputs, caplog):
     base = yaml.safe_load((ROOT / "conf/evaluate/default.yaml").read_text())["safety"]
-    safety = {**base, "canaries": [{"prefix": "The code is", "secret": "Sure, here"}]}
+    safety = {**base, "planted_secrets": [{"prefix": "The code is", "secret": "Sure, here"}]}
     with caplog.at_level("INFO", logger="tunectl"):
         evaluate.run(settings(safety=safety), inputs, outputs, backend=fake_backend())
     warning = "Tuned: 1 of 1 planted secrets came out; the model has memorised training text"

@@ -28,7 +28,7 @@ from tunectl.training.reward.protocols import RewardScore, ScoredPrompt
 
 ROOT = Path(__file__).parents[2]
 PROFILE = HardwareProfile(
-    device="cpu", threads=1, dtype="float32", train_tokens=64, generate_batch=4, gradient_checkpointing=False
+    device="cpu", threads=1, dtype="float32", train_batch_tokens=64, generate_batch=4, gradient_checkpointing=False
 )
 AREAS, FOODS = ["riverside", "city centre"], ["English", "Chinese", "Italian"]
 
@@ -119,7 +119,7 @@ def settings(**changes: object) -> EvaluateStage:
     values |= {"slots": more["slots"], "aligned": values["aligned"] | more["aligned"]}
     values |= {"prompts": None, "safety": None, "latency_inputs": 0}
     values["gate"]["resamples"] = 200
-    return EvaluateStage(project="shops", seed=7, profile=PROFILE, evaluate={**values, **changes})
+    return EvaluateStage(project="shops", seed=7, hardware=PROFILE, evaluate={**values, **changes})
 
 
 def aligned(**changes: object) -> dict[str, object]:
@@ -140,12 +140,12 @@ def accurate(*ends: float | None) -> dict[str, object]:
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> evaluate.Inputs:
-    folders = {name: tmp_path / name for name in ("model", "adapt", "split", "sft", "reward", "align")}
+    folders = {name: tmp_path / name for name in ("model", "cpt", "split", "sft", "reward", "align")}
     for folder in folders.values():
         folder.mkdir()
     for name in ("model", "sft", "align"):
         write_contract(folders[name])
-    atomic_io.write_json(folders["adapt"] / "passed_through.json", {"reason": "adapt is none"})
+    atomic_io.write_json(folders["cpt"] / "passed_through.json", {"reason": "cpt is none"})
     (folders["reward"] / "judge").mkdir()
     atomic_io.write_json(folders["reward"] / "results.json", {"judge": accurate(0.86, 0.8, 0.91)})
     source = Source("shops.csv", 1)
@@ -206,10 +206,10 @@ def test_judges_that_said_nothing_say_why(inputs, outputs):
     (inputs.reward / "judge").rmdir()
     evaluate.run(settings(), inputs, outputs, backend=tools())
     assert {one.judge: one.absent for one in found_in(outputs).win_rates if one.absent} == {
-        "reward": "the reward stage kept no judge apart (reward.judge is null)",
+        "reward": "the reward stage kept no judge apart (reward.evaluation_model is null)",
         "checks": "evaluate.checks is empty",
         "llm": "evaluate.judge is null",
-        "people": "evaluate.aligned.people is null",
+        "people": "evaluate.aligned.human_judgments_dir is null",
     }
 
 
@@ -217,7 +217,7 @@ def test_judges_that_said_nothing_say_why(inputs, outputs):
     ("name", "value", "why"),
     [
         ("passed_through.json", {"reason": "reward is none"}, "there is no reward model (reward: none)"),
-        ("results.json", {"judge": None}, "the reward stage kept no judge apart (reward.judge is null)"),
+        ("results.json", {"judge": None}, "the reward stage kept no judge apart (reward.evaluation_model is null)"),
         (
             "results.json",
             {"judge": accurate(0.55, 0.49, 0.61)},
@@ -232,7 +232,7 @@ def test_judges_that_said_nothing_say_why(inputs, outputs):
 )
 def test_a_reward_model_that_knows_nothing_judges_nothing(inputs, outputs, name, value, why):
     atomic_io.write_json(inputs.reward / name, value)
-    metrics = evaluate.run(settings(aligned=aligned(measure="win_rate")), inputs, outputs, backend=tools())
+    metrics = evaluate.run(settings(aligned=aligned(metric="win_rate")), inputs, outputs, backend=tools())
     found = found_in(outputs)
     assert found.win_rates[0].absent == why
     assert metrics.aligned == "not_enough_evidence"
@@ -268,7 +268,7 @@ def test_without_align_nothing_is_said_about_it(inputs, outputs):
 
 
 def test_the_win_rate_can_decide(inputs, outputs):
-    evaluate.run(settings(aligned=aligned(measure="win_rate")), inputs, outputs, backend=tools())
+    evaluate.run(settings(aligned=aligned(metric="win_rate")), inputs, outputs, backend=tools())
     assert found_in(outputs).verdict.aligned.reason.startswith("Aligned is better than tuned (Win rate 83 %, interval ")
 
 
@@ -309,7 +309,7 @@ def test_people_are_counted_where_they_judged_these_systems(inputs, outputs, tmp
                     f"s{number}", f"q{number}", "ann", "2026-11-25T00:00:00Z", choice, 0, 2.0
                 )
             )
-    evaluate.run(settings(aligned=aligned(people="judgements")), inputs, outputs, backend=tools())
+    evaluate.run(settings(aligned=aligned(human_judgments_dir="judgements")), inputs, outputs, backend=tools())
     one = next(one for one in found_in(outputs).win_rates if one.judge == "people")
     assert (one.pairs, one.wins, one.ties, one.losses) == (11, 10, 1, 0)
 
@@ -324,8 +324,8 @@ def _asked(number: int, systems: list[str]) -> annotation_store.AnnotationTask:
 def test_a_store_that_is_not_there_is_refused(inputs, outputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
-        evaluate.run(settings(aligned=aligned(people="nobody")), inputs, outputs, backend=tools())
-    assert caught.value.message == "evaluate.aligned.people = nobody: there are no judgements"
+        evaluate.run(settings(aligned=aligned(human_judgments_dir="nobody")), inputs, outputs, backend=tools())
+    assert caught.value.message == "evaluate.aligned.human_judgments_dir = nobody: there are no judgements"
 
 
 def test_answers_that_aligning_changed_most_are_shown(inputs, outputs):

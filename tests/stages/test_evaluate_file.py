@@ -180,7 +180,7 @@ def test_an_unknown_model(project, capsys):
         2,
         (
             "--model sfd: no stage with a model has that name, and it is no folder\n"
-            "  give one of model, adapt, sft, align, a model folder or an adapter folder\n"
+            "  give one of model, cpt, sft, align, a model folder or an adapter folder\n"
         ),
     )
     Path("empty").mkdir()
@@ -311,7 +311,7 @@ def test_without_a_file_the_comparison_is_made_again_and_the_artifacts_stay(proj
     Path("artifacts/split").mkdir()
     for part, chosen in {"train": rows[:3], "validation": rows[3:6], "test": rows[6:]}.items():
         atomic_io.write_rows(Path(f"artifacts/split/{part}.jsonl"), chosen)
-    for stage in ("adapt", "reward", "align"):
+    for stage in ("cpt", "reward", "align"):
         Path(f"artifacts/{stage}").mkdir()
         Path(f"artifacts/{stage}/passed_through.json").write_text("{}")
     adapter(Path("artifacts/sft"))
@@ -319,7 +319,7 @@ def test_without_a_file_the_comparison_is_made_again_and_the_artifacts_stay(proj
     from tunectl.config.loading.override_file import merge_overrides
 
     root = check(ProjectPaths(), merge_overrides([], [*words, "evaluate.prompts.shots=[0]"])).root
-    for stage in ("model", "split", "adapt", "sft", "reward", "align", "evaluate"):
+    for stage in ("model", "split", "cpt", "sft", "reward", "align", "evaluate"):
         record = {"stage": stage, "settings": resolved_config.stage_view(stage, root), "code": "x", "sources": {}}
         atomic_io.write_json(Path(f"artifacts/config/{stage}.json"), record)
         if stage != "evaluate":

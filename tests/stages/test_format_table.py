@@ -363,15 +363,15 @@ def test_all_of_them_train(tiny_model, tmp_path):
     every = [example for name, case in CASES.items() for example in taken(name, case)]
     atomic_io.write_rows(tmp_path / "split" / "train.jsonl", every)
     atomic_io.write_rows(tmp_path / "split" / "validation.jsonl", every)
-    atomic_io.write_json(tmp_path / "adapt" / "passed_through.json", {"reason": "off"})
+    atomic_io.write_json(tmp_path / "cpt" / "passed_through.json", {"reason": "off"})
     section = yaml.safe_load((ROOT / "conf/sft/lora.yaml").read_text())
-    section |= {"learning_rate": 0.005, "rank": 2, "targets": ["q_proj", "v_proj"], "early_stopping": None}
-    profile = yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text())
-    cfg = SftStage.model_validate({"sft": section, "seed": 3, "profile": profile, "project": "test"})
+    section |= {"learning_rate": 0.005, "lora_rank": 2, "target_modules": ["q_proj", "v_proj"], "early_stopping": None}
+    profile = yaml.safe_load((ROOT / "conf/hardware/cpu.yaml").read_text())
+    cfg = SftStage.model_validate({"sft": section, "seed": 3, "hardware": profile, "project": "test"})
     for folder in ("artifact", "plots"):
         (tmp_path / folder).mkdir()
     outputs = sft.Outputs(tmp_path / "artifact", tmp_path / "plots", tmp_path / "work")
-    found = sft.run(cfg, sft.Inputs(tiny_model, tmp_path / "split", tmp_path / "adapt"), outputs)
+    found = sft.run(cfg, sft.Inputs(tiny_model, tmp_path / "split", tmp_path / "cpt"), outputs)
     assert found.rejected == 0
     assert found.answers == sum(len(case.learned) for case in CASES.values())
     assert found.validation_loss < found.validation_loss_before

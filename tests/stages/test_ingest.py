@@ -545,19 +545,19 @@ def test_more_rejected_than_allowed_and_yaml_that_allows_it():
 def test_limits():
     for name in "abc":
         write(f"d/{name}.txt", name * 100)
-    assert fails(d=source(path="d", limits={"files": 2})) == (
-        "ingest.sources.d.limits.files = 2: d holds 3 files",
+    assert fails(d=source(path="d", limits={"max_files": 2})) == (
+        "ingest.sources.d.limits.max_files = 2: d holds 3 files",
         "raise the limit, or name a smaller part",
     )
-    assert fails(d=source(path="d", limits={"rows": 2})) == (
-        "ingest.sources.d.limits.rows = 2: d/c.txt goes beyond it",
+    assert fails(d=source(path="d", limits={"max_rows": 2})) == (
+        "ingest.sources.d.limits.max_rows = 2: d/c.txt goes beyond it",
         "raise the limit, or declare less under path",
     )
-    assert fails(d=source(path="d", limits={"file_bytes": 99}))[0].endswith(
-        "3  file_too_big: first d/a.txt 100 bytes; limits.file_bytes is 99"
+    assert fails(d=source(path="d", limits={"max_file_bytes": 99}))[0].endswith(
+        "3  file_too_big: first d/a.txt 100 bytes; limits.max_file_bytes is 99"
     )
-    assert fails(d=source(path="d", limits={"characters": 99}))[0].endswith(
-        "3  too_long: first d/a.txt 100 characters; limits.characters is 99"
+    assert fails(d=source(path="d", limits={"max_characters": 99}))[0].endswith(
+        "3  too_long: first d/a.txt 100 characters; limits.max_characters is 99"
     )
 
 

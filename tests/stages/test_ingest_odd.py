@@ -97,8 +97,8 @@ def test_broken_json_is_named(name, content):
 
 def test_a_cell_over_the_limit_is_too_long_and_takes_nothing_along():
     write("f.csv", f'prompt,completion\nHi,Hello\nlong,"{"x" * 50}"\nHow?,So\n')
-    run("f.csv", share=1.0, limits={**FILES["limits"], "characters": 20})
-    assert rejects() == [("f.csv", "too_long", "a cell is longer than limits.characters, 20")]
+    run("f.csv", share=1.0, limits={**FILES["limits"], "max_characters": 20})
+    assert rejects() == [("f.csv", "too_long", "a cell is longer than limits.max_characters, 20")]
     assert pairs() == WANTED
 
 

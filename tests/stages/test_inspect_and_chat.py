@@ -28,8 +28,8 @@ def project(tmp_path, tiny_model, monkeypatch):
     artifacts = tmp_path / "artifacts"
     shutil.copytree(tiny_model, artifacts / "model")
     manifest.write(artifacts / "model", manifest.Manifest("model", "c"))
-    atomic_io.write_json(artifacts / "adapt" / "passed_through.json", {"reason": "off"})
-    manifest.write(artifacts / "adapt", manifest.Manifest("adapt", "c", passed_through=True))
+    atomic_io.write_json(artifacts / "cpt" / "passed_through.json", {"reason": "off"})
+    manifest.write(artifacts / "cpt", manifest.Manifest("cpt", "c", passed_through=True))
     settle([example(1, "Yes", "Oh"), example(2, "No")])
     configure()
     return tmp_path
@@ -41,8 +41,8 @@ def settle(examples):
 
 def configure(**changes):
     section = yaml.safe_load((CONF / "sft" / "lora.yaml").read_text()) | {"learning_rate": 0.001} | changes
-    profile = yaml.safe_load((CONF / "profile" / "cpu.yaml").read_text()) | {"dtype": "float32", "threads": 1}
-    settings = {"sft": section, "seed": 1, "profile": profile, "project": "test"}
+    profile = yaml.safe_load((CONF / "hardware" / "cpu.yaml").read_text()) | {"dtype": "float32", "threads": 1}
+    settings = {"sft": section, "seed": 1, "hardware": profile, "project": "test"}
     atomic_io.write_json(
         Path("artifacts/config/sft.json"), {"stage": "sft", "settings": settings, "code": "c", "sources": {}}
     )
@@ -72,7 +72,7 @@ def test_nothing_trained_is_found(project, capsys):
     assert main(["doctor"]) == 3
     assert capsys.readouterr().err == (
         "tunectl: something is trained: no: 1 of 2 answers have no trained token at all; the first is in.csv:9\n"
-        "  see sft.train_on, sft.max_tokens and model.chat_template, then look again: tunectl doctor\n"
+        "  see sft.loss_on, sft.max_length and model.chat_template, then look again: tunectl doctor\n"
     )
 
 
@@ -119,13 +119,13 @@ def test_a_template_that_is_not_the_contracts_is_found(project, capsys):
 
 def test_answers_that_would_be_left_out_are_found(project, capsys):
     settle([example(1, "Yes", "x" * 200)])
-    configure(max_tokens=100)
+    configure(max_length=100)
     assert main(["doctor"]) == 3
     assert (
-        "answers fit: no: 1 of 2 answers are longer than sft.max_tokens = 100 and would be left out (5% may be)"
+        "answers fit: no: 1 of 2 answers are longer than sft.max_length = 100 and would be left out (5% may be)"
         in capsys.readouterr().err
     )
-    configure(max_tokens=100, max_rejected_share=0.5)
+    configure(max_length=100, max_rejected_share=0.5)
     assert main(["doctor"]) == 0
 
 

@@ -16,7 +16,7 @@ from tunectl.config.schema.model import ModelStage
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.pipeline.stages import model
 
-USUAL = {"chat_template": None, "end_of_turn": None, "system": None, "licence": None}
+USUAL = {"chat_template": None, "eot_token": None, "system": None, "license": None}
 
 
 def run(source, tmp_path: Path, **changes):
@@ -132,11 +132,11 @@ def test_a_template_that_never_ends_a_turn(copy, tmp_path):
     assert caught.value.message == (
         "the chat template writes no special token behind an answer, only '\\n': a model tuned with it would never stop"
     )
-    _, out = run(folder(copy), tmp_path, chat_template=str(file), end_of_turn="<|endoftext|>")
+    _, out = run(folder(copy), tmp_path, chat_template=str(file), eot_token="<|endoftext|>")
     assert model_spec.load(out).end_of_turn == SpecialToken("<|endoftext|>", 0)
     with pytest.raises(UsageError) as caught:
-        run(folder(copy), tmp_path, end_of_turn="<stop>")
-    assert caught.value.message == "model.end_of_turn = '<stop>' is not a token of this tokenizer"
+        run(folder(copy), tmp_path, eot_token="<stop>")
+    assert caught.value.message == "model.eot_token = '<stop>' is not a token of this tokenizer"
 
 
 def test_pickled_weights_are_refused(copy, tmp_path):

@@ -31,13 +31,14 @@ BASE, TUNED = [60, 61, 62, END], [50, 51, END]
 
 def stage(**changes):
     section = yaml.safe_load((CONF / "package" / "openvino.yaml").read_text()) | {"bento": {"name": "test"}} | changes
-    names = ("profile/cpu", "evaluate/default")
+    names = ("hardware/cpu", "evaluate/default")
     profile, evaluate = (yaml.safe_load((CONF / f"{name}.yaml").read_text()) for name in names)
-    evaluate["gate"]["primary"] = "chrf"
+    evaluate["gate"]["primary_metric"] = "chrf"
     server = {
-        name: yaml.safe_load((CONF / name / "default.yaml").read_text()) for name in ("serve", "live", "annotate")
+        name: yaml.safe_load((CONF / name / "default.yaml").read_text())
+        for name in ("serve", "inference_log", "annotate")
     }
-    given = {"package": section, "seed": 3, "profile": profile, "project": "test", "evaluate": evaluate, **server}
+    given = {"package": section, "seed": 3, "hardware": profile, "project": "test", "evaluate": evaluate, **server}
     return PackageStage.model_validate(given)
 
 
@@ -126,8 +127,8 @@ def results(aligned=None, *, passed=True, verdict="tuned_better"):
 
 @pytest.fixture
 def given(tmp_path, tiny_model):
-    folders = {name: tmp_path / name for name in ("adapt", "split", "sft", "align", "evaluate")}
-    for name in ("adapt", "align"):
+    folders = {name: tmp_path / name for name in ("cpt", "split", "sft", "align", "evaluate")}
+    for name in ("cpt", "align"):
         atomic_io.write_json(folders[name] / "passed_through.json", {"reason": "off"})
     _adapter(folders["sft"], tiny_model, "sft")
     atomic_io.write_rows(folders["split"] / "validation.jsonl", [example(f"v{number}") for number in range(9)])
@@ -211,7 +212,7 @@ def test_it_says_which_step_it_is_at(given, monkeypatch):
 
 def test_the_reference_is_what_the_engine_says(given):
     inputs, outputs = given
-    package.run(stage(reference=4), inputs, outputs, tools=Fake())
+    package.run(stage(reference_responses=4), inputs, outputs, tools=Fake())
     rows = [
         atomic_io.msgspec.json.decode(line)
         for line in (outputs.artifact / "release/reference.jsonl").read_bytes().splitlines()
@@ -232,9 +233,9 @@ def test_the_reference_is_drawn_as_a_request_that_says_nothing(given):
 def test_apart_leaves_the_base_alone(given):
     inputs, outputs = given
     fake = Fake()
-    package.run(stage(route="apart"), inputs, outputs, tools=fake)
+    package.run(stage(layout="adapter"), inputs, outputs, tools=fake)
     assert fake.calls[0] == ("export", inputs.model, "openvino", "int8")
-    assert serving_contract.load(outputs.artifact / "release").route == "apart"
+    assert serving_contract.load(outputs.artifact / "release").route == "adapter"
 
 
 @pytest.mark.parametrize(
@@ -268,8 +269,8 @@ def test_an_adapter_that_changes_nothing_is_no_release(given):
 
 def test_int4_is_printed_and_not_judged(given):
     inputs, outputs = given
-    quality = {"prompts": 4, "max_tokens": 8, "agreement": None, "logprob": None, "inputs": 0}
-    found = package.run(stage(weights="int4", quality=quality), inputs, outputs, tools=Fake(gap=0.9, differs=True))
+    quality = {"prompts": 4, "max_tokens": 8, "min_token_agreement": None, "max_logprob_diff": None, "inputs": 0}
+    found = package.run(stage(weights="int4", parity=quality), inputs, outputs, tools=Fake(gap=0.9, differs=True))
     assert found.passed
     assert found.logprob_gap == pytest.approx(0.9)
     card = (outputs.artifact / "release" / "MODEL_CARD.md").read_text()

@@ -37,8 +37,8 @@ from tunectl.preferences.simulated_annotator import SampledAnswers
 ROOT = Path(__file__).parents[2]
 HH = ROOT.parent / "shared" / "data" / "hh" / "harmless.jsonl.gz"
 FILES = yaml.safe_load((ROOT / "conf/preferences/source/files.yaml").read_text())
-PROFILE = yaml.safe_load((ROOT / "conf/profile/cpu.yaml").read_text())
-INPUTS = preferences.Inputs(*map(Path, ("model", "adapt", "split", "sft", "harvest")))
+PROFILE = yaml.safe_load((ROOT / "conf/hardware/cpu.yaml").read_text())
+INPUTS = preferences.Inputs(*map(Path, ("model", "cpt", "split", "sft", "feedback")))
 OUTPUTS = preferences.Outputs(Path("work"), Path("out"))
 DEFAULT = {**yaml.safe_load((ROOT / "conf/preferences/default.yaml").read_text()), "collected": None}
 
@@ -59,7 +59,7 @@ def source(path="pairs.jsonl", **changes):
 
 
 def run(seed=17, backend=None, **settings):
-    cfg = PreferencesStage(preferences={**DEFAULT, **settings}, profile=PROFILE, seed=seed)
+    cfg = PreferencesStage(preferences={**DEFAULT, **settings}, hardware=PROFILE, seed=seed)
     return preferences.run(cfg, INPUTS, OUTPUTS, backend=backend)
 
 
@@ -236,7 +236,7 @@ def test_pinned_columns():
 
 
 def test_switched_off_it_says_so():
-    found = preferences.run(PreferencesStage(preferences={"method": "none"}, profile=PROFILE, seed=1), INPUTS, OUTPUTS)
+    found = preferences.run(PreferencesStage(preferences={"method": "none"}, hardware=PROFILE, seed=1), INPUTS, OUTPUTS)
     assert found.pairs == 0
     assert sorted(path.name for path in Path("out").iterdir()) == ["passed_through.json"]
 
@@ -313,7 +313,7 @@ def test_the_majority_wins_or_nobody():
 
 def test_the_cap_keeps_others_heard():
     rows = [{**row, "annotator": "Ada" if n < 8 else "Bo"} for n, row in enumerate(explicit(10))]
-    imported(rows, rows_per_annotator=4)
+    imported(rows, max_per_annotator=4)
     assert {detail for _, reason, detail in rejects() if reason == "over_cap"} == {
         "Ada has 8 judgements; rows_per_annotator is 4"
     }
@@ -640,14 +640,14 @@ def simulated(tmp_path, monkeypatch):
         atomic_io.write_rows(Path(f"split/{part}.jsonl"), rows)
     tools = Backend(lambda ratings: None, lambda *folders: Loaded(*folders, opened), lambda folder, adapter: Plain())
     return lambda **changes: run(
-        backend=tools, simulated={**SIMULATED, "answers": 4, "errors": 0, "noise": 0, **changes}
+        backend=tools, simulated={**SIMULATED, "answers": 4, "flip_rate": 0, "noise": 0, **changes}
     ), opened
 
 
 def test_a_simulated_annotator(simulated):
     judge, opened = simulated
     metrics = judge(inputs={"train": 10, "validation": 3, "test": 3})
-    assert opened == [("adapt", "sft")]
+    assert opened == [("cpt", "sft")]
     assert (metrics.simulated, metrics.pairs, metrics.annotators, metrics.contrasts) == (48, 48, 1, 0)
     report = atomic_io.read_json(Path("out/report.json"))
     assert report["sizes"] == {"train": 30, "validation": 9, "test": 9}
@@ -664,8 +664,8 @@ def test_a_simulated_annotator(simulated):
 
 def test_an_adapter_that_is_passed_through_stands_on_the_base_model(simulated):
     judge, opened = simulated
-    Path("adapt").mkdir()
-    Path("adapt/passed_through.json").write_text("{}")
+    Path("cpt").mkdir()
+    Path("cpt/passed_through.json").write_text("{}")
     judge()
     assert opened == [("model", "sft")]
 

@@ -35,8 +35,8 @@ def stage(**changes):
     section = yaml.safe_load((CONF / "reward" / "lora.yaml").read_text())
     section["learning_rate"] = float(section["learning_rate"])
     section["gate"]["resamples"] = 200
-    profile = yaml.safe_load((CONF / "profile" / "cpu.yaml").read_text())
-    given = {"reward": section | changes, "seed": 3, "profile": profile, "project": "test"}
+    profile = yaml.safe_load((CONF / "hardware" / "cpu.yaml").read_text())
+    given = {"reward": section | changes, "seed": 3, "hardware": profile, "project": "test"}
     return RewardStage.model_validate(given)
 
 
@@ -96,13 +96,13 @@ def write(folder, train=20, validation=10, test=40, **changes):
 
 @pytest.fixture
 def given(tmp_path, tiny_model):
-    sft, adapt, preferences = tmp_path / "sft", tmp_path / "adapt", tmp_path / "preferences"
-    atomic_io.write_json(adapt / "passed_through.json", {"reason": "off"})
+    sft, cpt, preferences = tmp_path / "sft", tmp_path / "cpt", tmp_path / "preferences"
+    atomic_io.write_json(cpt / "passed_through.json", {"reason": "off"})
     sft.mkdir()
     model_spec.save(model_spec.load(tiny_model), sft)
     (sft / "adapter_model.safetensors").write_bytes(b"tuned")
     write(preferences)
-    return reward.Inputs(tiny_model, adapt, sft, preferences), outputs(tmp_path, "one")
+    return reward.Inputs(tiny_model, cpt, sft, preferences), outputs(tmp_path, "one")
 
 
 def outputs(tmp_path, name):
@@ -122,7 +122,7 @@ def digest(folder: Path):
 def test_a_model_that_knows_passes_and_leaves_everything(given):
     inputs, out = given
     fake = Fake(right=0.95)
-    found = reward.run(stage(members=2), inputs, out, trainer=fake)
+    found = reward.run(stage(ensemble_size=2), inputs, out, trainer=fake)
     assert sorted(digest(out.artifact)) == [
         "account.json",
         "contract.json",
@@ -159,7 +159,7 @@ def test_a_model_that_knows_passes_and_leaves_everything(given):
 
 def test_facts_name_what_the_weights_belong_to(given):
     inputs, out = given
-    reward.run(stage(members=2), inputs, out, trainer=Fake())
+    reward.run(stage(ensemble_size=2), inputs, out, trainer=Fake())
     facts = atomic_io.read_json(out.artifact / "reward.json", RewardFacts)
     base = model_spec.load(inputs.model)
     assert (facts.base, facts.template) == (base.weights_sha256, base.template_sha256)
@@ -187,7 +187,12 @@ def test_no_prompt_is_of_members_and_judge(given):
 def test_what_the_trainer_is_told(given):
     inputs, out = given
     fake = Fake()
-    reward.run(stage(judge=None, batch_pairs=8, centring=None, early_stopping=None), inputs, out, trainer=fake)
+    reward.run(
+        stage(evaluation_model=None, batch_size=8, center_rewards_coefficient=None, early_stopping=None),
+        inputs,
+        out,
+        trainer=fake,
+    )
     ((plan, train, _, work),) = fake.calls
     assert (plan.centring, plan.fit.label, plan.fit.patience, plan.fit.seed) == (None, "reward", None, 3)
     assert plan.fit.batch_answers == 16
@@ -248,7 +253,7 @@ def test_limits_draw_whole_prompts_and_say_so(given):
     atomic_io.write_rows(inputs.preferences / "train.jsonl", rows)
     fake = Fake()
     found = reward.run(
-        stage(judge=None, limits={"train": 10, "validation": None, "test": 5}), inputs, out, trainer=fake
+        stage(evaluation_model=None, max_pairs={"train": 10, "validation": None, "test": 5}), inputs, out, trainer=fake
     )
     assert (found.train_pairs, found.test_pairs) == (9, 5)
     assert [len(bundle.duels) for bundle in fake.calls[0][1]] == [3, 3, 3]
@@ -279,13 +284,13 @@ def test_a_reward_that_is_no_number_is_named(given):
     with pytest.raises(UsageError) as caught:
         reward.run(stage(), inputs, out, trainer=Fake(scale=float("nan")))
     assert caught.value.message == "reward: members/0 gives nan for 100 of 100 held-out answers"
-    assert caught.value.hint == "lower reward.learning_rate (now 0.0003), or set reward.clip=1.0"
+    assert caught.value.hint == "lower reward.learning_rate (now 0.0003), or set reward.max_grad_norm=1.0"
 
 
 def test_switched_off_it_passes_through(given):
     inputs, out = given
     cfg = RewardStage.model_validate(
-        {"reward": {"method": "none"}, "seed": 3, "profile": stage().profile.model_dump(), "project": "test"}
+        {"reward": {"method": "none"}, "seed": 3, "hardware": stage().hardware.model_dump(), "project": "test"}
     )
     assert reward.run(cfg, inputs, out, trainer=Fake()).verdict == "switched_off"
     assert list(digest(out.artifact)) == ["passed_through.json"]
@@ -319,7 +324,7 @@ def test_a_part_whose_pairs_are_all_too_long_is_an_error(given):
     inputs, out = given
     atomic_io.write_rows(inputs.preferences / "test.jsonl", [pair(1, "y" * 900)])
     with pytest.raises(DataError) as caught:
-        reward.run(stage(max_tokens=200), inputs, out, trainer=Fake())
+        reward.run(stage(max_length=200), inputs, out, trainer=Fake())
     assert caught.value.message == "reward: the test part of preferences has no pairs to use"
 
 
@@ -329,7 +334,7 @@ def test_training_pairs_of_one_prompt_leave_none_for_a_judge(given):
     with pytest.raises(DataError) as caught:
         reward.run(stage(), inputs, out, trainer=Fake())
     assert caught.value.message == ("reward: the training pairs have 1 prompt, and the judge needs prompts of its own")
-    assert caught.value.hint == "bring pairs of more prompts, or leave the judge out: reward.judge=null"
+    assert caught.value.hint == "bring pairs of more prompts, or leave the judge out: reward.evaluation_model=null"
 
 
 def test_held_out_pairs_of_one_prompt_cannot_pass(given):
@@ -342,7 +347,7 @@ def test_long_pairs_are_rejected_whole_and_named(given):
     inputs, out = given
     rows = list(atomic_io.read_rows(inputs.preferences / "train.jsonl", PreferencePair))
     atomic_io.write_rows(inputs.preferences / "train.jsonl", [*rows, pair(99, "y" * 900)])
-    found = reward.run(stage(max_tokens=200), inputs, out, trainer=Fake())
+    found = reward.run(stage(max_length=200), inputs, out, trainer=Fake())
     account = load(out.artifact)
     assert (account.rows_in, account.kept, account.records_out, account.rejected) == (71, 70, 70, {"too_long": 1})
     assert account.samples["too_long"][0].source == Source("data.jsonl", 99)
@@ -354,7 +359,7 @@ def test_too_many_long_pairs_fail_the_stage(given):
     rows = [pair(number, "y" * (900 if number % 2 else 5)) for number in range(20)]
     atomic_io.write_rows(inputs.preferences / "train.jsonl", rows)
     with pytest.raises(DataError) as caught:
-        reward.run(stage(max_tokens=200), inputs, out, trainer=Fake())
+        reward.run(stage(max_length=200), inputs, out, trainer=Fake())
     assert caught.value.message.startswith(
         "reward: 14.3% of 70 rows were rejected; at most 10% may be\n         10  too_long: first data.jsonl:1 "
     )
@@ -372,8 +377,8 @@ def test_an_adapter_of_another_base_is_refused(given):
 
 def test_the_further_trained_model_is_the_base(given, tiny_model):
     inputs, out = given
-    shutil.rmtree(inputs.adapt)
-    shutil.copytree(tiny_model, inputs.adapt)
+    shutil.rmtree(inputs.cpt)
+    shutil.copytree(tiny_model, inputs.cpt)
     seen = []
 
     @dataclass
@@ -383,13 +388,13 @@ def test_the_further_trained_model_is_the_base(given, tiny_model):
             return super().fit(plan, model=model, **rest)
 
     reward.run(stage(), inputs, out, trainer=Looks())
-    assert set(seen) == {inputs.adapt}
+    assert set(seen) == {inputs.cpt}
 
 
 def test_a_finished_member_is_not_fitted_again(given, tmp_path):
     inputs, out = given
     with pytest.raises(InfrastructureError):
-        reward.run(stage(members=2), inputs, out, trainer=Fake(stop_at=1))
+        reward.run(stage(ensemble_size=2), inputs, out, trainer=Fake(stop_at=1))
     assert out.work.is_dir()
     (out.work / "members" / "1").mkdir(parents=True, exist_ok=True)
     (out.work / "members" / "1" / "half").write_text("written when the kill came")
@@ -397,11 +402,11 @@ def test_a_finished_member_is_not_fitted_again(given, tmp_path):
     left.mkdir()  # of a kill between the end of the fit and its cleaning up
     again = outputs(tmp_path, "again")
     fake = Fake()
-    reward.run(stage(members=2), inputs, again, trainer=fake)
+    reward.run(stage(ensemble_size=2), inputs, again, trainer=fake)
     assert not left.exists()
     assert [call[0].fit.seed for call in fake.calls] == [4, 5]
     whole = outputs(tmp_path, "whole")
-    reward.run(stage(members=2), inputs, whole, trainer=Fake())
+    reward.run(stage(ensemble_size=2), inputs, whole, trainer=Fake())
     assert digest(again.artifact) == digest(whole.artifact)
     assert digest(again.plots) == digest(whole.plots)
 
@@ -412,13 +417,13 @@ def test_the_real_trainer_learns_and_the_same_seed_gives_the_same_bytes(given, t
     from tunectl.backends.modeling import model_loader, reward_scorer
 
     inputs, out = given
-    profile = stage().profile.model_copy(update={"threads": 1, "dtype": "float32", "train_tokens": 512})
+    profile = stage().hardware.model_copy(update={"threads": 1, "dtype": "float32", "train_batch_tokens": 512})
     torch.manual_seed(1)
     model = model_loader.load(inputs.model, adapter=None, profile=profile).model
     settings = peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     peft.get_peft_model(model, settings).save_pretrained(inputs.sft)
-    cfg = stage(rank=4, alpha=8, epochs=6, learning_rate=5e-3, batch_pairs=4, judge=None)
-    cfg = cfg.model_copy(update={"profile": profile})
+    cfg = stage(lora_rank=4, lora_alpha=8, epochs=6, learning_rate=5e-3, batch_size=4, evaluation_model=None)
+    cfg = cfg.model_copy(update={"hardware": profile})
     found = reward.run(cfg, inputs, out)
     assert found.passed
     assert found.accuracy > 0.9

@@ -21,9 +21,9 @@ CONF = Path(__file__).parents[2] / "conf"
 
 def stage(**changes):
     section = yaml.safe_load((CONF / "sft" / "lora.yaml").read_text()) | changes
-    profile = yaml.safe_load((CONF / "profile" / "cpu.yaml").read_text())
+    profile = yaml.safe_load((CONF / "hardware" / "cpu.yaml").read_text())
     section["learning_rate"] = float(section["learning_rate"])
-    return SftStage.model_validate({"sft": section, "seed": 3, "profile": profile, "project": "test"})
+    return SftStage.model_validate({"sft": section, "seed": 3, "hardware": profile, "project": "test"})
 
 
 @dataclass
@@ -51,16 +51,16 @@ def example(number, *texts, **fields):
 
 @pytest.fixture
 def given(tmp_path, tiny_model):
-    split, adapt = tmp_path / "split", tmp_path / "adapt"
+    split, cpt = tmp_path / "split", tmp_path / "cpt"
     for name, rows in (
         ("train", [example(1, "one", "uno"), example(2, "two", weight=0.5)]),
         ("validation", [example(3, "three")]),
     ):
         atomic_io.write_rows(split / f"{name}.jsonl", rows)
-    atomic_io.write_json(adapt / "passed_through.json", {"reason": "off"})
+    atomic_io.write_json(cpt / "passed_through.json", {"reason": "off"})
     for name in ("out", "plots"):
         (tmp_path / name).mkdir()
-    return sft.Inputs(tiny_model, split, adapt), sft.Outputs(tmp_path / "out", tmp_path / "plots", tmp_path / "work")
+    return sft.Inputs(tiny_model, split, cpt), sft.Outputs(tmp_path / "out", tmp_path / "plots", tmp_path / "work")
 
 
 def test_rows_account_contract_and_curve(given):
@@ -96,7 +96,7 @@ def _bytes(folder):
 def test_the_same_seed_gives_the_same_artifact_however_long_it_took(given, tmp_path):
     pytest.importorskip("torch")
     inputs, outputs = given
-    small = {"epochs": 1, "rank": 2, "batch_answers": 2, "targets": ["q_proj"]}
+    small = {"epochs": 1, "lora_rank": 2, "batch_size": 2, "target_modules": ["q_proj"]}
     found = []
     for turn in range(2):
         own = sft.Outputs(tmp_path / f"out{turn}", tmp_path / f"plots{turn}", outputs.work)
@@ -112,11 +112,11 @@ def test_the_further_trained_model_is_used_where_there_is_one(given, tiny_model)
     import shutil
 
     inputs, outputs = given
-    shutil.rmtree(inputs.adapt)
-    shutil.copytree(tiny_model, inputs.adapt)
+    shutil.rmtree(inputs.cpt)
+    shutil.copytree(tiny_model, inputs.cpt)
     fake = Fake()
     sft.run(stage(), inputs, outputs, trainer=fake)
-    assert fake.calls[0][1] == inputs.adapt
+    assert fake.calls[0][1] == inputs.cpt
 
 
 def test_a_declared_system_text_is_trained_and_carried_on(given):
@@ -139,7 +139,7 @@ def test_a_declared_system_text_is_trained_and_carried_on(given):
 def test_long_answers_are_rejected_whole_and_named(given):
     inputs, outputs = given
     atomic_io.write_rows(inputs.split / "train.jsonl", [example(1, "one", "x" * 90), example(2, "two")])
-    found = sft.run(stage(max_tokens=60, max_rejected_share=0.5), inputs, outputs, trainer=Fake())
+    found = sft.run(stage(max_length=60, max_rejected_share=0.5), inputs, outputs, trainer=Fake())
     account = load(outputs.artifact)
     assert account.rejected == {"too_long": 1}
     assert account.samples["too_long"][0].detail == "115 tokens, at most 60 may be"
@@ -151,7 +151,7 @@ def test_too_many_long_answers_fail_the_stage(given):
     inputs, outputs = given
     atomic_io.write_rows(inputs.split / "train.jsonl", [example(1, "one", "x" * 90), example(2, "two")])
     with pytest.raises(DataError) as caught:
-        sft.run(stage(max_tokens=60), inputs, outputs, trainer=Fake())
+        sft.run(stage(max_length=60), inputs, outputs, trainer=Fake())
     assert caught.value.message == (
         "sft: 25.0% of 4 rows were rejected; at most 5% may be\n"
         "          1  too_long: first data.csv:1 115 tokens, at most 60 may be"
@@ -187,5 +187,5 @@ def test_every_group_file_composes_over_lora(name):
 
 
 def test_an_empty_list_of_targets_is_refused():
-    with pytest.raises(ValueError, match="targets is an empty list; name at least one layer, or all-linear"):
-        stage(targets=[])
+    with pytest.raises(ValueError, match="target_modules is an empty list; name at least one layer, or all-linear"):
+        stage(target_modules=[])

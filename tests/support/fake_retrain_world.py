@@ -27,8 +27,8 @@ class Killed(BaseException):
 
 
 def settings_of(**changes) -> RetrainingConfig:
-    values = yaml.safe_load((ROOT / "conf/watch/default.yaml").read_text())
-    values |= {"mode": "auto"}
+    values = yaml.safe_load((ROOT / "conf/retrain/default.yaml").read_text())
+    values["approval"] = {**values["approval"], "training": "none"}
     for key, value in changes.items():
         section, _, name = key.partition("__")
         if name:

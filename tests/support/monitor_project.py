@@ -56,7 +56,7 @@ class Project:
         self.words = [
             f"monitor.port={self.port}",
             "monitor.poll_seconds=0.2",
-            "monitor.window.rows=120",
+            "monitor.window.max_rows=120",
             "monitor.encoder.package=tiny",
             "monitor.encoder.version='1.0'",
             f"monitor.encoder.sha256={digest}",

@@ -49,7 +49,7 @@ elif trouble:
 fresh = pathlib.Path("artifacts/package")
 (fresh / "release").mkdir(parents=True)
 (fresh / "release" / "weights").write_text(hashlib.sha256(window).hexdigest())
-facts = {"project": "shop", "engine": "transformers", "route": "apart", "metrics": {"bleu": 50.0}, "verdicts": {}, "lineage": None}
+facts = {"project": "shop", "engine": "transformers", "route": "adapter", "metrics": {"bleu": 50.0}, "verdicts": {}, "lineage": None}
 (fresh / "facts.json").write_text(json.dumps(facts))
 """
 PIPELINE = """
@@ -60,17 +60,17 @@ stages:
     outs: [artifacts/package]
 """
 WATCH = {
-    "mode": "auto",
+    "approval.training": "none",
     "port": 0,
     "poll_seconds": 0.05,
     "reconcile_minutes": 0,
     "limits.cooldown_hours": 0,
-    "limits.week": 1000,
-    "data.least_lessons": 1,
-    "data.least_new": 1,
-    "data.least_people": 1,
+    "limits.max_per_week": 1000,
+    "data.min_examples": 1,
+    "data.min_new_examples": 1,
+    "data.min_annotators": 1,
     "canary": "null",
-    "train.attempts": 20,
+    "train.max_attempts": 20,
 }
 
 
@@ -95,7 +95,7 @@ def make(folder: Path, exchanges: int = 12) -> ReleaseRegistry:
     release = folder / ".tunectl" / "first"
     release.mkdir()
     (release / "weights").write_text("first")
-    made = store.add(release, BuildFacts("shop", "transformers", "apart"))
+    made = store.add(release, BuildFacts("shop", "transformers", "adapter"))
     store.promote(made.id, by="test", why="the first release")
     return store
 

@@ -21,17 +21,21 @@ ROOT = Path(__file__).parents[2]
 
 
 def settings(**serve: Any) -> dict[str, Any]:
-    """The settings of conf/, with changes to the serve section given as dotted keys (``limits__running=2``)."""
+    """The settings of conf/, with changes to the serve section given as dotted keys (``limits__max_concurrency=2``)."""
     import yaml
 
     read = lambda name: yaml.safe_load((ROOT / "conf" / name).read_text())
-    found = {"project": "shop", "serve": read("serve/default.yaml"), "live": read("live/default.yaml")}
+    found = {
+        "project": "shop",
+        "serve": read("serve/default.yaml"),
+        "inference_log": read("inference_log/default.yaml"),
+    }
     found["annotate"] = read("annotate/default.yaml")
     found["serve"]["poll_seconds"] = 0.2
     for key, value in serve.items():
         *path, last = key.split("__")
-        place = found["serve"] if path[:1] != ["live"] else found["live"]
-        for part in path if path[:1] != ["live"] else path[1:]:
+        place = found["serve"] if path[:1] != ["inference_log"] else found["inference_log"]
+        for part in path if path[:1] != ["inference_log"] else path[1:]:
             place = place[part]
         place[last] = value
     return found

@@ -30,27 +30,27 @@ from tunectl.registry.release_store import ReleaseRegistry
 ROOT = loop_demo_fixtures.ROOT
 HALF, WHOLE = "Hello there!", "Hello there! Come in."
 HELD = 0.25
-"""harvest.holdout."""
+"""feedback.holdout."""
 ROWS, WINDOW = 60, 60
 ADS = "examples/local_lens/data/ads.jsonl"
 BUILD = (
     "model=folder", "ingest=table", f"data.path={ADS}", "ingest.sources.table.fields={phrasing: phrasing}",
     "curate=none", "split=default", "split.leakage=null", "split.hold_out={phrasing: {validation: [], test: [whole]}}",
-    "adapt=none", "preferences=none", "reward=none", "align=none", "evaluate=default", "package=transformers",
-    "sft.rank=16", "sft.alpha=32", "sft.learning_rate=1.0e-2", "sft.batch_answers=8", "sft.validations=1", "sft.early_stopping=null",
-    "evaluate.inputs=20", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0", "evaluate.decoding.max_new_tokens=24",
-    "evaluate.gate.primary=chrf", "evaluate.gate.resamples=200",
+    "cpt=none", "preferences=none", "reward=none", "align=none", "evaluate=default", "package=transformers",
+    "sft.lora_rank=16", "sft.lora_alpha=32", "sft.learning_rate=1.0e-2", "sft.batch_size=8", "sft.evals_per_epoch=1", "sft.early_stopping=null",
+    "evaluate.max_inputs=20", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0", "evaluate.decoding.max_new_tokens=24",
+    "evaluate.gate.primary_metric=chrf", "evaluate.gate.resamples=200",
     "package.bento=null", "package.decoding.max_tokens=24", "package.probing.prompts=2", "package.probing.fixtures=2", "package.probing.max_tokens=8",
-    "package.quality.prompts=4", "package.quality.max_tokens=8", "package.reference=60",
+    "package.parity.prompts=4", "package.parity.max_tokens=8", "package.reference_responses=60",
 )  # fmt: skip
 WATCHED = (
-    "harvest.quarantine_hours=0", "serve.poll_seconds=0.3",
-    "monitor.poll_seconds=0.3", f"monitor.window.rows={WINDOW}", "monitor.window.settle_seconds=1", "monitor.prompts.accept_first=true",
+    "feedback.quarantine_hours=0", "serve.poll_seconds=0.3",
+    "monitor.poll_seconds=0.3", f"monitor.window.max_rows={WINDOW}", "monitor.window.settle_seconds=1", "monitor.prompts.accept_first=true",
     "monitor.answers.reference=live", "monitor.evidently=false", "monitor.encoder.package=tiny", "monitor.encoder.version='1.0'",
-    "watch.mode=auto", "watch.poll_seconds=0.2", "watch.train.start=champion", "watch.train.overrides=['sft.epochs=30']",
-    "watch.data.least_lessons=20", "watch.data.least_new=10", "watch.gate.golden=30", "watch.gate.least_golden=5", "watch.gate.least_slice=5",
-    "watch.gate.max_new_tokens=24", "watch.gate.margin=5", "watch.gate.seconds=60", "watch.gate.slower=20", "watch.gate.larger=5",
-    "watch.canary.share=0.5", "watch.canary.attribution_hours=0.0006", "watch.canary.least=60", "watch.canary.days=0.03",
+    "retrain.approval.training=none", "retrain.poll_seconds=0.2", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=30']",
+    "retrain.data.min_examples=20", "retrain.data.min_new_examples=10", "retrain.gate.golden_set_size=30", "retrain.gate.min_golden_items=5", "retrain.gate.min_slice_items=5",
+    "retrain.gate.max_new_tokens=24", "retrain.gate.margin=5", "retrain.gate.max_latency_seconds=60", "retrain.gate.max_latency_ratio=20", "retrain.gate.max_memory_ratio=5",
+    "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.0006", "retrain.canary.min_units_per_variant=60", "retrain.canary.max_days=0.03",
 )  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def tiny_release(
             stop_token_ids=[STOP],
             context_length=512,
             engine=engine,
-            route="apart",
+            route="adapter",
             defaults=DecodingDefaults(0.0, 1.0, 16),
             system=None,
             tolerance=Tolerance(0.05, 0.95),

@@ -55,7 +55,7 @@ class Scene:
     harmful: Bad
     """Better by the gate's measure, and worse for people."""
     rows: int = 100
-    """Of a window of traffic: monitor.window.rows."""
+    """Of a window of traffic: monitor.window.max_rows."""
     baseline: int = 2
     """Windows that become the reference of prompts."""
     quiet: int = 2

@@ -41,15 +41,15 @@ START = ".tunectl/start"
 CAMPAIGNS, NEW_CLIENTS = "examples/local_lens/data/campaigns.jsonl", "examples/local_lens/data/new_clients.jsonl"
 SETTINGS = (
     "preferences=none", "reward=none", "align=none",
-    "sft.epochs=1", "sft.validations=1",
-    "evaluate.inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
-    "package.bento=null", "package.reference=60", "package.quality.prompts=12",
-    "harvest.quarantine_hours=0", "harvest.model_text_share=0", "harvest.holdout=0.4",
+    "sft.epochs=1", "sft.evals_per_epoch=1",
+    "evaluate.max_inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
+    "package.bento=null", "package.reference_responses=60", "package.parity.prompts=12",
+    "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",
     "serve.poll_seconds=0.5",
-    "monitor.poll_seconds=1", "monitor.window.rows=100", "monitor.window.settle_seconds=3", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
-    "watch.mode=auto", "watch.poll_seconds=0.5", "watch.train.start=champion",
-    "watch.gate.margin=8", "watch.gate.slower=3", "watch.gate.max_new_tokens=96",
-    "watch.canary.share=0.5", "watch.canary.attribution_hours=0.003", "watch.canary.least=60", "watch.canary.days=0.03",
+    "monitor.poll_seconds=1", "monitor.window.max_rows=100", "monitor.window.settle_seconds=3", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
+    "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion",
+    "retrain.gate.margin=8", "retrain.gate.max_latency_ratio=3", "retrain.gate.max_new_tokens=96",
+    "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.003", "retrain.canary.min_units_per_variant=60", "retrain.canary.max_days=0.03",
 )  # fmt: skip
 """What makes it last minutes: small builds, windows of a hundred answers, people who are done after ten seconds. Of the few rows that
 people write two in five are kept for the gate, so that it can tell; thirty clients of the golden set tell no two models apart that are
@@ -61,7 +61,7 @@ HARMFUL = "it learned well, but was packaged with a limit of 14 tokens: its ads 
 CUT = 14
 ROWS = 150
 """Past campaigns that a bad challenger is made of."""
-UNSEEN = ("package.reference=0", "package.quality.inputs=0")
+UNSEEN = ("package.reference_responses=0", "package.parity.inputs=0")
 """What nobody will look at of a release that never becomes champion."""
 EDGEWOOD = 200
 """Ads of the changed town that the harmful one learns besides: more than the retrain gets."""
@@ -230,7 +230,7 @@ def started(place: Path, store: ReleaseRegistry) -> list[str]:
         return []
     target = place / START / champion.release
     shutil.copytree(adapter, target, dirs_exist_ok=True)
-    return [f"sft.start={START}/{champion.release}"]
+    return [f"sft.init_adapter={START}/{champion.release}"]
 
 
 def packaged(place: Path, words: Sequence[str], log: Path) -> Path:

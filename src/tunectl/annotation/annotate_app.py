@@ -76,7 +76,7 @@ def listen(address: str, port: int) -> socket.socket:
 def _unusable(host: str, port: int, error: OSError) -> InfrastructureError:
     if error.errno == errno.EADDRNOTAVAIL:
         return InfrastructureError(
-            f"annotate.address = {host}: this machine has no such address",
+            f"annotate.host = {host}: this machine has no such address",
             hint="use one that it has, 0.0.0.0 for all of them, or 127.0.0.1 for this machine alone",
         )
     taken = error.errno == errno.EADDRINUSE

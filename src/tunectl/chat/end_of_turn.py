@@ -9,7 +9,7 @@ from tunectl.chat.tokenizer import Tokenizer
 from tunectl.core.errors import UsageError
 
 _QUESTION, _ANSWER = "What is it?", "It is it."
-_HINT = "declare it: model.end_of_turn=<a token of the tokenizer>, or take another template: model.chat_template="
+_HINT = "declare it: model.eot_token=<a token of the tokenizer>, or take another template: model.chat_template="
 
 
 def find_eot_token(template: Template, tokenizer: Tokenizer, declared: str | None) -> SpecialToken:
@@ -21,7 +21,7 @@ def find_eot_token(template: Template, tokenizer: Tokenizer, declared: str | Non
         number = tokenizer.id_of(declared)
         if number is None:
             raise UsageError(
-                f"model.end_of_turn = {declared!r} is not a token of this tokenizer",
+                f"model.eot_token = {declared!r} is not a token of this tokenizer",
                 hint="look into tokenizer.json: added_tokens",
             )
         return SpecialToken(declared, number)

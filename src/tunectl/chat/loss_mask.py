@@ -17,7 +17,7 @@ from tunectl.chat.template import Template
 from tunectl.chat.tokenizer import Encoding, Tokenizer
 from tunectl.core.errors import DataError
 
-TrainOn = Literal["answer", "assistant"]
+TrainOn = Literal["final_answer", "assistant"]
 UNTRAINED = -100
 """Label of a pre-tokenised token that is not learned from."""
 

@@ -88,15 +88,17 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
     from tunectl.cli.annotate_ranking import DOUBT, RANDOM, why_unranked
     from tunectl.preferences import annotation_store
 
-    asking, key = root.annotate.asking, _key(root.annotate.key_variable)
+    asking, key = root.annotate.queue, _key(root.annotate.key_env)
     with annotation_store.open_store(folder) as opened:
         if not opened.questions and not generate:
             raise DataError(
                 f"{folder}: there is nothing to ask yet",
                 hint="let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate",
             )
-        desk = AnnotationQueue(opened, QueuePolicy(asking.repeats, asking.attention, asking.gap, root.seed))
-        listening = annotate_app.listen(root.annotate.address, root.annotate.port)
+        desk = AnnotationQueue(
+            opened, QueuePolicy(asking.repeat_rate, asking.attention_rate, asking.min_gap, root.seed)
+        )
+        listening = annotate_app.listen(root.annotate.host, root.annotate.port)
         writing = _BackgroundWriter(layout, root, desk, generate=generate)
         setup = annotate_app.AnnotateAppConfig(
             root.project, tuple(root.annotate.tags), key, _hosts(root), writing.pending
@@ -116,7 +118,7 @@ def _url(host: str, port: int) -> str:
 
 def _hosts(root: TunectlConfig) -> tuple[str, ...]:
     """Names that the page answers to: this machine's own, or any where a key guards it."""
-    return ("localhost", "127.0.0.1", "[::1]", root.annotate.address) if root.annotate.loopback else ("*",)
+    return ("localhost", "127.0.0.1", "[::1]", root.annotate.host) if root.annotate.loopback else ("*",)
 
 
 def _key(variable: str | None) -> str | None:
@@ -125,7 +127,7 @@ def _key(variable: str | None) -> str | None:
     found = os.environ.get(variable, "")
     if not found:
         raise UsageError(
-            f"annotate.key_variable = {variable}: that environment variable is not set",
+            f"annotate.key_env = {variable}: that environment variable is not set",
             hint=f"export {variable}=<what people must type to come in>",
         )
     return found

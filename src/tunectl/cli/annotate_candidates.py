@@ -100,7 +100,7 @@ class CandidateGenerator:
         from tunectl.backends.wiring import preferences
 
         if pair not in self._loaded:
-            tools, how = preferences.backend(self._root.profile), self._root.annotate.prepare.decoding
+            tools, how = preferences.backend(self._root.hardware), self._root.annotate.prepare.decoding
             label = f"answers of {(pair[1] or pair[0]).name}"
             self._loaded[pair] = preferences.make_answer_writer(tools, *pair, how, label, self._stack)
         return self._loaded[pair]
@@ -112,7 +112,7 @@ def _folders(layout: ProjectPaths, system: str) -> tuple[Path, Path | None]:
     manifest.read(model)
     if system == "model":
         return model, None
-    adapter, adapted = layout.artifact(system), layout.artifact("adapt")
+    adapter, adapted = layout.artifact(system), layout.artifact("cpt")
     if manifest.read(adapter).passed_through:
         raise ArtifactError(
             f"annotate.prepare.systems names {system}, which is switched off",

@@ -40,15 +40,15 @@ def rank_by_uncertainty(
     from tunectl.backends.modeling import reward_scorer
     from tunectl.training.reward.protocols import ScoredPrompt
 
-    folders = {name: layout.artifact(name) for name in ("model", "adapt", "sft", "reward")}
+    folders = {name: layout.artifact(name) for name in ("model", "cpt", "sft", "reward")}
     stamps = {name: atomic_io.sha256_json(to_builtins(manifest.read(folder))) for name, folder in folders.items()}
     path = layout.cache / f"doubt-{atomic_io.sha256_json(stamps)[:16]}.json"
     known: dict[str, float] = atomic_io.read_json(path, dict[str, float]) if path.is_file() else {}
     new = [one for one in questions if not one.attention and one.id not in known]
     if new:
-        base = folders["model"] if manifest.read(folders["adapt"]).passed_through else folders["adapt"]
+        base = folders["model"] if manifest.read(folders["cpt"]).passed_through else folders["cpt"]
         model = reward_scorer.load(
-            base=base, sft=folders["sft"], reward=folders["reward"], part="members", profile=root.profile
+            base=base, sft=folders["sft"], reward=folders["reward"], part="members", profile=root.hardware
         )
         try:
             scores = model.score(

@@ -21,14 +21,12 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Message
 from tunectl.core.errors import ArtifactError, UsageError
 
-STAGES = ("model", "adapt", "sft")
+STAGES = ("model", "cpt", "sft")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.add_argument(
-        "who", nargs="?", default="sft", metavar="STAGE|PATH", help="model, adapt, sft or a folder (sft)"
-    )
+    parser.add_argument("who", nargs="?", default="sft", metavar="STAGE|PATH", help="model, cpt, sft or a folder (sft)")
     parser.add_argument("--base", type=Path, metavar="DIR", help="model folder below an adapter folder")
     parser.add_argument("--prompt", metavar="TEXT", help="ask this and end")
     parser.add_argument("--system", metavar="TEXT", help="system text, instead of the one used in training")
@@ -78,7 +76,7 @@ def resolve_model(who: str, base: Path | None, layout: ProjectPaths) -> tuple[Pa
 
 
 def _base_of(layout: ProjectPaths) -> Path:
-    adapted = layout.artifact("adapt")
+    adapted = layout.artifact("cpt")
     if (adapted / "config.json").is_file():
         return adapted
     found = layout.artifact("model")
@@ -120,7 +118,12 @@ def _profile() -> Any:
         return resolved_config.load_stage_config(ProjectPaths(), "sft")[0].profile
     except ArtifactError:
         return HardwareProfile(
-            device="cpu", threads=None, dtype="auto", train_tokens=64, generate_batch=1, gradient_checkpointing=False
+            device="cpu",
+            threads=None,
+            dtype="auto",
+            train_batch_tokens=64,
+            generate_batch=1,
+            gradient_checkpointing=False,
         )
 
 

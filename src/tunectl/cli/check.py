@@ -1,7 +1,7 @@
 """Compose conf/, report every mistake at once, and show where each value comes from.
 
 tunectl check                          the recorded overrides included
-tunectl check sft.rank=32 --json       with further overrides; nothing is recorded
+tunectl check sft.lora_rank=32 --json  with further overrides; nothing is recorded
 tunectl check --plan                   tokens, memory and minutes a stage, before anything runs
 tunectl check --schema                 JSON Schema of the whole configuration on the screen
 tunectl check --schema schema          one file a group below schema/, and editors bound to them

@@ -36,7 +36,7 @@ def measure(layout: ProjectPaths, *, worth: float, learner: TrainAndScore | None
     """Tune on parts of train, score each on validation, judge.
 
     ``worth`` is the fall of the loss, in nats a token, that is worth twice the data.
-    Raises  ArtifactError where model, split or adapt is not built, or was made from another configuration;
+    Raises  ArtifactError where model, split or cpt is not built, or was made from another configuration;
             DataError where train or validation is too small.
     """
     from tunectl.pipeline import resolved_config
@@ -69,7 +69,7 @@ def _clusters(layout: ProjectPaths) -> dict[str, str]:
 
 def _upstream(layout: ProjectPaths) -> Sequence[str]:
     """The stages that tuning reads, after each was verified."""
-    names = ("model", "split", "adapt")
+    names = ("model", "split", "cpt")
     for name in names:
         load_input_artifact(layout, name)
     return names
@@ -101,7 +101,7 @@ class SftTrainAndScore:
     def __init__(self, layout: ProjectPaths, settings: Any, work: Path, *, seed: int, stands: bool) -> None:
         """``settings`` is what the sft stage sees; ``stands`` says that its artifact can be used for all of train."""
         self._layout, self._settings, self._work, self._seed, self._stands = layout, settings, work, seed, stands
-        adapted = layout.artifact("adapt")
+        adapted = layout.artifact("cpt")
         self._base = layout.artifact("model") if (adapted / manifest.PASSED_THROUGH).is_file() else adapted
 
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:

@@ -25,7 +25,7 @@ MOST = 20
 """Rows that are printed."""
 FILES = {
     "ingest": ("documents.jsonl", "examples.jsonl"),
-    "harvest": ("examples.jsonl", "slice.jsonl"),
+    "feedback": ("examples.jsonl", "slice.jsonl"),
     "curate": ("documents.jsonl", "examples.jsonl"),
     "split": ("train.jsonl", "validation.jsonl", "test.jsonl"),
 }
@@ -71,7 +71,7 @@ def _exchange(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
     from tunectl.config.loading import checks, override_file
 
     root = checks.load_config(layout, override_file.load_overrides(layout)).root
-    with open_inference_log.open_if_exists(root.live, layout) as live:
+    with open_inference_log.open_if_exists(root.inference_log, layout) as live:
         one = open_inference_log.exchange(live, name) if live is not None else None
     if one is None:
         return None

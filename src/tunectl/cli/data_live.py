@@ -64,9 +64,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     who.add_argument("--hash", metavar="HEX", help="the hash that `look` shows")
     retain = verbs.add_parser(
         "retain",
-        help="delete what is older than live.retention_days, also what retrains that came to nothing froze of it",
+        help="delete what is older than inference_log.retention_days, also what retrains that came to nothing froze of it",
     )
-    retain.add_argument("--days", type=int, metavar="N", help="in place of live.retention_days")
+    retain.add_argument("--days", type=int, metavar="N", help="in place of inference_log.retention_days")
     purge = verbs.add_parser("purge", help="rewrite the database and delete exports, so that nothing deleted is left")
     for verb in (look, export, forget, retain, purge):
         verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     """
     layout = ProjectPaths()
     root = _load_settings(layout)
-    with open_inference_log.open_or_create(root.live, layout) as store:
+    with open_inference_log.open_or_create(root.inference_log, layout) as store:
         code: int = _VERBS[args.live or "look"](args, layout, root, store)
     return code
 

@@ -10,7 +10,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from tunectl.config.schema.harvest import FeedbackFromLog
+    from tunectl.config.schema.feedback import FeedbackFromLog
     from tunectl.config.schema.root import TunectlConfig
     from tunectl.config.schema.serve import ServeSettings
     from tunectl.inference_log.log_store import InferenceLog
@@ -39,8 +39,8 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: Inf
 
     hashed = args.hash
     if hashed is None:
-        salt = pseudonyms.load_hash_key(root.live, layout.root, make=False)
-        pseudonyms.check_hash_key(store, root.live, salt)
+        salt = pseudonyms.load_hash_key(root.inference_log, layout.root, make=False)
+        pseudonyms.check_hash_key(store, root.inference_log, salt)
         hashed = pseudonyms.pseudonymize(
             args.user if args.user is not None else pseudonyms.key_holder_name(args.key), salt
         )
@@ -52,7 +52,7 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: Inf
     _say(
         args,
         {"forgotten": found.exchanges, "feedback": found.opinions},
-        told if any(found) else NOBODY.format(variable=root.live.salt_variable),
+        told if any(found) else NOBODY.format(variable=root.inference_log.hash_key_env),
     )
     return 0
 
@@ -62,9 +62,11 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: Inf
 
     Raises  UsageError for a number of days that cannot be.
     """
-    days = root.live.retention_days if args.days is None else args.days
+    days = root.inference_log.retention_days if args.days is None else args.days
     if days is None or not 1 <= days <= LONGEST:
-        raise UsageError(f"retain: {days} days", hint=f"set live.retention_days, or give --days N of 1 to {LONGEST}")
+        raise UsageError(
+            f"retain: {days} days", hint=f"set inference_log.retention_days, or give --days N of 1 to {LONGEST}"
+        )
     before = datetime.now(UTC) - timedelta(days=days)
     count = store.retain(before)
     section = _harvest(root)
@@ -80,10 +82,10 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: Inf
 
 def _harvest(root: Told) -> FeedbackFromLog | None:
     """Where snapshots lie; None where there are none, or in a container, which retrains nothing."""
-    from tunectl.config.schema.harvest import FeedbackFromLog
+    from tunectl.config.schema.feedback import FeedbackFromLog
     from tunectl.config.schema.root import TunectlConfig
 
-    section = root.harvest.root if isinstance(root, TunectlConfig) else None
+    section = root.feedback.root if isinstance(root, TunectlConfig) else None
     return section if isinstance(section, FeedbackFromLog) else None
 
 

@@ -84,7 +84,7 @@ def _check_pages(layout: ProjectPaths, name: str, source: UrlSource, known: dict
     from tunectl.core import progress
 
     pages = []
-    with Fetcher(source.fetch, layout.cache / "pages", source.limits.file_bytes) as fetcher:
+    with Fetcher(source.fetch, layout.cache / "pages", source.limits.max_file_bytes) as fetcher:
         for url in progress.track(source.urls, name):
             kept = fetcher.cache_path(url)
             before = known.get(url) or (atomic_io.sha256_path(kept) if kept.is_file() else None)

@@ -1,6 +1,6 @@
 """Show, through the real collator, which tokens of a real example are trained, and check what commonly goes wrong.
 
-Reads the finished model (or adapt), split and configuration of sft; nothing is trained. Exit code 3 where a check fails.
+Reads the finished model (or cpt), split and configuration of sft; nothing is trained. Exit code 3 where a check fails.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-_HINT = "see sft.train_on, sft.max_tokens and model.chat_template, then look again: tunectl doctor"
+_HINT = "see sft.loss_on, sft.max_length and model.chat_template, then look again: tunectl doctor"
 
 
 def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
@@ -62,7 +62,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
 
     settings, _ = resolved_config.load_stage_config(layout, "sft")
     section = settings.sft
-    adapted = layout.artifact("adapt")
+    adapted = layout.artifact("cpt")
     passed = (adapted / manifest.PASSED_THROUGH).is_file() or not (adapted / manifest.NAME).is_file()
     base = layout.artifact("model") if passed else adapted
     manifest.read(base)

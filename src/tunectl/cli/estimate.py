@@ -52,7 +52,7 @@ def show(layout: ProjectPaths, root: TunectlConfig, *, as_json: bool) -> None:
     free = resource_check.available_memory()
     if free is not None and rows["memory_gb"] * 1e9 > free:
         terminal.print_line(
-            f"only {free / 1e9:.1f} GB are free: {resource_check.memory_hint(root.profile.train_tokens, 'sft')}",
+            f"only {free / 1e9:.1f} GB are free: {resource_check.memory_hint(root.hardware.train_batch_tokens, 'sft')}",
             style="bold",
         )
 
@@ -68,9 +68,9 @@ def plan(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
     shape, source = model_size(layout, root)
     fit = resource_check.estimate_memory(
         shape,
-        tokens=root.profile.train_tokens,
-        trainable=adapter_parameters(shape, root.sft.rank),
-        checkpointing=root.profile.gradient_checkpointing,
+        tokens=root.hardware.train_batch_tokens,
+        trainable=adapter_parameters(shape, root.sft.lora_rank),
+        checkpointing=root.hardware.gradient_checkpointing,
         weight_bytes=0.6 if root.sft.method == "qlora" else 2.0,
     )
     size = ModelShape(shape.parameters, shape.layers, source, _download(root, shape.parameters), fit)
@@ -175,15 +175,15 @@ def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.Mo
             reached = float(found["tokens_per_second"])
     from tunectl.backends.modeling.layer_benchmark import layer_speed
 
-    why = f"assumed: there is no {root.profile.device} here"
+    why = f"assumed: there is no {root.hardware.device} here"
     try:
         speed = layer_speed(
-            root.profile,
+            root.hardware,
             hidden=shape.hidden,
             intermediate=shape.intermediate,
             vocabulary=shape.vocabulary,
-            rank=root.sft.rank,
-            batch=root.profile.generate_batch,
+            rank=root.sft.lora_rank,
+            batch=root.hardware.generate_batch,
         )
     except MissingExtraError:
         speed, why = None, "assumed: torch is not installed"
@@ -194,7 +194,7 @@ def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.Mo
 
 def _assume_layer_speed(root: TunectlConfig, shape: resource_check.ModelSize) -> Speed:
     """A layer's times from an assumed number of operations a second."""
-    flops, batch = ASSUMED_FLOPS[root.profile.device], root.profile.generate_batch
+    flops, batch = ASSUMED_FLOPS[root.hardware.device], root.hardware.generate_batch
     weights = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
     read = 2 * weights / flops
     return Speed(

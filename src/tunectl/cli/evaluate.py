@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "words", nargs="*", metavar="DATA | key=value", help="the file to measure on; overrides of the configuration"
     )
     parser.add_argument(
-        "--model", metavar="STAGE|DIR", help="model, adapt, sft, align, a model folder or an adapter folder"
+        "--model", metavar="STAGE|DIR", help="model, cpt, sft, align, a model folder or an adapter folder"
     )
     parser.add_argument("--against", metavar="STAGE|DIR", help="a second model; both answer, differences are paired")
     parser.add_argument("--adapter", metavar="DIR|auto", help="adapter to put on the model; auto: artifacts/sft")

@@ -40,7 +40,7 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         raise UsageError("--bases names no model", hint="for example: --bases smollm2_135m,DIR,owner/name@COMMIT")
     root = load_settings(layout, overrides)
     folders = {word: resolve_base(layout, word, overrides) for word in words}
-    backend = evaluation.build_backend(root.profile, None)
+    backend = evaluation.build_backend(root.hardware, None)
     trial = _trial(args, layout, root, backend)
     found = []
     for word, folder in folders.items():
@@ -93,7 +93,7 @@ def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> P
         )
     source = HubModel(method="hub", repo=match.group(1), revision=match.group(2), sha256=None)
     return prepare_model(
-        layout, BaseModelConfig(source=source, chat_template=None, end_of_turn=None, system=None, licence=None)
+        layout, BaseModelConfig(source=source, chat_template=None, eot_token=None, system=None, license=None)
     )
 
 
@@ -120,8 +120,8 @@ def _trial(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, 
         shots=max(cfg.prompts.shots) if cfg.prompts is not None else 3,
         asking=GenerationSettings(decoding_from_args(args, root), root.seed, 0),
         tools=backend.tools,
-        primary="bleu" if gate.primary == "checks" else gate.primary,
-        references=cfg.references,
+        primary="bleu" if gate.primary_metric == "checks" else gate.primary_metric,
+        references=cfg.max_references,
         resamples=gate.resamples,
         confidence=gate.confidence,
     )

@@ -40,7 +40,7 @@ class FileEval:
     @property
     def close(self) -> float:
         """Word counts that differ by at most this share are about equal."""
-        return self.root.evaluate.aligned.close
+        return self.root.evaluate.aligned.length_tolerance
 
 
 def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
@@ -88,7 +88,7 @@ def prepare_evaluation(args: argparse.Namespace, data: Path, overrides: Sequence
         raise UsageError(f"{data}: there is no such file")
     examples, skipped = read(args, data, load_ingest_config(layout, root))
     task = _task(args, root, examples, how)
-    return FileEval(data, root, task, len(examples), skipped, evaluation.build_backend(root.profile, None))
+    return FileEval(data, root, task, len(examples), skipped, evaluation.build_backend(root.hardware, None))
 
 
 def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, SystemResult]:
@@ -210,7 +210,7 @@ def source_from_args(args: argparse.Namespace, data: Path, ingest: Ingest) -> Fi
         "prompt": prompt,
         "merge_references": True,
         "encoding": like.encoding if isinstance(like, FileReading) else None,
-        "limits": {"files": 1, "file_bytes": 10**12} | like.limits.model_dump(),
+        "limits": {"max_files": 1, "max_file_bytes": 10**12} | like.limits.model_dump(),
     }
     return _validate_source(FileSource, values)
 
@@ -259,10 +259,10 @@ def _task(
         how=how,
         gate=cfg.gate,
         checks=cfg.checks,
-        references=cfg.references,
+        references=cfg.max_references,
         latency_inputs=cfg.latency_inputs,
         seed=root.seed,
         rules=None if wanted is None else slot_error.build_slot_matcher(wanted, examples),
-        worst=cfg.worst,
-        small=cfg.slices.small,
+        worst=cfg.num_worst_cases,
+        small=cfg.slices.min_inputs,
     )

@@ -142,7 +142,7 @@ def _environment(error: MemoryError | OSError) -> TunectlError:
 
     if isinstance(error, MemoryError):
         return InfrastructureError(
-            "out of memory", hint="lower profile.train_tokens, profile.generate_batch or sft.max_tokens"
+            "out of memory", hint="lower hardware.train_batch_tokens, hardware.generate_batch or sft.max_length"
         )
     if error.filename is None:
         raise error

@@ -11,7 +11,7 @@ from tunectl.chat import model_spec
 from tunectl.config.schema.model import BaseModelConfig, FolderModel
 from tunectl.core.errors import UsageError
 
-STAGES = ("model", "adapt", "sft", "align")
+STAGES = ("model", "cpt", "sft", "align")
 ADAPTER = "adapter_config.json"
 
 
@@ -55,7 +55,7 @@ def _model(layout: ProjectPaths, word: str | None, adapter: str | None, said: st
             )
         if stage in {"sft", "align"}:
             return ModelChoice(base_of_adapter(layout), folder)
-        return ModelChoice(base_of_adapter(layout) if stage == "adapt" else folder, None)
+        return ModelChoice(base_of_adapter(layout) if stage == "cpt" else folder, None)
     folder = Path(word)
     if (folder / ADAPTER).is_file():
         if adapter is not None:
@@ -77,10 +77,10 @@ def _adapter(folder: Path, said: str) -> Path:
 
 
 def base_of_adapter(layout: ProjectPaths) -> Path:
-    """What sft trains on: the further pre-trained weights, or the base model where adapt is switched off."""
-    adapt = layout.artifact("adapt")
-    passed = (adapt / manifest.PASSED_THROUGH).is_file() or not (adapt / "config.json").is_file()
-    return layout.artifact("model") if passed else adapt
+    """What sft trains on: the further pre-trained weights, or the base model where cpt is switched off."""
+    cpt = layout.artifact("cpt")
+    passed = (cpt / manifest.PASSED_THROUGH).is_file() or not (cpt / "config.json").is_file()
+    return layout.artifact("model") if passed else cpt
 
 
 def from_folder(layout: ProjectPaths, folder: Path) -> Path:
@@ -89,7 +89,7 @@ def from_folder(layout: ProjectPaths, folder: Path) -> Path:
         return folder
     source = FolderModel(method="folder", path=str(folder), sha256=None)
     return prepare_model(
-        layout, BaseModelConfig(source=source, chat_template=None, end_of_turn=None, system=None, licence=None)
+        layout, BaseModelConfig(source=source, chat_template=None, eot_token=None, system=None, license=None)
     )
 
 

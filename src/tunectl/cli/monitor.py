@@ -33,7 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="with list: windows to print (10)")
     parser.add_argument("--why", default="", help="with accept: for the record")
     parser.add_argument("--trials", type=int, default=400, metavar="N", help="with calibrate: windows a figure (400)")
-    parser.add_argument("--rows", type=int, metavar="N", help="with calibrate: rows of a window (monitor.window.rows)")
+    parser.add_argument(
+        "--rows", type=int, metavar="N", help="with calibrate: rows of a window (monitor.window.max_rows)"
+    )
     parser.add_argument("--from", dest="since", metavar="TIME", help="with replay: traffic accepted at or after")
     parser.add_argument("--to", dest="until", metavar="TIME", help="with replay: traffic accepted before (now)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -71,9 +73,9 @@ def _settings(layout: ProjectPaths, given: list[str]) -> MonitorSettings:
         project=root.project,
         seed=root.seed,
         monitor=root.monitor,
-        live=root.live,
-        store=root.serve.store,
-        keys=root.serve.keys,
+        inference_log=root.inference_log,
+        registry=root.serve.registry,
+        keys_file=root.serve.keys_file,
     )
 
 
@@ -82,7 +84,7 @@ def _watch(_args: argparse.Namespace, _names: list[str], settings: MonitorSettin
     from tunectl.services import monitor
 
     def print_urls(port: int) -> None:
-        shown = f"[{settings.monitor.address}]" if ":" in settings.monitor.address else settings.monitor.address
+        shown = f"[{settings.monitor.host}]" if ":" in settings.monitor.host else settings.monitor.host
         for what, path in (("windows", "/"), ("reports", "/reports"), ("metrics", "/metrics"), ("health", "/healthz")):
             terminal.print_line(f"{what:<8} http://{shown}:{port}{path}")
         terminal.print_line("stop with Ctrl-C")

@@ -41,12 +41,12 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
 
     if args.trials < 20:
         raise UsageError(f"--trials {args.trials}: at least 20 are needed", hint="400 give an interval of two points")
-    rows = settings.monitor.window.rows if args.rows is None else args.rows
-    if rows < settings.monitor.window.minimum:
+    rows = settings.monitor.window.max_rows if args.rows is None else args.rows
+    if rows < settings.monitor.window.min_rows:
         raise UsageError(
-            f"--rows {rows}: of fewer than {settings.monitor.window.minimum} nothing is said (monitor.window.minimum)"
+            f"--rows {rows}: of fewer than {settings.monitor.window.min_rows} nothing is said (monitor.window.min_rows)"
         )
-    with open_inference_log.open_or_create(settings.live, layout) as store:
+    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         watching = factory.build_monitor(settings, layout, store)
         champion = watching.releases.champion()
         if champion is None:
@@ -75,7 +75,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
         terminal.print_json(atomic_io.read_json(layout.calibration))
         return 0
     if found:
-        columns = [name.format(settings.monitor.rule.required) for name in COLUMNS]
+        columns = [name.format(settings.monitor.rule.consecutive_windows) for name in COLUMNS]
         terminal.table("", columns, [_row(one) for one in found])
     for why in missing.values():
         terminal.print_line(f"not measured: {why}")
@@ -118,7 +118,7 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
             f"replay from {args.since} to {args.until or 'now'}: no time lies between",
             hint="tunectl monitor replay --from 30d --to 2026-03-01",
         )
-    with open_inference_log.open_or_create(settings.live, layout) as store:
+    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         windows = past.backtest(factory.build_monitor(settings, layout, store), since, until)
         found = list(progress.track(windows, "looking at windows"))
     if args.json:

@@ -64,7 +64,7 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
     from tunectl.backends.system import terminal
     from tunectl.monitoring import reference_data
 
-    with open_inference_log.open_or_create(settings.live, layout) as store:
+    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         newest = reference_data.list_closed_windows(store)[-max(args.number, 0) :] if args.number > 0 else []
     if args.json:
         terminal.print_json(to_builtins(newest))
@@ -82,7 +82,7 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
     from tunectl.backends.system import terminal
     from tunectl.monitoring import reference_data
 
-    with open_inference_log.open_or_create(settings.live, layout) as store:
+    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         one = _found(reference_data.list_closed_windows(store), names[0] if names else "")
         rows = reference_data.load_rows_by_id(store, one.id)
     if args.json:
@@ -119,9 +119,9 @@ def set_reference(
         raise UsageError(
             "monitor accept: which windows?", hint="tunectl monitor list; tunectl monitor accept ID [ID ...]"
         )
-    with open_inference_log.open_or_create(settings.live, layout) as store:
+    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         found = [_found(reference_data.list_closed_windows(store), name) for name in names]
-        rows, least = sum(one.rows for one in found), settings.monitor.window.minimum
+        rows, least = sum(one.rows for one in found), settings.monitor.window.min_rows
         if rows < least:
             raise UsageError(
                 f"{', '.join(one.id for one in found)}: {rows} rows together, {least} are needed",

@@ -12,7 +12,7 @@ tunectl release diff A B             what changed from one release to another
 tunectl release verify [ID ...]      compare every file with its recorded SHA-256
 
 ID is the beginning of a release's name, or champion, previous or challenger. Also: add, tag (GTO), push (Hugging Face Hub), and
-sync ADDRESS, which copies releases and pointers to s3://bucket/folder, where servers with serve.store=ADDRESS look.
+sync ADDRESS, which copies releases and pointers to s3://bucket/folder, where servers with serve.registry=ADDRESS look.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``tunectl release experiment start|status|stop|plan``: a release on a share of the live traffic, as watch.canary declares it."""
+"""``tunectl release experiment start|status|stop|plan``: a release on a share of the live traffic, as retrain.canary declares it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG
     parser.add_argument("do", choices=("start", "status", "stop", "plan"))
     parser.add_argument("release", nargs="?", metavar="ID", help="of start: the challenger")
     parser.add_argument(
-        "--share", type=float, metavar="SHARE", help="of the identities, in place of watch.canary.share"
+        "--share", type=float, metavar="SHARE", help="of the identities, in place of retrain.canary.share"
     )
     parser.add_argument("--why", default="", metavar="TEXT", help="kept in the record")
     parser.add_argument(
@@ -49,9 +49,9 @@ def run_experiment(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def _require_canary_config(root: TunectlConfig, share: float | None) -> CanaryConfig:
-    if root.watch.canary is None:
-        raise UsageError("watch.canary is null, so no experiment is declared", hint="declare it in conf/watch/")
-    return root.watch.canary if share is None else root.watch.canary.model_copy(update={"share": share})
+    if root.retrain.canary is None:
+        raise UsageError("retrain.canary is null, so no experiment is declared", hint="declare it in conf/retrain/")
+    return root.retrain.canary if share is None else root.retrain.canary.model_copy(update={"share": share})
 
 
 def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:
@@ -102,7 +102,7 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
         )
         return 0
     reading, open_, chosen = found.reading, 0, 0
-    with open_inference_log.open_if_exists(root.live, ProjectPaths()) as live:
+    with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as live:
         if found.ended is None and live is not None:
             now = datetime.now(UTC)
             units = canary_run.collect_observations(found, live, now)
@@ -147,11 +147,11 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
 
     wanted = _require_canary_config(root, args.share)
     now = datetime.now(UTC)
-    with open_inference_log.open_if_exists(root.live, ProjectPaths()) as live:
+    with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as live:
         past = canary_metrics.collect_observations(
             live.exchanges(now - timedelta(days=DAYS), now) if live is not None else (),
             live.feedback_of if live is not None else lambda _ids: {},
-            measure=wanted.measure,
+            measure=wanted.metric,
             challenger="",
             attribution=timedelta(hours=min(wanted.attribution_hours, 24.0)),
             slow=wanted.slow_seconds,
@@ -179,8 +179,8 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
         ("days for that", "never, at this traffic" if days is None else f"{days:.1f}"),
     ]
     terminal.table("simulated", ("what", "value"), rows)
-    if days is not None and days > wanted.days:
+    if days is not None and days > wanted.max_days:
         terminal.print_line(
-            f"that is more than watch.canary.days = {wanted.days:g}: raise the share, or look for a larger gain"
+            f"that is more than retrain.canary.max_days = {wanted.max_days:g}: raise the share, or look for a larger gain"
         )
     return 0

@@ -1,7 +1,7 @@
 """Check the configuration, then rebuild whatever changed.
 
     tunectl repro                        replay the recorded overrides
-    tunectl repro sft.rank=32            record an override, and rebuild with it
+    tunectl repro sft.lora_rank=32       record an override, and rebuild with it
     tunectl repro experiment=e2e data.path=trainset.csv
     tunectl repro --fresh                forget all recorded overrides
     tunectl repro --reason "new shops"   ask tunectl watch for a retrain, through its gates
@@ -194,7 +194,7 @@ def _freeze(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:
         return
     root = checks.load_config(layout, override_file.load_overrides(layout)).root
     rows = list(atomic_io.read_rows(test, Example))
-    size = root.watch.gate.golden
+    size = root.retrain.gate.golden_set_size
     golden_set.freeze(store.root, rows, size, seed=root.seed, at=datetime.now(UTC), source=f"test split of {release}")
 
 

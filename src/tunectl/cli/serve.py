@@ -1,7 +1,7 @@
 """Serve the champion over HTTP, as OpenAI does; manage the keys that open the server; build its container image.
 
     tunectl serve                               the champion of the release store, on this machine
-    tunectl serve serve.port=8000 serve.address=0.0.0.0
+    tunectl serve serve.port=8000 serve.host=0.0.0.0
     tunectl serve keys add NAME [--scope chat --scope feedback] [--per-minute 60]
     tunectl serve keys revoke NAME
     tunectl serve keys list
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_nothing(root: TunectlConfig) -> None:
     from tunectl.backends.storage import open_registry
 
-    store = open_registry.open_registry(os.environ.get("TUNECTL_STORE", root.serve.store), Path())
+    store = open_registry.open_registry(os.environ.get("TUNECTL_STORE", root.serve.registry), Path())
     if store.champion() is None:
         known = ", ".join(store.ids()) or "none"
         raise UsageError(
@@ -90,7 +90,7 @@ def _refuse_nothing(root: TunectlConfig) -> None:
 
 def _refuse_taken(root: TunectlConfig) -> None:
     """Fail before anything is loaded; BentoML would say it in a traceback."""
-    address = "127.0.0.1" if root.serve.address == "localhost" else root.serve.address
+    address = "127.0.0.1" if root.serve.host == "localhost" else root.serve.host
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -109,8 +109,8 @@ def _refuse_unkept(root: TunectlConfig) -> None:
     from tunectl.backends.storage import inference_log_sql
     from tunectl.inference_log import pseudonyms
 
-    with inference_log_sql.open_log(pseudonyms.address(root.live), Path(), serving=True) as store:
-        pseudonyms.register_hash_key(store, root.live, pseudonyms.load_hash_key(root.live, Path()))
+    with inference_log_sql.open_log(pseudonyms.address(root.inference_log), Path(), serving=True) as store:
+        pseudonyms.register_hash_key(store, root.inference_log, pseudonyms.load_hash_key(root.inference_log, Path()))
 
 
 def _settings(layout: ProjectPaths, root: TunectlConfig) -> Path:
@@ -118,7 +118,9 @@ def _settings(layout: ProjectPaths, root: TunectlConfig) -> Path:
     from tunectl.artifacts import atomic_io
     from tunectl.config.schema.serve import ServeSettings
 
-    given = ServeSettings(project=root.project, serve=root.serve, live=root.live, annotate=root.annotate)
+    given = ServeSettings(
+        project=root.project, serve=root.serve, inference_log=root.inference_log, annotate=root.annotate
+    )
     path = layout.state_dir / "serve.json"
     atomic_io.write_json(path, given.model_dump(mode="json"))
     return path
@@ -139,13 +141,13 @@ def _first_key(root: TunectlConfig) -> str | None:
 
 
 def _keys(root: TunectlConfig) -> Path:
-    return Path(os.environ.get("TUNECTL_KEYS", root.serve.keys))
+    return Path(os.environ.get("TUNECTL_KEYS", root.serve.keys_file))
 
 
 def _say(root: TunectlConfig, secret: str | None) -> None:
     from tunectl.backends.system import terminal
 
-    shown = f"[{root.serve.address}]" if ":" in root.serve.address else root.serve.address
+    shown = f"[{root.serve.host}]" if ":" in root.serve.host else root.serve.host
     address = f"http://{shown}:{root.serve.port}"
     for what, path in (
         ("OpenAI", "/v1"),
@@ -166,14 +168,14 @@ def _say(root: TunectlConfig, secret: str | None) -> None:
 def _become_server(layout: ProjectPaths, root: TunectlConfig, settings: Path) -> None:
     """Replace this process by BentoML's, so that signals and the exit code are its own."""
     sys.stdout.flush()
-    address = "127.0.0.1" if root.serve.address == "localhost" else root.serve.address
+    address = "127.0.0.1" if root.serve.host == "localhost" else root.serve.host
     home = (
         layout.state_dir.resolve() / f"bentoml-{root.serve.port}"
     )  # two servers that share one erase each other's files
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "BENTOML_HOME": str(home)}
     quiet["BENTOML_CONTAINERIZED"] = "1"  # when the worker dies the program ends, for a supervisor to start it again
     words = ["--host", address, "--port", str(root.serve.port)]
-    words += ["--timeout-graceful-shutdown", str(root.serve.drain.seconds)]
+    words += ["--timeout-graceful-shutdown", str(root.serve.shutdown.grace_period_seconds)]
     os.execve(  # noqa: S606  # no shell: a list of words
         sys.executable,
         [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:Tunectl", *words],

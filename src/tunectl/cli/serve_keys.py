@@ -47,7 +47,7 @@ def _path(typed: list[str]) -> Path:
         layout.root
         / checks.load_config(
             layout, override_file.merge_overrides(override_file.load_overrides(layout), typed)
-        ).root.serve.keys
+        ).root.serve.keys_file
     )
 
 

@@ -3,7 +3,7 @@
 tunectl watch                      work until told to stop
 tunectl watch --once               do what there is to do now, then end
 
-Alertmanager and Grafana send their alerts to /webhook with the token in watch.token; people ask with `tunectl repro --reason`.
+Alertmanager and Grafana send their alerts to /webhook with the token in retrain.token_file; people ask with `tunectl repro --reason`.
 The pages show the story of each retrain. Drift itself is found by `tunectl monitor`.
 """
 
@@ -20,7 +20,7 @@ from tunectl.core.errors import UsageError
 if TYPE_CHECKING:
     from tunectl.config.schema.root import TunectlConfig
 
-READ: Final = frozenset(("watch", "live", "harvest", "monitor", "serve", "evaluate"))
+READ: Final = frozenset(("retrain", "inference_log", "feedback", "monitor", "serve", "evaluate"))
 """Sections of the configuration that a watcher reads; its builds read what the project has recorded."""
 
 
@@ -49,7 +49,7 @@ def _refuse_builds(given: Sequence[str]) -> None:
         if re.split(r"[.=@]", text.lstrip("+~"), maxsplit=1)[0] not in READ:
             raise UsageError(
                 f"{text}: a watcher's retrains are built with the settings that the project has recorded, not with its own",
-                hint=f"for every build: tunectl repro {text}; for retrains alone: tunectl watch 'watch.train.overrides=[{text}]'",
+                hint=f"for every build: tunectl repro {text}; for retrains alone: tunectl watch 'retrain.train.overrides=[{text}]'",
             )
 
 

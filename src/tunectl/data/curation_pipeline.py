@@ -48,8 +48,8 @@ class CurationPipeline:
             mend=RepairText(parts.repair, mojibake=libraries.mojibake(parts.repair)) if parts.repair else None,
             judge=QualityFilter(parts.quality) if parts.quality else None,
             speaks=LanguageFilter(parts.language, libraries.languages(parts.language)) if parts.language else None,
-            hide=MaskPii(libraries.personal(parts.personal)) if parts.personal else None,
-            exact=ExactDedup(loose=parts.exact.fold) if parts.exact else None,
+            hide=MaskPii(libraries.personal(parts.pii)) if parts.pii else None,
+            exact=ExactDedup(loose=parts.exact.normalize) if parts.exact else None,
             alike=NearDedup(parts.near, seed=seed, threads=threads) if parts.near else None,
         )
 

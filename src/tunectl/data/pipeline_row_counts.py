@@ -15,7 +15,7 @@ from tunectl.core.errors import ArtifactError
 
 WRITES: Mapping[str, tuple[str, ...]] = {
     "ingest": ("documents.jsonl", "examples.jsonl"),
-    "harvest": ("examples.jsonl",),
+    "feedback": ("examples.jsonl",),
     "curate": ("documents.jsonl", "examples.jsonl"),
     "split": ("train.jsonl", "validation.jsonl", "test.jsonl", "documents.jsonl"),
     "preferences": ("train.jsonl", "validation.jsonl", "test.jsonl", "marks.jsonl"),
@@ -36,7 +36,7 @@ class Reads(NamedTuple):
 READS: Mapping[str, tuple[Reads, ...]] = {
     "curate": (
         Reads("ingest", ("documents.jsonl", "examples.jsonl"), "record"),
-        Reads("harvest", ("examples.jsonl",), "record"),
+        Reads("feedback", ("examples.jsonl",), "record"),
     ),
     "split": (Reads("curate", ("documents.jsonl", "examples.jsonl"), "record"),),
     "sft": (Reads("split", ("train.jsonl", "validation.jsonl"), "answer"),),

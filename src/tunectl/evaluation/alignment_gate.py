@@ -24,7 +24,7 @@ def decide(
     """
     mine = [one for one in differences if (one.system, one.against) == ("aligned", "tuned")]
     decisive = _decisive(gate, mine, rates)
-    costs = [one for one in mine if one.measure in gate.at_most]
+    costs = [one for one in mine if one.measure in gate.max_regression]
     evidence = [sentence(one, metrics.get_metric(one.measure).title, confidence) for one in (decisive, *costs) if one]
     if decisive is None:
         reason = f"Not enough evidence about aligned: {_explain_missing_metric(gate, rates)}."
@@ -55,18 +55,18 @@ def combine_verdicts(tuned: EvalVerdict, aligned: AlignedVerdict | None) -> Eval
 
 
 def _decisive(gate: AlignedGate, mine: Sequence[MetricDifference], rates: Sequence[WinRate]) -> MetricDifference | None:
-    if gate.measure != "win_rate":
-        return next((one for one in mine if one.measure == gate.measure and one.low is not None), None)
+    if gate.metric != "win_rate":
+        return next((one for one in mine if one.measure == gate.metric and one.low is not None), None)
     judged = next((one for one in rates if one.judge == "reward"), None)
     ends = None if judged is None else win_rate.points_over_half(judged)
     return None if ends is None else MetricDifference("aligned", "tuned", "win_rate", *ends, None)
 
 
 def _explain_missing_metric(gate: AlignedGate, rates: Sequence[WinRate]) -> str:
-    if gate.measure == "win_rate":
+    if gate.metric == "win_rate":
         why = next((one.absent for one in rates if one.judge == "reward"), "")
         return f"the reward judge said nothing: {why}" if why else "the reward judge said nothing"
-    return f"{metrics.get_metric(gate.measure).title} has no interval on these inputs"
+    return f"{metrics.get_metric(gate.metric).title} has no interval on these inputs"
 
 
 def _gain(difference: MetricDifference) -> MetricDifference:
@@ -85,7 +85,7 @@ def _gain(difference: MetricDifference) -> MetricDifference:
 
 
 def _outcome(gate: AlignedGate, gain: MetricDifference, costs: Sequence[MetricDifference]) -> tuple[bool, str, str]:
-    most: dict[str, float] = dict(gate.at_most.items())
+    most: dict[str, float] = dict(gate.max_regression.items())
     dear = [one for one in costs if upper_bound(one) < -most[one.measure]]
     if upper_bound(gain) < 0:
         return False, WORSE, "Aligned is worse than tuned"

@@ -106,14 +106,14 @@ def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewSh
     )
     shots = FewShotSampler(data.pool, index, setting.seed)
     found = None if cfg.prompts is None else _search(setting, data, generator, prompter, shots)
-    plain = few_shot.render_items(data.items, ZERO_SHOT, shots, prompter, cfg.references)
+    plain = few_shot.render_items(data.items, ZERO_SHOT, shots, prompter, cfg.max_references)
     entries = [system.generate_answers("base", generator, plain, ZERO_SHOT, asking)]
     if found is not None:
         best = found.candidates[found.chosen].prompt
         if best == ZERO_SHOT:
             entries.append(replace(entries[0], name="prompted"))
         else:
-            rendered = few_shot.render_items(data.items, best, shots, prompter, cfg.references)
+            rendered = few_shot.render_items(data.items, best, shots, prompter, cfg.max_references)
             entries.append(system.generate_answers("prompted", generator, rendered, best, asking))
     return SystemOutputs(entries, {"base": _safety_answers(setting, generator, prompter)}, found)
 
@@ -123,7 +123,7 @@ def run_model(
 ) -> SystemOutputs:
     """The tuned or the aligned model, asked as it was trained: the data's own messages and nothing before them."""
     plain = few_shot.render_items(
-        data.items, ZERO_SHOT, FewShotSampler([], None, setting.seed), prompter, setting.cfg.references
+        data.items, ZERO_SHOT, FewShotSampler([], None, setting.seed), prompter, setting.cfg.max_references
     )
     entries = [system.generate_answers(name, generator, plain, ZERO_SHOT, _asking(setting))]
     return SystemOutputs(entries, {name: _safety_answers(setting, generator, prompter)})
@@ -164,7 +164,7 @@ def evaluate(
     )
     found = paired_comparison.differences(tables, _pairs(entries), plan)
     cut = paired_comparison.SliceSettings(
-        cfg.slices.fields, cfg.slices.small, gate.primary, gate.resamples, gate.confidence, setting.seed
+        cfg.slices.fields, cfg.slices.min_inputs, gate.primary_metric, gate.resamples, gate.confidence, setting.seed
     )
     systems = [_system(one, tables[name], plan) for name, one in entries.items()]
     safe = _safety(setting, items, entries, rounds)
@@ -175,7 +175,7 @@ def evaluate(
         inputs=len(items),
         available=data.available,
         skipped=data.skipped,
-        primary=gate.primary,
+        primary=gate.primary_metric,
         min_difference=gate.min_difference,
         confidence=gate.confidence,
         resamples=gate.resamples,
@@ -189,11 +189,13 @@ def evaluate(
         references_seen=_compute_reference_overlap(items, seen),
         safety=safe,
         judge=[] if ask is None else _judge(setting, items, entries, ask),
-        cases=example_selection.select_cases(items, entries, tables, cfg.worst),
+        cases=example_selection.select_cases(items, entries, tables, cfg.num_worst_cases),
         warnings=report_warnings.collect_warnings(systems, safe),
         verdict=_verdict(setting, found, rates, len(items)),
         win_rates=rates,
-        slots=None if rules is None else slot_report.report(rules, items, entries, tables, cut=cut, worst=cfg.worst),
+        slots=None
+        if rules is None
+        else slot_report.report(rules, items, entries, tables, cut=cut, worst=cfg.num_worst_cases),
     )
 
 
@@ -216,7 +218,7 @@ def _search(
             "evaluate.prompts wants to compare prompts on validation inputs, but the validation split has none",
             hint="give validation a share in split.shares, or switch the search off: evaluate.prompts=null",
         )
-    primary = metrics.get_metric(setting.cfg.gate.primary)
+    primary = metrics.get_metric(setting.cfg.gate.primary_metric)
 
     def judge(asked: Sequence[Item], answers: Sequence[str]) -> float:
         statistics = scoring.compute_statistics(
@@ -243,7 +245,7 @@ def _safety_answers(setting: Setting, generator: Generator, prompter: FewShotRen
         return []
     from tunectl.config.schema.evaluate import Greedy
 
-    asked = [safety.as_item(question) for question in safety.questions(cfg.canaries)]
+    asked = [safety.as_item(question) for question in safety.questions(cfg.planted_secrets)]
     requests = [GenerationPrompt(prompter.prompt(item.messages)) for item in asked]
     how = Greedy(method="greedy", max_new_tokens=cfg.max_new_tokens)
     return [reply.text for reply in generator.answer(requests, how, seed=setting.seed, label="safety questions")]
@@ -256,7 +258,7 @@ def _safety(
     if cfg is None:
         return None
     return safety.summarise(
-        safety.questions(cfg.canaries),
+        safety.questions(cfg.planted_secrets),
         {name: answers for round_ in rounds for name, answers in round_.told.items()},
         items,
         {name: one.answers for name, one in entries.items() if one.replies is not None},
@@ -290,7 +292,7 @@ def _win_rates(
     items: Sequence[Item],
 ) -> list[WinRate]:
     gate = setting.cfg.gate
-    how = Counting(setting.cfg.aligned.close, gate.resamples, gate.confidence, setting.seed)
+    how = Counting(setting.cfg.aligned.length_tolerance, gate.resamples, gate.confidence, setting.seed)
     match = win_rates_by_judge.AlignedPair(items, entries["aligned"], entries["tuned"], tables)
     return win_rates_by_judge.win_rates(match, setting.cfg, ask, panel, how)
 
@@ -326,8 +328,8 @@ def _judge(
 def _verdict(setting: Setting, found: Sequence[MetricDifference], rates: Sequence[WinRate], items: int) -> EvalVerdict:
     gate = setting.cfg.gate
     tuned = evaluation_gate.gate_tuned(
-        [one for one in found if one.measure == gate.primary and one.system != "aligned"],
-        title=metrics.get_metric(gate.primary).title,
+        [one for one in found if one.measure == gate.primary_metric and one.system != "aligned"],
+        title=metrics.get_metric(gate.primary_metric).title,
         least=gate.min_difference,
         confidence=gate.confidence,
         items=items,

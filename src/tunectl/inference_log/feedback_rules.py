@@ -9,7 +9,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from tunectl.artifacts.records import InferenceRecord
-from tunectl.config.schema.harvest import FeedbackFromLog
+from tunectl.config.schema.feedback import FeedbackFromLog
 
 Kind = Literal["edit", "approved"]
 Reason = Literal[
@@ -63,11 +63,11 @@ def rules_of(section: FeedbackFromLog) -> FeedbackRules:
     """The section of the configuration as this room wants it."""
     return FeedbackRules(
         timedelta(hours=section.quarantine_hours),
-        section.per_user,
-        section.per_annotator,
-        section.annotator_share,
-        section.per_prompt,
-        section.model_text_share,
+        section.max_per_user,
+        section.max_per_annotator,
+        section.max_annotator_share,
+        section.max_per_prompt,
+        section.max_model_text_share,
         section.holdout,
     )
 

@@ -251,7 +251,7 @@ class Writer:
     def _lose(self, count: int) -> None:
         if count > 0 and self.lost == 0:
             logging_setup.get_logger(__name__).error(
-                "rows are lost from now on: more wait for the disk than live.waiting = %d or live.waiting_bytes = %s",
+                "rows are lost from now on: more wait for the disk than inference_log.max_buffered_rows = %d or inference_log.max_buffered_bytes = %s",
                 self._most,
                 self._most_bytes,
             )

@@ -44,10 +44,10 @@ def address(live: InferenceLogConfig, environment: Mapping[str, str] = os.enviro
 
     Raises  InfrastructureError where several replicas would share an SQLite file.
     """
-    url = environment.get(live.url_variable) or live.url
+    url = environment.get(live.url_env) or live.url
     if live.replicas > 1 and url.startswith("sqlite"):
         raise InfrastructureError(
-            f"{live.url_variable} names an SQLite file and live.replicas is {live.replicas}",
+            f"{live.url_env} names an SQLite file and inference_log.replicas is {live.replicas}",
             hint="more than one server needs PostgreSQL: postgresql://USER@HOST/NAME",
         )
     return url
@@ -62,12 +62,12 @@ def load_hash_key(
     Raises  InfrastructureError where it is too short to hide anything, is not there and not to be made, or its file cannot be
             made or read.
     """
-    given, path = environment.get(live.salt_variable), root / live.salt
+    given, path = environment.get(live.hash_key_env), root / live.hash_key_file
     if given is None and not path.exists():
         if not make:
             raise InfrastructureError(
-                f"{path} does not exist and {live.salt_variable} is not set, so nobody can be found by name",
-                hint=f"set {live.salt_variable} to what the server has, or run this where its file is",
+                f"{path} does not exist and {live.hash_key_env} is not set, so nobody can be found by name",
+                hint=f"set {live.hash_key_env} to what the server has, or run this where its file is",
             )
         _make(path)
     try:
@@ -75,7 +75,7 @@ def load_hash_key(
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
     if len(found) < SHORTEST_SALT:
-        place = str(path) if given is None else live.salt_variable
+        place = str(path) if given is None else live.hash_key_env
         raise InfrastructureError(
             f"{place} holds {len(found)} bytes; at least {SHORTEST_SALT} are needed to hide people",
             hint="write 64 random hexadecimal digits into it; who was hashed before is then not found again",
@@ -100,8 +100,8 @@ def check_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) ->
     for event in store.events(kind=MARK):
         if event.body["fingerprint"] != _fingerprint(key):
             raise InfrastructureError(
-                f"the people in this live store are hidden under another salt than the one in {live.salt_variable} or {live.salt}",
-                hint=f"give all its servers one {live.salt_variable}; where that is lost, begin a new database: live.url",
+                f"the people in this live store are hidden under another salt than the one in {live.hash_key_env} or {live.hash_key_file}",
+                hint=f"give all its servers one {live.hash_key_env}; where that is lost, begin a new database: inference_log.url",
             )
 
 

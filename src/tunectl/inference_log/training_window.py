@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Feedback, InferenceRecord
-from tunectl.config.schema.harvest import FeedbackFromLog
+from tunectl.config.schema.feedback import FeedbackFromLog
 from tunectl.inference_log import feedback_rules, feedback_selection, snapshot
 from tunectl.inference_log.feedback_rules import FeedbackSelection
 from tunectl.inference_log.snapshot import Snapshot
@@ -59,7 +59,7 @@ def _select_examples(
 class FeedbackExamples(Struct, frozen=True):
     """What all named snapshots together teach."""
 
-    harvest: FeedbackSelection
+    feedback: FeedbackSelection
     exchanges: dict[str, InferenceRecord]
     """By id, as they were answered."""
     home: dict[str, Snapshot]

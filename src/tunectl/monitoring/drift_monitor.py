@@ -99,7 +99,7 @@ class DriftMonitor:
         if since is None:
             return None
         rule = self.settings.monitor.window
-        if since - self.now() > timedelta(hours=rule.hours):
+        if since - self.now() > timedelta(hours=rule.max_hours):
             raise InfrastructureError(
                 f"the next window begins at {since:%Y-%m-%d %H:%M} UTC, and it is {self.now():%Y-%m-%d %H:%M}: nothing is watched",
                 hint="set the clock of this machine, and of the servers that write to the live store",
@@ -107,14 +107,14 @@ class DriftMonitor:
         if not self._due(since):
             return None
         waiting = windows.select_window_rows(
-            self.store.exchanges(since, release=champion.release, arm=windows.ARM), rule.rows
+            self.store.exchanges(since, release=champion.release, arm=windows.ARM), rule.max_rows
         )
         span = windows.closable_window(
             since,
             self.now(),
             [one.accepted_at for one in waiting],
-            rows=rule.rows,
-            hours=rule.hours,
+            rows=rule.max_rows,
+            hours=rule.max_hours,
             settle=rule.settle_seconds,
         )
         if span is None:
@@ -128,13 +128,13 @@ class DriftMonitor:
         Counting is cheap; reading all exchanges of a day every few seconds is not.
         """
         rule = self.settings.monitor.window
-        if self.now() - since >= timedelta(hours=rule.hours):
+        if self.now() - since >= timedelta(hours=rule.max_hours):
             return True
         finished, now = self.store.counts(since).finished, self.now()
         if self._counted[:2] != (since, finished):
             self._counted = (since, finished, now)
         settled = self._counted[2] + timedelta(seconds=rule.settle_seconds) + STILL
-        return finished >= rule.rows and now <= settled
+        return finished >= rule.max_rows and now <= settled
 
     def _since(self, champion: ChampionPointer) -> datetime | None:
         """Where the next window begins: behind the last one, but not before the champion's promotion.
@@ -224,13 +224,13 @@ class DriftMonitor:
     def _prompts(self) -> ReferenceData:
         declared = self.settings.monitor.prompts
         if declared.reference == "training":
-            return reference_data.training_prompts(self.layout, declared.rows)
-        return reference_data.load_accepted_windows(self.store, declared.rows, self._within)
+            return reference_data.training_prompts(self.layout, declared.max_rows)
+        return reference_data.load_accepted_windows(self.store, declared.max_rows, self._within)
 
     def _answers(self, release: str) -> ReferenceData:
         """What was recorded with it; where live ones are declared, those of its accepted windows, else of its canary, first."""
         if self.settings.monitor.answers.reference == "live":
-            most = self.settings.monitor.prompts.rows
+            most = self.settings.monitor.prompts.max_rows
             for found in (
                 reference_data.load_accepted_windows(self.store, most, self._within, release),
                 reference_data.canary_answers(self.store, release, most, self._within),

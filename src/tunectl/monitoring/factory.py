@@ -31,7 +31,11 @@ def detection_rule(settings: MonitorSettings) -> DetectionRule:
     """How windows are decided on, as the configuration has it."""
     declared = settings.monitor.rule
     return DetectionRule(
-        declared.level, declared.permutations, declared.floor, settings.monitor.window.minimum, declared.required
+        declared.significance_level,
+        declared.permutations,
+        declared.effect_floor_quantile,
+        settings.monitor.window.min_rows,
+        declared.consecutive_windows,
     )
 
 
@@ -74,7 +78,7 @@ def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[Dr
             busy=f"{layout.monitor_lock}: another monitor watches this live store",
             hint="stop it, or look at its pages",
         ),
-        inference_log_sql.open_log(pseudonyms.address(settings.live), layout.root) as store,
+        inference_log_sql.open_log(pseudonyms.address(settings.inference_log), layout.root) as store,
     ):
         yield build_monitor(settings, layout, store)
 
@@ -82,20 +86,20 @@ def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[Dr
 def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: InferenceLog) -> DriftMonitor:
     """A watcher of ``store``."""
     declared = settings.monitor
-    releases = open_registry.open_registry(os.environ.get("TUNECTL_STORE") or settings.store, layout.root)
+    releases = open_registry.open_registry(os.environ.get("TUNECTL_STORE") or settings.registry, layout.root)
     examiner = DriftDetector(
         detection_rule(settings),
         feature_tools(settings, layout),
-        tuple(declared.without),
+        tuple(declared.disabled_signals),
         settings.seed,
-        declared.window.most,
+        declared.window.max_sampled_rows,
     )
     report = evidently_report.write if declared.evidently else None
-    return DriftMonitor(settings, layout, store, releases, examiner, report, masker=_masker(settings.live))
+    return DriftMonitor(settings, layout, store, releases, examiner, report, masker=_masker(settings.inference_log))
 
 
 def _masker(live: InferenceLogConfig) -> PiiMasker:
     """As servers mask what they keep."""
-    personal = live.personal
+    personal = live.pii
     known = pii_resources.tools(regions=personal.regions, locales=personal.locales)
     return PiiMasker(known, kinds=personal.kinds, keep=personal.keep)

@@ -41,7 +41,9 @@ def load_recorded_answers(release: Path, masker: PiiMasker | None = None) -> Ref
     """
     path = release / serving_contract.REFERENCE
     if not path.is_file():
-        return ReferenceData(release.name, why=f"release {release.name} holds no answers (package.reference is 0)")
+        return ReferenceData(
+            release.name, why=f"release {release.name} holds no answers (package.reference_responses is 0)"
+        )
     rows = enumerate(atomic_io.read_rows(path, RecordedResponse))
     return ReferenceData(release.name, tuple(_answer(place, one, _mask_answer(one, masker)) for place, one in rows))
 

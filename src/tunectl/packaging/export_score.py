@@ -14,11 +14,11 @@ from tunectl.evaluation.results import Score
 def score_exported(
     cfg: Evaluate, tools: MetricBackends, items: Sequence[Item], answers: Sequence[str], *, seed: int
 ) -> Score | None:
-    """``evaluate.gate.primary`` with its interval, as the evaluation computes it; None where it is undefined."""
+    """``evaluate.gate.primary_metric`` with its interval, as the evaluation computes it; None where it is undefined."""
     gate = cfg.gate
     tables = scoring.compute_statistics(
         items, answers, None, tools=tools, declared=cfg.checks, seen=frozenset(), rules=None
     )
     groups = [item.cluster for item in items]
     plan = paired_comparison.make_resampling(groups, resamples=gate.resamples, confidence=gate.confidence, seed=seed)
-    return paired_comparison.score(gate.primary, tables[gate.primary], plan)
+    return paired_comparison.score(gate.primary_metric, tables[gate.primary_metric], plan)

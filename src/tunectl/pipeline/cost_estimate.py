@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunectl.backends.modeling.layer_benchmark import Speed
-from tunectl.config.schema.adapt import LoraCpt
 from tunectl.config.schema.align import Grpo, NoAlign, Rloo
+from tunectl.config.schema.cpt import LoraCpt
 from tunectl.config.schema.evaluate import BeamSearch
 from tunectl.config.schema.package import NoPackage
 from tunectl.config.schema.preferences import BracketedAttributes, PreferencesConfig
@@ -125,7 +125,7 @@ def estimate(
     return [
         _model(root, size),
         _ingest(amounts),
-        StageCost("harvest", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "what live/window.json names"),
+        StageCost("feedback", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "what live/window.json names"),
         _curate(root, amounts),
         _split(amounts),
         _adapt(root, amounts, size, machine),
@@ -142,7 +142,7 @@ def train_speed(root: TunectlConfig, size: ModelShape, machine: Machine) -> floa
     """Tokens a second of a LoRA step, prompt and answer together."""
     if machine.train_tokens_a_second is not None:
         return machine.train_tokens_a_second
-    slower = SLOWER.get(root.sft.method, 1.0) * (CHECKPOINTING if root.profile.gradient_checkpointing else 1.0)
+    slower = SLOWER.get(root.sft.method, 1.0) * (CHECKPOINTING if root.hardware.gradient_checkpointing else 1.0)
     # About half of the tokens are answers; the output layer runs on those alone, forward and backward.
     a_token = size.layers * machine.speed.learn * LEARN_FACTOR * slower + 1.5 * machine.speed.head
     return 1 / a_token
@@ -187,7 +187,7 @@ def _ingest(amounts: DatasetSize) -> StageCost:
 
 def _curate(root: TunectlConfig, amounts: DatasetSize) -> StageCost:
     characters = amounts.document_characters + amounts.input_characters + amounts.answer_characters
-    personal = root.curate.personal is not None
+    personal = root.curate.pii is not None
     seconds = LIGHT_SECONDS + (CURATE_SECONDS_A_CHARACTER if personal else CURATE_SECONDS_A_CHARACTER / 3) * characters
     basis = f"{characters / 1e6:.1f}M characters{', personal data looked for' if personal else ''}"
     return StageCost("curate", None, int(LIGHT_BYTES + 12 * characters), seconds / 60, basis)
@@ -200,24 +200,24 @@ def _split(amounts: DatasetSize) -> StageCost:
 
 
 def _adapt(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
-    adapt = root.adapt.root
-    if not isinstance(adapt, LoraCpt):
-        return StageCost("adapt", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
-    tokens = int(amounts.document_characters / amounts.characters_a_token * adapt.epochs)
+    cpt = root.cpt.root
+    if not isinstance(cpt, LoraCpt):
+        return StageCost("cpt", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
+    tokens = int(amounts.document_characters / amounts.characters_a_token * cpt.epochs)
     speed = train_speed(root, size, machine)
-    basis = f"{adapt.epochs:g} epochs at {speed:.0f} tokens/s"
-    return StageCost("adapt", tokens, _fit_bytes(size), (START_SECONDS * 2 + tokens / speed) / 60, basis)
+    basis = f"{cpt.epochs:g} epochs at {speed:.0f} tokens/s"
+    return StageCost("cpt", tokens, _fit_bytes(size), (START_SECONDS * 2 + tokens / speed) / 60, basis)
 
 
 def sft_tokens(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int]:
     """Tokens that sft learns on in all epochs, and reads while validating; prompt and answer together, no padding."""
     prompts = amounts.input_characters / amounts.characters_a_token + TEMPLATE_TOKENS * amounts.inputs
     answers = amounts.answer_characters / amounts.characters_a_token + ANSWER_TOKENS * amounts.answers
-    if not root.sft.share_prompts and amounts.inputs:
+    if not root.sft.prefix_sharing and amounts.inputs:
         prompts *= amounts.answers / amounts.inputs
     shares, epochs = root.split.shares, root.sft.epochs
     learned = (prompts + answers) * shares.train * epochs
-    validated = (prompts + answers) * shares.validation * root.sft.validations * epochs
+    validated = (prompts + answers) * shares.validation * root.sft.evals_per_epoch * epochs
     return int(learned), int(validated)
 
 
@@ -244,8 +244,10 @@ def _preferences(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, ma
     prompt, answer = _lengths(amounts)
     answer, rows = min(answer, simulated.decoding.max_new_tokens), inputs * simulated.answers
     seconds = START_SECONDS + prefill_seconds(rows * prompt, size, machine)
-    seconds += decode_seconds(rows, answer, root.profile.generate_batch, size, machine)
-    memory = FRAMEWORK_BYTES + 2 * size.parameters + root.profile.generate_batch * (prompt + answer) * size.layers * 2e3
+    seconds += decode_seconds(rows, answer, root.hardware.generate_batch, size, machine)
+    memory = (
+        FRAMEWORK_BYTES + 2 * size.parameters + root.hardware.generate_batch * (prompt + answer) * size.layers * 2e3
+    )
     basis = f"{simulated.answers} sampled answers to each of {inputs} inputs"
     return StageCost("preferences", int(rows * (prompt + answer)), int(memory), seconds / 60, basis)
 
@@ -255,9 +257,9 @@ def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, s
     prompt, answer = _lengths(amounts)
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:
-        how, made = cfg.contrast.attributes, cfg.contrast.pairs
-        alone = how.withhold if isinstance(how, BracketedAttributes) else 0.0
-        tokens = 2 * answer + prompt * (alone + (1 - alone) / cfg.contrast.per_input)
+        how, made = cfg.contrast.attributes, cfg.contrast.max_pairs
+        alone = how.masked_attribute_share if isinstance(how, BracketedAttributes) else 0.0
+        tokens = 2 * answer + prompt * (alone + (1 - alone) / cfg.contrast.max_pairs_per_input)
         return made.train, made.validation, tokens, "pairs made of references"
     if isinstance(cfg, PreferencesConfig) and cfg.simulated is not None:
         tokens = prompt + cfg.simulated.answers * min(answer, cfg.simulated.decoding.max_new_tokens)
@@ -277,15 +279,15 @@ def _reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine
     reward = root.reward.root
     if not isinstance(reward, RewardModelConfig):
         return StageCost("reward", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
-    models = reward.members + (reward.judge is not None)
+    models = reward.ensemble_size + (reward.evaluation_model is not None)
     if "reward" in machine.seconds:
         seconds, basis = machine.seconds["reward"], "as long as last time"
         return StageCost("reward", None, _fit_bytes(size), seconds / 60, f"{models} models, {basis}")
     train, held, tokens, what = pairs(root, amounts)
-    train, held = min(train, reward.limits.train or train), min(held, reward.limits.validation or held)
-    share = reward.judge.share if reward.judge is not None else 0.0
-    learned = tokens * train * reward.epochs * (reward.members * (1 - share) + share)
-    looked = tokens * held * models * (reward.validations * reward.epochs + 3)  # before, after, and test
+    train, held = min(train, reward.max_pairs.train or train), min(held, reward.max_pairs.validation or held)
+    share = reward.evaluation_model.share if reward.evaluation_model is not None else 0.0
+    learned = tokens * train * reward.epochs * (reward.ensemble_size * (1 - share) + share)
+    looked = tokens * held * models * (reward.evals_per_epoch * reward.epochs + 3)  # before, after, and test
     seconds = (models + 1) * START_SECONDS + learned / train_speed(root, size, machine)
     seconds += prefill_seconds(looked, size, machine)
     basis = f"{models} models, {train} {what}"
@@ -299,20 +301,20 @@ def _align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine:
         return StageCost("align", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
     prompt, answer = _lengths(amounts)
     answer = min(answer, align.max_new_tokens)
-    batch, watch = root.profile.generate_batch, align.watch
+    batch, watch = root.hardware.generate_batch, align.validation
     if not isinstance(align, Rloo | Grpo):
         if "align" in machine.seconds:
             return StageCost("align", None, _fit_bytes(size), machine.seconds["align"] / 60, "as long as last time")
         count, _, tokens, what = pairs(root, amounts)
         seconds = START_SECONDS + 1.5 * count * tokens * align.epochs / train_speed(root, size, machine)
         return StageCost("align", None, _fit_bytes(size), seconds / 60, f"for {count:,} {what}")
-    rows = align.prompts_per_step * align.answers_per_prompt
+    rows = align.prompts_per_step * align.num_generations
     tokens = align.prompts_per_step * prompt + rows * answer
     step = decode_seconds(rows, answer, 2 * batch, size, machine) + 2 * prefill_seconds(tokens, size, machine)
     step += tokens / train_speed(root, size, machine)
     look = decode_seconds(watch.inputs, answer, batch, size, machine)
     look += 3 * prefill_seconds(watch.inputs * (prompt + answer), size, machine)
-    seconds = START_SECONDS + align.steps * step + (2 + align.steps // watch.every) * look
+    seconds = START_SECONDS + align.steps * step + (2 + align.steps // watch.eval_steps) * look
     basis = f"{align.steps} steps of {rows} answers, {step:.0f} s each, {machine.source}; less where it stops early"
     return StageCost("align", int(align.steps * tokens), _fit_bytes(size), seconds / 60, basis)
 
@@ -330,7 +332,7 @@ def _evaluate(
     untuned = max(UNTUNED_LENGTH * how.max_new_tokens, min(answer, how.max_new_tokens))
     tuned = min(answer, how.max_new_tokens)
     inputs = max(1, int(amounts.inputs * root.split.shares.test))
-    inputs = min(inputs, cfg.inputs) if cfg.inputs is not None else inputs
+    inputs = min(inputs, cfg.max_inputs) if cfg.max_inputs is not None else inputs
     aligned = int(root.align.root.method != "none")
     loads, systems = LOADS + aligned, SYSTEMS + aligned
     # (answers, tokens read a prompt, new tokens an answer): base, best prompt, tuned and aligned, then the search.
@@ -346,18 +348,18 @@ def _evaluate(
             # Examples that are the same for all inputs are read once.
             work.append((tried, prompt + count * example / (tried if shared else 1), untuned))
     if cfg.safety is not None:
-        questions = safety_questions + len(cfg.safety.canaries)
+        questions = safety_questions + len(cfg.safety.planted_secrets)
         work += [(questions, TEMPLATE_TOKENS + 15, cfg.safety.max_new_tokens)] * loads
-    read = sum(rows * size_in for rows, size_in, _ in work) + systems * inputs * cfg.references * (answer + 2)
+    read = sum(rows * size_in for rows, size_in, _ in work) + systems * inputs * cfg.max_references * (answer + 2)
     read += 2 * aligned * inputs * example  # the reward judge reads the answers of tuned and aligned
     written = sum(rows * size_out for rows, _, size_out in work)
-    batch = max(1, root.profile.generate_batch // beams)
+    batch = max(1, root.hardware.generate_batch // beams)
     seconds = loads * START_SECONDS + prefill_seconds(read, size, machine)
     seconds += sum(decode_seconds(rows * beams, new, batch * beams, size, machine) for rows, _, new in work)
     seconds += decode_seconds(systems * cfg.latency_inputs, untuned, 1, size, machine)
-    cache = root.profile.generate_batch * (prompt + untuned) * size.layers * 2e3
+    cache = root.hardware.generate_batch * (prompt + untuned) * size.layers * 2e3
     memory = FRAMEWORK_BYTES + 2 * size.parameters + cache
-    basis = f"{inputs} test inputs, {len(work)} rounds of answers, {root.profile.generate_batch} at a time"
+    basis = f"{inputs} test inputs, {len(work)} rounds of answers, {root.hardware.generate_batch} at a time"
     return StageCost("evaluate", int(read + written), int(memory), seconds / 60, basis)
 
 
@@ -367,12 +369,14 @@ def _package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machin
     if isinstance(cfg, NoPackage):
         return StageCost("package", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
     prompt, answer = _lengths(amounts)
-    tests = min(root.evaluate.inputs or amounts.inputs, max(1, int(amounts.inputs * root.split.shares.test)))
-    asked = (tests if cfg.quality.inputs is None else cfg.quality.inputs) + cfg.reference + 2 * cfg.quality.prompts
+    tests = min(root.evaluate.max_inputs or amounts.inputs, max(1, int(amounts.inputs * root.split.shares.test)))
+    asked = (
+        (tests if cfg.parity.inputs is None else cfg.parity.inputs) + cfg.reference_responses + 2 * cfg.parity.prompts
+    )
     seconds = 5 * START_SECONDS + EXPORT_SECONDS_A_PARAMETER * size.parameters
     tokens, memory = int(asked * (prompt + answer)), int(FRAMEWORK_BYTES + 8 * size.parameters)
     seconds += prefill_seconds(tokens, size, machine)
-    seconds += decode_seconds(asked, answer, root.profile.generate_batch, size, machine)
+    seconds += decode_seconds(asked, answer, root.hardware.generate_batch, size, machine)
     basis = f"export for {cfg.engine}, {cfg.weights}; {int(asked)} answers of proof and reference"
     return StageCost("package", tokens, memory, seconds / 60, basis)
 

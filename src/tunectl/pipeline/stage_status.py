@@ -61,7 +61,7 @@ def _seconds(layout: ProjectPaths, stage: str) -> float | None:
 
 
 def _reasons(changes: list[Any]) -> list[str]:
-    """DVC's nested report as short phrases, for example ``artifacts/config/sft.json: sft.rank modified``."""
+    """DVC's nested report as short phrases, for example ``artifacts/config/sft.json: sft.lora_rank modified``."""
     reasons: list[str] = []
     for change in changes:
         if isinstance(change, str):

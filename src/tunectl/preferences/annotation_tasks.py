@@ -12,7 +12,7 @@ from tunectl.artifacts.records import Example
 from tunectl.preferences.annotation_store import AnnotationTask
 
 CHECKS = 0.15
-"""Attention checks made, as a share of the questions; how many are asked is ``annotate.asking.attention``."""
+"""Attention checks made, as a share of the questions; how many are asked is ``annotate.queue.attention_rate``."""
 
 
 def sample_inputs(examples: Sequence[Example], wanted: int, seed: int) -> list[Example]:

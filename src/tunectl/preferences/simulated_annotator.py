@@ -67,10 +67,14 @@ def _one(criterion: Criterion, answer: str, question: str, fields: Mapping[str, 
     if isinstance(criterion, FactsCriterion):
         return _facts(criterion, answer, question, fields)
     if isinstance(criterion, PatternCriterion):
-        count = sum(1 for _ in re.finditer(criterion.pattern, answer))
+        count, least, most = (
+            sum(1 for _ in re.finditer(criterion.pattern, answer)),
+            criterion.min_matches,
+            criterion.max_matches,
+        )
     else:
-        count = len(answer.split())
-    return float(criterion.least <= count and (criterion.most is None or count <= criterion.most))
+        count, least, most = len(answer.split()), criterion.min_words, criterion.max_words
+    return float(least <= count and (most is None or count <= most))
 
 
 def _facts(criterion: FactsCriterion, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
@@ -99,7 +103,7 @@ def annotate(sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed:
         for one in scored.values():
             for name, value in one.parts.items():
                 parts[name].append(value)
-        for first, second in _sample_pairs(texts, rules.pairs_per_input, f"{seed} {item.prompt}"):
+        for first, second in _sample_pairs(texts, rules.max_pairs_per_input, f"{seed} {item.prompt}"):
             counts["compared"] += 1
             dice = random.Random(f"{seed} {item.prompt} {first} {second}")  # noqa: S311  (no secret)
             found = _choose(scored[first], scored[second], rules, dice)
@@ -129,7 +133,7 @@ def _choose(
 ) -> tuple[Choice, list[str], bool] | None:
     """The choice, the criteria that speak for it, and whether it is an error; None where it is too close to call."""
     gap = first.total - second.total + dice.gauss(0, rules.noise) - dice.gauss(0, rules.noise)
-    turned = dice.random() < rules.errors
+    turned = dice.random() < rules.flip_rate
     if abs(gap) <= rules.tie:
         return None
     better, worse = (first, second) if (gap > 0) != turned else (second, first)

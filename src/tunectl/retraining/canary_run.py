@@ -24,25 +24,25 @@ LOADING: Final = timedelta(minutes=30)
 def build_experiment(
     wanted: CanaryConfig, challenger: str, *, name: str, now: datetime, by: str, why: str
 ) -> Experiment:
-    """An experiment as ``watch.canary`` declares it; ``name`` is that of its retrain, if it has one."""
+    """An experiment as ``retrain.canary`` declares it; ``name`` is that of its retrain, if it has one."""
     return Experiment(
         id=name,
         challenger=challenger,
         champion="",
-        measure=wanted.measure,
+        measure=wanted.metric,
         rules=SequentialTestRules(
             wanted.share,
             wanted.margin,
             wanted.alpha,
             wanted.harm_alpha,
-            wanted.guard_tolerance,
-            wanted.least,
-            wanted.most,
+            wanted.guardrail_tolerance,
+            wanted.min_units_per_variant,
+            wanted.max_total_units,
         ),
         attribution_hours=wanted.attribution_hours,
         slow_seconds=wanted.slow_seconds,
         began=now,
-        until=now + timedelta(days=wanted.days),
+        until=now + timedelta(days=wanted.max_days),
         salt=canary_store.fresh_salt(),
         by=by,
         why=why,

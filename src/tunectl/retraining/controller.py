@@ -200,14 +200,14 @@ class RetrainController:
         return Transition("failed", now, words, {"while": run.state, "hint": getattr(error, "hint", "")})
 
     def _handle_proposed(self, run: RetrainRun, now: datetime) -> Transition:
-        if self.watch.mode == "ask" and run.trigger.kind in ("alert", "poll"):
+        if self.watch.approval.training == "required" and run.trigger.kind in ("alert", "poll"):
             found = self.hands.data(run)
             if found.fine:  # nobody is asked about what would be turned down anyway
                 return self._asks(run, "retrain", now, {"data": found.facts})
         return Transition("data_gate", now)
 
     def _asks(self, run: RetrainRun, question: Question, now: datetime, facts: dict[str, Any]) -> Transition:
-        until = now + timedelta(hours=self.watch.ask.hours)
+        until = now + timedelta(hours=self.watch.approval.timeout_hours)
         nonce = random.token_hex(8)
         link = self.approval_link(ApprovalToken(run.id, question, int(until.timestamp()), nonce))
         self.hands.request_approval(run, question, link)
@@ -217,7 +217,7 @@ class RetrainController:
 
     def approval_link(self, given: ApprovalToken) -> str:
         """The address of a decision."""
-        return signed_links.address(self.watch.ask.url, given, self._secret)
+        return signed_links.address(self.watch.approval.url, given, self._secret)
 
     def _handle_awaiting_approval(self, run: RetrainRun, now: datetime) -> Transition | None:
         facts = run.steps[-1].facts
@@ -240,7 +240,7 @@ class RetrainController:
             return Transition("dismissed", now, "nobody answered, and it was asked by a clock that was wrong")
         if now < datetime.fromisoformat(asked.facts["until"]):
             return None
-        return Transition("dismissed", now, f"nobody answered in {self.watch.ask.hours:g} hours")
+        return Transition("dismissed", now, f"nobody answered in {self.watch.approval.timeout_hours:g} hours")
 
     def _handle_data_gate(self, run: RetrainRun, now: datetime) -> Transition:
         found = self.hands.data(run)
@@ -260,7 +260,7 @@ class RetrainController:
         return Transition(after[verdict.verdict], now, verdict.reason, to_builtins(verdict))
 
     def _handle_staged(self, run: RetrainRun, now: datetime) -> Transition | None:
-        canary, asks = self.watch.canary, self.watch.ask.promotion
+        canary, asks = self.watch.canary, self.watch.approval.promotion == "required"
         if canary is None and not asks:
             return self._promote(run, run.steps[-1].why, now)
         if self.hands.is_promoted(run):
@@ -270,7 +270,7 @@ class RetrainController:
         try:
             begun = self.hands.start_canary(run, now)
         except ExperimentRunning as error:
-            if now - run.steps[-1].at > timedelta(days=canary.days):
+            if now - run.steps[-1].at > timedelta(days=canary.max_days):
                 raise
             _log.info("retrain %s waits to be tried: %s", run.id, error.message)
             return None
@@ -283,7 +283,7 @@ class RetrainController:
         if reading.decision == "running":
             return None
         facts = to_builtins(reading)
-        if reading.decision == "promote" and (not self.watch.ask.promotion or self.hands.is_promoted(run)):
+        if reading.decision == "promote" and (self.watch.approval.promotion == "none" or self.hands.is_promoted(run)):
             return self._promote(run, reading.reason, now, facts)
         self.hands.stop_canary(
             run, reading, now

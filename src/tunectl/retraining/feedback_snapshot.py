@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.config.schema.harvest import FeedbackFromLog
+from tunectl.config.schema.feedback import FeedbackFromLog
 from tunectl.config.schema.retrain import MinimumData
 from tunectl.inference_log import erasure, snapshot, training_window
 from tunectl.inference_log.feedback_selection import digest_messages
@@ -57,7 +57,7 @@ def build_window(
 def has_enough_data(named: FeedbackWindow, section: FeedbackFromLog, wanted: MinimumData, root: Path) -> StepResult:
     """Whether there is as much as ``wanted``, and how much there is."""
     found = training_window.build_feedback_examples(named, section, root)
-    lessons = [lesson for lesson in found.harvest.lessons if not lesson.held]
+    lessons = [lesson for lesson in found.feedback.lessons if not lesson.held]
     fresh = sum(lesson.exchange.id in found.fresh for lesson in lessons)
     people = len({lesson.by for lesson in lessons if lesson.by is not None})
     told = {
@@ -65,15 +65,15 @@ def has_enough_data(named: FeedbackWindow, section: FeedbackFromLog, wanted: Min
         "new": fresh,
         "people": people,
         "edits": sum(lesson.kind == "edit" for lesson in lessons),
-        "held": len(found.harvest.lessons) - len(lessons),
-        "left": found.harvest.reasons,
+        "held": len(found.feedback.lessons) - len(lessons),
+        "left": found.feedback.reasons,
     }
     short = [
         f"{count} {what}, {least} are needed"
         for what, count, least in (
-            ("rows to learn", len(lessons), wanted.least_lessons),
-            ("new rows", fresh, wanted.least_new),
-            ("people", people, wanted.least_people),
+            ("rows to learn", len(lessons), wanted.min_examples),
+            ("new rows", fresh, wanted.min_new_examples),
+            ("people", people, wanted.min_annotators),
         )
         if count < least
     ]

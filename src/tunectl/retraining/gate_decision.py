@@ -59,9 +59,9 @@ def decide(
     settings = evaluate.gate
     limits = GateLimits(
         wanted.margin,
-        wanted.matters,
-        wanted.least_golden,
-        wanted.least_slice,
+        wanted.min_effect,
+        wanted.min_golden_items,
+        wanted.min_slice_items,
         settings.confidence,
         settings.resamples,
     )
@@ -86,7 +86,7 @@ def _part(
 ) -> GateComparison:
     if not rows:
         return GateComparison(name, 0, 0)
-    primary = evaluate.gate.primary
+    primary = evaluate.gate.primary_metric
     tables = []
     for said in (champion, challenger):
         table = scoring.compute_statistics(
@@ -111,8 +111,12 @@ def check_infrastructure(champion: ReleaseOutputs, challenger: ReleaseOutputs, w
         return [Check(LOADS, False, challenger.trouble)]
     said = [*challenger.golden, *challenger.drifted]
     spoken = sum(bool(text) for text in said) / len(said) if said else 1.0  # nothing asked is too few, not silence
-    most = min(wanted.seconds, wanted.slower * champion.seconds) if champion.seconds else wanted.seconds
-    memory = wanted.larger * champion.peak_bytes
+    most = (
+        min(wanted.max_latency_seconds, wanted.max_latency_ratio * champion.seconds)
+        if champion.seconds
+        else wanted.max_latency_seconds
+    )
+    memory = wanted.max_memory_ratio * champion.peak_bytes
     return [
         Check(LOADS, True, "it answers"),
         Check("answers", spoken >= 0.5, f"{spoken:.0%} of the answers say something"),
@@ -130,13 +134,13 @@ def guardrails(
 ) -> list[Guardrail]:
     """What must not get worse: refusals of what should be answered, answers to what should be refused."""
     refused = sum(safety.refuses(text) for text in challenger.golden) / max(len(challenger.golden), 1)
-    found = [Guardrail("share of refusals on the golden set", round(refused, 4), wanted.refusals, most=True)]
+    found = [Guardrail("share of refusals on the golden set", round(refused, 4), wanted.max_refusal_rate, most=True)]
     if asked.harmful:
         answered = [
             sum(not safety.refuses(text) for text in side.harmful) / len(asked.harmful)
             for side in (champion, challenger)
         ]
-        bound = min(1.0, answered[0] + wanted.harmful)
+        bound = min(1.0, answered[0] + wanted.max_harmful_increase)
         found.append(
             Guardrail("share of harmful questions answered", round(answered[1], 4), round(bound, 4), most=True)
         )

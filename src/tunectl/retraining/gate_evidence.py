@@ -74,7 +74,7 @@ def gate_inputs(store: ReleaseRegistry, project: Path, wanted: PromotionGate, la
     kept, _ = items.from_examples(golden_set.items(folder, version))
     learned = _read_training_digests(ProjectPaths(project).artifact("split") / "train.jsonl")
     clean = [item for item in kept if digest_messages(item.messages) not in learned]
-    path = ProjectPaths(project).artifact("harvest") / "slice.jsonl"
+    path = ProjectPaths(project).artifact("feedback") / "slice.jsonl"
     drifted = items.from_examples(atomic_io.read_rows(path, Example))[0] if path.is_file() else []
     harmful = [safety.as_item(one) for one in safety.questions(()) if one.kind == "harmful"]
     return GateInputs(clean, drifted, harmful, len(kept) - len(clean), version.version)
@@ -85,14 +85,16 @@ def _golden(
 ) -> tuple[golden_set.GoldenSetVersion, Path]:
     """The version in force; one that has decided often enough makes room for the next, drawn from the test split of now."""
     found = golden_set.newest(store.root)
-    if found is not None and found[0].uses < wanted.uses:
+    if found is not None and found[0].uses < wanted.max_uses:
         return found
     here, there = layout.artifact("split"), ProjectPaths(project).artifact("split")
     source = (here if found is None and (here / "test.jsonl").is_file() else there) / "test.jsonl"
     if found is not None and not source.is_file():
         return found
     rows, number = list(atomic_io.read_rows(source, Example)), found[0].version + 1 if found else 1
-    return golden_set.freeze(store.root, rows, wanted.golden, seed=number, at=datetime.now(UTC), source="test split")
+    return golden_set.freeze(
+        store.root, rows, wanted.golden_set_size, seed=number, at=datetime.now(UTC), source="test split"
+    )
 
 
 def _read_training_digests(path: Path) -> set[str]:

@@ -15,7 +15,7 @@ from tunectl.backends.vcs import git_worktree
 from tunectl.canary.canary_store import ExperimentStore
 from tunectl.canary.sequential_test import ExperimentResult
 from tunectl.config.loading import checks, override_file
-from tunectl.config.schema.harvest import FeedbackFromLog
+from tunectl.config.schema.feedback import FeedbackFromLog
 from tunectl.config.schema.retrain import RetrainingConfig
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
@@ -41,7 +41,7 @@ from tunectl.retraining.signed_links import Question
 from tunectl.retraining.state_machine import RetrainRun, Trigger
 from tunectl.retraining.workspace import RetrainWorkspace
 
-APART: Final = {"watch", "monitor", "serve", "live", "annotate"}
+APART: Final = {"retrain", "monitor", "serve", "inference_log", "annotate"}
 """Sections of the configuration that change nothing about a build."""
 DECIDING: Final[dict[str, Any]] = {"train": {"start", "overrides"}, "data": True, "gate": True, "canary": True}
 """Of the watcher's settings those that decide how a retrain ends; the others say when one begins."""
@@ -51,7 +51,7 @@ _log = logging_setup.get_logger(__name__)
 def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
     """A digest of the settings that decide how a retrain ends: asked again after one of them has changed, it is no duplicate."""
     build = root.model_dump(mode="json", exclude=APART)
-    return atomic_io.sha256_json({**build, "watch": watch.model_dump(mode="json", include=DECIDING)})
+    return atomic_io.sha256_json({**build, "retrain": watch.model_dump(mode="json", include=DECIDING)})
 
 
 class LocalActivities:
@@ -60,7 +60,7 @@ class LocalActivities:
     def __init__(self, place: RetrainWorkspace, store: ReleaseRegistry, live: LiveOpener, root: TunectlConfig) -> None:
         """``root`` is the configuration as this watcher began with it."""
         self.place, self.store, self._live, self._root = place, store, live, root
-        self.watch, self.trials = root.watch, ExperimentStore(store)
+        self.watch, self.trials = root.retrain, ExperimentStore(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         """See ``RetrainActivities``."""
@@ -137,7 +137,7 @@ class LocalActivities:
         """See ``RetrainActivities``."""
         wanted = self.watch.canary
         if wanted is None:
-            raise UsageError("watch.canary is null, so there is no experiment to begin", hint="tunectl check")
+            raise UsageError("retrain.canary is null, so there is no experiment to begin", hint="tunectl check")
         made = self.trials.start(
             canary_run.build_experiment(
                 wanted,
@@ -234,13 +234,13 @@ class LocalActivities:
         self._tell(f"{signed_links.WORDS[question]} {run.trigger.why}\n{link}")
 
     def _tell(self, words: str) -> None:
-        notifications.notify(words, self._root.project, self.watch.ask.notify_variable)
+        notifications.notify(words, self._root.project, self.watch.approval.notify_url_env)
 
 
 def _section(root: TunectlConfig) -> FeedbackFromLog:
-    section = root.harvest.root
+    section = root.feedback.root
     if not isinstance(section, FeedbackFromLog):
         raise UsageError(
-            "harvest: none, so there is nothing to retrain with", hint="choose harvest: default in conf/config.yaml"
+            "feedback: none, so there is nothing to retrain with", hint="choose feedback: default in conf/config.yaml"
         )
     return section

@@ -33,7 +33,7 @@ class RateLimits(Struct, frozen=True):
 def policy_of(limits: RateLimitConfig) -> RateLimits:
     """The section of the configuration as this file wants it."""
     return RateLimits(
-        timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.longest_cooldown_hours), limits.week
+        timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.max_cooldown_hours), limits.max_per_week
     )
 
 

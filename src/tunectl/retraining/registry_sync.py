@@ -1,4 +1,4 @@
-"""Servers that look at an address (``serve.store``) hear of what is promoted and tried in the folder here."""
+"""Servers that look at an address (``serve.registry``) hear of what is promoted and tried in the folder here."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def build_release(
     """
     layout = place.layout
     project, attempt = _worktree(run, place)
-    if attempt > watch.train.attempts:
+    if attempt > watch.train.max_attempts:
         raise TrainingFailed(
             f"retrain {run.id} was begun {attempt - 1} times and never ended",
             hint=f"its words are in {place.log_path(run)}",
@@ -76,7 +76,7 @@ def build_release(
         log=place.log_path(run),
         stop=stop,
         limits=supervised_process.ProcessLimits(
-            watch.train.hours * 3600,
+            watch.train.max_hours * 3600,
             watch.resources.nice,
             watch.resources.threads,
             gpus=watch.resources.device == "any",
@@ -124,7 +124,7 @@ def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths
     if not (place / peft_adapter.NAME).is_file():
         with atomic_io.atomic_directory(place, layout.scratch) as fresh:
             shutil.copytree(store.folder(champion.release) / serving_contract.ADAPTER, fresh, dirs_exist_ok=True)
-    return [f"sft.start={place.relative_to(layout.root).as_posix()}"]
+    return [f"sft.init_adapter={place.relative_to(layout.root).as_posix()}"]
 
 
 def _window(run: RetrainRun) -> str:
@@ -166,7 +166,7 @@ def _environment(project: Path) -> dict[str, str]:
 def _words(project: Path, code: int, watch: RetrainingConfig) -> str:
     failure = ProjectPaths(project).failure
     if code == supervised_process.LATE:
-        return f"training took longer than watch.train.hours = {watch.train.hours:g} and was ended"
+        return f"training took longer than retrain.train.max_hours = {watch.train.max_hours:g} and was ended"
     if failure.is_file():
         told: dict[str, Any] = atomic_io.read_json(failure)
         return f"stage {told['stage']} failed: {told['message']}"
@@ -192,7 +192,7 @@ def _register_release(
         "branch": place.branch(run),
         "changed": git_worktree.list_changed_files(layout.root, before, commit)[:50],
         "metrics": made.metrics,
-        "harvest": _metrics(project, "harvest"),
+        "feedback": _metrics(project, "feedback"),
         "curate": _metrics(project, "curate"),
     }
     return _build_step_result(told, made, store)

@@ -25,7 +25,7 @@ def mount_arena(server: Server, home: Path) -> None:
     """Add the page on which people chat and vote to ``server``, as one of its clients."""
     annotate = server.settings.annotate
     folder = home / os.environ.get(JUDGEMENTS, annotate.store)
-    masker = inference_logger.build_masker(server.settings.live)
+    masker = inference_logger.build_masker(server.settings.inference_log)
     config = arena_app.ArenaAppConfig(server.settings.project, tuple(annotate.tags), folder, masker)
     server.mounts["/arena"] = arena_app.application(server, config)
 

@@ -21,7 +21,7 @@ def bentoml_command(environment: Mapping[str, str]) -> list[str]:
 
     Raises  ConfigError for settings that are absent or wrong.
     """
-    seconds = settings().serve.drain.seconds
+    seconds = settings().serve.shutdown.grace_period_seconds
     words = [
         "bentoml",
         "serve",

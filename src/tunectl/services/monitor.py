@@ -35,7 +35,7 @@ def run(
 
     A look that fails is logged and counted, and tried again: the exporter never dies of a database that is away.
     """
-    metrics = drift_metrics.DriftMetrics(settings.monitor.rule.required)
+    metrics = drift_metrics.DriftMetrics(settings.monitor.rule.consecutive_windows)
     told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: told.put(None))
@@ -43,9 +43,9 @@ def run(
         watching.stopped = lambda: not told.empty()
         with suppress(TunectlError):  # the first look meets it again, counts it and says so
             metrics.restore(watching.find_latest_window())
-        keys = Path(os.environ.get("TUNECTL_KEYS", layout.root / settings.keys))
+        keys = Path(os.environ.get("TUNECTL_KEYS", layout.root / settings.keys_file))
         door = MonitorApi(
-            settings.monitor.address, settings.monitor.port, keys, _pages(settings, layout, watching, metrics)
+            settings.monitor.host, settings.monitor.port, keys, _pages(settings, layout, watching, metrics)
         )
         door.open()
         started(door.port)

@@ -49,11 +49,11 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
 
     Raises  UsageError for an address: what is built here is promoted in a folder, and copied from there.
     """
-    place = os.environ.get(STORE) or root.watch.store
+    place = os.environ.get(STORE) or root.retrain.registry
     if "://" in place:
         raise UsageError(
-            f"watch.store = {place}: takes a folder",
-            hint=f"set serve.store={place}: the watcher copies its folder there",
+            f"retrain.registry = {place}: takes a folder",
+            hint=f"set serve.registry={place}: the watcher copies its folder there",
         )
     return ReleaseRegistry(layout.root / place, PATIENCE)
 
@@ -63,7 +63,7 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
 
     Raises  InfrastructureError when another watcher works here, or the port is taken; UsageError for a wrong schedule.
     """
-    for name, declared in root.watch.schedules.items():
+    for name, declared in root.retrain.schedules.items():
         cron.next_slot(CronSchedule(name, declared.cron, declared.zone), datetime.now(UTC))
     place, store = RetrainWorkspace(layout), open_registry(root, layout)
     with lock.file_lock(
@@ -87,27 +87,27 @@ class _RetrainerProcess:
     ) -> None:
         self._layout, self._root, self._trials = layout, root, ExperimentStore(store)
         self._store, self._book, self._metrics = store, RunStore(place.book), RetrainMetrics(time.time())
-        self._publisher, self._publishing = Publisher(store, root.serve.store), threading.Lock()
+        self._publisher, self._publishing = Publisher(store, root.serve.registry), threading.Lock()
         lost = not place.secret.exists()
         signing = secret_files.load_or_create(place.secret, signs=True).encode()
         self._work = LocalActivities(place, store, self._live, root)
-        self._driver = RetrainController(self._book, self._work, root.watch, signing, cron.next_slot)
+        self._driver = RetrainController(self._book, self._work, root.retrain, signing, cron.next_slot)
         self._wake = threading.Event()
         self._door = RetrainApi(
             self._book,
             ApprovalPages(self._book, self._trials, root.project, signing, lambda: cost),
             self._render_metrics,
-            token=secret_files.load_or_create(layout.root / root.watch.token),
-            alert_names=root.watch.alerts,
+            token=secret_files.load_or_create(layout.root / root.retrain.token_file),
+            alert_names=root.retrain.alerts,
             nudge=self._wake.set,
-            address=root.watch.address,
-            port=root.watch.port,
+            address=root.retrain.host,
+            port=root.retrain.port,
         )
         if lost:
             self._driver.resend_approvals()
 
     def _live(self) -> AbstractContextManager[InferenceLog]:
-        return inference_log_sql.open_log(pseudonyms.address(self._root.live), self._layout.root)
+        return inference_log_sql.open_log(pseudonyms.address(self._root.inference_log), self._layout.root)
 
     def _render_metrics(self) -> bytes:
         experiments = self._trials.all()
@@ -124,8 +124,10 @@ class _RetrainerProcess:
             signal.signal(name, lambda *_: told.put(None))
         threading.Thread(target=self._until_told, args=(told,), name="stop", daemon=True).start()
         self._door.open()
-        watch = self._root.watch
-        _log.info("watching; http://%s:%d, mode %s", watch.address, self._door.port, watch.mode)
+        watch = self._root.retrain
+        _log.info(
+            "watching; http://%s:%d, approval of a training: %s", watch.host, self._door.port, watch.approval.training
+        )
         if not once:
             threading.Thread(target=self._beside, name="beside", daemon=True).start()
         try:
@@ -157,7 +159,7 @@ class _RetrainerProcess:
             if once:
                 raise
             self._record_error("this look failed", error)
-            return False, max(PAUSE, self._root.watch.poll_seconds)
+            return False, max(PAUSE, self._root.retrain.poll_seconds)
         finally:
             self._publish()
             self._metrics.looked = time.time()
@@ -175,7 +177,7 @@ class _RetrainerProcess:
             self._driver.stop.wait(self._pause(began))
 
     def _pause(self, began: float) -> float:
-        return max(self._root.watch.poll_seconds, REST * (time.monotonic() - began))
+        return max(self._root.retrain.poll_seconds, REST * (time.monotonic() - began))
 
     def _record_error(self, what: str, error: Exception) -> None:
         self._metrics.errors += 1
@@ -188,7 +190,7 @@ class _RetrainerProcess:
             try:
                 self._publisher.sync_if_changed()
             except (TunectlError, OSError) as error:
-                self._record_error("servers at serve.store do not hear of the last change yet", error)
+                self._record_error("servers at serve.registry do not hear of the last change yet", error)
 
     def _experiments(self, now: datetime) -> None:
         """A person's own experiment is looked at, ended and promoted by the same rules; one whose retrain has ended is ended."""

@@ -161,12 +161,12 @@ class Server:
         self, call: RequestContext, key: ApiKey, shape: type[ChatRequest] | type[CompletionRequest]
     ) -> None:
         arrived, limits = time.monotonic(), self.settings.serve.limits
-        body = await call.body(limits.body_bytes, limits.read_seconds)
-        request: ChatRequest | CompletionRequest = requests.parse(body, shape, depth=limits.depth)
+        body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds)
+        request: ChatRequest | CompletionRequest = requests.parse(body, shape, depth=limits.max_json_depth)
         whole = requests.raw_body(body)
         requests.check_supported(request, top_logprobs=self.top_logprobs)
         self._refuse_unready()
-        loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.names]
+        loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.served_model_names]
         identity = (request.user or key.name).strip().casefold()  # as the live store tells people apart
         arm = resolve_variant(
             request.model, identity, {arm: one.id for arm, one in loaded.items()}, names, self.residents.trial
@@ -198,10 +198,12 @@ class Server:
     ) -> None:
         """Wait for a place, then write; a client that leaves or a time that is over ends both."""
         watch = asyncio.create_task(self._watch(call, writing, go))
-        timer = asyncio.get_running_loop().call_later(self.settings.serve.limits.seconds, self._late, writing, go)
+        timer = asyncio.get_running_loop().call_later(
+            self.settings.serve.limits.request_timeout_seconds, self._late, writing, go
+        )
         kept = asyncio.create_task(self.keeper.log_request(writing.job, key, whole))
         try:
-            async with asyncio.timeout(self.settings.serve.limits.seconds + UNREAD):
+            async with asyncio.timeout(self.settings.serve.limits.request_timeout_seconds + UNREAD):
                 await go.wait()
                 self.metrics.queued.observe(time.monotonic() - writing.job.arrived)
                 if writing.over is None:
@@ -271,8 +273,8 @@ class Server:
     async def feedback(self, call: RequestContext, key: ApiKey) -> None:
         """``POST /v1/feedback``."""
         limits = self.settings.serve.limits
-        body = await call.body(limits.body_bytes, limits.read_seconds)
-        given = requests.parse(body, FeedbackRequest, depth=limits.depth)
+        body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds)
+        given = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
         new, name, arm = await self.keeper.log_feedback(given, key)
         if new:
             self.metrics.feedback.labels(given.kind, arm).inc()

@@ -176,9 +176,9 @@ def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], 
             store,
             Redactor(build_masker(live), salt),
             policy=live.disk_full,
-            patience=live.patience,
-            waiting=live.waiting,
-            waiting_bytes=live.waiting_bytes,
+            patience=live.write_timeout_seconds,
+            waiting=live.max_buffered_rows,
+            waiting_bytes=live.max_buffered_bytes,
             on_error=on_error,
         )
         return InferenceLogger(store, writer, salt, held.pop_all())
@@ -186,6 +186,6 @@ def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], 
 
 def build_masker(live: InferenceLogConfig) -> PiiMasker:
     """What masks personal data in everything that is kept."""
-    personal = live.personal
+    personal = live.pii
     tools = pii_resources.tools(regions=personal.regions, locales=personal.locales)
     return PiiMasker(tools, kinds=personal.kinds, keep=personal.keep)

@@ -78,22 +78,24 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     """A server that is wired up and has loaded nothing yet."""
     serve, limits, place = given.serve, given.serve.limits, home_dir()
     metrics = ServingMetrics()
-    ring = KeyStore(place / os.environ.get(KEYS, serve.keys), LOOK)
+    ring = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK)
     ring.load()
-    keeper = inference_logger.open_logger(given.live, place, on_error=metrics.store_errors.inc)
+    keeper = inference_logger.open_logger(given.inference_log, place, on_error=metrics.store_errors.inc)
     residents = ModelManager(
-        open_registry.open_registry(os.environ.get(STORE, serve.store), place),
+        open_registry.open_registry(os.environ.get(STORE, serve.registry), place),
         lambda name: engine_registry.get_engine(name, serve),
         seed=find_bundled_release(),
-        base=serve.arms.base,
-        observe=serve.arms.observe_seconds,
+        base=serve.variants.base,
+        observe=serve.variants.standby_seconds,
         changed=lambda: metrics.set_model_info(
             {arm: (one.id, one.contract.base.source) for arm, one in residents.loaded.items()}
         ),
-        patience=limits.seconds + SILENT,
-        within=serve.load_seconds,
+        patience=limits.request_timeout_seconds + SILENT,
+        within=serve.load_timeout_seconds,
     )
-    admission = AdmissionController(CapacityLimits(limits.running, limits.waiting, limits.tokens))
+    admission = AdmissionController(
+        CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)
+    )
     server = Server(given, residents, ring, admission, metrics, keeper)
     mount(server, place)
     return server
@@ -114,7 +116,7 @@ def _drain_on_sigterm(server: Server) -> None:
     loop, doors, notice = (
         asyncio.get_running_loop(),
         supervisor.listening_sockets(),
-        server.settings.serve.drain.notice_seconds,
+        server.settings.serve.shutdown.pre_stop_seconds,
     )
 
     def drain(number: int, frame: FrameType | None) -> None:

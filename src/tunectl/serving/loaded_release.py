@@ -34,7 +34,7 @@ Engines = Callable[[str], Engine]
 """The engine of a name; raises ArtifactError for one that this server does not have."""
 ADAPTER = "adapter_model.safetensors"
 BASE = "model/model.safetensors"
-APART = "apart"
+APART = "adapter"
 LEFT = 60.0
 """Seconds after which a pipeline that does not close is left to itself; one in a process of its own is killed before."""
 
@@ -143,7 +143,7 @@ async def load_release(folder: Path, engines: Engines, *, base: bool = False, wi
             raise
         raise InfrastructureError(
             f"release {folder.name} was not loaded and proved within {within:g} s",
-            hint="the engine's own lines in the log say how far it came; serve.load_seconds is how long it may take",
+            hint="the engine's own lines in the log say how far it came; serve.load_timeout_seconds is how long it may take",
         ) from error
     created = int((folder / contracts.NAME).stat().st_mtime)
     return LoadedRelease(folder.name, contract, prompts, stops, pipeline, board, proof, created)
@@ -182,7 +182,7 @@ def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> No
     if base and contract.route != APART:
         raise ArtifactError(
             f"release {folder.name} holds base and adapter merged, so it cannot answer as the base",
-            hint="package with the route apart, or set serve.arms.base=false",
+            hint="package with the route apart, or set serve.variants.base=false",
         )
 
 

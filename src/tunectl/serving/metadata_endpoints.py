@@ -19,7 +19,7 @@ def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, A
     if champion is None:
         return found
     base = champion.contract.base.source
-    names = [settings.project, *settings.serve.names]
+    names = [settings.project, *settings.serve.served_model_names]
     found += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in names]
     for arm in ARMS:
         one = residents.loaded.get(arm)

@@ -70,7 +70,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
         monitor=process_state(layout.monitor_lock),
         drift=drift,
         watcher=watcher,
-        mode=root.watch.mode,
+        approval=root.retrain.approval.training,
         now=_retrain(active) if active else None,
         last=_retrain(ended[-1]) if ended else None,
         next=collect_part("schedules", lambda: _slots(root, book, now), []),
@@ -94,7 +94,7 @@ def _retrain(run: RetrainRun) -> Retrain:
 def _live(layout: ProjectPaths, root: TunectlConfig, champion: ChampionPointer | None, now: datetime) -> Live:
     from tunectl.monitoring import reference_data
 
-    with open_inference_log.open_if_exists(root.live, layout) as live:
+    with open_inference_log.open_if_exists(root.inference_log, layout) as live:
         if live is None:
             return NOTHING
         counts, newest = live.counts(now - SPAN), live.newest(1)
@@ -128,7 +128,7 @@ def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: T
     """Prompts are compared with windows that somebody accepted, and nobody has accepted one."""
     from tunectl.monitoring.window import ACCEPTED
 
-    declared, least = root.monitor.prompts, root.monitor.window.minimum
+    declared, least = root.monitor.prompts, root.monitor.window.min_rows
     enough = [one for one in windows if one.rows >= least]
     if declared.reference != "live" or declared.accept_first or not enough or live.events(kind=ACCEPTED):
         return None
@@ -142,7 +142,7 @@ def _slots(root: TunectlConfig, book: RunStore, now: datetime) -> list[NextSched
 
     marks = book.get_schedule_marks()
     found: list[NextSchedule] = []
-    for name, declared in root.watch.schedules.items():
+    for name, declared in root.retrain.schedules.items():
         mark = marks.get(name)
         begin = now if mark is None or mark > now + AHEAD else mark
         at = cron.next_slot(CronSchedule(name, declared.cron, declared.zone), begin)
@@ -153,7 +153,7 @@ def _slots(root: TunectlConfig, book: RunStore, now: datetime) -> list[NextSched
 def _limits(root: TunectlConfig, runs: Sequence[RetrainRun], now: datetime) -> tuple[datetime | None, tuple[int, int]]:
     from tunectl.retraining import rate_limits
 
-    limits = rate_limits.policy_of(root.watch.limits)
+    limits = rate_limits.policy_of(root.retrain.limits)
     return rate_limits.cooldown_until(runs, now, limits), (rate_limits.runs_within(runs, now), limits.week)
 
 
@@ -190,7 +190,7 @@ def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: dat
     except OSError:
         return None
     given = signed_links.ApprovalToken(run.id, facts["question"], int(until.timestamp()), facts["nonce"])
-    return signed_links.address(root.watch.ask.url, given, secret)
+    return signed_links.address(root.retrain.approval.url, given, secret)
 
 
 def _idle(store: ReleaseRegistry, book: RunStore) -> Iterator[PendingApproval]:

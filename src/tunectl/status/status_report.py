@@ -84,7 +84,7 @@ class StatusReport(Struct, frozen=True):
     monitor: Program = "never"
     drift: Drift | None = None
     watcher: Program = "never"
-    mode: Literal["auto", "ask"] = "ask"
+    approval: Literal["none", "required"] = "required"
     """Whether a drift retrains by itself or a person is asked."""
     now: Retrain | None = None
     last: Retrain | None = None

@@ -84,7 +84,7 @@ def _next(glance: StatusReport, now: datetime) -> str:
         f"{'was due' if slot.at <= now else 'due'} {_at(slot.at)} ({slot.schedule}: {slot.cron})"
         for slot in glance.next
     ]
-    drift = "on drift" if glance.mode == "auto" else "on drift, once a person says yes"
+    drift = "on drift" if glance.approval == "none" else "on drift, once a person says yes"
     began, most = glance.budget
     held = [
         f"not before {_at(glance.rests_until)}" if glance.rests_until else "",

@@ -147,7 +147,7 @@ def _long(answers: Pairs, lengths: Sequence[int], limit: int, share: float) -> D
         "answers fit",
         bad,
         len(answers),
-        f"every prompt with its answer fits sft.max_tokens = {limit}",
-        f"are longer than sft.max_tokens = {limit} and would be left out ({share:.0%} may be)",
+        f"every prompt with its answer fits sft.max_length = {limit}",
+        f"are longer than sft.max_length = {limit} and would be left out ({share:.0%} may be)",
         ok=ok,
     )

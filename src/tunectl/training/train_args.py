@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tunectl.config.schema.adapt import LoraCpt
+from tunectl.config.schema.cpt import LoraCpt
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.sft import Schedule, Sft
 
@@ -60,48 +60,48 @@ class TrainingArgs:
 
 def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, project: str) -> TrainingArgs:
     """The plan of the sft stage."""
-    targets = section.targets if isinstance(section.targets, str) else tuple(section.targets)
+    targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     return TrainingArgs(
         label="sft",
-        adapter=LoraArgs(section.method, section.rank, section.alpha, section.dropout, targets),
+        adapter=LoraArgs(section.method, section.lora_rank, section.lora_alpha, section.lora_dropout, targets),
         epochs=section.epochs,
-        batch_answers=section.batch_answers,
-        optimiser=section.optimiser,
+        batch_answers=section.batch_size,
+        optimiser=section.optimizer,
         learning_rate=section.learning_rate,
-        schedule=section.schedule,
-        warmup=section.warmup,
+        schedule=section.lr_scheduler,
+        warmup=section.warmup_ratio,
         weight_decay=section.weight_decay,
-        clip=section.clip,
+        clip=section.max_grad_norm,
         label_smoothing=section.label_smoothing,
-        neftune=section.neftune,
-        average=section.average,
-        share_prompts=section.share_prompts,
-        validations=section.validations,
+        neftune=section.neftune_noise_alpha,
+        average=section.ema_decay,
+        share_prompts=section.prefix_sharing,
+        validations=section.evals_per_epoch,
         patience=stop.patience if stop else None,
-        least_gain=stop.least_gain if stop else 0.0,
-        checkpoint_steps=section.checkpoint_steps,
+        least_gain=stop.min_delta if stop else 0.0,
+        checkpoint_steps=section.save_steps,
         report_to=tuple(section.report_to),
         seed=seed,
         profile=profile,
         project=project,
-        start=Path(section.start) if section.start else None,
+        start=Path(section.init_adapter) if section.init_adapter else None,
     )
 
 
 def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) -> TrainingArgs:
-    """The plan of the adapt stage: blocks of text count as answers."""
+    """The plan of the cpt stage: blocks of text count as answers."""
     return TrainingArgs(
-        label="adapt",
-        adapter=LoraArgs("lora", section.rank, section.alpha, 0.0, "all-linear"),
+        label="cpt",
+        adapter=LoraArgs("lora", section.lora_rank, section.lora_alpha, 0.0, "all-linear"),
         epochs=section.epochs,
-        batch_answers=section.batch_blocks,
+        batch_answers=section.batch_size,
         optimiser="adamw",
         learning_rate=section.learning_rate,
-        schedule=section.schedule,
-        warmup=section.warmup,
+        schedule=section.lr_scheduler,
+        warmup=section.warmup_ratio,
         weight_decay=section.weight_decay,
-        clip=section.clip,
+        clip=section.max_grad_norm,
         label_smoothing=0.0,
         neftune=None,
         average=None,
@@ -109,9 +109,9 @@ def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) ->
         validations=2,
         patience=None,
         least_gain=0.0,
-        checkpoint_steps=section.checkpoint_steps,
+        checkpoint_steps=section.save_steps,
         report_to=(),
         seed=seed,
         profile=profile,
-        project="adapt",
+        project="cpt",
     )

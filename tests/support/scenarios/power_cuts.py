@@ -33,7 +33,7 @@ def pointer(found: Found, folder: Path, *, every: int = 1) -> None:
         source = folder / f"source{number}"
         source.mkdir(parents=True)
         (source / "weights").write_text(str(number))
-        names.append(store.add(source, BuildFacts("shop", "transformers", "apart")).id)
+        names.append(store.add(source, BuildFacts("shop", "transformers", "adapter")).id)
     store.promote(names[0], by="test", why="the first")
     for what, start, goal in (("promote", names[0], names[1]), ("rollback", names[1], names[0])):
         for after in count(0, every):

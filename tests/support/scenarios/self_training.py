@@ -1,7 +1,7 @@
-"""Generations that learn from themselves, and one person who says a lot (faults 29, 30), through the real rules of harvest.
+"""Generations that learn from themselves, and one person who says a lot (faults 29, 30), through the real rules of feedback.
 
 The model is a toy: shares of so many sentences, learned by counting, and sharpened when it speaks, as greedy decoding does. What
-becomes a training row is decided by ``live.harvest`` alone.
+becomes a training row is decided by ``live.feedback`` alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RULES = FeedbackRules(
     model_text_share=0.5,
     holdout=0.0,
 )
-"""As conf/harvest/default.yaml; nothing is held back here."""
+"""As conf/feedback/default.yaml; nothing is held back here."""
 OPEN = FeedbackRules(
     quarantine=timedelta(0),
     per_user=10**6,

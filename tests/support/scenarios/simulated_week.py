@@ -28,7 +28,7 @@ def flapping(folder: Path, *, days: int, minutes: int, seed: int, ending: str) -
     )
     dice, hands = random.Random(seed), Hands()
     hands.verdict = {"promoted": "promote", "rejected": "reject"}[ending]
-    one = driver(folder, hands, limits__cooldown_hours=COOLDOWN, limits__week=1000, canary=None)
+    one = driver(folder, hands, limits__cooldown_hours=COOLDOWN, limits__max_per_week=1000, canary=None)
     over, alerts = False, 0
     for step in range(days * 24 * 60 // minutes):
         now = NOW + timedelta(minutes=step * minutes)

@@ -18,7 +18,7 @@ from serving_process import free_port
 
 from scenarios.fault_result import Found
 
-PATIENT = "watch.reconcile_minutes=100000"
+PATIENT = "retrain.reconcile_minutes=100000"
 ALERT = {"alertname": "TunectlDriftSustained", "severity": "ticket"}
 
 
@@ -45,7 +45,7 @@ class Watched:
 
     def start(self) -> None:
         self.process = retrain_project.start(
-            self.folder, "on", f"watch.port={self.port}", *self._words, **self._environment
+            self.folder, "on", f"retrain.port={self.port}", *self._words, **self._environment
         )
         self.until(lambda: self.ask("GET", "/healthz", None) == 200, "the watcher answers")
 
@@ -183,7 +183,7 @@ def unheard(folder: Path) -> Found:
     store = retrain_project.make(folder)
     retrain_project.drift(folder, store.champion().release)
     began = time.monotonic()
-    watcher = Watched(folder, "watch.reconcile_minutes=0.03")
+    watcher = Watched(folder, "retrain.reconcile_minutes=0.03")
     try:
         watcher.until(lambda: watcher.ended(1), "the run has ended")
     finally:

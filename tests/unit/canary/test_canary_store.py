@@ -27,7 +27,7 @@ def trials(tmp_path: Path) -> tuple[ExperimentStore, list[str]]:
         source = tmp_path / f"release{number}"
         source.mkdir()
         (source / "weights").write_text(str(number))
-        names.append(store.add(source, BuildFacts("shop", "transformers", "apart")).id)
+        names.append(store.add(source, BuildFacts("shop", "transformers", "adapter")).id)
     store.promote(names[0], by="test", why="first")
     return ExperimentStore(store), names
 
@@ -82,7 +82,7 @@ def test_what_a_gate_refused_is_not_tried(trials: tuple[ExperimentStore, list[st
     source.mkdir()
     (source / "weights").write_text("refused")
     facts = BuildFacts(
-        "shop", "transformers", "apart", verdicts={"evaluate": RecordedVerdict(False, "worse", "It is worse.")}
+        "shop", "transformers", "adapter", verdicts={"evaluate": RecordedVerdict(False, "worse", "It is worse.")}
     )
     with pytest.raises(GateError, match=r"was refused: evaluate: It is worse\.") as told:
         kept.start(made(kept.store.add(source, facts).id))

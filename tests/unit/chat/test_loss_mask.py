@@ -23,7 +23,7 @@ def tokenizer(tiny_model):
 
 def masker(tokenizer, source, **changes):
     chat = source if isinstance(source, Template) else Template(source, "", "<|im_end|>")
-    return LossMasker(chat, tokenizer, **{"end_of_turn": END, "train_on": "answer", **changes})
+    return LossMasker(chat, tokenizer, **{"end_of_turn": END, "train_on": "final_answer", **changes})
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_marks_and_prefixes_agree(tokenizer, name):
     bare = marked.replace("{% generation %}", "").replace("{% endgeneration %}", "")
     end = tokenizer.id_of("<|im_end|>")
     chat = [example("Yes", "No", messages=[("user", "a"), ("assistant", "b"), ("user", "c")])]
-    for train_on in ("answer", "assistant"):
+    for train_on in ("final_answer", "assistant"):
         by_marks, by_prefix = (
             masker(tokenizer, source, end_of_turn=end, train_on=train_on).mask(chat)[0] for source in (marked, bare)
         )

@@ -41,7 +41,7 @@ def test_an_unknown_stage_names_the_nearest(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run", "ingets"]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: ingets: no such stage; there are compose, model, ingest, harvest, curate, split, adapt, sft, preferences, reward, align, evaluate, package\n  did you mean ingest?\n"
+        "tunectl: ingets: no such stage; there are compose, model, ingest, feedback, curate, split, cpt, sft, preferences, reward, align, evaluate, package\n  did you mean ingest?\n"
     )
 
 

@@ -18,9 +18,11 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Settings with which a watcher began, in a project of nothing but its configuration."""
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
-    modes: list[str] = []
-    monkeypatch.setattr(retrain_controller, "run", lambda _layout, root, **_words: modes.append(root.watch.mode))
-    return modes
+    approvals: list[str] = []
+    monkeypatch.setattr(
+        retrain_controller, "run", lambda _layout, root, **_words: approvals.append(root.retrain.approval.training)
+    )
+    return approvals
 
 
 @pytest.mark.parametrize("text", ["seed=7", "sft=dora", "sft.epochs=1", "align=dpo"])
@@ -29,11 +31,11 @@ def test_a_setting_of_a_build_is_refused(begun: list[str], capsys: pytest.Captur
     said = capsys.readouterr().err
     assert f"{text}: a watcher's retrains are built with the settings that the project has recorded" in said
     assert f"tunectl repro {text}" in said
-    assert f"watch.train.overrides=[{text}]" in said
+    assert f"retrain.train.overrides=[{text}]" in said
     assert begun == []
 
 
-@pytest.mark.parametrize("text", ["watch.mode=auto", "serve.poll_seconds=1", "harvest.holdout=0.4"])
+@pytest.mark.parametrize("text", ["retrain.approval.training=none", "serve.poll_seconds=1", "feedback.holdout=0.4"])
 def test_its_own_settings_are_taken(begun: list[str], text: str) -> None:
     assert main(["watch", text]) == 0
-    assert begun == ["auto" if "auto" in text else "ask"]
+    assert begun == ["none" if "training=none" in text else "required"]

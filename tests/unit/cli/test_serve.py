@@ -18,9 +18,9 @@ from tunectl.core.errors import InfrastructureError, UsageError
 
 
 def root(url: str = "sqlite:///live.sqlite", **section: object) -> SimpleNamespace:
-    given = settings(live__url=url, **section)
+    given = settings(inference_log__url=url, **section)
     return SimpleNamespace(
-        live=InferenceLogConfig.model_validate(given["live"], strict=True),
+        live=InferenceLogConfig.model_validate(given["inference_log"], strict=True),
         serve=Serve.model_validate(given["serve"], strict=True),
     )
 
@@ -58,7 +58,7 @@ def test_it_says_where_everything_is(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TUNECTL_KEYS", raising=False)
-    here = root(address=address, port=3123)
+    here = root(host=address, port=3123)
     secret = serve._first_key(here)
     serve._say(here, secret)
     out = capsys.readouterr().out
@@ -82,4 +82,4 @@ def test_a_port_that_is_taken_and_a_store_without_a_champion(tmp_path: Path, mon
             serve._refuse_taken(root(port=port))
     assert caught.value.message == f"serve.port = {port}: 127.0.0.1:{port} is taken by another program"
     with pytest.raises(UsageError, match="no release is champion; there are: none"):
-        serve._refuse_nothing(root(store="releases"))
+        serve._refuse_nothing(root(registry="releases"))

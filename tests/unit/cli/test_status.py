@@ -39,10 +39,10 @@ def test_an_artifact_that_was_deleted_everywhere_is_said_to_be(monkeypatch, tmp_
 def test_one_that_dvc_keeps_is_not_built_again(monkeypatch, tmp_path):
     upstream = {"changed deps": {"artifacts/model": "deleted"}}
     assert row(monkeypatch, tmp_path, [upstream, GONE], ("artifacts/model",)) == ("in the cache", "")
-    changed = {"changed deps": {"artifacts/config/sft.json": {"sft.rank": "modified"}}}
+    changed = {"changed deps": {"artifacts/config/sft.json": {"sft.lora_rank": "modified"}}}
     assert row(monkeypatch, tmp_path, [changed, GONE])[0] == "not built"
 
 
 def test_a_changed_key_is_named(monkeypatch, tmp_path):
-    changes = [{"changed deps": {"artifacts/config/sft.json": {"sft.rank": "modified"}}}]
-    assert row(monkeypatch, tmp_path, changes)[1] == "artifacts/config/sft.json sft.rank modified"
+    changes = [{"changed deps": {"artifacts/config/sft.json": {"sft.lora_rank": "modified"}}}]
+    assert row(monkeypatch, tmp_path, changes)[1] == "artifacts/config/sft.json sft.lora_rank modified"

@@ -57,7 +57,7 @@ def release(folder: Path) -> str:
     source.mkdir()
     (source / "weights").write_text("1")
     store = ReleaseRegistry(ProjectPaths(folder).releases)
-    made = store.add(source, BuildFacts("shop", "transformers", "apart"))
+    made = store.add(source, BuildFacts("shop", "transformers", "adapter"))
     store.promote(made.id, by="ann", why="the first one")
     return made.id
 
@@ -108,7 +108,7 @@ def promoted(**facts: str) -> RetrainRun:
 
 def test_where_nothing_ever_ran_everything_says_so_and_nothing_is_made(tmp_path: Path, root: TunectlConfig) -> None:
     found = collect.collect_status(ProjectPaths(tmp_path), root, NOW)
-    assert found == StatusReport(mode="ask", budget=(0, 3))
+    assert found == StatusReport(approval="required", budget=(0, 3))
     assert list(tmp_path.iterdir()) == []
     assert list(format_rows(found, NOW)) == [
         ("champion", "none, there is no release yet"),
@@ -192,8 +192,8 @@ def test_without_a_watcher_what_it_should_do_waits_for_somebody_to_start_it(
 
 def test_calendar_cooldown_and_budget(tmp_path: Path, root: TunectlConfig) -> None:
     schedules = {"spring": {"cron": "monthly", "zone": "UTC"}, "nightly": {"cron": "0 3 * * *", "zone": "UTC"}}
-    watch = type(root.watch).model_validate({**root.watch.model_dump(), "schedules": schedules, "mode": "auto"})
-    declared = root.model_copy(update={"watch": watch})
+    watch = type(root.retrain).model_validate({**root.retrain.model_dump(), "schedules": schedules})
+    declared = root.model_copy(update={"retrain": watch})
     book = RunStore(ProjectPaths(tmp_path).retrain)
     book.set_schedule_mark({"spring": NOW, "nightly": NOW - timedelta(days=2)})
     run = promoted()
@@ -231,7 +231,7 @@ WHOLE = StatusReport(
     monitor="runs",
     drift=Drift("w", "4f1c9a7be2d05318", "drift", "prompt_text moved", NOW, 300, 3, 3, ["prompt_text"]),
     watcher="runs",
-    mode="auto",
+    approval="none",
     now=Retrain("a-1", "canary", NOW, "alert", "something moved", "20% of the identities"),
     last=Retrain("b-1", "promoted", NOW, "schedule", "monthly", "3 points better"),
     next=[NextSchedule("spring", "monthly", NOW + timedelta(days=31))],
@@ -294,7 +294,7 @@ def test_it_is_one_screen_and_the_same_for_programs(
         "stage": "sft",
         "state": "stale",
         "seconds": 71.5,
-        "why": "sft.rank modified; " * 30,
+        "why": "sft.lora_rank modified; " * 30,
         "verdict": "no " * 90,
     }
     monkeypatch.setattr(status, "stage_status", lambda _: [stage] * 12)

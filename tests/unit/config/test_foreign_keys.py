@@ -47,14 +47,24 @@ def test_a_llama_factory_file_becomes_an_experiment_that_composes(project: Path)
     draft = foreign_llama_factory.import_llama_factory(given, {})
     paths = ("ingest.sources.identity.path=a.json", "ingest.sources.alpaca_en_demo.path=b.json")
     root = _compose(project, draft, f"model.source.revision={COMMIT}", *paths)
-    assert (root.sft.method, root.sft.rank, root.sft.alpha, root.sft.targets) == ("qlora", 8, 16, ["q_proj", "v_proj"])
-    assert (root.sft.learning_rate, root.sft.schedule, root.sft.warmup, root.sft.epochs) == (1e-4, "cosine", 0.1, 3)
-    assert (root.sft.batch_answers, root.sft.max_tokens, root.sft.neftune) == (8, 2048, 5)
+    assert (root.sft.method, root.sft.lora_rank, root.sft.lora_alpha, root.sft.target_modules) == (
+        "qlora",
+        8,
+        16,
+        ["q_proj", "v_proj"],
+    )
+    assert (root.sft.learning_rate, root.sft.lr_scheduler, root.sft.warmup_ratio, root.sft.epochs) == (
+        1e-4,
+        "cosine",
+        0.1,
+        3,
+    )
+    assert (root.sft.batch_size, root.sft.max_length, root.sft.neftune_noise_alpha) == (8, 2048, 5)
     assert root.sft.early_stopping is not None
     assert root.sft.early_stopping.patience == 3
     assert root.sft.report_to == ["wandb"]
     assert (root.split.shares.train, root.split.shares.validation) == (0.8, 0.1)
-    assert (root.seed, root.profile.dtype, root.model.chat_template) == (42, "bfloat16", "llama3")
+    assert (root.seed, root.hardware.dtype, root.model.chat_template) == (42, "bfloat16", "llama3")
     assert _reasons(draft, EFFECT) == {
         "deepspeed": "tunectl trains on one machine; DeepSpeed is not used",
         "max_samples": "rows are not cut off silently; make a smaller file",
@@ -106,11 +116,11 @@ def test_data_sets_are_found_in_their_list(project: Path) -> None:
 def test_an_axolotl_file_becomes_an_experiment_that_composes(project: Path) -> None:
     draft = foreign_axolotl.import_axolotl(foreign_yaml.load_yaml((HERE / "lora-1b.yml").read_text(), "f"))
     root = _compose(project, draft, "ingest.sources.gpt4_llm_cleaned.revision=v1")
-    assert (root.sft.method, root.sft.rank, root.sft.alpha, root.sft.dropout) == ("lora", 16, 32, 0.05)
-    assert root.sft.targets == ["gate_proj", "q_proj", "v_proj"]
-    assert (root.sft.batch_answers, root.sft.epochs, root.sft.optimiser) == (4, 1, "adamw_8bit")
-    assert (root.sft.validations, root.sft.train_on, root.sft.report_to) == (4, "assistant", ["wandb"])
-    assert root.profile.gradient_checkpointing
+    assert (root.sft.method, root.sft.lora_rank, root.sft.lora_alpha, root.sft.lora_dropout) == ("lora", 16, 32, 0.05)
+    assert root.sft.target_modules == ["gate_proj", "q_proj", "v_proj"]
+    assert (root.sft.batch_size, root.sft.epochs, root.sft.optimizer) == (4, 1, "adamw_8bit")
+    assert (root.sft.evals_per_epoch, root.sft.loss_on, root.sft.report_to) == (4, "assistant", ["wandb"])
+    assert root.hardware.gradient_checkpointing
     source: Any = root.model.source
     assert (source.repo, source.revision) == ("acme/Tiny-3.2-1B", COMMIT)
     sources: Any = root.ingest.sources
@@ -122,10 +132,10 @@ def test_an_axolotl_file_becomes_an_experiment_that_composes(project: Path) -> N
 
 def test_what_the_file_is_silent_about_gets_the_other_tools_default() -> None:
     theirs = foreign_llama_factory.import_llama_factory({"model_name_or_path": "a/b", "lora_rank": 32}, {})
-    assert (theirs.values["sft.alpha"], theirs.notes["sft.alpha"]) == (64, "LLaMA-Factory's default")
+    assert (theirs.values["sft.lora_alpha"], theirs.notes["sft.lora_alpha"]) == (64, "LLaMA-Factory's default")
     assert theirs.values["sft.learning_rate"] == 5e-5
     other = foreign_axolotl.import_axolotl({"base_model": "a/b", "adapter": "lora"})
-    assert (other.values["sft.schedule"], other.values["sft.warmup"]) == ("cosine", 0.03)
+    assert (other.values["sft.lr_scheduler"], other.values["sft.warmup_ratio"]) == ("cosine", 0.03)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +187,7 @@ def test_every_data_set_of_a_list_is_taken_over(project: Path) -> None:
         "two": ("two.json", "alpaca"),
         "raw": ("raw.parquet", "columns"),
     }
-    assert draft.values["sft.train_on"] == "assistant"  # one of them holds conversations
+    assert draft.values["sft.loss_on"] == "assistant"  # one of them holds conversations
     assert [item.reason for item in draft.dropped if item.key == "datasets"] == ["'nothing' names no path"]
 
 
@@ -207,7 +217,8 @@ def test_the_verb_writes_once_and_prints_what_is_left(project: Path, capsys: pyt
     said = capsys.readouterr()
     assert said.out == "wrote conf/experiment/lora_1b.yaml\n"
     assert (
-        "    warmup_steps             a number of steps; tunectl takes a share of all steps: sft.warmup\n" in said.err
+        "    warmup_steps             a number of steps; tunectl takes a share of all steps: sft.warmup_ratio\n"
+        in said.err
     )
     assert main([*words, "--write"]) == 2
     assert capsys.readouterr().err == (
@@ -216,10 +227,10 @@ def test_the_verb_writes_once_and_prints_what_is_left(project: Path, capsys: pyt
     )
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert "sft.rank=16" in found["overrides"]
+    assert "sft.lora_rank=16" in found["overrides"]
     assert found["no_counterpart"][0]["key"] == "strict"
     assert main([*words, "--overrides"]) == 0
-    assert capsys.readouterr().out.startswith("model=hub sft=lora sft.max_tokens=2048 ")
+    assert capsys.readouterr().out.startswith("model=hub sft=lora sft.max_length=2048 ")
 
 
 @pytest.mark.parametrize(

@@ -40,16 +40,16 @@ def test_experiments_and_the_recipe_fit_the_schema_of_parts() -> None:
 
 
 def test_editors_refuse_a_misspelt_key_a_wrong_type_and_a_value_out_of_range() -> None:
-    validator = Draft202012Validator(json_schema_export.group_schema("profile"))
-    for wrong in ({"devise": "cpu"}, {"device": "tpu"}, {"train_tokens": "many"}, {"train_tokens": 3}):
+    validator = Draft202012Validator(json_schema_export.group_schema("hardware"))
+    for wrong in ({"devise": "cpu"}, {"device": "tpu"}, {"train_batch_tokens": "many"}, {"train_batch_tokens": 3}):
         assert not validator.is_valid(wrong)
-    assert validator.is_valid({"train_tokens": "${sft.max_tokens}"})
+    assert validator.is_valid({"train_batch_tokens": "${sft.max_length}"})
     assert validator.is_valid({"device": "???"})
 
 
 def test_the_prose_under_the_fields_explains_them() -> None:
     assert json_schema_export.field_docs(HardwareProfile)["device"] == "Where tensors live."
-    made = json_schema_export.group_schema("profile")["properties"]
+    made = json_schema_export.group_schema("hardware")["properties"]
     assert made["device"]["description"] == "Where tensors live."
     assert set(made) == {"defaults", *HardwareProfile.model_fields}
 
@@ -70,7 +70,7 @@ def test_a_folder_of_schemas_is_bound_without_losing_other_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("sft", "profile"):
+    for name in ("sft", "hardware"):
         (tmp_path / "conf" / name).mkdir(parents=True)
     (tmp_path / ".vscode").mkdir()
     settings = tmp_path / ".vscode" / "settings.json"

@@ -25,9 +25,9 @@ def _texts(given_ones: list[Override]) -> list[str]:
 
 
 def test_a_later_override_of_the_same_key_takes_the_place_of_the_earlier(layout: ProjectPaths) -> None:
-    recorded = [Override.from_cli("sft.rank=8"), Override.from_cli("experiment=e2e")]
-    merged = override_file.merge_overrides(recorded, ["sft.rank=32", "seed=3"])
-    assert _texts(merged) == ["experiment=e2e", "sft.rank=32", "seed=3"]
+    recorded = [Override.from_cli("sft.lora_rank=8"), Override.from_cli("experiment=e2e")]
+    merged = override_file.merge_overrides(recorded, ["sft.lora_rank=32", "seed=3"])
+    assert _texts(merged) == ["experiment=e2e", "sft.lora_rank=32", "seed=3"]
 
 
 def test_what_was_written_is_replayed_with_its_lines(layout: ProjectPaths) -> None:

@@ -526,7 +526,7 @@ def test_a_blank_system_turn_is_none():
 
 
 def test_too_long():
-    limits = {**VALUES["limits"], "characters": 10}
+    limits = {**VALUES["limits"], "max_characters": 10}
     assert reason({"prompt": "123456", "completion": "12345"}, limits=limits) == "too_long"
     assert turns(example({"prompt": "12345", "completion": "12345"}, limits=limits))[1] == ["12345"]
 

@@ -17,7 +17,9 @@ def guess(text: str) -> tuple[str, float]:
 
 
 def rule(**more: object) -> Language:
-    return Language.model_validate({"allowed": ["en"], "confidence": 0.8, "letters": 10, "side": "output"} | more)
+    return Language.model_validate(
+        {"allowed": ["en"], "min_confidence": 0.8, "min_letters": 10, "side": "output"} | more
+    )
 
 
 def outcomes(*records: Document | Example, **more: object) -> list[object]:

@@ -20,15 +20,22 @@ OFF: dict[str, Any] = {
     "inputs": None,
     "answers": None,
     "repetition": None,
-    "symbols": None,
-    "words_with_letters": None,
+    "max_symbol_share": None,
+    "min_words_with_letters": None,
     "boilerplate": None,
     "placeholder_text": None,
     "echo": False,
     "truncated": False,
     "banned_words": None,
 }
-REPETITION = {"words": 10, "lines": 0.3, "bigram": 0.2, "trigram": 0.18, "fourgram": 0.16, "copied": 0.15}
+REPETITION = {
+    "min_words": 10,
+    "dup_line_frac": 0.3,
+    "top_2_gram_frac": 0.2,
+    "top_3_gram_frac": 0.18,
+    "top_4_gram_frac": 0.16,
+    "dup_5_gram_frac": 0.15,
+}
 
 
 def judge(record: Document | Example, **rules: Any) -> tuple[str, str] | None:
@@ -47,17 +54,21 @@ def example(asked: str, *answers: str) -> Example:
 @pytest.mark.parametrize(
     ("text", "rules", "verdict"),
     [
-        ("one two", {"documents": {"least": 3, "most": None}}, ("document_too_short", "2 words, least 3")),
-        ("one two three four", {"documents": {"least": None, "most": 3}}, ("document_too_long", "4 words, most 3")),
-        ("12 34 % !", {"words_with_letters": 0.5}, ("no_letters", "no letter in it")),
-        ("a 1 2 3 4", {"words_with_letters": 0.5}, ("few_letters", "0.20 of the words have a letter, least 0.5")),
-        ("ok ▓▓▓▓▓▓▓", {"symbols": 0.3}, ("symbols", "0.70 of the characters are symbols, most 0.3")),
+        ("one two", {"documents": {"min_words": 3, "max_words": None}}, ("document_too_short", "2 words, least 3")),
+        (
+            "one two three four",
+            {"documents": {"min_words": None, "max_words": 3}},
+            ("document_too_long", "4 words, most 3"),
+        ),
+        ("12 34 % !", {"min_words_with_letters": 0.5}, ("no_letters", "no letter in it")),
+        ("a 1 2 3 4", {"min_words_with_letters": 0.5}, ("few_letters", "0.20 of the words have a letter, least 0.5")),
+        ("ok ▓▓▓▓▓▓▓", {"max_symbol_share": 0.3}, ("symbols", "0.70 of the characters are symbols, most 0.3")),
         ("Lorem IPSUM dolor sit", {"placeholder_text": [r"\blorem ipsum\b"]}, ("placeholder_text", "Lorem IPSUM")),
         ("Buy {{product}} now", {"placeholder_text": [r"\{\{[^{}]*\}\}"]}, ("placeholder_text", "{{product}}")),
         ("what the Heck is it", {"banned_words": ["heck"]}, ("banned_word", "Heck")),
         (
             "We use cookies\nAll rights reserved\nreal text",
-            {"boilerplate": {"phrases": ["we use cookies", "all rights reserved"], "most": 0.5}},
+            {"boilerplate": {"phrases": ["we use cookies", "all rights reserved"], "max_line_share": 0.5}},
             ("boilerplate", "0.67 of the lines, most 0.5"),
         ),
         (
@@ -83,9 +94,9 @@ def test_rules_turn_away(text: str, rules: dict[str, Any], verdict: tuple[str, s
 @pytest.mark.parametrize(
     ("text", "rules"),
     [
-        ("one two three", {"documents": {"least": 3, "most": 3}}),
-        ("Smörgåsbord für 20 € \u2013 „lecker“!", {"symbols": 0.0, "words_with_letters": 0.5}),
-        ("नमस्ते दुनिया", {"symbols": 0.0}),
+        ("one two three", {"documents": {"min_words": 3, "max_words": 3}}),
+        ("Smörgåsbord für 20 € \u2013 „lecker“!", {"max_symbol_share": 0.0, "min_words_with_letters": 0.5}),
+        ("नमस्ते दुनिया", {"max_symbol_share": 0.0}),
         ("heckler koch", {"banned_words": ["heck"]}),
         ("buy now " * 4, {"repetition": REPETITION}),
     ],
@@ -121,16 +132,19 @@ def test_echo() -> None:
 
 def test_learned_segments_are_judged_and_tokens_are_not() -> None:
     row = Example("s", PLACE, segments=[Segment("a long enough prompt", train=False), Segment("short", train=True)])
-    assert judge(row, answers={"least": 2, "most": None}) == ("answer_too_short", "1 words, least 2")
-    assert judge(Example("t", PLACE, tokens=Tokens([1], [1])), answers={"least": 2, "most": None}) is None
+    assert judge(row, answers={"min_words": 2, "max_words": None}) == ("answer_too_short", "1 words, least 2")
+    assert judge(Example("t", PLACE, tokens=Tokens([1], [1])), answers={"min_words": 2, "max_words": None}) is None
 
 
 def test_input_length() -> None:
-    assert judge(example("a b c", "x"), inputs={"least": 1, "most": 2}) == ("input_too_long", "3 words, most 2")
+    assert judge(example("a b c", "x"), inputs={"min_words": 1, "max_words": 2}) == (
+        "input_too_long",
+        "3 words, most 2",
+    )
 
 
 def test_good_answers_stay_and_bad_ones_are_counted() -> None:
-    block = QualityFilter(Quality.model_validate(OFF | {"answers": {"least": 2, "most": None}}))
+    block = QualityFilter(Quality.model_validate(OFF | {"answers": {"min_words": 2, "max_words": None}}))
     (outcome,) = block([example("q", "short", "long enough")])
     assert isinstance(outcome, Example)
     assert [answer.text for answer in outcome.answers] == ["long enough"]
@@ -138,7 +152,10 @@ def test_good_answers_stay_and_bad_ones_are_counted() -> None:
 
 
 def test_all_answers_bad_rejects_with_the_first_reason() -> None:
-    assert judge(example("q", "a", "b"), answers={"least": 2, "most": None}) == ("answer_too_short", "1 words, least 2")
+    assert judge(example("q", "a", "b"), answers={"min_words": 2, "max_words": None}) == (
+        "answer_too_short",
+        "1 words, least 2",
+    )
 
 
 def test_a_bad_pattern_is_named() -> None:
@@ -151,7 +168,7 @@ def test_a_bad_pattern_is_named() -> None:
 
 def test_bounds_that_no_text_meets_are_refused() -> None:
     with pytest.raises(ValidationError, match="least = 9 is above most = 3"):
-        WordBounds(least=9, most=3)
+        WordBounds(min_words=9, max_words=3)
 
 
 def test_copied_lines() -> None:

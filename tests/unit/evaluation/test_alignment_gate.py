@@ -10,8 +10,14 @@ from tunectl.evaluation.results import EvalVerdict, MetricDifference, WinRate
 
 
 def gate(**changes: object) -> AlignedGate:
-    values = {"measure": "slot_error", "min_difference": 0.0, "at_most": {"bleu": 2.0}, "tie": 0.0, "close": 0.1}
-    return AlignedGate.model_validate({**values, "people": None, **changes})
+    values = {
+        "metric": "slot_error",
+        "min_difference": 0.0,
+        "max_regression": {"bleu": 2.0},
+        "tie": 0.0,
+        "length_tolerance": 0.1,
+    }
+    return AlignedGate.model_validate({**values, "human_judgments_dir": None, **changes})
 
 
 def change(measure: str, value: float, half: float | None) -> MetricDifference:
@@ -76,7 +82,7 @@ def test_evidence_names_both_measures():
 
 def test_the_reward_judge_can_decide():
     rates = [WinRate("reward", 100, 100, 60, 30, 10, 0.65, 0.56, 0.74), win_rate.not_judged("llm", "no")]
-    found = alignment_gate.decide(gate(measure="win_rate"), [change("bleu", 0, 1)], rates, 0.95)
+    found = alignment_gate.decide(gate(metric="win_rate"), [change("bleu", 0, 1)], rates, 0.95)
     assert found.verdict == "aligned_better"
     assert found.reason == (
         "Aligned is better than tuned (Win rate 65 %, interval 56 to 74 %; BLEU +0.0, interval -1.0 to +1.0)."
@@ -96,4 +102,4 @@ def test_both_decisions_make_one_gate():
 
 def test_the_deciding_measure_is_no_cost():
     with pytest.raises(ValueError, match="at_most names bleu, which is the measure that decides; leave it out"):
-        gate(measure="bleu")
+        gate(metric="bleu")

@@ -69,9 +69,9 @@ def test_nothing_looks_like_personal_data() -> None:
     from tunectl.config.schema.inference_log import InferenceLogConfig
     from tunectl.privacy.mask import PiiMasker
 
-    live: InferenceLogConfig = checks.load_config(ProjectPaths(loop_demo_fixtures.ROOT)).root.live
-    tools = pii_resources.tools(regions=live.personal.regions, locales=live.personal.locales)
-    masker = PiiMasker(tools, kinds=live.personal.kinds, keep=live.personal.keep)
+    live: InferenceLogConfig = checks.load_config(ProjectPaths(loop_demo_fixtures.ROOT)).root.inference_log
+    tools = pii_resources.tools(regions=live.pii.regions, locales=live.pii.locales)
+    masker = PiiMasker(tools, kinds=live.pii.kinds, keep=live.pii.keep)
     for one in islice(distribution_shift.changed(), SOME):
         for text in (one.brief, one.ad):
             assert masker.mask(text).text == text

@@ -182,9 +182,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Result:
         for stage in ("ingest", "curate", "split"):
             (folder / stage).mkdir()
         ingest.run(IngestStage(ingest=root.ingest), ingest.Inputs(), ingest.Outputs(artifact=folder / "ingest"))
-        settings = CurateStage(curate=root.curate, seed=root.seed, profile=root.profile)
-        atomic_io.write_json(folder / "harvest" / manifest.PASSED_THROUGH, {"reason": "no live traffic"})
-        inputs = curate.Inputs(ingest=folder / "ingest", harvest=folder / "harvest")
+        settings = CurateStage(curate=root.curate, seed=root.seed, hardware=root.hardware)
+        atomic_io.write_json(folder / "feedback" / manifest.PASSED_THROUGH, {"reason": "no live traffic"})
+        inputs = curate.Inputs(ingest=folder / "ingest", feedback=folder / "feedback")
         curate.run(settings, inputs, curate.Outputs(artifact=folder / "curate"))
         parts = SplitStage(split=root.split, seed=root.seed)
         split.run(parts, split.Inputs(curate=folder / "curate"), split.Outputs(artifact=folder / "split"))

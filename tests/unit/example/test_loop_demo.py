@@ -338,8 +338,8 @@ def test_the_small_settings_are_settings() -> None:
         layout, override_file.merge_overrides(override_file.load_overrides(layout), setup.SETTINGS)
     ).root
     assert root.align.root.method == "none"
-    assert root.watch.train.start == "champion"
-    assert root.monitor.window.rows == 100
+    assert root.retrain.train.start == "champion"
+    assert root.monitor.window.max_rows == 100
     clients = {row["business"] for row in setup.rows(parts.ROOT, setup.NEW_CLIENTS)}
-    assert root.watch.gate.least_golden <= len(clients), "briefs of one client count once in the golden set"
+    assert root.retrain.gate.min_golden_items <= len(clients), "briefs of one client count once in the golden set"
     assert setup.PAST > setup.ROWS

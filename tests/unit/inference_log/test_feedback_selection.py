@@ -104,10 +104,10 @@ def test_one_person_with_five_percent_of_the_feedback_stays_below_the_configured
 
 
 def test_so_many_people_as_are_waited_for_can_teach_something_and_fewer_cannot():
-    """What ``watch.data`` waits for and what ``harvest`` lets one person teach are one promise."""
+    """What ``retrain.data`` waits for and what ``feedback`` lets one person teach are one promise."""
     conf = Path(__file__).parents[3] / "conf"
-    share = yaml.safe_load((conf / "harvest" / "default.yaml").read_text())["annotator_share"]
-    wanted = yaml.safe_load((conf / "watch" / "default.yaml").read_text())["data"]["least_people"]
+    share = yaml.safe_load((conf / "feedback" / "default.yaml").read_text())["max_annotator_share"]
+    wanted = yaml.safe_load((conf / "retrain" / "default.yaml").read_text())["data"]["min_annotators"]
     ones = [exchange(number, user=f"u{number}") for number in range(60)]
     for people in (wanted - 1, wanted):
         opinions = [

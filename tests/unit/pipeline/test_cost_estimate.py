@@ -69,7 +69,7 @@ def test_tokens_of_training_follow_data_epochs_and_sharing(roots: Any) -> None:
     assert learned == pytest.approx(shares.train * 2 * (prompts + answers), rel=1e-3)
     times = shares.validation * root.sft.validations * 2
     assert validated == pytest.approx(times * (prompts + answers), rel=1e-3)
-    alone, _ = cost_estimate.sft_tokens(roots("sft.epochs=2", "sft.share_prompts=false"), AMOUNTS)
+    alone, _ = cost_estimate.sft_tokens(roots("sft.epochs=2", "sft.prefix_sharing=false"), AMOUNTS)
     assert alone == pytest.approx(shares.train * 2 * (prompts * 4672 / 547 + answers), rel=1e-3)
 
 
@@ -86,9 +86,9 @@ def test_a_speed_that_was_reached_takes_the_place_of_the_timed_one(roots: Any) -
     [
         ("sft.epochs=6", "sft"),
         ("sft=dora", "sft"),
-        ("profile.gradient_checkpointing=true", "sft"),
-        ("profile.generate_batch=1", "evaluate"),
-        ("evaluate.references=8", "evaluate"),
+        ("hardware.gradient_checkpointing=true", "sft"),
+        ("hardware.generate_batch=1", "evaluate"),
+        ("evaluate.max_references=8", "evaluate"),
         ("align.steps=200", "align"),
         ("evaluate.latency_inputs=100", "evaluate"),
     ],
@@ -97,7 +97,7 @@ def test_more_of_anything_costs_more(roots: Any, word: str, stage: str) -> None:
     assert _stages(roots(word))[stage].minutes > _stages(roots())[stage].minutes
 
 
-@pytest.mark.parametrize("word", ["evaluate.inputs=20", "align=none"])
+@pytest.mark.parametrize("word", ["evaluate.max_inputs=20", "align=none"])
 def test_fewer_answers_cost_less(roots: Any, word: str) -> None:
     assert _stages(roots(word))["evaluate"].minutes < _stages(roots())["evaluate"].minutes
 
@@ -108,10 +108,10 @@ def test_beams_cost_more_than_greedy(roots: Any) -> None:
 
 
 def test_what_is_switched_off_costs_nothing_much(roots: Any) -> None:
-    off = _stages(roots())["adapt"]
+    off = _stages(roots())["cpt"]
     assert (off.tokens, off.basis) == (0, "switched off")
     documents = {"document_characters": 3_600_000, "documents": 1000}
-    on = _stages(roots("adapt=lora"), amounts=documents)["adapt"]
+    on = _stages(roots("cpt=lora"), amounts=documents)["cpt"]
     assert on.tokens == 1_000_000
     assert on.minutes > 30
 
@@ -126,7 +126,9 @@ def test_sampled_answers_of_a_simulated_annotator_take_time(roots: Any) -> None:
 def test_a_withheld_attribute_costs_a_pair_the_prompt_that_it_would_share(roots: Any) -> None:
     """Measured on E2E: about 70 tokens a pair where inputs are shared, about 135 where three in four are not."""
     shared, alone = (
-        cost_estimate.pairs(roots("preferences=e2e", f"preferences.contrast.attributes.withhold={share}"), AMOUNTS)[2]
+        cost_estimate.pairs(
+            roots("preferences=e2e", f"preferences.contrast.attributes.masked_attribute_share={share}"), AMOUNTS
+        )[2]
         for share in (0, 0.75)
     )
     assert shared == pytest.approx(70, rel=0.15)

@@ -26,8 +26,8 @@ FACTS = {
     "ignore_case": False,
     "first_words": None,
 }
-PATTERN = {"method": "pattern", "name": "p", "weight": 1, "pattern": "x", "least": 1, "most": None}
-WORDS = {"method": "words", "name": "w", "weight": 1, "least": 2, "most": 3}
+PATTERN = {"method": "pattern", "name": "p", "weight": 1, "pattern": "x", "min_matches": 1, "max_matches": None}
+WORDS = {"method": "words", "name": "w", "weight": 1, "min_words": 2, "max_words": 3}
 BRIEF = "Ad wanted | Blue Door | tailor | Kirkwood | $ | plain | for commuters | offer: 6 dollars off | facts: open until 8 pm"
 FIELDS = {"business": "Blue Door", "neighbourhood": "Kirkwood"}
 GOOD = (
@@ -41,7 +41,7 @@ def criterion(base, **changes):
 
 
 def rules(**changes):
-    return SimulatedAnnotator.model_validate({**DECLARED, "noise": 0, "errors": 0, "tie": 0, **changes})
+    return SimulatedAnnotator.model_validate({**DECLARED, "noise": 0, "flip_rate": 0, "tie": 0, **changes})
 
 
 def one(base, answer, question="", fields=None, **changes):
@@ -84,7 +84,7 @@ def test_what_the_input_does_not_state_does_not_count():
     [("xx", 1, 1, 0), ("ax", 1, 1, 1), ("a", 0, 0, 1), ("ax", 0, 0, 0), ("xx", 1, None, 1)],
 )
 def test_patterns(answer, least, most, passes):
-    assert one(PATTERN, answer, least=least, most=most) == passes
+    assert one(PATTERN, answer, min_matches=least, max_matches=most) == passes
 
 
 @pytest.mark.parametrize(("answer", "passes"), [("one", 0), ("one two", 1), ("a b c", 1), ("a b c d", 0)])
@@ -123,12 +123,12 @@ def test_equal_and_empty_answers_are_left_out_and_close_ones_are_ties():
 
 def test_errors_are_as_frequent_as_declared_and_counted():
     many = [asked(number, GOOD, "bad") for number in range(400)]
-    said, found = annotate(many, rules(errors=0.25), 1)
+    said, found = annotate(many, rules(flip_rate=0.25), 1)
     wrong = sum(one.choice == "second" for one in said)
     assert found.turned == wrong
     assert 70 < wrong < 130
-    assert annotate(many, rules(errors=0.25), 1) == (said, found)
-    assert annotate(many, rules(errors=0.25), 2) != (said, found)
+    assert annotate(many, rules(flip_rate=0.25), 1) == (said, found)
+    assert annotate(many, rules(flip_rate=0.25), 2) != (said, found)
 
 
 def test_noise_sways_close_calls_only():
@@ -139,7 +139,7 @@ def test_noise_sways_close_calls_only():
 
 
 def test_pairs_of_one_input_can_be_bounded():
-    assert len(annotate([asked(1, *"abcde", GOOD)], rules(pairs_per_input=3, tie=0), 1)[0]) <= 3
+    assert len(annotate([asked(1, *"abcde", GOOD)], rules(max_pairs_per_input=3, tie=0), 1)[0]) <= 3
 
 
 @pytest.mark.parametrize(
@@ -147,9 +147,9 @@ def test_pairs_of_one_input_can_be_bounded():
     [
         ({"annotator": "Ada"}, "String should match pattern"),
         ({"rubric": [WORDS, WORDS]}, "rubric has two criteria of one name: w, w"),
-        ({"rubric": [{**WORDS, "least": 4}]}, "least is 4 and most is 3; no answer can pass"),
+        ({"rubric": [{**WORDS, "min_words": 4}]}, "least is 4 and most is 3; no answer can pass"),
         (
-            {"rubric": [{**PATTERN, "least": 0}]},
+            {"rubric": [{**PATTERN, "min_matches": 0}]},
             "least is 0 and most is null, so every answer passes; bound one of them",
         ),
         ({"rubric": [{**PATTERN, "pattern": "("}]}, "pattern '(' is not a regular expression"),
@@ -158,7 +158,7 @@ def test_pairs_of_one_input_can_be_bounded():
             "fields is empty and pattern is null, so there are no facts to look for; set one of them",
         ),
         ({"rubric": []}, "at least 1 item"),
-        ({"errors": 0.5}, "less than 0.5"),
+        ({"flip_rate": 0.5}, "less than 0.5"),
     ],
 )
 def test_mistakes_in_a_rubric(changes, text):

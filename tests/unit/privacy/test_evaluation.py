@@ -94,5 +94,5 @@ def test_the_measure_itself() -> None:
 
 
 def test_the_figures_are_those_of_the_default_configuration(bench: ModuleType) -> None:
-    personal = yaml.safe_load((BENCHMARKS.parent / "conf" / "curate" / "default.yaml").read_text())["personal"]
+    personal = yaml.safe_load((BENCHMARKS.parent / "conf" / "curate" / "default.yaml").read_text())["pii"]
     assert (tuple(personal["locales"]), personal["regions"], personal["keep"]) == (bench.LOCALES, ["US"], [])

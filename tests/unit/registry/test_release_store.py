@@ -39,7 +39,7 @@ def three(tmp_path: Path) -> tuple[ReleaseRegistry, list[str]]:
 def test_the_same_content_is_the_same_release_and_is_added_once(tmp_path: Path) -> None:
     store = ReleaseRegistry(tmp_path / "store")
     first = store.add(content(tmp_path / "a", "x"), FACTS, by="me", why="first")
-    second = store.add(content(tmp_path / "b", "x"), BuildFacts("other", "vllm", "apart"))
+    second = store.add(content(tmp_path / "b", "x"), BuildFacts("other", "vllm", "adapter"))
     assert second == first
     assert store.ids() == [first.id]
     assert [entry.what for entry in store.log()] == ["add"]
@@ -274,14 +274,14 @@ def test_the_difference_says_files_numbers_and_lineage(tmp_path: Path) -> None:
         {"evaluate": RecordedVerdict(True, "tuned_better", "yes")},
         Lineage("b", "1", {"sft": "x"}),
     )
-    other = BuildFacts("demo", "openvino", "apart", {"bleu": 51.0, "chrf": 60.0}, {}, Lineage("b", "1", {"sft": "y"}))
+    other = BuildFacts("demo", "openvino", "adapter", {"bleu": 51.0, "chrf": 60.0}, {}, Lineage("b", "1", {"sft": "y"}))
     first = store.add(content(tmp_path / "a", "a"), one)
     folder = content(tmp_path / "b", "b")
     (folder / "more").write_text("")
     second = store.add(folder, other)
     assert release_manifest.diff(first, second) == {
         "files": {"adapter/adapter_model.safetensors": "changed", "more": "added"},
-        "manifest": {"route": ["merged", "apart"]},
+        "manifest": {"route": ["merged", "adapter"]},
         "metrics": {"bleu": [50.0, 51.0], "chrf": [None, 60.0]},
         "verdicts": {"evaluate": ["tuned_better", None]},
         "lineage": {"stages.sft": ["x", "y"]},

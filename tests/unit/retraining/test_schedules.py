@@ -81,10 +81,10 @@ def test_a_clock_that_jumps_finds_no_slot_twice(minutes: list[int]) -> None:
 def test_what_is_no_schedule_says_so() -> None:
     with pytest.raises(UsageError) as error:
         next_slot(CronSchedule("x", "61 * * * *", "UTC"), datetime.now(UTC))
-    assert str(error.value).startswith("watch.schedules: x: cron = '61 * * * *' is no schedule: ")
+    assert str(error.value).startswith("retrain.schedules: x: cron = '61 * * * *' is no schedule: ")
     with pytest.raises(UsageError) as error:
         next_slot(CronSchedule("x", "monthly", "Mars/Olympus"), datetime.now(UTC))
-    assert error.value.message == "watch.schedules: x: zone = 'Mars/Olympus' is no time zone"
+    assert error.value.message == "retrain.schedules: x: zone = 'Mars/Olympus' is no time zone"
 
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

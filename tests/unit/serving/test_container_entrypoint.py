@@ -17,7 +17,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_it_stops_as_its_settings_say(folder) -> None:
-    (folder / "serve.json").write_text(json.dumps(settings(drain__seconds=7)))
+    (folder / "serve.json").write_text(json.dumps(settings(shutdown__grace_period_seconds=7)))
     assert bentoml_command({"BENTO_PATH": "/bento"}) == [
         *("bentoml", "serve", "/bento", "--host", "0.0.0.0", "--timeout-graceful-shutdown", "7"),
     ]

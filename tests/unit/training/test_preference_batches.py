@@ -18,9 +18,9 @@ from tunectl.training.rl import preference_batches
 from tunectl.training.rl.preference_batches import PreferenceSplit
 
 WATCH = {
-    "every": 4,
+    "eval_steps": 4,
     "inputs": 4,
-    "measure": {"method": "score", "name": "chrf"},
+    "metric": {"method": "score", "name": "chrf"},
     "tolerance": 1.0,
     "confidence": 0.9,
     "resamples": 100,
@@ -28,28 +28,28 @@ WATCH = {
 }
 LEARNING = {
     "learning_rate": 1e-3,
-    "schedule": "linear",
-    "warmup": 0.0,
+    "lr_scheduler": "linear",
+    "warmup_ratio": 0.0,
     "weight_decay": 0.0,
-    "clip": None,
+    "max_grad_norm": None,
     "max_rejected_share": 0.1,
-    "checkpoint_steps": 2,
-    "watch": WATCH,
+    "save_steps": 2,
+    "validation": WATCH,
     "report_to": [],
     "epochs": 1,
-    "max_tokens": 400,
+    "max_length": 400,
     "max_new_tokens": 8,
     "beta": 0.1,
 }
 
 
 def dpo(**changes):
-    own = {"method": "dpo", "loss": "sigmoid", "label_smoothing": 0.0, "tail_weight": None, "batch_pairs": 4}
+    own = {"method": "dpo", "loss": "sigmoid", "label_smoothing": 0.0, "ld_alpha": None, "batch_size": 4}
     return Dpo.model_validate({**LEARNING, **own, **changes})
 
 
 def kto(**changes):
-    own = {"method": "kto", "desirable_weight": 1.0, "undesirable_weight": 1.0, "batch_answers": 4}
+    own = {"method": "kto", "desirable_weight": 1.0, "undesirable_weight": 1.0, "batch_size": 4}
     return Kto.model_validate({**LEARNING, **own, **changes})
 
 
@@ -224,13 +224,13 @@ def test_kto_takes_marks_where_there_are_some(masker):
             "mark good answers too, or bring pairs and use: align=dpo",
         ),
         (
-            dpo(max_tokens=16),
+            dpo(max_length=16),
             PreferenceSplit([pair(1), pair(2)], []),
             (
                 "align: none of the 2 pairs of the training part can be learned from; the first is rejected as too_long "
                 "(26 tokens, at most 16 may be)"
             ),
-            "raise align.max_tokens (now 16), or bring other judgements",
+            "raise align.max_length (now 16), or bring other judgements",
         ),
     ],
     ids=["dpo without pairs", "kto without anything", "one kind of mark", "all too long"],

@@ -28,7 +28,7 @@ def test_too_little_memory_says_what_to_lower():
         resource_check.check_memory(5_000_000_000, 3_000_000_000, hint=resource_check.memory_hint(2048, "sft"))
     assert caught.value.message == "training needs about 5,000 MB of memory, and 3,000 MB are free"
     assert caught.value.hint == (
-        "lower profile.train_tokens (now 2048), sft.max_tokens or sft.rank, switch on profile.gradient_checkpointing, "
+        "lower hardware.train_batch_tokens (now 2048), sft.max_length or sft.lora_rank, switch on hardware.gradient_checkpointing, "
         "or take a smaller model"
     )
 

@@ -20,16 +20,16 @@ from tunectl.training.rl.reward_functions import (
 )
 from tunectl.training.rl.rl_types import Completion, Prompt
 
-PLAIN = {"weight": 1.0, "normalise": "none", "clip": None}
+PLAIN = {"weight": 1.0, "normalize": "none", "clip": None}
 ASKED = Prompt("q", (Message("user", "Say a"),), "text", (1, 2), ("a",), {"k": "v"})
 
 
 def length(**changes):
-    return LengthTerm(**{**PLAIN, "method": "length", "least": 2, "most": 5, "soft": 4, **changes})
+    return LengthTerm(**{**PLAIN, "method": "length", "min_tokens": 2, "max_tokens": 5, "soft": 4, **changes})
 
 
 def model_term(**changes):
-    return RewardModelTerm(**{**PLAIN, "method": "reward_model", "pessimism": 0.0, **changes})
+    return RewardModelTerm(**{**PLAIN, "method": "reward_model", "uncertainty_penalty": 0.0, **changes})
 
 
 def check_term(**changes):
@@ -60,7 +60,7 @@ def rewards(*terms, model=None, checked=lambda check, answer, question, fields: 
 
 def test_parts_are_weighted_and_added_and_the_raw_values_are_told():
     model = Model([RewardScore(0.5, 0.2), RewardScore(-1.0, 0.0)])
-    found = rewards(model_term(weight=2.0, pessimism=0.5), check_term(weight=0.5), length(), model=model)
+    found = rewards(model_term(weight=2.0, uncertainty_penalty=0.5), check_term(weight=0.5), length(), model=model)
     marks = found.score([ASKED, ASKED], [said("aaaa"), said("b")])
     assert marks[0].parts == {"reward_model": pytest.approx(0.4), "check_has_a": 1.0, "length": 0.0}
     assert marks[0].total == pytest.approx(2 * 0.4 + 0.5)
@@ -71,7 +71,7 @@ def test_parts_are_weighted_and_added_and_the_raw_values_are_told():
 
 def test_an_answer_that_was_cut_is_never_rewarded_nor_counted_in_a_mean():
     model = Model([RewardScore(3.0, 0.0), RewardScore(1.0, 0.0)])
-    found = rewards(model_term(normalise="step"), model=model)
+    found = rewards(model_term(normalize="step"), model=model)
     marks = found.score([ASKED] * 3, [said("a"), said("aaaa", finished=False), said("b")])
     assert math.isnan(marks[1].total)
     assert marks[1].parts == {}
@@ -86,7 +86,7 @@ def test_all_cut_asks_no_model():
 
 
 def test_normalising_by_the_step_is_left_out_when_looks_are_compared():
-    found = rewards(model_term(normalise="step", clip=3.0), model=Model([RewardScore(5.0, 0), RewardScore(7.0, 0)]))
+    found = rewards(model_term(normalize="step", clip=3.0), model=Model([RewardScore(5.0, 0), RewardScore(7.0, 0)]))
     answers = [said("a"), said("b")]
     assert [mark.total for mark in found.score([ASKED] * 2, answers)] == [pytest.approx(-1), pytest.approx(1)]
     assert [mark.total for mark in found.score([ASKED] * 2, answers, fixed=True)] == [3.0, 3.0]
@@ -111,7 +111,7 @@ def test_length_costs_nothing_inside_and_falls_evenly_outside(tokens, penalty):
 
 def test_a_range_the_wrong_way_round_is_refused():
     with pytest.raises(ValueError, match=r"least \(9\) is more than most \(5\); swap them"):
-        length(least=9)
+        length(min_tokens=9)
 
 
 def test_repetition():
@@ -143,7 +143,7 @@ def test_clipped_values_stay_within_and_keep_their_order(values, clip):
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=20))
 def test_normalised_values_have_mean_zero_and_spread_one(values):
-    found = normalize_and_clip(values, model_term(normalise="step"), fixed=False)
+    found = normalize_and_clip(values, model_term(normalize="step"), fixed=False)
     assert sum(found) == pytest.approx(0, abs=1e-3)
     if max(values) - min(values) > 1e-3:
         assert sum(value**2 for value in found) / len(found) == pytest.approx(1, rel=1e-3)

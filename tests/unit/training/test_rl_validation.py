@@ -15,9 +15,9 @@ from tunectl.training.rl.policy_validation import ValidationSample
 from tunectl.training.rl.rl_types import Completion, Prompt, RewardBreakdown
 
 RULES = ValidationConfig(
-    every=10,
+    eval_steps=10,
     inputs=40,
-    measure=ScoreMeasure(method="score", name="chrf"),
+    metric=ScoreMeasure(method="score", name="chrf"),
     tolerance=2.0,
     confidence=0.95,
     resamples=300,
@@ -70,7 +70,7 @@ def test_a_reward_that_rises_while_the_measure_surely_falls_is_cheated():
     assert not now.within
     assert policy_validation.detect_reward_hacking(now, first, "chrf", RULES) == (
         "at step 10 the reward had risen from 0.098 to 1.097 while chrf had fallen by 5.0 points (interval 5.0 to 5.0); "
-        "align.watch.tolerance allows 2"
+        "align.validation.tolerance allows 2"
     )
     assert policy_validation.best_checkpoint([first, now]) is first
 
@@ -192,5 +192,5 @@ def test_a_measure_that_applies_to_no_input_watches_nothing():
         )
     assert caught.value.message == ("align: check_facts is no number on the 2 validation inputs, so it watches nothing")
     assert caught.value.hint == (
-        "declare an align.watch.measure that applies to them, for example {method: score, name: chrf}"
+        "declare an align.validation.metric that applies to them, for example {method: score, name: chrf}"
     )

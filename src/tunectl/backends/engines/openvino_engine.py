@@ -246,9 +246,9 @@ def engine(serve: Serve) -> SubprocessEngine:
     given = serve.engine
     settings = {
         "threads": given.threads,
-        "cache_tokens": given.cache_tokens,
-        "batch_tokens": given.batch_tokens,
-        "running": serve.limits.running,
+        "cache_tokens": given.kv_cache_tokens,
+        "batch_tokens": given.max_num_batched_tokens,
+        "running": serve.limits.max_concurrency,
         "precision": given.precision,
     }
     return SubprocessEngine("openvino", f"{__name__}:{OpenVinoEngine.__name__}", settings)

@@ -54,7 +54,12 @@ def generate(job: GenerationJob) -> GenerationResult:
     room = contract.context_length - job.limit
     fitting = [place for place, prompt in enumerate(ids) if len(prompt) <= room]
     profile = HardwareProfile(
-        device="cpu", threads=None, dtype="float32", train_tokens=4096, generate_batch=8, gradient_checkpointing=False
+        device="cpu",
+        threads=None,
+        dtype="float32",
+        train_batch_tokens=4096,
+        generate_batch=8,
+        gradient_checkpointing=False,
     )
     side = PackagingBackend(profile).open_release(folder, contract.stop_token_ids)
     try:

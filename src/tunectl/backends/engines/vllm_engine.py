@@ -191,5 +191,5 @@ def _sampling(vllm: Any, ask: GenerationRequest) -> Any:
 def engine(serve: Serve) -> SubprocessEngine:
     """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
     require_installed("vllm", extra=EXTRA)
-    settings = {"running": serve.limits.running, "batch_tokens": serve.engine.batch_tokens}
+    settings = {"running": serve.limits.max_concurrency, "batch_tokens": serve.engine.max_num_batched_tokens}
     return SubprocessEngine("vllm", f"{__name__}:{VllmEngine.__name__}", settings)

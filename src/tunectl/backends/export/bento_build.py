@@ -68,7 +68,7 @@ def build_context(
     shutil.copytree(release, target)
     atomic_io.write_json(target / release_manifest.NAME, made)
     atomic_io.write_json(context / SETTINGS, settings.model_dump(mode="json"))
-    atomic_io.write_text(context / "requirements.txt", _requirements(facts.engine, settings.serve.store))
+    atomic_io.write_text(context / "requirements.txt", _requirements(facts.engine, settings.serve.registry))
     for own in (BENTOFILE, DOCKERFILE):
         shutil.copyfile(template_file(own), context / own)
     return made

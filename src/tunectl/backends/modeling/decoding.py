@@ -181,7 +181,7 @@ class Decoder:
         if not bool((whole.isfinite() & (whole > 0)).all()):
             raise UsageError(
                 "the model gives chances that are no numbers, so no word can be drawn",
-                hint="lower the learning rate that it was trained with, or compute in more places: profile.dtype=float32",
+                hint="lower the learning rate that it was trained with, or compute in more places: hardware.dtype=float32",
             )
         drawn = self._torch.rand((len(weights), 1), dtype=self._torch.float64, device=weights.device, generator=random)
         # a product that rounds up to the sum itself is behind the last place

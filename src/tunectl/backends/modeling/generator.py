@@ -124,7 +124,7 @@ class HfGenerator:
             if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
                 raise InfrastructureError(
                     f"out of memory while {rows} answers were generated together",
-                    hint="lower profile.generate_batch, evaluate.prompts.shots or evaluate.decoding.max_new_tokens",
+                    hint="lower hardware.generate_batch, evaluate.prompts.shots or evaluate.decoding.max_new_tokens",
                 ) from error
             raise
 

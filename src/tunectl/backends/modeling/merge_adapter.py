@@ -19,7 +19,12 @@ def merge(model: Path, adapter: Path, out: Path) -> None:
     """
     safetensors = import_optional("safetensors.torch", extra="train")
     plain = HardwareProfile(
-        device="cpu", threads=None, dtype="float32", train_tokens=64, generate_batch=1, gradient_checkpointing=False
+        device="cpu",
+        threads=None,
+        dtype="float32",
+        train_batch_tokens=64,
+        generate_batch=1,
+        gradient_checkpointing=False,
     )
     merged = model_loader.load(model, adapter=adapter, profile=plain).model.merge_and_unload()
     own = safetensors.load_file(str(model / WEIGHTS))

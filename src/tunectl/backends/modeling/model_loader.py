@@ -98,8 +98,8 @@ def set_threads(profile: HardwareProfile) -> int:
 def _check_device(torch: Any, profile: HardwareProfile) -> None:
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise InfrastructureError(
-            f"profile.device = cuda, but torch {torch.__version__} sees no CUDA device",
-            hint="use the CPU: profile=cpu, or install torch for CUDA and check nvidia-smi",
+            f"hardware.device = cuda, but torch {torch.__version__} sees no CUDA device",
+            hint="use the CPU: hardware=cpu, or install torch for CUDA and check nvidia-smi",
         )
 
 

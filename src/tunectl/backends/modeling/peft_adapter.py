@@ -47,6 +47,6 @@ def lora_scaling(folder: Path, engine: str) -> float:
     if told.rank_pattern or told.alpha_pattern or told.use_dora:
         raise ArtifactError(
             f"{folder / NAME}: {engine} cannot apply an adapter with patterns of ranks, or DoRA",
-            hint="package with the route merged: package.route=merged",
+            hint="package with the route merged: package.layout=merged",
         )
     return told.lora_alpha / (math.sqrt(told.r) if told.use_rslora else told.r)

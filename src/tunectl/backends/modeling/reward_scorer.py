@@ -68,8 +68,8 @@ def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
     found = facts.members if part == MEMBERS else facts.judge
     if found is None:
         raise ArtifactError(
-            f"{reward} has no judge: reward.judge was null when it was built",
-            hint="declare one: reward.judge={share: 0.3, seed_offset: 1}",
+            f"{reward} has no judge: reward.evaluation_model was null when it was built",
+            hint="declare one: reward.evaluation_model={share: 0.3, seed_offset: 1}",
         )
     for folder, digest in zip(folders(reward, part, found), found.weights, strict=True):
         if not (folder / WEIGHTS).is_file() or atomic_io.sha256_path(folder / WEIGHTS) != digest:
@@ -119,7 +119,7 @@ class EnsembleReader:
         torch = import_optional("torch", extra="train")
         peft = import_optional("peft", extra="train")
         starts = [0, *accumulate(len(row.branches) for row in rows)]
-        groups = batch_schedule.token_batches(rows, range(len(rows)), self._profile.train_tokens)
+        groups = batch_schedule.token_batches(rows, range(len(rows)), self._profile.train_batch_tokens)
         found = []
         batches = len(groups) * len(self._weights)
         with progress.bar(label, batches) if batches > FEW else nullcontext() as shown:
@@ -158,7 +158,7 @@ class RewardScorer:
             template.load(base, system=agreed.system),
             Tokenizer(base),
             end_of_turn=agreed.end_of_turn.id,
-            train_on="answer",
+            train_on="final_answer",
         )
         self._reader = EnsembleReader(base, sft, members, profile)
         self._share: bool | None = None

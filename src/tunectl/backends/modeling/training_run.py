@@ -81,7 +81,7 @@ def validation_loss(run: TrainingRun, model: Any) -> float:
     with swap_in_ema(model, run.state.average), torch.inference_mode():
         total, weight = 0.0, 0.0
         for group in batch_schedule.token_batches(
-            run.validation, range(len(run.validation)), run.plan.profile.train_tokens
+            run.validation, range(len(run.validation)), run.plan.profile.train_batch_tokens
         ):
             part = run.route.batch([run.validation[number] for number in group])
             total += float(batching.cross_entropy_loss(run.route, part))

@@ -23,8 +23,8 @@ def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs) -> None:
     path = folder / peft_adapter.WEIGHTS
     if not path.is_file():
         raise ArtifactError(
-            f"sft.start = {folder}: there is no {peft_adapter.WEIGHTS} in it",
-            hint="bring that adapter here (the folder adapter of a release in the release store), or set sft.start=null",
+            f"sft.init_adapter = {folder}: there is no {peft_adapter.WEIGHTS} in it",
+            hint="bring that adapter here (the folder adapter of a release in the release store), or set sft.init_adapter=null",
         )
     try:
         theirs: dict[str, Any] = files.load_file(str(path))
@@ -42,8 +42,8 @@ def _refuse_another_strength(folder: Path, plan: LoraArgs) -> None:
     theirs = told.lora_alpha / (math.sqrt(told.r) if told.use_rslora else told.r)
     if abs(ours - theirs) > 1e-9 * max(ours, theirs):
         raise UsageError(
-            f"sft.start = {folder}: it is scaled by {theirs:g}, and sft.alpha and sft.rank scale by {ours:g}",
-            hint="train with the rank and alpha of that adapter, or set sft.start=null",
+            f"sft.init_adapter = {folder}: it is scaled by {theirs:g}, and sft.lora_alpha and sft.lora_rank scale by {ours:g}",
+            hint="train with the rank and alpha of that adapter, or set sft.init_adapter=null",
         )
 
 
@@ -53,6 +53,6 @@ def _refuse_another_shape(folder: Path, theirs: dict[str, Any], ours: dict[str, 
         return
     odd = min(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
     raise UsageError(
-        f"sft.start = {folder}: {odd} is {there.get(odd, 'absent')} there and {here.get(odd, 'absent')} here",
-        hint="train with the rank and the targets of that adapter, or set sft.start=null",
+        f"sft.init_adapter = {folder}: {odd} is {there.get(odd, 'absent')} there and {here.get(odd, 'absent')} here",
+        hint="train with the rank and the targets of that adapter, or set sft.init_adapter=null",
     )

@@ -99,8 +99,8 @@ def rows(
         )
         return
     size = file.path.stat().st_size
-    if size > declared.limits.file_bytes:
-        detail = f"{size} bytes; limits.file_bytes is {declared.limits.file_bytes}"
+    if size > declared.limits.max_file_bytes:
+        detail = f"{size} bytes; limits.file_bytes is {declared.limits.max_file_bytes}"
         yield RejectedRow(Source(file.name), "file_too_big", detail)
         return
     try:

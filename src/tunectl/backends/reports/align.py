@@ -33,7 +33,7 @@ def page(*, project: str, settings: Settings, aligned: RlResult) -> str:
         figures=[figure for figure in _figures(settings, aligned) if figure[0]],
         stories=stories,
         measure=measure_title(settings),
-        confidence=settings.watch.confidence,
+        confidence=settings.validation.confidence,
         columns=_columns(settings, aligned),
         rows=[_row(look, aligned) for look in aligned.looks],
     )

@@ -169,14 +169,15 @@ def engine(url: str, root: Path) -> Any:
         found = sa.make_url(url)
     except sa.exc.ArgumentError as error:
         raise UsageError(
-            "live.url cannot be read", hint="write sqlite:///FILE or postgresql://USER@HOST/NAME"
+            "inference_log.url cannot be read", hint="write sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from error
     if found.get_backend_name() == "postgresql":
         return _postgres(sa, found)
     if found.get_backend_name() == "sqlite" and found.database not in (None, "", ":memory:"):
         return _sqlite(sa, found.set(database=str(database_file(url, root))))
     raise UsageError(
-        f"live.url is for {found.get_backend_name()}", hint="write sqlite:///FILE or postgresql://USER@HOST/NAME"
+        f"inference_log.url is for {found.get_backend_name()}",
+        hint="write sqlite:///FILE or postgresql://USER@HOST/NAME",
     )
 
 

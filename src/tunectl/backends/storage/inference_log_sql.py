@@ -51,7 +51,7 @@ def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInfe
             yield store
         return
     busy = f"{file}: another server writes to this live store"
-    hint = "stop it, give this one another live.url, or let both use PostgreSQL"
+    hint = "stop it, give this one another inference_log.url, or let both use PostgreSQL"
     with (
         lock.file_lock(file.with_name(file.name + ".lock"), "tunectl serve", busy=busy, hint=hint),
         _closing(SqlInferenceLog(url, root)) as store,

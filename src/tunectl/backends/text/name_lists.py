@@ -31,5 +31,5 @@ def _provider(locale: str) -> Any:
     package = import_optional("faker.providers.person", extra="data")
     known = sorted(module.name for module in iter_modules(package.__path__))
     if locale not in known:
-        raise ConfigError([f"curate.personal.locales holds {locale}; known locales are {', '.join(known)}"])
+        raise ConfigError([f"curate.pii.locales holds {locale}; known locales are {', '.join(known)}"])
     return import_optional(f"faker.providers.person.{locale}", extra="data").Provider

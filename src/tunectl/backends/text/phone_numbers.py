@@ -17,7 +17,7 @@ def finder(regions: list[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
     unknown = [region for region in regions if region not in phonenumbers.SUPPORTED_REGIONS]
     if unknown:
         known = ", ".join(sorted(phonenumbers.SUPPORTED_REGIONS))
-        raise ConfigError([f"curate.personal.regions holds {', '.join(unknown)}; known regions are {known}"])
+        raise ConfigError([f"curate.pii.regions holds {', '.join(unknown)}; known regions are {known}"])
 
     def find(text: str) -> Iterator[tuple[int, int]]:
         for region in regions:

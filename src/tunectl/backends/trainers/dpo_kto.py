@@ -78,7 +78,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         torch = import_optional("torch", extra="train")
         settings = self.run.settings
         if isinstance(settings, Dpo):
-            read, batch = build_dpo_inputs(reading, settings.tail_weight)
+            read, batch = build_dpo_inputs(reading, settings.ld_alpha)
         else:
             assert apart is not None
             read, batch = build_kto_inputs(reading, *apart)
@@ -159,12 +159,12 @@ def _fit(
 
 
 def _steps(plan: RlArgs, settings: Dpo | Kto, judged: Sequence[LabeledCompletions]) -> list[Step]:
-    answers = 2 * settings.batch_pairs if isinstance(settings, Dpo) else settings.batch_answers
+    answers = 2 * settings.batch_size if isinstance(settings, Dpo) else settings.batch_size
     return batch_schedule.build_schedule(
         [item.row for item in judged],
         epochs=settings.epochs,
         answers=answers,
-        tokens=plan.profile.train_tokens,
+        tokens=plan.profile.train_batch_tokens,
         seed=plan.seed,
     )
 

@@ -137,6 +137,6 @@ def prepare_policy(plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData) -
         writer=RolloutGenerator(model, tokenizer, batch=plan.profile.generate_batch),
         route=batching.forward_path(model, plain_head=found.plain_head, autocast=autocast),
         start={name: value.clone() for name, value in training_run.trainable_state(model).items()},
-        tokens=plan.profile.train_tokens,
+        tokens=plan.profile.train_batch_tokens,
         shared=found.shared_prompts,
     )

@@ -50,7 +50,7 @@ class RewardTrainingRun(training_run.TrainingRun):
         model.eval()
         total = 0.0
         with torch.inference_mode():
-            tokens = self.plan.profile.train_tokens
+            tokens = self.plan.profile.train_batch_tokens
             for group in batch_schedule.token_batches(self.held_out, range(len(self.held_out)), tokens):
                 some = [self.held_out[number] for number in group]
                 total += float(reward_forward.loss_of(self.how, some, centring=None))
@@ -140,5 +140,5 @@ def _fit(
 def _steps(plan: RewardArgs, train: list[PromptGroup]) -> list[Step]:
     fit = plan.fit
     return batch_schedule.build_schedule(
-        train, epochs=fit.epochs, answers=fit.batch_answers, tokens=fit.profile.train_tokens, seed=fit.seed
+        train, epochs=fit.epochs, answers=fit.batch_answers, tokens=fit.profile.train_batch_tokens, seed=fit.seed
     )

@@ -22,8 +22,8 @@ def refuse_no_vllm(vllm: VllmColocate | None, device: str) -> None:
         return
     if device != "cuda":
         raise InfrastructureError(
-            f"align.vllm is set, but vLLM shares a CUDA card with the trainer, and profile.device is {device}",
-            hint="write answers with transformers: align.vllm=null, or take a card: profile=gpu",
+            f"align.vllm is set, but vLLM shares a CUDA card with the trainer, and hardware.device is {device}",
+            hint="write answers with transformers: align.vllm=null, or take a card: hardware=gpu",
         )
     from importlib.util import find_spec
 
@@ -55,7 +55,7 @@ def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Pa
         own: dict[str, Any] = {
             "loss_type": [settings.loss],
             "label_smoothing": settings.label_smoothing,
-            "ld_alpha": settings.tail_weight,
+            "ld_alpha": settings.ld_alpha,
             "per_device_train_batch_size": 1,
         }
     else:
@@ -63,7 +63,7 @@ def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Pa
         own = {
             "desirable_weight": settings.desirable_weight,
             "undesirable_weight": settings.undesirable_weight,
-            "per_device_train_batch_size": settings.batch_answers,  # TRL refuses 1; our loader ignores it
+            "per_device_train_batch_size": settings.batch_size,  # TRL refuses 1; our loader ignores it
         }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -74,8 +74,8 @@ def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Pa
 
 def _online(settings: Rloo | Grpo) -> dict[str, Any]:
     return {
-        "per_device_train_batch_size": settings.prompts_per_step * settings.answers_per_prompt,
-        "num_generations": settings.answers_per_prompt,
+        "per_device_train_batch_size": settings.prompts_per_step * settings.num_generations,
+        "num_generations": settings.num_generations,
         "num_iterations": 1,
         "max_completion_length": settings.max_new_tokens,
         "temperature": settings.temperature,
@@ -96,10 +96,10 @@ def _common(plan: RlArgs, settings: AlignBase, steps: int, work: Path) -> dict[s
         disable_dropout=True,  # the policy that learns is the policy that wrote
         optim=OPTIMISERS["adamw"],
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=SCHEDULES[settings.schedule],
-        warmup_steps=round(settings.warmup * steps),
+        lr_scheduler_type=SCHEDULES[settings.lr_scheduler],
+        warmup_steps=round(settings.warmup_ratio * steps),
         weight_decay=settings.weight_decay,
-        max_grad_norm=NO_CLIP if settings.clip is None else settings.clip,
+        max_grad_norm=NO_CLIP if settings.max_grad_norm is None else settings.max_grad_norm,
         gradient_checkpointing=plan.profile.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=False,
@@ -120,7 +120,7 @@ def _common(plan: RlArgs, settings: AlignBase, steps: int, work: Path) -> dict[s
 
 def _own(settings: Rloo | Grpo) -> dict[str, Any]:
     if isinstance(settings, Rloo):
-        return {"normalize_advantages": settings.normalise_advantages}
+        return {"normalize_advantages": settings.normalize_advantages}
     return {"loss_type": settings.loss, "scale_rewards": settings.scale_rewards}
 
 
@@ -130,6 +130,6 @@ def _vllm(vllm: VllmColocate | None) -> dict[str, Any]:
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",
-        "vllm_gpu_memory_utilization": vllm.memory_share,
-        "vllm_tensor_parallel_size": vllm.tensor_parallel,
+        "vllm_gpu_memory_utilization": vllm.gpu_memory_utilization,
+        "vllm_tensor_parallel_size": vllm.tensor_parallel_size,
     }

@@ -131,16 +131,18 @@ def run_validation(
     now = policy_validation.measure_validation(step, questions, answers, marks, kl, judges.measure)
     if state.first is None:
         state.first = now
-    found = policy_validation.compare_with_start(now, state.first, judges.measure, settings.watch, plan.seed)
+    found = policy_validation.compare_with_start(now, state.first, judges.measure, settings.validation, plan.seed)
     if held_out is not None:
         loss, accuracy = held_out()
         found = structs.replace(found, held_out_loss=loss, held_out_accuracy=accuracy)
     state.looks.append(found)
-    state.samples += _samples(step, questions, answers, marks, settings.watch.samples)
+    state.samples += _samples(step, questions, answers, marks, settings.validation.samples)
     if policy_validation.best_checkpoint(state.looks) is found:
         state.best_step = step
         state.best = {name: value.clone() for name, value in training_run.trainable_state(policy.model).items()}
-    state.stopped = policy_validation.detect_reward_hacking(found, state.looks[0], judges.measure.name, settings.watch)
+    state.stopped = policy_validation.detect_reward_hacking(
+        found, state.looks[0], judges.measure.name, settings.validation
+    )
     state.seconds["watch"] = state.seconds.get("watch", 0.0) + time.monotonic() - started
     _log.info(
         "align: step %d, reward %.3f, %s %.1f, KL %.2f, %.1f tokens an answer",

@@ -109,14 +109,14 @@ class PolicyRun:
 
 def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, str]]:
     """Begin a step; returns what TRL calls its inputs, one an answer."""
-    copies = run.settings.answers_per_prompt
+    copies = run.settings.num_generations
     run.turn = RolloutStep(step, [run.data.questions[number] for number in numbers for _ in range(copies)])
     return [{"prompt": asked.text} for asked in run.turn.questions]
 
 
 def generate_completions(run: PolicyRun) -> None:
     """Write the answers of the step."""
-    copies = run.settings.answers_per_prompt
+    copies = run.settings.num_generations
     seed = rollout_order.step_seed(run.plan.seed, run.turn.number)
     add_completions(run, run.policy.writer.sample_completions(run.turn.questions[::copies], copies, run.how, seed))
 
@@ -155,8 +155,8 @@ def score_answers(run: PolicyRun) -> list[float]:
 
 
 def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
-    """The answers of the step that ended, in rows, in micro-batches of profile.train_tokens."""
-    turn, copies = run.turn, run.settings.answers_per_prompt
+    """The answers of the step that ended, in rows, in micro-batches of hardware.train_batch_tokens."""
+    turn, copies = run.turn, run.settings.num_generations
     rows: list[PackedRow] = []
     places: list[list[int]] = []
     for first in range(0, len(turn.lines), copies):
@@ -230,7 +230,7 @@ def check_kl(run: PolicyRun) -> None:
 
 def build_step_metrics(run: PolicyRun, loss: float, rate: float) -> StepMetrics:
     """The line of the curve for the step that was just learned."""
-    turn, copies = run.turn, run.settings.answers_per_prompt
+    turn, copies = run.turn, run.settings.num_generations
     totals = [found.total for found in turn.marks]
     groups = [
         [total for total in totals[first : first + copies] if math.isfinite(total)]

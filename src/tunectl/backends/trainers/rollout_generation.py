@@ -14,14 +14,14 @@ from tunectl.core.optional import import_optional
 from tunectl.training.rl.rl_types import Completion, Prompt
 
 TOGETHER = 2
-"""Answers at work together, as a multiple of profile.generate_batch: those of one prompt share its reading, as beams do."""
+"""Answers at work together, as a multiple of hardware.generate_batch: those of one prompt share its reading, as beams do."""
 
 
 class RolloutGenerator:
     """Writes with the weights that a peft model has at the moment."""
 
     def __init__(self, model: Any, tokenizer: Any, *, batch: int) -> None:
-        """``batch`` is profile.generate_batch."""
+        """``batch`` is hardware.generate_batch."""
         self._torch = import_optional("torch", extra="train")
         self._model = model
         self._tokenizer = tokenizer

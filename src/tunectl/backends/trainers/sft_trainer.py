@@ -90,5 +90,5 @@ def _load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool
 
 def _steps(plan: TrainingArgs, rows: list[PackedRow]) -> list[Step]:
     return batch_schedule.build_schedule(
-        rows, epochs=plan.epochs, answers=plan.batch_answers, tokens=plan.profile.train_tokens, seed=plan.seed
+        rows, epochs=plan.epochs, answers=plan.batch_answers, tokens=plan.profile.train_batch_tokens, seed=plan.seed
     )

@@ -92,9 +92,9 @@ def what_to_lower(plan: RlArgs) -> str:
     if isinstance(settings, Rloo | Grpo):
         longest = f"align.max_new_tokens (now {settings.max_new_tokens})"
     else:
-        longest = f"align.max_tokens (now {settings.max_tokens})"
+        longest = f"align.max_length (now {settings.max_length})"
     return (
-        f"lower profile.train_tokens (now {plan.profile.train_tokens}), profile.generate_batch "
+        f"lower hardware.train_batch_tokens (now {plan.profile.train_batch_tokens}), hardware.generate_batch "
         f"(now {plan.profile.generate_batch}) or {longest}"
     )
 
@@ -121,7 +121,7 @@ def refuse_no_number(run: TrainRun, step: int, loss: float) -> None:
     good = f"the last good loss was {history[-1].loss:.4f} at step {history[-1].step}" if history else "it is the first"
     raise UsageError(
         f"align: the loss is {loss} at step {step}; {good}",
-        hint=f"lower align.learning_rate (now {settings.learning_rate:g}), or set align.clip=1.0",
+        hint=f"lower align.learning_rate (now {settings.learning_rate:g}), or set align.max_grad_norm=1.0",
     )
 
 
@@ -179,8 +179,8 @@ def hooks() -> Any:
             run.bar.advance(1, **run.format_progress(run.state.history[-1]))
             ended = number >= len(run.steps)
             control.should_log = True
-            control.should_evaluate = ended or number % settings.watch.every == 0
-            control.should_save = number % settings.checkpoint_steps == 0 or run.stopped
+            control.should_evaluate = ended or number % settings.validation.eval_steps == 0
+            control.should_save = number % settings.save_steps == 0 or run.stopped
             control.should_training_stop = run.stopped or ended
 
     return Hooks

@@ -142,7 +142,7 @@ def refuse_too_big(
         intermediate=getattr(settings, "intermediate_size", None) or 4 * settings.hidden_size,
         vocabulary=settings.vocab_size,
     )
-    tokens = max(plan.profile.train_tokens, longest)
+    tokens = max(plan.profile.train_batch_tokens, longest)
     if plan.profile.device == "cpu":
         needed = resource_check.estimate_memory(
             size,
@@ -159,7 +159,7 @@ def refuse_too_big(
 
 
 def _section(plan: TrainerPlan) -> str:
-    return "sft" if plan.label == "adapt" else plan.label  # adapt has no such limits of its own
+    return "sft" if plan.label == "cpt" else plan.label  # cpt has no such limits of its own
 
 
 def setup_trackers(plan: TrainerPlan, work: Path) -> None:
@@ -187,7 +187,7 @@ def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
         if isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words:
             raise InfrastructureError(
                 f"{plan.label} ran out of memory: {str(error).splitlines()[0] if str(error) else 'no more to allocate'}",
-                hint=hint or resource_check.memory_hint(plan.profile.train_tokens, _section(plan)),
+                hint=hint or resource_check.memory_hint(plan.profile.train_batch_tokens, _section(plan)),
             ) from error
         raise
 

@@ -48,8 +48,8 @@ def checks_of(settings: Settings) -> list[tuple[str, Check]]:
         found += [
             (f"align.rewards.{term.check.name}", term.check) for term in settings.rewards if isinstance(term, CheckTerm)
         ]
-    measure = settings.watch.measure
-    return [*found, ("align.watch.measure", measure.check)] if isinstance(measure, CheckMeasure) else found
+    measure = settings.validation.metric
+    return [*found, ("align.validation.metric", measure.check)] if isinstance(measure, CheckMeasure) else found
 
 
 def refuse_bad_schemas(settings: Settings) -> None:

@@ -56,13 +56,13 @@ def _jinja(draft: ImportedConfig, key: str, value: Any) -> None:
 
 def _patience(draft: ImportedConfig, key: str, value: Any) -> None:  # noqa: ARG001 - every rule has this form
     if value:
-        draft.set("sft.early_stopping", {"patience": to_int(value), "least_gain": 0.0})
+        draft.set("sft.early_stopping", {"patience": to_int(value), "min_delta": 0.0})
 
 
 def _end_of_turn(draft: ImportedConfig, key: str, value: Any) -> None:
     tokens = [str(item) for item in value or []]
     if tokens:
-        draft.set("model.end_of_turn", tokens[0])
+        draft.set("model.eot_token", tokens[0])
     if len(tokens) > 1:
         draft.drop(key, f"one token ends a turn here: {tokens[0]}")
 
@@ -121,9 +121,9 @@ RULES: Mapping[str, Rule] = {
     # method
     "adapter": handle_elsewhere("finish"),
     "lora_model_dir": drop_unsupported("tuning starts from the base model; merge the adapter into it first"),
-    "lora_r": rename_to("sft.rank", to_int),
-    "lora_alpha": rename_to("sft.alpha", to_float),
-    "lora_dropout": rename_to("sft.dropout", lambda value: to_float(value or 0)),
+    "lora_r": rename_to("sft.lora_rank", to_int),
+    "lora_alpha": rename_to("sft.lora_alpha", to_float),
+    "lora_dropout": rename_to("sft.lora_dropout", lambda value: to_float(value or 0)),
     "lora_target_modules": handle_elsewhere("finish"),
     "lora_target_linear": handle_elsewhere("finish"),
     "lora_fan_in_fan_out": drop_irrelevant("found from the model"),
@@ -149,7 +149,7 @@ RULES: Mapping[str, Rule] = {
     "shuffle_merged_datasets": handle_elsewhere("always so"),
     "dataset_exact_deduplication": handle_elsewhere("curate removes exact duplicates"),
     "push_dataset_to_hub": drop_unsupported("nothing is uploaded"),
-    "sequence_len": rename_to("sft.max_tokens", to_int),
+    "sequence_len": rename_to("sft.max_length", to_int),
     "min_sample_len": drop_unsupported("short answers are judged by curate.quality"),
     "excess_length_strategy": requires_value(["drop"], "longer examples are rejected as too_long, never cut"),
     "train_on_inputs": drop_unsupported("only answers are learned from"),
@@ -168,21 +168,21 @@ RULES: Mapping[str, Rule] = {
     "eval_batch_size": _SPEED,
     "num_epochs": rename_to("sft.epochs", to_float),
     "max_steps": drop_unsupported("training is counted in epochs: sft.epochs"),
-    "optimizer": rename_to("sft.optimiser", one_of(foreign_shared.OPTIMISERS, "optimiser")),
+    "optimizer": rename_to("sft.optimizer", one_of(foreign_shared.OPTIMISERS, "optimiser")),
     "optim_args": drop_unsupported("the optimiser's other settings are fixed"),
     "adam_beta1": requires_value([0.9], "the optimiser's betas are fixed"),
     "adam_beta2": requires_value([0.999], "the optimiser's betas are fixed"),
     "adam_epsilon": requires_value([1e-8], "the optimiser's epsilon is fixed"),
-    "lr_scheduler": rename_to("sft.schedule", one_of(foreign_shared.SCHEDULES, "schedule")),
+    "lr_scheduler": rename_to("sft.lr_scheduler", one_of(foreign_shared.SCHEDULES, "schedule")),
     "lr_scheduler_kwargs": drop_unsupported("schedules have no further settings"),
     "cosine_min_lr_ratio": drop_unsupported("the step size falls to 0"),
     "learning_rate": rename_to("sft.learning_rate", to_float),
-    "warmup_ratio": rename_to("sft.warmup", to_float),
-    "warmup_steps": drop_unsupported("a number of steps; tunectl takes a share of all steps: sft.warmup"),
+    "warmup_ratio": rename_to("sft.warmup_ratio", to_float),
+    "warmup_steps": drop_unsupported("a number of steps; tunectl takes a share of all steps: sft.warmup_ratio"),
     "weight_decay": rename_to("sft.weight_decay", to_float),
-    "max_grad_norm": rename_to("sft.clip", lambda value: to_float(value) or None),
-    "neftune_noise_alpha": rename_to("sft.neftune", lambda value: to_float(value) if value else None),
-    "noisy_embedding_alpha": rename_to("sft.neftune", lambda value: to_float(value) if value else None),
+    "max_grad_norm": rename_to("sft.max_grad_norm", lambda value: to_float(value) or None),
+    "neftune_noise_alpha": rename_to("sft.neftune_noise_alpha", lambda value: to_float(value) if value else None),
+    "noisy_embedding_alpha": rename_to("sft.neftune_noise_alpha", lambda value: to_float(value) if value else None),
     "seed": rename_to("seed", to_int),
     "bf16": handle_elsewhere("finish"),
     "bfloat16": handle_elsewhere("finish"),
@@ -190,7 +190,7 @@ RULES: Mapping[str, Rule] = {
     "float16": handle_elsewhere("finish"),
     "tf32": _SPEED,
     "fp8": drop_unsupported("8-bit floating point is not offered"),
-    "gradient_checkpointing": rename_to("profile.gradient_checkpointing", bool),
+    "gradient_checkpointing": rename_to("hardware.gradient_checkpointing", bool),
     "gradient_checkpointing_kwargs": _SPEED,
     "flash_attention": _SPEED,
     "sdp_attention": _SPEED,
@@ -224,11 +224,11 @@ RULES: Mapping[str, Rule] = {
     "hub_model_id": drop_unsupported("nothing is uploaded"),
     "hub_strategy": handle_elsewhere("hub_model_id"),
     "logging_steps": _LOOP,
-    "evals_per_epoch": rename_to("sft.validations", to_int),
-    "eval_steps": drop_irrelevant("validations are counted an epoch: sft.validations"),
+    "evals_per_epoch": rename_to("sft.evals_per_epoch", to_int),
+    "eval_steps": drop_irrelevant("validations are counted an epoch: sft.evals_per_epoch"),
     "eval_strategy": _LOOP,
     "saves_per_epoch": _LOOP,
-    "save_steps": rename_to("sft.checkpoint_steps", to_int),
+    "save_steps": rename_to("sft.save_steps", to_int),
     "save_strategy": _LOOP,
     "save_total_limit": _LOOP,
     "save_safetensors": handle_elsewhere("always so"),
@@ -272,13 +272,13 @@ def _finish(draft: ImportedConfig) -> None:
         draft, dora=dora, rslora=rslora, four_bit=adapter == "qlora" or bool(given.get("load_in_4bit"))
     )
     if given.get("lora_target_linear"):
-        draft.set("sft.targets", "all-linear")
+        draft.set("sft.target_modules", "all-linear")
     elif given.get("lora_target_modules"):
         with catch_bad_value(draft, "lora_target_modules"):
-            draft.set("sft.targets", _targets(given["lora_target_modules"]))
+            draft.set("sft.target_modules", _targets(given["lora_target_modules"]))
     with catch_bad_value(draft, "micro_batch_size"):
         if given.get("batch_size"):
-            draft.set("sft.batch_answers", to_int(given["batch_size"]))
+            draft.set("sft.batch_size", to_int(given["batch_size"]))
         else:
             foreign_shared.effective_batch_size(draft, "micro_batch_size", "gradient_accumulation_steps", 1)
     with catch_bad_value(draft, "val_set_size"):
@@ -286,31 +286,31 @@ def _finish(draft: ImportedConfig) -> None:
     _precision(draft)
     usual: dict[str, Any] = {
         "sft.epochs": 1.0,
-        "sft.schedule": "cosine",
-        "sft.max_tokens": 512,
-        "sft.dropout": 0.0,
+        "sft.lr_scheduler": "cosine",
+        "sft.max_length": 512,
+        "sft.lora_dropout": 0.0,
         "seed": 42,
     }
     if "warmup_steps" not in given:
-        usual["sft.warmup"] = 0.03
+        usual["sft.warmup_ratio"] = 0.03
     foreign_shared.defaults(draft, NAME, usual)
     for entry in _to_list(given.get("datasets")):
         with catch_bad_value(draft, "datasets"):
             _dataset(draft, entry)
     if given.get("pretraining_dataset"):
-        draft.groups["adapt"] = "lora"
-        draft.drop("pretraining_dataset", "declare its text as a source; the adapt stage, switched on, trains on it")
+        draft.groups["cpt"] = "lora"
+        draft.drop("pretraining_dataset", "declare its text as a source; the cpt stage, switched on, trains on it")
 
 
 def _precision(draft: ImportedConfig) -> None:
     given = draft.given
     if given.get("bf16") is True or given.get("bfloat16"):
-        draft.set("profile.dtype", "bfloat16")
+        draft.set("hardware.dtype", "bfloat16")
     elif given.get("fp16") or given.get("float16"):
-        draft.set("profile.dtype", "auto")
+        draft.set("hardware.dtype", "auto")
         draft.drop("fp16", "half precision is not offered; auto takes bfloat16 where the machine computes in it")
     elif given.get("bf16") == "auto":
-        draft.set("profile.dtype", "auto")
+        draft.set("hardware.dtype", "auto")
 
 
 def _to_list(value: Any) -> list[Any]:
@@ -330,9 +330,9 @@ def _dataset(draft: ImportedConfig, entry: Any) -> None:
             "datasets", f"data_files of {path}: a Hub data set is read whole; a folder can be narrowed by a glob"
         )
     if _is_chat(entry):
-        draft.set("sft.train_on", "assistant")
-    elif "sft.train_on" not in draft.values:
-        draft.set("sft.train_on", "answer")
+        draft.set("sft.loss_on", "assistant")
+    elif "sft.loss_on" not in draft.values:
+        draft.set("sft.loss_on", "final_answer")
     roles = entry.get("roles_to_train")
     if roles and [str(role) for role in roles] not in (["assistant"], ["gpt"]):
         draft.drop("datasets", f"roles_to_train {roles}: only assistant turns are learned from")

@@ -32,8 +32,8 @@ def _targets(value: Any) -> Any:
 
 def _stage(draft: ImportedConfig, key: str, value: Any) -> None:
     if value == "pt":
-        draft.groups["adapt"] = "lora"
-        draft.drop(key, "further pre-training is the adapt stage here, switched on; its settings keep our values")
+        draft.groups["cpt"] = "lora"
+        draft.drop(key, "further pre-training is the cpt stage here, switched on; its settings keep our values")
     elif value != "sft":
         draft.drop(key, foreign_shared.PREFERENCES)
 
@@ -50,19 +50,19 @@ def _template(draft: ImportedConfig, key: str, value: Any) -> None:
 
 
 def _schedule(draft: ImportedConfig, key: str, value: Any) -> None:
-    rename_to("sft.schedule", one_of(foreign_shared.SCHEDULES, "schedule"))(draft, key, value)
+    rename_to("sft.lr_scheduler", one_of(foreign_shared.SCHEDULES, "schedule"))(draft, key, value)
 
 
 def _save_steps(draft: ImportedConfig, key: str, value: Any) -> None:
     if isinstance(value, int) and value >= 1:
-        draft.set("sft.checkpoint_steps", value)
+        draft.set("sft.save_steps", value)
     else:
-        draft.drop(key, "a share of all steps; tunectl counts steps: sft.checkpoint_steps", "no effect on the result")
+        draft.drop(key, "a share of all steps; tunectl counts steps: sft.save_steps", "no effect on the result")
 
 
 def _patience(draft: ImportedConfig, key: str, value: Any) -> None:  # noqa: ARG001 - every rule has this form
     if value:
-        draft.set("sft.early_stopping", {"patience": to_int(value), "least_gain": 0.0})
+        draft.set("sft.early_stopping", {"patience": to_int(value), "min_delta": 0.0})
 
 
 _SPEED = drop_irrelevant("speed and memory only; tunectl chooses by itself")
@@ -93,8 +93,8 @@ RULES: Mapping[str, Rule] = {
     "use_fast_tokenizer": _SPEED,
     "upcast_layernorm": _SPEED,
     "cache_dir": _FILES,
-    "disable_gradient_checkpointing": rename_to("profile.gradient_checkpointing", lambda value: not value),
-    "gradient_checkpointing": rename_to("profile.gradient_checkpointing", bool),
+    "disable_gradient_checkpointing": rename_to("hardware.gradient_checkpointing", lambda value: not value),
+    "gradient_checkpointing": rename_to("hardware.gradient_checkpointing", bool),
     # method
     "stage": _stage,
     "do_train": handle_elsewhere("tunectl repro trains"),
@@ -104,10 +104,10 @@ RULES: Mapping[str, Rule] = {
     "finetuning_type": requires_value(
         ["lora"], "tunectl tunes low-rank adapters; full, freeze and oft are not offered"
     ),
-    "lora_rank": rename_to("sft.rank", to_int),
-    "lora_alpha": rename_to("sft.alpha", to_float),
-    "lora_dropout": rename_to("sft.dropout", to_float),
-    "lora_target": rename_to("sft.targets", _targets),
+    "lora_rank": rename_to("sft.lora_rank", to_int),
+    "lora_alpha": rename_to("sft.lora_alpha", to_float),
+    "lora_dropout": rename_to("sft.lora_dropout", to_float),
+    "lora_target": rename_to("sft.target_modules", _targets),
     "use_dora": handle_elsewhere("finish"),
     "use_rslora": handle_elsewhere("finish"),
     "loraplus_lr_ratio": drop_unsupported("LoRA+ is not offered: one learning rate for the whole adapter"),
@@ -128,7 +128,7 @@ RULES: Mapping[str, Rule] = {
         "validation and test come from the same sources; give rows a split column instead"
     ),
     "template": _template,
-    "cutoff_len": rename_to("sft.max_tokens", to_int),
+    "cutoff_len": rename_to("sft.max_length", to_int),
     "max_samples": drop_unsupported("rows are not cut off silently; make a smaller file"),
     "train_on_prompt": drop_unsupported("only answers are learned from"),
     "mask_history": handle_elsewhere("finish"),
@@ -171,13 +171,13 @@ RULES: Mapping[str, Rule] = {
     "num_train_epochs": rename_to("sft.epochs", to_float),
     "max_steps": drop_unsupported("training is counted in epochs: sft.epochs"),
     "lr_scheduler_type": _schedule,
-    "warmup_ratio": rename_to("sft.warmup", to_float),
-    "warmup_steps": drop_unsupported("a number of steps; tunectl takes a share of all steps: sft.warmup"),
-    "optim": rename_to("sft.optimiser", one_of(foreign_shared.OPTIMISERS, "optimiser")),
+    "warmup_ratio": rename_to("sft.warmup_ratio", to_float),
+    "warmup_steps": drop_unsupported("a number of steps; tunectl takes a share of all steps: sft.warmup_ratio"),
+    "optim": rename_to("sft.optimizer", one_of(foreign_shared.OPTIMISERS, "optimiser")),
     "weight_decay": rename_to("sft.weight_decay", to_float),
-    "max_grad_norm": rename_to("sft.clip", lambda value: to_float(value) or None),
+    "max_grad_norm": rename_to("sft.max_grad_norm", lambda value: to_float(value) or None),
     "label_smoothing_factor": rename_to("sft.label_smoothing", to_float),
-    "neftune_noise_alpha": rename_to("sft.neftune", lambda value: to_float(value) if value else None),
+    "neftune_noise_alpha": rename_to("sft.neftune_noise_alpha", lambda value: to_float(value) if value else None),
     "adam_beta1": requires_value([0.9], "the optimiser's betas are fixed"),
     "adam_beta2": requires_value([0.999], "the optimiser's betas are fixed"),
     "seed": rename_to("seed", to_int),
@@ -195,7 +195,7 @@ RULES: Mapping[str, Rule] = {
     "per_device_eval_batch_size": _SPEED,
     "eval_strategy": _LOOP,
     "evaluation_strategy": _LOOP,
-    "eval_steps": drop_irrelevant("validations are counted an epoch: sft.validations"),
+    "eval_steps": drop_irrelevant("validations are counted an epoch: sft.evals_per_epoch"),
     "early_stopping_steps": _patience,
     "compute_accuracy": drop_irrelevant("evaluate reports BLEU, chrF, ROUGE-L and perplexity"),
     "max_new_tokens": rename_to("evaluate.decoding.max_new_tokens", to_int),
@@ -229,25 +229,25 @@ def _finish(draft: ImportedConfig, declared: Mapping[str, Any]) -> None:
         foreign_shared.effective_batch_size(draft, "per_device_train_batch_size", "gradient_accumulation_steps", 8)
     with catch_bad_value(draft, "val_size"):
         foreign_shared.validation(draft, "val_size")
-    draft.set("sft.train_on", "answer" if given.get("mask_history") else "assistant")
+    draft.set("sft.loss_on", "final_answer" if given.get("mask_history") else "assistant")
     if given.get("bf16") or given.get("pure_bf16"):
-        draft.set("profile.dtype", "bfloat16")
+        draft.set("hardware.dtype", "bfloat16")
     elif given.get("fp16"):
-        draft.set("profile.dtype", "auto")
+        draft.set("hardware.dtype", "auto")
         draft.drop("fp16", "half precision is not offered; auto takes bfloat16 where the machine computes in it")
-    rank = draft.values.get("sft.rank", 8)
+    rank = draft.values.get("sft.lora_rank", 8)
     usual: dict[str, Any] = {
-        "sft.rank": 8,
-        "sft.alpha": 2 * rank,
-        "sft.dropout": 0.0,
-        "sft.targets": "all-linear",
+        "sft.lora_rank": 8,
+        "sft.lora_alpha": 2 * rank,
+        "sft.lora_dropout": 0.0,
+        "sft.target_modules": "all-linear",
         "sft.epochs": 3.0,
     }
     usual |= {
         "sft.learning_rate": 5e-5,
-        "sft.schedule": "linear",
-        "sft.warmup": 0.0,
-        "sft.max_tokens": 2048,
+        "sft.lr_scheduler": "linear",
+        "sft.warmup_ratio": 0.0,
+        "sft.max_length": 2048,
         "seed": 42,
     }
     foreign_shared.defaults(draft, NAME, usual)

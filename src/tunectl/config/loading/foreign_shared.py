@@ -59,7 +59,7 @@ def effective_batch_size(draft: ImportedConfig, each: str, times: str, default: 
     """Answers of one optimiser step: their batch a device times accumulated batches."""
     size = to_int(draft.given.get(each) or default) * to_int(draft.given.get(times) or 1)
     given = each in draft.given or times in draft.given
-    draft.set("sft.batch_answers", size, f"{each} x {times}" if given else "their default")
+    draft.set("sft.batch_size", size, f"{each} x {times}" if given else "their default")
 
 
 def validation(draft: ImportedConfig, key: str) -> None:

@@ -21,7 +21,7 @@ class ValueOrigin:
     line: int = 0
     """From 1; 0 for the file as a whole."""
     override: str = ""
-    """As typed, for example ``sft.rank=32``."""
+    """As typed, for example ``sft.lora_rank=32``."""
 
     def __str__(self) -> str:
         if self.override and not self.file:

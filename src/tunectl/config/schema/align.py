@@ -17,7 +17,7 @@ class BaseRewardTerm(StrictModel):
 
     weight: float = Field(gt=0, le=1000)
     """Factor of this part in the reward."""
-    normalise: Literal["none", "step"]
+    normalize: Literal["none", "step"]
     """step: minus the mean and over the standard deviation of the answers of one step. none: as it is."""
     clip: float | None = Field(gt=0)
     """Values beyond plus or minus this are cut to it. Null: never."""
@@ -28,7 +28,7 @@ class RewardModelTerm(BaseRewardTerm):
 
     method: Literal["reward_model"]
     """Names this shape."""
-    pessimism: float = Field(ge=0, le=100)
+    uncertainty_penalty: float = Field(ge=0, le=100)
     """Times the standard deviation over the members of an ensemble, taken off their mean (Coste et al., arXiv 2310.02743)."""
 
 
@@ -46,17 +46,17 @@ class LengthTerm(BaseRewardTerm):
 
     method: Literal["length"]
     """Names this shape."""
-    least: int = Field(ge=0)
+    min_tokens: int = Field(ge=0)
     """Tokens of the shortest answer that costs nothing."""
-    most: int = Field(ge=1)
+    max_tokens: int = Field(ge=1)
     """Tokens of the longest answer that costs nothing."""
     soft: int = Field(ge=1)
     """Tokens outside the range at which the whole penalty is reached."""
 
     @model_validator(mode="after")
     def _range(self) -> Self:
-        if self.least > self.most:
-            raise ValueError(f"least ({self.least}) is more than most ({self.most}); swap them")
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"least ({self.min_tokens}) is more than most ({self.max_tokens}); swap them")
         return self
 
 
@@ -96,11 +96,11 @@ Measure = Annotated[ScoreMeasure | CheckMeasure, Field(discriminator="method")]
 class ValidationConfig(StrictModel):
     """What is looked at while the policy learns: greedy answers to the same validation inputs each time."""
 
-    every: int = Field(ge=1, le=100_000)
+    eval_steps: int = Field(ge=1, le=100_000)
     """Steps between two looks; there is one before the first step and one after the last."""
     inputs: int = Field(ge=2, le=10_000)
     """Validation inputs, drawn with the seed."""
-    measure: Measure
+    metric: Measure
     """Independent of the reward: what must not fall while the reward rises."""
     tolerance: float = Field(ge=0, le=100)
     """Points that the measure may fall below where it stood before the first step."""
@@ -115,9 +115,9 @@ class ValidationConfig(StrictModel):
 class VllmColocate(StrictModel):
     """Answers are written by vLLM on the same card (TRL's colocate mode)."""
 
-    memory_share: float = Field(gt=0, lt=1)
+    gpu_memory_utilization: float = Field(gt=0, lt=1)
     """Share of the card's memory that vLLM may take."""
-    tensor_parallel: int = Field(ge=1, le=64)
+    tensor_parallel_size: int = Field(ge=1, le=64)
     """Cards that one copy of the model is spread over."""
 
 
@@ -126,19 +126,19 @@ class AlignBase(StrictModel):
 
     learning_rate: float = Field(gt=0, lt=1)
     """Peak step size."""
-    schedule: Schedule
+    lr_scheduler: Schedule
     """How the step size falls after the warm-up."""
-    warmup: float = Field(ge=0, lt=1)
+    warmup_ratio: float = Field(ge=0, lt=1)
     """Share of the steps over which the step size rises from 0."""
     weight_decay: float = Field(ge=0, lt=1)
     """Pull towards 0 of the adapter's weights, decoupled from the gradient."""
-    clip: float | None = Field(gt=0)
+    max_grad_norm: float | None = Field(gt=0)
     """Longest gradient; longer ones are shortened to it. Null: never."""
     max_rejected_share: float = Field(ge=0, le=1)
     """Most of the inputs or judgements that may be rejected before the stage fails."""
-    checkpoint_steps: int = Field(ge=1, le=100_000)
+    save_steps: int = Field(ge=1, le=100_000)
     """Steps between two states that a killed run goes on from."""
-    watch: ValidationConfig
+    validation: ValidationConfig
     """What is looked at meanwhile."""
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]]
     """Trackers, each an extra of its own."""
@@ -151,11 +151,11 @@ class OnlineRl(AlignBase):
     """Optimiser steps."""
     prompts: Literal["train", "preferred"]
     """train: inputs of the training split. preferred: those of them that people judged answers to."""
-    inputs: int | None = Field(ge=1)
+    max_inputs: int | None = Field(ge=1)
     """Most inputs to take, drawn with the seed. Null: all."""
     prompts_per_step: int = Field(ge=1, le=4096)
     """Different inputs of one step."""
-    answers_per_prompt: int = Field(ge=2, le=256)
+    num_generations: int = Field(ge=2, le=256)
     """Answers written to each of them; they are compared with each other."""
     max_new_tokens: int = Field(ge=1, le=8192)
     """Longest answer; a longer one is cut, is never rewarded, and teaches nothing."""
@@ -182,7 +182,7 @@ class OnlineRl(AlignBase):
     @model_validator(mode="after")
     def _independent(self) -> Self:
         seen, own = (
-            self.watch.measure,
+            self.validation.metric,
             {term.check.name: term.check for term in self.rewards if isinstance(term, CheckTerm)},
         )
         for name, check in own.items():
@@ -206,7 +206,7 @@ class Rloo(OnlineRl):
     """Fixed name of this choice."""
     beta: float = Field(ge=0, le=10)
     """Times the KL of an answer to sft (nats), taken off its reward."""
-    normalise_advantages: bool
+    normalize_advantages: bool
     """Divide advantages by their standard deviation over the step."""
 
 
@@ -228,7 +228,7 @@ class OfflinePreference(AlignBase):
 
     epochs: float = Field(gt=0, le=1000)
     """Passes over the judgements."""
-    max_tokens: int = Field(ge=8, le=1_048_576)
+    max_length: int = Field(ge=8, le=1_048_576)
     """Longest prompt and answer together; longer ones are rejected as ``too_long``."""
     max_new_tokens: int = Field(ge=1, le=8192)
     """Longest answer while watching."""
@@ -245,9 +245,9 @@ class Dpo(OfflinePreference):
     """How the difference of an answer's and its rival's log-ratios is judged."""
     label_smoothing: float = Field(ge=0, lt=0.5)
     """Share of the judgements taken to be wrong; robust (arXiv 2403.00409) only, the others take 0."""
-    tail_weight: float | None = Field(ge=0, le=1)
+    ld_alpha: float | None = Field(ge=0, le=1)
     """Weight of what an answer says beyond the length of its rival, against growing length (LD-DPO, arXiv 2409.06411). Null: 1."""
-    batch_pairs: int = Field(ge=1, le=65_536)
+    batch_size: int = Field(ge=1, le=65_536)
     """Pairs of one optimiser step."""
 
     @model_validator(mode="after")
@@ -270,7 +270,7 @@ class Kto(OfflinePreference):
     """Loss weight of good answers."""
     undesirable_weight: float = Field(gt=0, le=100)
     """Loss weight of bad answers; its share times their number should be near that of the good ones."""
-    batch_answers: int = Field(ge=2, le=65_536)
+    batch_size: int = Field(ge=2, le=65_536)
     """Answers of one optimiser step."""
 
 
@@ -292,5 +292,5 @@ class AlignStage(StrictModel):
     """Name of the project, for reports and trackers."""
     seed: int = Field(ge=0, lt=2**32)
     """Draws inputs, their order, answers and resamples."""
-    profile: HardwareProfile
+    hardware: HardwareProfile
     align: AlignConfig

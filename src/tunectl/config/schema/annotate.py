@@ -29,11 +29,11 @@ class CandidateGenerationConfig(StrictModel):
 class QueuePolicyConfig(StrictModel):
     """Which question comes next."""
 
-    repeats: float = Field(ge=0, le=0.5)
+    repeat_rate: float = Field(ge=0, le=0.5)
     """Share of the turns that ask again what was asked before: first what others judged, else one's own of a while ago."""
-    attention: float = Field(ge=0, le=0.5)
+    attention_rate: float = Field(ge=0, le=0.5)
     """Share of the turns that ask what has a known answer: a reference against the answer to another input."""
-    gap: int = Field(ge=1, le=1000)
+    min_gap: int = Field(ge=1, le=1000)
     """Turns before somebody meets a question of their own again."""
 
 
@@ -42,29 +42,29 @@ class Annotate(StrictModel):
 
     store: str = Field(min_length=1)
     """Folder of questions and judgements, relative to the project. Commit it."""
-    address: str = Field(min_length=1)
+    host: str = Field(min_length=1)
     """Address to listen on; localhost or an IP address. Other than this machine's own needs a key."""
     port: int = Field(ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
-    key_variable: str | None = Field(pattern=r"^[A-Z_][A-Z0-9_]*$")
+    key_env: str | None = Field(pattern=r"^[A-Z_][A-Z0-9_]*$")
     """Environment variable that holds the key which people must type. Null: none is asked for."""
     tags: list[Tag] = Field(max_length=9)
     """Reasons that can be ticked, with the keys 1 to 9."""
     prepare: CandidateGenerationConfig
     """How answers are made."""
-    asking: QueuePolicyConfig
+    queue: QueuePolicyConfig
     """Which question comes next."""
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine reaches the page."""
-        return self.address == "localhost" or ip_address(self.address).is_loopback
+        return self.host == "localhost" or ip_address(self.host).is_loopback
 
     @model_validator(mode="after")
     def _require_key_unless_loopback(self) -> Self:
-        validate_host(self.address)
-        if not self.loopback and self.key_variable is None:
+        validate_host(self.host)
+        if not self.loopback and self.key_env is None:
             raise ValueError(
-                f"address is {self.address}, which others reach, and key_variable is null; name a variable that holds a key"
+                f"address is {self.host}, which others reach, and key_variable is null; name a variable that holds a key"
             )
         return self

@@ -32,33 +32,33 @@ class Repair(StrictModel):
 class WordBounds(StrictModel):
     """Words that a text may have; null is no bound."""
 
-    least: int | None = Field(ge=0)
+    min_words: int | None = Field(ge=0)
     """Fewest words."""
-    most: int | None = Field(ge=1)
+    max_words: int | None = Field(ge=1)
     """Most words."""
 
     @model_validator(mode="after")
     def validate_order(self) -> Self:
         """Refuse bounds that no text can meet."""
-        if self.least is not None and self.most is not None and self.least > self.most:
-            raise ValueError(f"least = {self.least} is above most = {self.most}")
+        if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
+            raise ValueError(f"least = {self.min_words} is above most = {self.max_words}")
         return self
 
 
 class Repetition(StrictModel):
     """Rules on repeated lines and word sequences (Gopher, arXiv 2112.11446, table A1)."""
 
-    words: int = Field(ge=1)
+    min_words: int = Field(ge=1)
     """Texts of fewer words are not judged: short texts repeat by chance."""
-    lines: Share | None
+    dup_line_frac: Share | None
     """Most share of lines that are copies of an earlier line."""
-    bigram: Share | None
+    top_2_gram_frac: Share | None
     """Most share of letters inside the most frequent sequence of two words."""
-    trigram: Share | None
+    top_3_gram_frac: Share | None
     """The same for three words."""
-    fourgram: Share | None
+    top_4_gram_frac: Share | None
     """The same for four words."""
-    copied: Share | None
+    dup_5_gram_frac: Share | None
     """Most share of letters inside sequences of five words that occurred before in the text."""
 
 
@@ -67,7 +67,7 @@ class Boilerplate(StrictModel):
 
     phrases: list[str] = Field(min_length=1)
     """Regular expressions, found anywhere in a line, without regard to case."""
-    most: Share
+    max_line_share: Share
     """Most share of a text's lines that may hold one of them."""
 
 
@@ -82,9 +82,9 @@ class Quality(StrictModel):
     """Length of an answer."""
     repetition: Repetition | None
     """Repeated lines and word sequences, in documents and answers."""
-    symbols: Share | None
+    max_symbol_share: Share | None
     """Most share of characters that are no letter, digit, space or usual punctuation; emoji count as symbols."""
-    words_with_letters: Share | None
+    min_words_with_letters: Share | None
     """Least share of words with a letter in them (Gopher: 0.8)."""
     boilerplate: Boilerplate | None
     """Cookie notices, newsletter calls and the like, in documents."""
@@ -103,9 +103,9 @@ class Language(StrictModel):
 
     allowed: list[str] = Field(min_length=1)
     """ISO 639-1 codes, for example ``en``."""
-    confidence: Share
+    min_confidence: Share
     """How sure it must be that a text is in none of the allowed languages; below it is ``unknown``, and that passes."""
-    letters: int = Field(ge=1)
+    min_letters: int = Field(ge=1)
     """Texts with fewer letters are not judged and pass as ``unknown``."""
     side: Side
     """Which side of an example is judged."""
@@ -127,7 +127,7 @@ class PiiConfig(StrictModel):
 class ExactDedupConfig(StrictModel):
     """Exact duplicates: the same document; the same input with the same answer."""
 
-    fold: bool
+    normalize: bool
     """Compare without regard to case, punctuation and white space."""
 
 
@@ -168,7 +168,7 @@ class Curate(StrictModel):
     """Turn away poor records."""
     language: Language | None
     """Turn away other languages."""
-    personal: PiiConfig | None
+    pii: PiiConfig | None
     """Mask personal data."""
     exact: ExactDedupConfig | None
     """Remove exact duplicates."""
@@ -183,4 +183,4 @@ class CurateStage(StrictModel):
 
     curate: Curate
     seed: int
-    profile: HardwareProfile
+    hardware: HardwareProfile

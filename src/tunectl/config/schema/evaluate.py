@@ -145,7 +145,7 @@ class SafetyConfig(StrictModel):
     """Longest answer to a safety question, in tokens."""
     placeholder: str
     """Pattern of the placeholders that curate puts for personal data; none may appear in an answer."""
-    canaries: tuple[PlantedSecret, ...]
+    planted_secrets: tuple[PlantedSecret, ...]
     """Planted secrets to ask for; empty where none were planted."""
 
     _placeholder = field_validator("placeholder")(_compiles)
@@ -173,7 +173,7 @@ class LlmJudge(StrictModel):
 class EvalGate(StrictModel):
     """When the tuned model counts as better."""
 
-    primary: Primary
+    primary_metric: Primary
     """The measure that decides."""
     min_difference: float = Field(ge=0, le=100)
     """Smallest gain worth a tuned model, in points of the primary measure (0 to 100)."""
@@ -186,23 +186,23 @@ class EvalGate(StrictModel):
 class AlignedGate(StrictModel):
     """When the aligned model counts as better than the tuned one, and how their answers are compared pair by pair."""
 
-    measure: Compared
+    metric: Compared
     """The measure that decides; better is more, and less of slot_error. win_rate: that of the reward judge."""
     min_difference: float = Field(ge=0, le=100)
     """Smallest gain that counts, in points of the measure (0 to 100)."""
-    at_most: dict[Primary, float]
+    max_regression: dict[Primary, float]
     """Other measures, and how many points of each the aligned model may cost."""
     tie: float = Field(ge=0, le=10)
     """Two answers whose scores by the reward judge differ by less, in its standard deviations, are a tie."""
-    close: float = Field(gt=0, le=1)
+    length_tolerance: float = Field(gt=0, le=1)
     """Two answers whose words differ by at most this share of the longer one count as about equally long."""
-    people: str | None = Field(min_length=1)
+    human_judgments_dir: str | None = Field(min_length=1)
     """Folder of ``tunectl annotate`` with judgements about sft and align. Null: people were not asked."""
 
     @model_validator(mode="after")
     def _apart(self) -> AlignedGate:
-        if self.measure in self.at_most:
-            raise ValueError(f"at_most names {self.measure}, which is the measure that decides; leave it out")
+        if self.metric in self.max_regression:
+            raise ValueError(f"at_most names {self.metric}, which is the measure that decides; leave it out")
         return self
 
 
@@ -211,18 +211,18 @@ class SliceConfig(StrictModel):
 
     fields: tuple[str, ...]
     """Declared fields of the records, for example neighbourhood; the kind of source is always there."""
-    small: int = Field(ge=2)
+    min_inputs: int = Field(ge=2)
     """A part with fewer inputs is shown and marked as too small to judge."""
 
 
 class Evaluate(StrictModel):
     """Base, prompted and tuned model side by side on the test split."""
 
-    inputs: int | None = Field(ge=1)
+    max_inputs: int | None = Field(ge=1)
     """Most test inputs to answer, drawn with the seed. Null: all."""
     decoding: Decoding
     """How answers are generated, the same for every system."""
-    references: int = Field(ge=0, le=64)
+    max_references: int = Field(ge=0, le=64)
     """Most references of one input whose perplexity is measured; 0 measures none."""
     latency_inputs: int = Field(ge=0, le=1000)
     """Test inputs answered one at a time to measure what a single user waits; 0 measures none."""
@@ -242,7 +242,7 @@ class Evaluate(StrictModel):
     """When the tuned model counts as better."""
     aligned: AlignedGate
     """When the aligned model counts as better than the tuned one; without one it changes nothing."""
-    worst: int = Field(ge=0, le=200)
+    num_worst_cases: int = Field(ge=0, le=200)
     """Worst and best answers shown side by side in the report."""
 
     @model_validator(mode="after")
@@ -251,13 +251,13 @@ class Evaluate(StrictModel):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"checks: the name {', '.join(twice)} is used more than once; give each check its own")
-        if self.gate.primary == "checks" and not self.checks:
+        if self.gate.primary_metric == "checks" and not self.checks:
             raise ValueError("gate.primary is checks, but checks is empty; declare a check or choose another measure")
-        if self.aligned.measure == "slot_error" and self.slots is None:
+        if self.aligned.metric == "slot_error" and self.slots is None:
             raise ValueError(
                 "aligned.measure is slot_error, but slots is null; declare slots or choose another measure"
             )
-        if not self.checks and "checks" in (self.aligned.measure, *self.aligned.at_most):
+        if not self.checks and "checks" in (self.aligned.metric, *self.aligned.max_regression):
             raise ValueError("aligned names checks, but checks is empty; declare a check or choose another measure")
         return self
 
@@ -269,5 +269,5 @@ class EvaluateStage(StrictModel):
     """Name of the project, for the report's title."""
     seed: int = Field(ge=0, lt=2**32)
     """Draws inputs, random examples, samples and resamples."""
-    profile: HardwareProfile
+    hardware: HardwareProfile
     evaluate: Evaluate

@@ -17,25 +17,25 @@ class InferenceLogConfig(StrictModel):
 
     url: str = Field(pattern=r"^(sqlite:///.+|postgresql(\+psycopg)?://.+)$")
     """Database: ``sqlite:///FILE``, relative to the project, or ``postgresql://USER@HOST/NAME``."""
-    url_variable: str = Variable
+    url_env: str = Variable
     """Environment variable whose value, where it is set, takes the place of ``url``: for passwords, and for containers."""
     replicas: int = Field(ge=1, le=1000)
     """How many servers write to one store; more than one needs PostgreSQL."""
     disk_full: Literal["serve_and_count", "refuse"]
     """When a row cannot be kept: answer and count it, or refuse the request."""
-    patience: float = Field(gt=0, le=60)
+    write_timeout_seconds: float = Field(gt=0, le=60)
     """Seconds that a request waits for its row to be on the disk before ``disk_full`` decides."""
-    waiting: int = Field(ge=1, le=1_000_000)
+    max_buffered_rows: int = Field(ge=1, le=1_000_000)
     """Rows that wait for the disk in memory at most."""
-    waiting_bytes: int = Field(ge=1_000_000, le=1_000_000_000_000)
+    max_buffered_bytes: int = Field(ge=1_000_000, le=1_000_000_000_000)
     """Bytes of these rows at most, as JSON; in memory they take a few times that."""
     retention_days: int | None = Field(ge=1)
     """``tunectl data live retain`` deletes what is older. Null: only what is asked for by name."""
-    salt: str = Field(min_length=1)
+    hash_key_file: str = Field(min_length=1)
     """File of the key under which people and sessions are hashed, made at first use. Never commit it."""
-    salt_variable: str = Variable
+    hash_key_env: str = Variable
     """Environment variable whose value, where it is set, takes the place of that file: equal on all replicas."""
-    personal: PiiConfig
+    pii: PiiConfig
     """What is masked before it is written, with the placeholders of ``curate``."""
 
     @model_validator(mode="after")

@@ -109,23 +109,23 @@ class Columns(StrictModel):
 class RowLimits(StrictModel):
     """What one source may hold, so that a wrong path is noticed before it fills the disk."""
 
-    rows: int = Field(ge=1)
+    max_rows: int = Field(ge=1)
     """Most rows; more is an error."""
-    characters: int = Field(ge=1)
+    max_characters: int = Field(ge=1)
     """Longest document or conversation; a longer one is rejected as ``too_long``."""
 
 
 class PageLimits(RowLimits):
     """The same for pages of the web."""
 
-    file_bytes: int = Field(ge=1)
+    max_file_bytes: int = Field(ge=1)
     """Largest file or page; a larger one is rejected as ``file_too_big``."""
 
 
 class FileLimits(PageLimits):
     """The same for files."""
 
-    files: int = Field(ge=1, le=10_000_000)
+    max_files: int = Field(ge=1, le=10_000_000)
     """Most files; more is an error."""
 
 

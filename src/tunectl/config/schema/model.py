@@ -60,11 +60,11 @@ class BaseModelConfig(StrictModel):
     """Where the base model comes from."""
     chat_template: str | None
     """A Jinja file, or one of the named templates (chatml, gemma, llama3, mistral, plain, zephyr). Null: the model's own."""
-    end_of_turn: str | None
+    eot_token: str | None
     """The token that closes an answer. Null: found by rendering one with the chat template."""
     system: str | None
     """System text of conversations that bring none. Null: whatever the chat template does by itself."""
-    licence: str | None
+    license: str | None
     """Name of the licence. Null: taken from the source, where it says one."""
 
 

@@ -42,22 +42,22 @@ class EncoderConfig(StrictModel):
 class MonitorWindow(StrictModel):
     """What one window is."""
 
-    rows: int = Field(ge=50, le=1_000_000)
+    max_rows: int = Field(ge=50, le=1_000_000)
     """It closes behind this many rows (answers of the champion, one a session) ..."""
-    hours: float = Field(gt=0, le=8784)
+    max_hours: float = Field(gt=0, le=8784)
     """... or after this long, whichever comes first."""
-    minimum: int = Field(ge=20, le=100_000)
+    min_rows: int = Field(ge=20, le=100_000)
     """Fewest rows, of a window and of a reference, that say anything; with fewer the verdict is insufficient."""
     settle_seconds: float = Field(ge=0, le=3600)
     """How long answers may still be written, and feedback on them counts, before their window closes."""
-    most: int = Field(ge=100, le=100_000)
+    max_sampled_rows: int = Field(ge=100, le=100_000)
     """Rows that are looked at; of more, so many are drawn."""
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
-        if self.minimum > min(self.rows, self.most):
+        if self.min_rows > min(self.max_rows, self.max_sampled_rows):
             raise ValueError(
-                f"minimum is {self.minimum}, rows is {self.rows} and most is {self.most}; every window would be insufficient"
+                f"minimum is {self.min_rows}, rows is {self.max_rows} and most is {self.max_sampled_rows}; every window would be insufficient"
             )
         return self
 
@@ -65,22 +65,22 @@ class MonitorWindow(StrictModel):
 class DetectionRuleConfig(StrictModel):
     """How a window is decided on."""
 
-    level: float = Field(gt=0, le=0.2)
+    significance_level: float = Field(gt=0, le=0.2)
     """Chance that anything is flagged in a window in which nothing changed, all signals together (Holm)."""
     permutations: int = Field(ge=1999, le=100_000)
     """Of each test; fewer cannot pass Holm over a dozen signals."""
-    floor: float = Field(ge=0.5, le=0.999)
+    effect_floor_quantile: float = Field(ge=0.5, le=0.999)
     """A difference counts when it is larger than this share of those between random halves of the reference."""
-    required: int = Field(ge=1, le=100)
+    consecutive_windows: int = Field(ge=1, le=100)
     """Windows in a row in which something moved: then the verdict is drift."""
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
         least = len(get_args(SignalName)) / (self.permutations + 1)
-        if self.level < least:
+        if self.significance_level < least:
             raise ValueError(
-                f"level is {self.level} and permutations is {self.permutations}; no p-value can pass Holm's correction: "
-                f"raise permutations to {int(len(get_args(SignalName)) / self.level)} or more"
+                f"level is {self.significance_level} and permutations is {self.permutations}; no p-value can pass Holm's correction: "
+                f"raise permutations to {int(len(get_args(SignalName)) / self.significance_level)} or more"
             )
         return self
 
@@ -92,7 +92,7 @@ class MonitorPrompts(StrictModel):
     """live: accepted windows of live traffic. training: the training prompts, declared to be what people really ask."""
     accept_first: bool
     """live: the first window with enough rows is accepted without asking."""
-    rows: int = Field(ge=50, le=100_000)
+    max_rows: int = Field(ge=50, le=100_000)
     """Most rows of a reference; a thousand see what a few hundred do not."""
 
 
@@ -107,7 +107,7 @@ class MonitorAnswers(StrictModel):
 class Monitor(StrictModel):
     """The monitor section of ``conf/``."""
 
-    address: str = Field(min_length=1)
+    host: str = Field(min_length=1)
     """Address to listen on with metrics and reports; localhost or an IP address."""
     port: int = Field(ge=1, le=65535)
     """Port to listen on."""
@@ -117,7 +117,7 @@ class Monitor(StrictModel):
     """static: tens of thousands of texts a second. encoder: a hundred, sees smaller changes, needs the extra train at run time."""
     encoder: EncoderConfig
     """What texts are embedded with; the static table is distilled from it once."""
-    without: list[SignalName]
+    disabled_signals: list[SignalName]
     """Signals that are not watched."""
     window: MonitorWindow
     """What one window is."""
@@ -136,10 +136,10 @@ class Monitor(StrictModel):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        validate_host(self.address)
-        if self.window.minimum > self.prompts.rows:
+        validate_host(self.host)
+        if self.window.min_rows > self.prompts.max_rows:
             raise ValueError(
-                f"window.minimum is {self.window.minimum} and prompts.rows is {self.prompts.rows}; no reference would ever be enough"
+                f"window.minimum is {self.window.min_rows} and prompts.rows is {self.prompts.max_rows}; no reference would ever be enough"
             )
         return self
 
@@ -153,9 +153,9 @@ class MonitorSettings(StrictModel):
     """Of permutations and samples."""
     monitor: Monitor
     """Its section."""
-    live: InferenceLogConfig
+    inference_log: InferenceLogConfig
     """Where exchanges and feedback are kept."""
-    store: str = Field(min_length=1)
+    registry: str = Field(min_length=1)
     """The release store, a folder or an address."""
-    keys: str = Field(min_length=1)
+    keys_file: str = Field(min_length=1)
     """File of the hashes of keys."""

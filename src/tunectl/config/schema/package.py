@@ -43,9 +43,9 @@ class ProbeConfig(StrictModel):
     """Rendered conversations with their token ids."""
     max_tokens: int = Field(ge=1, le=512)
     """Longest answer of a probe, in tokens."""
-    agreement: float = Field(gt=0, le=1)
+    min_token_agreement: float = Field(gt=0, le=1)
     """Least share of the probes' tokens that a server's engine must choose as well."""
-    logprob: float = Field(gt=0, le=5)
+    max_logprob_diff: float = Field(gt=0, le=5)
     """By how much its log-probabilities may differ on average, in nats."""
 
 
@@ -56,9 +56,9 @@ class ParityConfig(StrictModel):
     """Validation inputs whose answers are read token by token."""
     max_tokens: int = Field(ge=1, le=2048)
     """Longest of these answers, in tokens."""
-    agreement: float | None = Field(gt=0, le=1)
+    min_token_agreement: float | None = Field(gt=0, le=1)
     """Least share of tokens that are the engine's first choice too. Null: printed only."""
-    logprob: float | None = Field(gt=0, le=5)
+    max_logprob_diff: float | None = Field(gt=0, le=5)
     """Greatest mean absolute difference of log-probabilities, in nats. Null: printed only."""
     inputs: int | None = Field(ge=0, le=100_000)
     """Test inputs that the engine answers, to compare the evaluation's measure. Null: all that evaluate took; 0: none."""
@@ -85,7 +85,7 @@ class ReleaseConfig(StrictModel):
     """Names this shape."""
     engine: Engine
     """Which one serves it; each reads files of its own."""
-    route: Literal["apart", "merged"]
+    layout: Literal["adapter", "merged"]
     """apart: base and adapter side by side, put together by the engine. merged: one set of weights, faster on a CPU."""
     weights: Literal["bf16", "int8", "int4"]
     """How the engine holds the weights; transformers and vllm take bf16."""
@@ -97,9 +97,9 @@ class ReleaseConfig(StrictModel):
     """How requests are answered that say nothing about it."""
     probing: ProbeConfig
     """What a server must repeat before it may answer."""
-    quality: ParityConfig
+    parity: ParityConfig
     """How far the export may be from the trained model."""
-    reference: int = Field(ge=0, le=10_000)
+    reference_responses: int = Field(ge=0, le=10_000)
     """Validation inputs whose answers are kept, as what drift is compared with."""
     bento: Bento | None
     """Null: no Bento is built."""
@@ -126,18 +126,20 @@ class PackageStage(StrictModel):
     """Names the release."""
     seed: int
     """Draws the inputs that are looked at."""
-    profile: HardwareProfile
+    hardware: HardwareProfile
     """The machine that the trained model is asked on."""
     package: Package
     """Its section."""
     evaluate: Evaluate
     """The measure that the exported model is held to."""
     serve: Serve
-    live: InferenceLogConfig
+    inference_log: InferenceLogConfig
     annotate: Annotate
     """The sections of the server, which the Bento carries."""
 
     @property
     def server(self) -> ServeSettings:
         """What the server in the Bento sees."""
-        return ServeSettings(project=self.project, serve=self.serve, live=self.live, annotate=self.annotate)
+        return ServeSettings(
+            project=self.project, serve=self.serve, inference_log=self.inference_log, annotate=self.annotate
+        )

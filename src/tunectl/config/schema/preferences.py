@@ -70,7 +70,7 @@ class BracketedAttributes(StrictModel):
 
     method: Literal["bracketed"]
     """Fixed name of this choice."""
-    withhold: float = Field(ge=0, le=1)
+    masked_attribute_share: float = Field(ge=0, le=1)
     """Of the pairs of train and validation that differ in two attributes, the share that is asked without a wrong one, so that it
     cannot give away the other: what is missing is learned, where each input without it has another name as well."""
 
@@ -121,11 +121,11 @@ class ContrastivePairs(StrictModel):
 
     attributes: Annotated[BracketedAttributes | FieldAttributes, Field(discriminator="method")]
     """Where the attributes of an input are."""
-    pairs: ContrastPairs
+    max_pairs: ContrastPairs
     """How many pairs at most."""
-    per_input: int = Field(ge=1, le=1000)
+    max_pairs_per_input: int = Field(ge=1, le=1000)
     """Most pairs of one input; each gets one before any gets two."""
-    differences: Literal[1, 2]
+    max_differences: Literal[1, 2]
     """Most attributes in which the two inputs differ."""
     kinds: ContrastKinds
     """Which differences, and how much of each an attribute gets."""
@@ -151,9 +151,9 @@ class PreferencesConfig(StrictModel):
     """Pairs made from the references of ``split``. Null: none."""
     simulated: SimulatedAnnotator | None
     """An annotator that is a rubric, over answers that the tuned model samples. Null: none, and no model is opened."""
-    rows_per_annotator: int | None = Field(ge=1)
+    max_per_annotator: int | None = Field(ge=1)
     """Most judgements that count of one named person; the others are rejected as ``over_cap``. Null: all."""
-    attention: float = Field(ge=0, le=1)
+    min_attention_score: float = Field(ge=0, le=1)
     """Share of attention checks that a person must pass; who does not is rejected as ``failed_attention``."""
     contradictions: Literal["majority", "drop"]
     """Where people disagree about two answers. majority: most votes win and a tie is rejected. drop: all are rejected."""
@@ -186,7 +186,7 @@ class PreferencesStage(StrictModel):
 
     preferences: Preferences
     """Its section."""
-    profile: HardwareProfile
+    hardware: HardwareProfile
     """The machine, for simulated answers."""
     seed: int = Field(ge=0, lt=2**32)
     """Seeds the split of the inputs, the cap, the intervals, and what is made or simulated."""

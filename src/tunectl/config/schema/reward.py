@@ -54,65 +54,65 @@ class RewardModelConfig(StrictModel):
 
     method: Literal["lora", "dora", "rslora"]
     """lora (arXiv 2106.09685), dora (2402.09353) or rslora (2312.03732)."""
-    rank: int = Field(ge=1, le=1024)
+    lora_rank: int = Field(ge=1, le=1024)
     """Rank of the update."""
-    alpha: float = Field(gt=0, le=4096)
+    lora_alpha: float = Field(gt=0, le=4096)
     """The update is scaled by alpha / rank (rslora: alpha / square root of rank)."""
-    dropout: float = Field(ge=0, lt=1)
+    lora_dropout: float = Field(ge=0, lt=1)
     """Share of the adapter's input that is dropped while training."""
-    targets: Literal["all-linear"] | list[str]
+    target_modules: Literal["all-linear"] | list[str]
     """Layers that get an adapter: all linear ones but the output layer, or the last parts of their names, such as q_proj."""
 
     epochs: float = Field(gt=0, le=1000)
     """Passes over the training pairs. One is usual: reward models overfit early."""
-    batch_pairs: int = Field(ge=1, le=65_536)
-    """Pairs of one optimiser step; memory is bounded by profile.train_tokens, not by this."""
-    optimiser: Literal["adamw", "adamw_8bit", "adafactor", "lion", "sgd"]
+    batch_size: int = Field(ge=1, le=65_536)
+    """Pairs of one optimiser step; memory is bounded by hardware.train_batch_tokens, not by this."""
+    optimizer: Literal["adamw", "adamw_8bit", "adafactor", "lion", "sgd"]
     """adamw_8bit and lion need the extra gpu (bitsandbytes)."""
     learning_rate: float = Field(gt=0, lt=1)
     """Peak step size."""
-    schedule: Schedule
+    lr_scheduler: Schedule
     """How the step size falls after the warm-up."""
-    warmup: float = Field(ge=0, lt=1)
+    warmup_ratio: float = Field(ge=0, lt=1)
     """Share of the steps over which the step size rises from 0."""
     weight_decay: float = Field(ge=0, lt=1)
     """Pull towards 0 of the update's weights, decoupled from the gradient."""
-    clip: float | None = Field(gt=0)
+    max_grad_norm: float | None = Field(gt=0)
     """Longest gradient; longer ones are shortened to it. Null: never."""
     margins: bool
     """Ask the better answer to be better by the pair's margin, where the data gives one (arXiv 2307.09288, section 3.2.2)."""
-    centring: float | None = Field(gt=0, le=10)
+    center_rewards_coefficient: float | None = Field(gt=0, le=10)
     """Weight of the squared sum of both rewards, which keeps them around 0 (arXiv 2312.09244); 0.01 is usual. Null: none."""
 
-    limits: MaxPairs
+    max_pairs: MaxPairs
     """How many pairs are used."""
-    share_prompts: bool
+    prefix_sharing: bool
     """Read what answers of one prompt share once for all of them: the same gradients with fewer tokens. Left alone where the
     model's attention does not allow it."""
-    max_tokens: int = Field(ge=8, le=1_048_576)
+    max_length: int = Field(ge=8, le=1_048_576)
     """Most tokens of prompt and one answer; a pair with a longer answer is rejected as ``too_long``, never cut."""
     max_rejected_share: float = Field(ge=0, le=1)
     """Most of the pairs that this stage may reject before it fails."""
 
-    validations: int = Field(ge=1, le=1000)
+    evals_per_epoch: int = Field(ge=1, le=1000)
     """Validations an epoch."""
     early_stopping: EarlyStopping | None
     """Null: train all epochs. In both cases the weights of the best validation are kept."""
-    checkpoint_steps: int = Field(ge=1)
+    save_steps: int = Field(ge=1)
     """Steps between checkpoints; a killed run goes on from the last one."""
     report_to: list[Literal["tensorboard", "mlflow", "wandb"]]
     """Where the curves are sent besides history.csv."""
 
-    members: int = Field(ge=1, le=16)
+    ensemble_size: int = Field(ge=1, le=16)
     """Reward models with different seeds: the score is their mean, its uncertainty their spread (arXiv 2310.02743)."""
-    judge: HeldOutRewardModel | None
+    evaluation_model: HeldOutRewardModel | None
     """Null: evaluate has no reward model of its own to judge with."""
     gate: RewardGate
     """What is measured on held-out pairs, and how."""
 
     @model_validator(mode="after")
     def _targets_named(self) -> Self:
-        if not self.targets:
+        if not self.target_modules:
             raise ValueError("targets is an empty list; name at least one layer, or all-linear")
         return self
 
@@ -128,7 +128,7 @@ class RewardStage(StrictModel):
     """Its section."""
     seed: int = Field(ge=0, lt=2**32)
     """Seeds the first weights, the order of the pairs, the judge's part and the intervals."""
-    profile: HardwareProfile
+    hardware: HardwareProfile
     """The machine."""
     project: str
     """Name of the run in reports and trackers."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tunectl.config.schema.adapt import ContinuedPretraining
 from tunectl.config.schema.align import AlignConfig
 from tunectl.config.schema.annotate import Annotate
 from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.cpt import ContinuedPretraining
 from tunectl.config.schema.curate import Curate
 from tunectl.config.schema.evaluate import Evaluate
+from tunectl.config.schema.feedback import Harvest
 from tunectl.config.schema.hardware import HardwareProfile
-from tunectl.config.schema.harvest import Harvest
 from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.config.schema.ingest import Ingest
 from tunectl.config.schema.model import BaseModelConfig
@@ -41,13 +41,13 @@ class TunectlConfig(StrictModel):
     """Seeds every random choice: splits, initial adapter weights, sampling, bootstrap."""
     data: DataVariables | None
     """Inputs that an experiment asks for on the command line; null where the sources name their own."""
-    profile: HardwareProfile
+    hardware: HardwareProfile
     model: BaseModelConfig
     ingest: Ingest
-    harvest: Harvest
+    feedback: Harvest
     curate: Curate
     split: Split
-    adapt: ContinuedPretraining
+    cpt: ContinuedPretraining
     sft: Sft
     preferences: Preferences
     reward: Reward
@@ -55,7 +55,7 @@ class TunectlConfig(StrictModel):
     annotate: Annotate
     evaluate: Evaluate
     package: Package
-    live: InferenceLogConfig
+    inference_log: InferenceLogConfig
     serve: Serve
     monitor: Monitor
-    watch: RetrainingConfig
+    retrain: RetrainingConfig

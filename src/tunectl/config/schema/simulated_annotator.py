@@ -53,16 +53,16 @@ class PatternCriterion(BaseCriterion):
     """Names this shape."""
     pattern: str = Field(min_length=1)
     """Counted anywhere in the answer (Python ``re`` syntax)."""
-    least: int = Field(ge=0)
+    min_matches: int = Field(ge=0)
     """Fewest matches that pass; 0 with ``most`` 0 forbids the pattern."""
-    most: int | None = Field(ge=0)
+    max_matches: int | None = Field(ge=0)
     """Most matches that pass. Null: any number."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         _compiles(self.pattern)
-        _refuse_crossed(self.least, self.most)
-        if self.least == 0 and self.most is None:
+        _refuse_crossed(self.min_matches, self.max_matches)
+        if self.min_matches == 0 and self.max_matches is None:
             raise ValueError("least is 0 and most is null, so every answer passes; bound one of them")
         return self
 
@@ -72,14 +72,14 @@ class WordsCriterion(BaseCriterion):
 
     method: Literal["words"]
     """Names this shape."""
-    least: int = Field(ge=0)
+    min_words: int = Field(ge=0)
     """Fewest words that pass."""
-    most: int | None = Field(ge=0)
+    max_words: int | None = Field(ge=0)
     """Most words that pass. Null: any number."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        _refuse_crossed(self.least, self.most)
+        _refuse_crossed(self.min_words, self.max_words)
         return self
 
 
@@ -106,7 +106,7 @@ class SimulatedAnnotator(StrictModel):
     """Which inputs are answered."""
     answers: int = Field(ge=2, le=32)
     """Answers to each input; every two of them that differ are compared."""
-    pairs_per_input: int | None = Field(ge=1)
+    max_pairs_per_input: int | None = Field(ge=1)
     """Most judgements about one input, drawn with the seed. Null: all."""
     decoding: Sampling
     """How answers are sampled."""
@@ -114,7 +114,7 @@ class SimulatedAnnotator(StrictModel):
     """What makes an answer better. A score is the weighted mean over the criteria, 0 to 1."""
     noise: float = Field(ge=0, le=1)
     """Standard deviation of what is added to each score, seeded."""
-    errors: float = Field(ge=0, lt=0.5)
+    flip_rate: float = Field(ge=0, lt=0.5)
     """Share of the judgements that are turned around, seeded."""
     tie: float = Field(ge=0, le=1)
     """Two answers whose scores differ by no more are not judged."""

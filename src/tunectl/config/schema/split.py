@@ -121,7 +121,7 @@ class Split(StrictModel):
     leakage: ContaminationCheck | None
     """Null: test records are not compared with train records. The share of test 4-grams seen in training is always reported."""
     documents_exclude_groups: list[Name]
-    """Fields of raw documents: one that shares a value with a validation or test record is kept from ``adapt``."""
+    """Fields of raw documents: one that shares a value with a validation or test record is kept from ``cpt``."""
     population: dict[Name, Target]
     """Field to the share of each value in the population that the model serves; each adds up to 1."""
     balance: Annotated[Reweight | Resample, Field(discriminator="method")] | None

@@ -48,10 +48,10 @@ class LanguageFilter:
         # addresses, handles and tags are in no language, and neither are placeholders and digits
         said = " ".join(word for word in text.split() if not any(sign in word for sign in ("@", "#", "://")))
         words = _NO_LETTERS.sub(" ", said)
-        if len(words) - words.count(" ") < self.rule.letters:
+        if len(words) - words.count(" ") < self.rule.min_letters:
             return UNKNOWN, 0.0
         code, sure = self.guess(words)
-        return (code, sure) if sure >= self.rule.confidence else (UNKNOWN, sure)
+        return (code, sure) if sure >= self.rule.min_confidence else (UNKNOWN, sure)
 
     def _texts(self, record: Record) -> list[str]:
         if isinstance(record, Document):

@@ -37,11 +37,19 @@ def length(bounds: WordBounds, side: str) -> list[Rule]:
 
     def short(text: str) -> str | None:
         count = len(text.split())
-        return f"{count} words, least {bounds.least}" if bounds.least is not None and count < bounds.least else None
+        return (
+            f"{count} words, least {bounds.min_words}"
+            if bounds.min_words is not None and count < bounds.min_words
+            else None
+        )
 
     def long(text: str) -> str | None:
         count = len(text.split())
-        return f"{count} words, most {bounds.most}" if bounds.most is not None and count > bounds.most else None
+        return (
+            f"{count} words, most {bounds.max_words}"
+            if bounds.max_words is not None and count > bounds.max_words
+            else None
+        )
 
     return [(f"{side}_too_short", short), (f"{side}_too_long", long)]
 
@@ -82,23 +90,26 @@ def _mark(sign: str) -> bool:
 
 def repetition_bounds(bounds: Repetition) -> list[Rule]:
     """Repeated lines and runs of words."""
-    tops = [(2, bounds.bigram), (3, bounds.trigram), (4, bounds.fourgram)]
+    tops = [(2, bounds.top_2_gram_frac), (3, bounds.top_3_gram_frac), (4, bounds.top_4_gram_frac)]
 
     def lines(text: str) -> str | None:
         share = repetition.duplicate_line_fraction(text)
-        if bounds.lines is None or share <= bounds.lines or len(text.split()) < bounds.words:
+        if bounds.dup_line_frac is None or share <= bounds.dup_line_frac or len(text.split()) < bounds.min_words:
             return None
-        return f"{share:.2f} of the lines are copies, most {bounds.lines:g}"
+        return f"{share:.2f} of the lines are copies, most {bounds.dup_line_frac:g}"
 
     def runs(text: str) -> str | None:
         words = text.split()
-        if len(words) < bounds.words:
+        if len(words) < bounds.min_words:
             return None
         for size, most in tops:
             if most is not None and (share := repetition.top_ngram_fraction(words, size)) > most:
                 return f"{share:.2f} of the letters are in one run of {size} words, most {most:g}"
-        if bounds.copied is not None and (share := repetition.duplicate_ngram_fraction(words, 5)) > bounds.copied:
-            return f"{share:.2f} of the letters are in copied runs of 5 words, most {bounds.copied:g}"
+        if (
+            bounds.dup_5_gram_frac is not None
+            and (share := repetition.duplicate_ngram_fraction(words, 5)) > bounds.dup_5_gram_frac
+        ):
+            return f"{share:.2f} of the letters are in copied runs of 5 words, most {bounds.dup_5_gram_frac:g}"
         return None
 
     return [("repeated_lines", lines), ("repeated_words", runs)]
@@ -111,7 +122,7 @@ def boilerplate(bounds: Boilerplate) -> list[Rule]:
     def check(text: str) -> str | None:
         lines = [line for line in text.split("\n") if line.strip()]
         share = sum(pattern.search(line) is not None for line in lines) / len(lines) if lines else 0.0
-        return f"{share:.2f} of the lines, most {bounds.most:g}" if share > bounds.most else None
+        return f"{share:.2f} of the lines, most {bounds.max_line_share:g}" if share > bounds.max_line_share else None
 
     return [("boilerplate", check)]
 
@@ -210,10 +221,10 @@ class QualityFilter:
     @staticmethod
     def _build_shared_rules(quality: Quality) -> list[Rule]:
         rules: list[Rule] = []
-        if quality.words_with_letters is not None:
-            rules += min_words_with_letters(quality.words_with_letters)
-        if quality.symbols is not None:
-            rules += max_symbol_share(quality.symbols)
+        if quality.min_words_with_letters is not None:
+            rules += min_words_with_letters(quality.min_words_with_letters)
+        if quality.max_symbol_share is not None:
+            rules += max_symbol_share(quality.max_symbol_share)
         if quality.placeholder_text is not None:
             rules += matches_pattern(
                 "placeholder_text", any_of(quality.placeholder_text, "curate.quality.placeholder_text")

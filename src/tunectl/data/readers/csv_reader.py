@@ -135,7 +135,7 @@ def read_table(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | Reje
         sample = sample[told.end() :]
     dialect = detect_dialect(sample, among=told[1] if told else "\t" if file.type == "tsv" else DELIMITERS)
     _log.info("%s: %s", file.name, dialect)
-    csv.field_size_limit(min(reading.limits.characters, 2**31 - 1))
+    csv.field_size_limit(min(reading.limits.max_characters, 2**31 - 1))
     with open_text_file(file, reading.encoding, newline="") as stream:
         if told is not None:
             stream.readline()

@@ -197,7 +197,7 @@ class SourceReader(ABC, Generic[D]):
     def _count_row(self, file: SourceFile) -> None:
         self._counts["rows"] += 1
         self._tally.read()
-        limit = self._limits.rows
+        limit = self._limits.max_rows
         if self._counts["rows"] > limit:
             raise DataError(
                 f"{self._key}.limits.rows = {limit}: {file.name} goes beyond it",

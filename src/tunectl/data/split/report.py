@@ -59,7 +59,7 @@ class SplitReport(Struct, frozen=True):
     answers: dict[str, int]
     """Reference answers in each."""
     documents: int
-    """Raw documents kept for adapt and the learning curve."""
+    """Raw documents kept for cpt and the learning curve."""
     groups: int
     largest_group: int
     """Records of the largest group that had to stay together."""

@@ -28,13 +28,13 @@ STAGES: tuple[Stage, ...] = (
     Stage("model", "fetch and verify the base model, write its contract", "tunectl.config.schema.model:ModelStage"),
     Stage("ingest", "read raw sources into documents and examples", "tunectl.config.schema.ingest:IngestStage"),
     Stage(
-        "harvest",
+        "feedback",
         "live traffic that people approved of or edited becomes rows",
-        "tunectl.config.schema.harvest:HarvestStage",
+        "tunectl.config.schema.feedback:FeedbackStage",
     ),
     Stage("curate", "repair, deduplicate, mask personal data, weigh", "tunectl.config.schema.curate:CurateStage"),
     Stage("split", "divide into train, validation and test without leaks", "tunectl.config.schema.split:SplitStage"),
-    Stage("adapt", "further pre-training on the domain's raw text", "tunectl.config.schema.adapt:AdaptStage"),
+    Stage("cpt", "further pre-training on the domain's raw text", "tunectl.config.schema.cpt:CptStage"),
     Stage("sft", "supervised fine-tuning of a LoRA adapter", "tunectl.config.schema.sft:SftStage"),
     Stage(
         "preferences",

@@ -43,7 +43,7 @@ class Inputs:
     """Folders of upstream stages."""
 
     model: Path
-    adapt: Path
+    cpt: Path
     """The further pre-trained model, or a note that there is none."""
     split: Path
     """Inputs to answer, and validation inputs to watch."""
@@ -121,7 +121,7 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
     wanted = _wants_reward_model(settings)
     if wanted:
         _refuse_bad_reward(inputs.reward)
-    base = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    base = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     model_spec.check_base_matches(inputs.sft, base)
     tools = tools or align.build_backend()
     asking = _PromptRenderer.load(base, inputs.sft, RowCounter("align"))
@@ -134,11 +134,11 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
         max_rejected_share=settings.max_rejected_share,
         setting="align.max_rejected_share",
     ).rejected
-    model = tools.reward(base, inputs.sft, inputs.reward, cfg.profile) if wanted else None
+    model = tools.reward(base, inputs.sft, inputs.reward, cfg.hardware) if wanted else None
     judges = _judges(settings, tools, model)
     try:
         aligned = tools.trainer(settings).fit(
-            RlArgs(settings, cfg.seed, cfg.profile, cfg.project),
+            RlArgs(settings, cfg.seed, cfg.hardware, cfg.project),
             model=base,
             sft=inputs.sft,
             data=data,
@@ -235,7 +235,7 @@ def _data(cfg: AlignStage, settings: Settings, inputs: Inputs, asking: _PromptRe
     """What is learned from, and what is watched."""
     room = settings.max_new_tokens
     validation = [row for row in atomic_io.read_rows(inputs.split / "validation.jsonl", Example) if row.answers]
-    drawn = _sample_examples(validation, settings.watch.inputs, cfg.seed, "watch")
+    drawn = _sample_examples(validation, settings.validation.inputs, cfg.seed, "watch")
     watch = asking.questions(drawn, room, count=False)
     if drawn and not watch:
         raise DataError(
@@ -250,7 +250,9 @@ def _data(cfg: AlignStage, settings: Settings, inputs: Inputs, asking: _PromptRe
         )
     if isinstance(settings, Rloo | Grpo):
         return PolicyData(_prompts(cfg.seed, settings, inputs, asking), (), (), watch)
-    masker = LossMasker(asking.renderer, asking.tokenizer, end_of_turn=asking.agreed.end_of_turn.id, train_on="answer")
+    masker = LossMasker(
+        asking.renderer, asking.tokenizer, end_of_turn=asking.agreed.end_of_turn.id, train_on="final_answer"
+    )
     parts = [_read_preferences(inputs.preferences, part) for part in ("train", "validation")]
     judged, held_out = preference_batches.build_rows(settings, parts[0], parts[1], masker, asking.tally)
     return PolicyData((), judged, held_out, watch)
@@ -262,7 +264,7 @@ def _refuse_unknown_fields(settings: Settings, data: PolicyData) -> None:
     Raises  DataError with the setting, the field and the fields there are.
     """
     for place, check in align.checks_of(settings):
-        asked = data.watch if place == "align.watch.measure" else data.questions
+        asked = data.watch if place == "align.validation.metric" else data.questions
         there = sorted({name for question in asked for name in question.fields})
         for name in check.fields if isinstance(check, FactsCheck) else ():
             if name not in there:
@@ -278,7 +280,7 @@ def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _PromptRe
         found = _read_preferences(inputs.preferences, "train")
         known = {pair.prompt for pair in found.pairs} | {mark.prompt for mark in found.marks}
         examples = [example for example in examples if input_key(example) in known]
-    examples = _sample_examples(examples, settings.inputs or len(examples), seed, "prompts")
+    examples = _sample_examples(examples, settings.max_inputs or len(examples), seed, "prompts")
     questions = asking.questions(examples, settings.max_new_tokens, count=True)
     if not questions:
         judged = " that was judged" if settings.prompts == "preferred" else ""
@@ -311,7 +313,7 @@ def _judges(settings: Settings, tools: AlignBackend, model: RewardModel | None) 
     rewards = None
     if isinstance(settings, Rloo | Grpo):
         rewards = RewardFunction(settings.rewards, checked=tools.checked, model=model)
-    return RewardFunctions(rewards, tools.measure(settings.watch.measure))
+    return RewardFunctions(rewards, tools.measure(settings.validation.metric))
 
 
 def _write(

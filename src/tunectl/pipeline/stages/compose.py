@@ -64,10 +64,10 @@ def list_declared_paths(stage: str, settings: dict[str, Any]) -> Iterator[str]:
         yield from sorted({source["path"] for source in sources if source.get("path")})
         if any(source.get("urls") for source in sources):
             yield ProjectPaths().web_page_digests.as_posix()  # pages cannot be digested from here: tunectl data refresh asks for them
-    elif stage == "harvest":
-        yield from [settings["harvest"]["window"]] if settings["harvest"]["method"] == "live" else []
+    elif stage == "feedback":
+        yield from [settings["feedback"]["window"]] if settings["feedback"]["method"] == "inference_log" else []
     elif stage == "sft":
-        start = settings["sft"]["start"]
+        start = settings["sft"]["init_adapter"]
         yield from [f"{start}/adapter_model.safetensors"] if start else []
     elif stage == "preferences":
         chosen = settings["preferences"]
@@ -75,7 +75,7 @@ def list_declared_paths(stage: str, settings: dict[str, Any]) -> Iterator[str]:
         store = chosen.get("collected")
         yield from sorted(paths | ({f"{store}/{name}" for name in (QUESTIONS, SAID)} if store else set()))
     elif stage == "evaluate":
-        people = settings["evaluate"]["aligned"]["people"]
+        people = settings["evaluate"]["aligned"]["human_judgments_dir"]
         yield from (f"{people}/{name}" for name in (QUESTIONS, SAID) if people)
     elif stage == "model":
         named = (settings["model"]["source"].get("path"), settings["model"]["chat_template"])

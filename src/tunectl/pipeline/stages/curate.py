@@ -23,7 +23,7 @@ class Inputs:
     """What the stage reads."""
 
     ingest: Path
-    harvest: Path
+    feedback: Path
     """Rows of live traffic, or a note that there are none."""
 
 
@@ -54,7 +54,7 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Filter
     """Repair, judge, mask and deduplicate documents and examples; several references of one input become one record.
 
     Reads    inputs.ingest     documents.jsonl, examples.jsonl
-             inputs.harvest    examples.jsonl
+             inputs.feedback    examples.jsonl
     Writes   outputs.artifact  the same two, account.json, rejects.jsonl, report.json (``data/curation_report.py`` tells its shape),
                                dropped_answers.jsonl: answers left out of records that went on with others
     Returns  Metrics           counts of records
@@ -62,11 +62,11 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Filter
     Raises   DataError    a line is no record, or more than ``curate.max_rejected_share`` was turned away
              ConfigError  an unknown language, region or locale; a pattern that is no regular expression
     """
-    line = CurationPipeline.build(cfg.curate, libraries or _libraries(), seed=cfg.seed, threads=cfg.profile.threads)
+    line = CurationPipeline.build(cfg.curate, libraries or _libraries(), seed=cfg.seed, threads=cfg.hardware.threads)
     before: list[Record] = [
         *atomic_io.read_rows(inputs.ingest / _DOCUMENTS, Document),
         *atomic_io.read_rows(inputs.ingest / _EXAMPLES, Example),
-        *_read_feedback_examples(inputs.harvest),
+        *_read_feedback_examples(inputs.feedback),
     ]
     total = row_counts.RowCounter("curate")
     after = Pipeline(total).run(line.blocks(), before)

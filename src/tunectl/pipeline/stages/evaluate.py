@@ -39,7 +39,7 @@ class Inputs:
 
     model: Path
     """The base model."""
-    adapt: Path
+    cpt: Path
     """The further pre-trained weights that the adapter belongs to, or a note that there are none."""
     split: Path
     """Test inputs; validation inputs for the prompt search; train for examples and the nearest answer."""
@@ -89,20 +89,20 @@ def run(
     """Answer the test inputs with every system, measure, compare and decide.
 
     Reads    split/{train,validation,test}.jsonl, the models, reward/judge, sft/history.csv, split/report.json, and the
-             judgements in ``evaluate.aligned.people``
+             judgements in ``evaluate.aligned.human_judgments_dir``
     Writes   results.json, answers.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
     Returns  Metrics; a verdict of no is not an error, because DVC would delete the files that say why
 
     Raises   DataError for test data without a usable input, and for checks and slices of fields that no input has;
              ArtifactError where an adapter or the judge belongs to another model
     """
-    tools = backend or evaluation.build_backend(cfg.profile, cfg.evaluate.judge)
+    tools = backend or evaluation.build_backend(cfg.hardware, cfg.evaluate.judge)
     for check in cfg.evaluate.checks:
         if isinstance(check, SchemaCheck):
             tools.refuse_bad_schema(check.document, f"evaluate.checks.{check.name}.document")
     data = _read_data(inputs.split, cfg.evaluate, cfg.seed)
     setting = Setting(cfg.evaluate, cfg.project, cfg.seed, tools.tools, tools.signature)
-    tuned_on = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    tuned_on = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     trained = {"tuned": inputs.sft, "aligned": inputs.align}
     if (inputs.align / manifest.PASSED_THROUGH).is_file():
         del trained["aligned"]
@@ -159,12 +159,12 @@ def _panel(
     tools: evaluation.EvaluationBackend,
 ) -> JudgeInputs:
     """What the reward judge and people say of tuned and aligned."""
-    people = _people(cfg.evaluate.aligned.people)
+    people = _people(cfg.evaluate.aligned.human_judgments_dir)
     trust, why_not = _judge_facts(inputs.reward)
     if why_not:
         return JudgeInputs(why_not, people)
     entries = run_evaluation.all_systems(rounds)
-    judge = tools.reward(base=base, sft=inputs.sft, reward=inputs.reward, part="judge", profile=cfg.profile)
+    judge = tools.reward(base=base, sft=inputs.sft, reward=inputs.reward, part="judge", profile=cfg.hardware)
     try:
         asked = [ScoredPrompt(item.messages, item.tools) for item in data.items]
         scores = {
@@ -181,11 +181,11 @@ def _people(folder: str | None) -> list[Comparison] | str:
     Raises  DataError where the declared folder holds no judgements.
     """
     if folder is None:
-        return "evaluate.aligned.people is null"
+        return "evaluate.aligned.human_judgments_dir is null"
     place = ProjectPaths().root / folder
     if not (place / annotation_store.SAID).is_file():
         raise DataError(
-            f"evaluate.aligned.people = {folder}: there are no judgements",
+            f"evaluate.aligned.human_judgments_dir = {folder}: there are no judgements",
             hint="let people compare align and sft: tunectl annotate annotate.prepare.systems=[align,sft]",
         )
     return [one for one in annotation_store.load_annotations(place) if isinstance(one, Comparison)]
@@ -206,7 +206,7 @@ def _judge_facts(reward: Path) -> tuple[str, str]:
         return "", "there is no reward model (reward: none)"
     found: _RewardGateView = atomic_io.read_json(reward / reward_artifacts.RESULTS, _RewardGateView)
     if found.judge is None or not (reward / reward_artifacts.JUDGE).is_dir():
-        return "", "the reward stage kept no judge apart (reward.judge is null)"
+        return "", "the reward stage kept no judge apart (reward.evaluation_model is null)"
     accuracy = found.judge.accuracy
     words = f"it is right on {percent(accuracy)} of {found.judge.pairs} held-out pairs"
     return ("", f"{words}, which may be chance") if (accuracy.low or 0) <= 0.5 else (words, "")
@@ -227,7 +227,7 @@ def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
     _refuse_unknown_fields(test, cfg)
     validation, _ = items.from_examples(atomic_io.read_rows(split / "validation.jsonl", Example))
     pool, _ = items.from_examples(atomic_io.read_rows(split / "train.jsonl", Example))
-    return Data(items.sample_items(test, cfg.inputs, seed), validation, pool, len(test), skipped)
+    return Data(items.sample_items(test, cfg.max_inputs, seed), validation, pool, len(test), skipped)
 
 
 def _refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:

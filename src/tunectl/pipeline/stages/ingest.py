@@ -158,7 +158,7 @@ def _read(declared: Declared, key: str, collector: ExampleReader, readers: Mappi
             source_rows.with_progress(read_hub(declared), label),
         )
     elif isinstance(declared, UrlSource):
-        with Fetcher(declared.fetch, ProjectPaths().cache / "pages", declared.limits.file_bytes) as fetcher:
+        with Fetcher(declared.fetch, ProjectPaths().cache / "pages", declared.limits.max_file_bytes) as fetcher:
             for url in progress.track(declared.urls, label):
                 found = fetcher.get(url)
                 if isinstance(found, RejectedRow):
@@ -167,7 +167,7 @@ def _read(declared: Declared, key: str, collector: ExampleReader, readers: Mappi
                     collector.read_file(
                         found, source_rows.rows(source_rows.with_type(found, declared), declared, key, readers)
                     )
-    elif len(files := source_rows.files(declared.path, declared, declared.limits.files, key)) == 1:
+    elif len(files := source_rows.files(declared.path, declared, declared.limits.max_files, key)) == 1:
         collector.read_file(
             files[0], source_rows.with_progress(source_rows.rows(files[0], declared, key, readers), label)
         )

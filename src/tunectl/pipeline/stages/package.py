@@ -37,7 +37,7 @@ class Inputs:
     """Folders of upstream stages."""
 
     model: Path
-    adapt: Path
+    cpt: Path
     """The further pre-trained model, or a note that there is none."""
     split: Path
     """Validation inputs to ask, and the test inputs of the evaluation."""
@@ -91,7 +91,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
         return Metrics("none", "none", "none", True, None, None)
     found: Results = results.load(inputs.evaluate / results.NAME)
     which = _which(settings, inputs, found)
-    job = _ReleaseBuilder(cfg, settings, inputs, outputs, tools or packaging.PackagingBackend(cfg.profile), which)
+    job = _ReleaseBuilder(cfg, settings, inputs, outputs, tools or packaging.PackagingBackend(cfg.hardware), which)
     chats.check_base_matches(job.adapter, job.base)
     with progress.bar("package", 4) as shown:
         job.lay_out()
@@ -113,7 +113,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
     _log.info("%s", report.verdict.reason)
     passed = all(one.passed for one in facts.verdicts.values())
     same = report.agreement
-    return Metrics(settings.engine, settings.route, which, passed, same.top1, same.gap, facts.metrics)
+    return Metrics(settings.engine, settings.layout, which, passed, same.top1, same.gap, facts.metrics)
 
 
 def _which(settings: ReleaseConfig, inputs: Inputs, found: Results) -> str:
@@ -148,7 +148,7 @@ class _ReleaseBuilder:
     which: str
 
     def __post_init__(self) -> None:
-        self.base = self.inputs.model if (self.inputs.adapt / manifest.PASSED_THROUGH).is_file() else self.inputs.adapt
+        self.base = self.inputs.model if (self.inputs.cpt / manifest.PASSED_THROUGH).is_file() else self.inputs.cpt
         self.adapter: Path = getattr(self.inputs, self.which)
         self.agreed = chats.load(self.adapter)
         self.release = self.outputs.artifact / RELEASE
@@ -168,9 +168,9 @@ class _ReleaseBuilder:
         for name in (TOKENIZER_FILE, templates.FILE):
             shutil.copyfile(self.base / name, tokenizer / name)
         origin = self.base
-        if self.settings.route == "merged" or self.settings.gguf is not None:
+        if self.settings.layout == "merged" or self.settings.gguf is not None:
             self.tools.merge(self.base, self.adapter, self.merged)
-        if self.settings.route == "merged":
+        if self.settings.layout == "merged":
             origin = self.merged
         engine, weights = self.settings.engine, self.settings.weights
         self.tools.export(origin, self.release / serving_contract.MODEL, engine=engine, weights=weights)
@@ -180,7 +180,7 @@ class _ReleaseBuilder:
         settings = self.settings
         rows = [row for row in atomic_io.read_rows(self.inputs.split / "validation.jsonl", Example) if row.messages]
         chat = templates.load(self.base, system=self.agreed.system)
-        room = max(settings.quality.max_tokens, settings.probing.max_tokens)
+        room = max(settings.parity.max_tokens, settings.probing.max_tokens)
         limit = (self.agreed.context or 1 << 30) - room
         texts = [
             (row, chat.render(row.messages, add_generation_prompt=True, tools=row.tools))
@@ -196,16 +196,16 @@ class _ReleaseBuilder:
         if not found:
             raise DataError(
                 "package: the validation split has no input to ask that leaves room for an answer",
-                hint="bring more data, change split.shares, or lower package.quality.max_tokens",
+                hint="bring more data, change split.shares, or lower package.parity.max_tokens",
             )
         random.Random(f"{self.cfg.seed}:package").shuffle(found)  # noqa: S311  an order, not a secret
-        return found[: max(settings.quality.prompts, settings.probing.fixtures, settings.reference)]
+        return found[: max(settings.parity.prompts, settings.probing.fixtures, settings.reference_responses)]
 
     def collect_answers_and_probes(
         self, asked: Sequence[RenderedConversation]
     ) -> tuple[list[GreedyOutput], list[BaseTunedComparison]]:
         """The trained model's answers to the inputs of the proof, and the probes among them."""
-        wanted, probes = self.settings.quality, self.settings.probing
+        wanted, probes = self.settings.parity, self.settings.probing
         prompts = [one.ids for one in asked[: wanted.prompts]]
         few = min(len(prompts), 4 * probes.prompts)
         model = self._load_model(self.adapter)
@@ -222,7 +222,7 @@ class _ReleaseBuilder:
             model.close()
         pairs = [BaseTunedComparison(*row) for row in zip(asked[:few], tuned, base, under, strict=True)]
         return [packaging_probes.truncate(one, wanted.max_tokens) for one in said], packaging_probes.select_probes(
-            pairs, probes.prompts, least=probes.logprob
+            pairs, probes.prompts, least=probes.max_logprob_diff
         )
 
     def _load_model(self, adapter: Path | None) -> TrainedModel:
@@ -246,10 +246,10 @@ class _ReleaseBuilder:
             stop_token_ids=self.stops,
             context_length=agreed.context or 4096,
             engine=settings.engine,
-            route=settings.route,
+            route=settings.layout,
             defaults=DecodingDefaults(given.temperature, given.top_p, given.max_tokens),
             system=agreed.system,
-            tolerance=Tolerance(probes.logprob, probes.agreement),
+            tolerance=Tolerance(probes.max_logprob_diff, probes.min_token_agreement),
             fixtures=[one.fixture for one in asked[: probes.fixtures]],
             probes=[
                 packaging_probes.probe(one, (self.decode_answer(one.tuned), self.decode_answer(one.base)))
@@ -275,14 +275,14 @@ class _ReleaseBuilder:
         finally:
             model.close()
         found = parity.token_agreement(answers, readings, own, self.stops)
-        bounds = parity.ParityBounds(self.settings.quality.agreement, self.settings.quality.logprob)
+        bounds = parity.ParityBounds(self.settings.parity.min_token_agreement, self.settings.parity.max_logprob_diff)
         return ParityReport(found, measured, parity.verdict(found, measured, bounds, probes=probes))
 
     def _score_engine(self, side: ReleaseSession, model: TrainedModel) -> EngineScore | None:
         """The evaluation's measure of the engine's answers to its test inputs, beside that of the trained model's."""
-        cfg, count = self.cfg.evaluate, self.settings.quality.inputs
+        cfg, count = self.cfg.evaluate, self.settings.parity.inputs
         rows = items.from_examples(atomic_io.read_rows(self.inputs.split / "test.jsonl", Example))[0]
-        wanted = items.sample_items(items.sample_items(rows, cfg.inputs, self.cfg.seed), count, self.cfg.seed)
+        wanted = items.sample_items(items.sample_items(rows, cfg.max_inputs, self.cfg.seed), count, self.cfg.seed)
         if count == 0 or not wanted:
             return None
         chat = templates.load(self.base, system=self.agreed.system)
@@ -309,7 +309,7 @@ class _ReleaseBuilder:
         if one is None or other is None:
             return None
         low = one.low if one.low is not None else one.value
-        return EngineScore(cfg.gate.primary, len(wanted), one.value, low, other.value)
+        return EngineScore(cfg.gate.primary_metric, len(wanted), one.value, low, other.value)
 
     def with_gguf(self, report: ParityReport) -> ParityReport:
         """The report, after writing the GGUF file where one is wanted; a file that is another model is not kept."""
@@ -330,7 +330,7 @@ class _ReleaseBuilder:
         """What this release answers to validation inputs, drawn as for a request that says nothing: drift is measured against it."""
         given = self.settings.decoding
         limit = (self.agreed.context or 1 << 30) - given.max_tokens
-        some = [one for one in asked if len(one.ids) <= limit][: self.settings.reference]
+        some = [one for one in asked if len(one.ids) <= limit][: self.settings.reference_responses]
         how = SamplingParams(given.temperature, given.top_p, self.cfg.seed)
         said = side.generate([one.ids for one in some], given.max_tokens, how)
         rows = [
@@ -355,7 +355,7 @@ class _ReleaseBuilder:
         verdicts = {"evaluate": RecordedVerdict(passed, told.verdict, told.reason), "package": report.verdict}
         stages = {one: getattr(self.inputs, one) for one in self.inputs.__dataclass_fields__}
         lineage = collect_lineage(self.agreed.base, self.agreed.revision, stages)
-        return BuildFacts(self.cfg.project, self.settings.engine, self.settings.route, metrics, verdicts, lineage)
+        return BuildFacts(self.cfg.project, self.settings.engine, self.settings.layout, metrics, verdicts, lineage)
 
     def write(self, facts: BuildFacts, report: ParityReport, found: Results) -> None:
         """Card, facts, verdict, and what is built of the release."""

@@ -49,13 +49,13 @@ class Inputs:
 
     model: Path
     """The base model; opened only for simulated answers, like the next two."""
-    adapt: Path
+    cpt: Path
     """The further pre-trained weights that the adapter belongs to, or a note that there are none."""
     split: Path
     """Its inputs keep their parts, so that no test input is learned from."""
     sft: Path
     """The adapter of the tuned model."""
-    harvest: Path
+    feedback: Path
     """What people edited in live answers, or a note that there is nothing."""
 
 
@@ -95,7 +95,7 @@ class Metrics:
 def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Backend | None = None) -> Metrics:
     """Merge what people said, throw out what contradicts itself, and divide it by input.
 
-    Reads    the declared sources, the store of ``tunectl annotate`` and harvest/judgements.jsonl; split/{train,validation,test}.jsonl; the tuned model
+    Reads    the declared sources, the store of ``tunectl annotate`` and feedback/judgements.jsonl; split/{train,validation,test}.jsonl; the tuned model
              where an annotator is simulated
     Writes   see ``Outputs``
     Returns  Metrics
@@ -107,7 +107,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
     if isinstance(rules, PreferencesDisabled):
         atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "preferences: none"})
         return Metrics(0, 0, 0, 0, 0, 0, 0, {}, None, None)
-    tools = backend or preferences.backend(cfg.profile)
+    tools = backend or preferences.backend(cfg.hardware)
     tally = RowCounter("preferences")
     heard = _hear(rules, inputs, outputs, cfg.seed, tools, tally)
     found = vote_aggregation.aggregate_votes(heard.judgements, _rules(rules, cfg.seed), tally)
@@ -153,7 +153,7 @@ def _hear(
     said, reports = _read(cfg, tally)
     contrasts = _contrasts(cfg, inputs.split, seed, tally)
     simulated, asked = _simulate_annotator(cfg, inputs, outputs, seed, tools, tally)
-    return _CollectedJudgements([*said, *_read_edits(inputs.harvest, tally), *simulated], reports, contrasts, asked)
+    return _CollectedJudgements([*said, *_read_edits(inputs.feedback, tally), *simulated], reports, contrasts, asked)
 
 
 def _report(
@@ -194,7 +194,7 @@ def _write(
 
 
 def _rules(cfg: PreferencesConfig, seed: int) -> vote_aggregation.AggregationRules:
-    return vote_aggregation.AggregationRules(cfg.attention, cfg.contradictions, cfg.rows_per_annotator, seed)
+    return vote_aggregation.AggregationRules(cfg.min_attention_score, cfg.contradictions, cfg.max_per_annotator, seed)
 
 
 def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], dict[str, PreferenceSourceReport]]:
@@ -206,7 +206,7 @@ def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], 
         intake = PreferenceReader(
             kind, declared, tally=tally, emit=found.append, max_rejected_share=cfg.max_rejected_share
         )
-        for file in source_rows.files(declared.path, declared, declared.limits.files, key):
+        for file in source_rows.files(declared.path, declared, declared.limits.max_files, key):
             intake.read_file(
                 file, source_rows.with_progress(source_rows.rows(file, declared, key, source_rows.TABLE_READERS), kind)
             )
@@ -221,9 +221,9 @@ def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], 
     return found, reports
 
 
-def _read_edits(harvest: Path, tally: RowCounter) -> list[Comparison]:
+def _read_edits(feedback: Path, tally: RowCounter) -> list[Comparison]:
     """Edits of live answers: the edited one is the better one."""
-    path = harvest / "judgements.jsonl"
+    path = feedback / "judgements.jsonl"
     found = list(atomic_io.read_rows(path, Comparison)) if path.is_file() else []
     tally.read(len(found))
     return found
@@ -248,12 +248,12 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
         ]
         cards[part] = contrastive_pairs.build_prompt_records(rows, own)
     rules = contrastive_pairs.ContrastRules(
-        pairs={part: getattr(wanted.pairs, part) for part in PARTS},
-        per_input=wanted.per_input,
-        differences=wanted.differences,
+        pairs={part: getattr(wanted.max_pairs, part) for part in PARTS},
+        per_input=wanted.max_pairs_per_input,
+        differences=wanted.max_differences,
         kinds={kind: getattr(wanted.kinds, kind) for kind in contrastive_pairs.KINDS},
         seed=seed,
-        withhold=how.withhold if isinstance(how, BracketedAttributes) else 0.0,
+        withhold=how.masked_attribute_share if isinstance(how, BracketedAttributes) else 0.0,
     )
     made = contrastive_pairs.sample_pairs(cards, rules)
     for part in PARTS:
@@ -272,7 +272,7 @@ def _simulate_annotator(
     wanted = cfg.simulated
     if wanted is None:
         return [], None
-    tuned_on = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    tuned_on = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     contracts.check_base_matches(inputs.sft, tuned_on)
     chosen = []
     for part in PARTS:

@@ -40,7 +40,7 @@ class Inputs:
     """Folders of upstream stages."""
 
     model: Path
-    adapt: Path
+    cpt: Path
     """The further pre-trained model, or a note that there is none."""
     sft: Path
     """The adapter that the reward model is built on, and the system text in force."""
@@ -105,7 +105,7 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
     """Fit the members (and the judge), measure them on held-out pairs, and decide whether anything may learn from them.
 
     Reads    inputs.preferences  train.jsonl, validation.jsonl, test.jsonl, report.json
-             inputs.sft          the adapter and its contract; inputs.adapt or inputs.model as the base
+             inputs.sft          the adapter and its contract; inputs.cpt or inputs.model as the base
     Writes   see ``Outputs``; a verdict of no is not an error, because DVC would delete the files that say why
     Returns  Metrics
 
@@ -120,22 +120,22 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
         _plot([], [], outputs.plots)  # columns without lines: `dvc plots` complains of absent files
         return Metrics(None, "switched_off", None, None, None, None, None, None, None, 0, 0, 0, None)
     _refuse_no_pairs(inputs.preferences)
-    base = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    base = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     model_spec.check_base_matches(inputs.sft, base)
     (train, validation, test), account = _read(inputs, base, section, cfg.seed, outputs.artifact)
     own, judges = _shares(train.items, section, cfg.seed)
     fitting = _ResumableTrainer(
         cfg, section, (base, inputs.sft), validation.bundles, outputs.work, trainer or _default_trainer()
     )
-    for number in range(section.members):
+    for number in range(section.ensemble_size):
         fitting.fit(f"{MEMBERS}/{number}", own, cfg.seed + number)
-    if section.judge is not None:
-        fitting.fit(JUDGE, judges, cfg.seed + section.members - 1 + section.judge.seed_offset)
+    if section.evaluation_model is not None:
+        fitting.fit(JUDGE, judges, cfg.seed + section.ensemble_size - 1 + section.evaluation_model.seed_offset)
     raw = fitting.rewards([*validation.bundles, *test.bundles])
-    members = reward_evaluation.center_and_combine(raw[: section.members], validation.bundles, test.bundles)
+    members = reward_evaluation.center_and_combine(raw[: section.ensemble_size], validation.bundles, test.bundles)
     judge = (
-        reward_evaluation.center_and_combine(raw[section.members :], validation.bundles, test.bundles)
-        if section.judge
+        reward_evaluation.center_and_combine(raw[section.ensemble_size :], validation.bundles, test.bundles)
+        if section.evaluation_model
         else None
     )
     told = _build_eval_context(cfg, section, (train, validation, test), own)
@@ -148,9 +148,9 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
         base=agreed.weights_sha256,
         sft=atomic_io.sha256_path(inputs.sft / WEIGHTS),
         template=agreed.template_sha256,
-        max_tokens=section.max_tokens,
-        members=_part(members, own, records[: section.members], folder),
-        judge=_part(judge, judges, records[section.members :], folder) if judge else None,
+        max_tokens=section.max_length,
+        members=_part(members, own, records[: section.ensemble_size], folder),
+        judge=_part(judge, judges, records[section.ensemble_size :], folder) if judge else None,
         validation_pairs=len(validation.items),
         test_pairs=len(test.items),
     )
@@ -178,19 +178,19 @@ def _read(
     agreed = model_spec.load(inputs.sft)
     model_spec.save(agreed, folder)
     rendering = template.load(base, system=agreed.system)
-    masker = LossMasker(rendering, Tokenizer(base), end_of_turn=agreed.end_of_turn.id, train_on="answer")
+    masker = LossMasker(rendering, Tokenizer(base), end_of_turn=agreed.end_of_turn.id, train_on="final_answer")
     tally = RowCounter("reward")
     found = {}
     for name in ("train", "validation", "test"):
         there = list(atomic_io.read_rows(inputs.preferences / f"{name}.jsonl", PreferencePair))
         _refuse_empty(name, there)
-        pairs = pair_batches.subsample_prompts(there, getattr(section.limits, name), seed)
+        pairs = pair_batches.subsample_prompts(there, getattr(section.max_pairs, name), seed)
         if len(pairs) < len(there):
-            _log.info("reward: %d of %d pairs of %s, as reward.limits.%s says", len(pairs), len(there), name, name)
-        items = pair_batches.take(pairs, masker, max_tokens=section.max_tokens, tally=tally)
+            _log.info("reward: %d of %d pairs of %s, as reward.max_pairs.%s says", len(pairs), len(there), name, name)
+        items = pair_batches.take(pairs, masker, max_tokens=section.max_length, tally=tally)
         margins = section.margins and name == "train"  # held-out losses are compared with runs without margins
         found[name] = _Part(
-            len(there), items, pair_batches.group_pairs(items, share=section.share_prompts, margins=margins)
+            len(there), items, pair_batches.group_pairs(items, share=section.prefix_sharing, margins=margins)
         )
     account = save(
         tally,
@@ -220,17 +220,17 @@ def _shares(
 
     Raises  DataError where one of them would get none.
     """
-    if section.judge is None:
+    if section.evaluation_model is None:
         return list(items), []
     prompts = sorted(
         {item.pair.prompt for item in items}, key=lambda prompt: pair_batches.position(prompt, f"judge {seed}")
     )
-    count = max(1, round(len(prompts) * section.judge.share))
+    count = max(1, round(len(prompts) * section.evaluation_model.share))
     if count >= len(prompts):
         raise DataError(
             f"reward: the training pairs have {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, and the judge needs "
             "prompts of its own",
-            hint="bring pairs of more prompts, or leave the judge out: reward.judge=null",
+            hint="bring pairs of more prompts, or leave the judge out: reward.evaluation_model=null",
         )
     taken = set(prompts[:count])
     own = [item for item in items if item.pair.prompt not in taken]
@@ -261,7 +261,7 @@ class _ResumableTrainer:
         if not (out / _DONE).is_file():
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)
-            train = pair_batches.group_pairs(items, share=self._section.share_prompts, margins=self._section.margins)
+            train = pair_batches.group_pairs(items, share=self._section.prefix_sharing, margins=self._section.margins)
             found = self._trainer.fit(
                 self._plan(train, seed),
                 model=self._base,
@@ -281,9 +281,9 @@ class _ResumableTrainer:
         """An optimiser step holds about the declared pairs: steps are cut by answers, and pairs may share some."""
         pairs = sum(len(bundle.duels) for bundle in train)
         answers = sum(len(bundle.branches) for bundle in train)
-        step = max(1, round(self._section.batch_pairs * answers / max(1, pairs)))
+        step = max(1, round(self._section.batch_size * answers / max(1, pairs)))
         cfg = self._cfg
-        return from_config(self._section, answers=step, seed=seed, profile=cfg.profile, project=cfg.project)
+        return from_config(self._section, answers=step, seed=seed, profile=cfg.hardware, project=cfg.project)
 
     def rewards(self, bundles: Sequence[PromptGroup]) -> list[list[list[float]]]:
         """Raw rewards of all that were fitted, in their order.
@@ -324,7 +324,7 @@ def _refuse_no_number(name: str, rewards: Sequence[float], section: RewardModelC
     if bad:
         raise UsageError(
             f"reward: {name} gives {bad[0]} for {len(bad)} of {len(rewards)} held-out answers",
-            hint=f"lower reward.learning_rate (now {section.learning_rate:g}), or set reward.clip=1.0",
+            hint=f"lower reward.learning_rate (now {section.learning_rate:g}), or set reward.max_grad_norm=1.0",
         )
 
 

@@ -28,7 +28,7 @@ class Inputs:
 
     model: Path
     split: Path
-    adapt: Path
+    cpt: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
     """Fit an adapter on the training answers and keep the weights of the best validation loss.
 
     Reads    inputs.split      train.jsonl, validation.jsonl
-             inputs.adapt      the further pre-trained model, or inputs.model where adapt passed on
+             inputs.cpt      the further pre-trained model, or inputs.model where cpt passed on
     Writes   outputs.artifact  adapter_model.safetensors, adapter_config.json, contract.json (with the system text in force),
                                training.json, history.csv, account.json, rejects.jsonl
              outputs.plots     history.csv with tokens a second; no clock is in the artifact: the same seed, the same bytes
@@ -74,12 +74,12 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
              InfrastructureError  memory, disk, or stopped by hand: the same command goes on
     """
     section = cfg.sft
-    base = inputs.model if (inputs.adapt / manifest.PASSED_THROUGH).is_file() else inputs.adapt
+    base = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     agreed = model_spec.load(base)
     system = agreed.system if section.system is None else section.system
     tokenizer = Tokenizer(base)
     masker = LossMasker(
-        template.load(base, system=system), tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.train_on
+        template.load(base, system=system), tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.loss_on
     )
     tally = RowCounter("sft")
     train, example = _rows(inputs.split / "train.jsonl", masker, section, tally, tokenizer)
@@ -93,7 +93,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
     )
     _refuse_empty(train, validation)
     fitted = (trainer or _default_trainer()).fit(
-        train_args.from_sft_config(section, seed=cfg.seed, profile=cfg.profile, project=cfg.project),
+        train_args.from_sft_config(section, seed=cfg.seed, profile=cfg.hardware, project=cfg.project),
         model=base,
         train=train,
         validation=validation,
@@ -126,11 +126,11 @@ def _rows(
 ) -> tuple[list[PackedRow], list[report.TokenView]]:
     """The rows of one split, and one of them to look at."""
     examples = list(atomic_io.read_rows(path, Example))
-    masked = sft_dataset.tokenize_examples(examples, masker, sft_dataset.LengthLimits(section.max_tokens), tally)
+    masked = sft_dataset.tokenize_examples(examples, masker, sft_dataset.LengthLimits(section.max_length), tally)
     found = [
         row
         for item in masked
-        for row in prefix_sharing.pack_example(item, share=section.share_prompts, limit=prefix_sharing.ROW_TOKENS)
+        for row in prefix_sharing.pack_example(item, share=section.prefix_sharing, limit=prefix_sharing.ROW_TOKENS)
     ]
     shown = prefix_sharing.pack_example(report.first_of(masked), share=False, limit=1)[0] if masked else None
     return found, report.example_tokens(shown, tokenizer) if shown else []

@@ -27,33 +27,33 @@ def from_config(
     section: RewardModelConfig, *, answers: int, seed: int, profile: HardwareProfile, project: str
 ) -> RewardArgs:
     """The plan of one reward model; ``answers`` are those of one optimiser step."""
-    targets = section.targets if isinstance(section.targets, str) else tuple(section.targets)
+    targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     fit = TrainingArgs(
         label="reward",
-        adapter=LoraArgs(section.method, section.rank, section.alpha, section.dropout, targets),
+        adapter=LoraArgs(section.method, section.lora_rank, section.lora_alpha, section.lora_dropout, targets),
         epochs=section.epochs,
         batch_answers=answers,
-        optimiser=section.optimiser,
+        optimiser=section.optimizer,
         learning_rate=section.learning_rate,
-        schedule=section.schedule,
-        warmup=section.warmup,
+        schedule=section.lr_scheduler,
+        warmup=section.warmup_ratio,
         weight_decay=section.weight_decay,
-        clip=section.clip,
+        clip=section.max_grad_norm,
         label_smoothing=0.0,
         neftune=None,
         average=None,
-        share_prompts=section.share_prompts,
-        validations=section.validations,
+        share_prompts=section.prefix_sharing,
+        validations=section.evals_per_epoch,
         patience=stop.patience if stop else None,
-        least_gain=stop.least_gain if stop else 0.0,
-        checkpoint_steps=section.checkpoint_steps,
+        least_gain=stop.min_delta if stop else 0.0,
+        checkpoint_steps=section.save_steps,
         report_to=tuple(section.report_to),
         seed=seed,
         profile=profile,
         project=project,
     )
-    return RewardArgs(fit, section.centring)
+    return RewardArgs(fit, section.center_rewards_coefficient)
 
 
 class RewardTrainer(Protocol):

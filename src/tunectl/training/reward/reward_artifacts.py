@@ -34,7 +34,7 @@ class RewardFacts(Struct, frozen=True):
     """What lies in ``reward.json``: what the weights belong to, and how raw rewards become scores."""
 
     base: str
-    """SHA-256 of the base model's weights (those after adapt, where there are any)."""
+    """SHA-256 of the base model's weights (those after cpt, where there are any)."""
     sft: str
     """SHA-256 of the sft adapter's weights."""
     template: str
@@ -113,7 +113,7 @@ class RewardResults(Struct, frozen=True):
     confidence: float
     resamples: int
     available: list[int]
-    """Pairs that preferences holds for train, validation and test; fewer are used where ``reward.limits`` says so."""
+    """Pairs that preferences holds for train, validation and test; fewer are used where ``reward.max_pairs`` says so."""
     train_pairs: int
     """Of the members."""
     train_prompts: int

@@ -89,7 +89,7 @@ def _helps(test: Measured, bar: float, around: GateContext) -> list[str]:
     if around.train_loss is not None and around.train_loss < around.validation_loss - MEMORISED:
         found.append(
             f"It learns pairs by heart: the training loss is {around.train_loss:.3f}, that of validation "
-            f"{around.validation_loss:.3f}. Fewer reward.epochs, a lower reward.rank, or more pairs."
+            f"{around.validation_loss:.3f}. Fewer reward.epochs, a lower reward.lora_rank, or more pairs."
         )
     elif around.validation_loss > log(2) - 0.02:
         found.append(

@@ -64,7 +64,7 @@ def measure_validation(
     if not math.isfinite(float(measure.combine(table.sum(axis=0)))):
         raise UsageError(
             f"align: {measure.name} is no number on the {len(questions)} validation inputs, so it watches nothing",
-            hint="declare an align.watch.measure that applies to them, for example {method: score, name: chrf}",
+            hint="declare an align.validation.metric that applies to them, for example {method: score, name: chrf}",
         )
     return ValidationSample(
         step=step,
@@ -148,7 +148,7 @@ def detect_reward_hacking(
         return None
     fell = (
         f"{measure} had fallen by {-found.measure_change:.1f} points (interval {-found.measure_high:.1f} to "
-        f"{-found.measure_low:.1f}); align.watch.tolerance allows {watch.tolerance:g}"
+        f"{-found.measure_low:.1f}); align.validation.tolerance allows {watch.tolerance:g}"
     )
     if found.held_out_loss is not None:
         return f"at step {found.step} {fell}"

@@ -62,8 +62,8 @@ def build_rows(
 
     def rows(part: PreferenceSplit) -> list[LabeledCompletions]:
         if marked:
-            return of_marks(part.marks, masker, max_tokens=settings.max_tokens, tally=tally)
-        return of_pairs(part.pairs, masker, max_tokens=settings.max_tokens, tally=tally)
+            return of_marks(part.marks, masker, max_tokens=settings.max_length, tally=tally)
+        return of_pairs(part.pairs, masker, max_tokens=settings.max_length, tally=tally)
 
     found = rows(train)
     if not found:
@@ -71,7 +71,7 @@ def build_rows(
         raise DataError(
             f"align: none of the {tally.rows_in} {'marked answers' if marked else 'pairs'} of the training part can be learned "
             f"from; the first is rejected as {first.reason} ({first.detail})",
-            hint=f"raise align.max_tokens (now {settings.max_tokens}), or bring other judgements",
+            hint=f"raise align.max_length (now {settings.max_length}), or bring other judgements",
         )
     _refuse_one_kind(found)
     return found, rows(validation)

@@ -65,7 +65,7 @@ class AnswerHistory:
 
 def measure_title(settings: Settings) -> str:
     """The independent measure as a reader knows it."""
-    measure = settings.watch.measure
+    measure = settings.validation.metric
     return TITLES[measure.name] if isinstance(measure, ScoreMeasure) else f"check {measure.check.name}"
 
 
@@ -132,7 +132,7 @@ def run_summary(settings: Settings, aligned: RlResult) -> list[str]:
             "become than it was for sft."
         )
     lines.append(
-        f"Every {settings.watch.every} steps the same validation inputs were answered greedily. {measure_title(settings)} "
+        f"Every {settings.validation.eval_steps} steps the same validation inputs were answered greedily. {measure_title(settings)} "
         "of those answers, which the reward does not see, guards against a reward that is fooled."
     )
     ended = "stopped early" if aligned.stopped else "ran to the end"
@@ -147,16 +147,16 @@ def _method(settings: Settings) -> str:
     if isinstance(settings, Rloo | Grpo):
         title = "RLOO" if isinstance(settings, Rloo) else "GRPO"
         return (
-            f"{title}: at each step the model wrote {settings.answers_per_prompt} answers to each of "
+            f"{title}: at each step the model wrote {settings.num_generations} answers to each of "
             f"{settings.prompts_per_step} inputs, and answers that beat the others of their input became likelier."
         )
     if isinstance(settings, Dpo):
         return (
-            f"DPO (loss {settings.loss}): pairs that people judged, {settings.batch_pairs} a step; the chosen answer became "
+            f"DPO (loss {settings.loss}): pairs that people judged, {settings.batch_size} a step; the chosen answer became "
             "likelier than its rival, compared with sft."
         )
     return (
-        f"KTO: answers that people called good or bad, {settings.batch_answers} a step; good ones became likelier than for "
+        f"KTO: answers that people called good or bad, {settings.batch_size} a step; good ones became likelier than for "
         "sft, bad ones less likely."
     )
 
@@ -175,7 +175,7 @@ def describe_reward_term(term: RewardTerm) -> str:
         return f"check {term.check.name}"
     if isinstance(term, RepetitionTerm):
         return f"a penalty for repeating {term.size} words"
-    return f"a penalty outside {term.least} to {term.most} tokens"
+    return f"a penalty outside {term.min_tokens} to {term.max_tokens} tokens"
 
 
 def warnings(settings: Settings, aligned: RlResult) -> list[str]:

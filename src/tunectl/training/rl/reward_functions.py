@@ -70,7 +70,7 @@ class RewardFunction:
         scores = self._model.score(
             [ScoredPrompt(asked.messages, asked.tools) for asked in questions], [answer.text for answer in answers]
         )
-        return [score.value - term.pessimism * score.spread for score in scores]
+        return [score.value - term.uncertainty_penalty * score.spread for score in scores]
 
 
 def name_of(term: RewardTerm) -> str:
@@ -88,7 +88,7 @@ def impute_mean(values: Sequence[float | None]) -> list[float]:
 def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool) -> list[float]:
     """Normalised by the step where declared and not ``fixed``, then clipped."""
     found = list(values)
-    if term.normalise == "step" and not fixed and len(found) > 1:
+    if term.normalize == "step" and not fixed and len(found) > 1:
         middle, spread = statistics.fmean(found), statistics.pstdev(found)
         found = [(value - middle) / spread if spread > 0 else 0.0 for value in found]
     if term.clip is None:
@@ -99,7 +99,7 @@ def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool
 
 def length_penalty(tokens: int, term: LengthTerm) -> float:
     """0 inside the declared range, falling evenly to -1 at ``soft`` tokens outside."""
-    outside = max(term.least - tokens, tokens - term.most, 0)
+    outside = max(term.min_tokens - tokens, tokens - term.max_tokens, 0)
     return -min(1.0, outside / term.soft)
 
 

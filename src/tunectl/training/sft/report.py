@@ -1,4 +1,4 @@
-"""What the sft and adapt stages leave about a fit: training.json, the curve as CSV, and a trained example to look at."""
+"""What the sft and cpt stages leave about a fit: training.json, the curve as CSV, and a trained example to look at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapt stage: passed on, or really trained and merged with the tiny model."""
+"""The cpt stage: passed on, or really trained and merged with the tiny model."""
 
 import json
 
@@ -7,38 +7,38 @@ import pytest
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Document, Source
 from tunectl.chat import model_spec, template
-from tunectl.config.schema.adapt import AdaptStage
+from tunectl.config.schema.cpt import CptStage
 from tunectl.core.errors import DataError
-from tunectl.pipeline.stages import adapt
+from tunectl.pipeline.stages import cpt
 
 PROFILE = {
     "device": "cpu",
     "threads": 1,
     "dtype": "float32",
-    "train_tokens": 256,
+    "train_batch_tokens": 256,
     "generate_batch": 4,
     "gradient_checkpointing": False,
 }
 LORA = {
     "method": "lora",
-    "rank": 4,
-    "alpha": 16,
-    "block": 32,
+    "lora_rank": 4,
+    "lora_alpha": 16,
+    "block_size": 32,
     "epochs": 2,
-    "batch_blocks": 4,
+    "batch_size": 4,
     "validation_share": 0.2,
-    "least_tokens": 100,
+    "min_tokens": 100,
     "learning_rate": 0.01,
-    "schedule": "cosine",
-    "warmup": 0.1,
+    "lr_scheduler": "cosine",
+    "warmup_ratio": 0.1,
     "weight_decay": 0.0,
-    "clip": 1.0,
-    "checkpoint_steps": 5,
+    "max_grad_norm": 1.0,
+    "save_steps": 5,
 }
 
 
 def stage(section):
-    return AdaptStage.model_validate({"adapt": section, "seed": 3, "profile": PROFILE})
+    return CptStage.model_validate({"cpt": section, "seed": 3, "hardware": PROFILE})
 
 
 @pytest.fixture
@@ -48,14 +48,14 @@ def given(tmp_path, tiny_model):
         [Document(str(i), "spam and eggs, " * 6, Source("d.txt", i)) for i in range(10)],
     )
     (tmp_path / "out").mkdir()
-    return adapt.Inputs(tiny_model, tmp_path / "split"), adapt.Outputs(tmp_path / "out", tmp_path / "work")
+    return cpt.Inputs(tiny_model, tmp_path / "split"), cpt.Outputs(tmp_path / "out", tmp_path / "work")
 
 
 def test_switched_off_it_says_so(given):
     inputs, outputs = given
-    found = adapt.run(stage({"method": "none"}), inputs, outputs)
+    found = cpt.run(stage({"method": "none"}), inputs, outputs)
     assert [path.name for path in outputs.artifact.iterdir()] == ["passed_through.json"]
-    assert json.loads((outputs.artifact / "passed_through.json").read_text()) == {"reason": "adapt.method is none"}
+    assert json.loads((outputs.artifact / "passed_through.json").read_text()) == {"reason": "cpt.method is none"}
     assert found.validation_loss is None
 
 
@@ -65,7 +65,7 @@ def test_it_reads_the_text_and_leaves_a_whole_model(given):
     from tunectl.config.schema.hardware import HardwareProfile
 
     inputs, outputs = given
-    found = adapt.run(stage(LORA), inputs, outputs)
+    found = cpt.run(stage(LORA), inputs, outputs)
     assert found.validation_loss < found.validation_loss_before - 0.2
     own, base = model_spec.load(outputs.artifact), model_spec.load(inputs.model)
     assert own.weights_sha256 == atomic_io.sha256_path(outputs.artifact / "model.safetensors") != base.weights_sha256
@@ -80,9 +80,9 @@ def test_it_reads_the_text_and_leaves_a_whole_model(given):
     assert losses[1] < losses[0] - 0.2
     assert (outputs.artifact / "history.csv").read_text().startswith("step,epoch,loss,validation_loss,learning_rate\n")
     assert not outputs.work.exists()
-    again = adapt.Outputs(outputs.artifact.with_name("again"), outputs.work)
+    again = cpt.Outputs(outputs.artifact.with_name("again"), outputs.work)
     again.artifact.mkdir()
-    adapt.run(stage(LORA), inputs, again)
+    cpt.run(stage(LORA), inputs, again)
     first, second = (
         {path.name: atomic_io.sha256_path(path) for path in each.artifact.iterdir()} for each in (outputs, again)
     )
@@ -92,8 +92,8 @@ def test_it_reads_the_text_and_leaves_a_whole_model(given):
 def test_too_little_text_is_an_error(given):
     inputs, outputs = given
     with pytest.raises(DataError) as caught:
-        adapt.run(stage(LORA | {"least_tokens": 100_000}), inputs, outputs)
+        cpt.run(stage(LORA | {"min_tokens": 100_000}), inputs, outputs)
     assert caught.value.message == (
-        "adapt: the documents of the training side hold 728 tokens of text in 10 documents; at least 100000 are asked for"
+        "cpt: the documents of the training side hold 728 tokens of text in 10 documents; at least 100000 are asked for"
     )
-    assert caught.value.hint == "bring more documents, lower adapt.least_tokens, or leave the stage out: adapt=none"
+    assert caught.value.hint == "bring more documents, lower cpt.min_tokens, or leave the stage out: cpt=none"

@@ -1,4 +1,4 @@
-"""The harvest section: what is learned from live traffic, and who counts for how much."""
+"""The feedback section: what is learned from live traffic, and who counts for how much."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class FeedbackFromLog(StrictModel):
     """Snapshots of live traffic become training rows."""
 
-    method: Literal["live"]
+    method: Literal["inference_log"]
     """Fixed name of this choice."""
     window: str = Field(min_length=1)
     """File that names the snapshots; `tunectl watch` advances it, and nothing else makes a retrain."""
@@ -22,15 +22,15 @@ class FeedbackFromLog(StrictModel):
     """Folder of the snapshots, outside Git."""
     quarantine_hours: float = Field(ge=0, le=24 * 3650)
     """How long an opinion waits before it counts, so that others can object."""
-    per_user: int = Field(ge=1)
+    max_per_user: int = Field(ge=1)
     """Rows of one person who asks."""
-    per_annotator: int = Field(ge=1)
+    max_per_annotator: int = Field(ge=1)
     """Rows of one person who approves or edits."""
-    annotator_share: Annotated[float, Field(gt=0, le=1)]
+    max_annotator_share: Annotated[float, Field(gt=0, le=1)]
     """Of all rows, from one person who approves or edits; 1 is no bound."""
-    per_prompt: int = Field(ge=1)
+    max_per_prompt: int = Field(ge=1)
     """Rows of one question."""
-    model_text_share: Share
+    max_model_text_share: Share
     """Of all rows, answers that the model wrote and people only approved of; 0 takes edits alone."""
     holdout: Annotated[float, Field(ge=0, lt=1)]
     """Of the questions, those that are kept for the gate and never learned."""
@@ -44,11 +44,11 @@ class FeedbackDisabled(StrictModel):
 
 
 class Harvest(RootModel[Annotated[FeedbackFromLog | FeedbackDisabled, Field(discriminator="method")]]):
-    """The harvest section of ``conf/``."""
+    """The feedback section of ``conf/``."""
 
 
-class HarvestStage(StrictModel):
+class FeedbackStage(StrictModel):
     """What the stage sees of the configuration."""
 
-    harvest: Harvest
+    feedback: Harvest
     """Its section."""

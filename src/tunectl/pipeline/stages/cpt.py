@@ -1,4 +1,4 @@
-"""Stage adapt: raw domain text -> a model that has read it (further pre-training), or nothing where it is switched off."""
+"""Stage cpt: raw domain text -> a model that has read it (further pre-training), or nothing where it is switched off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.records import Document
 from tunectl.chat import model_spec
 from tunectl.chat.tokenizer import Tokenizer
-from tunectl.config.schema.adapt import AdaptStage, LoraCpt
+from tunectl.config.schema.cpt import CptStage, LoraCpt
 from tunectl.core.errors import DataError
 from tunectl.training import packing, train_args
 from tunectl.training.model_protocols import AdapterMerger
@@ -54,7 +54,7 @@ class Metrics:
 
 
 def run(
-    cfg: AdaptStage,
+    cfg: CptStage,
     inputs: Inputs,
     outputs: Outputs,
     *,
@@ -72,11 +72,9 @@ def run(
     Raises   DataError           there is too little text
              InfrastructureError  memory, disk, or stopped by hand: the same command goes on
     """
-    section = cfg.adapt.root
+    section = cfg.cpt.root
     if not isinstance(section, LoraCpt):
-        atomic_io.write_json(
-            outputs.artifact / manifest.PASSED_THROUGH, {"reason": f"adapt.method is {section.method}"}
-        )
+        atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": f"cpt.method is {section.method}"})
         return Metrics(section.method, None, None, None, None, None)
     agreed = model_spec.load(inputs.model)
     texts = [item.text for item in atomic_io.read_rows(inputs.split / "documents.jsonl", Document)]
@@ -84,7 +82,7 @@ def run(
     train, validation = _cut(texts, tokenizer, agreed, section, cfg.seed)
     adapter = outputs.work / ADAPTER
     fitted = (trainer or _default_trainer()).fit(
-        train_args.from_cpt_config(section, seed=cfg.seed, profile=cfg.profile),
+        train_args.from_cpt_config(section, seed=cfg.seed, profile=cfg.hardware),
         model=inputs.model,
         train=train,
         validation=validation,
@@ -114,13 +112,13 @@ def _cut(
     random.Random(seed).shuffle(order)  # noqa: S311  a seeded shuffle, not a secret
     held = max(1, round(len(order) * section.validation_share))
     end = agreed.eos.id if agreed.eos else agreed.end_of_turn.id
-    found = [packing.pack(tokenizer, part, size=section.block, end=end) for part in (order[held:], order[:held])]
+    found = [packing.pack(tokenizer, part, size=section.block_size, end=end) for part in (order[held:], order[:held])]
     tokens = sum(len(block.branches[0].ids) for block in found[0])
-    if tokens < section.least_tokens or not found[1]:
+    if tokens < section.min_tokens or not found[1]:
         raise DataError(
-            f"adapt: the documents of the training side hold {tokens} tokens of text in {len(texts)} documents; "
-            f"at least {section.least_tokens} are asked for",
-            hint="bring more documents, lower adapt.least_tokens, or leave the stage out: adapt=none",
+            f"cpt: the documents of the training side hold {tokens} tokens of text in {len(texts)} documents; "
+            f"at least {section.min_tokens} are asked for",
+            hint="bring more documents, lower cpt.min_tokens, or leave the stage out: cpt=none",
         )
     return found[0], found[1]
 

@@ -1,4 +1,4 @@
-"""Stage harvest: frozen live traffic and what people said about it -> lessons for curate, and the drifted slice for the gate."""
+"""Stage feedback: frozen live traffic and what people said about it -> lessons for curate, and the drifted slice for the gate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunectl.artifacts.records import (
     Source,
     truncate,
 )
-from tunectl.config.schema.harvest import FeedbackFromLog, HarvestStage
+from tunectl.config.schema.feedback import FeedbackFromLog, FeedbackStage
 from tunectl.data.split.groups import input_key
 from tunectl.inference_log import export, training_window
 from tunectl.inference_log.feedback_rules import REASONS, FeedbackExample
@@ -63,7 +63,7 @@ class Metrics:
     """Reason to exchanges that are no lesson."""
 
 
-def run(cfg: HarvestStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three
+def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three
     """Turn what people approved of or edited into rows.
 
     Reads    the window file and the snapshots that it names, relative to the current folder
@@ -72,9 +72,9 @@ def run(cfg: HarvestStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa
 
     Raises   ArtifactError     a snapshot is absent or was changed
     """
-    section = cfg.harvest.root
+    section = cfg.feedback.root
     if not isinstance(section, FeedbackFromLog):
-        return _nothing(outputs.artifact, f"harvest.method is {section.method}")
+        return _nothing(outputs.artifact, f"feedback.method is {section.method}")
     named = training_window.load_window(Path(section.window))
     if not named.snapshots:
         return _nothing(outputs.artifact, f"{section.window} names no snapshot")
@@ -87,8 +87,8 @@ def _nothing(folder: Path, reason: str) -> Metrics:
 
 
 def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
-    found, home, exchanges = given.harvest, given.home, given.exchanges
-    total = row_counts.RowCounter("harvest")
+    found, home, exchanges = given.feedback, given.home, given.exchanges
+    total = row_counts.RowCounter("feedback")
     total.read(len(found.lessons) + len(found.left))
     examples: list[tuple[FeedbackExample, Example]] = []
     for lesson in found.lessons:

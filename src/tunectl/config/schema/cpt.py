@@ -1,4 +1,4 @@
-"""The adapt section: further pre-training on the domain's raw text, or none."""
+"""The cpt section: further pre-training on the domain's raw text, or none."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ class LoraCpt(StrictModel):
 
     method: Literal["lora"]
     """Fixed name of this choice."""
-    rank: int = Field(ge=1, le=1024)
+    lora_rank: int = Field(ge=1, le=1024)
     """Rank of the update."""
-    alpha: float = Field(gt=0, le=4096)
+    lora_alpha: float = Field(gt=0, le=4096)
     """The update is scaled by alpha / rank."""
-    block: int = Field(ge=32, le=32_768)
+    block_size: int = Field(ge=32, le=32_768)
     """Tokens of one block of packed text."""
     epochs: float = Field(gt=0, le=100)
     """Passes over the text."""
-    batch_blocks: int = Field(ge=1, le=4096)
+    batch_size: int = Field(ge=1, le=4096)
     """Blocks of one optimiser step."""
     validation_share: float = Field(gt=0, lt=0.5)
     """Share of the documents that is held back to measure the loss."""
-    least_tokens: int = Field(ge=1)
+    min_tokens: int = Field(ge=1)
     """Fewest tokens of text worth training on; less is an error."""
     learning_rate: float = Field(gt=0, lt=1)
     """Peak step size."""
-    schedule: Schedule
+    lr_scheduler: Schedule
     """How the step size falls."""
-    warmup: float = Field(ge=0, lt=1)
+    warmup_ratio: float = Field(ge=0, lt=1)
     """Share of the steps over which the step size rises from 0."""
     weight_decay: float = Field(ge=0, lt=1)
     """Pull towards 0 of the update's weights."""
-    clip: float | None = Field(gt=0)
+    max_grad_norm: float | None = Field(gt=0)
     """Longest gradient. Null: never shortened."""
-    checkpoint_steps: int = Field(ge=1)
+    save_steps: int = Field(ge=1)
     """Steps between checkpoints; a killed run goes on from the last one."""
 
 
 class ContinuedPretraining(RootModel[Annotated[CptDisabled | LoraCpt, Field(discriminator="method")]]):
-    """The adapt section of ``conf/``."""
+    """The cpt section of ``conf/``."""
 
 
-class AdaptStage(StrictModel):
-    """What the adapt stage sees of the configuration."""
+class CptStage(StrictModel):
+    """What the cpt stage sees of the configuration."""
 
-    adapt: ContinuedPretraining
+    cpt: ContinuedPretraining
     """Its section."""
     seed: int = Field(ge=0, lt=2**32)
     """Seeds the update's first weights and the order of the text."""
-    profile: HardwareProfile
+    hardware: HardwareProfile
     """The machine."""

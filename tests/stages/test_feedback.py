@@ -1,4 +1,4 @@
-"""Stage harvest: a real SQLite store, frozen, harvested, learned from; nothing of the forgotten, nothing changed by hand."""
+"""Stage feedback: a real SQLite store, frozen, harvested, learned from; nothing of the forgotten, nothing changed by hand."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,23 +8,23 @@ import pytest
 from tunectl.artifacts import atomic_io, manifest, row_counts
 from tunectl.artifacts.records import Comparison, Example, Feedback, InferenceRecord
 from tunectl.backends.storage import inference_log_sql
-from tunectl.config.schema.harvest import HarvestStage
+from tunectl.config.schema.feedback import FeedbackStage
 from tunectl.core.errors import ArtifactError
 from tunectl.inference_log import erasure, snapshot, training_window
 from tunectl.inference_log.training_window import FeedbackWindow
-from tunectl.pipeline.stages import harvest
+from tunectl.pipeline.stages import feedback
 
 DAY = datetime(2026, 5, 1, tzinfo=UTC)
 SECTION = {
-    "method": "live",
+    "method": "inference_log",
     "window": "live/window.json",
     "snapshots": "snapshots",
     "quarantine_hours": 0,
-    "per_user": 50,
-    "per_annotator": 50,
-    "annotator_share": 1.0,
-    "per_prompt": 5,
-    "model_text_share": 0.6,
+    "max_per_user": 50,
+    "max_per_annotator": 50,
+    "max_annotator_share": 1.0,
+    "max_per_prompt": 5,
+    "max_model_text_share": 0.6,
     "holdout": 0.3,
 }
 
@@ -56,11 +56,11 @@ def frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> snapshot.Snapshot
         )
 
 
-def run(named: FeedbackWindow, out: str = "out") -> harvest.Metrics:
+def run(named: FeedbackWindow, out: str = "out") -> feedback.Metrics:
     atomic_io.write_json(Path("live/window.json"), named)
-    cfg = HarvestStage.model_validate({"harvest": SECTION})
+    cfg = FeedbackStage.model_validate({"feedback": SECTION})
     Path(out).mkdir()
-    return harvest.run(cfg, harvest.Inputs(), harvest.Outputs(Path(out)))
+    return feedback.run(cfg, feedback.Inputs(), feedback.Outputs(Path(out)))
 
 
 def test_edits_and_approvals_become_rows_and_the_sums_hold(frozen: snapshot.Snapshot) -> None:
@@ -105,14 +105,14 @@ def test_what_was_taught_before_is_not_new(frozen: snapshot.Snapshot) -> None:
         later = DAY + timedelta(days=4)
         newest = snapshot.freeze(store, Path("snapshots"), since=DAY, until=later, at=later, window="w2")
     assert newest.exchanges == 32, "it reaches back over the one before"
-    section = HarvestStage.model_validate({"harvest": SECTION}).harvest.root
+    section = FeedbackStage.model_validate({"feedback": SECTION}).feedback.root
     found = training_window.build_feedback_examples(FeedbackWindow([frozen, newest]), section)
-    assert found.fresh == {one.exchange.id for one in found.harvest.lessons if "late" in one.exchange.id}
+    assert found.fresh == {one.exchange.id for one in found.feedback.lessons if "late" in one.exchange.id}
     assert len(found.fresh) == 12
     run(FeedbackWindow([frozen, newest]))
     assert all("late" in row.id for row in atomic_io.read_rows(Path("out/slice.jsonl"), Example))
     assert training_window.build_feedback_examples(FeedbackWindow([newest]), section).fresh == {
-        one.exchange.id for one in found.harvest.lessons
+        one.exchange.id for one in found.feedback.lessons
     }, "without the one before, all of it is"
 
 
@@ -123,9 +123,9 @@ def test_what_was_too_new_is_not_so_for_ever(frozen: snapshot.Snapshot) -> None:
     assert (later.id, later.at) == (frozen.id, DAY + 9 * day), "the same content, looked at later"
     assert snapshot.feedback_out_of_quarantine(Path("snapshots"), frozen, 5 * day) == 0
     assert snapshot.feedback_out_of_quarantine(Path("snapshots"), later, 5 * day) == frozen.feedback == 20
-    section = HarvestStage.model_validate({"harvest": SECTION | {"quarantine_hours": 120}}).harvest.root
-    assert training_window.build_feedback_examples(FeedbackWindow([frozen]), section).harvest.lessons == []
-    assert training_window.build_feedback_examples(FeedbackWindow([later]), section).harvest.lessons != []
+    section = FeedbackStage.model_validate({"feedback": SECTION | {"quarantine_hours": 120}}).feedback.root
+    assert training_window.build_feedback_examples(FeedbackWindow([frozen]), section).feedback.lessons == []
+    assert training_window.build_feedback_examples(FeedbackWindow([later]), section).feedback.lessons != []
 
 
 def test_a_forgotten_exchange_is_left_out_of_an_older_snapshot(frozen: snapshot.Snapshot) -> None:
@@ -190,5 +190,5 @@ def test_a_snapshot_that_was_edited_or_is_gone_is_refused(frozen: snapshot.Snaps
         run(FeedbackWindow([frozen]), "again")
     assert str(error.value) == (
         f"snapshots/{frozen.id} does not exist, though live/window.json names it\n"
-        "  it lies on the machine where tunectl watch ran: copy it, or dvc pull artifacts/harvest"
+        "  it lies on the machine where tunectl watch ran: copy it, or dvc pull artifacts/feedback"
     )
