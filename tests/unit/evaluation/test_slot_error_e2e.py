@@ -1,4 +1,4 @@
-"""The slot rules on human references of the E2E development set: .github/decisions/0005-slot-rules.md."""
+"""The slot rules on human references of the E2E development set: docs/decisions/0005-slot-rules.md."""
 
 from __future__ import annotations
 
