@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults previews
+.PHONY: run install develop check test test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults previews docs-reference
 
 run: .venv/.run  ## build the bundled example: raw documents to a release, with its Bento and how to serve it
 	@$(BIN)/tunectl repro
@@ -93,6 +93,9 @@ faults: .venv/.dev  ## server, monitor and watcher against overload, kills, webh
 
 previews: .venv/.dev  ## draw the boards again, from a real Prometheus with two invented days
 	TUNECTL_PREVIEWS=$(CURDIR)/monitoring/grafana/previews $(BIN)/python -m pytest tests/stack -k previews
+
+docs-reference: .venv/.dev  ## write docs/reference/ again: settings, commands, errors, metrics, files
+	$(BIN)/python docs/generate_reference.py
 
 clean:  ## forget everything that was built, the environment too
 	rm -rf .venv .tunectl artifacts .dvc/cache .dvc/tmp dvc.lock

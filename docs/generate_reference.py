@@ -1,0 +1,238 @@
+"""Write the generated pages of docs/reference/ from the code.
+
+    make docs-reference                            write the pages
+    python docs/generate_reference.py --check      only say which pages are stale; exit 1 where one is
+
+Settings come from the schema and from conf/, commands from the parsers of the verbs, errors from their classes, metrics from the
+Prometheus registries, files from ``ProjectPaths``. A contract test fails where a committed page differs from what is written here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from reference_settings import Row, render_settings, render_table, strip_roles
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli.main import VERBS
+from tunectl.core import errors
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "reference"
+SOURCES = ROOT / "src" / "tunectl"
+NOTE = "<!-- Generated from the code by `make docs-reference`. Change the code, not this page. -->\n"
+EXIT_CODES = (
+    ("0", "The command did what it says."),
+    ("1", "A bug, or a failure without a better name."),
+    ("2", "A mistake in the configuration, on the command line, or in your data."),
+    ("3", "A gate said no. The message is its reason."),
+    ("4", "An optional library is missing. The hint is the line that installs it."),
+    ("5", "The environment refused: disk, memory, port, lock, network, or an artifact that is missing or damaged."),
+    ("130", "Stopped with Ctrl-C. Run the same command to go on."),
+)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Write the pages, or compare them with what is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
+    args = parser.parse_args(words)
+    pages = render_pages()
+    stale = find_stale_pages(pages)
+    for name in stale:
+        if not args.check:
+            (PAGES / name).write_text(pages[name], encoding="utf-8")
+        sys.stdout.write(f"docs/reference/{name}: {'stale' if args.check else 'written'}\n")
+    return 1 if args.check and stale else 0
+
+
+def find_stale_pages(pages: Mapping[str, str]) -> list[str]:
+    """Return the names of the committed pages that differ from ``pages``."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in PAGES.glob("*.md")}
+    return [name for name, text in pages.items() if texts.get(name) != text]
+
+
+def render_pages() -> dict[str, str]:
+    """Return every generated page by its file name."""
+    pages = {
+        "settings.md": render_settings,
+        "commands.md": render_commands,
+        "errors.md": render_errors,
+        "metrics.md": render_metrics,
+        "files.md": render_files,
+    }
+    return {name: NOTE + "\n" + render() for name, render in pages.items()}
+
+
+# Commands
+
+
+def render_commands() -> str:
+    """Return one section a verb, from the table of verbs and the parser of each."""
+    text = "# Commands\n\n" + render_table(
+        ("command", "what it does"), [(f"[`tunectl {verb.name}`](#tunectl-{verb.name})", verb.help) for verb in VERBS]
+    )
+    text += (
+        "\nEach command also takes `--verbose`: log details, and show tracebacks. Exit codes: [Errors](errors.md).\n"
+    )
+    for verb in VERBS:
+        module = import_module(verb.module)
+        parser = argparse.ArgumentParser(prog=f"tunectl {verb.name}", description=module.__doc__)
+        module.add(parser)
+        text += render_parser(parser, level=2)
+    return text
+
+
+def render_parser(parser: argparse.ArgumentParser, level: int) -> str:
+    """Return heading, description and words of a parser, then those of the verbs below it."""
+    text = f"\n{'#' * level} {parser.prog}\n\n"
+    description = inspect.cleandoc(parser.description or "")
+    if description:
+        text += f"```text\n{description}\n```\n" if "\n" in description else f"{description}\n"
+    below: list[argparse.ArgumentParser] = []
+    rows: list[Row] = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            below += list(dict.fromkeys(action.choices.values()))
+        elif not isinstance(action, argparse._HelpAction):
+            rows.append((f"`{describe_word(action)}`", strip_roles((action.help or "").replace("%%", "%"))))
+    if rows:
+        text += "\n" + render_table(("word", "meaning"), rows)
+    return text + "".join(render_parser(inner, level + 1) for inner in below)
+
+
+def describe_word(action: argparse.Action) -> str:
+    """Return how a word is typed: its flags, and the name of its value."""
+    choices = "{" + ",".join(map(str, action.choices)) + "}" if action.choices is not None else None
+    metavar = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar
+    if not action.option_strings:
+        name = metavar or choices or action.dest
+        return f"[{name} ...]" if action.nargs == "*" else f"[{name}]" if action.nargs == "?" else name
+    flags = ", ".join(action.option_strings)
+    if action.nargs == 0:
+        return flags
+    value = metavar or choices or action.dest.upper()
+    return f"{flags} [{value}]" if action.nargs == "?" else f"{flags} {value}"
+
+
+# Errors
+
+
+def render_errors() -> str:
+    """Return the exit codes, and every error class with its code, its module and what it means."""
+    text = "# Errors and exit codes\n\n"
+    text += "Each message says what is wrong, where, and what is allowed; a second, indented line says what to do.\n\n"
+    text += render_table(("exit code", "meaning"), EXIT_CODES)
+    text += "\n## Classes\n\nAll are below `tunectl.core.errors.TunectlError`, so that one `except` catches them.\n\n"
+    rows = [
+        (f"`{name}`", f"`{base}`", str(code), f"`{module}`", strip_roles(docs.split("\n\n", maxsplit=1)[0]))
+        for name, base, code, module, docs in iter_error_classes()
+    ]
+    return text + render_table(("class", "is a", "exit code", "module", "meaning"), rows)
+
+
+def iter_error_classes() -> Iterator[tuple[str, str, int, str, str]]:
+    """Yield name, base, exit code, module and docstring of each error class, those of ``core/errors`` first."""
+    codes: dict[str, int] = {}
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, errors.TunectlError):
+            codes[name] = kind.exit_code
+            yield (
+                name,
+                kind.__base__.__name__ if kind.__base__ else "",
+                kind.exit_code,
+                "core.errors",
+                kind.__doc__ or "",
+            )
+    for path in sorted(SOURCES.rglob("*.py")):
+        module = ".".join(path.relative_to(SOURCES).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and module != "core.errors":
+                base = next((item.id for item in node.bases if isinstance(item, ast.Name) and item.id in codes), None)
+                if base is not None:
+                    yield node.name, base, codes[base], module, ast.get_docstring(node) or ""
+
+
+# Metrics
+
+
+def render_metrics() -> str:
+    """Return one table a program: name, type, labels and meaning of each metric."""
+    from tunectl.monitoring.drift_metrics import DriftMetrics
+    from tunectl.retraining.retrain_metrics import RetrainMetrics
+    from tunectl.serving.serving_metrics import ServingMetrics
+
+    text = "# Metrics\n\n"
+    text += "`/metrics` of each program, in the text format of Prometheus. Label sets are closed; a number that is not known\n"
+    text += "has no series, and no value is NaN. The key that reads them needs the scope `scrape`.\n"
+    programs: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("tunectl serve", lambda: ServingMetrics().render()),
+        ("tunectl monitor", lambda: DriftMetrics(required=3).render()),
+        ("tunectl retrain controller", lambda: RetrainMetrics(began=0.0).text([], [], None, None)),
+    )
+    for program, render in programs:
+        rows = sorted(iter_metrics(capture_registry(render)))
+        text += f"\n## {program}\n\n" + render_table(("metric", "type", "labels", "meaning"), rows)
+    return text
+
+
+def capture_registry(render: Callable[[], object]) -> Any:
+    """Return the registry that ``render`` hands to prometheus_client."""
+    library: ModuleType = import_module("prometheus_client")
+    seen: list[Any] = []
+    original = library.generate_latest
+
+    def generate_latest(registry: Any) -> bytes:
+        seen.append(registry)
+        text: bytes = original(registry)
+        return text
+
+    library.generate_latest = generate_latest  # type: ignore[attr-defined]
+    try:
+        render()
+    finally:
+        library.generate_latest = original  # type: ignore[attr-defined]
+    return seen[-1]
+
+
+def iter_metrics(registry: Any) -> Iterator[Row]:
+    """Yield the row of each metric of a registry; the labels are known where it has no series yet, too."""
+    for collector in registry._collector_to_names:
+        for family in collector.collect():
+            labels = getattr(collector, "_labelnames", None) or getattr(family, "_labelnames", None) or ()
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            text = strip_roles(family.documentation)
+            yield f"`{name}`", family.type, ", ".join(f"`{label}`" for label in labels), text
+
+
+# Files
+
+
+def render_files() -> str:
+    """Return every path of a project, from ``ProjectPaths``."""
+    text = "# Files\n\n"
+    text += "Every path of a project. `artifacts/` is what the stages write, `.tunectl/` is state that is never committed.\n\n"
+    paths = ProjectPaths()
+    rows: list[Row] = []
+    for name, member in vars(ProjectPaths).items():
+        if isinstance(member, property):
+            path = getattr(paths, name)
+        elif inspect.isfunction(member) and not name.startswith("_"):
+            words = [f"<{word}>" for word in inspect.signature(member).parameters if word != "self"]
+            path = member(paths, *words)
+        else:
+            continue
+        rows.append((f"`{path.as_posix()}`", strip_roles(inspect.getdoc(member))))
+    return text + render_table(("path", "what"), rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
