@@ -77,7 +77,7 @@ def summary(args: argparse.Namespace, runs: dict[str, dict]) -> dict[str, object
     return {
         "benchmark": "align",
         "machine": machine(),
-        "versions": versions("torch", "transformers", "trl", "peft", "tunectl"),
+        "versions": versions("torch", "transformers", "trl", "peft", "tunectl-lm"),
         "settings": {
             "prompts": PROMPTS,
             "answers_per_prompt": ANSWERS,

@@ -74,7 +74,7 @@ def main() -> None:
         json.dumps(
             {
                 "machine": machine(),
-                "versions": versions("tunectl", "pydantic", "hydra-core", "dvc"),
+                "versions": versions("tunectl-lm", "pydantic", "hydra-core", "dvc"),
                 "figures": figures,
                 "ratios_to_bare": ratios,
             }

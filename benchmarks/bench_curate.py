@@ -264,7 +264,7 @@ def main() -> None:
                 {
                     "benchmark": "curate",
                     "machine": machine(),
-                    "versions": versions("tunectl", "numpy", "scipy", "msgspec"),
+                    "versions": versions("tunectl-lm", "numpy", "scipy", "msgspec"),
                     "near": NEAR,
                     **figures,
                 }

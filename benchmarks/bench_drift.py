@@ -255,7 +255,7 @@ def main() -> int:
         targets.append(f"{seconds['window']} s and {seconds['report']} s for 10,000 rows, {SECONDS} s wanted")
     result = {
         "machine": machine(),
-        "versions": versions("tunectl", "numpy", "evidently", "vaderSentiment"),
+        "versions": versions("tunectl-lm", "numpy", "evidently", "vaderSentiment"),
         "own": args.own.name,
         "other": args.other.name,
         "embedding": args.embedding,

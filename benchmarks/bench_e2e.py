@@ -75,7 +75,7 @@ def main() -> None:
             "training_inputs": len({row["mr"] for row in rows} - apart),
             "held_out_inputs": len(apart) or None,
             "test": args.test.name if args.test else None,
-            "versions": versions("tunectl", "torch", "transformers", "trl"),
+            "versions": versions("tunectl-lm", "torch", "transformers", "trl"),
         },
         "seconds": seconds,
         "reward": figures,

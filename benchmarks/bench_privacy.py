@@ -96,7 +96,7 @@ def main() -> None:
     print(
         json.dumps(
             figures_out
-            | {"machine": machine(), "versions": versions("tunectl", "phonenumbers", "python-stdnum", "faker")}
+            | {"machine": machine(), "versions": versions("tunectl-lm", "phonenumbers", "python-stdnum", "faker")}
         )
     )
 

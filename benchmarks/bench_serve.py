@@ -111,7 +111,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "warm_seconds": WARM,
         "cache_tokens": CACHE_TOKENS,
         "batch_tokens": BATCH_TOKENS,
-        "versions": versions("tunectl", "openvino-genai", "bentoml"),
+        "versions": versions("tunectl-lm", "openvino-genai", "bentoml"),
     }
 
 

@@ -94,7 +94,7 @@ def summary(args: argparse.Namespace, runs: dict, several: dict, peak: float) ->
     return {
         "benchmark": "sft",
         "machine": machine(),
-        "versions": versions("torch", "transformers", "trl", "peft", "tunectl"),
+        "versions": versions("torch", "transformers", "trl", "peft", "tunectl-lm"),
         "settings": {"answers": args.answers, "batch": BATCH, "learning_rate": RATE, "rank": RANK, "seeds": args.seeds},
         "systems": SYSTEMS,
         "single_answer": {

@@ -88,7 +88,7 @@ def main() -> None:
             "window_seconds": args.seconds,
             "answer_tokens": TOKENS,
             "retrain.resources": declared.model_dump(),
-            "versions": versions("tunectl", "openvino-genai", "torch"),
+            "versions": versions("tunectl-lm", "openvino-genai", "torch"),
         },
         "ways": {name: summary(some) for name, some in cells.items()},
         "over_alone": ratios(cells),

@@ -72,7 +72,7 @@ FORCED = {**USAGE, "ignore_eos": True}
 
 def _tunectl(place: Place) -> list[str]:
     words = ["--host", "127.0.0.1", "--port", str(place.port), "--timeout-graceful-shutdown", "5"]
-    return [place.python, "-m", "bentoml", "serve", "tunectl.services.bento_service:Tunectl", *words]
+    return [place.python, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService", *words]
 
 
 def _bare(place: Place) -> list[str]:

@@ -1,7 +1,7 @@
 # Who watches and retrains: the training environment with Git. The project itself is mounted at /project.
 #   docker build -f monitoring/worker.dockerfile -t tunectl-worker .
 # In tunectl's own checkout it is built from that; in a project of yours from the package, or from what TUNECTL names:
-#   --build-arg TUNECTL="tunectl[all,postgres] @ https://..."
+#   --build-arg TUNECTL="tunectl-lm[all,postgres] @ https://..."
 FROM python:3.13-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends git libgomp1 \
@@ -12,7 +12,7 @@ WORKDIR /tmp/tunectl
 COPY monitoring/worker.dockerfile requirements/run.tx[t] lock/
 RUN if [ -f lock/run.txt ]; then pip install --no-cache-dir -r lock/run.txt "psycopg[binary]>=3.2,<4"; fi
 COPY . .
-ARG TUNECTL="tunectl[all,postgres]"
+ARG TUNECTL="tunectl-lm[all,postgres]"
 RUN if [ -f lock/run.txt ]; then pip install --no-cache-dir --no-deps .; else pip install --no-cache-dir "$TUNECTL"; fi \
  && rm -rf /tmp/tunectl
 # Whoever runs it is a number without a name; LOGNAME is what records say.

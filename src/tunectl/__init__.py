@@ -12,8 +12,10 @@ def __getattr__(name: str) -> str:
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 
+        from tunectl.core.distribution import DISTRIBUTION
+
         try:
-            return version("tunectl")
+            return version(DISTRIBUTION)
         except PackageNotFoundError:
             return "0+source"
     raise AttributeError(f"module 'tunectl' has no attribute {name!r}")

@@ -10,6 +10,7 @@ import yaml
 from tunectl import __version__
 from tunectl.backends.export import bento_build
 from tunectl.config.schema.serve import ServeSettings
+from tunectl.core.distribution import DISTRIBUTION
 from tunectl.core.errors import InfrastructureError
 from tunectl.registry import release_manifest
 from tunectl.registry.release_manifest import BuildFacts
@@ -41,14 +42,14 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
     assert (told["name"], told["version"], told["service"]) == (
         "demo",
         seed.name,
-        "tunectl.services.bento_service:Tunectl",
+        "tunectl.services.bento_service:TunectlService",
     )
     assert told["labels"] == {"release": seed.name, "project": "demo", "engine": "openvino", "route": "merged"}
     assert release_manifest.verify(seed) == []
     assert release_manifest.load(seed).created_at == AT
     assert '"store"' in (project / "bento" / "src" / "serve.json").read_text()
-    assert (project / "bento" / "src" / "tunectl" / "services" / "bento.py").is_file()
-    assert [one.version for one in distributions(name="tunectl", path=[str(project / "bento" / "src")])] == [
+    assert (project / "bento" / "src" / "tunectl" / "services" / "bento_service.py").is_file()
+    assert [one.version for one in distributions(name=DISTRIBUTION, path=[str(project / "bento" / "src")])] == [
         __version__
     ]
     assert not list((project / "bento").rglob("__pycache__"))

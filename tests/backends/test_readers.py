@@ -263,7 +263,7 @@ def test_a_missing_library_is_named_with_its_pip_line(tmp_path, monkeypatch, rea
     with pytest.raises(MissingExtraError) as caught:
         read(reader, path)
     assert caught.value.message == f"{library} is not installed, and this needs it"
-    assert caught.value.hint == "pip install 'tunectl[data]'"
+    assert caught.value.hint == "pip install 'tunectl-lm[data]'"
 
 
 @pytest.mark.parametrize(

@@ -429,7 +429,7 @@ def test_a_tracker_that_is_not_installed_is_named_before_training(tiny_model, tm
     with pytest.raises(MissingExtraError) as caught:
         fit(tiny_model, tmp_path, plan(report_to=("wandb",)))
     assert caught.value.message == "wandb is not installed, and this needs it"
-    assert caught.value.hint == "pip install 'tunectl[wandb]'"
+    assert caught.value.hint == "pip install 'tunectl-lm[wandb]'"
     assert not (tmp_path / "out").exists()
 
 

@@ -90,4 +90,6 @@ def test_the_lexicon_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vader, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtraError) as caught:
         vader.lexicon()
-    assert str(caught.value) == "vaderSentiment is not installed, and this needs it\n  pip install 'tunectl[monitor]'"
+    assert (
+        str(caught.value) == "vaderSentiment is not installed, and this needs it\n  pip install 'tunectl-lm[monitor]'"
+    )

@@ -28,7 +28,7 @@ def tunectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("hatchling")
     place = tmp_path_factory.mktemp("wheel")
     call([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)], ROOT)
-    wheel = next(place.glob("tunectl-*.whl"))
+    wheel = next(place.glob("tunectl_lm-*.whl"))
     home = place / "environment"
     venv.create(home, with_pip=False, symlinks=True)
     python = str(home / "bin" / "python")

@@ -3,10 +3,11 @@
 import importlib.metadata
 
 import tunectl
+from tunectl.core.distribution import DISTRIBUTION
 
 
 def test_installed_code_has_the_version_of_its_package():
-    assert tunectl.__version__ == importlib.metadata.version("tunectl")
+    assert tunectl.__version__ == importlib.metadata.version(DISTRIBUTION)
 
 
 def test_code_on_the_path_alone_has_one_too(monkeypatch):

@@ -3,7 +3,7 @@
 The unit is an identity (a user, else a key), which stays in one arm. Its outcome is one number from 0 to 1, fixed once its
 attribution time is over. Evidence is the wealth of bettors (``canary/e_process.py``): one bets that the challenger is better, one
 that it does harm, one on each guardrail, and one that the arms do not get their shares.
-Why no library: ``.github/decisions/0009-sequential-test.md``.
+Why no library: ``docs/decisions/0009-sequential-test.md``.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def evaluate(
     Raises  UsageError for a share that leaves one arm empty.
     """
     validate_rules(rules)
-    np = import_optional("numpy", extra="watch")
+    np = import_optional("numpy", extra="retrain")
     arm = np.asarray([unit.challenger for unit in units], dtype=bool)
     outcome = np.asarray([unit.outcome for unit in units], dtype=float)
     bad = {
@@ -169,7 +169,7 @@ def _find_first_crossing(
     wealth: dict[str, NDArray[Any]], guards: Sequence[str], arm: NDArray[Any], rules: SequentialTestRules
 ) -> tuple[Decision, str, int | None]:
     """The first line that was crossed; harm before promotion where both are at once."""
-    np = import_optional("numpy", extra="watch")
+    np = import_optional("numpy", extra="retrain")
     harm_level = rules.harm_alpha / (1 + len(guards))
     enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.least
     crossed: list[tuple[int, int, Decision, str]] = []
@@ -194,7 +194,7 @@ def _find_first_crossing(
 
 def _band(x: NDArray[Any], rules: SequentialTestRules) -> tuple[NDArray[Any], NDArray[Any]]:
     """Lowest and highest difference that is not refuted, after each unit; ``alpha`` on each side."""
-    np = import_optional("numpy", extra="watch")
+    np = import_optional("numpy", extra="retrain")
     line, low, high = log(1 / rules.alpha), np.full(len(x), -1.0), np.full(len(x), 1.0)
     for place in np.linspace(-1, 1, GRID):
         above = np.maximum.accumulate(e_process.log_e_process(x, place, rules.share)) >= line
@@ -205,7 +205,7 @@ def _band(x: NDArray[Any], rules: SequentialTestRules) -> tuple[NDArray[Any], ND
 
 
 def _curve(x: NDArray[Any], wealth: dict[str, NDArray[Any]], band: tuple[NDArray[Any], NDArray[Any]]) -> list[Point]:
-    np = import_optional("numpy", extra="watch")
+    np = import_optional("numpy", extra="retrain")
     mean = np.cumsum(x) / np.arange(1, len(x) + 1)
     places = np.unique(np.linspace(0, len(x) - 1, min(CURVE, len(x))).astype(int))
     money = {name: np.exp(np.minimum(wealth[name], 700.0)) for name in ("better", "harm")}

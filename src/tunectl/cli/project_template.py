@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.distribution import format_reinstall_command
 from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
 
 PARTS = ("conf", "dvc.yaml", "bentofile.yaml", "bento.dockerfile.j2", "monitoring")
@@ -37,7 +38,7 @@ def find_template_dir() -> Path:
         if (folder / "conf" / "config.yaml").is_file() and (folder / "dvc.yaml").is_file():
             return folder
     raise InfrastructureError(
-        f"{bundled} is missing, so this installation cannot make projects", hint="pip install --force-reinstall tunectl"
+        f"{bundled} is missing, so this installation cannot make projects", hint=format_reinstall_command()
     )
 
 

@@ -6,6 +6,7 @@ import importlib
 from importlib.util import find_spec
 from typing import Any
 
+from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import MissingExtraError
 
 
@@ -35,4 +36,4 @@ def require_installed(package: str, *, extra: str) -> None:
 
 
 def _missing(package: str, extra: str) -> MissingExtraError:
-    return MissingExtraError(f"{package} is not installed, and this needs it", hint=f"pip install 'tunectl[{extra}]'")
+    return MissingExtraError(f"{package} is not installed, and this needs it", hint=format_install_command(extra))

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from tunectl.artifacts import atomic_io
+from tunectl.core.distribution import format_reinstall_command
 from tunectl.core.errors import InfrastructureError, TunectlError
 
 PACKAGE = "tunectl"
@@ -136,7 +137,7 @@ def _parse(file: Path) -> ast.Module:
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise InfrastructureError(
             f"{file}{place} is no Python source, so stages cannot be told apart by code: {reason}",
-            hint="mend the file, or install tunectl again",
+            hint=f"repair the file, or run: {format_reinstall_command()}",
         ) from error
 
 

@@ -15,7 +15,7 @@ def next_slot(schedule: CronSchedule, after: datetime) -> datetime:
 
     Raises  UsageError for an expression or a zone that is none.
     """
-    cronsim = import_optional("cronsim", extra="watch")
+    cronsim = import_optional("cronsim", extra="retrain")
     try:
         zone = ZoneInfo(schedule.zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:

@@ -15,7 +15,7 @@ from tunectl.registry.release_state import ChampionPointer
 from tunectl.retraining.run_store import TriggerOutcome
 from tunectl.retraining.state_machine import ENDS, RetrainRun, Suppressed, TriggerKind
 
-EXTRA: Final = "watch"
+EXTRA: Final = "retrain"
 KINDS: Final = get_args(TriggerKind)
 REASONS: Final = get_args(Suppressed)
 DECISIONS: Final = ("promoted", "rejected", "rolled_back", "insufficient", "dismissed")

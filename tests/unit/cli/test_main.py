@@ -61,7 +61,7 @@ def test_exit_codes(error: TunectlError, code: int) -> None:
 
 
 def test_a_missing_extra_says_the_pip_line() -> None:
-    told = "no_such_library is not installed, and this needs it\n  pip install 'tunectl[train]'"
+    told = "no_such_library is not installed, and this needs it\n  pip install 'tunectl-lm[train]'"
     with pytest.raises(MissingExtraError) as caught:
         import_optional("no_such_library.part", extra="train")
     assert str(caught.value) == told

@@ -130,7 +130,7 @@ def test_a_source_that_is_no_python_is_named(
     assert caught.value.message.startswith(
         f"{broken}{place} is no Python source, so stages cannot be told apart by code: {reason}"
     )
-    assert caught.value.hint == "mend the file, or install tunectl again"
+    assert caught.value.hint == "repair the file, or run: pip install --force-reinstall tunectl-lm"
 
 
 def test_an_unknown_start_is_our_bug(sources: code_digest.PackageSources) -> None:

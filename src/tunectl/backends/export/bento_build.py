@@ -19,6 +19,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.export.exporter_env import error_line
 from tunectl.backends.storage.object_store import DRIVERS
 from tunectl.config.schema.serve import ServeSettings
+from tunectl.core.distribution import DISTRIBUTION, normalize_name
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
 from tunectl.registry import release_manifest
@@ -56,8 +57,10 @@ def build_context(
 ) -> ReleaseManifest:
     """Fill the build context: the package, the release under its name, settings, what the engine needs."""
     shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
-    described = context / f"tunectl-{__version__}.dist-info" / "METADATA"  # nothing installs the package there
-    atomic_io.write_text(described, f"Metadata-Version: 2.4\nName: tunectl\nVersion: {__version__}\n")
+    described = (
+        context / f"{normalize_name()}-{__version__}.dist-info" / "METADATA"
+    )  # nothing installs the package there
+    atomic_io.write_text(described, f"Metadata-Version: 2.4\nName: {DISTRIBUTION}\nVersion: {__version__}\n")
     files = release_manifest.digests(release)
     size = sum((release / name).stat().st_size for name in files)
     made = ReleaseManifest(

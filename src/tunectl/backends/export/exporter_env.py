@@ -18,6 +18,7 @@ from pathlib import Path
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core import logging_setup, progress
+from tunectl.core.distribution import format_reinstall_command
 from tunectl.core.errors import InfrastructureError
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ def lock_file(name: str = LOCK) -> Path:
     for folder in (PACKAGE / "_project", PACKAGE.parents[1]):
         if (folder / name).is_file():
             return folder / name
-    raise InfrastructureError(f"{name} is missing from this installation", hint="pip install --force-reinstall tunectl")
+    raise InfrastructureError(f"{name} is missing from this installation", hint=format_reinstall_command())
 
 
 def ensure_interpreter(exporters: Path | None = None) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tunectl.artifacts.records import RejectedRow, Source
 from tunectl.config.schema.ingest import FileReading
+from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import MissingExtraError
 from tunectl.core.optional import import_optional
 from tunectl.data.readers.file_discovery import SourceFile, open_decompressed
@@ -40,7 +41,7 @@ def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Rejec
         known = _metadata(document)
         count = len(document.pages)
     except pypdf.errors.DependencyError as error:
-        raise MissingExtraError(f"{file.name} is encrypted: {error}", hint="pip install 'tunectl[data]'") from error
+        raise MissingExtraError(f"{file.name} is encrypted: {error}", hint=format_install_command("data")) from error
     except Exception as error:  # noqa: BLE001  (broken files fail in pypdf with errors of every kind)
         yield RejectedRow(Source(file.name), "unreadable", _why(error))
         return

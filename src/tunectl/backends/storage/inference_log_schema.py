@@ -86,7 +86,7 @@ JSON: Final = frozenset(("request", "response", "value", "body"))
 
 def tables() -> Tables:
     """Describe the tables. Bodies are JSON text; times are UTC with microseconds."""
-    sa = import_optional("sqlalchemy", extra="live")
+    sa = import_optional("sqlalchemy", extra="inference-log")
     metadata = sa.MetaData()
     kinds = {"text": sa.Text, "time": _time_type(sa), "whole": sa.Integer, "real": sa.Double, "truth": sa.Boolean}
 
@@ -164,7 +164,7 @@ def engine(url: str, root: Path) -> Any:
 
     Raises  UsageError for another kind of database; InfrastructureError when the folder cannot be made; MissingExtraError.
     """
-    sa = import_optional("sqlalchemy", extra="live")
+    sa = import_optional("sqlalchemy", extra="inference-log")
     try:
         found = sa.make_url(url)
     except sa.exc.ArgumentError as error:

@@ -71,10 +71,10 @@ class SqlInferenceLog:
     """See ``inference_log.log_store.InferenceLog``; made by ``open_log``."""
 
     def __init__(self, url: str, root: Path) -> None:
-        self._sa = import_optional("sqlalchemy", extra="live")
+        self._sa = import_optional("sqlalchemy", extra="inference-log")
         self._tables = inference_log_schema.tables()
         self._engine = inference_log_schema.engine(url, root)
-        dialect = import_optional(f"sqlalchemy.dialects.{self._engine.dialect.name}", extra="live")
+        dialect = import_optional(f"sqlalchemy.dialects.{self._engine.dialect.name}", extra="inference-log")
         self._new = {
             table.name: dialect.insert(table).on_conflict_do_nothing(index_elements=["id"]).returning(table.c.id)
             for table in self._tables.metadata.tables.values()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import ArtifactError, MissingExtraError
 
 PACKAGE, FILE = "vaderSentiment", "vader_lexicon.txt"
@@ -21,7 +22,9 @@ def lexicon() -> dict[str, float]:
     spec = find_spec(PACKAGE)
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     if not folders:
-        raise MissingExtraError(f"{PACKAGE} is not installed, and this needs it", hint="pip install 'tunectl[monitor]'")
+        raise MissingExtraError(
+            f"{PACKAGE} is not installed, and this needs it", hint=format_install_command("monitor")
+        )
     path = Path(folders[0]) / FILE
     found = {}
     try:

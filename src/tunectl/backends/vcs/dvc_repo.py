@@ -13,12 +13,13 @@ from types import MappingProxyType
 from typing import Any
 
 from tunectl.artifacts import atomic_io
+from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
 
 
 def _command(root: Path) -> tuple[list[str], dict[str, str]]:
     if importlib.util.find_spec("dvc") is None:
-        raise MissingExtraError("dvc is not installed, and this needs it", hint="pip install 'tunectl[pipeline]'")
+        raise MissingExtraError("dvc is not installed, and this needs it", hint=format_install_command("pipeline"))
     if not (root / "dvc.yaml").is_file():
         raise UsageError(
             f"{root.resolve()} is not a tunectl project: there is no dvc.yaml in it",

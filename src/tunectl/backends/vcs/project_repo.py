@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import InfrastructureError
 
 
@@ -50,7 +51,7 @@ def init_repositories(folder: Path) -> list[str]:
     if (folder / ".dvc").is_dir():
         return said
     if importlib.util.find_spec("dvc") is None:
-        return [*said, "dvc is not installed: pip install 'tunectl[pipeline]', then run: dvc init"]
+        return [*said, f"dvc is not installed: {format_install_command('pipeline')}, then run: dvc init"]
     how = [] if inside_git(folder) else ["--no-scm"]
     # A folder below the top of somebody's repository is a DVC repository of its own.
     how += ["--subdir"] if nested and not (folder / ".git").exists() else []

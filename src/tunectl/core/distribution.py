@@ -1,0 +1,26 @@
+"""The name under which this package is installed, and the pip commands that hints show.
+
+The import name and the command are ``tunectl``. On PyPI that name belongs to another project, so a hint with it would
+install a stranger's package. Everything that names the distribution uses this module; a contract test looks for others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DISTRIBUTION: Final = "tunectl-lm"
+
+
+def format_install_command(*extras: str) -> str:
+    """The pip command that installs this package with ``extras``."""
+    return f"pip install '{DISTRIBUTION}[{','.join(extras)}]'"
+
+
+def format_reinstall_command() -> str:
+    """The pip command that restores files that are missing from this installation."""
+    return f"pip install --force-reinstall {DISTRIBUTION}"
+
+
+def normalize_name() -> str:
+    """The name as folders of installed metadata write it (``tunectl_lm-0.1.0.dist-info``)."""
+    return DISTRIBUTION.replace("-", "_")
