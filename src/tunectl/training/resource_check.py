@@ -61,7 +61,7 @@ def check_memory(needed: int, free: int | None, *, hint: str) -> None:
 def memory_hint(tokens: int, section: str) -> str:
     """What a user can do about memory; ``section`` holds the settings that could be lower."""
     return (
-        f"lower hardware.train_batch_tokens (now {tokens}), {section}.max_tokens or {section}.rank, switch on hardware.gradient_checkpointing, "
+        f"lower hardware.train_batch_tokens (now {tokens}), {section}.max_length or {section}.lora_rank, switch on hardware.gradient_checkpointing, "
         "or take a smaller model"
     )
 

@@ -16,12 +16,12 @@ LAYOUT = ProjectPaths(Path(__file__).parents[3])
 
 @pytest.mark.parametrize("section", ["annotate", "serve", "monitor", "retrain"])
 def test_a_name_is_refused(section: str) -> None:
-    with pytest.raises(TunectlError, match=f"{section}: address is shop.example; write localhost or an IP address"):
-        checks.load_config(LAYOUT, [Override.from_cli(f"{section}.address=shop.example")])
+    with pytest.raises(TunectlError, match=f"{section}: host is shop.example; write localhost or an IP address"):
+        checks.load_config(LAYOUT, [Override.from_cli(f"{section}.host=shop.example")])
 
 
 @pytest.mark.parametrize("section", ["serve", "monitor", "retrain"])
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1", "::1"])
 def test_an_address_is_taken(section: str, address: str) -> None:
-    root = checks.load_config(LAYOUT, [Override.from_cli(f"{section}.address='{address}'")]).root
-    assert getattr(root, section).address == address
+    root = checks.load_config(LAYOUT, [Override.from_cli(f"{section}.host='{address}'")]).root
+    assert getattr(root, section).host == address

@@ -67,7 +67,7 @@ def test_tokens_of_training_follow_data_epochs_and_sharing(roots: Any) -> None:
     answers = 4672 * (123 / 3.6 + cost_estimate.ANSWER_TOKENS)
     shares = root.split.shares
     assert learned == pytest.approx(shares.train * 2 * (prompts + answers), rel=1e-3)
-    times = shares.validation * root.sft.validations * 2
+    times = shares.validation * root.sft.evals_per_epoch * 2
     assert validated == pytest.approx(times * (prompts + answers), rel=1e-3)
     alone, _ = cost_estimate.sft_tokens(roots("sft.epochs=2", "sft.prefix_sharing=false"), AMOUNTS)
     assert alone == pytest.approx(shares.train * 2 * (prompts * 4672 / 547 + answers), rel=1e-3)

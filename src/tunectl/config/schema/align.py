@@ -56,7 +56,7 @@ class LengthTerm(BaseRewardTerm):
     @model_validator(mode="after")
     def _range(self) -> Self:
         if self.min_tokens > self.max_tokens:
-            raise ValueError(f"least ({self.min_tokens}) is more than most ({self.max_tokens}); swap them")
+            raise ValueError(f"min_tokens ({self.min_tokens}) is more than max_tokens ({self.max_tokens}); swap them")
         return self
 
 
@@ -188,8 +188,8 @@ class OnlineRl(AlignBase):
         for name, check in own.items():
             if isinstance(seen, CheckMeasure) and _same(check, seen.check):
                 raise ValueError(
-                    f"watch.measure is the check {name}, which rewards has too, so it would rise with the reward and watch nothing; "
-                    "measure another one, or {method: score, name: chrf}"
+                    f"validation.metric is the check {name}, which rewards has too, so it would rise with the reward; "
+                    "take another one, or {method: score, name: chrf}"
                 )
         return self
 

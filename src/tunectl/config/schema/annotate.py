@@ -65,6 +65,6 @@ class Annotate(StrictModel):
         validate_host(self.host)
         if not self.loopback and self.key_env is None:
             raise ValueError(
-                f"address is {self.host}, which others reach, and key_variable is null; name a variable that holds a key"
+                f"host is {self.host}, which others reach, and key_env is null; name a variable that holds a key"
             )
         return self

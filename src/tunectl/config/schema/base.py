@@ -26,4 +26,4 @@ def validate_host(address: str) -> None:
         try:
             ip_address(address)
         except ValueError as error:
-            raise ValueError(f"address is {address}; write localhost or an IP address") from error
+            raise ValueError(f"host is {address}; write localhost or an IP address") from error

@@ -202,7 +202,7 @@ class AlignedGate(StrictModel):
     @model_validator(mode="after")
     def _apart(self) -> AlignedGate:
         if self.metric in self.max_regression:
-            raise ValueError(f"at_most names {self.metric}, which is the measure that decides; leave it out")
+            raise ValueError(f"max_regression names {self.metric}, which is the metric that decides; leave it out")
         return self
 
 
@@ -252,13 +252,13 @@ class Evaluate(StrictModel):
         if twice:
             raise ValueError(f"checks: the name {', '.join(twice)} is used more than once; give each check its own")
         if self.gate.primary_metric == "checks" and not self.checks:
-            raise ValueError("gate.primary is checks, but checks is empty; declare a check or choose another measure")
-        if self.aligned.metric == "slot_error" and self.slots is None:
             raise ValueError(
-                "aligned.measure is slot_error, but slots is null; declare slots or choose another measure"
+                "gate.primary_metric is checks, but checks is empty; declare a check or choose another metric"
             )
+        if self.aligned.metric == "slot_error" and self.slots is None:
+            raise ValueError("aligned.metric is slot_error, but slots is null; declare slots or choose another metric")
         if not self.checks and "checks" in (self.aligned.metric, *self.aligned.max_regression):
-            raise ValueError("aligned names checks, but checks is empty; declare a check or choose another measure")
+            raise ValueError("aligned names checks, but checks is empty; declare a check or choose another metric")
         return self
 
 

@@ -57,7 +57,7 @@ class MonitorWindow(StrictModel):
     def _enough(self) -> Self:
         if self.min_rows > min(self.max_rows, self.max_sampled_rows):
             raise ValueError(
-                f"minimum is {self.min_rows}, rows is {self.max_rows} and most is {self.max_sampled_rows}; every window would be insufficient"
+                f"min_rows is {self.min_rows}, max_rows is {self.max_rows} and max_sampled_rows is {self.max_sampled_rows}; every window would be insufficient"
             )
         return self
 
@@ -79,7 +79,7 @@ class DetectionRuleConfig(StrictModel):
         least = len(get_args(SignalName)) / (self.permutations + 1)
         if self.significance_level < least:
             raise ValueError(
-                f"level is {self.significance_level} and permutations is {self.permutations}; no p-value can pass Holm's correction: "
+                f"significance_level is {self.significance_level} and permutations is {self.permutations}; no p-value can pass Holm's correction: "
                 f"raise permutations to {int(len(get_args(SignalName)) / self.significance_level)} or more"
             )
         return self
@@ -139,7 +139,7 @@ class Monitor(StrictModel):
         validate_host(self.host)
         if self.window.min_rows > self.prompts.max_rows:
             raise ValueError(
-                f"window.minimum is {self.window.min_rows} and prompts.rows is {self.prompts.max_rows}; no reference would ever be enough"
+                f"window.min_rows is {self.window.min_rows} and prompts.max_rows is {self.prompts.max_rows}; no reference would ever be enough"
             )
         return self
 

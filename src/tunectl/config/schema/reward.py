@@ -113,7 +113,7 @@ class RewardModelConfig(StrictModel):
     @model_validator(mode="after")
     def _targets_named(self) -> Self:
         if not self.target_modules:
-            raise ValueError("targets is an empty list; name at least one layer, or all-linear")
+            raise ValueError("target_modules is an empty list; name at least one layer, or all-linear")
         return self
 
 

@@ -63,7 +63,7 @@ class PatternCriterion(BaseCriterion):
         _compiles(self.pattern)
         _refuse_crossed(self.min_matches, self.max_matches)
         if self.min_matches == 0 and self.max_matches is None:
-            raise ValueError("least is 0 and most is null, so every answer passes; bound one of them")
+            raise ValueError("the minimum is 0 and the maximum is null, so every answer passes; bound one of them")
         return self
 
 
@@ -136,4 +136,4 @@ def _compiles(pattern: str) -> None:
 
 def _refuse_crossed(least: int, most: int | None) -> None:
     if most is not None and most < least:
-        raise ValueError(f"least is {least} and most is {most}; no answer can pass")
+        raise ValueError(f"the minimum is {least} and the maximum is {most}; no answer can pass")
