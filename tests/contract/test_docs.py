@@ -52,3 +52,11 @@ def test_every_path_on_the_page_of_the_architecture_exists():
     assert len(names) > 60, "the table of the five tests is gone, or is written another way"
     roots = (ROOT, ROOT / "src" / "tunectl")
     assert sorted(name for name in names if not any((root / name).exists() for root in roots)) == []
+
+
+def test_the_glossary_has_one_meaning_a_word():
+    text = (ROOT / "docs" / "concepts" / "glossary.md").read_text(encoding="utf-8")
+    words = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", text, re.MULTILINE)
+    words = [word for word in words if word not in {"word", "---"}]
+    assert len(words) > 100
+    assert sorted(word for word in set(words) if words.count(word) > 1) == []
