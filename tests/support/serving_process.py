@@ -55,7 +55,7 @@ class Server:
         self.folder, self.port, self.log = folder, free_port(), folder / "log"
         (folder / "serve.json").write_text(json.dumps(settings(**serve)))
         self.keys = {scope: self.key(scope, [scope]) for scope in api_keys.SCOPES}
-        program = [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:Tunectl"]
+        program = [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService"]
         words = ["--host", "127.0.0.1", "--port", str(self.port), "--timeout-graceful-shutdown", str(grace)]
         quiet = {
             "BENTOML_DO_NOT_TRACK": "True",

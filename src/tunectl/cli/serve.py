@@ -178,6 +178,6 @@ def _become_server(layout: ProjectPaths, root: TunectlConfig, settings: Path) ->
     words += ["--timeout-graceful-shutdown", str(root.serve.shutdown.grace_period_seconds)]
     os.execve(  # noqa: S606  # no shell: a list of words
         sys.executable,
-        [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:Tunectl", *words],
+        [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService", *words],
         {**os.environ, **quiet, "TUNECTL_SERVE": str(settings)},
     )

@@ -1,8 +1,8 @@
 """The Bento: one service whose only work is to start our server inside BentoML's process and to hand it every request.
 
-``bentoml serve tunectl.services.bento_service:Tunectl`` wants one file, whose path is in TUNECTL_SERVE (serve.json of the working
-folder by default): the resolved ``ServeSettings``. BentoML's own metrics, access log and limits take no part: its metrics
-name every path that a scanner makes up, and its limits know neither Retry-After nor OpenAI's errors.
+``bentoml serve tunectl.services.bento_service:TunectlService`` wants one file, whose path is in TUNECTL_SERVE (serve.json
+of the working folder by default): the resolved ``ServeSettings``. BentoML's own metrics, access log and limits take no part:
+its metrics name every path that a scanner makes up, and its limits know neither Retry-After nor OpenAI's errors.
 """
 
 from __future__ import annotations
