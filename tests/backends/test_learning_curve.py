@@ -86,7 +86,7 @@ def test_the_report_shows_the_curve(project, monkeypatch, capsys):
     monkeypatch.setattr(
         data_learning_curve.SftTrainAndScore, "learn", lambda self, train, label: Fake().learn(train, label=label)
     )
-    assert main(["data", "report", "--curve"]) == 0
+    assert main(["data", "report", "--learning-curve"]) == 0
     assert "ore data would help: " in capsys.readouterr().out
     page = (project.artifacts / "data_report.html").read_text()
     assert "Validation loss after tuning on parts of train" in page
@@ -99,7 +99,7 @@ def test_the_report_shows_the_curve(project, monkeypatch, capsys):
 
 def test_two_at_once_is_refused(project, capsys):
     with lock.file_lock(project.stage_lock, "stage sft"):
-        assert main(["data", "report", "--curve"]) == 5
+        assert main(["data", "report", "--learning-curve"]) == 5
     assert "tunectl: another run is working in this project: stage sft, process " in capsys.readouterr().err
 
 

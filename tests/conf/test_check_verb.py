@@ -1,4 +1,4 @@
-"""``tunectl check``: the tree with origins, JSON, the plan, the schema."""
+"""``tunectl check`` and ``tunectl estimate``: the tree with origins, JSON, the schema, the estimate."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_nothing_is_recorded_and_recorded_words_can_be_left_out(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (project / "conf/overrides.yaml").read_text()
-    assert main(["check", "seed=3", "--fresh", "--json"]) == 0
+    assert main(["check", "seed=3", "--ignore-overrides", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["choices"]["ingest"] == "local_lens"
     assert (project / "conf/overrides.yaml").read_text() == before
 
@@ -70,20 +70,20 @@ def test_the_schema_goes_to_the_screen_or_a_file(project: Path, capsys: pytest.C
     assert json.loads(Path("out.json").read_text()) == shown
 
 
-def test_the_plan_counts_the_sources(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--plan", "--json"]) == 0
+def test_the_estimate_counts_the_sources(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     stages = {row["stage"]: row for row in found["stages"]}
     assert stages["ingest"]["basis"] == "1 files, 60 rows (counted): 0 documents, 60 answers"
     assert found["model"] == {"parameters": 135_000_000, "layers": 30, "source": "name"}
     assert 0 < stages["sft"]["minutes"] < 60
     assert found["minutes"] == pytest.approx(sum(row["minutes"] for row in found["stages"]), abs=0.1)
-    assert main(["check", "--plan"]) == 0
+    assert main(["estimate"]) == 0
     assert "in all about" in capsys.readouterr().out
 
 
-def test_a_plan_without_its_source_says_what_is_missing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--plan", "data.path=none.csv"]) == 2
+def test_an_estimate_without_its_source_says_what_is_missing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "data.path=none.csv"]) == 2
     assert capsys.readouterr().err == (
         "tunectl: ingest.sources.table.path = none.csv: there is no such file or folder\n"
         "  paths are relative to the project, where dvc.yaml is\n"
@@ -92,7 +92,7 @@ def test_a_plan_without_its_source_says_what_is_missing(project: Path, capsys: p
 
 def test_a_model_that_tells_no_size_must_be_fetched_first(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["model=folder", "model.source.path=some/model"]
-    assert main(["check", "--plan", *words]) == 2
+    assert main(["estimate", *words]) == 2
     assert capsys.readouterr().err == (
         "tunectl: model.source.path = some/model: the name tells no size, and the model is not here yet\n"
         "  run its stage first: tunectl repro --to model\n"

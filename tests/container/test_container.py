@@ -62,8 +62,8 @@ def test_it_answers_soon_as_nobody_on_a_root_that_is_read_only(built, run, volum
     assert client.models.list().data[0].id == "shop"
     assert 'tunectl_requests_total{finished_reason="' in container.get("/metrics", scrape)[1]
     assert container.get("/metrics")[0] == 401
-    forget = ("python", "-m", "tunectl", "data", "live", "forget", "--user", "ann", "--json")
-    assert json.loads(container.inside(*forget)) == {"forgotten": 1, "feedback": 0}
+    erase = ("python", "-m", "tunectl", "log", "erase", "--user", "ann", "--json")
+    assert json.loads(container.inside(*erase)) == {"erased": 1, "feedback": 0}
 
     assert container.inside("id", "-u") == "1034"
     assert container.inside("sh", "-c", "touch /x /app/x x 2>&1; true").count("Read-only file system") == 3

@@ -143,7 +143,7 @@ INTERNAL = {
     "chat.tokenizer:_BYTE": "one token of the vocabulary",
     "cli.evaluate_bases:_HUB": TYPED,
     "cli.import_:run()": TYPED,
-    "cli.estimate:model_size()": DECLARED,
+    "pipeline.run_estimate:model_size()": DECLARED,
     "cli.project_template:NAME": TYPED,
     "cli.project_template:_replace_line()": OWN,
     "cli.project_template:_settle_conf()": OWN,

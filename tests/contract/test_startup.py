@@ -46,7 +46,7 @@ def test_help_imports_no_library() -> None:
         "repro",
         "run",
         "status",
-        "doctor",
+        "estimate",
         "chat",
         "data",
         "annotate",

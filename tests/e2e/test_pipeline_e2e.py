@@ -80,7 +80,7 @@ def test_every_stage_left_a_manifest_numbers_and_an_account_that_adds_up(project
         assert (project.root / "artifacts" / name / "manifest.json").is_file(), name
         assert json.loads((project.root / "artifacts/metrics" / f"{name}.json").read_text())["seconds"] >= 0
     assert "</html>" in (project.root / "artifacts/evaluate/report.html").read_text()
-    project.run("data", "account")
+    project.run("data", "counts")
 
 
 def test_nothing_changed_nothing_runs(project: Project) -> None:
@@ -104,9 +104,9 @@ def add_raw_file(project: Project) -> None:
 
 EDITS: list[tuple[str, Callable[[Project], None] | str, set[str]]] = [
     ("a comment in YAML", append("conf/sft/lora.yaml", "# a remark\n"), set()),
-    ("a comment in a stage's code", append("tunectl/stages/evaluate.py", "# a remark\n"), set()),
+    ("a comment in a stage's code", append("tunectl/pipeline/stages/evaluate.py", "# a remark\n"), set()),
     ("a key of the last stage", "package.reference_responses=3", {"package"}),
-    ("a statement in a stage's code", append("tunectl/stages/evaluate.py", "_MARK = 1\n"), {"evaluate", "package"}),
+    ("a statement in a stage's code", append("tunectl/pipeline/stages/evaluate.py", "_MARK = 1\n"), {"evaluate", "package"}),
     (
         "a statement in code that only one stage reaches",
         append("tunectl/evaluation/summary.py", "_MARK = 1\n"),

@@ -1,4 +1,4 @@
-"""``tunectl data live``: look, export, forget, retain, purge, and every mistake."""
+"""``tunectl log``: show, export, erase, prune, purge, and every mistake."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def project(url, tmp_path, monkeypatch):
 
 
 def ran(capsys, *words, code=0):
-    assert main(["data", "live", *words]) == code
+    assert main(["log", *words]) == code
     return capsys.readouterr().out
 
 
@@ -60,21 +60,21 @@ def rows(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
-def test_look(project, capsys):
+def test_show(project, capsys):
     text = ran(capsys)
-    assert text.startswith("6 exchanges, 5 finished, 0 forgotten, 2 users; feedback: 1 edit, 3 thumb\n")
+    assert text.startswith("6 inferences, 5 finished, 0 erased, 2 users; feedback: 1 edit, 3 thumb\n")
     lines = [line for line in text.splitlines() if "champion" in line]
     assert len(lines) == 6
     assert lines[0].split()[0] == "chatcmpl-000005"
     assert re.search(r"champion +01234567 +other +running +Frage 5", lines[0])
     assert re.search(r"12\+7 +stop +1\.00 +edit thumb +Frage 3 ✓ \ufffd +Antwort 3 🎈", lines[2])
-    found = json.loads(ran(capsys, "look", "--json", "-n", "2", "--until", "35d"))
+    found = json.loads(ran(capsys, "show", "--json", "-n", "2", "--until", "35d"))
     assert [one["id"] for one in found["newest"]] == ["chatcmpl-000001", "chatcmpl-000000"]
     assert found["counts"]["exchanges"] == 2
-    one = json.loads(ran(capsys, "look", "--id", "chatcmpl-000003"))
+    one = json.loads(ran(capsys, "show", "--id", "chatcmpl-000003"))
     assert one["response"]["choices"][0]["message"]["content"] == "Antwort 3 🎈"
     assert json.loads(ran(capsys, "--json"))["counts"]["exchanges"] == 6
-    assert json.loads(ran(capsys, "--json", "look", "-n", "1"))["newest"][0]["id"] == "chatcmpl-000005"
+    assert json.loads(ran(capsys, "--json", "show", "-n", "1"))["newest"][0]["id"] == "chatcmpl-000005"
     assert [said["kind"] for said in one["feedback"]] == ["edit", "thumb"]
 
 
@@ -82,13 +82,13 @@ def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, c
     with open_log(url, project) as store:
         for name in ("chatcmpl-a1%_b", "chatcmpl-a1xyb", "chatcmpl-a2"):
             store.start_request(exchange(id=name))
-    assert json.loads(ran(capsys, "look", "--id", "chatcmpl-a2"))["id"] == "chatcmpl-a2"
-    assert json.loads(ran(capsys, "look", "--id", "chatcmpl-a1%"))["id"] == "chatcmpl-a1%_b"
-    assert failed(capsys, "look", "--id", "chatcmpl-a") == (
+    assert json.loads(ran(capsys, "show", "--id", "chatcmpl-a2"))["id"] == "chatcmpl-a2"
+    assert json.loads(ran(capsys, "show", "--id", "chatcmpl-a1%"))["id"] == "chatcmpl-a1%_b"
+    assert failed(capsys, "show", "--id", "chatcmpl-a") == (
         2,
         "tunectl: 'chatcmpl-a' begins several ids: chatcmpl-a1%_b, chatcmpl-a1xyb, chatcmpl-a2\n  give more of it\n",
     )
-    assert ", ..." in failed(capsys, "look", "--id", "")[1]
+    assert ", ..." in failed(capsys, "show", "--id", "")[1]
 
 
 def test_flywheel_export_is_read_by_our_own_ingest(project, capsys):
@@ -105,7 +105,7 @@ def test_chat_export(project, capsys):
     text = ran(capsys, "export", "--shape", "chat", "--out", "a.jsonl", "--since", "25d")
     assert text == (
         "a.jsonl: 2 rows; left out: 1 unfinished\n"
-        "These are the model's own words: before it learns from them, let people approve (--approved).\n"
+        "These answers are the model's own: before it is trained on them, export only what people approved (--approved).\n"
     )
     assert rows("a.jsonl")[0]["messages"][-1] == {"role": "assistant", "content": "Antwort 3 🎈"}
     found = json.loads(ran(capsys, "export", "--shape", "chat", "--approved", "--json"))
@@ -114,49 +114,49 @@ def test_chat_export(project, capsys):
     assert answers == ["Antwort 1 🎈", "So ist es besser."]
 
 
-def test_forget(project, capsys):
-    text = ran(capsys, "forget", "--user", " Ada@example.org ")
+def test_erase(project, capsys):
+    text = ran(capsys, "erase", "--user", " Ada@example.org ")
     assert text.startswith(
-        "Forgotten: 2 exchanges, 1 feedback. Their text is gone, and no build takes them up. What a model has learned"
+        "Erased: 2 inferences, 1 feedback records. Their text is deleted, and no build uses them. What a model has learned"
     )
-    assert json.loads(ran(capsys, "forget", "--hash", "other", "--json")) == {"forgotten": 4, "feedback": 3}
-    assert json.loads(ran(capsys, "forget", "--key", "laptop", "--json")) == {"forgotten": 0, "feedback": 0}
-    assert ran(capsys, "forget", "--user", "ada@example.org").startswith("Nothing was forgotten: nothing is under")
+    assert json.loads(ran(capsys, "erase", "--hash", "other", "--json")) == {"erased": 4, "feedback": 3}
+    assert json.loads(ran(capsys, "erase", "--key", "laptop", "--json")) == {"erased": 0, "feedback": 0}
+    assert ran(capsys, "erase", "--user", "ada@example.org").startswith("Nothing was erased: the log has nothing under")
     assert ran(capsys, "export", "--shape", "flywheel").endswith("flywheel.jsonl: 0 rows\n")
-    assert ran(capsys).startswith("6 exchanges, 5 finished, 6 forgotten, 0 users")
+    assert ran(capsys).startswith("6 inferences, 5 finished, 6 erased, 0 users")
 
 
 def test_a_bento_has_the_settings_of_its_server(project, capsys):
     shutil.rmtree("conf")
     Path("serve.json").write_text(json.dumps(settings()))
-    assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json")) == {"forgotten": 2, "feedback": 1}
+    assert json.loads(ran(capsys, "erase", "--user", "ada@example.org", "--json")) == {"erased": 2, "feedback": 1}
 
 
 def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
     (project / ".tunectl/live/salt").unlink()
-    code, told = failed(capsys, "forget", "--user", "ada@example.org")
+    code, told = failed(capsys, "erase", "--user", "ada@example.org")
     assert code == 5
     assert told == (
         "tunectl: .tunectl/live/salt does not exist and TUNECTL_LIVE_SALT is not set, so nobody can be found by name\n"
         "  set TUNECTL_LIVE_SALT to what the server has, or run this where its file is\n"
     )
-    assert json.loads(ran(capsys, "forget", "--hash", "other", "--json"))["forgotten"] == 4
+    assert json.loads(ran(capsys, "erase", "--hash", "other", "--json"))["erased"] == 4
 
 
 def test_nobody_is_looked_for_under_another_salt(project, url, capsys, monkeypatch):
     live = checks.load_config(ProjectPaths(), []).root.inference_log
     with open_log(url, project) as store:
         pseudonyms.register_hash_key(store, live, pseudonyms.load_hash_key(live, project))
-    assert json.loads(ran(capsys, "forget", "--user", "ada@example.org", "--json"))["forgotten"] == 2
+    assert json.loads(ran(capsys, "erase", "--user", "ada@example.org", "--json"))["erased"] == 2
     monkeypatch.setenv("TUNECTL_LIVE_SALT", "another one of 16")
-    code, told = failed(capsys, "forget", "--user", "ada@example.org")
+    code, told = failed(capsys, "erase", "--user", "ada@example.org")
     assert code == 5
     assert told.startswith("tunectl: the people in this live store are hidden under another salt than the one in")
 
 
-def test_retain_and_purge(project, capsys):
-    assert json.loads(ran(capsys, "retain", "--json"))["deleted"] == 0
-    assert ran(capsys, "retain", "--days", "25").startswith("3 exchanges from before ")
+def test_prune_and_purge(project, capsys):
+    assert json.loads(ran(capsys, "prune", "--json"))["deleted"] == 0
+    assert ran(capsys, "prune", "--days", "25").startswith("3 inferences from before ")
     ran(capsys, "export", "--shape", "chat")
     reports = Path(".tunectl/monitor/reports")
     reports.mkdir(parents=True)
@@ -167,7 +167,7 @@ def test_retain_and_purge(project, capsys):
     assert "dvc gc -w deletes all that this folder does not need. What a model has learned" in told
     assert [path.name for path in reports.iterdir()] == ["mine.html"], "a report shows texts"
     assert not Path(".tunectl/cache/live").exists()
-    assert ran(capsys).startswith("3 exchanges")
+    assert ran(capsys).startswith("3 inferences")
 
 
 def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
@@ -178,7 +178,7 @@ def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
     assert not gate.exists()
 
 
-def test_what_fruitless_retrains_froze_is_retained_no_longer_than_the_rest(project, url, capsys):
+def test_what_fruitless_retrains_froze_is_kept_no_longer_than_the_rest(project, url, capsys):
     """A snapshot of a rejected run goes with time; one that a build needs, or whose run goes on, stays."""
     folder, book = Path(".tunectl/live/snapshots"), RunStore(Path(".tunectl/retrain"))
     with open_log(url, project) as store:
@@ -192,31 +192,31 @@ def test_what_fruitless_retrains_froze_is_retained_no_longer_than_the_rest(proje
             run = state_machine.apply_transition(run, Transition(state, NOW))
         book.save(run)
     atomic_io.write_json(Path("live/window.json"), FeedbackWindow([]))
-    assert ran(capsys, "retain", "--days", "30").endswith(
-        "are deleted, and 1 snapshots of retrains that came to nothing\n"
+    assert ran(capsys, "prune", "--days", "30").endswith(
+        "are deleted, and 1 snapshots of retrains that were not promoted\n"
     )
     assert sorted(path.name for path in folder.iterdir() if path.name != "tmp") == sorted(names[1:])
 
 
 def failed(capsys, *words):
-    code = main(["data", "live", *words])
+    code = main(["log", *words])
     return code, capsys.readouterr().err
 
 
 def test_mistakes(project, capsys, monkeypatch):
-    assert failed(capsys, "look", "--id", "nothing") == (
+    assert failed(capsys, "show", "--id", "nothing") == (
         2,
-        "tunectl: exchange 'nothing' is not in the live store\n  tunectl data live lists the newest\n",
+        "tunectl: inference 'nothing' is not in the inference log\n  tunectl log show lists the newest\n",
     )
-    assert failed(capsys, "look", "--since", "yesterday") == (
+    assert failed(capsys, "show", "--since", "yesterday") == (
         2,
         "tunectl: yesterday: no such time\n  write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h\n",
     )
-    assert failed(capsys, "look", "--until", "0001-01-01T00:00+14:00")[0] == 2
+    assert failed(capsys, "show", "--until", "0001-01-01T00:00+14:00")[0] == 2
     for days in ("0", "1000000000"):
-        assert failed(capsys, "retain", "--days", days) == (
+        assert failed(capsys, "prune", "--days", days) == (
             2,
-            f"tunectl: retain: {days} days\n  set inference_log.retention_days, or give --days N of 1 to 99999\n",
+            f"tunectl: prune: {days} days\n  set inference_log.retention_days, or give --days N of 1 to 99999\n",
         )
     monkeypatch.setenv("TUNECTL_LIVE_URL", "sqlite:///nowhere.sqlite")
     assert failed(capsys) == (2, "tunectl: nowhere.sqlite: nothing was kept yet\n  serve the model: tunectl serve\n")
@@ -267,5 +267,5 @@ def test_what_a_chat_row_needs():
 
 
 def test_a_running_exchange_that_ends_is_whole(store):
-    store.accept(exchange())
+    store.start_request(exchange())
     assert store.write([FinishedRequest("chatcmpl-000000", finish())]) == ["new"]

@@ -1,4 +1,4 @@
-"""tunectl doctor and tunectl chat on a small project with the tiny model."""
+"""tunectl data inspect and tunectl chat on a small project with the tiny model."""
 
 import io as text_io
 import json
@@ -48,31 +48,31 @@ def configure(**changes):
     )
 
 
-def test_the_doctor_shows_what_is_trained(project, capsys):
-    assert main(["doctor"]) == 0
+def test_data_inspect_shows_what_is_trained(project, capsys):
+    assert main(["data", "inspect"]) == 0
     out = capsys.readouterr().out
     assert "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n«Yes<|im_end|>»" in out
     assert "every answer ends with <|im_end|>, and it is trained" in out
 
 
-def test_the_doctor_in_numbers_and_as_a_page(project, capsys):
-    assert main(["doctor", "--json", "--example", "1", "--html", "doctor.html"]) == 0
+def test_data_inspect_in_numbers_and_as_a_page(project, capsys):
+    assert main(["data", "inspect", "--json", "--example", "1", "--html", "data_inspect.html"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["healthy"]
     assert (found["examples"], found["answers"], found["place"]) == (2, 3, "in.csv:2")
     assert found["trained_share"] == round((4 + 3 + 3) / (3 * found["prompt_tokens"] + 4 + 3 + 3), 4)
     assert [token["text"] for token in found["shown"] if token["trained"]] == ["N", "o", "<|im_end|>"]
-    page = Path("doctor.html").read_text()
+    page = Path("data_inspect.html").read_text()
     assert page.count('title="trained"') == 3
     assert "https://" not in page
 
 
 def test_nothing_trained_is_found(project, capsys):
     settle([example(1, "Yes"), Example("t", Source("in.csv", 9), tokens=Tokens([5, 6], [-100, -100]))])
-    assert main(["doctor"]) == 3
+    assert main(["data", "inspect"]) == 3
     assert capsys.readouterr().err == (
         "tunectl: something is trained: no: 1 of 2 answers have no trained token at all; the first is in.csv:9\n"
-        "  see sft.loss_on, sft.max_length and model.chat_template, then look again: tunectl doctor\n"
+        "  see sft.loss_on, sft.max_length and model.chat_template, then look again: tunectl data inspect\n"
     )
 
 
@@ -91,7 +91,7 @@ def test_an_end_that_is_not_trained_is_found(project, capsys):
             "{% generation %}", "{% if m.role == 'assistant' %}{% generation %}"
         ).replace("{% endgeneration %}", "{% endgeneration %}{% else %}{{ m.content }}{% endif %}")
     )
-    assert main(["doctor"]) == 3
+    assert main(["data", "inspect"]) == 3
     assert (
         "the end of turn is trained: no: 3 of 3 answers do not train <|im_end|> at their end, so the model would not learn to stop; "
         "the first is in.csv:1" in capsys.readouterr().err
@@ -103,14 +103,14 @@ def test_a_doubled_begin_of_text_is_found(project, capsys):
         "<|im_start|><|im_start|>{% for m in messages %}{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}"
         "{% if add_generation_prompt %}assistant:{% endif %}"
     )
-    assert main(["doctor"]) == 3
+    assert main(["data", "inspect"]) == 3
     assert "no doubled begin of text: no: 3 of 3 answers begin with two begin-of-text tokens" in capsys.readouterr().err
 
 
 def test_a_template_that_is_not_the_contracts_is_found(project, capsys):
     path = Path("artifacts/model/chat_template.jinja")
     path.write_text(" " + path.read_text())
-    assert main(["doctor"]) == 3
+    assert main(["data", "inspect"]) == 3
     assert (
         "template is that of the contract: no: artifacts/model/chat_template.jinja is not the template of"
         in capsys.readouterr().err
@@ -120,20 +120,20 @@ def test_a_template_that_is_not_the_contracts_is_found(project, capsys):
 def test_answers_that_would_be_left_out_are_found(project, capsys):
     settle([example(1, "Yes", "x" * 200)])
     configure(max_length=100)
-    assert main(["doctor"]) == 3
+    assert main(["data", "inspect"]) == 3
     assert (
         "answers fit: no: 1 of 2 answers are longer than sft.max_length = 100 and would be left out (5% may be)"
         in capsys.readouterr().err
     )
     configure(max_length=100, max_rejected_share=0.5)
-    assert main(["doctor"]) == 0
+    assert main(["data", "inspect"]) == 0
 
 
-def test_prefixes_that_disagree_stop_the_doctor(project, capsys):
+def test_prefixes_that_disagree_stop_it(project, capsys):
     change_template(
         "{% for m in messages %}{{ loop.length }}{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
     )
-    assert main(["doctor"]) == 2
+    assert main(["data", "inspect"]) == 2
     assert "renders the text before turn 2 (assistant) in two ways" in capsys.readouterr().err
 
 

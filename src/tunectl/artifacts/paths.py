@@ -124,7 +124,7 @@ class ProjectPaths:
 
     @property
     def live_exports(self) -> Path:
-        """What ``tunectl data live export`` wrote; ``purge`` deletes it."""
+        """What ``tunectl log export`` wrote; ``purge`` deletes it."""
         return self.cache / "live"
 
     @property

@@ -115,7 +115,7 @@ def _profile() -> Any:
     from tunectl.pipeline import resolved_config
 
     try:
-        return resolved_config.load_stage_config(ProjectPaths(), "sft")[0].profile
+        return resolved_config.load_stage_config(ProjectPaths(), "sft")[0].hardware
     except ArtifactError:
         return HardwareProfile(
             device="cpu",

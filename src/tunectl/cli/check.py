@@ -2,7 +2,6 @@
 
 tunectl check                          the recorded overrides included
 tunectl check sft.lora_rank=32 --json  with further overrides; nothing is recorded
-tunectl check --plan                   tokens, memory and minutes a stage, before anything runs
 tunectl check --schema                 JSON Schema of the whole configuration on the screen
 tunectl check --schema schema          one file a group below schema/, and editors bound to them
 """
@@ -21,8 +20,7 @@ PRINT = "-"
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="tried over the recorded ones; not recorded")
-    parser.add_argument("--fresh", action="store_true", help="leave the recorded overrides out")
-    parser.add_argument("--plan", action="store_true", help="estimate tokens, memory and minutes of every stage")
+    parser.add_argument("--ignore-overrides", action="store_true", help="leave the recorded overrides out")
     parser.add_argument(
         "--schema",
         nargs="?",
@@ -43,14 +41,9 @@ def run(args: argparse.Namespace) -> int:
         return _schema(layout, args.schema)
     from tunectl.config.loading import checks, override_file
 
-    recorded = [] if args.fresh else override_file.load_overrides(layout)
+    recorded = [] if args.ignore_overrides else override_file.load_overrides(layout)
     checked = checks.load_config(layout, override_file.merge_overrides(recorded, args.overrides))
-    if args.plan:
-        from tunectl.cli.estimate import show
-
-        show(layout, checked.root, as_json=args.json)
-    else:
-        _print(checked, as_json=args.json)
+    _print(checked, as_json=args.json)
     return 0
 
 

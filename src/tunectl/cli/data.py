@@ -1,13 +1,15 @@
 """Look at the data.
 
-tunectl data account            rows in = kept + rejected, over the whole pipeline
-tunectl data report [--curve]   one HTML page: lengths, sources, rejects, who is in it, splits; do I have enough?
-tunectl data show [STAGE]       rows of a stage, readable
-tunectl data rejects            what did not go on, and why
-tunectl data refresh            have the declared pages of the web changed?
-tunectl data agreement          do the people who compared answers agree?
-tunectl data lineage ID         where an answer, a release or a row comes from, and where a row went
-tunectl data live [VERB]        what a served model was asked and answered: look, export, forget, retain, purge
+tunectl data counts                     rows in = kept + rejected, over the whole pipeline
+tunectl data report [--learning-curve]  one HTML page: lengths, sources, rejects, slices, splits; is there enough data?
+tunectl data inspect                    the tokens of a real example that are trained, and the usual mistakes
+tunectl data show [STAGE]               rows of a stage
+tunectl data rejects                    rejected rows, and why
+tunectl data refresh                    whether the declared web pages have changed
+tunectl data agreement                  agreement of the people who compared answers
+tunectl data lineage ID                 the sources of an answer, a release or a row, and what was made of a row
+
+What a served model was asked and answered: tunectl log.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ import argparse
 from importlib import import_module
 
 VERBS = {
-    "account": "check that rows in = kept + rejected in every stage, and that nothing is lost between two",
+    "counts": "check that rows in = kept + rejected in every stage, and that nothing is lost between two",
     "report": "write one self-contained HTML page about the data",
+    "inspect": "show which tokens of a real example are trained, and check for the usual mistakes",
     "show": "print rows of a stage",
     "rejects": "print rejected rows by reason",
     "refresh": "ask whether declared pages of the web changed, so that the next repro reads those again",
     "agreement": "measure how far people agree about answers, and what sways them",
     "lineage": "from an answer or a release back to raw rows, from a row forward",
-    "live": "what a served model was asked and answered, and what people said: look, export, forget, retain, purge",
 }
 
 

@@ -154,7 +154,7 @@ class SftTrainAndScore:
             )
             for item in items
         ]
-        generator = modeling_generator.model_loader(self._settings.profile)(self._base, adapter)
+        generator = modeling_generator.model_loader(self._settings.hardware)(self._base, adapter)
         try:
             # one token is the shortest answer; only the likelihood of the references is wanted
             replies = generator.answer(

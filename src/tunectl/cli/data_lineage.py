@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if release is None and not found["forward"]:
         raise DataError(
             f"{args.id}: no answer, release or row of that name",
-            hint="tunectl data live look, tunectl release list or tunectl data show name some",
+            hint="tunectl log show, tunectl release list or tunectl data show name some",
         )
     return _print(args, found)
 

@@ -20,7 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=None, metavar="FILE", help="where the page goes (artifacts/data_report.html)"
     )
     parser.add_argument(
-        "--curve",
+        "--learning-curve",
         action="store_true",
         help="tune on 10, 25, 50 and 100 %% of train, and say whether more data would help; takes about twice as long as sft",
     )
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     layout = ProjectPaths()
     facts = gather({stage.name: layout.artifact(stage.name) for stage in STAGES})
-    curve = _curve(layout, args.worth) if args.curve else None
+    curve = _curve(layout, args.worth) if args.learning_curve else None
     if args.json:
         terminal.print_json({"notes": findings(facts), "facts": to_builtins(facts), "curve": to_builtins(curve)})
         return 0

@@ -25,7 +25,7 @@ class DiagnosticCheck(Struct, frozen=True):
 
 
 class DataDiagnostics(Struct, frozen=True):
-    """What the doctor says."""
+    """The result of ``tunectl data inspect``."""
 
     examples: int
     answers: int

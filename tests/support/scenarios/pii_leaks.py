@@ -161,7 +161,7 @@ async def _arena(server: Server, person: dict[str, str], found: Found) -> None:
 
 
 async def _export(server: Server) -> bytes:
-    """Everything that ``tunectl data live`` would hand on to a training set."""
+    """Everything that ``tunectl log export`` would hand on to a training set."""
     import asyncio
 
     code = (

@@ -154,7 +154,7 @@ def test_what_the_file_is_silent_about_gets_the_other_tools_default() -> None:
         (
             "template",
             "qwen3",
-            "qwen3 is not one of our named templates, so the model's own is used; tunectl doctor shows it",
+            "qwen3 is not one of our named templates, so the model's own is used; tunectl data inspect shows it",
         ),
         ("cutoff_len", 10.5, "10.5 is not a whole number"),
     ],

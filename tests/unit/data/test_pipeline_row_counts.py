@@ -67,7 +67,7 @@ def test_every_row_is_accounted_for(project, capsys):
         ("split", 6, 5, 5),
     ]
     assert problems(lines) == []
-    assert main(["data", "account"]) == 0
+    assert main(["data", "counts"]) == 0
     assert "every row is accounted for" in capsys.readouterr().out
 
 
@@ -86,7 +86,7 @@ def test_tuning_counts_answers(project):
 
 def test_a_lost_row_is_found_and_named(project, capsys):
     atomic_io.write_rows(project / "ingest" / "documents.jsonl", [document(n) for n in range(4)])
-    assert main(["data", "account", "--json"]) == 3
+    assert main(["data", "counts", "--json"]) == 3
     assert capsys.readouterr().err == (
         "tunectl: rows are unaccounted for:\n"
         "  artifacts/ingest: 9 records in its files, but the account says 8\n"

@@ -39,9 +39,9 @@ def _template(draft: ImportedConfig, key: str, value: Any) -> None:
     elif name.startswith("tokenizer_default"):
         draft.set("model.chat_template", None, "the model's own")
     elif name != "jinja":
-        draft.set("model.chat_template", None, f"the model's own; compare it with {name}: tunectl doctor")
+        draft.set("model.chat_template", None, f"the model's own; compare it with {name}: tunectl data inspect")
         draft.drop(
-            key, f"{name} is not one of our named templates, so the model's own is used; tunectl doctor shows it"
+            key, f"{name} is not one of our named templates, so the model's own is used; tunectl data inspect shows it"
         )
 
 

@@ -43,9 +43,9 @@ def _template(draft: ImportedConfig, key: str, value: Any) -> None:
     if name in foreign_shared.TEMPLATES:
         draft.set("model.chat_template", foreign_shared.TEMPLATES[name])
     else:
-        draft.set("model.chat_template", None, f"the model's own; compare it with {name}: tunectl doctor")
+        draft.set("model.chat_template", None, f"the model's own; compare it with {name}: tunectl data inspect")
         draft.drop(
-            key, f"{name} is not one of our named templates, so the model's own is used; tunectl doctor shows it"
+            key, f"{name} is not one of our named templates, so the model's own is used; tunectl data inspect shows it"
         )
 
 

@@ -30,7 +30,7 @@ class InferenceLogConfig(StrictModel):
     max_buffered_bytes: int = Field(ge=1_000_000, le=1_000_000_000_000)
     """Bytes of these rows at most, as JSON; in memory they take a few times that."""
     retention_days: int | None = Field(ge=1)
-    """``tunectl data live retain`` deletes what is older. Null: only what is asked for by name."""
+    """``tunectl log prune`` deletes what is older. Null: only what is asked for by name."""
     hash_key_file: str = Field(min_length=1)
     """File of the key under which people and sessions are hashed, made at first use. Never commit it."""
     hash_key_env: str = Variable

@@ -246,7 +246,7 @@ def _data(cfg: AlignStage, settings: Settings, inputs: Inputs, asking: _PromptRe
     if not watch:
         raise DataError(
             "align: the validation split has no input with a reference answer, so nothing can be watched",
-            hint="bring more data, or change split.shares; look at it with: tunectl data account",
+            hint="bring more data, or change split.shares; look at it with: tunectl data counts",
         )
     if isinstance(settings, Rloo | Grpo):
         return PolicyData(_prompts(cfg.seed, settings, inputs, asking), (), (), watch)

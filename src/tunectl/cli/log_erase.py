@@ -1,4 +1,4 @@
-"""What is deleted of live traffic: at somebody's request, with time, and for good. Words of ``tunectl data live``."""
+"""``tunectl log erase|prune|purge``: delete one person's data, delete what is old, and rewrite the files of what was deleted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from tunectl.config.schema.serve import ServeSettings
     from tunectl.inference_log.log_store import InferenceLog
 
-    Told = TunectlConfig | ServeSettings
+    LogSettings = TunectlConfig | ServeSettings
 
 NOBODY = (
-    "Nothing was forgotten: nothing is under that name. Names are kept as hashes: spell it as the client did, and give "
-    "this command the server's own salt ({variable}, or its file)."
+    "Nothing was erased: the log has nothing under that name. Names are stored as hashes: spell it as the client did, and give "
+    "this command the server's own hash key ({variable}, or its file)."
 )
 LONGEST = 99_999
 """Days that can be counted back."""
@@ -33,8 +33,8 @@ CACHED = (
 )
 
 
-def erase(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: InferenceLog) -> int:
-    """Delete everything of somebody, at once."""
+def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
+    """Delete everything of one person, now."""
     from tunectl.inference_log import pseudonyms
 
     hashed = args.hash
@@ -46,18 +46,18 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: Inf
         )
     found = store.erase(hashed)
     told = (
-        f"Forgotten: {found.exchanges} exchanges, {found.opinions} feedback. Their text is gone, and no build takes them "
-        f"up. {LIMIT}"
+        f"Erased: {found.exchanges} inferences, {found.opinions} feedback records. Their text is deleted, and no build uses "
+        f"them. {LIMIT}"
     )
     _say(
         args,
-        {"forgotten": found.exchanges, "feedback": found.opinions},
+        {"erased": found.exchanges, "feedback": found.opinions},
         told if any(found) else NOBODY.format(variable=root.inference_log.hash_key_env),
     )
     return 0
 
 
-def prune(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: InferenceLog) -> int:
+def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
     """Delete what is older than so many days; of frozen windows those that no build needs.
 
     Raises  UsageError for a number of days that cannot be.
@@ -65,22 +65,22 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: Inf
     days = root.inference_log.retention_days if args.days is None else args.days
     if days is None or not 1 <= days <= LONGEST:
         raise UsageError(
-            f"retain: {days} days", hint=f"set inference_log.retention_days, or give --days N of 1 to {LONGEST}"
+            f"prune: {days} days", hint=f"set inference_log.retention_days, or give --days N of 1 to {LONGEST}"
         )
     before = datetime.now(UTC) - timedelta(days=days)
     count = store.retain(before)
-    section = _harvest(root)
-    snapshots = 0 if section is None else _fruitless(layout, section, before)
+    section = _feedback_config(root)
+    snapshots = 0 if section is None else _prune_snapshots(layout, section, before)
     _say(
         args,
         {"deleted": count, "snapshots": snapshots, "before": before.isoformat()},
-        f"{count} exchanges from before {before:%Y-%m-%d} are deleted"
-        + (f", and {snapshots} snapshots of retrains that came to nothing" if snapshots else ""),
+        f"{count} inferences from before {before:%Y-%m-%d} are deleted"
+        + (f", and {snapshots} snapshots of retrains that were not promoted" if snapshots else ""),
     )
     return 0
 
 
-def _harvest(root: Told) -> FeedbackFromLog | None:
+def _feedback_config(root: LogSettings) -> FeedbackFromLog | None:
     """Where snapshots lie; None where there are none, or in a container, which retrains nothing."""
     from tunectl.config.schema.feedback import FeedbackFromLog
     from tunectl.config.schema.root import TunectlConfig
@@ -89,7 +89,7 @@ def _harvest(root: Told) -> FeedbackFromLog | None:
     return section if isinstance(section, FeedbackFromLog) else None
 
 
-def _fruitless(layout: ProjectPaths, section: FeedbackFromLog, before: datetime) -> int:
+def _prune_snapshots(layout: ProjectPaths, section: FeedbackFromLog, before: datetime) -> int:
     """Delete old snapshots, but those of the last build, of a retrain that runs, and of promoted ones (their branch may wait)."""
     from tunectl.inference_log import erasure, training_window
     from tunectl.retraining.run_store import RunStore
@@ -101,7 +101,7 @@ def _fruitless(layout: ProjectPaths, section: FeedbackFromLog, before: datetime)
     return erasure.prune_snapshots(layout.root / section.snapshots, kept, before)
 
 
-def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: InferenceLog) -> int:
+def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
     """Rewrite the database and frozen windows, and delete copies, so that nothing deleted is left in files of ours."""
     import shutil
 
@@ -112,7 +112,7 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: In
     store.purge()
     shutil.rmtree(layout.gates, ignore_errors=True)
     shutil.rmtree(layout.live_exports, ignore_errors=True)
-    gone, section = f"{layout.live_exports} is deleted", _harvest(root)
+    gone, section = f"{layout.live_exports} is deleted", _feedback_config(root)
     if isinstance(root, TunectlConfig):
         folder = layout.root / root.monitor.reports
         report_files.prune(folder, 0)

@@ -1,4 +1,4 @@
-"""Show, through the real collator, which tokens of a real example are trained, and check what commonly goes wrong.
+"""``tunectl data inspect``: show, through the real collator, which tokens of a real example are trained, and check what commonly goes wrong.
 
 Reads the finished model (or cpt), split and configuration of sft; nothing is trained. Exit code 3 where a check fails.
 """
@@ -18,7 +18,7 @@ from tunectl.core.errors import ArtifactError, DataError, GateError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Declare the arguments."""
     parser.add_argument("--example", type=int, default=0, metavar="N", help="which training example to show, from 0")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the picture as a page too")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-_HINT = "see sft.loss_on, sft.max_length and model.chat_template, then look again: tunectl doctor"
+_HINT = "see sft.loss_on, sft.max_length and model.chat_template, then look again: tunectl data inspect"
 
 
 def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
@@ -75,7 +75,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
         problem = mask_diagnostics.DiagnosticCheck("template is that of the contract", ok=False, text=error.message)
         chat = template.Template((base / template.FILE).read_text(), system=system)
     tokenizer = Tokenizer(base)
-    masker = LossMasker(chat, tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.train_on)
+    masker = LossMasker(chat, tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.loss_on)
     examples = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
     if not examples:
         raise DataError("the train split is empty, so there is nothing to look at")
@@ -83,7 +83,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
         masker.mask(examples),
         tokenizer,
         agreed,
-        max_tokens=section.max_tokens,
+        max_tokens=section.max_length,
         max_share=section.max_rejected_share,
         system=chat.system,
         which=which,
@@ -121,7 +121,7 @@ def _page(found: Any) -> str:
     from tunectl.backends.reports import render
 
     return render.render(
-        "doctor.html",
+        "data_inspect.html",
         project="the project",
         sections=[("checks", "Checks"), ("tokens", "Tokens")],
         healthy=found.healthy,

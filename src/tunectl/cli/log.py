@@ -1,14 +1,14 @@
-"""What a served model was asked and answered, and what people said about it.
+"""The inference log: what a served model was asked and answered, and the feedback of people.
 
-tunectl data live                              how much there is, and the newest exchanges
-tunectl data live look --id chatcmpl-...       one of them, with what was said; the beginning of an id will do
-tunectl data live export --shape chat          a fine-tuning file; --shape flywheel: a log of the NVIDIA data flywheel
-tunectl data live forget --user NAME           delete everything of somebody, at once
-tunectl data live retain [--days 90]           delete what is older
-tunectl data live purge                        rewrite the database, so that nothing deleted is left in its files or in reports
+tunectl log                              how much there is, and the newest inferences
+tunectl log show --id chatcmpl-...       one inference with its feedback; the beginning of the id is enough
+tunectl log export --shape chat          a fine-tuning file; --shape flywheel: a log of the NVIDIA data flywheel
+tunectl log erase --user NAME            delete everything of one person, now
+tunectl log prune [--days 90]            delete what is older
+tunectl log purge                        rewrite the database, so that nothing deleted is left in its files or in reports
 
-Text in it was masked before it was written. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h for "ago". For the server in
-a container: docker exec NAME python -m tunectl data live VERB.
+The text was redacted before it was written. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h for "ago". For the server in
+a container: docker exec NAME python -m tunectl log VERB.
 """
 
 from __future__ import annotations
@@ -20,16 +20,29 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import open_inference_log
-from tunectl.cli import data_live_deletion, time_args
+from tunectl.cli import log_erase, time_args
 from tunectl.core.errors import DataError
 from tunectl.inference_log.export import Shape
 
 if TYPE_CHECKING:
     from tunectl.artifacts.records import Feedback, InferenceRecord
-    from tunectl.cli.data_live_deletion import Told
+    from tunectl.cli.log_erase import LogSettings
     from tunectl.inference_log.log_store import InferenceLog
 
-COLUMNS = ("id", "accepted", "arm", "release", "who", "tokens", "end", "seconds", "said", "asked", "answered")
+VERBS = ("show", "export", "erase", "prune", "purge")
+COLUMNS = (
+    "id",
+    "accepted",
+    "variant",
+    "release",
+    "user",
+    "tokens",
+    "finish",
+    "seconds",
+    "feedback",
+    "prompt",
+    "answer",
+)
 PREVIEW = 40
 """Characters of a text in the table."""
 ID = len("chatcmpl-") + 8
@@ -37,54 +50,52 @@ ID = len("chatcmpl-") + 8
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
-    parser.set_defaults(live="look", id=None, number=10, since=None, until=None, release=None, arm=None)
+    """Declare the verbs and their arguments."""
+    parser.set_defaults(verb="show", id=None, number=10, since=None, until=None, release=None, arm=None)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    verbs = parser.add_subparsers(dest="live", metavar="look|export|forget|retain|purge")
-    look = verbs.add_parser("look", help="how much there is, and the newest exchanges; or one of them")
-    look.add_argument("--id", help="only this exchange, whole; the beginning of its id will do")
-    look.add_argument("-n", "--number", type=int, default=10, metavar="N", help="exchanges to print (10)")
-    export = verbs.add_parser("export", help="write finished exchanges as JSON lines")
+    verbs = parser.add_subparsers(dest="verb", metavar="|".join(VERBS))
+    show = verbs.add_parser("show", help="how much there is, and the newest inferences; or one of them")
+    show.add_argument("--id", help="print this inference in full; the beginning of its id is enough")
+    show.add_argument("-n", "--number", type=int, default=10, metavar="N", help="inferences to print (10)")
+    export = verbs.add_parser("export", help="write finished inferences as JSON lines")
     export.add_argument(
         "--shape", choices=get_args(Shape), required=True, help="flywheel: a log; chat: for fine-tuning"
     )
-    export.add_argument("--approved", action="store_true", help="only what people liked, and their edits as answers")
-    export.add_argument("--out", type=Path, metavar="FILE", help="where it goes (.tunectl/cache/live/SHAPE.jsonl)")
-    for verb in (look, export):
+    export.add_argument("--approved", action="store_true", help="only what people liked, with their edits as answers")
+    export.add_argument("--out", type=Path, metavar="FILE", help="the file to write (.tunectl/cache/live/SHAPE.jsonl)")
+    for verb in (show, export):
         verb.add_argument("--since", metavar="TIME", help="accepted at or after")
         verb.add_argument("--until", metavar="TIME", help="accepted before")
         verb.add_argument("--release", metavar="ID", help="answered by this release")
-        verb.add_argument("--arm", help="champion, challenger or base")
-    forget = verbs.add_parser(
-        "forget", help="delete everything of somebody, at once", description=data_live_deletion.LIMIT
-    )
-    who = forget.add_mutually_exclusive_group(required=True)
+        verb.add_argument("--variant", dest="arm", help="champion, challenger or base")
+    erase = verbs.add_parser("erase", help="delete everything of one person, now", description=log_erase.LIMIT)
+    who = erase.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="NAME", help="as the client called them (OpenAI's field user)")
     who.add_argument("--key", metavar="NAME", help="requests and feedback of this key that named nobody")
-    who.add_argument("--hash", metavar="HEX", help="the hash that `look` shows")
-    retain = verbs.add_parser(
-        "retain",
-        help="delete what is older than inference_log.retention_days, also what retrains that came to nothing froze of it",
+    who.add_argument("--hash", metavar="HEX", help="the hash that `tunectl log show` prints")
+    prune = verbs.add_parser(
+        "prune",
+        help="delete what is older than inference_log.retention_days, and old snapshots of retrains that were not promoted",
     )
-    retain.add_argument("--days", type=int, metavar="N", help="in place of inference_log.retention_days")
+    prune.add_argument("--days", type=int, metavar="N", help="in place of inference_log.retention_days")
     purge = verbs.add_parser("purge", help="rewrite the database and delete exports, so that nothing deleted is left")
-    for verb in (look, export, forget, retain, purge):
+    for verb in (show, export, erase, prune, purge):
         verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Open the live store and do what was asked.
+    """Open the inference log and run the verb.
 
-    Raises  DataError where nothing was kept yet, or an id is not known; UsageError for a time that cannot be read.
+    Raises  DataError where nothing was logged yet, or an id is not known; UsageError for a time that cannot be read.
     """
     layout = ProjectPaths()
     root = _load_settings(layout)
     with open_inference_log.open_or_create(root.inference_log, layout) as store:
-        code: int = _VERBS[args.live or "look"](args, layout, root, store)
+        code: int = _CALLS[args.verb or "show"](args, layout, root, store)
     return code
 
 
-def _load_settings(layout: ProjectPaths) -> Told:
+def _load_settings(layout: ProjectPaths) -> LogSettings:
     """The settings of the project; inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
     from tunectl.serving import server_settings
 
@@ -95,13 +106,13 @@ def _load_settings(layout: ProjectPaths) -> Told:
     return checks.load_config(layout, override_file.load_overrides(layout)).root
 
 
-def _look(args: argparse.Namespace, _layout: ProjectPaths, _root: Told, store: InferenceLog) -> int:
+def _show(args: argparse.Namespace, _layout: ProjectPaths, _root: LogSettings, store: InferenceLog) -> int:
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
 
     if args.id is not None:
-        return _one(args, store)
+        return _show_one(args, store)
     counts = store.counts(time_args.parse_time(args.since), time_args.parse_time(args.until))
     newest = _newest(args, store)
     said = store.feedback_of([one.id for one in newest])
@@ -111,7 +122,7 @@ def _look(args: argparse.Namespace, _layout: ProjectPaths, _root: Told, store: I
         return 0
     opinions = ", ".join(f"{count} {kind}" for kind, count in counts.feedback.items()) or "none"
     terminal.print_line(
-        f"{counts.exchanges} exchanges, {counts.finished} finished, {counts.forgotten} forgotten, {counts.users} users; feedback: {opinions}"
+        f"{counts.exchanges} inferences, {counts.finished} finished, {counts.forgotten} erased, {counts.users} users; feedback: {opinions}"
     )
     if newest:
         terminal.table("", COLUMNS, [_row(one, said.get(one.id, [])) for one in newest])
@@ -129,14 +140,14 @@ def _select_inferences(args: argparse.Namespace, store: InferenceLog) -> Iterato
     )
 
 
-def _one(args: argparse.Namespace, store: InferenceLog) -> int:
+def _show_one(args: argparse.Namespace, store: InferenceLog) -> int:
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
 
     found = open_inference_log.exchange(store, args.id)
     if found is None:
-        raise DataError(f"exchange {args.id!r} is not in the live store", hint="tunectl data live lists the newest")
+        raise DataError(f"inference {args.id!r} is not in the inference log", hint="tunectl log show lists the newest")
     terminal.print_json(
         {**to_builtins(found), "feedback": to_builtins(store.feedback_of([found.id]).get(found.id, []))}
     )
@@ -166,7 +177,7 @@ def _row(one: InferenceRecord, said: list[Feedback]) -> tuple[Any, ...]:
     )
 
 
-def _export(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: InferenceLog) -> int:
+def _export(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
     from tunectl.artifacts import atomic_io
     from tunectl.backends.system import terminal
     from tunectl.inference_log import export as inference_log_export
@@ -181,15 +192,15 @@ def _export(args: argparse.Namespace, layout: ProjectPaths, root: Told, store: I
     terminal.print_line(f"{out}: {count} rows" + (f"; left out: {why}" if why else ""))
     if args.shape == "chat" and not args.approved and count:
         terminal.print_line(
-            "These are the model's own words: before it learns from them, let people approve (--approved)."
+            "These answers are the model's own: before it is trained on them, export only what people approved (--approved)."
         )
     return 0
 
 
-_VERBS: dict[str, Callable[[argparse.Namespace, ProjectPaths, Told, InferenceLog], int]] = {
-    "look": _look,
+_CALLS: dict[str, Callable[[argparse.Namespace, ProjectPaths, LogSettings, InferenceLog], int]] = {
+    "show": _show,
     "export": _export,
-    "forget": data_live_deletion.erase,
-    "retain": data_live_deletion.prune,
-    "purge": data_live_deletion.vacuum,
+    "erase": log_erase.erase,
+    "prune": log_erase.prune,
+    "purge": log_erase.vacuum,
 }

