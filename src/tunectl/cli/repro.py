@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import GateError, InfrastructureError, UsageError
+from tunectl.core.optional import require_all
 from tunectl.pipeline.stage_status import stage_verdict
 from tunectl.pipeline.stages import STAGES, find
 
@@ -53,7 +54,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, record, rebuild, summarise.
 
-    Raises  ConfigError before anything is recorded; GateError when a verdict is no.
+    Raises  ConfigError, and MissingExtraError with everything that the recipe needs, before anything is recorded; GateError
+            when a verdict is no.
     """
     layout = ProjectPaths()
     if args.reason is not None:
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     for name in args.to:
         find(name)
     with lock.file_lock(layout.repro_lock, "tunectl repro"):
-        _configure(layout, args.overrides, fresh=args.fresh)
+        _configure(layout, args.overrides, fresh=args.fresh, targets=args.to)
         started = time.monotonic()
         code = _rebuild(layout, args.to, force=args.force)
         if code:
@@ -92,11 +94,13 @@ def _ask(layout: ProjectPaths, args: argparse.Namespace) -> int:
     return 0
 
 
-def _configure(layout: ProjectPaths, words: list[str], *, fresh: bool) -> None:
+def _configure(layout: ProjectPaths, words: list[str], *, fresh: bool, targets: Sequence[str]) -> None:
     from tunectl.config.loading import checks, override_file
+    from tunectl.pipeline.required_extras import list_build_packages
 
     wanted = override_file.merge_overrides([] if fresh else override_file.load_overrides(layout), words)
-    checks.load_config(layout, wanted)
+    root = checks.load_config(layout, wanted).root
+    require_all(list_build_packages(root, targets))
     override_file.save_overrides(layout, wanted)
 
 

@@ -17,6 +17,7 @@ from tunectl.artifacts import atomic_io, lock, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core import logging_setup
 from tunectl.core.errors import ArtifactError, TunectlError
+from tunectl.core.optional import require_all
 from tunectl.pipeline.stages import COMPOSE, find
 
 _log = logging_setup.get_logger(__name__)
@@ -54,12 +55,15 @@ def compose(layout: ProjectPaths) -> None:
 def run_stage(layout: ProjectPaths, name: str) -> None:
     """Run one stage of the table in this process.
 
-    Raises  ArtifactError when an input is absent, corrupted, or was made from another configuration.
+    Raises  ArtifactError when an input is absent, corrupted, or was made from another configuration; MissingExtraError that
+            names every library which the stage will import and which is not installed.
     """
     from tunectl.pipeline import resolved_config
+    from tunectl.pipeline.required_extras import list_required_packages
 
     stage = find(name)
     settings, record = resolved_config.load_stage_config(layout, name)
+    require_all(list_required_packages(settings, [name]))
     module = import_module(stage.module)
     digests = {
         upstream: atomic_io.sha256_json(load_input_artifact(layout, upstream)) for upstream in _fields(module.Inputs)

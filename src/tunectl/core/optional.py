@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import MissingExtraError
+
+
+class RequiredPackage(NamedTuple):
+    """A library that some part of the program is going to import."""
+
+    package: str
+    """Its import name, without submodules."""
+    extra: str
+    """The extra of this distribution that installs it."""
+    used_by: str
+    """Who imports it, for the message: the name of a stage, or of a command."""
 
 
 def import_optional(module: str, *, extra: str) -> Any:
@@ -33,6 +45,35 @@ def require_installed(package: str, *, extra: str) -> None:
     """
     if find_spec(package) is None:
         raise _missing(package, extra)
+
+
+def find_missing(packages: Iterable[RequiredPackage]) -> list[RequiredPackage]:
+    """The packages that are not installed, in the order given; nothing is imported."""
+    return [one for one in packages if find_spec(one.package) is None]
+
+
+def describe_missing(missing: Iterable[RequiredPackage]) -> MissingExtraError:
+    """One error for all absent packages: a line for each extra, and one pip command that installs all of them."""
+    extras: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for one in missing:
+        packages, users = extras.setdefault(one.extra, ({}, {}))
+        packages[one.package] = users[one.used_by] = None
+    lines = [
+        f"  {extra}: {', '.join(packages)} (for {', '.join(users)})" for extra, (packages, users) in extras.items()
+    ]
+    return MissingExtraError(
+        "\n".join(["this recipe needs packages that are not installed", *lines]), hint=format_install_command(*extras)
+    )
+
+
+def require_all(packages: Iterable[RequiredPackage]) -> None:
+    """Raise one error that names every absent package, so that nobody installs extras one failure at a time.
+
+    Raises  MissingExtraError.
+    """
+    missing = find_missing(packages)
+    if missing:
+        raise describe_missing(missing)
 
 
 def _missing(package: str, extra: str) -> MissingExtraError:

@@ -1,0 +1,194 @@
+"""Which optional libraries the stages of a recipe import, known from the configuration before any stage runs.
+
+A missing library would otherwise stop a build hours after it began, and the next one some stages later. Each rule lists
+what its stage imports with the chosen options, and no more: whoever installed less than an extra, but enough, is not stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields
+from importlib import import_module
+from typing import Any
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import DataError
+from tunectl.core.optional import RequiredPackage
+from tunectl.data.readers import file_discovery
+from tunectl.pipeline.stages import STAGES, find
+
+Packages = Iterator[tuple[str, str]]
+"""Import name and extra."""
+
+READER_PACKAGES = {"html": "trafilatura", "pdf": "pypdf", "docx": "docx", "parquet": "pyarrow", "arrow": "pyarrow"}
+"""Kind of file to the library that reads it; kinds that are not here need none."""
+PII = ("phonenumbers", "stdnum", "faker")
+"""What the finders of personal data need; they are made together, whichever kinds are chosen."""
+MODEL = ("torch", "transformers", "peft", "safetensors", "tokenizers", "jinja2")
+TRAINER = (*MODEL, "accelerate", "datasets", "trl")
+REPORT = ("numpy", "jinja2", "matplotlib")
+"""What draws a report page with figures."""
+
+
+def list_required_packages(config: Any, stages: Iterable[str]) -> list[RequiredPackage]:
+    """What the named stages import; ``config`` is the whole configuration, or the part that the one stage sees."""
+    return [RequiredPackage(package, extra, name) for name in stages for package, extra in RULES[name](config)]
+
+
+def list_build_packages(config: Any, targets: Iterable[str] = ()) -> list[RequiredPackage]:
+    """What ``tunectl repro`` imports for ``targets`` and everything that they read; without targets, for all stages."""
+    pipeline = [RequiredPackage("dvc", "pipeline", "repro")]
+    return pipeline + list_required_packages(config, list_upstream_stages(targets))
+
+
+def list_upstream_stages(targets: Iterable[str]) -> list[str]:
+    """The targets and all stages that they read, in the order of the pipeline; all stages where there are no targets."""
+    todo = [name for name in targets if name in RULES]
+    if not todo:
+        return [stage.name for stage in STAGES]
+    found: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [field.name for field in fields(import_module(find(name).module).Inputs)]
+    return [stage.name for stage in STAGES if stage.name in found]
+
+
+def _extra(extra: str, packages: Iterable[str]) -> Packages:
+    return ((package, extra) for package in packages)
+
+
+def _model(config: Any) -> Packages:
+    method = config.model.source.method
+    yield from _extra("train", ("transformers", "safetensors", "tokenizers", "jinja2"))
+    yield from _extra("train", {"hub": ("huggingface_hub",), "wheel": ("gguf", "torch")}.get(method, ()))
+
+
+def _ingest(config: Any) -> Packages:
+    for name, source in config.ingest.sources.items():
+        if source.method == "hub":
+            yield "datasets", "train"
+            continue
+        if source.method == "urls":
+            yield from _extra("data", ("httpx", "protego"))
+            kinds = {"html"} if source.type == "auto" else {source.type}
+        else:
+            kinds = _file_kinds(source.path, source.type, f"ingest.sources.{name}.path")
+        yield from _readers(kinds)
+
+
+def _readers(kinds: Iterable[str]) -> Packages:
+    return _extra("data", dict.fromkeys(READER_PACKAGES[kind] for kind in sorted(kinds) if kind in READER_PACKAGES))
+
+
+def _file_kinds(path: str, declared: str, key: str) -> set[str]:
+    """Kinds of the files that a path means; a path that leads nowhere is left to the stage, which says so."""
+    if declared != "auto":
+        return {declared}
+    try:
+        files = file_discovery.glob_files(path, ProjectPaths().root, key)
+    except DataError:
+        return set()
+    return {file_discovery.file_type(file) or "" for file in files}
+
+
+def _feedback(_config: Any) -> Packages:
+    return iter(())
+
+
+def _curate(config: Any) -> Packages:
+    cfg = config.curate
+    if cfg.repair is not None and cfg.repair.mojibake:
+        yield "ftfy", "data"
+    if cfg.language is not None:
+        yield "py3langid", "data"
+    if cfg.pii is not None:
+        yield from _extra("data", PII)
+    if cfg.near is not None:
+        yield from _extra("data", ("numpy", "scipy"))
+
+
+def _split(config: Any) -> Packages:
+    if config.split.population:
+        yield from _extra("data", ("numpy", "scipy"))
+
+
+def _cpt(config: Any) -> Packages:
+    if config.cpt.root.method != "none":
+        yield from _extra("train", TRAINER)
+
+
+def _sft(config: Any) -> Packages:
+    yield from _extra("train", TRAINER)
+    if config.sft.method == "qlora" or config.sft.optimizer in {"adamw_8bit", "lion"}:
+        yield "bitsandbytes", "gpu"
+    yield from ((tracker, tracker) for tracker in config.sft.report_to)
+
+
+def _preferences(config: Any) -> Packages:
+    cfg = config.preferences.root
+    if cfg.method == "none":
+        return
+    yield from _extra("data", ("numpy", "krippendorff"))
+    for name, source in cfg.sources.items():
+        yield from _readers(_file_kinds(source.path, source.type, f"preferences.sources.{name}.path"))
+    if cfg.simulated is not None:
+        yield from _extra("train", MODEL)
+
+
+def _reward(config: Any) -> Packages:
+    if config.reward.root.method != "none":
+        yield from _extra("train", TRAINER)
+        yield from _extra("data", REPORT)
+
+
+def _align(config: Any) -> Packages:
+    cfg = config.align.root
+    if cfg.method == "none":
+        return
+    yield from _extra("train", TRAINER)
+    yield from _extra("data", REPORT)
+    if cfg.validation.metric.method == "score":
+        yield "sacrebleu", "evaluate"
+    checks = [term.check for term in (*getattr(cfg, "rewards", ()), cfg.validation.metric) if term.method == "check"]
+    if any(check.method == "json_schema" for check in checks):
+        yield "jsonschema", "evaluate"
+
+
+def _evaluate(config: Any) -> Packages:
+    cfg = config.evaluate
+    yield from _extra("train", MODEL)
+    yield from _extra("evaluate", (*REPORT, "bm25s", "rouge_score", "sacrebleu"))
+    if any(check.method == "json_schema" for check in cfg.checks):
+        yield "jsonschema", "evaluate"
+    if cfg.judge is not None:
+        yield "httpx", "evaluate"
+
+
+def _package(config: Any) -> Packages:
+    cfg = config.package.root
+    if cfg.method == "none":
+        return
+    yield from _extra("train", MODEL)  # openvino's own libraries are in the exporter's environment
+    if cfg.parity.inputs != 0:
+        yield from _extra("evaluate", ("numpy", "rouge_score", "sacrebleu"))
+    if cfg.bento is not None:
+        yield "bentoml", "serve"
+
+
+RULES: dict[str, Callable[[Any], Packages]] = {
+    "model": _model,
+    "ingest": _ingest,
+    "feedback": _feedback,
+    "curate": _curate,
+    "split": _split,
+    "cpt": _cpt,
+    "sft": _sft,
+    "preferences": _preferences,
+    "reward": _reward,
+    "align": _align,
+    "evaluate": _evaluate,
+    "package": _package,
+}
+"""Stage to what it imports; a test holds the names to the stage table."""

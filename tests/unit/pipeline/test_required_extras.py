@@ -1,0 +1,177 @@
+"""What a recipe imports is known before it runs, and everything that is missing is said at once."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli import repro, run
+from tunectl.config.loading import checks
+from tunectl.config.loading.override_parsing import Override
+from tunectl.core import optional
+from tunectl.core.errors import MissingExtraError
+from tunectl.core.optional import RequiredPackage, describe_missing, find_missing, require_all
+from tunectl.pipeline import required_extras
+from tunectl.pipeline.required_extras import list_build_packages, list_required_packages, list_upstream_stages
+from tunectl.pipeline.stages import STAGES
+
+ROOT = Path(__file__).parents[3]
+NAMES = [stage.name for stage in STAGES]
+# Libraries that the development environment does not hold; their distributions have these names.
+ABSENT_HERE = {"bitsandbytes": "bitsandbytes", "mlflow": "mlflow-skinny", "wandb": "wandb"}
+# One recipe for each option that adds a library.
+RECIPES = (
+    (),
+    ("experiment=e2e", "data.path=x.csv"),
+    ("sft=qlora", "hardware=gpu"),
+    ("cpt=lora", "sft.report_to=[tensorboard,mlflow,wandb]"),
+    ("align=dpo", "model=hub", "model.source.repo=a/b", f"model.source.revision={'0' * 40}"),
+    ("align=none", "reward=none", "preferences=none", "package=none"),
+)
+
+
+def compose(*words: str) -> Any:
+    return checks.load_config(ProjectPaths(), [Override.from_cli(word) for word in words]).root
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Make libraries look absent; without names, all of them."""
+    real = optional.find_spec
+
+    def find_spec(name: str) -> Any:
+        return None if not packages or name in packages else real(name)
+
+    monkeypatch.setattr(optional, "find_spec", find_spec)
+
+
+def test_every_stage_has_a_rule() -> None:
+    assert list(required_extras.RULES) == NAMES
+
+
+@pytest.mark.parametrize("words", RECIPES)
+def test_each_extra_installs_the_package_that_is_asked_of_it(words: tuple[str, ...]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    distributions = packages_distributions() | {name: [found] for name, found in ABSENT_HERE.items()}
+    wrong = []
+    for package, extra, stage in list_build_packages(compose(*words)):
+        installed = {canonicalize_name(Requirement(line).name) for line in extras[extra]}
+        if not {canonicalize_name(name) for name in distributions[package]} & (installed | {"openvino-genai"}):
+            wrong.append((stage, package, extra))
+    assert wrong == []
+
+
+def test_nothing_is_missing_here_from_the_default_recipe() -> None:
+    require_all(list_build_packages(compose()))
+
+
+def test_all_extras_are_named_at_once_with_one_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = list_build_packages(compose())
+    hide(monkeypatch)
+    with pytest.raises(MissingExtraError) as caught:
+        require_all(packages)
+    assert caught.value.exit_code == 4
+    assert caught.value.hint == "pip install 'tunectl-lm[pipeline,train,data,evaluate,serve]'"
+    lines = caught.value.message.splitlines()
+    assert lines[0] == "this recipe needs packages that are not installed"
+    assert lines[1] == "  pipeline: dvc (for repro)"
+    data = next(line for line in lines if line.startswith("  data: "))
+    assert {"trafilatura", "pypdf", "phonenumbers", "krippendorff"} <= set(re.findall(r"\w+", data))
+    assert data.endswith("(for ingest, curate, split, preferences, reward, align)")
+
+
+def test_only_what_is_missing_is_named() -> None:
+    wanted = [
+        RequiredPackage("json", "data", "ingest"),
+        RequiredPackage("no_such_one", "data", "ingest"),
+        RequiredPackage("no_such_two", "train", "sft"),
+        RequiredPackage("no_such_one", "data", "split"),
+    ]
+    assert str(describe_missing(find_missing(wanted))) == (
+        "this recipe needs packages that are not installed\n"
+        "  data: no_such_one (for ingest, split)\n"
+        "  train: no_such_two (for sft)\n"
+        "  pip install 'tunectl-lm[data,train]'"
+    )
+
+
+def test_targets_need_only_what_they_read() -> None:
+    assert list_upstream_stages(["split"]) == ["ingest", "feedback", "curate", "split"]
+    assert list_upstream_stages([]) == NAMES
+    extras = {one.extra for one in list_build_packages(compose(), ["split"])}
+    assert extras == {"pipeline", "data"}
+
+
+@pytest.mark.parametrize(
+    ("words", "stage", "package", "extra"),
+    [
+        (("sft=qlora", "hardware=gpu"), "sft", "bitsandbytes", "gpu"),
+        (("sft.report_to=[wandb]",), "sft", "wandb", "wandb"),
+        (("cpt=lora",), "cpt", "trl", "train"),
+        (("ingest.sources.web.type=docx",), "ingest", "docx", "data"),
+        (
+            ("model=hub", "model.source.repo=a/b", f"model.source.revision={'0' * 40}"),
+            "model",
+            "huggingface_hub",
+            "train",
+        ),
+    ],
+)
+def test_an_option_brings_its_package(words: tuple[str, ...], stage: str, package: str, extra: str) -> None:
+    wanted = RequiredPackage(package, extra, stage)
+    assert wanted in list_required_packages(compose(*words), [stage])
+    assert wanted not in list_required_packages(compose(), [stage])
+
+
+def test_stages_that_are_switched_off_need_nothing() -> None:
+    config = compose("align=none", "reward=none", "preferences=none", "package=none")
+    assert list_required_packages(config, ["preferences", "reward", "align", "package", "cpt", "feedback"]) == []
+
+
+def test_kinds_of_files_are_looked_up_below_a_folder(tmp_path: Path) -> None:
+    for name in ("a.pdf", "b.html", "c.csv", "d.parquet", "unknown"):
+        (tmp_path / name).write_text("x")
+    config = compose(f"ingest.sources.web.path={tmp_path}", "ingest.sources.web.type=auto")
+    found = {one.package for one in list_required_packages(config, ["ingest"])}
+    assert {"pypdf", "trafilatura", "pyarrow"} <= found
+    gone = compose("ingest.sources.web.path=not/there", "ingest.sources.web.type=auto")
+    assert "pyarrow" not in {one.package for one in list_required_packages(gone, ["ingest"])}
+
+
+def test_repro_refuses_before_it_records_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    saved: list[Any] = []
+    monkeypatch.setattr("tunectl.config.loading.override_file.save_overrides", lambda *words: saved.append(words))
+    hide(monkeypatch, "torch", "pypdf")
+    with pytest.raises(MissingExtraError, match=r"data: pypdf \(for ingest\)"):
+        repro._configure(ProjectPaths(), ["sft.lora_rank=4"], fresh=True, targets=[])
+    assert saved == []
+    repro_targets = ["split"]
+    with pytest.raises(MissingExtraError) as caught:
+        repro._configure(ProjectPaths(), [], fresh=True, targets=repro_targets)
+    assert caught.value.hint == "pip install 'tunectl-lm[data]'"
+
+
+def test_a_stage_alone_names_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    run.compose(ProjectPaths())
+    hide(monkeypatch, "phonenumbers", "ftfy", "torch")
+    with pytest.raises(MissingExtraError) as caught:
+        run.run_stage(ProjectPaths(), "curate")
+    assert caught.value.message.splitlines()[1:] == ["  data: ftfy, phonenumbers (for curate)"]
