@@ -19,7 +19,7 @@ from tunectl.inference_log.log_store import Event, FinishedRequest, TimeWindow
 
 
 def test_an_exchange_and_its_end_come_back_as_they_were(store, url, tmp_path):
-    store.accept(exchange())
+    store.start_request(exchange())
     assert store.exchange("chatcmpl-000000") == exchange()
     store.finish("chatcmpl-000000", finish())
     store.close()
@@ -80,7 +80,7 @@ def test_spans_pages_and_filters(store):
 
 def test_the_newest_come_first(store):
     store.write([exchange(number, arm="challenger" if number % 5 == 0 else "champion") for number in range(12)])
-    store.forget("user-2")  # 2, 5, 8, 11
+    store.erase("user-2")  # 2, 5, 8, 11
     assert [one.id for one in store.newest(3)] == [f"chatcmpl-{number:06}" for number in (10, 9, 7)]
     assert store.newest(50) == list(store.exchanges())[::-1]
     assert [one.id for one in store.newest(1, until=START + timedelta(seconds=6), arm="challenger")] == [
@@ -98,7 +98,7 @@ def test_a_preference_is_about_two_exchanges_that_are_there(store):
     assert caught.value.message == (
         "exchange 'chatcmpl-000001', or the other one of the preference, is not in the live store"
     )
-    store.forget("user-1")  # the other one: its id stays, and nobody is in it
+    store.erase("user-1")  # the other one: its id stays, and nobody is in it
     assert store.feedback(thumb(2, exchange_id="chatcmpl-000000", kind="preference", value=good))
 
 
@@ -114,7 +114,7 @@ def test_late_feedback_joins_its_exchange(store):
 def test_counts(store):
     store.write([exchange(number) for number in range(4)])
     store.write([FinishedRequest("chatcmpl-000001", finish(1)), thumb(1), thumb(2, kind="rating", value=4), thumb(3)])
-    store.forget("user-0")
+    store.erase("user-0")
     found = store.counts()
     assert (found.exchanges, found.finished, found.forgotten, found.users) == (4, 1, 2, 2)
     assert found.feedback == {"rating": 1, "thumb": 2}
@@ -126,8 +126,8 @@ def test_forgetting_leaves_tombstones_and_no_text(store):
     store.write([exchange(number) for number in range(6)])
     store.write([FinishedRequest("chatcmpl-000000", finish(0)), thumb(0, kind="edit", value="ganz anders"), thumb(1)])
     store.write([thumb(4, annotator="user-0", kind="edit", value="von ihm")])
-    assert store.forget("user-0") == (2, 2)
-    assert store.forget("user-0") == (0, 0)
+    assert store.erase("user-0") == (2, 2)
+    assert store.erase("user-0") == (0, 0)
     assert list(store.tombstones()) == ["chatcmpl-000000", "chatcmpl-000003"]
     assert [one.id for one in store.exchanges()] == [f"chatcmpl-{number:06}" for number in (1, 2, 4, 5)]
     gone = store.exchange("chatcmpl-000000")
@@ -152,7 +152,7 @@ def test_forgetting_leaves_tombstones_and_no_text(store):
     ]  # an older snapshot must still leave them out
 
 
-@pytest.mark.parametrize("way", ["forget", "retain"])
+@pytest.mark.parametrize("way", ["erase", "retain"])
 def test_what_is_said_at_that_very_moment_goes_as_well(store, way):
     store.write([exchange(0), exchange(1)])
     said, words = threading.Event(), thumb(0, kind="edit", value="an Wanda")
@@ -166,14 +166,14 @@ def test_what_is_said_at_that_very_moment_goes_as_well(store, way):
     speaker = threading.Thread(target=speak)
     speaker.start()
     assert said.wait(30)
-    if way == "forget":
-        assert store.forget("user-0") == (1, 1)
+    if way == "erase":
+        assert store.erase("user-0") == (1, 1)
     else:
         assert store.retain(START + timedelta(seconds=1)) == 1
     speaker.join()
     left = store.feedback_of(["chatcmpl-000000"])
     assert [(one.value, one.annotator) for one in left.get("chatcmpl-000000", [])] == (
-        [(None, None)] if way == "forget" else []
+        [(None, None)] if way == "erase" else []
     )
 
 
@@ -206,8 +206,8 @@ def test_windows_and_events(store):
 def test_several_threads_write_at_once(store):
     def work(part: int) -> None:
         for number in range(part, 120, 4):
-            store.accept(exchange(number))
-            store.accept(exchange(0))
+            store.start_request(exchange(number))
+            store.start_request(exchange(0))
 
     threads = [threading.Thread(target=work, args=(part,)) for part in range(4)]
     for thread in threads:

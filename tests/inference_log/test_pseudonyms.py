@@ -35,16 +35,16 @@ def test_the_same_person_is_the_same_hash_under_one_salt_only():
 def test_the_salt_is_made_once_and_is_private(live, tmp_path):
     first = pseudonyms.load_hash_key(live, tmp_path, {})
     assert pseudonyms.load_hash_key(live, tmp_path, {}) == first
-    assert stat.S_IMODE((tmp_path / live.salt).stat().st_mode) == 0o600
-    assert [path.name for path in (tmp_path / live.salt).parent.iterdir()] == ["salt"]
+    assert stat.S_IMODE((tmp_path / live.hash_key_file).stat().st_mode) == 0o600
+    assert [path.name for path in (tmp_path / live.hash_key_file).parent.iterdir()] == ["salt"]
     assert (
-        pseudonyms.load_hash_key(live, tmp_path, {live.salt_variable: "s" * 20 + "\n"}) == b"s" * 20
+        pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: "s" * 20 + "\n"}) == b"s" * 20
     )  # as a file would end
 
 
 def test_a_short_salt_is_refused(live, tmp_path):
     with pytest.raises(InfrastructureError) as caught:
-        pseudonyms.load_hash_key(live, tmp_path, {live.salt_variable: "short"})
+        pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: "short"})
     assert str(caught.value) == (
         "TUNECTL_LIVE_SALT holds 5 bytes; at least 16 are needed to hide people\n"
         "  write 64 random hexadecimal digits into it; who was hashed before is then not found again"
@@ -52,7 +52,7 @@ def test_a_short_salt_is_refused(live, tmp_path):
 
 
 def test_an_unreadable_salt(live, tmp_path):
-    (tmp_path / live.salt).mkdir(parents=True)
+    (tmp_path / live.hash_key_file).mkdir(parents=True)
     with pytest.raises(InfrastructureError, match=r"cannot write .*salt: Is a directory"):
         pseudonyms.load_hash_key(live, tmp_path, {})
 

@@ -14,13 +14,15 @@ from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtra
 from tunectl.monitoring.drift_metrics import DriftMetrics
 from tunectl.services import monitor
 
-GOES_WELL = {"champion": lambda: None, "newest": lambda: None, "look": lambda _closed: []}
+GOES_WELL = {"champion": lambda: None, "find_latest_window": lambda: None, "run_once": lambda _closed: []}
 
 
 def watching(**broken):
     calls = {name: SimpleNamespace(run=call) for name, call in {**GOES_WELL, **broken}.items()}
     releases = SimpleNamespace(champion=calls["champion"].run)
-    return SimpleNamespace(releases=releases, newest=calls["newest"].run, look=calls["look"].run)
+    return SimpleNamespace(
+        releases=releases, find_latest_window=calls["find_latest_window"].run, run_once=calls["run_once"].run
+    )
 
 
 def raising(error: Exception):
@@ -35,7 +37,7 @@ def errors(metrics: DriftMetrics) -> float:
     return next(float(line.rsplit(" ", 1)[1]) for line in lines if 'evaluations_total{verdict="error"}' in line)
 
 
-@pytest.mark.parametrize("part", ["champion", "newest", "look"])
+@pytest.mark.parametrize("part", ["champion", "find_latest_window", "run_once"])
 @pytest.mark.parametrize(
     "error", [ArtifactError("champion.json was cut off"), InfrastructureError("no server"), ZeroDivisionError()]
 )
@@ -51,7 +53,7 @@ def test_a_look_that_fails_is_counted(part: str, error: Exception) -> None:
 
 def test_a_library_that_is_not_there_ends_it() -> None:
     with pytest.raises(MissingExtraError):
-        monitor.run_once(watching(look=raising(MissingExtraError("numpy"))), DriftMetrics(3))
+        monitor.run_once(watching(run_once=raising(MissingExtraError("numpy"))), DriftMetrics(3))
 
 
 def test_a_calibration_is_shown_for_the_references_that_it_measured(tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_a_calibration_is_shown_for_the_references_that_it_measured(tmp_path: Pa
     figure = CalibrationRow("nothing", "prompt", 300, 500, 400, {}, (0.03, 0.02, 0.05), None)
 
     def shown(*before) -> list[CalibrationRow]:
-        return monitor._calibration(layout, SimpleNamespace(before=lambda: list(before)))
+        return monitor._calibration(layout, SimpleNamespace(list_closed_windows=lambda: list(before)))
 
     window = SimpleNamespace(release="r", reference="p")
     assert shown(window) == []

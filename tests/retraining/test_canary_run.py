@@ -39,7 +39,7 @@ def _traffic(store, began: datetime, releases: tuple[str, str], rates: tuple[flo
         challenger = dice.random() < 0.5
         at = began + timedelta(seconds=number)
         name, arm = f"chatcmpl-{began:%H%M%S}{number}", "challenger" if challenger else "champion"
-        store.accept(
+        store.start_request(
             InferenceRecord(
                 name, at, arm, releases[challenger], "t", {"model": "shop"}, f"{began:%S}u{number}",
                 finished_at=at, response={}, finish_reason="stop", latency=1.0, refusal=False,
@@ -193,21 +193,20 @@ def test_verbs_of_the_experiment_and_the_story(
         assert main([*words, "--json"]) == 0
         return json.loads(capsys.readouterr().out)
 
-    assert told("release", "experiment", "status") is None
-    made = told("release", "experiment", "start", challenger[:6], "--share", "0.3", "--why", "it reads better")
+    assert told("release", "canary", "status") is None
+    made = told("release", "canary", "start", challenger[:6], "--share", "0.3", "-m", "it reads better")
     assert (made["challenger"], made["rules"]["share"], made.get("run")) == (
         challenger,
         0.3,
         None,
     )
-    for words in (["challenge", challenger], ["withdraw"]):
-        assert main(["release", *words]) == 3, "its arms are what was declared"
-        assert "wait for its end, or end it: tunectl release experiment stop" in capsys.readouterr().err
-    found = told("release", "experiment", "status")
+    assert main(["release", "canary", "start", challenger, "--no-test"]) == 3, "its arms are what was declared"
+    assert "wait for its end, or end it: tunectl release canary stop" in capsys.readouterr().err
+    found = told("release", "canary", "status")
     assert found["reading"]["decision"] == "running"
-    plan = told("release", "experiment", "plan", "--rate", "0.3", "--effect", "0.2", "--share", "0.5")
+    plan = told("release", "canary", "plan", "--rate", "0.3", "--effect", "0.2", "--share", "0.5")
     assert 50 < plan["half"] < plan["most"] < 2000
-    assert told("release", "experiment", "stop")["decision"] == "running"
+    assert told("release", "canary", "stop")["decision"] == "running"
     assert (store.root / "challenger.json").exists() is False
     asked = told("repro", "--reason", "two new shops")
     assert asked["watcher"] is False

@@ -17,7 +17,7 @@ from tunectl.backends.web.http_server import HttpResponse, HttpServer
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
-    for name, value in (("LINES", 3), ("ROOM", 0.05), ("SECONDS", 0.4), ("LINGER", 0.2)):
+    for name, value in (("MAX_CONNECTIONS", 3), ("ROOM", 0.05), ("SECONDS", 0.4), ("LINGER", 0.2)):
         monkeypatch.setattr(http_server, name, value)
     made = HttpServer(
         "watch", "127.0.0.1", 0, lambda asked: HttpResponse(asked.body or asked.path.encode()), largest=10

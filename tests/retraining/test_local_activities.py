@@ -193,7 +193,7 @@ def test_an_end_is_told_once(work: LocalActivities, monkeypatch: pytest.MonkeyPa
 def test_a_gate_without_its_worktree_asks_nothing(
     work: LocalActivities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worktree_build.git_worktree, "inside", lambda root, folder: folder)
+    monkeypatch.setattr(worktree_build.git_worktree, "project_path", lambda root, folder: folder)
     run = _run(work, "")
     with pytest.raises(InfrastructureError, match=f"is gone, so it is not known what retrain {run.id} has learned"):
         worktree_build.check_gate_data(run, work.place)

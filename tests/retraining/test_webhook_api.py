@@ -73,21 +73,21 @@ def test_the_same_webhook_again_and_again_is_one_trigger(world):
         replies = list(pool.map(lambda _: world.ask(body=payload()), range(100)))
     assert {status for status, _, _ in replies} == {200}
     assert sum(json.loads(content)["new"] for _, content, _ in replies) == 1
-    assert len(world.book.waiting()) == 1
+    assert len(world.book.list_pending_triggers()) == 1
     assert world.nudged == 1
     assert world.ask(body=payload(version="1"))[0] == 200
-    assert len(world.book.waiting()) == 1
+    assert len(world.book.list_pending_triggers()) == 1
 
 
 def test_resolved_starts_nothing(world):
     status, content, _ = world.ask(body=payload(status="resolved"))
     assert (status, json.loads(content)["status"]) == (200, "nothing")
-    assert world.book.waiting() == []
+    assert world.book.list_pending_triggers() == []
 
 
 def test_busy_is_503_for_what_is_new_and_200_for_what_is_known(world):
     world.ask(body=payload())
-    trigger = world.book.waiting()[0]
+    trigger = world.book.list_pending_triggers()[0]
     run = state_machine.apply_transition(
         state_machine.new_run("a" * 64, 1, trigger, NOW, {}), Transition("data_gate", NOW)
     )
@@ -162,7 +162,7 @@ def test_half_a_body_is_nobodys_word(world, capfd):
     whole = payload()
     head = f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(whole) + 1}\r\n".encode()
     assert _raw(world, head, whole) == b""
-    assert world.book.waiting() == []
+    assert world.book.list_pending_triggers() == []
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -170,7 +170,7 @@ def test_a_disk_that_is_full_is_503(world, monkeypatch):
     def full(_trigger):
         raise InfrastructureError("no space left on device")
 
-    monkeypatch.setattr(world.book, "receive", full)
+    monkeypatch.setattr(world.book, "enqueue_trigger", full)
     assert world.ask(body=payload())[0] == 503
 
 

@@ -19,8 +19,8 @@ from tunectl.backends.storage import inference_log_sql
 class Killed:
     """One run."""
 
-    log_request: int
-    log_response: int
+    accepted: int
+    finished: int
     feedback: int
     missing: tuple[str, ...]
     """Confirmed, and not there."""

@@ -129,7 +129,7 @@ def drift(folder: Path, champion: str, name: str = "w" * 16) -> DriftWindow:
 
 def overrides(**more: object) -> list[str]:
     """Overrides of a watcher that hurries."""
-    return [f"watch.{name}={value}" for name, value in {**WATCH, **more}.items()]
+    return [f"retrain.{name}={value}" for name, value in {**WATCH, **more}.items()]
 
 
 def start(folder: Path, *words: str, before: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
