@@ -373,7 +373,7 @@ CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-import test_trl_pairs as t
+import test_dpo_kto as t
 t.fit(Path({model!r}), Path({sft!r}), Path({root!r}), t.plan({method!r}, epochs=12, validation={{"eval_steps": 16}}))
 """
 
@@ -473,7 +473,7 @@ def test_a_loss_that_is_no_number_is_named(base, sft, tmp_path, monkeypatch, met
     start = caught.value.message.partition(";")[0]
     assert start in {f"align: the loss is nan at step {step}" for step in range(2, 6)}
     assert "the last good loss was 0." in caught.value.message
-    assert caught.value.hint == "lower align.learning_rate (now 0.005), or set align.max_grad_norm=1.0"
+    assert caught.value.hint == "lower align.learning_rate (now 0.005), or align.max_grad_norm (now 1)"
     assert not (tmp_path / "out").exists()
 
 

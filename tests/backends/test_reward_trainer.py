@@ -321,7 +321,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from types import SimpleNamespace
-import test_trl_reward as t
+import test_reward_trainer as t
 t.fit(Path({model!r}), Path({sft!r}), Path({root!r}), t.plan(epochs=12), "out")
 """
 
@@ -377,7 +377,7 @@ def test_a_loss_that_is_no_number_is_named(tiny_model, sft, tmp_path, monkeypatc
     assert re.fullmatch(
         r"reward: the loss is nan at step 3; the last good loss was \d\.\d{4} at step 2", caught.value.message
     )
-    assert caught.value.hint == "lower reward.learning_rate (now 0.005), or set reward.max_grad_norm=1.0"
+    assert caught.value.hint == "lower reward.learning_rate (now 0.005), or reward.max_grad_norm (now 1)"
     assert not (tmp_path / "out").exists()
 
 

@@ -310,9 +310,9 @@ CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-import test_trl_trainer as t
+import test_sft_trainer as t
 root = Path({root!r})
-t.fit(Path({model!r}), root, t.plan(epochs=6, average=0.9, adapter=t.AdapterPlan("lora", 4, 8, 0.2, "all-linear")), "out")
+t.fit(Path({model!r}), root, t.plan(epochs=6, average=0.9, adapter=t.LoraArgs("lora", 4, 8, 0.2, "all-linear")), "out")
 """
 
 
@@ -389,7 +389,7 @@ def test_a_loss_that_is_no_number_is_named(tiny_model, tmp_path, monkeypatch):
     assert re.fullmatch(
         r"sft: the loss is nan at step 3; the last good loss was \d\.\d{4} at step 2", caught.value.message
     )
-    assert caught.value.hint == "lower sft.learning_rate (now 0.01), or set sft.max_grad_norm=1.0"
+    assert caught.value.hint == "lower sft.learning_rate (now 0.01), or sft.max_grad_norm (now 1)"
     assert not (tmp_path / "out").exists()
 
 

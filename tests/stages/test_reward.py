@@ -284,7 +284,7 @@ def test_a_reward_that_is_no_number_is_named(given):
     with pytest.raises(UsageError) as caught:
         reward.run(stage(), inputs, out, trainer=Fake(scale=float("nan")))
     assert caught.value.message == "reward: members/0 gives nan for 100 of 100 held-out answers"
-    assert caught.value.hint == "lower reward.learning_rate (now 0.0003), or set reward.max_grad_norm=1.0"
+    assert caught.value.hint == "lower reward.learning_rate (now 0.0003), or reward.max_grad_norm (now 1)"
 
 
 def test_switched_off_it_passes_through(given):

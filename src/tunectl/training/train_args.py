@@ -9,6 +9,9 @@ from tunectl.config.schema.cpt import LoraCpt
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.sft import Schedule, Sft
 
+USUAL_GRAD_NORM = 1.0
+"""Clips the gradients of diverging runs without slowing those that converge."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoraArgs:
@@ -115,3 +118,12 @@ def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) ->
         profile=profile,
         project="cpt",
     )
+
+
+def suggest_for_lost_loss(section: str, learning_rate: float, max_grad_norm: float | None) -> str:
+    """Say which settings of ``section`` to change where a loss or score is not finite; never to the value that they have."""
+    if max_grad_norm is None or max_grad_norm > USUAL_GRAD_NORM:
+        clip = f"set {section}.max_grad_norm={USUAL_GRAD_NORM}"
+    else:
+        clip = f"{section}.max_grad_norm (now {max_grad_norm:g})"
+    return f"lower {section}.learning_rate (now {learning_rate:g}), or {clip}"

@@ -19,7 +19,7 @@ from tunectl.training import batch_schedule
 from tunectl.training.batch_schedule import Step
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.protocols import LogPoint
-from tunectl.training.train_args import TrainingArgs
+from tunectl.training.train_args import TrainingArgs, suggest_for_lost_loss
 
 _log = logging_setup.get_logger(__name__)
 
@@ -105,7 +105,7 @@ def check_finite(run: TrainingRun, step: int, loss: float) -> None:
     )
     raise UsageError(
         f"{run.plan.label}: the loss is {loss} at step {step}; {good}",
-        hint=f"lower {run.plan.label}.learning_rate (now {run.plan.learning_rate:g}), or set {run.plan.label}.clip=1.0",
+        hint=suggest_for_lost_loss(run.plan.label, run.plan.learning_rate, run.plan.clip),
     )
 
 
@@ -118,7 +118,7 @@ def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
     if not state.best and not math.isfinite(loss):
         raise UsageError(
             f"{run.plan.label}: the validation loss is {loss} at step {step}, and there are no earlier weights to keep",
-            hint=f"lower {run.plan.label}.learning_rate (now {run.plan.learning_rate:g}), or set {run.plan.label}.clip=1.0",
+            hint=suggest_for_lost_loss(run.plan.label, run.plan.learning_rate, run.plan.clip),
         )
     if state.best and not loss < state.best_loss - run.plan.least_gain:
         state.misses += 1

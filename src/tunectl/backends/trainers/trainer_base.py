@@ -17,6 +17,7 @@ from tunectl.core import logging_setup, progress
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training.rl.rl_types import RlArgs, StepMetrics, ValidationPoint
+from tunectl.training.train_args import suggest_for_lost_loss
 
 _log = logging_setup.get_logger(__name__)
 
@@ -121,7 +122,7 @@ def refuse_no_number(run: TrainRun, step: int, loss: float) -> None:
     good = f"the last good loss was {history[-1].loss:.4f} at step {history[-1].step}" if history else "it is the first"
     raise UsageError(
         f"align: the loss is {loss} at step {step}; {good}",
-        hint=f"lower align.learning_rate (now {settings.learning_rate:g}), or set align.max_grad_norm=1.0",
+        hint=suggest_for_lost_loss("align", settings.learning_rate, settings.max_grad_norm),
     )
 
 

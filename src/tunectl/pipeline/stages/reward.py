@@ -30,6 +30,7 @@ from tunectl.training.reward.reward_evaluation import EnsembleScores, EvalContex
 from tunectl.training.reward.reward_gate import GateContext
 from tunectl.training.reward.reward_metrics import CalibrationBin
 from tunectl.training.sft import report
+from tunectl.training.train_args import suggest_for_lost_loss
 
 _log = logging_setup.get_logger(__name__)
 _DONE = "fitted.json"
@@ -324,7 +325,7 @@ def _refuse_no_number(name: str, rewards: Sequence[float], section: RewardModelC
     if bad:
         raise UsageError(
             f"reward: {name} gives {bad[0]} for {len(bad)} of {len(rewards)} held-out answers",
-            hint=f"lower reward.learning_rate (now {section.learning_rate:g}), or set reward.max_grad_norm=1.0",
+            hint=suggest_for_lost_loss("reward", section.learning_rate, section.max_grad_norm),
         )
 
 
