@@ -93,7 +93,7 @@ def test_the_story_of_a_drift(watching: DriftMonitor) -> None:
     served(watching, 120, 1, at(1, 12))
     first = later(watching, 1, 13).run_once()
     assert [one.verdict for one in first] == ["insufficient"]
-    assert first[0].reason == "prompts: no window of prompts was accepted yet: tunectl monitor accept ID"
+    assert first[0].reason == "prompts: no window of prompts was accepted yet: tunectl monitor set-reference ID"
     assert first[0].signals["answer_text"].p_value is not None
     accept(watching, first[0].id)
     served(watching, 120, 2, at(1, 14))

@@ -85,8 +85,8 @@ def test_without_a_network(project: Project) -> None:
 def test_words_that_are_wrong(project: Project) -> None:
     for words, message in (
         (("wacth",), "monitor wacth: there are once, list, show, accept, calibrate, replay"),
-        (("accept",), "monitor accept: which windows?"),
-        (("replay",), "replay from None to now: no time lies between"),
+        (("set-reference",), "monitor set-reference: which windows?"),
+        (("backtest",), "backtest from None to now: no time lies between"),
     ):
         project.serve(1)
         done = project.run(*words)

@@ -112,7 +112,7 @@ def test_two_watchers_on_one_project(project: tuple[Path, ReleaseRegistry, str])
 
 
 def _propose(folder: Path, release: str) -> None:
-    words = [sys.executable, "-m", "tunectl", "release", "propose", release[:6], "--why", "built on the large machine"]
+    words = [sys.executable, "-m", "tunectl", "release", "propose", release[:6], "-m", "built on the large machine"]
     subprocess.run(words, cwd=folder, env=retrain_project.ENVIRONMENT, check=True, capture_output=True)
 
 

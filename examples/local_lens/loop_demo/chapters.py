@@ -42,9 +42,9 @@ def quiet(play: Play) -> None:
             window, _ = play.window(play.everyday)
             names.append(window.id)
             play.narrator.say(*described(window))
-        play.command("monitor", "accept", *names, "--why", "quiet days")
+        play.command("monitor", "set-reference", *names, "-m", "quiet days")
         play.narrator.say(
-            f"a person accepts them as usual: tunectl monitor accept {' '.join(name[:6] for name in names)}", "work"
+            f"a person accepts them as usual: tunectl monitor set-reference {' '.join(name[:6] for name in names)}", "work"
         )
         for _ in range(scene.quiet):
             window, _ = play.window(play.everyday)

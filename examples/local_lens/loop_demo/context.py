@@ -193,7 +193,12 @@ class Play:
         """Somebody proposes a release; the retrain that comes of it, just begun."""
         known = len(self.book.runs())
         self.command(
-            "release", "propose", bad.release, "--why", f"a challenger that was made to be bad: {bad.what}", "--now"
+            "release",
+            "propose",
+            bad.release,
+            "-m",
+            f"a challenger that was made to be bad: {bad.what}",
+            "--ignore-limits",
         )
         return self.next_run(known)
 

@@ -27,9 +27,7 @@ from tunectl.core.errors import GateError, UsageError
 from tunectl.registry.release_store import ReleaseRegistry
 
 RECORDS: Final = "experiments"
-UNTESTED: Final = (
-    "an experiment tries none that was refused; without a test: tunectl release challenge {} --share 0.1 --force"
-)
+UNTESTED: Final = "a test tries no release that a gate refused; without a test: tunectl release canary start {} --no-test --share 0.1 --force"
 """What is left for a release that a gate refused."""
 
 
@@ -101,14 +99,14 @@ class ExperimentStore:
             if other is not None and other.id != experiment.id:
                 raise ExperimentRunning(
                     f"experiment {other.id} with {other.challenger} runs since {other.began:%Y-%m-%d %H:%M} UTC",
-                    hint="wait for it, or end it: tunectl release experiment stop",
+                    hint="wait for it, or end it: tunectl release canary stop",
                 )
             made = other or replace(experiment, champion=pointer.release)
             trial = self.store.trial()
             if trial is not None and trial.salt != made.salt:
                 raise ExperimentRunning(
                     f"{trial.release} is challenger already, put up by {trial.by or 'somebody'}: {trial.why or 'no reason given'}",
-                    hint="take it away first: tunectl release withdraw",
+                    hint="stop it first: tunectl release canary stop",
                 )
             self.store.may_serve(made.challenger, hint=UNTESTED.format(made.challenger))
             self.write(made)
@@ -129,13 +127,24 @@ class ExperimentStore:
         return now
 
     def end(
-        self, experiment: Experiment, decision: Decision, at: datetime, reading: ExperimentResult | None
+        self,
+        experiment: Experiment,
+        decision: Decision,
+        at: datetime,
+        reading: ExperimentResult | None,
+        *,
+        by: str = "",
+        why: str = "",
     ) -> Experiment:
-        """Take the challenger off the traffic, then write why; one that has ended stays as it ended."""
+        """Take the challenger off the traffic, then write why; one that has ended stays as it ended.
+
+        ``by`` (empty: whoever started it) and ``why`` are for the release history.
+        """
         with self._writing():
             now = self._now(experiment)
             if self._up(now):
-                self.store.stop_canary(by=now.by, why=f"experiment {now.id} ended: {decision}")
+                told = f"experiment {now.id} ended: {decision}" + (f"; {why}" if why else "")
+                self.store.stop_canary(by=by or now.by, why=told[:1000])
             if now.ended is None:
                 now = replace(now, ended=at, decision=decision, reading=reading or now.reading)
                 self.write(now)

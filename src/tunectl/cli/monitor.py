@@ -1,12 +1,12 @@
-"""Watch live traffic for drift: windows of prompts and answers against a reference, with alarms of a known rate.
+"""Detect drift in live traffic: windows of prompts and answers against a reference, with alarms of a known rate.
 
-    tunectl monitor                             until stopped: closes windows, writes reports, serves metrics and pages
-    tunectl monitor once                        one look at the live store, then the end (for cron; ends with 3 on drift)
-    tunectl monitor list [-n 10]                the newest windows
-    tunectl monitor show [ID]                   one window (the newest): signals, what moved, examples
-    tunectl monitor accept ID [ID ...]          prompts are compared with these windows from now on
-    tunectl monitor calibrate [--trials 400]    false alarms and power with the references of this project
-    tunectl monitor replay --from TIME --to TIME    how often the past would have fired; nothing is kept
+    tunectl monitor                                   until stopped: closes windows, writes reports, serves metrics and pages
+    tunectl monitor once                              close the windows that are due, then end (for cron; ends with 3 on drift)
+    tunectl monitor list [-n 10]                      the newest windows
+    tunectl monitor show [ID]                         one window (the newest): signals, what moved, examples
+    tunectl monitor set-reference ID [ID ...] -m ..   compare prompts with these windows from now on
+    tunectl monitor calibrate [--trials 400]          false alarms and power with the references of this project
+    tunectl monitor backtest --from TIME --to TIME    the verdicts that past traffic would have given; nothing is stored
 
 Settings stand in conf/monitor; key=value changes one for this time. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h
 for "ago".
@@ -24,20 +24,20 @@ from tunectl.core.errors import UsageError
 if TYPE_CHECKING:
     from tunectl.config.schema.monitor import MonitorSettings
 
-VERBS = ("once", "list", "show", "accept", "calibrate", "replay")
+VERBS = ("once", "list", "show", "set-reference", "calibrate", "backtest")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
     parser.add_argument("words", nargs="*", metavar="VERB [ID] | key=value", help=f"{', '.join(VERBS)}; or settings")
     parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="with list: windows to print (10)")
-    parser.add_argument("--why", default="", help="with accept: for the record")
+    parser.add_argument("-m", "--message", default="", metavar="TEXT", help="with set-reference: why, for the record")
     parser.add_argument("--trials", type=int, default=400, metavar="N", help="with calibrate: windows a figure (400)")
     parser.add_argument(
         "--rows", type=int, metavar="N", help="with calibrate: rows of a window (monitor.window.max_rows)"
     )
-    parser.add_argument("--from", dest="since", metavar="TIME", help="with replay: traffic accepted at or after")
-    parser.add_argument("--to", dest="until", metavar="TIME", help="with replay: traffic accepted before (now)")
+    parser.add_argument("--from", dest="since", metavar="TIME", help="with backtest: traffic accepted at or after")
+    parser.add_argument("--to", dest="until", metavar="TIME", help="with backtest: traffic accepted before (now)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -59,7 +59,7 @@ def _split(words: list[str]) -> tuple[str, list[str], list[str]]:
     rest = [word for word in words if "=" not in word]
     if rest and rest[0] not in VERBS:
         raise UsageError(f"monitor {rest[0]}: there are {', '.join(VERBS)}", hint="tunectl monitor --help")
-    if rest[1:] and rest[0] not in {"show", "accept"}:
+    if rest[1:] and rest[0] not in {"show", "set-reference"}:
         raise UsageError(f"monitor {rest[0]} takes no {rest[1]}", hint="tunectl monitor --help")
     return (rest[0] if rest else ""), rest[1:], given
 
@@ -114,7 +114,7 @@ def _show(args: argparse.Namespace, names: list[str], settings: MonitorSettings,
     return monitor_windows.show(args, names, settings, layout)
 
 
-def _accept(args: argparse.Namespace, names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
+def _set_reference(args: argparse.Namespace, names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
     from tunectl.cli import monitor_windows
 
     return monitor_windows.set_reference(args, names, settings, layout)
@@ -126,7 +126,7 @@ def _calibrate(args: argparse.Namespace, _names: list[str], settings: MonitorSet
     return monitor_calibrate.calibrate(args, settings, layout)
 
 
-def _replay(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
+def _backtest(args: argparse.Namespace, _names: list[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
     from tunectl.cli import monitor_calibrate
 
     return monitor_calibrate.backtest(args, settings, layout)
@@ -138,7 +138,7 @@ _CALLS: dict[str, _Call] = {
     "once": _once,
     "list": _list,
     "show": _show,
-    "accept": _accept,
+    "set-reference": _set_reference,
     "calibrate": _calibrate,
-    "replay": _replay,
+    "backtest": _backtest,
 }

@@ -115,8 +115,8 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
     since, until = time_args.parse_time(args.since), time_args.parse_time(args.until) or datetime.now(UTC)
     if since is None or since >= until:
         raise UsageError(
-            f"replay from {args.since} to {args.until or 'now'}: no time lies between",
-            hint="tunectl monitor replay --from 30d --to 2026-03-01",
+            f"backtest from {args.since} to {args.until or 'now'}: no time lies between",
+            hint="tunectl monitor backtest --from 30d --to 2026-03-01",
         )
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         windows = past.backtest(factory.build_monitor(settings, layout, store), since, until)

@@ -117,7 +117,8 @@ def set_reference(
 
     if not names:
         raise UsageError(
-            "monitor accept: which windows?", hint="tunectl monitor list; tunectl monitor accept ID [ID ...]"
+            "monitor set-reference: which windows?",
+            hint="tunectl monitor list; tunectl monitor set-reference ID [ID ...]",
         )
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         found = [_found(reference_data.list_closed_windows(store), name) for name in names]
@@ -125,9 +126,9 @@ def set_reference(
         if rows < least:
             raise UsageError(
                 f"{', '.join(one.id for one in found)}: {rows} rows together, {least} are needed",
-                hint="accept a window with more rows, or several: tunectl monitor accept ID ID ...",
+                hint="name a window with more rows, or several: tunectl monitor set-reference ID ID ...",
             )
-        body = windows.accept([one.id for one in found], by=user.current_user(), why=args.why)
+        body = windows.accept([one.id for one in found], by=user.current_user(), why=args.message)
         store.add_event(Event(uuid.uuid4().hex, datetime.now(UTC), windows.ACCEPTED, body))
     if args.json:
         terminal.print_json(body)

@@ -2,12 +2,12 @@
 
 tunectl release list                 all releases, the champion marked
 tunectl release show ID              one release: metrics, verdicts, lineage, files
-tunectl release propose ID --why ..  let tunectl watch put it through gate and canary, as it does with what it built itself
-tunectl release promote ID --why ..  make it the champion; running servers follow (--wait URL: until that one has)
-tunectl release rollback --why ..    back to the champion before it
-tunectl release challenge ID --share 0.1    put it beside the champion, for a tenth of the people; withdraw ends that
-tunectl release experiment start ID  the same with a test that decides; status, stop, plan
-tunectl release log [RETRAIN]        what happened, in order, and the whole story of a retrain; --page FILE writes it as a page
+tunectl release propose ID -m ..     ask the retrain controller to put it through gate and canary, as it does with its own builds
+tunectl release promote ID -m ..     make it the champion; running servers follow (--wait URL: until that one has)
+tunectl release rollback -m ..       promote the champion before this one again
+tunectl release canary start ID      serve it to a share of the users, with a test that decides; status, stop, plan
+                                     (--no-test: no test, until canary stop)
+tunectl release log [RETRAIN]        the release history, or every step of one retrain; --page FILE writes it as a page
 tunectl release diff A B             what changed from one release to another
 tunectl release verify [ID ...]      compare every file with its recorded SHA-256
 
@@ -25,21 +25,19 @@ from typing import Any
 VERBS = {
     "list": "all releases, the champion marked",
     "show": "one release: metrics, verdicts, lineage, files",
-    "log": "what happened, in order; the story of each retrain",
+    "log": "the release history: additions, promotions, rollbacks, canaries and retrains",
     "diff": "what changed from one release to another",
     "verify": "compare every file with its recorded SHA-256; exit 5 where one differs",
     "add": "put the package that repro built into the store (repro does it by itself)",
-    "propose": "let tunectl watch put a release through gate and canary; nothing is trained",
+    "propose": "ask the retrain controller to put a release through gate and canary; nothing is trained",
     "promote": "make a release the champion",
-    "rollback": "make the champion before this one champion again",
-    "challenge": "put a release beside the champion, for a share of the people and for whoever asks for it",
-    "withdraw": "end that",
-    "experiment": "try a release on live traffic, with a test that may be looked at at any time",
-    "tag": "name a release in Git, as GTO does",
+    "rollback": "promote the champion before this one again",
+    "canary": "serve a release to a share of the users beside the champion, with a sequential test or without",
+    "tag": "tag a release in Git, as GTO does",
     "sync": "copy releases and pointers to an address where servers look: s3://bucket/folder",
     "push": "upload adapter, tokenizer and model card to the Hugging Face Hub",
 }
-LOOKS = ("list", "show", "diff", "verify")
+READ_ONLY = ("list", "show", "diff", "verify")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -70,5 +68,5 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _module(verb: str) -> Any:
-    kind = verb if verb in {"experiment", "log"} else "look" if verb in LOOKS else "change"
+    kind = verb if verb in {"canary", "log"} else "show" if verb in READ_ONLY else "update"
     return import_module(f"tunectl.cli.release_{kind}")

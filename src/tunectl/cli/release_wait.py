@@ -29,7 +29,7 @@ def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> 
             told = "; ".join(f"{address}: {said}" for address, said in left.items())
             raise InfrastructureError(
                 f"after {seconds:g} s {len(left)} of {len(addresses)} servers do not serve {release}: {told}",
-                hint="the pointer is swapped, and they go on trying; or go back: tunectl release rollback --why TEXT",
+                hint="the pointer is swapped, and they go on trying; or go back: tunectl release rollback -m TEXT",
             )
         time.sleep(EVERY)
     return time.monotonic() - start

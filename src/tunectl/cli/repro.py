@@ -160,7 +160,7 @@ def _summarise(
 def _release(layout: ProjectPaths, *, as_json: bool) -> None:
     """Put what was packaged into the store; say how to serve it where no gate said no. The first release becomes champion."""
     from tunectl.backends.system import terminal
-    from tunectl.cli.release_change import add_packaged
+    from tunectl.cli.release_update import add_packaged
     from tunectl.registry.release_store import ReleaseRegistry
 
     store = ReleaseRegistry(layout.releases)
@@ -180,9 +180,7 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> None:
         )  # BentoML takes no relative folder
     pointer = store.champion()
     if pointer is not None and pointer.release != made.id and not made.refusals:
-        terminal.print_line(
-            f"champion is {pointer.release}; swap with: tunectl release promote {made.id[:6]} --why TEXT"
-        )
+        terminal.print_line(f"champion is {pointer.release}; swap with: tunectl release promote {made.id[:6]} -m TEXT")
 
 
 def _freeze(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:

@@ -84,7 +84,7 @@ def _refuse_nothing(root: TunectlConfig) -> None:
         known = ", ".join(store.ids()) or "none"
         raise UsageError(
             f"{store.location}: no release is champion; there are: {known}",
-            hint="build one with: tunectl repro, then: tunectl release promote ID --why ...",
+            hint="build one with: tunectl repro, then: tunectl release promote ID -m ...",
         )
 
 

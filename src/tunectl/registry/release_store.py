@@ -236,7 +236,7 @@ class ReleaseRegistry:
             trial = self.trial()
             if trial is None:
                 raise UsageError(
-                    f"{self.root}: there is no challenger", hint="tunectl release challenge ID --share 0.1"
+                    f"{self.root}: there is no challenger", hint="tunectl release canary start ID --no-test --share 0.1"
                 )
             self._withdraw(trial, by, why)
         return trial

@@ -132,7 +132,7 @@ def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: T
     enough = [one for one in windows if one.rows >= least]
     if declared.reference != "live" or declared.accept_first or not enough or live.events(kind=ACCEPTED):
         return None
-    return PendingApproval(f"accept a window that prompts are compared with: tunectl monitor accept {enough[-1].id}")
+    return PendingApproval(f"accept a window that prompts are compared with: tunectl monitor set-reference {enough[-1].id}")
 
 
 def _slots(root: TunectlConfig, book: RunStore, now: datetime) -> list[NextSchedule]:
@@ -202,5 +202,5 @@ def _idle(store: ReleaseRegistry, book: RunStore) -> Iterator[PendingApproval]:
         yield PendingApproval(f"{len(waiting)} asked for a retrain and nobody takes it up: tunectl watch")
     if running is not None:
         yield PendingApproval(
-            f"experiment {running.id} runs and nobody looks at it: tunectl watch, or tunectl release experiment stop"
+            f"experiment {running.id} runs and nobody looks at it: tunectl watch, or tunectl release canary stop"
         )

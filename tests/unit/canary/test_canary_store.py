@@ -69,7 +69,7 @@ def test_a_persons_own_challenger_is_not_touched(trials: tuple[ExperimentStore, 
     with pytest.raises(GateError) as error:
         kept.start(made(names[1]))
     assert str(error.value) == (
-        f"{names[2]} is challenger already, put up by Bo: by name only\n  take it away first: tunectl release withdraw"
+        f"{names[2]} is challenger already, put up by Bo: by name only\n  stop it first: tunectl release canary stop"
     )
     assert kept.all() == [], "and no record speaks of it"
     assert not kept.repair()
@@ -113,7 +113,7 @@ def test_a_second_one_the_champion_and_a_stranger_are_refused(trials: tuple[Expe
         kept.start(made(names[2], "two"))
     assert str(error.value) == (
         f"experiment one with {names[1]} runs since 2026-05-01 00:00 UTC\n"
-        "  wait for it, or end it: tunectl release experiment stop"
+        "  wait for it, or end it: tunectl release canary stop"
     )
 
 

@@ -1,6 +1,8 @@
 """The verb release, over a store in a temporary folder."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -38,9 +40,9 @@ def call(store, *words, capsys=None):
 
 def test_a_release_is_promoted_swapped_and_taken_back(store, capsys):
     one, two, _ = store.ids()
-    assert call(store, "promote", one, "--why", "first") == 0
-    assert call(store, "promote", two[:15], "--why", "second", "--by", "me") == 0
-    assert call(store, "rollback", "--why", "worse") == 0
+    assert call(store, "promote", one, "-m", "first") == 0
+    assert call(store, "promote", two[:15], "-m", "second", "--author", "me") == 0
+    assert call(store, "rollback", "-m", "worse") == 0
     capsys.readouterr()
     code, out, _ = call(store, "log", "--json", capsys=capsys)
     assert [(row["what"], row.get("why", "")) for row in json.loads(out)[3:]] == [
@@ -54,10 +56,56 @@ def test_a_release_is_promoted_swapped_and_taken_back(store, capsys):
 
 def test_a_refused_release_ends_with_exit_3(store, capsys):
     refused = store.ids()[2]
-    code, _, err = call(store, "promote", refused, "--why", "x", capsys=capsys)
+    code, _, err = call(store, "promote", refused, "-m", "x", capsys=capsys)
     assert code == 3
     assert "was refused: package: too far off" in err
-    assert call(store, "promote", refused, "--why", "x", "--force") == 0
+    assert call(store, "promote", refused, "-m", "x", "--force") == 0
+
+
+@pytest.fixture
+def in_project(tmp_path, monkeypatch):
+    """The working directory of a project that has nothing but a configuration."""
+    shutil.copytree(Path(__file__).parents[3] / "conf", tmp_path / "conf")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_canary_without_a_test_lasts_until_a_person_stops_it(store, in_project, capsys):
+    one, two, refused = store.ids()
+    call(store, "promote", one, "-m", "first")
+    assert (
+        call(store, "canary", "start", two[:15], "--no-test", "--share", "0.1", "-m", "a look", "--author", "me") == 0
+    )
+    assert (store.trial().release, store.trial().share, store.trial().by, store.trial().why) == (
+        two,
+        0.1,
+        "me",
+        "a look",
+    )
+    capsys.readouterr()
+    code, out, _ = call(store, "canary", "stop", "-m", "enough", "--author", "you", "--json", capsys=capsys)
+    assert (code, json.loads(out)["release"], store.trial()) == (0, two, None)
+    assert (store.log()[-1].by, store.log()[-1].why) == ("you", "enough")
+    code, _, err = call(store, "canary", "stop", capsys=capsys)
+    assert code == 2
+    assert "there is no challenger\n  tunectl release canary start ID --no-test --share 0.1" in err
+    assert call(store, "canary", "start", two, "--no-test") == 0
+    assert store.trial().share == 0, "only requests that name it"
+    assert call(store, "canary", "start", refused, "--no-test") == 3
+    assert call(store, "canary", "start", refused, "--no-test", "--force") == 0
+
+
+def test_a_canary_with_a_test_tells_who_stopped_it_and_why(store, in_project, capsys):
+    one, two, _ = store.ids()
+    call(store, "promote", one, "-m", "first")
+    assert call(store, "canary", "start", two, "-m", "reads better", "--author", "me") == 0
+    code, _, err = call(store, "canary", "start", two, "--force", capsys=capsys)
+    assert code == 2
+    assert "--force: a test tries no release that a gate refused\n  without a test: --no-test" in err
+    assert call(store, "canary", "stop", "-m", "wrong template", "--author", "you") == 0
+    assert store.log()[-1].by == "you"
+    assert store.log()[-1].why.endswith(" ended: running; wrong template")
+    code, _, err = call(store, "canary", "start", capsys=capsys)
+    assert (code, "tunectl release canary start ID" in err) == (2, True)
 
 
 def test_damage_ends_with_exit_5(store, capsys):
@@ -70,10 +118,10 @@ def test_damage_ends_with_exit_5(store, capsys):
 
 def test_one_damaged_manifest_hides_no_other_and_stands_in_nobodys_way(store, capsys):
     one, two, three = store.ids()
-    assert call(store, "promote", one, "--why", "first") == 0
-    assert call(store, "promote", two, "--why", "second") == 0
+    assert call(store, "promote", one, "-m", "first") == 0
+    assert call(store, "promote", two, "-m", "second") == 0
     (store.folder(three) / "manifest.json").write_text('{"id": ')
-    assert call(store, "rollback", "--why", "worse") == 0
+    assert call(store, "rollback", "-m", "worse") == 0
     assert store.champion().release == one
     capsys.readouterr()
     _, out, _ = call(store, "list", "--json", capsys=capsys)

@@ -46,7 +46,7 @@ def test_the_next_one_waits_for_a_person(tmp_path: Path, capsys: pytest.CaptureF
     store = ReleaseRegistry(layout.releases)
     one, two = store.ids()
     assert store.champion().release == one
-    assert f"champion is {one}; swap with: tunectl release promote {two[:6]} --why TEXT\n" in capsys.readouterr().out
+    assert f"champion is {one}; swap with: tunectl release promote {two[:6]} -m TEXT\n" in capsys.readouterr().out
     repro._summarise(layout, 1.0, as_json=False)
     assert store.ids() == [one, two]  # the same content is the same release
 

@@ -141,7 +141,7 @@ def test_records_and_live_store_are_read(tmp_path: Path, root: TunectlConfig) ->
     assert question.what == "Retrain the model? something moved in 3 windows"
     given = signed_links.verify(question.link.rpartition("/")[2], b"s" * 64, NOW)
     assert (given.run, given.question, given.nonce) == (found.now.id, "retrain", "0123456789abcdef")
-    assert reference.what.endswith(f"tunectl monitor accept {3:016x}")
+    assert reference.what.endswith(f"tunectl monitor set-reference {3:016x}")
     assert json.loads(json.dumps(to_builtins(found)))["drift"]["consecutive"] == 3
 
 

@@ -1,4 +1,4 @@
-"""``tunectl release add|propose|promote|rollback|challenge|withdraw|tag|sync|push``: what changes a store, or tells others."""
+"""``tunectl release add|propose|promote|rollback|tag|sync|push``: change the registry, or copy it elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunectl.core import user
-from tunectl.core.errors import GateError, UsageError
+from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tunectl.artifacts.paths import ProjectPaths
@@ -16,38 +16,32 @@ if TYPE_CHECKING:
     from tunectl.registry.release_store import ReleaseRegistry
 
 
-_WORDS: tuple[tuple[frozenset[str], str, dict[str, Any]], ...] = (
-    (frozenset(("propose", "promote", "challenge")), "release", {"metavar": "ID"}),
+_ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] = (
+    (frozenset(("propose", "promote")), ("release",), {"metavar": "ID"}),
     (
         frozenset(("tag", "push")),
-        "release",
+        ("release",),
         {"metavar": "ID", "nargs": "?", "default": "champion", "help": "(champion)"},
     ),
     (
-        frozenset(("add", "propose", "promote", "rollback", "challenge", "withdraw")),
-        "--why",
-        {"default": "", "metavar": "TEXT", "help": "kept in the log"},
+        frozenset(("add", "propose", "promote", "rollback")),
+        ("-m", "--message"),
+        {"default": "", "metavar": "TEXT", "help": "why, for the release history"},
     ),
     (
-        frozenset(("add", "promote", "rollback", "challenge", "withdraw")),
-        "--by",
-        {"default": "", "metavar": "WHO", "help": "kept in the log (the name of this account)"},
+        frozenset(("add", "promote", "rollback")),
+        ("--author",),
+        {"default": "", "metavar": "NAME", "help": "who does it, for the release history (the name of this account)"},
     ),
-    (frozenset(("promote", "challenge")), "--force", {"action": "store_true", "help": "though a gate said no"}),
-    (frozenset(("propose",)), "--now", {"action": "store_true", "help": "though cooldown or budget say no"}),
+    (frozenset(("promote",)), ("--force",), {"action": "store_true", "help": "though a gate said no"}),
     (
-        frozenset(("challenge",)),
-        "--share",
-        {
-            "type": float,
-            "default": 0.0,
-            "metavar": "X",
-            "help": "of the people, who get it by default (0: by name only)",
-        },
+        frozenset(("propose",)),
+        ("--ignore-limits",),
+        {"action": "store_true", "help": "start although the cooldown or the budget says no"},
     ),
     (
         frozenset(("promote", "rollback")),
-        "--wait",
+        ("--wait",),
         {
             "action": "append",
             "default": [],
@@ -57,26 +51,26 @@ _WORDS: tuple[tuple[frozenset[str], str, dict[str, Any]], ...] = (
     ),
     (
         frozenset(("promote", "rollback")),
-        "--seconds",
+        ("--seconds",),
         {"type": float, "default": 120.0, "metavar": "N", "help": "with --wait, at most (120)"},
     ),
-    (frozenset(("promote",)), "--tag", {"action": "store_true", "help": "and name it in Git: tunectl release tag"}),
+    (frozenset(("promote",)), ("--tag",), {"action": "store_true", "help": "and name it in Git: tunectl release tag"}),
     (
         frozenset(("sync",)),
-        "address",
+        ("address",),
         {"metavar": "ADDRESS", "help": "s3://bucket/folder, or another kind that fsspec knows"},
     ),
-    (frozenset(("push",)), "repo", {"metavar": "OWNER/NAME", "help": "of the Hub; made where it is absent"}),
-    (frozenset(("push",)), "--public", {"action": "store_true", "help": "a new repository is private otherwise"}),
+    (frozenset(("push",)), ("repo",), {"metavar": "OWNER/NAME", "help": "of the Hub; made where it is absent"}),
+    (frozenset(("push",)), ("--public",), {"action": "store_true", "help": "a new repository is private otherwise"}),
 )
-"""Verbs, the word that they take, and how argparse is told."""
+"""Verbs, the argument that they take, and its declaration for argparse."""
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Declare the words of one verb."""
-    for verbs, word, how in _WORDS:
+    """Declare the arguments of one verb."""
+    for verbs, names, declaration in _ARGUMENTS:
         if verb in verbs:
-            parser.add_argument(word, **how)
+            parser.add_argument(*names, **declaration)
 
 
 def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
@@ -87,7 +81,7 @@ def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
     layout = ProjectPaths()
     manifest.read(layout.artifact("package"))
-    made = add_packaged(layout, store, by=args.by or user.current_user(), why=args.why)
+    made = add_packaged(layout, store, by=args.author or user.current_user(), why=args.message)
     if made is None:
         raise UsageError("package: none, so there is nothing to add", hint="package it: tunectl repro package=openvino")
     if args.json:
@@ -118,7 +112,7 @@ def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
     release = store.find(args.release)
     trigger, running = request_retrain(
-        ProjectPaths(), args.why or f"release {release} is proposed", urgent=args.now, release=release
+        ProjectPaths(), args.message or f"release {release} is proposed", urgent=args.ignore_limits, release=release
     )
     if args.json:
         terminal.print_json({"trigger": trigger, "release": release, "watcher": running})
@@ -133,7 +127,9 @@ def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer."""
     before = store.champion()
-    found = store.promote(store.find(args.release), by=args.by or user.current_user(), why=args.why, force=args.force)
+    found = store.promote(
+        store.find(args.release), by=args.author or user.current_user(), why=args.message, force=args.force
+    )
     _say(args, store, found, "champion already" if found == before else "promoted")
     _wait(args, found.release)
     if args.tag:
@@ -143,7 +139,7 @@ def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer back."""
-    found = store.rollback(by=args.by or user.current_user(), why=args.why)
+    found = store.rollback(by=args.author or user.current_user(), why=args.message)
     _say(args, store, found, "rolled back to")
     _wait(args, found.release)
     return 0
@@ -162,52 +158,6 @@ def _wait(args: argparse.Namespace, release: str) -> None:
     took = release_wait.wait_until_ready(args.wait, release, args.seconds)
     if not args.json:
         terminal.print_line(f"{len(args.wait)} of {len(args.wait)} servers serve it, after {took:.1f} s")
-
-
-def run_challenge(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Put a release up beside the champion."""
-    from tunectl.backends.system import terminal
-    from tunectl.registry.release_store import to_builtins
-
-    _refuse_experiment(store)
-    release, by = store.find(args.release), args.by or user.current_user()
-    found = store.start_canary(release, share=args.share, by=by, why=args.why, force=args.force)
-    if args.json:
-        terminal.print_json(to_builtins(found))
-        return 0
-    terminal.print_line(
-        f"challenger {found.release}: model=challenger, and {found.share:.0%} of the people ({store.root})"
-    )
-    return 0
-
-
-def _refuse_experiment(store: ReleaseRegistry) -> None:
-    """Leave the challenger of an experiment alone: what is counted would no longer be what was declared.
-
-    Raises  GateError while one runs.
-    """
-    from tunectl.canary.canary_store import ExperimentStore
-
-    running = ExperimentStore(store).running()
-    if running is not None:
-        raise GateError(
-            f"experiment {running.id} tries {running.challenger} since {running.began:%Y-%m-%d %H:%M} UTC",
-            hint="wait for its end, or end it: tunectl release experiment stop",
-        )
-
-
-def run_withdraw(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Take the challenger away."""
-    from tunectl.backends.system import terminal
-    from tunectl.registry.release_store import to_builtins
-
-    _refuse_experiment(store)
-    found = store.stop_canary(by=args.by or user.current_user(), why=args.why)
-    if args.json:
-        terminal.print_json(to_builtins(found))
-        return 0
-    terminal.print_line(f"withdrawn: {found.release} ({store.root})")
-    return 0
 
 
 def run_tag(args: argparse.Namespace, store: ReleaseRegistry) -> int:

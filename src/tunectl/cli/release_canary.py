@@ -1,4 +1,7 @@
-"""``tunectl release experiment start|status|stop|plan``: a release on a share of the live traffic, as retrain.canary declares it."""
+"""``tunectl release canary start|status|stop|plan``: serve a release to a share of the users beside the champion.
+
+With a test (retrain.canary declares it) the retrain controller looks at the traffic and ends it; without one, a person does.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunectl.backends.storage import open_inference_log
 from tunectl.core import user
-from tunectl.core.errors import UsageError
+from tunectl.core.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from tunectl.config.schema.retrain import CanaryConfig
@@ -16,19 +19,27 @@ if TYPE_CHECKING:
     from tunectl.registry.release_store import ReleaseRegistry
 
 DAYS = 7
-"""Of live traffic that a plan looks back on."""
+"""Days of traffic from which a plan reads the champion's rate."""
 HORIZON = 40_000
-"""Identities after which a simulated experiment is given up."""
+"""Identities after which a simulated test is given up."""
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - every verb of release is declared alike
-    """Declare the words of this verb."""
+    """Declare the arguments."""
     parser.add_argument("do", choices=("start", "status", "stop", "plan"))
-    parser.add_argument("release", nargs="?", metavar="ID", help="of start: the challenger")
+    parser.add_argument("release", nargs="?", metavar="ID", help="of start: the release to try")
     parser.add_argument(
-        "--share", type=float, metavar="SHARE", help="of the identities, in place of retrain.canary.share"
+        "--share",
+        type=float,
+        metavar="SHARE",
+        help="of the identities, in place of retrain.canary.share (with --no-test: 0, only requests that name it)",
     )
-    parser.add_argument("--why", default="", metavar="TEXT", help="kept in the record")
+    parser.add_argument("--no-test", action="store_true", help="of start: no test decides; it stays until canary stop")
+    parser.add_argument("--force", action="store_true", help="with --no-test: though a gate said no")
+    parser.add_argument("-m", "--message", default="", metavar="TEXT", help="why, for the release history")
+    parser.add_argument(
+        "--author", default="", metavar="NAME", help="who does it, for the release history (the name of this account)"
+    )
     parser.add_argument(
         "--effect", type=float, default=0.05, metavar="GAIN", help="of plan: the gain to be seen (0.05)"
     )
@@ -37,21 +48,42 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG
     )
 
 
-def run_experiment(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Do what was asked."""
+def run_canary(args: argparse.Namespace, store: ReleaseRegistry) -> int:
+    """Start, show, stop or plan a canary.
+
+    Raises  UsageError for --force without --no-test.
+    """
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.config.loading import checks, override_file
 
+    if args.force and not args.no_test:
+        raise UsageError(
+            "--force: a test tries no release that a gate refused", hint="without a test: --no-test --share 0.1 --force"
+        )
+    if args.do == "stop":
+        return _stop(args, store)
+    if args.do == "start" and args.no_test:
+        return _start_without_test(args, store)
     layout = ProjectPaths()
     root: TunectlConfig = checks.load_config(layout, override_file.load_overrides(layout)).root
-    does = {"start": _start, "status": _status, "stop": _stop, "plan": _plan}
-    return does[args.do](args, store, root)
+    calls = {"start": _start, "status": _status, "plan": _plan}
+    return calls[args.do](args, store, root)
 
 
 def _require_canary_config(root: TunectlConfig, share: float | None) -> CanaryConfig:
     if root.retrain.canary is None:
-        raise UsageError("retrain.canary is null, so no experiment is declared", hint="declare it in conf/retrain/")
+        raise UsageError("retrain.canary is null, so no test is declared", hint="declare it in conf/retrain/")
     return root.retrain.canary if share is None else root.retrain.canary.model_copy(update={"share": share})
+
+
+def _find(args: argparse.Namespace, store: ReleaseRegistry) -> str:
+    if args.release is None:
+        raise UsageError("which release is to be tried?", hint="tunectl release canary start ID")
+    return store.find(args.release)
+
+
+def _author(args: argparse.Namespace) -> str:
+    return args.author or user.current_user()
 
 
 def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:
@@ -64,25 +96,23 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import canary_run
 
-    if args.release is None:
-        raise UsageError("which release is the challenger?", hint="tunectl release experiment start ID")
     name = f"manual-{secrets.token_hex(4)}"
     wanted = canary_run.build_experiment(
         _require_canary_config(root, args.share),
-        store.find(args.release),
+        _find(args, store),
         name=name,
         now=datetime.now(UTC),
-        by=user.current_user(),
-        why=args.why,
+        by=_author(args),
+        why=args.message,
     )
     made = ExperimentStore(store).start(replace(wanted, run=None))
     if args.json:
         terminal.print_json(to_builtins(made))
         return 0
     terminal.print_line(
-        f"experiment {made.id}: {made.challenger} for {made.rules.share:.0%} of the identities, by {made.measure}"
+        f"canary {made.id}: {made.challenger} for {made.rules.share:.0%} of the identities, by {made.measure}"
     )
-    terminal.print_line("tunectl watch looks at it and ends it; see it with: tunectl release experiment status")
+    terminal.print_line("tunectl retrain controller evaluates and ends it; see it with: tunectl release canary status")
     return 0
 
 
@@ -98,7 +128,7 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
     found = trials.running() or next(reversed(trials.all()), None)
     if found is None:
         terminal.print_json(None) if args.json else terminal.print_line(
-            "no experiment yet: tunectl release experiment start ID"
+            "no canary yet: tunectl release canary start ID"
         )
         return 0
     reading, open_, chosen = found.reading, 0, 0
@@ -113,14 +143,41 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
         terminal.print_json({**to_builtins(found), "reading": told, "open": open_, "chosen": chosen})
         return 0
     state = f"ended: {found.decision}" if found.ended else f"runs until {found.until:%Y-%m-%d %H:%M} UTC at most"
-    rows = [("experiment", found.id), ("challenger", found.challenger), ("measure", found.measure), ("state", state)]
+    rows = [("canary", found.id), ("challenger", found.challenger), ("measure", found.measure), ("state", state)]
     rows += list(report.describe_results(reading)) if reading else []
     rows += [("identities still open", str(open_)), ("requests that named an arm", str(chosen))]
     terminal.table("", ("what", "value"), rows)
     return 0
 
 
-def _stop(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:  # noqa: ARG001 - all four are called alike
+def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int:
+    """Serve a release beside the champion until a person stops it.
+
+    Raises  GateError while a test runs: what it counts would no longer be what was declared.
+    """
+    from tunectl.backends.system import terminal
+    from tunectl.canary.canary_store import ExperimentStore
+    from tunectl.registry.release_store import to_builtins
+
+    release, running = _find(args, store), ExperimentStore(store).running()
+    if running is not None:
+        raise GateError(
+            f"canary {running.id} tests {running.challenger} since {running.began:%Y-%m-%d %H:%M} UTC",
+            hint="wait for its end, or end it: tunectl release canary stop",
+        )
+    share = 0.0 if args.share is None else args.share
+    found = store.start_canary(release, share=share, by=_author(args), why=args.message, force=args.force)
+    if args.json:
+        terminal.print_json(to_builtins(found))
+        return 0
+    terminal.print_line(
+        f"challenger {found.release}: model=challenger, and {found.share:.0%} of the users ({store.root})"
+    )
+    return 0
+
+
+def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
+    """End the test that runs, or take away the challenger that was started without one."""
     from tunectl.backends.system import terminal
     from tunectl.canary.canary_store import ExperimentStore
     from tunectl.registry.release_store import to_builtins
@@ -128,16 +185,16 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
     trials = ExperimentStore(store)
     found = trials.running()
     if found is None:
-        raise UsageError(f"{store.root}: no experiment runs", hint="tunectl release experiment status")
-    ended = trials.end(found, "running", datetime.now(UTC), None)
-    if args.json:
-        terminal.print_json(to_builtins(ended))
+        stopped = store.stop_canary(by=_author(args), why=args.message)
+        told, words = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
     else:
-        terminal.print_line(f"experiment {ended.id} ended; the champion {ended.champion} answers everybody")
+        ended = trials.end(found, "running", datetime.now(UTC), None, by=_author(args), why=args.message)
+        told, words = to_builtins(ended), f"canary {ended.id} ended; the champion {ended.champion} answers everybody"
+    terminal.print_json(told) if args.json else terminal.print_line(words)
     return 0
 
 
-def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:  # noqa: ARG001 - all four are called alike
+def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:  # noqa: ARG001 - all three are called alike
     """How many identities and days it takes, simulated, at the traffic of the last week."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
@@ -174,7 +231,7 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
         ("champion's rate", f"{rate:.3f} ({'given' if args.rate is not None else f'{len(past.units)} identities'})"),
         ("gain to be seen", f"{args.effect:+.3f}"),
         ("identities a day", f"{units / DAYS:.1f}"),
-        ("half of the experiments end by", f"{found.half or f'more than {HORIZON}'} identities"),
+        ("half of the tests end by", f"{found.half or f'more than {HORIZON}'} identities"),
         ("four of five end by", f"{found.most or f'more than {HORIZON}'} identities"),
         ("days for that", "never, at this traffic" if days is None else f"{days:.1f}"),
     ]

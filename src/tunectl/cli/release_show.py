@@ -1,4 +1,4 @@
-"""``tunectl release list|show|diff|verify``: they change nothing and take no lock."""
+"""``tunectl release list|show|diff|verify``: print releases; change nothing and take no lock."""
 
 from __future__ import annotations
 
