@@ -22,7 +22,7 @@ BACKUP = ".before-init"
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 PACKAGE = Path(__file__).resolve().parents[1]
 TEXTS = Path(__file__).resolve().parent / "project"
-COMMENTS = 29
+COMMENTS = 31
 """Column of the comments in conf/config.yaml."""
 _OWN_TESTS = "experiment/smoke.yaml"
 _FROM_PEOPLE = ("preferences", "reward", "align")
@@ -93,11 +93,13 @@ def _settle_conf(conf: Path, name: str, example: str | None) -> None:
     override_file.save_overrides(ProjectPaths(conf.parent), [])
     recipe = conf / "config.yaml"
     text = _replace_line(recipe.read_text(encoding="utf-8"), r"^project: *\S+ *", f"project: {name}".ljust(COMMENTS))
+    text = text.replace(f" | {Path(_OWN_TESTS).stem}", "")
     if example is None:
         for other in list_examples():
             for option in conf.glob(f"*/{other}.yaml"):
                 option.unlink()
-            text = _replace_line(text, rf"^  - ingest: {other} *", "  - ingest: project".ljust(COMMENTS))
+            listed = rf"^  - ingest: {other} *(# .*) \| {other}(.*)$"
+            text = _replace_line(text, listed, "  - ingest: project".ljust(COMMENTS) + r"\1 | project\2")
             text = re.sub(rf"(?m)^  - (\w+): {other} *", _start, text)
             text = text.replace(f" | {other}", "")
             text = text.replace(f"; {other} names its own", "")

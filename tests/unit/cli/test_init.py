@@ -38,6 +38,18 @@ def test_empty_project_has_all_parts_and_passes_check(tmp_path: Path, capsys: py
     assert "my-shop: a new project in" in capsys.readouterr().out
 
 
+def test_recipe_of_an_empty_project_lists_the_options_that_it_has(tmp_path: Path) -> None:
+    assert main(["init", "shop"]) == 0
+    conf = tmp_path / "shop" / "conf"
+    rows = [row for row in (conf / "config.yaml").read_text().splitlines() if row.startswith("  - ") and "#" in row]
+    for row in rows:
+        group = row.removeprefix("  - ").partition(":")[0]
+        if (conf / group).is_dir():
+            listed = set(row.rpartition(": ")[2].split(" | ")) - {"null"}
+            assert listed == {file.stem for file in (conf / group).glob("*.yaml")}, row
+    assert len({row.index("#") for row in rows}) == 1
+
+
 def test_example_project_keeps_the_settings_of_the_example(tmp_path: Path) -> None:
     assert main(["init", "lens", "--example", "local_lens", "--name", "town"]) == 0
     checked = checks.load_config(ProjectPaths(tmp_path / "lens"), [])
