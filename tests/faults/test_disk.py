@@ -46,7 +46,7 @@ def kept(found: Found) -> None:
 
 def test_serve_and_count_and_an_engine_that_hangs(store: ReleaseRegistry, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as small:
-        limits = {"limits__running": 4, "limits__waiting": 2, "limits__seconds": 2.0}
+        limits = {"limits__max_concurrency": 4, "limits__max_queue": 2, "limits__request_timeout_seconds": 2.0}
         found = disk.disk_found("serve_and_count")
         with serving(store, small, tmp_path / "server", "serve_and_count", **limits) as server:
             hung = asyncio.run(
