@@ -87,7 +87,7 @@ def test_nothing_changed_nothing_runs(project: Project) -> None:
     assert project.repro() == set()
     found = json.loads(project.run("status", "--json").stdout)
     assert {row["state"] for row in found["stages"]} <= {"up to date", "switched off"}
-    assert (found["monitor"], found["watcher"], found["traffic"]) == ("never", "never", None)
+    assert (found["monitor"], found["controller"], found["traffic"]) == ("never", "never", None)
 
 
 def append(name: str, text: str) -> Callable[[Project], None]:
