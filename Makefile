@@ -1,16 +1,20 @@
 # Everything a person runs here. Every target makes what it needs.
 #   make run      install, build and package the bundled example, print the comparison table
-#   make test     install the development extras, check and test everything
+#   make test     install the development extras, check the code and run the quick tests; make test-all runs every test
 #   make help     the rest
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
+# Held to tests/support/tiers.py by a test.
+QUICK := tests/unit tests/conf tests/contract tests/stages tests/backends
+# Exports are tested in an environment of their own, made once (some minutes, 2 GB).
+EXPORTER = $${TUNECTL_EXPORTER:-$$($(BIN)/python -c 'from tunectl.backends.export import exporter_env; print(exporter_env.ensure_interpreter())')}
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults previews docs-reference
+.PHONY: run install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults previews docs-reference
 
 run: .venv/.run  ## build the bundled example: raw documents to a release, with its Bento and how to serve it
 	@$(BIN)/tunectl repro
@@ -33,16 +37,24 @@ develop: .venv/.dev  ## make .venv and install what developing needs
 	@$(BIN)/python -m pip install --quiet -r requirements/dev.txt
 	@touch $@
 
-check: .venv/.dev  ## format, lint, types, floors
+check: .venv/.dev  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check  ## everything, by two workers (WORKERS=0: one after another); slow real-model runs too where TUNECTL_SLOW=1
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(TUNECTL_SLOW),,-m "not slow") $(PYTEST)
+test: check  ## check, then unit, config, contract, stage and backend tests with tiny models, on two workers (WORKERS=0: one process)
+	$(BIN)/python -m pytest $(QUICK) -m quick -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
-test-fast: .venv/.dev  ## unit and contract tests only
+test-rest: .venv/.dev  ## what test leaves out, in one process: real engines, servers, the loop, containers, monitoring stack, faults
+	TUNECTL_EXPORTER="$(EXPORTER)" $(BIN)/python -m pytest -m "not quick" --durations=20 $(PYTEST)
+
+test-ci: .venv/.dev  ## the selection of test-rest that .ci/run takes (tests/support/tiers.py)
+	TUNECTL_EXPORTER="$(EXPORTER)" $(BIN)/python -m pytest -m ci --durations=20 $(PYTEST)
+
+test-all: test test-rest  ## every test; about 40 minutes on two cores, and it needs what .ci/run installs
+
+test-fast: .venv/.dev  ## unit, config and contract tests only
 	$(BIN)/python -m pytest tests/unit tests/contract tests/conf
 
 format: .venv/.dev  ## mend what ruff can mend
@@ -84,7 +96,7 @@ bench-experiment: .venv/.dev  ## how often the sequential test errs under contin
 bench-cli: .venv/.dev  ## start-up times
 	$(BIN)/python benchmarks/bench_cli.py
 
-faults: .venv/.dev  ## server, monitor and watcher against overload, kills, webhook storms, full disks, poison; full counts; about an hour
+faults: .venv/.dev  ## server, monitor and retrain controller against overload, kills, webhook storms, full disks, poison; full counts; about an hour
 	@failed=0; \
 	  $(BIN)/python benchmarks/fault_tests.py --keep || failed=1; \
 	  TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/serving/test_openapi.py || failed=1; \

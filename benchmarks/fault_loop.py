@@ -1,4 +1,4 @@
-"""Fault tests 14 to 30 of monitor and watcher at full counts, and the table that is kept.
+"""Fault tests 14 to 30 of monitor and retrain controller at full counts, and the table that is kept.
 
     python benchmarks/fault_loop.py [--only 14 --only 27] [--scale 0.1] [--keep]
 
@@ -112,7 +112,7 @@ def seventeen(ground: Ground) -> Iterator[Found]:
 def eighteen(_ground: Ground) -> Iterator[Found]:
     """18: the whole loop without a network."""
     words = [sys.executable, "-m", "pytest", "-q", "tests/e2e/test_loop.py"]
-    yield offline.offline(words, ROOT, {"TUNECTL_SLOW": "1"}, "the whole loop with a tiny model")
+    yield offline.offline(words, ROOT, {}, "the whole loop with a tiny model")
 
 
 def nineteen(ground: Ground) -> Iterator[Found]:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import tiers
 import two_workers
 
 CHATML = (
@@ -100,7 +101,7 @@ def _write_contract(folder: Path, template: str, parameters: int) -> None:
             eos=end,
             pad=end,
             system=None,
-            licence=None,
+            license=None,
             parameters=parameters,
             context=512,
         ),
@@ -122,8 +123,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     return two_workers.scheduler(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``-n``: the longest first. Without it the order stays."""
+    """Mark the tier of each test. With ``-n``: the longest first; without it the order stays."""
+    for item in items:
+        tier = tiers.find_tier(item.nodeid, slow=item.get_closest_marker("slow") is not None)
+        if tier is not None:
+            item.add_marker(tier)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: two_workers.rank(item.nodeid))
 

@@ -1,0 +1,70 @@
+"""The workflows and hooks for people outside say what the project says: Python versions, make targets, tool versions."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def load(path: Path) -> dict[str, Any]:
+    found = yaml.safe_load(path.read_text())
+    found["on"] = found.pop(True, found.get("on"))  # YAML 1.1 reads the key `on` as true
+    return dict(found)
+
+
+def list_steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+def test_there_are_three() -> None:
+    assert [path.name for path in WORKFLOWS] == ["nightly.yml", "release.yml", "test.yml"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_only_read_and_pins_major_versions(path: Path) -> None:
+    workflow = load(path)
+    assert workflow["permissions"] == {"contents": "read"}
+    assert all("permissions" not in job and job["timeout-minutes"] for job in workflow["jobs"].values())
+    used = [step["uses"] for step in list_steps(workflow) if "uses" in step]
+    assert used
+    assert [name for name in used if not re.fullmatch(r"actions/[\w-]+@v\d+", name)] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_make_targets_and_scripts_exist(path: Path) -> None:
+    commands = "\n".join(step.get("run", "") for step in list_steps(load(path)))
+    targets = set(re.findall(r"^make ([\w-]+)", commands, re.MULTILINE))
+    known = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets <= known
+    assert all((ROOT / name).stat().st_mode & 0o100 for name in re.findall(r"^(\.ci/\w+)", commands, re.MULTILINE))
+
+
+def test_every_supported_python_is_tested() -> None:
+    tested = load(ROOT / ".github/workflows/test.yml")["jobs"]["test"]["strategy"]["matrix"]["python"]
+    declared = [line.rpartition(" ")[2] for line in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", line)]
+    assert tested == declared
+    assert PROJECT["requires-python"] == f">={tested[0]}"
+
+
+def test_nothing_is_published_without_the_secret() -> None:
+    publish = load(ROOT / ".github/workflows/release.yml")["jobs"]["publish"]
+    assert publish["if"] == "startsWith(github.ref, 'refs/tags/v')"
+    uploads = [step for step in publish["steps"] if "upload" in step.get("run", "") and "twine" in step["run"]]
+    assert [step["if"] for step in uploads] == ["env.TWINE_PASSWORD != ''"]
+
+
+def test_hooks_have_the_locked_version_of_ruff() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (ruff,) = [one for one in hooks if one["repo"].endswith("/ruff-pre-commit")]
+    locked = re.search(r"^ruff==(\S+)$", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
+    assert locked is not None
+    assert ruff["rev"] == f"v{locked[1]}"

@@ -1,0 +1,41 @@
+"""Which tests `make test` runs, and which of the others `.ci/run` takes: markers that follow from where a test lies.
+
+``quick`` is every test of the folders below that is not slow. Of the rest, ``ci`` is a fixed selection. Both lists are
+committed, so that two runs of one commit run the same tests, whatever a clock says.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+QUICK = ("unit", "conf", "contract", "stages", "backends")
+"""Folders whose tests need no program beside them, and models of a few thousand weights at most."""
+CI = (
+    "backends",  # the slow ones: real engines and exports
+    "retraining",
+    "monitoring",
+    "inference_log",
+    "serving",
+    "faults",
+    "stack",
+    "container",
+    "e2e",
+)
+"""Folders, or single files, of the rest that `.ci/run` takes: today all of them, in about 32 minutes on two cores.
+
+Whoever leaves one out to stay below 40 minutes names the reason here; `make test-all` goes on to run it.
+"""
+
+
+def is_below(nodeid: str, places: tuple[str, ...]) -> bool:
+    """Whether a test lies in one of the folders or files, named from ``tests/`` on."""
+    path = PurePosixPath(nodeid.partition("::")[0])
+    inside = path.relative_to("tests") if path.parts[:1] == ("tests",) else path
+    return any(inside.is_relative_to(place) for place in places)
+
+
+def find_tier(nodeid: str, *, slow: bool) -> str | None:
+    """The marker of a test: ``quick``, ``ci``, or None for what only `make test-all` runs."""
+    if not slow and is_below(nodeid, QUICK):
+        return "quick"
+    return "ci" if is_below(nodeid, CI) else None

@@ -1,0 +1,46 @@
+"""Every test belongs to a tier, and the Makefile names the same folders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from tiers import CI, QUICK, find_tier
+
+ROOT = Path(__file__).parents[2]
+TESTS = ROOT / "tests"
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "slow", "tier"),
+    [
+        ("tests/unit/test_version.py::test_a", False, "quick"),
+        ("tests/backends/test_generator.py::test_a[tests/serving]", False, "quick"),
+        ("tests/backends/test_openvino_export.py::test_a", True, "ci"),
+        ("tests/serving/test_openai.py::test_a", False, "ci"),
+        ("tests/e2e/test_loop.py::test_a", True, "ci"),
+        ("tests/elsewhere/test_a.py::test_a", False, None),
+    ],
+)
+def test_the_tier_follows_from_the_place(nodeid: str, slow: bool, tier: str | None) -> None:
+    assert find_tier(nodeid, slow=slow) == tier
+
+
+def test_no_folder_is_left_out_of_the_gate() -> None:
+    folders = {path.relative_to(TESTS).parts[0] for path in TESTS.rglob("test_*.py")}
+    assert folders == {*QUICK, *CI}
+
+
+def test_every_place_is_there() -> None:
+    assert [name for name in (*QUICK, *CI) if not (TESTS / name).exists()] == []
+
+
+def test_the_makefile_names_the_same_folders() -> None:
+    line = re.search(r"^QUICK := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert line is not None
+    assert line[1].split() == [f"tests/{name}" for name in QUICK]
+
+
+def test_this_test_is_marked(request: pytest.FixtureRequest) -> None:
+    assert [mark.name for mark in request.node.iter_markers() if mark.name in {"quick", "ci"}] == ["quick"]
