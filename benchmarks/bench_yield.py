@@ -3,7 +3,7 @@
     python benchmarks/bench_yield.py [--root .] [--clients 2] [--seconds 40] [--rounds 1] [--keep]
 
 The server is ``tunectl serve`` on the champion of ``make run``. The training is the fine-tuning of the same project, begun as
-the watcher begins a retrain: once with ``retrain.resources`` as declared, once with neither niceness nor fewer processors.
+the retrain controller begins a retrain: once with ``retrain.resources`` as declared, once with neither niceness nor fewer processors.
 Clients ask the next question when the last is answered. Works in ``.tunectl/bench-yield`` and touches nothing else; about
 four minutes on two cores. Ratios are over the mean of the two windows without a training, before and after. The last line is
 JSON; --keep keeps it in results/bench_yield.json.
@@ -175,7 +175,7 @@ def measured(name: str, limits: ProcessLimits | None, asked: Asked, bench: Path)
 
 @contextmanager
 def training(bench: Path, limits: ProcessLimits | None) -> Iterator[str]:
-    """A training under way, as the watcher runs one; the mark of its processes. Without limits there is none."""
+    """A training under way, as the retrain controller runs one; the mark of its processes. Without limits there is none."""
     mark, stop = str(bench.absolute()), threading.Event()
     codes: list[int] = []
     if limits is None:

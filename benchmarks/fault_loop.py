@@ -75,7 +75,7 @@ class Ground:
         return self.folder / f"ground{self.made}" / "shop"
 
 
-def texts() -> tuple[signals.Columns, range, range, int]:
+def texts() -> tuple[signals.SignalColumns, range, range, int]:
     """Measured prompts, which of them are alike, which are foreign, and how many make a reference: real ones where they are there."""
     if OWN.is_file() and OTHER.is_file():
         import bench_drift

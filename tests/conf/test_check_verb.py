@@ -57,7 +57,7 @@ def test_a_mistake_over_recorded_words_says_how_to_forget_them(
     assert main(["check", "sft.lora_rank=0"]) == 2
     assert capsys.readouterr().err == (
         "tunectl: sft.lora_rank = 0 (override sft.lora_rank=0): must be a whole number from 1 to 1024\n  nothing was run\n"
-        "  replayed from earlier runs: ingest=table data.path=rows.csv; tunectl repro --fresh forgets them\n"
+        "  replayed from earlier runs: ingest=table data.path=rows.csv; tunectl repro --reset-overrides forgets them\n"
     )
 
 

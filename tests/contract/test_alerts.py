@@ -88,7 +88,7 @@ def test_every_alert_is_tested_to_fire_keep_still_clear_and_miss_its_data(name: 
         assert {one["alertname"] for one in test["alert_rule_test"]} >= {name}
 
 
-def test_drift_goes_to_the_watcher_and_the_rest_to_people() -> None:
+def test_drift_goes_to_the_controller_and_the_rest_to_people() -> None:
     config = read(MONITORING / "alertmanager" / "alertmanager.yml")
     watched = read(ROOT / "conf" / "retrain" / "default.yaml")
     (route,) = [one for one in config["route"]["routes"] if one["receiver"] == "tunectl-watch"]
@@ -155,7 +155,7 @@ def test_grafana_has_the_same_drift_rules() -> None:
         )
     watched = read(ROOT / "conf" / "retrain" / "default.yaml")["alerts"]
     for rule in group["rules"]:
-        receiver = "tunectl watch" if rule["title"] in watched else "tunectl people"
+        receiver = "tunectl retrain controller" if rule["title"] in watched else "tunectl people"
         assert rule["notification_settings"] == {"receiver": receiver}
 
 
@@ -180,7 +180,7 @@ def test_grafana_and_alertmanager_knock_at_the_same_door() -> None:
     points = {one["name"]: one["receivers"][0] for one in read(ALERTING / "contact_points.yaml")["contactPoints"]}
     config = read(MONITORING / "alertmanager" / "alertmanager.yml")
     hook = next(one for one in config["receivers"] if one["name"] == "tunectl-watch")["webhook_configs"][0]
-    settings = points["tunectl watch"]["settings"]
+    settings = points["tunectl retrain controller"]["settings"]
     assert settings["url"] == hook["url"]
     assert (
         settings["authorization_credentials"]

@@ -152,7 +152,7 @@ def test_the_workers_image_is_made_of_what_is_there() -> None:
         assert all(one == "." or (one.partition("/")[0] in kept and list(ROOT.glob(one))) for one in sources)
         assert any(one == "." or one.partition("/")[0] in PARTS for one in sources), "also in a project that init made"
     services = yaml.safe_load(COMPOSE.read_text())["services"]
-    for name in ("monitor", "watch"):
+    for name, verb in (("monitor", "monitor"), ("watch", "retrain")):
         assert services[name]["build"]["dockerfile"] == "monitoring/worker.dockerfile"
-        assert services[name]["command"][0] == name
+        assert services[name]["command"][0] == verb
     assert 'ENTRYPOINT ["python", "-m", "tunectl"]' in WORKER

@@ -149,7 +149,7 @@ INTERNAL = {
     "cli.project_template:_settle_conf()": OWN,
     "cli.project_template:project_name()": TYPED,
     "cli.time_args:parse_time()": TYPED,
-    "cli.watch:_refuse_builds()": TYPED,
+    "cli.retrain_controller:_refuse_builds()": TYPED,
     "pipeline.code_digest:_DOTTED": OWN,
     "pipeline.code_digest:_data_files()": OWN,
     "config.loading.compose:_plain_words()": "an error of Hydra",

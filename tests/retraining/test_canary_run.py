@@ -149,7 +149,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     watcher._experiments(datetime.now(UTC))
     watcher._door._server.server_close()
     assert store.champion().release == names[champion]
-    assert store.champion().by == ("Ann" if act.__code__.co_names else "tunectl watch")
+    assert store.champion().by == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
     (ended,) = ExperimentStore(store).all()
     assert (ended.decision, store.trial()) == (decision, None)
 
@@ -208,8 +208,8 @@ def test_verbs_of_the_experiment_and_the_story(
     assert 50 < plan["half"] < plan["most"] < 2000
     assert told("release", "canary", "stop")["decision"] == "running"
     assert (store.root / "challenger.json").exists() is False
-    asked = told("repro", "--reason", "two new shops")
-    assert asked["watcher"] is False
+    asked = told("retrain", "request", "-m", "two new shops")
+    assert asked["controller"] is False
     assert (folder / ".tunectl" / "retrain" / "inbox" / f"{asked['trigger']}.json").is_file()
     assert [row["what"] for row in told("release", "log")][-3:] == ["add", "challenge", "withdraw"]
     assert main(["release", "log", "nothing"]) == 2

@@ -103,7 +103,7 @@ def test_two_watchers_on_one_project(project: tuple[Path, ReleaseRegistry, str])
     try:
         _until(folder, "training")
         second = retrain_project.start(folder, "once")
-        assert second.wait(120) == 5 or "another watcher works here" in (folder / "log.txt").read_text()
+        assert second.wait(120) == 5 or "another retrain controller works here" in (folder / "log.txt").read_text()
         _until(folder, "promoted")
     finally:
         first.terminate()

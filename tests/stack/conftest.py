@@ -1,4 +1,4 @@
-"""The whole of it, once: two days in a real Prometheus, whose rules fire; a real Alertmanager; a real `tunectl watch`."""
+"""The whole of it, once: two days in a real Prometheus, whose rules fire; a real Alertmanager; a real `tunectl retrain controller`."""
 
 from __future__ import annotations
 

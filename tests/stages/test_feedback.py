@@ -190,5 +190,5 @@ def test_a_snapshot_that_was_edited_or_is_gone_is_refused(frozen: snapshot.Snaps
         run(FeedbackWindow([frozen]), "again")
     assert str(error.value) == (
         f"snapshots/{frozen.id} does not exist, though live/window.json names it\n"
-        "  it lies on the machine where tunectl watch ran: copy it, or dvc pull artifacts/feedback"
+        "  it lies on the machine where the retrain controller ran: copy it, or dvc pull artifacts/feedback"
     )

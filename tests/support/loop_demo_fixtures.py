@@ -15,7 +15,7 @@ for place in (HERE, ROOT / "monitoring"):
 from tunectl.artifacts.records import DriftWindow  # noqa: E402
 from tunectl.canary.canary_store import Experiment  # noqa: E402
 from tunectl.canary.sequential_test import ExperimentResult, SequentialTestRules  # noqa: E402
-from tunectl.registry.release_state import Entry  # noqa: E402
+from tunectl.registry.release_state import ReleaseEvent  # noqa: E402
 from tunectl.retraining import state_machine  # noqa: E402
 from tunectl.retraining.state_machine import RetrainRun, Transition, Trigger  # noqa: E402
 
@@ -75,14 +75,14 @@ def experiment(decision: str | None = "promote") -> Experiment:
         "promote", "the challenger is better", 90, 88, 0.4, 0.8, 0.2, 0.6, {"better": 60.0, "harm": 0.1}
     )
     return Experiment(
-        "e1", "r1", "r0", "satisfaction", RULES, 0.003, 20, at(460.1), at(4000), "salt", "tunectl watch", "drift", run=retrain().id,
+        "e1", "r1", "r0", "satisfaction", RULES, 0.003, 20, at(460.1), at(4000), "salt", "tunectl retrain controller", "drift", run=retrain().id,
         ended=at(539) if decision else None, decision=decision, reading=reading,
     )  # fmt: skip
 
 
 LOG = [
-    Entry("add", "r0", at(-90).isoformat()),
-    Entry("promote", "r0", at(-80).isoformat(), why="what make run built", sequence=1),
-    Entry("add", "r1", at(400).isoformat()),
-    Entry("promote", "r1", at(540).isoformat(), why="retrain", previous="r0", sequence=2),
+    ReleaseEvent("add", "r0", at(-90).isoformat()),
+    ReleaseEvent("promote", "r0", at(-80).isoformat(), why="what make run built", sequence=1),
+    ReleaseEvent("add", "r1", at(400).isoformat()),
+    ReleaseEvent("promote", "r1", at(540).isoformat(), why="retrain", previous="r0", sequence=2),
 ]

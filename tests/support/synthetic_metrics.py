@@ -121,14 +121,14 @@ class Story:
         )
 
     def _crown(self, release: str) -> None:
-        self.champion = ChampionPointer(release, None, self.at.isoformat(), "tunectl watch", "the story", 1)
+        self.champion = ChampionPointer(release, None, self.at.isoformat(), "tunectl retrain controller", "the story", 1)
         self.serving.set_model_info({"champion": (release, BASE)})
 
     def _canary(self) -> None:
         self._step("canary")
         until = self.at + timedelta(days=14)
         self.experiment = Experiment(
-            "e1", NEW, OLD, "satisfaction", RULES, 24, 20, self.at, until, "salt", "tunectl watch", "drift"
+            "e1", NEW, OLD, "satisfaction", RULES, 24, 20, self.at, until, "salt", "tunectl retrain controller", "drift"
         )
         self.serving.set_model_info({"champion": (OLD, BASE), "challenger": (NEW, BASE)})
         self._look()

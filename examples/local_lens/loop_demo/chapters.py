@@ -18,8 +18,8 @@ MORE = 2
 SWIFT = 5.0
 """Seconds that a rollback may take."""
 TITLE = "See it heal"
-WATCHED = "Prometheus counts windows, Alertmanager tells the watcher, and the watcher writes it down."
-UNWATCHED = "Prometheus would count windows, and Alertmanager tell the watcher, which writes it down."
+WATCHED = "Prometheus counts windows, Alertmanager tells the retrain controller, and the controller records it."
+UNWATCHED = "Prometheus would count windows, and Alertmanager would tell the retrain controller, which records it."
 
 
 def described(window: DriftWindow) -> tuple[str, Tone]:
@@ -44,7 +44,8 @@ def quiet(play: Play) -> None:
             play.narrator.say(*described(window))
         play.command("monitor", "set-reference", *names, "-m", "quiet days")
         play.narrator.say(
-            f"a person accepts them as usual: tunectl monitor set-reference {' '.join(name[:6] for name in names)}", "work"
+            f"a person accepts them as usual: tunectl monitor set-reference {' '.join(name[:6] for name in names)}",
+            "work",
         )
         for _ in range(scene.quiet):
             window, _ = play.window(play.everyday)
@@ -93,7 +94,7 @@ def alert(play: Play) -> None:
     if not installed:
         play.narrator.say("no Prometheus here: the same webhook is delivered by hand", "work")
         summary = f"The world has changed: something moved in {window.consecutive} windows of traffic in a row."
-        play.stack.watch.until(lambda: play.stack.deliver(made_at, summary) == 200, play.scene.settle_seconds)
+        play.stack.retrain.until(lambda: play.stack.deliver(made_at, summary) == 200, play.scene.settle_seconds)
     run = play.next_run(0)
     waited = (run.trigger.at - made_at).total_seconds()
     play.narrator.say(f"{times.sender(run)}: {run.trigger.why}", "moved")

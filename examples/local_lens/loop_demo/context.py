@@ -165,7 +165,7 @@ class Play:
             runs = self.book.runs()
             return runs[known] if len(runs) > known else None
 
-        return self.stack.watch.until(begun, self.scene.settle_seconds)
+        return self.stack.retrain.until(begun, self.scene.settle_seconds)
 
     def follow(self, run: RetrainRun, *ends: str, seconds: float) -> RetrainRun:
         """Tell each step of a retrain until it has ended, or has come to one of ``ends``; how it stands then.
@@ -185,8 +185,8 @@ class Play:
                 built = (after.at for step, after in pairwise(run.steps) if step.state == "training")
                 self.spans += stages.spans(self.clock(next(built, datetime.now(UTC))))
                 return run
-            if time.monotonic() > end or self.stack.watch.process.poll() is not None:
-                raise Stuck(f"retrain {run.id} is {run.state} after {seconds:.0f} s:\n{self.stack.watch.last_words}")
+            if time.monotonic() > end or self.stack.retrain.process.poll() is not None:
+                raise Stuck(f"retrain {run.id} is {run.state} after {seconds:.0f} s:\n{self.stack.retrain.last_words}")
             time.sleep(0.2)
 
     def propose(self, bad: Bad) -> RetrainRun:

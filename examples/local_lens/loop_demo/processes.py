@@ -1,4 +1,4 @@
-"""The programs that are watched: service, monitor and watch as users start them; Prometheus and Alertmanager where they are installed."""
+"""The programs that are watched: service, monitor and retrain controller as users start them; Prometheus and Alertmanager where they are installed."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ class Stack:
 
     service: Program
     monitor: Program
-    watch: Program
+    retrain: Program
     ports: dict[str, int]
-    """Of service, monitor and watch."""
+    """Of service, monitor and retrain."""
     key: str
     """Opens everything of service and monitor."""
     token: str
-    """Opens the watcher's door."""
+    """Opens the endpoints of the retrain controller."""
     prometheus: local_stack.Server | None = None
     alertmanager: local_stack.Server | None = None
 
@@ -141,7 +141,7 @@ class Stack:
 
     def text(self, name: str, path: str) -> str:
         """What a program answers."""
-        secret = self.token if name == "watch" else self.key
+        secret = self.token if name == "retrain" else self.key
         asked = urllib.request.Request(self.address(name) + path, headers={"Authorization": f"Bearer {secret}"})
         try:
             with urllib.request.urlopen(asked, timeout=20) as answer:
@@ -171,7 +171,7 @@ class Stack:
         """What Alertmanager would send, where there is none; the status of the answer, 0 where nobody answers."""
         body = json.dumps(payload(began, summary)).encode()
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        asked = urllib.request.Request(f"{self.address('watch')}/webhook", body, headers)
+        asked = urllib.request.Request(f"{self.address('retrain')}/webhook", body, headers)
         try:
             with urllib.request.urlopen(asked, timeout=20) as answer:
                 return int(answer.status)
@@ -204,8 +204,8 @@ def running(scene: Scene, say: Callable[[str], None], *, observers: bool = True)
         say(f"service   {stack.address('service')}/docs")
         stack.monitor.until(lambda: _answers(stack, "monitor"), 400)
         say(f"monitor   {stack.address('monitor')}/")
-        stack.watch.until(lambda: _answers(stack, "watch"), 60)
-        say(f"watch     {stack.address('watch')}/")
+        stack.retrain.until(lambda: _answers(stack, "retrain"), 60)
+        say(f"retrain   {stack.address('retrain')}/")
         with ExitStack() as held:
             if observers and local_stack.THERE:
                 say(f"alerts    {_observe(stack, scene, held)}/alerts")
@@ -220,22 +220,23 @@ def running(scene: Scene, say: Callable[[str], None], *, observers: bool = True)
 
 
 def _stack(scene: Scene, started: list[Program]) -> Stack:
-    ports = {name: local_stack.free_port() for name in ("service", "monitor", "watch")}
+    ports = {name: local_stack.free_port() for name in ("service", "monitor", "retrain")}
     secret, entry = api_keys.create_key(f"loop-{os.getpid()}", ["admin"], None, datetime.now(UTC))
     api_keys.add(scene.project / ".tunectl" / "keys.json", entry)
     for name, port in ports.items():
         started.append(_program(scene, name, port))
-    service, monitor, watch = started
+    service, monitor, retrain = started
     token = scene.project / ".tunectl" / "watch" / "token"
-    watch.until(lambda: token.is_file() and len(token.read_text().strip()) >= 32, 120)
-    return Stack(service, monitor, watch, ports, secret, token.read_text().strip())
+    retrain.until(lambda: token.is_file() and len(token.read_text().strip()) >= 32, 120)
+    return Stack(service, monitor, retrain, ports, secret, token.read_text().strip())
 
 
 def _program(scene: Scene, name: str, port: int) -> Program:
     section = {"service": "serve"}.get(name, name)
+    verb = ["retrain", "controller"] if name == "retrain" else [section]
     own = [word for word in scene.words if word.startswith(f"{section}.")]
-    shared = [word for word in scene.words if word.startswith("live.")]
-    return Program(name, [section, f"{section}.port={port}", *own, *shared], scene.project, {})
+    shared = [word for word in scene.words if word.startswith("inference_log.")]
+    return Program(name, [*verb, f"{section}.port={port}", *own, *shared], scene.project, {})
 
 
 def _answers(stack: Stack, name: str) -> bool:
@@ -259,8 +260,8 @@ def _observe(stack: Stack, scene: Scene, held: ExitStack) -> str:
 def _observed(stack: Stack, scene: Scene, held: ExitStack) -> str:
     folder = scene.project / ".tunectl" / "loop"
     secrets = {"scrape_key": stack.key, "watch_token": stack.token}
-    webhook = f"{stack.address('watch')}/webhook"
-    routes = local_stack.routed(folder / "alertmanager", webhook, f"{stack.address('watch')}/nobody", secrets)
+    webhook = f"{stack.address('retrain')}/webhook"
+    routes = local_stack.routed(folder / "alertmanager", webhook, f"{stack.address('retrain')}/nobody", secrets)
     stack.alertmanager = held.enter_context(local_stack.alertmanager(routes))
     at, own = stack.alertmanager.url.removeprefix("http://"), local_stack.free_port()
     targets = {

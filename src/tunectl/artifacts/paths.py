@@ -89,7 +89,7 @@ class ProjectPaths:
 
     @property
     def retrain(self) -> Path:
-        """Records, worktree and logs of ``tunectl watch``."""
+        """Records, worktree and logs of ``tunectl retrain controller``."""
         return self.state_dir / "retrain"
 
     @property

@@ -35,9 +35,9 @@ VERBS: tuple[Command, ...] = (
     Command("evaluate", "measure a model on a file, or compare base models"),
     Command("serve", "serve the champion over HTTP, as OpenAI does; manage keys"),
     Command("log", "the inference log: show, export, erase, prune, purge"),
-    Command("monitor", "watch live traffic for drift; calibrate, replay, accept a reference"),
-    Command("watch", "retrain on drift, by the calendar or on request; gate, canary, promotion, rollback"),
-    Command("release", "list, compare, promote and roll back releases"),
+    Command("monitor", "detect drift in live traffic; calibrate, backtest, set the reference"),
+    Command("retrain", "retrain on drift, on schedules or on request: controller, request, status"),
+    Command("release", "list, compare, promote and roll back releases; canary; the release history"),
     Command("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
     Command("completions", "print the completion script of a shell"),
 )

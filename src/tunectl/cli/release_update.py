@@ -105,22 +105,24 @@ def add_packaged(layout: ProjectPaths, store: ReleaseRegistry, *, by: str, why: 
 
 
 def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Leave a wish for the watcher."""
+    """Ask the retrain controller to put a release through gate and canary."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
-    from tunectl.cli.watch import request_retrain
+    from tunectl.cli.retrain_request import describe_controller
+    from tunectl.retraining.manual_trigger import request_retrain
 
     release = store.find(args.release)
     trigger, running = request_retrain(
-        ProjectPaths(), args.message or f"release {release} is proposed", urgent=args.ignore_limits, release=release
+        ProjectPaths(),
+        args.message or f"release {release} is proposed",
+        ignore_limits=args.ignore_limits,
+        release=release,
     )
     if args.json:
-        terminal.print_json({"trigger": trigger, "release": release, "watcher": running})
+        terminal.print_json({"trigger": trigger, "release": release, "controller": running})
         return 0
-    terminal.print_line(f"proposed {release}: its story will be in tunectl release log ({trigger})")
-    terminal.print_line(
-        "tunectl watch takes it up" if running else "no watcher runs here: tunectl watch takes it up when it begins"
-    )
+    terminal.print_line(f"proposed {release}: its steps will be in tunectl release log ({trigger})")
+    terminal.print_line(describe_controller(running))
     return 0
 
 

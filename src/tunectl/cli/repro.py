@@ -3,8 +3,7 @@
     tunectl repro                        replay the recorded overrides
     tunectl repro sft.lora_rank=32       record an override, and rebuild with it
     tunectl repro experiment=e2e data.path=trainset.csv
-    tunectl repro --fresh                forget all recorded overrides
-    tunectl repro --reason "new shops"   ask tunectl watch for a retrain, through its gates
+    tunectl repro --reset-overrides      forget all recorded overrides
 
 Ends with the comparison table and the path of the report; with exit code 3 where a gate said no.
 """
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.core.errors import GateError, InfrastructureError, UsageError
+from tunectl.core.errors import GateError, InfrastructureError
 from tunectl.core.optional import require_all
 from tunectl.pipeline.stage_status import stage_verdict
 from tunectl.pipeline.stages import STAGES, find
@@ -39,15 +38,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="rebuild this stage and what it needs; may be repeated",
     )
-    parser.add_argument("--fresh", action="store_true", help="forget the recorded overrides first")
+    parser.add_argument("--reset-overrides", action="store_true", help="forget the recorded overrides first")
     parser.add_argument("--force", action="store_true", help="rerun though nothing changed")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument(
-        "--reason",
-        metavar="TEXT",
-        help="ask tunectl watch for a retrain with new live data, through its gates, instead",
-    )
-    parser.add_argument("--now", action="store_true", help="with --reason: though cooldown or budget say no")
     parser.add_argument("--unattended", action="store_true", help="leave what was packaged to whoever called")
 
 
@@ -58,12 +51,10 @@ def run(args: argparse.Namespace) -> int:
             when a verdict is no.
     """
     layout = ProjectPaths()
-    if args.reason is not None:
-        return _ask(layout, args)
     for name in args.to:
         find(name)
     with lock.file_lock(layout.repro_lock, "tunectl repro"):
-        _configure(layout, args.overrides, fresh=args.fresh, targets=args.to)
+        _configure(layout, args.overrides, reset=args.reset_overrides, targets=args.to)
         started = time.monotonic()
         code = _rebuild(layout, args.to, force=args.force)
         if code:
@@ -73,32 +64,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(layout: ProjectPaths, args: argparse.Namespace) -> int:
-    """Leave a trigger for the watcher."""
-    from tunectl.backends.system import terminal
-    from tunectl.cli.watch import request_retrain
-
-    if args.overrides or args.to or args.fresh or args.force:
-        raise UsageError(
-            "--reason asks tunectl watch for a retrain of what is committed; it takes no overrides, --to, --fresh or --force",
-            hint="commit the change of conf/ first",
-        )
-    trigger, running = request_retrain(layout, args.reason, urgent=args.now)
-    if args.json:
-        terminal.print_json({"trigger": trigger, "watcher": running})
-        return 0
-    terminal.print_line(f"asked for: {args.reason} ({trigger})")
-    terminal.print_line(
-        "tunectl watch takes it up" if running else "no watcher runs here: tunectl watch takes it up when it begins"
-    )
-    return 0
-
-
-def _configure(layout: ProjectPaths, words: list[str], *, fresh: bool, targets: Sequence[str]) -> None:
+def _configure(layout: ProjectPaths, words: list[str], *, reset: bool, targets: Sequence[str]) -> None:
     from tunectl.config.loading import checks, override_file
     from tunectl.pipeline.required_extras import list_build_packages
 
-    wanted = override_file.merge_overrides([] if fresh else override_file.load_overrides(layout), words)
+    wanted = override_file.merge_overrides([] if reset else override_file.load_overrides(layout), words)
     root = checks.load_config(layout, wanted).root
     require_all(list_build_packages(root, targets))
     override_file.save_overrides(layout, wanted)

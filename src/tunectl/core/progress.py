@@ -43,7 +43,7 @@ class _Silent:
 
 
 class LogProgress:
-    """Says in the log where long work is, for logs of CI, containers and the watcher; short work stays silent."""
+    """Says in the log where long work is, for logs of CI, containers and the retrain controller; short work stays silent."""
 
     def __init__(self, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
         """At most one line in ``every`` seconds of ``clock``, whichever bar moves."""

@@ -107,7 +107,7 @@ def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[st
     if not (place / MANIFEST).is_file():
         raise ArtifactError(
             f"{place} does not exist, though live/window.json names it",
-            hint="it lies on the machine where tunectl watch ran: copy it, or dvc pull artifacts/feedback",
+            hint="it lies on the machine where the retrain controller ran: copy it, or dvc pull artifacts/feedback",
         )
     digest = content_digest(place)
     own: Snapshot = atomic_io.read_json(place / MANIFEST, Snapshot)

@@ -67,7 +67,7 @@ def _language() -> Callable[[str], str]:
 
 @contextmanager
 def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[DriftMonitor]:
-    """A watcher of the configured live store; one at a time.
+    """Open the drift monitor of the configured inference log; one at a time.
 
     Raises  InfrastructureError where another monitor watches this project, or the store cannot be opened.
     """
@@ -84,7 +84,7 @@ def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[Dr
 
 
 def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: InferenceLog) -> DriftMonitor:
-    """A watcher of ``store``."""
+    """Build the drift monitor of ``store``."""
     declared = settings.monitor
     releases = open_registry.open_registry(os.environ.get("TUNECTL_STORE") or settings.registry, layout.root)
     examiner = DriftDetector(

@@ -11,7 +11,7 @@ from tunectl.pipeline.stages import STAGES
 
 NOT_BUILT = "not built"
 KEPT = "in the cache"
-"""A stage that was built, here or by the watcher, and whose artifact is not in the working tree."""
+"""A stage that was built, here or by the retrain controller, and whose artifact is not in the working tree."""
 
 
 def stage_status(layout: ProjectPaths) -> list[dict[str, Any]]:

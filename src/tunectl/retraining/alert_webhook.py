@@ -66,7 +66,7 @@ def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> li
 
 
 def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
-    """No window is named: a metric that carried one would be a new series each, so the watcher takes the newest that says drift."""
+    """No window is named: a metric that carried one would be a new series each, so the controller takes the newest that says drift."""
     labels = {name: alert.labels[name][:200] for name in KEPT if name in alert.labels}
     mark = alert.fingerprint or msgspec.json.encode(sorted(alert.labels.items())).decode()
     name = hashlib.sha256(f"{mark}\0{_start(alert.starts_at)}".encode()).hexdigest()[:24]

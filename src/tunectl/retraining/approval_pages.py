@@ -1,4 +1,4 @@
-"""The watcher's pages: all retrains, one of them, and the one on which a person decides."""
+"""The pages of the retrain controller: all retrains, one of them, and the one on which a person decides."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.lock import LockTimeout
 from tunectl.canary.canary_store import ExperimentRunning
-from tunectl.canary.sequential_test import Decision
+from tunectl.canary.sequential_test import CanaryDecision
 from tunectl.config.schema.retrain import RetrainingConfig
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
@@ -25,10 +25,10 @@ from tunectl.retraining import rate_limits, schedules, signed_links, state_machi
 from tunectl.retraining.activities import RetrainActivities, StepResult
 from tunectl.retraining.run_store import RunStore, TriggerOutcome
 from tunectl.retraining.schedules import CronSchedule, Next
-from tunectl.retraining.signed_links import ApprovalToken, Question
+from tunectl.retraining.signed_links import ApprovalQuestion, ApprovalToken
 from tunectl.retraining.state_machine import RetrainRun, State, Suppressed, Transition, Trigger
 
-AFTER_CANARY: Final[dict[Decision, State]] = {
+AFTER_CANARY: Final[dict[CanaryDecision, State]] = {
     "harm": "rolled_back",
     "undecided": "insufficient",
     "unfair": "insufficient",
@@ -54,7 +54,7 @@ class RetrainController:
         self._seconds = seconds
         """Tells how long work took, whatever happens to the clock meanwhile."""
         self.stop = threading.Event()
-        """Set it to end what runs; the run goes on with the next watcher."""
+        """Set it to end what runs; the run goes on with the next controller."""
         self._tidied = False
         self.policy = rate_limits.policy_of(watch.limits)
 
@@ -113,9 +113,10 @@ class RetrainController:
         return moved
 
     def _tidy_once(self) -> None:
-        """The watcher before this one may have been killed between the end of a run and what follows from it."""
+        """The controller before this one may have been killed between the end of a run and what follows from it."""
         if self._tidied:
             return
+        self.book.remove_resolved_triggers()
         for run in self.book.runs()[-1:]:
             self.hands.cleanup(run)
             self.hands.notify_finished(run)
@@ -182,7 +183,7 @@ class RetrainController:
             self.book.resolve_trigger(TriggerOutcome(run.trigger, now, run.id))
         try:
             return steps[run.state](run, now)
-        except Exception as error:  # noqa: BLE001  whatever is wrong with this run, the watcher goes on to the next
+        except Exception as error:  # noqa: BLE001  whatever is wrong with this run, the controller goes on to the next
             return self._handle_error(run, now, error)
 
     def _handle_error(self, run: RetrainRun, now: datetime, error: Exception) -> Transition | None:
@@ -206,7 +207,7 @@ class RetrainController:
                 return self._asks(run, "retrain", now, {"data": found.facts})
         return Transition("data_gate", now)
 
-    def _asks(self, run: RetrainRun, question: Question, now: datetime, facts: dict[str, Any]) -> Transition:
+    def _asks(self, run: RetrainRun, question: ApprovalQuestion, now: datetime, facts: dict[str, Any]) -> Transition:
         until = now + timedelta(hours=self.watch.approval.timeout_hours)
         nonce = random.token_hex(8)
         link = self.approval_link(ApprovalToken(run.id, question, int(until.timestamp()), nonce))
@@ -221,7 +222,7 @@ class RetrainController:
 
     def _handle_awaiting_approval(self, run: RetrainRun, now: datetime) -> Transition | None:
         facts = run.steps[-1].facts
-        question: Question = facts["question"]
+        question: ApprovalQuestion = facts["question"]
         found = self.book.get_decision(run.id, question)
         if question == "promote" and not (found and found.yes) and self.hands.is_promoted(run):
             return self._promote(run, ALREADY, now)

@@ -21,7 +21,7 @@ from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
 from tunectl.core.errors import GateError, TunectlError, UsageError
 from tunectl.inference_log import snapshot
-from tunectl.inference_log.log_store import Event
+from tunectl.inference_log.log_store import LogEvent
 from tunectl.inference_log.training_window import FeedbackWindow
 from tunectl.monitoring import window as windows
 from tunectl.registry.release_store import ReleaseRegistry
@@ -37,14 +37,14 @@ from tunectl.retraining import (
     worktree_build,
 )
 from tunectl.retraining.activities import LiveOpener, RetrainRequest, StepResult
-from tunectl.retraining.signed_links import Question
+from tunectl.retraining.signed_links import ApprovalQuestion
 from tunectl.retraining.state_machine import RetrainRun, Trigger
 from tunectl.retraining.workspace import RetrainWorkspace
 
 APART: Final = {"retrain", "monitor", "serve", "inference_log", "annotate"}
 """Sections of the configuration that change nothing about a build."""
 DECIDING: Final[dict[str, Any]] = {"train": {"start", "overrides"}, "data": True, "gate": True, "canary": True}
-"""Of the watcher's settings those that decide how a retrain ends; the others say when one begins."""
+"""Of the retrain controller's settings those that decide how a retrain ends; the others say when one begins."""
 _log = logging_setup.get_logger(__name__)
 
 
@@ -58,7 +58,7 @@ class LocalActivities:
     """See ``activities.RetrainActivities``."""
 
     def __init__(self, place: RetrainWorkspace, store: ReleaseRegistry, live: LiveOpener, root: TunectlConfig) -> None:
-        """``root`` is the configuration as this watcher began with it."""
+        """``root`` is the configuration as this controller began with it."""
         self.place, self.store, self._live, self._root = place, store, live, root
         self.watch, self.trials = root.retrain, ExperimentStore(store)
 
@@ -144,7 +144,7 @@ class LocalActivities:
                 run.facts("evaluating")["release"],
                 name=run.id,
                 now=now,
-                by="tunectl watch",
+                by="tunectl retrain controller",
                 why=run.trigger.why,
             )
         )
@@ -172,15 +172,15 @@ class LocalActivities:
         told = run.facts("evaluating")
         words = f"retrain {run.id}: {run.trigger.why}; {why}"
         after = self._get_expected_sequence(run, told["release"])
-        pointer = self.store.promote(told["release"], by="tunectl watch", why=words[:1000], after=after)
+        pointer = self.store.promote(told["release"], by="tunectl retrain controller", why=words[:1000], after=after)
         running = self.trials.running()
         if running is not None and running.run == run.id:
             self.trials.end(running, "promote", now, running.reading)
         window = run.facts("proposed").get("window")
         if window is not None:
-            body = windows.accept([window["id"]], by="tunectl watch", why=f"retrain {run.id} was promoted")
+            body = windows.accept([window["id"]], by="tunectl retrain controller", why=f"retrain {run.id} was promoted")
             with self._live() as live:
-                live.add_event(Event(f"accepted-{run.id}", now, windows.ACCEPTED, body))
+                live.add_event(LogEvent(f"accepted-{run.id}", now, windows.ACCEPTED, body))
         left = None
         if self.watch.train.branch == "fast_forward":
             left = git_worktree.fast_forward(self.place.layout.root, told["branch"])
@@ -222,14 +222,14 @@ class LocalActivities:
         try:
             body = {"run": run.id, "state": run.state, "why": run.trigger.why, "reason": last.why}
             with self._live() as live:
-                fresh = live.add_event(Event(f"retrain-{run.id}", last.at, "retrain", body))
+                fresh = live.add_event(LogEvent(f"retrain-{run.id}", last.at, "retrain", body))
         except (TunectlError, OSError) as error:
             _log.error("retrain %s ended, but the live store does not know: %s", run.id, error)
         if fresh:
             left = last.facts.get("left") if run.state == "promoted" else None
             self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}{f'; {left}' if left else ''}")
 
-    def request_approval(self, run: RetrainRun, question: Question, link: str) -> None:
+    def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
         """See ``RetrainActivities``."""
         self._tell(f"{signed_links.WORDS[question]} {run.trigger.why}\n{link}")
 

@@ -1,4 +1,4 @@
-"""What the watcher counts, for Prometheus: closed label sets, never NaN.
+"""What the retrain controller counts, for Prometheus: closed label sets, never NaN.
 
 Counters come from the records, not from this process: after a restart they go on where they were.
 """
@@ -30,7 +30,7 @@ class RetrainMetrics:
     """A picture of book, store and experiment, made anew for every scrape."""
 
     def __init__(self, began: float) -> None:
-        """``began``: when this watcher did, in seconds since 1970."""
+        """``began``: when this controller did, in seconds since 1970."""
         self._library = import_optional("prometheus_client", extra=EXTRA)
         self._core = import_optional("prometheus_client.core", extra=EXTRA)
         self.errors = 0
@@ -84,11 +84,13 @@ class RetrainMetrics:
                 max(lasted, default=0.0),
             ),
             self._core.CounterMetricFamily(
-                "tunectl_retrain_errors", "Looks of the watcher that failed since it began.", value=float(self.errors)
+                "tunectl_retrain_errors",
+                "Looks of the retrain controller that failed since it started.",
+                value=float(self.errors),
             ),
             self._gauge(
                 "tunectl_retrain_last_look_timestamp_seconds",
-                "When the newest look ended, or the watcher began.",
+                "When the newest look ended, or the controller started.",
                 self.looked,
             ),
             self._gauge(

@@ -5,7 +5,7 @@
     <root>/seen/<id>.json                what became of a trigger: the same one never starts twice
     <root>/answers/<run>-<question>.json a person's decision: made once, whoever was first
     <root>/calendar.json                 the last slot of each schedule that was dealt with
-    <root>/.lock                         held by the one ``tunectl watch`` of the project
+    <root>/.lock                         held by the one ``tunectl retrain controller`` of the project
 
 Readers take no lock. Only ``receive`` and ``answer`` may be called beside the lock's holder: they make new files.
 """
@@ -77,14 +77,16 @@ class RunStore:
         return self._place(INBOX, trigger).is_file()
 
     def list_pending_triggers(self) -> list[Trigger]:
-        """Triggers that wait, the oldest first; those that a kill left behind although they were dealt with are removed."""
-        found: list[Trigger] = []
+        """Triggers that wait, the oldest first; changes nothing."""
+        waiting = [path for path in self._files(INBOX) if not (self.root / SEEN / path.name).is_file()]
+        found: list[Trigger] = [atomic_io.read_json(path, Trigger) for path in waiting]
+        return sorted(found, key=lambda trigger: (trigger.at, trigger.id))
+
+    def remove_resolved_triggers(self) -> None:
+        """Remove from the inbox what a kill left there although it was dealt with. For the lock's holder."""
         for path in self._files(INBOX):
             if (self.root / SEEN / path.name).is_file():
                 path.unlink(missing_ok=True)
-            else:
-                found.append(atomic_io.read_json(path, Trigger))
-        return sorted(found, key=lambda trigger: (trigger.at, trigger.id))
 
     def resolve_trigger(self, seen: TriggerOutcome) -> None:
         """Write what became of a trigger, then forget that it waits."""

@@ -1,4 +1,4 @@
-"""The files that hold the watcher's secrets: what signs its links, and the token of whoever sends alerts."""
+"""The files that hold the secrets of the retrain controller: what signs its links, and the token of whoever sends alerts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def load_or_create(path: Path, *, signs: bool = False) -> str:
         there, found = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
         raise InfrastructureError(
-            f"{path} cannot be read: {error.strerror}", hint="it holds a secret of tunectl watch: look at its rights"
+            f"{path} cannot be read: {error.strerror}",
+            hint="it holds a secret of the retrain controller: check its permissions",
         ) from error
     rights = stat.S_IMODE(there.st_mode)
     if signs and rights & 0o077:

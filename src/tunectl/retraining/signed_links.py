@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from tunectl.core.errors import UsageError
 
-Question = Literal["retrain", "promote"]
-WORDS: Final[dict[Question, str]] = {"retrain": "Retrain the model?", "promote": "Make the new model champion?"}
+ApprovalQuestion = Literal["retrain", "promote"]
+WORDS: Final[dict[ApprovalQuestion, str]] = {"retrain": "Retrain the model?", "promote": "Make the new model champion?"}
 LONGEST: Final = 2000
 """Characters of a token."""
 
@@ -27,7 +27,7 @@ class ApprovalToken(Struct, frozen=True):
     """What a link stands for."""
 
     run: str
-    question: Question
+    question: ApprovalQuestion
     until: int
     """Unix seconds."""
     nonce: str
@@ -40,7 +40,7 @@ def sign(given: ApprovalToken, secret: bytes) -> str:
 
 
 def address(url: str, given: ApprovalToken, secret: bytes) -> str:
-    """The link itself, below the ``url`` under which people reach the watcher."""
+    """The link itself, below the ``url`` under which people reach the retrain controller."""
     return f"{url.rstrip('/')}/decide/{sign(given, secret)}"
 
 

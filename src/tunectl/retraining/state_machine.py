@@ -36,7 +36,7 @@ State = Literal[
     "insufficient",
 ]
 TriggerKind = Literal["alert", "poll", "schedule", "person"]
-"""alert: a webhook. poll: the same drift, found by looking. schedule: the calendar. person: ``tunectl repro --reason``."""
+"""alert: a webhook. poll: the same drift, found by looking. schedule: a cron schedule. person: ``tunectl retrain request``."""
 Suppressed = Literal["duplicate", "busy", "cooldown", "budget", "no_drift"]
 """Why nothing was started. duplicate: that very run is concluded. busy: another runs. no_drift: an alert, but no such window."""
 

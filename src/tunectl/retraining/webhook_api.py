@@ -1,4 +1,4 @@
-"""The watcher's web door.
+"""The HTTP endpoints of the retrain controller.
 
     /healthz          open to all
     /webhook          POST: Alertmanager (payload 4) and Grafana (payload 1), with the bearer token
@@ -59,7 +59,7 @@ class RetrainApi(HttpServer):
         """
         self._book, self._pages, self._metrics, self._nudge = book, pages, metrics, nudge
         self._token, self._names = token.encode(), alert_names
-        super().__init__("watch", address, port, self.answer, largest=alert_webhook.LARGEST)
+        super().__init__("retrain", address, port, self.answer, largest=alert_webhook.LARGEST)
 
     def answer(self, asked: HttpRequest) -> HttpResponse:
         """The answer to one request; never raises."""

@@ -1,4 +1,4 @@
-"""Where a retrain works: paths of the watcher below a project's hidden folder."""
+"""Where a retrain works: paths of the retrain controller below a project's hidden folder."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def check_gate_data(run: RetrainRun, place: RetrainWorkspace) -> None:
     if not note.is_file() or atomic_io.read_json(note)["run"] != run.id:
         raise InfrastructureError(
             f"{place.worktree} is gone, so it is not known what retrain {run.id} has learned",
-            hint="nobody but tunectl watch may touch that folder; ask again: tunectl repro --reason TEXT",
+            hint="only the retrain controller may change that folder; ask again: tunectl retrain request -m TEXT",
         )
 
 
@@ -184,7 +184,7 @@ def _register_release(
             hint="retraining needs package=openvino or another engine",
         )
     facts: BuildFacts = atomic_io.read_json(folder / FACTS, BuildFacts)
-    made = store.add(folder / RELEASE, facts, by="tunectl watch", why=f"retrain {run.id}", git=commit)
+    made = store.add(folder / RELEASE, facts, by="tunectl retrain controller", why=f"retrain {run.id}", git=commit)
     before = run.facts("proposed")["commit"]
     told = {
         "release": made.id,

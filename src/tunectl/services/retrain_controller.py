@@ -1,4 +1,4 @@
-"""``tunectl watch``: the long-running program that retrains. One a project; all it knows is on the disk."""
+"""``tunectl retrain controller``: the long-running program that retrains. One a project; all it knows is on the disk."""
 
 from __future__ import annotations
 
@@ -53,29 +53,29 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
     if "://" in place:
         raise UsageError(
             f"retrain.registry = {place}: takes a folder",
-            hint=f"set serve.registry={place}: the watcher copies its folder there",
+            hint=f"set serve.registry={place}: the retrain controller copies its folder there",
         )
     return ReleaseRegistry(layout.root / place, PATIENCE)
 
 
 def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:
-    """Watch until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` says what a build takes.
+    """Run until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` says what a build takes.
 
-    Raises  InfrastructureError when another watcher works here, or the port is taken; UsageError for a wrong schedule.
+    Raises  InfrastructureError when another controller works here, or the port is taken; UsageError for a wrong schedule.
     """
     for name, declared in root.retrain.schedules.items():
         cron.next_slot(CronSchedule(name, declared.cron, declared.zone), datetime.now(UTC))
     place, store = RetrainWorkspace(layout), open_registry(root, layout)
     with lock.file_lock(
         place.book / books.LOCK,
-        "tunectl watch",
-        busy=f"{place.book}: another watcher works here",
+        "tunectl retrain controller",
+        busy=f"{place.book}: another retrain controller works here",
         hint="one is enough; end that process first",
-        patience=1.0,  # whoever only looks whether a watcher runs holds it for a moment
+        patience=1.0,  # whoever only looks whether a controller runs holds it for a moment
     ):
         left = supervised_process.kill_marked(place.mark)
         if left:
-            _log.warning("ended %d processes that a killed watcher had left", len(left))
+            _log.warning("ended %d processes that a killed controller had left", len(left))
         _RetrainerProcess(place, store, layout, root, cost).run(once=once)
 
 
@@ -126,7 +126,10 @@ class _RetrainerProcess:
         self._door.open()
         watch = self._root.retrain
         _log.info(
-            "watching; http://%s:%d, approval of a training: %s", watch.host, self._door.port, watch.approval.training
+            "retrain controller runs; http://%s:%d, approval of a training: %s",
+            watch.host,
+            self._door.port,
+            watch.approval.training,
         )
         if not once:
             threading.Thread(target=self._beside, name="beside", daemon=True).start()
@@ -214,7 +217,7 @@ class _RetrainerProcess:
         if reading.decision == "promote":
             words, seen = f"experiment {found.id}: {reading.reason}", pointer.sequence if pointer else 0
             try:
-                self._store.promote(found.challenger, by="tunectl watch", why=words, after=seen)
+                self._store.promote(found.challenger, by="tunectl retrain controller", why=words, after=seen)
             except Moved as error:
                 _log.info("experiment %s: %s", found.id, error.message)
                 self._advance_canary(found, now)  # its arms are another's now, and this look says so

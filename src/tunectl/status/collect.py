@@ -55,11 +55,14 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
     champion = collect_part("champion", store.champion, None)
     traffic, drift, unaccepted = collect_part("live", lambda: _live(layout, root, champion, now), NOTHING)
     runs: list[RetrainRun] = collect_part("retrains", book.runs, [])
-    watcher, active = process_state(layout.retrain / LOCK), next((run for run in reversed(runs) if not run.ended), None)
+    controller, active = (
+        process_state(layout.retrain / LOCK),
+        next((run for run in reversed(runs) if not run.ended), None),
+    )
     ended = [run for run in runs if run.ended]
     waits: list[PendingApproval] = collect_part("waits", lambda: list(_waits(layout, root, runs, book, now)), [])
     idle: list[PendingApproval] = (
-        collect_part("waits", lambda: list(_idle(store, book)), []) if watcher != "runs" else []
+        collect_part("waits", lambda: list(_idle(store, book)), []) if controller != "runs" else []
     )
     rests, budget = _limits(root, runs, now)
     return StatusReport(
@@ -69,7 +72,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
         traffic=traffic,
         monitor=process_state(layout.monitor_lock),
         drift=drift,
-        watcher=watcher,
+        controller=controller,
         approval=root.retrain.approval.training,
         now=_retrain(active) if active else None,
         last=_retrain(ended[-1]) if ended else None,
@@ -132,11 +135,13 @@ def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: T
     enough = [one for one in windows if one.rows >= least]
     if declared.reference != "live" or declared.accept_first or not enough or live.events(kind=ACCEPTED):
         return None
-    return PendingApproval(f"accept a window that prompts are compared with: tunectl monitor set-reference {enough[-1].id}")
+    return PendingApproval(
+        f"accept a window that prompts are compared with: tunectl monitor set-reference {enough[-1].id}"
+    )
 
 
 def _slots(root: TunectlConfig, book: RunStore, now: datetime) -> list[NextSchedule]:
-    """The next slot of each schedule, as the watcher would see it."""
+    """The next slot of each schedule, as the retrain controller would see it."""
     from tunectl.retraining import cron
     from tunectl.retraining.schedules import AHEAD, CronSchedule
 
@@ -194,13 +199,13 @@ def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: dat
 
 
 def _idle(store: ReleaseRegistry, book: RunStore) -> Iterator[PendingApproval]:
-    """What nobody takes up while no watcher runs."""
+    """What nobody takes up while no retrain controller runs."""
     from tunectl.canary.canary_store import ExperimentStore
 
     waiting, running = book.list_pending_triggers(), ExperimentStore(store).running()
     if waiting:
-        yield PendingApproval(f"{len(waiting)} asked for a retrain and nobody takes it up: tunectl watch")
+        yield PendingApproval(f"{len(waiting)} asked for a retrain and nobody takes it up: tunectl retrain controller")
     if running is not None:
         yield PendingApproval(
-            f"experiment {running.id} runs and nobody looks at it: tunectl watch, or tunectl release canary stop"
+            f"canary {running.id} runs and nobody evaluates it: tunectl retrain controller, or tunectl release canary stop"
         )

@@ -58,7 +58,7 @@ class Retrain(Struct, frozen=True):
 
 
 class NextSchedule(Struct, frozen=True):
-    """The next slot of a schedule; one that lies behind was missed, and is taken up once a watcher runs."""
+    """The next slot of a schedule; one that lies behind was missed, and is taken up once a controller runs."""
 
     schedule: str
     cron: str
@@ -83,7 +83,7 @@ class StatusReport(Struct, frozen=True):
     traffic: Traffic | None = None
     monitor: Program = "never"
     drift: Drift | None = None
-    watcher: Program = "never"
+    controller: Program = "never"
     approval: Literal["none", "required"] = "required"
     """Whether a drift retrains by itself or a person is asked."""
     now: Retrain | None = None

@@ -91,13 +91,15 @@ def _next(glance: StatusReport, now: datetime) -> str:
         f"{began} of {most} that a week allows have run" if began >= most else "",
     ]
     return _join_parts(
-        *slots, drift if slots else f"nothing is scheduled; {drift}", *held, _idle(glance.watcher, "watch")
+        *slots,
+        drift if slots else f"nothing is scheduled; {drift}",
+        *held,
+        _idle(glance.controller, "retrain controller"),
     )
 
 
 def _idle(program: Program, verb: str) -> str:
-    name = {"watch": "watcher"}.get(verb, verb)
-    return IDLE[program].format(name, verb)
+    return IDLE[program].format(verb, verb)
 
 
 def _join_parts(*parts: str) -> str:

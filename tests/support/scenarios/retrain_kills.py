@@ -121,7 +121,7 @@ def two_loops(folder: Path, before: Sequence[str] = ()) -> Found:
         found.must(codes[None] == 1, f"exit codes {dict(codes)}; one is to go on, one to end")
         found.must(set(codes) == {None, 5}, f"the one that ends says so with 5, not {dict(codes)}")
         log = (folder / "log.txt").read_text()
-        found.must("another watcher works here" in log, "it does not say why it ends")
+        found.must("another retrain controller works here" in log, "it does not say why it ends")
     finally:
         for process in both:
             if process.poll() is None:

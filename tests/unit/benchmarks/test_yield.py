@@ -1,4 +1,4 @@
-"""What bench_yield makes of its windows, and that its training is the watcher's."""
+"""What bench_yield makes of its windows, and that its training is the retrain controller's."""
 
 from __future__ import annotations
 

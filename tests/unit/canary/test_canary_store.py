@@ -134,7 +134,7 @@ def test_kills_between_record_and_file_are_mended(trials: tuple[ExperimentStore,
 def test_what_a_person_ended_stays_ended(trials: tuple[ExperimentStore, list[str]]) -> None:
     kept, names = trials
     found = kept.start(made(names[1]))
-    ended = kept.end(found, "running", NOW, None)  # while the watcher still reads the traffic of what it knows
+    ended = kept.end(found, "running", NOW, None)  # while the controller still reads the traffic of what it knows
     reading = ExperimentResult("promote", "better", 50, 50, 0.1, 0.2, 0.0, 0.2, {})
     assert kept.record_result(found, reading) == ended
     assert kept.end(found, "promote", NOW, reading) == ended

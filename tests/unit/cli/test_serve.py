@@ -20,7 +20,7 @@ from tunectl.core.errors import InfrastructureError, UsageError
 def root(url: str = "sqlite:///live.sqlite", **section: object) -> SimpleNamespace:
     given = settings(inference_log__url=url, **section)
     return SimpleNamespace(
-        live=InferenceLogConfig.model_validate(given["inference_log"], strict=True),
+        inference_log=InferenceLogConfig.model_validate(given["inference_log"], strict=True),
         serve=Serve.model_validate(given["serve"], strict=True),
     )
 
@@ -65,12 +65,12 @@ def test_it_says_where_everything_is(
     for what, path in (("OpenAI", "/v1"), ("docs", "/docs"), ("arena", "/arena"), ("metrics", "/metrics")):
         assert f"{what:<8} http://{shown}:3123{path}\n" in out
     assert f"key      {secret}   (named first; shown once)" in out
-    ring = api_keys.KeyStore(Path(here.serve.keys), 1.0)
+    ring = api_keys.KeyStore(Path(here.serve.keys_file), 1.0)
     ring.load()
     assert ring.key(secret, "scrape", 0).name == "first"
     assert serve._first_key(here) is None
     serve._say(here, None)
-    assert f"key      one of {here.serve.keys}; another: tunectl serve keys add NAME" in capsys.readouterr().out
+    assert f"key      one of {here.serve.keys_file}; another: tunectl serve keys add NAME" in capsys.readouterr().out
 
 
 def test_a_port_that_is_taken_and_a_store_without_a_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from tunectl.cli import status
 from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.config.schema.root import TunectlConfig
-from tunectl.inference_log.log_store import Event, TimeWindow
+from tunectl.inference_log.log_store import LogEvent, TimeWindow
 from tunectl.monitoring.window import ACCEPTED, accept
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_state import ChampionPointer
@@ -87,7 +87,7 @@ def traffic(folder: Path, *windows: TimeWindow) -> None:
             live.add_window(one)
 
 
-def asked(question: signed_links.Question = "retrain", hours: float = 4) -> RetrainRun:
+def asked(question: signed_links.ApprovalQuestion = "retrain", hours: float = 4) -> RetrainRun:
     """A retrain that waits for a person."""
     run = state_machine.new_run("a" * 64, 1, ALERT, ALERT.at, {})
     told = {"question": question, "until": (NOW + timedelta(hours=hours)).isoformat(), "nonce": "0123456789abcdef"}
@@ -117,7 +117,7 @@ def test_where_nothing_ever_ran_everything_says_so_and_nothing_is_made(tmp_path:
         ("last retrain", "none yet"),
         (
             "next retrain",
-            "nothing is scheduled; on drift, once a person says yes; no watcher has run here: tunectl watch",
+            "nothing is scheduled; on drift, once a person says yes; no retrain controller has run here: tunectl retrain controller",
         ),
         ("waits for you", "nothing"),
     ]
@@ -151,7 +151,7 @@ def test_an_answer_a_closed_question_and_an_accepted_window_wait_for_nobody(
     layout = ProjectPaths(tmp_path)
     traffic(tmp_path, window("r", 1))
     with inference_log_sql.open_log(URL, tmp_path) as live:
-        live.add_event(Event("e", NOW, ACCEPTED, accept([f"{1:016x}"], by="ann", why="")))
+        live.add_event(LogEvent("e", NOW, ACCEPTED, accept([f"{1:016x}"], by="ann", why="")))
     book, run = RunStore(layout.retrain), asked()
     book.save(run)
     assert [one.link for one in collect.collect_status(layout, root, NOW).waits] == [None], "no secret, no link"
@@ -172,7 +172,7 @@ def test_what_a_retrain_left_to_be_merged_waits(
         assert ["git merge tunectl/retrain/b-1" in one.what for one in waits] == [True] * unmerged
 
 
-def test_without_a_watcher_what_it_should_do_waits_for_somebody_to_start_it(
+def test_without_a_controller_what_it_should_do_waits_for_somebody_to_start_it(
     tmp_path: Path, root: TunectlConfig
 ) -> None:
     layout, name = ProjectPaths(tmp_path), release(tmp_path)
@@ -180,14 +180,17 @@ def test_without_a_watcher_what_it_should_do_waits_for_somebody_to_start_it(
     book.enqueue_trigger(Trigger("person", "person-1", NOW, "new shops"))
     rules = SequentialTestRules(0.2, 0.0, 0.05, 0.05, 0.05, 50, None)
     trials.write(Experiment("e1", "c" * 16, name, "click", rules, 24.0, 5.0, NOW, NOW, "salt", "ann", "try"))
-    with lock.file_lock(layout.retrain / LOCK, "tunectl watch"), lock.file_lock(layout.monitor_lock, "tunectl monitor"):
+    with (
+        lock.file_lock(layout.retrain / LOCK, "tunectl retrain controller"),
+        lock.file_lock(layout.monitor_lock, "tunectl monitor"),
+    ):
         found = collect.collect_status(layout, root, NOW)
-        assert (found.watcher, found.monitor, found.waits) == ("runs", "runs", [])
+        assert (found.controller, found.monitor, found.waits) == ("runs", "runs", [])
     found = collect.collect_status(layout, root, NOW)
-    assert (found.watcher, found.monitor) == ("stopped", "stopped")
-    assert [one.what.partition(" ")[0] for one in found.waits] == ["1", "experiment"]
+    assert (found.controller, found.monitor) == ("stopped", "stopped")
+    assert [one.what.partition(" ")[0] for one in found.waits] == ["1", "canary"]
     assert dict(format_rows(found, NOW))["drift"] == "no window of traffic is closed yet; no monitor runs here"
-    assert dict(format_rows(found, NOW))["next retrain"].endswith("; no watcher runs here")
+    assert dict(format_rows(found, NOW))["next retrain"].endswith("; no retrain controller runs here")
 
 
 def test_calendar_cooldown_and_budget(tmp_path: Path, root: TunectlConfig) -> None:
@@ -210,7 +213,7 @@ def test_calendar_cooldown_and_budget(tmp_path: Path, root: TunectlConfig) -> No
     assert found.budget == (1, 3)
     assert dict(format_rows(found, NOW))["next retrain"] == (
         "was due 2026-04-30 03:00 UTC (nightly: 0 3 * * *); due 2026-06-01 03:00 UTC (spring: monthly); on drift; "
-        "not before 2026-05-03 11:00 UTC; no watcher has run here: tunectl watch"
+        "not before 2026-05-03 11:00 UTC; no retrain controller has run here: tunectl retrain controller"
     )
 
 
@@ -236,7 +239,7 @@ WHOLE = StatusReport(
     traffic=Traffic(24, 1204, 1201, 310, {"edit": 3, "thumb": 40}, NOW - timedelta(seconds=40)),
     monitor="runs",
     drift=Drift("w", "4f1c9a7be2d05318", "drift", "prompt_text moved", NOW, 300, 3, 3, ["prompt_text"]),
-    watcher="runs",
+    controller="runs",
     approval="none",
     now=Retrain("a-1", "canary", NOW, "alert", "something moved", "20% of the identities"),
     last=Retrain("b-1", "promoted", NOW, "schedule", "monthly", "3 points better"),

@@ -36,7 +36,7 @@ def test_what_was_written_is_replayed_with_its_lines(layout: ProjectPaths) -> No
     )
     assert layout.overrides.read_text() == (
         "# What `tunectl repro key=value` was given; replayed by every later run and by `dvc repro`, over all other files.\n"
-        "# `tunectl repro --fresh` forgets it.\n"
+        "# `tunectl repro --reset-overrides` forgets it.\n"
         '- experiment=e2e\n- "data.path=/a b/it\'s [1].csv"\n'
     )
     found = override_file.load_overrides(layout)

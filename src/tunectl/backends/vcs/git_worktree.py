@@ -13,7 +13,7 @@ SETTINGS = (
     "core.hooksPath=/dev/null",
     "gc.auto=0",
     "commit.gpgsign=false",
-    "user.name=tunectl watch",
+    "user.name=tunectl retrain controller",
     "user.email=watch@tunectl.invalid",
 )
 """Whose the commits are; and no hooks, which are for people: one that asks, or checks out data (``dvc install``), would stop a retrain that nobody sees."""

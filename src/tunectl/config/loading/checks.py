@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading.compose import NOTHING, ComposedConfig, compose
 from tunectl.config.loading.override_parsing import Override
-from tunectl.config.loading.provenance import Path_, format_value, iter_leaves, to_dotted_key
+from tunectl.config.loading.provenance import KeyPath, format_value, iter_leaves, to_dotted_key
 from tunectl.config.loading.suggestions import closest_setting, get_at, suggest_for_unknown_key
 from tunectl.config.loading.type_descriptions import (
     SchemaLocation,
@@ -43,7 +43,7 @@ class ResolvedConfig:
 
 @dataclass(slots=True)
 class _ConfigIssue:
-    path: Path_
+    path: KeyPath
     kind: str
     text: str
 
@@ -62,7 +62,7 @@ def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> Res
         recorded = [given.text for given in overrides if given.origin.file]
         if not recorded:
             raise
-        replayed = f"replayed from earlier runs: {' '.join(recorded)}; tunectl repro --fresh forgets them"
+        replayed = f"replayed from earlier runs: {' '.join(recorded)}; tunectl repro --reset-overrides forgets them"
         raise ConfigError(error.problems, hint=f"{error.hint}\n  {replayed}") from error
 
 
@@ -88,7 +88,7 @@ def validate_config(schema: type[M], composition: ComposedConfig) -> M:
     return settings
 
 
-def _is_already_reported(mistake: _ConfigIssue, noted: set[Path_]) -> bool:
+def _is_already_reported(mistake: _ConfigIssue, noted: set[KeyPath]) -> bool:
     """Whether composing has said it already: at the same key, or (a section that is absent) above it."""
     return mistake.path in noted or (mistake.kind == "missing" and mistake.path[:1] in noted)
 
@@ -116,7 +116,7 @@ def _not_named(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
         yield _ConfigIssue((*path, str(key)), "key", text)
 
 
-def _odd_keys(tree: Any, path: Path_) -> Iterator[tuple[Path_, Any]]:
+def _odd_keys(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
     for key, value in tree.items() if isinstance(tree, dict) else ():
         if key is None or isinstance(key, bool | bytes):
             yield path, key
@@ -134,7 +134,7 @@ def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: Valid
     """One mistake for each thing that is wrong; a misspelt key and the key that it was meant to be are one."""
     found = [(resolve_location(schema, item["loc"]), item) for item in error.errors(include_url=False)]
     missing = {place.path: place for place, item in found if item["type"] == "missing"}
-    unknown: dict[Path_, str] = {}
+    unknown: dict[KeyPath, str] = {}
     for place, item in found:
         if item["type"] == "extra_forbidden":
             near = (
@@ -145,7 +145,7 @@ def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: Valid
             missing = {path: other for path, other in missing.items() if to_dotted_key(path) != near}
             unknown[place.path] = _unknown(composition, place, near)
     crowds = _crowds(composition, missing)
-    seen: set[Path_] = set()
+    seen: set[KeyPath] = set()
     for place, item in found:
         if place.path in seen or (item["type"] == "missing" and place.path not in missing):
             continue
@@ -159,9 +159,9 @@ def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: Valid
         yield _ConfigIssue(place.path, item["type"], text)
 
 
-def _crowds(composition: ComposedConfig, missing: dict[Path_, SchemaLocation]) -> dict[Path_, str]:
+def _crowds(composition: ComposedConfig, missing: dict[KeyPath, SchemaLocation]) -> dict[KeyPath, str]:
     """One line for a section that lacks many settings: most likely another file of its group is wanted."""
-    above: dict[Path_, list[SchemaLocation]] = {}
+    above: dict[KeyPath, list[SchemaLocation]] = {}
     for path, place in missing.items():
         above.setdefault(path[:-1], []).append(place)
     found = {}
@@ -250,7 +250,7 @@ def _tag_of(model: type[BaseModel]) -> str:
     return ""
 
 
-def _head(composition: ComposedConfig, path: Path_, value: Any, *, show: bool = True) -> str:
+def _head(composition: ComposedConfig, path: KeyPath, value: Any, *, show: bool = True) -> str:
     origin = composition.origins.find(path)
     shown = f" = {format_value(value)}" if show else ""
     return f"{to_dotted_key(path) or 'conf/'}{shown}{f' ({origin})' if origin else ''}"

@@ -13,7 +13,7 @@ from tunectl.core.errors import ConfigError
 
 HEADER = """\
 # What `tunectl repro key=value` was given; replayed by every later run and by `dvc repro`, over all other files.
-# `tunectl repro --fresh` forgets it.
+# `tunectl repro --reset-overrides` forgets it.
 """
 _PLAIN = re.compile(r"^[A-Za-z][\w./-]*=[\w./-]+$")
 

@@ -1,0 +1,40 @@
+"""Retrain on drift, on schedules or on request; gate, canary, promotion, rollback.
+
+tunectl retrain controller              run the controller until stopped (--once: do what is due, then end)
+tunectl retrain request -m "new shops"  ask it for a retrain with the newest traffic and feedback
+tunectl retrain status                  the retrains: state, trigger, reason, since when
+
+Every step of one retrain: tunectl release log RETRAIN.
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+VERBS = {
+    "controller": "run the retrain controller until stopped",
+    "request": "ask the controller for a retrain; its gates decide as always",
+    "status": "print the retrains: state, trigger, reason, since when",
+}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs and their arguments."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
+    for name, text in VERBS.items():
+        module = import_module(f"tunectl.cli.retrain_{name}")
+        module.add(
+            verbs.add_parser(
+                name,
+                help=text,
+                description=module.__doc__,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb that was typed."""
+    code: int = import_module(f"tunectl.cli.retrain_{args.verb}").run(args)
+    return code

@@ -1,0 +1,42 @@
+"""``tunectl retrain request``: ask the controller for a retrain with the newest traffic and feedback, of what is committed.
+
+tunectl retrain request -m "new shops"
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tunectl.artifacts.paths import ProjectPaths
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "-m", "--message", required=True, metavar="TEXT", help="why; it stands in the history of releases"
+    )
+    parser.add_argument(
+        "--ignore-limits", action="store_true", help="start although the cooldown or the budget says no"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Leave a trigger for the controller; it is kept until a controller runs."""
+    from tunectl.backends.system import terminal
+    from tunectl.retraining.manual_trigger import request_retrain
+
+    trigger, running = request_retrain(ProjectPaths(), args.message, ignore_limits=args.ignore_limits)
+    if args.json:
+        terminal.print_json({"trigger": trigger, "controller": running})
+        return 0
+    terminal.print_line(f"requested: {args.message} ({trigger})")
+    terminal.print_line(describe_controller(running))
+    return 0
+
+
+def describe_controller(running: bool) -> str:
+    """Say who takes a request up, and when."""
+    if running:
+        return "the retrain controller takes it up"
+    return "no retrain controller runs here; it is taken up when one starts: tunectl retrain controller"

@@ -1,0 +1,68 @@
+"""``tunectl retrain status``: the retrains, the newest last, and what waits for the controller. It changes nothing.
+
+tunectl retrain status [-n 10] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from tunectl.artifacts.paths import ProjectPaths
+
+if TYPE_CHECKING:
+    from tunectl.retraining.state_machine import RetrainRun, Trigger
+
+COLUMNS = ("retrain", "state", "since", "trigger", "reason")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="retrains to print (10)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the records and print them; no lock is taken, so it may run beside a controller."""
+    from tunectl.artifacts import lock
+    from tunectl.backends.system import terminal
+    from tunectl.retraining import run_store
+
+    store = run_store.RunStore(ProjectPaths().retrain)
+    running = lock.is_locked(store.root / run_store.LOCK)
+    runs = [_describe_run(one) for one in store.runs()[-args.number :]] if args.number > 0 else []
+    pending = [_describe_trigger(one) for one in store.list_pending_triggers()]
+    if args.json:
+        terminal.print_json({"controller": running, "retrains": runs, "pending": pending})
+        return 0
+    if runs:
+        terminal.table("", COLUMNS, [tuple(row[name] for name in COLUMNS) for row in runs])
+        terminal.print_line("every step of one retrain: tunectl release log RETRAIN")
+    else:
+        terminal.print_line("no retrain yet")
+    for row in pending:
+        terminal.print_line(f"pending since {row['since']}: {row['trigger']}, {row['reason']}")
+    terminal.print_line(
+        "the retrain controller runs" if running else "no retrain controller runs here: tunectl retrain controller"
+    )
+    return 0
+
+
+def _describe_run(run: RetrainRun) -> dict[str, Any]:
+    step = run.steps[-1]
+    return {
+        "retrain": run.id,
+        "state": run.state,
+        "since": f"{step.at:%Y-%m-%d %H:%M} UTC",
+        "trigger": run.trigger.kind,
+        "reason": run.trigger.why if not step.why or step.why == run.trigger.why else f"{run.trigger.why}; {step.why}",
+    }
+
+
+def _describe_trigger(trigger: Trigger) -> dict[str, Any]:
+    return {
+        "id": trigger.id,
+        "since": f"{trigger.at:%Y-%m-%d %H:%M} UTC",
+        "trigger": trigger.kind,
+        "reason": trigger.why,
+    }

@@ -1,0 +1,34 @@
+"""The trigger that a person gives: retrain now, or try a release that is there."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+from tunectl.artifacts import lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core import user
+from tunectl.retraining import run_store
+from tunectl.retraining.state_machine import Trigger
+
+
+def request_retrain(
+    layout: ProjectPaths, message: str, *, ignore_limits: bool, release: str | None = None
+) -> tuple[str, bool]:
+    """Put a trigger into the inbox of the retrain controller.
+
+    Args:
+        layout: the project.
+        message: why; it stands in the release history.
+        ignore_limits: start although the cooldown or the budget says no.
+        release: a release of the registry to put through gate and canary; None: build a new one.
+
+    Returns:
+        The id of the trigger, and whether a controller runs that will take it up.
+    """
+    name = f"person-{uuid.uuid4().hex[:16]}"
+    trigger = Trigger(
+        "person", name, datetime.now(UTC), message, user.current_user(), urgent=ignore_limits, release=release
+    )
+    run_store.RunStore(layout.retrain).enqueue_trigger(trigger)
+    return name, lock.is_locked(layout.retrain / run_store.LOCK)
