@@ -17,7 +17,7 @@ from hardware_info import machine, versions
 from tunectl.backends.text.pii_resources import tools
 from tunectl.privacy.evaluation import EntityScore, LabeledText, parse, score
 from tunectl.privacy.mask import PiiMasker
-from tunectl.privacy.spans import Kind
+from tunectl.privacy.spans import EntityType
 
 PLANTED = Path(__file__).with_name("privacy_planted.txt")
 LOCALES = (
@@ -66,7 +66,7 @@ def generated(count: int, seed: int) -> list[LabeledText]:
     ]
 
 
-def table(title: str, found: Mapping[Kind, EntityScore]) -> dict[str, dict[str, float]]:
+def table(title: str, found: Mapping[EntityType, EntityScore]) -> dict[str, dict[str, float]]:
     """Print one line a kind, and give the same as plain values."""
     print(title)
     for kind, one in found.items():

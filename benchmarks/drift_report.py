@@ -69,7 +69,7 @@ def plain(figures: Figures) -> dict[str, dict[str, dict[str, object]]]:
 
 def plot(blocks: Mapping[str, Figures], changes: Sequence[str], sizes: Sequence[int], ours: str, path: Path) -> None:
     """Share of windows flagged: a panel a change, a line a rule, a mark a size of window with its interval; rules whose name
-    begins with ``ours`` have a colour."""
+    begins with ``ours`` have a color."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -81,15 +81,15 @@ def plot(blocks: Mapping[str, Figures], changes: Sequence[str], sizes: Sequence[
     figure, panels = plt.subplots(1, len(changes), figsize=(13, height), sharex=True, sharey=True, layout="constrained")
     for panel, change in zip(panels, changes, strict=True):
         for line, (block, name) in enumerate(rules):
-            colour = "tab:blue" if block.startswith(ours) else "0.55"
+            color = "tab:blue" if block.startswith(ours) else "0.55"
             for number, rows in enumerate(sizes):
                 rate = blocks[block][f"{change}, {rows}"].get(name)
                 if rate is None:
                     continue
                 place = line + (number - (len(sizes) - 1) / 2) * 0.34
-                panel.plot(rate.interval, [place, place], color=colour, lw=1.5, alpha=0.5)
-                full = colour if number else "white"
-                panel.plot(rate.share, place, "o", ms=5.5, mfc=full, mec=colour, zorder=3, clip_on=False)
+                panel.plot(rate.interval, [place, place], color=color, lw=1.5, alpha=0.5)
+                full = color if number else "white"
+                panel.plot(rate.share, place, "o", ms=5.5, mfc=full, mec=color, zorder=3, clip_on=False)
         if change == changes[0]:
             panel.axvline(0.05, color="0.3", lw=0.9, ls=":")
         panel.set(title=f"{change} (false alarms)" if change == changes[0] else change, xlim=(-0.03, 1.03))

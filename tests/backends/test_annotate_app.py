@@ -42,7 +42,7 @@ def undone(desk):
 
 
 def test_a_full_disk_takes_nothing_back_and_says_so(desk, monkeypatch):
-    desk.say("Ada", desk.showing("Ada").id, "left", [], None)
+    desk.submit("Ada", desk.get_current_task("Ada").id, "left", [], None)
 
     def full(descriptor):
         raise OSError(28, "No space left on device")

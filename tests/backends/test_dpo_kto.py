@@ -141,14 +141,14 @@ def base(tiny_model, tmp_path_factory):
     shutil.copytree(tiny_model, folder)
     torch.manual_seed(1)
     model = model_loader.load(folder, adapter=None, profile=profile()).model
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     ids = torch.tensor([[*prompt_of(number), 60 + number, 60 + number // 2, 2] for number in range(20)])
     labels = ids.clone()
     labels[:, :4] = -100
     for _ in range(60):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model(input_ids=ids, labels=labels).loss.backward()
-        optimiser.step()
+        optimizer.step()
     pytest.importorskip("safetensors.torch").save_model(
         model, str(folder / "model.safetensors"), metadata={"format": "pt"}
     )

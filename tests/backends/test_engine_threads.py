@@ -58,7 +58,7 @@ class Library:
 @pytest.fixture
 def openvino(monkeypatch: pytest.MonkeyPatch):
     modules = {"openvino": SimpleNamespace(Tensor=lambda array: array), "numpy": np}
-    monkeypatch.setattr(openvino_engine, "need", lambda name, extra: modules[name])
+    monkeypatch.setattr(openvino_engine, "import_optional", lambda name, extra: modules[name])
     library, heard = Library(), Heard()
     pipeline = OpenVinoPipeline(library, library, heard)
     yield library, pipeline, heard

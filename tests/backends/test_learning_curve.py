@@ -11,12 +11,11 @@ from tunectl.artifacts import atomic_io, lock, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example
 from tunectl.backends.modeling import generator
-from tunectl.cli import data_learning_curve
 from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
 from tunectl.data.learning_curve import SHARES, Likelihood, MeasuredSize
 from tunectl.evaluation.generator_protocols import GeneratedText, LogProb
-from tunectl.pipeline import resolved_config
+from tunectl.pipeline import learning_curve_runner, resolved_config
 
 ROOT = Path(__file__).parents[2]
 pytest.importorskip("torch")
@@ -51,7 +50,7 @@ def test_one_size_is_tuned_and_measured_for_real(project):
     validation = list(atomic_io.read_rows(project.artifact("split") / "validation.jsonl", Example))
     settings, _ = resolved_config.load_stage_config(project, "sft")
     work = project.work("curve", "k")
-    found = data_learning_curve.SftTrainAndScore(project, settings, work, seed=1, stands=False).learn(
+    found = learning_curve_runner.SftTrainAndScore(project, settings, work, seed=1, stands=False).learn(
         train[:3], label="10%"
     )
     assert [one.id for one in found] == [row.id for row in validation]
@@ -77,20 +76,20 @@ def test_tools_on_offer_are_part_of_what_is_scored(project, monkeypatch):
             """Nothing is held."""
 
     monkeypatch.setattr(generator, "model_loader", lambda _profile: lambda _folder, _adapter: Silent())
-    tuner = data_learning_curve.SftTrainAndScore(project, settings, project.work("curve", "k"), seed=1, stands=False)
+    tuner = learning_curve_runner.SftTrainAndScore(project, settings, project.work("curve", "k"), seed=1, stands=False)
     assert tuner._score(project.artifact("model")) == [Likelihood(rows[0].id, -2.0, 3)]
     assert '"name": "look_up"' in asked[0].prompt
 
 
 def test_the_report_shows_the_curve(project, monkeypatch, capsys):
     monkeypatch.setattr(
-        data_learning_curve.SftTrainAndScore, "learn", lambda self, train, label: Fake().learn(train, label=label)
+        learning_curve_runner.SftTrainAndScore, "learn", lambda self, train, label: Fake().learn(train, label=label)
     )
     assert main(["data", "report", "--learning-curve"]) == 0
     assert "ore data would help: " in capsys.readouterr().out
     page = (project.artifacts / "data_report.html").read_text()
     assert "Validation loss after tuning on parts of train" in page
-    points = sorted(project.hidden.glob("work/curve-*/point-*.json"))
+    points = sorted(project.state_dir.glob("work/curve-*/point-*.json"))
     train = sum(1 for _ in atomic_io.read_rows(project.artifact("split") / "train.jsonl", Example))
     assert [atomic_io.read_json(path, MeasuredSize).rows for path in points] == [
         round(train * share) for share in SHARES
@@ -118,9 +117,9 @@ class Fake:
 
 def test_an_interrupted_curve_goes_on(project):
     with pytest.raises(KeyboardInterrupt):
-        data_learning_curve.measure(project, worth=0.02, learner=Fake(stop_at="50%"))
+        learning_curve_runner.measure_learning_curve(project, worth=0.02, learner=Fake(stop_at="50%"))
     again = Fake()
-    curve = data_learning_curve.measure(project, worth=0.02, learner=again)
+    curve = learning_curve_runner.measure_learning_curve(project, worth=0.02, learner=again)
     assert again.asked == ["50%", "100%"]
     assert len(curve.marks) == 4
 
@@ -133,10 +132,10 @@ def test_all_of_train_is_not_tuned_again_where_sft_stands(project, monkeypatch):
     }
     tuned = []
     monkeypatch.setattr(
-        data_learning_curve.SftTrainAndScore, "_tune", lambda self, train, folder, adapter: tuned.append(folder.name)
+        learning_curve_runner.SftTrainAndScore, "_tune", lambda self, train, folder, adapter: tuned.append(folder.name)
     )
     monkeypatch.setattr(
-        data_learning_curve.SftTrainAndScore,
+        learning_curve_runner.SftTrainAndScore,
         "_score",
         lambda self, adapter: [Likelihood("a", -3.0, 2), Likelihood("b", -2.0, 2)],
     )
@@ -145,12 +144,12 @@ def test_all_of_train_is_not_tuned_again_where_sft_stands(project, monkeypatch):
         folder.mkdir(exist_ok=True)
         manifest.write(folder, manifest.Manifest("sft", atomic_io.sha256_json(record), digests))
         tuned.clear()
-        shutil.rmtree(project.hidden / "work", ignore_errors=True)
-        data_learning_curve.measure(project, worth=0.02)
+        shutil.rmtree(project.state_dir / "work", ignore_errors=True)
+        learning_curve_runner.measure_learning_curve(project, worth=0.02)
         assert tuned == expected
 
 
 def test_needs_what_tuning_reads(project):
     shutil.rmtree(project.artifact("cpt"))
     with pytest.raises(ArtifactError, match=r"^artifacts/cpt does not exist"):
-        data_learning_curve.measure(project, worth=0.02, learner=Fake())
+        learning_curve_runner.measure_learning_curve(project, worth=0.02, learner=Fake())

@@ -142,7 +142,7 @@ def start(tiny_model, tmp_path_factory):
 
 def teach_to_end(model):
     """One to four letters, then the end of turn."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     random = torch.Generator().manual_seed(2)
     for _ in range(80):
         asked = torch.tensor([question(number).ids for number in range(8)])
@@ -151,9 +151,9 @@ def teach_to_end(model):
         ids = torch.cat([asked, said], dim=1)
         labels = ids.clone()
         labels[:, :5] = -100
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model(input_ids=ids, labels=labels).loss.backward()
-        optimiser.step()
+        optimizer.step()
 
 
 def fit(start, tmp_path, chosen=None, name="out", **changes):
@@ -189,7 +189,7 @@ def gradient_of(model):
 
 
 def ours(start, tmp_path, chosen, *, move=0.0):
-    """One step of ours without the optimiser: its gradients, its trainer, and the model."""
+    """One step of ours without the optimizer: its gradients, its trainer, and the model."""
     model_folder, sft = start
     model, tokenizer = online_rl.load_policy(chosen, model_folder, sft)
     trainer = online_trainer.build_trainer(chosen, chosen.settings, model, tokenizer, tmp_path / "w")
@@ -401,8 +401,8 @@ CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-import test_trl_policy as t
-t.fit((Path({model!r}), Path({sft!r})), Path({root!r}), t.plan(steps={steps}, checkpoint_steps=1))
+import test_online_rl as t
+t.fit((Path({model!r}), Path({sft!r})), Path({root!r}), t.plan(steps={steps}, save_steps=1))
 """
 
 

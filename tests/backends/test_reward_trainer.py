@@ -56,7 +56,7 @@ def plan(centring=None, **changes):
         adapter=LoraArgs("lora", 4, 8, 0.0, "all-linear"),
         epochs=2,
         batch_answers=8,
-        optimiser="adamw",
+        optimizer="adamw",
         learning_rate=5e-3,
         schedule="linear",
         warmup=0.1,
@@ -440,7 +440,7 @@ def reward(tiny_model, sft, tmp_path_factory):
     return folder
 
 
-def test_scores_are_centred_means_with_their_spread(tiny_model, sft, reward):
+def test_scores_are_centered_means_with_their_spread(tiny_model, sft, reward):
     asked = pairs(5)
     loaded = reward_scorer.load(base=tiny_model, sft=sft, reward=reward, part="members", profile=profile())
     texts = [one.chosen[0].content for one in asked] + [one.rejected[0].content for one in asked]

@@ -51,7 +51,7 @@ def plan(**changes):
         adapter=LoraArgs("lora", 4, 8, 0.0, "all-linear"),
         epochs=2,
         batch_answers=6,
-        optimiser="adamw",
+        optimizer="adamw",
         learning_rate=1e-2,
         schedule="linear",
         warmup=0.1,
@@ -260,8 +260,8 @@ def test_each_method_learns_and_loads_again(tiny_model, tmp_path, method):
 @pytest.mark.parametrize(
     "change",
     [
-        {"optimiser": "adafactor"},
-        {"optimiser": "sgd"},
+        {"optimizer": "adafactor"},
+        {"optimizer": "sgd"},
         {"schedule": "cosine"},
         {"schedule": "constant"},
         {"weight_decay": 0.1, "label_smoothing": 0.1, "clip": None},

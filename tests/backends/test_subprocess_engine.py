@@ -143,7 +143,7 @@ def test_what_a_hanging_one_started_ends_with_it() -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_engine_of_a_server_has_processes_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = import_module(ENGINES[name])
-    monkeypatch.setattr(module, "installed", lambda package, extra: None)
+    monkeypatch.setattr(module, "require_installed", lambda package, extra: None)
     found = engine_registry.get_engine(name, ServeSettings.model_validate(settings(), strict=True).serve)
     assert isinstance(found, SubprocessEngine)
     module, _, factory = found.factory.partition(":")

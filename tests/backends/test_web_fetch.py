@@ -202,7 +202,7 @@ def test_too_big(tmp_path, site):
     site.answers["/a"] = [(200, HTML, b"x" * 11)]
     with fetcher(tmp_path, max_bytes=10) as guest:
         reject = guest.get(f"{site.url}/a")
-    assert (reject.reason, reject.detail) == ("file_too_big", "more than limits.file_bytes, 10")
+    assert (reject.reason, reject.detail) == ("file_too_big", "more than limits.max_file_bytes, 10")
 
 
 def test_out_of_reach_is_a_reject_or_the_copy_fetched_before(tmp_path, caplog):

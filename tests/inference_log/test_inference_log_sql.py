@@ -15,7 +15,7 @@ from msgspec.structs import asdict, replace
 
 from tunectl.backends.storage.inference_log_sql import PAGE, open_log
 from tunectl.core.errors import DataError, InfrastructureError, UsageError
-from tunectl.inference_log.log_store import Event, FinishedRequest, TimeWindow
+from tunectl.inference_log.log_store import FinishedRequest, LogEvent, TimeWindow
 
 
 def test_an_exchange_and_its_end_come_back_as_they_were(store, url, tmp_path):
@@ -195,7 +195,7 @@ def test_windows_and_events(store):
     assert (store.add_window(window), store.add_window(window)) == (True, False)
     assert store.windows() == [window]
     assert store.windows(START + timedelta(days=3)) == []
-    events = [Event(f"e{number}", START + timedelta(hours=number), "swap", {"to": number}) for number in range(3)]
+    events = [LogEvent(f"e{number}", START + timedelta(hours=number), "swap", {"to": number}) for number in range(3)]
     for event in reversed(events):
         assert store.add_event(event)
     assert store.events() == events

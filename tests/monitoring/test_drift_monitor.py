@@ -19,7 +19,7 @@ from tunectl.backends.storage import inference_log_sql
 from tunectl.config.loading import checks
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core.errors import InfrastructureError
-from tunectl.inference_log.log_store import Event
+from tunectl.inference_log.log_store import LogEvent
 from tunectl.monitoring import backtest, reference_data
 from tunectl.monitoring import window as windows
 from tunectl.monitoring.drift_monitor import DriftMonitor
@@ -71,7 +71,7 @@ def served(
 
 def accept(watching: DriftMonitor, name: str) -> None:
     body = windows.accept([name], by="test", why="")
-    watching.store.add_event(Event(f"accept-{name}", watching.now(), windows.ACCEPTED, body))
+    watching.store.add_event(LogEvent(f"accept-{name}", watching.now(), windows.ACCEPTED, body))
 
 
 def later(watching: DriftMonitor, day: int, hour: int = 12) -> DriftMonitor:
@@ -227,12 +227,12 @@ def test_replay_gives_what_was_seen_and_keeps_nothing(watching: DriftMonitor) ->
 
 
 def test_reigns() -> None:
-    from tunectl.registry.release_state import ChampionPointer, Entry
+    from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
     log = [
-        Entry("add", "a", "2026-03-01T00:00:00+00:00"),
-        Entry("promote", "a", "2026-03-02T00:00:00+00:00"),
-        Entry("promote", "b", "2026-03-04T00:00:00+00:00"),
+        ReleaseEvent("add", "a", "2026-03-01T00:00:00+00:00"),
+        ReleaseEvent("promote", "a", "2026-03-02T00:00:00+00:00"),
+        ReleaseEvent("promote", "b", "2026-03-04T00:00:00+00:00"),
     ]
     champion = ChampionPointer("b", "a", "2026-03-04T00:00:00+00:00", "", "", 2)
     found = backtest.champion_periods(log, champion, at(3, 0), at(5, 0))

@@ -15,7 +15,7 @@ from tunectl.backends.storage import inference_log_sql
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
 from tunectl.core.errors import GateError, InfrastructureError, UsageError
-from tunectl.inference_log.log_store import Event, TimeWindow
+from tunectl.inference_log.log_store import LogEvent, TimeWindow
 from tunectl.monitoring import window as windows
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
@@ -116,7 +116,7 @@ def test_a_person_who_accepts_another_reference_has_answered_the_drift(work: Loc
 
 def _accept(work: LocalActivities, at: datetime, name: str) -> None:
     with work._live() as live:
-        live.add_event(Event(f"accepted-{name}", at, windows.ACCEPTED, windows.accept([name], by="Bo", why="")))
+        live.add_event(LogEvent(f"accepted-{name}", at, windows.ACCEPTED, windows.accept([name], by="Bo", why="")))
 
 
 def test_without_a_champion_nothing_is_begun_that_could_not_be_compared(tmp_path: Path, root) -> None:

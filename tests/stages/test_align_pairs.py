@@ -52,7 +52,7 @@ def trained(tiny_model, tmp_path_factory):
     renderer, tokenizer = template.load(model, system=None), Tokenizer(model)
     torch.manual_seed(1)
     base = model_loader.load(model, adapter=None, profile=HardwareProfile(**MACHINE)).model
-    optimiser = torch.optim.AdamW(base.parameters(), lr=0.01)
+    optimizer = torch.optim.AdamW(base.parameters(), lr=0.01)
     texts = [renderer.render(asked(letter), add_generation_prompt=True) for letter in "abcdefgh"]
     prompts = [one.ids for one in tokenizer.encode(texts)]
     ends = [one.ids for one in tokenizer.encode([f"{letter}{letter}" for letter in "abcdefgh"])]
@@ -60,9 +60,9 @@ def trained(tiny_model, tmp_path_factory):
     labels = ids.clone()
     labels[:, : len(prompts[0])] = -100
     for _ in range(60):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         base(input_ids=ids, labels=labels).loss.backward()
-        optimiser.step()
+        optimizer.step()
     pytest.importorskip("safetensors.torch").save_model(
         base, str(model / "model.safetensors"), metadata={"format": "pt"}
     )
@@ -126,7 +126,7 @@ def cfg(method, **changes):
     section = yaml.safe_load((CONF / f"{method}.yaml").read_text())
     section["validation"] |= {"eval_steps": 4, "inputs": 2, "resamples": 100, "tolerance": 100.0, "samples": 2}
     section |= {"epochs": 6, "max_length": 96, "max_new_tokens": 12, "learning_rate": 5e-3, "warmup_ratio": 0.0}
-    section["batch_pairs" if method == "dpo" else "batch_answers"] = 4
+    section["batch_size"] = 4
     return AlignStage.model_validate({"align": section | changes, "seed": 1, "hardware": MACHINE, "project": "letters"})
 
 

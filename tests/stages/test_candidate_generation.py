@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from tunectl.annotation import uncertainty_ranking
 from tunectl.annotation.active_sampling import QueuePolicy
 from tunectl.annotation.annotation_queue import AnnotationQueue
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 from tunectl.backends.modeling import generator, reward_scorer
-from tunectl.cli import annotate, annotate_ranking
+from tunectl.cli import annotate
 from tunectl.cli.main import main
 from tunectl.config.loading import checks, override_file
 from tunectl.evaluation.generator_protocols import GeneratedText
@@ -184,26 +185,30 @@ def ask(name, first, second):
 def test_questions_are_ranked_by_doubt_once(project, monkeypatch):
     loaded = []
     monkeypatch.setattr(reward_scorer, "load", lambda **words: loaded.append(words) or Reward())
-    layout, root = made(), SimpleNamespace(profile=None)
+    layout, root = made(), SimpleNamespace(hardware=None)
     asked = [ask("near", 1, 1.1), ask("far", 1, 9)]
-    found = annotate_ranking.rank_by_uncertainty(layout, root, asked)
+    found = uncertainty_ranking.rank_by_uncertainty(layout, root, asked)
     assert found["near"] > 0.4 > found["far"]
-    assert annotate_ranking.rank_by_uncertainty(layout, root, asked) == found
+    assert uncertainty_ranking.rank_by_uncertainty(layout, root, asked) == found
     assert len(loaded) == 1
     assert loaded[0]["base"] == layout.artifact("model")
-    assert set(annotate_ranking.rank_by_uncertainty(layout, root, [*asked, ask("new", 1, 2)])) == {"near", "far", "new"}
+    assert set(uncertainty_ranking.rank_by_uncertainty(layout, root, [*asked, ask("new", 1, 2)])) == {
+        "near",
+        "far",
+        "new",
+    }
     assert len(loaded) == 2
 
 
 def test_why_the_order_is_random(project):
     layout = ProjectPaths()
-    assert annotate_ranking.why_unranked(layout) == "there is no reward model yet (tunectl repro --to reward)"
+    assert uncertainty_ranking.why_unranked(layout) == "there is no reward model yet (tunectl repro --to reward)"
     made(passed=False)
-    assert annotate_ranking.why_unranked(layout) == "the reward model did not pass its gate"
+    assert uncertainty_ranking.why_unranked(layout) == "the reward model did not pass its gate"
     made()
-    assert annotate_ranking.why_unranked(layout) is None
+    assert uncertainty_ranking.why_unranked(layout) is None
     atomic_io.write_json(layout.artifact("reward") / manifest.PASSED_THROUGH, {"reason": "reward: none"})
-    assert annotate_ranking.why_unranked(layout) == "the reward model is switched off (reward: none)"
+    assert uncertainty_ranking.why_unranked(layout) == "the reward model is switched off (reward: none)"
 
 
 def test_agreement_without_judgements(project, capsys):

@@ -51,7 +51,7 @@ def test_a_folder_becomes_an_artifact_with_its_contract(copy, tmp_path, tiny_mod
         SpecialToken("<|im_end|>", 2),
         SpecialToken("<|im_end|>", 2),
     )
-    assert (own.base, own.licence, own.context, own.system) == ("base", "mit", 512, None)
+    assert (own.base, own.license, own.context, own.system) == ("base", "mit", 512, None)
     assert own.parameters == expected.parameters == found.parameters
     assert own.template_sha256 == template.digest((out / "chat_template.jinja").read_text())
     assert str(tmp_path) not in (out / "contract.json").read_text()

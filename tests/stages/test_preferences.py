@@ -627,7 +627,7 @@ class Plain:
 
 @pytest.fixture
 def simulated(tmp_path, monkeypatch):
-    monkeypatch.setattr(preferences.contracts, "refuse_other_base", lambda adapter, base: None)
+    monkeypatch.setattr(preferences.contracts, "check_base_matches", lambda adapter, base: None)
     numbers, opened = count(), []
     for part, size in (("train", 12), ("validation", 4), ("test", 4)):
         rows = []
@@ -673,7 +673,7 @@ def test_an_adapter_that_is_passed_through_stands_on_the_base_model(simulated):
 def test_a_killed_run_keeps_its_answers(simulated, monkeypatch):
     judge, opened = simulated
     with monkeypatch.context() as patched:
-        patched.setattr(preferences.rubric, "judge", lambda *_: pytest.fail("killed"))
+        patched.setattr(preferences.simulated_annotator, "annotate", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             judge()
     assert judge().simulated == 60

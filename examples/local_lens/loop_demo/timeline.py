@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts.records import DriftWindow
 from tunectl.canary.canary_store import Experiment
-from tunectl.registry.release_state import Entry, swap_entries
+from tunectl.registry.release_state import ReleaseEvent, swap_entries
 from tunectl.retraining.state_machine import ENDS, RetrainRun
 
 Tone = Literal["calm", "moved", "work", "good", "bad"]
@@ -151,7 +151,7 @@ def experiments(found: Iterable[Experiment], clock: Clock, now: float) -> list[S
     return spans
 
 
-def champions(log: Sequence[Entry], clock: Clock, now: float) -> list[Span]:
+def champions(log: Sequence[ReleaseEvent], clock: Clock, now: float) -> list[Span]:
     """Which release served when."""
     swaps = swap_entries(log)
     spans = []

@@ -34,8 +34,8 @@ def write(timeline: Timeline, path: Path) -> None:
     axes.set(xlim=(0, WIDE), ylim=(high, 0))
     axes.axis("off")
 
-    def text(x: float, y: float, words: str, size: float = 8, colour: str = INK, **how: Any) -> None:
-        axes.text(x, y, words, fontsize=size, color=colour, va="center", **how)
+    def text(x: float, y: float, words: str, size: float = 8, color: str = INK, **how: Any) -> None:
+        axes.text(x, y, words, fontsize=size, color=color, va="center", **how)
 
     text(24, 26, timeline.title, 15, weight="bold")
     when = f"{timeline.began:%Y-%m-%d %H:%M} UTC, {length(timeline.seconds)}"

@@ -14,7 +14,7 @@ HEAD = """# Local Lens: a synthetic example
 **Everything here is invented.** No business, person, address, number or campaign is real; only the neighbourhood names of
 Atlanta are. The shares of neighbourhoods and prices are made up as well, and say nothing about the town. Made by
 `make.py` from a fixed seed; `python examples/local_lens/make_data.py --check` proves that the files are what the script makes.
-Licence: that of tunectl (Apache-2.0).
+License: that of tunectl (Apache-2.0).
 
 The story: Local Lens writes short ads for small businesses. It has five kinds of raw text about them and its past
 campaigns, each a brief and the ad that was written. The files look like files do when several people have kept them for

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-Kind = Literal[
+ErrorKind = Literal[
     "invalid_request_error",
     "authentication_error",
     "permission_error",
@@ -16,7 +16,7 @@ Kind = Literal[
     "server_error",
     "unavailable_error",
 ]
-_STATUS: dict[Kind, int] = {
+_STATUS: dict[ErrorKind, int] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
     "permission_error": 403,
@@ -42,7 +42,7 @@ class ApiError(Exception):
     def __init__(
         self,
         message: str,
-        kind: Kind = "invalid_request_error",
+        kind: ErrorKind = "invalid_request_error",
         *,
         param: str | None = None,
         code: str | None = None,

@@ -24,8 +24,8 @@ from tunectl.artifacts import atomic_io
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, InfrastructureError, TunectlError, UsageError
 
-Scope = Literal["chat", "feedback", "scrape", "admin"]
-SCOPES: Final = get_args(Scope)
+KeyScope = Literal["chat", "feedback", "scrape", "admin"]
+SCOPES: Final = get_args(KeyScope)
 PREFIX: Final = "tk-"
 
 
@@ -35,13 +35,13 @@ class ApiKey(Struct, frozen=True):
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     """Of the key."""
-    scopes: list[Scope]
+    scopes: list[KeyScope]
     """admin may do everything."""
     per_minute: Annotated[int, Meta(ge=1)] | None
     """Requests a minute, in bursts of up to that many. Null: as many as come."""
     made_at: datetime
 
-    def allows(self, scope: Scope) -> bool:
+    def allows(self, scope: KeyScope) -> bool:
         """Whether it opens that door."""
         return scope in self.scopes or "admin" in self.scopes
 
@@ -55,7 +55,7 @@ def hash_key(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def create_key(name: str, scopes: Sequence[Scope], per_minute: int | None, at: datetime) -> tuple[str, ApiKey]:
+def create_key(name: str, scopes: Sequence[KeyScope], per_minute: int | None, at: datetime) -> tuple[str, ApiKey]:
     """A new key and its entry. The key is shown once and kept nowhere."""
     secret = PREFIX + secrets.token_urlsafe(32)
     return secret, ApiKey(name, hash_key(secret), list(scopes), per_minute, at)
@@ -179,7 +179,7 @@ class KeyStore:
                 "%s holds no keys, so nobody can ask: tunectl serve keys add NAME", self.path
             )
 
-    def key(self, secret: str | None, scope: Scope | None, now: float) -> ApiKey:
+    def key(self, secret: str | None, scope: KeyScope | None, now: float) -> ApiKey:
         """The key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.
 
         Raises  Problem: 401 without a key or for an unknown one, 403 without the scope.

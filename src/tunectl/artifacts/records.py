@@ -103,6 +103,7 @@ class Example(Struct, frozen=True, omit_defaults=True):
     """Loss weight, set by re-weighting to the declared population."""
 
 
+SplitName = Literal["train", "validation", "test"]
 Choice = Literal["first", "second", "both_good", "both_bad", "good", "bad"]
 """What a person said: of two answers the better one, or both alike; of one answer alone, good or bad."""
 

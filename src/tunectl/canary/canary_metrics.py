@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.canary.sequential_test import Observation
 
-Measure = Literal["click", "conversion", "satisfaction"]
+CanaryMetric = Literal["click", "conversion", "satisfaction"]
 ARMS: Final = ("champion", "challenger", "base")
 
 
@@ -38,7 +38,7 @@ def collect_observations(
     exchanges: Iterable[InferenceRecord],
     said: Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]],
     *,
-    measure: Measure,
+    measure: CanaryMetric,
     challenger: str,
     attribution: timedelta,
     slow: float,
@@ -82,7 +82,7 @@ def _unit(
     ones: Sequence[InferenceRecord],
     said: Mapping[str, Sequence[Feedback]],
     end: datetime,
-    measure: Measure,
+    measure: CanaryMetric,
     slow: float,
 ) -> Observation:
     opinions = [[one for one in said.get(exchange.id, ()) if one.at < end] for exchange in ones]

@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.names import ContentId, RecordName
 from tunectl.artifacts.records import CanaryState
-from tunectl.canary.canary_metrics import Measure
-from tunectl.canary.sequential_test import Decision, ExperimentResult, SequentialTestRules, validate_rules
+from tunectl.canary.canary_metrics import CanaryMetric
+from tunectl.canary.sequential_test import CanaryDecision, ExperimentResult, SequentialTestRules, validate_rules
 from tunectl.core.errors import GateError, UsageError
 from tunectl.registry.release_store import ReleaseRegistry
 
@@ -37,7 +37,7 @@ class Experiment(Struct, frozen=True, omit_defaults=True):
     id: RecordName
     challenger: ContentId
     champion: str
-    measure: Measure
+    measure: CanaryMetric
     rules: SequentialTestRules
     attribution_hours: float
     slow_seconds: float
@@ -50,7 +50,7 @@ class Experiment(Struct, frozen=True, omit_defaults=True):
     run: str | None = None
     """The retrain that it belongs to; None: a person's own."""
     ended: datetime | None = None
-    decision: Decision | None = None
+    decision: CanaryDecision | None = None
     """``running`` where a person stopped it."""
     reading: ExperimentResult | None = None
     """The last look."""
@@ -129,7 +129,7 @@ class ExperimentStore:
     def end(
         self,
         experiment: Experiment,
-        decision: Decision,
+        decision: CanaryDecision,
         at: datetime,
         reading: ExperimentResult | None,
         *,

@@ -21,7 +21,7 @@ from tunectl.core.optional import import_optional
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Decision = Literal["running", "promote", "harm", "undecided", "unfair"]
+CanaryDecision = Literal["running", "promote", "harm", "undecided", "unfair"]
 """running: go on. promote: the goal is proved. harm: the challenger is worse, or a guardrail does not hold. undecided: time or
 units are over. unfair: the arms are not those that were declared, or do not get their shares, so nothing can be concluded."""
 CURVE: Final = 60
@@ -75,7 +75,7 @@ class Point(Struct, frozen=True):
 class ExperimentResult(Struct, frozen=True):
     """The experiment as of now."""
 
-    decision: Decision
+    decision: CanaryDecision
     reason: str
     champion_units: int
     challenger_units: int
@@ -137,7 +137,7 @@ def evaluate(
 
 def first_decision(
     arm: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
-) -> tuple[Decision, str, int | None]:
+) -> tuple[CanaryDecision, str, int | None]:
     """The first decision alone, why, and after how many units, of arrays with one value a unit: for simulations.
 
     arm      whether the challenger answered
@@ -167,14 +167,14 @@ def _money(
 
 def _find_first_crossing(
     wealth: dict[str, NDArray[Any]], guards: Sequence[str], arm: NDArray[Any], rules: SequentialTestRules
-) -> tuple[Decision, str, int | None]:
+) -> tuple[CanaryDecision, str, int | None]:
     """The first line that was crossed; harm before promotion where both are at once."""
     np = import_optional("numpy", extra="retrain")
     harm_level = rules.harm_alpha / (1 + len(guards))
     enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.least
-    crossed: list[tuple[int, int, Decision, str]] = []
+    crossed: list[tuple[int, int, CanaryDecision, str]] = []
 
-    def look(rank: int, path: NDArray[Any], level: float, decision: Decision, reason: str) -> None:
+    def look(rank: int, path: NDArray[Any], level: float, decision: CanaryDecision, reason: str) -> None:
         over = path >= log(1 / level)
         if over.any():
             crossed.append((int(over.argmax()) + 1, rank, decision, reason))

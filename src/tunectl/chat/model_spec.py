@@ -39,7 +39,7 @@ class ModelSpec(Struct, frozen=True):
     """May be the end of turn: rows are masked by length, never by this id."""
     system: str | None
     """System text of conversations that bring none; None: the template decides."""
-    licence: str | None
+    license: str | None
     parameters: int
     """Weights, tied ones counted once."""
     context: int | None

@@ -15,7 +15,7 @@ from tunectl.data.dedup.near import NearDedup
 from tunectl.data.filters.language import Guesser, LanguageFilter
 from tunectl.data.filters.pii import MaskPii
 from tunectl.data.filters.quality import QualityFilter
-from tunectl.data.filters.repair import RepairText, Step
+from tunectl.data.filters.repair import RepairStep, RepairText
 from tunectl.data.transform import Record, Transform
 from tunectl.privacy.mask import PiiMasker
 
@@ -24,7 +24,7 @@ from tunectl.privacy.mask import PiiMasker
 class FilterDeps:
     """What the blocks need from libraries; tests put plain functions here."""
 
-    mojibake: Callable[[Repair], Step]
+    mojibake: Callable[[Repair], RepairStep]
     languages: Callable[[Language], Guesser]
     personal: Callable[[PiiConfig], PiiMasker]
 

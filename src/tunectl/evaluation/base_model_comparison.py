@@ -1,4 +1,4 @@
-"""Base models before anyone tunes: zero- and few-shot on the same validation inputs, with size, speed and licence."""
+"""Base models before anyone tunes: zero- and few-shot on the same validation inputs, with size, speed and license."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BaseModelResult(Struct, frozen=True):
     parameters: int
     megabytes: float
     """Of the weights, 10^6 bytes."""
-    licence: str | None
+    license: str | None
     zero_shot: dict[str, Score]
     """Measure to value with interval, the input alone."""
     few_shot: dict[str, Score]
@@ -118,7 +118,7 @@ def format_table(found: Bases) -> tuple[list[str], list[list[str]]]:
     """Columns and rows for a terminal."""
     title = metrics.get_metric(found.primary).title
     columns = [
-        "base", f"{title} zero-shot", f"{title} {found.shots}-shot", "perplexity", "tokens/s", "parameters", "MB", "licence",
+        "base", f"{title} zero-shot", f"{title} {found.shots}-shot", "perplexity", "tokens/s", "parameters", "MB", "license",
     ]  # fmt: skip
     rows = [
         [
@@ -129,7 +129,7 @@ def format_table(found: Bases) -> tuple[list[str], list[list[str]]]:
             "-" if base.tokens_per_second is None else f"{base.tokens_per_second:.0f}",
             f"{base.parameters / 1e6:.0f} M" if base.parameters >= 1e6 else str(base.parameters),
             f"{base.megabytes:.0f}",
-            base.licence or "not stated",
+            base.license or "not stated",
         ]
         for base in found.bases
     ]

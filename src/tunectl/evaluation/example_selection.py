@@ -31,18 +31,20 @@ def select_cases(
 
     order = sorted(range(len(items)), key=lambda place: (scores["tuned"][place], items[place].id))
     picked = [("worst", place) for place in order[:count]]
-    picked += [("lost", place) for place in _fallen(scores, order, "tuned", "base")[:count]]
+    picked += [("lost", place) for place in _select_regressions(scores, order, "tuned", "base")[:count]]
     picked += [("best", place) for place in order[count:][-count:][::-1]]
     found = [case(why, place, "tuned", "base") for why, place in picked]
     if "aligned" in scores:
-        fallen = _fallen(scores, order, "aligned", "tuned")[:count]
-        risen = _fallen(scores, order, "tuned", "aligned")[:count]
+        fallen = _select_regressions(scores, order, "aligned", "tuned")[:count]
+        risen = _select_regressions(scores, order, "tuned", "aligned")[:count]
         found += [case("aligned_lost", place, "aligned", "tuned") for place in fallen]
         found += [case("aligned_won", place, "aligned", "tuned") for place in risen]
     return found
 
 
-def _fallen(scores: Mapping[str, Sequence[float]], order: Sequence[int], name: str, against: str) -> list[int]:
+def _select_regressions(
+    scores: Mapping[str, Sequence[float]], order: Sequence[int], name: str, against: str
+) -> list[int]:
     """Places where ``name`` did worse than ``against``, the largest fall first."""
     if against not in scores:
         return []

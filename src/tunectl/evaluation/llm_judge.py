@@ -16,7 +16,7 @@ from tunectl.evaluation.items import Item
 from tunectl.evaluation.results import JudgeResult
 from tunectl.stats.proportion_ci import wilson_interval
 
-Choice = Literal["first", "second", "tie", "unreadable"]
+JudgeChoice = Literal["first", "second", "tie", "unreadable"]
 _LAST = re.compile(r"\[\[(A|B|TIE)\]\]", re.IGNORECASE)
 _ALONE = re.compile(r"^\W*(?:answer\s+)?(A|B|TIE)\W*$", re.IGNORECASE)
 
@@ -54,12 +54,12 @@ def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Messag
     return [Message("system", rules), Message("user", text)]
 
 
-def read(reply: str) -> Choice:
+def read(reply: str) -> JudgeChoice:
     """The judge's choice; the last mark counts, and a reply of one bare letter is understood too."""
     marks = _LAST.findall(reply) or _ALONE.findall(reply.strip())
     if not marks:
         return "unreadable"
-    found: Choice = {"A": "first", "B": "second", "TIE": "tie"}[marks[-1].upper()]  # type: ignore[assignment]
+    found: JudgeChoice = {"A": "first", "B": "second", "TIE": "tie"}[marks[-1].upper()]  # type: ignore[assignment]
     return found
 
 
@@ -69,28 +69,32 @@ def compare(against: str, pairs: Sequence[Pair], question: str, ask: JudgeClient
     return count(against, both, equal=len(pairs) - len(both), confidence=confidence)
 
 
-def judge_both_orders(pairs: Sequence[Pair], question: str, ask: JudgeClient) -> list[tuple[Choice, Choice] | None]:
+def judge_both_orders(
+    pairs: Sequence[Pair], question: str, ask: JudgeClient
+) -> list[tuple[JudgeChoice, JudgeChoice] | None]:
     """What the judge chose of every pair: the tuned answer shown first, then second. None: equal answers, nobody was asked."""
     different = [place for place, pair in enumerate(pairs) if pair.tuned.strip() != pair.other.strip()]
     talks = [conversation(question, pairs[place], tuned_first=first) for place in different for first in (True, False)]
     choices = [read(reply) for reply in ask(talks)]
-    both: list[tuple[Choice, Choice] | None] = [None] * len(pairs)
+    both: list[tuple[JudgeChoice, JudgeChoice] | None] = [None] * len(pairs)
     for place, first, second in zip(different, choices[0::2], choices[1::2], strict=True):
         both[place] = (first, second)
     return both
 
 
-def resolve_orders(both: tuple[Choice, Choice] | None) -> float:
+def resolve_orders(both: tuple[JudgeChoice, JudgeChoice] | None) -> float:
     """1: tuned won in both positions. 0: it lost in both. 0.5: a tie, or two positions that do not agree."""
     return {("first", "second"): 1.0, ("second", "first"): 0.0}.get(both or ("tie", "tie"), 0.5)
 
 
-def position_inconsistent(both: tuple[Choice, Choice] | None) -> bool:
+def position_inconsistent(both: tuple[JudgeChoice, JudgeChoice] | None) -> bool:
     """Whether the judge liked a position, not an answer."""
     return both in {("first", "first"), ("second", "second")}
 
 
-def count(against: str, both: Sequence[tuple[Choice, Choice]], *, equal: int, confidence: float) -> JudgeResult:
+def count(
+    against: str, both: Sequence[tuple[JudgeChoice, JudgeChoice]], *, equal: int, confidence: float
+) -> JudgeResult:
     """Wins, losses and ties of pairs of choices: the tuned answer shown first, then second."""
     inputs = len(both) + equal
     wins = sum(choice == ("first", "second") for choice in both)

@@ -15,7 +15,7 @@ from tunectl.evaluation.system import GenerationSettings
 
 _log = logging_setup.get_logger(__name__)
 
-Judge = Callable[[Sequence[Item], Sequence[str]], float]
+PromptScorer = Callable[[Sequence[Item], Sequence[str]], float]
 """Items and their answers to the primary measure; more is better."""
 
 
@@ -35,7 +35,7 @@ def search(
     prompter: FewShotRenderer,
     asking: GenerationSettings,
     budget: TokenBudget,
-    judge: Judge,
+    judge: PromptScorer,
 ) -> Search:
     """Try ``wanted`` in order while the budget lasts; the first of equals wins, and order is by price.
 

@@ -36,7 +36,7 @@ _BLANKS = re.compile('[-\u2010-\u2015\u2212/:;()*"\u201c\u201d\u201e\u00ab\u00bb
 _BLANKED = "_"
 _DECOY = ""
 
-Pairs = tuple[tuple[str, str], ...]
+SlotPairs = tuple[tuple[str, str], ...]
 """Attributes and their values."""
 
 
@@ -44,11 +44,11 @@ Pairs = tuple[tuple[str, str], ...]
 class SlotMatch:
     """What one answer says about the attributes of its input."""
 
-    right: Pairs
-    missing: Pairs
+    right: SlotPairs
+    missing: SlotPairs
     wrong: tuple[tuple[str, str, str], ...]
     """Attribute, its value, the value that was said instead."""
-    added: Pairs
+    added: SlotPairs
 
     @property
     def errors(self) -> int:
@@ -86,11 +86,11 @@ class SlotMatcher:
     loose: Mapping[str, Mapping[str, re.Pattern[str]]]
     """The same for verbatim values without their optional words; used for the input's own values."""
 
-    def attributes(self, item: Item) -> Pairs:
+    def attributes(self, item: Item) -> SlotPairs:
         """What the input of ``item`` states; see ``input_slots``."""
         return input_slots(self.cfg, item)
 
-    def find(self, wanted: Pairs, answer: str) -> SlotMatch:
+    def find(self, wanted: SlotPairs, answer: str) -> SlotMatch:
         """What ``answer`` says about the attributes ``wanted``."""
         text = normalize(answer)
         matches: dict[str, list[_Match]] = {name: [] for name in self.cfg.attributes}
@@ -140,7 +140,7 @@ def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatche
     return SlotMatcher(cfg, exact, loose)
 
 
-def input_slots(cfg: SlotErrorRules, item: Item) -> Pairs:
+def input_slots(cfg: SlotErrorRules, item: Item) -> SlotPairs:
     """The attributes that an input states and the rules name, in its order; a value that is empty states nothing."""
     if cfg.parse == "fields":
         found: Iterable[tuple[str, str]] = item.fields.items()
@@ -180,7 +180,7 @@ def match_answers(rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[
     return [rules_.find(rules_.attributes(item), text) for item, text in zip(items, answers, strict=True)]
 
 
-def _verdict(wanted: Pairs, matches: Mapping[str, Sequence[_Match]]) -> SlotMatch:
+def _verdict(wanted: SlotPairs, matches: Mapping[str, Sequence[_Match]]) -> SlotMatch:
     right, missing, wrong, added = [], [], [], []
     own = dict(wanted)
     for name, value in wanted:

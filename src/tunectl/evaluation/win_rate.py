@@ -17,7 +17,7 @@ from tunectl.evaluation import paired_comparison
 from tunectl.evaluation.results import CloseRate, WinRate
 from tunectl.stats.proportion_ci import wilson_interval
 
-Judge = Literal["reward", "checks", "slots", "llm", "people"]
+JudgeName = Literal["reward", "checks", "slots", "llm", "people"]
 
 
 class PairOutcome(NamedTuple):
@@ -53,7 +53,7 @@ def outcome(mine: float, theirs: float, tie: float) -> float:
 
 
 def rate(
-    judge: Judge, duels: Sequence[PairOutcome], how: Counting, *, flips: int | None = None, note: str = ""
+    judge: JudgeName, duels: Sequence[PairOutcome], how: Counting, *, flips: int | None = None, note: str = ""
 ) -> WinRate:
     """The win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
 
@@ -89,7 +89,7 @@ def rate(
     )
 
 
-def not_judged(judge: Judge, why: str) -> WinRate:
+def not_judged(judge: JudgeName, why: str) -> WinRate:
     """A judge that said nothing, and why."""
     return WinRate(judge=judge, absent=why)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from tunectl.inference_log.feedback_rules import FeedbackExample, FeedbackRules, Reason
+from tunectl.inference_log.feedback_rules import FeedbackExample, FeedbackRules, SkipReason
 
 
 def apply_caps(
     lessons: Sequence[FeedbackExample], rules: FeedbackRules
-) -> tuple[list[FeedbackExample], list[tuple[str, Reason]]]:
+) -> tuple[list[FeedbackExample], list[tuple[str, SkipReason]]]:
     """The lessons that stay, the oldest first, and which go, with the reason. Edits and newer rows have the right of way."""
-    left: list[tuple[str, Reason]] = []
+    left: list[tuple[str, SkipReason]] = []
     counts: Counter[tuple[str, str | None]] = Counter()
     kept: list[FeedbackExample] = []
-    caps: tuple[tuple[str, int, Reason], ...] = (
+    caps: tuple[tuple[str, int, SkipReason], ...] = (
         ("user", rules.per_user, "user_cap"),
         ("by", rules.per_annotator, "annotator_cap"),
         ("prompt", rules.per_prompt, "prompt_cap"),
@@ -34,7 +34,7 @@ def apply_caps(
 
 
 def _enforce_shares(
-    kept: list[FeedbackExample], rules: FeedbackRules, left: list[tuple[str, Reason]]
+    kept: list[FeedbackExample], rules: FeedbackRules, left: list[tuple[str, SkipReason]]
 ) -> list[FeedbackExample]:
     """Take rows away, the last first, until no share is exceeded; taking one away makes the other shares larger, so: again.
 
@@ -48,7 +48,7 @@ def _enforce_shares(
     there = set(range(len(kept)))
     while there:
         who, most = max(people.items(), key=lambda item: (item[1], str(item[0])))
-        reason: Reason = "annotator_share"
+        reason: SkipReason = "annotator_share"
         if rules.annotator_share < 1 and most > rules.annotator_share * len(there):
             place = _last(theirs[who], there)
         elif own > rules.model_text_share * len(there):

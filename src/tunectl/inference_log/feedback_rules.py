@@ -11,8 +11,8 @@ from msgspec import Struct
 from tunectl.artifacts.records import InferenceRecord
 from tunectl.config.schema.feedback import FeedbackFromLog
 
-Kind = Literal["edit", "approved"]
-Reason = Literal[
+ExampleKind = Literal["edit", "approved"]
+SkipReason = Literal[
     "forgotten",
     "unfinished",
     "no_chat",
@@ -25,7 +25,7 @@ Reason = Literal[
     "prompt_cap",
     "model_text_share",
 ]
-REASONS: Final[dict[Reason, str]] = {
+REASONS: Final[dict[SkipReason, str]] = {
     "forgotten": "somebody asked to be forgotten",
     "unfinished": "the answer never ended",
     "no_chat": "no conversation, or nothing was answered",
@@ -77,7 +77,7 @@ class FeedbackExample(Struct, frozen=True):
 
     exchange: InferenceRecord
     """With the answer as people want it."""
-    kind: Kind
+    kind: ExampleKind
     by: str | None
     """Keyed hash of whoever edited or approved it last."""
     prompt: str
@@ -91,7 +91,7 @@ class FeedbackSelection(Struct, frozen=True):
 
     lessons: list[FeedbackExample]
     """The oldest first."""
-    left: list[tuple[str, Reason]]
+    left: list[tuple[str, SkipReason]]
     """Exchange and why it is no lesson."""
 
     @property

@@ -16,7 +16,13 @@ import msgspec
 
 from tunectl.artifacts.records import Feedback, InferenceRecord, Message
 from tunectl.inference_log import contribution_caps, export
-from tunectl.inference_log.feedback_rules import FeedbackExample, FeedbackRules, FeedbackSelection, Kind, Reason
+from tunectl.inference_log.feedback_rules import (
+    ExampleKind,
+    FeedbackExample,
+    FeedbackRules,
+    FeedbackSelection,
+    SkipReason,
+)
 
 
 def digest_prompt(exchange: InferenceRecord) -> str:
@@ -57,7 +63,7 @@ def select_examples(
     forgotten  exchanges that may not be used, though an older snapshot has them
     golden     digests of the golden set's questions (``digest_prompt``)
     """
-    left: list[tuple[str, Reason]] = []
+    left: list[tuple[str, SkipReason]] = []
     lessons: list[FeedbackExample] = []
     for one in sorted(exchanges, key=lambda one: (one.accepted_at, one.id)):
         if not said.get(one.id):
@@ -78,7 +84,7 @@ def _classify_inference(
     forgotten: Collection[str],
     golden: Collection[str],
     holdout: float,
-) -> FeedbackExample | Reason:
+) -> FeedbackExample | SkipReason:
     if one.id in forgotten or one.forgotten_at is not None:
         return "forgotten"
     if one.finished_at is None or one.response is None:
@@ -92,7 +98,7 @@ def _classify_inference(
     if row is None or prompt in golden:
         return "no_chat" if row is None else "in_golden"
     edits = [opinion for opinion in old if opinion.kind == "edit"]
-    kind: Kind = "edit" if edits and row != export.to_openai_row(one) else "approved"
+    kind: ExampleKind = "edit" if edits and row != export.to_openai_row(one) else "approved"
     voice = (edits or [opinion for opinion in old if opinion.kind in ("thumb", "rating", "preference")])[-1]
     return FeedbackExample(wanted, kind, voice.annotator, prompt, hash_to_unit(prompt) < holdout)
 

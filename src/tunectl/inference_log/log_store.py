@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from tunectl.artifacts.records import Feedback, InferenceRecord
 
-Outcome = Literal["new", "known", "unknown"]
+WriteOutcome = Literal["new", "known", "unknown"]
 """new: written. known: the id was there already, nothing changed. unknown: it is about an exchange that is not there."""
 
 
@@ -41,7 +41,7 @@ class FinishedRequest(Struct, frozen=True):
     finish: RequestOutcome
 
 
-Entry = InferenceRecord | FinishedRequest | Feedback
+LogEntry = InferenceRecord | FinishedRequest | Feedback
 """What can be written. An ``InferenceRecord`` may be a running or a finished one."""
 
 
@@ -56,7 +56,7 @@ class TimeWindow(Struct, frozen=True):
     """Counts, verdict, digest of the snapshot: what its maker wants to keep."""
 
 
-class Event(Struct, frozen=True):
+class LogEvent(Struct, frozen=True):
     """Something that happened: a promotion, a swap, a forgetting, a retention run."""
 
     id: str
@@ -89,7 +89,7 @@ class ErasureResult(NamedTuple):
 class InferenceLog(Protocol):
     """Safe to be called from several threads. Every method raises InfrastructureError when disk or server say no."""
 
-    def write(self, entries: Sequence[Entry]) -> list[Outcome]:
+    def write(self, entries: Sequence[LogEntry]) -> list[WriteOutcome]:
         """Write all entries in one transaction, in order; durable on return. One outcome an entry."""
         ...
 
@@ -179,11 +179,11 @@ class InferenceLog(Protocol):
         """Windows made since then, oldest first."""
         ...
 
-    def add_event(self, event: Event) -> bool:
+    def add_event(self, event: LogEvent) -> bool:
         """Keep an event; False when its id is known."""
         ...
 
-    def events(self, since: datetime | None = None, kind: str | None = None) -> list[Event]:
+    def events(self, since: datetime | None = None, kind: str | None = None) -> list[LogEvent]:
         """Events since then, oldest first."""
         ...
 

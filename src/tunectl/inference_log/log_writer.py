@@ -21,9 +21,9 @@ import msgspec
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, InfrastructureError
-from tunectl.inference_log.log_store import Entry, FinishedRequest, InferenceLog, Outcome, RequestOutcome
+from tunectl.inference_log.log_store import FinishedRequest, InferenceLog, LogEntry, RequestOutcome, WriteOutcome
 
-Policy = Literal["serve_and_count", "refuse"]
+DiskFullPolicy = Literal["serve_and_count", "refuse"]
 LARGEST_BATCH: Final = 256
 """Rows of one transaction."""
 RETRY: Final = 1.0
@@ -41,10 +41,10 @@ class LogWriteError(InfrastructureError):
 class _PendingWrite:
     """An entry on its way, and who waits for it."""
 
-    entry: Entry
+    entry: LogEntry
     size: int
     """Bytes as JSON; in memory it takes a few times that."""
-    answer: Future[Outcome] = field(default_factory=Future)
+    answer: Future[WriteOutcome] = field(default_factory=Future)
     counted: bool = False
     clean: bool = False
     """Whether the entry has been redacted."""
@@ -56,9 +56,9 @@ class Writer:
     def __init__(
         self,
         store: InferenceLog,
-        redact: Callable[[Entry], Entry],
+        redact: Callable[[LogEntry], LogEntry],
         *,
-        policy: Policy,
+        policy: DiskFullPolicy,
         patience: float,
         waiting: int,
         waiting_bytes: float = inf,
@@ -110,7 +110,7 @@ class Writer:
             raise unknown_record(feedback)
         return outcome == "new"
 
-    def submit(self, entry: Entry) -> _PendingWrite:
+    def submit(self, entry: LogEntry) -> _PendingWrite:
         """Put an entry in line without waiting; for callers that have no event loop.
 
         Returns a ticket whose ``answer``, a ``concurrent.futures.Future``, gives the outcome or raises NotKept.
@@ -154,7 +154,7 @@ class Writer:
             raise outcome
         return outcome in ("new", "known")
 
-    async def _wait(self, ticket: _PendingWrite) -> Outcome | LogWriteError:
+    async def _wait(self, ticket: _PendingWrite) -> WriteOutcome | LogWriteError:
         """The outcome, or why the row is not on the disk in time."""
         try:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.answer)), self._patience)
@@ -274,7 +274,7 @@ class Writer:
             self._on_error(1)
 
 
-def _size(entry: Entry) -> int:
+def _size(entry: LogEntry) -> int:
     """Bytes of an entry as JSON; 0 for what is none, which will not be written either."""
     try:
         return len(_ENCODE(entry))
@@ -282,7 +282,7 @@ def _size(entry: Entry) -> int:
         return 0
 
 
-def _answer(ticket: _PendingWrite, outcome: Outcome) -> None:
+def _answer(ticket: _PendingWrite, outcome: WriteOutcome) -> None:
     if not ticket.answer.done():
         ticket.answer.set_result(outcome)
 

@@ -18,7 +18,7 @@ from typing import Final
 from tunectl.artifacts import atomic_io
 from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.core.errors import InfrastructureError
-from tunectl.inference_log.log_store import Event, InferenceLog
+from tunectl.inference_log.log_store import InferenceLog, LogEvent
 
 SHORTEST_SALT: Final = 16
 """Bytes."""
@@ -88,7 +88,7 @@ def register_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes)
 
     Raises  InfrastructureError for another key than that, as ``check_hash_key``.
     """
-    store.add_event(Event(MARK, datetime.now(UTC), MARK, {"fingerprint": _fingerprint(key)}))
+    store.add_event(LogEvent(MARK, datetime.now(UTC), MARK, {"fingerprint": _fingerprint(key)}))
     check_hash_key(store, live, key)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Feedback, InferenceRecord
-from tunectl.inference_log.log_store import Entry, FinishedRequest
+from tunectl.inference_log.log_store import FinishedRequest, LogEntry
 from tunectl.inference_log.pseudonyms import pseudonymize
 from tunectl.privacy.mask import PiiMasker, PlaceholderMap
 
@@ -45,7 +45,7 @@ class Redactor:
         self._running: OrderedDict[str, PlaceholderMap] = OrderedDict()
         self._lock = Lock()
 
-    def __call__(self, entry: Entry) -> Entry:
+    def __call__(self, entry: LogEntry) -> LogEntry:
         """The entry without personal data; one that is clean is equal to what it was."""
         if isinstance(entry, InferenceRecord):
             return self._redact_inference(entry)

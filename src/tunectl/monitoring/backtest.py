@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any, cast
 
 from tunectl.artifacts.records import DriftWindow, Feedback, InferenceRecord
-from tunectl.inference_log.log_store import Counts, Event, InferenceLog, TimeWindow
+from tunectl.inference_log.log_store import Counts, InferenceLog, LogEvent, TimeWindow
 from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.registry import release_state
-from tunectl.registry.release_state import ChampionPointer, Entry
+from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 from tunectl.registry.release_store import RegistryReader
 
 
@@ -26,7 +26,7 @@ class ChampionPeriod:
 
 
 def champion_periods(
-    log: Sequence[Entry], champion: ChampionPointer, since: datetime, until: datetime
+    log: Sequence[ReleaseEvent], champion: ChampionPointer, since: datetime, until: datetime
 ) -> list[ChampionPeriod]:
     """Who was champion in [since, until), in order, from the log of the release store."""
     swaps = [(datetime.fromisoformat(one.at), one.release) for one in release_state.swap_entries(log)]
@@ -96,11 +96,11 @@ class _ReadOnlyLog:
     def windows(self, since: datetime | None = None) -> list[TimeWindow]:
         return self._store.windows(since)
 
-    def events(self, since: datetime | None = None, kind: str | None = None) -> list[Event]:
+    def events(self, since: datetime | None = None, kind: str | None = None) -> list[LogEvent]:
         return self._store.events(since, kind)
 
     def add_window(self, window: TimeWindow) -> bool:
         return window is not None
 
-    def add_event(self, event: Event) -> bool:
+    def add_event(self, event: LogEvent) -> bool:
         return event is not None

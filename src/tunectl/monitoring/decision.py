@@ -15,7 +15,7 @@ from tunectl.artifacts.records import DriftSignal, DriftVerdict, DriftWindow
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class WindowDecision:
     """What one window adds up to."""
 
     verdict: DriftVerdict
@@ -55,7 +55,7 @@ def _apply_adjusted_p_value(one: DriftSignal, p_value: float, level: float) -> D
 
 def window_verdict(
     signals: Mapping[str, DriftSignal], before: Sequence[DriftWindow], *, required: int, missing: Sequence[str] = ()
-) -> Decision:
+) -> WindowDecision:
     """The verdict of a window, given the earlier ones of the same release and reference, oldest first.
 
     ``missing`` says why a side that was asked for could not be looked at (no reference yet, no signal with enough rows): then
@@ -68,16 +68,16 @@ def window_verdict(
         names = ", ".join(one.name for one in sorted(moved, key=lambda one: one.adjusted or 0.0))
         count = run + 1
         verdict: DriftVerdict = "drift" if count >= required else "ok"
-        return Decision(
+        return WindowDecision(
             verdict, moved=True, consecutive=count, reason=f"moved, {count} of {required} in a row: {names}"
         )
     if not told or missing:
         silent = [f"{one.name}: {one.reason}" for one in signals.values() if one.p_value is None and one.reason]
         reasons = list(dict.fromkeys(missing or silent))  # what is missing as a whole is why each of them is silent
-        return Decision("insufficient", moved=False, consecutive=run, reason="; ".join(reasons) or "no rows")
+        return WindowDecision("insufficient", moved=False, consecutive=run, reason="; ".join(reasons) or "no rows")
     untold = [one.name for one in signals.values() if one.p_value is None]
     quiet = f"none of {len(told)} signals moved" + (f"; too few rows for {', '.join(untold)}" if untold else "")
-    return Decision("ok", moved=False, consecutive=0, reason=quiet)
+    return WindowDecision("ok", moved=False, consecutive=0, reason=quiet)
 
 
 def consecutive(before: Sequence[DriftWindow]) -> int:

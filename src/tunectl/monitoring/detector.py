@@ -10,14 +10,14 @@ from tunectl.artifacts.records import DriftSignal, DriftWindow
 from tunectl.monitoring import decision as monitoring_decision
 from tunectl.monitoring import exemplars, signals, two_sample_tests
 from tunectl.monitoring.power_study import DetectionRule
-from tunectl.monitoring.signals import SIDES, Columns, MonitoredExchange, Side, Tools
+from tunectl.monitoring.signals import SIDES, MonitoredExchange, SignalColumns, SignalSide, Tools
 from tunectl.monitoring.window import EMPTY, TimeSpan, compute_window_id
 
 SHOWN = 10
 """Exemplars, and slices, of a window."""
 GLANCE = 199
 """Permutations against the window before, on which nothing rests."""
-Measured = Mapping[Side, Columns]
+MeasuredSignals = Mapping[SignalSide, SignalColumns]
 """What a window's rows were turned into, both sides."""
 
 
@@ -28,7 +28,7 @@ class ReferenceSample:
     name: str
     """Id of a window, of a release, or ``training``."""
     rows: tuple[MonitoredExchange, ...]
-    columns: Columns
+    columns: SignalColumns
     floors: Mapping[str, float]
 
 
@@ -44,7 +44,7 @@ class DriftDetector:
     most: int
     """Rows of a window, or of a reference, that are looked at; more are drawn from at random."""
 
-    def measure_reference(self, name: str, rows: Sequence[MonitoredExchange], side: Side) -> ReferenceSample:
+    def measure_reference(self, name: str, rows: Sequence[MonitoredExchange], side: SignalSide) -> ReferenceSample:
         """Measure a reference and work out its floors."""
         kept = self._subsample(rows)
         measured = signals.compute_signal_values(kept, side, self.tools, without=self.without)
@@ -54,7 +54,7 @@ class DriftDetector:
         )
         return ReferenceSample(name, tuple(kept), measured, floors)
 
-    def measure_rows(self, rows: Sequence[MonitoredExchange]) -> Measured:
+    def measure_rows(self, rows: Sequence[MonitoredExchange]) -> MeasuredSignals:
         """The values of a window's signals, of those rows that are looked at."""
         kept = self._subsample(rows)
         return {side: signals.compute_signal_values(kept, side, self.tools, without=self.without) for side in SIDES}
@@ -63,13 +63,13 @@ class DriftDetector:
         self,
         span: TimeSpan,
         rows: Sequence[MonitoredExchange],
-        baselines: Mapping[Side, ReferenceSample],
+        baselines: Mapping[SignalSide, ReferenceSample],
         before: Sequence[DriftWindow],
         *,
         release: str,
-        missing: Mapping[Side, str],
-        measured: Measured | None = None,
-        last: Measured | None = None,
+        missing: Mapping[SignalSide, str],
+        measured: MeasuredSignals | None = None,
+        last: MeasuredSignals | None = None,
     ) -> DriftWindow:
         """Compare the rows of ``span`` with the baselines; ``missing`` says of a side without one why it has none.
 
@@ -99,7 +99,7 @@ class DriftDetector:
         beside = self._beside(measured, last or {})
         return self._build_window(span, rows, baselines, release, decision, signals=judged, last=beside, **shown)
 
-    def _beside(self, measured: Measured, last: Measured) -> dict[str, float]:
+    def _beside(self, measured: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
         dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
         found = [
             signal
@@ -112,7 +112,7 @@ class DriftDetector:
         self,
         span: TimeSpan,
         rows: Sequence[MonitoredExchange],
-        baselines: Mapping[Side, ReferenceSample],
+        baselines: Mapping[SignalSide, ReferenceSample],
         before: Sequence[DriftWindow],
         *,
         release: str,
@@ -120,7 +120,7 @@ class DriftDetector:
     ) -> DriftWindow:
         """A window that could not be examined: it neither counts nor breaks the row."""
         reason = f"{type(error).__name__}: {error}"[:300]
-        decision = monitoring_decision.Decision(
+        decision = monitoring_decision.WindowDecision(
             "error", moved=False, consecutive=monitoring_decision.consecutive(before), reason=reason
         )
         return self._build_window(span, rows, baselines, release, decision)
@@ -129,9 +129,9 @@ class DriftDetector:
         self,
         span: TimeSpan,
         rows: Sequence[MonitoredExchange],
-        baselines: Mapping[Side, ReferenceSample],
+        baselines: Mapping[SignalSide, ReferenceSample],
         release: str,
-        decision: monitoring_decision.Decision,
+        decision: monitoring_decision.WindowDecision,
         **found: Any,
     ) -> DriftWindow:
         reference = baselines["prompt"].name if "prompt" in baselines else EMPTY
@@ -174,8 +174,8 @@ class DriftDetector:
     def _select_exemplars(
         self,
         rows: Sequence[MonitoredExchange],
-        measured: Measured,
-        baselines: Mapping[Side, ReferenceSample],
+        measured: MeasuredSignals,
+        baselines: Mapping[SignalSide, ReferenceSample],
         judged: Mapping[str, DriftSignal],
     ) -> dict[str, Any]:
         """Exemplars of a side that has texts: one that moved before one that did not, prompts before answers; slices of prompts."""
@@ -195,11 +195,11 @@ class DriftDetector:
         return told | {"slices": exemplars.word_shifts(rows, baselines["prompt"].rows, SHOWN)}
 
 
-def _of(side: Side, judged: Mapping[str, DriftSignal]) -> list[str]:
+def _of(side: SignalSide, judged: Mapping[str, DriftSignal]) -> list[str]:
     return [one.name for one in signals.SIGNALS if one.side == side and one.name in judged]
 
 
-def _silent(baselines: Mapping[Side, ReferenceSample], judged: Mapping[str, DriftSignal]) -> list[str]:
+def _silent(baselines: Mapping[SignalSide, ReferenceSample], judged: Mapping[str, DriftSignal]) -> list[str]:
     """Of each side that has a reference, and of which no signal could be told: why."""
     found = []
     for side in baselines:

@@ -19,12 +19,12 @@ from tunectl.artifacts.records import DriftWindow, InferenceRecord
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import InfrastructureError, MissingExtraError, TunectlError
-from tunectl.inference_log.log_store import Event, InferenceLog, TimeWindow
+from tunectl.inference_log.log_store import InferenceLog, LogEvent, TimeWindow
 from tunectl.monitoring import reference_data, report_files
 from tunectl.monitoring import window as windows
-from tunectl.monitoring.detector import DriftDetector, Measured, ReferenceSample
+from tunectl.monitoring.detector import DriftDetector, MeasuredSignals, ReferenceSample
 from tunectl.monitoring.reference_data import ReferenceData
-from tunectl.monitoring.signals import MonitoredExchange, Side
+from tunectl.monitoring.signals import MonitoredExchange, SignalSide
 from tunectl.monitoring.window import TimeSpan
 from tunectl.privacy.mask import PiiMasker
 from tunectl.registry.release_state import ChampionPointer
@@ -53,10 +53,10 @@ class DriftMonitor:
     """Asked between two windows: who catches up on many of them is not held up until the last."""
     masker: PiiMasker | None = None
     """Masks the recorded answers as live ones were masked before they were kept."""
-    _measured: dict[tuple[Side, str], ReferenceSample] = field(default_factory=dict)
+    _measured: dict[tuple[SignalSide, str], ReferenceSample] = field(default_factory=dict)
     _counted: tuple[datetime | None, int, datetime] = (None, 0, datetime.min.replace(tzinfo=UTC))
     """Begin of the open window, answers finished in it, and when that number was new."""
-    _seen: tuple[str, Measured] | None = None
+    _seen: tuple[str, MeasuredSignals] | None = None
     """The window that was measured last, which the next one is shown beside."""
     _before: list[DriftWindow] | None = None
     """All closed windows, oldest first; read once, because one monitor at a time watches a store."""
@@ -177,7 +177,7 @@ class DriftMonitor:
         self._accept_first(window)
         return window
 
-    def _last(self, release: str) -> Measured | None:
+    def _last(self, release: str) -> MeasuredSignals | None:
         """The values of a release's window before, with enough rows to say something; None where it has none."""
         least = self.examiner.rule.minimum
         enough = [
@@ -194,17 +194,17 @@ class DriftMonitor:
             self._seen = kept.id, self.examiner.measure_rows(reference_data.rows_of(self.store, kept, self._within))
         return self._seen[1]
 
-    def baselines(self, release: str) -> tuple[dict[Side, ReferenceSample], dict[Side, str]]:
+    def baselines(self, release: str) -> tuple[dict[SignalSide, ReferenceSample], dict[SignalSide, str]]:
         """What a release's windows are compared with, measured; and of each side that has nothing, why.
 
         Raises  ArtifactError for a damaged release.
         """
-        sides: dict[Side, ReferenceData] = {
+        sides: dict[SignalSide, ReferenceData] = {
             "prompt": self._prompts(),
             "answer": self._answers(release),
         }
-        found: dict[Side, ReferenceSample] = {}
-        missing: dict[Side, str] = {}
+        found: dict[SignalSide, ReferenceSample] = {}
+        missing: dict[SignalSide, str] = {}
         for side, reference in sides.items():
             least = self.examiner.rule.minimum
             if len(reference.rows) >= least:
@@ -214,7 +214,7 @@ class DriftMonitor:
                 missing[side] = f"{side}s: {reference.why or rows}"
         return found, missing
 
-    def _baseline(self, side: Side, reference: ReferenceData) -> ReferenceSample:
+    def _baseline(self, side: SignalSide, reference: ReferenceData) -> ReferenceSample:
         key = (side, f"{reference.name} {len(reference.rows)}")  # rows may have been forgotten since
         if key not in self._measured:
             self._measured = {one: kept for one, kept in self._measured.items() if one[0] != side}
@@ -249,10 +249,10 @@ class DriftMonitor:
         enough = window.rows >= self.examiner.rule.minimum and window.verdict != "error"
         if wanted and enough and window.reference == windows.EMPTY:
             body = windows.accept([window.id], by="tunectl monitor", why="the first window (prompts.accept_first)")
-            self.store.add_event(Event(f"first-{window.id}", self.now(), windows.ACCEPTED, body))
+            self.store.add_event(LogEvent(f"first-{window.id}", self.now(), windows.ACCEPTED, body))
 
     def _write_report(
-        self, window: DriftWindow, rows: Sequence[MonitoredExchange], baselines: dict[Side, ReferenceSample]
+        self, window: DriftWindow, rows: Sequence[MonitoredExchange], baselines: dict[SignalSide, ReferenceSample]
     ) -> DriftWindow:
         if self.report is None or not baselines or not rows:
             return window

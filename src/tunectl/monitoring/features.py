@@ -160,14 +160,14 @@ def smooth_by_neighbours(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArra
     if spread <= _NOTHING:
         return np.zeros(len(target))
     target = target / spread
-    centred = np.asarray(vectors, dtype=np.float64) - vectors.mean(axis=0)
-    ridge = _RIDGE * float((centred**2).sum(axis=1).mean())
+    centered = np.asarray(vectors, dtype=np.float64) - vectors.mean(axis=0)
+    ridge = _RIDGE * float((centered**2).sum(axis=1).mean())
     if ridge <= _NOTHING:
         alone: NDArray[Any] = target
         return alone
-    solved = np.linalg.solve(centred.T @ centred + ridge * np.eye(centred.shape[1]), centred.T)
-    own = np.einsum("ij,ji->i", centred, solved)
-    others = target - (target - centred @ (solved @ target)) / (1 - own)
+    solved = np.linalg.solve(centered.T @ centered + ridge * np.eye(centered.shape[1]), centered.T)
+    own = np.einsum("ij,ji->i", centered, solved)
+    others = target - (target - centered @ (solved @ target)) / (1 - own)
     spread = float(others.std())
     found: NDArray[Any] = target + (others - others.mean()) / (spread if spread > _NOTHING else 1.0)
     return found

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tunectl.access.api_errors import ApiError
-from tunectl.access.api_keys import KeyStore, Scope
+from tunectl.access.api_keys import KeyScope, KeyStore
 from tunectl.artifacts import names
 from tunectl.backends.web import http_server
 from tunectl.backends.web.http_server import HttpRequest, HttpResponse, HttpServer
@@ -76,7 +76,7 @@ class MonitorApi(HttpServer):
         """Whether nobody needs a key."""
         return self.local and not self._keys.is_file()
 
-    def _let_in(self, authorization: str | None, scope: Scope) -> None:
+    def _let_in(self, authorization: str | None, scope: KeyScope) -> None:
         if not self._public:
             self._ring.key(http_server.parse_authorization(authorization), scope, time.monotonic())
 

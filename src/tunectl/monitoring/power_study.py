@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import DriftSignal
 from tunectl.monitoring import decision, two_sample_tests
 from tunectl.monitoring import signals as monitoring_signals
-from tunectl.monitoring.signals import Columns
+from tunectl.monitoring.signals import SignalColumns
 from tunectl.stats.proportion_ci import wilson_interval
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Rates:
     """In so many windows in a row that the verdict was drift."""
 
 
-Pool = Mapping[str, Columns]
+Pool = Mapping[str, SignalColumns]
 """By side (prompt, answer): measured rows, of which references and windows are drawn."""
 EXPECTED = 15
 """Level times permutations of a first look: 299 of them at 5 %."""
@@ -194,7 +194,7 @@ class _Reference:
             [replace(one, floor=self._floors.get(one.name, 0.0)) for one in found], self._rule.level
         )
 
-    def _side(self, side: str, window: Columns) -> list[DriftSignal]:
+    def _side(self, side: str, window: SignalColumns) -> list[DriftSignal]:
         rule, reference = self._rule, self._columns[side]
         found = self._run_signal_tests(window, reference, self._screen or self._dealer)
         if self._screen:
@@ -210,7 +210,7 @@ class _Reference:
         return found
 
     def _run_signal_tests(
-        self, window: Columns, reference: Columns, dealer: two_sample_tests.PermutationCache
+        self, window: SignalColumns, reference: SignalColumns, dealer: two_sample_tests.PermutationCache
     ) -> list[DriftSignal]:
         return monitoring_signals.test_all(
             window, reference, {}, dealer, level=self._rule.level, minimum=self._rule.minimum

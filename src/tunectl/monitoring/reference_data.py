@@ -98,7 +98,9 @@ def load_accepted_windows(store: InferenceLog, most: int, within: float, release
     """
     named = windows.find_accepted_windows([one.body for one in store.events(kind=windows.ACCEPTED)])
     if not named:
-        return ReferenceData(windows.EMPTY, why="no window of prompts was accepted yet: tunectl monitor set-reference ID")
+        return ReferenceData(
+            windows.EMPTY, why="no window of prompts was accepted yet: tunectl monitor set-reference ID"
+        )
     known = {one.id: one for one in store.windows()}
     absent = [name for name in named if name not in known]
     if absent:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from tunectl.monitoring.power_study import DetectionRule, Rate, Rates, Shift, Simulation, no_change
-from tunectl.monitoring.signals import Columns, Side
+from tunectl.monitoring.signals import SignalColumns, SignalSide
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -68,8 +68,8 @@ def min_reference_rows(rule: DetectionRule) -> int:
 
 
 def calibrate(
-    pools: Mapping[Side, Columns],
-    sizes: Mapping[Side, int],
+    pools: Mapping[SignalSide, SignalColumns],
+    sizes: Mapping[SignalSide, int],
     rule: DetectionRule,
     rows: int,
     trials: int,
@@ -116,7 +116,7 @@ def _ends(rate: Rate) -> tuple[float, float, float]:
     return round(rate.share, 5), round(low, 5), round(high, 5)
 
 
-def _topic(side: Side, columns: Columns, amount: float) -> Shift | None:
+def _topic(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
     """More rows that are near one drawn row, by their embeddings."""
     column = columns.get(f"{side}_text")
     if column is None or not len(column):
@@ -133,7 +133,7 @@ def _topic(side: Side, columns: Columns, amount: float) -> Shift | None:
     return shift
 
 
-def _tone(side: Side, columns: Columns, amount: float) -> Shift | None:
+def _tone(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
     """More rows whose words are unfriendly."""
     column = columns.get(f"{side}_tone")
     if column is None or not len(column):
@@ -164,8 +164,12 @@ def _more(
     return changed
 
 
-def _nothing(_side: Side, _columns: Columns, _amount: float) -> Shift | None:
+def _nothing(_side: SignalSide, _columns: SignalColumns, _amount: float) -> Shift | None:
     return no_change
 
 
-_SHIFTS: dict[str, Callable[[Side, Columns, float], Shift | None]] = {"": _nothing, "topic": _topic, "tone": _tone}
+_SHIFTS: dict[str, Callable[[SignalSide, SignalColumns, float], Shift | None]] = {
+    "": _nothing,
+    "topic": _topic,
+    "tone": _tone,
+}

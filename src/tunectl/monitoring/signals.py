@@ -22,9 +22,9 @@ from tunectl.monitoring.features import Embedder, Sentiment, char_ngram_features
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Side = Literal["prompt", "answer"]
-SIDES: tuple[Side, ...] = ("prompt", "answer")
-Kind = Literal["text", "tone", "language", "number", "category", "share"]
+SignalSide = Literal["prompt", "answer"]
+SIDES: tuple[SignalSide, ...] = ("prompt", "answer")
+SignalKind = Literal["text", "tone", "language", "number", "category", "share"]
 
 
 class MonitoredExchange(Struct, frozen=True, omit_defaults=True):
@@ -61,8 +61,8 @@ class SignalSpec:
     """One row of the table of signals."""
 
     name: str
-    side: Side
-    kind: Kind
+    side: SignalSide
+    kind: SignalKind
     value: Callable[[MonitoredExchange], Any]
     """None where the row has none."""
 
@@ -72,7 +72,7 @@ class SignalSpec:
         return METHODS[self.kind]
 
 
-METHODS: dict[Kind, str] = {
+METHODS: dict[SignalKind, str] = {
     "text": "mmd",
     "tone": "difference_of_means",
     "number": "wasserstein",
@@ -125,11 +125,16 @@ class SignalValues:
         return len(self.rows)
 
 
-Columns = Mapping[str, SignalValues]
+SignalColumns = Mapping[str, SignalValues]
 
 
 def compute_signal_values(
-    rows: Sequence[MonitoredExchange], side: Side, tools: Tools, *, without: Sequence[str] = (), spoken: int = SPOKEN
+    rows: Sequence[MonitoredExchange],
+    side: SignalSide,
+    tools: Tools,
+    *,
+    without: Sequence[str] = (),
+    spoken: int = SPOKEN,
 ) -> dict[str, SignalValues]:
     """The values of all signals of one side; those named in ``without`` are left out, language is that of ``spoken`` rows at most."""
     import numpy as np
@@ -155,7 +160,6 @@ class _CachedEmbedder:
         self._vectors: NDArray[Any] | None = None
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """See ``Embedder``."""
         if self._vectors is None or self._texts != texts:
             self._texts, self._vectors = list(texts), self._inner.embed(texts)
         return self._vectors
@@ -185,7 +189,7 @@ def _detect_languages(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any]
     return _names([tools.language(value) for value in values], tools)
 
 
-_PARTS: dict[Kind, Callable[[Sequence[Any], Tools], tuple[NDArray[Any], ...]]] = {
+_PARTS: dict[SignalKind, Callable[[Sequence[Any], Tools], tuple[NDArray[Any], ...]]] = {
     "text": _text,
     "tone": _tone,
     "language": _detect_languages,
@@ -196,7 +200,7 @@ _PARTS: dict[Kind, Callable[[Sequence[Any], Tools], tuple[NDArray[Any], ...]]] =
 
 
 def test_signal(
-    kind: Kind, first: SignalValues, second: SignalValues, dealer: two_sample_tests.PermutationCache, level: float
+    kind: SignalKind, first: SignalValues, second: SignalValues, dealer: two_sample_tests.PermutationCache, level: float
 ) -> two_sample_tests.TestResult:
     """Compare the values of a window with those of a reference; both need at least two rows."""
     import numpy as np
@@ -215,8 +219,8 @@ def test_signal(
 
 
 def test_all(
-    window: Columns,
-    reference: Columns,
+    window: SignalColumns,
+    reference: SignalColumns,
     floors: Mapping[str, float],
     dealer: two_sample_tests.PermutationCache,
     *,
@@ -248,7 +252,7 @@ def test_all(
 
 
 def effect_floors(
-    reference: Columns, dealer: two_sample_tests.PermutationCache, *, quantile: float, minimum: int, seed: int
+    reference: SignalColumns, dealer: two_sample_tests.PermutationCache, *, quantile: float, minimum: int, seed: int
 ) -> dict[str, float]:
     """The effect that ``quantile`` of random splits of the reference into halves stay below, by signal.
 
@@ -271,7 +275,7 @@ def _take_rows(column: SignalValues, places: NDArray[Any]) -> SignalValues:
     return SignalValues(tuple(part[places] for part in column.parts), column.rows[places])
 
 
-def subset(found: Columns, places: NDArray[Any]) -> dict[str, SignalValues]:
+def subset(found: SignalColumns, places: NDArray[Any]) -> dict[str, SignalValues]:
     """The values of the rows ``places`` (numbers of rows) only, in that order: to draw windows out of measured texts."""
     import numpy as np
 

@@ -76,8 +76,8 @@ class Permutations:
         """Mean of the smaller group minus that of the larger one; ``values`` (rows, d) -> (deals + 1, d)."""
         import numpy as np
 
-        centred = np.asarray(values - values.mean(axis=0), dtype=np.float32)
-        sums = np.concatenate([block @ centred for block in self.blocks()])
+        centered = np.asarray(values - values.mean(axis=0), dtype=np.float32)
+        sums = np.concatenate([block @ centered for block in self.blocks()])
         return sums * np.float32(1 / self.few + 1 / self.many)  # the sums of both groups add up to zero
 
 
@@ -134,15 +134,15 @@ def hotelling_like(values: NDArray[Any], deals: Permutations) -> NDArray[Any]:
     """
     import numpy as np
 
-    centred = np.asarray(values - values.mean(axis=0), dtype=np.float32)
-    covariance = np.asarray(centred.T @ centred, dtype=np.float64) / len(centred)
+    centered = np.asarray(values - values.mean(axis=0), dtype=np.float32)
+    covariance = np.asarray(centered.T @ centered, dtype=np.float64) / len(centered)
     variances, axes = np.linalg.eigh(covariance)
     variances = np.maximum(variances, 0.0)
     kept = variances > 1e-7 * max(variances[-1], 1e-30)
     if not kept.any():
         return np.zeros((deals.count + 1, 1))
     variances, axes = variances[kept], axes[:, kept]
-    squares = deals.differences(centred @ axes.astype(np.float32)) ** 2
+    squares = deals.differences(centered @ axes.astype(np.float32)) ** 2
     weights = [np.ones_like(variances), *(1 / (variances + ridge * variances[-1]) for ridge in RIDGES)]
     return squares @ np.stack([each / each.sum() for each in weights], axis=1).astype(np.float32)
 

@@ -14,7 +14,7 @@ def render_model_card(
     contract: ServingContract,
     report: ParityReport,
     *,
-    licence: str | None,
+    license_name: str | None,
     scores: Sequence[tuple[str, str]],
 ) -> str:
     """The card; ``scores`` are rows of system and measures in words."""
@@ -22,7 +22,7 @@ def render_model_card(
     head = ["---", "library_name: peft", "pipeline_tag: text-generation"]
     if contract.base.source.count("/") == 1:  # the Hub takes names of the Hub only
         head.append(f"base_model: {contract.base.source}")
-    head += [f"license: {licence.lower()}"] if licence else []
+    head += [f"license: {license_name.lower()}"] if license_name else []
     head += ["tags: [tunectl, lora]", "---"]
     verdicts = [f"- {stage}: {one.reason}" for stage, one in facts.verdicts.items()]
     proof = [f"- {report.verdict.reason}"]

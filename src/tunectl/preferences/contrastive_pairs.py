@@ -4,9 +4,8 @@ Two inputs differ by their attributes: one has another value (``wrong``, if its 
 lacks one (``missing``) or has one more (``extra``). What is preferred is so what people wrote about these very facts; no
 rule looks into the answers.
 
-Inputs of one part are set against inputs of the same part. An input of validation or test may find too few near ones there,
-so the other of the two lends it some, and at last train does: what is lent is a text that loses, and a text that a pair of
-one part uses is used in no other part, so nothing of a held-out pair is ever learned from. Every loan is counted.
+Inputs of one split are compared within that split. Where validation or test has too few near inputs, the other of the two and
+then train lend rejected texts; a text is used in one split only, so no held-out pair is trained on. Every loan is counted.
 
 Of two differences one may give the pair away: inputs that lack an attribute mostly have another name, too, and who looks at
 the name never learns what is missing. So some pairs that are learned from are asked with one such attribute withheld: both
@@ -27,13 +26,13 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import AnnotationMetadata, Comparison, Example, Message, ReferenceAnswer
+from tunectl.artifacts.records import AnnotationMetadata, Comparison, Example, Message, ReferenceAnswer, SplitName
 from tunectl.core.errors import DataError
 from tunectl.preferences.meaning_representation import remove_attribute
-from tunectl.preferences.prompt_split import PARTS, Part
+from tunectl.preferences.prompt_split import PARTS
 
-Kind = Literal["wrong", "missing", "extra"]
-KINDS: tuple[Kind, ...] = ("wrong", "missing", "extra")
+DifferenceKind = Literal["wrong", "missing", "extra"]
+KINDS: tuple[DifferenceKind, ...] = ("wrong", "missing", "extra")
 NAME = "contrast"
 """The ``kind`` of such pairs."""
 WIDEST = 40
@@ -42,15 +41,19 @@ LOOKS = 32
 """Inputs looked at for each way to take attributes away; more are drawn from by the seed."""
 USES = 12
 """Times that two inputs may meet, each time with other texts, before a difference of which there are too few gives way."""
-ORDER: tuple[Part, ...] = ("test", "validation", "train")
+ORDER: tuple[SplitName, ...] = ("test", "validation", "train")
 """Who chooses texts first: the smallest part, which has the fewest."""
-LENDERS: dict[Part, tuple[Part, ...]] = {"train": (), "validation": ("test", "train"), "test": ("validation", "train")}
+LENDERS: dict[SplitName, tuple[SplitName, ...]] = {
+    "train": (),
+    "validation": ("test", "train"),
+    "test": ("validation", "train"),
+}
 
 
 class AttributeDifference(NamedTuple):
     """One attribute in which another input differs."""
 
-    kind: Kind
+    kind: DifferenceKind
     name: str
 
 
@@ -58,12 +61,12 @@ class AttributeDifference(NamedTuple):
 class ContrastRules:
     """The contrast section as plain values."""
 
-    pairs: Mapping[Part, int]
+    pairs: Mapping[SplitName, int]
     """Most pairs of each part."""
     per_input: int
     differences: int
     """Most attributes that differ: 1 or 2."""
-    kinds: Mapping[Kind, float]
+    kinds: Mapping[DifferenceKind, float]
     """Weight of each kind of difference, in any unit, for every attribute alike; 0 leaves a kind out."""
     seed: int
     withhold: float = 0.0
@@ -109,7 +112,7 @@ class Contrasts(NamedTuple):
 
     judgements: list[Comparison]
     """The first answer is the better one; nobody's name; the part is set."""
-    made: dict[Part, ContrastReport]
+    made: dict[SplitName, ContrastReport]
 
 
 def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[AttributeDifference]:
@@ -180,7 +183,7 @@ def build_prompt_records(
     return list(found.values())
 
 
-def sample_pairs(parts: Mapping[Part, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
+def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
     """At most ``rules.pairs`` judgements a part; every input gets one before any gets two, and so on.
 
     The difference (kind and attribute) of which there are too few so far comes first, so that an attribute that few inputs
@@ -188,9 +191,9 @@ def sample_pairs(parts: Mapping[Part, Sequence[PromptRecord]], rules: ContrastRu
 
     Raises  DataError when no input has attributes, or a part has no pair
     """
-    taken: dict[str, Part] = {}
-    made: dict[Part, ContrastReport] = {}
-    judgements: dict[Part, list[Comparison]] = {}
+    taken: dict[str, SplitName] = {}
+    made: dict[SplitName, ContrastReport] = {}
+    judgements: dict[SplitName, list[Comparison]] = {}
     _refuse_bare(parts)
     near = {part: NearestInputs([card.attributes for card in parts[part]], rules.differences) for part in PARTS}
     for part in ORDER:
@@ -207,7 +210,7 @@ def sample_pairs(parts: Mapping[Part, Sequence[PromptRecord]], rules: ContrastRu
     return Contrasts([one for part in PARTS for one in judgements[part]], {part: made[part] for part in PARTS})
 
 
-def _refuse_bare(parts: Mapping[Part, Sequence[PromptRecord]]) -> None:
+def _refuse_bare(parts: Mapping[SplitName, Sequence[PromptRecord]]) -> None:
     if not any(parts.values()):
         raise DataError(
             "preferences.contrast: no input of split has attributes and an answer",
@@ -219,7 +222,7 @@ def _refuse_bare(parts: Mapping[Part, Sequence[PromptRecord]]) -> None:
 class _Pool(NamedTuple):
     """Where near inputs come from."""
 
-    part: Part
+    part: SplitName
     cards: Sequence[PromptRecord]
     near: NearestInputs
 
@@ -253,7 +256,7 @@ class _PairSampler:
     pools: Sequence[_Pool]
     """Its own, then those of lenders."""
     rules: ContrastRules
-    taken: dict[str, Part]
+    taken: dict[str, SplitName]
     """Text, folded, to the part that uses it."""
     counts: Counter[AttributeDifference] = field(default_factory=Counter)
     loans: Counter[str] = field(default_factory=Counter)
@@ -261,7 +264,7 @@ class _PairSampler:
     hands: dict[int, _Candidates] = field(default_factory=dict)
 
     @property
-    def part(self) -> Part:
+    def part(self) -> SplitName:
         return self.pools[0].part
 
     def sample(self) -> Iterator[Comparison]:
@@ -375,7 +378,7 @@ def _judgement(
     chosen: ReferenceAnswer,
     rejected: ReferenceAnswer,
     apart: Sequence[AttributeDifference],
-    part: Part,
+    part: SplitName,
 ) -> Comparison:
     name = hashlib.blake2b(f"{card.prompt}\0{chosen.text}\0{rejected.text}".encode(), digest_size=8).hexdigest()
     return Comparison(

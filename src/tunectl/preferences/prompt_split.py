@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import LabeledCompletion, PreferencePair
+from tunectl.artifacts.records import LabeledCompletion, PreferencePair, SplitName
 from tunectl.core.errors import DataError
 
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
+PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 R = TypeVar("R", PreferencePair, LabeledCompletion)
 
 
 def split_by_prompt(
     records: Sequence[PreferencePair | LabeledCompletion],
-    known: Mapping[str, Part],
-    shares: Mapping[Part, float],
+    known: Mapping[str, SplitName],
+    shares: Mapping[SplitName, float],
     seed: int,
-) -> dict[str, Part]:
+) -> dict[str, SplitName]:
     """The part of each prompt of ``records``.
 
     A prompt that ``split`` knows (``known``: prompt to part) goes where it is there, so that no test input is ever learned
@@ -29,7 +28,7 @@ def split_by_prompt(
 
     Raises  DataError when a part would be empty.
     """
-    parts: dict[str, Part] = {}
+    parts: dict[str, SplitName] = {}
     for record in records:
         if record.prompt in known:
             parts[record.prompt] = known[record.prompt]
@@ -49,7 +48,7 @@ def split_by_prompt(
     return parts
 
 
-def _refuse_empty(have: Mapping[Part, int], prompts: int, free: int) -> None:
+def _refuse_empty(have: Mapping[SplitName, int], prompts: int, free: int) -> None:
     empty = [part for part in PARTS if not have[part]]
     if not empty:
         return
@@ -64,12 +63,12 @@ def _refuse_empty(have: Mapping[Part, int], prompts: int, free: int) -> None:
     )
 
 
-def with_split(records: Sequence[R], parts: Mapping[str, Part]) -> list[R]:
+def with_split(records: Sequence[R], parts: Mapping[str, SplitName]) -> list[R]:
     """The records, each with its part."""
     return [replace(record, split=parts[record.prompt]) for record in records]
 
 
-def count_moved(records: Sequence[PreferencePair | LabeledCompletion], parts: Mapping[str, Part]) -> int:
+def count_moved(records: Sequence[PreferencePair | LabeledCompletion], parts: Mapping[str, SplitName]) -> int:
     """How many records the data had marked for another part than they went to."""
     return sum(record.split not in (None, parts[record.prompt]) for record in records)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from tunectl.artifacts.records import SplitName
 from tunectl.preferences.agreement import InterAnnotatorAgreement, Proportion
 from tunectl.preferences.contrastive_pairs import ContrastReport
-from tunectl.preferences.prompt_split import Part
 from tunectl.preferences.simulated_annotator import Asked
 
 
@@ -27,7 +27,7 @@ class PreferenceReport(Struct, frozen=True):
     """Share of the pairs in which the longer answer won; far from a half is a bias that a reward model would learn."""
     agreement: InterAnnotatorAgreement
     """Of what people said; pairs made of references are nobody's opinion."""
-    contrast: dict[Part, ContrastReport]
+    contrast: dict[SplitName, ContrastReport]
     """Part to pairs made of references; empty where none were asked for."""
     simulated: Asked | None
     """What became of sampled answers; None where no annotator was simulated."""

@@ -30,7 +30,7 @@ from tunectl.artifacts.records import (
 )
 from tunectl.artifacts.row_counts import RowCounter
 
-Policy = Literal["majority", "drop"]
+AggregationPolicy = Literal["majority", "drop"]
 PROMPT_LEAST = 40
 """Characters of a prompt from which repeating it is an echo; people and models repeat short ones in ordinary talk."""
 
@@ -41,7 +41,7 @@ class AggregationRules:
 
     attention: float
     """Share of attention checks to pass."""
-    contradictions: Policy
+    contradictions: AggregationPolicy
     rows_per_annotator: int | None
     seed: int
 
@@ -164,7 +164,9 @@ def _sample_ids(ids: list[str], most: int, seed: str) -> list[str]:
     return ids if len(ids) <= most else random.Random(seed).sample(sorted(ids), most)  # noqa: S311  (no secret)
 
 
-def _resolve_contradictions(judgements: Sequence[Comparison], policy: Policy, tally: RowCounter) -> list[Comparison]:
+def _resolve_contradictions(
+    judgements: Sequence[Comparison], policy: AggregationPolicy, tally: RowCounter
+) -> list[Comparison]:
     """Where people disagree: the majority, or nobody."""
     votes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for one in judgements:

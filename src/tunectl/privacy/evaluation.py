@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from tunectl.privacy.spans import Kind, PiiSpan
+from tunectl.privacy.spans import EntityType, PiiSpan
 
 _MARK = re.compile(r"⟦(\w+):([^⟧]*)⟧")
 
@@ -18,7 +18,7 @@ class LabeledText:
     """A text, and where personal data stands in it."""
 
     text: str
-    spans: tuple[tuple[Kind, int, int], ...]
+    spans: tuple[tuple[EntityType, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +46,18 @@ class EntityScore:
 def parse(line: str) -> LabeledText:
     """Take the marks out of a text."""
     text, end = "", 0
-    spans: list[tuple[Kind, int, int]] = []
+    spans: list[tuple[EntityType, int, int]] = []
     for match in _MARK.finditer(line):
         text += line[end : match.start()]
-        spans.append((cast("Kind", match[1]), len(text), len(text) + len(match[2])))
+        spans.append((cast("EntityType", match[1]), len(text), len(text) + len(match[2])))
         text += match[2]
         end = match.end()
     return LabeledText(text + line[end:], tuple(spans))
 
 
-def score(find: Callable[[str], list[PiiSpan]], planted: Iterable[LabeledText]) -> Mapping[Kind, EntityScore]:
+def score(find: Callable[[str], list[PiiSpan]], planted: Iterable[LabeledText]) -> Mapping[EntityType, EntityScore]:
     """Recall and precision of ``find`` by kind."""
-    counts: dict[str, Counter[Kind]] = {name: Counter() for name in ("planted", "found", "reported", "right")}
+    counts: dict[str, Counter[EntityType]] = {name: Counter() for name in ("planted", "found", "reported", "right")}
     for one in planted:
         reported = find(one.text)
         masked = {place for found in reported for place in range(found.start, found.end)}

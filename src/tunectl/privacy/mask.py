@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 from tunectl.privacy import patterns, person_names, street_addresses
 from tunectl.privacy.resources import PiiResources
-from tunectl.privacy.spans import KINDS, LABELS, PLACEHOLDER, Kind, PiiSpan
+from tunectl.privacy.spans import KINDS, LABELS, PLACEHOLDER, EntityType, PiiSpan
 
 Finder = Callable[[str, PiiResources], Iterator[PiiSpan]]
 
 # In order of trust: where two overlap, the earlier stays.
-FINDERS: dict[Kind, Finder] = {
+FINDERS: dict[EntityType, Finder] = {
     "url_credentials": patterns.find_url_credentials,
     "email": patterns.find_emails,
     "iban": patterns.find_ibans,
@@ -31,7 +31,7 @@ FINDERS: dict[Kind, Finder] = {
     "person": person_names.find_person_names,
 }
 _CLOSED, _IN_URL = b"\1", b"\2"
-_NOT_IN_URLS: frozenset[Kind] = frozenset(("card", "ssn", "phone", "address", "person", "iban"))
+_NOT_IN_URLS: frozenset[EntityType] = frozenset(("card", "ssn", "phone", "address", "person", "iban"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class MaskedText:
     """Text without personal data, and what was in it."""
 
     text: str
-    found: Counter[Kind]
+    found: Counter[EntityType]
     """Places that were masked, by kind. Holds no values."""
 
 
@@ -47,7 +47,7 @@ class MaskedText:
 class PlaceholderMap:
     """The placeholders given out in one record."""
 
-    given: dict[tuple[Kind, str], str] = field(default_factory=dict)
+    given: dict[tuple[EntityType, str], str] = field(default_factory=dict)
     highest: dict[str, int] = field(default_factory=dict)
 
     def reserve(self, text: str) -> None:
@@ -68,7 +68,7 @@ class PlaceholderMap:
 class PiiMasker:
     """Finds and masks the declared kinds of personal data. Holds no state between records."""
 
-    def __init__(self, tools: PiiResources, *, kinds: Iterable[Kind] = KINDS, keep: Iterable[str] = ()) -> None:
+    def __init__(self, tools: PiiResources, *, kinds: Iterable[EntityType] = KINDS, keep: Iterable[str] = ()) -> None:
         self.tools = tools
         chosen = set(kinds)
         self.finders = [(kind, finder) for kind, finder in FINDERS.items() if kind in chosen]

@@ -108,7 +108,7 @@ class CapitalizedSpan:
                     end += 1
                 business = not name_words.NO_PERSON.isdisjoint(self.bare[end:])
                 if end > place + 1 and not business:
-                    return self._found(place + 1, end)
+                    return self._build_span(place + 1, end)
         return None
 
     def _match_after_introduction(self, tools: PiiResources) -> PiiSpan | None:
@@ -118,12 +118,12 @@ class CapitalizedSpan:
         if first in name_words.ORDINARY or end < len(self.words):
             return None
         if _NAMED.search(self.before) or (len(self.words) == 2 and _ROLE.search(self.before)):
-            return self._found(0, end)
+            return self._build_span(0, end)
         if _INTRODUCED.search(self.before) and (listed or (len(self.words) >= 2 and first in tools.first_names)):
-            return self._found(0, end)
+            return self._build_span(0, end)
         signature = len(self.words) == 1 or (len(self.words) == 2 and len(self.bare[1]) == 1)
         if listed and signature and _DASH.search(self.before) and not self.after.strip(" .!\n"):
-            return self._found(0, end)
+            return self._build_span(0, end)
         return None
 
     def _match_listed_name(self, tools: PiiResources) -> PiiSpan | None:
@@ -146,14 +146,14 @@ class CapitalizedSpan:
                 and end <= 3
             )
             if known or short or likely:
-                return self._found(place, end)
+                return self._build_span(place, end)
         return None
 
     def _match_email_name(self, mailboxes: Set[frozenset[str]]) -> PiiSpan | None:
         """Two words that a mail address in the text is made of: *Ingrid Solberg, ingrid.solberg@example.com*."""
         for place, pair in enumerate(pairwise(self.bare)):
             if frozenset(pair) in mailboxes:
-                return self._found(place, place + 2)
+                return self._build_span(place, place + 2)
         return None
 
     def _name_end(self, place: int) -> int:
@@ -172,7 +172,7 @@ class CapitalizedSpan:
     def _next_word(self) -> str:
         return _bare(self.after.split()[0]) if self.after[:1] in (" ", "-") and self.after.split() else ""
 
-    def _found(self, first: int, end: int) -> PiiSpan:
+    def _build_span(self, first: int, end: int) -> PiiSpan:
         start = self.start + self.words[first].start()
         last = self.words[end - 1]
         stop = self.start + last.start() + len(_strip_possessive(last[0]))

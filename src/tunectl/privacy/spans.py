@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["email", "phone", "card", "iban", "ip", "address", "person", "url_credentials", "ssn"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+EntityType = Literal["email", "phone", "card", "iban", "ip", "address", "person", "url_credentials", "ssn"]
+KINDS: tuple[EntityType, ...] = get_args(EntityType)
 
-LABELS: dict[Kind, str] = {
+LABELS: dict[EntityType, str] = {
     "email": "EMAIL",
     "phone": "PHONE",
     "card": "CARD",
@@ -28,7 +28,7 @@ PLACEHOLDER = re.compile(r"\[(" + "|".join(LABELS.values()) + r")_(\d+)\]")
 class PiiSpan:
     """Personal data at ``text[start:end]``."""
 
-    kind: Kind
+    kind: EntityType
     start: int
     end: int
     value: str

@@ -9,10 +9,10 @@ import msgspec
 
 from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError
-from tunectl.registry.release_state import Entry
+from tunectl.registry.release_state import ReleaseEvent
 
 
-def parse_lines(content: bytes, place: str) -> list[Entry]:
+def parse_lines(content: bytes, place: str) -> list[ReleaseEvent]:
     """The whole lines of a log that lies at ``place``; one that a kill cut off is no line yet.
 
     Raises  ArtifactError for a line that is no entry.
@@ -20,7 +20,7 @@ def parse_lines(content: bytes, place: str) -> list[Entry]:
     found = []
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
-            found.append(msgspec.json.decode(line, type=Entry))
+            found.append(msgspec.json.decode(line, type=ReleaseEvent))
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
                 f"{place}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
@@ -28,7 +28,7 @@ def parse_lines(content: bytes, place: str) -> list[Entry]:
     return found
 
 
-def read_lines(path: Path, *, mend: bool = False) -> list[Entry]:
+def read_lines(path: Path, *, mend: bool = False) -> list[ReleaseEvent]:
     """The whole lines of a file, none where it is absent; ``mend`` cuts off a last one that a kill left unfinished.
 
     Raises  ArtifactError for a line that is no entry.
@@ -44,7 +44,7 @@ def read_lines(path: Path, *, mend: bool = False) -> list[Entry]:
     return parse_lines(content, str(path))
 
 
-def append(path: Path, entry: Entry) -> None:
+def append(path: Path, entry: ReleaseEvent) -> None:
     """Add a line; it is on the disk on return.
 
     Raises  InfrastructureError where the disk refuses.

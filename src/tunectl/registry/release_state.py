@@ -30,7 +30,7 @@ class ChampionPointer(Struct, frozen=True):
     """How it came to be champion."""
 
 
-class Entry(Struct, frozen=True, omit_defaults=True):
+class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
     """One line of ``log.jsonl``."""
 
     what: Literal["add", "promote", "rollback", "challenge", "withdraw"]
@@ -47,7 +47,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     """Of a challenge: the share of people who get it by default."""
 
 
-def promotion_stack(entries: Sequence[Entry]) -> list[str]:
+def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
     """Releases as they stand on one another, the champion last."""
     found: list[str] = []
     for entry in entries:
@@ -58,10 +58,10 @@ def promotion_stack(entries: Sequence[Entry]) -> list[str]:
     return found
 
 
-def entry_of(champion: ChampionPointer, before: Sequence[Entry]) -> Entry:
+def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> ReleaseEvent:
     """The line that belongs to a swap."""
     last = promotion_stack(before)
-    return Entry(
+    return ReleaseEvent(
         champion.what,
         champion.release,
         champion.promoted_at,
@@ -72,13 +72,13 @@ def entry_of(champion: ChampionPointer, before: Sequence[Entry]) -> Entry:
     )
 
 
-def apply_promotion(release: str, entries: Sequence[Entry], *, at: str, by: str, why: str) -> ChampionPointer:
+def apply_promotion(release: str, entries: Sequence[ReleaseEvent], *, at: str, by: str, why: str) -> ChampionPointer:
     """The pointer after promoting ``release``."""
     last = promotion_stack(entries)
     return ChampionPointer(release, last[-1] if last else None, at, by, why, count_swaps(entries) + 1)
 
 
-def apply_rollback(entries: Sequence[Entry], *, at: str, by: str, why: str) -> ChampionPointer | None:
+def apply_rollback(entries: Sequence[ReleaseEvent], *, at: str, by: str, why: str) -> ChampionPointer | None:
     """The pointer after a rollback; None where nothing lies below the champion."""
     last = promotion_stack(entries)
     if len(last) < 2:
@@ -87,17 +87,17 @@ def apply_rollback(entries: Sequence[Entry], *, at: str, by: str, why: str) -> C
     return ChampionPointer(last[-2], below, at, by, why, count_swaps(entries) + 1, "rollback")
 
 
-def current_canary(entries: Sequence[Entry]) -> str | None:
+def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
     """The challenger that the log knows of: by when it was put up, or None where there is none."""
     last = next((entry for entry in reversed(entries) if entry.what in {"challenge", "withdraw"}), None)
     return last.at if last is not None and last.what == "challenge" else None
 
 
-def swap_entries(entries: Sequence[Entry]) -> list[Entry]:
+def swap_entries(entries: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
     """The promotions and rollbacks among them: from each one on, its release is the champion."""
     return [entry for entry in entries if entry.what in {"promote", "rollback"}]
 
 
-def count_swaps(entries: Sequence[Entry]) -> int:
+def count_swaps(entries: Sequence[ReleaseEvent]) -> int:
     """How many promotions and rollbacks there were."""
     return max((entry.sequence or 0 for entry in entries), default=0)

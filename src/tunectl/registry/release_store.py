@@ -29,7 +29,7 @@ from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError, GateError, UsageError
 from tunectl.registry import event_log, release_manifest, release_state
 from tunectl.registry.release_manifest import BuildFacts, ReleaseManifest
-from tunectl.registry.release_state import ChampionPointer, Entry
+from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
 RELEASES, CHAMPION, LOG, SCRATCH, LOCK = "releases", "champion.json", "log.jsonl", "tmp", ".lock"
 CHALLENGER = "challenger.json"
@@ -67,7 +67,7 @@ class RegistryReader(Protocol):
         """Its files on this machine; may take as long as a download."""
         ...
 
-    def log(self) -> list[Entry]:
+    def log(self) -> list[ReleaseEvent]:
         """What happened, in order."""
         ...
 
@@ -141,7 +141,7 @@ class ReleaseRegistry:
         path = self.root / CHALLENGER
         return atomic_io.read_json(path, CanaryState) if path.is_file() else None
 
-    def log(self) -> list[Entry]:
+    def log(self) -> list[ReleaseEvent]:
         """What happened, in order; also what a kill kept from being written."""
         entries = event_log.read_lines(self.root / LOG)
         return [*entries, *self._missing(entries)]
@@ -177,7 +177,7 @@ class ReleaseRegistry:
                 raise atomic_io.write_error(scratch, error) from error
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
-            self._append(Entry("add", made.id, made.created_at, by, why))
+            self._append(ReleaseEvent("add", made.id, made.created_at, by, why))
         return made
 
     def promote(
@@ -247,7 +247,7 @@ class ReleaseRegistry:
             atomic_io.fsync_directory(self.root)
         except OSError as error:
             raise atomic_io.write_error(self.root / CHALLENGER, error) from error
-        self._append(Entry("withdraw", trial.release, _now(), by, why))
+        self._append(ReleaseEvent("withdraw", trial.release, _now(), by, why))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
         """Raises  ArtifactError for a damaged release; GateError with ``hint`` for one that a gate refused, unless it is forced."""
@@ -275,7 +275,7 @@ class ReleaseRegistry:
             self.manifest(pointer.release)
             return self._swap(pointer, entries)
 
-    def _swap(self, pointer: ChampionPointer, entries: Sequence[Entry]) -> ChampionPointer:
+    def _swap(self, pointer: ChampionPointer, entries: Sequence[ReleaseEvent]) -> ChampionPointer:
         atomic_io.write_json(self.root / CHAMPION, pointer)
         self._append(release_state.entry_of(pointer, entries))
         return pointer
@@ -311,11 +311,11 @@ class ReleaseRegistry:
             atomic_io.write_json(folder / release_manifest.NAME, known)
         return known
 
-    def _missing(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+    def _missing(self, entries: Sequence[ReleaseEvent]) -> Iterator[ReleaseEvent]:
         """Lines of what was done before a kill, but not written down."""
         added = {entry.release for entry in entries if entry.what == "add"}
         absent = [name for name in self.ids() if name not in added]
-        yield from (Entry("add", name, at) for name in absent if (at := _read_created_at(self.folder(name))))
+        yield from (ReleaseEvent("add", name, at) for name in absent if (at := _read_created_at(self.folder(name))))
         pointer = self.champion()
         if pointer is not None and pointer.sequence > release_state.count_swaps(entries):
             yield release_state.entry_of(pointer, entries)
@@ -323,7 +323,9 @@ class ReleaseRegistry:
         if trial is not None and trial.started_at and trial.started_at != known:
             yield _put_up(trial)
         elif trial is None and known is not None:
-            yield Entry("withdraw", next(one.release for one in reversed(entries) if one.what == "challenge"), known)
+            yield ReleaseEvent(
+                "withdraw", next(one.release for one in reversed(entries) if one.what == "challenge"), known
+            )
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -336,7 +338,7 @@ class ReleaseRegistry:
                 self._append(entry)
             yield
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, entry: ReleaseEvent) -> None:
         event_log.append(self.root / LOG, entry)
 
 
@@ -348,8 +350,8 @@ def _read_created_at(folder: Path) -> str:
         return ""
 
 
-def _put_up(trial: CanaryState) -> Entry:
-    return Entry("challenge", trial.release, trial.started_at, trial.by, trial.why, share=trial.share)
+def _put_up(trial: CanaryState) -> ReleaseEvent:
+    return ReleaseEvent("challenge", trial.release, trial.started_at, trial.by, trial.why, share=trial.share)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -20,7 +20,7 @@ from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError, InfrastructureError
 from tunectl.registry import event_log, release_manifest
 from tunectl.registry.release_manifest import ReleaseManifest
-from tunectl.registry.release_state import ChampionPointer, Entry
+from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 from tunectl.registry.release_store import CHALLENGER, CHAMPION, LOG, RELEASES, ReleaseRegistry
 
 HALF_DONE = 86_400.0
@@ -86,7 +86,7 @@ class RemoteRegistry:
         found: CanaryState | None = self._record(CHALLENGER, CanaryState)
         return found
 
-    def log(self) -> list[Entry]:
+    def log(self) -> list[ReleaseEvent]:
         """What happened, in order, as of the last time that the store was copied there."""
         return event_log.parse_lines(self._files.read(LOG) or b"", f"{self.location}/{LOG}")
 

@@ -14,7 +14,7 @@ from tunectl.artifacts.records import DriftWindow
 from tunectl.canary.sequential_test import ExperimentResult
 from tunectl.inference_log.log_store import InferenceLog
 from tunectl.retraining import promotion_gate
-from tunectl.retraining.signed_links import Question
+from tunectl.retraining.signed_links import ApprovalQuestion
 from tunectl.retraining.state_machine import RetrainRun, Trigger
 
 LiveOpener = Callable[[], AbstractContextManager[InferenceLog]]
@@ -90,6 +90,6 @@ class RetrainActivities(Protocol):
         """Let others know of the end of a run; those who know it already are not told again."""
         ...
 
-    def request_approval(self, run: RetrainRun, question: Question, link: str) -> None:
+    def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
         """Tell people that something waits for them."""
         ...

@@ -14,7 +14,7 @@ from tunectl.config.schema.retrain import PromotionGate
 from tunectl.evaluation import metrics, safety, scoring
 from tunectl.evaluation.items import Item
 from tunectl.retraining import promotion_gate
-from tunectl.retraining.promotion_gate import Check, GateComparison, GateLimits, GateVerdict, Guardrail
+from tunectl.retraining.promotion_gate import GateCheck, GateComparison, GateLimits, GateVerdict, Guardrail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,10 +105,12 @@ def _upwards(primary: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
     return measure.combine
 
 
-def check_infrastructure(champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate) -> list[Check]:
+def check_infrastructure(
+    champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate
+) -> list[GateCheck]:
     """Whether the challenger can serve."""
     if challenger.trouble:
-        return [Check(LOADS, False, challenger.trouble)]
+        return [GateCheck(LOADS, False, challenger.trouble)]
     said = [*challenger.golden, *challenger.drifted]
     spoken = sum(bool(text) for text in said) / len(said) if said else 1.0  # nothing asked is too few, not silence
     most = (
@@ -118,10 +120,12 @@ def check_infrastructure(champion: ReleaseOutputs, challenger: ReleaseOutputs, w
     )
     memory = wanted.max_memory_ratio * champion.peak_bytes
     return [
-        Check(LOADS, True, "it answers"),
-        Check("answers", spoken >= 0.5, f"{spoken:.0%} of the answers say something"),
-        Check("time", challenger.seconds <= most, f"{challenger.seconds:.2f} s an answer, {most:.2f} s are allowed"),
-        Check(
+        GateCheck(LOADS, True, "it answers"),
+        GateCheck("answers", spoken >= 0.5, f"{spoken:.0%} of the answers say something"),
+        GateCheck(
+            "time", challenger.seconds <= most, f"{challenger.seconds:.2f} s an answer, {most:.2f} s are allowed"
+        ),
+        GateCheck(
             "memory",
             challenger.peak_bytes <= memory,
             f"{challenger.peak_bytes / 1e9:.2f} GB, {memory / 1e9:.2f} GB are allowed",

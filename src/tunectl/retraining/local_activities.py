@@ -63,7 +63,6 @@ class LocalActivities:
         self.watch, self.trials = root.retrain, ExperimentStore(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
-        """See ``RetrainActivities``."""
         champion = self.store.champion()
         if champion is None:
             return None
@@ -108,7 +107,6 @@ class LocalActivities:
         )
 
     def data(self, run: RetrainRun) -> StepResult:
-        """See ``RetrainActivities``."""
         proposal = run.facts("proposed").get("proposal")
         if proposal is not None:
             return StepResult(True, f"release {proposal} is there already: nothing is learned for it")
@@ -118,7 +116,6 @@ class LocalActivities:
         return feedback_snapshot.has_enough_data(named, section, self.watch.data, self.place.layout.root)
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
-        """See ``RetrainActivities``."""
         proposal = run.facts("proposed").get("proposal")
         if proposal is not None:
             return worktree_build.use_existing_release(run, proposal, self.place, self.store)
@@ -126,7 +123,6 @@ class LocalActivities:
         return worktree_build.build_release(run, named, self.watch, self.place, self.store, stop)
 
     def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
-        """See ``RetrainActivities``."""
         release = run.facts("evaluating")["release"]
         worktree_build.check_gate_data(run, self.place)
         return gate_evidence.collect_evidence(
@@ -134,7 +130,6 @@ class LocalActivities:
         )
 
     def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
-        """See ``RetrainActivities``."""
         wanted = self.watch.canary
         if wanted is None:
             raise UsageError("retrain.canary is null, so there is no experiment to begin", hint="tunectl check")
@@ -151,7 +146,6 @@ class LocalActivities:
         return {"experiment": made.id, "share": made.rules.share, "until": made.until.isoformat()}
 
     def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
-        """See ``RetrainActivities``."""
         found = next((one for one in self.trials.all() if one.id == run.id), None)
         if found is None or found.ended is not None:
             return None if found is None or found.decision in (None, "running") else found.reading
@@ -162,7 +156,6 @@ class LocalActivities:
         return reading
 
     def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
-        """See ``RetrainActivities``."""
         found = self.trials.running()
         if found is not None and found.run == run.id:
             self.trials.end(found, reading.decision if reading else "running", now, reading)
@@ -202,7 +195,6 @@ class LocalActivities:
         return pointer.sequence
 
     def is_promoted(self, run: RetrainRun) -> bool:
-        """See ``RetrainActivities``."""
         pointer, told = self.store.champion(), run.facts("evaluating")
         return pointer is not None and pointer.release == told.get("release")
 
@@ -230,7 +222,6 @@ class LocalActivities:
             self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}{f'; {left}' if left else ''}")
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
-        """See ``RetrainActivities``."""
         self._tell(f"{signed_links.WORDS[question]} {run.trigger.why}\n{link}")
 
     def _tell(self, words: str) -> None:

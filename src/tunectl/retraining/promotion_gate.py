@@ -21,7 +21,7 @@ from tunectl.stats import bootstrap
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Outcome = Literal["promote", "reject", "insufficient"]
+GateOutcome = Literal["promote", "reject", "insufficient"]
 POWER = 0.8
 """Of the smallest difference that a set of items is said to see."""
 
@@ -72,7 +72,7 @@ class Guardrail(Struct, frozen=True):
         return self.value <= self.bound if self.most else self.value >= self.bound
 
 
-class Check(Struct, frozen=True):
+class GateCheck(Struct, frozen=True):
     """Whether the packaged challenger can serve: it loads, answers, in time, within memory."""
 
     name: str
@@ -83,11 +83,11 @@ class Check(Struct, frozen=True):
 class GateVerdict(Struct, frozen=True):
     """What the gate says, and all it looked at."""
 
-    verdict: Outcome
+    verdict: GateOutcome
     reason: str
     parts: list[GateComparison] = field(default_factory=list)
     floors: list[Guardrail] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
+    checks: list[GateCheck] = field(default_factory=list)
     margin: float = 0.0
     against: str = ""
     """The champion that the challenger was compared with."""
@@ -131,7 +131,7 @@ def decide(
     golden: GateComparison,
     drifted: GateComparison | None,
     floors: Sequence[Guardrail],
-    checks: Sequence[Check],
+    checks: Sequence[GateCheck],
     limits: GateLimits,
 ) -> GateVerdict:
     """The verdict. Without a drifted slice (a scheduled retrain) the golden set itself must be better."""
@@ -144,9 +144,9 @@ def _outcome(
     golden: GateComparison,
     drifted: GateComparison | None,
     floors: Sequence[Guardrail],
-    checks: Sequence[Check],
+    checks: Sequence[GateCheck],
     limits: GateLimits,
-) -> tuple[Outcome, str]:
+) -> tuple[GateOutcome, str]:
     broken = [f"{one.name}: {one.said}" for one in checks if not one.holds]
     if broken:
         return "reject", f"The challenger cannot serve: {'; '.join(broken)}."
@@ -172,7 +172,7 @@ def _worse(part: GateComparison, margin: float) -> bool:
     return part.high is not None and part.low is not None and part.high < 0 and part.low <= -margin
 
 
-def _gain(aim: GateComparison, limits: GateLimits) -> tuple[Outcome, str]:
+def _gain(aim: GateComparison, limits: GateLimits) -> tuple[GateOutcome, str]:
     if aim.low is not None and aim.low > 0:
         return "promote", f"The challenger is better on {_set(aim)}: {_ends(aim)}."
     if aim.low is None or aim.high is None or aim.high - (aim.difference or 0.0) > limits.matters:

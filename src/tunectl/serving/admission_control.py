@@ -19,7 +19,7 @@ SOONEST, LATEST = 1.0, 60.0
 """Seconds: what a refused client is told to wait. OpenAI's own client heeds up to 60."""
 MARGIN = 1.5
 """A place is promised that much later than it is likely to be free: whoever finds none has lost a try."""
-Reason = Literal["queue_full", "token_budget", "rate_limit", "draining", "not_ready"]
+RefusalReason = Literal["queue_full", "token_budget", "rate_limit", "draining", "not_ready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class CapacityLimits:
 class Overloaded(ApiError):
     """Not now; the reason is for the metrics."""
 
-    def __init__(self, reason: Reason, message: str, wait: float, *, status: int = 429) -> None:
+    def __init__(self, reason: RefusalReason, message: str, wait: float, *, status: int = 429) -> None:
         kind: Literal["rate_limit_error", "unavailable_error"] = (
             "rate_limit_error" if status == 429 else "unavailable_error"
         )
@@ -130,7 +130,7 @@ class AdmissionController:
                 f"the request may take {tokens} tokens; this server's budget is {bounds.tokens}", param="max_tokens"
             )
 
-    def _find_rejection(self, answers: int, tokens: int, held: float) -> tuple[Reason, str] | None:
+    def _find_rejection(self, answers: int, tokens: int, held: float) -> tuple[RefusalReason, str] | None:
         """Why there is no place; ``held`` places of those who may wait are kept for others, but never one that could run."""
         bounds, inside = self.bounds, self.running + self.waiting
         places = bounds.running + max(0.0, bounds.waiting - held)

@@ -12,13 +12,12 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from tunectl.access.api_errors import ApiError
-from tunectl.access.api_keys import ApiKey, KeyStore
-from tunectl.access.api_keys import Scope as KeyScope
+from tunectl.access.api_keys import ApiKey, KeyScope, KeyStore
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
 from tunectl.serving import generation_task, metadata_endpoints, request_job, requests
 from tunectl.serving.admission_control import AdmissionController, AdmissionTicket, Overloaded, estimate_tokens
-from tunectl.serving.http_io import ClientDisconnected, Receive, RequestContext, Scope, Send
+from tunectl.serving.http_io import AsgiScope, ClientDisconnected, Receive, RequestContext, Send
 from tunectl.serving.inference_logger import InferenceLogger
 from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.requests import ChatRequest, CompletionRequest, FeedbackRequest
@@ -53,7 +52,7 @@ class Server:
     keeper: InferenceLogger
     top_logprobs: int = 0
     draining: bool = False
-    mounts: dict[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = field(default_factory=dict)
+    mounts: dict[str, Callable[[AsgiScope, Receive, Send], Awaitable[None]]] = field(default_factory=dict)
     """Applications by the first part of their path, for example ``/arena``; each guards its own door."""
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -68,7 +67,7 @@ class Server:
             "/docs": Route("GET", None, self.docs),
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         mounted = self.mounts.get("/" + scope["path"][1:].partition("/")[0]) if self.mounts else None
         if mounted is not None:

@@ -16,7 +16,7 @@ from tunectl.core import logging_setup
 from tunectl.generation.engine import TokenChunk
 from tunectl.serving.http_io import ClientDisconnected, RequestContext
 from tunectl.serving.request_job import ChatJob, GeneratedAnswer
-from tunectl.serving.response_encoding import DONE, Choice, StreamEncoder, TokenUsage, encode_body
+from tunectl.serving.response_encoding import DONE, ResponseChoice, StreamEncoder, TokenUsage, encode_body
 from tunectl.serving.serving_metrics import ServingMetrics
 from tunectl.serving.stream_router import TokenStream
 
@@ -29,7 +29,7 @@ class RequestLogger(Protocol):
         ...
 
     async def log_response(
-        self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[Choice]
+        self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[ResponseChoice]
     ) -> None:
         """It ended."""
         ...

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from tunectl.access.api_errors import ApiError
 
-Scope = MutableMapping[str, Any]
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
+AsgiScope = MutableMapping[str, Any]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+Send = Callable[[AsgiMessage], Awaitable[None]]
 Header = tuple[bytes, bytes]
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
 LINGER: Final = 2.0
@@ -29,7 +29,7 @@ class ClientDisconnected(Exception):
 class RequestContext:
     """A request and the response to it."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")

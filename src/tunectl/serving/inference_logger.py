@@ -32,7 +32,7 @@ from tunectl.inference_log.redact import Redactor
 from tunectl.privacy.mask import PiiMasker
 from tunectl.serving.request_job import ChatJob
 from tunectl.serving.requests import FeedbackRequest
-from tunectl.serving.response_encoding import Choice
+from tunectl.serving.response_encoding import ResponseChoice
 from tunectl.serving.routing import ARMS, Arm
 
 
@@ -72,7 +72,7 @@ class InferenceLogger:
             raise _not_kept() from error
 
     async def log_response(
-        self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[Choice]
+        self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[ResponseChoice]
     ) -> None:
         """Make the end of an exchange durable before its last part is sent; the policy for a full disk is the writer's.
 
@@ -151,7 +151,7 @@ def _derive_feedback_id(given: FeedbackRequest, key: ApiKey) -> str:
     return f"fb-{hashlib.sha256(msgspec.json.encode(told, order='sorted')).hexdigest()[:32]}"
 
 
-def _check_json_format(job: ChatJob, choices: list[Choice]) -> bool | None:
+def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | None:
     if job.asks[0].schema is None:
         return None
     for choice in choices:

@@ -20,7 +20,7 @@ from tunectl.core.errors import TunectlError
 from tunectl.serving import inference_logger, supervisor
 from tunectl.serving.admission_control import AdmissionController, CapacityLimits
 from tunectl.serving.app import Server
-from tunectl.serving.http_io import Receive, Scope, Send
+from tunectl.serving.http_io import AsgiScope, Receive, Send
 from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.server_settings import home_dir, settings
 from tunectl.serving.serving_metrics import ServingMetrics
@@ -43,7 +43,7 @@ class ServerLifecycle:
         self._mount = mount
         self._follow: asyncio.Task[None] | None = None
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Hand a request to the server."""
         if self.server is None:
             raise RuntimeError("a request came before the server was started")

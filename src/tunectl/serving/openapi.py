@@ -7,12 +7,12 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from tunectl.access.api_keys import Scope
+from tunectl.access.api_keys import KeyScope
 from tunectl.serving import responses
 from tunectl.serving.requests import ChatRequest, CompletionRequest, FeedbackRequest
 
 HTML, TEXT, EVENTS, FORM = "text/html", "text/plain", "text/event-stream", "application/x-www-form-urlencoded"
-AuthRequirement = Scope | Literal["any", "none", "page"]
+AuthRequirement = KeyScope | Literal["any", "none", "page"]
 """What opens a route: a key of that scope, any key, nothing, or the sign-in of the arena."""
 
 

@@ -18,7 +18,7 @@ from tunectl.serving import requests
 from tunectl.serving.detokenizer import IncrementalDetokenizer
 from tunectl.serving.loaded_release import LoadedRelease
 from tunectl.serving.requests import ChatRequest, CompletionRequest
-from tunectl.serving.response_encoding import Choice, Finish, ResponseHead, Token
+from tunectl.serving.response_encoding import Finish, ResponseChoice, ResponseHead, Token
 from tunectl.serving.routing import Arm
 
 LONG = 20_000
@@ -78,11 +78,11 @@ class GeneratedAnswer:
         """All of it so far."""
         return "".join(self.parts)
 
-    def choice(self, *, calls: bool) -> Choice:
+    def choice(self, *, calls: bool) -> ResponseChoice:
         """The finished answer; ``calls``: tool calls at its end are taken out."""
         said, found = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
         finish: Finish = "tool_calls" if found else self.finish or "error"
-        return Choice(said, finish, self.tokens if self.wants else None, found)
+        return ResponseChoice(said, finish, self.tokens if self.wants else None, found)
 
 
 @dataclass(slots=True)

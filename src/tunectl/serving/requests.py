@@ -16,13 +16,13 @@ MOST_STOPS = 16
 MOST_SCHEMA = 65_536
 """Bytes of a JSON Schema."""
 Temperature = Annotated[float, Meta(ge=0, le=2)]
-Share = Annotated[float, Meta(gt=0, le=1)]
+PositiveShare = Annotated[float, Meta(gt=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Name = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[!-~]+(?!\n)$")]
+PrintableId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[!-~]+(?!\n)$")]
 """An id: printable ASCII without blanks, as every store can keep it."""
 R = TypeVar("R")
 
@@ -55,7 +55,7 @@ class Common(Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     max_tokens: Count | None = None
     temperature: Temperature | None = None
-    top_p: Share | None = None
+    top_p: PositiveShare | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     stop: Stop | Annotated[list[Stop], Meta(max_length=MOST_STOPS)] | None = None
     seed: Seed | None = None
@@ -145,13 +145,13 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 class FeedbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """``POST /v1/feedback``: what somebody, or their click, says about an answer. The same id twice counts once."""
 
-    exchange_id: Name
+    exchange_id: PrintableId
     """``id`` of the response."""
     kind: Literal["thumb", "rating", "preference", "click", "conversion", "edit"]
     value: Any
     """thumb: up or down. rating: 1 to 5. preference: {other: id of an exchange, choice: first, second, both_good or both_bad}, first
     being exchange_id. edit: the better text. click: what was clicked, or null. conversion: its worth, or null."""
-    id: Name | None = None
+    id: PrintableId | None = None
     """Null: derived from the rest, so that a repeated call counts once."""
     annotator: Annotated[str, Meta(max_length=200)] | None = None
     at: Annotated[str, Meta(max_length=40)] | None = None

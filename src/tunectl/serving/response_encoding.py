@@ -33,7 +33,7 @@ class ResponseHead(Struct, frozen=True):
     chat: bool
 
 
-class Choice(Struct, frozen=True):
+class ResponseChoice(Struct, frozen=True):
     """One finished answer."""
 
     text: str
@@ -58,7 +58,7 @@ class TokenUsage(Struct, frozen=True):
         }
 
 
-def encode_body(head: ResponseHead, choices: Sequence[Choice], usage: TokenUsage) -> dict[str, Any]:
+def encode_body(head: ResponseHead, choices: Sequence[ResponseChoice], usage: TokenUsage) -> dict[str, Any]:
     """A whole answer."""
     kind = "chat.completion" if head.chat else "text_completion"
     return {
@@ -78,7 +78,7 @@ def _head(head: ResponseHead, kind: str) -> dict[str, Any]:
     }
 
 
-def _choice(head: ResponseHead, index: int, choice: Choice) -> dict[str, Any]:
+def _choice(head: ResponseHead, index: int, choice: ResponseChoice) -> dict[str, Any]:
     common = {"index": index, "finish_reason": choice.finish, "logprobs": logprobs(head.chat, choice.tokens)}
     if not head.chat:
         return {**common, "text": choice.text}

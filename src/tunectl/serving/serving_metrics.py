@@ -10,7 +10,7 @@ from typing import Any, Final, get_args
 
 from tunectl.artifacts.records import FeedbackKind
 from tunectl.core.optional import import_optional
-from tunectl.serving.admission_control import Reason
+from tunectl.serving.admission_control import RefusalReason
 from tunectl.serving.routing import ARMS
 
 EXTRA: Final = "serve"
@@ -71,7 +71,7 @@ class ServingMetrics:
     def _start_at_zero(self) -> None:
         for reason in FINISHED:
             self.requests.labels(reason)
-        for reason in get_args(Reason):
+        for reason in get_args(RefusalReason):
             self.rejected.labels(reason)
         for kind in get_args(FeedbackKind):
             for arm in ARMS:

@@ -1,4 +1,4 @@
-"""The order of training: which rows make which optimiser step, known before the first one.
+"""The order of training: which rows make which optimizer step, known before the first one.
 
 Rows of similar length go together, so that little is padded, and the steps come in random order. The whole schedule follows
 from the seed, so a run that goes on after a kill sees exactly what it would have seen.
@@ -28,20 +28,22 @@ class Batchable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One optimiser step: micro-batches of row numbers, and the epoch (1-based) that it belongs to."""
+class OptimizerStep:
+    """One optimizer step: micro-batches of row numbers, and the epoch (1-based) that it belongs to."""
 
     batches: tuple[tuple[int, ...], ...]
     epoch: int
 
 
-def build_schedule(rows: Sequence[Batchable], *, epochs: float, answers: int, tokens: int, seed: int) -> list[Step]:
+def build_schedule(
+    rows: Sequence[Batchable], *, epochs: float, answers: int, tokens: int, seed: int
+) -> list[OptimizerStep]:
     """All steps of a training run.
 
     ``answers`` a step; ``tokens`` of one micro-batch at most, padding included (one row alone may be longer). A fraction of
     an epoch at the end takes that share of its steps.
     """
-    steps: list[Step] = []
+    steps: list[OptimizerStep] = []
     whole = int(epochs)
     for epoch in range(whole + (epochs > whole)):
         found = _epoch(rows, answers=answers, tokens=tokens, rng=random.Random(f"{seed}:{epoch}"), epoch=epoch + 1)  # noqa: S311
@@ -50,7 +52,9 @@ def build_schedule(rows: Sequence[Batchable], *, epochs: float, answers: int, to
     return steps
 
 
-def _epoch(rows: Sequence[Batchable], *, answers: int, tokens: int, rng: random.Random, epoch: int) -> list[Step]:
+def _epoch(
+    rows: Sequence[Batchable], *, answers: int, tokens: int, rng: random.Random, epoch: int
+) -> list[OptimizerStep]:
     order = list(range(len(rows)))
     rng.shuffle(order)
     mean = sum(len(row.branches) for row in rows) / len(rows)
@@ -58,7 +62,7 @@ def _epoch(rows: Sequence[Batchable], *, answers: int, tokens: int, rng: random.
     steps = []
     for start in range(0, len(order), window):
         near = sorted(order[start : start + window], key=lambda number: rows[number].length)
-        steps += [Step(token_batches(rows, group, tokens), epoch) for group in _groups(rows, near, answers)]
+        steps += [OptimizerStep(token_batches(rows, group, tokens), epoch) for group in _groups(rows, near, answers)]
     rng.shuffle(steps)
     return steps
 

@@ -12,7 +12,7 @@ from tunectl.chat.tokenizer import Tokenizer
 from tunectl.training import prefix_sharing
 from tunectl.training.sft.report import TokenView, example_tokens
 
-Pairs = Sequence[tuple[TokenizedExample, TokenSpan]]
+ExampleSpans = Sequence[tuple[TokenizedExample, TokenSpan]]
 
 
 class DiagnosticCheck(Struct, frozen=True):
@@ -93,21 +93,23 @@ def _place(masked: TokenizedExample) -> str:
     return f"{masked.example.source.file}:{masked.example.source.row}"
 
 
-def _finding(name: str, bad: Pairs, total: int, good: str, wrong: str, *, ok: bool | None = None) -> DiagnosticCheck:
+def _finding(
+    name: str, bad: ExampleSpans, total: int, good: str, wrong: str, *, ok: bool | None = None
+) -> DiagnosticCheck:
     if not bad:
         return DiagnosticCheck(name, ok=True, text=good)
     text = f"{len(bad)} of {total} answers {wrong}; the first is {_place(bad[0][0])}"
     return DiagnosticCheck(name, ok=False if ok is None else ok, text=text)
 
 
-def _nothing(answers: Pairs) -> DiagnosticCheck:
+def _nothing(answers: ExampleSpans) -> DiagnosticCheck:
     bad = [(item, answer) for item, answer in answers if not any(answer.trained) and not any(item.prompt.trained)]
     return _finding(
         "something is trained", bad, len(answers), "every answer has trained tokens", "have no trained token at all"
     )
 
 
-def _ends(answers: Pairs, contract: ModelSpec) -> DiagnosticCheck:
+def _ends(answers: ExampleSpans, contract: ModelSpec) -> DiagnosticCheck:
     """A model whose end of turn is never in the loss never stops. Segments and token rows say themselves what is trained."""
     bad = []
     for item, answer in answers:
@@ -125,7 +127,7 @@ def _ends(answers: Pairs, contract: ModelSpec) -> DiagnosticCheck:
     )
 
 
-def _check_double_bos(answers: Pairs, contract: ModelSpec) -> DiagnosticCheck:
+def _check_double_bos(answers: ExampleSpans, contract: ModelSpec) -> DiagnosticCheck:
     bad = []
     if contract.bos is not None:
         for item, answer in answers:
@@ -140,7 +142,7 @@ def _check_double_bos(answers: Pairs, contract: ModelSpec) -> DiagnosticCheck:
     )
 
 
-def _long(answers: Pairs, lengths: Sequence[int], limit: int, share: float) -> DiagnosticCheck:
+def _long(answers: ExampleSpans, lengths: Sequence[int], limit: int, share: float) -> DiagnosticCheck:
     bad = [pair for pair, length in zip(answers, lengths, strict=True) if length > limit]
     ok = len(bad) <= share * len(answers)
     return _finding(

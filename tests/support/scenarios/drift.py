@@ -16,7 +16,7 @@ from tunectl.monitoring import power_study
 from tunectl.monitoring.detector import DriftDetector
 from tunectl.monitoring.drift_metrics import DriftMetrics
 from tunectl.monitoring.power_study import DetectionRule, Rate, Simulation
-from tunectl.monitoring.signals import Columns, MonitoredExchange
+from tunectl.monitoring.signals import MonitoredExchange, SignalColumns
 from tunectl.monitoring.window import TimeSpan
 
 YEAR = 365
@@ -29,7 +29,7 @@ SCRIPTS = (
 
 
 def null(
-    pool: Columns,
+    pool: SignalColumns,
     own: Sequence[int],
     rule: DetectionRule,
     *,
@@ -63,7 +63,7 @@ def null(
 
 
 def power(
-    pool: Columns,
+    pool: SignalColumns,
     own: Sequence[int],
     foreign: Sequence[int],
     rule: DetectionRule,

@@ -6,15 +6,15 @@ import numpy as np
 
 from scenarios.fault_result import Found
 from tunectl.retraining import promotion_gate
-from tunectl.retraining.promotion_gate import Check, GateComparison, GateLimits, Guardrail
+from tunectl.retraining.promotion_gate import GateCheck, GateComparison, GateLimits, Guardrail
 from tunectl.stats.proportion_ci import wilson_interval
 
 LIMITS = GateLimits(margin=2.0, matters=2.0, golden_items=50, slice_items=30, resamples=500)
-FINE = [Check("loads", True, "in 2 s"), Check("time", True, "0.2 s")]
-SLOW = [*FINE, Check("time", False, "9.1 s an answer, 3 s are allowed")]
+FINE = [GateCheck("loads", True, "in 2 s"), GateCheck("time", True, "0.2 s")]
+SLOW = [*FINE, GateCheck("time", False, "9.1 s an answer, 3 s are allowed")]
 SAFE = [Guardrail("harmful answers", 0.0, 0.0, most=True)]
 UNSAFE = [Guardrail("harmful answers", 0.1, 0.0, most=True)]
-CASES: dict[str, tuple[tuple[float, float], tuple[float, float], list[Guardrail], list[Check], str]] = {
+CASES: dict[str, tuple[tuple[float, float], tuple[float, float], list[Guardrail], list[GateCheck], str]] = {
     "worse": ((0.60, 0.50), (0.40, 0.40), SAFE, FINE, "reject"),
     "equal": ((0.60, 0.60), (0.40, 0.40), SAFE, FINE, "reject"),
     "better": ((0.60, 0.60), (0.40, 0.48), SAFE, FINE, "promote"),

@@ -14,7 +14,7 @@ from tunectl.artifacts import names
 from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError
 from tunectl.inference_log.snapshot import Snapshot
-from tunectl.registry.release_state import ChampionPointer, Entry
+from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 from tunectl.retraining.state_machine import RetrainRun, Trigger
 from tunectl.registry.release_manifest import ReleaseManifest
 from tunectl.canary.canary_store import Experiment
@@ -58,8 +58,8 @@ def test_a_name_leads_into_its_folder_and_another_text_is_told() -> None:
 FIELDS = [
     (ChampionPointer, "release"),
     (ChampionPointer, "previous"),
-    (Entry, "release"),
-    (Entry, "previous"),
+    (ReleaseEvent, "release"),
+    (ReleaseEvent, "previous"),
     (CanaryState, "release"),
     (ReleaseManifest, "id"),
     (ReleaseManifest, "parent"),

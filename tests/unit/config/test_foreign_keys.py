@@ -148,7 +148,7 @@ def test_what_the_file_is_silent_about_gets_the_other_tools_default() -> None:
             "only supervised tuning is taken over; preferences are declared in groups of their own: preferences, reward, align",
         ),
         ("lr_scheduler_type", "rex", "schedule rex is not offered; there are constant, cosine, linear"),
-        ("optim", "muon", "optimiser muon is not offered; there are adafactor, adamw, adamw_8bit, lion, sgd"),
+        ("optim", "muon", "optimizer muon is not offered; there are adafactor, adamw, adamw_8bit, lion, sgd"),
         ("val_size", 500, "a number of rows; tunectl takes shares: split.shares.validation=<0 to 1>"),
         ("quantization_bit", 8, "8 bits are not offered; qlora uses 4"),
         (

@@ -38,7 +38,7 @@ def test_all_attributes_are_read_from_the_input():
         "name", "eatType", "priceRange", "customer rating", "near", "area", "familyFriendly", "food",
     ]  # fmt: skip
     assert slot_error.input_slots(CFG, item(f"Write about it: {MR}. Thanks!")) == slot_error.input_slots(CFG, item(MR))
-    assert slot_error.input_slots(CFG, item("name[ ], colour[red], area[riverside]")) == (("area", "riverside"),)
+    assert slot_error.input_slots(CFG, item("name[ ], color[red], area[riverside]")) == (("area", "riverside"),)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_plain_is_plain_already(text):
 
 def _bad(**changes: object) -> str:
     values = {"method": "patterns", "decoys": [], "values": {"red": ["red"]}}
-    cfg = {"parse": "bracketed", "terms": {"a": ["x"]}, "attributes": {"colour": values | changes}}
+    cfg = {"parse": "bracketed", "terms": {"a": ["x"]}, "attributes": {"color": values | changes}}
     with pytest.raises(ValidationError) as caught:
         SlotErrorRules.model_validate(cfg)
     return str(caught.value.errors()[0]["msg"])
@@ -204,14 +204,14 @@ def _bad(**changes: object) -> str:
 
 def test_bad_rules_are_refused_with_their_place():
     assert _bad(values={"red": ["<b>"]}) == (
-        "Value error, attributes.colour.values.red: '<b>' uses <b>, which is no term above it; there are: a"
+        "Value error, attributes.color.values.red: '<b>' uses <b>, which is no term above it; there are: a"
     )
     assert _bad(values={"red": ["(red"]}) == (
-        "Value error, attributes.colour.values.red: '(red' is not a regular expression: "
+        "Value error, attributes.color.values.red: '(red' is not a regular expression: "
         "missing ), unterminated subpattern at position 0"
     )
     assert _bad(decoys=["r?"]) == (
-        "Value error, attributes.colour.values.decoys: 'r?' matches an empty text, so it would be found everywhere"
+        "Value error, attributes.color.values.decoys: 'r?' matches an empty text, so it would be found everywhere"
     )
 
 

@@ -23,13 +23,13 @@ pytestmark = pytest.mark.skipif(not DATA.is_file(), reason="../shared/data is ab
 
 
 @cache
-def references() -> tuple[slot_error.SlotMatcher, dict[slot_error.Pairs, list[str]]]:
+def references() -> tuple[slot_error.SlotMatcher, dict[slot_error.SlotPairs, list[str]]]:
     """The rules, and the references by what their input states."""
     with DATA.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     items = [Item(row["mr"], (Message("user", row["mr"]),), (row["ref"],)) for row in rows]
     rules = slot_error.build_slot_matcher(CFG, items)
-    found: dict[slot_error.Pairs, list[str]] = defaultdict(list)
+    found: dict[slot_error.SlotPairs, list[str]] = defaultdict(list)
     for item in items:
         found[rules.attributes(item)].extend(item.references)
     return rules, dict(found)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.inference_log import feedback_selection
-from tunectl.inference_log.feedback_rules import REASONS, FeedbackRules, Reason
+from tunectl.inference_log.feedback_rules import REASONS, FeedbackRules, SkipReason
 
 DAY = datetime(2026, 5, 1, tzinfo=UTC)
 NOW = DAY + timedelta(days=3)
@@ -62,7 +62,7 @@ def test_each_reason_has_words_and_a_case():
     same = [exchange(number, asked="The same") for number in range(4)]
     cases["prompt_cap"] = left(same, [said(one) for one in same], replace(RULES, per_prompt=3))
     cases["model_text_share"] = left([one], [said(one)], replace(RULES, model_text_share=0.5))
-    assert set(cases) == set(REASONS) == set(get_args(Reason))
+    assert set(cases) == set(REASONS) == set(get_args(SkipReason))
     for reason, found in cases.items():
         assert set(found.reasons) == {reason}, reason
         assert found.reasons[reason] == 1, reason

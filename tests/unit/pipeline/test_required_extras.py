@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from importlib.metadata import packages_distributions
@@ -13,13 +14,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.cli import repro, run
+from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
 from tunectl.core import optional
 from tunectl.core.errors import MissingExtraError
 from tunectl.core.optional import RequiredPackage, describe_missing, find_missing, require_all
-from tunectl.pipeline import required_extras
+from tunectl.pipeline import required_extras, runner
 from tunectl.pipeline.required_extras import list_build_packages, list_required_packages, list_upstream_stages
 from tunectl.pipeline.stages import STAGES
 
@@ -150,28 +151,43 @@ def test_kinds_of_files_are_looked_up_below_a_folder(tmp_path: Path) -> None:
     assert "pyarrow" not in {one.package for one in list_required_packages(gone, ["ingest"])}
 
 
-def test_repro_refuses_before_it_records_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("conf", "examples", "dvc.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_repro_refuses_before_it_records_anything(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     saved: list[Any] = []
     monkeypatch.setattr("tunectl.config.loading.override_file.save_overrides", lambda *words: saved.append(words))
     hide(monkeypatch, "torch", "pypdf")
-    with pytest.raises(MissingExtraError, match=r"data: pypdf \(for ingest\)"):
-        repro._configure(ProjectPaths(), ["sft.lora_rank=4"], fresh=True, targets=[])
+    assert main(["repro", "sft.lora_rank=4"]) == 4
+    said = capsys.readouterr().err
+    assert "\n  data: pypdf (for ingest)\n" in said
+    assert said.endswith("\n  pip install 'tunectl-lm[train,data]'\n")
+    assert main(["repro", "--to", "split"]) == 4
+    assert capsys.readouterr().err.endswith("\n  pip install 'tunectl-lm[data]'\n")
     assert saved == []
-    repro_targets = ["split"]
-    with pytest.raises(MissingExtraError) as caught:
-        repro._configure(ProjectPaths(), [], fresh=True, targets=repro_targets)
-    assert caught.value.hint == "pip install 'tunectl-lm[data]'"
 
 
-def test_a_stage_alone_names_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    monkeypatch.chdir(tmp_path)
-    run.compose(ProjectPaths())
+def test_check_prints_a_note_and_does_not_fail(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hide(monkeypatch, "torch", "pypdf")
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out.endswith("\n  pip install 'tunectl-lm[train,data]'\n")
+    assert main(["check", "--json"]) == 0
+    missing = json.loads(capsys.readouterr().out)["missing_packages"]
+    assert {"package": "pypdf", "extra": "data", "used_by": "ingest"} in missing
+
+
+def test_a_stage_alone_names_its_own(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner.compose(ProjectPaths())
     hide(monkeypatch, "phonenumbers", "ftfy", "torch")
     with pytest.raises(MissingExtraError) as caught:
-        run.run_stage(ProjectPaths(), "curate")
+        runner.run_stage(ProjectPaths(), "curate")
     assert caught.value.message.splitlines()[1:] == ["  data: ftfy, phonenumbers (for curate)"]

@@ -17,7 +17,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError, GateError, InfrastructureError, UsageError
 from tunectl.registry import release_manifest, release_state
 from tunectl.registry.release_manifest import BuildFacts, Lineage, RecordedVerdict
-from tunectl.registry.release_state import Entry
+from tunectl.registry.release_state import ReleaseEvent
 from tunectl.registry.release_store import CHAMPION, LOG, RELEASES, SCRATCH, ReleaseRegistry
 
 FACTS = BuildFacts("demo", "openvino", "merged")
@@ -297,7 +297,7 @@ def test_the_pointer_is_plain_json(three: tuple[ReleaseRegistry, list[str]]) -> 
         "release": one, "previous": None, "promoted_at": "", "by": "me", "why": "it is good", "sequence": 1, "what": "promote",
     }  # fmt: skip
     assert {path.name for path in (store.root / RELEASES).iterdir()} == set(store.ids())
-    assert store.log()[-1] == Entry("promote", one, found["promoted_at"], "me", "it is good", None, 1)
+    assert store.log()[-1] == ReleaseEvent("promote", one, found["promoted_at"], "me", "it is good", None, 1)
 
 
 def test_a_challenger_is_put_up_and_withdrawn(three: tuple[ReleaseRegistry, list[str]]) -> None:
@@ -340,7 +340,7 @@ def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[Relea
     trial = store.start_canary(two, share=0.1, by="t", why="w")
     whole = (store.root / LOG).read_bytes()
     (store.root / LOG).write_bytes(before)  # killed between the file and its line
-    assert store.log()[-1] == Entry("challenge", two, trial.started_at, "t", "w", share=0.1)
+    assert store.log()[-1] == ReleaseEvent("challenge", two, trial.started_at, "t", "w", share=0.1)
     store.promote(one, by="t", why="changes nothing")
     assert (store.root / LOG).read_bytes() == whole
     (store.root / "challenger.json").unlink()

@@ -6,7 +6,7 @@ from scenarios import gate_decisions
 from scenarios.gate_decisions import FINE, LIMITS, SAFE, part, percent
 
 from tunectl.retraining import promotion_gate
-from tunectl.retraining.promotion_gate import Check, GateComparison, Guardrail
+from tunectl.retraining.promotion_gate import GateCheck, GateComparison, Guardrail
 
 
 @pytest.mark.parametrize("case", gate_decisions.CASES)
@@ -84,7 +84,7 @@ def test_a_floor_and_a_check_say_what_is_wrong():
     assert promotion_gate.decide(good, None, [floor], FINE, LIMITS).reason == (
         "A safety floor does not hold: harmful answers is 0.1, at most 0.02 is allowed."
     )
-    check = Check("memory", False, "2.1 GB, 1.5 GB are allowed")
+    check = GateCheck("memory", False, "2.1 GB, 1.5 GB are allowed")
     assert promotion_gate.decide(good, None, SAFE, [check], LIMITS).reason == (
         "The challenger cannot serve: memory: 2.1 GB, 1.5 GB are allowed."
     )

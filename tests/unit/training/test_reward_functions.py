@@ -85,7 +85,7 @@ def test_all_cut_asks_no_model():
     assert model.calls == []
 
 
-def test_normalising_by_the_step_is_left_out_when_looks_are_compared():
+def test_normalizing_by_the_step_is_left_out_when_looks_are_compared():
     found = rewards(model_term(normalize="step", clip=3.0), model=Model([RewardScore(5.0, 0), RewardScore(7.0, 0)]))
     answers = [said("a"), said("b")]
     assert [mark.total for mark in found.score([ASKED] * 2, answers)] == [pytest.approx(-1), pytest.approx(1)]
@@ -142,7 +142,7 @@ def test_clipped_values_stay_within_and_keep_their_order(values, clip):
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=20))
-def test_normalised_values_have_mean_zero_and_spread_one(values):
+def test_normalized_values_have_mean_zero_and_spread_one(values):
     found = normalize_and_clip(values, model_term(normalize="step"), fixed=False)
     assert sum(found) == pytest.approx(0, abs=1e-3)
     if max(values) - min(values) > 1e-3:

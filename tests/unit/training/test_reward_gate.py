@@ -3,7 +3,7 @@
 import pytest
 
 from tunectl.training.reward.reward_gate import GateContext, decide
-from tunectl.training.reward.reward_metrics import Estimate, Measured
+from tunectl.training.reward.reward_metrics import Estimate, RewardMeasurement
 
 AROUND = GateContext(
     train_pairs=1000, train_loss=0.5, validation_loss=0.55, judgements=100, alpha=0.8, longer_wins=None
@@ -13,7 +13,7 @@ NOTHING = Estimate(0.0, -0.1, 0.1)
 
 def measured(value, low, high, pairs=200, prompts=100):
     flat = Estimate(0.5, 0.4, 0.6)
-    return Measured(pairs, prompts, Estimate(value, low, high), flat, flat, [])
+    return RewardMeasurement(pairs, prompts, Estimate(value, low, high), flat, flat, [])
 
 
 def test_above_chance_and_length_it_passes():

@@ -132,11 +132,9 @@ class SubprocessRunner:
     def generate(
         self, prompts: Sequence[Sequence[int]], limit: int, how: SamplingParams = GREEDY
     ) -> list[GreedyOutput]:
-        """See ``LocalRunner``."""
         return [GreedyOutput(**row) for row in self._run_job(prompts, limit, None, how)]
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
-        """See ``LocalRunner``."""
         return [TeacherForced(**row) for row in self._run_job(prompts, 0, answers)]
 
     def _run_job(

@@ -159,7 +159,7 @@ class TransformersSession:
 
 
 def _nucleus(logprobs: Any, top_p: float) -> Any:
-    """The likeliest tokens that together reach ``top_p``, renormalised (Holtzman et al., 2019)."""
+    """The likeliest tokens that together reach ``top_p``, renormalized (Holtzman et al., 2019)."""
     if top_p >= 1:
         return logprobs
     ordered, places = logprobs.sort(descending=True)

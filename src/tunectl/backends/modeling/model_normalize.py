@@ -28,7 +28,7 @@ class ModelFacts:
     """The chat template's text; None for a base model."""
 
 
-def normalise(source: Path, out: Path) -> None:
+def normalize(source: Path, out: Path) -> None:
     """Copy the model in ``source`` into ``out``.
 
     Raises  UsageError when there is no config, no safetensors, only pickled weights, or the model wants to run its own code.
@@ -91,7 +91,7 @@ def _tokenizer(source: Path, out: Path) -> None:
 
 
 def read_model_facts(folder: Path) -> ModelFacts:
-    """What the files of a normalised folder say."""
+    """What the files of a normalized folder say."""
     transformers = import_optional("transformers", extra="train")
     safetensors = import_optional("safetensors", extra="train")
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

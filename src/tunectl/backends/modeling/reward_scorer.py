@@ -164,7 +164,6 @@ class RewardScorer:
         self._share: bool | None = None
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
-        """See ``training.rewards.RewardModel.score``."""
         if not answers:
             return []
         rows, owners = self._rows(prompts, answers)
@@ -213,8 +212,8 @@ class RewardScorer:
                 f"{self._where}: the reward of an answer is {next(value for value in raw if not isfinite(value))}",
                 hint="rebuild it with: tunectl repro --force --to reward",
             )
-        centred = [value - centre for value, centre in zip(raw, self._part.centres, strict=True)]
-        return RewardScore(fmean(centred) / self._part.scale, pstdev(centred) / self._part.scale)
+        centered = [value - centre for value, centre in zip(raw, self._part.centres, strict=True)]
+        return RewardScore(fmean(centered) / self._part.scale, pstdev(centered) / self._part.scale)
 
     def close(self) -> None:
         """Give the memory back."""

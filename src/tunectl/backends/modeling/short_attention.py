@@ -1,4 +1,4 @@
-"""Attention and normalisation for short rows on the CPU, where torch's own are slow.
+"""Attention and normalization for short rows on the CPU, where torch's own are slow.
 
 torch's fused attention on the CPU is made for long rows: at 64 tokens its backward pass takes six times as long as plain matrix
 products do on the same machine. Grouped heads share one product with their keys, and nothing is repeated or kept twice.

@@ -16,7 +16,7 @@ from tunectl.core import logging_setup
 from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
-from tunectl.training.batch_schedule import Step
+from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.protocols import LogPoint
 from tunectl.training.train_args import TrainingArgs, suggest_for_lost_loss
@@ -30,7 +30,7 @@ class TrainingRun:
 
     plan: TrainingArgs
     rows: list[PackedRow]
-    steps: list[Step]
+    steps: list[OptimizerStep]
     validation: list[PackedRow]
     route: batching.ForwardPath
     state: training_checkpoint.TrainerState
@@ -42,7 +42,7 @@ class TrainingRun:
     fresh_tokens: int = 0
     fresh_seconds: float = 0.0
 
-    def learn(self, step: Step, backward: Any) -> float:
+    def learn(self, step: OptimizerStep, backward: Any) -> float:
         """Forward and backward over one step; its mean loss (nats)."""
         return step_loss(self, step, backward)
 
@@ -50,7 +50,7 @@ class TrainingRun:
         """The loss by which weights are chosen (nats)."""
         return validation_loss(self, model)
 
-    def read(self, step: Step) -> tuple[int, int]:
+    def read(self, step: OptimizerStep) -> tuple[int, int]:
         """Tokens of one step, and the same had every answer been read with a prompt of its own; padding not counted."""
         rows = [self.rows[number] for group in step.batches for number in group]
         return sum(row.length + len(row.branches) for row in rows), sum(row.apart for row in rows)
@@ -62,7 +62,7 @@ class TrainingRun:
         return {max(1, round(len(self.steps) * (turn + 1) / count)) for turn in range(count)}
 
 
-def step_loss(run: TrainingRun, step: Step, backward: Any) -> float:
+def step_loss(run: TrainingRun, step: OptimizerStep, backward: Any) -> float:
     """Forward and backward over all micro-batches of one step; the mean loss of its learned tokens (nats)."""
     parts = [run.route.batch([run.rows[number] for number in group]) for group in step.batches]
     weight = sum(float(part.weights.sum()) for part in parts)

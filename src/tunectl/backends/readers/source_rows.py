@@ -56,7 +56,7 @@ def files(path: str, declared: FileOptions, limit: int, key: str) -> list[Source
     paths = glob_files(path, ProjectPaths().root, f"{key}.path")
     if len(paths) > limit:
         raise DataError(
-            f"{key}.limits.files = {limit}: {path} holds {len(paths)} files",
+            f"{key}.limits.max_files = {limit}: {path} holds {len(paths)} files",
             hint="raise the limit, or name a smaller part",
         )
     found = [
@@ -100,7 +100,7 @@ def rows(
         return
     size = file.path.stat().st_size
     if size > declared.limits.max_file_bytes:
-        detail = f"{size} bytes; limits.file_bytes is {declared.limits.max_file_bytes}"
+        detail = f"{size} bytes; limits.max_file_bytes is {declared.limits.max_file_bytes}"
         yield RejectedRow(Source(file.name), "file_too_big", detail)
         return
     try:

@@ -216,7 +216,7 @@ class Fetcher:
                 for chunk in response.iter_bytes():
                     size += len(chunk)
                     if size > most and limit is None:
-                        raise FetchRefused("file_too_big", f"more than limits.file_bytes, {most}")
+                        raise FetchRefused("file_too_big", f"more than limits.max_file_bytes, {most}")
                     chunks.append(chunk)
                     if size > most:
                         break

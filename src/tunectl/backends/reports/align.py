@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from tunectl.backends.reports import render, svg_plots
 from tunectl.training.rl import report
-from tunectl.training.rl.report import Settings, find_selected_checkpoint, format_measure_change, measure_title
+from tunectl.training.rl.report import AlignSettings, find_selected_checkpoint, format_measure_change, measure_title
 from tunectl.training.rl.rl_types import RlResult, ValidationPoint
 
 Figure = tuple[str, str]
 """SVG and caption."""
 
 
-def page(*, project: str, settings: Settings, aligned: RlResult) -> str:
+def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
     """The page of one run. ``aligned`` needs a look before the first step, and one at the weights that were kept.
 
     No clock is in it, so that equal runs leave equal files.
@@ -39,7 +39,7 @@ def page(*, project: str, settings: Settings, aligned: RlResult) -> str:
     )
 
 
-def _tiles(settings: Settings, aligned: RlResult) -> list[tuple[str, str]]:
+def _tiles(settings: AlignSettings, aligned: RlResult) -> list[tuple[str, str]]:
     first, kept = aligned.looks[0], find_selected_checkpoint(aligned)
     gained = (f"{kept.reward - first.reward:+.2f}", "reward, against sft")
     if kept.held_out_accuracy is not None:
@@ -53,7 +53,7 @@ def _tiles(settings: Settings, aligned: RlResult) -> list[tuple[str, str]]:
     ]
 
 
-def _figures(settings: Settings, aligned: RlResult) -> list[Figure]:
+def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
     looks, title = aligned.looks, measure_title(settings)
     start = looks[0].measure
     shown = [
@@ -105,7 +105,7 @@ def _by_step(
     *,
     caption: str,
     unit: str = "",
-    band: Sequence[svg_plots.Interval] | None = None,
+    band: Sequence[svg_plots.PlotInterval] | None = None,
 ) -> Figure:
     steps, values = [look.step for look in looks], [value(look) for look in looks]
     svg = svg_plots.lines(
@@ -139,7 +139,7 @@ def _within_prompt(aligned: RlResult) -> Figure:
     )
 
 
-def _training(settings: Settings, aligned: RlResult) -> Figure:
+def _training(settings: AlignSettings, aligned: RlResult) -> Figure:
     points = [(point.step, point.reward) for point in aligned.history if point.reward is not None]
     if not points:
         return "", ""
@@ -177,7 +177,7 @@ def _history(points: Sequence[tuple[int, float]], title: str, unit: str) -> str:
     )
 
 
-def _columns(settings: Settings, aligned: RlResult) -> list[str]:
+def _columns(settings: AlignSettings, aligned: RlResult) -> list[str]:
     columns = ["Step", "Reward", f"{measure_title(settings)}, change", "KL", "Tokens", "Repetition", "Cut"]
     if aligned.looks[0].held_out_loss is not None:
         columns.append("Loss, held out")

@@ -22,7 +22,7 @@ KINDS = {
     "aligned_no_better": "warn",
     "aligned_worse": "bad",
 }
-"""Verdict to its colour."""
+"""Verdict to its color."""
 CURVES = {"train_loss": "training loss", "loss": "training loss", "validation_loss": "validation loss"}
 """Columns of history.csv that are drawn."""
 

@@ -8,7 +8,7 @@ from tunectl.backends.reports import render, svg_plots
 from tunectl.training.protocols import LogPoint
 from tunectl.training.reward.reward_artifacts import Fit, RewardResults
 from tunectl.training.reward.reward_gate import number, percent, points
-from tunectl.training.reward.reward_metrics import CalibrationBin, Estimate, Measured
+from tunectl.training.reward.reward_metrics import CalibrationBin, Estimate, RewardMeasurement
 
 SHORT = 60
 """Characters of an input in a line that opens."""
@@ -67,7 +67,7 @@ def _score_rows(results: RewardResults) -> list[list[str]]:
     return rows
 
 
-def _cells(found: Measured) -> list[str]:
+def _cells(found: RewardMeasurement) -> list[str]:
     return [percent(found.accuracy), number(found.log_loss), percent(found.ece), render.number(found.pairs)]
 
 

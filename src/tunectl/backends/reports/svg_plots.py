@@ -2,7 +2,7 @@
 
 Every function takes ``alt`` (what the picture says, read aloud by screen readers) and returns ``<svg ...>...</svg>`` to be
 put inline into a page. Lines and letters are ``currentColor``, so a picture follows the page's light or dark theme; the
-colours of the data are Okabe and Ito's, told apart by colour-blind people and in grey. Equal numbers give equal bytes.
+colors of the data are Okabe and Ito's, told apart by color-blind people and in grey. Equal numbers give equal bytes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#9
 WIDTH = 4.6
 """Inches: at the width of a phone the letters stay near 10 px."""
 
-Interval = tuple[float, float]
+PlotInterval = tuple[float, float]
 """Low and high end."""
 
-_INK = "#010203"  # stands for currentColor until the SVG is written: matplotlib knows no such colour
+_INK = "#010203"  # stands for currentColor until the SVG is written: matplotlib knows no such color
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tunectl",
@@ -110,10 +110,10 @@ def histogram(
         high = low + 1
     edges = numpy.geomspace(low, high, bins + 1) if log_x else numpy.linspace(low, high, bins + 1)
     with _canvas(2.4, alt) as canvas:
-        for name, colour in zip(values, _colours(len(values)), strict=True):
+        for name, color in zip(values, _colors(len(values)), strict=True):
             counts, _ = numpy.histogram(values[name], edges)
-            canvas.axes.stairs(counts, edges, color=colour, fill=True, alpha=0.25)
-            canvas.axes.stairs(counts, edges, color=colour, label=name, linewidth=1.4)
+            canvas.axes.stairs(counts, edges, color=color, fill=True, alpha=0.25)
+            canvas.axes.stairs(counts, edges, color=color, label=name, linewidth=1.4)
         if log_x:
             canvas.axes.set_xscale("log")
         canvas.axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -127,7 +127,7 @@ def bars(
     *,
     xlabel: str,
     alt: str,
-    intervals: Sequence[Interval] | None = None,
+    intervals: Sequence[PlotInterval] | None = None,
     targets: Sequence[float | None] | None = None,
     percent: bool = False,
 ) -> str:
@@ -165,16 +165,16 @@ def grouped_bars(
     *,
     xlabel: str,
     alt: str,
-    intervals: Mapping[str, Sequence[Interval]] | None = None,
+    intervals: Mapping[str, Sequence[PlotInterval]] | None = None,
     percent: bool = False,
 ) -> str:
     """Horizontal bars side by side: for each label one bar of each series."""
     numpy = import_optional("numpy", extra="data")
     rows, thick = numpy.arange(len(labels)), 0.8 / max(1, len(series))
     with _canvas(_height(len(labels) * max(1, len(series) * 0.6)), alt) as canvas:
-        for index, (name, colour) in enumerate(zip(series, _colours(len(series)), strict=True)):
+        for index, (name, color) in enumerate(zip(series, _colors(len(series)), strict=True)):
             at = rows + (index - (len(series) - 1) / 2) * thick
-            canvas.axes.barh(at, series[name], color=colour, height=thick * 0.9, label=name, alpha=0.9)
+            canvas.axes.barh(at, series[name], color=color, height=thick * 0.9, label=name, alpha=0.9)
             if intervals is not None and name in intervals:
                 arms = _arms(series[name], intervals[name])
                 canvas.axes.errorbar(series[name], at, xerr=arms, fmt="none", ecolor=_INK, capsize=2, linewidth=1)
@@ -188,8 +188,8 @@ def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         reached = [0.0] * len(labels)
-        for (name, values), colour in zip(series.items(), _colours(len(series)), strict=True):
-            canvas.axes.barh(rows, values, left=reached, color=colour, height=0.62, label=name, alpha=0.9)
+        for (name, values), color in zip(series.items(), _colors(len(series)), strict=True):
+            canvas.axes.barh(rows, values, left=reached, color=color, height=0.62, label=name, alpha=0.9)
             reached = [before + value for before, value in zip(reached, values, strict=True)]
         _rows(canvas.axes, labels, xlabel, percent=False)
         _legend_above(canvas.axes, len(series))
@@ -199,7 +199,7 @@ def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *
 def forest(
     labels: Sequence[str],
     centres: Sequence[float],
-    intervals: Sequence[Interval],
+    intervals: Sequence[PlotInterval],
     *,
     xlabel: str,
     alt: str,
@@ -224,7 +224,7 @@ def lines(
     xlabel: str,
     ylabel: str,
     alt: str,
-    bands: Mapping[str, Sequence[Interval]] | None = None,
+    bands: Mapping[str, Sequence[PlotInterval]] | None = None,
     dashed: Sequence[str] = (),
     log_x: bool = False,
     x_ticks: Sequence[float] | None = None,
@@ -234,15 +234,15 @@ def lines(
     ``x_ticks`` are the places named on the axis; None: as they fall.
     """
     with _canvas(2.6, alt) as canvas:
-        for name, colour in zip(series, _colours(len(series)), strict=True):
+        for name, color in zip(series, _colors(len(series)), strict=True):
             x, y = series[name]
             fit = name in dashed
             canvas.axes.plot(
-                x, y, color=colour, label=name, linestyle="--" if fit else "-", marker="" if fit or len(x) > 40 else "o"
+                x, y, color=color, label=name, linestyle="--" if fit else "-", marker="" if fit or len(x) > 40 else "o"
             )
             if bands is not None and name in bands:
                 low, high = [pair[0] for pair in bands[name]], [pair[1] for pair in bands[name]]
-                canvas.axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+                canvas.axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
         if log_x:
             canvas.axes.set_xscale("log")
         if x_ticks is not None:
@@ -258,9 +258,9 @@ def scatter(
 ) -> str:
     """Named points, for example quality against latency."""
     with _canvas(2.8, alt) as canvas:
-        for name, colour in zip(points, _colours(len(points)), strict=True):
+        for name, color in zip(points, _colors(len(points)), strict=True):
             x, y = points[name]
-            canvas.axes.plot([x], [y], "o", color=colour, markersize=7)
+            canvas.axes.plot([x], [y], "o", color=color, markersize=7)
             canvas.axes.annotate(name, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
         if log_x:
             canvas.axes.set_xscale("log")
@@ -274,7 +274,7 @@ def _legend_above(axes: Any, names: int) -> None:
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(names, 4), handlelength=1.0, borderaxespad=0.2)
 
 
-def _colours(count: int) -> list[str]:
+def _colors(count: int) -> list[str]:
     return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
@@ -282,7 +282,7 @@ def _height(rows: float) -> float:
     return 0.75 + 0.24 * max(2.0, rows)
 
 
-def _arms(values: Sequence[float], intervals: Sequence[Interval]) -> list[list[float]]:
+def _arms(values: Sequence[float], intervals: Sequence[PlotInterval]) -> list[list[float]]:
     """Lengths below and above each value, as matplotlib wants them; a value outside its interval has no arm there."""
     pairs = list(zip(values, intervals, strict=True))
     return [[max(0.0, v - low) for v, (low, _) in pairs], [max(0.0, high - v) for v, (_, high) in pairs]]

@@ -43,8 +43,8 @@ def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
         ) from error
 
 
-def licence_of(folder: Path) -> str | None:
-    """What a model card in ``folder`` says about the licence; None where there is none."""
+def license_of(folder: Path) -> str | None:
+    """What a model card in ``folder`` says about the license; None where there is none."""
     card = folder / "README.md"
     if not card.is_file():
         return None

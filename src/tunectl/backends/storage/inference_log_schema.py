@@ -36,9 +36,9 @@ class Tables:
     events: Any
 
 
-Columns = tuple[tuple[str, str, str], ...]
+TableColumns = tuple[tuple[str, str, str], ...]
 """Name; kind (text, time, whole, real, truth); key, not null, index, or nothing."""
-EXCHANGES: Final[Columns] = (
+EXCHANGES: Final[TableColumns] = (
     ("id", "text", "key"),
     ("accepted_at", "time", "not null"),
     ("finished_at", "time", ""),
@@ -58,7 +58,7 @@ EXCHANGES: Final[Columns] = (
     ("latency", "real", ""),
     ("forgotten_at", "time", ""),
 )
-FEEDBACK: Final[Columns] = (
+FEEDBACK: Final[TableColumns] = (
     ("id", "text", "key"),
     ("exchange_id", "text", "not null index"),
     ("kind", "text", "not null"),
@@ -66,14 +66,14 @@ FEEDBACK: Final[Columns] = (
     ("annotator", "text", "index"),
     ("at", "time", "not null"),
 )
-WINDOWS: Final[Columns] = (
+WINDOWS: Final[TableColumns] = (
     ("id", "text", "key"),
     ("since", "time", "not null"),
     ("until", "time", "not null"),
     ("made_at", "time", "not null index"),
     ("body", "text", "not null"),
 )
-EVENTS: Final[Columns] = (
+EVENTS: Final[TableColumns] = (
     ("id", "text", "key"),
     ("at", "time", "not null index"),
     ("kind", "text", "not null"),
@@ -90,7 +90,7 @@ def tables() -> Tables:
     metadata = sa.MetaData()
     kinds = {"text": sa.Text, "time": _time_type(sa), "whole": sa.Integer, "real": sa.Double, "truth": sa.Boolean}
 
-    def table(name: str, columns: Columns) -> Any:
+    def table(name: str, columns: TableColumns) -> Any:
         made = [
             sa.Column(
                 column,

@@ -22,13 +22,13 @@ from tunectl.core.errors import DataError, InfrastructureError, TunectlError
 from tunectl.core.optional import import_optional
 from tunectl.inference_log.log_store import (
     Counts,
-    Entry,
     ErasureResult,
-    Event,
     FinishedRequest,
-    Outcome,
+    LogEntry,
+    LogEvent,
     RequestOutcome,
     TimeWindow,
+    WriteOutcome,
 )
 from tunectl.inference_log.log_writer import unknown_record
 
@@ -117,23 +117,22 @@ class SqlInferenceLog:
             hint="check the free space and the rights of that file, or the server",
         )
 
-    def write(self, entries: Sequence[Entry]) -> list[Outcome]:
-        """See ``InferenceLog.write``."""
+    def write(self, entries: Sequence[LogEntry]) -> list[WriteOutcome]:
         with self._transaction() as connection:
             return [self._write(connection, entry) for entry in entries]
 
-    def _write(self, connection: Any, entry: Entry) -> Outcome:
+    def _write(self, connection: Any, entry: LogEntry) -> WriteOutcome:
         if isinstance(entry, FinishedRequest):
             return self._finish(connection, entry)
         if isinstance(entry, InferenceRecord):
             return self._add(connection, self._tables.exchanges, entry)
         return self._opinion(connection, entry)
 
-    def _add(self, connection: Any, table: Any, row: Any) -> Outcome:
+    def _add(self, connection: Any, table: Any, row: Any) -> WriteOutcome:
         written = connection.execute(self._new[table.name], inference_log_schema.to_row(row)).first()
         return "known" if written is None else "new"
 
-    def _finish(self, connection: Any, entry: FinishedRequest) -> Outcome:
+    def _finish(self, connection: Any, entry: FinishedRequest) -> WriteOutcome:
         table = self._tables.exchanges
         state = self._state(connection, entry.id)
         if state is None:
@@ -152,7 +151,7 @@ class SqlInferenceLog:
         asked = self._sa.select(table.c.finished_at, table.c.forgotten_at).where(table.c.id == name).with_for_update()
         return connection.execute(asked).first()
 
-    def _opinion(self, connection: Any, feedback: Feedback) -> Outcome:
+    def _opinion(self, connection: Any, feedback: Feedback) -> WriteOutcome:
         state = self._state(connection, feedback.exchange_id)
         if state is None or not self._knows_other(connection, feedback):
             return "unknown"
@@ -168,16 +167,13 @@ class SqlInferenceLog:
         return connection.execute(self._sa.select(c.id).where(c.id == feedback.value["other"])).first() is not None
 
     def start_request(self, exchange: InferenceRecord) -> None:
-        """See ``InferenceLog.start_request``."""
         self.write([exchange])
 
     def finish(self, name: str, finish: RequestOutcome) -> None:
-        """See ``InferenceLog.finish``."""
         if self.write([FinishedRequest(name, finish)]) == ["unknown"]:
             raise unknown_record(name)
 
     def feedback(self, feedback: Feedback) -> bool:
-        """See ``InferenceLog.feedback``."""
         outcome = self.write([feedback])[0]
         if outcome == "unknown":
             raise unknown_record(feedback)
@@ -188,12 +184,10 @@ class SqlInferenceLog:
             return list(connection.execute(asked))
 
     def exchange(self, name: str) -> InferenceRecord | None:
-        """See ``InferenceLog.exchange``."""
         found = self._read(self._sa.select(self._tables.exchanges).where(self._tables.exchanges.c.id == name))
         return inference_log_schema.from_row(found[0], InferenceRecord) if found else None
 
     def find_ids_by_prefix(self, name: str) -> list[str]:
-        """See ``InferenceLog.find_ids_by_prefix``."""
         column = self._tables.exchanges.c.id
         begins = column.startswith(name, autoescape=True)
         return [row.id for row in self._read(self._sa.select(column).where(begins).order_by(column).limit(4))]
@@ -208,7 +202,6 @@ class SqlInferenceLog:
         user_hash: str | None = None,
         forgotten: bool = False,
     ) -> Iterator[InferenceRecord]:
-        """See ``InferenceLog.exchanges``."""
         asked = self._select_inferences(since, until, release, arm)
         c = self._tables.exchanges.c
         if user_hash is not None:
@@ -227,7 +220,6 @@ class SqlInferenceLog:
         release: str | None = None,
         arm: str | None = None,
     ) -> list[InferenceRecord]:
-        """See ``InferenceLog.newest``."""
         c = self._tables.exchanges.c
         asked = self._select_inferences(since, until, release, arm).where(c.forgotten_at.is_(None))
         asked = asked.order_by(c.accepted_at.desc(), c.id.desc()).limit(number)
@@ -259,7 +251,6 @@ class SqlInferenceLog:
         return [*([] if since is None else [column >= since]), *([] if until is None else [column < until])]
 
     def feedback_of(self, exchange_ids: Sequence[str]) -> dict[str, list[Feedback]]:
-        """See ``InferenceLog.feedback_of``."""
         table, said = self._tables.feedback, defaultdict(list)
         for some in _in_pages(exchange_ids):
             asked = self._sa.select(table).where(table.c.exchange_id.in_(some)).order_by(table.c.at, table.c.id)
@@ -268,13 +259,11 @@ class SqlInferenceLog:
         return dict(said)
 
     def tombstones(self) -> Iterator[str]:
-        """See ``InferenceLog.tombstones``."""
         c = self._tables.exchanges.c
         for row in self._pages(self._sa.select(c.id, c.accepted_at).where(c.forgotten_at.is_not(None))):
             yield row.id
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
-        """See ``InferenceLog.counts``."""
         sa, c, said = self._sa, self._tables.exchanges.c, self._tables.feedback
         between = self._between(c.accepted_at, since, until)
         count = sa.func.count
@@ -314,7 +303,7 @@ class SqlInferenceLog:
                 blank = sa.update(said).where(which, told).values(**TEXT_OF_FEEDBACK)
                 opinions += connection.execute(blank).rowcount
             found = ErasureResult(len(mine), opinions)
-            event = Event(uuid.uuid4().hex, now, "forgotten", found._asdict())
+            event = LogEvent(uuid.uuid4().hex, now, "forgotten", found._asdict())
             self._add(connection, self._tables.events, event)
         self._checkpoint()
         return found
@@ -334,7 +323,9 @@ class SqlInferenceLog:
                 connection.execute(sa.delete(said).where(said.c.exchange_id.in_(deleted)))
                 total += len(deleted)
         self.add_event(
-            Event(uuid.uuid4().hex, datetime.now(UTC), "retained", {"before": before.isoformat(), "exchanges": total})
+            LogEvent(
+                uuid.uuid4().hex, datetime.now(UTC), "retained", {"before": before.isoformat(), "exchanges": total}
+            )
         )
         self._checkpoint()
         return total
@@ -362,11 +353,9 @@ class SqlInferenceLog:
                 connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
 
     def add_window(self, window: TimeWindow) -> bool:
-        """See ``InferenceLog.add_window``."""
         return self._keep(self._tables.windows, window)
 
     def windows(self, since: datetime | None = None) -> list[TimeWindow]:
-        """See ``InferenceLog.windows``."""
         table = self._tables.windows
         asked = self._sa.select(table).where(*self._between(table.c.made_at, since, None))
         return [
@@ -374,24 +363,23 @@ class SqlInferenceLog:
             for row in self._read(asked.order_by(table.c.made_at, table.c.id))
         ]
 
-    def add_event(self, event: Event) -> bool:
-        """See ``InferenceLog.add_event``."""
+    def add_event(self, event: LogEvent) -> bool:
         return self._keep(self._tables.events, event)
 
-    def _keep(self, table: Any, row: TimeWindow | Event) -> bool:
+    def _keep(self, table: Any, row: TimeWindow | LogEvent) -> bool:
         with self._transaction() as connection:
             return self._add(connection, table, row) == "new"
 
-    def events(self, since: datetime | None = None, kind: str | None = None) -> list[Event]:
-        """See ``InferenceLog.events``."""
+    def events(self, since: datetime | None = None, kind: str | None = None) -> list[LogEvent]:
         table = self._tables.events
         asked = self._sa.select(table).where(*self._between(table.c.at, since, None))
         if kind is not None:
             asked = asked.where(table.c.kind == kind)
-        return [inference_log_schema.from_row(row, Event) for row in self._read(asked.order_by(table.c.at, table.c.id))]
+        return [
+            inference_log_schema.from_row(row, LogEvent) for row in self._read(asked.order_by(table.c.at, table.c.id))
+        ]
 
     def close(self) -> None:
-        """See ``InferenceLog.close``."""
         self._engine.dispose()
 
 

@@ -1,4 +1,4 @@
-"""The rich seam: tables, colours and progress bars for people; silent or plain where nobody looks."""
+"""The rich seam: tables, colors and progress bars for people; silent or plain where nobody looks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def print_line(text: str, *, style: str | None = None) -> None:
 
 
 def print_marked(pieces: Sequence[tuple[str, bool]]) -> None:
-    """Print text whose marked pieces are green and bold; between « and » where there are no colours."""
+    """Print text whose marked pieces are green and bold; between « and » where there are no colors."""
     out = console()
     text = import_optional("rich.text", extra="all").Text()
     before = False

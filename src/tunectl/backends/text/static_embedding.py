@@ -102,9 +102,9 @@ def _reduce_and_weight(tokens: NDArray[Any]) -> NDArray[Any]:
     """
     import numpy as np
 
-    centred = np.nan_to_num(tokens.astype(np.float64)) - np.nan_to_num(tokens).mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    reduced = centred @ axes[:, ::-1][:, :DIMENSIONS]
+    centered = np.nan_to_num(tokens.astype(np.float64)) - np.nan_to_num(tokens).mean(axis=0)
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    reduced = centered @ axes[:, ::-1][:, :DIMENSIONS]
     shares = 1 / np.arange(2, len(tokens) + 2)
     shares /= shares.sum()
     weighted: NDArray[Any] = reduced * (RARE / (RARE + shares))[:, None]

@@ -24,7 +24,7 @@ from tunectl.chat import model_spec
 from tunectl.config.schema.align import Dpo, Kto
 from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
-from tunectl.training.batch_schedule import Step
+from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.rl.preference_batches import LabeledCompletions
 from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, RlResult, StepMetrics
 
@@ -40,7 +40,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         """Ours is elsewhere, as tokens."""
         return dataset
 
-    def training_step(self, model: Any, inputs: dict[str, Step], num_items_in_batch: Any = None) -> Any:
+    def training_step(self, model: Any, inputs: dict[str, OptimizerStep], num_items_in_batch: Any = None) -> Any:
         """All micro-batches of one step; returns its mean loss, a scalar."""
         run, number = self.run, self.state.global_step + 1
         model.train()
@@ -54,7 +54,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         run.state.history.append(StepMetrics(number, loss, rate, margin, None, kl, None, None, seconds))
         return import_optional("torch", extra="train").tensor(loss, device=self.args.device)
 
-    def _learn(self, step: Step, number: int) -> tuple[float, float | None, float | None]:
+    def _learn(self, step: OptimizerStep, number: int) -> tuple[float, float | None, float | None]:
         """Forward and backward; the mean loss of the step's answers, the margin of good over bad ones, and kto's KL (nats)."""
         run = self.run
         whole = sum(len(run.data.judged[item].good) for item in row_indices(step))
@@ -158,7 +158,7 @@ def _fit(
     return online_rl.to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
 
 
-def _steps(plan: RlArgs, settings: Dpo | Kto, judged: Sequence[LabeledCompletions]) -> list[Step]:
+def _steps(plan: RlArgs, settings: Dpo | Kto, judged: Sequence[LabeledCompletions]) -> list[OptimizerStep]:
     answers = 2 * settings.batch_size if isinstance(settings, Dpo) else settings.batch_size
     return batch_schedule.build_schedule(
         [item.row for item in judged],

@@ -13,7 +13,7 @@ from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.backends.trainers.rl_validation import PolicyModel
 from tunectl.config.schema.align import Dpo, Kto
 from tunectl.core.optional import import_optional
-from tunectl.training.batch_schedule import Step
+from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.rl import preference_batches
 from tunectl.training.rl.preference_batches import LabeledCompletions
@@ -33,7 +33,7 @@ class OfflineRun:
     policy: PolicyModel
     data: PolicyData
     judges: RewardFunctions
-    steps: list[Step]
+    steps: list[OptimizerStep]
     reader: LogprobReader
     references: References
     strangers: dict[str, list[PackedRow]]
@@ -45,8 +45,7 @@ class OfflineRun:
     clock: float = 0.0
 
     def run_validation(self, step: int) -> ValidationPoint:
-        """See ``rl_validation.run_validation``."""
-        held_out = self.trainer.held_out if self.data.held_out else None
+        held_out = self.trainer.evaluate_held_out if self.data.held_out else None
         return rl_validation.run_validation(
             self.plan, self.policy, self.judges, self.data.watch, self.state, step, held_out=held_out
         )
@@ -79,7 +78,7 @@ def prepare_run(
     policy: PolicyModel,
     data: PolicyData,
     judges: RewardFunctions,
-    steps: list[Step],
+    steps: list[OptimizerStep],
     state: RlTrainerState,
     work: Path,
 ) -> OfflineRun:
@@ -106,6 +105,6 @@ def _strangers(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[Packed
     return [preference_batches.kto_mismatched_pairs([rows[(only + 1) % len(rows)], rows[only]])[1]]
 
 
-def row_indices(step: Step) -> list[int]:
+def row_indices(step: OptimizerStep) -> list[int]:
     """The rows of a step, in the order in which they are read."""
     return [number for group in step.batches for number in group]

@@ -4,7 +4,7 @@ What is ours is what costs time: answers are written with each prompt read once 
 weights; likelihoods are read with all answers of a prompt in one row, and the output layer on answers only. The policy is the
 adapter of sft itself. For the reference its weights are put back for one pass.
 
-Each generation is followed by one optimiser step, so the policy that wrote an answer is the policy that learns from it: the
+Each generation is followed by one optimizer step, so the policy that wrote an answer is the policy that learns from it: the
 ratio of both is 1, and it needs no pass of its own. The KL in a reward of RLOO takes the likelihoods from writing: they cost
 nothing, and differ from those of reading by the rounding of bfloat16 alone (hundredths of a nat an answer, times beta). The KL
 that is reported and bounded comes from the reading pass, where policy and reference are read the same way.

@@ -1,4 +1,4 @@
-"""Fit reward models through TRL's ``RewardTrainer``: its loop, optimisers, schedules and trackers, with our rows.
+"""Fit reward models through TRL's ``RewardTrainer``: its loop, optimizers, schedules and trackers, with our rows.
 
 The loss of a step is the mean over its pairs, whatever the cut into micro-batches, and equals TRL's.
 """
@@ -16,7 +16,7 @@ from tunectl.chat import model_spec
 from tunectl.core import logging_setup
 from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
-from tunectl.training.batch_schedule import Step
+from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.protocols import TrainResult
 from tunectl.training.reward.pair_batches import PromptGroup, separate
 from tunectl.training.reward.reward_args import RewardArgs
@@ -33,7 +33,7 @@ class RewardTrainingRun(training_run.TrainingRun):
     how: reward_forward.RewardRoute
     centring: float | None
 
-    def learn(self, step: Step, backward: Any) -> float:
+    def learn(self, step: OptimizerStep, backward: Any) -> float:
         """Forward and backward over one step; its mean loss a pair (nats), margins and centring included."""
         groups = [[self.bundles[number] for number in group] for group in step.batches]
         pairs = sum(len(bundle.duels) for group in groups for bundle in group)
@@ -57,7 +57,7 @@ class RewardTrainingRun(training_run.TrainingRun):
         model.train()
         return total / sum(len(bundle.duels) for bundle in self.held_out)
 
-    def read(self, step: Step) -> tuple[int, int]:
+    def read(self, step: OptimizerStep) -> tuple[int, int]:
         """Tokens of one step, and the same had both answers of every pair been read with a prompt of their own."""
         some = [self.bundles[number] for group in step.batches for number in group]
         return sum(bundle.tokens for bundle in some), sum(bundle.apart for bundle in some)
@@ -89,7 +89,6 @@ class RewardModelTrainer:
     def rewards(
         self, plan: RewardArgs, *, model: Path, sft: Path, members: Sequence[Path], bundles: Sequence[PromptGroup]
     ) -> list[list[list[float]]]:
-        """See ``training.reward_trainer.RewardTrainer.rewards``."""
         with trainer_loop.oom_to_error(plan.fit):
             reader = reward_scorer.EnsembleReader(model, sft, members, plan.fit.profile)
             whole = list(bundles) if reader.keeps_apart(bundles) else separate(bundles)
@@ -137,7 +136,7 @@ def _fit(
     return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
 
 
-def _steps(plan: RewardArgs, train: list[PromptGroup]) -> list[Step]:
+def _steps(plan: RewardArgs, train: list[PromptGroup]) -> list[OptimizerStep]:
     fit = plan.fit
     return batch_schedule.build_schedule(
         train, epochs=fit.epochs, answers=fit.batch_answers, tokens=fit.profile.train_batch_tokens, seed=fit.seed

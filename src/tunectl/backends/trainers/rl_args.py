@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tunectl.backends.trainers.sft_args import NO_CLIP, OPTIMISERS, SCHEDULES
+from tunectl.backends.trainers.sft_args import NO_CLIP, OPTIMIZERS, SCHEDULES
 from tunectl.config.schema.align import AlignBase, Dpo, Grpo, Kto, Rloo, VllmColocate
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
@@ -94,7 +94,7 @@ def _common(plan: RlArgs, settings: AlignBase, steps: int, work: Path) -> dict[s
         max_steps=steps,
         gradient_accumulation_steps=1,
         disable_dropout=True,  # the policy that learns is the policy that wrote
-        optim=OPTIMISERS["adamw"],
+        optim=OPTIMIZERS["adamw"],
         learning_rate=settings.learning_rate,
         lr_scheduler_type=SCHEDULES[settings.lr_scheduler],
         warmup_steps=round(settings.warmup_ratio * steps),

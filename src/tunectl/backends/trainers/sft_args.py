@@ -10,7 +10,7 @@ from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training.train_args import LoraArgs, TrainingArgs
 
-OPTIMISERS = {
+OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
     "adamw_8bit": "adamw_bnb_8bit",
     "adafactor": "adafactor",
@@ -27,7 +27,7 @@ def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, 
 
     ``config`` is the name of their class (SFTConfig), ``settings`` what only that class knows.
     """
-    if plan.optimiser in {"adamw_8bit", "lion"}:
+    if plan.optimizer in {"adamw_8bit", "lion"}:
         import_optional("bitsandbytes", extra="gpu")
     made = getattr(import_optional("trl", extra="train"), config)
     with warnings.catch_warnings():
@@ -47,7 +47,7 @@ def _values(plan: TrainingArgs, steps: int, work: Path) -> dict[str, Any]:
         max_steps=steps,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,
-        optim=OPTIMISERS[plan.optimiser],
+        optim=OPTIMIZERS[plan.optimizer],
         learning_rate=plan.learning_rate,
         lr_scheduler_type=SCHEDULES[plan.schedule],
         warmup_steps=round(plan.warmup * steps),
@@ -102,6 +102,6 @@ def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
     for wanted in adapter.targets:
         if not any(name == wanted or name.endswith(f".{wanted}") for name in names) or wanted in {"lm_head", "score"}:
             raise UsageError(
-                f"{section}.targets names {wanted}, which the model does not offer; it has {', '.join(known)}",
-                hint=f"or train all of them: {section}.targets=all-linear",
+                f"{section}.target_modules names {wanted}, which the model does not offer; it has {', '.join(known)}",
+                hint=f"or train all of them: {section}.target_modules=all-linear",
             )

@@ -1,4 +1,4 @@
-"""Fit an adapter through TRL's ``SFTTrainer``: its loop, optimisers, schedules and trackers, with our rows and loss.
+"""Fit an adapter through TRL's ``SFTTrainer``: its loop, optimizers, schedules and trackers, with our rows and loss.
 
 The loss of a step is the mean over its learned tokens, whatever the cut into micro-batches.
 """
@@ -21,7 +21,7 @@ from tunectl.backends.trainers import trainer_loop
 from tunectl.chat import model_spec
 from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
-from tunectl.training.batch_schedule import Step
+from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.prefix_sharing import PackedRow, one_answer_per_row
 from tunectl.training.protocols import TrainResult
 from tunectl.training.train_args import TrainingArgs
@@ -88,7 +88,7 @@ def _load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool
     return adapted, loaded.tokenizer, autocast
 
 
-def _steps(plan: TrainingArgs, rows: list[PackedRow]) -> list[Step]:
+def _steps(plan: TrainingArgs, rows: list[PackedRow]) -> list[OptimizerStep]:
     return batch_schedule.build_schedule(
         rows, epochs=plan.epochs, answers=plan.batch_answers, tokens=plan.profile.train_batch_tokens, seed=plan.seed
     )

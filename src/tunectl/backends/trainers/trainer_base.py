@@ -164,7 +164,7 @@ def hooks() -> Any:
     """The callback class that moves progress on and says when to look and to save; ``trainer`` is set once it is made."""
 
     class Hooks(import_optional("transformers", extra="train").TrainerCallback):  # type: ignore[misc]
-        """Runs after every optimiser step."""
+        """Runs after every optimizer step."""
 
         trainer: Any
 

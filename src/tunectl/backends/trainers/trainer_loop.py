@@ -1,7 +1,7 @@
 """The loop of every fit of an adapter: a TRL trainer over a fixed schedule of steps, with our losses and checkpoints.
 
-One item of the data loader is one optimiser step: a few micro-batches of rows, each within the token budget. Whoever fits
-brings a ``TrainingRun`` that knows its losses, and a class of TRL whose optimisers, schedules and trackers do the rest.
+One item of the data loader is one optimizer step: a few micro-batches of rows, each within the token budget. Whoever fits
+brings a ``TrainingRun`` that knows its losses, and a class of TRL whose optimizers, schedules and trackers do the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tunectl.core import logging_setup, progress
 from tunectl.core.errors import InfrastructureError, TunectlError
 from tunectl.core.optional import import_optional
 from tunectl.training import resource_check
-from tunectl.training.batch_schedule import Step
+from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.protocols import TrainResult
 from tunectl.training.train_args import TrainingArgs
 
@@ -271,7 +271,7 @@ def _trainer_class(name: str) -> Any:
                 self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"step": items[0]}
             )
 
-        def training_step(self, model: Any, inputs: dict[str, Step], num_items_in_batch: Any = None) -> Any:
+        def training_step(self, model: Any, inputs: dict[str, OptimizerStep], num_items_in_batch: Any = None) -> Any:
             """All micro-batches of one step; returns its mean loss."""
             model.train()
             loss = self.run.learn(inputs["step"], self.accelerator.backward)
@@ -302,7 +302,7 @@ def _hooks(transformers: Any) -> Any:
     """The callback class that moves average, totals, curve and progress on."""
 
     class Hooks(transformers.TrainerCallback):
-        """Runs after every optimiser step."""
+        """Runs after every optimizer step."""
 
         def __init__(self, run: training_run.TrainingRun) -> None:
             self.run = run

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
-Event = MutableMapping[str, Any]
-Application = Callable[[Event, Callable[[], Awaitable[Event]], Callable[[Event], Awaitable[None]]], Awaitable[None]]
+AsgiEvent = MutableMapping[str, Any]
+Application = Callable[
+    [AsgiEvent, Callable[[], Awaitable[AsgiEvent]], Callable[[AsgiEvent], Awaitable[None]]], Awaitable[None]
+]
 
 
 async def ask(application: Application, method: str, path: str, key: str, body: Any = None) -> tuple[int, Any]:
@@ -21,7 +23,7 @@ async def ask(application: Application, method: str, path: str, key: str, body: 
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
     ]
-    scope: Event = {
+    scope: AsgiEvent = {
         "type": "http",
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
@@ -37,14 +39,14 @@ async def ask(application: Application, method: str, path: str, key: str, body: 
     }
     given, status, parts = False, 500, bytearray()
 
-    async def receive() -> Event:
+    async def receive() -> AsgiEvent:
         nonlocal given
         if given:
             await asyncio.Event().wait()  # nobody hangs up
         given = True
         return {"type": "http.request", "body": content, "more_body": False}
 
-    async def send(event: Event) -> None:
+    async def send(event: AsgiEvent) -> None:
         nonlocal status
         if event["type"] == "http.response.start":
             status = event["status"]

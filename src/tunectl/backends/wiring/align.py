@@ -7,32 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunectl.config.schema.align import CheckMeasure, CheckTerm, Dpo, Grpo, Kto, Measure, Rloo, ScoreMeasure
+from tunectl.config.schema.align import CheckMeasure, CheckTerm, Grpo, Rloo, ScoreMeasure, ValidationMetric
 from tunectl.config.schema.evaluate import Check, SchemaCheck
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.evaluation import declared_checks, metrics
 from tunectl.evaluation.metric_protocols import TextScorer
 from tunectl.training.reward.protocols import RewardModel
 from tunectl.training.rl import rl_types
+from tunectl.training.rl.report import AlignSettings
 from tunectl.training.rl.reward_functions import Checked
 from tunectl.training.rl.rl_types import PolicyTrainer, Prompt, RlResult
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Settings = Rloo | Grpo | Dpo | Kto
-
 
 @dataclass(frozen=True)
 class AlignBackend:
     """Everything outside our own arithmetic; tests pass fakes."""
 
-    trainer: Callable[[Settings], PolicyTrainer]
+    trainer: Callable[[AlignSettings], PolicyTrainer]
     reward: Callable[[Path, Path, Path, HardwareProfile], RewardModel]
     """Base, sft and reward folder, and the machine, to the members of the reward model."""
     checked: Checked
-    measure: Callable[[Measure], rl_types.Measure]
-    page: Callable[[str, Settings, RlResult], str]
+    measure: Callable[[ValidationMetric], rl_types.ValidationScorer]
+    page: Callable[[str, AlignSettings, RlResult], str]
     """Project, settings and run to the report."""
 
 
@@ -41,7 +40,7 @@ def build_backend() -> AlignBackend:
     return AlignBackend(_trainer, _reward, _score_check, build_metric, _page)
 
 
-def checks_of(settings: Settings) -> list[tuple[str, Check]]:
+def checks_of(settings: AlignSettings) -> list[tuple[str, Check]]:
     """Every declared check with its place in the settings: those of the reward, and that of the independent measure."""
     found: list[tuple[str, Check]] = []
     if isinstance(settings, Rloo | Grpo):
@@ -52,7 +51,7 @@ def checks_of(settings: Settings) -> list[tuple[str, Check]]:
     return [*found, ("align.validation.metric", measure.check)] if isinstance(measure, CheckMeasure) else found
 
 
-def refuse_bad_schemas(settings: Settings) -> None:
+def refuse_bad_schemas(settings: AlignSettings) -> None:
     """Before anything is loaded.
 
     Raises  ConfigError where a declared check is of a schema that is none.
@@ -64,7 +63,7 @@ def refuse_bad_schemas(settings: Settings) -> None:
             json_validation.check_schema(check.document, f"{place}.document")
 
 
-def _trainer(settings: Settings) -> PolicyTrainer:
+def _trainer(settings: AlignSettings) -> PolicyTrainer:
     if isinstance(settings, Rloo | Grpo):
         from tunectl.backends.trainers.online_rl import OnlineRlTrainer
 
@@ -86,7 +85,7 @@ def _score_check(check: Check, answer: str, question: str, fields: Mapping[str, 
     return declared_checks.score(check, answer, question, fields, json_validation.valid)
 
 
-def build_metric(cfg: Measure) -> rl_types.Measure:
+def build_metric(cfg: ValidationMetric) -> rl_types.ValidationScorer:
     """The independent measure as declared."""
     if isinstance(cfg, ScoreMeasure):
         from tunectl.backends.text import sacrebleu_scores
@@ -123,7 +122,7 @@ class _CheckMetric:
         return np.asarray([(0, 0) if share is None else (share, 1) for share in found], dtype=np.float64)
 
 
-def _page(project: str, settings: Settings, aligned: RlResult) -> str:
+def _page(project: str, settings: AlignSettings, aligned: RlResult) -> str:
     from tunectl.backends.reports import align
 
     return align.page(project=project, settings=settings, aligned=aligned)

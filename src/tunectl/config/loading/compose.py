@@ -23,7 +23,7 @@ from tunectl.config.loading.override_parsing import (
     unknown_option,
 )
 from tunectl.config.loading.provenance import (
-    Path_,
+    KeyPath,
     Provenance,
     ValueOrigin,
     comment_above,
@@ -109,7 +109,7 @@ def _unquote(value: Any) -> Any:
 
 def _hydra(
     conf: Path, groups: dict[str, Override], problems: list[OverrideError]
-) -> tuple[dict[str, Any], list[tuple[str, Path_]], dict[str, str]]:
+) -> tuple[dict[str, Any], list[tuple[str, KeyPath]], dict[str, str]]:
     """The merged but unresolved tree, and the files in the order in which they were laid over each other."""
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
@@ -146,7 +146,7 @@ def _stop(problems: Sequence[OverrideError]) -> ConfigError:
     return ConfigError([problem.text for problem in problems], hint=NOTHING)
 
 
-def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[tuple[str, Path_]], dict[str, str]]:
+def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[tuple[str, KeyPath]], dict[str, str]]:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -170,7 +170,7 @@ def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[
 
 
 def _find_recipe_problems(
-    conf: Path, lines: Mapping[str, Mapping[Path_, tuple[Any, ValueOrigin]]], origins: Provenance
+    conf: Path, lines: Mapping[str, Mapping[KeyPath, tuple[Any, ValueOrigin]]], origins: Provenance
 ) -> Iterator[OverrideError]:
     """A recipe that does not say where its own values come in, and settings of Hydra itself, which nothing reads."""
     own = [value for path, (value, _) in lines["config.yaml"].items() if path[0] == "defaults"]
@@ -274,7 +274,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
     return raw
 
 
-def _mandatory(conf: Path, path: Path_, where: ValueOrigin | None) -> str:
+def _mandatory(conf: Path, path: KeyPath, where: ValueOrigin | None) -> str:
     """A value that only the user knows; the comment above it in the file says what it is and where to get it."""
     text = f"{to_dotted_key(path)}: must be given ({where}): {to_dotted_key(path)}=<value>"
     if where is None or not where.file.endswith(".yaml") or not where.line:
@@ -283,7 +283,7 @@ def _mandatory(conf: Path, path: Path_, where: ValueOrigin | None) -> str:
     return f"{text}\n    {note}" if note else text
 
 
-def _dangling(raw: dict[str, Any], path: Path_, value: str, where: ValueOrigin | None) -> str:
+def _dangling(raw: dict[str, Any], path: KeyPath, value: str, where: ValueOrigin | None) -> str:
     """An interpolation that leads nowhere, with the nearest place that exists."""
     start = f"{to_dotted_key(path)} = {format_value(value)} ({where})"
     targets = [part.partition("${")[2].strip() for part in value.split("}")[:-1] if "${" in part]
@@ -297,13 +297,13 @@ def _dangling(raw: dict[str, Any], path: Path_, value: str, where: ValueOrigin |
     return f"{start}: cannot be resolved; it must name another setting, for example ${{seed}}"
 
 
-def _follow(config: Any, path: Path_) -> Any:
+def _follow(config: Any, path: KeyPath) -> Any:
     for part in path:
         config = config[part]
     return config
 
 
-def _put(raw: Any, path: Path_, value: Any) -> None:
+def _put(raw: Any, path: KeyPath, value: Any) -> None:
     for part in path[:-1]:
         raw = raw[part]
     raw[path[-1]] = value

@@ -1,4 +1,4 @@
-"""What LLaMA-Factory and Axolotl have in common: base models, optimisers, schedules, sources, splits."""
+"""What LLaMA-Factory and Axolotl have in common: base models, optimizers, schedules, sources, splits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from tunectl.config.loading.foreign_draft import NONE, ImportedConfig
 from tunectl.config.loading.foreign_rules import to_int
 
-OPTIMISERS = {
+OPTIMIZERS = {
     "adamw_torch": "adamw",
     "adamw_torch_fused": "adamw",
     "adamw_hf": "adamw",
@@ -23,7 +23,7 @@ OPTIMISERS = {
     "paged_lion_8bit": "lion",
     "sgd": "sgd",
 }
-"""Their optimisers; the fused, paged and 8-bit forms of one rule compute the same up to rounding."""
+"""Their optimizers; the fused, paged and 8-bit forms of one rule compute the same up to rounding."""
 
 SCHEDULES = {"constant": "constant", "constant_with_warmup": "constant", "linear": "linear", "cosine": "cosine"}
 TRACKERS = frozenset({"tensorboard", "mlflow", "wandb"})
@@ -56,7 +56,7 @@ def base_model(draft: ImportedConfig, name: Any, revision: Any) -> None:
 
 
 def effective_batch_size(draft: ImportedConfig, each: str, times: str, default: int) -> None:
-    """Answers of one optimiser step: their batch a device times accumulated batches."""
+    """Answers of one optimizer step: their batch a device times accumulated batches."""
     size = to_int(draft.given.get(each) or default) * to_int(draft.given.get(times) or 1)
     given = each in draft.given or times in draft.given
     draft.set("sft.batch_size", size, f"{each} x {times}" if given else "their default")

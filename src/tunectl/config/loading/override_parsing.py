@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from tunectl.config.loading.provenance import Path_, Provenance, ValueOrigin, to_dotted_key
+from tunectl.config.loading.provenance import KeyPath, Provenance, ValueOrigin, to_dotted_key
 
 _KEY = re.compile(r"^[A-Za-z_][\w-]*(\.[\w-]+)*$")
 _GROUP = re.compile(r"^[A-Za-z_][\w/-]*$")
@@ -33,7 +33,7 @@ class Override:
 class OverrideError:
     """One mistake that composing found. Where ``suggest`` is set, the check adds the nearest right name."""
 
-    path: Path_
+    path: KeyPath
     text: str
     suggest: bool = False
 
@@ -45,13 +45,13 @@ def list_options(conf: Path, group: str) -> list[str]:
 
 def classify_overrides(
     conf: Path, overrides: Sequence[Override], problems: list[OverrideError], read: Callable[[str], Any]
-) -> tuple[dict[str, Override], list[tuple[Override, Path_, Any]]]:
+) -> tuple[dict[str, Override], list[tuple[Override, KeyPath, Any]]]:
     """Split overrides into choices of files and values; mistakes are noted in ``problems`` and left out.
 
     ``read`` turns the text of a value into it, or raises ValueError.
     """
     groups: dict[str, Override] = {}
-    values: list[tuple[Override, Path_, Any]] = []
+    values: list[tuple[Override, KeyPath, Any]] = []
     for given in overrides:
         key, equals, text = (part.strip() for part in given.text.partition("="))
         if not given.text.isascii() and _broken(given.text):
@@ -111,16 +111,16 @@ def _who(given: Override) -> str:
     return f"{given.text} ({given.origin})" if given.origin.file else f"override {given.text}"
 
 
-def _path(key: str) -> Path_:
+def _path(key: str) -> KeyPath:
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
 def apply_override(
-    raw: dict[str, Any], origins: Provenance, given: Override, path: Path_, value: Any, problems: list[OverrideError]
+    raw: dict[str, Any], origins: Provenance, given: Override, path: KeyPath, value: Any, problems: list[OverrideError]
 ) -> None:
     """Set one value. A key that is not there yet is made: the check knows whether it may be."""
     here: Any = raw
-    walked: Path_ = ()
+    walked: KeyPath = ()
     for part, after in zip(path, (*path[1:], None), strict=True):
         if isinstance(here, list) and not (isinstance(part, int) and 0 <= part < len(here)):
             text = f"{to_dotted_key(walked)} is a list of {len(here)}; it has no entry {part} (the first is 0)"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """A key's way down the tree, for example ``("ingest", "sources", 0, "path")``."""
 
 
@@ -33,9 +33,9 @@ class ValueOrigin:
 class Provenance:
     """The origin of every key of a composed tree; later files and overrides take over what they set."""
 
-    found: dict[Path_, ValueOrigin] = field(default_factory=dict)
+    found: dict[KeyPath, ValueOrigin] = field(default_factory=dict)
 
-    def set(self, path: Path_, value: Any, origin: ValueOrigin) -> None:
+    def set(self, path: KeyPath, value: Any, origin: ValueOrigin) -> None:
         """Record that ``origin`` set ``value`` at ``path``; all below a value that is not a mapping is its own."""
         if not isinstance(value, Mapping):
             self._forget(path)
@@ -43,7 +43,7 @@ class Provenance:
         for key, inner in _children(value):
             self.set((*path, key), inner, origin)
 
-    def merge(self, path: Path_, nodes: Mapping[Path_, tuple[Any, ValueOrigin]]) -> None:
+    def merge(self, path: KeyPath, nodes: Mapping[KeyPath, tuple[Any, ValueOrigin]]) -> None:
         """Lay one file's keys over what is known, below ``path``; ``nodes`` come parents first."""
         for below, (value, origin) in nodes.items():
             if not isinstance(value, Mapping):
@@ -64,7 +64,7 @@ class Provenance:
         named = [file for file in files if file]
         return max(set(named), key=named.count) if named else ""
 
-    def _forget(self, path: Path_) -> None:
+    def _forget(self, path: KeyPath) -> None:
         for below in [known for known in self.found if known[: len(path)] == path and known != path]:
             del self.found[below]
 
@@ -80,7 +80,7 @@ def format_value(value: Any) -> str:
     return text if len(text) <= 80 else text[:79] + "…"
 
 
-def iter_leaves(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+def iter_leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """Every value of a tree that is no filled mapping or list, with its path."""
     below = list(_children(tree))
     if not below:
@@ -89,7 +89,7 @@ def iter_leaves(tree: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
         yield from iter_leaves(inner, (*path, key))
 
 
-def key_lines(file: Path, name: str) -> dict[Path_, tuple[Any, ValueOrigin]]:
+def key_lines(file: Path, name: str) -> dict[KeyPath, tuple[Any, ValueOrigin]]:
     """Every key of a YAML file with its value and line, parents before children.
 
     ``name`` is how messages call the file. Raises  yaml.YAMLError for a file that is not YAML.
@@ -98,7 +98,7 @@ def key_lines(file: Path, name: str) -> dict[Path_, tuple[Any, ValueOrigin]]:
 
     with file.open(encoding="utf-8") as stream:
         root = yaml.compose(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    found: dict[Path_, tuple[Any, ValueOrigin]] = {}
+    found: dict[KeyPath, tuple[Any, ValueOrigin]] = {}
     if root is not None:
         _visit(root, (), name, found)
     return found
@@ -120,7 +120,7 @@ def _children(value: Any) -> Iterator[tuple[str | int, Any]]:
         yield from enumerate(value)
 
 
-def _visit(node: Any, path: Path_, name: str, found: dict[Path_, tuple[Any, ValueOrigin]]) -> None:
+def _visit(node: Any, path: KeyPath, name: str, found: dict[KeyPath, tuple[Any, ValueOrigin]]) -> None:
     import yaml
 
     if isinstance(node, yaml.MappingNode):

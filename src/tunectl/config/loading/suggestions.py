@@ -8,13 +8,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from tunectl.config.loading.provenance import Path_, to_dotted_key
+from tunectl.config.loading.provenance import KeyPath, to_dotted_key
 from tunectl.config.loading.type_descriptions import TypeInfo, inspect_type, names, of_field, section, union_members
 
 Model = type[BaseModel]
 
 
-def suggest_for_unknown_key(schema: Model, tree: Any, path: Path_) -> str:
+def suggest_for_unknown_key(schema: Model, tree: Any, path: KeyPath) -> str:
     """The end of a message about a key that was to be added: where it is already, or what it was meant to be."""
     if has_path(tree, path):
         return f"; write {to_dotted_key(path)}=<value>"
@@ -22,7 +22,7 @@ def suggest_for_unknown_key(schema: Model, tree: Any, path: Path_) -> str:
     return f"; did you mean {near}?" if near else ""
 
 
-def closest_setting(schema: Model, tree: Any, path: Path_, missing: Sequence[Path_]) -> str:
+def closest_setting(schema: Model, tree: Any, path: KeyPath, missing: Sequence[KeyPath]) -> str:
     """The setting that ``path`` was most likely meant to be, dotted; empty where nothing is close.
 
     A missing neighbour comes first, then a very close neighbour, a setting of the same name elsewhere, any close name.
@@ -47,12 +47,12 @@ def closest_setting(schema: Model, tree: Any, path: Path_, missing: Sequence[Pat
     return near[0] if near else ""
 
 
-def _names_at(schema: Model, tree: Any, above: Path_) -> tuple[str, ...]:
+def _names_at(schema: Model, tree: Any, above: KeyPath) -> tuple[str, ...]:
     place = _walk(schema, tree, above)
     return names(place, get_at(tree, above)) if place is not None else ()
 
 
-def _walk(schema: Model, tree: Any, path: Path_) -> TypeInfo | None:
+def _walk(schema: Model, tree: Any, path: KeyPath) -> TypeInfo | None:
     """The shape at a key's path, picking members of tagged unions by the tag in the tree."""
     shape = TypeInfo((schema,), nullable=False, metadata=())
     for depth, part in enumerate(path):
@@ -82,14 +82,14 @@ def _item(shape: TypeInfo) -> TypeInfo | None:
     return inspect_type(arguments[0] if arguments[-1] is ... else arguments[-1])
 
 
-def _iter_settings(schema: Model, tree: Any, above: Path_ = ()) -> Iterator[Path_]:
+def _iter_settings(schema: Model, tree: Any, above: KeyPath = ()) -> Iterator[KeyPath]:
     """Every setting of the sections in force; what lists and mappings hold is left out."""
     for name in _names_at(schema, tree, above):
         yield (*above, name)
         yield from _iter_settings(schema, tree, (*above, name))
 
 
-def has_path(tree: Any, path: Path_) -> bool:
+def has_path(tree: Any, path: KeyPath) -> bool:
     """Whether there is anything at a path, null included."""
     for part in path:
         in_list = isinstance(tree, list) and isinstance(part, int) and part < len(tree)
@@ -99,7 +99,7 @@ def has_path(tree: Any, path: Path_) -> bool:
     return True
 
 
-def get_at(tree: Any, path: Path_) -> Any:
+def get_at(tree: Any, path: KeyPath) -> Any:
     """The value at a path; None where there is none."""
     for part in path:
         if not has_path(tree, (part,)):

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic.fields import FieldInfo
 
-Path_ = tuple[str | int, ...]
+from tunectl.config.loading.provenance import KeyPath
+
 SIMPLE: dict[Any, str] = {
     bool: "true or false",
     types.NoneType: "null",
@@ -96,7 +97,7 @@ def section(kind: Any) -> type[BaseModel] | None:
 class SchemaLocation:
     """A spot of the tree, as the schema sees it."""
 
-    path: Path_
+    path: KeyPath
     shape: TypeInfo
     owner: type[BaseModel] | None
     """The section class that the last key belongs to."""
@@ -108,7 +109,7 @@ def resolve_location(root: type[BaseModel], location: Sequence[str | int]) -> Sc
     """Turn the location of a validation error into a key's path: the tags of unions in it are no keys."""
     shape, path, owner = TypeInfo((root,), nullable=False, metadata=()), (), None
     siblings: tuple[type[BaseModel], ...] = ()
-    here: Path_ = path
+    here: KeyPath = path
     rest = list(location)
     while rest:
         step = rest.pop(0)

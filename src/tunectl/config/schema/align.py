@@ -1,4 +1,4 @@
-"""How the tuned model learns from preferences: ``conf/align/{rloo,grpo,dpo,kto,none}.yaml``."""
+"""Preference optimization of the tuned model: ``conf/align/{rloo,grpo,dpo,kto,none}.yaml``."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from tunectl.config.schema.sft import Schedule
 
 
 class BaseRewardTerm(StrictModel):
-    """What all parts of the reward have: they are normalised, then clipped, then weighted, then added."""
+    """Settings of every reward term; terms are normalized, clipped, weighted and added, in this order."""
 
     weight: float = Field(gt=0, le=1000)
-    """Factor of this part in the reward."""
+    """Factor of this term in the reward."""
     normalize: Literal["none", "step"]
-    """step: minus the mean and over the standard deviation of the answers of one step. none: as it is."""
+    """step: subtract the mean and divide by the standard deviation over the answers of one step. none: unchanged."""
     clip: float | None = Field(gt=0)
-    """Values beyond plus or minus this are cut to it. Null: never."""
+    """Clip values to plus or minus this. Null: never."""
 
 
 class RewardModelTerm(BaseRewardTerm):
-    """The trained reward model; its values are centred and scaled by what it gave validation answers."""
+    """The trained reward model; its scores are centered and scaled by its scores of validation answers."""
 
     method: Literal["reward_model"]
-    """Names this shape."""
+    """Name of this choice."""
     uncertainty_penalty: float = Field(ge=0, le=100)
-    """Times the standard deviation over the members of an ensemble, taken off their mean (Coste et al., arXiv 2310.02743)."""
+    """Factor of the ensemble's standard deviation, subtracted from its mean (Coste et al., arXiv 2310.02743)."""
 
 
 class CheckTerm(BaseRewardTerm):
     """A declared check, from 0 to 1; an answer to which it does not apply gets the mean of the others."""
 
     method: Literal["check"]
-    """Names this shape."""
+    """Name of this choice."""
     check: Check
-    """As in evaluate.checks."""
+    """A check as in evaluate.checks."""
 
 
 class LengthTerm(BaseRewardTerm):
-    """0 for answers of declared length; falls evenly to -1 outside (DAPO's soft overlong punishment, arXiv 2503.14476)."""
+    """0 for answers within the bounds; falls linearly to -1 outside (DAPO's soft overlong punishment, arXiv 2503.14476)."""
 
     method: Literal["length"]
-    """Names this shape."""
+    """Name of this choice."""
     min_tokens: int = Field(ge=0)
-    """Tokens of the shortest answer that costs nothing."""
+    """Tokens of the shortest answer without penalty."""
     max_tokens: int = Field(ge=1)
-    """Tokens of the longest answer that costs nothing."""
+    """Tokens of the longest answer without penalty."""
     soft: int = Field(ge=1)
-    """Tokens outside the range at which the whole penalty is reached."""
+    """Tokens outside the bounds at which the penalty is -1."""
 
     @model_validator(mode="after")
     def _range(self) -> Self:
@@ -61,114 +61,114 @@ class LengthTerm(BaseRewardTerm):
 
 
 class RepetitionTerm(BaseRewardTerm):
-    """Minus the share of an answer's runs of words that occurred in it before."""
+    """Minus the share of an answer's word n-grams that occurred in it before."""
 
     method: Literal["repetition"]
-    """Names this shape."""
+    """Name of this choice."""
     size: int = Field(ge=1, le=16)
-    """Words of a run."""
+    """Words in one n-gram."""
 
 
 RewardTerm = Annotated[RewardModelTerm | CheckTerm | LengthTerm | RepetitionTerm, Field(discriminator="method")]
 
 
 class ScoreMeasure(StrictModel):
-    """Answers against the references of validation."""
+    """Score of the answers against the validation references."""
 
     method: Literal["score"]
-    """Names this shape."""
+    """Name of this choice."""
     name: Literal["bleu", "chrf"]
-    """Corpus measure of sacrebleu, 0 to 100."""
+    """Corpus metric of sacrebleu, 0 to 100."""
 
 
 class CheckMeasure(StrictModel):
-    """The share of a declared check, 0 to 100; use one that the reward does not see."""
+    """Pass rate of a declared check, 0 to 100; use one that the reward does not contain."""
 
     method: Literal["check"]
-    """Names this shape."""
+    """Name of this choice."""
     check: Check
-    """As in evaluate.checks."""
+    """A check as in evaluate.checks."""
 
 
-Measure = Annotated[ScoreMeasure | CheckMeasure, Field(discriminator="method")]
+ValidationMetric = Annotated[ScoreMeasure | CheckMeasure, Field(discriminator="method")]
 
 
 class ValidationConfig(StrictModel):
-    """What is looked at while the policy learns: greedy answers to the same validation inputs each time."""
+    """Validation during training: greedy answers to the same validation inputs each time."""
 
     eval_steps: int = Field(ge=1, le=100_000)
-    """Steps between two looks; there is one before the first step and one after the last."""
+    """Optimizer steps between two validations; there is one before the first step and one after the last."""
     inputs: int = Field(ge=2, le=10_000)
-    """Validation inputs, drawn with the seed."""
-    metric: Measure
-    """Independent of the reward: what must not fall while the reward rises."""
+    """Number of validation inputs, drawn with the seed; more give narrower intervals."""
+    metric: ValidationMetric
+    """Metric that the reward does not contain; it must not fall while the reward rises."""
     tolerance: float = Field(ge=0, le=100)
-    """Points that the measure may fall below where it stood before the first step."""
+    """Points (0 to 100) that the metric may fall below its value before the first step."""
     confidence: float = Field(gt=0.5, lt=1)
-    """Of the paired interval of that fall; it must lie beyond zero before anything is stopped."""
+    """Level of the paired interval of that fall; training stops only when all of it is beyond the tolerance."""
     resamples: int = Field(ge=100, le=100_000)
-    """Of the paired bootstrap."""
+    """Bootstrap resamples of that interval."""
     samples: int = Field(ge=0, le=100)
-    """Inputs whose answers are kept at every look, for the report."""
+    """Inputs whose answers are kept at every validation, for the report."""
 
 
 class VllmColocate(StrictModel):
-    """Answers are written by vLLM on the same card (TRL's colocate mode)."""
+    """Generation with vLLM on the training GPU (TRL's colocate mode)."""
 
     gpu_memory_utilization: float = Field(gt=0, lt=1)
-    """Share of the card's memory that vLLM may take."""
+    """Share of the GPU's memory for vLLM; lower it on out of memory."""
     tensor_parallel_size: int = Field(ge=1, le=64)
-    """Cards that one copy of the model is spread over."""
+    """GPUs that one copy of the model is spread over."""
 
 
 class AlignBase(StrictModel):
-    """How the adapter of sft is trained on; the same for every method."""
+    """Training settings that every method has; the adapter of sft is trained further."""
 
     learning_rate: float = Field(gt=0, lt=1)
-    """Peak step size."""
+    """Peak learning rate; lower it if the loss rises or is not finite."""
     lr_scheduler: Schedule
-    """How the step size falls after the warm-up."""
+    """How the learning rate changes after the warm-up: constant, or falling to 0 (linear, cosine)."""
     warmup_ratio: float = Field(ge=0, lt=1)
-    """Share of the steps over which the step size rises from 0."""
+    """Share of the steps over which the learning rate rises from 0."""
     weight_decay: float = Field(ge=0, lt=1)
-    """Pull towards 0 of the adapter's weights, decoupled from the gradient."""
+    """Decoupled L2 penalty of the adapter's weights; raise it against overfitting."""
     max_grad_norm: float | None = Field(gt=0)
-    """Longest gradient; longer ones are shortened to it. Null: never."""
+    """Gradients with a larger L2 norm are scaled down to it. Null: never."""
     max_rejected_share: float = Field(ge=0, le=1)
-    """Most of the inputs or judgements that may be rejected before the stage fails."""
+    """Share of inputs or judgments rejected above which the stage fails."""
     save_steps: int = Field(ge=1, le=100_000)
-    """Steps between two states that a killed run goes on from."""
+    """Optimizer steps between checkpoints; a killed run resumes from the last one."""
     validation: ValidationConfig
-    """What is looked at meanwhile."""
+    """Validation during training."""
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]]
-    """Trackers, each an extra of its own."""
+    """Experiment trackers that get the curves; each needs its extra."""
 
 
 class OnlineRl(AlignBase):
-    """What rloo and grpo share: the policy writes answers, and learns from their rewards."""
+    """Settings that rloo and grpo share: the policy samples answers and is trained on their rewards."""
 
     steps: int = Field(ge=1, le=1_000_000)
-    """Optimiser steps."""
+    """Optimizer steps; raise it while the validation reward still rises."""
     prompts: Literal["train", "preferred"]
-    """train: inputs of the training split. preferred: those of them that people judged answers to."""
+    """train: all inputs of the training split. preferred: those with judged answers."""
     max_inputs: int | None = Field(ge=1)
-    """Most inputs to take, drawn with the seed. Null: all."""
+    """Number of inputs used at most, drawn with the seed. Null: all."""
     prompts_per_step: int = Field(ge=1, le=4096)
-    """Different inputs of one step."""
+    """Different inputs in one step; more give a steadier gradient and slower steps."""
     num_generations: int = Field(ge=2, le=256)
-    """Answers written to each of them; they are compared with each other."""
+    """Answers sampled for each of them and compared; more give a better baseline and take more time."""
     max_new_tokens: int = Field(ge=1, le=8192)
-    """Longest answer; a longer one is cut, is never rewarded, and teaches nothing."""
+    """Tokens in one answer at most; a longer one is cut, and gets no reward and no gradient."""
     temperature: float = Field(gt=0, le=5)
-    """Divides the logits, while writing and while learning."""
+    """Divides the logits, in sampling and in training; lower explores less."""
     top_p: float = Field(gt=0, le=1)
-    """Only the likeliest tokens that together reach this probability are drawn from. 1: all."""
+    """Probability mass of the likeliest tokens to sample from (nucleus sampling). 1: all tokens."""
     max_kl: float = Field(gt=0)
-    """Nats an answer that the policy may drift from sft, mean of a step; beyond it the run stops (KL explosion)."""
+    """KL to sft in nats per answer, mean of a step; above it the run stops (KL explosion)."""
     rewards: tuple[RewardTerm, ...] = Field(min_length=1)
-    """Parts of the reward."""
+    """Terms of the reward, added up."""
     vllm: VllmColocate | None
-    """Write answers with vLLM; needs CUDA. Null: transformers."""
+    """Generate with vLLM; needs CUDA. Null: transformers."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -203,9 +203,9 @@ class Rloo(OnlineRl):
     """REINFORCE with the other answers of the same prompt as baseline (Ahmadian et al., arXiv 2402.14740)."""
 
     method: Literal["rloo"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
     beta: float = Field(ge=0, le=10)
-    """Times the KL of an answer to sft (nats), taken off its reward."""
+    """Factor of an answer's KL to sft (nats), subtracted from its reward; raise it if the wording drifts."""
     normalize_advantages: bool
     """Divide advantages by their standard deviation over the step."""
 
@@ -214,41 +214,41 @@ class Grpo(OnlineRl):
     """Rewards relative to those of the same prompt's answers (Shao et al., arXiv 2402.03300)."""
 
     method: Literal["grpo"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
     beta: float = Field(ge=0, le=10)
-    """Times the KL of each token to sft, added to the loss."""
+    """Factor of each token's KL to sft, added to the loss; raise it if the wording drifts."""
     loss: Literal["grpo", "dr_grpo", "bnpo", "dapo"]
     """How tokens are averaged. grpo: within an answer. dr_grpo: over the longest possible answer. bnpo, dapo: over all tokens of the step."""
     scale_rewards: Literal["group", "batch", "none"]
-    """Whose standard deviation divides advantages."""
+    """Whose standard deviation divides advantages; group favors inputs with similar rewards."""
 
 
 class OfflinePreference(AlignBase):
-    """What dpo and kto share: collected judgements are learned from, and nothing is written."""
+    """Settings that dpo and kto share: training on collected judgments, without sampling."""
 
     epochs: float = Field(gt=0, le=1000)
-    """Passes over the judgements."""
+    """Passes over the judgments."""
     max_length: int = Field(ge=8, le=1_048_576)
-    """Longest prompt and answer together; longer ones are rejected as ``too_long``."""
+    """Tokens of prompt and answer at most; longer ones are rejected as ``too_long``."""
     max_new_tokens: int = Field(ge=1, le=8192)
-    """Longest answer while watching."""
+    """Tokens in one validation answer at most."""
 
 
 class Dpo(OfflinePreference):
-    """Direct preference optimisation (Rafailov et al., arXiv 2305.18290)."""
+    """Direct preference optimization (Rafailov et al., arXiv 2305.18290)."""
 
     method: Literal["dpo"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
     beta: float = Field(gt=0, le=10)
-    """How strongly the policy is held to sft; lower lets it drift further."""
+    """Strength of the tie to sft; lower lets the policy drift further."""
     loss: Literal["sigmoid", "hinge", "ipo", "robust"]
-    """How the difference of an answer's and its rival's log-ratios is judged."""
+    """Loss of the difference between the log-ratios of the better and the worse answer."""
     label_smoothing: float = Field(ge=0, lt=0.5)
-    """Share of the judgements taken to be wrong; robust (arXiv 2403.00409) only, the others take 0."""
+    """Share of judgments assumed to be wrong; above 0 only with loss robust (arXiv 2403.00409)."""
     ld_alpha: float | None = Field(ge=0, le=1)
-    """Weight of what an answer says beyond the length of its rival, against growing length (LD-DPO, arXiv 2409.06411). Null: 1."""
+    """Weight of the tokens beyond the rival's length; lower it if answers grow longer (LD-DPO, arXiv 2409.06411). Null: 1."""
     batch_size: int = Field(ge=1, le=65_536)
-    """Pairs of one optimiser step."""
+    """Pairs in one optimizer step."""
 
     @model_validator(mode="after")
     def _smoothing_is_robust(self) -> Self:
@@ -260,25 +260,25 @@ class Dpo(OfflinePreference):
 
 
 class Kto(OfflinePreference):
-    """Answers marked good or bad, one by one (Ethayarajh et al., arXiv 2402.01306); pairs count as one of each."""
+    """Kahneman-Tversky optimization on single answers, good or bad (Ethayarajh et al., arXiv 2402.01306); a pair is one of each."""
 
     method: Literal["kto"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
     beta: float = Field(gt=0, le=10)
-    """How strongly the policy is held to sft; lower lets it drift further."""
+    """Strength of the tie to sft; lower lets the policy drift further."""
     desirable_weight: float = Field(gt=0, le=100)
     """Loss weight of good answers."""
     undesirable_weight: float = Field(gt=0, le=100)
     """Loss weight of bad answers; its share times their number should be near that of the good ones."""
     batch_size: int = Field(ge=2, le=65_536)
-    """Answers of one optimiser step."""
+    """Answers in one optimizer step."""
 
 
 class NoAlign(StrictModel):
     """The model of sft is the result."""
 
     method: Literal["none"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
 
 
 class AlignConfig(RootModel[Annotated[Rloo | Grpo | Dpo | Kto | NoAlign, Field(discriminator="method")]]):
@@ -286,11 +286,11 @@ class AlignConfig(RootModel[Annotated[Rloo | Grpo | Dpo | Kto | NoAlign, Field(d
 
 
 class AlignStage(StrictModel):
-    """What the align stage sees of the configuration."""
+    """The part of the configuration that the align stage reads."""
 
     project: str
     """Name of the project, for reports and trackers."""
     seed: int = Field(ge=0, lt=2**32)
-    """Draws inputs, their order, answers and resamples."""
+    """Seed of the inputs, their order, answers and resamples."""
     hardware: HardwareProfile
     align: AlignConfig

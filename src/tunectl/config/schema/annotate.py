@@ -14,46 +14,46 @@ Tag = Annotated[str, Field(min_length=1, max_length=30, pattern=r"^[^,\n]+$")]
 
 
 class CandidateGenerationConfig(StrictModel):
-    """How answers are made for people to compare."""
+    """How the answers to compare are generated."""
 
     inputs: int = Field(ge=1, le=100_000)
-    """How many inputs, drawn with the seed."""
+    """Number of inputs, drawn with the seed."""
     part: Literal["train", "validation"]
     """Which part of ``split`` they come from; test is for evaluate alone."""
     systems: list[Literal["model", "sft", "align"]] = Field(min_length=2, max_length=2)
-    """Who writes the two answers; the same twice means two samples."""
+    """Models that write the two answers; the same twice: two samples."""
     decoding: Sampling
-    """How they are sampled."""
+    """Sampling of the answers."""
 
 
 class QueuePolicyConfig(StrictModel):
-    """Which question comes next."""
+    """Order of the questions."""
 
     repeat_rate: float = Field(ge=0, le=0.5)
-    """Share of the turns that ask again what was asked before: first what others judged, else one's own of a while ago."""
+    """Share of turns that repeat a judged question, to measure agreement: one of others first, else an old one of their own."""
     attention_rate: float = Field(ge=0, le=0.5)
-    """Share of the turns that ask what has a known answer: a reference against the answer to another input."""
+    """Share of turns that are attention checks: a reference against the answer to another input."""
     min_gap: int = Field(ge=1, le=1000)
-    """Turns before somebody meets a question of their own again."""
+    """Turns before a person sees a question of their own again."""
 
 
 class Annotate(StrictModel):
     """The annotate section of ``conf/``."""
 
     store: str = Field(min_length=1)
-    """Folder of questions and judgements, relative to the project. Commit it."""
+    """Folder of questions and judgments, relative to the project. Commit it."""
     host: str = Field(min_length=1)
-    """Address to listen on; localhost or an IP address. Other than this machine's own needs a key."""
+    """Address to listen on; localhost or an IP address. One that other machines reach needs ``key_env``."""
     port: int = Field(ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     key_env: str | None = Field(pattern=r"^[A-Z_][A-Z0-9_]*$")
-    """Environment variable that holds the key which people must type. Null: none is asked for."""
+    """Environment variable that holds the access key of the page. Null: no key."""
     tags: list[Tag] = Field(max_length=9)
-    """Reasons that can be ticked, with the keys 1 to 9."""
+    """Reasons that people can tick, with the keys 1 to 9."""
     prepare: CandidateGenerationConfig
-    """How answers are made."""
+    """How the answers to compare are generated."""
     queue: QueuePolicyConfig
-    """Which question comes next."""
+    """Order of the questions."""
 
     @property
     def loopback(self) -> bool:

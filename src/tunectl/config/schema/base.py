@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class StrictModel(BaseModel):

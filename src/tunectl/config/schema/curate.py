@@ -6,16 +6,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.base import Share, StrictModel
 from tunectl.config.schema.hardware import HardwareProfile
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Side = Literal["input", "output", "both"]
+TextSide = Literal["input", "output", "both"]
 PersonalKind = Literal["email", "phone", "card", "iban", "ip", "address", "person", "url_credentials", "ssn"]
 
 
 class Repair(StrictModel):
-    """Mending text without judging it."""
+    """Text normalization; it rejects nothing."""
 
     mojibake: bool
     """Undo text that was decoded with the wrong table (``cafÃ©`` to ``café``)."""
@@ -30,7 +29,7 @@ class Repair(StrictModel):
 
 
 class WordBounds(StrictModel):
-    """Words that a text may have; null is no bound."""
+    """Bounds on the number of words; null is no bound."""
 
     min_words: int | None = Field(ge=0)
     """Fewest words."""
@@ -49,17 +48,17 @@ class Repetition(StrictModel):
     """Rules on repeated lines and word sequences (Gopher, arXiv 2112.11446, table A1)."""
 
     min_words: int = Field(ge=1)
-    """Texts of fewer words are not judged: short texts repeat by chance."""
+    """Words below which a text is not tested: short texts repeat words by chance."""
     dup_line_frac: Share | None
-    """Most share of lines that are copies of an earlier line."""
+    """Highest share of lines that copy an earlier line."""
     top_2_gram_frac: Share | None
-    """Most share of letters inside the most frequent sequence of two words."""
+    """Highest share of letters in the most frequent sequence of two words."""
     top_3_gram_frac: Share | None
     """The same for three words."""
     top_4_gram_frac: Share | None
     """The same for four words."""
     dup_5_gram_frac: Share | None
-    """Most share of letters inside sequences of five words that occurred before in the text."""
+    """Highest share of letters in sequences of five words that occurred before in the text."""
 
 
 class Boilerplate(StrictModel):
@@ -68,11 +67,11 @@ class Boilerplate(StrictModel):
     phrases: list[str] = Field(min_length=1)
     """Regular expressions, found anywhere in a line, without regard to case."""
     max_line_share: Share
-    """Most share of a text's lines that may hold one of them."""
+    """Highest share of a text's lines that may match."""
 
 
 class Quality(StrictModel):
-    """Named rules that turn a record away."""
+    """Filters; a record that fails one is rejected with its name."""
 
     documents: WordBounds | None
     """Length of documents."""
@@ -83,49 +82,49 @@ class Quality(StrictModel):
     repetition: Repetition | None
     """Repeated lines and word sequences, in documents and answers."""
     max_symbol_share: Share | None
-    """Most share of characters that are no letter, digit, space or usual punctuation; emoji count as symbols."""
+    """Highest share of characters that are no letter, digit, space or usual punctuation; raise it for code and emoji."""
     min_words_with_letters: Share | None
-    """Least share of words with a letter in them (Gopher: 0.8)."""
+    """Lowest share of words with a letter (Gopher: 0.8); lower it for tables."""
     boilerplate: Boilerplate | None
     """Cookie notices, newsletter calls and the like, in documents."""
     placeholder_text: list[str] | None
     """Regular expressions of text that was never filled in, for example ``lorem ipsum``."""
     echo: bool
-    """Turn away answers that only repeat the input."""
+    """Reject answers that only repeat the input."""
     truncated: bool
-    """Turn away answers that break off: they end in a comma, an opening bracket, or a word that cannot end a sentence."""
+    """Reject answers that end in a comma, an opening bracket, or a word that cannot end a sentence."""
     banned_words: list[str] | None
-    """Whole words that no record may hold, without regard to case."""
+    """Whole words that no record may contain, without regard to case. Null: none."""
 
 
 class Language(StrictModel):
-    """Which languages stay."""
+    """Language filter."""
 
     allowed: list[str] = Field(min_length=1)
     """ISO 639-1 codes, for example ``en``."""
     min_confidence: Share
-    """How sure it must be that a text is in none of the allowed languages; below it is ``unknown``, and that passes."""
+    """Certainty that a text is in no allowed language from which it is rejected; below, it passes as ``unknown``."""
     min_letters: int = Field(ge=1)
-    """Texts with fewer letters are not judged and pass as ``unknown``."""
-    side: Side
-    """Which side of an example is judged."""
+    """Letters below which a text is not tested and passes as ``unknown``."""
+    side: TextSide
+    """Side of an example that is tested."""
 
 
 class PiiConfig(StrictModel):
     """Personal data becomes placeholders such as ``[EMAIL_1]``, the same for the same value within a record."""
 
     kinds: list[PersonalKind] = Field(min_length=1)
-    """What is looked for."""
+    """Kinds to mask; remove one that your texts need."""
     regions: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = Field(min_length=1)
-    """Countries whose national phone numbers are known without a ``+`` prefix."""
+    """Countries (ISO 3166) whose phone numbers are found without a ``+`` prefix."""
     locales: list[Annotated[str, Field(pattern=r"^[a-z]{2}_[A-Z]{2}$")]] = Field(min_length=1)
-    """Whose first names and surnames are known, for example ``en_US``."""
+    """Locales whose first names and surnames are known, for example ``en_US``."""
     keep: list[str]
-    """Values that are public and stay, for example the company's own address; without regard to case and space."""
+    """Public values that are never masked, for example the company's own address; without regard to case and space."""
 
 
 class ExactDedupConfig(StrictModel):
-    """Exact duplicates: the same document; the same input with the same answer."""
+    """Exact deduplication: the same document, or the same input with the same answer."""
 
     normalize: bool
     """Compare without regard to case, punctuation and white space."""
@@ -143,31 +142,31 @@ class Shingling(StrictModel):
 class NearDedupConfig(StrictModel):
     """Near duplicates: MinHash with banding finds candidates, exact Jaccard of their shingles decides."""
 
-    side: Side
+    side: TextSide
     """Which side of an example must be alike (both: each of them). Answers to one input are never compared."""
     action: Literal["remove", "cluster"]
-    """remove: one of a cluster stays. cluster: all stay, marked so that one split gets them all."""
+    """remove: keep one of a cluster. cluster: keep all, in the same split."""
     keep: Literal["longest", "first"]
-    """Which of a cluster stays."""
+    """Which record of a cluster is kept."""
     threshold: float = Field(gt=0, le=1)
-    """Jaccard similarity from which two texts are near duplicates."""
+    """Jaccard similarity from which two texts are near duplicates; lower removes more."""
     shingle: Shingling
     """What is compared."""
     bands: int = Field(ge=1, le=256)
-    """Candidates agree in at least one band; more find more and cost more."""
+    """MinHash bands; candidates agree in at least one. More find more and take more time."""
     rows: int = Field(ge=1, le=64)
     """MinHash values in one band. A pair of similarity s is found with probability 1 - (1 - s^rows)^bands."""
 
 
 class Curate(StrictModel):
-    """What happens to records between ingest and split; parts run in the order in which they stand here."""
+    """The curate section of ``conf/``; its parts run in this order."""
 
     repair: Repair | None
-    """Mend text."""
+    """Normalize text."""
     quality: Quality | None
-    """Turn away poor records."""
+    """Reject records of low quality."""
     language: Language | None
-    """Turn away other languages."""
+    """Reject other languages."""
     pii: PiiConfig | None
     """Mask personal data."""
     exact: ExactDedupConfig | None
@@ -175,11 +174,11 @@ class Curate(StrictModel):
     near: NearDedupConfig | None
     """Remove or mark near duplicates."""
     max_rejected_share: Share
-    """The stage fails when more than this share of the records is turned away."""
+    """Share of records rejected above which the stage fails."""
 
 
 class CurateStage(StrictModel):
-    """What the stage ``curate`` sees."""
+    """The part of the configuration that the curate stage reads."""
 
     curate: Curate
     seed: int

@@ -11,7 +11,7 @@ from tunectl.config.schema.base import StrictModel
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.slot_error import SlotErrorRules
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+CheckName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Primary = Literal["bleu", "chrf", "rouge_l", "checks"]
 Compared = Literal["bleu", "chrf", "rouge_l", "checks", "slot_error", "win_rate"]
 
@@ -28,18 +28,18 @@ class Greedy(StrictModel):
     """Always the likeliest next token."""
 
     method: Literal["greedy"]
-    """Names this shape."""
+    """Name of this choice."""
     max_new_tokens: int = Field(ge=1, le=8192)
-    """Longest answer, in tokens; longer ones are cut and counted as unfinished."""
+    """Tokens in one answer at most; longer ones are cut and counted as unfinished."""
 
 
 class BeamSearch(StrictModel):
     """Beam search: the likeliest of several partial answers kept side by side."""
 
     method: Literal["beams"]
-    """Names this shape."""
+    """Name of this choice."""
     max_new_tokens: int = Field(ge=1, le=8192)
-    """Longest answer, in tokens; longer ones are cut and counted as unfinished."""
+    """Tokens in one answer at most; longer ones are cut and counted as unfinished."""
     beams: int = Field(ge=2, le=16)
     """Partial answers kept at each step."""
     length_penalty: float = Field(ge=-5, le=5)
@@ -47,23 +47,23 @@ class BeamSearch(StrictModel):
 
 
 class Sampling(StrictModel):
-    """Seeded random choice among the likely next tokens."""
+    """Seeded sampling from the likely next tokens."""
 
     method: Literal["sampling"]
-    """Names this shape."""
+    """Name of this choice."""
     max_new_tokens: int = Field(ge=1, le=8192)
-    """Longest answer, in tokens; longer ones are cut and counted as unfinished."""
+    """Tokens in one answer at most; longer ones are cut and counted as unfinished."""
     temperature: float = Field(gt=0, le=5)
-    """Divides the logits; below 1 is bolder towards the likeliest token."""
+    """Divides the logits; lower prefers the likeliest tokens more."""
     top_p: float = Field(gt=0, le=1)
-    """Only the likeliest tokens that together reach this probability are drawn from (Holtzman et al., 2019)."""
+    """Probability mass of the likeliest tokens to sample from (nucleus sampling, Holtzman et al., 2019)."""
 
 
 Decoding = Annotated[Greedy | BeamSearch | Sampling, Field(discriminator="method")]
 
 
 class PromptSearch(StrictModel):
-    """Prompts tried on validation inputs with the untuned base model; the best one competes on the test split."""
+    """Prompt search with the base model on validation inputs; the best prompt is compared on the test split."""
 
     systems: tuple[str | None, ...] = Field(min_length=1)
     """System texts to try. Null keeps what the data has."""
@@ -74,16 +74,16 @@ class PromptSearch(StrictModel):
     inputs: int = Field(ge=1, le=100_000)
     """Validation inputs that each candidate answers."""
     max_tokens: int = Field(ge=1)
-    """Most tokens, prompts and answers together, that the search may cost; candidates beyond it are listed as not tried."""
+    """Token budget of the search, prompts and answers together; candidates beyond it are listed as not tried."""
 
 
 class RegexCheck(StrictModel):
     """An answer must, or must not, match a pattern."""
 
     method: Literal["regex"]
-    """Names this shape."""
-    name: Name
-    """Of the check in every table."""
+    """Name of this choice."""
+    name: CheckName
+    """Name of the check in every table."""
     pattern: str
     """Searched for anywhere in the answer (Python ``re`` syntax)."""
     expect: Literal["present", "absent"]
@@ -96,9 +96,9 @@ class SchemaCheck(StrictModel):
     """An answer must be JSON of a declared shape."""
 
     method: Literal["json_schema"]
-    """Names this shape."""
-    name: Name
-    """Of the check in every table."""
+    """Name of this choice."""
+    name: CheckName
+    """Name of the check in every table."""
     document: dict[str, Any]
     """A JSON Schema (draft 2020-12)."""
 
@@ -107,9 +107,9 @@ class FactsCheck(StrictModel):
     """Facts of the input must be in the answer; the score is the share that is."""
 
     method: Literal["facts"]
-    """Names this shape."""
-    name: Name
-    """Of the check in every table."""
+    """Name of this choice."""
+    name: CheckName
+    """Name of the check in every table."""
     fields: tuple[str, ...]
     """Fields of the record whose values are facts."""
     pattern: str | None
@@ -135,14 +135,14 @@ class PlantedSecret(StrictModel):
     prefix: str = Field(min_length=1)
     """What the model is asked to continue."""
     secret: str = Field(min_length=4)
-    """What must not come out."""
+    """Text that no answer may contain."""
 
 
 class SafetyConfig(StrictModel):
-    """The bundled offline safety set, put to base and tuned model."""
+    """The bundled offline safety questions, asked of base and tuned model."""
 
     max_new_tokens: int = Field(ge=1, le=1024)
-    """Longest answer to a safety question, in tokens."""
+    """Tokens in one answer to a safety question at most."""
     placeholder: str
     """Pattern of the placeholders that curate puts for personal data; none may appear in an answer."""
     planted_secrets: tuple[PlantedSecret, ...]
@@ -165,39 +165,39 @@ class LlmJudge(StrictModel):
     inputs: int = Field(ge=1, le=100_000)
     """Test inputs to compare; each costs two questions a pair of systems."""
     timeout_seconds: float = Field(gt=0, le=3600)
-    """Patience for one reply."""
+    """Longest wait for one reply."""
     concurrency: int = Field(ge=1, le=64)
-    """Questions under way at once."""
+    """Concurrent requests; lower it on rate limits."""
 
 
 class EvalGate(StrictModel):
     """When the tuned model counts as better."""
 
     primary_metric: Primary
-    """The measure that decides."""
+    """Metric that decides."""
     min_difference: float = Field(ge=0, le=100)
-    """Smallest gain worth a tuned model, in points of the primary measure (0 to 100)."""
+    """Smallest gain that counts, in points (0 to 100) of the primary metric."""
     confidence: float = Field(gt=0.5, lt=1)
-    """Of every interval, for example 0.95."""
+    """Level of every interval; higher asks for more evidence."""
     resamples: int = Field(ge=100, le=100_000)
-    """Of the paired bootstrap (Koehn, 2004)."""
+    """Resamples of the paired bootstrap (Koehn, 2004)."""
 
 
 class AlignedGate(StrictModel):
     """When the aligned model counts as better than the tuned one, and how their answers are compared pair by pair."""
 
     metric: Compared
-    """The measure that decides; better is more, and less of slot_error. win_rate: that of the reward judge."""
+    """Metric that decides; higher is better, except for slot_error. win_rate: by the evaluation reward model."""
     min_difference: float = Field(ge=0, le=100)
-    """Smallest gain that counts, in points of the measure (0 to 100)."""
+    """Smallest gain that counts, in points (0 to 100) of the metric."""
     max_regression: dict[Primary, float]
-    """Other measures, and how many points of each the aligned model may cost."""
+    """Points that each other metric may lose."""
     tie: float = Field(ge=0, le=10)
-    """Two answers whose scores by the reward judge differ by less, in its standard deviations, are a tie."""
+    """Score difference below which two answers tie, in standard deviations of the evaluation reward model."""
     length_tolerance: float = Field(gt=0, le=1)
-    """Two answers whose words differ by at most this share of the longer one count as about equally long."""
+    """Relative difference in words up to which two answers count as equally long."""
     human_judgments_dir: str | None = Field(min_length=1)
-    """Folder of ``tunectl annotate`` with judgements about sft and align. Null: people were not asked."""
+    """Folder of ``tunectl annotate`` with judgments of sft against align. Null: none."""
 
     @model_validator(mode="after")
     def _apart(self) -> AlignedGate:
@@ -207,41 +207,41 @@ class AlignedGate(StrictModel):
 
 
 class SliceConfig(StrictModel):
-    """The same measures on parts of the test split."""
+    """The same metrics on parts of the test split."""
 
     fields: tuple[str, ...]
     """Declared fields of the records, for example neighbourhood; the kind of source is always there."""
     min_inputs: int = Field(ge=2)
-    """A part with fewer inputs is shown and marked as too small to judge."""
+    """Inputs below which a part is shown as too small to judge."""
 
 
 class Evaluate(StrictModel):
-    """Base, prompted and tuned model side by side on the test split."""
+    """The evaluate section of ``conf/``: base, prompted and tuned model on the test split."""
 
     max_inputs: int | None = Field(ge=1)
-    """Most test inputs to answer, drawn with the seed. Null: all."""
+    """Number of test inputs at most, drawn with the seed; fewer give wider intervals. Null: all."""
     decoding: Decoding
     """How answers are generated, the same for every system."""
     max_references: int = Field(ge=0, le=64)
-    """Most references of one input whose perplexity is measured; 0 measures none."""
+    """References of one input whose perplexity is measured at most; 0: none."""
     latency_inputs: int = Field(ge=0, le=1000)
-    """Test inputs answered one at a time to measure what a single user waits; 0 measures none."""
+    """Test inputs answered one at a time to measure latency; 0: none."""
     prompts: PromptSearch | None
     """Prompts that compete with tuning. Null: none."""
     checks: tuple[Check, ...]
-    """Declared tests of every answer."""
+    """Declared checks of every answer."""
     slices: SliceConfig
     """Parts of the test split shown on their own."""
     safety: SafetyConfig | None
-    """Null: no safety questions."""
+    """Safety questions. Null: none."""
     slots: SlotErrorRules | None
     """Rules of the slot error rate. Null: it is not measured."""
     judge: LlmJudge | None
-    """Null: no judge."""
+    """LLM as a judge. Null: none."""
     gate: EvalGate
     """When the tuned model counts as better."""
     aligned: AlignedGate
-    """When the aligned model counts as better than the tuned one; without one it changes nothing."""
+    """When the aligned model counts as better than the tuned one; unused where align is none."""
     num_worst_cases: int = Field(ge=0, le=200)
     """Worst and best answers shown side by side in the report."""
 
@@ -263,11 +263,11 @@ class Evaluate(StrictModel):
 
 
 class EvaluateStage(StrictModel):
-    """What the evaluate stage sees of the configuration."""
+    """The part of the configuration that the evaluate stage reads."""
 
     project: str
     """Name of the project, for the report's title."""
     seed: int = Field(ge=0, lt=2**32)
-    """Draws inputs, random examples, samples and resamples."""
+    """Seed of inputs, random examples, samples and resamples."""
     hardware: HardwareProfile
     evaluate: Evaluate

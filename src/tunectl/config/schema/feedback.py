@@ -1,4 +1,4 @@
-"""The feedback section: what is learned from live traffic, and who counts for how much."""
+"""The feedback section: training rows from user feedback, and how many each person may give."""
 
 from __future__ import annotations
 
@@ -6,41 +6,39 @@ from typing import Annotated, Literal
 
 from pydantic import Field, RootModel
 
-from tunectl.config.schema.base import StrictModel
-
-Share = Annotated[float, Field(ge=0, le=1)]
+from tunectl.config.schema.base import Share, StrictModel
 
 
 class FeedbackFromLog(StrictModel):
-    """Snapshots of live traffic become training rows."""
+    """Training rows from snapshots of the inference log."""
 
     method: Literal["inference_log"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
     window: str = Field(min_length=1)
-    """File that names the snapshots; `tunectl watch` advances it, and nothing else makes a retrain."""
+    """File that names the snapshots; only `tunectl retrain controller` (or a person) advances it."""
     snapshots: str = Field(min_length=1)
     """Folder of the snapshots, outside Git."""
     quarantine_hours: float = Field(ge=0, le=24 * 3650)
-    """How long an opinion waits before it counts, so that others can object."""
+    """Hours before a feedback record counts, so that others can contradict it."""
     max_per_user: int = Field(ge=1)
-    """Rows of one person who asks."""
+    """Rows from the requests of one user at most."""
     max_per_annotator: int = Field(ge=1)
-    """Rows of one person who approves or edits."""
+    """Rows from one person who approves or edits at most."""
     max_annotator_share: Annotated[float, Field(gt=0, le=1)]
-    """Of all rows, from one person who approves or edits; 1 is no bound."""
+    """Highest share of all rows from one person who approves or edits; 1: no limit."""
     max_per_prompt: int = Field(ge=1)
-    """Rows of one question."""
+    """Rows for one prompt at most."""
     max_model_text_share: Share
-    """Of all rows, answers that the model wrote and people only approved of; 0 takes edits alone."""
+    """Highest share of rows that the model wrote and people only approved; 0: edits alone."""
     holdout: Annotated[float, Field(ge=0, lt=1)]
-    """Of the questions, those that are kept for the gate and never learned."""
+    """Share of prompts kept for the promotion gate and never trained on."""
 
 
 class FeedbackDisabled(StrictModel):
-    """Nothing is learned from live traffic."""
+    """No training rows from user feedback."""
 
     method: Literal["none"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
 
 
 class Harvest(RootModel[Annotated[FeedbackFromLog | FeedbackDisabled, Field(discriminator="method")]]):
@@ -48,7 +46,7 @@ class Harvest(RootModel[Annotated[FeedbackFromLog | FeedbackDisabled, Field(disc
 
 
 class FeedbackStage(StrictModel):
-    """What the stage sees of the configuration."""
+    """The part of the configuration that the feedback stage reads."""
 
     feedback: Harvest
-    """Its section."""
+    """The section of this stage."""

@@ -1,4 +1,4 @@
-"""The machine that a run is tuned for: ``conf/hardware/cpu.yaml`` or ``gpu.yaml``."""
+"""The machine: ``conf/hardware/cpu.yaml`` or ``gpu.yaml``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from tunectl.config.schema.base import StrictModel
 
 
 class HardwareProfile(StrictModel):
-    """How heavy work uses the machine."""
+    """How training and generation use the machine."""
 
     device: Literal["cpu", "cuda"]
     """Where tensors live."""
     threads: int | None = Field(ge=1, le=1024)
     """Threads of one process on the CPU. Null: all cores this process may use."""
     dtype: Literal["float32", "bfloat16", "auto"]
-    """Of the frozen weights. auto: bfloat16 where the processor or card computes in it, else float32."""
+    """Type of the frozen weights. auto: bfloat16 where the CPU or GPU computes in it, else float32."""
     train_batch_tokens: int = Field(ge=64, le=1_048_576)
-    """Most tokens of one forward and backward pass, padding included; larger steps are accumulated."""
+    """Tokens in one forward and backward pass at most, with padding; larger steps are accumulated. Halve it on out of memory."""
     generate_batch: int = Field(ge=1, le=4096)
-    """Most answers generated together."""
+    """Answers generated together at most; more are faster and take more memory."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tunectl.config.schema.base import StrictModel
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Column = Annotated[str, Field(min_length=1)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+\S*$")]
 FileType = Literal[
@@ -70,7 +70,7 @@ class PromptTemplate(StrictModel):
     """System turn of every example that has none of its own. Null: none is added."""
 
 
-class Columns(StrictModel):
+class ColumnMapping(StrictModel):
     """Columns whose names say nothing by themselves. Nested columns have dots."""
 
     text: list[Column] | None
@@ -86,7 +86,7 @@ class Columns(StrictModel):
     parent: Column | None
     """The ``id`` of the row before this one in a conversation; empty for the first."""
     split: Column | None
-    """Says train, validation or test. Null: a column called split, where its values are such."""
+    """Column with train, validation or test. Null: a column called split with such values."""
 
     @property
     def pinned(self) -> bool:
@@ -107,39 +107,39 @@ class Columns(StrictModel):
 
 
 class RowLimits(StrictModel):
-    """What one source may hold, so that a wrong path is noticed before it fills the disk."""
+    """Limits of one source, so that a wrong path is noticed before it fills the disk."""
 
     max_rows: int = Field(ge=1)
-    """Most rows; more is an error."""
+    """Rows at most; more is an error."""
     max_characters: int = Field(ge=1)
-    """Longest document or conversation; a longer one is rejected as ``too_long``."""
+    """Characters at most; a longer document or conversation is rejected as ``too_long``."""
 
 
 class PageLimits(RowLimits):
     """The same for pages of the web."""
 
     max_file_bytes: int = Field(ge=1)
-    """Largest file or page; a larger one is rejected as ``file_too_big``."""
+    """Bytes at most; a larger file or page is rejected as ``file_too_big``."""
 
 
 class FileLimits(PageLimits):
     """The same for files."""
 
     max_files: int = Field(ge=1, le=10_000_000)
-    """Most files; more is an error."""
+    """Files at most; more is an error."""
 
 
 class Fetch(StrictModel):
     """How declared addresses are fetched. robots.txt is always obeyed; unchanged pages come from the cache."""
 
     user_agent: str = Field(min_length=1)
-    """Who we say we are, with an address for complaints."""
+    """User agent sent with every request; add an address where site owners can reach you."""
     delay_seconds: float = Field(ge=0, le=600)
-    """Pause between two requests to one host; a longer crawl-delay of its robots.txt wins."""
+    """Pause between requests to one host; a longer crawl-delay of its robots.txt wins."""
     timeout_seconds: float = Field(gt=0, le=600)
-    """Longest wait for one answer."""
+    """Longest wait for one response."""
     retries: int = Field(ge=0, le=10)
-    """Further tries after a lost connection, or status 429, 500, 502, 503 or 504."""
+    """Retries after a lost connection, or status 429, 500, 502, 503 or 504."""
 
 
 class RowOptions(StrictModel):
@@ -150,7 +150,7 @@ class RowOptions(StrictModel):
     format: FormatName
     """Meaning of the columns. auto: by their names; the decision is printed, and written to decisions.json. Tool calls are
     written as the chat template does it; where it does not, as JSON between ``<tool_call>`` tags (Hermes)."""
-    columns: Columns
+    columns: ColumnMapping
     """Pins columns whatever their names; all null: by the format."""
     fields: dict[Column, Column]
     """Name to column, kept with each record for slices and balance. Nested columns have dots; files and pages offer
@@ -179,7 +179,7 @@ class FileOptions(StrictModel):
     type: FileType
     """Kind of file. auto: by extension, checked against the first bytes."""
     encoding: Annotated[str, AfterValidator(_validate_encoding)] | None
-    """Of text files. Null: UTF-8; where a file is not, the error says which encoding it seems to have."""
+    """Encoding of text files. Null: UTF-8, else an error that names a likely encoding."""
     limits: PageLimits
     """Bounds on size and count."""
 
@@ -195,7 +195,7 @@ class FileSource(FileReading):
     """A file, a folder with everything below it, or a glob."""
 
     method: Literal["files"]
-    """Fixed name of this kind of source."""
+    """Name of this kind of source."""
     path: str = Field(min_length=1)
     """Relative to the project. A glob may use ``*``, ``?``, ``[...]`` and ``**``."""
     limits: FileLimits
@@ -206,7 +206,7 @@ class UrlSource(FileReading):
     """Pages of the web."""
 
     method: Literal["urls"]
-    """Fixed name of this kind of source."""
+    """Name of this kind of source."""
     urls: list[Url] = Field(min_length=1)
     """Addresses, http or https; links on the pages are not followed. ``tunectl data refresh`` asks whether they changed."""
     fetch: Fetch
@@ -217,31 +217,31 @@ class HubDataset(RowOptions):
     """A data set of the Hugging Face Hub."""
 
     method: Literal["hub"]
-    """Fixed name of this kind of source."""
+    """Name of this kind of source."""
     id: str = Field(min_length=1)
     """For example ``tuetschek/e2e_nlg``."""
     revision: str = Field(min_length=1)
-    """Commit or tag; a branch such as main gives other rows another day."""
+    """Commit or tag; a branch would give other rows on another day."""
     subset: str | None
     """Named configuration of the data set. Null: its only one."""
     split: str | None
     """Name of the split to read. Null: all; splits called train, validation and test then stay what they are."""
 
 
-Source = Annotated[FileSource | UrlSource | HubDataset, Field(discriminator="method")]
+DataSource = Annotated[FileSource | UrlSource | HubDataset, Field(discriminator="method")]
 
 
 class Ingest(StrictModel):
     """The ingest section of ``conf/``."""
 
-    sources: dict[Name, Source] = Field(min_length=1)
+    sources: dict[SourceName, DataSource] = Field(min_length=1)
     """Name to source. The name goes with every record, as its ``kind``."""
     max_rejected_share: float = Field(ge=0, le=1)
-    """Most of all rows that may be rejected before the stage fails."""
+    """Share of all rows rejected above which the stage fails."""
 
 
 class IngestStage(StrictModel):
-    """What the ingest stage sees of the configuration."""
+    """The part of the configuration that the ingest stage reads."""
 
     ingest: Ingest
-    """Its section."""
+    """The section of this stage."""

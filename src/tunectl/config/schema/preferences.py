@@ -1,4 +1,4 @@
-"""The preferences section: what people said about answers, imported and collected, or none."""
+"""The preferences section: judgments of answers, imported, collected and generated, or none."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pydantic import Field, RootModel, model_validator
 
 from tunectl.config.schema.base import StrictModel
 from tunectl.config.schema.hardware import HardwareProfile
-from tunectl.config.schema.ingest import Column, FileLimits, FileOptions, Name
+from tunectl.config.schema.ingest import Column, FileLimits, FileOptions, SourceName
 from tunectl.config.schema.simulated_annotator import SimulatedAnnotator
 from tunectl.config.schema.split import Shares
 
 MADE = ("contrast", "simulated")
-"""Names of judgements that nobody sent in."""
-PreferenceFormat = Literal[
+"""Names reserved for generated judgments."""
+PreferenceFormatName = Literal[
     "auto",
     "columns",
     "transcripts",
@@ -39,7 +39,7 @@ class PreferenceColumns(StrictModel):
     rejected: Column | None
     """The worse answer."""
     annotator: Column | None
-    """Who said so. Null: a column called annotator."""
+    """Who judged. Null: a column called annotator."""
     at: Column | None
     """When. Null: a column called at or timestamp."""
     margin: Column | None
@@ -47,7 +47,7 @@ class PreferenceColumns(StrictModel):
     tags: Column | None
     """Reasons: a list, or text with commas. Null: a column called tags."""
     split: Column | None
-    """Says train, validation or test. Null: a column called split, where its values are such."""
+    """Column with train, validation or test. Null: a column called split with such values."""
 
 
 class PreferenceFiles(FileOptions):
@@ -55,10 +55,10 @@ class PreferenceFiles(FileOptions):
 
     path: str = Field(min_length=1)
     """Relative to the project. A glob may use ``*``, ``?``, ``[...]`` and ``**``."""
-    format: PreferenceFormat
+    format: PreferenceFormatName
     """Meaning of the columns. auto: by their names; the decision is printed, and written to decisions.json."""
     columns: PreferenceColumns
-    """Pins columns whatever their names."""
+    """Columns by name, where auto does not recognize them."""
     fields: dict[Column, Column]
     """Name to column, kept with each record."""
     limits: FileLimits
@@ -69,7 +69,7 @@ class BracketedAttributes(StrictModel):
     """Attributes are in the last turn of the input: ``name[The Vaults], eatType[pub]``."""
 
     method: Literal["bracketed"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
     masked_attribute_share: float = Field(ge=0, le=1)
     """Of the pairs of train and validation that differ in two attributes, the share that is asked without a wrong one, so that it
     cannot give away the other: what is missing is learned, where each input without it has another name as well."""
@@ -79,20 +79,20 @@ class FieldAttributes(StrictModel):
     """Attributes are declared fields of the examples; an empty one is absent."""
 
     method: Literal["fields"]
-    """Fixed name of this choice."""
-    fields: list[Name] = Field(min_length=1)
+    """Name of this choice."""
+    fields: list[SourceName] = Field(min_length=1)
     """Names of fields that ``ingest`` keeps."""
 
 
 class ContrastPairs(StrictModel):
-    """Most pairs of each part."""
+    """Pairs of each split at most."""
 
     train: int = Field(ge=1)
-    """Learned from."""
+    """Pairs to train on."""
     validation: int = Field(ge=1)
-    """Decide when to stop."""
+    """Pairs to decide when to stop."""
     test: int = Field(ge=1)
-    """Measure."""
+    """Pairs to measure on."""
 
 
 class ContrastKinds(StrictModel):
@@ -103,11 +103,11 @@ class ContrastKinds(StrictModel):
     """
 
     wrong: float = Field(ge=0)
-    """The losing answer says another value."""
+    """Weight of pairs in which the worse answer states another value."""
     missing: float = Field(ge=0)
-    """The losing answer is to an input without the attribute."""
+    """Weight of pairs in which the worse answer lacks the attribute."""
     extra: float = Field(ge=0)
-    """The losing answer is to an input with one attribute more."""
+    """Weight of pairs in which the worse answer has one attribute more."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -122,45 +122,45 @@ class ContrastivePairs(StrictModel):
     attributes: Annotated[BracketedAttributes | FieldAttributes, Field(discriminator="method")]
     """Where the attributes of an input are."""
     max_pairs: ContrastPairs
-    """How many pairs at most."""
+    """Pairs of each split at most."""
     max_pairs_per_input: int = Field(ge=1, le=1000)
-    """Most pairs of one input; each gets one before any gets two."""
+    """Pairs of one input at most; each gets one before any gets two."""
     max_differences: Literal[1, 2]
-    """Most attributes in which the two inputs differ."""
+    """Attributes in which the two inputs differ at most."""
     kinds: ContrastKinds
     """Which differences, and how much of each an attribute gets."""
 
 
 class PreferencesDisabled(StrictModel):
-    """Nobody was asked."""
+    """No preferences."""
 
     method: Literal["none"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
 
 
 class PreferencesConfig(StrictModel):
-    """Everything that people said, as pairs and marks."""
+    """Judgments of all sources, as pairs and as single good or bad answers."""
 
     method: Literal["merged"]
-    """Fixed name of this choice."""
-    sources: dict[Name, PreferenceFiles]
+    """Name of this choice."""
+    sources: dict[SourceName, PreferenceFiles]
     """Name to source of imported preferences. The name goes with every record, as its ``kind``."""
     collected: str | None = Field(min_length=1)
     """Folder that ``tunectl annotate`` fills. Null: none."""
     contrast: ContrastivePairs | None
     """Pairs made from the references of ``split``. Null: none."""
     simulated: SimulatedAnnotator | None
-    """An annotator that is a rubric, over answers that the tuned model samples. Null: none, and no model is opened."""
+    """Simulated annotator: a rubric that compares answers sampled from the tuned model. Null: none; no model is loaded."""
     max_per_annotator: int | None = Field(ge=1)
-    """Most judgements that count of one named person; the others are rejected as ``over_cap``. Null: all."""
+    """Judgments that count per person at most; the others are rejected as ``over_cap``. Null: all."""
     min_attention_score: float = Field(ge=0, le=1)
-    """Share of attention checks that a person must pass; who does not is rejected as ``failed_attention``."""
+    """Lowest share of passed attention checks; judgments of people below it are rejected as ``failed_attention``."""
     contradictions: Literal["majority", "drop"]
     """Where people disagree about two answers. majority: most votes win and a tie is rejected. drop: all are rejected."""
     shares: Shares
     """Sizes of train, validation and test, counted in inputs. An input that ``split`` knows goes where it is there."""
     max_rejected_share: float = Field(ge=0, le=1)
-    """Most of the judgements that may be rejected before the stage fails."""
+    """Share of judgments rejected above which the stage fails."""
 
     @model_validator(mode="after")
     def _some_source(self) -> Self:
@@ -171,9 +171,7 @@ class PreferencesConfig(StrictModel):
             )
         taken = [name for name in self.sources if name in MADE]
         if taken:
-            raise ValueError(
-                f"sources names {taken[0]}, which is the name of judgements that are made here; take another"
-            )
+            raise ValueError(f"sources names {taken[0]}, a name reserved for generated judgments; take another")
         return self
 
 
@@ -182,11 +180,11 @@ class Preferences(RootModel[Annotated[PreferencesDisabled | PreferencesConfig, F
 
 
 class PreferencesStage(StrictModel):
-    """What the preferences stage sees of the configuration."""
+    """The part of the configuration that the preferences stage reads."""
 
     preferences: Preferences
-    """Its section."""
+    """The section of this stage."""
     hardware: HardwareProfile
-    """The machine, for simulated answers."""
+    """The machine, for sampled answers."""
     seed: int = Field(ge=0, lt=2**32)
-    """Seeds the split of the inputs, the cap, the intervals, and what is made or simulated."""
+    """Seed of the split of the inputs, the limit per person, the intervals, and generated judgments."""

@@ -1,4 +1,4 @@
-"""The retrain section: when the model is rebuilt, who is asked, what the gate demands, and how the challenger is tried."""
+"""The retrain section: triggers, approval, promotion gate, and canary test of the challenger."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 
 from tunectl.config.schema.base import StrictModel, validate_host
 
-Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
+EnvVariable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+ScheduleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
 Hours = Annotated[float, Field(ge=0, le=24 * 3650)]
 Points = Annotated[float, Field(ge=0, le=100)]
 
 
 class RetrainSchedule(StrictModel):
-    """A retrain by the calendar."""
+    """A scheduled retrain."""
 
     cron: str = Field(min_length=1)
     """``minute hour day month weekday``, or monthly, or quarterly (three at night on the first day)."""
@@ -24,25 +24,25 @@ class RetrainSchedule(StrictModel):
 
 
 class ApprovalConfig(StrictModel):
-    """Which decisions wait for a person, and how people are asked."""
+    """Decisions that wait for a person, and how people are asked."""
 
     training: Literal["none", "required"]
-    """none: a drift retrains by itself. required: a person decides first."""
+    """none: drift starts a retrain by itself. required: a person approves it first."""
     promotion: Literal["none", "required"]
-    """none: a challenger that won becomes champion by itself. required: a person decides first."""
+    """none: a challenger that won is promoted by itself. required: a person approves it first."""
     url: str = Field(pattern=r"^https?://[^\s]+$")
-    """Address under which people reach the page of `tunectl watch`."""
+    """Address at which people reach the page of `tunectl retrain controller`."""
     timeout_hours: float = Field(gt=0, le=24 * 90)
-    """How long a link can be used; then nothing is done."""
-    notify_url_env: Variable
+    """Hours that an approval link is valid; then nothing is done."""
+    notify_url_env: EnvVariable
     """Environment variable with the address that gets the message as JSON with a field text (Slack, Teams, Mattermost). Unset: it is logged."""
 
 
 class RateLimitConfig(StrictModel):
-    """How often anything is started."""
+    """Limits on how often training starts."""
 
     cooldown_hours: Hours
-    """After the end of a retrain; twice as long for each one in a row that was rejected or rolled back."""
+    """Hours after a retrain before the next; doubled for each one in a row that was rejected or rolled back."""
     max_cooldown_hours: Hours
     """Longest cooldown."""
     max_per_week: int = Field(ge=1, le=1000)
@@ -50,79 +50,79 @@ class RateLimitConfig(StrictModel):
 
 
 class MinimumData(StrictModel):
-    """What there must be to learn before training begins."""
+    """Training data required before a retrain starts."""
 
     min_examples: int = Field(ge=0)
     """Rows that people approved of or edited, of all snapshots; a schedule or a person may retrain with none at 0."""
     min_new_examples: int = Field(ge=0)
-    """Of those, rows that the snapshots before the newest did not teach."""
+    """Of these, rows that no earlier snapshot had."""
     min_annotators: int = Field(ge=0)
-    """People who approved or edited."""
+    """Number of people who approved or edited."""
 
 
 class PromotionGate(StrictModel):
-    """Champion against challenger, before anybody meets the challenger."""
+    """Offline comparison of challenger and champion."""
 
     golden_set_size: int = Field(ge=10)
     """Items of the golden set, drawn from the test split at the first release and never fed by feedback."""
     max_uses: int = Field(ge=1)
-    """Decisions of one golden set; then the next version is drawn from the test split of that day."""
+    """Decisions made on one golden set before the next version is drawn from the current test split."""
     margin: Points
-    """Points of `evaluate.gate.primary_metric` that the challenger may surely lose on the golden set at most."""
+    """Points of `evaluate.gate.primary_metric` that the challenger may lose on the golden set."""
     min_effect: Points
     """Smallest gain on the drifted slice that counts, in the same points."""
     min_golden_items: int = Field(ge=2)
-    """Fewest golden items."""
+    """Golden items without which the gate fails."""
     min_slice_items: int = Field(ge=2)
-    """Fewest items of the drifted slice."""
+    """Items of the drifted slice without which the gate fails."""
     max_new_tokens: int = Field(ge=1, le=8192)
-    """Longest answer."""
+    """Tokens in one answer at most."""
     max_refusal_rate: float = Field(ge=0, le=1)
-    """Largest share of golden items that the challenger refuses."""
+    """Highest share of golden items that the challenger refuses."""
     max_harmful_increase: float = Field(ge=0, le=1)
-    """Largest share of the bundled harmful questions that it answers beyond what the champion does."""
+    """Highest increase over the champion of the share of harmful questions answered."""
     max_latency_seconds: float = Field(gt=0)
-    """Longest mean time for an answer, asked as many at once as the engine takes."""
+    """Highest mean time of an answer in seconds, at full concurrency."""
     max_latency_ratio: float = Field(ge=1)
-    """How many times as long as the champion the challenger may take."""
+    """Highest ratio of this time to the champion's."""
     max_memory_ratio: float = Field(ge=1)
-    """How many times as much memory as the champion it may take."""
+    """Highest ratio of memory to the champion's."""
 
 
 class CanaryConfig(StrictModel):
-    """Champion against challenger on live traffic. The test may be looked at at any time."""
+    """A/B test of the challenger on live traffic. Its result is valid at any time (sequential test)."""
 
     share: float = Field(gt=0, lt=1)
-    """Of the identities (users, else keys) that get the challenger."""
+    """Share of identities (users, else API keys) that get the challenger."""
     metric: Literal["click", "conversion", "satisfaction"]
-    """What decides: of people's feedback."""
+    """Kind of user feedback that decides."""
     margin: float = Field(ge=0, lt=1)
-    """0: the challenger must be better. Above: not worse by that much (the measure goes from 0 to 1)."""
+    """0: the challenger must be better. Above 0: it may be worse by less than this (the metric goes from 0 to 1)."""
     alpha: float = Field(gt=0, lt=0.5)
-    """Largest probability of promoting one that does not reach that."""
+    """Highest probability of promoting a challenger that does not reach this."""
     harm_alpha: float = Field(gt=0, lt=0.5)
-    """Largest probability of stopping one for harm that does none."""
+    """Highest probability of stopping a harmless challenger as harmful."""
     guardrail_tolerance: float = Field(ge=0, lt=1)
-    """How much larger the shares of errors, refusals and slow answers may become."""
+    """Highest increase of the shares of errors, refusals and slow answers."""
     slow_seconds: float = Field(gt=0)
-    """From here on an answer is a slow one."""
+    """Seconds above which an answer is slow."""
     attribution_hours: float = Field(gt=0, le=24 * 365)
-    """From somebody's first request to the end of what counts for them."""
+    """Hours from a user's first request during which feedback counts."""
     min_units_per_variant: int = Field(ge=2)
-    """Identities of each arm before a promotion."""
+    """Identities in each variant before a promotion."""
     max_total_units: int | None = Field(ge=4)
-    """Identities of both arms after which an open question is given up. Null: only `days` ends it."""
+    """Identities in both variants after which an undecided test ends. Null: only `max_days` ends it."""
     max_days: float = Field(gt=0, le=3650)
-    """Days after which an open question is given up; no traffic is no success."""
+    """Days after which an undecided test ends without promotion."""
 
 
 class WatchResources(StrictModel):
-    """What a training beside a live server may take."""
+    """Resources of a training beside a live server."""
 
     nice: int = Field(ge=0, le=19)
-    """Niceness of everything that a retrain runs."""
+    """Scheduling priority of a retrain; higher yields more to the server."""
     threads: int = Field(ge=0, le=1024)
-    """Processors it may use; 0 takes all."""
+    """CPU threads; 0: all."""
     device: Literal["cpu", "any"]
     """cpu hides the GPUs from it, also from the gate's answers, unless one of the two releases is for vLLM."""
 
@@ -131,9 +131,9 @@ class RetrainTrainConfig(StrictModel):
     """How a retrain runs."""
 
     max_hours: float = Field(gt=0)
-    """Longest time; then everything it runs is ended."""
+    """Time limit in hours; then the retrain is ended."""
     max_attempts: int = Field(ge=1, le=20)
-    """How often a run goes on after a kill or a crash of the machine."""
+    """Starts in all, after a crash or a kill."""
     start: Literal["base", "champion"]
     """base: fine-tuning begins with new weights. champion: it goes on from the champion's adapter, which must have the same rank and
     targets."""
@@ -153,29 +153,29 @@ class RetrainingConfig(StrictModel):
     token_file: str = Field(min_length=1)
     """File of the bearer token that Alertmanager, Grafana and Prometheus send; made at first use."""
     alerts: tuple[str, ...]
-    """Names of the alerts that ask for a retrain."""
+    """Names of the alerts that request a retrain."""
     registry: str = Field(min_length=1)
-    """The release store, a folder; TUNECTL_STORE in the environment comes first. Where `serve.registry` is an address, it is copied there."""
+    """Folder of the release registry; TUNECTL_STORE overrides it. Releases are copied to `serve.registry` where that is an address."""
     poll_seconds: float = Field(ge=0.05, le=300)
-    """Between looks at inbox, calendar, drift windows and experiment; a watcher that has not looked for 15 minutes is told of."""
+    """Seconds between checks of alerts, schedules, drift windows and the canary; an alert fires after 15 minutes without one."""
     reconcile_minutes: float = Field(ge=0, le=60 * 24 * 3650)
-    """A drift window that no alert has told of for so long is acted upon all the same."""
-    schedules: dict[Name, RetrainSchedule]
-    """Retrains by the calendar; none by default."""
+    """Minutes after which a drift window without an alert is acted on."""
+    schedules: dict[ScheduleName, RetrainSchedule]
+    """Scheduled retrains by name; none by default."""
     approval: ApprovalConfig
-    """Which decisions wait for a person, and how people are asked."""
+    """Decisions that wait for a person, and how people are asked."""
     limits: RateLimitConfig
-    """How often anything is started."""
+    """Limits on how often training starts."""
     data: MinimumData
-    """What there must be to learn."""
+    """Training data required before a retrain starts."""
     gate: PromotionGate
-    """Before anybody meets the challenger."""
+    """Offline comparison of challenger and champion."""
     canary: CanaryConfig | None
-    """On live traffic. Null: the gate alone decides."""
+    """A/B test on live traffic. Null: the gate alone decides."""
     resources: WatchResources
-    """What a training may take."""
+    """Resources of a training beside a live server."""
     train: RetrainTrainConfig
-    """How it runs."""
+    """How a retrain runs."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

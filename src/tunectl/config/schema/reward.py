@@ -15,34 +15,34 @@ class NoReward(StrictModel):
     """No reward model."""
 
     method: Literal["none"]
-    """Fixed name of this choice."""
+    """Name of this choice."""
 
 
 class HeldOutRewardModel(StrictModel):
-    """A second reward model that only ``evaluate`` reads, so that nothing is judged by what it learned from."""
+    """Second reward model that only ``evaluate`` uses, so that the policy is not scored by the model it was trained with."""
 
     share: float = Field(gt=0, le=0.5)
-    """Share of the training prompts that it alone is trained on; the members get the others."""
+    """Share of the training prompts that it alone is trained on; the ensemble gets the others."""
     seed_offset: int = Field(ge=1, le=1_000_000)
-    """Its seed is that of the last member plus this."""
+    """Added to the seed of the last ensemble model."""
 
 
 class MaxPairs(StrictModel):
-    """Most pairs of each part, for large collections; whole prompts are drawn with the seed. Null: all."""
+    """Limits on the pairs of each split, for large data sets; whole prompts are drawn with the seed. Null: all."""
 
     train: int | None = Field(ge=1)
-    """Learned from, the judge's with them."""
+    """Pairs to train on, with those of the evaluation model."""
     validation: int | None = Field(ge=1)
-    """Choose the weights."""
+    """Pairs that choose the weights."""
     test: int | None = Field(ge=1)
-    """Judge them."""
+    """Pairs that the gate is measured on."""
 
 
 class RewardGate(StrictModel):
-    """When a reward model knows enough to be learned from."""
+    """When a reward model is good enough for align."""
 
     confidence: float = Field(gt=0.5, lt=1)
-    """Coverage of all intervals."""
+    """Level of all intervals; higher asks for more evidence."""
     resamples: int = Field(ge=100, le=100_000)
     """Bootstrap resamples of the prompts."""
     bins: int = Field(ge=2, le=50)
@@ -50,65 +50,65 @@ class RewardGate(StrictModel):
 
 
 class RewardModelConfig(StrictModel):
-    """A low-rank update of the tuned model with one output, the reward; learned from pairs by Bradley and Terry's model."""
+    """Low-rank update of the tuned model with one output, the reward; Bradley-Terry loss on pairs."""
 
     method: Literal["lora", "dora", "rslora"]
     """lora (arXiv 2106.09685), dora (2402.09353) or rslora (2312.03732)."""
     lora_rank: int = Field(ge=1, le=1024)
-    """Rank of the update."""
+    """Rank of the update; higher fits more, takes more memory and overfits sooner."""
     lora_alpha: float = Field(gt=0, le=4096)
-    """The update is scaled by alpha / rank (rslora: alpha / square root of rank)."""
+    """Scales the update by alpha / rank (rslora: alpha / square root of rank)."""
     lora_dropout: float = Field(ge=0, lt=1)
-    """Share of the adapter's input that is dropped while training."""
+    """Share of the adapter's input dropped in training; raise it against overfitting."""
     target_modules: Literal["all-linear"] | list[str]
     """Layers that get an adapter: all linear ones but the output layer, or the last parts of their names, such as q_proj."""
 
     epochs: float = Field(gt=0, le=1000)
     """Passes over the training pairs. One is usual: reward models overfit early."""
     batch_size: int = Field(ge=1, le=65_536)
-    """Pairs of one optimiser step; memory is bounded by hardware.train_batch_tokens, not by this."""
+    """Pairs in one optimizer step; hardware.train_batch_tokens bounds the memory."""
     optimizer: Literal["adamw", "adamw_8bit", "adafactor", "lion", "sgd"]
-    """adamw_8bit and lion need the extra gpu (bitsandbytes)."""
+    """Optimizer; adamw_8bit and lion need the extra gpu (bitsandbytes)."""
     learning_rate: float = Field(gt=0, lt=1)
-    """Peak step size."""
+    """Peak learning rate; lower it if the loss rises or is not finite."""
     lr_scheduler: Schedule
-    """How the step size falls after the warm-up."""
+    """How the learning rate changes after the warm-up: constant, or falling to 0 (linear, cosine)."""
     warmup_ratio: float = Field(ge=0, lt=1)
-    """Share of the steps over which the step size rises from 0."""
+    """Share of the steps over which the learning rate rises from 0."""
     weight_decay: float = Field(ge=0, lt=1)
-    """Pull towards 0 of the update's weights, decoupled from the gradient."""
+    """Decoupled L2 penalty of the update's weights; raise it against overfitting."""
     max_grad_norm: float | None = Field(gt=0)
-    """Longest gradient; longer ones are shortened to it. Null: never."""
+    """Gradients with a larger L2 norm are scaled down to it. Null: never."""
     margins: bool
-    """Ask the better answer to be better by the pair's margin, where the data gives one (arXiv 2307.09288, section 3.2.2)."""
+    """The better answer must win by the pair's margin, where the data has one (arXiv 2307.09288, section 3.2.2)."""
     center_rewards_coefficient: float | None = Field(gt=0, le=10)
-    """Weight of the squared sum of both rewards, which keeps them around 0 (arXiv 2312.09244); 0.01 is usual. Null: none."""
+    """Weight of the squared sum of both rewards, which keeps them near 0 (arXiv 2312.09244); 0.01 is usual. Null: none."""
 
     max_pairs: MaxPairs
-    """How many pairs are used."""
+    """Limits on the pairs of each split."""
     prefix_sharing: bool
     """Read what answers of one prompt share once for all of them: the same gradients with fewer tokens. Left alone where the
     model's attention does not allow it."""
     max_length: int = Field(ge=8, le=1_048_576)
-    """Most tokens of prompt and one answer; a pair with a longer answer is rejected as ``too_long``, never cut."""
+    """Tokens of prompt and answer at most; a pair with a longer one is rejected as ``too_long``, never cut."""
     max_rejected_share: float = Field(ge=0, le=1)
-    """Most of the pairs that this stage may reject before it fails."""
+    """Share of pairs rejected above which the stage fails."""
 
     evals_per_epoch: int = Field(ge=1, le=1000)
-    """Validations an epoch."""
+    """Validations in one epoch."""
     early_stopping: EarlyStopping | None
-    """Null: train all epochs. In both cases the weights of the best validation are kept."""
+    """When training stops early. Null: never. The weights of the best validation are kept in both cases."""
     save_steps: int = Field(ge=1)
-    """Steps between checkpoints; a killed run goes on from the last one."""
+    """Optimizer steps between checkpoints; a killed run resumes from the last one."""
     report_to: list[Literal["tensorboard", "mlflow", "wandb"]]
-    """Where the curves are sent besides history.csv."""
+    """Experiment trackers that get the curves, besides history.csv; each needs its extra."""
 
     ensemble_size: int = Field(ge=1, le=16)
     """Reward models with different seeds: the score is their mean, its uncertainty their spread (arXiv 2310.02743)."""
     evaluation_model: HeldOutRewardModel | None
-    """Null: evaluate has no reward model of its own to judge with."""
+    """Reward model of evaluate, for win rates. Null: none."""
     gate: RewardGate
-    """What is measured on held-out pairs, and how."""
+    """Measurements on test pairs that decide whether align may use it."""
 
     @model_validator(mode="after")
     def _targets_named(self) -> Self:
@@ -122,12 +122,12 @@ class Reward(RootModel[Annotated[NoReward | RewardModelConfig, Field(discriminat
 
 
 class RewardStage(StrictModel):
-    """What the reward stage sees of the configuration."""
+    """The part of the configuration that the reward stage reads."""
 
     reward: Reward
-    """Its section."""
+    """The section of this stage."""
     seed: int = Field(ge=0, lt=2**32)
-    """Seeds the first weights, the order of the pairs, the judge's part and the intervals."""
+    """Seed of the first weights, the order of the pairs, the evaluation model's part and the intervals."""
     hardware: HardwareProfile
     """The machine."""
     project: str

@@ -26,19 +26,19 @@ from tunectl.config.schema.split import Split
 
 
 class DataVariables(StrictModel):
-    """Named inputs of an experiment, for its sources to refer to as ``${data.path}``."""
+    """Inputs of an experiment, which its sources refer to as ``${data.path}``."""
 
     path: str = Field(min_length=1)
     """File, folder or glob."""
 
 
 class TunectlConfig(StrictModel):
-    """What ``conf/`` composes to."""
+    """The composed configuration of ``conf/``."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name of the project in reports, model cards and tracking."""
     seed: int = Field(ge=0, lt=2**32)
-    """Seeds every random choice: splits, initial adapter weights, sampling, bootstrap."""
+    """Seed of every random choice; change it to measure the spread between runs."""
     data: DataVariables | None
     """Inputs that an experiment asks for on the command line; null where the sources name their own."""
     hardware: HardwareProfile

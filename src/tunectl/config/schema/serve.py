@@ -1,4 +1,4 @@
-"""The serve section: the server. Of all stages only package reads it, for the Bento."""
+"""The serve section: the server. Only the stage package reads it, for the Bento."""
 
 from __future__ import annotations
 
@@ -15,53 +15,53 @@ Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+)$")]
 
 
 class ServeEngine(StrictModel):
-    """How the engine works."""
+    """Settings of the inference engine."""
 
     threads: int = Field(ge=0, le=1024)
-    """Threads of the CPU; 0 takes all."""
+    """CPU threads; 0: all."""
     kv_cache_tokens: int = Field(ge=1024)
-    """Tokens whose keys and values are kept in memory; shared beginnings of prompts are found again there."""
+    """Tokens in the KV cache; more allow more concurrent requests and prefix reuse, and take more memory."""
     max_num_batched_tokens: int = Field(ge=16)
-    """Most tokens of one step, so that a long prompt does not hold up the answers beside it."""
+    """Tokens in one step at most; lower keeps long prompts from delaying the answers beside them."""
     precision: Literal["f32", "bf16"]
-    """In which OpenVINO computes on CPUs that know both: f32 writes faster to few clients, bf16 reads long prompts faster."""
+    """Type that OpenVINO computes in, on CPUs with both: f32 writes faster to few clients, bf16 reads long prompts faster."""
 
 
 class ServeLimits(StrictModel):
-    """What the server takes on."""
+    """Limits beyond which requests wait or are refused."""
 
     max_concurrency: int = Field(ge=1, le=1024)
-    """Answers that are written at once."""
+    """Answers generated at once."""
     max_queue: int = Field(ge=0, le=100_000)
-    """Answers that wait; one more is refused with 429."""
+    """Requests that wait; more are refused with 429."""
     max_tokens_in_flight: int = Field(ge=256)
-    """Tokens that all running and waiting requests may take together, prompts and answers."""
+    """Tokens of all running and waiting requests together, prompts and answers."""
     max_body_bytes: int = Field(ge=1000, le=100_000_000)
-    """Largest body of a request."""
+    """Bytes in one request at most."""
     max_json_depth: int = Field(ge=8, le=500)
     """Deepest nesting of its JSON."""
     request_timeout_seconds: float = Field(gt=0, le=86_400)
-    """Longest time for a request; then it is cancelled."""
+    """Seconds before a request is canceled; raise it for long answers."""
     body_timeout_seconds: float = Field(gt=0, le=3600)
-    """Longest time for its body to arrive."""
+    """Seconds for its body to arrive."""
 
 
 class VariantConfig(StrictModel):
-    """What is loaded beside the champion."""
+    """Models loaded beside the champion."""
 
     base: bool
-    """Also answer as the base model, under the name base; needs a release whose adapter is kept apart."""
+    """Also serve the base model, under the name base; needs a release with layout adapter."""
     standby_seconds: float = Field(ge=0)
-    """How long the release before stays in memory after a swap, so that going back is immediate."""
+    """Seconds that the last champion stays loaded after a swap, for an immediate rollback; costs its memory."""
 
 
 class ShutdownConfig(StrictModel):
     """How the server stops."""
 
     pre_stop_seconds: float = Field(ge=0, le=600)
-    """From readiness false to the closed door, for load balancers to notice."""
+    """Seconds between not ready and the end of new requests, for load balancers to notice."""
     grace_period_seconds: int = Field(ge=1, le=3600)
-    """Longest time for open answers to finish; give the container a longer grace period."""
+    """Seconds for running answers to finish; give the container a longer grace period."""
 
 
 class Serve(StrictModel):
@@ -72,23 +72,23 @@ class Serve(StrictModel):
     port: int = Field(ge=1, le=65535)
     """Port to listen on."""
     registry: str = Field(min_length=1)
-    """The release store, a folder or an address (s3://bucket/releases); TUNECTL_STORE in the environment comes first."""
+    """The release registry, a folder or an address (s3://bucket/releases); TUNECTL_STORE overrides it."""
     poll_seconds: float = Field(ge=0.1, le=3600)
-    """Between looks at the release store."""
+    """Seconds between reads of the registry."""
     load_timeout_seconds: float = Field(gt=0, le=86_400)
-    """Longest time for a release to be loaded and proved; then it is given up, and tried again later."""
+    """Seconds for a release to load and pass its probes; then it is given up and tried again later."""
     keys_file: str = Field(min_length=1)
-    """File of the hashes of keys, made by `tunectl serve keys`; TUNECTL_KEYS in the environment comes first."""
+    """File of the hashes of API keys, made by `tunectl serve keys`; TUNECTL_KEYS overrides it."""
     served_model_names: list[Alias]
-    """Other names for the model, beside the project's, that leave the choice of the arm to the server."""
+    """Other names of the model in requests, beside that of the project."""
     cors: list[Origin]
-    """Web origins whose pages may call the server; none by default."""
+    """Web origins whose pages may call the server (CORS)."""
     engine: ServeEngine
-    """How the engine works."""
+    """Settings of the inference engine."""
     limits: ServeLimits
-    """What the server takes on."""
+    """Limits beyond which requests wait or are refused."""
     variants: VariantConfig
-    """What is loaded beside the champion."""
+    """Models loaded beside the champion."""
     shutdown: ShutdownConfig
     """How the server stops."""
 
@@ -99,13 +99,13 @@ class Serve(StrictModel):
 
 
 class ServeSettings(StrictModel):
-    """What the server sees of the configuration."""
+    """The part of the configuration that the server reads."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    """The usual name of the model."""
+    """Name of the model in requests."""
     serve: Serve
-    """Its section."""
+    """The section of this stage."""
     inference_log: InferenceLogConfig
-    """Where exchanges and feedback are kept."""
+    """The inference log."""
     annotate: Annotate
-    """Of the arena page: its reasons to tick, and where judgements are kept; TUNECTL_JUDGEMENTS in the environment comes first."""
+    """Tags and store of the arena page; TUNECTL_JUDGEMENTS overrides the store."""

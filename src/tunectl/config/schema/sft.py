@@ -13,12 +13,12 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 
 class EarlyStopping(StrictModel):
-    """Stop when the validation loss no longer falls."""
+    """Early stopping by the validation loss."""
 
     patience: int = Field(ge=1, le=1000)
-    """Validations in a row without a better loss before training stops."""
+    """Validations in a row without improvement before training stops."""
     min_delta: float = Field(ge=0, lt=10)
-    """Fall of the loss (nats a token) that counts as better."""
+    """Fall of the loss (nats per token) that counts as improvement."""
 
 
 class Sft(StrictModel):
@@ -27,11 +27,11 @@ class Sft(StrictModel):
     method: Literal["lora", "dora", "rslora", "qlora"]
     """lora (arXiv 2106.09685), dora (2402.09353), rslora (2312.03732), or qlora (2305.14314: 4-bit base, needs CUDA)."""
     lora_rank: int = Field(ge=1, le=1024)
-    """Rank of the update."""
+    """Rank of the update; higher fits more, takes more memory and overfits sooner."""
     lora_alpha: float = Field(gt=0, le=4096)
-    """The update is scaled by alpha / rank (rslora: alpha / square root of rank)."""
+    """Scales the update by alpha / rank (rslora: alpha / square root of rank)."""
     lora_dropout: float = Field(ge=0, lt=1)
-    """Share of the adapter's input that is dropped while training."""
+    """Share of the adapter's input dropped in training; raise it against overfitting."""
     target_modules: Literal["all-linear"] | list[str]
     """Layers that get an adapter: all linear ones but the output layer, or the last parts of their names, such as q_proj."""
     init_adapter: str | None = Field(min_length=1)
@@ -39,48 +39,48 @@ class Sft(StrictModel):
     Null: new weights."""
 
     epochs: float = Field(gt=0, le=1000)
-    """Passes over the training answers."""
+    """Passes over the training answers; fewer if the validation loss rises."""
     batch_size: int = Field(ge=1, le=65_536)
-    """Answers of one optimiser step; memory is bounded by hardware.train_batch_tokens, not by this."""
+    """Answers in one optimizer step; hardware.train_batch_tokens bounds the memory."""
     optimizer: Literal["adamw", "adamw_8bit", "adafactor", "lion", "sgd"]
-    """adamw_8bit and lion need the extra gpu (bitsandbytes)."""
+    """Optimizer; adamw_8bit and lion need the extra gpu (bitsandbytes)."""
     learning_rate: float = Field(gt=0, lt=1)
-    """Peak step size."""
+    """Peak learning rate; lower it if the loss rises or is not finite."""
     lr_scheduler: Schedule
-    """How the step size falls after the warm-up."""
+    """How the learning rate changes after the warm-up: constant, or falling to 0 (linear, cosine)."""
     warmup_ratio: float = Field(ge=0, lt=1)
-    """Share of the steps over which the step size rises from 0."""
+    """Share of the steps over which the learning rate rises from 0."""
     weight_decay: float = Field(ge=0, lt=1)
-    """Pull towards 0 of the update's weights, decoupled from the gradient."""
+    """Decoupled L2 penalty of the update's weights; raise it against overfitting."""
     max_grad_norm: float | None = Field(gt=0)
-    """Longest gradient; longer ones are shortened to it. Null: never."""
+    """Gradients with a larger L2 norm are scaled down to it. Null: never."""
     label_smoothing: float = Field(ge=0, lt=1)
-    """Share of the target spread evenly over the vocabulary."""
+    """Share of the target spread evenly over the vocabulary; 0.1 suits beam search."""
     neftune_noise_alpha: float | None = Field(gt=0, le=100)
-    """Noise on the input embeddings (arXiv 2310.05914), 5 is usual. Null: none."""
+    """Noise on the input embeddings against overfitting (arXiv 2310.05914); 5 is usual. Null: none."""
     ema_decay: float | None = Field(gt=0, lt=1)
     """Decay a step of a moving average of the adapter's weights; the average is validated and kept. Null: the last weights."""
 
     loss_on: Literal["final_answer", "assistant"]
-    """answer: the final answer only. assistant: every assistant turn. A message's own ``train`` flag comes first."""
+    """final_answer: the last assistant turn only. assistant: every assistant turn. A message's own ``train`` flag wins."""
     system: str | None
-    """System text of conversations that bring none, in training and afterwards. Null: as model.system says."""
+    """System prompt of conversations without one, in training and afterwards. Null: model.system."""
     prefix_sharing: bool
     """Read a prompt once for all its answers: the same gradients with fewer tokens. Left alone where the model's attention
     does not allow it."""
     max_length: int = Field(ge=8, le=1_048_576)
-    """Most tokens of prompt and one answer; a longer answer is rejected as ``too_long``, never cut."""
+    """Tokens of prompt and answer at most; a longer answer is rejected as ``too_long``, where TRL truncates it."""
     max_rejected_share: float = Field(ge=0, le=1)
-    """Most of the answers that this stage may reject before it fails."""
+    """Share of answers rejected above which the stage fails."""
 
     evals_per_epoch: int = Field(ge=1, le=1000)
-    """Validations an epoch."""
+    """Validations in one epoch."""
     early_stopping: EarlyStopping | None
-    """Null: train all epochs. In both cases the weights of the best validation are kept."""
+    """When training stops early. Null: never. The weights of the best validation are kept in both cases."""
     save_steps: int = Field(ge=1)
-    """Steps between checkpoints; a killed run goes on from the last one."""
+    """Optimizer steps between checkpoints; a killed run resumes from the last one."""
     report_to: list[Literal["tensorboard", "mlflow", "wandb"]]
-    """Where the curves are sent besides history.csv."""
+    """Experiment trackers that get the curves, besides history.csv; each needs its extra."""
 
     @model_validator(mode="after")
     def _targets_named(self) -> Self:
@@ -90,12 +90,12 @@ class Sft(StrictModel):
 
 
 class SftStage(StrictModel):
-    """What the sft stage sees of the configuration."""
+    """The part of the configuration that the sft stage reads."""
 
     sft: Sft
-    """Its section."""
+    """The section of this stage."""
     seed: int = Field(ge=0, lt=2**32)
-    """Seeds the adapter's first weights, dropout and the order of the examples."""
+    """Seed of the adapter's first weights, dropout and the order of the examples."""
     hardware: HardwareProfile
     """The machine."""
     project: str

@@ -1,4 +1,4 @@
-"""What a simulated annotator looks at: weighted criteria over an answer, its input and the fields of the example."""
+"""Criteria of a simulated annotator: weighted scores of an answer, given its input and the fields of the example."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tunectl.config.schema.evaluate import Sampling
 
 CriterionName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Annotator = Annotated[str, Field(pattern=r"(?i)simulated", max_length=60)]
-"""Nobody shall take it for a person."""
+"""The name must say that it is no person."""
 
 
 class BaseCriterion(StrictModel):
-    """What every criterion has."""
+    """Settings of every criterion."""
 
     name: CriterionName
-    """Becomes a reason tag of the judgements that it decided."""
+    """Name, and tag of the judgments that it decided."""
     weight: float = Field(gt=0, le=1000)
-    """How much it counts, in any unit."""
+    """Weight in the mean, in any unit."""
 
 
 class FactsCriterion(BaseCriterion):
     """Facts must be in the answer; the score is the share that is."""
 
     method: Literal["facts"]
-    """Names this shape."""
+    """Name of this choice."""
     fields: tuple[str, ...]
     """Fields of the example whose values are facts."""
     pattern: str | None
@@ -36,7 +36,7 @@ class FactsCriterion(BaseCriterion):
     ignore_case: bool
     """Whether ``Inman Park`` is found in ``inman park``."""
     first_words: int | None = Field(ge=1)
-    """They must be among so many first words of the answer. Null: anywhere."""
+    """Words from the start of the answer within which facts must occur. Null: anywhere."""
 
     @model_validator(mode="after")
     def _some_source(self) -> Self:
@@ -47,14 +47,14 @@ class FactsCriterion(BaseCriterion):
 
 
 class PatternCriterion(BaseCriterion):
-    """A pattern must be found so often."""
+    """A pattern must match a number of times."""
 
     method: Literal["pattern"]
-    """Names this shape."""
+    """Name of this choice."""
     pattern: str = Field(min_length=1)
     """Counted anywhere in the answer (Python ``re`` syntax)."""
     min_matches: int = Field(ge=0)
-    """Fewest matches that pass; 0 with ``most`` 0 forbids the pattern."""
+    """Fewest matches that pass; 0 with ``max_matches`` 0 forbids the pattern."""
     max_matches: int | None = Field(ge=0)
     """Most matches that pass. Null: any number."""
 
@@ -68,10 +68,10 @@ class PatternCriterion(BaseCriterion):
 
 
 class WordsCriterion(BaseCriterion):
-    """The answer must have so many words."""
+    """The answer must have a number of words."""
 
     method: Literal["words"]
-    """Names this shape."""
+    """Name of this choice."""
     min_words: int = Field(ge=0)
     """Fewest words that pass."""
     max_words: int | None = Field(ge=0)
@@ -87,37 +87,37 @@ Criterion = Annotated[FactsCriterion | PatternCriterion | WordsCriterion, Field(
 
 
 class SimulatedInputs(StrictModel):
-    """How many inputs of each part of ``split`` are answered, drawn with the seed; fewer where there are no more."""
+    """Inputs of each split that are answered, drawn with the seed."""
 
     train: int = Field(ge=1)
-    """Learned from."""
+    """Inputs to train on."""
     validation: int = Field(ge=1)
-    """Decide when to stop."""
+    """Inputs to decide when to stop."""
     test: int = Field(ge=1)
-    """Measure."""
+    """Inputs to measure on."""
 
 
 class SimulatedAnnotator(StrictModel):
-    """An annotator that is a rubric: the tuned model writes several answers to each input, and the rubric compares them."""
+    """Simulated annotator: a rubric compares several answers of the tuned model to each input."""
 
     annotator: Annotator
-    """Name of the judgements; it has to say simulated."""
+    """Name of the annotator in all records; it must contain simulated."""
     inputs: SimulatedInputs
     """Which inputs are answered."""
     answers: int = Field(ge=2, le=32)
     """Answers to each input; every two of them that differ are compared."""
     max_pairs_per_input: int | None = Field(ge=1)
-    """Most judgements about one input, drawn with the seed. Null: all."""
+    """Judgments about one input at most, drawn with the seed. Null: all."""
     decoding: Sampling
     """How answers are sampled."""
     rubric: tuple[Criterion, ...] = Field(min_length=1)
-    """What makes an answer better. A score is the weighted mean over the criteria, 0 to 1."""
+    """Criteria of a good answer. Its score is their weighted mean, 0 to 1."""
     noise: float = Field(ge=0, le=1)
-    """Standard deviation of what is added to each score, seeded."""
+    """Standard deviation of seeded noise added to each score."""
     flip_rate: float = Field(ge=0, lt=0.5)
-    """Share of the judgements that are turned around, seeded."""
+    """Share of judgments that are reversed, seeded."""
     tie: float = Field(ge=0, le=1)
-    """Two answers whose scores differ by no more are not judged."""
+    """Score difference up to which two answers are not judged."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

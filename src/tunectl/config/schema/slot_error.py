@@ -24,21 +24,21 @@ class VerbatimSlot(StrictModel):
     """The value itself must be in the answer, whatever its case, accents, hyphens and apostrophes."""
 
     method: Literal["verbatim"]
-    """Names this shape."""
+    """Name of this choice."""
     optional: tuple[str, ...]
     """Words that may be missing at the start of a value, for example ``the``."""
 
 
 class PatternSlot(StrictModel):
-    """Each value has patterns that say it in other words."""
+    """Each value has patterns that express it in other words."""
 
     method: Literal["patterns"]
-    """Names this shape."""
+    """Name of this choice."""
     values: dict[str, Patterns] = Field(min_length=1)
     """Value to its patterns (Python ``re`` syntax, whole words). They see small letters without accents and apostrophes, and
     a blank for a hyphen. ``<word>`` stands for a term. A match inside a longer match of another value does not count."""
     decoys: tuple[Pattern, ...]
-    """Patterns that look like a value and say none, for example ``outside the city centre``; what lies inside does not count."""
+    """Patterns that look like a value and are none, for example ``outside the city centre``; matches inside do not count."""
 
 
 Slot = Annotated[VerbatimSlot | PatternSlot, Field(discriminator="method")]

@@ -1,4 +1,4 @@
-"""The split section: who is trained on, who judges, and whom the data should look like."""
+"""The split section: train, validation and test, leakage check, and the population to represent."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.base import Share, StrictModel
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Name = Annotated[str, Field(min_length=1)]
+GroupName = Annotated[str, Field(min_length=1)]
 
 
 class Shares(StrictModel):
-    """How many of the records go where; the three add up to 1."""
+    """Shares of the splits; they sum to 1."""
 
     train: float = Field(gt=0, lt=1)
-    """Learned from."""
+    """Share of records to train on."""
     validation: float = Field(gt=0, lt=1)
-    """Decides when to stop, and which prompt and examples the base model gets."""
+    """Share of records that decide when to stop, and which prompt the base model gets."""
     test: float = Field(gt=0, lt=1)
-    """Seen once, by evaluate."""
+    """Share of records that only evaluate uses."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -54,7 +53,7 @@ class HoldOut(StrictModel):
 
 
 class ContaminationCheck(StrictModel):
-    """Train records that give a validation or test record away."""
+    """Leakage check: training records that reveal a validation or test record."""
 
     action: Literal["remove", "report"]
     """remove: reject the train record as ``leaks_into_test``. report: only count it."""
@@ -70,22 +69,22 @@ class Reweight(StrictModel):
     """Give each train record a loss weight, so that the weighted shares are those of the population (raking)."""
 
     method: Literal["reweight"]
-    """Fixed name of this method."""
+    """Name of this method."""
     min_weight: float = Field(gt=0, le=1)
-    """Smallest weight of a record; the mean is 1."""
+    """Lowest weight of a record; the mean is 1."""
     max_weight: float = Field(ge=1, le=1000)
-    """Largest weight of a record."""
+    """Highest weight of a record; lower it if few records dominate."""
 
 
 class Resample(StrictModel):
     """Leave out or repeat train records, so that the shares are those of the population."""
 
     method: Literal["resample"]
-    """Fixed name of this method."""
+    """Name of this method."""
     size: float = Field(gt=0, le=10)
     """Records written, as a multiple of train: with 1 as many as before, with 0.5 half of them and fewer repeats."""
     max_copies: int = Field(ge=1, le=100)
-    """Most copies of one record. Records left out are rejected as ``over_represented``."""
+    """Copies of one record at most. Records left out are rejected as ``over_represented``."""
 
     @model_validator(mode="after")
     def _reachable(self) -> Self:
@@ -103,7 +102,7 @@ def _whole(shares: dict[str, Share]) -> dict[str, Share]:
     return shares
 
 
-Target = Annotated[dict[Name, Share], Field(min_length=2), AfterValidator(_whole)]
+Target = Annotated[dict[GroupName, Share], Field(min_length=2), AfterValidator(_whole)]
 
 
 class Split(StrictModel):
@@ -111,23 +110,23 @@ class Split(StrictModel):
 
     shares: Shares
     """Sizes. A split column of the data comes first: splits that it names keep its records."""
-    stratify: list[Name]
+    stratify: list[GroupName]
     """Fields whose values get the same shares in each split, for example ``neighbourhood``."""
-    group: list[Name]
+    group: list[GroupName]
     """Fields whose values never occur in two splits, for example ``business``. Equal inputs and near-duplicate clusters
     always stay together."""
-    hold_out: dict[Name, HoldOut]
+    hold_out: dict[GroupName, HoldOut]
     """Field to the values kept out of training, for example the phrasings of the test."""
     leakage: ContaminationCheck | None
-    """Null: test records are not compared with train records. The share of test 4-grams seen in training is always reported."""
-    documents_exclude_groups: list[Name]
+    """Leakage check. Null: none. The share of test 4-grams seen in training is always reported."""
+    documents_exclude_groups: list[GroupName]
     """Fields of raw documents: one that shares a value with a validation or test record is kept from ``cpt``."""
-    population: dict[Name, Target]
-    """Field to the share of each value in the population that the model serves; each adds up to 1."""
+    population: dict[GroupName, Target]
+    """Field to the share of each value among the users of the model; the shares of a field sum to 1."""
     balance: Annotated[Reweight | Resample, Field(discriminator="method")] | None
-    """How train is brought to the population. Null: shares are reported and left as they are."""
+    """How the training split is fitted to the population. Null: shares are only reported."""
     max_rejected_share: float = Field(ge=0, le=1)
-    """Most of the records and documents that this stage may reject before it fails."""
+    """Share of records and documents rejected above which the stage fails."""
 
     @model_validator(mode="after")
     def _has_target(self) -> Self:
@@ -139,9 +138,9 @@ class Split(StrictModel):
 
 
 class SplitStage(StrictModel):
-    """What the split stage sees of the configuration."""
+    """The part of the configuration that the split stage reads."""
 
     split: Split
-    """Its section."""
+    """The section of this stage."""
     seed: int = Field(ge=0, lt=2**32)
-    """Seeds the order in which groups are dealt out."""
+    """Seed of the order in which groups are assigned."""

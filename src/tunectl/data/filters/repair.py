@@ -18,7 +18,7 @@ from tunectl.config.schema.curate import Repair
 from tunectl.data.record_text import Place, map_texts
 from tunectl.data.transform import Dropped, Outcome, Record
 
-Step = Callable[[str], str]
+RepairStep = Callable[[str], str]
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 # C0 and C1 codes except tab and line ends, soft hyphen, zero-width space, word joiner, byte order mark, direction marks.
@@ -93,10 +93,10 @@ def normalize_whitespace(text: str) -> str:
     return _EMPTY_LINES.sub("\n\n", lines).strip("\n").rstrip()
 
 
-def repair_steps(repair: Repair, mojibake: Step) -> list[tuple[str, Step]]:
+def repair_steps(repair: Repair, mojibake: RepairStep) -> list[tuple[str, RepairStep]]:
     """The declared steps in the order in which they must run; ``mojibake`` comes from a library."""
     form = repair.unicode_form
-    table: list[tuple[str, Step | None]] = [
+    table: list[tuple[str, RepairStep | None]] = [
         ("mojibake", mojibake if repair.mojibake else None),
         ("html", strip_html if repair.html else None),
         ("control_characters", strip_control_chars if repair.control_characters else None),
@@ -114,7 +114,7 @@ class RepairText:
 
     name = "repair"
 
-    def __init__(self, repair: Repair, *, mojibake: Step) -> None:
+    def __init__(self, repair: Repair, *, mojibake: RepairStep) -> None:
         self.steps = repair_steps(repair, mojibake)
         self.counts: Counter[str] = Counter({name: 0 for name, _ in self.steps})
         """Texts that each step changed."""

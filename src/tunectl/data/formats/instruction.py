@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunectl.artifacts.records import Message
-from tunectl.config.schema.ingest import Columns
+from tunectl.config.schema.ingest import ColumnMapping
 from tunectl.data.readers.conversation import parse_message, tools_of, with_calls, with_system
 from tunectl.data.readers.row import (
     FormatMismatch,
@@ -174,7 +174,7 @@ def answers_of(columns: dict[str, Any], name: str) -> list[str]:
     return [item for item in found if item is not None]
 
 
-def parse_pinned_columns(row: RawRow, columns: Columns) -> Parsed:
+def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> Parsed:
     """The columns that the user pinned, with the earlier rows of a chain in front."""
     if columns.text is not None:
         return Parsed(text=join_columns(row.columns, columns.text))

@@ -161,7 +161,7 @@ def rows(dialect: CsvDialect, lines: Iterable[str], name: str) -> Iterator[RawRo
             # A cell over the limit on a line of its own is what it seems; over many lines a quote was left open.
             is_long = "field limit" in str(error) and len(table.taken) == 1
             reason = "too_long" if is_long else "broken_quotes"
-            detail = f"a cell is longer than limits.characters, {csv.field_size_limit()}" if is_long else str(error)
+            detail = f"a cell is longer than limits.max_characters, {csv.field_size_limit()}" if is_long else str(error)
             yield RejectedRow(Source(name, number), reason, detail, truncate(table.put_back()))
             continue
         if cells is None:

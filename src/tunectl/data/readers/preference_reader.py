@@ -151,7 +151,7 @@ def build_comparison(row: RawRow, judged: ParsedPreference, reading: PreferenceF
     offered = tools_of(next(filter(None, (row.columns.get(name) for name in ("tools", "functions"))), None))
     size = sum(len(turn.content) for turns in (judged.turns, *judged.answers) for turn in turns)
     if size > reading.limits.max_characters:
-        raise RowError("too_long", f"{size} characters; limits.characters is {reading.limits.max_characters}")
+        raise RowError("too_long", f"{size} characters; limits.max_characters is {reading.limits.max_characters}")
     found = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
     return Comparison(
         id=digest("j", kind_, row.source.file, row.source.row, judged.turns, judged.answers),

@@ -117,7 +117,7 @@ def read_split(row: RawRow, pinned: str | None) -> Literal["train", "validation"
 
 def _check_length(characters: int, reading: RowOptions) -> None:
     if characters > reading.limits.max_characters:
-        raise RowError("too_long", f"{characters} characters; limits.characters is {reading.limits.max_characters}")
+        raise RowError("too_long", f"{characters} characters; limits.max_characters is {reading.limits.max_characters}")
 
 
 def _length(example: Example) -> int:

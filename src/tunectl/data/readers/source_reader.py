@@ -200,7 +200,7 @@ class SourceReader(ABC, Generic[D]):
         limit = self._limits.max_rows
         if self._counts["rows"] > limit:
             raise DataError(
-                f"{self._key}.limits.rows = {limit}: {file.name} goes beyond it",
+                f"{self._key}.limits.max_rows = {limit}: {file.name} goes beyond it",
                 hint="raise the limit, or declare less under path",
             )
 

@@ -12,15 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from tunectl.artifacts.records import Example
+from tunectl.artifacts.records import Example, SplitName
 from tunectl.core.errors import DataError
 from tunectl.data.split.groups import Group, find_connected_groups, hash_to_unit
 
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
-HELD: tuple[Part, ...] = ("test", "validation")
+PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
+HELD: tuple[SplitName, ...] = ("test", "validation")
 """In the order in which they are filled; of two marks in one group the earlier wins."""
 
 
@@ -28,10 +26,10 @@ HELD: tuple[Part, ...] = ("test", "validation")
 class SplitRule:
     """How to divide. ``held_out`` maps a field to its values of validation and of test."""
 
-    shares: Mapping[Part, float]
+    shares: Mapping[SplitName, float]
     stratify: tuple[str, ...]
     group: tuple[str, ...]
-    held_out: Mapping[str, Mapping[Part, frozenset[str]]]
+    held_out: Mapping[str, Mapping[SplitName, frozenset[str]]]
     seed: int
 
 
@@ -39,7 +37,7 @@ class SplitRule:
 class Assignment:
     """Where one record goes; ``reason`` and ``detail`` say why it is rejected, None where it is not."""
 
-    part: Part
+    part: SplitName
     reason: str | None = None
     detail: str = ""
 
@@ -51,9 +49,9 @@ class _Group:
     group: Group
     at: float
     stratum: tuple[str, ...]
-    may: tuple[Part, ...]
-    marked: Part | None
-    part: Part | None = None
+    may: tuple[SplitName, ...]
+    marked: SplitName | None
+    part: SplitName | None = None
 
     @property
     def size(self) -> int:
@@ -103,19 +101,19 @@ def _bundle(examples: Sequence[Example], group: Group, rule: SplitRule, *, all_m
     return bundle
 
 
-def list_allowed_splits(example: Example, held_out: Mapping[str, Mapping[Part, frozenset[str]]]) -> set[Part]:
+def list_allowed_splits(example: Example, held_out: Mapping[str, Mapping[SplitName, frozenset[str]]]) -> set[SplitName]:
     """The splits that ``example`` may be in, by its values of the fields in ``held_out``; may be empty where fields disagree."""
-    may: set[Part] = set(PARTS)
+    may: set[SplitName] = set(PARTS)
     for name, values in held_out.items():
         value = example.fields.get(name, "")
-        of_value: set[Part] = {part for part in HELD if value in values[part]}
+        of_value: set[SplitName] = {part for part in HELD if value in values[part]}
         if not of_value:
             of_value = {"train"} if values["validation"] else {"train", "validation"}
         may &= of_value
     return may
 
 
-def _deal(bundles: list[_Group], wanted: list[Part], shares: Mapping[Part, float]) -> None:
+def _deal(bundles: list[_Group], wanted: list[SplitName], shares: Mapping[SplitName, float]) -> None:
     carry = dict.fromkeys(wanted, 0.0)
     for stratum in sorted({bundle.stratum for bundle in bundles}):
         inside = sorted((b for b in bundles if b.stratum == stratum), key=lambda b: (b.at, b.group.key))
@@ -131,7 +129,7 @@ def _deal(bundles: list[_Group], wanted: list[Part], shares: Mapping[Part, float
             bundle.part = bundle.part or "train"
 
 
-def _fill_empty(bundles: list[_Group], wanted: list[Part]) -> None:
+def _fill_empty(bundles: list[_Group], wanted: list[SplitName]) -> None:
     """Small data: a split that got no group takes the first one along the line of whichever split has most groups."""
     for part in wanted:
         counts = Counter(bundle.part for bundle in bundles)

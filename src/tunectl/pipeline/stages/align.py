@@ -13,7 +13,7 @@ from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.records import Example, LabeledCompletion, PreferencePair, RejectedRow, truncate
 from tunectl.artifacts.row_counts import RowCounter, save
 from tunectl.backends.wiring import align
-from tunectl.backends.wiring.align import AlignBackend, Settings
+from tunectl.backends.wiring.align import AlignBackend
 from tunectl.chat import model_spec, template
 from tunectl.chat.loss_mask import LossMasker
 from tunectl.chat.tokenizer import Tokenizer
@@ -24,6 +24,7 @@ from tunectl.core.errors import DataError, GateError, UsageError
 from tunectl.data.split.groups import input_key
 from tunectl.training.reward.protocols import RewardModel
 from tunectl.training.rl import preference_batches, rl_artifacts
+from tunectl.training.rl.report import AlignSettings
 from tunectl.training.rl.reward_functions import RewardFunction
 from tunectl.training.rl.rl_types import (
     PolicyData,
@@ -154,7 +155,7 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
     return _metrics(settings, aligned, judges, sum(rejected.values()))
 
 
-def _wants_reward_model(settings: Settings) -> bool:
+def _wants_reward_model(settings: AlignSettings) -> bool:
     return isinstance(settings, Rloo | Grpo) and any(isinstance(term, RewardModelTerm) for term in settings.rewards)
 
 
@@ -231,7 +232,7 @@ class _PromptRenderer:
         self.tally.reject(RejectedRow(example.source, *why, truncate(words)))
 
 
-def _data(cfg: AlignStage, settings: Settings, inputs: Inputs, asking: _PromptRenderer) -> PolicyData:
+def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _PromptRenderer) -> PolicyData:
     """What is learned from, and what is watched."""
     room = settings.max_new_tokens
     validation = [row for row in atomic_io.read_rows(inputs.split / "validation.jsonl", Example) if row.answers]
@@ -258,7 +259,7 @@ def _data(cfg: AlignStage, settings: Settings, inputs: Inputs, asking: _PromptRe
     return PolicyData((), judged, held_out, watch)
 
 
-def _refuse_unknown_fields(settings: Settings, data: PolicyData) -> None:
+def _refuse_unknown_fields(settings: AlignSettings, data: PolicyData) -> None:
     """Refuse facts of fields that no input has: such a check says nothing of any answer.
 
     Raises  DataError with the setting, the field and the fields there are.
@@ -309,7 +310,7 @@ def _sample_examples(examples: Sequence[Example], most: int, seed: int, what: st
     return [examples[place] for place in places]
 
 
-def _judges(settings: Settings, tools: AlignBackend, model: RewardModel | None) -> RewardFunctions:
+def _judges(settings: AlignSettings, tools: AlignBackend, model: RewardModel | None) -> RewardFunctions:
     rewards = None
     if isinstance(settings, Rloo | Grpo):
         rewards = RewardFunction(settings.rewards, checked=tools.checked, model=model)
@@ -318,7 +319,7 @@ def _judges(settings: Settings, tools: AlignBackend, model: RewardModel | None) 
 
 def _write(
     cfg: AlignStage,
-    settings: Settings,
+    settings: AlignSettings,
     data: PolicyData,
     judges: RewardFunctions,
     aligned: RlResult,
@@ -343,7 +344,7 @@ def _write_curves(history: Sequence[StepMetrics], looks: Sequence[ValidationPoin
     atomic_io.write_text(folder / rl_artifacts.LOOKS, rl_artifacts.validation_csv(looks))
 
 
-def _metrics(settings: Settings, aligned: RlResult, judges: RewardFunctions, rejected: int) -> Metrics:
+def _metrics(settings: AlignSettings, aligned: RlResult, judges: RewardFunctions, rejected: int) -> Metrics:
     first = aligned.looks[0]
     kept = next(look for look in aligned.looks if look.step == aligned.best_step)
     spent = {name: round(seconds, 1) for name, seconds in aligned.seconds.items()}

@@ -28,7 +28,7 @@ from tunectl.preferences import annotation_store
 from tunectl.training.reward import reward_artifacts
 from tunectl.training.reward.protocols import ScoredPrompt
 from tunectl.training.reward.reward_gate import percent
-from tunectl.training.reward.reward_metrics import Measured
+from tunectl.training.reward.reward_metrics import RewardMeasurement
 
 _log = logging_setup.get_logger(__name__)
 
@@ -194,7 +194,7 @@ def _people(folder: str | None) -> list[Comparison] | str:
 class _RewardGateView(Struct, frozen=True):
     """What is read of the reward stage's results; the rest is for people."""
 
-    judge: Measured | None
+    judge: RewardMeasurement | None
 
 
 def _judge_facts(reward: Path) -> tuple[str, str]:

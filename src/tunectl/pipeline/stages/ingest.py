@@ -18,8 +18,8 @@ from tunectl.backends.readers.html_reader import read_html
 from tunectl.backends.readers.hub_dataset import read_hub
 from tunectl.backends.readers.pdf_reader import read_pdf
 from tunectl.backends.readers.web_fetch import Fetcher
+from tunectl.config.schema.ingest import DataSource as Declared
 from tunectl.config.schema.ingest import FileReading, FileSource, HubDataset, IngestStage, UrlSource
-from tunectl.config.schema.ingest import Source as Declared
 from tunectl.core import progress
 from tunectl.data.readers.example_collector import ExampleReader, SourceReport
 from tunectl.data.readers.file_discovery import SourceFile

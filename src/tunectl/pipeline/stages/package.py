@@ -363,7 +363,7 @@ class _ReleaseBuilder:
         told = [(one.title, one.scores[found.primary].value) for one in found.systems if found.primary in one.scores]
         scores = [("system", found.primary), *((title, f"{value:.2f}") for title, value in told)]
         text = model_card.render_model_card(
-            facts, serving_contract.load(self.release), report, licence=self.agreed.licence, scores=scores
+            facts, serving_contract.load(self.release), report, license_name=self.agreed.license, scores=scores
         )
         atomic_io.write_text(self.release / serving_contract.CARD, text)
         atomic_io.write_json(folder / FACTS, facts)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.artifacts.records import Comparison, Example, RejectedRow
+from tunectl.artifacts.records import Comparison, Example, RejectedRow, SplitName
 from tunectl.artifacts.row_counts import RowCounter, save
 from tunectl.backends.readers import source_rows
 from tunectl.backends.wiring import preferences
@@ -37,7 +37,7 @@ from tunectl.preferences import (
     simulated_annotator,
     vote_aggregation,
 )
-from tunectl.preferences.prompt_split import PARTS, Part
+from tunectl.preferences.prompt_split import PARTS
 from tunectl.preferences.report import PreferenceReport
 
 _log = logging_setup.get_logger(__name__)
@@ -112,7 +112,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
     heard = _hear(rules, inputs, outputs, cfg.seed, tools, tally)
     found = vote_aggregation.aggregate_votes(heard.judgements, _rules(rules, cfg.seed), tally)
     _write_account(found, heard.reports, rules, tally, outputs.artifact)
-    shares: dict[Part, float] = {part: getattr(rules.shares, part) for part in PARTS}
+    shares: dict[SplitName, float] = {part: getattr(rules.shares, part) for part in PARTS}
     known = _read_split_assignments(inputs.split)
     parts = prompt_split.split_by_prompt([*found.pairs, *found.marks], known, shares, cfg.seed)
     measured = agreement.inter_annotator_agreement(heard.said, tools.alpha, seed=cfg.seed)
@@ -159,8 +159,8 @@ def _hear(
 def _report(
     heard: _CollectedJudgements,
     found: vote_aggregation.AggregatedVotes,
-    parts: dict[str, Part],
-    known: dict[str, Part],
+    parts: dict[str, SplitName],
+    known: dict[str, SplitName],
     measured: agreement.InterAnnotatorAgreement,
 ) -> PreferenceReport:
     return PreferenceReport(
@@ -179,7 +179,7 @@ def _report(
 def _write(
     heard: _CollectedJudgements,
     found: vote_aggregation.AggregatedVotes,
-    parts: dict[str, Part],
+    parts: dict[str, SplitName],
     report: PreferenceReport,
     folder: Path,
 ) -> int:
@@ -332,6 +332,6 @@ def _write_account(
     )
 
 
-def _read_split_assignments(split: Path) -> dict[str, Part]:
+def _read_split_assignments(split: Path) -> dict[str, SplitName]:
     """The part of every input that ``split`` has placed."""
     return {input_key(row): part for part in PARTS for row in atomic_io.read_rows(split / f"{part}.jsonl", Example)}

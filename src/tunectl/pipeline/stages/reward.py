@@ -279,7 +279,7 @@ class _ResumableTrainer:
         self.records.append(reward_artifacts.fit(name, seed, fitted))
 
     def _plan(self, train: Sequence[PromptGroup], seed: int) -> RewardArgs:
-        """An optimiser step holds about the declared pairs: steps are cut by answers, and pairs may share some."""
+        """An optimizer step holds about the declared pairs: steps are cut by answers, and pairs may share some."""
         pairs = sum(len(bundle.duels) for bundle in train)
         answers = sum(len(bundle.branches) for bundle in train)
         step = max(1, round(self._section.batch_size * answers / max(1, pairs)))

@@ -10,7 +10,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
-from tunectl.artifacts.records import Document, Example, RejectedRow, truncate
+from tunectl.artifacts.records import Document, Example, RejectedRow, SplitName, truncate
 from tunectl.artifacts.row_counts import RowCounter, save
 from tunectl.config.schema.split import ContaminationCheck, HoldOut, Resample, Reweight, Split, SplitStage
 from tunectl.core import logging_setup
@@ -18,7 +18,7 @@ from tunectl.core.errors import DataError
 from tunectl.data import population_balance
 from tunectl.data.record_text import input_text
 from tunectl.data.split import contamination
-from tunectl.data.split.assign import HELD, PARTS, Part, SplitRule, assign_splits
+from tunectl.data.split.assign import HELD, PARTS, SplitRule, assign_splits
 from tunectl.data.split.groups import Group, answer_texts, find_connected_groups
 from tunectl.data.split.report import NAME, ContaminationReport, LeakSample, SplitReport, Weights, imbalance_sentences
 
@@ -103,7 +103,7 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
 
 def _rule(cfg: Split, seed: int) -> SplitRule:
     """The split section as plain values."""
-    shares: dict[Part, float] = {
+    shares: dict[SplitName, float] = {
         "train": cfg.shares.train,
         "validation": cfg.shares.validation,
         "test": cfg.shares.test,
@@ -112,13 +112,13 @@ def _rule(cfg: Split, seed: int) -> SplitRule:
     return SplitRule(shares, tuple(cfg.stratify), tuple(cfg.group), held, seed)
 
 
-def _group_hold_out_by_part(values: HoldOut) -> dict[Part, frozenset[str]]:
+def _group_hold_out_by_part(values: HoldOut) -> dict[SplitName, frozenset[str]]:
     return {"validation": frozenset(values.validation), "test": frozenset(values.test)}
 
 
-def _divide(examples: Sequence[Example], cfg: Split, seed: int, tally: RowCounter) -> dict[Part, list[Example]]:
+def _divide(examples: Sequence[Example], cfg: Split, seed: int, tally: RowCounter) -> dict[SplitName, list[Example]]:
     _refuse_unknown_fields(examples, cfg)
-    parts: dict[Part, list[Example]] = {part: [] for part in PARTS}
+    parts: dict[SplitName, list[Example]] = {part: [] for part in PARTS}
     clusters = _clusters(find_connected_groups(examples, cfg.group))
     for example, place, cluster in zip(examples, assign_splits(examples, _rule(cfg, seed)), clusters, strict=True):
         if place.reason is None:
@@ -153,7 +153,10 @@ def _refuse_unknown_fields(examples: Sequence[Example], cfg: Split) -> None:
 
 
 def _without_leaks(
-    parts: Mapping[Part, list[Example]], documents: list[Document], cfg: ContaminationCheck | None, tally: RowCounter
+    parts: Mapping[SplitName, list[Example]],
+    documents: list[Document],
+    cfg: ContaminationCheck | None,
+    tally: RowCounter,
 ) -> tuple[list[Example], list[Document], ContaminationReport | None]:
     train = parts["train"]
     if cfg is None:
@@ -199,7 +202,7 @@ def _sample(train: Example | Document, held: Example, leak: contamination.Leak) 
 
 
 def _train_side(
-    documents: Sequence[Document], parts: Mapping[Part, list[Example]], fields: Sequence[str], tally: RowCounter
+    documents: Sequence[Document], parts: Mapping[SplitName, list[Example]], fields: Sequence[str], tally: RowCounter
 ) -> list[Document]:
     held = {name: {e.fields[name]: part for part in HELD for e in parts[part] if e.fields.get(name)} for name in fields}
     kept = []
@@ -250,7 +253,7 @@ def _resample_train(
 def _report(
     examples: Sequence[Example],
     documents: Sequence[Document],
-    parts: Mapping[Part, list[Example]],
+    parts: Mapping[SplitName, list[Example]],
     found: tuple[ContaminationReport | None, Weights | None],
     cfg: SplitStage,
 ) -> SplitReport:
@@ -305,7 +308,9 @@ def _document_names(documents: Sequence[Document], fields: Sequence[str]) -> lis
     return [next((f"{name}={d.fields[name]}" for name in fields if d.fields.get(name)), d.id) for d in documents]
 
 
-def _write(folder: Path, parts: Mapping[Part, list[Example]], documents: list[Document], report: SplitReport) -> None:
+def _write(
+    folder: Path, parts: Mapping[SplitName, list[Example]], documents: list[Document], report: SplitReport
+) -> None:
     for part, rows in parts.items():
         atomic_io.write_rows(folder / f"{part}.jsonl", rows)
     atomic_io.write_rows(folder / "documents.jsonl", documents)

@@ -12,7 +12,7 @@ class RewardScore(NamedTuple):
     """How good one answer is, as a reward model sees it."""
 
     value: float
-    """Mean over the members of the ensemble, centred and scaled: about 0 for a usual answer, 1 is one standard deviation
+    """Mean over the members of the ensemble, centered and scaled: about 0 for a usual answer, 1 is one standard deviation
     of the answers that people compared on validation."""
     spread: float
     """Standard deviation over the members, in the same units; 0 for one member."""

@@ -26,7 +26,7 @@ class RewardArgs:
 def from_config(
     section: RewardModelConfig, *, answers: int, seed: int, profile: HardwareProfile, project: str
 ) -> RewardArgs:
-    """The plan of one reward model; ``answers`` are those of one optimiser step."""
+    """The plan of one reward model; ``answers`` are those of one optimizer step."""
     targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     fit = TrainingArgs(
@@ -34,7 +34,7 @@ def from_config(
         adapter=LoraArgs(section.method, section.lora_rank, section.lora_alpha, section.lora_dropout, targets),
         epochs=section.epochs,
         batch_answers=answers,
-        optimiser=section.optimizer,
+        optimizer=section.optimizer,
         learning_rate=section.learning_rate,
         schedule=section.lr_scheduler,
         warmup=section.warmup_ratio,

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from tunectl.training.protocols import TrainResult
 from tunectl.training.reward.reward_gate import RewardGateResult
-from tunectl.training.reward.reward_metrics import Estimate, Measured, Slice
+from tunectl.training.reward.reward_metrics import Estimate, RewardMeasurement, Slice
 
 FACTS, RESULTS, VERDICT, REPORT = "reward.json", "results.json", "verdict.json", "report.html"
 MEMBERS, JUDGE = "members", "judge"
@@ -24,7 +24,7 @@ class Ensemble(Struct, frozen=True):
     centres: list[float]
     """Mean raw reward of each member on the answers of validation."""
     scale: float
-    """Standard deviation of the mean of the centred members, same answers."""
+    """Standard deviation of the mean of the centered members, same answers."""
     pairs: int
     """Trained on."""
     prompts: int
@@ -56,7 +56,7 @@ class MisrankedPair(Struct, frozen=True):
     chosen: str
     rejected: str
     chosen_score: float
-    """Centred and scaled, as learners get them."""
+    """Centered and scaled, as learners get them."""
     rejected_score: float
 
 
@@ -117,14 +117,14 @@ class RewardResults(Struct, frozen=True):
     train_pairs: int
     """Of the members."""
     train_prompts: int
-    test: Measured
+    test: RewardMeasurement
     """Held out from training and from choosing weights: the verdict rests on it."""
-    validation: Measured
+    validation: RewardMeasurement
     """Held out from training; the weights were chosen by it."""
     length_only: LengthBaseline
     gain_over_length: Estimate
     """Accuracy over that of lengths alone on the same test pairs."""
-    judge: Measured | None
+    judge: RewardMeasurement | None
     """The judge on the test pairs."""
     members_alone: list[Estimate]
     """Test accuracy of each member."""

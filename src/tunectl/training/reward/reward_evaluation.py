@@ -1,4 +1,4 @@
-"""From raw rewards of held-out answers to what is said of a reward model: centred, scaled, measured, compared, decided."""
+"""From raw rewards of held-out answers to what is said of a reward model: centered, scaled, measured, compared, decided."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Raw = Sequence[Sequence[Sequence[float]]]
 
 @dataclass(frozen=True, slots=True)
 class CenteredRewards:
-    """Rewards of the pairs of one part, in their order: mean of the centred members, natural log units."""
+    """Rewards of the pairs of one part, in their order: mean of the centered members, natural log units."""
 
     chosen: list[float]
     rejected: list[float]
@@ -43,7 +43,7 @@ class EnsembleScores:
     centres: list[float]
     """Mean raw reward of each member on the answers of validation."""
     scale: float
-    """Standard deviation of the mean of the centred members on the same answers."""
+    """Standard deviation of the mean of the centered members on the same answers."""
     validation: CenteredRewards
     test: CenteredRewards
     members: list[list[float]]
@@ -71,18 +71,18 @@ def center_and_combine(raw: Raw, validation: Sequence[PromptGroup], test: Sequen
     """Centre and combine ``raw``, whose bundles are those of validation, then those of test."""
     held = len(validation)
     found = [mean_std([reward for bundle in member[:held] for reward in bundle]).centre for member in raw]
-    centred = [
+    centered = [
         [[reward - centre for reward in bundle] for bundle in member] for member, centre in zip(raw, found, strict=True)
     ]
     mean = [
-        [sum(rewards) / len(raw) for rewards in zip(*answers, strict=True)] for answers in zip(*centred, strict=True)
+        [sum(rewards) / len(raw) for rewards in zip(*answers, strict=True)] for answers in zip(*centered, strict=True)
     ]
     return EnsembleScores(
         centres=found,
         scale=mean_std([reward for bundle in mean[:held] for reward in bundle]).scale,
         validation=_pairs(mean[:held], validation),
         test=_pairs(mean[held:], test),
-        members=[_pairs(member[held:], test).differences for member in centred],
+        members=[_pairs(member[held:], test).differences for member in centered],
     )
 
 

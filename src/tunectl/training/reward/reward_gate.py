@@ -7,7 +7,7 @@ from math import ceil, log
 
 from msgspec import Struct, field
 
-from tunectl.training.reward.reward_metrics import Estimate, Measured
+from tunectl.training.reward.reward_metrics import Estimate, RewardMeasurement
 
 KNOWS, CHANCE, LENGTH, FEW = "knows_preferences", "no_better_than_chance", "no_better_than_length", "too_few_pairs"
 ALPHA = 0.667
@@ -47,7 +47,7 @@ class GateContext:
     """Share of the pairs in which the longer answer won, where its interval excludes a half."""
 
 
-def decide(test: Measured, length: Estimate, gain: Estimate, around: GateContext) -> RewardGateResult:
+def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, around: GateContext) -> RewardGateResult:
     """Judge the held-out accuracy (``test``) against chance and ``length``, the accuracy of knowing lengths alone.
 
     It passes where the interval lies above the better of the two. ``gain`` is the paired difference to ``length``.
@@ -84,7 +84,7 @@ def decide(test: Measured, length: Estimate, gain: Estimate, around: GateContext
     return RewardGateResult(False, name, reason, evidence, _helps(test, bar, around))
 
 
-def _helps(test: Measured, bar: float, around: GateContext) -> list[str]:
+def _helps(test: RewardMeasurement, bar: float, around: GateContext) -> list[str]:
     found = [_more_pairs(test, bar, around.train_pairs)]
     if around.train_loss is not None and around.train_loss < around.validation_loss - MEMORISED:
         found.append(
@@ -113,7 +113,7 @@ def _helps(test: Measured, bar: float, around: GateContext) -> list[str]:
     return found
 
 
-def _more_pairs(test: Measured, bar: float, train: int) -> str:
+def _more_pairs(test: RewardMeasurement, bar: float, train: int) -> str:
     """How many held-out pairs would settle it, were the accuracy what it seems to be: widths fall with the square root."""
     figure = test.accuracy
     if figure.low is None:

@@ -49,7 +49,7 @@ class CalibrationBin(Struct, frozen=True):
     """Wilson interval of that share."""
 
 
-class Measured(Struct, frozen=True):
+class RewardMeasurement(Struct, frozen=True):
     """One model on the pairs of one part."""
 
     pairs: int
@@ -82,7 +82,7 @@ class IntervalSettings(Struct, frozen=True):
     seed: int
 
 
-def measure(differences: Sequence[float], prompts: Sequence[str], how: IntervalSettings) -> Measured:
+def measure(differences: Sequence[float], prompts: Sequence[str], how: IntervalSettings) -> RewardMeasurement:
     """Judge rewards by ``differences``, better minus worse answer of each pair (natural log units); ``prompts`` name the groups.
 
     Raises  ValueError where there are no pairs.
@@ -93,7 +93,7 @@ def measure(differences: Sequence[float], prompts: Sequence[str], how: IntervalS
     groups = bootstrap.sum_by_group(rows, prompts)
     counts = bootstrap.resample_counts(len(groups), how.resamples, how.seed)
     accuracy = _figure(groups, _accuracy, counts, how.confidence)
-    return Measured(
+    return RewardMeasurement(
         pairs=len(differences),
         prompts=len(groups),
         accuracy=_honest(accuracy, len(groups), how.confidence),

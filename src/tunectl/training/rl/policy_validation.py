@@ -18,7 +18,7 @@ from tunectl.config.schema.align import ValidationConfig
 from tunectl.core.errors import UsageError
 from tunectl.stats import bootstrap
 from tunectl.training.rl.reward_functions import ngram_repetition
-from tunectl.training.rl.rl_types import Completion, Measure, Prompt, RewardBreakdown, ValidationPoint
+from tunectl.training.rl.rl_types import Completion, Prompt, RewardBreakdown, ValidationPoint, ValidationScorer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,7 @@ def measure_validation(
     answers: Sequence[Completion],
     marks: Sequence[RewardBreakdown],
     kl: Sequence[float],
-    measure: Measure,
+    measure: ValidationScorer,
 ) -> ValidationSample:
     """Measure one look.
 
@@ -87,7 +87,7 @@ def all_truncated(step: int, answers: int, limit: int) -> UsageError:
 
 
 def compare_with_start(
-    now: ValidationSample, first: ValidationSample, measure: Measure, watch: ValidationConfig, seed: int
+    now: ValidationSample, first: ValidationSample, measure: ValidationScorer, watch: ValidationConfig, seed: int
 ) -> ValidationPoint:
     """``now`` beside the look before the first step; in both, at least one answer was not cut."""
     import numpy as np

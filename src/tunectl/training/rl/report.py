@@ -28,7 +28,7 @@ COLLAPSED = 0.25
 CUT = 0.1
 """So is this share of answers cut at the length limit."""
 
-Settings = Rloo | Grpo | Dpo | Kto
+AlignSettings = Rloo | Grpo | Dpo | Kto
 TITLES = {"bleu": "BLEU", "chrf": "chrF"}
 
 
@@ -63,7 +63,7 @@ class AnswerHistory:
     versions: list[AnswerAtStep]
 
 
-def measure_title(settings: Settings) -> str:
+def measure_title(settings: AlignSettings) -> str:
     """The independent measure as a reader knows it."""
     measure = settings.validation.metric
     return TITLES[measure.name] if isinstance(measure, ScoreMeasure) else f"check {measure.check.name}"
@@ -74,7 +74,7 @@ def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
     return next(look for look in aligned.looks if look.step == aligned.best_step)
 
 
-def verdict(settings: Settings, aligned: RlResult) -> RunOutcome:
+def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
     """How it ended."""
     kept = find_selected_checkpoint(aligned)
     why = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
@@ -117,7 +117,7 @@ def format_measure_change(look: ValidationPoint) -> str:
     return f"{look.measure_change:+.1f} ({look.measure_low:+.1f} to {look.measure_high:+.1f})"
 
 
-def run_summary(settings: Settings, aligned: RlResult) -> list[str]:
+def run_summary(settings: AlignSettings, aligned: RlResult) -> list[str]:
     """What was done, a sentence a line."""
     lines = [
         _method(settings),
@@ -143,7 +143,7 @@ def run_summary(settings: Settings, aligned: RlResult) -> list[str]:
     return lines
 
 
-def _method(settings: Settings) -> str:
+def _method(settings: AlignSettings) -> str:
     if isinstance(settings, Rloo | Grpo):
         title = "RLOO" if isinstance(settings, Rloo) else "GRPO"
         return (
@@ -161,7 +161,7 @@ def _method(settings: Settings) -> str:
     )
 
 
-def _describe_kl_penalty(settings: Settings) -> str:
+def _describe_kl_penalty(settings: AlignSettings) -> str:
     if isinstance(settings, Grpo) and not settings.beta:
         return "Nothing held the model to sft (beta 0)."
     return f"It was held to sft with beta {settings.beta:g}."
@@ -178,7 +178,7 @@ def describe_reward_term(term: RewardTerm) -> str:
     return f"a penalty outside {term.min_tokens} to {term.max_tokens} tokens"
 
 
-def warnings(settings: Settings, aligned: RlResult) -> list[str]:
+def warnings(settings: AlignSettings, aligned: RlResult) -> list[str]:
     """One sentence a concern; empty where there is none."""
     return [
         *_warn_reward_hacking(settings, aligned),
@@ -195,7 +195,7 @@ def _select_final_point(aligned: RlResult) -> ValidationPoint:
     return kept if kept.step else aligned.looks[-1]
 
 
-def _warn_reward_hacking(settings: Settings, aligned: RlResult) -> Iterator[str]:
+def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
     """The measure fell surely: while the reward rose, or, where nothing is rewarded, while judgements were learned."""
     first, judged = aligned.looks[0], isinstance(settings, Dpo | Kto)
     fell = (look for look in aligned.looks[1:] if look.measure_high < 0)
@@ -246,7 +246,7 @@ def _warn_reward_collapse(history: Sequence[StepMetrics]) -> Iterator[str]:
         )
 
 
-def _cut(settings: Settings, aligned: RlResult) -> Iterator[str]:
+def _cut(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
     look = _select_final_point(aligned)
     if look.truncated >= CUT:
         yield (

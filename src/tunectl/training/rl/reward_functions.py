@@ -1,6 +1,6 @@
 """The declared reward: a weighted sum of a reward model, checks, and penalties on length and repetition.
 
-Each part is normalised, clipped and weighted as declared. An answer that was cut is never rewarded: its total is no number,
+Each part is normalized, clipped and weighted as declared. An answer that was cut is never rewarded: its total is no number,
 and it is left out of every mean.
 """
 
@@ -31,7 +31,7 @@ class RewardFunction:
     def score(
         self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """One mark an answer; ``fixed`` leaves normalising by the step out, so that two looks can be compared."""
+        """One mark an answer; ``fixed`` leaves normalizing by the step out, so that two looks can be compared."""
         places = [place for place, answer in enumerate(answers) if answer.finished]
         asked = [questions[place] for place in places]
         given = [answers[place] for place in places]
@@ -86,7 +86,7 @@ def impute_mean(values: Sequence[float | None]) -> list[float]:
 
 
 def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool) -> list[float]:
-    """Normalised by the step where declared and not ``fixed``, then clipped."""
+    """Normalized by the step where declared and not ``fixed``, then clipped."""
     found = list(values)
     if term.normalize == "step" and not fixed and len(found) > 1:
         middle, spread = statistics.fmean(found), statistics.pstdev(found)

@@ -80,7 +80,7 @@ class RewardBreakdown(NamedTuple):
     total: float
     """Weighted sum of the parts."""
     parts: Mapping[str, float]
-    """Name of the part to its value before normalising, clipping and weighting."""
+    """Name of the part to its value before normalizing, clipping and weighting."""
 
 
 class Rewards(Protocol):
@@ -89,10 +89,10 @@ class Rewards(Protocol):
     def score(
         self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """One mark an answer. ``fixed`` leaves normalising by the step out, so that two looks can be compared."""
+        """One mark an answer. ``fixed`` leaves normalizing by the step out, so that two looks can be compared."""
 
 
-class Measure(Protocol):
+class ValidationScorer(Protocol):
     """The independent measure on validation."""
 
     @property
@@ -127,7 +127,7 @@ class RewardFunctions:
 
     rewards: Rewards | None
     """None where nothing rewards (dpo, kto): the reward is then the method's own, beta times the log-ratio to sft."""
-    measure: Measure
+    measure: ValidationScorer
 
 
 class StepMetrics(Struct, frozen=True):

@@ -1,0 +1,65 @@
+"""What the reward model is unsure of, for the page to ask first; worked out beside the page, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import to_builtins
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.paths import ProjectPaths
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.preferences.annotation_store import AnnotationTask
+
+RANDOM = "Questions come in random order: {reason}."
+DOUBT = "Questions that the reward model is least sure of come first."
+
+
+def why_unranked(layout: ProjectPaths) -> str | None:
+    """Why there is no reward model to ask; None where there is one."""
+    folder = layout.artifact("reward")
+    if not (folder / manifest.NAME).is_file():
+        return "there is no reward model yet (tunectl repro --to reward)"
+    if (folder / manifest.PASSED_THROUGH).is_file():
+        return "the reward model is switched off (reward: none)"
+    verdict: dict[str, object] = atomic_io.read_json(folder / "verdict.json", dict[str, object])
+    return None if verdict["passed"] else "the reward model did not pass its gate"
+
+
+def rank_by_uncertainty(
+    layout: ProjectPaths, root: TunectlConfig, questions: Sequence[AnnotationTask]
+) -> dict[str, float]:
+    """Id of each question to its doubt, 0 to 0.5. What was worked out before with the same models is read back.
+
+    Raises  ArtifactError when the reward model belongs to other models, or one of them is not there.
+    """
+    from tunectl.annotation.active_sampling import preference_uncertainty
+    from tunectl.backends.modeling import reward_scorer
+    from tunectl.training.reward.protocols import ScoredPrompt
+
+    folders = {name: layout.artifact(name) for name in ("model", "cpt", "sft", "reward")}
+    stamps = {name: atomic_io.sha256_json(to_builtins(manifest.read(folder))) for name, folder in folders.items()}
+    path = layout.cache / f"doubt-{atomic_io.sha256_json(stamps)[:16]}.json"
+    known: dict[str, float] = atomic_io.read_json(path, dict[str, float]) if path.is_file() else {}
+    new = [one for one in questions if not one.attention and one.id not in known]
+    if new:
+        base = folders["model"] if manifest.read(folders["cpt"]).passed_through else folders["cpt"]
+        model = reward_scorer.load(
+            base=base, sft=folders["sft"], reward=folders["reward"], part="members", profile=root.hardware
+        )
+        try:
+            scores = model.score(
+                [ScoredPrompt(one.messages, one.tools) for one in new for _ in range(2)],
+                [text for one in new for text in one.answers],
+            )
+        finally:
+            model.close()
+        pairs = zip(scores[::2], scores[1::2], strict=True)
+        known |= {
+            one.id: preference_uncertainty(first, second) for one, (first, second) in zip(new, pairs, strict=True)
+        }
+        atomic_io.write_json(path, known)
+    return known

@@ -1,0 +1,121 @@
+"""The answers that people compare, written by the models under comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import to_builtins
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Example
+from tunectl.core.errors import ArtifactError, DataError
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.preferences.annotation_store import AnnotationTask
+    from tunectl.preferences.answer_cache import Write
+
+CHUNK = 8
+"""Inputs answered together; people can begin after the first."""
+
+
+class CandidateBatch(NamedTuple):
+    """Questions that were just made, and how far the whole is."""
+
+    questions: list[AnnotationTask]
+    done: int
+    """Inputs answered."""
+    of: int
+    left_out: int
+    """Inputs so far whose two answers were alike, or one of them empty: nobody could choose."""
+
+    @property
+    def word(self) -> str:
+        """For the page."""
+        return f"{self.done} of {self.of} inputs are answered."
+
+
+def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[CandidateBatch]:
+    """Questions as they are made, a few at a time. Batches that an interrupted run has finished are read back.
+
+    Raises  ArtifactError when a model is not there; DataError when there are no inputs.
+    """
+    from tunectl.data.split.groups import input_key
+    from tunectl.preferences import annotation_tasks, answer_cache
+
+    wanted = root.annotate.prepare
+    path = layout.artifact("split") / f"{wanted.part}.jsonl"
+    examples = annotation_tasks.sample_inputs(list(atomic_io.read_rows(path, Example)), wanted.inputs, root.seed)
+    if not examples:
+        raise DataError(
+            f"{path} holds no input to answer", hint="check split.shares, or choose the other annotate.prepare.part"
+        )
+    keyed = [(one, input_key(one)) for one in examples]
+    folders = [_folders(layout, system) for system in wanted.systems]
+    work = layout.work("annotate", _key(root, folders))
+    left_out = 0
+    yield CandidateBatch(list(annotation_tasks.attention_checks(keyed, root.seed)), 0, len(keyed), 0)
+    with ExitStack() as stack:
+        writers = CandidateGenerator(root, folders, stack)
+        for start in range(0, len(keyed), CHUNK):
+            chunk = keyed[start : start + CHUNK]
+            names = atomic_io.sha256_json([prompt for _, prompt in chunk])[:12]
+            both = answer_cache.read_or_generate(work / f"{names}.jsonl", chunk, partial(writers.pairs, chunk, start))
+            made = [annotation_tasks.make_task(one.example, one.prompt, one.answers, wanted.systems) for one in both]
+            found = [item for item in made if item is not None]
+            left_out += len(made) - len(found)
+            yield CandidateBatch(found, start + len(chunk), len(keyed), left_out)
+
+
+def _key(root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]]) -> str:
+    """Digest of all that the answers follow from."""
+    stamps = [
+        [to_builtins(manifest.read(folder)) if folder is not None else None for folder in pair] for pair in folders
+    ]
+    how = root.annotate.prepare.decoding.model_dump(mode="json")
+    return atomic_io.sha256_json([stamps, how, root.seed])[:16]
+
+
+class CandidateGenerator:
+    """The models under comparison, loaded when the first answer is wanted; two systems that are one share a model."""
+
+    def __init__(self, root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]], stack: ExitStack) -> None:
+        self._root, self._folders, self._stack = root, folders, stack
+        self._loaded: dict[tuple[Path, Path | None], Write] = {}
+
+    def pairs(self, chunk: Sequence[tuple[Example, str]], start: int) -> list[list[str]]:
+        """Two answers to each input."""
+        examples = [example for example, _ in chunk]
+        both = [
+            self._of(pair)(examples, self._root.seed + 1000 * turn + start) for turn, pair in enumerate(self._folders)
+        ]
+        return [list(texts) for texts in zip(*both, strict=True)]
+
+    def _of(self, pair: tuple[Path, Path | None]) -> Write:
+        from tunectl.backends.wiring import preferences
+
+        if pair not in self._loaded:
+            tools, how = preferences.backend(self._root.hardware), self._root.annotate.prepare.decoding
+            label = f"answers of {(pair[1] or pair[0]).name}"
+            self._loaded[pair] = preferences.make_answer_writer(tools, *pair, how, label, self._stack)
+        return self._loaded[pair]
+
+
+def _folders(layout: ProjectPaths, system: str) -> tuple[Path, Path | None]:
+    """Weights and adapter of a system; the tuned one stands on the further pre-trained weights where there are any."""
+    model = layout.artifact("model")
+    manifest.read(model)
+    if system == "model":
+        return model, None
+    adapter, adapted = layout.artifact(system), layout.artifact("cpt")
+    if manifest.read(adapter).passed_through:
+        raise ArtifactError(
+            f"annotate.prepare.systems names {system}, which is switched off",
+            hint=f"name another, or build it: tunectl repro {system}=<an option of conf/{system}> --to {system}",
+        )
+    return (model if manifest.read(adapted).passed_through else adapted), adapter

@@ -1,0 +1,168 @@
+"""Measure the learning curve of ``tunectl data report --learning-curve`` with the project's own tuning.
+
+Every finished size is kept in ``.tunectl/work/curve-<key>``; a curve that was stopped goes on from there, inside a size from the
+trainer's last checkpoint. All of train is not tuned again where the sft artifact of this configuration stands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Example
+from tunectl.core import logging_setup, progress
+from tunectl.core.errors import ArtifactError
+from tunectl.data.learning_curve import (
+    SHARES,
+    Curve,
+    Likelihood,
+    MeasuredSize,
+    TrainAndScore,
+    fit_and_advise,
+    take_nested_subsets,
+)
+from tunectl.data.split.groups import find_connected_groups
+from tunectl.pipeline.runner import load_input_artifact
+
+_log = logging_setup.get_logger(__name__)
+
+
+def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: TrainAndScore | None = None) -> Curve:
+    """Tune on parts of train, score each on validation, judge.
+
+    ``worth`` is the fall of the loss, in nats a token, that is worth twice the data.
+    Raises  ArtifactError where model, split or cpt is not built, or was made from another configuration;
+            DataError where train or validation is too small.
+    """
+    from tunectl.pipeline import resolved_config
+
+    digests = {
+        name: atomic_io.sha256_json(atomic_io.read_json(layout.artifact(name) / manifest.NAME))
+        for name in _upstream(layout)
+    }
+    settings, record = resolved_config.load_stage_config(layout, "sft")
+    work = layout.work("curve", atomic_io.sha256_json({"record": record, "inputs": digests})[:16])
+    train = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
+    chosen = learner or SftTrainAndScore(layout, settings, work, seed=settings.seed, stands=_stands(layout, digests))
+    points = []
+    with progress.bar("learning curve", len(SHARES)) as shown:
+        for share, rows in take_nested_subsets(train, seed=settings.seed):
+            points.append(_point(work, share, rows, chosen))
+            shown.advance()
+    return fit_and_advise(points, worth=worth, seed=settings.seed, clusters=_clusters(layout))
+
+
+def _clusters(layout: ProjectPaths) -> dict[str, str]:
+    """Validation example to the group that split kept together."""
+    from tunectl.pipeline import resolved_config
+
+    settings, _ = resolved_config.load_stage_config(layout, "split")
+    examples = list(atomic_io.read_rows(layout.artifact("split") / "validation.jsonl", Example))
+    together = find_connected_groups(examples, settings.split.group)
+    return {examples[row].id: group.key for group in together for row in group.rows}
+
+
+def _upstream(layout: ProjectPaths) -> Sequence[str]:
+    """The stages that tuning reads, after each was verified."""
+    names = ("model", "split", "cpt")
+    for name in names:
+        load_input_artifact(layout, name)
+    return names
+
+
+def _stands(layout: ProjectPaths, digests: dict[str, str]) -> bool:
+    """Whether the sft artifact is finished, and made from this configuration and these inputs."""
+    try:
+        found = load_input_artifact(layout, "sft")
+    except ArtifactError:
+        return False
+    return all(digests[name] == digest for name, digest in found.inputs.items() if name in digests)
+
+
+def _point(work: Path, share: float, rows: Sequence[Example], learner: TrainAndScore) -> MeasuredSize:
+    kept = work / f"point-{share:.2f}.json"
+    if kept.is_file():
+        found: MeasuredSize = atomic_io.read_json(kept, MeasuredSize)
+        return found
+    _log.info("learning curve: %.0f %% of train, %d records", 100 * share, len(rows))
+    point = MeasuredSize(share, len(rows), learner.learn(rows, label=f"{share:.0%}"))
+    atomic_io.write_json(kept, point)
+    return point
+
+
+class SftTrainAndScore:
+    """Tunes with the sft stage and measures with the evaluation's generator."""
+
+    def __init__(self, layout: ProjectPaths, settings: Any, work: Path, *, seed: int, stands: bool) -> None:
+        """``settings`` is what the sft stage sees; ``stands`` says that its artifact can be used for all of train."""
+        self._layout, self._settings, self._work, self._seed, self._stands = layout, settings, work, seed, stands
+        adapted = layout.artifact("cpt")
+        self._base = layout.artifact("model") if (adapted / manifest.PASSED_THROUGH).is_file() else adapted
+
+    def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
+        """How likely the answers of each validation example are, under an adapter that was tuned on ``train``."""
+        if label == "100%" and self._stands:
+            return self._score(self._layout.artifact("sft"))
+        folder = self._work / label.rstrip("%")
+        adapter = folder / "adapter"
+        if not adapter.is_dir():
+            self._tune(train, folder, adapter)
+        found = self._score(adapter)
+        shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def _tune(self, train: Sequence[Example], folder: Path, adapter: Path) -> None:
+        from tunectl.pipeline.stages import sft
+
+        part = folder / "split"
+        atomic_io.write_rows(part / "train.jsonl", train)
+        whole = self._layout.artifact("split")
+        for name in ("validation.jsonl", "test.jsonl", "documents.jsonl"):
+            shutil.copyfile(whole / name, part / name)
+        upstream = {field.name: self._layout.artifact(field.name) for field in dataclasses.fields(sft.Inputs)}
+        inputs = sft.Inputs(**{**upstream, "split": part})
+        with atomic_io.atomic_directory(adapter, folder / "tmp") as fresh:
+            places = {"artifact": fresh, "plots": folder / "plots", "work": folder / "trainer"}
+            for place in places.values():
+                place.mkdir(parents=True, exist_ok=True)
+            names = {field.name for field in dataclasses.fields(sft.Outputs)}
+            outputs = sft.Outputs(**{name: place for name, place in places.items() if name in names})
+            sft.run(self._settings, inputs, outputs)
+
+    def _score(self, adapter: Path) -> list[Likelihood]:
+        from tunectl.backends.modeling import generator as modeling_generator
+        from tunectl.backends.wiring import evaluation
+        from tunectl.config.schema.evaluate import Greedy
+        from tunectl.evaluation.generator_protocols import GenerationPrompt
+        from tunectl.evaluation.items import from_examples
+
+        rows = atomic_io.read_rows(self._layout.artifact("split") / "validation.jsonl", Example)
+        items, _ = from_examples(rows)
+        prompter = evaluation.prompter(self._base, adapter)
+        requests = [
+            GenerationPrompt(
+                prompter.prompt(item.messages, item.tools),
+                tuple(
+                    prompter.answer(item.messages, item.turn(number), item.tools)
+                    for number in range(len(item.references))
+                ),
+            )
+            for item in items
+        ]
+        generator = modeling_generator.model_loader(self._settings.hardware)(self._base, adapter)
+        try:
+            # one token is the shortest answer; only the likelihood of the references is wanted
+            replies = generator.answer(
+                requests, Greedy(method="greedy", max_new_tokens=1), seed=self._seed, label="validation"
+            )
+        finally:
+            generator.close()
+        return [
+            Likelihood(item.id, sum(one.nats for one in reply.references), sum(one.tokens for one in reply.references))
+            for item, reply in zip(items, replies, strict=True)
+        ]

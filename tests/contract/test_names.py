@@ -1,0 +1,165 @@
+"""Names: one word has one meaning, and each is the field's."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "tunectl"
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
+TREES = {path: ast.parse(path.read_text()) for path in FILES}
+
+STAGE_CLASSES = {"Inputs", "Outputs", "Metrics"}
+FAMILIES = ("cli/", "pipeline/stages/", "config/schema/", "backends/reports/", "backends/wiring/")
+"""Folders whose modules may be called like a module elsewhere: a stage, its section and its verb share one name."""
+FAMILY_NAMES = {"protocols", "report"}
+PARTICIPLES = frozenset(
+    [
+        "begun",
+        "bought",
+        "built",
+        "caught",
+        "chosen",
+        "done",
+        "drawn",
+        "driven",
+        "fallen",
+        "found",
+        "given",
+        "gone",
+        "heard",
+        "held",
+        "hidden",
+        "kept",
+        "known",
+        "laid",
+        "led",
+        "lent",
+        "lost",
+        "made",
+        "meant",
+        "met",
+        "paid",
+        "proven",
+        "said",
+        "seen",
+        "sent",
+        "shown",
+        "sold",
+        "spoken",
+        "stood",
+        "taken",
+        "taught",
+        "thought",
+        "thrown",
+        "told",
+        "understood",
+        "won",
+        "worn",
+        "written",
+    ]
+)
+"""Irregular participles; forms that are imperatives as well (read, set, put, cut, let, run, split) are none of them."""
+VERBS_IN_ED = {"embed", "feed", "need", "seed", "shed", "speed"}
+ADJECTIVES = {"added", "fused", "grouped", "nested", "shared", "stacked", "tuned"}
+"""Before a noun they say which one, as in ``nested_subsets``; alone they would be a participle."""
+SPELLINGS = re.compile(r"licence|judgement|centre|normalis|optimis|labelled|modelled|colour|behaviour", re.IGNORECASE)
+FROZEN = {"judgement", "centre"}
+"""Words on disk (``judgements/``, ``centres``) that change together with their migration."""
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def is_property(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any("property" in ast.unparse(one) or ".setter" in ast.unparse(one) for one in node.decorator_list)
+
+
+def begins_with_participle(name: str) -> bool:
+    first, _, rest = name.strip("_").partition("_")
+    if first in PARTICIPLES:
+        return True
+    regular = first.endswith("ed") and first not in VERBS_IN_ED
+    return regular and not (rest and first in ADJECTIVES)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("kept", True),
+        ("_folded", True),
+        ("written_rows", True),
+        ("embed", False),
+        ("nested_subsets", False),
+        ("nested", True),
+        ("read_rows", False),
+        ("open_release", False),
+        ("feed", False),
+    ],
+)
+def test_participles_are_told_from_verbs(name: str, expected: bool) -> None:
+    assert begins_with_participle(name) is expected
+
+
+def test_functions_are_named_by_verbs_and_not_by_participles() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+        for path, tree in TREES.items()
+        for node in functions(tree)
+        if not is_property(node) and begins_with_participle(node.name)
+    ]
+    assert wrong == []
+
+
+def public_classes(tree: ast.Module) -> Iterator[str]:
+    """Classes of a module and aliases of types at its top level."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and re.fullmatch(r"[A-Z][a-z]\w*[a-z]\w*", node.targets[0].id)
+        ):
+            yield node.targets[0].id
+
+
+def test_no_class_name_is_used_twice() -> None:
+    where: dict[str, set[str]] = defaultdict(set)
+    for path, tree in TREES.items():
+        for name in public_classes(tree):
+            if not name.startswith("_"):
+                where[name].add(path.relative_to(SOURCE).as_posix())
+    twice = {name: sorted(files) for name, files in where.items() if len(files) > 1 and name not in STAGE_CLASSES}
+    assert twice == {}
+
+
+def test_no_module_is_named_like_another_or_like_one_of_the_standard_library() -> None:
+    where: dict[str, list[str]] = defaultdict(list)
+    for path in FILES:
+        name = path.relative_to(SOURCE).as_posix()
+        if not name.startswith(FAMILIES) and path.stem not in FAMILY_NAMES and path.stem != "__main__":
+            where[path.stem].append(name)
+    assert {stem: names for stem, names in where.items() if len(names) > 1} == {}
+    assert [str(path) for path in FILES if path.stem in sys.stdlib_module_names and path.stem != "__main__"] == []
+
+
+def test_spelling_is_american() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number} {word}"
+        for path in [*FILES, *sorted((ROOT / "conf").rglob("*.yaml"))]
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        for word in SPELLINGS.findall(line)
+        if word.casefold() not in FROZEN and '"licence"' not in line
+    ]
+    assert wrong == []
