@@ -350,8 +350,8 @@ def test_a_measure_that_the_reward_sees_watches_nothing():
         with pytest.raises(ValidationError) as caught:
             stage(rewards=rewards, validation=watch | {"metric": same})
         assert caught.value.errors()[0]["msg"] == (
-            "Value error, validation.metric is the check good, which rewards has too, so it would rise with the reward and watch "
-            "nothing; take another metric, or {method: score, name: chrf}"
+            "Value error, validation.metric is the check good, which rewards has too, so it would rise with the reward; "
+            "take another one, or {method: score, name: chrf}"
         )
     stage(rewards=rewards, validation=watch | {"metric": check(pattern="bad", expect="absent")})
 
