@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -204,7 +205,7 @@ def _bad(**changes: object) -> str:
 
 def test_bad_rules_are_refused_with_their_place():
     assert _bad(values={"red": ["<b>"]}) == (
-        "Value error, attributes.color.values.red: '<b>' uses <b>, which is no term above it; there are: a"
+        "Value error, attributes.color.values.red: '<b>' uses <b>, which is no term; there are: a"
     )
     assert _bad(values={"red": ["(red"]}) == (
         "Value error, attributes.color.values.red: '(red' is not a regular expression: "
@@ -215,11 +216,23 @@ def test_bad_rules_are_refused_with_their_place():
     )
 
 
-def test_a_term_uses_only_those_above_it():
-    with pytest.raises(ValidationError, match=r"terms.a: '<b>' uses <b>, which is no term above it; there are: none"):
-        SlotErrorRules.model_validate(
-            {"parse": "bracketed", "terms": {"a": ["<b>"], "b": ["x"]}, "attributes": {"n": {"method": "verbatim", "optional": []}}}
-        )  # fmt: skip
+def _rules(terms: dict[str, list[str]]) -> SlotErrorRules:
+    return SlotErrorRules.model_validate(
+        {"parse": "bracketed", "terms": terms, "attributes": {"n": {"method": "verbatim", "optional": []}}}
+    )
+
+
+def test_terms_may_use_each_other_in_any_order_but_not_in_a_circle() -> None:
+    """The resolved configuration of a stage has its keys sorted, so their order says nothing."""
+    assert _rules({"a": ["<b>s"], "b": ["x"]}).whole("<a>") == _rules({"b": ["x"], "a": ["<b>s"]}).whole("<a>")
+    with pytest.raises(ValidationError, match=r"terms.a: '<b>' uses <b>, which is no term; there are: a"):
+        _rules({"a": ["<b>"]})
+    with pytest.raises(ValidationError, match=r"terms: a, b use each other in a circle; break it"):
+        _rules({"a": ["<b>"], "b": ["<a>"], "c": ["x"]})
+
+
+def test_the_rules_of_e2e_come_through_the_sorted_json_of_a_stage() -> None:
+    assert SlotErrorRules.model_validate_json(msgspec.json.encode(CFG.model_dump(mode="json"), order="sorted")) == CFG
 
 
 def test_statistics_are_numbers():

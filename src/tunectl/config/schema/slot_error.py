@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,29 +49,45 @@ class SlotErrorRules(StrictModel):
     parse: Literal["bracketed", "fields"]
     """bracketed: the input reads ``name[value], name[value]``. fields: the attributes are declared fields of the record."""
     terms: dict[str, Patterns]
-    """Name to pieces of pattern, any of which may stand where a pattern says ``<name>``; a term may use the terms above it."""
+    """Name to pieces of pattern, any of which may stand where a pattern says ``<name>``; a term may use other terms, in any order, without a circle."""
     attributes: dict[str, Slot] = Field(min_length=1)
     """Attribute to how its values are found; other attributes of an input are not judged."""
 
     @model_validator(mode="after")
     def _readable(self) -> SlotErrorRules:
-        above: list[str] = []
+        self._refuse_unknown_and_circular_terms()
         for name, pieces in self.terms.items():
             for piece in pieces:
-                self._refuse_bad(f"terms.{name}", piece, above)
-            above.append(name)
+                self._refuse_bad(f"terms.{name}", piece)
         for name, slot in self.attributes.items():
             if isinstance(slot, PatternSlot):
                 for value, patterns in {**slot.values, "decoys": slot.decoys}.items():
                     for pattern in patterns:
-                        self._refuse_bad(f"attributes.{name}.values.{value}", pattern, above)
+                        self._refuse_unknown(f"attributes.{name}.values.{value}", pattern)
+                        self._refuse_bad(f"attributes.{name}.values.{value}", pattern)
         return self
 
-    def _refuse_bad(self, where: str, pattern: str, known: Sequence[str]) -> None:
-        unknown = [name for name in TERM.findall(pattern) if name not in known]
+    def _refuse_unknown_and_circular_terms(self) -> None:
+        """The order of terms does not matter: the resolved JSON of a stage has its keys sorted."""
+        uses = {name: {used for piece in pieces for used in TERM.findall(piece)} for name, pieces in self.terms.items()}
+        for name, pieces in self.terms.items():
+            for piece in pieces:
+                self._refuse_unknown(f"terms.{name}", piece)
+        open_terms = dict(uses)
+        while open_terms:
+            closed = [name for name, used in open_terms.items() if not used & open_terms.keys()]
+            if not closed:
+                raise ValueError(f"terms: {', '.join(sorted(open_terms))} use each other in a circle; break it")
+            for name in closed:
+                del open_terms[name]
+
+    def _refuse_unknown(self, where: str, pattern: str) -> None:
+        unknown = [name for name in TERM.findall(pattern) if name not in self.terms]
         if unknown:
-            there = ", ".join(known) or "none"
-            raise ValueError(f"{where}: {pattern!r} uses <{unknown[0]}>, which is no term above it; there are: {there}")
+            there = ", ".join(self.terms) or "none"
+            raise ValueError(f"{where}: {pattern!r} uses <{unknown[0]}>, which is no term; there are: {there}")
+
+    def _refuse_bad(self, where: str, pattern: str) -> None:
         try:
             found = re.compile(self.whole(pattern)).match("")
         except re.error as error:
