@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, as_json: bool) -> int:
     from tunectl.backends.system import terminal
-    from tunectl.cli.annotate_candidates import CandidateBatch, generate_candidates
     from tunectl.core import progress
+    from tunectl.pipeline.candidate_generation import CandidateBatch, generate_candidates
     from tunectl.preferences import annotation_store
 
     batch = CandidateBatch([], 0, 0, 0)
@@ -84,8 +84,8 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
     from tunectl.annotation import annotate_app
     from tunectl.annotation.active_sampling import QueuePolicy
     from tunectl.annotation.annotation_queue import AnnotationQueue
+    from tunectl.annotation.uncertainty_ranking import DOUBT, RANDOM, why_unranked
     from tunectl.backends.system import terminal
-    from tunectl.cli.annotate_ranking import DOUBT, RANDOM, why_unranked
     from tunectl.preferences import annotation_store
 
     asking, key = root.annotate.queue, _key(root.annotate.key_env)
@@ -169,8 +169,8 @@ class _BackgroundWriter:
             self._rank()
 
     def _write(self) -> None:
-        from tunectl.cli.annotate_candidates import generate_candidates
         from tunectl.core import logging_setup
+        from tunectl.pipeline.candidate_generation import generate_candidates
 
         try:
             for batch in generate_candidates(self._layout, self._root):
@@ -187,7 +187,7 @@ class _BackgroundWriter:
             self._word = NO_MORE.format(reason=error)
 
     def _rank(self) -> None:
-        from tunectl.cli.annotate_ranking import rank_by_uncertainty, why_unranked
+        from tunectl.annotation.uncertainty_ranking import rank_by_uncertainty, why_unranked
         from tunectl.core import logging_setup
 
         try:

@@ -61,10 +61,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _curve(layout: ProjectPaths, worth: float) -> Curve:
-    from tunectl.cli.data_learning_curve import measure
+    from tunectl.pipeline.learning_curve_runner import measure_learning_curve
 
     with lock.file_lock(layout.stage_lock, "learning curve"):
-        found: Curve = measure(layout, worth=worth)
+        found: Curve = measure_learning_curve(layout, worth=worth)
     return found
 
 

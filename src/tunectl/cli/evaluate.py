@@ -91,8 +91,8 @@ def _stage(out: Path | None, *, as_json: bool) -> None:
     import dataclasses
     import tempfile
 
-    from tunectl.cli.run import load_input_artifact
     from tunectl.pipeline import resolved_config
+    from tunectl.pipeline.runner import load_input_artifact
     from tunectl.pipeline.stages import evaluate as stage
 
     layout = ProjectPaths()

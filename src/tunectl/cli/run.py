@@ -1,105 +1,23 @@
 """Run one stage, as dvc.yaml does.
 
-The stage gets its resolved configuration, the finished artifacts of the stages that it reads, and a fresh folder. Only when
-it ends well does that folder take the place of the old artifact; the manifest is written last.
+The stage gets its resolved configuration, the finished artifacts of the stages that it reads, and a fresh folder. That folder
+replaces the old artifact only when the stage succeeds; the manifest is written last.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import time
-from contextlib import ExitStack
-from importlib import import_module
-from typing import Any
 
-from tunectl.artifacts import atomic_io, lock, manifest
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.core import logging_setup
-from tunectl.core.errors import ArtifactError, TunectlError
-from tunectl.core.optional import require_all
-from tunectl.pipeline.stages import COMPOSE, find
-
-_log = logging_setup.get_logger(__name__)
+from tunectl.pipeline import runner
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Declare the arguments."""
     parser.add_argument("stage", help="a stage of dvc.yaml; tunectl status lists them")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the stage; the failure of a stage is left for ``tunectl repro`` in ``.tunectl/failure.json``."""
-    layout = ProjectPaths()
-    name: str = args.stage
-    if name != COMPOSE:
-        find(name)
-    with lock.file_lock(layout.stage_lock, f"stage {name}"):
-        layout.failure.unlink(missing_ok=True)
-        try:
-            compose(layout) if name == COMPOSE else run_stage(layout, name)
-        except TunectlError as error:
-            note = {"stage": name, "exit_code": error.exit_code, "message": error.message, "hint": error.hint}
-            atomic_io.write_json(layout.failure, note)
-            raise
+    """Run the stage that was named."""
+    runner.execute_stage(ProjectPaths(), args.stage)
     return 0
-
-
-def compose(layout: ProjectPaths) -> None:
-    """Write one resolved JSON a stage."""
-    from tunectl.pipeline.stages.compose import compose as compose_all
-
-    compose_all(layout)
-
-
-def run_stage(layout: ProjectPaths, name: str) -> None:
-    """Run one stage of the table in this process.
-
-    Raises  ArtifactError when an input is absent, corrupted, or was made from another configuration; MissingExtraError that
-            names every library which the stage will import and which is not installed.
-    """
-    from tunectl.pipeline import resolved_config
-    from tunectl.pipeline.required_extras import list_required_packages
-
-    stage = find(name)
-    settings, record = resolved_config.load_stage_config(layout, name)
-    require_all(list_required_packages(settings, [name]))
-    module = import_module(stage.module)
-    digests = {
-        upstream: atomic_io.sha256_json(load_input_artifact(layout, upstream)) for upstream in _fields(module.Inputs)
-    }
-    key = atomic_io.sha256_json({"record": record, "inputs": digests})[:16]
-    started = time.monotonic()
-    with ExitStack() as stack:
-        folders = {"work": layout.work(name, key)}
-        for kind, target in (("plots", layout.plots(name)), ("artifact", layout.artifact(name))):
-            if kind in _fields(module.Outputs):
-                folders[kind] = stack.enter_context(atomic_io.atomic_directory(target, layout.scratch))
-        outputs = module.Outputs(**{kind: folders[kind] for kind in _fields(module.Outputs)})
-        inputs = module.Inputs(**{upstream: layout.artifact(upstream) for upstream in digests})
-        metrics = dataclasses.asdict(module.run(settings, inputs, outputs))
-        passed = (outputs.artifact / manifest.PASSED_THROUGH).is_file()
-        made = manifest.Manifest(name, atomic_io.sha256_json(record), digests, passed_through=passed)
-        manifest.write(outputs.artifact, made)
-    seconds = round(time.monotonic() - started, 3)
-    atomic_io.write_json(layout.metrics(name), {**metrics, "seconds": seconds})
-    _log.info("%s: done in %.1f s", name, seconds)
-
-
-def load_input_artifact(layout: ProjectPaths, name: str) -> manifest.Manifest:
-    """The verified manifest of an upstream artifact that was made from the configuration in force."""
-    from tunectl.pipeline import resolved_config
-
-    folder = layout.artifact(name)
-    found = manifest.verify(folder)
-    _, record = resolved_config.load_stage_config(layout, name)
-    if found.config != atomic_io.sha256_json(record):
-        raise ArtifactError(
-            f"{folder} was made from another configuration or other code than {layout.config(name)} holds now",
-            hint=f"rebuild it with: tunectl repro --to {name}",
-        )
-    return found
-
-
-def _fields(shape: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(shape)]
