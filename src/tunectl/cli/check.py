@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, then print what was asked for.
+    """Check, then print what was asked for; packages that the recipe needs and that are absent are a note, not an error.
 
     Raises  ConfigError with every mistake at once (exit 2).
     """
@@ -50,15 +50,28 @@ def run(args: argparse.Namespace) -> int:
 def _print(checked: Any, *, as_json: bool) -> None:
     from tunectl.backends.system import terminal
     from tunectl.config.loading.provenance import iter_leaves, to_dotted_key
+    from tunectl.core.optional import describe_missing, find_missing
+    from tunectl.pipeline.required_extras import list_build_packages
+
+    missing = find_missing(list_build_packages(checked.root))
 
     composition = checked.composition
     found = [(path, value, str(composition.origins.find(path) or "")) for path, value in iter_leaves(composition.tree)]
     if as_json:
         origins = {to_dotted_key(path): origin for path, _, origin in found}
-        terminal.print_json({"choices": composition.choices, "settings": composition.tree, "origins": origins})
+        terminal.print_json(
+            {
+                "choices": composition.choices,
+                "settings": composition.tree,
+                "origins": origins,
+                "missing_packages": [one._asdict() for one in missing],
+            }
+        )
         return
     files = ", ".join(f"{group}={option}" for group, option in sorted(composition.choices.items()))
     terminal.table("", ("setting", "value", "set by"), _rows(found), caption=files)
+    if missing:
+        terminal.print_line(str(describe_missing(missing)))
 
 
 def _rows(found: list[tuple[Any, Any, str]]) -> list[tuple[str, str, str]]:
