@@ -16,15 +16,15 @@ HERE = Path(__file__).parent
 RANGES = {"torch": "torch>=2.9", "torchvision": "torchvision>=0.24"}
 CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton==)")
 HEADER = "# Made by `make lock` from pyproject.toml, extra [{extra}]. Install with pip; torch stays a range (see requirements/lock.py).\n"
-OTHERS = {
+ENVIRONMENTS = {
     "export": "the environment of tunectl's exporter",
     "serve-openvino": "what a Bento for the engine openvino installs",
 }
-OTHER = "# Made by `make lock` from {name}.in: {what}. Torch stays a range (see requirements/lock.py).\n"
+ENVIRONMENT_HEADER = "# Made by `make lock` from {name}.in: {what}. Torch stays a range (see requirements/lock.py).\n"
 
 
-def compiled(source: str, extra: str | None = None, constraint: Path | None = None) -> list[str]:
-    """The resolved lines of a file, or of one extra of it, sorted."""
+def resolve_lines(source: str, extra: str | None = None, constraint: Path | None = None) -> list[str]:
+    """Resolve a file, or one extra of it, into sorted requirement lines."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lock.txt"
         words = [
@@ -48,13 +48,13 @@ def compiled(source: str, extra: str | None = None, constraint: Path | None = No
 def main() -> None:
     """Write all files; dev.txt holds only what run.txt does not."""
     run = HERE / "run.txt"
-    first = compiled("pyproject.toml", "all")
+    first = resolve_lines("pyproject.toml", "all")
     run.write_text(HEADER.format(extra="all") + "\n".join(first) + "\n")
-    second = [line for line in compiled("pyproject.toml", "dev", run) if line not in first]
+    second = [line for line in resolve_lines("pyproject.toml", "dev", run) if line not in first]
     (HERE / "dev.txt").write_text(HEADER.format(extra="dev") + "-r run.txt\n" + "\n".join(second) + "\n")
-    for name, what in OTHERS.items():
-        lines = compiled(f"requirements/{name}.in")
-        (HERE / f"{name}.txt").write_text(OTHER.format(name=name, what=what) + "\n".join(lines) + "\n")
+    for name, what in ENVIRONMENTS.items():
+        lines = resolve_lines(f"requirements/{name}.in")
+        (HERE / f"{name}.txt").write_text(ENVIRONMENT_HEADER.format(name=name, what=what) + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
