@@ -222,10 +222,10 @@ class LocalActivities:
             self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}{f'; {left}' if left else ''}")
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
-        self._tell(f"{signed_links.WORDS[question]} {run.trigger.why}\n{link}")
+        self._tell(f"{signed_links.WORDS[question]} {run.trigger.why}", link)
 
-    def _tell(self, words: str) -> None:
-        notifications.notify(words, self._root.project, self.watch.approval.notify_url_env)
+    def _tell(self, words: str, link: str = "") -> None:
+        notifications.notify(words, self._root.project, self.watch.approval.notify_url_env, link)
 
 
 def _section(root: TunectlConfig) -> FeedbackFromLog:

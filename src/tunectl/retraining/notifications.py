@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import urllib.error
 import urllib.request
 
 from tunectl.core import logging_setup
@@ -13,19 +15,33 @@ SECONDS = 10
 """Longest wait for whoever takes a message."""
 
 
-def notify(words: str, project: str, variable: str) -> None:
+def notify(words: str, project: str, variable: str, link: str = "") -> None:
     """Log a message, and send it where the environment variable holds an address; what cannot be delivered is only logged.
 
+    ``link`` is sent below the words and never logged: whoever has it can decide, and more people read logs than may decide.
     Nothing depends on it: what waits for people also stands in ``tunectl status``.
     """
-    _log.info("%s", words)
+    _log.info("%s%s", words, " (tunectl status shows the link)" if link else "")
     url = os.environ.get(variable)
     if not url:
         return
-    body = json.dumps({"text": f"{project}: {words}"}).encode()
+    text = f"{project}: {words}\n{link}" if link else f"{project}: {words}"
+    body = json.dumps({"text": text}).encode()
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310  the user's own address
         with urllib.request.urlopen(request, timeout=SECONDS):  # noqa: S310
             pass
-    except (OSError, ValueError) as error:  # a ValueError: what the variable holds is no address
-        _log.error("the message was not delivered: %s", error)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        _log.error("the message was not delivered to the address in %s: %s", variable, _explain(error))
+
+
+def _explain(error: Exception) -> str:
+    """What went wrong, without the error's own words where they may hold the address: its path is the key to the channel."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"status {error.code}"
+    if isinstance(error, ValueError | http.client.InvalidURL):
+        return "it holds no web address"
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    return type(reason if isinstance(reason, Exception) else error).__name__

@@ -25,3 +25,20 @@ def test_a_name_is_refused(section: str) -> None:
 def test_an_address_is_taken(section: str, address: str) -> None:
     root = checks.load_config(LAYOUT, [Override.from_cli(f"{section}.host='{address}'")]).root
     assert getattr(root, section).host == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://shop.example", "http://10.0.0.7:3200", "http://127.0.0.1.shop.example", "http://127.0.0.1@shop.example"],
+)
+def test_links_that_decide_are_not_sent_unencrypted(address: str) -> None:
+    with pytest.raises(TunectlError, match="sends links that decide unencrypted; write https://"):
+        checks.load_config(LAYOUT, [Override.from_cli(f"retrain.approval.url='{address}'")])
+
+
+@pytest.mark.parametrize(
+    "address", ["https://shop.example/loop", "http://localhost:3200", "http://127.0.0.1:3200", "http://[::1]:3200"]
+)
+def test_links_that_decide_are_encrypted_or_stay_on_this_machine(address: str) -> None:
+    root = checks.load_config(LAYOUT, [Override.from_cli(f"retrain.approval.url='{address}'")]).root
+    assert root.retrain.approval.url == address

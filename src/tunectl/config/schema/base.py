@@ -20,6 +20,16 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), strict=False)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its name or its address; other names are not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def validate_host(address: str) -> None:
     """Hold what a program listens on to what it can be.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from tunectl.config.schema.base import StrictModel, validate_host
+from tunectl.config.schema.base import StrictModel, is_loopback, validate_host
 
 EnvVariable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 ScheduleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
@@ -31,11 +32,21 @@ class ApprovalConfig(StrictModel):
     promotion: Literal["none", "required"]
     """none: a challenger that won is promoted by itself. required: a person approves it first."""
     url: str = Field(pattern=r"^https?://[^\s]+$")
-    """Address at which people reach the page of `tunectl retrain controller`."""
+    """Address at which people reach the page of `tunectl retrain controller`. Off this machine: https, since a link decides."""
     timeout_hours: float = Field(gt=0, le=24 * 90)
     """Hours that an approval link is valid; then nothing is done."""
     notify_url_env: EnvVariable
-    """Environment variable with the address that gets the message as JSON with a field text (Slack, Teams, Mattermost). Unset: it is logged."""
+    """Environment variable with the address that gets the message as JSON with a field text (Slack, Teams, Mattermost). Unset: it is logged, without its link, which `tunectl status` shows."""
+
+    @field_validator("url")
+    @classmethod
+    def _require_https_unless_loopback(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            raise ValueError(
+                f"{url} sends links that decide unencrypted; write https://, or an address of this machine"
+            )
+        return url
 
 
 class RateLimitConfig(StrictModel):
