@@ -144,6 +144,8 @@ INTERNAL = {
     "cli.evaluate_bases:_HUB": TYPED,
     "cli.import_:run()": TYPED,
     "pipeline.run_estimate:model_size()": DECLARED,
+    "pipeline.system_check:_EXTRA": "the installed metadata of this distribution",
+    "pipeline.system_check:_REQUIREMENT": "the installed metadata of this distribution",
     "cli.project_template:NAME": TYPED,
     "cli.project_template:_replace_line()": OWN,
     "cli.project_template:_settle_conf()": OWN,

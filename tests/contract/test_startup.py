@@ -47,6 +47,7 @@ def test_help_imports_no_library() -> None:
         "run",
         "status",
         "estimate",
+        "doctor",
         "chat",
         "data",
         "annotate",

@@ -1,0 +1,42 @@
+"""Check this machine: Python, cores, memory, disk, torch build, GPU, Git, Docker, extras; each with what to do.
+
+tunectl doctor           one row for each check; exit code 5 where a build would stop
+tunectl doctor --json    the same as JSON
+
+Which packages the recipe of a project needs: tunectl check.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+COLUMNS = ("check", "", "found", "what to do")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the machine and print the results.
+
+    Raises  InfrastructureError where one of them is a problem.
+    """
+    from tunectl.backends.system import terminal
+    from tunectl.core.errors import InfrastructureError
+    from tunectl.pipeline.system_check import check_system
+
+    found = check_system(Path())
+    if args.json:
+        terminal.print_json([one._asdict() for one in found])
+    else:
+        terminal.table("", COLUMNS, [tuple(one) for one in found])
+    problems = [one for one in found if one.status == "problem"]
+    if problems:
+        raise InfrastructureError(
+            "; ".join(f"{one.name}: {one.found}" for one in problems),
+            hint="\n  ".join(one.advice for one in problems),
+        )
+    return 0

@@ -1,0 +1,184 @@
+"""Check the machine: Python, cores, memory, disk, torch build, GPU, programs, extras. Each result says what to do.
+
+Nothing heavy is imported and nothing is written: versions come from installed metadata, the GPU from ``nvidia-smi``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tunectl.core.distribution import DISTRIBUTION, format_install_command
+from tunectl.training.resource_check import available_memory
+
+Status = Literal["ok", "note", "problem"]
+"""note: something optional is absent. problem: a build will stop there."""
+MIN_PYTHON = (3, 11)
+MIN_CORES = 2
+MIN_MEMORY = MIN_DISK = 6_000_000_000
+"""Bytes. The bundled example needs about 6 GB of memory, and 5 GB of disk with its environments."""
+SECONDS = 10.0
+"""A program that answers later counts as one that does not answer."""
+_REQUIREMENT = re.compile(r"^([\w.-]{1,100})(?:\[([\w,-]{1,200})\])?")
+_EXTRA = re.compile(r"extra ?== ?['\"]([\w-]{1,60})['\"]")
+
+
+class SystemCheck(NamedTuple):
+    """One result."""
+
+    name: str
+    status: Status
+    found: str
+    advice: str
+    """What to do; empty where nothing has to be done."""
+
+
+def check_system(folder: Path) -> list[SystemCheck]:
+    """Check this machine for a project in ``folder``."""
+    gpus = list_gpus()
+    return [
+        check_python(sys.version_info[:3]),
+        check_cores(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+        check_memory(available_memory()),
+        check_disk(shutil.disk_usage(folder).free),
+        check_torch(find_version("torch"), gpus),
+        check_gpu(gpus),
+        check_git(run_program("git", "--version")),
+        check_docker(
+            shutil.which("docker") is not None, run_program("docker", "info", "--format", "{{.ServerVersion}}")
+        ),
+        check_extras(find_missing_by_extra()),
+    ]
+
+
+def check_python(version: tuple[int, ...]) -> SystemCheck:
+    """Check the interpreter's version."""
+    found, wanted = ".".join(map(str, version)), ".".join(map(str, MIN_PYTHON))
+    if version[:2] >= MIN_PYTHON:
+        return SystemCheck("Python", "ok", found, "")
+    return SystemCheck("Python", "problem", found, f"install Python {wanted} or newer, and make the environment again")
+
+
+def check_cores(count: int) -> SystemCheck:
+    """Check the number of cores that this process may use."""
+    if count >= MIN_CORES:
+        return SystemCheck("cores", "ok", str(count), "")
+    return SystemCheck("cores", "note", str(count), f"training is slow on fewer than {MIN_CORES} cores")
+
+
+def check_memory(free: int | None) -> SystemCheck:
+    """Check the bytes of memory that are free; None where the machine does not say."""
+    if free is None:
+        return SystemCheck("memory", "note", "unknown", "this system does not report its free memory")
+    if free >= MIN_MEMORY:
+        return SystemCheck("memory", "ok", f"{free / 1e9:.1f} GB free", "")
+    advice = "end other programs, or lower hardware.train_batch_tokens; tunectl estimate says how much a build needs"
+    return SystemCheck("memory", "note", f"{free / 1e9:.1f} GB free", advice)
+
+
+def check_disk(free: int) -> SystemCheck:
+    """Check the bytes that are free where the project lies."""
+    if free >= MIN_DISK:
+        return SystemCheck("disk", "ok", f"{free / 1e9:.1f} GB free", "")
+    return SystemCheck("disk", "note", f"{free / 1e9:.1f} GB free", "free some space; dvc gc -w deletes old artifacts")
+
+
+def check_torch(version: str | None, gpus: list[str]) -> SystemCheck:
+    """Check that torch is installed, in a build that fits the GPU."""
+    if version is None:
+        return SystemCheck("torch", "problem", "not installed", format_install_command("train"))
+    if gpus and version.endswith("+cpu"):
+        advice = "this build cannot use the GPU: install torch from https://pytorch.org/get-started/locally"
+        return SystemCheck("torch", "problem", version, advice)
+    return SystemCheck("torch", "ok", version, "")
+
+
+def check_gpu(gpus: list[str]) -> SystemCheck:
+    """Say which GPUs the driver lists."""
+    if gpus:
+        return SystemCheck("GPU", "ok", "; ".join(gpus), "")
+    return SystemCheck("GPU", "note", "none that nvidia-smi lists", "hardware=cpu is the setting for this machine")
+
+
+def check_git(version: str | None) -> SystemCheck:
+    """Check that Git answers; DVC and the release tags need it."""
+    if version is not None:
+        return SystemCheck("Git", "ok", version.removeprefix("git version "), "")
+    return SystemCheck("Git", "problem", "not found", "install Git, for example: apt-get install git")
+
+
+def check_docker(installed: bool, version: str | None) -> SystemCheck:
+    """Check that a Docker engine answers; only images and the monitoring stack need it."""
+    if version:
+        return SystemCheck("Docker", "ok", version, "")
+    if installed:
+        return SystemCheck("Docker", "note", "the engine does not answer", "start it, or join the group docker")
+    return SystemCheck("Docker", "note", "not found", "only images and monitoring/compose.yaml need it")
+
+
+def check_extras(missing: dict[str, list[str]]) -> SystemCheck:
+    """Say which extras are complete; ``missing`` has the absent packages of each."""
+    complete = [extra for extra, packages in missing.items() if not packages]
+    absent = [extra for extra, packages in missing.items() if packages]
+    found = f"complete: {', '.join(complete) or 'none'}; not complete: {', '.join(absent) or 'none'}"
+    if not absent:
+        return SystemCheck("extras", "ok", found, "")
+    advice = f"tunectl check says which ones the recipe needs; {format_install_command('EXTRA')}"
+    return SystemCheck("extras", "note", found, advice)
+
+
+def find_missing_by_extra(requirements: list[str] | None = None) -> dict[str, list[str]]:
+    """Find the packages of each extra of this distribution that are not installed.
+
+    Args:
+        requirements: as the installed metadata lists them (``Requires-Dist``); None reads those.
+    """
+    extras: dict[str, set[str]] = {}
+    nested: dict[str, set[str]] = {}
+    for line in (metadata.requires(DISTRIBUTION) or []) if requirements is None else requirements:
+        named, wanted = _REQUIREMENT.match(line), _EXTRA.search(line)
+        if named is None or wanted is None:
+            continue
+        own = extras.setdefault(wanted[1], set())
+        if named[1] == DISTRIBUTION:  # an extra that is made of others
+            nested.setdefault(wanted[1], set()).update((named[2] or "").split(","))
+        else:
+            own.add(named[1])
+    absent = {package for packages in extras.values() for package in packages if find_version(package) is None}
+    return {name: sorted(_collect(name, extras, nested, set()) & absent) for name in sorted(extras)}
+
+
+def find_version(package: str) -> str | None:
+    """Find the installed version of a distribution; None where it is absent."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def list_gpus() -> list[str]:
+    """List name, memory and driver of each GPU that ``nvidia-smi`` knows."""
+    told = run_program("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    return told.splitlines() if told else []
+
+
+def run_program(*command: str) -> str | None:
+    """Run a program and return what it prints; None where it is absent, fails or does not end in time."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _collect(name: str, extras: dict[str, set[str]], nested: dict[str, set[str]], seen: set[str]) -> set[str]:
+    if name in seen:
+        return set()
+    seen.add(name)
+    return extras.get(name, set()).union(*(_collect(one, extras, nested, seen) for one in nested.get(name, ())))

@@ -1,0 +1,81 @@
+"""``tunectl doctor``: what the machine has, and what to do about what it lacks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tunectl.cli.main import main
+from tunectl.pipeline import system_check
+from tunectl.pipeline.system_check import SystemCheck
+
+GPU = ["NVIDIA L4, 23034 MiB, 550.54.15"]
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "says"),
+    [
+        (system_check.check_python((3, 11, 7)), "ok", ""),
+        (system_check.check_python((3, 10, 1)), "problem", "install Python 3.11 or newer"),
+        (system_check.check_cores(2), "ok", ""),
+        (system_check.check_cores(1), "note", "slow"),
+        (system_check.check_memory(8_000_000_000), "ok", ""),
+        (system_check.check_memory(1_000_000_000), "note", "hardware.train_batch_tokens"),
+        (system_check.check_memory(None), "note", "does not report"),
+        (system_check.check_disk(1_000_000_000), "note", "dvc gc"),
+        (system_check.check_torch(None, []), "problem", "pip install 'tunectl-lm[train]'"),
+        (system_check.check_torch("2.9.0+cpu", []), "ok", ""),
+        (system_check.check_torch("2.9.0+cpu", GPU), "problem", "cannot use the GPU"),
+        (system_check.check_torch("2.9.0+cu128", GPU), "ok", ""),
+        (system_check.check_gpu([]), "note", "hardware=cpu"),
+        (system_check.check_gpu(GPU), "ok", ""),
+        (system_check.check_git(None), "problem", "install Git"),
+        (system_check.check_docker(installed=True, version=None), "note", "start it"),
+        (system_check.check_docker(installed=False, version=None), "note", "only images"),
+        (system_check.check_docker(installed=True, version="28.1"), "ok", ""),
+        (system_check.check_extras({"data": [], "train": ["torch"]}), "note", "tunectl check"),
+        (system_check.check_extras({"data": []}), "ok", ""),
+    ],
+)
+def test_each_result_says_what_to_do(found: SystemCheck, status: str, says: str) -> None:
+    assert found.status == status
+    assert says in found.advice
+    assert bool(found.advice) == (status != "ok")
+
+
+def test_an_extra_that_is_made_of_others_lacks_what_they_lack() -> None:
+    lines = [
+        "msgspec>=0.19",
+        'msgspec>=0.19; extra == "data"',
+        'no-such-package>=1; extra == "train"',
+        'tunectl-lm[data,train]; extra == "all"',
+        'tunectl-lm[all]; extra == "all"',
+    ]
+    assert system_check.find_missing_by_extra(lines) == {
+        "all": ["no-such-package"],
+        "data": [],
+        "train": ["no-such-package"],
+    }
+
+
+def test_a_program_that_is_absent_or_fails_is_none() -> None:
+    assert system_check.run_program("no-such-program-here") is None
+    assert system_check.run_program("false") is None
+
+
+def test_the_installed_extras_are_read() -> None:
+    assert {"train", "serve", "retrain", "all"} <= set(system_check.find_missing_by_extra())
+
+
+def test_a_problem_ends_with_exit_5(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fine = SystemCheck("Python", "ok", "3.11.7", "")
+    monkeypatch.setattr(system_check, "check_system", lambda _folder: [fine])
+    assert main(["doctor"]) == 0
+    assert "3.11.7" in capsys.readouterr().out
+    bad = SystemCheck("Git", "problem", "not found", "install Git")
+    monkeypatch.setattr(system_check, "check_system", lambda _folder: [fine, bad])
+    assert main(["doctor", "--json"]) == 5
+    out, err = capsys.readouterr()
+    assert [one["status"] for one in json.loads(out)] == ["ok", "problem"]
+    assert err == "tunectl: Git: not found\n  install Git\n"
