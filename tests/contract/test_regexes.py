@@ -114,7 +114,7 @@ OUTSIDE = {
             "artifacts.names:RecordName",
             "artifacts.names:_CONTENT_ID",
             "retraining.run_store:NAME",
-            "serving.requests:Name",
+            "serving.requests:PrintableId",
             "serving.requests:_PATH",  # words of msgspec, which repeat a value of the body
             "serving.requests:parse()",
         ),

@@ -31,8 +31,8 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from tunectl.backends.system import terminal
     from tunectl.backends.wiring import evaluation
     from tunectl.chat import model_spec
-    from tunectl.cli.evaluate_file import load_settings
     from tunectl.evaluation import base_model_comparison
+    from tunectl.pipeline.file_evaluation_runner import load_settings
 
     layout = ProjectPaths()
     words = [word for word in args.bases.split(",") if word]
@@ -53,7 +53,7 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
         size = sum(item.stat().st_size for item in folder.glob("*.safetensors")) / 1e6
         found.append(
             base_model_comparison.BaseModelResult(
-                word, facts.parameters, round(size, 1), facts.licence, zero, few, speed
+                word, facts.parameters, round(size, 1), facts.license, zero, few, speed
             )
         )
     ranked = base_model_comparison.rank(found, trial.primary)
@@ -70,10 +70,10 @@ def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> P
 
     Raises  UsageError for anything else.
     """
-    from tunectl.cli.evaluate_file import load_settings
-    from tunectl.cli.model_args import from_folder, prepare_model
     from tunectl.config.loading.override_parsing import list_options
     from tunectl.config.schema.model import BaseModelConfig, HubModel
+    from tunectl.pipeline.file_evaluation_runner import load_settings
+    from tunectl.pipeline.model_choice import from_folder, prepare_model
 
     known = list_options(layout.conf, "model")
     if word in known:
@@ -101,9 +101,10 @@ def _trial(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, 
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Example
     from tunectl.backends.wiring import evaluation
-    from tunectl.cli.evaluate_file import decoding_from_args
+    from tunectl.cli.evaluate_file import options_from_args
     from tunectl.evaluation import base_model_comparison, items
     from tunectl.evaluation.system import GenerationSettings
+    from tunectl.pipeline.file_evaluation_runner import choose_decoding
 
     assert isinstance(backend, evaluation.EvaluationBackend)
     split = layout.artifact("split")
@@ -118,7 +119,7 @@ def _trial(args: argparse.Namespace, layout: ProjectPaths, root: TunectlConfig, 
         items=items.sample_items(validation, args.limit or INPUTS, root.seed),
         pool=pool,
         shots=max(cfg.prompts.shots) if cfg.prompts is not None else 3,
-        asking=GenerationSettings(decoding_from_args(args, root), root.seed, 0),
+        asking=GenerationSettings(choose_decoding(options_from_args(args), root), root.seed, 0),
         tools=backend.tools,
         primary="bleu" if gate.primary_metric == "checks" else gate.primary_metric,
         references=cfg.max_references,

@@ -18,18 +18,19 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     import msgspec
 
     from tunectl.backends.system import terminal
-    from tunectl.cli import evaluate_file
-    from tunectl.cli.model_args import resolve_model
+    from tunectl.cli.evaluate_file import options_from_args
     from tunectl.evaluation import two_model_report
     from tunectl.evaluation.results import ANSWERS, NAME
+    from tunectl.pipeline import file_evaluation_runner
+    from tunectl.pipeline.model_choice import resolve_model
 
     layout = ProjectPaths()
     chosen = [
         resolve_model(layout, args.model, args.adapter),
         resolve_model(layout, args.against, None, said="--against"),
     ]
-    job = evaluate_file.prepare_evaluation(args, data, overrides)
-    (first, mine), (second, theirs) = (evaluate_file.run_evaluation(job, one) for one in chosen)
+    job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
+    (first, mine), (second, theirs) = (file_evaluation_runner.run_evaluation(job, one) for one in chosen)
     found = two_model_report.TwoModelReport(
         first, second, *two_model_report.differences(job.task, (mine, theirs), job.backend.tools, job.close)
     )

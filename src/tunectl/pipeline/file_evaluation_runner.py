@@ -1,0 +1,261 @@
+"""Evaluate a model on a file: read the file as the project reads its sources, answer its inputs, score."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunectl.backends.wiring.evaluation import EvaluationBackend
+    from tunectl.config.schema.evaluate import BeamSearch, Greedy
+    from tunectl.config.schema.ingest import FileSource, Ingest, RowOptions
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.evaluation.file_evaluation import EvalTask, FileEvalResult
+    from tunectl.evaluation.items import Item
+    from tunectl.evaluation.system import SystemResult
+    from tunectl.pipeline.model_choice import ModelChoice
+
+COLUMNS = "check the file; name its columns with --input-column NAME --reference-column NAME, or its --format NAME"
+
+
+@dataclass(frozen=True)
+class FileEvalOptions:
+    """What ``tunectl evaluate DATA`` can be told; None keeps what the project declares. An error names the flag of the command."""
+
+    source: str | None = None
+    """Source of ingest that the file is read like."""
+    format: str | None = None
+    input_column: str | None = None
+    reference_column: str | None = None
+    system: str | None = None
+    """System text, in place of the one used in training."""
+    limit: int | None = None
+    """Inputs to answer at most, drawn with the seed."""
+    slots: Path | None = None
+    """YAML file with rules of the slot error rate."""
+    beams: int | None = None
+    """Of beam search; None: greedy."""
+    length_penalty: float = 1.0
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class FileEval:
+    """A file to measure on, and how."""
+
+    data: Path
+    root: TunectlConfig
+    task: EvalTask
+    available: int
+    skipped: dict[str, int]
+    backend: EvaluationBackend
+
+    @property
+    def close(self) -> float:
+        """Word counts that differ by at most this share are about equal."""
+        return self.root.evaluate.aligned.length_tolerance
+
+
+def prepare_evaluation(
+    layout: ProjectPaths, options: FileEvalOptions, data: Path, overrides: Sequence[str]
+) -> FileEval:
+    """Read ``data`` and the settings; nothing is answered yet.
+
+    Raises  UsageError for an option that cannot be; DataError for a file without inputs and references; ConfigError for bad
+            rules of slots.
+    """
+    from tunectl.backends.wiring import evaluation
+
+    root = load_settings(layout, overrides)
+    how = choose_decoding(options, root)
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit {options.limit}: at least 1")
+    if not data.exists() and not set("*?[") & set(str(data)):
+        raise UsageError(f"{data}: there is no such file")
+    examples, skipped = read_items(options, data, load_ingest_config(layout, root))
+    task = _task(options, root, examples, how)
+    return FileEval(data, root, task, len(examples), skipped, evaluation.build_backend(root.hardware, None))
+
+
+def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, SystemResult]:
+    """One model's answers to the inputs of the job, and everything measured on them."""
+    from tunectl.evaluation import file_evaluation
+
+    task, backend = job.task, job.backend
+    generator = backend.open(chosen.folder, chosen.adapter)
+    try:
+        one = file_evaluation.generate_answers(task, generator, backend.prompter(chosen.folder, chosen.adapter))
+    finally:
+        generator.close()
+    assert one.cost is not None
+    found = file_evaluation.FileEvalResult(
+        data=str(job.data),
+        model=str(chosen.folder),
+        adapter=None if chosen.adapter is None else str(chosen.adapter),
+        inputs=len(task.items),
+        available=job.available,
+        references=sum(len(item.references) for item in task.items),
+        skipped=job.skipped,
+        scores=file_evaluation.compute_scores(task, one, backend.tools),
+        cost=one.cost,
+        decoding=task.how.model_dump(),
+        confidence=task.gate.confidence,
+        resamples=task.gate.resamples,
+        bleu_signature=backend.signature,
+        slots=file_evaluation.slot_report(task, one, backend.tools),
+    )
+    return found, one
+
+
+def load_settings(layout: ProjectPaths, overrides: Sequence[str]) -> TunectlConfig:
+    """The project's configuration with the recorded and the typed overrides."""
+    from tunectl.config.loading import checks
+    from tunectl.config.loading import override_file as recorded
+
+    return checks.load_config(layout, recorded.merge_overrides(recorded.load_overrides(layout), list(overrides))).root
+
+
+def choose_decoding(options: FileEvalOptions, root: TunectlConfig) -> Greedy | BeamSearch:
+    """Greedy, or beams where they are asked for."""
+    from tunectl.config.schema.evaluate import BeamSearch, Greedy
+
+    tokens = root.evaluate.decoding.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
+    if tokens < 1:
+        raise UsageError(f"--max-new-tokens {tokens}: at least 1")
+    if options.beams is None or options.beams == 1:
+        return Greedy(method="greedy", max_new_tokens=tokens)
+    if not 2 <= options.beams <= 16:
+        raise UsageError(f"--beams {options.beams}: must be 1 to 16")
+    return BeamSearch(method="beams", max_new_tokens=tokens, beams=options.beams, length_penalty=options.length_penalty)
+
+
+def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
+    """How the project reads its sources: as the artifacts were made, or as declared where none were yet."""
+    if not layout.config("ingest").is_file():
+        return root.ingest
+    from tunectl.pipeline import resolved_config
+
+    found, _ = resolved_config.load_stage_config(layout, "ingest")
+    ingest: Ingest = found.ingest
+    return ingest
+
+
+def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[list[Item], dict[str, int]]:
+    """The inputs of ``data``, and how many of its examples cannot be one, by reason.
+
+    Raises  DataError when the file is missing or empty, its columns tell nothing, or no row has input and reference.
+    """
+    from tunectl.artifacts.records import Example
+    from tunectl.config.schema.ingest import IngestStage
+    from tunectl.core.errors import DataError
+    from tunectl.evaluation import items
+    from tunectl.pipeline.stages import ingest as stage
+
+    source = build_source(options, data, ingest)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = IngestStage(ingest=ingest.model_copy(update={"sources": {"data": source}}))
+        try:
+            stage.run(cfg, stage.Inputs(), stage.Outputs(Path(folder)))
+        except DataError as error:  # it names a declared source; here there are only the options of a command
+            raise DataError(error.message.replace("ingest.sources.data: ", ""), hint=COLUMNS) from error
+        found, skipped = items.from_examples(atomic_io.read_rows(Path(folder) / "examples.jsonl", Example))
+    if not found:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        raise DataError(
+            f"{data} holds no input with a reference answer{': ' + reasons if reasons else ''}",
+            hint=COLUMNS,
+        )
+    return found, skipped
+
+
+def build_source(options: FileEvalOptions, data: Path, ingest: Ingest) -> FileSource:
+    """A source that reads ``data`` as the project's own source of examples is read, with what the words change."""
+    from tunectl.config.schema.ingest import FileReading, FileSource
+
+    like = _like(options.source, ingest)
+    columns = like.columns.model_dump() | {"split": None}
+    form = options.format or like.format
+    if (options.input_column is None) != (options.reference_column is None):
+        raise UsageError("--input-column and --reference-column go together; give both or neither")
+    if options.input_column is not None:
+        columns |= {"prompt": [options.input_column], "answer": options.reference_column, "text": None}
+        form = "auto"
+    elif options.format is not None and options.format != "columns":
+        columns = dict.fromkeys(columns)
+    prompt = like.prompt.model_dump()
+    if options.system is not None:
+        prompt["system"] = options.system
+    values: dict[str, Any] = {
+        "method": "files",
+        "path": str(data),
+        "holds": "examples",
+        "type": "auto",
+        "format": form,
+        "columns": columns,
+        "fields": like.fields if options.source and options.input_column is None else {},
+        "prompt": prompt,
+        "merge_references": True,
+        "encoding": like.encoding if isinstance(like, FileReading) else None,
+        "limits": {"max_files": 1, "max_file_bytes": 10**12} | like.limits.model_dump(),
+    }
+    return _validate_source(FileSource, values)
+
+
+def _validate_source(shape: type[FileSource], values: dict[str, Any]) -> FileSource:
+    from pydantic import ValidationError
+
+    try:
+        return shape.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the source"
+        raise UsageError(f"{place} = {first['input']!r}: {first['msg']}") from error
+
+
+def _like(name: str | None, ingest: Ingest) -> RowOptions:
+    """The source to read by.
+
+    Raises  UsageError for a name that is not declared, or where several sources with different prompts leave a choice.
+    """
+    known = ", ".join(ingest.sources)
+    if name is not None:
+        if name not in ingest.sources:
+            raise UsageError(f"--source {name}: ingest has no such source; there are {known}")
+        return ingest.sources[name]
+    examples = {key: source for key, source in ingest.sources.items() if source.holds != "documents"}
+    found = list((examples or ingest.sources).values())
+    if any(source.prompt != found[0].prompt or source.columns != found[0].columns for source in found):
+        raise UsageError(
+            f"ingest has several sources that are read in different ways: {', '.join(examples)}",
+            hint="say which one the file is like: --source NAME",
+        )
+    return found[0]
+
+
+def _task(
+    options: FileEvalOptions, root: TunectlConfig, examples: Sequence[Item], how: Greedy | BeamSearch
+) -> EvalTask:
+    from tunectl.config.schema import slot_error as declared
+    from tunectl.evaluation import file_evaluation, items, slot_error
+
+    cfg = root.evaluate
+    wanted = cfg.slots if options.slots is None else declared.read(options.slots)
+    return file_evaluation.EvalTask(
+        items=items.sample_items(examples, options.limit, root.seed),
+        how=how,
+        gate=cfg.gate,
+        checks=cfg.checks,
+        references=cfg.max_references,
+        latency_inputs=cfg.latency_inputs,
+        seed=root.seed,
+        rules=None if wanted is None else slot_error.build_slot_matcher(wanted, examples),
+        worst=cfg.num_worst_cases,
+        small=cfg.slices.min_inputs,
+    )
