@@ -3,29 +3,57 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tunectl.config.loading.foreign_draft import NONE, ImportedConfig, UnsupportedKey
 from tunectl.core.errors import UsageError
 
+LONGEST = 100_000
+"""Characters of a file, what its aliases repeat counted each time; such files have a few thousand."""
+
 
 def load_yaml(text: str, name: str) -> dict[str, Any]:
     """The other tool's YAML as a mapping.
 
-    Raises  UsageError where it is not YAML or not a mapping, naming the file.
+    Raises  UsageError where it is not YAML, not a mapping or too long, naming the file.
     """
     import yaml
 
+    if len(text) > LONGEST:
+        raise UsageError(f"{name}: {len(text)} characters; a file of settings has at most {LONGEST}")
     try:
-        found = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None and _expanded_size(node, {}) > LONGEST:
+            raise UsageError(f"{name}: with its aliases written out it is longer than {LONGEST} characters")
+        found = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark is not None else name
         raise UsageError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{name}: nested too deeply") from error
+    except ValueError as error:  # a date that does not exist, a number of thousands of digits
+        raise UsageError(f"{name}: a value cannot be read: {error}") from error
     if not isinstance(found, dict) or not found:
         raise UsageError(f"{name}: must be a mapping of settings, such as learning_rate: 1.0e-4")
     return {str(key): value for key, value in found.items()}
+
+
+def _expanded_size(node: Any, known: dict[int, float]) -> float:
+    """Characters of a YAML node with every alias written out, each node visited once; infinite where it holds itself."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = math.inf  # met again before it is done: a circle
+    if isinstance(node.value, str):
+        size: float = 1 + len(node.value)
+    else:
+        parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        size = 1 + sum(_expanded_size(part, known) for part in parts)
+    known[id(node)] = size
+    return size
 
 
 def to_overrides(draft: ImportedConfig) -> list[str]:
@@ -37,10 +65,10 @@ def to_overrides(draft: ImportedConfig) -> list[str]:
 
 def to_experiment_yaml(draft: ImportedConfig, origin: str, name: str) -> str:
     """The draft as the text of ``conf/experiment/<name>.yaml``."""
-    needed = [f"{key}=<{draft.notes.get(key, 'value')}>" for key, value in draft.values.items() if value == "???"]
+    needed = [key for key, value in draft.values.items() if value == "???"]
     lines = [
         "# @package _global_",
-        f"# From {origin}:",
+        _comment(f"From {origin}:"),
         f"#   tunectl repro experiment={name}{_more(needed)}",
         "defaults:",
     ]
@@ -49,12 +77,13 @@ def to_experiment_yaml(draft: ImportedConfig, origin: str, name: str) -> str:
     if lines[-1] == "defaults:":
         lines.pop()
     lines += _tree_lines(draft)
-    lines += [f"# Without counterpart: {item.key}: {_word(item.value)} - {item.reason}" for item in _weighty(draft)]
+    dropped = [f"Without counterpart: {item.key}: {_word(item.value)} - {item.reason}" for item in _weighty(draft)]
+    lines += [_comment(text) for text in dropped]
     return "\n".join(lines) + "\n"
 
 
 def _more(needed: list[str]) -> str:
-    return "".join(f" {word.partition('=')[0]}=..." for word in needed)
+    return "".join(f" {key}=..." for key in needed)
 
 
 def _weighty(draft: ImportedConfig) -> list[UnsupportedKey]:
@@ -82,8 +111,13 @@ def _render_tree(tree: Mapping[str, Any], draft: ImportedConfig, depth: int) -> 
             continue
         value, note = draft.values[inner], draft.notes.get(inner, "")
         if value == "???" and note:
-            yield f"{pad}# {note}"
-        yield f"{pad}{key}: {_yaml(value)}{f'  # {note}' if note and value != '???' else ''}"
+            yield f"{pad}{_comment(note)}"
+        yield f"{pad}{key}: {_yaml(value)}{f'  {_comment(note)}' if note and value != '???' else ''}"
+
+
+def _comment(text: str) -> str:
+    """A comment of one line: a line break in what others wrote would end it, and what follows would be a setting."""
+    return "# " + "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
 
 
 def _yaml(value: Any) -> str:
@@ -92,9 +126,15 @@ def _yaml(value: Any) -> str:
         return "???"
     import yaml
 
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
-    text = text.replace("\n...\n", "").strip()
-    return f"{value!r}" if isinstance(value, float) and "e" in text and "." not in text else text
+    class OneLine(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
+        """Escapes what is not printable; YAML's other styles break such a text into lines."""
+
+    def escape(dumper: Any, text: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+    OneLine.add_representer(str, escape)
+    text: str = yaml.dump(value, Dumper=OneLine, default_flow_style=True, width=math.inf, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _word(value: Any) -> str:
