@@ -50,32 +50,32 @@ def profile(**changes):
     return HardwareProfile(**{**values, **changes})
 
 
-def plan(centring=None, **changes):
+def plan(center_rewards_coefficient=None, **changes):
     standard = TrainingArgs(
         label="reward",
         adapter=LoraArgs("lora", 4, 8, 0.0, "all-linear"),
         epochs=2,
-        batch_answers=8,
+        batch_size=8,
         optimizer="adamw",
         learning_rate=5e-3,
-        schedule="linear",
-        warmup=0.1,
+        lr_scheduler="linear",
+        warmup_ratio=0.1,
         weight_decay=0.0,
-        clip=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.0,
-        neftune=None,
-        average=None,
-        share_prompts=True,
-        validations=2,
+        neftune_noise_alpha=None,
+        ema_decay=None,
+        prefix_sharing=True,
+        evals_per_epoch=2,
         patience=None,
-        least_gain=0.0,
-        checkpoint_steps=3,
+        min_delta=0.0,
+        save_steps=3,
         report_to=(),
         seed=5,
         project="test",
         profile=profile(),
     )
-    return RewardArgs(replace(standard, **changes), centring)
+    return RewardArgs(replace(standard, **changes), center_rewards_coefficient)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_shared_prompts_give_the_loss_and_gradients_of_separate_rows(tiny_model,
 
 
 def test_it_learns_an_easy_preference_and_the_same_seed_gives_the_same_bytes(tiny_model, sft, tmp_path):
-    chosen = plan(centring=0.01, epochs=8)
+    chosen = plan(center_rewards_coefficient=0.01, epochs=8)
     first = fit(tiny_model, sft, tmp_path, chosen, "first")
     fit(tiny_model, sft, tmp_path, chosen, "second")
     assert first.best_loss < 0.2 < first.first_loss
@@ -279,19 +279,19 @@ def test_trl_loads_what_was_saved(tiny_model, sft, tmp_path):
         {"adapter": LoraArgs("rslora", 4, 8, 0.1, ("q_proj", "up_proj"))},
         {"profile": profile(dtype="bfloat16")},
         {"profile": profile(gradient_checkpointing=True)},
-        {"share_prompts": False},
+        {"prefix_sharing": False},
     ],
     ids=",".join,
 )
 def test_settings_reach_the_fit(tiny_model, sft, tmp_path, change):
-    some = bundles(tiny_model, pairs(), share=change.get("share_prompts", True))
+    some = bundles(tiny_model, pairs(), share=change.get("prefix_sharing", True))
     found = fit(tiny_model, sft, tmp_path, plan(epochs=3, **change), train=some)
     assert found.best_loss < found.first_loss
-    assert found.shared_prompts == change.get("share_prompts", True)
+    assert found.shared_prompts == change.get("prefix_sharing", True)
 
 
 def test_early_stopping_restores_the_best(tiny_model, sft, tmp_path):
-    found = fit(tiny_model, sft, tmp_path, plan(learning_rate=0.9, clip=None, epochs=20, validations=2, patience=2))
+    found = fit(tiny_model, sft, tmp_path, plan(learning_rate=0.9, max_grad_norm=None, epochs=20, evals_per_epoch=2, patience=2))
     measured = {point.step: point.validation_loss for point in found.history if point.validation_loss is not None}
     assert found.steps < found.planned_steps
     assert found.best_loss == min(measured.values()) == measured[found.best_step]

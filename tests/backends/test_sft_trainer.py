@@ -50,21 +50,21 @@ def plan(**changes):
         label="sft",
         adapter=LoraArgs("lora", 4, 8, 0.0, "all-linear"),
         epochs=2,
-        batch_answers=6,
+        batch_size=6,
         optimizer="adamw",
         learning_rate=1e-2,
-        schedule="linear",
-        warmup=0.1,
+        lr_scheduler="linear",
+        warmup_ratio=0.1,
         weight_decay=0.0,
-        clip=1.0,
+        max_grad_norm=1.0,
         label_smoothing=0.0,
-        neftune=None,
-        average=None,
-        share_prompts=True,
-        validations=2,
+        neftune_noise_alpha=None,
+        ema_decay=None,
+        prefix_sharing=True,
+        evals_per_epoch=2,
         patience=None,
-        least_gain=0.0,
-        checkpoint_steps=3,
+        min_delta=0.0,
+        save_steps=3,
         report_to=(),
         seed=5,
         project="test",
@@ -218,11 +218,11 @@ def test_it_learns_and_the_same_seed_gives_the_same_bytes(tiny_model, tmp_path):
 def test_it_goes_on_from_a_stored_adapter(tiny_model, tmp_path, method):
     adapter = LoraArgs(method, 4, 8, 0.0, "all-linear")
     first = fit(tiny_model, tmp_path, plan(adapter=adapter), "first")
-    again = fit(tiny_model, tmp_path, plan(adapter=adapter, start=tmp_path / "first", seed=6), "again")
+    again = fit(tiny_model, tmp_path, plan(adapter=adapter, init_adapter=tmp_path / "first", seed=6), "again")
     assert again.first_loss == pytest.approx(first.best_loss, rel=1e-4)
     assert again.best_loss < first.best_loss
     with pytest.raises(ArtifactError) as missing:
-        fit(tiny_model, tmp_path, plan(start=tmp_path), "missing")
+        fit(tiny_model, tmp_path, plan(init_adapter=tmp_path), "missing")
     assert missing.value.message == f"sft.init_adapter = {tmp_path}: there is no adapter_model.safetensors in it"
 
 
@@ -240,7 +240,7 @@ def test_it_goes_on_from_a_stored_adapter(tiny_model, tmp_path, method):
 def test_an_adapter_of_another_shape_is_no_start(tiny_model, tmp_path, adapter, words):
     fit(tiny_model, tmp_path, plan(), "first")
     with pytest.raises(UsageError) as error:
-        fit(tiny_model, tmp_path, plan(start=tmp_path / "first", adapter=adapter), "other")
+        fit(tiny_model, tmp_path, plan(init_adapter=tmp_path / "first", adapter=adapter), "other")
     assert words in str(error.value)
 
 
@@ -262,10 +262,10 @@ def test_each_method_learns_and_loads_again(tiny_model, tmp_path, method):
     [
         {"optimizer": "adafactor"},
         {"optimizer": "sgd"},
-        {"schedule": "cosine"},
-        {"schedule": "constant"},
-        {"weight_decay": 0.1, "label_smoothing": 0.1, "clip": None},
-        {"neftune": 0.1},
+        {"lr_scheduler": "cosine"},
+        {"lr_scheduler": "constant"},
+        {"weight_decay": 0.1, "label_smoothing": 0.1, "max_grad_norm": None},
+        {"neftune_noise_alpha": 0.1},
         {"profile": profile(gradient_checkpointing=True)},
         {"profile": profile(dtype="bfloat16")},
     ],
@@ -282,7 +282,7 @@ def test_settings_reach_the_fit(tiny_model, tmp_path, change):
 
 
 def test_weights_of_the_best_validation_are_kept(tiny_model, tmp_path):
-    found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, clip=None, epochs=3, validations=4))
+    found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, max_grad_norm=None, epochs=3, evals_per_epoch=4))
     measured = {point.step: point.validation_loss for point in found.history if point.validation_loss is not None}
     assert len(measured) == 12
     assert found.best_loss == min(measured.values()) == measured[found.best_step]
@@ -291,17 +291,17 @@ def test_weights_of_the_best_validation_are_kept(tiny_model, tmp_path):
 def test_each_validation_happens_once(tiny_model, tmp_path, monkeypatch):
     own, seen = training_run.validation_loss, []
     monkeypatch.setattr(training_run, "validation_loss", lambda run, model: seen.append(1) or own(run, model))
-    fit(tiny_model, tmp_path, plan(epochs=2, validations=2))
+    fit(tiny_model, tmp_path, plan(epochs=2, evals_per_epoch=2))
     assert len(seen) == 1 + 4  # once before the first step
 
 
 def test_early_stopping(tiny_model, tmp_path):
-    found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, clip=None, epochs=20, validations=4, patience=2))
+    found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, max_grad_norm=None, epochs=20, evals_per_epoch=4, patience=2))
     assert found.steps < found.planned_steps
 
 
 def test_the_average_is_kept_and_validated(tiny_model, tmp_path):
-    usual, averaged = fit(tiny_model, tmp_path, plan()), fit(tiny_model, tmp_path, plan(average=0.5), "averaged")
+    usual, averaged = fit(tiny_model, tmp_path, plan()), fit(tiny_model, tmp_path, plan(ema_decay=0.5), "averaged")
     assert averaged.best_loss < averaged.first_loss
     assert averaged.best_loss != usual.best_loss
 
@@ -312,7 +312,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 import test_sft_trainer as t
 root = Path({root!r})
-t.fit(Path({model!r}), root, t.plan(epochs=6, average=0.9, adapter=t.LoraArgs("lora", 4, 8, 0.2, "all-linear")), "out")
+t.fit(Path({model!r}), root, t.plan(epochs=6, ema_decay=0.9, adapter=t.LoraArgs("lora", 4, 8, 0.2, "all-linear")), "out")
 """
 
 
@@ -332,7 +332,7 @@ def wait_for_checkpoint(work: Path, process: subprocess.Popen) -> None:
 
 
 def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tiny_model, tmp_path):
-    chosen = plan(epochs=6, average=0.9, adapter=LoraArgs("lora", 4, 8, 0.2, "all-linear"))
+    chosen = plan(epochs=6, ema_decay=0.9, adapter=LoraArgs("lora", 4, 8, 0.2, "all-linear"))
     whole = fit(tiny_model, tmp_path, chosen, "whole")
     process = child(tiny_model, tmp_path)
     work = tmp_path / "work-out"

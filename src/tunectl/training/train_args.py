@@ -18,10 +18,10 @@ class LoraArgs:
     """The low-rank update; see ``config.sft.Sft`` for each value."""
 
     method: str
-    rank: int
-    alpha: float
-    dropout: float
-    targets: str | tuple[str, ...]
+    lora_rank: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: str | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +32,27 @@ class TrainingArgs:
     """What the progress bar says."""
     adapter: LoraArgs
     epochs: float
-    batch_answers: int
+    batch_size: int
     optimizer: str
     learning_rate: float
-    schedule: Schedule
-    warmup: float
+    lr_scheduler: Schedule
+    warmup_ratio: float
     weight_decay: float
-    clip: float | None
+    max_grad_norm: float | None
     label_smoothing: float
-    neftune: float | None
-    average: float | None
-    share_prompts: bool
-    validations: int
+    neftune_noise_alpha: float | None
+    ema_decay: float | None
+    prefix_sharing: bool
+    evals_per_epoch: int
     patience: int | None
-    least_gain: float
-    checkpoint_steps: int
+    min_delta: float
+    save_steps: int
     report_to: tuple[str, ...]
     seed: int
     profile: HardwareProfile
     project: str
     """Name of the run in trackers."""
-    start: Path | None = None
+    init_adapter: Path | None = None
     """Folder of the adapter to go on from."""
 
     @property
@@ -69,26 +69,26 @@ def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, projec
         label="sft",
         adapter=LoraArgs(section.method, section.lora_rank, section.lora_alpha, section.lora_dropout, targets),
         epochs=section.epochs,
-        batch_answers=section.batch_size,
+        batch_size=section.batch_size,
         optimizer=section.optimizer,
         learning_rate=section.learning_rate,
-        schedule=section.lr_scheduler,
-        warmup=section.warmup_ratio,
+        lr_scheduler=section.lr_scheduler,
+        warmup_ratio=section.warmup_ratio,
         weight_decay=section.weight_decay,
-        clip=section.max_grad_norm,
+        max_grad_norm=section.max_grad_norm,
         label_smoothing=section.label_smoothing,
-        neftune=section.neftune_noise_alpha,
-        average=section.ema_decay,
-        share_prompts=section.prefix_sharing,
-        validations=section.evals_per_epoch,
+        neftune_noise_alpha=section.neftune_noise_alpha,
+        ema_decay=section.ema_decay,
+        prefix_sharing=section.prefix_sharing,
+        evals_per_epoch=section.evals_per_epoch,
         patience=stop.patience if stop else None,
-        least_gain=stop.min_delta if stop else 0.0,
-        checkpoint_steps=section.save_steps,
+        min_delta=stop.min_delta if stop else 0.0,
+        save_steps=section.save_steps,
         report_to=tuple(section.report_to),
         seed=seed,
         profile=profile,
         project=project,
-        start=Path(section.init_adapter) if section.init_adapter else None,
+        init_adapter=Path(section.init_adapter) if section.init_adapter else None,
     )
 
 
@@ -98,21 +98,21 @@ def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) ->
         label="cpt",
         adapter=LoraArgs("lora", section.lora_rank, section.lora_alpha, 0.0, "all-linear"),
         epochs=section.epochs,
-        batch_answers=section.batch_size,
+        batch_size=section.batch_size,
         optimizer="adamw",
         learning_rate=section.learning_rate,
-        schedule=section.lr_scheduler,
-        warmup=section.warmup_ratio,
+        lr_scheduler=section.lr_scheduler,
+        warmup_ratio=section.warmup_ratio,
         weight_decay=section.weight_decay,
-        clip=section.max_grad_norm,
+        max_grad_norm=section.max_grad_norm,
         label_smoothing=0.0,
-        neftune=None,
-        average=None,
-        share_prompts=False,
-        validations=2,
+        neftune_noise_alpha=None,
+        ema_decay=None,
+        prefix_sharing=False,
+        evals_per_epoch=2,
         patience=None,
-        least_gain=0.0,
-        checkpoint_steps=section.save_steps,
+        min_delta=0.0,
+        save_steps=section.save_steps,
         report_to=(),
         seed=seed,
         profile=profile,

@@ -58,7 +58,7 @@ class TrainingRun:
     @property
     def validate_at(self) -> set[int]:
         """Steps after which the validation loss is measured; the last is one."""
-        count = max(1, round(self.plan.validations * self.plan.epochs))
+        count = max(1, round(self.plan.evals_per_epoch * self.plan.epochs))
         return {max(1, round(len(self.steps) * (turn + 1) / count)) for turn in range(count)}
 
 
@@ -105,7 +105,7 @@ def check_finite(run: TrainingRun, step: int, loss: float) -> None:
     )
     raise UsageError(
         f"{run.plan.label}: the loss is {loss} at step {step}; {good}",
-        hint=suggest_for_lost_loss(run.plan.label, run.plan.learning_rate, run.plan.clip),
+        hint=suggest_for_lost_loss(run.plan.label, run.plan.learning_rate, run.plan.max_grad_norm),
     )
 
 
@@ -118,9 +118,9 @@ def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
     if not state.best and not math.isfinite(loss):
         raise UsageError(
             f"{run.plan.label}: the validation loss is {loss} at step {step}, and there are no earlier weights to keep",
-            hint=suggest_for_lost_loss(run.plan.label, run.plan.learning_rate, run.plan.clip),
+            hint=suggest_for_lost_loss(run.plan.label, run.plan.learning_rate, run.plan.max_grad_norm),
         )
-    if state.best and not loss < state.best_loss - run.plan.least_gain:
+    if state.best and not loss < state.best_loss - run.plan.min_delta:
         state.misses += 1
     else:
         state.misses = 0
@@ -154,12 +154,12 @@ def load_trainable(model: Any, weights: dict[str, Any]) -> None:
 
 def update_ema(run: TrainingRun, model: Any, step: int) -> None:
     """Exponential moving average whose memory grows with the steps, so that the start is forgotten."""
-    if run.plan.average is None:
+    if run.plan.ema_decay is None:
         return
     if not run.state.average:
         run.state.average = {name: value.clone() for name, value in trainable_state(model).items()}
         return
-    decay = min(run.plan.average, (1 + step) / (10 + step))
+    decay = min(run.plan.ema_decay, (1 + step) / (10 + step))
     for name, value in trainable_state(model).items():
         run.state.average[name].lerp_(value, 1 - decay)
 

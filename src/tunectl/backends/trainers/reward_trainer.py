@@ -115,8 +115,8 @@ def _fit(
     longest = max(row.length for bundle in (*train, *validation) for row in bundle.rows)
     trainer_loop.refuse_too_big(plan.fit, peft_model, longest, work)
     how = reward_forward.route_of(peft_model, autocast=autocast)
-    shared = plan.fit.share_prompts and reward_forward.supports_side_by_side(how, train)
-    if plan.fit.share_prompts and not shared:
+    shared = plan.fit.prefix_sharing and reward_forward.supports_side_by_side(how, train)
+    if plan.fit.prefix_sharing and not shared:
         _log.warning("this model's attention cannot keep answers of one prompt apart: each is read with its own prompt")
         train, validation = separate(train), separate(validation)
     run = RewardTrainingRun(
@@ -129,7 +129,7 @@ def _fit(
         bundles=train,
         held_out=validation,
         how=how,
-        centring=plan.centring,
+        centring=plan.center_rewards_coefficient,
     )
     steps = trainer_loop.train(run, peft_model, loaded.tokenizer, work, trainer_loop.REWARD)
     trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model[0]))
@@ -139,5 +139,5 @@ def _fit(
 def _steps(plan: RewardArgs, train: list[PromptGroup]) -> list[OptimizerStep]:
     fit = plan.fit
     return batch_schedule.build_schedule(
-        train, epochs=fit.epochs, answers=fit.batch_answers, tokens=fit.profile.train_batch_tokens, seed=fit.seed
+        train, epochs=fit.epochs, answers=fit.batch_size, tokens=fit.profile.train_batch_tokens, seed=fit.seed
     )

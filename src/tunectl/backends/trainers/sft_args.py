@@ -49,11 +49,11 @@ def _values(plan: TrainingArgs, steps: int, work: Path) -> dict[str, Any]:
         gradient_accumulation_steps=1,
         optim=OPTIMIZERS[plan.optimizer],
         learning_rate=plan.learning_rate,
-        lr_scheduler_type=SCHEDULES[plan.schedule],
-        warmup_steps=round(plan.warmup * steps),
+        lr_scheduler_type=SCHEDULES[plan.lr_scheduler],
+        warmup_steps=round(plan.warmup_ratio * steps),
         weight_decay=plan.weight_decay,
-        max_grad_norm=NO_CLIP if plan.clip is None else plan.clip,
-        neftune_noise_alpha=plan.neftune,
+        max_grad_norm=NO_CLIP if plan.max_grad_norm is None else plan.max_grad_norm,
+        neftune_noise_alpha=plan.neftune_noise_alpha,
         gradient_checkpointing=plan.profile.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         bf16=False,
@@ -77,10 +77,10 @@ def peft_config(adapter: LoraArgs, task: str) -> Any:
     """The ``LoraConfig`` of an adapter; ``task`` is peft's name of what the model does."""
     return import_optional("peft", extra="train").LoraConfig(
         task_type=task,
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets),
+        r=adapter.lora_rank,
+        lora_alpha=adapter.lora_alpha,
+        lora_dropout=adapter.lora_dropout,
+        target_modules=adapter.target_modules if isinstance(adapter.target_modules, str) else list(adapter.target_modules),
         use_dora=adapter.method == "dora",
         use_rslora=adapter.method == "rslora",
     )
@@ -91,7 +91,7 @@ def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
 
     Raises  UsageError naming the unknown one and what there is.
     """
-    if isinstance(adapter.targets, str):
+    if isinstance(adapter.target_modules, str):
         return
     linear = import_optional("torch.nn", extra="train").Linear
     names = [name for name, module in model.named_modules() if isinstance(module, linear)]
@@ -99,7 +99,7 @@ def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
     known = sorted(
         {name.rpartition(".")[2] for name in names if not any(model.get_submodule(name) is head for head in heads)}
     )
-    for wanted in adapter.targets:
+    for wanted in adapter.target_modules:
         if not any(name == wanted or name.endswith(f".{wanted}") for name in names) or wanted in {"lm_head", "score"}:
             raise UsageError(
                 f"{section}.target_modules names {wanted}, which the model does not offer; it has {', '.join(known)}",

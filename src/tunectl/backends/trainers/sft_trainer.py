@@ -83,12 +83,12 @@ def _load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool
             model, use_gradient_checkpointing=plan.profile.gradient_checkpointing
         )
     adapted, autocast = trainer_loop.wrap_with_adapter(plan, model, trainer_loop.SFT)
-    if plan.start is not None:
-        warm_start.load_adapter_weights(adapted, plan.start, plan.adapter)
+    if plan.init_adapter is not None:
+        warm_start.load_adapter_weights(adapted, plan.init_adapter, plan.adapter)
     return adapted, loaded.tokenizer, autocast
 
 
 def _steps(plan: TrainingArgs, rows: list[PackedRow]) -> list[OptimizerStep]:
     return batch_schedule.build_schedule(
-        rows, epochs=plan.epochs, answers=plan.batch_answers, tokens=plan.profile.train_batch_tokens, seed=plan.seed
+        rows, epochs=plan.epochs, answers=plan.batch_size, tokens=plan.profile.train_batch_tokens, seed=plan.seed
     )

@@ -320,7 +320,7 @@ def _hooks(transformers: Any) -> Any:
             training_run.update_progress(run, number)
             control.should_evaluate = number in self.validate_at
             control.should_log = control.should_evaluate or number % args.logging_steps == 0
-            control.should_save = number % run.plan.checkpoint_steps == 0 or run.stopped
+            control.should_save = number % run.plan.save_steps == 0 or run.stopped
             control.should_training_stop = run.stopped or number >= len(run.steps)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_kwargs: Any) -> None:

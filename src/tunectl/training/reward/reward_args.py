@@ -19,7 +19,7 @@ class RewardArgs:
     """How to fit a reward model."""
 
     fit: TrainingArgs
-    centring: float | None
+    center_rewards_coefficient: float | None
     """See ``config.schema.reward.RewardModelConfig``."""
 
 
@@ -33,21 +33,21 @@ def from_config(
         label="reward",
         adapter=LoraArgs(section.method, section.lora_rank, section.lora_alpha, section.lora_dropout, targets),
         epochs=section.epochs,
-        batch_answers=answers,
+        batch_size=answers,
         optimizer=section.optimizer,
         learning_rate=section.learning_rate,
-        schedule=section.lr_scheduler,
-        warmup=section.warmup_ratio,
+        lr_scheduler=section.lr_scheduler,
+        warmup_ratio=section.warmup_ratio,
         weight_decay=section.weight_decay,
-        clip=section.max_grad_norm,
+        max_grad_norm=section.max_grad_norm,
         label_smoothing=0.0,
-        neftune=None,
-        average=None,
-        share_prompts=section.prefix_sharing,
-        validations=section.evals_per_epoch,
+        neftune_noise_alpha=None,
+        ema_decay=None,
+        prefix_sharing=section.prefix_sharing,
+        evals_per_epoch=section.evals_per_epoch,
         patience=stop.patience if stop else None,
-        least_gain=stop.min_delta if stop else 0.0,
-        checkpoint_steps=section.save_steps,
+        min_delta=stop.min_delta if stop else 0.0,
+        save_steps=section.save_steps,
         report_to=tuple(section.report_to),
         seed=seed,
         profile=profile,
