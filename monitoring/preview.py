@@ -113,7 +113,7 @@ def answers(panel: dict[str, Any], prometheus: Prometheus) -> list[tuple[str, Se
 
 
 def mapped(defaults: dict[str, Any], value: float) -> tuple[str, str]:
-    """Text and colour of a value, by mappings and thresholds."""
+    """Text and color of a value, by mappings and thresholds."""
     for mapping in defaults.get("mappings", []):
         hit = mapping["options"].get(f"{value:g}")
         if hit:
@@ -165,7 +165,7 @@ def series_chart(panel: dict[str, Any], found: Sequence[tuple[str, Series]], pro
 
 
 def states(panel: dict[str, Any], found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
-    """A row a series, coloured by its value."""
+    """A row a series, colored by its value."""
     defaults = panel["fieldConfig"]["defaults"]
     rows = [(name, [(at, *mapped(defaults, value)) for at, value in series.points]) for name, series in found]
     width, height = _size(panel)

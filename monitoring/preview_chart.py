@@ -29,7 +29,7 @@ class Span:
     start: float
     end: float
     marks: tuple[tuple[float, float, str, str], ...] = ()
-    """Annotations: from, to, text, colour."""
+    """Annotations: from, to, text, color."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def chart(traces: Sequence[Trace], defaults: dict[str, Any], span: Span, step: i
 def timeline(
     rows: Sequence[tuple[str, Sequence[tuple[float, str, str]]]], span: Span, step: int, width: int, height: int
 ) -> str:
-    """Rows of states: name, then moment, text and colour of each."""
+    """Rows of states: name, then moment, text and color of each."""
     left = 150
     across = _Across(span, width, left)
     tall = (height - BOTTOM) / max(len(rows), 1)
@@ -235,7 +235,7 @@ def _pieces(line: Sequence[tuple[float, float, float]], step: int) -> list[list[
 
 
 def _runs(states: Sequence[tuple[float, str, str]], step: int) -> list[tuple[float, float, str, str]]:
-    """Equal neighbours as one: from, to, text, colour."""
+    """Equal neighbours as one: from, to, text, color."""
     found: list[tuple[float, float, str, str]] = []
     for at, text, color in states:
         if found and found[-1][2] == text and at - found[-1][1] <= 1.5 * step:

@@ -83,7 +83,7 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
     from tunectl.monitoring import reference_data
 
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
-        one = _found(reference_data.list_closed_windows(store), names[0] if names else "")
+        one = _find_windows(reference_data.list_closed_windows(store), names[0] if names else "")
         rows = reference_data.load_rows_by_id(store, one.id)
     if args.json:
         terminal.print_json(to_builtins(one))
@@ -111,7 +111,7 @@ def set_reference(
 ) -> int:
     """Make windows the reference of prompts; it says which, and how many rows they have."""
     from tunectl.backends.system import terminal
-    from tunectl.inference_log.log_store import Event
+    from tunectl.inference_log.log_store import LogEvent
     from tunectl.monitoring import reference_data
     from tunectl.monitoring import window as windows
 
@@ -121,7 +121,7 @@ def set_reference(
             hint="tunectl monitor list; tunectl monitor set-reference ID [ID ...]",
         )
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
-        found = [_found(reference_data.list_closed_windows(store), name) for name in names]
+        found = [_find_windows(reference_data.list_closed_windows(store), name) for name in names]
         rows, least = sum(one.rows for one in found), settings.monitor.window.min_rows
         if rows < least:
             raise UsageError(
@@ -129,7 +129,7 @@ def set_reference(
                 hint="name a window with more rows, or several: tunectl monitor set-reference ID ID ...",
             )
         body = windows.accept([one.id for one in found], by=user.current_user(), why=args.message)
-        store.add_event(Event(uuid.uuid4().hex, datetime.now(UTC), windows.ACCEPTED, body))
+        store.add_event(LogEvent(uuid.uuid4().hex, datetime.now(UTC), windows.ACCEPTED, body))
     if args.json:
         terminal.print_json(body)
     else:
@@ -139,7 +139,7 @@ def set_reference(
     return 0
 
 
-def _found(closed: Sequence[DriftWindow], start: str) -> DriftWindow:
+def _find_windows(closed: Sequence[DriftWindow], start: str) -> DriftWindow:
     """The one window whose id begins with ``start``; the newest where nothing is given."""
     if not closed:
         raise DataError("no window was closed yet", hint="watch: tunectl monitor, or look once: tunectl monitor once")

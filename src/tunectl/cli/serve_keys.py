@@ -11,12 +11,12 @@ from typing import cast
 import msgspec
 
 from tunectl.access import api_keys
-from tunectl.access.api_keys import Scope
+from tunectl.access.api_keys import KeyScope
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
 VERBS = ("add", "revoke", "list")
-USUAL: tuple[Scope, ...] = ("chat", "feedback")
+USUAL: tuple[KeyScope, ...] = ("chat", "feedback")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +58,7 @@ def _add(path: Path, name: str, args: argparse.Namespace) -> int:
     wrong = next((scope for scope in scopes if scope not in api_keys.SCOPES), None)
     if wrong is not None:
         raise UsageError(f"--scope {wrong}: there are {', '.join(api_keys.SCOPES)}")
-    secret, entry = api_keys.create_key(name, cast("list[Scope]", scopes), args.per_minute, datetime.now(UTC))
+    secret, entry = api_keys.create_key(name, cast("list[KeyScope]", scopes), args.per_minute, datetime.now(UTC))
     try:
         msgspec.convert(msgspec.to_builtins(entry), api_keys.ApiKey)
     except msgspec.ValidationError as error:
