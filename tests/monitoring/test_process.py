@@ -84,7 +84,7 @@ def test_without_a_network(project: Project) -> None:
 
 def test_words_that_are_wrong(project: Project) -> None:
     for words, message in (
-        (("wacth",), "monitor wacth: there are once, list, show, accept, calibrate, replay"),
+        (("wacth",), "monitor wacth: there are once, list, show, set-reference, calibrate, backtest"),
         (("set-reference",), "monitor set-reference: which windows?"),
         (("backtest",), "backtest from None to now: no time lies between"),
     ):
