@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tunectl.artifacts.records import RejectedRow, Source
@@ -11,11 +13,17 @@ from tunectl.core.optional import import_optional
 from tunectl.data.readers.file_discovery import SourceFile, sniff_binary
 from tunectl.data.readers.row import RawRow
 
+RATIO = 200
+"""Most times that a document, or one part of its XML, may be as large as its archive; Word's own are 5 to 40 times as large."""
+SMALL = 1 << 20
+"""Bytes up to which it may be larger than that: a page of nothing but blanks, a white picture."""
 
-def read_docx(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | RejectedRow]:
+
+def read_docx(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
     """A document as one row, with ``title``, ``author`` and ``date``: paragraphs and tables in their order.
 
-    A file that is no Word document is a reject ``unreadable``; one without text, ``image_without_text`` or ``no_text``.
+    A file that is no Word document is a reject ``unreadable``; one without text, ``image_without_text`` or ``no_text``; one
+    that unpacks to more than ``limits.max_file_bytes`` or to ``RATIO`` times its size, ``file_too_big``.
     """
     docx = import_optional("docx", extra="data")
     with file.path.open("rb") as stream:
@@ -24,6 +32,10 @@ def read_docx(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Reje
         yield RejectedRow(Source(file.name), "unreadable", _instead(head))
         return
     try:
+        too_big = _explain_size(file.path, reading.limits.max_file_bytes)
+        if too_big is not None:
+            yield RejectedRow(Source(file.name), "file_too_big", too_big)
+            return
         document = docx.Document(str(file.path))
         text = "\n\n".join(part for item in document.iter_inner_content() if (part := _text(item)).strip())
         columns = _metadata(document.core_properties)
@@ -37,6 +49,21 @@ def read_docx(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Reje
         yield RejectedRow(Source(file.name), "image_without_text", "the document holds pictures, and no text")
     else:
         yield RejectedRow(Source(file.name), "no_text", "the document holds no text")
+
+
+def _explain_size(path: Path, limit: int) -> str | None:
+    """Why a document is not unpacked, from the directory of its archive, by which ``zipfile`` cuts what it unpacks; else None."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    whole = sum(item.file_size for item in members)
+    if whole > limit:
+        return f"it unpacks to {whole} bytes; limits.max_file_bytes is {limit}"
+    xml = (item for item in members if item.filename.lower().endswith((".xml", ".rels")))
+    sizes = [(whole, path.stat().st_size), *((item.file_size, item.compress_size) for item in xml)]
+    for size, packed in sizes:
+        if size > max(SMALL, RATIO * packed):
+            return f"{packed} bytes of it unpack to {size}, more than {RATIO} times as much"
+    return None
 
 
 def _instead(head: bytes) -> str:

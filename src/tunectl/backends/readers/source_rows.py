@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -22,6 +23,7 @@ from tunectl.data.readers.file_discovery import (
     is_dead_link,
     plain_suffix,
     require_known,
+    unpacks_beyond,
 )
 from tunectl.data.readers.json_reader import read_json, read_json_lines
 from tunectl.data.readers.row import RawRow
@@ -98,10 +100,9 @@ def rows(
             Source(file.name), "not_a_table", f"a {file.type} file holds no rows; known are {', '.join(readers)}"
         )
         return
-    size = file.path.stat().st_size
-    if size > declared.limits.max_file_bytes:
-        detail = f"{size} bytes; limits.max_file_bytes is {declared.limits.max_file_bytes}"
-        yield RejectedRow(Source(file.name), "file_too_big", detail)
+    too_big = _explain_size(file.path, declared.limits.max_file_bytes)
+    if too_big is not None:
+        yield RejectedRow(Source(file.name), "file_too_big", too_big)
         return
     try:
         yield from readers[file.type](file, declared)
@@ -115,6 +116,16 @@ def rows(
         if file.type in TABLES:
             raise DataError(f"{key}: {error.message}", hint=error.hint) from error
         yield RejectedRow(Source(file.name), "unreadable", error.what)
+
+
+def _explain_size(path: Path, limit: int) -> str | None:
+    """Why a file is not opened, packed or unpacked; None where it is small enough."""
+    size = path.stat().st_size
+    if size > limit:
+        return f"{size} bytes; limits.max_file_bytes is {limit}"
+    if unpacks_beyond(path, limit):
+        return f"{size} bytes hold more than limits.max_file_bytes, {limit}"
+    return None
 
 
 def _wrong_encoding(error: DecodeError, key: str) -> RejectedRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from glob import has_magic
@@ -55,6 +56,7 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"SQLite format 3", "an SQLite database"),
 )
 """First bytes that no text file has."""
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,23 @@ def open_decompressed(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked where its name says that it is compressed."""
     opener = OPENERS.get(path.suffix.lower())
     return path.open("rb") if opener is None else cast("IO[bytes]", opener(path, "rb"))
+
+
+def unpacks_beyond(path: Path, limit: int) -> bool:
+    """Whether a compressed file holds more than ``limit`` bytes; of one that holds more, or is cut off, only so much is unpacked.
+
+    Looked at before its first row is read: a file is taken whole or not at all.
+    """
+    if path.suffix.lower() not in OPENERS:
+        return False
+    left = limit
+    try:
+        with open_decompressed(path) as stream:
+            while left >= 0 and (chunk := stream.read(min(_CHUNK, left + 1))):
+                left -= len(chunk)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error):  # who reads it says so
+        return False
+    return left < 0
 
 
 def require_known(files: list[SourceFile], path: str, key: str) -> None:

@@ -154,5 +154,5 @@ def _looks_like_lines(text: str) -> bool:
     first, _, rest = text.lstrip().partition("\n")
     try:
         return isinstance(msgspec.json.decode(first), dict) and bool(rest.strip())
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False

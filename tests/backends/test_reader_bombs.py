@@ -1,0 +1,113 @@
+"""Files of a few kilobytes that unpack to hundreds of megabytes, or nest a hundred thousand deep: one reject each, at once."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunectl.artifacts.records import RejectedRow
+from tunectl.backends.readers import source_rows
+from tunectl.backends.readers.docx_reader import read_docx
+from tunectl.config.schema.ingest import FileSource
+from tunectl.data.readers.csv_reader import read_table
+from tunectl.data.readers.file_discovery import OPENERS, SourceFile, file_type
+from tunectl.data.readers.json_reader import read_json, read_json_lines
+from tunectl.data.readers.text_reader import read_text
+
+VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
+MEGABYTE = 1_000_000
+READERS = {"text": read_text, "csv": read_table, "jsonl": read_json_lines, "json": read_json, "docx": read_docx}
+DEEP = 100_000
+
+
+def read(path, limit=MEGABYTE):
+    reading = FileSource(**{**VALUES, "path": "x", "limits": {**VALUES["limits"], "max_file_bytes": limit}})
+    return list(source_rows.rows(SourceFile(path, path.name, file_type(path)), reading, "s", READERS))
+
+
+@pytest.mark.parametrize("pack", [gzip.open, bz2.open, lzma.open])
+@pytest.mark.parametrize(
+    ("name", "line"), [("x.txt", b"a" * 99 + b"\n"), ("x.jsonl", b'{"a":1}\n'), ("x.csv", b"a,b\n")]
+)
+def test_a_compressed_file_is_measured_unpacked(tmp_path, pack, name, line):
+    path = tmp_path / f"{name}{next(end for end, opener in OPENERS.items() if opener is pack)}"
+    with pack(path, "wb") as stream:
+        stream.write(line * (3 * MEGABYTE // len(line)))
+    assert path.stat().st_size < MEGABYTE
+    (reject,) = read(path)
+    assert (reject.reason, reject.detail.partition(" bytes ")[2]) == (
+        "file_too_big",
+        "hold more than limits.max_file_bytes, 1000000",
+    )
+
+
+def test_a_compressed_file_of_just_the_limit_is_read(tmp_path):
+    path = tmp_path / "x.txt.gz"
+    path.write_bytes(gzip.compress(b"a" * 1000))
+    assert [row.columns["text"] for row in read(path, 1000)] == ["a" * 1000]
+    (reject,) = read(path, 999)
+    assert reject.reason == "file_too_big"
+
+
+def test_a_compressed_file_that_is_cut_off_says_so(tmp_path):
+    path = tmp_path / "x.txt.gz"
+    path.write_bytes(gzip.compress(bytes(range(32, 120)) * 100)[:-9])
+    (reject,) = read(path)
+    assert reject.reason == "unreadable"
+
+
+def docx_bomb(path, paragraphs):
+    docx = pytest.importorskip("docx")
+    plain = path.with_name("plain.docx")
+    docx.Document().save(plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name == "word/document.xml":
+                one = b"<w:p><w:r><w:t>a</w:t></w:r></w:p>"
+                data = data.replace(b"<w:body>", b"<w:body>" + one * paragraphs)
+            target.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [(10**9, "more than 200 times as much"), (MEGABYTE, "limits.max_file_bytes is")]
+)
+def test_a_document_is_measured_before_it_is_unpacked(tmp_path, limit, told):
+    path = docx_bomb(tmp_path / "bomb.docx", 90_000)  # 3 MiB of XML in 47 KiB
+    begun = time.process_time()
+    (reject,) = read(path, limit)
+    assert (reject.reason, told in reject.detail) == ("file_too_big", True)
+    assert time.process_time() - begun < 1
+
+
+def test_a_document_of_many_paragraphs_is_read(tmp_path):
+    (row,) = read(docx_bomb(tmp_path / "long.docx", 500))
+    assert row.columns["text"].count("a") == 500
+
+
+@pytest.mark.parametrize("end", ["json", "jsonl"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * DEEP,
+        "[" * DEEP + "]" * DEEP,
+        '{"a":' * DEEP + "1" + "}" * DEEP,
+        '{"a":' * DEEP + "1" + "}" * DEEP + "\n{}\n",
+        '[{"messages":' + "[" * DEEP + "]" * DEEP + "}]",
+        '[{"messages":' + "[" * DEEP,
+    ],
+    ids=["open", "closed", "object", "lines", "rows", "open_rows"],
+)
+def test_deep_json_is_rejected(tmp_path, end, text):
+    path = tmp_path / f"x.{end}"
+    path.write_text(text)
+    found = read(path)
+    assert "not_json" in [row.reason for row in found if isinstance(row, RejectedRow)]
