@@ -76,7 +76,7 @@ def site():
 
 
 def fetcher(tmp_path, *, sleeps=None, max_bytes=10_000, delay=0.0, retries=2):
-    manners = Fetch(user_agent=AGENT, delay_seconds=delay, timeout_seconds=5.0, retries=retries)
+    manners = Fetch(user_agent=AGENT, delay_seconds=delay, timeout_seconds=5.0, retries=retries, allow_private=True)
     sleep = time.sleep if sleeps is None else sleeps.append
     return Fetcher(manners, tmp_path / "cache", max_bytes, sleep=sleep)
 

@@ -279,7 +279,8 @@ def test_declared_pages_come_through_the_cache(project, monkeypatch):
     try:
         base = f"http://127.0.0.1:{server.server_port}"
         urls = [f"{base}/page", f"{base}/gone"]
-        metrics = run(share=0.5, web=source("urls", urls=urls, fetch={"delay_seconds": 0.0, "retries": 0}))
+        fetch = {"delay_seconds": 0.0, "retries": 0, "allow_private": True}
+        metrics = run(share=0.5, web=source("urls", urls=urls, fetch=fetch))
     finally:
         server.shutdown()
         thread.join()

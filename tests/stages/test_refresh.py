@@ -65,7 +65,7 @@ def site(tmp_path, monkeypatch):
     Path("conf/ingest/web.yaml").write_text(
         "defaults:\n  - source/urls@sources.web\n  - _self_\n"
         f"sources:\n  web:\n    urls: [{running.url}/a, {running.url}/b]\n"
-        "    fetch: {delay_seconds: 0.0, retries: 0}\n"
+        "    fetch: {delay_seconds: 0.0, retries: 0, allow_private: true}\n"
         "max_rejected_share: 0.6\n"
     )
     override_file.save_overrides(ProjectPaths(), [Override.from_cli("ingest=web")])

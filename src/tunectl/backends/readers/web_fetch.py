@@ -2,7 +2,8 @@
 
 robots.txt is obeyed (RFC 9309: without an answer from it nothing is fetched, a missing one allows all), one host gets one
 request at a time with a pause between them, a page that did not change comes from the cache (conditional requests), and a
-server that is busy is left alone for as long as it asks.
+server that is busy is left alone for as long as it asks. Connections are those of ``web_connection``: to public addresses,
+for a limited time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from msgspec import Struct
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.backends.readers.web_connection import CheckedBackend, CheckedTransport, Deadline, FetchRefused
 from tunectl.config.schema.ingest import Fetch
 from tunectl.core import logging_setup
 from tunectl.core.optional import import_optional
@@ -32,6 +34,10 @@ HOPS = 5
 """Most redirects of one address."""
 PATIENCE_SECONDS = 120.0
 """Longest wait that a server may ask for; a longer one is a reject."""
+CRAWL_DELAY_SECONDS = 60.0
+"""Longest pause that a robots.txt may ask for, unless ``fetch.delay_seconds`` is longer; a longer one is a reject."""
+DEADLINE_FACTOR = 3.0
+"""A whole response may take this many times ``fetch.timeout_seconds``, which is for one read."""
 ROBOTS_BYTES = 512_000
 """What is read of a robots.txt; RFC 9309 asks for at least 500 KiB."""
 CONTENT_TYPES = {
@@ -60,15 +66,6 @@ class CacheEntry(Struct, frozen=True):
     modified: str | None = None
 
 
-class FetchRefused(Exception):
-    """A page that is not fetched, and why."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-
-
 @dataclass(frozen=True, slots=True)
 class FetchResponse:
     """What a server said: status, headers with lower-case names, and at most the allowed bytes of the body."""
@@ -92,8 +89,15 @@ class Fetcher:
         self._robots: dict[str, Any] = {}
         self._silent: dict[str, FetchRefused] = {}
         self._httpx = import_optional("httpx", extra="data")
+        self._deadline = Deadline(DEADLINE_FACTOR * manners.timeout_seconds)
         self._client = self._httpx.Client(
-            headers={"User-Agent": manners.user_agent}, timeout=manners.timeout_seconds, follow_redirects=False
+            headers={"User-Agent": manners.user_agent},
+            timeout=manners.timeout_seconds,
+            follow_redirects=False,
+            trust_env=False,  # a proxy of the environment would connect where nothing is checked
+            transport=CheckedTransport(
+                self._httpx, CheckedBackend(self._deadline, allow_private=manners.allow_private)
+            ),
         )
 
     def __enter__(self) -> Fetcher:
@@ -105,8 +109,9 @@ class Fetcher:
     def get(self, url: str) -> SourceFile | RejectedRow:
         """The page at ``url`` as a file of the cache, fresh or known to be unchanged.
 
-        Rejects ``robots_disallowed``, ``http_error``, ``unreachable``, ``file_too_big``, ``too_many_redirects``. A page whose
-        server cannot be reached comes from the cache, with a warning, where it was fetched before.
+        Rejects ``robots_disallowed``, ``http_error``, ``unreachable``, ``file_too_big``, ``too_many_redirects``,
+        ``private_address``. A page whose server cannot be reached, or is too slow, comes from the cache, with a warning,
+        where it was fetched before.
         """
         body = self.cache_path(url)
         note = body.with_suffix(".json")
@@ -138,15 +143,13 @@ class Fetcher:
         if known is not None:
             conditions = {"If-None-Match": known.etag or "", "If-Modified-Since": known.modified or ""}
         headers = {key: value for key, value in conditions.items() if value}
-        here = url
+        here = _require_web_address(url)
         for _ in range(HOPS + 1):
             self._require_allowed(here)
             answer = self._patiently(here, headers)
             if answer.status not in MOVED:
                 break
-            here = urljoin(here, answer.headers.get("location", ""))
-            if urlsplit(here).scheme not in {"http", "https"}:
-                raise FetchRefused("http_error", f"it moved to {here}, which is no web address")
+            here = _require_web_address(here, answer.headers.get("location", ""))
         else:
             raise FetchRefused("too_many_redirects", f"more than {HOPS}, the last to {here}")
         if answer.status != 200 and not (answer.status == 304 and known is not None):
@@ -179,13 +182,20 @@ class Fetcher:
             answer = self._patiently(here, {}, limit=ROBOTS_BYTES)
             if answer.status not in MOVED:
                 break
-            here = urljoin(here, answer.headers.get("location", ""))
+            here = _require_web_address(here, answer.headers.get("location", ""))
         if answer.status >= 500:
             raise FetchRefused(
                 "unreachable", f"{origin}/robots.txt says status {answer.status}, so nothing may be fetched"
             )
         text = answer.body.decode(errors="replace") if answer.status == 200 else ""
-        return protego.Protego.parse(text)
+        rules = protego.Protego.parse(text)
+        asked = float(rules.crawl_delay(self._token) or 0)
+        if not asked <= max(CRAWL_DELAY_SECONDS, self._manners.delay_seconds):  # this way around it refuses NaN, too
+            raise FetchRefused(
+                "robots_disallowed",
+                f"{origin}/robots.txt asks for a pause of {asked:g} s; more than {CRAWL_DELAY_SECONDS:g} s are not waited",
+            )
+        return rules
 
     def _patiently(self, url: str, headers: dict[str, str], *, limit: int | None = None) -> FetchResponse:
         """Ask, and ask again where the server is busy or the line is cut."""
@@ -209,6 +219,7 @@ class Fetcher:
 
     def _ask(self, url: str, headers: dict[str, str], limit: int | None) -> FetchResponse:
         self._wait_for(url)
+        self._deadline.restart()
         most = limit or self._max_bytes
         try:
             with self._client.stream("GET", url, headers=headers) as response:
@@ -239,6 +250,24 @@ class Fetcher:
             self._sleep(wait)
 
 
+def _require_web_address(base: str, location: str | None = None) -> str:
+    """Return the address that ``location`` stands for on the page ``base``; ``base`` itself without one.
+
+    Raises  FetchRefused ``http_error`` where it is no address of the web.
+    """
+    here = base if location is None else location
+    try:
+        here = urljoin(base, here)
+        if urlsplit(here).scheme in {"http", "https"}:
+            return here
+    except ValueError:  # brackets around what is no IPv6 address
+        pass
+    moved = location is not None
+    raise FetchRefused(
+        "http_error", f"it moved to {here}, which is no web address" if moved else f"{here} is no web address"
+    )
+
+
 def _describe(url: str, answer: FetchResponse) -> CacheEntry:
     kind, _, rest = answer.headers.get("content-type", "").partition(";")
     label = rest.lower().partition("charset=")[2].partition(";")[0]
@@ -255,9 +284,9 @@ def _describe(url: str, answer: FetchResponse) -> CacheEntry:
 def _parse_retry_after(answer: FetchResponse) -> float | None:
     """Seconds of a Retry-After header, which is a number or a date; None without one."""
     said = answer.headers.get("retry-after", "").strip()
-    if said.isdigit():
+    if said.isascii() and said.isdigit():
         return float(said)
     try:
         return max(0.0, parsedate_to_datetime(said).timestamp() - time.time()) if said else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -135,11 +135,15 @@ class Fetch(StrictModel):
     user_agent: str = Field(min_length=1)
     """User agent sent with every request; add an address where site owners can reach you."""
     delay_seconds: float = Field(ge=0, le=600)
-    """Pause between requests to one host; a longer crawl-delay of its robots.txt wins."""
+    """Pause between requests to one host; a longer crawl-delay of its robots.txt wins, up to 60 s. Where it asks for more than
+    that, and than this, its pages are rejected as ``robots_disallowed``."""
     timeout_seconds: float = Field(gt=0, le=600)
-    """Longest wait for one response."""
+    """Longest wait for a connection or the next bytes; a whole response may take three times as long."""
     retries: int = Field(ge=0, le=10)
     """Retries after a lost connection, or status 429, 500, 502, 503 or 504."""
+    allow_private: bool
+    """Whether addresses that are not public may be fetched: of this machine, of the local network, of a cloud's metadata.
+    False: they are rejected as ``private_address``, also where a public page redirects to them."""
 
 
 class RowOptions(StrictModel):

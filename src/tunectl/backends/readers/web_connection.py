@@ -1,0 +1,222 @@
+"""httpcore: connections for pages of the web, to public addresses only, and for a limited time.
+
+A name is resolved once for each connection, and the address that was checked is the one that is connected to: a name that
+resolves to something else a moment later gains nothing. TLS and the Host header keep the name.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+from tunectl.core.optional import import_optional
+
+NAT64 = IPv6Network("64:ff9b::/96")
+"""Addresses that a gateway translates to the IPv4 address in their last 32 bits (RFC 6052)."""
+
+
+class FetchRefused(Exception):
+    """A page that is not fetched, and why."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Deadline:
+    """The time that one response may take, from the first connection to its last byte."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end = 0.0
+        self._timeouts = import_optional("httpcore", extra="data").TimeoutException
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new response."""
+        self._end = time.monotonic() + self._seconds
+
+    @contextmanager
+    def limit(self, timeout: float | None) -> Iterator[float]:
+        """Give the seconds that one operation may take: ``timeout``, or what is left where that is less.
+
+        Raises  FetchRefused ``unreachable`` where the response has no time left.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise self._build_refusal()
+        ends_first = timeout is None or left < timeout
+        try:
+            yield left if timeout is None else min(left, timeout)
+        except self._timeouts as error:
+            if ends_first:
+                raise self._build_refusal() from error
+            raise
+
+    def _build_refusal(self) -> FetchRefused:
+        return FetchRefused("unreachable", f"the response was not complete after {self._seconds:g} s")
+
+
+class DeadlineStream:
+    """A network stream of httpcore whose every operation ends at the deadline, so that slow bytes cannot hold it open."""
+
+    def __init__(self, stream: Any, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read what has arrived."""
+        with self._deadline.limit(timeout) as seconds:
+            data: bytes = self._stream.read(max_bytes, timeout=seconds)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send ``buffer``."""
+        with self._deadline.limit(timeout) as seconds:
+            self._stream.write(buffer, timeout=seconds)
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> DeadlineStream:
+        """Go on over TLS, for the name that was asked for."""
+        with self._deadline.limit(timeout) as seconds:
+            inner = self._stream.start_tls(ssl_context, server_hostname=server_hostname, timeout=seconds)
+        return DeadlineStream(inner, self._deadline)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Tell what httpcore asks of a connection."""
+        return self._stream.get_extra_info(info)
+
+
+class CheckedBackend:
+    """A network backend of httpcore that resolves a name itself, checks its addresses, and connects to one of them."""
+
+    def __init__(self, deadline: Deadline, *, allow_private: bool) -> None:
+        self._httpcore = import_optional("httpcore", extra="data")
+        self._backend = self._httpcore.SyncBackend()
+        self._deadline = deadline
+        self._allow_private = allow_private
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> DeadlineStream:
+        """Connect to the first address of ``host`` that answers.
+
+        Raises  FetchRefused ``private_address`` where any address of ``host`` is not public.
+        """
+        failure: Exception | None = None
+        for address in self._resolve(host, port):
+            try:
+                with self._deadline.limit(timeout) as seconds:
+                    stream = self._backend.connect_tcp(
+                        address, port, timeout=seconds, local_address=local_address, socket_options=socket_options
+                    )
+            except (self._httpcore.ConnectError, self._httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return DeadlineStream(stream, self._deadline)
+        raise failure or self._httpcore.ConnectError(f"{host} has no address")
+
+    def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
+        """Refuse: a page never comes from a socket of this machine."""
+        raise FetchRefused("private_address", f"{path} is a socket of this machine")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait between tries."""
+        time.sleep(seconds)
+
+    def _resolve(self, host: str, port: int) -> list[str]:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label that is too long
+            raise self._httpcore.ConnectError(str(error)) from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        for address in addresses:
+            if not self._allow_private and not is_public(address):
+                raise FetchRefused(
+                    "private_address",
+                    f"{host} leads to {address}, which is no public address; fetch.allow_private: true allows it",
+                )
+        return addresses
+
+
+class CheckedTransport:
+    """A transport of httpx whose every connection goes through a ``CheckedBackend``."""
+
+    def __init__(self, httpx: Any, backend: CheckedBackend) -> None:
+        self._httpx = httpx
+        self._httpcore = core = import_optional("httpcore", extra="data")
+        self._errors = (core.TimeoutException, core.NetworkError, core.ProtocolError, core.UnsupportedProtocol)
+        self._pool = core.ConnectionPool(ssl_context=httpx.create_ssl_context(), network_backend=backend)
+        read = self._read
+        self._body = type(
+            "Body",
+            (httpx.SyncByteStream,),
+            {
+                "__init__": lambda body, stream: setattr(body, "stream", stream),
+                "__iter__": lambda body: read(body.stream),
+                "close": lambda body: body.stream.close(),
+            },
+        )
+
+    def handle_request(self, request: Any) -> Any:
+        """Send ``request`` and return the response; its body is read by whom it is given to."""
+        url = request.url
+        asked = self._httpcore.Request(
+            method=request.method,
+            url=self._httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        with self._translate_errors():
+            answer = self._pool.handle_request(asked)
+        return self._httpx.Response(
+            answer.status, headers=answer.headers, stream=self._body(answer.stream), extensions=answer.extensions
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def _read(self, stream: Any) -> Iterator[bytes]:
+        with self._translate_errors():
+            yield from stream
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise the errors of httpcore as those of httpx, which have the same names."""
+        try:
+            yield
+        except self._errors as error:
+            kind = getattr(self._httpx, type(error).__name__, self._httpx.TransportError)
+            raise kind(str(error)) from error
+
+
+def is_public(address: str) -> bool:
+    """Tell whether ``address`` belongs to the public internet; of one that carries an IPv4 address, whether that does."""
+    found = ip_address(address)
+    if isinstance(found, IPv6Address):
+        found = _extract_ipv4(found) or found
+    return found.is_global and not found.is_multicast
+
+
+def _extract_ipv4(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that packets to ``address`` end at: mapped, 6to4 or NAT64."""
+    if address in NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour
