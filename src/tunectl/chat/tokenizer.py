@@ -73,8 +73,11 @@ class Tokenizer:
         return [self.text_of([number]) for number in ids]
 
     def ids(self, text: str) -> list[int]:
-        """The numbers of one text's tokens."""
-        found: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        """The numbers of one text's tokens.
+
+        As a batch of one: ``encode`` holds Python's lock, so nothing else would run beside a long text.
+        """
+        found: list[int] = self._inner.encode_batch([text], add_special_tokens=False)[0].ids
         return found
 
     def bytes_of(self, number: int) -> bytes:

@@ -181,7 +181,7 @@ class Server:
         resident.claims += 1
         try:
             self._count()
-            made = await request_job.build_job(request, arm, resident, arrived, request.model)
+            made = await request_job.build_job(request, arm, resident, arrived, request.model, size=len(body))
             await self._write(call, key, whole, generation_task.GenerationTask(made, self.metrics, feed), go)
         finally:
             resident.claims -= 1

@@ -22,7 +22,7 @@ from tunectl.serving.response_encoding import Finish, ResponseChoice, ResponseHe
 from tunectl.serving.routing import Arm
 
 LONG = 20_000
-"""Letters from which on a prompt is tokenised, and a schema compiled, beside the loop."""
+"""Bytes of a body from which on its prompts are rendered and tokenised beside the loop, and letters from which on a schema is compiled there."""
 COLDEST = 1e-3
 """Below this temperature only the likeliest token is left, and a logit divided by it may be no number any more."""
 Request = ChatRequest | CompletionRequest
@@ -122,12 +122,14 @@ def count_answers(request: Request) -> int:
     return prompts * (request.n or 1)
 
 
-async def build_job(request: Request, arm: Arm, resident: LoadedRelease, arrived: float, model: str) -> ChatJob:
-    """A job from a request.
+async def build_job(
+    request: Request, arm: Arm, resident: LoadedRelease, arrived: float, model: str, *, size: int
+) -> ChatJob:
+    """A job from a request; ``size`` is its body's in bytes, so that tools and their calls count as well as texts.
 
     Raises  Problem for a prompt that cannot be rendered or is too long, or a schema that is too large.
     """
-    prompts = await _prompts(request, resident)
+    prompts = await _beside(partial(_prompts, request, resident), size)
     contract, times = resident.contract, request.n or 1
     form = requests.schema_of(request.response_format)
     if form is not None:  # what cannot be followed is refused before the engine hears of it
@@ -162,19 +164,12 @@ async def build_job(request: Request, arm: Arm, resident: LoadedRelease, arrived
     return ChatJob(head, arm, resident, request, asks, answers, sum(map(len, prompts)), arrived)
 
 
-async def _prompts(request: Request, resident: LoadedRelease) -> list[list[int]]:
+def _prompts(request: Request, resident: LoadedRelease) -> list[list[int]]:
     prompts = resident.prompts
     if isinstance(request, ChatRequest):
-        turns = messages(request.messages)
-        size = sum(len(turn.content) for turn in turns)
-
-        def chat() -> list[list[int]]:
-            return [prompts.chat(turns, request.tools or () if request.tool_choice != "none" else ())]
-
-        return await _beside(chat, size)
-    given = request.prompts
-    size = sum(len(one) for one in given)
-    return await _beside(lambda: [prompts.encode_text(one) for one in given], size)
+        tools = request.tools or () if request.tool_choice != "none" else ()
+        return [prompts.chat(messages(request.messages), tools)]
+    return [prompts.encode_text(one) for one in request.prompts]
 
 
 async def _beside(work: Callable[[], T], size: int) -> T:

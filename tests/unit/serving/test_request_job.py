@@ -1,0 +1,122 @@
+"""Long requests: what makes their prompts works beside the loop, without Python's lock, and gives the ids of short ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunectl.chat.template import Template
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.generation.prompt import PromptRenderer
+from tunectl.serving import request_job, requests
+
+SOURCE = (
+    "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}{% for call in message['tool_calls'] or [] %}{{ call | tojson }}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WORDS = "some words and names of streets "
+SIZE = 375 * 1024
+TIMES = SIZE // len(WORDS)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    tokenizers = pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<|im_start|>", "<|im_end|>"], initial_alphabet=letters, show_progress=False
+    )
+    made.train_from_iterator([WORDS, "{name: value, description: street}"], trainer)
+    made.save(str(folder / "tokenizer.json"))
+    return Tokenizer(folder)
+
+
+def body(kind: str, times: int = TIMES) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": "user", "content": "hi"}
+    told: dict[str, Any] = {"model": "m", "messages": [turn]}
+    if kind == "content":
+        turn["content"] = WORDS * times
+    elif kind == "tools":
+        tool = {"type": "function", "function": {"name": "f", "description": WORDS * 12, "parameters": {}}}
+        told["tools"] = [tool] * (times // 12)
+    else:
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"x": WORDS * times})}}
+        told["messages"] = [turn, {"role": "assistant", "content": None, "tool_calls": [call]}, turn]
+    return told
+
+
+class Recorded:
+    """A tokenizer that tells which thread asked it."""
+
+    def __init__(self, inner: Tokenizer) -> None:
+        self._inner = inner
+        self.size = inner.size
+        self.strips = inner.strips
+        self.bytes_of = inner.bytes_of
+        self.thread: threading.Thread | None = None
+
+    def ids(self, text: str) -> list[int]:
+        self.thread = threading.current_thread()
+        return self._inner.ids(text)
+
+
+async def build(told: dict[str, Any], tokenizer: Any) -> request_job.ChatJob:
+    raw = json.dumps(told).encode()
+    request = requests.parse(raw, requests.ChatRequest, depth=32)
+    defaults = SimpleNamespace(temperature=0.0, top_p=1.0, max_tokens=8)
+    contract = SimpleNamespace(defaults=defaults, context_length=10**9)
+    prompts = PromptRenderer(Template(SOURCE, "", "<|im_end|>"), tokenizer)
+    resident: Any = SimpleNamespace(prompts=prompts, contract=contract, stops=frozenset(), id="r")
+    arm: Any = "champion"
+    return await request_job.build_job(request, arm, resident, 0.0, "m", size=len(raw))
+
+
+@pytest.mark.parametrize("kind", ["content", "tools", "calls"])
+def test_a_long_request_does_not_work_on_the_loop(tokenizer: Tokenizer, kind: str) -> None:
+    seen = Recorded(tokenizer)
+    asyncio.run(build(body(kind), seen))
+    assert seen.thread not in (None, threading.main_thread())
+    asyncio.run(build(body(kind, 12), seen))
+    assert seen.thread is threading.main_thread()
+
+
+def test_the_tokenizer_lets_others_work(tokenizer: Tokenizer) -> None:
+    text = WORDS * TIMES * 4
+    gaps: list[float] = []
+    done = threading.Event()
+
+    def tick() -> None:
+        last = time.perf_counter()
+        while not done.is_set():
+            time.sleep(0.002)
+            now = time.perf_counter()
+            gaps.append(now - last)
+            last = now
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    begun = time.perf_counter()
+    tokenizer.ids(text)
+    took = time.perf_counter() - begun
+    done.set()
+    ticker.join()
+    assert max(gaps) < took / 2
+
+
+@given(st.text() | st.text(alphabet="aeinorst <|im_start|>\n"))
+def test_ids_are_those_of_encode(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.ids(text) == tokenizer.encode([text])[0].ids
+    assert tokenizer.ids(text) == tokenizer._inner.encode(text, add_special_tokens=False).ids
