@@ -119,7 +119,7 @@ class PageLimits(RowLimits):
     """The same for pages of the web."""
 
     max_file_bytes: int = Field(ge=1)
-    """Bytes at most; a larger file or page is rejected as ``file_too_big``."""
+    """Bytes at most, packed and unpacked; a larger file or page is rejected as ``file_too_big``."""
 
 
 class FileLimits(PageLimits):
