@@ -52,7 +52,7 @@ def _settings_of(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("tool", IMPORTERS)
 @given(st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_the_experiment_holds_the_draft_and_nothing_else(tool: str, data: st.DataObject) -> None:
     keys = st.sampled_from(OF_THEIRS[tool]) | TEXTS
     theirs = BASE[tool] | data.draw(st.dictionaries(keys, TEXTS | st.lists(TEXTS, max_size=2), max_size=4))

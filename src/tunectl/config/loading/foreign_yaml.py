@@ -26,7 +26,7 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        if node is not None and _expanded_size(node, {}) > LONGEST:
+        if node is not None and _count_characters(node, {}) > LONGEST:
             raise UsageError(f"{name}: with its aliases written out it is longer than {LONGEST} characters")
         found = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
@@ -42,7 +42,7 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
     return {str(key): value for key, value in found.items()}
 
 
-def _expanded_size(node: Any, known: dict[int, float]) -> float:
+def _count_characters(node: Any, known: dict[int, float]) -> float:
     """Characters of a YAML node with every alias written out, each node visited once; infinite where it holds itself."""
     if id(node) in known:
         return known[id(node)]
@@ -51,7 +51,7 @@ def _expanded_size(node: Any, known: dict[int, float]) -> float:
         size: float = 1 + len(node.value)
     else:
         parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
-        size = 1 + sum(_expanded_size(part, known) for part in parts)
+        size = 1 + sum(_count_characters(part, known) for part in parts)
     known[id(node)] = size
     return size
 
