@@ -291,7 +291,9 @@ def test_settings_reach_the_fit(tiny_model, sft, tmp_path, change):
 
 
 def test_early_stopping_restores_the_best(tiny_model, sft, tmp_path):
-    found = fit(tiny_model, sft, tmp_path, plan(learning_rate=0.9, max_grad_norm=None, epochs=20, evals_per_epoch=2, patience=2))
+    found = fit(
+        tiny_model, sft, tmp_path, plan(learning_rate=0.9, max_grad_norm=None, epochs=20, evals_per_epoch=2, patience=2)
+    )
     measured = {point.step: point.validation_loss for point in found.history if point.validation_loss is not None}
     assert found.steps < found.planned_steps
     assert found.best_loss == min(measured.values()) == measured[found.best_step]

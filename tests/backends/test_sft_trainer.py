@@ -296,7 +296,9 @@ def test_each_validation_happens_once(tiny_model, tmp_path, monkeypatch):
 
 
 def test_early_stopping(tiny_model, tmp_path):
-    found = fit(tiny_model, tmp_path, plan(learning_rate=0.9, max_grad_norm=None, epochs=20, evals_per_epoch=4, patience=2))
+    found = fit(
+        tiny_model, tmp_path, plan(learning_rate=0.9, max_grad_norm=None, epochs=20, evals_per_epoch=4, patience=2)
+    )
     assert found.steps < found.planned_steps
 
 

@@ -72,10 +72,10 @@ def test_grafanas_schema_takes_the_board_whole(name: str) -> None:
 
 def test_a_key_that_grafana_does_not_know_is_found() -> None:
     board = json.loads(json.dumps(BOARDS["up"]))
-    board["panels"][1]["options"]["colorMode"] = "value"
+    board["panels"][1]["options"]["colourMode"] = "value"
     board["panels"][1]["gridPos"]["z"] = 1
     found = lost(board["panels"], plain(models("dashboard").Dashboard.from_json(board))["panels"])
-    assert [one.rpartition(".")[2] for one in found] == ["z", "colorMode"]
+    assert [one.rpartition(".")[2] for one in found] == ["z", "colourMode"]
 
 
 def test_the_four_questions_have_fixed_names() -> None:

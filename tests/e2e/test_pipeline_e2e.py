@@ -106,7 +106,11 @@ EDITS: list[tuple[str, Callable[[Project], None] | str, set[str]]] = [
     ("a comment in YAML", append("conf/sft/lora.yaml", "# a remark\n"), set()),
     ("a comment in a stage's code", append("tunectl/pipeline/stages/evaluate.py", "# a remark\n"), set()),
     ("a key of the last stage", "package.reference_responses=3", {"package"}),
-    ("a statement in a stage's code", append("tunectl/pipeline/stages/evaluate.py", "_MARK = 1\n"), {"evaluate", "package"}),
+    (
+        "a statement in a stage's code",
+        append("tunectl/pipeline/stages/evaluate.py", "_MARK = 1\n"),
+        {"evaluate", "package"},
+    ),
     (
         "a statement in code that only one stage reaches",
         append("tunectl/evaluation/summary.py", "_MARK = 1\n"),

@@ -18,18 +18,18 @@ OWN, FOREIGN = 900, 300
 
 
 @pytest.fixture(scope="module")
-def pool() -> signals.Columns:
+def pool() -> signals.SignalColumns:
     mixed = [*rows(OWN, seed=1), *rows(FOREIGN, seed=2, topics=["bread"])]
     return signals.compute_signal_values(
         mixed, "prompt", tools(), without=["feedback", "prompt_tokens", "prompt_language"]
     )
 
 
-def test_no_change_is_no_alarm(pool: signals.Columns) -> None:
+def test_no_change_is_no_alarm(pool: signals.SignalColumns) -> None:
     kept(drift.null(pool, range(OWN), FAST, reference=400, rows=100, trials=40))
 
 
-def test_more_of_a_change_is_noticed_more_often(pool: signals.Columns) -> None:
+def test_more_of_a_change_is_noticed_more_often(pool: signals.SignalColumns) -> None:
     kept(drift.power(pool, range(OWN), range(OWN, OWN + FOREIGN), FAST, reference=400, sizes=(50, 100), trials=20))
 
 

@@ -39,7 +39,7 @@ def reason(folder: Path, engine: type[TransformersEngine] = TransformersEngine) 
 
 @pytest.fixture
 def again(store: ReleaseRegistry, releases: tuple, tmp_path: Path) -> Callable[[Callable[[Path], None]], Path]:
-    """A release that somebody changed and then hashed anew, so that only its behaviour tells."""
+    """A release that somebody changed and then hashed anew, so that only its behavior tells."""
 
     def made(change: Callable[[Path], None]) -> Path:
         folder = tmp_path / "changed"

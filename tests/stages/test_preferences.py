@@ -700,9 +700,7 @@ def test_nobody_at_all():
 def test_names_of_made_judgements_are_taken():
     with pytest.raises(ValidationError) as caught:
         run(sources={"contrast": source()})
-    assert "sources names contrast, a name reserved for generated judgments; take another" in str(
-        caught.value
-    )
+    assert "sources names contrast, a name reserved for generated judgments; take another" in str(caught.value)
 
 
 # Looking at it

@@ -121,7 +121,9 @@ class Story:
         )
 
     def _crown(self, release: str) -> None:
-        self.champion = ChampionPointer(release, None, self.at.isoformat(), "tunectl retrain controller", "the story", 1)
+        self.champion = ChampionPointer(
+            release, None, self.at.isoformat(), "tunectl retrain controller", "the story", 1
+        )
         self.serving.set_model_info({"champion": (release, BASE)})
 
     def _canary(self) -> None:

@@ -167,7 +167,7 @@ def test_a_bad_pattern_is_named() -> None:
 
 
 def test_bounds_that_no_text_meets_are_refused() -> None:
-    with pytest.raises(ValidationError, match="least = 9 is above most = 3"):
+    with pytest.raises(ValidationError, match="min_words = 9 is above max_words = 3"):
         WordBounds(min_words=9, max_words=3)
 
 

@@ -101,5 +101,5 @@ def test_both_decisions_make_one_gate():
 
 
 def test_the_deciding_measure_is_no_cost():
-    with pytest.raises(ValueError, match="at_most names bleu, which is the measure that decides; leave it out"):
+    with pytest.raises(ValueError, match="max_regression names bleu, which is the metric that decides; leave it out"):
         gate(metric="bleu")

@@ -86,10 +86,11 @@ def test_brackets_inside_texts_do_not_count(text: str) -> None:
 
 
 def seconds(body: bytes) -> float:
-    began = time.perf_counter()
+    """Processor time, so that a busy machine changes nothing."""
+    began = time.process_time()
     with suppress(ApiError):
         requests.check_depth(body, 32)
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 @pytest.mark.parametrize("unit", [b'\\"', b'"', b'{"', b"\\\\", b"[", b"[]", b'"["', b'"\\', b"\\"])

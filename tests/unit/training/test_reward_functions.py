@@ -110,7 +110,7 @@ def test_length_costs_nothing_inside_and_falls_evenly_outside(tokens, penalty):
 
 
 def test_a_range_the_wrong_way_round_is_refused():
-    with pytest.raises(ValueError, match=r"least \(9\) is more than most \(5\); swap them"):
+    with pytest.raises(ValueError, match=r"min_tokens \(9\) is more than max_tokens \(5\); swap them"):
         length(min_tokens=9)
 
 
