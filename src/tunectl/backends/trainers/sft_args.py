@@ -80,7 +80,9 @@ def peft_config(adapter: LoraArgs, task: str) -> Any:
         r=adapter.lora_rank,
         lora_alpha=adapter.lora_alpha,
         lora_dropout=adapter.lora_dropout,
-        target_modules=adapter.target_modules if isinstance(adapter.target_modules, str) else list(adapter.target_modules),
+        target_modules=adapter.target_modules
+        if isinstance(adapter.target_modules, str)
+        else list(adapter.target_modules),
         use_dora=adapter.method == "dora",
         use_rslora=adapter.method == "rslora",
     )
