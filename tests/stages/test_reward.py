@@ -194,8 +194,13 @@ def test_what_the_trainer_is_told(given):
         trainer=fake,
     )
     ((plan, train, _, work),) = fake.calls
-    assert (plan.center_rewards_coefficient, plan.fit.label, plan.fit.patience, plan.fit.seed) == (None, "reward", None, 3)
-    assert plan.fit.batch_answers == 16
+    assert (plan.center_rewards_coefficient, plan.fit.label, plan.fit.patience, plan.fit.seed) == (
+        None,
+        "reward",
+        None,
+        3,
+    )
+    assert plan.fit.batch_size == 16
     assert work == out.work.with_name("reward-key-members-0")
     assert [branch.ids[-2:] for branch in train[0].branches] == [[2, BEHIND], [2, BEHIND]]
     assert not (out.artifact / "judge").exists()
