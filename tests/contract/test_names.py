@@ -122,16 +122,13 @@ def test_functions_are_named_by_verbs_and_not_by_participles() -> None:
 
 
 def public_classes(tree: ast.Module) -> Iterator[str]:
-    """Classes of a module and aliases of types at its top level."""
+    """Classes of a module, also those inside a function or a class, and aliases of types at its top level."""
+    yield from (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
     for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            yield node.name
-        elif (
-            isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Name)
-            and re.fullmatch(r"[A-Z][a-z]\w*[a-z]\w*", node.targets[0].id)
-        ):
-            yield node.targets[0].id
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            alias = node.targets[0].id
+            if re.fullmatch(r"[A-Z][a-z]\w*[a-z]\w*", alias):
+                yield alias
 
 
 def test_no_class_name_is_used_twice() -> None:

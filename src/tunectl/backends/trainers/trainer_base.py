@@ -163,7 +163,7 @@ def mute_progress(trainer: Any) -> None:
 def hooks() -> Any:
     """The callback class that moves progress on and says when to look and to save; ``trainer`` is set once it is made."""
 
-    class Hooks(import_optional("transformers", extra="train").TrainerCallback):  # type: ignore[misc]
+    class RolloutCallback(import_optional("transformers", extra="train").TrainerCallback):  # type: ignore[misc]
         """Runs after every optimizer step."""
 
         trainer: Any
@@ -184,4 +184,4 @@ def hooks() -> Any:
             control.should_save = number % settings.save_steps == 0 or run.stopped
             control.should_training_stop = run.stopped or ended
 
-    return Hooks
+    return RolloutCallback

@@ -301,7 +301,7 @@ def _trainer_class(name: str) -> Any:
 def _hooks(transformers: Any) -> Any:
     """The callback class that moves average, totals, curve and progress on."""
 
-    class Hooks(transformers.TrainerCallback):
+    class FitCallback(transformers.TrainerCallback):
         """Runs after every optimizer step."""
 
         def __init__(self, run: training_run.TrainingRun) -> None:
@@ -327,7 +327,7 @@ def _hooks(transformers: Any) -> Any:
             """Add a point to the curve."""
             training_run.log(self.run, state.global_step, logs)
 
-    return Hooks
+    return FitCallback
 
 
 def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec) -> None:
