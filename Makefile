@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults previews docs-reference
+.PHONY: run install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults screenshots docs-reference
 
 run: .venv/.run  ## build the bundled example: raw documents to a release, with its Bento and how to serve it
 	@$(BIN)/tunectl repro
@@ -103,8 +103,8 @@ faults: .venv/.dev  ## server, monitor and retrain controller against overload, 
 	  $(BIN)/python benchmarks/fault_loop.py --keep || failed=1; \
 	  exit $$failed
 
-previews: .venv/.dev  ## draw the boards again, from a real Prometheus with two invented days
-	TUNECTL_PREVIEWS=$(CURDIR)/monitoring/grafana/previews $(BIN)/python -m pytest tests/stack -k previews
+screenshots: .venv/.dev  ## draw the pictures of the dashboards again, from a real Prometheus with two simulated days
+	TUNECTL_SCREENSHOTS=$(CURDIR)/monitoring/grafana/screenshots $(BIN)/python -m pytest tests/stack -k screenshots
 
 docs-reference: .venv/.dev  ## write docs/reference/ again: settings, commands, errors, metrics, files
 	$(BIN)/python docs/generate_reference.py

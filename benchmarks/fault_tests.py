@@ -69,7 +69,7 @@ class Ground:
     def server(self, *, env: dict[str, str] | None = None, grace: int = 30, **serve: Any) -> Iterator[Server]:
         """A fresh server that is ready; stopped afterwards, whatever became of it."""
         self.made += 1
-        given = {"TUNECTL_STORE": str(self.store.root), **(env or {})}
+        given = {"TUNECTL_REGISTRY": str(self.store.root), **(env or {})}
         server = Server(self.folder / f"server{self.made}", env=given, grace=grace, **serve)
         try:
             server.until_ready(600)
@@ -154,7 +154,7 @@ def eight(ground: Ground) -> Iterator[Found]:
             found = asyncio.run(server_kills.neighbours(first, second))
         asyncio.run(server_kills.alone_again(found, first))
         live = {"TUNECTL_LIVE_URL": f"sqlite:///{first.folder}/.tunectl/live/live.sqlite"}
-        env = {"TUNECTL_STORE": str(ground.store.root), **live}
+        env = {"TUNECTL_REGISTRY": str(ground.store.root), **live}
         asyncio.run(server_kills.refused_neighbour(found, first, Server(ground.folder / "refused", env=env)))
         yield found
 
@@ -207,7 +207,7 @@ def twelve(ground: Ground) -> Iterator[Found]:
                     asyncio.run(full)
                 asyncio.run(disk.slow(found, server, small, inject, policy=policy, patience=PATIENCE))
             if small.read_only():
-                given = {"TUNECTL_STORE": str(ground.store.root), "TUNECTL_LIVE_URL": env["TUNECTL_LIVE_URL"]}
+                given = {"TUNECTL_REGISTRY": str(ground.store.root), "TUNECTL_LIVE_URL": env["TUNECTL_LIVE_URL"]}
                 refused = Server(ground.folder / f"read-only-{policy}", env=given)
                 asyncio.run(disk.read_only(found, refused, small))
         yield found

@@ -108,7 +108,7 @@ def _llama(place: Place) -> list[str]:
 def _own(place: Place) -> dict[str, str]:
     return {
         "PYTHONPATH": str(ROOT / "src"),
-        "TUNECTL_STORE": str(place.material.stores[place.release]),
+        "TUNECTL_REGISTRY": str(place.material.stores[place.release]),
         "TUNECTL_SERVE": str(place.folder / "serve.json"),
         "BENTOML_HOME": str(place.folder / "bentoml"),
         "BENTOML_CONTAINERIZED": "1",

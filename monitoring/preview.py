@@ -1,6 +1,6 @@
 """Draw the boards without Grafana: their queries answered by a Prometheus, as one page a board.
 
-    python monitoring/preview.py http://127.0.0.1:9090 previews         # previews/up.html, good.html, drift.html, loop.html
+    python monitoring/preview.py http://127.0.0.1:9090 screenshots         # screenshots/service.html, quality.html, drift.html, retraining.html
 
 Standard library only. It understands what our boards use (stat, timeseries, state-timeline, table, bargauge, text) and stops with
 an error at anything else. It is no Grafana: what it proves is that each query is answered, and about what the answer looks like.

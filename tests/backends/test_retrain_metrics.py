@@ -32,10 +32,10 @@ def run(*states: State) -> RetrainRun:
 
 def test_a_scrape_is_no_look() -> None:
     metrics = RetrainMetrics(1000.0)
-    assert samples(metrics)["tunectl_retrain_last_look_timestamp_seconds"] == 1000.0
-    assert samples(metrics)["tunectl_retrain_last_look_timestamp_seconds"] == 1000.0
-    metrics.looked = 1060.0
-    assert samples(metrics)["tunectl_retrain_last_look_timestamp_seconds"] == 1060.0
+    assert samples(metrics)["tunectl_retrain_last_reconcile_timestamp_seconds"] == 1000.0
+    assert samples(metrics)["tunectl_retrain_last_reconcile_timestamp_seconds"] == 1000.0
+    metrics.last_reconcile = 1060.0
+    assert samples(metrics)["tunectl_retrain_last_reconcile_timestamp_seconds"] == 1060.0
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_scrape_is_no_look() -> None:
 def test_long_looks_are_told_apart_from_a_canary_in_which_nobody_may_sleep(
     states: tuple[State, ...], building: float
 ) -> None:
-    assert samples(RetrainMetrics(0.0), run(*states))["tunectl_retrain_building"] == building
+    assert samples(RetrainMetrics(0.0), run(*states))["tunectl_retrain_build_in_progress"] == building
 
 
 @pytest.mark.parametrize("trouble", [None, InfrastructureError("no server"), OSError("no disk"), KeyError("our bug")])
@@ -60,7 +60,7 @@ def test_every_look_that_ends_is_noted_and_one_that_hangs_is_not(trouble: Except
     seen: list[float] = []
 
     def look(_now: datetime) -> bool:
-        seen.append(watcher._metrics.looked)
+        seen.append(watcher._metrics.last_reconcile)
         if trouble:
             raise trouble
         return True
@@ -73,7 +73,7 @@ def test_every_look_that_ends_is_noted_and_one_that_hangs_is_not(trouble: Except
     before = time.time()
     watcher._look(once=False)
     assert seen == [5.0], "while it looks, the time is that of the look before"
-    assert watcher._metrics.looked >= before
+    assert watcher._metrics.last_reconcile >= before
     assert watcher._metrics.errors == (trouble is not None)
     if trouble:
         with pytest.raises(type(trouble)):  # nobody looks again

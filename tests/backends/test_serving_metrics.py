@@ -22,9 +22,9 @@ PROMISED = {
     "requests_rejected_total": ("counter", {"reason"}),
     "prompt_tokens_total": ("counter", set()),
     "generation_tokens_total": ("counter", set()),
-    "model_info": ("gauge", {"release", "base", "arm"}),
-    "feedback_total": ("counter", {"kind", "arm"}),
-    "live_store_errors_total": ("counter", set()),
+    "model_info": ("gauge", {"release", "base", "variant"}),
+    "feedback_total": ("counter", {"kind", "variant"}),
+    "inference_log_errors_total": ("counter", set()),
 }
 """By name after ``tunectl_``: type and labels."""
 
@@ -68,7 +68,7 @@ def test_what_is_loaded_replaces_what_was() -> None:
     metrics.set_model_info({"champion": ("a", "tiny"), "challenger": ("b", "tiny")})
     metrics.set_model_info({"champion": ("b", "tiny")})
     assert [line for line in samples(metrics) if "model_info" in line] == [
-        'tunectl_model_info{arm="champion",base="tiny",release="b"}'
+        'tunectl_model_info{base="tiny",release="b",variant="champion"}'
     ]
 
 

@@ -62,7 +62,7 @@ def compose(built, tmp_path: Path) -> Iterator[Compose]:
         "POSTGRES_PASSWORD": uuid.uuid4().hex,
         "TUNECTL_LIVE_SALT": uuid.uuid4().hex,
     }
-    told = ("TUNECTL_WATCH_TOKEN", "GRAFANA_PASSWORD", "TUNECTL_NOTIFY_URL", "TUNECTL_SCRAPE_KEY")  # of others
+    told = ("TUNECTL_RETRAIN_TOKEN", "GRAFANA_PASSWORD", "TUNECTL_NOTIFY_URL", "TUNECTL_SCRAPE_KEY")  # of others
     environment = {**os.environ, **given, **dict.fromkeys(told, "nothing")}
     words = ["docker", "compose", "--file", str(FILE), "--project-name", f"tunectl-test-{uuid.uuid4().hex[:12]}"]
     running = Compose(words, environment)
@@ -72,7 +72,7 @@ def compose(built, tmp_path: Path) -> Iterator[Compose]:
 
 def champion(address: str) -> str:
     with urllib.request.urlopen(f"{address}/readyz", timeout=30) as answer:
-        return json.loads(answer.read())["arms"]["champion"]["release"]
+        return json.loads(answer.read())["variants"]["champion"]["release"]
 
 
 def test_the_service_and_its_database(built, compose: Compose, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_promotion_reaches_a_running_container(built, run, volume, tmp_path) -
     store.promote(first, by="test", why="first")
     secret = key(built.image, volume, "shop", "chat")
     container = run("--volume", f"{store.root}:/data/releases:ro")
-    champion = lambda name: lambda ready, said: ready and said["arms"]["champion"]["release"] == name
+    champion = lambda name: lambda ready, said: ready and said["variants"]["champion"]["release"] == name
     container.wait(champion(first))
     load = Load(container.address, secret, tokens=8)
     load.start(streams=1, others=1)

@@ -67,7 +67,7 @@ def test_runbooks_name_verbs_settings_and_metrics_that_exist(path: Path) -> None
     text = path.read_text()
     for verb in re.findall(r"`tunectl (\w+)", text):
         assert verb in {one.name for one in VERBS}, verb
-    for group, key in re.findall(r"`(monitor|watch|serve|live)\.([a-z_.]+)[`:]", text):
+    for group, key in re.findall(r"`(monitor|retrain|serve|inference_log)\.([a-z_.]+)[`:]", text):
         place = read(ROOT / "conf" / group / "default.yaml")
         for part in key.split("."):
             assert part in place, f"{group}.{key}"
@@ -91,12 +91,12 @@ def test_every_alert_is_tested_to_fire_keep_still_clear_and_miss_its_data(name: 
 def test_drift_goes_to_the_controller_and_the_rest_to_people() -> None:
     config = read(MONITORING / "alertmanager" / "alertmanager.yml")
     watched = read(ROOT / "conf" / "retrain" / "default.yaml")
-    (route,) = [one for one in config["route"]["routes"] if one["receiver"] == "tunectl-watch"]
+    (route,) = [one for one in config["route"]["routes"] if one["receiver"] == "tunectl-retrain"]
     assert route["matchers"] == [f'alertname="{name}"' for name in watched["alerts"]]
     assert set(watched["alerts"]) <= set(ALERTS)
     assert (config["route"]["receiver"], "continue" in route) == ("people", False)
     receivers = {one["name"]: one for one in config["receivers"]}
-    (hook,) = receivers["tunectl-watch"]["webhook_configs"]
+    (hook,) = receivers["tunectl-retrain"]["webhook_configs"]
     assert hook["url"].endswith(f":{watched['port']}/webhook")
     assert "credentials_file" in hook["http_config"]["authorization"]
     named = {
@@ -122,7 +122,7 @@ def test_promises_and_buckets_meet() -> None:
     ("name", "field"),
     [
         ("TunectlDriftJobStale", Monitor.model_fields["poll_seconds"]),
-        ("TunectlWatchStale", RetrainingConfig.model_fields["poll_seconds"]),
+        ("TunectlRetrainControllerStale", RetrainingConfig.model_fields["poll_seconds"]),
     ],
 )
 def test_whoever_looks_as_seldom_as_is_allowed_is_not_called_stale(name: str, field: FieldInfo) -> None:
@@ -166,8 +166,8 @@ def test_both_carry_what_calibration_measured() -> None:
     for said in (ours["annotations"]["description"], theirs["annotations"]["description"]):
         plain = re.sub(r"\{\{.*?\}\}", "*", said)
         assert plain.endswith(
-            "*Calibrated: * of quiet windows were flagged*, and * of windows with 30 % of one topic more*."
-            "*Not calibrated: how much this says is not known until tunectl monitor calibrate has measured it.*"
+            "*Calibrated: * of windows without a change were flagged*, and * of windows with 30 % of one topic more*."
+            "*Not calibrated: the rate of false alarms is unknown until tunectl monitor calibrate measures it.*"
         )
     asked = {one["model"]["expr"].removesuffix(" or vector(-1)") for one in theirs["data"] if one["refId"] in "CD"}
     assert asked == {
@@ -179,7 +179,7 @@ def test_both_carry_what_calibration_measured() -> None:
 def test_grafana_and_alertmanager_knock_at_the_same_door() -> None:
     points = {one["name"]: one["receivers"][0] for one in read(ALERTING / "contact_points.yaml")["contactPoints"]}
     config = read(MONITORING / "alertmanager" / "alertmanager.yml")
-    hook = next(one for one in config["receivers"] if one["name"] == "tunectl-watch")["webhook_configs"][0]
+    hook = next(one for one in config["receivers"] if one["name"] == "tunectl-retrain")["webhook_configs"][0]
     settings = points["tunectl retrain controller"]["settings"]
     assert settings["url"] == hook["url"]
     assert (
@@ -191,11 +191,13 @@ def test_grafana_and_alertmanager_knock_at_the_same_door() -> None:
 def test_compose_starts_what_is_scraped_and_told() -> None:
     compose = read(MONITORING / "compose.yaml")
     services = compose["services"]
-    assert {"service", "postgres", "monitor", "watch", "prometheus", "alertmanager", "grafana"} <= set(services)
+    assert {"service", "postgres", "monitor", "retrain-controller", "prometheus", "alertmanager", "grafana"} <= set(
+        services
+    )
     inside = {"service": 3000, "prometheus": 9090, "alertmanager": 9093}
     inside |= {
         name: read(ROOT / "conf" / group / "default.yaml")["port"]
-        for name, group in (("monitor", "monitor"), ("watch", "retrain"))
+        for name, group in (("monitor", "monitor"), ("retrain-controller", "retrain"))
     }
     for name, one in services.items():
         for port in one.get("ports", []):
@@ -216,13 +218,13 @@ def test_compose_starts_what_is_scraped_and_told() -> None:
         rule["labels"]["name"]: rule["labels"]["url"] for rule in RULES if rule.get("record") == "tunectl:link:info"
     }
     assert links == {
-        "monitor": "http://127.0.0.1:3001", "watch": "http://127.0.0.1:3200", "runbooks": "http://127.0.0.1:9090/user",
+        "monitor": "http://127.0.0.1:3001", "retrain": "http://127.0.0.1:3200", "runbooks": "http://127.0.0.1:9090/user",
     }  # fmt: skip
 
 
 def test_the_readme_names_metrics_and_alerts_that_are_there() -> None:
     text = (MONITORING / "README.md").read_text()
-    table = text[text.index("| `tunectl_...` | what |") : text.index("`prometheus/prometheus.yml` is the whole of it")]
+    table = text[text.index("| `tunectl_...` | meaning |") : text.index("`prometheus/prometheus.yml` is complete")]
     named = re.findall(
         r"`([a-z_]+)(?:\{[^`]*)?`", "".join(line.split("|")[1] for line in table.splitlines()[2:] if line)
     )
@@ -233,6 +235,6 @@ def test_the_readme_names_metrics_and_alerts_that_are_there() -> None:
 
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
-    """The pictures of the boards among them: `make previews`."""
+    """The pictures of the boards among them: `make screenshots`."""
     for target in re.findall(r"\]\(([^)#:]+)\)", (MONITORING / "README.md").read_text()):
         assert (MONITORING / target).exists(), target

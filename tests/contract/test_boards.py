@@ -14,7 +14,8 @@ from monitoring_files import ALERTING, MONITORING, RECORDED, exposed, unknown
 BOARDS = {
     path.stem: json.loads(path.read_text()) for path in sorted((MONITORING / "grafana" / "boards").glob("*.json"))
 }
-UIDS = {"up": "tunectl-up", "good": "tunectl-good", "drift": "tunectl-drift", "loop": "tunectl-loop"}
+TITLES = {"service": "Service", "quality": "Quality", "drift": "Drift", "retraining": "Retraining"}
+UIDS = {name: f"tunectl-{name}" for name in TITLES}
 OURS = {"expr", "step", "titleFormat", "textFormat"}
 """Keys of an annotation that the data source reads and the schema does not know."""
 
@@ -71,18 +72,16 @@ def test_grafanas_schema_takes_the_board_whole(name: str) -> None:
 
 
 def test_a_key_that_grafana_does_not_know_is_found() -> None:
-    board = json.loads(json.dumps(BOARDS["up"]))
+    board = json.loads(json.dumps(BOARDS["service"]))
     board["panels"][1]["options"]["colourMode"] = "value"
     board["panels"][1]["gridPos"]["z"] = 1
     found = lost(board["panels"], plain(models("dashboard").Dashboard.from_json(board))["panels"])
     assert [one.rpartition(".")[2] for one in found] == ["z", "colourMode"]
 
 
-def test_the_four_questions_have_fixed_names() -> None:
+def test_the_four_boards_have_fixed_names() -> None:
     assert {name: board["uid"] for name, board in BOARDS.items()} == UIDS
-    assert {board["title"] for board in BOARDS.values()} == {
-        "Is it up?", "Is it good?", "Has the world changed?", "What did the loop do?",
-    }  # fmt: skip
+    assert {name: board["title"] for name, board in BOARDS.items()} == TITLES
     shared = [(b["links"], b["templating"], b["annotations"], b["schemaVersion"], b["tags"]) for b in BOARDS.values()]
     assert all(one == shared[0] for one in shared)
 
@@ -112,7 +111,7 @@ def test_queries_name_what_the_programs_expose(name: str) -> None:
     assert {expr: unknown(expr) for expr in asked if unknown(expr)} == {}
 
 
-def test_every_number_of_the_loop_is_on_some_board() -> None:
+def test_every_metric_is_on_some_board() -> None:
     """Whoever adds a metric says where it is looked at."""
     text = json.dumps(BOARDS)
     families = {re.sub(r"_(bucket|count|sum|created|total)$", "", name) for name in exposed()}
@@ -122,7 +121,7 @@ def test_every_number_of_the_loop_is_on_some_board() -> None:
 def test_runbooks_and_reports_are_a_click_away() -> None:
     for board in BOARDS.values():
         urls = [one.get("url") for one in board["links"]]
-        assert {"${monitor}/reports", "${monitor}/", "${watch}/", "${runbooks}/README.md"} <= set(urls)
+        assert {"${monitor}/reports", "${monitor}/", "${retrain}/", "${runbooks}/README.md"} <= set(urls)
     assert "tunectl:link:info" in RECORDED
 
 

@@ -133,7 +133,7 @@ def test_whoever_watches_and_retrains_stands_back_for_whoever_serves() -> None:
     """Niceness ends at the border of a container; its weight does not."""
     services = yaml.safe_load(COMPOSE.read_text())["services"]
     assert "cpu_shares" not in services["service"], "1024, as for everybody"
-    assert {services[name]["cpu_shares"] for name in ("monitor", "watch")} == {128}
+    assert {services[name]["cpu_shares"] for name in ("monitor", "retrain-controller")} == {128}
 
 
 WORKER = (MONITORING / "worker.dockerfile").read_text()
@@ -152,7 +152,7 @@ def test_the_workers_image_is_made_of_what_is_there() -> None:
         assert all(one == "." or (one.partition("/")[0] in kept and list(ROOT.glob(one))) for one in sources)
         assert any(one == "." or one.partition("/")[0] in PARTS for one in sources), "also in a project that init made"
     services = yaml.safe_load(COMPOSE.read_text())["services"]
-    for name, verb in (("monitor", "monitor"), ("watch", "retrain")):
+    for name, verb in (("monitor", "monitor"), ("retrain-controller", "retrain")):
         assert services[name]["build"]["dockerfile"] == "monitoring/worker.dockerfile"
         assert services[name]["command"][0] == verb
     assert 'ENTRYPOINT ["python", "-m", "tunectl"]' in WORKER

@@ -56,7 +56,7 @@ class Api:
 
     async def models(self, _):
         arms = ["champion", "challenger"] if self.challenger else ["champion"]
-        return 200, {"data": [{"id": arm, "arm": arm, "release": f"rel-{arm}"} for arm in arms]}
+        return 200, {"data": [{"id": arm, "variant": arm, "release": f"rel-{arm}"} for arm in arms]}
 
     async def completions(self, body):
         if self.full:

@@ -28,7 +28,7 @@ def server(store: ReleaseRegistry, tmp_path_factory: pytest.TempPathFactory) -> 
     """A server that survives what is done to it."""
     folder = tmp_path_factory.mktemp("server")
     running = Server(
-        folder, env={"TUNECTL_STORE": str(store.root)}, limits__max_concurrency=RUNNING, limits__max_queue=WAITING
+        folder, env={"TUNECTL_REGISTRY": str(store.root)}, limits__max_concurrency=RUNNING, limits__max_queue=WAITING
     )
     try:
         running.until_ready(240)

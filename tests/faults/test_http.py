@@ -62,7 +62,7 @@ def test_broken_adapters_are_refused(server: Server, store: ReleaseRegistry, tmp
 
 def test_neighbours_overload_kills_and_the_end(server: Server, store: ReleaseRegistry, tmp_path: Path) -> None:
     """One more server, without places to wait: beside the first, overloaded, killed, started again, stopped with streams open."""
-    env = {"TUNECTL_STORE": str(store.root), "BENTOML_HOME": str(server.folder / "bentoml")}
+    env = {"TUNECTL_REGISTRY": str(store.root), "BENTOML_HOME": str(server.folder / "bentoml")}
     other = Server(
         tmp_path / "other", env=env, limits__max_concurrency=8, limits__max_queue=0, shutdown__pre_stop_seconds=1
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunectl.artifacts import create_exclusive
-from tunectl.core.errors import InfrastructureError
+from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.retraining import secret_files
 
 
@@ -67,3 +67,22 @@ def test_one_that_is_none_is_named(tmp_path: Path, content: bytes) -> None:
 def test_a_folder_in_its_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError, match="cannot be read: Is a directory"):
         secret_files.load_or_create(tmp_path)
+
+
+def test_the_token_of_version_0_1_is_not_replaced(tmp_path: Path) -> None:
+    old = tmp_path / ".tunectl" / "watch" / "token"
+    old.parent.mkdir(parents=True)
+    old.write_text("b" * 64 + "\n")
+    new = tmp_path / ".tunectl" / "retrain" / "token"
+    with pytest.raises(UsageError) as error:
+        secret_files.load_token(tmp_path, ".tunectl/retrain/token")
+    assert error.value.message == f"{new} does not exist, but version 0.1 left a token in {old}"
+    assert f"mkdir -p {new.parent} && mv {old} {new}" in error.value.hint
+    assert not new.exists()
+    new.parent.mkdir()
+    old.rename(new)
+    assert secret_files.load_token(tmp_path, ".tunectl/retrain/token") == "b" * 64
+
+
+def test_a_new_project_gets_a_token(tmp_path: Path) -> None:
+    assert len(secret_files.load_token(tmp_path, ".tunectl/retrain/token")) == 64

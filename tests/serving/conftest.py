@@ -23,7 +23,7 @@ def store(releases: tuple[Path, str, str], tmp_path: Path) -> ReleaseRegistry:
 def server(releases: tuple[Path, str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that is only asked."""
     running = Server(
-        tmp_path_factory.mktemp("server"), env={"TUNECTL_STORE": str(releases[0])}, limits__max_concurrency=4
+        tmp_path_factory.mktemp("server"), env={"TUNECTL_REGISTRY": str(releases[0])}, limits__max_concurrency=4
     )
     try:
         running.until_ready(240)

@@ -52,7 +52,7 @@ def test_a_bento_serves_its_seed_and_keeps_nothing_inside(
     server = Built(tmp_path / "project", bento)
     try:
         said = server.until_ready(200)
-        assert said["arms"]["champion"]["release"] == first
+        assert said["variants"]["champion"]["release"] == first
         body = {"model": "shop", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
         assert server.call("/v1/chat/completions", body)[0] == 200
     finally:

@@ -33,7 +33,7 @@ LONG: dict[str, Any] = {
 
 @contextmanager
 def serving(folder: Path, store: ReleaseRegistry, **serve: Any) -> Iterator[Server]:
-    server = Server(folder / "server", env={"TUNECTL_STORE": str(store.root)}, **serve)
+    server = Server(folder / "server", env={"TUNECTL_REGISTRY": str(store.root)}, **serve)
     try:
         server.until_ready(240)
         yield server
@@ -70,7 +70,7 @@ def test_swap_challenger_and_way_back_without_a_dropped_request(
         askers = [threading.Thread(target=ask) for _ in range(2)]
         for asker in askers:
             asker.start()
-        is_champion = lambda name: lambda ready, said: ready and said["arms"]["champion"]["release"] == name
+        is_champion = lambda name: lambda ready, said: ready and said["variants"]["champion"]["release"] == name
         store.promote(second, by="test", why="better")
         server.wait(is_champion(second), 120)
         start = time.monotonic()
@@ -78,7 +78,7 @@ def test_swap_challenger_and_way_back_without_a_dropped_request(
         server.wait(is_champion(first), 30, every=0.02)
         back = time.monotonic() - start
         store.start_canary(second, share=0.5, by="test", why="is it better?")
-        server.wait(lambda _, said: "challenger" in said["arms"], 120)
+        server.wait(lambda _, said: "challenger" in said["variants"], 120)
         told = client.chat.completions.create(model="challenger", messages=HI, max_tokens=1)
         people = [f"person {number}" for number in range(24)]
         once, again = ([answered(client, one) for one in people] for _ in range(2))
@@ -90,7 +90,7 @@ def test_swap_challenger_and_way_back_without_a_dropped_request(
         assert told.system_fingerprint == second
         assert {first, second} == set(seen)  # every single request was answered, by one of the two
         assert back < 5
-        assert server.metrics()[f'tunectl_model_info{{arm="challenger",base="tiny",release="{second}"}}'] == 1
+        assert server.metrics()[f'tunectl_model_info{{base="tiny",release="{second}",variant="challenger"}}'] == 1
 
 
 def test_a_broken_release_leaves_the_old_one_serving(store: ReleaseRegistry, releases: tuple, tmp_path: Path) -> None:
@@ -98,10 +98,12 @@ def test_a_broken_release_leaves_the_old_one_serving(store: ReleaseRegistry, rel
         bad = store.folder(releases[2]) / "adapter" / "adapter_model.safetensors"
         store.promote(releases[2], by="test", why="it was whole a moment ago")
         bad.write_bytes(bad.read_bytes()[:-1] + b"x")
-        said = server.wait(lambda _, said: "trouble" in said or said["arms"]["champion"]["release"] == releases[2], 60)
-        if "trouble" in said:  # else it was loaded before it was damaged
-            assert said["arms"]["champion"]["release"] == releases[1]
-            assert "adapter/adapter_model.safetensors was changed" in said["trouble"]["champion"]
+        said = server.wait(
+            lambda _, said: "problems" in said or said["variants"]["champion"]["release"] == releases[2], 60
+        )
+        if "problems" in said:  # else it was loaded before it was damaged
+            assert said["variants"]["champion"]["release"] == releases[1]
+            assert "adapter/adapter_model.safetensors was changed" in said["problems"]["champion"]
         assert server.call("/v1/chat/completions", {**LONG, "stream": False, "max_tokens": 1})[0] == 200
 
 

@@ -573,9 +573,9 @@ def test_the_base_answers_beside_the_champion_without_its_adapter(
         assert found.loaded["base"].proof is None
         told = contracts.load(store.folder(first)).base
         served = metadata_endpoints.models(ServeSettings.model_validate(settings(), strict=True), found)
-        assert [(one["id"], one["parent"]) for one in served if one["arm"] == "base"] == [("base", None)]
-        assert [one["revision"] for one in served if one["arm"] == "base"] == [told.revision]
-        assert {one["parent"] for one in served if one["arm"] == "champion"} == {told.source}
+        assert [(one["id"], one["parent"]) for one in served if one["variant"] == "base"] == [("base", None)]
+        assert [one["revision"] for one in served if one["variant"] == "base"] == [told.revision]
+        assert {one["parent"] for one in served if one["variant"] == "champion"} == {told.source}
         await found.close()
 
     asyncio.run(story())

@@ -35,7 +35,7 @@ def served(engine: str, server: Server, tiny_model: Path, tmp_path_factory: pyte
     folder = tmp_path_factory.mktemp("openvino")
     name = stored(openvino_release(tiny_model, folder / "r1"), folder / "store")
     ReleaseRegistry(folder / "store").promote(name, by="test", why="first")
-    env = {"TUNECTL_STORE": str(folder / "store")}
+    env = {"TUNECTL_REGISTRY": str(folder / "store")}
     fast = Server(folder / "server", env=env, limits__max_concurrency=4, engine__threads=2)
     try:
         fast.until_ready(240)
@@ -164,7 +164,7 @@ def test_several_prompts_and_token_ids(client: openai.OpenAI) -> None:
 
 
 def test_models_say_what_was_made_from_what(client: openai.OpenAI, server: Server) -> None:
-    release = server.ready()[1]["arms"]["champion"]["release"]
+    release = server.ready()[1]["variants"]["champion"]["release"]
     found = {one.id: one for one in client.models.list()}
     assert set(found) == {"shop", "champion", release, "tiny"}
     assert found["champion"].parent == "tiny"

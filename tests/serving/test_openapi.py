@@ -65,7 +65,7 @@ def test_every_answer_has_the_documented_shape(server: Server) -> None:
     for (path, shape), body in asked.items():
         said = json.loads(server.call(path, body)[2])
         found = msgspec.to_builtins(msgspec.convert(said, shape))
-        assert found == ({"trouble": {}, **said} if shape is responses.Readiness else said)
+        assert found == ({"problems": {}, **said} if shape is responses.Readiness else said)
     thumb = {"exchange_id": exchange(server), "kind": "thumb", "value": "up"}
     msgspec.json.decode(
         server.call("/v1/feedback", thumb, key=server.keys["feedback"])[2], type=responses.FeedbackAccepted

@@ -73,7 +73,7 @@ def release(request, releases: tuple[Path, str, str], tiny_model: Path, tmp_path
 @pytest.fixture(scope="module")
 def unready(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, ReleaseRegistry]]:
     folder = tmp_path_factory.mktemp("unready")
-    server = Server(folder / "server", env={"TUNECTL_STORE": str(folder / "store")}, engine__threads=2)
+    server = Server(folder / "server", env={"TUNECTL_REGISTRY": str(folder / "store")}, engine__threads=2)
     try:
         yield server, ReleaseRegistry(folder / "store")
     finally:
@@ -113,5 +113,5 @@ def test_not_ready_until_a_release_is_proved(
     refused(server, f"release {good} is damaged: {ADAPTER} was changed")
     (store.folder(good) / ADAPTER).write_bytes(bytes_of)
     said = server.until_ready(120)
-    assert said["arms"]["champion"]["release"] == good
-    assert said["arms"]["champion"]["as_base"] == 0
+    assert said["variants"]["champion"]["release"] == good
+    assert said["variants"]["champion"]["as_base"] == 0

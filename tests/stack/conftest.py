@@ -26,7 +26,7 @@ class Stack:
     project: Path
     champion: str
     token: str
-    watch: str
+    controller: str
     heard: list[bytes] = field(default_factory=list)
     """What people were told."""
 
@@ -59,15 +59,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
         return reply
 
-    secrets = {"scrape_key": SCRAPE_KEY, "watch_token": token}
+    secrets = {"scrape_key": SCRAPE_KEY, "retrain_token": token}
     keys = (SCRAPE_KEY, SCRAPE_KEY, token)
     with (
         prometheus_stack.answering(metrics(synthetic_metrics.JOBS[0], keys[0])) as serve,
         prometheus_stack.answering(metrics(synthetic_metrics.JOBS[1], keys[1])) as monitor,
-        prometheus_stack.answering(metrics(synthetic_metrics.JOBS[2], keys[2])) as watch,
+        prometheus_stack.answering(metrics(synthetic_metrics.JOBS[2], keys[2])) as controller_metrics,
         prometheus_stack.answering(people) as ears,
     ):
-        targets = dict(zip(synthetic_metrics.JOBS, (serve, monitor, watch), strict=True))
+        targets = dict(zip(synthetic_metrics.JOBS, (serve, monitor, controller_metrics), strict=True))
         end = datetime.now(UTC).replace(microsecond=0)
         told.append(synthetic_metrics.history(folder / "past.txt", targets, end))
         watcher = retrain_project.start(project, "on", f"retrain.port={port}", "retrain.reconcile_minutes=100000")
@@ -88,7 +88,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def _token(project: Path) -> str:
-    path = project / ".tunectl" / "watch" / "token"
+    path = project / ".tunectl" / "retrain" / "token"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("t" * 40)
     return "t" * 40

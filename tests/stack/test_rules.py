@@ -57,7 +57,7 @@ def test_configurations_are_read() -> None:
 @pytest.mark.parametrize(
     ("labels", "receiver"),
     [
-        (("alertname=TunectlDriftSustained", "severity=ticket"), "tunectl-watch"),
+        (("alertname=TunectlDriftSustained", "severity=ticket"), "tunectl-retrain"),
         (("alertname=TunectlDriftJobStale", "severity=ticket"), "people"),
         (("alertname=TunectlServiceDown", "severity=page"), "people"),
         (("alertname=SomethingElse",), "people"),

@@ -87,14 +87,14 @@ def test_every_query_of_every_panel_is_answered(stack, path: Path) -> None:
         assert stack.prometheus.ask(f'tunectl:link:info{{name="{name}"}}')
 
 
-def test_drift_reaches_the_watcher_and_starts_one_retrain(stack) -> None:
+def test_drift_reaches_the_controller_and_starts_one_retrain(stack) -> None:
     """The alert of the real rule, over the real Alertmanager with the token from a file; then Grafana tells the same."""
     book = RunStore(stack.project / ".tunectl" / "retrain")
     wait(lambda: book.runs() and book.runs()[0].ended, 240, lambda: (stack.project / "log.txt").read_text()[-3000:])
     run = book.runs()[0]
     assert (run.trigger.kind, run.trigger.by) == ("alert", "Alertmanager")
     assert run.trigger.facts["labels"]["alertname"] == "TunectlDriftSustained"
-    assert re.fullmatch(r"The world has changed: something moved in \d windows of traffic in a row\.", run.trigger.why)
+    assert re.fullmatch(r"Drift: signals shifted in \d consecutive windows of live traffic\.", run.trigger.why)
     assert run.state == "promoted"
     alert = {
         "status": "firing",
@@ -104,7 +104,7 @@ def test_drift_reaches_the_watcher_and_starts_one_retrain(stack) -> None:
     }
     body = {"version": "1", "alerts": [alert]}
     headers = {"Authorization": f"Bearer {stack.token}", "Content-Type": "application/json"}
-    asked = urllib.request.Request(f"{stack.watch}/webhook", json.dumps(body).encode(), headers)
+    asked = urllib.request.Request(f"{stack.controller}/webhook", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(asked, timeout=20) as answer:
         assert answer.status == 200
     wait(lambda: not book.list_pending_triggers(), 60)
@@ -121,8 +121,8 @@ def test_people_hear_of_the_rest_with_a_runbook_that_opens(stack) -> None:
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_previews_show_every_panel(stack, tmp_path: Path) -> None:
-    """Drawn by monitoring/preview.py and opened in Chromium. TUNECTL_PREVIEWS names a folder that keeps the pictures."""
+def test_screenshots_show_every_panel(stack, tmp_path: Path) -> None:
+    """Drawn by monitoring/preview.py and opened in Chromium. TUNECTL_SCREENSHOTS names a folder that keeps the pictures."""
     import os
 
     from playwright.sync_api import sync_playwright
@@ -134,7 +134,7 @@ def test_previews_show_every_panel(stack, tmp_path: Path) -> None:
     words = [sys.executable, str(MONITORING / "preview.py"), stack.prometheus.url, str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    pictures = Path(os.environ.get("TUNECTL_PREVIEWS") or tmp_path)
+    pictures = Path(os.environ.get("TUNECTL_SCREENSHOTS") or tmp_path)
     pictures.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)

@@ -1,7 +1,7 @@
 """Two days of a watched service, told through the real metric classes: what the three programs would have exposed, minute by minute.
 
 hours  0 to 12  quiet traffic; two night windows are too small to say anything
-hour   12       the town changes: three windows moved, the third one makes drift
+hour   12       the prompts change: three windows shift, the third one makes drift
 hours 14 to 23  alert, a person is asked, training, gate, canary, promotion; the drift is gone
 hour   20       more requests than are taken on
 hours 30 to 32  a retrain by the calendar, rejected; later triggers meet its cooldown
@@ -37,7 +37,7 @@ from tunectl.serving.serving_metrics import ServingMetrics
 HOURS = 48
 COARSE, FINE, FROM = 2.0, 0.5, 41
 """Minutes between two scrapes of the past, and the hour from which they come more often: a board looks closely at the last six."""
-JOBS = ("tunectl-serve", "tunectl-monitor", "tunectl-watch")
+JOBS = ("tunectl-serve", "tunectl-monitor", "tunectl-retrain")
 OLD, NEW, WORSE = "4f1c9a7be2d05318", "b83e60d1f7a94c22", "0c5d2e9914ab77f3"
 BASE = "smollm2-135m"
 RULES = SequentialTestRules(share=0.2, margin=0, alpha=0.05, harm_alpha=0.05, guard_tolerance=0.05, least=50, most=None)
@@ -72,7 +72,7 @@ class Story:
             self.plot.pop(0)[1]()
         self._traffic(minutes)
         self.drift.record_success(self.at.timestamp())
-        self.loop.looked = self.at.timestamp()
+        self.loop.last_reconcile = self.at.timestamp()
 
     def go_on(self, until: datetime) -> None:
         """Tell all before that moment."""
@@ -103,7 +103,7 @@ class Story:
         for hour in (33, 35.5):
             yield hour, lambda: self._suppress("cooldown")
         yield 37, lambda: self._suppress("duplicate")
-        yield 40, lambda: self.serving.store_errors.inc(6)
+        yield 40, lambda: self.serving.inference_log_errors.inc(6)
         yield 43.5, lambda: self._begin("c", Trigger("person", "person-1", self.at, "new flyers", "ada"))
         for hour, state in ((43.6, "data_gate"), (43.7, "training"), (44, "failed")):
             yield hour, lambda state=state: self._step(state)
@@ -207,12 +207,12 @@ class Story:
             metrics.generation_tokens.inc(tokens)
             if dice.random() < 0.09:
                 kind = dice.choices(["thumb", "rating", "click", "conversion", "edit"], [5, 2, 4, 1, 1])[0]
-                arm = (
+                variant = (
                     "challenger"
                     if self.experiment and not self.experiment.ended and dice.random() < 0.2
                     else "champion"
                 )
-                metrics.feedback.labels(kind, arm).inc()
+                metrics.feedback.labels(kind, variant).inc()
 
 
 def told(seed: int = 1, end: datetime | None = None) -> Story:

@@ -133,7 +133,7 @@ class Stack:
             said = self.read("service", "/readyz")
         except (OSError, ValueError, http.client.HTTPException):
             return {}
-        return {arm: one["release"] for arm, one in said.get("arms", {}).items()}
+        return {arm: one["release"] for arm, one in said.get("variants", {}).items()}
 
     def read(self, name: str, path: str) -> Any:
         """JSON of a program."""
@@ -189,7 +189,7 @@ def payload(began: datetime, summary: str) -> dict[str, Any]:
         "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": "5ee17a1a11ce0001",
     }  # fmt: skip
     return {
-        "version": "4", "groupKey": f'{{}}:{{alertname="{ALERT}"}}', "truncatedAlerts": 0, "status": "firing", "receiver": "tunectl-watch",
+        "version": "4", "groupKey": f'{{}}:{{alertname="{ALERT}"}}', "truncatedAlerts": 0, "status": "firing", "receiver": "tunectl-retrain",
         "groupLabels": {"alertname": ALERT}, "commonLabels": labels, "commonAnnotations": {}, "externalURL": "", "alerts": [alert],
     }  # fmt: skip
 
@@ -226,7 +226,7 @@ def _stack(scene: Scene, started: list[Program]) -> Stack:
     for name, port in ports.items():
         started.append(_program(scene, name, port))
     service, monitor, retrain = started
-    token = scene.project / ".tunectl" / "watch" / "token"
+    token = scene.project / ".tunectl" / "retrain" / "token"
     retrain.until(lambda: token.is_file() and len(token.read_text().strip()) >= 32, 120)
     return Stack(service, monitor, retrain, ports, secret, token.read_text().strip())
 
@@ -259,7 +259,7 @@ def _observe(stack: Stack, scene: Scene, held: ExitStack) -> str:
 
 def _observed(stack: Stack, scene: Scene, held: ExitStack) -> str:
     folder = scene.project / ".tunectl" / "loop"
-    secrets = {"scrape_key": stack.key, "watch_token": stack.token}
+    secrets = {"scrape_key": stack.key, "retrain_token": stack.token}
     webhook = f"{stack.address('retrain')}/webhook"
     routes = local_stack.routed(folder / "alertmanager", webhook, f"{stack.address('retrain')}/nobody", secrets)
     stack.alertmanager = held.enter_context(local_stack.alertmanager(routes))

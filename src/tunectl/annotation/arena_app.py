@@ -194,7 +194,7 @@ class _Routes:
         status, said = await ask(self._server, "GET", "/v1/models", person.key)
         if status != 200:
             raise InfrastructureError(_reason(status, said))
-        releases = {one.get("arm"): one.get("release") for one in said["data"]}
+        releases = {one.get("variant"): one.get("release") for one in said["data"]}
         arms = ("champion", "challenger" if "challenger" in releases else "champion")
         body: dict[str, Any] = {
             "messages": [{"role": turn.role, "content": turn.content} for turn in messages],

@@ -46,10 +46,10 @@ def _other(address: str, release: str) -> str:
         return f"does not answer ({error})"
     if not isinstance(said, dict):
         return "is no server of ours"
-    now = ((said.get("arms") or {}).get("champion") or {}).get("release")
+    now = ((said.get("variants") or {}).get("champion") or {}).get("release")
     if now == release:
         return ""
-    trouble = (said.get("trouble") or {}).get("champion") or said.get("reason")
+    trouble = (said.get("problems") or {}).get("champion") or said.get("reason")
     return f"serves {now or 'nothing'}" + (f" ({str(trouble).splitlines()[0]})" if trouble else "")
 
 

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def _refuse_nothing(root: TunectlConfig) -> None:
     from tunectl.backends.storage import open_registry
 
-    store = open_registry.open_registry(os.environ.get("TUNECTL_STORE", root.serve.registry), Path())
+    store = open_registry.open_registry(os.environ.get("TUNECTL_REGISTRY", root.serve.registry), Path())
     if store.champion() is None:
         known = ", ".join(store.ids()) or "none"
         raise UsageError(

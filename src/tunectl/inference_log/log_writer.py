@@ -68,7 +68,7 @@ class Writer:
 
         waiting        rows that may wait for the disk
         waiting_bytes  bytes (as JSON) that may wait for the disk, or be on their way to it
-        on_error       is told how many more rows were not durable in time (``tunectl_live_store_errors_total``)
+        on_error       is told how many more rows were not durable in time (``tunectl_inference_log_errors_total``)
         """
         self._store, self._redact, self._policy = store, redact, policy
         self._patience, self._most, self._most_bytes, self._on_error = patience, waiting, waiting_bytes, on_error

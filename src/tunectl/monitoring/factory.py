@@ -86,7 +86,7 @@ def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[Dr
 def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: InferenceLog) -> DriftMonitor:
     """Build the drift monitor of ``store``."""
     declared = settings.monitor
-    releases = open_registry.open_registry(os.environ.get("TUNECTL_STORE") or settings.registry, layout.root)
+    releases = open_registry.open_registry(os.environ.get("TUNECTL_REGISTRY") or settings.registry, layout.root)
     examiner = DriftDetector(
         detection_rule(settings),
         feature_tools(settings, layout),

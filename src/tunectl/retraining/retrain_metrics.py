@@ -1,4 +1,4 @@
-"""What the retrain controller counts, for Prometheus: closed label sets, never NaN.
+"""Export metrics of the retrain controller: closed label sets, never NaN.
 
 Counters come from the records, not from this process: after a restart they go on where they were.
 """
@@ -21,22 +21,22 @@ REASONS: Final = get_args(Suppressed)
 DECISIONS: Final = ("promoted", "rejected", "rolled_back", "insufficient", "dismissed")
 EVIDENCE: Final = ("better", "harm")
 LONG: Final = ("training", "evaluating")
-"""States in which a look lasts as long as the work does, which has a limit of its own."""
+"""States in which one reconcile lasts as long as the training or the gate does, which have limits of their own."""
 _KEPT: Final = 1e6
 """Largest evidence that is shown: beyond that it is a number for nobody."""
 
 
 class RetrainMetrics:
-    """A picture of book, store and experiment, made anew for every scrape."""
+    """Render run store, registry and canary test as metrics, anew for every scrape."""
 
     def __init__(self, began: float) -> None:
         """``began``: when this controller did, in seconds since 1970."""
         self._library = import_optional("prometheus_client", extra=EXTRA)
         self._core = import_optional("prometheus_client.core", extra=EXTRA)
         self.errors = 0
-        """Looks that failed."""
-        self.looked = began
-        """When the newest look ended, in seconds since 1970; of whoever hangs it stands still."""
+        """Reconciles that failed."""
+        self.last_reconcile = began
+        """End of the newest reconcile, in seconds since 1970. It stands still while one hangs."""
 
     def text(
         self,
@@ -56,14 +56,14 @@ class RetrainMetrics:
         ended = [run for run in runs if run.ended]
         done = Counter((run.trigger.kind, run.state) for run in ended)
         total = self._core.CounterMetricFamily(
-            "tunectl_retrain_runs", "Retrains by what started them and how they ended.", labels=("trigger", "outcome")
+            "tunectl_retrain_runs", "Finished retrains, by trigger and outcome.", labels=("trigger", "outcome")
         )
         for kind in KINDS:
             for end in sorted(ENDS):
                 total.add_metric((kind, end), done[kind, end])
         why = Counter(one.reason for one in seen if one.reason is not None)
         suppressed = self._core.CounterMetricFamily(
-            "tunectl_retrain_suppressed", "Triggers that started nothing.", labels=("reason",)
+            "tunectl_retrain_suppressed", "Triggers that started no retrain, by reason.", labels=("reason",)
         )
         for reason in REASONS:
             suppressed.add_metric((reason,), why[reason])
@@ -72,30 +72,30 @@ class RetrainMetrics:
         return [
             total,
             suppressed,
-            self._gauge("tunectl_retrain_in_progress", "Whether a retrain runs.", float(active is not None)),
+            self._gauge("tunectl_retrain_in_progress", "Whether a retrain is in progress.", float(active is not None)),
             self._gauge(
                 "tunectl_retrain_awaiting_approval",
-                "Whether a retrain waits for a person.",
+                "Whether a retrain waits for approval.",
                 float(active is not None and active.state == "awaiting_approval"),
             ),
             self._gauge(
                 "tunectl_retrain_last_success_timestamp_seconds",
-                "End of the last retrain that came to a conclusion; 0: none yet.",
+                "End of the last retrain that did not fail; 0 before the first.",
                 max(lasted, default=0.0),
             ),
             self._core.CounterMetricFamily(
                 "tunectl_retrain_errors",
-                "Looks of the retrain controller that failed since it started.",
+                "Reconciles of the retrain controller that failed since it started.",
                 value=float(self.errors),
             ),
             self._gauge(
-                "tunectl_retrain_last_look_timestamp_seconds",
-                "When the newest look ended, or the controller started.",
-                self.looked,
+                "tunectl_retrain_last_reconcile_timestamp_seconds",
+                "End of the newest reconcile, or start of the controller.",
+                self.last_reconcile,
             ),
             self._gauge(
-                "tunectl_retrain_building",
-                "Whether this look trains or judges, which lasts and has a limit of its own.",
+                "tunectl_retrain_build_in_progress",
+                "Whether a retrain trains or is evaluated now; both have time limits of their own.",
                 float(active is not None and active.state in LONG),
             ),
         ]
@@ -103,11 +103,13 @@ class RetrainMetrics:
     def _release(self, runs: Sequence[RetrainRun], champion: ChampionPointer | None) -> list[Any]:
         done = Counter(run.state for run in runs)
         promotions = self._core.CounterMetricFamily(
-            "tunectl_promotions", "Retrains by the decision about their challenger.", labels=("decision",)
+            "tunectl_promotions", "Decisions about challengers of retrains.", labels=("decision",)
         )
         for decision in DECISIONS:
             promotions.add_metric((decision,), done[decision])
-        info = self._core.GaugeMetricFamily("tunectl_champion_info", "The release that serves.", labels=("release",))
+        info = self._core.GaugeMetricFamily(
+            "tunectl_champion_info", "The champion of the registry; the value is always 1.", labels=("release",)
+        )
         if champion is not None:
             info.add_metric((champion.release,), 1.0)
         return [promotions, info]
@@ -115,32 +117,47 @@ class RetrainMetrics:
     def _experiment(self, experiment: Experiment | None) -> list[Any]:
         running = experiment is not None and experiment.ended is None
         units = self._core.GaugeMetricFamily(
-            "tunectl_experiment_units", "Identities whose outcome is final.", labels=("arm",)
+            "tunectl_experiment_units", "Identities whose outcome is final, by variant.", labels=("variant",)
         )
-        means = self._core.GaugeMetricFamily("tunectl_experiment_outcome", "Mean outcome, 0 to 1.", labels=("arm",))
+        means = self._core.GaugeMetricFamily(
+            "tunectl_experiment_outcome", "Mean outcome from 0 to 1, by variant.", labels=("variant",)
+        )
         evidence = self._core.GaugeMetricFamily(
-            "tunectl_experiment_evidence", "Largest e-value so far.", labels=("hypothesis",)
+            "tunectl_experiment_evidence", "Largest e-value so far, by hypothesis.", labels=("hypothesis",)
         )
         ends = self._core.GaugeMetricFamily(
-            "tunectl_experiment_difference", "Ends of the confidence sequence of the difference.", labels=("end",)
+            "tunectl_experiment_difference",
+            "Limits of the confidence sequence of challenger minus champion.",
+            labels=("end",),
         )
         reading = experiment.reading if experiment is not None else None
         if reading is not None:
-            for arm, count, mean in (
+            for variant, count, mean in (
                 ("champion", reading.champion_units, reading.champion),
                 ("challenger", reading.challenger_units, reading.challenger),
             ):
-                units.add_metric((arm,), count)
+                units.add_metric((variant,), count)
                 if mean is not None:
-                    means.add_metric((arm,), mean)
+                    means.add_metric((variant,), mean)
             for name in EVIDENCE:
                 evidence.add_metric((name,), min(reading.evidence.get(name, 1.0), _KEPT))
             for end, value in (("low", reading.low), ("high", reading.high)):
                 if value is not None:
                     ends.add_metric((end,), value)
-        gauge = self._gauge("tunectl_experiment_running", "Whether a challenger gets traffic.", float(running))
+        gauge = self._gauge("tunectl_experiment_running", "Whether a canary test runs.", float(running))
         share = experiment.rules.share if experiment is not None and running else 0.0
-        return [gauge, self._gauge("tunectl_experiment_share", "Its share.", share), units, means, evidence, ends]
+        return [
+            gauge,
+            self._gauge(
+                "tunectl_experiment_share",
+                "Share of identities that the challenger serves; 0 while no test runs.",
+                share,
+            ),
+            units,
+            means,
+            evidence,
+            ends,
+        ]
 
     def _gauge(self, name: str, text: str, value: float) -> Any:
         return self._core.GaugeMetricFamily(name, text, value=value)

@@ -9,9 +9,26 @@ from pathlib import Path
 
 from tunectl.artifacts import create_exclusive
 from tunectl.core import logging_setup
-from tunectl.core.errors import InfrastructureError
+from tunectl.core.errors import InfrastructureError, UsageError
 
 _log = logging_setup.get_logger(__name__)
+TOKEN_OF_0_1 = Path(".tunectl/watch/token")
+"""Where version 0.1 kept the token, below the project."""
+
+
+def load_token(root: Path, token_file: str) -> str:
+    """Return the bearer token of Alertmanager, Grafana and Prometheus; it is made at first use.
+
+    A token that version 0.1 made is not replaced by a new one: the programs that send it would be refused with 401.
+    Raises  UsageError where only the file of version 0.1 exists; InfrastructureError as ``load_or_create``.
+    """
+    path, old = root / token_file, root / TOKEN_OF_0_1
+    if not path.exists() and old.is_file():
+        raise UsageError(
+            f"{path} does not exist, but version 0.1 left a token in {old}",
+            hint=f"move it, so that Alertmanager, Grafana and Prometheus keep it: mkdir -p {path.parent} && mv {old} {path}",
+        )
+    return load_or_create(path)
 
 
 def load_or_create(path: Path, *, signs: bool = False) -> str:

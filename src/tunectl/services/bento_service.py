@@ -18,7 +18,7 @@ from tunectl.serving import inference_logger
 from tunectl.serving.app import Server
 from tunectl.serving.lifecycle import ServerLifecycle
 
-JUDGEMENTS = "TUNECTL_JUDGEMENTS"
+JUDGEMENTS = "TUNECTL_JUDGMENTS"
 
 
 def mount_arena(server: Server, home: Path) -> None:

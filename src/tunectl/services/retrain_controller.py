@@ -34,7 +34,7 @@ from tunectl.retraining.schedules import CronSchedule
 from tunectl.retraining.webhook_api import RetrainApi
 from tunectl.retraining.workspace import RetrainWorkspace
 
-STORE: Final = "TUNECTL_STORE"
+STORE: Final = "TUNECTL_REGISTRY"
 PAUSE: Final = 30.0
 """Seconds after a look that failed."""
 REST: Final = 4.0
@@ -97,7 +97,7 @@ class _RetrainerProcess:
             self._book,
             ApprovalPages(self._book, self._trials, root.project, signing, lambda: cost),
             self._render_metrics,
-            token=secret_files.load_or_create(layout.root / root.retrain.token_file),
+            token=secret_files.load_token(layout.root, root.retrain.token_file),
             alert_names=root.retrain.alerts,
             nudge=self._wake.set,
             address=root.retrain.host,
@@ -161,11 +161,11 @@ class _RetrainerProcess:
         except Exception as error:
             if once:
                 raise
-            self._record_error("this look failed", error)
+            self._record_error("this reconcile failed", error)
             return False, max(PAUSE, self._root.retrain.poll_seconds)
         finally:
             self._publish()
-            self._metrics.looked = time.time()
+            self._metrics.last_reconcile = time.time()
         return False, self._pause(began)
 
     def _beside(self) -> None:
@@ -175,7 +175,7 @@ class _RetrainerProcess:
             try:
                 self._experiments(datetime.now(UTC))
             except Exception as error:  # noqa: BLE001  whatever it is, harm is looked for again in a moment
-                self._record_error("the look at the experiment failed", error)
+                self._record_error("the evaluation of the canary test failed", error)
             self._publish()
             self._driver.stop.wait(self._pause(began))
 

@@ -25,7 +25,7 @@ from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.server_settings import home_dir, settings
 from tunectl.serving.serving_metrics import ServingMetrics
 
-STORE, KEYS, SEED = "TUNECTL_STORE", "TUNECTL_KEYS", "TUNECTL_SEED"
+STORE, KEYS, SEED = "TUNECTL_REGISTRY", "TUNECTL_KEYS", "TUNECTL_SEED"
 LOOK = 1.0
 """Seconds between looks at the file of keys."""
 SILENT = 60.0
@@ -80,7 +80,7 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     metrics = ServingMetrics()
     ring = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK)
     ring.load()
-    keeper = inference_logger.open_logger(given.inference_log, place, on_error=metrics.store_errors.inc)
+    keeper = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
     residents = ModelManager(
         open_registry.open_registry(os.environ.get(STORE, serve.registry), place),
         lambda name: engine_registry.get_engine(name, serve),

@@ -51,12 +51,12 @@ def _model(name: str, created: int, release: str, arm: str, *, parent: str | Non
         "root": root,
         "parent": parent,
         "release": release,
-        "arm": arm,
+        "variant": arm,
     }
 
 
 def readiness_body(residents: ModelManager) -> dict[str, Any]:
-    """What ``/readyz`` says beside yes or no: each arm's release, its proof, and what is wrong."""
+    """What ``/readyz`` says beside yes or no: each variant's release, its proof, and what is wrong."""
     arms: dict[str, Any] = {}
     for arm, one in residents.loaded.items():
         arms[arm] = {"release": one.id}
@@ -68,9 +68,9 @@ def readiness_body(residents: ModelManager) -> dict[str, Any]:
                 "as_base": proof.as_base,
                 "probes": proof.probes,
             }
-    said: dict[str, Any] = {"arms": arms}
+    said: dict[str, Any] = {"variants": arms}
     if residents.trouble:
-        said["trouble"] = residents.trouble
+        said["problems"] = residents.trouble
     if "champion" not in residents.loaded:
         said["reason"] = residents.trouble.get("champion", "the champion is being loaded")
     return said

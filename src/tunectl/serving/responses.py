@@ -178,7 +178,7 @@ class Readiness(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether requests are answered, and why not."""
 
     ready: bool
-    arms: dict[Arm, VariantState]
+    variants: dict[Arm, VariantState]
     reason: str | UnsetType = UNSET
-    trouble: dict[Arm, str] = field(default_factory=dict)
+    problems: dict[Arm, str] = field(default_factory=dict)
     """Why an arm is not what it should be."""

@@ -57,15 +57,17 @@ class ServingMetrics:
         self.between = histogram("inter_token_latency", "Between the tokens of an answer.", BETWEEN)
         self.whole = histogram("e2e_request_latency", "From arrival to the last token.", WHOLE)
         self.queued = histogram("request_queue_time", "From arrival to the engine.", WAITED)
-        self.running = gauge("requests_running", "Answers that are being written.")
-        self.waiting = gauge("requests_waiting", "Answers that wait for a place.")
-        self.requests = counter("requests", "Answers by how they ended.", ("finished_reason",))
-        self.rejected = counter("requests_rejected", "Requests that were not let in, by reason.", ("reason",))
-        self.prompt_tokens = counter("prompt_tokens", "Tokens read.")
-        self.generation_tokens = counter("generation_tokens", "Tokens written.")
-        self.model = gauge("model_info", "What is loaded.", ("release", "base", "arm"))
-        self.feedback = counter("feedback", "What people said.", ("kind", "arm"))
-        self.store_errors = counter("live_store_errors", "Writes that the live store refused.")
+        self.running = gauge("requests_running", "Answers that are being generated.")
+        self.waiting = gauge("requests_waiting", "Requests that wait in the queue.")
+        self.requests = counter("requests", "Finished answers, by reason of the end.", ("finished_reason",))
+        self.rejected = counter("requests_rejected", "Requests that were rejected, by reason.", ("reason",))
+        self.prompt_tokens = counter("prompt_tokens", "Prompt tokens processed.")
+        self.generation_tokens = counter("generation_tokens", "Tokens generated.")
+        self.model = gauge("model_info", "Loaded releases; the value is always 1.", ("release", "base", "variant"))
+        self.feedback = counter("feedback", "Feedback records that were accepted.", ("kind", "variant"))
+        self.inference_log_errors = counter(
+            "inference_log_errors", "Rows that the inference log could not write in time."
+        )
         self._start_at_zero()
 
     def _start_at_zero(self) -> None:
@@ -74,14 +76,14 @@ class ServingMetrics:
         for reason in get_args(RefusalReason):
             self.rejected.labels(reason)
         for kind in get_args(FeedbackKind):
-            for arm in ARMS:
-                self.feedback.labels(kind, arm)
+            for variant in ARMS:
+                self.feedback.labels(kind, variant)
 
-    def set_model_info(self, arms: dict[str, tuple[str, str]]) -> None:
-        """Say what is loaded: arm to release and base."""
+    def set_model_info(self, variants: dict[str, tuple[str, str]]) -> None:
+        """Set the loaded releases: variant to release and base model."""
         self.model.clear()
-        for arm, (release, base) in arms.items():
-            self.model.labels(release, base, arm).set(1)
+        for variant, (release, base) in variants.items():
+            self.model.labels(release, base, variant).set(1)
 
     def render(self) -> bytes:
         """The exposition, in Prometheus' text format."""

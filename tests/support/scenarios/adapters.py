@@ -146,9 +146,9 @@ async def _refusal(server: Server, champion: str, bad: str) -> str:
     until = time.monotonic() + 240
     while time.monotonic() < until:
         said = json.loads((await ask(server.port, "/readyz", None)).body)
-        if said["arms"].get("champion", {}).get("release") != champion:
+        if said["variants"].get("champion", {}).get("release") != champion:
             return ""
-        reason = said.get("trouble", {}).get("champion", "")
+        reason = said.get("problems", {}).get("champion", "")
         if bad in reason:
             return reason
         await asyncio.sleep(0.1)

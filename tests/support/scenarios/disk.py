@@ -20,7 +20,7 @@ from scenarios.raw_http_client import Reply, ask
 from scenarios.stream_endings import scraped
 from tunectl.backends.storage import inference_log_sql
 
-ERRORS = "tunectl_live_store_errors_total"
+ERRORS = "tunectl_inference_log_errors_total"
 SLACK = 1.0
 """Seconds beside the declared patience."""
 

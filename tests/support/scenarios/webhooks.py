@@ -51,7 +51,7 @@ class Watched:
 
     @property
     def token(self) -> str:
-        return (self.folder / ".tunectl" / "watch" / "token").read_text().strip()
+        return (self.folder / ".tunectl" / "retrain" / "token").read_text().strip()
 
     def ask(self, method: str, path: str, token: str | None, body: bytes = b"") -> int:
         """The status of an answer; 0 where there is none."""

@@ -40,19 +40,19 @@ def saying(*said) -> Iterator[str]:
 
 
 def serves(release: str, **other) -> dict:
-    return {"ready": True, "arms": {"champion": {"release": release}}, **other}
+    return {"ready": True, "variants": {"champion": {"release": release}}, **other}
 
 
 def test_it_waits_for_the_last_one() -> None:
     with (
         saying((200, serves("new"))) as one,
-        saying((200, serves("old")), (503, {"ready": False, "arms": {}}), (200, serves("new"))) as other,
+        saying((200, serves("old")), (503, {"ready": False, "variants": {}}), (200, serves("new"))) as other,
     ):
         assert wait_until_ready([one, other], "new", 30) >= 1.0
 
 
 def test_who_does_not_follow_is_named_with_the_reason() -> None:
-    trouble = serves("old", trouble={"champion": "release new is damaged\n  package again"})
+    trouble = serves("old", problems={"champion": "release new is damaged\n  package again"})
     with saying((200, trouble)) as one, saying((502, b"bad gateway")) as two, saying((200, serves("new"))) as three:
         with pytest.raises(InfrastructureError) as caught:
             wait_until_ready([one, two, three, "http://127.0.0.1:9"], "new", 0)

@@ -75,7 +75,7 @@ def test_it_says_where_everything_is(
 
 def test_a_port_that_is_taken_and_a_store_without_a_champion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("TUNECTL_STORE", raising=False)
+    monkeypatch.delenv("TUNECTL_REGISTRY", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InfrastructureError) as caught:

@@ -47,7 +47,7 @@ def root() -> TunectlConfig:
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TUNECTL_LIVE_URL", "TUNECTL_STORE"):
+    for name in ("TUNECTL_LIVE_URL", "TUNECTL_REGISTRY"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -14,7 +14,7 @@ SETTINGS = (
     "gc.auto=0",
     "commit.gpgsign=false",
     "user.name=tunectl retrain controller",
-    "user.email=watch@tunectl.invalid",
+    "user.email=retrain@tunectl.invalid",
 )
 """Whose the commits are; and no hooks, which are for people: one that asks, or checks out data (``dvc install``), would stop a retrain that nobody sees."""
 

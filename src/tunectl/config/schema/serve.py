@@ -72,7 +72,7 @@ class Serve(StrictModel):
     port: int = Field(ge=1, le=65535)
     """Port to listen on."""
     registry: str = Field(min_length=1)
-    """The release registry, a folder or an address (s3://bucket/releases); TUNECTL_STORE overrides it."""
+    """The release registry, a folder or an address (s3://bucket/releases); TUNECTL_REGISTRY overrides it."""
     poll_seconds: float = Field(ge=0.1, le=3600)
     """Seconds between reads of the registry."""
     load_timeout_seconds: float = Field(gt=0, le=86_400)
@@ -108,4 +108,4 @@ class ServeSettings(StrictModel):
     inference_log: InferenceLogConfig
     """The inference log."""
     annotate: Annotate
-    """Tags and store of the arena page; TUNECTL_JUDGEMENTS overrides the store."""
+    """Tags and store of the arena page; TUNECTL_JUDGMENTS overrides the store."""
