@@ -215,7 +215,7 @@ def test_all_of_train_leaks(tmp_path):
         split.run(config(), inputs, outputs)
     assert str(error.value) == (
         "split: train is empty: all 14 records leak into validation or test (80% of 8-word pieces)\n"
-        "  raise split.leakage.overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report"
+        "  raise split.leakage.min_overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report"
     )
 
 

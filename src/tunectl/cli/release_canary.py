@@ -211,7 +211,7 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
             measure=wanted.metric,
             challenger="",
             attribution=timedelta(hours=min(wanted.attribution_hours, 24.0)),
-            slow=wanted.slow_seconds,
+            slow=wanted.slow_threshold_seconds,
             now=now,
         )
     units = len(past.units) + past.open

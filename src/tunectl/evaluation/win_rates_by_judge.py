@@ -51,7 +51,7 @@ def win_rates(
 ) -> list[WinRate]:
     """Every judge, those that said nothing with the reason."""
     return [
-        by_scores(match, panel, cfg.aligned.tie, how),
+        by_scores(match, panel, cfg.aligned.tie_threshold, how),
         by_checks(match, how),
         by_slots(match, how),
         by_language_model(match, cfg.judge, ask, how),

@@ -134,7 +134,7 @@ def _choose(
     """The choice, the criteria that speak for it, and whether it is an error; None where it is too close to call."""
     gap = first.total - second.total + dice.gauss(0, rules.noise) - dice.gauss(0, rules.noise)
     turned = dice.random() < rules.flip_rate
-    if abs(gap) <= rules.tie:
+    if abs(gap) <= rules.tie_threshold:
         return None
     better, worse = (first, second) if (gap > 0) != turned else (second, first)
     tags = [name for name, value in better.parts.items() if value > worse.parts[name]]

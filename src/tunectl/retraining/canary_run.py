@@ -40,7 +40,7 @@ def build_experiment(
             wanted.max_total_units,
         ),
         attribution_hours=wanted.attribution_hours,
-        slow_seconds=wanted.slow_seconds,
+        slow_seconds=wanted.slow_threshold_seconds,
         began=now,
         until=now + timedelta(days=wanted.max_days),
         salt=canary_store.fresh_salt(),

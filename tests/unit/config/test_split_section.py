@@ -44,7 +44,7 @@ def test_the_files_are_valid_and_seventy_fifteen_fifteen_is_the_default():
         ),
         ({"balance": {"method": "reweight", "min_weight": 2, "max_weight": 5}}, "less than or equal to 1"),
         (
-            {"leakage": {"action": "remove", "compare": ["answer"], "ngram": 1, "overlap": 0.8}},
+            {"leakage": {"action": "remove", "compare": ["answer"], "ngram": 1, "min_overlap": 0.8}},
             "greater than or equal to 2",
         ),
         ({"straify": ["price"]}, "Extra inputs are not permitted"),

@@ -14,7 +14,7 @@ def gate(**changes: object) -> AlignedGate:
         "metric": "slot_error",
         "min_difference": 0.0,
         "max_regression": {"bleu": 2.0},
-        "tie": 0.0,
+        "tie_threshold": 0.0,
         "length_tolerance": 0.1,
     }
     return AlignedGate.model_validate({**values, "human_judgments_dir": None, **changes})

@@ -41,7 +41,7 @@ def criterion(base, **changes):
 
 
 def rules(**changes):
-    return SimulatedAnnotator.model_validate({**DECLARED, "noise": 0, "flip_rate": 0, "tie": 0, **changes})
+    return SimulatedAnnotator.model_validate({**DECLARED, "noise": 0, "flip_rate": 0, "tie_threshold": 0, **changes})
 
 
 def one(base, answer, question="", fields=None, **changes):
@@ -116,7 +116,7 @@ def test_the_better_one_wins_and_the_reasons_are_tags():
 
 
 def test_equal_and_empty_answers_are_left_out_and_close_ones_are_ties():
-    said, found = annotate([asked(1, "a", "a ", "", "b")], rules(tie=0.1), 1)
+    said, found = annotate([asked(1, "a", "a ", "", "b")], rules(tie_threshold=0.1), 1)
     assert said == []
     assert (found.answers, found.unusable, found.compared, found.ties) == (4, 2, 1, 1)
 
@@ -139,7 +139,7 @@ def test_noise_sways_close_calls_only():
 
 
 def test_pairs_of_one_input_can_be_bounded():
-    assert len(annotate([asked(1, *"abcde", GOOD)], rules(max_pairs_per_input=3, tie=0), 1)[0]) <= 3
+    assert len(annotate([asked(1, *"abcde", GOOD)], rules(max_pairs_per_input=3, tie_threshold=0), 1)[0]) <= 3
 
 
 @pytest.mark.parametrize(

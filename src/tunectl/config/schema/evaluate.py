@@ -192,7 +192,7 @@ class AlignedGate(StrictModel):
     """Smallest gain that counts, in points (0 to 100) of the metric."""
     max_regression: dict[Primary, float]
     """Points that each other metric may lose."""
-    tie: float = Field(ge=0, le=10)
+    tie_threshold: float = Field(ge=0, le=10)
     """Score difference below which two answers tie, in standard deviations of the evaluation reward model."""
     length_tolerance: float = Field(gt=0, le=1)
     """Relative difference in words up to which two answers count as equally long."""

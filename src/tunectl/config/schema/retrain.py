@@ -115,7 +115,7 @@ class CanaryConfig(StrictModel):
     """Highest probability of stopping a harmless challenger as harmful."""
     guardrail_tolerance: float = Field(ge=0, lt=1)
     """Highest increase of the shares of errors, refusals and slow answers."""
-    slow_seconds: float = Field(gt=0)
+    slow_threshold_seconds: float = Field(gt=0)
     """Seconds above which an answer is slow."""
     attribution_hours: float = Field(gt=0, le=24 * 365)
     """Hours from a user's first request during which feedback counts."""

@@ -116,7 +116,7 @@ class SimulatedAnnotator(StrictModel):
     """Standard deviation of seeded noise added to each score."""
     flip_rate: float = Field(ge=0, lt=0.5)
     """Share of judgments that are reversed, seeded."""
-    tie: float = Field(ge=0, le=1)
+    tie_threshold: float = Field(ge=0, le=1)
     """Score difference up to which two answers are not judged."""
 
     @model_validator(mode="after")

@@ -61,7 +61,7 @@ class ContaminationCheck(StrictModel):
     """What is compared, after folding case, punctuation and blanks. Answers shorter than ``ngram`` words (a class) never leak."""
     ngram: int = Field(ge=2, le=50)
     """Length in words of the pieces that are compared."""
-    overlap: float = Field(gt=0, le=1)
+    min_overlap: float = Field(gt=0, le=1)
     """Share of a validation or test text's pieces, found in one train text, from which it counts as a leak."""
 
 

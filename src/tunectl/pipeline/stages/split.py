@@ -166,12 +166,12 @@ def _without_leaks(
     texts, beside = _leaking(documents, held, cfg, tally)
     if not examples:
         raise DataError(
-            f"split: train is empty: all {len(train)} records leak into validation or test ({cfg.overlap:.0%} of {cfg.ngram}-word pieces)",
-            hint="raise split.leakage.overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report",
+            f"split: train is empty: all {len(train)} records leak into validation or test ({cfg.min_overlap:.0%} of {cfg.ngram}-word pieces)",
+            hint="raise split.leakage.min_overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report",
         )
     samples = [_sample(train[leak.train], held[leak.held], leak) for leak in inside[:5]]
     samples += [_sample(documents[leak.train], held[leak.held], leak) for leak in beside[:5]]
-    told = ContaminationReport(len(inside), len(beside), cfg.action == "remove", cfg.ngram, cfg.overlap, samples)
+    told = ContaminationReport(len(inside), len(beside), cfg.action == "remove", cfg.ngram, cfg.min_overlap, samples)
     return examples, texts, told
 
 
@@ -179,7 +179,9 @@ def _leaking(
     records: list[_R], held: list[Example], cfg: ContaminationCheck, tally: RowCounter
 ) -> tuple[list[_R], list[contamination.Leak]]:
     """The records that stay, and the leaks that were found; with ``report`` all stay."""
-    found = contamination.find_contaminated(records, held, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.overlap)
+    found = contamination.find_contaminated(
+        records, held, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.min_overlap
+    )
     if cfg.action == "report":
         return records, found
     for leak in found:
