@@ -8,33 +8,36 @@ BIN := .venv/bin
 WORKERS ?= 2
 # Held to tests/support/tiers.py by a test.
 QUICK := tests/unit tests/conf tests/contract tests/stages tests/backends
-# Exports are tested in an environment of their own, made once (some minutes, 2 GB).
+# Exports run in an environment of their own, made once (some minutes, 2 GB).
 EXPORTER = $${TUNECTL_EXPORTER:-$$($(BIN)/python -c 'from tunectl.backends.export import exporter_env; print(exporter_env.ensure_interpreter())')}
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults screenshots docs-reference
+.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults screenshots docs-reference
 
-run: .venv/.run  ## build the bundled example: raw documents to a release, with its Bento and how to serve it
-	@$(BIN)/tunectl repro
+run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
+	@$(BIN)/tunectl repro experiment=small
 
-install: .venv/.run  ## make .venv and install what `make run` needs
+run-full: install  ## build the whole example: 17 to 66 minutes on two cores by processor
+	@$(BIN)/tunectl repro --reset-overrides
+
+install: .venv/.run .venv/.exporter  ## make .venv and the exporter's environment: all that `make run` needs
 
 develop: .venv/.dev  ## make .venv and install what developing needs
 
-# Before 23.3 pip warns of extras whose names have a hyphen (lxml's) though they are installed.
 .venv/.run: requirements/run.txt pyproject.toml
-	@echo "installing into .venv (once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@start=$$SECONDS; \
-	  $(BIN)/python -m pip install --quiet "pip>=23.3" && \
-	  $(BIN)/python -m pip install --quiet -r requirements/run.txt && \
-	  $(BIN)/python -m pip install --quiet --no-deps -e . && \
-	  touch $@ && echo "installed in $$((SECONDS - start)) s; activate it with: source .venv/bin/activate"
+	@$(BIN)/python -m pip install --quiet "pip>=23.3"  # before 23.3 pip warns of extras whose names have a hyphen (lxml's)
+	@$(BIN)/python requirements/install.py run.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -e . && touch $@
+	@echo "activate the environment with: source .venv/bin/activate"
+
+.venv/.exporter: requirements/export.txt .venv/.run
+	@exporter="$(EXPORTER)" && test -x "$$exporter" && touch $@
 
 .venv/.dev: .venv/.run requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet -r requirements/dev.txt
+	@$(BIN)/python requirements/install.py dev.txt
 	@touch $@
 
 check: .venv/.dev  ## format, lint, types, layers
@@ -64,8 +67,8 @@ format: .venv/.dev  ## mend what ruff can mend
 lock: .venv/.dev  ## resolve the lock files again from pyproject.toml
 	$(BIN)/python requirements/lock.py
 
-loop: .venv/.run  ## see it heal: the loop on the example, with real processes; under half an hour after `make run`
-	@test -f .tunectl/releases/champion.json || $(BIN)/tunectl repro
+loop: .venv/.run  ## see it heal: the loop on the example, with real processes; after `make run`
+	@test -f .tunectl/releases/champion.json || $(MAKE) run
 	@$(BIN)/python examples/local_lens/run_loop_demo.py
 
 bench-sft: .venv/.dev  ## training speed beside plain TRL

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,17 +50,3 @@ def test_a_folder_that_is_no_project_is_named(tmp_path: Path) -> None:
         f"{tmp_path} is not a tunectl project: there is no dvc.yaml in it\n"
         "  go to the project's folder, or make one: tunectl init DIR"
     )
-
-
-def test_an_output_is_lost_only_where_the_cache_does_not_hold_it_either(tmp_path: Path) -> None:
-    quiet = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    for words in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
-        subprocess.run(words, cwd=tmp_path, env=quiet, check=True)
-    built = "stages:\n  sft:\n    cmd: mkdir -p artifacts/sft && echo 1 > artifacts/sft/weights\n    outs: [artifacts/sft]\n"
-    (tmp_path / "dvc.yaml").write_text(built)
-    assert dvc_repo.repro(tmp_path) == 0
-    shutil.rmtree(tmp_path / "artifacts")
-    assert dvc_repo.status(tmp_path) == {"sft": [{"changed outs": {"artifacts/sft": "deleted"}}]}
-    assert dvc_repo.missing_cached_outputs(tmp_path) == set()
-    shutil.rmtree(tmp_path / ".dvc" / "cache")
-    assert dvc_repo.missing_cached_outputs(tmp_path) == {"artifacts/sft"}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts import atomic_io, lock
@@ -22,7 +23,12 @@ from tunectl.core.optional import require_all
 from tunectl.pipeline.stage_status import stage_verdict
 from tunectl.pipeline.stages import STAGES, find
 
+EXAMPLES = 2
+"""Test inputs that are shown with their answers: the first ones, not the best ones."""
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tunectl.registry.release_store import ReleaseRegistry
 
 
@@ -105,19 +111,16 @@ def _summarise(
     rebuilt = names[: 1 + max(map(names.index, targets))] if targets else names
     verdicts = {name: found for name in rebuilt if (found := stage_verdict(layout, name))}
     folder = layout.artifact("evaluate")
-    results = folder / "results.json" if "evaluate" in rebuilt and (folder / "results.json").is_file() else None
+    path = folder / "results.json" if "evaluate" in rebuilt and (folder / "results.json").is_file() else None
     if as_json:
-        scores = atomic_io.read_json(results) if results else None
+        scores = atomic_io.read_json(path) if path else None
         terminal.print_json({"seconds": round(seconds, 1), "verdicts": verdicts, "results": scores})
-    elif results:
-        from tunectl.evaluation import summary
-
-        columns, rows = summary.summary_rows(summary.load(results))
-        terminal.table("test split", columns, rows)
+    elif path:
+        _print_comparison(folder)
     for name, found in verdicts.items():
         if found["passed"] and not as_json:
             terminal.print_line(f"{name}: {found['reason']}")
-    if results and not as_json:
+    if path and not as_json:
         terminal.print_line(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
     left = names[len(rebuilt) :]
     if left and not as_json:
@@ -125,6 +128,22 @@ def _summarise(
     if not left and not unattended:
         _release(layout, as_json=as_json)
     _refuse(layout, {name: found for name, found in verdicts.items() if not found["passed"]})
+
+
+def _print_comparison(folder: Path) -> None:
+    """The table of all systems, and the first test inputs with the answers before and after training."""
+    from tunectl.backends.system import terminal
+    from tunectl.evaluation import results, summary
+
+    found = summary.load(folder / results.NAME)
+    columns, rows = summary.summary_rows(found)
+    terminal.table("test split", columns, rows)
+    answers = islice(atomic_io.read_rows(folder / results.ANSWERS, results.AnswerRow), EXAMPLES)
+    for line in summary.example_lines(found, list(answers)):
+        terminal.print_line(line)
+    note = summary.size_note(found)
+    if note:
+        terminal.print_line(note)
 
 
 def _release(layout: ProjectPaths, *, as_json: bool) -> None:
@@ -146,7 +165,7 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> None:
     bento = layout.artifact("package") / "bento"
     if bento.is_dir():
         terminal.print_line(
-            f"serve it: tunectl serve, or: bentoml serve {bento.resolve()}"
+            f"next: tunectl serve, or: bentoml serve {bento.resolve()}"
         )  # BentoML takes no relative folder
     pointer = store.champion()
     if pointer is not None and pointer.release != made.id and not made.refusals:

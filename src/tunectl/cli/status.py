@@ -11,7 +11,7 @@ from typing import Any
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import truncate
-from tunectl.pipeline.stage_status import KEPT, stage_status
+from tunectl.pipeline.stage_status import KEPT, NOT_BUILT, STALE, StageStatus, list_stage_status
 
 LONGEST = 90
 """Letters of a cell."""
@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compose, ask DVC what would rerun, read the records of the loop, and print one row a stage and one a part."""
+    """Compare conf/ with dvc.lock, read the records of the loop, and print one row a stage and one a part."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -31,25 +31,26 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.status import collect, status_text
 
     layout, now = ProjectPaths(), datetime.now(UTC)
-    stages = stage_status(layout)
+    stages = list_stage_status(layout)
     found = collect.collect_status(layout, checks.load_config(layout, override_file.load_overrides(layout)).root, now)
     if args.json:
-        terminal.print_json({"stages": stages, **to_builtins(found)})
+        rows = [{**to_builtins(stage), "why": stage.why} for stage in stages]
+        terminal.print_json({"stages": rows, **to_builtins(found)})
         return 0
     columns = ("stage", "state", "seconds", "why", "verdict")
-    terminal.table("", columns, [[_cell(row[column]) for column in columns] for row in stages])
+    terminal.table("", columns, [[_cell(getattr(stage, column)) for column in columns] for stage in stages])
     terminal.table("", ("loop", "how it stands"), list(status_text.format_rows(found, now)))
     for line in _next(stages):
         terminal.print_line(line)
     return 0
 
 
-def _next(stages: list[dict[str, Any]]) -> list[str]:
-    kept = [row["stage"] for row in stages if row["state"] == KEPT]
-    stale = [row["stage"] for row in stages if row["state"] not in {"up to date", "switched off", KEPT}]
+def _next(stages: list[StageStatus]) -> list[str]:
+    kept = [stage.stage for stage in stages if stage.state == KEPT]
+    stale = [stage.stage for stage in stages if stage.state in {STALE, NOT_BUILT}]
     lines = [f"next: dvc checkout brings {', '.join(kept)} here, from DVC's cache"] if kept else []
     if stale:
-        lines.append(f"next: tunectl repro rebuilds {', '.join(stale)}")
+        lines.append(f"next: tunectl repro rebuilds {', '.join(stale)}, and what reads them where it changes")
     return lines or ["every stage is up to date"]
 
 

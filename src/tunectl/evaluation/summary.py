@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from tunectl.evaluation import metrics, win_rate
-from tunectl.evaluation.results import MetricDifference, Results, Score, System, load
+from collections.abc import Iterator, Sequence
 
-__all__ = ["columns_of", "load", "summary_rows", "to_dvc_metrics", "win_lines"]
+from tunectl.artifacts.records import truncate
+from tunectl.evaluation import metrics, win_rate
+from tunectl.evaluation.results import AnswerRow, MetricDifference, Results, Score, System, load
+
+__all__ = ["columns_of", "example_lines", "load", "size_note", "summary_rows", "to_dvc_metrics", "win_lines"]
 
 SHOWN = ("bleu", "slot_error", "chrf", "rouge_l", "perplexity", "checks", "words")
+FEW_INPUTS = 100
+"""Test inputs below which the table says that its intervals are wide."""
+LONGEST_EXAMPLE = 220
+"""Letters of an example's input or answer in the terminal; the report has the whole text."""
 
 
 def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -54,6 +61,25 @@ def win_lines(results: Results) -> list[str]:
         for one in results.win_rates
         if one.rate is not None
     ]
+
+
+def size_note(results: Results) -> str | None:
+    """A sentence on the number of test inputs where it is small."""
+    if results.inputs >= FEW_INPUTS:
+        return None
+    return f"{results.inputs} test inputs: the intervals are wide"
+
+
+def example_lines(results: Results, rows: Sequence[AnswerRow]) -> Iterator[str]:
+    """The base model's answers and those of the last trained model to ``rows``, a line each, under the input."""
+    names = [system.name for system in results.systems]
+    titles = {system.name: system.title for system in results.systems}
+    shown = ["base", next(name for name in ("aligned", "tuned") if name in names)]
+    width = max(len("Input"), *(len(titles[name]) for name in shown))
+    for row in rows:
+        yield f"{'Input':{width}}  {truncate(row.input, LONGEST_EXAMPLE)}"
+        for name in shown:
+            yield f"{titles[name]:{width}}  {truncate(row.answers[name], LONGEST_EXAMPLE)}"
 
 
 def _value(score: Score | None) -> str:

@@ -1,80 +1,182 @@
-"""How the stages stand: what is stale and why, what DVC keeps, the last verdicts."""
+"""How the stages stand: what is stale and why, what DVC's cache holds, the last verdicts.
+
+All of it is read from ``conf/``, ``dvc.lock``, ``dvc.yaml`` and the manifests. DVC is not started, no lock is taken, and no
+tracked file is written, so it works at any time, also while ``dvc repro`` runs.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
 
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import ArtifactError
-from tunectl.pipeline.stages import STAGES
+from tunectl.pipeline.resolved_config import ResolvedStageConfig
+from tunectl.pipeline.stages import COMPOSE, STAGES
 
-NOT_BUILT = "not built"
-KEPT = "in the cache"
+if TYPE_CHECKING:
+    from tunectl.backends.vcs.dvc_lock import LockedStage
+
+NOT_BUILT: Final = "not built"
+STALE: Final = "stale"
+KEPT: Final = "in the cache"
 """A stage that was built, here or by the retrain controller, and whose artifact is not in the working tree."""
+State = Literal["not built", "stale", "in the cache", "up to date", "switched off"]
+ABSENT: Final = "(none)"
+"""Stands for a setting that one side does not have."""
 
 
-def stage_status(layout: ProjectPaths) -> list[dict[str, Any]]:
-    """One row a stage: state, seconds of the last run, reasons to rerun, verdict in words."""
-    from tunectl.backends.vcs import dvc_repo
-    from tunectl.pipeline.stages.compose import compose
+class StageChange(msgspec.Struct, frozen=True):
+    """One reason to run a stage again."""
 
-    compose(layout)
-    changed = dvc_repo.status(layout.root)
-    rows: list[dict[str, Any]] = []
-    lost: set[str] | None = None
-    for stage in STAGES:
-        reasons = _reasons(changed.get(stage.name, []))
-        if f"{layout.config(stage.name).relative_to(layout.root).as_posix()} new" in reasons:  # DVC has not run it once
-            reasons = ["not built yet"]
-        state = _state(layout, stage.name, reasons)
-        if state == NOT_BUILT and reasons and all(reason.endswith(" deleted") for reason in reasons):
-            lost = dvc_repo.missing_cached_outputs(layout.root) if lost is None else lost
-            if layout.artifact(stage.name).relative_to(layout.root).as_posix() not in lost:
-                state, reasons = KEPT, []
-        found = stage_verdict(layout, stage.name)
-        rows.append(
-            {
-                "stage": stage.name,
-                "state": state,
-                "seconds": _seconds(layout, stage.name),
-                "why": "; ".join(reasons),
-                "verdict": found["reason"] if found else None,
-            }
-        )
-    return rows
+    what: str
+    """A setting as ``sft.lora_rank``, ``code``, ``source PATH``, ``input PATH`` or ``output PATH``."""
+    old: Any = None
+    """The value when the stage last ran; null where that says nothing."""
+    new: Any = None
+
+    def __str__(self) -> str:
+        if self.old is None and self.new is None:
+            return f"{self.what} changed"
+        return f"{self.what} {format_value(self.old)} -> {format_value(self.new)}"
 
 
-def _state(layout: ProjectPaths, stage: str, reasons: list[str]) -> str:
-    try:
-        found = manifest.read(layout.artifact(stage))
-    except ArtifactError:
-        return NOT_BUILT
-    if reasons:
-        return "stale"
-    return "switched off" if found.passed_through else "up to date"
+class StageStatus(msgspec.Struct, frozen=True):
+    """One stage."""
+
+    stage: str
+    state: State
+    changes: list[StageChange]
+    """Why it would run again; empty where it would not, or was never built."""
+    seconds: float | None
+    """What its last run took."""
+    verdict: str | None
+
+    @property
+    def why(self) -> str:
+        """The reasons as one text."""
+        return "; ".join(map(str, self.changes))
 
 
-def _seconds(layout: ProjectPaths, stage: str) -> float | None:
-    path = layout.metrics(stage)
-    return atomic_io.read_json(path)["seconds"] if path.is_file() else None
+def list_stage_status(layout: ProjectPaths) -> list[StageStatus]:
+    """One entry a stage, in the order of the pipeline.
 
+    Raises  ConfigError with every mistake of the configuration; ArtifactError where dvc.lock is damaged
+    """
+    from tunectl.backends.vcs import dvc_lock
+    from tunectl.pipeline.stages.compose import resolve_stages
 
-def _reasons(changes: list[Any]) -> list[str]:
-    """DVC's nested report as short phrases, for example ``artifacts/config/sft.json: sft.lora_rank modified``."""
-    reasons: list[str] = []
-    for change in changes:
-        if isinstance(change, str):
-            reasons.append(change)
-            continue
-        for kind, things in change.items():
-            for name, what in things.items():
-                details = [f"{key} {state}" for key, state in what.items()] if isinstance(what, dict) else [str(what)]
-                reasons.append(f"{name} {', '.join(details)}" if kind != "changed outs" else f"output {name} {what}")
-    return reasons
+    records, lock = resolve_stages(layout), dvc_lock.read_lock_file(layout.root)
+    commands = _read_commands(layout.root)
+    return [_stage_status(layout, records[stage.name], lock, commands) for stage in STAGES]
 
 
 def stage_verdict(layout: ProjectPaths, stage: str) -> dict[str, Any] | None:
     """The verdict that a stage left, or None where it leaves none."""
     path = layout.artifact(stage) / "verdict.json"
     return atomic_io.read_json(path) if path.is_file() else None
+
+
+def format_value(value: Any) -> str:
+    """A setting's value as people write it in YAML; a long one is cut."""
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+def _stage_status(
+    layout: ProjectPaths, record: ResolvedStageConfig, lock: Mapping[str, LockedStage], commands: Mapping[str, str]
+) -> StageStatus:
+    from tunectl.backends.vcs import dvc_lock
+
+    name, recorded = record.stage, lock.get(record.stage)
+    seconds, verdict = _seconds(layout, name), stage_verdict(layout, name)
+    reason = verdict["reason"] if verdict else None
+    if recorded is None:
+        return StageStatus(name, NOT_BUILT, [], seconds, reason)
+    changes = [*_list_changes(layout, record, recorded, lock, commands.get(name))]
+    try:
+        found = manifest.read(layout.artifact(name))
+    except ArtifactError:
+        cached = all(
+            dvc_lock.is_in_cache(layout.root, output)
+            for path, output in recorded.outputs.items()
+            if not (layout.root / path).exists()
+        )
+        return StageStatus(name, KEPT if cached and not changes else NOT_BUILT, changes, seconds, reason)
+    changes += _list_output_changes(layout, name, recorded, found)
+    state: State = STALE if changes else "switched off" if found.passed_through else "up to date"
+    return StageStatus(name, state, changes, seconds, reason)
+
+
+def _list_changes(
+    layout: ProjectPaths,
+    record: ResolvedStageConfig,
+    recorded: LockedStage,
+    lock: Mapping[str, LockedStage],
+    command: str | None,
+) -> Iterator[StageChange]:
+    """What the stage reads and differs from its last run."""
+    path = layout.config(record.stage).relative_to(layout.root).as_posix()
+    old = recorded.params.get(path, {})
+    if command is not None and command != recorded.command:
+        yield StageChange("command in dvc.yaml", recorded.command, command)
+    yield from _compare(old.get("settings"), record.settings, "")
+    if old.get("code") != record.code:
+        yield StageChange("code")
+    before: Mapping[str, Any] = old.get("sources") or {}
+    for source in sorted(before.keys() | record.sources.keys()):
+        if before.get(source) != record.sources.get(source):
+            yield StageChange(f"source {source}")
+    written = {path: output.md5 for stage in lock.values() for path, output in stage.outputs.items()}
+    for name, taken in recorded.inputs.items():
+        if written.get(name, taken.md5) != taken.md5:
+            yield StageChange(f"input {name}")
+
+
+def _compare(old: Any, new: Any, path: str) -> Iterator[StageChange]:
+    """The settings that differ, each by its dotted path."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys(), key=str):
+            yield from _compare(old.get(key, ABSENT), new.get(key, ABSENT), f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield StageChange(path or "settings", old, new)
+
+
+def _list_output_changes(
+    layout: ProjectPaths, stage: str, recorded: LockedStage, made: manifest.Manifest
+) -> Iterator[StageChange]:
+    """Outputs that are absent, or differ from what the stage wrote.
+
+    A file that is older than the manifest was not written since, so only newer ones are read. The model has hundreds of
+    megabytes; reading all would take seconds.
+    """
+    from tunectl.backends.vcs import dvc_lock
+
+    for path, output in recorded.outputs.items():
+        if not dvc_lock.is_output_unchanged(layout.root / path, output):
+            yield StageChange(f"output {path}")
+            return
+    folder = layout.artifact(stage)
+    written = (folder / manifest.NAME).stat().st_mtime_ns
+    for name, digest in made.outputs.items():
+        file = folder / name
+        if file.stat().st_mtime_ns > written and atomic_io.sha256_path(file) != digest:
+            yield StageChange(f"output {file.relative_to(layout.root).as_posix()}")
+
+
+def _read_commands(root: Path) -> dict[str, str]:
+    """Command of each stage as dvc.yaml has it."""
+    import yaml
+
+    path = root / "dvc.yaml"
+    content = yaml.safe_load(path.read_bytes()) if path.is_file() else {}
+    return {name: stage["cmd"] for name, stage in content.get("stages", {}).items() if name != COMPOSE}
+
+
+def _seconds(layout: ProjectPaths, stage: str) -> float | None:
+    path = layout.metrics(stage)
+    return atomic_io.read_json(path)["seconds"] if path.is_file() else None

@@ -36,7 +36,7 @@ def test_the_first_release_is_champion_and_the_way_to_serve_it_is_said(
     assert (store.champion().release, store.champion().why) == (one, "the first release")
     out = capsys.readouterr().out
     assert f"release: {one} (0 MB), in {layout.releases}\n" in out
-    assert f"serve it: tunectl serve, or: bentoml serve {layout.artifact('package').resolve()}/bento\n" in out
+    assert f"next: tunectl serve, or: bentoml serve {layout.artifact('package').resolve()}/bento\n" in out
 
 
 def test_the_next_one_waits_for_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

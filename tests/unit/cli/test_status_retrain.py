@@ -24,6 +24,7 @@ from tunectl.config.loading import checks
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.inference_log.log_store import LogEvent, TimeWindow
 from tunectl.monitoring.window import ACCEPTED, accept
+from tunectl.pipeline.stage_status import StageChange, StageStatus
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_state import ChampionPointer
 from tunectl.registry.release_store import ReleaseRegistry
@@ -299,14 +300,8 @@ def test_it_is_one_screen_and_the_same_for_programs(
 ) -> None:
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
-    stage = {
-        "stage": "sft",
-        "state": "stale",
-        "seconds": 71.5,
-        "why": "sft.lora_rank modified; " * 30,
-        "verdict": "no " * 90,
-    }
-    monkeypatch.setattr(status, "stage_status", lambda _: [stage] * 12)
+    stage = StageStatus("sft", "stale", [StageChange("sft.lora_rank", 16, 32)] * 30, 71.5, "no " * 90)
+    monkeypatch.setattr(status, "list_stage_status", lambda _: [stage] * 12)
     monkeypatch.setattr(collect, "collect_status", lambda *_: WHOLE)
     assert main(["status"]) == 0
     shown = capsys.readouterr().out
@@ -315,5 +310,5 @@ def test_it_is_one_screen_and_the_same_for_programs(
     assert main(["status", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert len(told["stages"]) == 12
-    assert told["stages"][0] == stage, "whole"
+    assert told["stages"][0] == {**to_builtins(stage), "why": stage.why}, "whole"
     assert (told["drift"]["verdict"], told["waits"][0]["link"]) == ("drift", WHOLE.waits[0].link)

@@ -1,7 +1,10 @@
 """The final table and the flat numbers."""
 
+import msgspec
+
 from tunectl.evaluation import gate, plot_data, summary
 from tunectl.evaluation.results import (
+    AnswerRow,
     Candidate,
     Cost,
     MetricDifference,
@@ -78,3 +81,21 @@ def test_finding_systems_and_differences():
     assert made().system("other") is None
     assert made().difference("base").value == 45
     assert made().difference("prompted") is None
+
+
+def test_examples_show_the_base_answer_above_the_trained_one():
+    rows = [
+        AnswerRow(
+            "1", "Write an ad\nfor a bakery.", [], {}, {"base": "Sure!", "nearest": "-", "tuned": "Fresh bread. " * 40}
+        )
+    ]
+    first, before, after = summary.example_lines(made(), rows)
+    assert (first, before) == ("Input  Write an ad for a bakery.", "Base   Sure!")
+    assert after.startswith("Tuned  Fresh bread. ")
+    assert len(after) == len("Tuned  ") + summary.LONGEST_EXAMPLE
+    assert after.endswith("…")
+
+
+def test_few_inputs_are_said_to_make_wide_intervals():
+    assert summary.size_note(made()) == "2 test inputs: the intervals are wide"
+    assert summary.size_note(msgspec.structs.replace(made(), inputs=100)) is None

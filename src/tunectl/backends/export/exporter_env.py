@@ -73,8 +73,8 @@ def _make(place: Path, wanted: Path) -> None:
     with progress.bar("exporter environment", 2) as shown:
         _call([sys.executable, "-m", "venv", str(place)], "python -m venv")
         shown.advance(1)
-        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _call([*pip, "-r", str(wanted)], f"pip install -r {wanted.name}")
+        python = str(place / "bin" / "python")
+        _call([python, str(wanted.with_name("install.py")), wanted.name], f"installing {wanted.name}")
         shown.advance(1)
     atomic_io.write_text(place / STAMP, wanted.read_text())
 

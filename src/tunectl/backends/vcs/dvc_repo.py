@@ -10,7 +10,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from tunectl.artifacts import atomic_io
 from tunectl.core.distribution import format_install_command
@@ -44,35 +43,6 @@ def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> in
     clear_stale_locks(root)
     words = [*command, "repro", *(["--force"] if force else []), *targets]
     return subprocess.run(words, cwd=root, env=environment, check=False).returncode
-
-
-def status(root: Path) -> dict[str, Any]:
-    """What ``dvc repro`` would rerun: stage to the list of its changes. ``compose`` is left out: it always runs.
-
-    Raises  InfrastructureError with DVC's own words when it cannot tell.
-    """
-    found = _run_json_command(root, "status")
-    return {stage: changes for stage, changes in found.items() if stage != "compose"}
-
-
-def missing_cached_outputs(root: Path) -> set[str]:
-    """Outputs in ``dvc.lock`` whose content DVC's cache does not hold, as paths: nothing but a run brings them back.
-
-    Raises  InfrastructureError with DVC's own words when it cannot tell.
-    """
-    return {path.rstrip("/") for path in _run_json_command(root, "data", "status").get("not_in_cache", ())}
-
-
-def _run_json_command(root: Path, *words: str) -> dict[str, Any]:
-    command, environment = _command(root)
-    done = subprocess.run(
-        [*command, *words, "--json"], cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        shown = " ".join(words)
-        raise InfrastructureError(f"dvc {shown} failed: {done.stderr.strip()}", hint=f"run it yourself: dvc {shown} -v")
-    found: dict[str, Any] = json.loads(done.stdout or "{}")
-    return found
 
 
 def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingProxyType({})) -> None:

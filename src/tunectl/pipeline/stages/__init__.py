@@ -1,4 +1,4 @@
-"""Floor 6: one DVC stage a file. This table is strings only, so that listing stages imports nothing.
+"""The DVC stages, one a file. This table holds strings only, so that listing stages imports nothing.
 
 A stage module has four public names: ``Inputs`` (a frozen dataclass: one field a stage that it reads, holding that stage's
 folder), ``Outputs`` (``artifact``: the folder to fill; ``plots``: a folder for CSV plots; ``work``: a folder that survives a kill),
@@ -25,36 +25,40 @@ class Stage(NamedTuple):
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("model", "fetch and verify the base model, write its contract", "tunectl.config.schema.model:ModelStage"),
+    Stage("model", "fetch and verify the base model", "tunectl.config.schema.model:ModelStage"),
     Stage("ingest", "read raw sources into documents and examples", "tunectl.config.schema.ingest:IngestStage"),
     Stage(
         "feedback",
-        "live traffic that people approved of or edited becomes rows",
+        "turn answers that users approved or edited into training rows",
         "tunectl.config.schema.feedback:FeedbackStage",
     ),
     Stage("curate", "repair, deduplicate, mask personal data, weigh", "tunectl.config.schema.curate:CurateStage"),
     Stage("split", "divide into train, validation and test without leaks", "tunectl.config.schema.split:SplitStage"),
-    Stage("cpt", "further pre-training on the domain's raw text", "tunectl.config.schema.cpt:CptStage"),
-    Stage("sft", "supervised fine-tuning of a LoRA adapter", "tunectl.config.schema.sft:SftStage"),
+    Stage("cpt", "continue pretraining on raw text", "tunectl.config.schema.cpt:CptStage"),
+    Stage("sft", "fine-tune a LoRA adapter on examples", "tunectl.config.schema.sft:SftStage"),
     Stage(
         "preferences",
-        "merge what people said about answers, measure agreement",
+        "build preference pairs, measure agreement between annotators",
         "tunectl.config.schema.preferences:PreferencesStage",
     ),
-    Stage("reward", "a model of what people prefer, held to account", "tunectl.config.schema.reward:RewardStage"),
+    Stage(
+        "reward",
+        "train a reward model on the pairs, test it on held-out pairs",
+        "tunectl.config.schema.reward:RewardStage",
+    ),
     Stage(
         "align",
-        "the tuned model learns from preferences (RLOO, GRPO, DPO, KTO)",
+        "align the tuned model with preferences (RLOO, GRPO, DPO, KTO)",
         "tunectl.config.schema.align:AlignStage",
     ),
     Stage(
         "evaluate",
-        "base, prompted, tuned and aligned side by side, with intervals",
+        "compare base, prompted, tuned and aligned model, with intervals",
         "tunectl.config.schema.evaluate:EvaluateStage",
     ),
     Stage(
         "package",
-        "export the adapter that won, prove it, write its contract",
+        "export the better adapter, check the export, write its contract",
         "tunectl.config.schema.package:PackageStage",
     ),
 )

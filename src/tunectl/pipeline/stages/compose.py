@@ -37,17 +37,9 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
 
     Raises   ConfigError with every mistake of the configuration
     """
-    checked = checks.load_config(layout, override_file.load_overrides(layout))
-    starts = {stage.name: [stage.module, stage.settings.partition(":")[0]] for stage in STAGES}
-    codes = code_digest.stage_code_digests(starts, layout.cache / "code.json")
-    known = _Digests(layout.cache / "digests.json")
     done: dict[str, list[str]] = {"written": [], "unchanged": [], "removed": []}
-    for stage in STAGES:
-        settings = resolved_config.stage_view(stage.name, checked.root)
-        sources = {path: known.digest_path(layout.root, path) for path in list_declared_paths(stage.name, settings)}
-        record = resolved_config.ResolvedStageConfig(stage.name, settings, codes[stage.name], sources)
-        done["written" if _write(layout.config(stage.name), record) else "unchanged"].append(stage.name)
-    known.save()
+    for name, record in resolve_stages(layout).items():
+        done["written" if _write(layout.config(name), record) else "unchanged"].append(name)
     names = {stage.name for stage in STAGES}
     for stale in sorted(layout.config("any").parent.glob("*.json")):
         if stale.stem not in names:
@@ -55,6 +47,25 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
             done["removed"].append(stale.stem)
     _log.debug("compose: %s", done)
     return done
+
+
+def resolve_stages(layout: ProjectPaths) -> dict[str, resolved_config.ResolvedStageConfig]:
+    """The resolved configuration of every stage, in the order of the pipeline.
+
+    Writes no tracked file; digests of sources and code are remembered in ``.tunectl/cache``.
+    Raises  ConfigError with every mistake of the configuration
+    """
+    checked = checks.load_config(layout, override_file.load_overrides(layout))
+    starts = {stage.name: [stage.module, stage.settings.partition(":")[0]] for stage in STAGES}
+    codes = code_digest.stage_code_digests(starts, layout.cache / "code.json")
+    known = _Digests(layout.cache / "digests.json")
+    records: dict[str, resolved_config.ResolvedStageConfig] = {}
+    for stage in STAGES:
+        settings = resolved_config.stage_view(stage.name, checked.root)
+        sources = {path: known.digest_path(layout.root, path) for path in list_declared_paths(stage.name, settings)}
+        records[stage.name] = resolved_config.ResolvedStageConfig(stage.name, settings, codes[stage.name], sources)
+    known.save()
+    return records
 
 
 def list_declared_paths(stage: str, settings: dict[str, Any]) -> Iterator[str]:

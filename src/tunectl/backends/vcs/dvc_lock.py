@@ -1,0 +1,97 @@
+"""Read ``dvc.lock``, DVC's record of what each stage last read and wrote, and look into DVC's cache.
+
+Reading takes milliseconds and no lock, so it works while ``dvc repro`` runs; DVC itself refuses then.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunectl.core.errors import ArtifactError
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class LockedOutput:
+    """One file or folder that a stage reads or writes. A folder's ``md5`` ends in ``.dir``."""
+
+    md5: str
+    size: int = 0
+    """Bytes, of a folder those of all its files."""
+    files: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LockedStage:
+    """What DVC recorded when a stage last ended well. Paths are relative to the project."""
+
+    command: str
+    params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """File of settings to its whole content."""
+    inputs: Mapping[str, LockedOutput] = field(default_factory=dict)
+    outputs: Mapping[str, LockedOutput] = field(default_factory=dict)
+
+
+def read_lock_file(root: Path) -> dict[str, LockedStage]:
+    """Stages by name; none where nothing was built yet.
+
+    Raises  ArtifactError where the file is not what DVC writes.
+    """
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - the safe loader, in C
+        return {name: _read_stage(stage) for name, stage in (content["stages"] or {}).items()}
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path} is not a lock file of DVC: {str(error).splitlines()[0]}",
+            hint="take the committed one back: git checkout dvc.lock; or delete it: tunectl repro then builds everything",
+        ) from error
+
+
+def _read_stage(stage: Mapping[str, Any]) -> LockedStage:
+    def read_paths(key: str) -> dict[str, LockedOutput]:
+        return {
+            item["path"]: LockedOutput(item["md5"], item.get("size", 0), item.get("nfiles", 1))
+            for item in stage.get(key) or ()
+        }
+
+    return LockedStage(stage["cmd"], stage.get("params") or {}, read_paths("deps"), read_paths("outs"))
+
+
+def is_output_unchanged(path: Path, recorded: LockedOutput) -> bool:
+    """Whether a file has its recorded digest, or a folder its recorded number of files and bytes."""
+    if not recorded.md5.endswith(".dir"):
+        return path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == recorded.md5
+    sizes = [item.stat().st_size for item in path.rglob("*") if item.is_file()]
+    return len(sizes) == recorded.files and sum(sizes) == recorded.size
+
+
+def is_in_cache(root: Path, recorded: LockedOutput) -> bool:
+    """Whether DVC's cache holds all of an output, so that ``dvc checkout`` brings it back."""
+    cache = find_cache_dir(root)
+    return all((cache / "files" / "md5" / md5[:2] / md5[2:]).is_file() for md5 in _list_objects(cache, recorded.md5))
+
+
+def _list_objects(cache: Path, md5: str) -> Iterator[str]:
+    yield md5
+    listing = cache / "files" / "md5" / md5[:2] / md5[2:]
+    if md5.endswith(".dir") and listing.is_file():
+        yield from (item["md5"] for item in json.loads(listing.read_bytes()))
+
+
+def find_cache_dir(root: Path) -> Path:
+    """The folder of DVC's cache: ``cache.dir`` of the project's configuration, or ``.dvc/cache``."""
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")  # the later one wins
+    return root / ".dvc" / settings.get("cache", "dir", fallback="cache")  # an absolute path replaces the root

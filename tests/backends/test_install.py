@@ -1,0 +1,100 @@
+"""``make install``: where the index of torch's builds cannot be reached, torch comes from the default index, and a line says so."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLOSED = "http://127.0.0.1:9"
+"""A proxy that nobody runs: no index can be reached."""
+
+
+@dataclass
+class FreshEnvironment:
+    """An environment of its own, a lock file, and a folder that is pip's default index."""
+
+    root: Path
+
+    @property
+    def python(self) -> Path:
+        return self.root / "env" / "bin" / "python"
+
+    def add_uv(self) -> None:
+        """Put the uv of this environment there."""
+        spec = importlib.util.find_spec("uv")
+        assert spec is not None
+        assert spec.origin is not None
+        import uv
+
+        package = next((self.root / "env" / "lib").glob("python3*/site-packages"))
+        (package / "uv").symlink_to(Path(spec.origin).parent)
+        (self.root / "env" / "bin" / "uv").symlink_to(uv.find_uv_bin())
+
+    def add_wheel(self, name: str, version: str) -> None:
+        with zipfile.ZipFile(self.root / "index" / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+            info = f"{name}-{version}.dist-info"
+            wheel.writestr(f"{name}.py", "")
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            wheel.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            wheel.writestr(f"{info}/RECORD", "")
+
+    def install(self, *lines: str) -> subprocess.CompletedProcess[str]:
+        """Run requirements/install.py on a lock file of ``lines``."""
+        (self.root / "run.txt").write_text("\n".join(lines), encoding="utf-8")
+        local = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.root / "index"), "PIP_CONFIG_FILE": os.devnull}
+        proxies = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy"), CLOSED)
+        uv = {"UV_FIND_LINKS": local["PIP_FIND_LINKS"], "UV_NO_CACHE": "1", "NO_PROXY": "", "no_proxy": ""}
+        words = [str(self.python), str(self.root / "install.py"), "run.txt"]
+        environment = {**os.environ, **local, **proxies, **uv, "PYTHONPATH": ""}
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+    def list_packages(self) -> set[str]:
+        words = [str(self.python), "-m", "pip", "list", "--format", "freeze"]
+        return set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> FreshEnvironment:
+    venv.create(tmp_path / "env", with_pip=True)
+    (tmp_path / "index").mkdir()
+    shutil.copy(ROOT / "requirements" / "install.py", tmp_path)
+    made = FreshEnvironment(tmp_path)
+    made.add_wheel("torch", "2.99")
+    return made
+
+
+def test_torch_comes_from_the_default_index_where_that_of_its_builds_cannot_be_reached(fresh: FreshEnvironment) -> None:
+    fresh.add_uv()
+    done = fresh.install("torch>=2.9")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "[1/2] torch>=2.9 (uv)"
+    assert lines[1] == "the index of torch's builds cannot be reached; taking torch from the default index"
+    assert lines[-1].startswith("installed run.txt in ")
+    assert "torch==2.99" in fresh.list_packages()
+
+
+def test_pip_installs_where_uv_cannot_be_had(fresh: FreshEnvironment) -> None:
+    fresh.add_wheel("shop", "1.0")
+    done = fresh.install("torch>=2.9", "shop==1.0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[1/2] torch>=2.9 (pip)\n[2/2] run.txt (")
+    assert {"torch==2.99", "shop==1.0"} <= fresh.list_packages()
+
+
+def test_a_package_that_no_index_has_ends_with_the_reason(fresh: FreshEnvironment) -> None:
+    done = fresh.install("torch>=2.9", "no-such-package==1.0")
+    assert done.returncode == 1
+    assert "No matching distribution found for no-such-package==1.0" in done.stderr
+    assert done.stderr.endswith("could not install run.txt; the reason is above\n")
