@@ -33,7 +33,7 @@ ROOMS = {
     ),  # the service, its start, its build
     "jinja2": ("backends/reports/render.py", "chat/template.py"),  # pages; chat templates in a sandbox
     "huggingface_hub": ("backends/storage/hub_",),
-    "yaml": ("config/",),
+    "yaml": ("config/", "backends/vcs/"),
     "starlette": ("annotation/",),
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
     "sqlalchemy": ("backends/storage/inference_log_",),

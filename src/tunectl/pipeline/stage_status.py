@@ -7,7 +7,6 @@ tracked file is written, so it works at any time, also while ``dvc repro`` runs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -15,17 +14,17 @@ import msgspec
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import ArtifactError
-from tunectl.pipeline.resolved_config import ResolvedStageConfig
-from tunectl.pipeline.stages import COMPOSE, STAGES
+from tunectl.pipeline.stages import STAGES
 
 if TYPE_CHECKING:
     from tunectl.backends.vcs.dvc_lock import LockedStage
+    from tunectl.pipeline.resolved_config import ResolvedStageConfig
 
 NOT_BUILT: Final = "not built"
 STALE: Final = "stale"
 KEPT: Final = "in the cache"
 """A stage that was built, here or by the retrain controller, and whose artifact is not in the working tree."""
-State = Literal["not built", "stale", "in the cache", "up to date", "switched off"]
+StageState = Literal["not built", "stale", "in the cache", "up to date", "switched off"]
 ABSENT: Final = "(none)"
 """Stands for a setting that one side does not have."""
 
@@ -49,7 +48,7 @@ class StageStatus(msgspec.Struct, frozen=True):
     """One stage."""
 
     stage: str
-    state: State
+    state: StageState
     changes: list[StageChange]
     """Why it would run again; empty where it would not, or was never built."""
     seconds: float | None
@@ -71,7 +70,7 @@ def list_stage_status(layout: ProjectPaths) -> list[StageStatus]:
     from tunectl.pipeline.stages.compose import resolve_stages
 
     records, lock = resolve_stages(layout), dvc_lock.read_lock_file(layout.root)
-    commands = _read_commands(layout.root)
+    commands = dvc_lock.read_commands(layout.root)
     return [_stage_status(layout, records[stage.name], lock, commands) for stage in STAGES]
 
 
@@ -108,7 +107,7 @@ def _stage_status(
         )
         return StageStatus(name, KEPT if cached and not changes else NOT_BUILT, changes, seconds, reason)
     changes += _list_output_changes(layout, name, recorded, found)
-    state: State = STALE if changes else "switched off" if found.passed_through else "up to date"
+    state: StageState = STALE if changes else "switched off" if found.passed_through else "up to date"
     return StageStatus(name, state, changes, seconds, reason)
 
 
@@ -166,15 +165,6 @@ def _list_output_changes(
         file = folder / name
         if file.stat().st_mtime_ns > written and atomic_io.sha256_path(file) != digest:
             yield StageChange(f"output {file.relative_to(layout.root).as_posix()}")
-
-
-def _read_commands(root: Path) -> dict[str, str]:
-    """Command of each stage as dvc.yaml has it."""
-    import yaml
-
-    path = root / "dvc.yaml"
-    content = yaml.safe_load(path.read_bytes()) if path.is_file() else {}
-    return {name: stage["cmd"] for name, stage in content.get("stages", {}).items() if name != COMPOSE}
 
 
 def _seconds(layout: ProjectPaths, stage: str) -> float | None:

@@ -18,6 +18,7 @@ import yaml
 from tunectl.core.errors import ArtifactError
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The safe loader, in C where PyYAML was built with it: a lock file has thousands of lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,20 @@ def read_lock_file(root: Path) -> dict[str, LockedStage]:
     if not path.is_file():
         return {}
     try:
-        content = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - the safe loader, in C
+        content = _Loader(path.read_bytes()).get_single_data()
         return {name: _read_stage(stage) for name, stage in (content["stages"] or {}).items()}
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{path} is not a lock file of DVC: {str(error).splitlines()[0]}",
             hint="take the committed one back: git checkout dvc.lock; or delete it: tunectl repro then builds everything",
         ) from error
+
+
+def read_commands(root: Path) -> dict[str, str]:
+    """The command of each stage as dvc.yaml has it now."""
+    path = root / "dvc.yaml"
+    content = _Loader(path.read_bytes()).get_single_data() if path.is_file() else {}
+    return {name: stage["cmd"] for name, stage in content.get("stages", {}).items()}
 
 
 def _read_stage(stage: Mapping[str, Any]) -> LockedStage:
