@@ -175,7 +175,7 @@ def prepare(model: Path, folder: Path) -> None:
     from tunectl.training.train_args import from_sft_config
 
     agreed = model_spec.load(model)
-    masker = LossMasker(template.load(model), Tokenizer(model), end_of_turn=agreed.end_of_turn.id, train_on="answer")
+    masker = LossMasker(template.load(model), Tokenizer(model), end_of_turn=agreed.eot_token.id, train_on="answer")
     source = Source("benchmark", 1)
     examples = [
         Example(str(n), source, [Message("user", asked)], [ReferenceAnswer(said, source)])

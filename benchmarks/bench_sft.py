@@ -229,7 +229,7 @@ def masked(pairs: list, model: Path) -> list:
     from tunectl.chat.tokenizer import Tokenizer
 
     masker = LossMasker(
-        template.load(model), Tokenizer(model), end_of_turn=model_spec.load(model).end_of_turn.id, train_on="answer"
+        template.load(model), Tokenizer(model), end_of_turn=model_spec.load(model).eot_token.id, train_on="answer"
     )
     source = Source("benchmark", 1)
     examples = [
@@ -374,7 +374,7 @@ def weights_of(model: Path) -> tuple[int, int]:
     """Weights of the layers, and of the output layer."""
     settings = json.loads((model / "config.json").read_text())
     head = settings["vocab_size"] * settings["hidden_size"]
-    return json.loads((model / "contract.json").read_text())["parameters"] - head, head
+    return json.loads((model / "model_spec.json").read_text())["parameters"] - head, head
 
 
 def loss_of(adapter: Path, validation: list, model: Path) -> float:

@@ -96,7 +96,7 @@ def _write_contract(folder: Path, template: str, parameters: int) -> None:
             revision=weights,
             weights_sha256=weights,
             template_sha256=hashlib.sha256(template.encode()).hexdigest(),
-            end_of_turn=end,
+            eot_token=end,
             bos=model_spec.SpecialToken("<|im_start|>", 1),
             eos=end,
             pad=end,

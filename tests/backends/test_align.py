@@ -76,10 +76,10 @@ def curve(*, hacked: bool = False, judged: bool = False, best: int = 80) -> RlRe
                 reward=reward,
                 reward_low=reward - (0.12 if step else 0),
                 reward_high=reward + (0.12 if step else 0),
-                measure=55.0 + change,
-                measure_change=change,
-                measure_low=change - (0.6 if step else 0),
-                measure_high=change + (0.6 if step else 0),
+                metric=55.0 + change,
+                metric_change=change,
+                metric_low=change - (0.6 if step else 0),
+                metric_high=change + (0.6 if step else 0),
                 kl=4.0 * (step / 120) ** 1.3,
                 length=24 + step / (8 if hacked else 60),
                 repetition=0.01 + (step / 1200 if hacked else 0),
@@ -130,7 +130,7 @@ def curve(*, hacked: bool = False, judged: bool = False, best: int = 80) -> RlRe
         seconds={"generate": 1200.0, "reward": 300.0, "reference": 250.0, "learn": 900.0, "watch": 350.0},
         trainable=4_884_480,
         history=history,
-        looks=tuple(looks),
+        validation=tuple(looks),
         samples=tuple(samples),
     )
 

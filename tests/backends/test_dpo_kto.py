@@ -317,7 +317,7 @@ def test_it_learns_what_people_prefer_and_the_same_seed_gives_the_same_bytes(bas
     fit(base, sft, tmp_path, chosen, "second")
     assert digest(tmp_path / "first") == digest(tmp_path / "second")
     assert sorted(digest(tmp_path / "first")) == ["adapter_config.json", "adapter_model.safetensors"]
-    first, last = found.looks[0], found.looks[-1]
+    first, last = found.validation[0], found.validation[-1]
     assert last.held_out_loss < first.held_out_loss - 0.05
     assert first.reward == first.kl == 0
     assert (last.held_out_accuracy > 0.8) if method == "dpo" else (last.held_out_accuracy is None)
@@ -326,14 +326,14 @@ def test_it_learns_what_people_prefer_and_the_same_seed_gives_the_same_bytes(bas
     assert all((point.kl is None) == (method == "dpo") for point in found.history)
     assert found.answers == 3 * sum(len(item.good) for item in data(method).judged)
     assert set(found.seconds) == {"learn", "reference", "watch"}
-    assert found.best_step == min(found.looks, key=lambda look: look.held_out_loss).step
+    assert found.best_step == min(found.validation, key=lambda look: look.held_out_loss).step
     again = model_loader.load(base, adapter=tmp_path / "first", profile=profile())
     assert again.model.active_adapters == ["default"]
 
 
 def test_pairs_are_a_good_and_a_bad_answer_each_for_kto(base, sft, tmp_path):
     found = fit(base, sft, tmp_path, plan("kto", epochs=3, learning_rate=0.01), data=data("dpo"))
-    assert found.looks[-1].held_out_accuracy > 0.8
+    assert found.validation[-1].held_out_accuracy > 0.8
     assert found.history[-1].reward > 0
 
 
@@ -353,7 +353,7 @@ def test_settings_reach_the_fit(base, sft, tmp_path):
 def test_bfloat16_and_checkpointing_learn_too(base, sft, tmp_path):
     for name, machine in (("low", profile(dtype="bfloat16")), ("spare", profile(gradient_checkpointing=True))):
         found = fit(base, sft, tmp_path, plan(machine=machine), name)
-        assert found.looks[-1].held_out_loss < found.looks[0].held_out_loss
+        assert found.validation[-1].held_out_loss < found.validation[0].held_out_loss
 
 
 def test_what_sft_says_is_read_once(base, sft, tmp_path, monkeypatch):
@@ -401,7 +401,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(base, sft, tmp_path, 
     assert 0 < step < resumed.steps == whole.steps
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
     assert [(p.step, p.loss, p.reward) for p in resumed.history] == [(p.step, p.loss, p.reward) for p in whole.history]
-    assert resumed.looks == whole.looks
+    assert resumed.validation == whole.validation
     assert resumed.samples == whole.samples
 
 
@@ -409,10 +409,10 @@ def test_a_fit_killed_after_its_last_step_gives_the_same_again(base, sft, tmp_pa
     whole = fit(base, sft, tmp_path, plan(save_steps=1), "whole")
     (tmp_path / "whole-work").rename(tmp_path / "out-work")
     again = fit(base, sft, tmp_path, plan(save_steps=1))
-    assert (again.steps, again.history, again.looks, again.samples) == (
+    assert (again.steps, again.history, again.validation, again.samples) == (
         whole.steps,
         whole.history,
-        whole.looks,
+        whole.validation,
         whole.samples,
     )
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
@@ -454,7 +454,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_call_goes_on(base, sft, tmp_path, mon
             fit(base, sft, tmp_path)
     assert caught.value.message == "align stopped at step 3 of 8; its state is kept"
     assert caught.value.hint == "run the same command to go on"
-    assert fit(base, sft, tmp_path).looks == whole.looks
+    assert fit(base, sft, tmp_path).validation == whole.validation
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
 
 

@@ -46,7 +46,7 @@ def test_answers_end_where_the_contract_says(tiny_model: Path, tmp_path: Path):
     model_spec.save(replace(own, end_of_turn=model_spec.SpecialToken("!", 36)), folder)
     loaded = model_loader.load(folder, adapter=None, profile=profile())
     assert stop_ids(loaded.model, loaded.tokenizer) == (2, 36)
-    (folder / "contract.json").unlink()
+    (folder / "model_spec.json").unlink()
     bare = model_loader.load(folder, adapter=None, profile=profile())
     assert stop_ids(bare.model, bare.tokenizer) == (2,)
 

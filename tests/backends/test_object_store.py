@@ -48,7 +48,7 @@ def test_what_is_promoted_here_is_the_champion_there(store: ReleaseRegistry, add
     assert pointer is not None
     assert (pointer.release, sorted(found.ids())) == (one, sorted([one, other]))
     folder = found.fetch(one)
-    assert folder == tmp_path / "server" / ".tunectl" / "mirror" / one
+    assert folder == tmp_path / "server" / ".tunectl" / "remote" / one
     assert (folder / "adapter" / "adapter_model.safetensors").read_text() == "a"
     assert found.fetch(one) == folder
     assert [path.name for path in folder.parent.iterdir()] == [one]

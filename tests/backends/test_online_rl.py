@@ -176,10 +176,10 @@ def test_a_known_reward_rises(start, tmp_path):
     first, last = found.history[:5], found.history[-5:]
     assert sum(point.reward for point in last) / 5 > sum(point.reward for point in first) / 5 + 1
     assert (found.steps, found.planned_steps, found.answers, found.stopped) == (40, 40, 640, None)
-    assert [item.step for item in found.looks] == [0, 20, 40]
-    assert found.looks[0].kl == pytest.approx(0, abs=1e-5)
+    assert [item.step for item in found.validation] == [0, 20, 40]
+    assert found.validation[0].kl == pytest.approx(0, abs=1e-5)
     assert found.best_step == 40
-    assert found.looks[-1].reward > found.looks[0].reward
+    assert found.validation[-1].reward > found.validation[0].reward
     assert {sample.step for sample in found.samples} == {0, 20, 40}
     assert set(found.seconds) == {"generate", "reward", "reference", "learn", "watch"}
 
@@ -606,4 +606,4 @@ def test_grpo_learns_too_and_its_drift_is_always_measured(start, tmp_path, beta)
 def test_a_pull_to_sft_holds_the_policy(start, tmp_path):
     free = fit(start, tmp_path, plan(steps=24, beta=0.0), name="free")
     held = fit(start, tmp_path, plan(steps=24, beta=5.0), name="held")
-    assert abs(held.looks[-1].kl) < abs(free.looks[-1].kl)
+    assert abs(held.validation[-1].kl) < abs(free.validation[-1].kl)

@@ -71,8 +71,9 @@ def test_the_records_tell_the_same_story(played: tuple) -> None:
     assert [release for _, release in told[1:]] == [better, better, better, worse, worse]
     named = atomic_io.read_json(scene.project / "live" / "window.json", FeedbackWindow)
     assert [one.window for one in named.snapshots] == [first.facts("proposed")["window"]["id"]]
-    assert f"sft.init_adapter=.tunectl/start/{first.facts('proposed')['champion']}" in tiny_demo_project.recorded(
-        scene.project
+    assert (
+        f"sft.init_adapter=.tunectl/init_adapters/{first.facts('proposed')['champion']}"
+        in tiny_demo_project.recorded(scene.project)
     )
 
 

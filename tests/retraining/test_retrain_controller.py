@@ -159,8 +159,8 @@ def test_training_goes_on_from_the_champion_where_that_is_declared(tmp_path: Pat
     store.promote(made, by="test", why="the first")
     assert worktree_build._start(watch, store, layout) == []
     for _ in range(2):
-        assert worktree_build._start(warm, store, layout) == [f"sft.init_adapter=.tunectl/start/{made}"]
-    place = tmp_path / ".tunectl" / "start" / made
+        assert worktree_build._start(warm, store, layout) == [f"sft.init_adapter=.tunectl/init_adapters/{made}"]
+    place = tmp_path / ".tunectl" / "init_adapters" / made
     assert sorted(path.name for path in place.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 

@@ -57,7 +57,7 @@ class Fake:
                 StepMetrics(1, 0.5, 1e-5, 0.1, 0.2, 0.0, 9.0, 0.0, 3.0),
                 StepMetrics(4, 0.4, 1e-5, 0.8, 0.2, 3.0, 8.0, 0.0, 5.0),
             ),
-            looks=(FIRST, LAST),
+            validation=(FIRST, LAST),
             samples=(Sample(0, "v", "Say v", "v", 0.1, {"reward_model": 0.1}, ["v"]),),
         )
 
@@ -121,17 +121,17 @@ def test_what_the_trainer_is_given_and_what_is_left(given):
     assert (account.rows_in, account.kept, account.rejected) == (3, 2, {"too_long": 1})
     assert model_spec.load(outputs.artifact) == model_spec.load(inputs.sft)
     facts: AlignResultRecord = atomic_io.read_json(outputs.artifact / "align.json", AlignResultRecord)
-    assert (facts.best_step, facts.inputs, facts.measure, facts.looks) == (4, 2, "chrf", [FIRST, LAST])
+    assert (facts.best_step, facts.inputs, facts.metric, facts.validation) == (4, 2, "chrf", [FIRST, LAST])
     assert (outputs.artifact / "history.csv").read_text() == (
         "step,loss,learning_rate,reward,reward_spread,kl,length,truncated\n"
         "1,0.5,1e-05,0.1,0.2,0.0,9.0,0.0\n4,0.4,1e-05,0.8,0.2,3.0,8.0,0.0\n"
     )
     assert (outputs.plots / "history.csv").read_text().splitlines()[1] == "1,0.5,1e-05,0.1,0.2,0.0,9.0,0.0,3.0"
-    assert (outputs.plots / "looks.csv").read_text() == (outputs.artifact / "looks.csv").read_text()
+    assert (outputs.plots / "validation.csv").read_text() == (outputs.artifact / "validation.csv").read_text()
     assert (outputs.artifact / "report.html").read_text() == "test rloo 4"
     assert len(list(atomic_io.read_rows(outputs.artifact / "samples.jsonl", Sample))) == 1
     assert not outputs.work.exists()
-    assert (found.reward_before, found.reward, found.measure_before, found.measure_after) == (0.1, 0.9, 50.0, 49.0)
+    assert (found.reward_before, found.reward, found.metric_before, found.metric_after) == (0.1, 0.9, 50.0, 49.0)
     assert (found.seconds_a_step, found.seconds_by_part["generate"], found.rejected) == (4.0, 4.0, 1)
 
 
@@ -140,7 +140,7 @@ def test_switched_off_passes_on(given):
     found = align.run(stage("none"), inputs, outputs, tools=Fake().tools)
     assert atomic_io.read_json(outputs.artifact / "passed_through.json", dict) == {"reason": "align: none"}
     assert (found.method, found.steps, found.reward) == ("none", 0, None)
-    assert (outputs.plots / "looks.csv").read_text().startswith("step,reward,")
+    assert (outputs.plots / "validation.csv").read_text().startswith("step,reward,")
     assert (outputs.plots / "history.csv").read_text() == (
         "step,loss,learning_rate,reward,reward_spread,kl,length,truncated,seconds\n"
     )
@@ -170,7 +170,7 @@ def test_only_judged_inputs_where_asked(given):
         [AnnotationMetadata(asked.source)],
     )
     atomic_io.write_rows(inputs.preferences / "train.jsonl", [pair])
-    atomic_io.write_rows(inputs.preferences / "marks.jsonl", [])
+    atomic_io.write_rows(inputs.preferences / "labeled_completions.jsonl", [])
     fake = Fake()
     align.run(stage(prompts="preferred"), inputs, outputs, tools=fake.tools)
     assert [question.id for question in fake.calls[0][3].questions] == ["b"]

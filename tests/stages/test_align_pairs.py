@@ -86,7 +86,7 @@ def pair(number, letter):
 
 
 def mark(number, letter, *, good, split):
-    vote = AnnotationMetadata(Source("marks.jsonl", number))
+    vote = AnnotationMetadata(Source("labeled_completions.jsonl", number))
     said = [Message("assistant", f"{letter}!" if good else f"no {letter}")]
     return LabeledCompletion(f"m{number}", f"d{letter}", asked(letter), said, good, [vote], split=split)
 
@@ -111,7 +111,7 @@ def inputs(trained, tmp_path):
         atomic_io.write_rows(
             tmp_path / "preferences" / f"{part}.jsonl", [pair(number, one) for number, one in enumerate(letters, 1)]
         )
-    atomic_io.write_rows(tmp_path / "preferences" / "marks.jsonl", [])
+    atomic_io.write_rows(tmp_path / "preferences" / "labeled_completions.jsonl", [])
     return align.Inputs(
         model=model,
         cpt=tmp_path / "cpt",
@@ -144,7 +144,7 @@ def test_judgements_become_an_adapter_and_a_report(inputs, tmp_path, method):
             mark(number, letter, good=number % 2 == 0, split="train" if letter < "g" else "validation")
             for number, letter in enumerate("abcdefgh")
         ]
-        atomic_io.write_rows(inputs.preferences / "marks.jsonl", marks)
+        atomic_io.write_rows(inputs.preferences / "labeled_completions.jsonl", marks)
     out = outputs(tmp_path)
     found = align.run(cfg(method), inputs, out)
     assert (found.method, found.steps, found.rejected) == (method, found.planned_steps, 0)
@@ -152,12 +152,12 @@ def test_judgements_become_an_adapter_and_a_report(inputs, tmp_path, method):
     account = row_counts.load(out.artifact)
     assert (account.rows_in, account.kept, account.rejected) == (8, 8, {})
     facts = json.loads((out.artifact / "align.json").read_text())
-    assert facts["looks"][-1]["held_out_loss"] < facts["looks"][0]["held_out_loss"]
-    assert facts["looks"][-1]["held_out_accuracy"] == (1.0 if method == "dpo" else None)
+    assert facts["validation"][-1]["held_out_loss"] < facts["validation"][0]["held_out_loss"]
+    assert facts["validation"][-1]["held_out_accuracy"] == (1.0 if method == "dpo" else None)
     page = (out.artifact / "report.html").read_text()
     assert "Loss on held-out judgements from " in page
     assert "<b>Answer of sft</b>" in page
-    assert (out.artifact / "samples.jsonl").read_text().count("\n") == 2 * len(facts["looks"])
+    assert (out.artifact / "samples.jsonl").read_text().count("\n") == 2 * len(facts["validation"])
     assert not out.work.exists()
     model_loader.load(inputs.model, adapter=out.artifact, profile=HardwareProfile(**MACHINE))
 

@@ -117,16 +117,18 @@ def test_a_local_base_model_and_a_template_file_are_sources_of_the_model(layout:
 
 
 def test_the_adapter_that_training_goes_on_from_is_a_source_of_it(layout: ProjectPaths) -> None:
-    weights = layout.root / ".tunectl/start/0123/adapter_model.safetensors"
+    weights = layout.root / ".tunectl/init_adapters/0123/adapter_model.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_text("1")
     override_file.save_overrides(
         layout,
-        override_file.merge_overrides(override_file.load_overrides(layout), ["sft.init_adapter=.tunectl/start/0123"]),
+        override_file.merge_overrides(
+            override_file.load_overrides(layout), ["sft.init_adapter=.tunectl/init_adapters/0123"]
+        ),
     )
     compose(layout)
     (found,) = json.loads(layout.config("sft").read_text())["sources"].items()
-    assert found[0] == ".tunectl/start/0123/adapter_model.safetensors"
+    assert found[0] == ".tunectl/init_adapters/0123/adapter_model.safetensors"
     assert len(found[1]) == 64
     weights.write_text("2")
     assert _written(layout) == ["sft"]

@@ -117,7 +117,7 @@ def test_account_and_rejects_prove_the_sum_and_leak_nothing(tmp_path: Path) -> N
         ("ads.csv", 4, "truncated"),
     }
     assert b"@example.com" not in (tmp_path / "curate" / "rejects.jsonl").read_bytes()
-    assert b"@example.com" not in (tmp_path / "curate" / "account.json").read_bytes()
+    assert b"@example.com" not in (tmp_path / "curate" / "row_counts.json").read_bytes()
 
 
 def test_report_has_its_declared_shape(tmp_path: Path) -> None:

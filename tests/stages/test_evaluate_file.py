@@ -80,7 +80,7 @@ def test_one_row_has_no_interval_and_says_so(project, capsys):
 
 def test_a_plain_model_folder_is_prepared_first(project, tiny_model, capsys):
     shutil.copytree(tiny_model, "plain")
-    Path("plain/contract.json").unlink()
+    Path("plain/model_spec.json").unlink()
     one = measured(capsys, "data.csv", "--model", "plain", *COLUMNS)
     two = measured(capsys, "data.csv", "--model", "model", *COLUMNS)
     assert one["scores"] == two["scores"]

@@ -74,12 +74,12 @@ def test_edits_and_approvals_become_rows_and_the_sums_hold(frozen: snapshot.Snap
     assert 0 < len(held) <= found.held
     assert all(row.fields["origin"] == "edit" for row in held), "approved answers are the champion's own"
     assert {row.id for row in rows}.isdisjoint(row.id for row in held)
-    assert all(row.split == "train" and row.kind == "live" for row in rows)
+    assert all(row.split == "train" and row.kind == "inference_log" for row in rows)
     edited = next(row for row in rows if row.fields["origin"] == "edit")
     number = edited.id.rpartition("-")[2]
     assert edited.answers[0].text == f"Better ad {number}"
     assert edited.source.file == f"live/{frozen.id}/chatcmpl-{number}"
-    pairs = list(atomic_io.read_rows(Path("out/judgements.jsonl"), Comparison))
+    pairs = list(atomic_io.read_rows(Path("out/judgments.jsonl"), Comparison))
     assert len(pairs) == found.edits
     assert pairs[0].answers[0][0].content.startswith("Better")
     assert pairs[0].answers[1][0].content.startswith("Ad")

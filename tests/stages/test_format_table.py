@@ -327,7 +327,7 @@ def taken(name: str, case: Case) -> list[Example]:
 
 
 def masker(model: Path) -> LossMasker:
-    end = model_spec.load(model).end_of_turn.id
+    end = model_spec.load(model).eot_token.id
     return LossMasker(template.load(model), Tokenizer(model), end_of_turn=end, train_on="answer")
 
 

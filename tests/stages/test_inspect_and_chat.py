@@ -81,8 +81,8 @@ def change_template(source: str) -> None:
     (folder / "chat_template.jinja").write_text(source)
     from tunectl.chat.template import digest
 
-    facts = json.loads((folder / "contract.json").read_text())
-    (folder / "contract.json").write_text(json.dumps(facts | {"template_sha256": digest(source)}))
+    facts = json.loads((folder / "model_spec.json").read_text())
+    (folder / "model_spec.json").write_text(json.dumps(facts | {"template_sha256": digest(source)}))
 
 
 def test_an_end_that_is_not_trained_is_found(project, capsys):
@@ -188,8 +188,8 @@ def test_chat_is_a_conversation_in_a_terminal(project, capsys, monkeypatch):
 def test_chat_with_an_adapter_of_other_weights(project, capsys):
     folder = Path("adapter")
     atomic_io.write_json(folder / "adapter_config.json", {})
-    own = json.loads(Path("artifacts/model/contract.json").read_text())
-    (folder / "contract.json").write_text(json.dumps(own | {"weights_sha256": "0" * 64}))
+    own = json.loads(Path("artifacts/model/model_spec.json").read_text())
+    (folder / "model_spec.json").write_text(json.dumps(own | {"weights_sha256": "0" * 64}))
     assert main(["chat", "adapter", "--prompt", "Hi"]) == 5
     expected = model_spec.load(Path("artifacts/model")).weights_sha256[:12]
     assert capsys.readouterr().err == (

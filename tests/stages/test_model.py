@@ -36,7 +36,7 @@ def folder(path: Path, sha256=None):
 @pytest.fixture
 def copy(tiny_model, tmp_path):
     shutil.copytree(tiny_model, tmp_path / "base")
-    (tmp_path / "base" / "contract.json").unlink()
+    (tmp_path / "base" / "model_spec.json").unlink()
     return tmp_path / "base"
 
 
@@ -45,7 +45,7 @@ def test_a_folder_becomes_an_artifact_with_its_contract(copy, tmp_path, tiny_mod
     found, out = run(folder(copy), tmp_path)
     own, expected = model_spec.load(out), model_spec.load(tiny_model)
     assert own.weights_sha256 == atomic_io.sha256_path(out / "model.safetensors") == expected.weights_sha256
-    assert own.end_of_turn == SpecialToken("<|im_end|>", 2)
+    assert own.eot_token == SpecialToken("<|im_end|>", 2)
     assert (own.bos, own.eos, own.pad) == (
         SpecialToken("<|im_start|>", 1),
         SpecialToken("<|im_end|>", 2),
@@ -54,7 +54,7 @@ def test_a_folder_becomes_an_artifact_with_its_contract(copy, tmp_path, tiny_mod
     assert (own.base, own.license, own.context, own.system) == ("base", "mit", 512, None)
     assert own.parameters == expected.parameters == found.parameters
     assert own.template_sha256 == template.digest((out / "chat_template.jinja").read_text())
-    assert str(tmp_path) not in (out / "contract.json").read_text()
+    assert str(tmp_path) not in (out / "model_spec.json").read_text()
     names = {path.name for path in out.iterdir()}
     assert {
         "config.json",
@@ -62,7 +62,7 @@ def test_a_folder_becomes_an_artifact_with_its_contract(copy, tmp_path, tiny_mod
         "tokenizer.json",
         "tokenizer_config.json",
         "chat_template.jinja",
-        "contract.json",
+        "model_spec.json",
     } <= names
 
 
@@ -107,11 +107,11 @@ def test_a_base_model_without_template_says_how_to_declare_one(copy, tmp_path):
         "declare one: model.chat_template=plain (or chatml, gemma, llama3, mistral, zephyr), or the path of a Jinja file"
     )
     _, out = run(folder(copy), tmp_path, chat_template="plain")
-    assert model_spec.load(out).end_of_turn == SpecialToken("<|im_end|>", 2)
+    assert model_spec.load(out).eot_token == SpecialToken("<|im_end|>", 2)
     file = tmp_path / "own.jinja"
     file.write_text("{% for m in messages %}{{ m.content }}<|endoftext|>{% endfor %}")
     _, out = run(folder(copy), tmp_path, chat_template=str(file), system="Be brief.")
-    assert model_spec.load(out).end_of_turn == SpecialToken("<|endoftext|>", 0)
+    assert model_spec.load(out).eot_token == SpecialToken("<|endoftext|>", 0)
     assert model_spec.load(out).system == "Be brief."
     assert (out / "chat_template.jinja").read_text() == file.read_text()
 
@@ -133,7 +133,7 @@ def test_a_template_that_never_ends_a_turn(copy, tmp_path):
         "the chat template writes no special token behind an answer, only '\\n': a model tuned with it would never stop"
     )
     _, out = run(folder(copy), tmp_path, chat_template=str(file), eot_token="<|endoftext|>")
-    assert model_spec.load(out).end_of_turn == SpecialToken("<|endoftext|>", 0)
+    assert model_spec.load(out).eot_token == SpecialToken("<|endoftext|>", 0)
     with pytest.raises(UsageError) as caught:
         run(folder(copy), tmp_path, eot_token="<stop>")
     assert caught.value.message == "model.eot_token = '<stop>' is not a token of this tokenizer"

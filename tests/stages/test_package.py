@@ -329,7 +329,7 @@ def test_a_gguf_file_that_is_another_model_is_refused_and_the_rest_is_kept(given
         "reason": "The GGUF file is not the model that was trained, so it was deleted: 50.0% of the probe tokens agree, at least "
         "90.0% must. Take finer weights (package.gguf.type=f16), or none (package.gguf=null).",
     }
-    assert atomic_io.read_json(outputs.artifact / "quality.json")["gguf"] == 0.5
+    assert atomic_io.read_json(outputs.artifact / "parity.json")["gguf"] == 0.5
     assert not (outputs.artifact / "model.gguf").exists()
     assert (outputs.artifact / "release" / "contract.json").is_file()
 

@@ -212,7 +212,7 @@ def test_marks_of_single_answers(name):
     bad = json.loads(json.dumps(rows[0]).replace(GOOD, BAD).replace("true", "false"))
     bad = {key: 0 if key == "label" else value for key, value in bad.items()}
     assert imported([*rows, bad]).marks == 4
-    marks = list(atomic_io.read_rows(Path("out/marks.jsonl"), LabeledCompletion))
+    marks = list(atomic_io.read_rows(Path("out/labeled_completions.jsonl"), LabeledCompletion))
     assert {(mark.answer[-1].content, mark.good) for mark in marks} == {(GOOD, True), (BAD, False)}
 
 
@@ -471,7 +471,7 @@ def test_what_the_page_collected():
     assert (metrics.pairs, metrics.marks, metrics.candidates, metrics.annotators) == (4, 2, 1, 2)
     (candidate,) = atomic_io.read_rows(Path("out/candidates.jsonl"), Example)
     assert (candidate.messages, candidate.answers[0].text) == ([Message("user", "Q4")], "Better than both")
-    judgement = next(atomic_io.read_rows(Path("out/judgements.jsonl"), Comparison))
+    judgement = next(atomic_io.read_rows(Path("out/judgments.jsonl"), Comparison))
     assert (judgement.vote.annotator, judgement.vote.at, judgement.vote.tags) == (
         "Ada",
         "2026-11-25T10:00:00+00:00",

@@ -85,14 +85,14 @@ def test_only_a_changed_page_moves_the_configuration_of_ingest(site, capsys):
     assert main(["run", "compose"]) == 0
     assert main(["run", "ingest"]) == 0
     assert refreshed(capsys) == {"/a": "unchanged", "/b": "unchanged"}  # as ingest found them
-    assert not Path("conf/pages.json").exists()
+    assert not Path("conf/web_page_digests.json").exists()
     assert compose(ProjectPaths())["written"] == []
 
     site.pages["/a"] = "<p>Open on Monday until ten in the evening.</p>"
     site.answers.clear()
     assert refreshed(capsys) == {"/a": "changed", "/b": "unchanged"}
     assert [answer for answer in site.answers if answer[0] != "/robots.txt"] == [("/a", 200), ("/b", 304)]
-    noted = json.loads(Path("conf/pages.json").read_text())
+    noted = json.loads(Path("conf/web_page_digests.json").read_text())
     assert set(noted) == {f"{site.url}/a", f"{site.url}/b"}
     assert compose(ProjectPaths())["written"] == ["ingest"]
     assert main(["run", "ingest"]) == 0
@@ -107,20 +107,23 @@ def test_only_a_changed_page_moves_the_configuration_of_ingest(site, capsys):
 
 def test_a_page_that_is_gone_is_told_and_keeps_its_note(site, capsys):
     assert refreshed(capsys) == {"/a": "new", "/b": "new"}
-    before = Path("conf/pages.json").read_text()
+    before = Path("conf/web_page_digests.json").read_text()
     del site.pages["/b"]
     assert main(["data", "refresh"]) == 0
     said = capsys.readouterr().out
     assert "http_error: status 404" in said
     assert "0 of 2 pages are new or changed: nothing to read again" in said
-    assert Path("conf/pages.json").read_text() == before
+    assert Path("conf/web_page_digests.json").read_text() == before
     site.pages["/a"] = "<p>Now on Tuesday.</p>"
     assert main(["data", "refresh"]) == 0
     assert (
-        "1 of 2 pages are new or changed: noted in conf/pages.json; read them with: tunectl repro"
+        "1 of 2 pages are new or changed: noted in conf/web_page_digests.json; read them with: tunectl repro"
         in capsys.readouterr().out
     )
-    assert json.loads(Path("conf/pages.json").read_text())[f"{site.url}/b"] == json.loads(before)[f"{site.url}/b"]
+    assert (
+        json.loads(Path("conf/web_page_digests.json").read_text())[f"{site.url}/b"]
+        == json.loads(before)[f"{site.url}/b"]
+    )
 
 
 def test_a_project_without_addresses_is_told(site, capsys):

@@ -124,8 +124,8 @@ def test_a_model_that_knows_passes_and_leaves_everything(given):
     fake = Fake(right=0.95)
     found = reward.run(stage(ensemble_size=2), inputs, out, trainer=fake)
     assert sorted(digest(out.artifact)) == [
-        "account.json",
-        "contract.json",
+        "row_counts.json",
+        "model_spec.json",
         "history.csv",
         "judge/adapter_config.json",
         "judge/adapter_model.safetensors",

@@ -37,7 +37,7 @@ COPIED = ("conf", "dvc.yaml", "dvc.lock", ".dvcignore", ".gitignore", "examples/
 TRACKED = ("artifacts/config", "artifacts/metrics")
 SHARED = ("cache", "exporters")
 GIT = ("-c", "user.name=loop", "-c", "user.email=loop@tunectl.invalid", "-c", "commit.gpgsign=false")
-START = ".tunectl/start"
+INIT_ADAPTERS = ".tunectl/init_adapters"
 CAMPAIGNS, NEW_CLIENTS = "examples/local_lens/data/campaigns.jsonl", "examples/local_lens/data/new_clients.jsonl"
 SETTINGS = (
     "preferences=none", "reward=none", "align=none",
@@ -228,9 +228,9 @@ def started(place: Path, store: ReleaseRegistry) -> list[str]:
     adapter = store.folder(champion.release) / serving_contract.ADAPTER
     if not adapter.is_dir():
         return []
-    target = place / START / champion.release
+    target = place / INIT_ADAPTERS / champion.release
     shutil.copytree(adapter, target, dirs_exist_ok=True)
-    return [f"sft.init_adapter={START}/{champion.release}"]
+    return [f"sft.init_adapter={INIT_ADAPTERS}/{champion.release}"]
 
 
 def packaged(place: Path, words: Sequence[str], log: Path) -> Path:

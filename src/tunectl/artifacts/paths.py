@@ -25,7 +25,7 @@ class ProjectPaths:
     @property
     def web_page_digests(self) -> Path:
         """Digests of the declared pages of the web, as ``tunectl data refresh`` last saw them change."""
-        return self.conf / "pages.json"
+        return self.conf / "web_page_digests.json"
 
     @property
     def artifacts(self) -> Path:
@@ -83,9 +83,9 @@ class ProjectPaths:
         return self.state_dir / "releases"
 
     @property
-    def mirror(self) -> Path:
-        """Releases that a server brought from a store behind an address. Safe to delete while it does not run."""
-        return self.state_dir / "mirror"
+    def remote(self) -> Path:
+        """Releases that a server copied from a registry behind an address. Safe to delete while it does not run."""
+        return self.state_dir / "remote"
 
     @property
     def retrain(self) -> Path:

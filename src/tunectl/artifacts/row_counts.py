@@ -16,7 +16,7 @@ from tunectl.artifacts.records import RejectedRow
 from tunectl.core.errors import DataError, TunectlError
 
 SAMPLES_A_REASON = 5
-ACCOUNT, REJECTS = "account.json", "rejects.jsonl"
+ROW_COUNTS, REJECTS = "row_counts.json", "rejects.jsonl"
 
 
 class RowCounts(Struct, frozen=True):
@@ -82,7 +82,7 @@ def save(tally: RowCounter, folder: Path, *, records_out: int, max_rejected_shar
     """
     account = tally.finish(records_out=records_out)
     atomic_io.write_rows(folder / REJECTS, tally.rejects)
-    atomic_io.write_json(folder / ACCOUNT, account)
+    atomic_io.write_json(folder / ROW_COUNTS, account)
     if account.rows_in == 0:
         raise DataError(f"{tally.stage}: no rows came in", hint="check the sources: tunectl check")
     if account.kept == 0 or account.rejected_share > max_rejected_share:
@@ -108,5 +108,5 @@ def _first(account: RowCounts, reason: str) -> str:
 
 def load(folder: Path) -> RowCounts:
     """The account of a finished artifact folder."""
-    account: RowCounts = atomic_io.read_json(folder / ACCOUNT, RowCounts)
+    account: RowCounts = atomic_io.read_json(folder / ROW_COUNTS, RowCounts)
     return account

@@ -9,7 +9,7 @@ from msgspec import Struct
 from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError
 
-NAME = "contract.json"
+NAME = "model_spec.json"
 
 
 class SpecialToken(Struct, frozen=True):
@@ -20,7 +20,7 @@ class SpecialToken(Struct, frozen=True):
 
 
 class ModelSpec(Struct, frozen=True):
-    """What lies in ``contract.json`` of a model folder, and of an adapter's folder."""
+    """What lies in ``model_spec.json`` of a model folder, and of an adapter's folder."""
 
     base: str
     """Where the base model came from: Hub id, folder name, or package and file."""
@@ -30,7 +30,7 @@ class ModelSpec(Struct, frozen=True):
     """Of model.safetensors."""
     template_sha256: str
     """Of chat_template.jinja."""
-    end_of_turn: SpecialToken
+    eot_token: SpecialToken
     """Closes every answer; the last token that is learned."""
     bos: SpecialToken | None
     """What the tokenizer calls the begin of text; the template writes it where the model wants it."""

@@ -100,7 +100,7 @@ def _speaker(
             )
         own = its
     chat = template.load(base, system=own.system if args.system is None else args.system)
-    speaker = ChatSession(base, adapter, _profile(), end_of_turn=own.end_of_turn.id)
+    speaker = ChatSession(base, adapter, _profile(), end_of_turn=own.eot_token.id)
 
     def answer(messages: list[Message], seen: Callable[[str], None]) -> str:
         prompt = chat.render(messages, add_generation_prompt=True)

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     layout = ProjectPaths()
     root = checks.load_config(layout, override_file.load_overrides(layout)).root
-    place = layout.artifact(STAGE) / "judgements.jsonl" if args.stage else layout.root / root.annotate.store
+    place = layout.artifact(STAGE) / "judgments.jsonl" if args.stage else layout.root / root.annotate.store
     found = agreement.inter_annotator_agreement(_judgements(place, of_stage=args.stage), alpha, seed=root.seed)
     if args.json:
         terminal.print_json(to_builtins(found))

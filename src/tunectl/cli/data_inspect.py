@@ -75,7 +75,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
         problem = mask_diagnostics.DiagnosticCheck("template is that of the contract", ok=False, text=error.message)
         chat = template.Template((base / template.FILE).read_text(), system=system)
     tokenizer = Tokenizer(base)
-    masker = LossMasker(chat, tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.loss_on)
+    masker = LossMasker(chat, tokenizer, end_of_turn=agreed.eot_token.id, train_on=section.loss_on)
     examples = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
     if not examples:
         raise DataError("the train split is empty, so there is nothing to look at")

@@ -1,6 +1,6 @@
 """``tunectl data refresh``: ask the servers of declared addresses whether their pages changed.
 
-What a page held is written as its SHA-256 into conf/pages.json, which ``compose`` reads as it reads files: the next
+What a page held is written as its SHA-256 into conf/web_page_digests.json, which ``compose`` reads as it reads files: the next
 ``tunectl repro`` runs ingest again exactly where a page changed. Commit that file with the rest of ``conf/``.
 """
 

@@ -61,7 +61,7 @@ class CurationReport(Struct, frozen=True):
     """Records with at least one masked place."""
     duplicates: Duplicates
     rejected: dict[str, int]
-    """Records turned away by reason; samples are in account.json."""
+    """Records turned away by reason; samples are in row_counts.json."""
     sources: dict[str, dict[str, int]]
     """By declared source: records ``before`` and ``after``."""
 

@@ -140,7 +140,7 @@ def _measure(lengths: Lengths, example: Example) -> None:
 def _losses(folders: Mapping[str, Path]) -> list[RejectCount]:
     found = []
     for stage, folder in folders.items():
-        if not (folder / row_counts.ACCOUNT).is_file():
+        if not (folder / row_counts.ROW_COUNTS).is_file():
             continue
         account = row_counts.load(folder)
         found += [

@@ -18,7 +18,7 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "feedback": ("examples.jsonl",),
     "curate": ("documents.jsonl", "examples.jsonl"),
     "split": ("train.jsonl", "validation.jsonl", "test.jsonl", "documents.jsonl"),
-    "preferences": ("train.jsonl", "validation.jsonl", "test.jsonl", "marks.jsonl"),
+    "preferences": ("train.jsonl", "validation.jsonl", "test.jsonl", "labeled_completions.jsonl"),
 }
 """Stage to the files whose lines are the records that it hands on, in the order of the pipeline."""
 
@@ -63,7 +63,7 @@ def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
     Counts the lines of the files themselves, so an account that was changed, or a file that was cut, is found.
     Raises  ArtifactError when no folder holds an account: nothing was built yet.
     """
-    lines = [_line(stage, folders) for stage, folder in folders.items() if (folder / row_counts.ACCOUNT).is_file()]
+    lines = [_line(stage, folders) for stage, folder in folders.items() if (folder / row_counts.ROW_COUNTS).is_file()]
     if not lines:
         place = next(iter(folders.values())).parent
         raise ArtifactError(f"no stage has left a row account in {place}", hint="run: tunectl repro --to split")
@@ -86,7 +86,7 @@ def _line(stage: str, folders: Mapping[str, Path]) -> StageRowCounts:
 def _sum(account: row_counts.RowCounts, folder: Path) -> Iterator[str]:
     rejected = sum(account.rejected.values())
     if account.rows_in != account.kept + rejected:
-        yield f"{folder / row_counts.ACCOUNT}: {account.rows_in} rows in, but {account.kept} kept + {rejected} rejected = {account.kept + rejected}"
+        yield f"{folder / row_counts.ROW_COUNTS}: {account.rows_in} rows in, but {account.kept} kept + {rejected} rejected = {account.kept + rejected}"
 
 
 def _files(account: row_counts.RowCounts, folder: Path, written: int | None) -> Iterator[str]:

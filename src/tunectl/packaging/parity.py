@@ -42,7 +42,7 @@ class EngineScore(Struct, frozen=True):
 
 
 class ParityReport(Struct, frozen=True):
-    """``quality.json``."""
+    """``parity.json``."""
 
     agreement: TokenAgreement
     measured: EngineScore | None

@@ -68,7 +68,7 @@ def model_size(layout: ProjectPaths, root: TunectlConfig) -> tuple[resource_chec
 
     Raises  UsageError where the name of a model that is not here yet tells no size.
     """
-    contract = layout.artifact("model") / "contract.json"
+    contract = layout.artifact("model") / "model_spec.json"
     source = root.model.source
     if contract.is_file() and (contract.parent / "config.json").is_file():
         found: dict[str, Any] = atomic_io.read_json(contract)
@@ -134,7 +134,7 @@ def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.Mo
         if path.is_file():
             seconds[stage.name] = float(atomic_io.read_json(path)["seconds"])
     reached = None
-    metrics, contract = layout.metrics("sft"), layout.artifact("model") / "contract.json"
+    metrics, contract = layout.metrics("sft"), layout.artifact("model") / "model_spec.json"
     if metrics.is_file() and contract.is_file():
         found: dict[str, Any] = atomic_io.read_json(metrics)
         if int(atomic_io.read_json(contract)["parameters"]) == shape.parameters and found.get("tokens_per_second"):

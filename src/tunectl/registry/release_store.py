@@ -40,7 +40,7 @@ class Moved(GateError):
 
 
 class RegistryReader(Protocol):
-    """What whoever serves or watches needs of a store; a folder is one, ``release.mirror`` another."""
+    """What whoever serves or watches needs of a store; a folder is one, ``registry.remote`` another."""
 
     @property
     def location(self) -> str:

@@ -24,9 +24,9 @@ from tunectl.retraining.activities import StepResult
 from tunectl.retraining.state_machine import RetrainRun
 from tunectl.retraining.workspace import RetrainWorkspace
 
-START = "start"
+INIT_ADAPTERS = "init_adapters"
 """Adapters that a training went on from, by release: what its configuration names must stay."""
-SHARED = ("cache", "exporters", "live", START)
+SHARED = ("cache", "exporters", "live", INIT_ADAPTERS)
 """Folders of the project's hidden folder that the worktree uses as well."""
 COMMITTED = ("dvc.lock", "artifacts/config", "artifacts/metrics", "conf/overrides.yaml")
 RUNNING = ".tunectl/retrain.json"
@@ -120,7 +120,7 @@ def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths
     champion = store.champion()
     if watch.train.start == "base" or champion is None:
         return []
-    place = layout.state_dir / START / champion.release
+    place = layout.state_dir / INIT_ADAPTERS / champion.release
     if not (place / peft_adapter.NAME).is_file():
         with atomic_io.atomic_directory(place, layout.scratch) as fresh:
             shutil.copytree(store.folder(champion.release) / serving_contract.ADAPTER, fresh, dirs_exist_ok=True)

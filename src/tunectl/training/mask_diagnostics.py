@@ -115,9 +115,9 @@ def _ends(answers: ExampleSpans, contract: ModelSpec) -> DiagnosticCheck:
     for item, answer in answers:
         if item.example.answers and any(answer.trained):
             last = max(place for place, flag in enumerate(answer.trained) if flag)
-            if answer.ids[last] != contract.end_of_turn.id:
+            if answer.ids[last] != contract.eot_token.id:
                 bad.append((item, answer))
-    end = contract.end_of_turn.text
+    end = contract.eot_token.text
     return _finding(
         "the end of turn is trained",
         bad,

@@ -103,7 +103,7 @@ def test_what_is_not_jinja_is_an_error():
 
 
 def test_a_folder_whose_template_was_changed_is_refused(tiny_model, tmp_path):
-    for name in ("chat_template.jinja", "contract.json"):
+    for name in ("chat_template.jinja", "model_spec.json"):
         (tmp_path / name).write_text((tiny_model / name).read_text())
     assert template.load(tmp_path).render([USER]) == "<|im_start|>user\nHi<|im_end|>\n"
     (tmp_path / "chat_template.jinja").write_text("other")
@@ -111,17 +111,17 @@ def test_a_folder_whose_template_was_changed_is_refused(tiny_model, tmp_path):
         template.load(tmp_path)
     ours, theirs = template.digest("other")[:12], model_spec.load(tmp_path).template_sha256[:12]
     assert caught.value.message == (
-        f"{tmp_path / 'chat_template.jinja'} is not the template of {tmp_path / 'contract.json'}: "
+        f"{tmp_path / 'chat_template.jinja'} is not the template of {tmp_path / 'model_spec.json'}: "
         f"its SHA-256 starts with {ours}, the contract says {theirs}"
     )
     assert caught.value.hint == "rebuild the model with: tunectl repro --force --to model"
 
 
 def test_the_system_text_of_a_contract_is_used(tiny_model, tmp_path):
-    for name in ("chat_template.jinja", "contract.json"):
+    for name in ("chat_template.jinja", "model_spec.json"):
         (tmp_path / name).write_text((tiny_model / name).read_text())
-    facts = json.loads((tmp_path / "contract.json").read_text())
-    (tmp_path / "contract.json").write_text(json.dumps(facts | {"system": "Short."}))
+    facts = json.loads((tmp_path / "model_spec.json").read_text())
+    (tmp_path / "model_spec.json").write_text(json.dumps(facts | {"system": "Short."}))
     assert template.load(tmp_path).system == "Short."
     assert template.load(tmp_path, system="Other.").system == "Other."
 

@@ -103,7 +103,7 @@ def test_a_cut_list_of_rejects_is_found(project):
 
 
 def test_a_sum_that_does_not_hold(project):
-    path = project / "split" / "account.json"
+    path = project / "split" / "row_counts.json"
     path.write_text(path.read_text().replace('"kept": 5', '"kept": 4'))
     assert problems(stage_row_counts(folders(project))) == [f"{path}: 6 rows in, but 4 kept + 1 rejected = 5"]
 

@@ -76,7 +76,7 @@ def pair(number, chosen="good", rejected="bad", *, asked="Hi", margin=None):
 
 
 def mark(number, text, *, good, asked="Hi"):
-    vote = AnnotationMetadata(Source("marks.jsonl", number))
+    vote = AnnotationMetadata(Source("labeled_completions.jsonl", number))
     return LabeledCompletion(f"m{number}", f"d{asked}", [Message("user", asked)], said(text), good, [vote])
 
 

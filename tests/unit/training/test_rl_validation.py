@@ -85,8 +85,8 @@ def test_a_fall_within_tolerance_stops_nothing_and_is_kept():
 def test_noise_stops_nothing():
     noisy = [value + (60 if number % 2 else -67) for number, value in enumerate(BASE)]
     first, now = looks(seen(0, LOW, BASE), seen(10, shifted(LOW, 1), noisy))
-    assert now.measure_change == pytest.approx(-3.5)
-    assert now.measure_low < 0 < now.measure_high
+    assert now.metric_change == pytest.approx(-3.5)
+    assert now.metric_low < 0 < now.metric_high
     assert policy_validation.detect_reward_hacking(now, first, "chrf", RULES) is None
     assert policy_validation.best_checkpoint([first, now]) is first
 
@@ -108,7 +108,7 @@ def test_answers_that_were_cut_are_left_out_of_the_mean():
     assert now.spread == 0.0
     assert now.truncated == 0.5
     assert now.reward_low <= 2.0 <= now.reward_high
-    assert first.measure_change == 0
+    assert first.metric_change == 0
 
 
 @settings(deadline=None, max_examples=40)
@@ -135,15 +135,15 @@ def test_inputs_of_one_cluster_are_one_witness():
     alone = looks(seen(0, LOW, BASE), seen(10, shifted(LOW, 1), worse))[1]
     fours = tuple(str(number % 4) for number in range(COUNT))
     together = looks(seen(0, LOW, BASE, fours), seen(10, shifted(LOW, 1), worse, fours))[1]
-    assert alone.measure_change == pytest.approx(together.measure_change)
-    assert together.measure_low < alone.measure_low - 1
-    assert together.measure_high > alone.measure_high + 0.5
+    assert alone.metric_change == pytest.approx(together.metric_change)
+    assert together.metric_low < alone.metric_low - 1
+    assert together.metric_high > alone.metric_high + 0.5
 
 
 def test_inputs_that_are_all_of_one_cluster_decide_nothing():
     one = ("c",) * COUNT
     first, now = looks(seen(0, LOW, BASE, one), seen(10, shifted(LOW, 1), shifted(BASE, -5), one))
-    assert (now.measure_change, now.measure_low, now.measure_high) == (pytest.approx(-5), -100, 100)
+    assert (now.metric_change, now.metric_low, now.metric_high) == (pytest.approx(-5), -100, 100)
     assert policy_validation.detect_reward_hacking(now, first, "chrf", RULES) is None
     assert policy_validation.best_checkpoint([first, now]) is first  # beyond tolerance all the same
 

@@ -33,5 +33,5 @@ def merge(model: Path, adapter: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     safetensors.save_file(joined, str(out / WEIGHTS), metadata={"format": "pt"})
     for path in sorted(model.iterdir()):
-        if path.is_file() and path.name not in {WEIGHTS, "contract.json", "manifest.json"}:
+        if path.is_file() and path.name not in {WEIGHTS, "model_spec.json", "manifest.json"}:
             shutil.copyfile(path, out / path.name)

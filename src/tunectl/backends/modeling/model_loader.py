@@ -73,7 +73,7 @@ def _end_turns(model: Any, folder: Path) -> None:
     """
     if not (folder / model_spec.NAME).is_file():
         return
-    end, declared = model_spec.load(folder).end_of_turn.id, model.generation_config.eos_token_id
+    end, declared = model_spec.load(folder).eot_token.id, model.generation_config.eos_token_id
     known = declared if isinstance(declared, list) else [] if declared is None else [declared]
     if end not in known:
         model.generation_config.eos_token_id = [*known, end]

@@ -157,7 +157,7 @@ class RewardScorer:
         self._masker = LossMasker(
             template.load(base, system=agreed.system),
             Tokenizer(base),
-            end_of_turn=agreed.end_of_turn.id,
+            end_of_turn=agreed.eot_token.id,
             train_on="final_answer",
         )
         self._reader = EnsembleReader(base, sft, members, profile)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from tunectl.backends.reports import render, svg_plots
 from tunectl.training.rl import report
-from tunectl.training.rl.report import AlignSettings, find_selected_checkpoint, format_measure_change, measure_title
+from tunectl.training.rl.report import AlignSettings, find_selected_checkpoint, format_metric_change, measure_title
 from tunectl.training.rl.rl_types import RlResult, ValidationPoint
 
 Figure = tuple[str, str]
@@ -21,7 +21,7 @@ def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
     stories = report.answer_histories(aligned)
     sections = [("done", "What was done"), ("curves", "Curves")]
     sections += [("answers", "Answers over time")] if stories else []
-    sections += [("looks", "Looks")]
+    sections += [("validation", "Validation")]
     return render.render(
         "align.html",
         project=project,
@@ -35,18 +35,18 @@ def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
         measure=measure_title(settings),
         confidence=settings.validation.confidence,
         columns=_columns(settings, aligned),
-        rows=[_row(look, aligned) for look in aligned.looks],
+        rows=[_row(look, aligned) for look in aligned.validation],
     )
 
 
 def _tiles(settings: AlignSettings, aligned: RlResult) -> list[tuple[str, str]]:
-    first, kept = aligned.looks[0], find_selected_checkpoint(aligned)
+    first, kept = aligned.validation[0], find_selected_checkpoint(aligned)
     gained = (f"{kept.reward - first.reward:+.2f}", "reward, against sft")
     if kept.held_out_accuracy is not None:
         gained = (render.percent(kept.held_out_accuracy), "of held-out pairs ranked right")
     return [
         gained,
-        (f"{kept.measure_change:+.1f}", f"points of {measure_title(settings)}"),
+        (f"{kept.metric_change:+.1f}", f"points of {measure_title(settings)}"),
         (f"{kept.kl:.1f}", "nats an answer away from sft"),
         (f"{kept.length - first.length:+.1f}", "tokens an answer"),
         (f"{aligned.best_step}", f"kept step, of {aligned.steps}"),
@@ -54,8 +54,8 @@ def _tiles(settings: AlignSettings, aligned: RlResult) -> list[tuple[str, str]]:
 
 
 def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
-    looks, title = aligned.looks, measure_title(settings)
-    start = looks[0].measure
+    looks, title = aligned.validation, measure_title(settings)
+    start = looks[0].metric
     shown = [
         _by_step(
             looks,
@@ -67,8 +67,8 @@ def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
         _by_step(
             looks,
             title,
-            lambda look: look.measure,
-            band=[(start + look.measure_low, start + look.measure_high) for look in looks],
+            lambda look: look.metric,
+            band=[(start + look.metric_low, start + look.metric_high) for look in looks],
             caption=f"The independent measure: {title}, with the interval of its change. It must not fall.",
         ),
         _by_step(
@@ -122,7 +122,7 @@ def _frontier(looks: Sequence[ValidationPoint]) -> Figure:
     """Reward against the square root of KL: about a line while the reward is honest (Bai et al., arXiv 2204.05862)."""
     x, y = [max(0.0, look.kl) ** 0.5 for look in looks], [look.reward for look in looks]
     svg = svg_plots.lines(
-        {"looks": (x, y)},
+        {"validations": (x, y)},
         xlabel="square root of KL",
         ylabel="reward",
         alt=f"Reward from {y[0]:.2f} to {y[-1]:.2f} while the square root of KL goes from {x[0]:.2f} to {x[-1]:.2f}",
@@ -179,23 +179,23 @@ def _history(points: Sequence[tuple[int, float]], title: str, unit: str) -> str:
 
 def _columns(settings: AlignSettings, aligned: RlResult) -> list[str]:
     columns = ["Step", "Reward", f"{measure_title(settings)}, change", "KL", "Tokens", "Repetition", "Cut"]
-    if aligned.looks[0].held_out_loss is not None:
+    if aligned.validation[0].held_out_loss is not None:
         columns.append("Loss, held out")
     return columns
 
 
 def _row(look: ValidationPoint, aligned: RlResult) -> list[str]:
     kept = " (kept)" if look.step == aligned.best_step else ""
-    first = look.step == aligned.looks[0].step
+    first = look.step == aligned.validation[0].step
     cells = [
         f"{look.step}{' sft' if first else ''}{kept}",
         f"{look.reward:.2f}" if first else f"{look.reward:.2f} ({look.reward_low:.2f} to {look.reward_high:.2f})",
-        f"{look.measure:.1f}" if first else f"{look.measure:.1f}, {format_measure_change(look)}",
+        f"{look.metric:.1f}" if first else f"{look.metric:.1f}, {format_metric_change(look)}",
         f"{look.kl:.2f}",
         f"{look.length:.1f}",
         render.percent(look.repetition),
         render.percent(look.truncated),
     ]
-    if aligned.looks[0].held_out_loss is not None:
+    if aligned.validation[0].held_out_loss is not None:
         cells.append(render.number(look.held_out_loss))
     return cells

@@ -18,4 +18,4 @@ def open_registry(place: str, home: Path) -> RegistryReader:
         return ReleaseRegistry(home / place)
     from tunectl.backends.storage.object_store import FsspecObjectStore
 
-    return RemoteRegistry(FsspecObjectStore(place), ProjectPaths(home).mirror)
+    return RemoteRegistry(FsspecObjectStore(place), ProjectPaths(home).remote)

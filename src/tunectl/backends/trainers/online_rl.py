@@ -97,7 +97,7 @@ def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -
         seconds=dict(state.seconds),
         trainable=trainable,
         history=tuple(state.history),
-        looks=tuple(state.looks),
+        validation=tuple(state.looks),
         samples=tuple(state.samples),
     )
 

@@ -149,7 +149,7 @@ def run_validation(
         step,
         found.reward,
         judges.measure.name,
-        found.measure,
+        found.metric,
         found.kl,
         found.length,
     )

@@ -69,7 +69,7 @@ class PolicyTrainerMixin(Base):
         run: TrainRun = self.run
         found = run.run_validation(self.state.global_step)
         run.clock = time.monotonic()  # the time of a look is not the steps'
-        figures = {"eval_reward": found.reward, "eval_kl": found.kl, "eval_measure": found.measure}
+        figures = {"eval_reward": found.reward, "eval_kl": found.kl, "eval_measure": found.metric}
         if found.held_out_loss is not None:
             figures["eval_loss"] = found.held_out_loss
         self.log(dict(figures))

@@ -85,4 +85,4 @@ def prompter(folder: Path, adapter: Path | None) -> FewShotRenderer:
     from tunectl.chat import model_spec, template
 
     declared = model_spec.load(adapter or folder)
-    return FewShotRenderer(template.load(folder, system=declared.system), declared.end_of_turn.text)
+    return FewShotRenderer(template.load(folder, system=declared.system), declared.eot_token.text)

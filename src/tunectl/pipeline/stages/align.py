@@ -61,10 +61,10 @@ class Outputs:
     """Where results go."""
 
     artifact: Path
-    """adapter_model.safetensors, adapter_config.json, contract.json, align.json, history.csv, looks.csv, samples.jsonl, report.html,
-    account.json, rejects.jsonl; or passed_through.json."""
+    """adapter_model.safetensors, adapter_config.json, model_spec.json, align.json, history.csv, validation.csv, samples.jsonl, report.html,
+    row_counts.json, rejects.jsonl; or passed_through.json."""
     plots: Path
-    """history.csv, looks.csv."""
+    """history.csv, validation.csv."""
     work: Path
 
 
@@ -85,8 +85,8 @@ class Metrics:
     """Mean reward of the kept weights."""
     measure: str | None
     """Name of the independent measure."""
-    measure_before: float | None
-    measure_after: float | None
+    metric_before: float | None
+    metric_after: float | None
     kl: float | None
     """Nats an answer between the kept weights and sft."""
     length: float | None
@@ -252,7 +252,7 @@ def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _Pro
     if isinstance(settings, Rloo | Grpo):
         return PolicyData(_prompts(cfg.seed, settings, inputs, asking), (), (), watch)
     masker = LossMasker(
-        asking.renderer, asking.tokenizer, end_of_turn=asking.agreed.end_of_turn.id, train_on="final_answer"
+        asking.renderer, asking.tokenizer, end_of_turn=asking.agreed.eot_token.id, train_on="final_answer"
     )
     parts = [_read_preferences(inputs.preferences, part) for part in ("train", "validation")]
     judged, held_out = preference_batches.build_rows(settings, parts[0], parts[1], masker, asking.tally)
@@ -296,7 +296,11 @@ def _read_preferences(preferences: Path, part: str) -> preference_batches.Prefer
     """Pairs and marks of one part; none where preferences are switched off."""
     if (preferences / manifest.PASSED_THROUGH).is_file():
         return preference_batches.PreferenceSplit((), ())
-    marks = [mark for mark in atomic_io.read_rows(preferences / "marks.jsonl", LabeledCompletion) if mark.split == part]
+    marks = [
+        mark
+        for mark in atomic_io.read_rows(preferences / "labeled_completions.jsonl", LabeledCompletion)
+        if mark.split == part
+    ]
     return preference_batches.PreferenceSplit(
         list(atomic_io.read_rows(preferences / f"{part}.jsonl", PreferencePair)), marks
     )
@@ -334,19 +338,19 @@ def _write(
     atomic_io.write_json(folder / rl_artifacts.FACTS, found)
     atomic_io.write_rows(folder / rl_artifacts.SAMPLES, aligned.samples)
     atomic_io.write_text(folder / rl_artifacts.HISTORY, rl_artifacts.curve(aligned.history, timed=False))
-    atomic_io.write_text(folder / rl_artifacts.LOOKS, rl_artifacts.validation_csv(aligned.looks))
-    _write_curves(aligned.history, aligned.looks, outputs.plots)
+    atomic_io.write_text(folder / rl_artifacts.VALIDATION, rl_artifacts.validation_csv(aligned.validation))
+    _write_curves(aligned.history, aligned.validation, outputs.plots)
     atomic_io.write_text(folder / "report.html", tools.page(cfg.project, settings, aligned))
 
 
 def _write_curves(history: Sequence[StepMetrics], looks: Sequence[ValidationPoint], folder: Path) -> None:
     atomic_io.write_text(folder / rl_artifacts.HISTORY, rl_artifacts.curve(history, timed=True))
-    atomic_io.write_text(folder / rl_artifacts.LOOKS, rl_artifacts.validation_csv(looks))
+    atomic_io.write_text(folder / rl_artifacts.VALIDATION, rl_artifacts.validation_csv(looks))
 
 
 def _metrics(settings: AlignSettings, aligned: RlResult, judges: RewardFunctions, rejected: int) -> Metrics:
-    first = aligned.looks[0]
-    kept = next(look for look in aligned.looks if look.step == aligned.best_step)
+    first = aligned.validation[0]
+    kept = next(look for look in aligned.validation if look.step == aligned.best_step)
     spent = {name: round(seconds, 1) for name, seconds in aligned.seconds.items()}
     stepping = sum(point.seconds for point in aligned.history)
     return Metrics(
@@ -359,8 +363,8 @@ def _metrics(settings: AlignSettings, aligned: RlResult, judges: RewardFunctions
         reward_before=first.reward,
         reward=kept.reward,
         measure=judges.measure.name,
-        measure_before=first.measure,
-        measure_after=kept.measure,
+        metric_before=first.metric,
+        metric_after=kept.metric,
         kl=kept.kl,
         length=kept.length,
         rejected=rejected,

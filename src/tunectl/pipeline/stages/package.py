@@ -53,7 +53,7 @@ class Outputs:
     """Where results go."""
 
     artifact: Path
-    """release/ (what the store takes), facts.json, quality.json, verdict.json, bento/, model.gguf with its Modelfile; or passed_through.json."""
+    """release/ (what the store takes), facts.json, parity.json, verdict.json, bento/, model.gguf with its Modelfile; or passed_through.json."""
     work: Path
 
 
@@ -154,9 +154,7 @@ class _ReleaseBuilder:
         self.release = self.outputs.artifact / RELEASE
         self.merged = self.outputs.work / "merged"
         self.tokenizer = Tokenizer(self.base)
-        self.stops = list(
-            dict.fromkeys(one.id for one in (self.agreed.end_of_turn, self.agreed.eos) if one is not None)
-        )
+        self.stops = list(dict.fromkeys(one.id for one in (self.agreed.eot_token, self.agreed.eos) if one is not None))
 
     def lay_out(self) -> None:
         """Adapter, tokenizer and what the engine loads."""
@@ -239,7 +237,7 @@ class _ReleaseBuilder:
             base=BaseModel(agreed.base, agreed.revision, agreed.weights_sha256, settings.weights),
             adapter_sha256=atomic_io.sha256_path(self.release / serving_contract.ADAPTER / "adapter_model.safetensors"),
             template_sha256=agreed.template_sha256,
-            end_of_turn=agreed.end_of_turn,
+            end_of_turn=agreed.eot_token,
             bos=agreed.bos,
             eos=agreed.eos,
             pad=agreed.pad,
@@ -367,7 +365,7 @@ class _ReleaseBuilder:
         )
         atomic_io.write_text(self.release / serving_contract.CARD, text)
         atomic_io.write_json(folder / FACTS, facts)
-        atomic_io.write_json(folder / "quality.json", report)
+        atomic_io.write_json(folder / "parity.json", report)
         atomic_io.write_json(folder / "verdict.json", report.verdict)
         if self.settings.bento is not None and all(one.passed for one in facts.verdicts.values()):
             self.tools.build_bento(

@@ -66,8 +66,8 @@ class Outputs:
     work: Path
     """Sampled answers, until all are judged."""
     artifact: Path
-    """train.jsonl, validation.jsonl, test.jsonl (Pair), marks.jsonl (Mark), judgements.jsonl, candidates.jsonl (Example),
-    sampled.jsonl (Sampled, where an annotator is simulated), decisions.json, account.json, rejects.jsonl, report.json; or
+    """train.jsonl, validation.jsonl, test.jsonl (Pair), labeled_completions.jsonl (Mark), judgments.jsonl, candidates.jsonl (Example),
+    sampled.jsonl (Sampled, where an annotator is simulated), decisions.json, row_counts.json, rejects.jsonl, report.json; or
     passed_through.json."""
 
 
@@ -95,7 +95,7 @@ class Metrics:
 def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Backend | None = None) -> Metrics:
     """Merge what people said, throw out what contradicts itself, and divide it by input.
 
-    Reads    the declared sources, the store of ``tunectl annotate`` and feedback/judgements.jsonl; split/{train,validation,test}.jsonl; the tuned model
+    Reads    the declared sources, the store of ``tunectl annotate`` and feedback/judgments.jsonl; split/{train,validation,test}.jsonl; the tuned model
              where an annotator is simulated
     Writes   see ``Outputs``
     Returns  Metrics
@@ -187,8 +187,8 @@ def _write(
     placed = prompt_split.with_split(found.pairs, parts)
     for part in PARTS:
         atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
-    atomic_io.write_rows(folder / "marks.jsonl", prompt_split.with_split(found.marks, parts))
-    atomic_io.write_rows(folder / "judgements.jsonl", heard.judgements)
+    atomic_io.write_rows(folder / "labeled_completions.jsonl", prompt_split.with_split(found.marks, parts))
+    atomic_io.write_rows(folder / "judgments.jsonl", heard.judgements)
     atomic_io.write_json(folder / "report.json", report)
     return atomic_io.write_rows(folder / "candidates.jsonl", vote_aggregation.human_written_examples(found.edited))
 
@@ -223,7 +223,7 @@ def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], 
 
 def _read_edits(feedback: Path, tally: RowCounter) -> list[Comparison]:
     """Edits of live answers: the edited one is the better one."""
-    path = feedback / "judgements.jsonl"
+    path = feedback / "judgments.jsonl"
     found = list(atomic_io.read_rows(path, Comparison)) if path.is_file() else []
     tally.read(len(found))
     return found

@@ -53,7 +53,7 @@ class Outputs:
     """Where results go."""
 
     artifact: Path
-    """members/0, members/1, ..., judge, reward.json, results.json, verdict.json, report.html, contract.json, account.json,
+    """members/0, members/1, ..., judge, reward.json, results.json, verdict.json, report.html, model_spec.json, row_counts.json,
     rejects.jsonl, history.csv; or passed_through.json."""
     plots: Path
     """history.csv, reliability.csv."""
@@ -179,7 +179,7 @@ def _read(
     agreed = model_spec.load(inputs.sft)
     model_spec.save(agreed, folder)
     rendering = template.load(base, system=agreed.system)
-    masker = LossMasker(rendering, Tokenizer(base), end_of_turn=agreed.end_of_turn.id, train_on="final_answer")
+    masker = LossMasker(rendering, Tokenizer(base), end_of_turn=agreed.eot_token.id, train_on="final_answer")
     tally = RowCounter("reward")
     found = {}
     for name in ("train", "validation", "test"):

@@ -64,8 +64,8 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
 
     Reads    inputs.split      train.jsonl, validation.jsonl
              inputs.cpt      the further pre-trained model, or inputs.model where cpt passed on
-    Writes   outputs.artifact  adapter_model.safetensors, adapter_config.json, contract.json (with the system text in force),
-                               training.json, history.csv, account.json, rejects.jsonl
+    Writes   outputs.artifact  adapter_model.safetensors, adapter_config.json, model_spec.json (with the system text in force),
+                               training.json, history.csv, row_counts.json, rejects.jsonl
              outputs.plots     history.csv with tokens a second; no clock is in the artifact: the same seed, the same bytes
     Returns  Metrics
 
@@ -79,7 +79,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
     system = agreed.system if section.system is None else section.system
     tokenizer = Tokenizer(base)
     masker = LossMasker(
-        template.load(base, system=system), tokenizer, end_of_turn=agreed.end_of_turn.id, train_on=section.loss_on
+        template.load(base, system=system), tokenizer, end_of_turn=agreed.eot_token.id, train_on=section.loss_on
     )
     tally = RowCounter("sft")
     train, example = _rows(inputs.split / "train.jsonl", masker, section, tally, tokenizer)

@@ -60,7 +60,7 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
     """Divide the curated records, keep train clean of what judges it, and bring it to the declared population.
 
     Reads    inputs.curate     examples.jsonl, documents.jsonl
-    Writes   outputs.artifact  train.jsonl, validation.jsonl, test.jsonl, documents.jsonl, account.json, rejects.jsonl, report.json
+    Writes   outputs.artifact  train.jsonl, validation.jsonl, test.jsonl, documents.jsonl, row_counts.json, rejects.jsonl, report.json
     Returns  Metrics
 
     Raises   DataError         a split would be empty, or too many rows were rejected

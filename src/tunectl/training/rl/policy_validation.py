@@ -102,9 +102,9 @@ def compare_with_start(
     here, there = np.asarray(now.statistics), np.asarray(first.statistics)
     change = bootstrap_difference(here, there, measure.combine)
     if change is not None:
-        measure_change, low, high = change.value, change.low, change.high
+        metric_change, low, high = change.value, change.low, change.high
     else:
-        measure_change, low, high = _unsure(
+        metric_change, low, high = _unsure(
             float(measure.combine(here.sum(axis=0)) - measure.combine(there.sum(axis=0)))
         )
     start = _mean(first.rewards)
@@ -118,16 +118,16 @@ def compare_with_start(
         reward=_mean(now.rewards),
         reward_low=reward_low,
         reward_high=reward_high,
-        measure=float(measure.combine(here.sum(axis=0))),
-        measure_change=measure_change,
-        measure_low=low,
-        measure_high=high,
+        metric=float(measure.combine(here.sum(axis=0))),
+        metric_change=metric_change,
+        metric_low=low,
+        metric_high=high,
         kl=statistics.fmean(now.kl),
         length=statistics.fmean(now.lengths),
         repetition=statistics.fmean(now.repetition),
         spread=statistics.pstdev(known) if known else 0.0,
         truncated=statistics.fmean(now.truncated),
-        within=measure_change >= -watch.tolerance,
+        within=metric_change >= -watch.tolerance,
     )
 
 
@@ -144,11 +144,11 @@ def detect_reward_hacking(
     The reward must have risen, the measure fallen by more than the tolerance, and the whole paired interval of its fall must
     lie below zero. Where judgements are learned from, nothing rewards the answers, and the fall is enough.
     """
-    if found.within or found.measure_high >= 0:
+    if found.within or found.metric_high >= 0:
         return None
     fell = (
-        f"{measure} had fallen by {-found.measure_change:.1f} points (interval {-found.measure_high:.1f} to "
-        f"{-found.measure_low:.1f}); align.validation.tolerance allows {watch.tolerance:g}"
+        f"{measure} had fallen by {-found.metric_change:.1f} points (interval {-found.metric_high:.1f} to "
+        f"{-found.metric_low:.1f}); align.validation.tolerance allows {watch.tolerance:g}"
     )
     if found.held_out_loss is not None:
         return f"at step {found.step} {fell}"

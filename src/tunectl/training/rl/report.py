@@ -71,7 +71,7 @@ def measure_title(settings: AlignSettings) -> str:
 
 def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
     """The look at the weights that were kept."""
-    return next(look for look in aligned.looks if look.step == aligned.best_step)
+    return next(look for look in aligned.validation if look.step == aligned.best_step)
 
 
 def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
@@ -80,7 +80,7 @@ def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
     why = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
     if kept.step == 0:
         return RunOutcome("warn", f"The weights of sft were kept: no later ones were better.{why}")
-    moved = f"while {measure_title(settings)} moved by {format_measure_change(kept)}."
+    moved = f"while {measure_title(settings)} moved by {format_metric_change(kept)}."
     if isinstance(settings, Dpo | Kto) and kept.held_out_loss is None:
         return RunOutcome("warn", f"No judgements were held out, so no gain can be shown, {moved}{why}")
     gain = f"{_gain(aligned)} at step {kept.step}, {moved}"
@@ -91,14 +91,14 @@ def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
 
 def _sure(aligned: RlResult) -> bool:
     """Whether the kept weights are surely better by what they learned from."""
-    first, kept = aligned.looks[0], find_selected_checkpoint(aligned)
+    first, kept = aligned.validation[0], find_selected_checkpoint(aligned)
     if kept.held_out_loss is not None and first.held_out_loss is not None:
         return kept.held_out_loss < first.held_out_loss
     return kept.reward_low > first.reward
 
 
 def _gain(aligned: RlResult) -> str:
-    first, kept = aligned.looks[0], find_selected_checkpoint(aligned)
+    first, kept = aligned.validation[0], find_selected_checkpoint(aligned)
     if kept.held_out_loss is not None and first.held_out_loss is not None:
         right = (
             ""
@@ -112,9 +112,9 @@ def _gain(aligned: RlResult) -> str:
     )
 
 
-def format_measure_change(look: ValidationPoint) -> str:
+def format_metric_change(look: ValidationPoint) -> str:
     """The change of the independent measure since step 0, with its interval, in points."""
-    return f"{look.measure_change:+.1f} ({look.measure_low:+.1f} to {look.measure_high:+.1f})"
+    return f"{look.metric_change:+.1f} ({look.metric_low:+.1f} to {look.metric_high:+.1f})"
 
 
 def run_summary(settings: AlignSettings, aligned: RlResult) -> list[str]:
@@ -192,13 +192,13 @@ def warnings(settings: AlignSettings, aligned: RlResult) -> list[str]:
 def _select_final_point(aligned: RlResult) -> ValidationPoint:
     """The look that matters: at the kept weights, or at the last ones where sft's were kept."""
     kept = find_selected_checkpoint(aligned)
-    return kept if kept.step else aligned.looks[-1]
+    return kept if kept.step else aligned.validation[-1]
 
 
 def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
     """The measure fell surely: while the reward rose, or, where nothing is rewarded, while judgements were learned."""
-    first, judged = aligned.looks[0], isinstance(settings, Dpo | Kto)
-    fell = (look for look in aligned.looks[1:] if look.measure_high < 0)
+    first, judged = aligned.validation[0], isinstance(settings, Dpo | Kto)
+    fell = (look for look in aligned.validation[1:] if look.metric_high < 0)
     found = next((look for look in fell if judged or look.reward_low > first.reward), None)
     if found is None:
         return
@@ -207,7 +207,7 @@ def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator
         if aligned.best_step < found.step
         else "Read the answers below before you trust the weights that were kept."
     )
-    moved = f"{measure_title(settings)} had moved by {format_measure_change(found)}. {kept}"
+    moved = f"{measure_title(settings)} had moved by {format_metric_change(found)}. {kept}"
     if judged:
         yield f"Answers got worse by the independent measure: by step {found.step}, {moved}"
     else:
@@ -216,7 +216,7 @@ def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator
 
 
 def _longer(aligned: RlResult) -> Iterator[str]:
-    first, look = aligned.looks[0], _select_final_point(aligned)
+    first, look = aligned.validation[0], _select_final_point(aligned)
     if look.length >= LONGER * first.length and look.length >= first.length + 1:
         yield (
             f"Answers grew longer: {first.length:.1f} tokens for sft, {look.length:.1f} at step {look.step}. If length is not "
@@ -225,7 +225,7 @@ def _longer(aligned: RlResult) -> Iterator[str]:
 
 
 def _repeats(aligned: RlResult) -> Iterator[str]:
-    first, look = aligned.looks[0], _select_final_point(aligned)
+    first, look = aligned.validation[0], _select_final_point(aligned)
     if look.repetition >= first.repetition + REPEATS:
         yield (
             f"Repetition grew: {100 * first.repetition:.1f} % of the runs of three words for sft, "

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from tunectl.training.rl.rl_types import RlResult, StepMetrics, ValidationPoint
 
-FACTS, HISTORY, LOOKS, SAMPLES = "align.json", "history.csv", "looks.csv", "samples.jsonl"
+FACTS, HISTORY, VALIDATION, SAMPLES = "align.json", "history.csv", "validation.csv", "samples.jsonl"
 
 
 class AlignResultRecord(Struct, frozen=True):
@@ -28,9 +28,9 @@ class AlignResultRecord(Struct, frozen=True):
     inputs: int
     """Different inputs or judgements to learn from."""
     trainable: int
-    measure: str
+    metric: str
     """Name of the independent measure."""
-    looks: list[ValidationPoint]
+    validation: list[ValidationPoint]
 
 
 def to_record(aligned: RlResult, *, method: str, inputs: int, measure: str) -> AlignResultRecord:
@@ -44,8 +44,8 @@ def to_record(aligned: RlResult, *, method: str, inputs: int, measure: str) -> A
         answers=aligned.answers,
         inputs=inputs,
         trainable=aligned.trainable,
-        measure=measure,
-        looks=list(aligned.looks),
+        metric=measure,
+        validation=list(aligned.validation),
     )
 
 

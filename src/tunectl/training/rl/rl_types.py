@@ -159,13 +159,13 @@ class ValidationPoint(Struct, frozen=True):
     reward_low: float
     """Paired interval of the change of the mean reward since step 0, added to where it stood then: low end."""
     reward_high: float
-    measure: float
+    metric: float
     """The independent measure, 0 to 100."""
-    measure_change: float
+    metric_change: float
     """Since step 0, points."""
-    measure_low: float
+    metric_low: float
     """Low end of its paired interval."""
-    measure_high: float
+    metric_high: float
     kl: float
     """Nats an answer between policy and sft: what both expect at each token of the greedy answers, summed; 0 or more."""
     length: float
@@ -216,7 +216,7 @@ class RlResult:
     trainable: int
     """Weights of the adapter."""
     history: tuple[StepMetrics, ...]
-    looks: tuple[ValidationPoint, ...]
+    validation: tuple[ValidationPoint, ...]
     """The first one is before the first step."""
     samples: tuple[Sample, ...]
 
