@@ -43,7 +43,7 @@ def test_answers_end_where_the_contract_says(tiny_model: Path, tmp_path: Path):
     usual = model_loader.load(folder, adapter=None, profile=profile())
     assert stop_ids(usual.model, usual.tokenizer) == (2,)
     own = model_spec.load(folder)
-    model_spec.save(replace(own, end_of_turn=model_spec.SpecialToken("!", 36)), folder)
+    model_spec.save(replace(own, eot_token=model_spec.SpecialToken("!", 36)), folder)
     loaded = model_loader.load(folder, adapter=None, profile=profile())
     assert stop_ids(loaded.model, loaded.tokenizer) == (2, 36)
     (folder / "model_spec.json").unlink()

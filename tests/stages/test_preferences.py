@@ -729,7 +729,7 @@ def test_pairs_marks_and_candidates_can_be_looked_at(project, capsys):
 
 def test_marks_can_be_looked_at(project, capsys):
     imported([{"prompt": f"Q{n}", "completion": "fine", "label": n > 0} for n in range(4)])
-    out = shown(project, capsys, "show", "preferences", "--file", "marks")
+    out = shown(project, capsys, "show", "preferences", "--file", "labeled_completions")
     assert "good  fine" in out
     assert "bad  fine" in out
 

@@ -124,8 +124,6 @@ def test_a_model_that_knows_passes_and_leaves_everything(given):
     fake = Fake(right=0.95)
     found = reward.run(stage(ensemble_size=2), inputs, out, trainer=fake)
     assert sorted(digest(out.artifact)) == [
-        "row_counts.json",
-        "model_spec.json",
         "history.csv",
         "judge/adapter_config.json",
         "judge/adapter_model.safetensors",
@@ -136,10 +134,12 @@ def test_a_model_that_knows_passes_and_leaves_everything(given):
         "members/1/adapter_config.json",
         "members/1/adapter_model.safetensors",
         "members/1/history.csv",
+        "model_spec.json",
         "rejects.jsonl",
         "report.html",
         "results.json",
         "reward.json",
+        "row_counts.json",
         "verdict.json",
     ]
     assert sorted(digest(out.plots)) == ["history.csv", "reliability.csv"]

@@ -16,7 +16,7 @@ FILES = {
     "ingest": ("examples", "documents"),
     "curate": ("examples", "documents"),
     "split": ("train", "validation", "test", "documents"),
-    "preferences": ("train", "validation", "test", "marks", "candidates"),
+    "preferences": ("train", "validation", "test", "labeled_completions", "candidates"),
 }
 """Stage to the files that can be shown; the first is shown where none is named."""
 
@@ -25,7 +25,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
     parser.add_argument("stage", nargs="?", choices=list(FILES), default="curate", help="whose rows (curate)")
     parser.add_argument(
-        "--file", help="examples, documents, train, validation, test, marks or candidates; the first that the stage has"
+        "--file",
+        help="examples, documents, train, validation, test, labeled_completions or candidates; the first that the stage has",
     )
     parser.add_argument("--find", metavar="TEXT", help="only rows that hold this text")
     parser.add_argument("-n", "--number", type=int, default=5, metavar="N", help="rows to print (5)")
