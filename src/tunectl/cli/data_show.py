@@ -63,7 +63,7 @@ Shown = Document | Example | PreferencePair | LabeledCompletion
 
 def _shape(stage: str, file: str) -> type[Shown]:
     if stage == "preferences" and file != "candidates":
-        return LabeledCompletion if file == "marks" else PreferencePair
+        return LabeledCompletion if file == "labeled_completions" else PreferencePair
     return Document if file == "documents" else Example
 
 
