@@ -133,7 +133,7 @@ def _package(route: str, folder: Path, store: Path, artifacts: Path) -> None:
     package.run(cfg, package.Inputs(*stages), package.Outputs(out, folder / "work"))
     facts = atomic_io.read_json(out / FACTS, BuildFacts)
     kept = ReleaseRegistry(store)
-    kept.promote(kept.add(out / RELEASE, facts).id, by="bench_serve", why="to be measured", force=True)
+    kept.promote(kept.add(out / RELEASE, facts).id, author="bench_serve", message="to be measured", force=True)
     if route == "merged":
         (out / "model.gguf").rename(folder / "model.gguf")
     shutil.rmtree(out)

@@ -44,7 +44,7 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
         seed.name,
         "tunectl.services.bento_service:TunectlService",
     )
-    assert told["labels"] == {"release": seed.name, "project": "demo", "engine": "openvino", "route": "merged"}
+    assert told["labels"] == {"release": seed.name, "project": "demo", "engine": "openvino", "layout": "merged"}
     assert release_manifest.verify(seed) == []
     assert release_manifest.load(seed).created_at == AT
     assert '"store"' in (project / "bento" / "src" / "serve.json").read_text()

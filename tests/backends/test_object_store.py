@@ -41,7 +41,7 @@ def test_what_is_promoted_here_is_the_champion_there(store: ReleaseRegistry, add
     found = open_registry.open_registry(address, tmp_path / "server")
     assert (found.location, found.ids(), found.champion(), found.trial()) == (address, [], None, None)
     one, other = store.ids()
-    store.promote(one, by="t", why="w")
+    store.promote(one, author="t", message="w")
     assert push(store, files) == [one, other]
     assert push(store, files) == []
     pointer = found.champion()
@@ -52,10 +52,10 @@ def test_what_is_promoted_here_is_the_champion_there(store: ReleaseRegistry, add
     assert (folder / "adapter" / "adapter_model.safetensors").read_text() == "a"
     assert found.fetch(one) == folder
     assert [path.name for path in folder.parent.iterdir()] == [one]
-    store.start_canary(other, share=0.5, by="t", why="w")
+    store.start_canary(other, share=0.5, author="t", message="w")
     push(store, files)
     assert found.trial() == store.trial()
-    store.promote(other, by="t", why="w")
+    store.promote(other, author="t", message="w")
     push(store, files)
     assert found.trial() is None
     assert found.champion() == store.champion()

@@ -78,7 +78,7 @@ def champion(address: str) -> str:
 def test_the_service_and_its_database(built, compose: Compose, tmp_path: Path) -> None:
     store = ReleaseRegistry(tmp_path / "releases")
     first, second = (stored(release, store.root) for release in (built.first, built.second))
-    store.promote(first, by="test", why="first")
+    store.promote(first, author="test", message="first")
     key, _ = compose(
         "run", "--rm", "--no-deps", "service", "python", "-m", "tunectl", "serve", "keys", "add", "me"
     ).split("\n")
@@ -91,7 +91,7 @@ def test_the_service_and_its_database(built, compose: Compose, tmp_path: Path) -
     answers = [ask()]
     assert champion(address) == first
 
-    store.promote(second, by="test", why="better")
+    store.promote(second, author="test", message="better")
     until = time.monotonic() + 120
     while champion(address) != second:
         assert time.monotonic() < until, "the promotion did not reach the running service"

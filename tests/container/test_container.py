@@ -120,17 +120,17 @@ def test_two_on_one_host_share_a_database(built, run, volume, postgres) -> None:
 def test_a_promotion_reaches_a_running_container(built, run, volume, tmp_path) -> None:
     store = ReleaseRegistry(tmp_path / "releases")
     first, second = (stored(release, store.root) for release in (built.first, built.second))
-    store.promote(first, by="test", why="first")
+    store.promote(first, author="test", message="first")
     secret = key(built.image, volume, "shop", "chat")
     container = run("--volume", f"{store.root}:/data/releases:ro")
     champion = lambda name: lambda ready, said: ready and said["variants"]["champion"]["release"] == name
     container.wait(champion(first))
     load = Load(container.address, secret, tokens=8)
     load.start(streams=1, others=1)
-    store.promote(second, by="test", why="better")
+    store.promote(second, author="test", message="better")
     container.wait(champion(second))
     start = time.monotonic()
-    store.rollback(by="test", why="back")
+    store.rollback(author="test", message="back")
     container.wait(champion(first), every=0.02)
     back = time.monotonic() - start
     load.stop()

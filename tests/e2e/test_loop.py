@@ -65,9 +65,16 @@ def test_the_records_tell_the_same_story(played: tuple) -> None:
     assert [run.trigger.release for run in (second, third)] == [scene.poor.release, scene.harmful.release]
     store = ReleaseRegistry(scene.project / ".tunectl" / "releases")
     assert store.champion().release == first.facts("evaluating")["release"]
-    told = [(entry.what, entry.release) for entry in store.log() if entry.what != "add"]
+    told = [(entry.action, entry.release) for entry in store.log() if entry.action != "add"]
     better, worse = store.champion().release, scene.harmful.release
-    assert [what for what, _ in told] == ["promote", "challenge", "promote", "withdraw", "challenge", "withdraw"]
+    assert [what for what, _ in told] == [
+        "promote",
+        "canary_start",
+        "promote",
+        "canary_stop",
+        "canary_start",
+        "canary_stop",
+    ]
     assert [release for _, release in told[1:]] == [better, better, better, worse, worse]
     named = atomic_io.read_json(scene.project / "live" / "window.json", FeedbackWindow)
     assert [one.window for one in named.snapshots] == [first.facts("proposed")["window"]["id"]]
@@ -110,4 +117,4 @@ def test_nothing_is_left_running_or_lying_about(played: tuple) -> None:
             continue
     assert left == []
     assert not (scene.project / ".tunectl" / "retrain" / "worktree").exists()
-    assert not (scene.project / ".tunectl" / "releases" / "challenger.json").exists()
+    assert not (scene.project / ".tunectl" / "releases" / "canary.json").exists()

@@ -56,7 +56,7 @@ def _stored(tmp_path: Path, releases: int) -> tuple[ReleaseRegistry, list[str]]:
         folder.mkdir()
         (folder / "weights").write_text(str(number))
         names.append(store.add(folder, BuildFacts("shop", "transformers", "adapter")).id)
-    store.promote(names[0], by="test", why="first")
+    store.promote(names[0], author="test", message="first")
     return store, names
 
 
@@ -67,7 +67,7 @@ def test_arms_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> Non
 
         def looked(began: datetime, name: str):
             made = trials.start(
-                canary_run.build_experiment(CANARY, names[1], name=name, now=began, by="Ann", why="try")
+                canary_run.build_experiment(CANARY, names[1], name=name, now=began, author="Ann", message="try")
             )
             found = canary_run.evaluate_canary(made, live, trials, now)
             return made, (found.decision, found.reason)
@@ -78,13 +78,13 @@ def test_arms_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> Non
         trials.end(ahead, "unfair", now, None)
         made, found = looked(now, "one")
         assert found[0] == "running"
-        store.promote(names[2], by="Bo", why="a repair")
+        store.promote(names[2], author="Bo", message="a repair")
         found = canary_run.evaluate_canary(made, live, trials, now)
         assert (found.decision, found.reason) == (
             "unfair",
             f"the champion is {names[2]} now; {names[0]} was when it began",
         )
-        store.promote(names[1], by="Bo", why="I like it")
+        store.promote(names[1], author="Bo", message="I like it")
         found = canary_run.evaluate_canary(made, live, trials, now)
         assert (found.decision, found.reason) == ("promote", "Bo has made it the champion: I like it")
         trials.end(made, "running", now, None)
@@ -96,7 +96,7 @@ def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, fl
     store, names = _stored(tmp_path, 2)
     began = datetime.now(UTC) - timedelta(days=2)
     wanted = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
-    made = canary_run.build_experiment(wanted, names[1], name="one", now=began, by="Ann", why="try")
+    made = canary_run.build_experiment(wanted, names[1], name="one", now=began, author="Ann", message="try")
     trials = ExperimentStore(store)
     made = trials.start(made)
     with inference_log_sql.open_log("sqlite:///live.sqlite", tmp_path) as live:
@@ -133,14 +133,16 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act, decision: str, champion: int
 ) -> None:
     plain, names = _stored(tmp_path, 4)
-    plain.promote(names[3], by="test", why="below")
-    plain.promote(names[0], by="test", why="the champion")
+    plain.promote(names[3], author="test", message="below")
+    plain.promote(names[0], author="test", message="the champion")
     monkeypatch.chdir(ROOT)
     root = checks.load_config(ProjectPaths(), [Override.from_cli("retrain.port=0")]).root
     layout, store = ProjectPaths(tmp_path), _Slow(plain.root)
     began = datetime.now(UTC) - timedelta(days=2)
     wanted = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
-    made = replace(canary_run.build_experiment(wanted, names[1], name="one", now=began, by="Ann", why="try"), run=None)
+    made = replace(
+        canary_run.build_experiment(wanted, names[1], name="one", now=began, author="Ann", message="try"), run=None
+    )
     made = ExperimentStore(store).start(made)
     watcher = retrain_controller._RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
     with watcher._live() as live:
@@ -149,7 +151,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     watcher._experiments(datetime.now(UTC))
     watcher._door._server.server_close()
     assert store.champion().release == names[champion]
-    assert store.champion().by == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
+    assert store.champion().author == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
     (ended,) = ExperimentStore(store).all()
     assert (ended.decision, store.trial()) == (decision, None)
 
@@ -157,7 +159,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
 def test_who_came_before_the_challenger_was_loaded_is_in_neither_arm(tmp_path: Path) -> None:
     began = datetime(2026, 5, 1, tzinfo=UTC)
     wanted = CANARY.model_copy(update={"share": 0.5, "attribution_hours": 0.01})
-    found = canary_run.build_experiment(wanted, "r1", name="one", now=began, by="Ann", why="try")
+    found = canary_run.build_experiment(wanted, "r1", name="one", now=began, author="Ann", message="try")
     with inference_log_sql.open_log("sqlite:///live.sqlite", tmp_path) as live:
         for number in range(60):
             arm, release = ("challenger", "r1") if number >= 40 and number % 2 == 0 else ("champion", "r0")
@@ -207,11 +209,11 @@ def test_verbs_of_the_experiment_and_the_story(
     plan = told("release", "canary", "plan", "--rate", "0.3", "--effect", "0.2", "--share", "0.5")
     assert 50 < plan["half"] < plan["most"] < 2000
     assert told("release", "canary", "stop")["decision"] == "running"
-    assert (store.root / "challenger.json").exists() is False
+    assert (store.root / "canary.json").exists() is False
     asked = told("retrain", "request", "-m", "two new shops")
     assert asked["controller"] is False
     assert (folder / ".tunectl" / "retrain" / "inbox" / f"{asked['trigger']}.json").is_file()
-    assert [row["what"] for row in told("release", "log")][-3:] == ["add", "challenge", "withdraw"]
+    assert [row["action"] for row in told("release", "log")][-3:] == ["add", "canary_start", "canary_stop"]
     assert main(["release", "log", "nothing"]) == 2
     assert main(["release", "log", "--page", "story.html"]) == 0
     assert "<h2>Retrains, the newest first</h2>" in (folder / "story.html").read_text()

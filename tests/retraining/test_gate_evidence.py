@@ -67,7 +67,7 @@ def test_two_real_releases_are_compared_and_one_that_cannot_load_is_rejected(
 ) -> None:
     store = ReleaseRegistry(project / ".tunectl" / "releases")
     names = [stored(tiny_release(tiny_model, tmp_path / f"r{seed}", seed=seed), store.root) for seed in (1, 2)]
-    store.promote(names[0], by="test", why="first")
+    store.promote(names[0], author="test", message="first")
     place, stop = RetrainWorkspace(ProjectPaths(project)), threading.Event()
     found = gate_evidence.collect_evidence(_run(), names[1], store, root.retrain, root.evaluate, place, stop)
     assert found.verdict in ("reject", "insufficient")  # two random adapters: neither is better
@@ -97,7 +97,7 @@ def test_the_gate_takes_no_gpu_that_is_kept_from_retrains(
         (folder / "weights").write_text(folder.name)
         made = store.add(folder, BuildFacts("shop", name, "adapter"))
         if store.champion() is None:
-            store.promote(made.id, by="test", why="first")
+            store.promote(made.id, author="test", message="first")
     told: list[bool] = []
 
     def side(*_given: object, gpus: bool) -> ReleaseOutputs:

@@ -44,7 +44,7 @@ def work(tmp_path: Path, root) -> LocalActivities:
         folder.mkdir()
         (folder / "weights").write_text(str(number))
         store.add(folder, BuildFacts("shop", "transformers", "adapter"))
-    store.promote(store.ids()[0], by="test", why="first")
+    store.promote(store.ids()[0], author="test", message="first")
     return LocalActivities(
         RetrainWorkspace(ProjectPaths(tmp_path)),
         store,
@@ -153,7 +153,7 @@ def _run(work: LocalActivities, against: str) -> RetrainRun:
 def test_over_a_champion_that_was_not_compared_with_nobody_is_promoted(work: LocalActivities) -> None:
     first, challenger, third = work.store.ids()
     run = _run(work, first)
-    work.store.promote(third, by="Bo", why="a repair")
+    work.store.promote(third, author="Bo", message="a repair")
     with pytest.raises(GateError) as error:
         work.promote(run, "better", NOW)
     assert str(error.value) == (
@@ -162,7 +162,7 @@ def test_over_a_champion_that_was_not_compared_with_nobody_is_promoted(work: Loc
     )
     assert work.store.champion().release == third
     assert not work.is_promoted(run)
-    work.store.promote(challenger, by="Bo", why="all the same")
+    work.store.promote(challenger, author="Bo", message="all the same")
     assert work.is_promoted(run)
     assert work.promote(run, "better", NOW)["release"] == challenger
 

@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> ReleaseRegistry:
         folder.mkdir()
         (folder / "weights").write_text(str(number))
         made.add(folder, BuildFacts("shop", "transformers", "adapter"))
-    made.promote(made.ids()[0], by="test", why="first")
+    made.promote(made.ids()[0], author="test", message="first")
     return made
 
 
@@ -39,10 +39,10 @@ def test_every_move_of_a_pointer_is_copied_once(store: ReleaseRegistry, tmp_path
     assert there.champion() == store.champion()
     assert not publisher.sync_if_changed()
     challenger = store.ids()[1]
-    store.start_canary(challenger, share=0.5, by="test", why="try")
+    store.start_canary(challenger, share=0.5, author="test", message="try")
     assert publisher.sync_if_changed()
     assert there.trial() == store.trial()
-    store.promote(challenger, by="test", why="better")
+    store.promote(challenger, author="test", message="better")
     assert publisher.sync_if_changed()
     assert (there.champion(), there.trial()) == (store.champion(), None)
     assert there.log() == store.log()

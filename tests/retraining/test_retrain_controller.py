@@ -156,7 +156,7 @@ def test_training_goes_on_from_the_champion_where_that_is_declared(tmp_path: Pat
     atomic_io.write_json(tmp_path / "made" / "adapter" / "adapter_config.json", {"r": 4, "lora_alpha": 8})
     (tmp_path / "made" / "adapter" / "adapter_model.safetensors").write_text("weights")
     made = store.add(tmp_path / "made", BuildFacts("shop", "transformers", "adapter")).id
-    store.promote(made, by="test", why="the first")
+    store.promote(made, author="test", message="the first")
     assert worktree_build._start(watch, store, layout) == []
     for _ in range(2):
         assert worktree_build._start(warm, store, layout) == [f"sft.init_adapter=.tunectl/init_adapters/{made}"]

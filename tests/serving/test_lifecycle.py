@@ -71,13 +71,13 @@ def test_swap_challenger_and_way_back_without_a_dropped_request(
         for asker in askers:
             asker.start()
         is_champion = lambda name: lambda ready, said: ready and said["variants"]["champion"]["release"] == name
-        store.promote(second, by="test", why="better")
+        store.promote(second, author="test", message="better")
         server.wait(is_champion(second), 120)
         start = time.monotonic()
-        store.rollback(by="test", why="back")
+        store.rollback(author="test", message="back")
         server.wait(is_champion(first), 30, every=0.02)
         back = time.monotonic() - start
-        store.start_canary(second, share=0.5, by="test", why="is it better?")
+        store.start_canary(second, share=0.5, author="test", message="is it better?")
         server.wait(lambda _, said: "challenger" in said["variants"], 120)
         told = client.chat.completions.create(model="challenger", messages=HI, max_tokens=1)
         people = [f"person {number}" for number in range(24)]
@@ -96,7 +96,7 @@ def test_swap_challenger_and_way_back_without_a_dropped_request(
 def test_a_broken_release_leaves_the_old_one_serving(store: ReleaseRegistry, releases: tuple, tmp_path: Path) -> None:
     with serving(tmp_path, store) as server:
         bad = store.folder(releases[2]) / "adapter" / "adapter_model.safetensors"
-        store.promote(releases[2], by="test", why="it was whole a moment ago")
+        store.promote(releases[2], author="test", message="it was whole a moment ago")
         bad.write_bytes(bad.read_bytes()[:-1] + b"x")
         said = server.wait(
             lambda _, said: "problems" in said or said["variants"]["champion"]["release"] == releases[2], 60

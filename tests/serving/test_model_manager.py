@@ -97,15 +97,15 @@ def test_a_challenger_that_is_promoted_is_not_loaded_again(store: ReleaseRegistr
 
     async def story() -> None:
         found = residents(store, gate)
-        store.start_canary(second, share=0.5, by="t", why="w")
+        store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first, "challenger": second}
-        store.promote(second, by="t", why="w")
+        store.promote(second, author="t", message="w")
         await found.reconcile()
         assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": second}
-        store.rollback(by="t", why="w")
+        store.rollback(author="t", message="w")
         await found.reconcile()
         assert found.loaded["champion"].id == first
-        store.start_canary(second, share=0.5, by="t", why="w")
+        store.start_canary(second, share=0.5, author="t", message="w")
         await found.reconcile()
         assert found.loaded["challenger"].id == second
         assert gate.opened == [first, second]
@@ -122,10 +122,10 @@ def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistr
         found = residents(store, gate)
         assert await settled(found) == {"champion": first}
         gate.free.clear()
-        store.promote(second, by="t", why="w")
+        store.promote(second, author="t", message="w")
         await asyncio.wait_for(found.reconcile(), 10)
         assert found.loaded["champion"].id == first
-        store.rollback(by="t", why="w")
+        store.rollback(author="t", message="w")
         await asyncio.wait_for(found.reconcile(), 10)
         gate.free.set()
         await found.wait_for_loads()
@@ -147,13 +147,13 @@ def test_whatever_a_library_raises_leaves_the_old_one_serving(
         found = residents(store, gate)
         assert await settled(found) == {"champion": first}
         gate.fails = True
-        store.promote(second, by="t", why="w")
+        store.promote(second, author="t", message="w")
         assert await settled(found) == {"champion": first}
         told = f"release {second} cannot be loaded: ZeroDivisionError: no error of ours"
         assert found.trouble == {"champion": told}
         await settled(found)
         assert gate.opened == [first, second]  # the same files are not tried again
-        store.rollback(by="t", why="w")
+        store.rollback(author="t", message="w")
         assert await settled(found) == {"champion": first}
         assert found.trouble == {}
         await found.close()
@@ -188,7 +188,7 @@ def test_a_release_is_not_closed_under_a_request_that_still_waits(
         await settled(found)
         old = found.loaded["champion"]
         old.claims += 1
-        store.promote(releases[2], by="t", why="w")
+        store.promote(releases[2], author="t", message="w")
         await settled(found)
         await found.reconcile()
         await asyncio.sleep(0.5)
@@ -230,15 +230,15 @@ def test_while_nothing_answers_the_same_files_are_tried_again(
         assert await settled(found) == {"champion": first}
         assert found.trouble == {}
         gate.fails = True
-        store.promote(second, by="t", why="w")
+        store.promote(second, author="t", message="w")
         await settled(found)
         await asyncio.sleep(0.1)
         await settled(found)
         assert gate.opened == [first, first, second]  # the old one serves, and these files are to blame
         gate.fails = False
-        store.rollback(by="t", why="w")
+        store.rollback(author="t", message="w")
         await settled(found)
-        store.promote(second, by="t", why="again")
+        store.promote(second, author="t", message="again")
         assert await settled(found) == {"champion": second}
         await found.close()
 
@@ -302,7 +302,7 @@ def test_a_pointer_that_vanishes_does_not_bring_the_seed_back(
         (store.root / CHAMPION).rename(store.root / "away")
         assert await settled(found) == {"champion": first}  # nobody was promoted yet: the seed
         (store.root / "away").rename(store.root / CHAMPION)
-        store.promote(second, by="t", why="w")
+        store.promote(second, author="t", message="w")
         assert await settled(found) == {"champion": second}
         (store.root / CHAMPION).rename(store.root / "away")
         assert await settled(found) == {"champion": second}
@@ -324,13 +324,13 @@ def test_a_challenger_takes_nobodys_way_back(
     async def story() -> None:
         found = residents(store, gate)
         await settled(found)
-        store.promote(second, by="t", why="w")
+        store.promote(second, author="t", message="w")
         await settled(found)
-        store.start_canary(third, share=0.5, by="t", why="w")
+        store.start_canary(third, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": second, "challenger": third}
-        store.stop_canary(by="t", why="w")
+        store.stop_canary(author="t", message="w")
         assert await settled(found) == {"champion": second}
-        store.rollback(by="t", why="w")
+        store.rollback(author="t", message="w")
         await found.reconcile()
         assert found.loaded["champion"].id == first  # at once: it was in memory
         assert gate.opened == [first, second, third]
@@ -347,10 +347,10 @@ def test_nobody_meets_the_challenger_of_before(
 
     async def story() -> None:
         found = residents(store, gate)
-        store.start_canary(second, share=0.5, by="t", why="w")
+        store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first, "challenger": second}
         gate.free.clear()
-        store.start_canary(third, share=0.5, by="t", why="w")
+        store.start_canary(third, share=0.5, author="t", message="w")
         await found.reconcile()
         assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": first}
         assert found.trial.release == third
@@ -400,13 +400,13 @@ def test_a_load_that_hangs_is_given_up_and_others_go_on(
         found = residents(store, gate)
         assert await settled(found) == {"champion": first}
         gate.hangs, found._within = second, 1.0
-        store.start_canary(second, share=0.5, by="t", why="w")
+        store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first}
         told = f"release {second} was not loaded and proved within 1 s"
         assert found.trouble["challenger"].startswith(told)
         assert gate.given_up == 1
         found._within = 20.0
-        store.promote(third, by="t", why="w")
+        store.promote(third, author="t", message="w")
         assert (await settled(found))["champion"] == third  # though the other one hangs still
         gate.let_go.set()
         await closed_thread(gate.pipelines, 3)
@@ -445,8 +445,8 @@ def test_a_slow_download_holds_up_no_other_release(
         found = residents(remote, gate)
         assert await settled(found) == {"champion": first}
         remote.slow = second
-        store.start_canary(second, share=0.5, by="t", why="w")
-        store.promote(third, by="t", why="w")
+        store.start_canary(second, share=0.5, author="t", message="w")
+        store.promote(third, author="t", message="w")
         await found.reconcile()
         async with asyncio.timeout(30):
             while found.loaded["champion"].id != third:
@@ -595,7 +595,7 @@ def test_a_merged_release_has_no_base_to_answer_with(
     store: ReleaseRegistry, releases: tuple, gate: Gate, tmp_path: Path
 ) -> None:
     merged = stored(merged_release(store.folder(releases[1]), tmp_path / "merged"), store.root)
-    store.promote(merged, by="t", why="w")
+    store.promote(merged, author="t", message="w")
 
     async def story() -> None:
         found = residents(store, gate, base=True)

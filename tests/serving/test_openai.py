@@ -34,7 +34,7 @@ def served(engine: str, server: Server, tiny_model: Path, tmp_path_factory: pyte
         return
     folder = tmp_path_factory.mktemp("openvino")
     name = stored(openvino_release(tiny_model, folder / "r1"), folder / "store")
-    ReleaseRegistry(folder / "store").promote(name, by="test", why="first")
+    ReleaseRegistry(folder / "store").promote(name, author="test", message="first")
     env = {"TUNECTL_REGISTRY": str(folder / "store")}
     fast = Server(folder / "server", env=env, limits__max_concurrency=4, engine__threads=2)
     try:

@@ -161,7 +161,7 @@ def test_a_release_holds_what_the_server_needs(given, tmp_path):
         "tokenizer/chat_template.jinja", "model/openvino_model.xml", "contract.json", "reference.jsonl", "MODEL_CARD.md",
     }  # fmt: skip
     told = serving_contract.load(release)
-    assert (told.engine, told.route, told.base.weights, told.stop_token_ids) == ("openvino", "merged", "int8", [END])
+    assert (told.engine, told.layout, told.base.weights, told.stop_token_ids) == ("openvino", "merged", "int8", [END])
     assert told.adapter_sha256 == files["adapter/adapter_model.safetensors"]
     assert told.base.sha256 == chats.load(inputs.model).weights_sha256
     for fixture in told.fixtures:
@@ -235,7 +235,7 @@ def test_apart_leaves_the_base_alone(given):
     fake = Fake()
     package.run(stage(layout="adapter"), inputs, outputs, tools=fake)
     assert fake.calls[0] == ("export", inputs.model, "openvino", "int8")
-    assert serving_contract.load(outputs.artifact / "release").route == "adapter"
+    assert serving_contract.load(outputs.artifact / "release").layout == "adapter"
 
 
 @pytest.mark.parametrize(

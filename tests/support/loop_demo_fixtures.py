@@ -76,13 +76,13 @@ def experiment(decision: str | None = "promote") -> Experiment:
     )
     return Experiment(
         "e1", "r1", "r0", "satisfaction", RULES, 0.003, 20, at(460.1), at(4000), "salt", "tunectl retrain controller", "drift", run=retrain().id,
-        ended=at(539) if decision else None, decision=decision, reading=reading,
+        ended_at=at(539) if decision else None, decision=decision, reading=reading,
     )  # fmt: skip
 
 
 LOG = [
     ReleaseEvent("add", "r0", at(-90).isoformat()),
-    ReleaseEvent("promote", "r0", at(-80).isoformat(), why="what make run built", sequence=1),
+    ReleaseEvent("promote", "r0", at(-80).isoformat(), message="what make run built", sequence=1),
     ReleaseEvent("add", "r1", at(400).isoformat()),
-    ReleaseEvent("promote", "r1", at(540).isoformat(), why="retrain", previous="r0", sequence=2),
+    ReleaseEvent("promote", "r1", at(540).isoformat(), message="retrain", previous="r0", sequence=2),
 ]

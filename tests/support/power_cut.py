@@ -66,9 +66,9 @@ def main() -> None:
     store, release = ReleaseRegistry(Path(sys.argv[1])), sys.argv[3]
     install(int(sys.argv[4]))
     if sys.argv[2] == "promote":
-        store.promote(release, by="cut", why="power cut")
+        store.promote(release, author="cut", message="power cut")
     else:
-        store.rollback(by="cut", why="power cut")
+        store.rollback(author="cut", message="power cut")
 
 
 if __name__ == "__main__":

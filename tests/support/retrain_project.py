@@ -49,7 +49,7 @@ elif trouble:
 fresh = pathlib.Path("artifacts/package")
 (fresh / "release").mkdir(parents=True)
 (fresh / "release" / "weights").write_text(hashlib.sha256(window).hexdigest())
-facts = {"project": "shop", "engine": "transformers", "route": "adapter", "metrics": {"bleu": 50.0}, "verdicts": {}, "lineage": None}
+facts = {"project": "shop", "engine": "transformers", "layout": "adapter", "metrics": {"bleu": 50.0}, "verdicts": {}, "lineage": None}
 (fresh / "facts.json").write_text(json.dumps(facts))
 """
 PIPELINE = """
@@ -96,7 +96,7 @@ def make(folder: Path, exchanges: int = 12) -> ReleaseRegistry:
     release.mkdir()
     (release / "weights").write_text("first")
     made = store.add(release, BuildFacts("shop", "transformers", "adapter"))
-    store.promote(made.id, by="test", why="the first release")
+    store.promote(made.id, author="test", message="the first release")
     return store
 
 

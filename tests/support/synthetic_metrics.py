@@ -40,7 +40,15 @@ COARSE, FINE, FROM = 2.0, 0.5, 41
 JOBS = ("tunectl-serve", "tunectl-monitor", "tunectl-retrain")
 OLD, NEW, WORSE = "4f1c9a7be2d05318", "b83e60d1f7a94c22", "0c5d2e9914ab77f3"
 BASE = "smollm2-135m"
-RULES = SequentialTestRules(share=0.2, margin=0, alpha=0.05, harm_alpha=0.05, guard_tolerance=0.05, least=50, most=None)
+RULES = SequentialTestRules(
+    share=0.2,
+    margin=0,
+    alpha=0.05,
+    harm_alpha=0.05,
+    guardrail_tolerance=0.05,
+    min_units_per_variant=50,
+    max_total_units=None,
+)
 ENDINGS = (("stop", 0.93), ("length", 0.05), ("cancelled", 0.014), ("error", 0.004), ("timeout", 0.002))
 
 
@@ -209,7 +217,7 @@ class Story:
                 kind = dice.choices(["thumb", "rating", "click", "conversion", "edit"], [5, 2, 4, 1, 1])[0]
                 variant = (
                     "challenger"
-                    if self.experiment and not self.experiment.ended and dice.random() < 0.2
+                    if self.experiment and not self.experiment.ended_at and dice.random() < 0.2
                     else "champion"
                 )
                 metrics.feedback.labels(kind, variant).inc()

@@ -140,7 +140,7 @@ def built(folder: Path, model: Path) -> Path:
     assert done.returncode in {0, 3}, done.stdout[-3000:] + done.stderr[-3000:]
     store = ReleaseRegistry(root / ".tunectl" / "releases")
     if store.champion() is None:
-        store.promote(store.ids()[0], by="test", why="the first", force=True)
+        store.promote(store.ids()[0], author="test", message="the first", force=True)
     return root
 
 

@@ -88,14 +88,14 @@ def tiny_release(
             base=BaseModel("tiny", weights, weights, "bf16"),
             adapter_sha256=hashlib.sha256((folder / "adapter/adapter_model.safetensors").read_bytes()).hexdigest(),
             template_sha256=hashlib.sha256(source.encode()).hexdigest(),
-            end_of_turn=END,
+            eot_token=END,
             bos=SpecialToken("<|im_start|>", 1),
             eos=END,
             pad=END,
             stop_token_ids=[STOP],
             context_length=512,
             engine=engine,
-            route="adapter",
+            layout="adapter",
             defaults=DecodingDefaults(0.0, 1.0, 16),
             system=None,
             tolerance=Tolerance(0.05, 0.95),
@@ -139,12 +139,12 @@ def stored(release: Path, store: Path) -> str:
     """Put a release folder into a store; its id."""
     contract = json.loads((release / "contract.json").read_text())
     return (
-        ReleaseRegistry(store).add(release, BuildFacts(contract["project"], contract["engine"], contract["route"])).id
+        ReleaseRegistry(store).add(release, BuildFacts(contract["project"], contract["engine"], contract["layout"])).id
     )
 
 
 def filled(model: Path, folder: Path) -> tuple[Path, str, str]:
     """A store in ``folder`` with two releases, the first of them champion."""
     names = [stored(tiny_release(model, folder / f"r{seed}", seed=seed), folder / "store") for seed in (1, 2)]
-    ReleaseRegistry(folder / "store").promote(names[0], by="test", why="first")
+    ReleaseRegistry(folder / "store").promote(names[0], author="test", message="first")
     return folder / "store", names[0], names[1]

@@ -209,7 +209,7 @@ CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, c
 
 def _gone(play: Play, run: RetrainRun) -> float | None:
     """Seconds from the end of the experiment until the service no longer had the challenger."""
-    ended = next((one.ended for one in play.trials.all() if one.run == run.id), None)
+    ended = next((one.ended_at for one in play.trials.all() if one.run == run.id), None)
     return None if ended is None else _seen(play, ended, lambda arms: "challenger" not in arms)
 
 

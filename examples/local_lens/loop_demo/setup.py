@@ -118,9 +118,9 @@ def _link(root: Path, folder: Path) -> None:
 def _stored(built: ReleaseRegistry, release: str, store: ReleaseRegistry) -> ReleaseRegistry:
     """The champion and the golden set in a store of their own."""
     one = built.manifest(release)
-    facts = BuildFacts(one.project, one.engine, one.route, one.metrics, one.verdicts, one.lineage)
-    made = store.add(built.folder(release), facts, by="make run", git=one.git)
-    store.promote(made.id, by="make run", why="what make run built", force=True)
+    facts = BuildFacts(one.project, one.engine, one.layout, one.metrics, one.verdicts, one.lineage)
+    made = store.add(built.folder(release), facts, author="make run", git=one.git)
+    store.promote(made.id, author="make run", message="what make run built", force=True)
     if (built.root / "golden").is_dir():
         shutil.copytree(built.root / "golden", store.root / "golden")
     return store
@@ -188,7 +188,7 @@ def built(job: Job, folder: Path, store: ReleaseRegistry, kept: Path, say: Say) 
         say(f"building {job.name}: {job.why}")
         _build(job, folder, store, made)
     facts: BuildFacts = atomic_io.read_json(made / FACTS, BuildFacts)
-    found = store.add(made / RELEASE, facts, by="the workshop", why=f"bad on purpose: {job.why}")
+    found = store.add(made / RELEASE, facts, author="the workshop", message=f"bad on purpose: {job.why}")
     if found.refusals:
         raise UsageError(
             f"the {job.name} challenger does not pass its own pipeline: {'; '.join(found.refusals)}",

@@ -139,14 +139,14 @@ def experiments(found: Iterable[Experiment], clock: Clock, now: float) -> list[S
     tones: dict[str, Tone] = {"promote": "good", "harm": "bad"}
     spans = []
     for one in found:
-        ended = clock(one.ended) if one.ended is not None else now
+        ended = clock(one.ended_at) if one.ended_at is not None else now
         tone = tones.get(one.decision or "", "work")
         reading = one.reading
         units = (
             f"{reading.champion_units + reading.challenger_units} people; {reading.reason}" if reading else "nobody yet"
         )
         spans.append(
-            Span("canary", one.decision or "runs", clock(one.began), ended, tone, f"{one.challenger}: {units}")
+            Span("canary", one.decision or "runs", clock(one.started_at), ended, tone, f"{one.challenger}: {units}")
         )
     return spans
 
@@ -156,10 +156,10 @@ def champions(log: Sequence[ReleaseEvent], clock: Clock, now: float) -> list[Spa
     swaps = swap_entries(log)
     spans = []
     for place, one in enumerate(swaps):
-        since = max(clock(datetime.fromisoformat(one.at)), 0.0)
-        until = clock(datetime.fromisoformat(swaps[place + 1].at)) if place + 1 < len(swaps) else now
+        since = max(clock(datetime.fromisoformat(one.created_at)), 0.0)
+        until = clock(datetime.fromisoformat(swaps[place + 1].created_at)) if place + 1 < len(swaps) else now
         if until > 0:
-            spans.append(Span("champion", one.release[:6], since, until, "calm" if place == 0 else "good", one.why))
+            spans.append(Span("champion", one.release[:6], since, until, "calm" if place == 0 else "good", one.message))
     return spans
 
 

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
-import msgspec
 from msgspec import Meta, Struct, structs
 
 from tunectl.access.api_errors import ApiError
 from tunectl.artifacts import atomic_io
+from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, InfrastructureError, TunectlError, UsageError
 
@@ -39,7 +39,7 @@ class ApiKey(Struct, frozen=True):
     """admin may do everything."""
     per_minute: Annotated[int, Meta(ge=1)] | None
     """Requests a minute, in bursts of up to that many. Null: as many as come."""
-    made_at: datetime
+    created_at: datetime
 
     def allows(self, scope: KeyScope) -> bool:
         """Whether it opens that door."""
@@ -48,6 +48,16 @@ class ApiKey(Struct, frozen=True):
 
 class _File(Struct, frozen=True):
     keys: list[ApiKey]
+
+
+def upgrade_keys(record: dict[str, Any]) -> dict[str, Any]:
+    """``keys.json`` of 0.1."""
+    entries = record.get("keys", [])
+    renamed = {"made_at": "created_at"}
+    return {**record, "keys": [rename_keys(one, renamed) if isinstance(one, dict) else one for one in entries]}
+
+
+KEYS_FILE: Final = RecordFormat("file of keys", (upgrade_keys,))
 
 
 def hash_key(secret: str) -> str:
@@ -67,7 +77,7 @@ def read(path: Path) -> list[ApiKey]:
     Raises  DataError when it is no keys file, or names one twice; InfrastructureError when it cannot be read.
     """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File).keys
+        found = KEYS_FILE.decode(path.read_bytes(), _File, str(path)).keys
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -88,7 +98,7 @@ def read(path: Path) -> list[ApiKey]:
 
 def write(path: Path, entries: Sequence[ApiKey]) -> None:
     """Write the entries, whole or not at all; readable by the owner and the group alone."""
-    atomic_io.write_json(path, _File(list(entries)))
+    KEYS_FILE.write(path, _File(list(entries)))
     path.chmod(0o640)
 
 

@@ -242,7 +242,7 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
 
 
 class CanaryState(Struct, frozen=True, omit_defaults=True):
-    """A challenger: which release is tried, on whom. ``challenger.json`` of a release store holds it."""
+    """A challenger: which release is tried, on whom. ``canary.json`` of a registry holds it."""
 
     release: ContentId
     share: Annotated[float, Meta(ge=0, le=1)]
@@ -251,8 +251,8 @@ class CanaryState(Struct, frozen=True, omit_defaults=True):
     """Makes this trial's assignment independent of every other's."""
     started_at: str = ""
     """UTC, ISO 8601."""
-    by: str = ""
-    why: str = ""
+    author: str = ""
+    message: str = ""
 
 
 DriftVerdict = Literal["ok", "drift", "insufficient", "error"]

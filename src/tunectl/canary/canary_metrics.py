@@ -38,7 +38,7 @@ def collect_observations(
     exchanges: Iterable[InferenceRecord],
     said: Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]],
     *,
-    measure: CanaryMetric,
+    metric: CanaryMetric,
     challenger: str,
     attribution: timedelta,
     slow: float,
@@ -74,7 +74,7 @@ def collect_observations(
             final.append((end, name, inside))
     final.sort(key=lambda row: row[:2])
     opinions = said([one.id for _, _, inside in final for one in inside])
-    units = [_unit(inside, opinions, end, measure, slow) for end, _, inside in final]
+    units = [_unit(inside, opinions, end, metric, slow) for end, _, inside in final]
     return ExperimentData(units, still_open, chosen, both)
 
 

@@ -13,22 +13,38 @@ import secrets
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts import lock
 from tunectl.artifacts.names import ContentId, RecordName
+from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.artifacts.records import CanaryState
 from tunectl.canary.canary_metrics import CanaryMetric
 from tunectl.canary.sequential_test import CanaryDecision, ExperimentResult, SequentialTestRules, validate_rules
 from tunectl.core.errors import GateError, UsageError
+from tunectl.registry.registry_formats import AUTHORSHIP
 from tunectl.registry.release_store import ReleaseRegistry
 
 RECORDS: Final = "experiments"
 UNTESTED: Final = "a test tries no release that a gate refused; without a test: tunectl release canary start {} --no-test --share 0.1 --force"
 """What is left for a release that a gate refused."""
+_RULES: Final = {
+    "guard_tolerance": "guardrail_tolerance",
+    "least": "min_units_per_variant",
+    "most": "max_total_units",
+}
+
+
+def upgrade_experiment(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of 0.1. The salt stays: it decides who gets the challenger."""
+    found = rename_keys(record, {**AUTHORSHIP, "measure": "metric", "began": "started_at", "ended": "ended_at"})
+    return {**found, "rules": rename_keys(found.get("rules", {}), _RULES)}
+
+
+EXPERIMENT: Final = RecordFormat("canary experiment", (upgrade_experiment,))
 
 
 class Experiment(Struct, frozen=True, omit_defaults=True):
@@ -37,19 +53,19 @@ class Experiment(Struct, frozen=True, omit_defaults=True):
     id: RecordName
     challenger: ContentId
     champion: str
-    measure: CanaryMetric
+    metric: CanaryMetric
     rules: SequentialTestRules
     attribution_hours: float
     slow_seconds: float
-    began: datetime
+    started_at: datetime
     until: datetime
     """When an open question is given up."""
     salt: str
-    by: str
-    why: str
+    author: str
+    message: str
     run: str | None = None
     """The retrain that it belongs to; None: a person's own."""
-    ended: datetime | None = None
+    ended_at: datetime | None = None
     decision: CanaryDecision | None = None
     """``running`` where a person stopped it."""
     reading: ExperimentResult | None = None
@@ -70,12 +86,12 @@ class ExperimentStore:
         """Every experiment, the oldest first."""
         if not self.folder.is_dir():
             return []
-        found: list[Experiment] = [atomic_io.read_json(path, Experiment) for path in sorted(self.folder.glob("*.json"))]
-        return sorted(found, key=lambda one: (one.began, one.id))
+        found: list[Experiment] = [EXPERIMENT.read(path, Experiment) for path in sorted(self.folder.glob("*.json"))]
+        return sorted(found, key=lambda one: (one.started_at, one.id))
 
     def running(self) -> Experiment | None:
         """The one that runs."""
-        return next((one for one in self.all() if one.ended is None), None)
+        return next((one for one in self.all() if one.ended_at is None), None)
 
     def start(self, experiment: Experiment) -> Experiment:
         """Begin; the same id again goes on with what was begun, and is what it was where that has ended.
@@ -93,19 +109,19 @@ class ExperimentStore:
         self.store.manifest(experiment.challenger)
         with self._writing():
             before = next((one for one in self.all() if one.id == experiment.id), None)
-            if before is not None and before.ended is not None:
+            if before is not None and before.ended_at is not None:
                 return before
             other = self.running()
             if other is not None and other.id != experiment.id:
                 raise ExperimentRunning(
-                    f"experiment {other.id} with {other.challenger} runs since {other.began:%Y-%m-%d %H:%M} UTC",
+                    f"experiment {other.id} with {other.challenger} runs since {other.started_at:%Y-%m-%d %H:%M} UTC",
                     hint="wait for it, or end it: tunectl release canary stop",
                 )
             made = other or replace(experiment, champion=pointer.release)
             trial = self.store.trial()
             if trial is not None and trial.salt != made.salt:
                 raise ExperimentRunning(
-                    f"{trial.release} is challenger already, put up by {trial.by or 'somebody'}: {trial.why or 'no reason given'}",
+                    f"{trial.release} is challenger already, put up by {trial.author or 'somebody'}: {trial.message or 'no reason given'}",
                     hint="stop it first: tunectl release canary stop",
                 )
             self.store.may_serve(made.challenger, hint=UNTESTED.format(made.challenger))
@@ -115,13 +131,13 @@ class ExperimentStore:
 
     def write(self, experiment: Experiment) -> None:
         """Replace a record."""
-        atomic_io.write_json(self._path(experiment), experiment)
+        EXPERIMENT.write(self._path(experiment), experiment)
 
     def record_result(self, experiment: Experiment, reading: ExperimentResult) -> Experiment:
         """Keep what a look found; returns the experiment as it stands now, which may be that somebody has ended it."""
         with self._writing():
             now = self._now(experiment)
-            if now.ended is None and now.reading != reading:
+            if now.ended_at is None and now.reading != reading:
                 now = replace(now, reading=reading)
                 self.write(now)
         return now
@@ -133,8 +149,8 @@ class ExperimentStore:
         at: datetime,
         reading: ExperimentResult | None,
         *,
-        by: str = "",
-        why: str = "",
+        author: str = "",
+        message: str = "",
     ) -> Experiment:
         """Take the challenger off the traffic, then write why; one that has ended stays as it ended.
 
@@ -143,9 +159,9 @@ class ExperimentStore:
         with self._writing():
             now = self._now(experiment)
             if self._up(now):
-                told = f"experiment {now.id} ended: {decision}" + (f"; {why}" if why else "")
-                self.store.stop_canary(by=by or now.by, why=told[:1000])
-            if now.ended is None:
+                told = f"experiment {now.id} ended: {decision}" + (f"; {message}" if message else "")
+                self.store.stop_canary(author=author or now.author, message=told[:1000])
+            if now.ended_at is None:
                 now = replace(now, ended=at, decision=decision, reading=reading or now.reading)
                 self.write(now)
         return now
@@ -154,7 +170,7 @@ class ExperimentStore:
         return self.folder / f"{experiment.id}.json"
 
     def _now(self, experiment: Experiment) -> Experiment:
-        found: Experiment = atomic_io.read_json(self._path(experiment), Experiment)
+        found: Experiment = EXPERIMENT.read(self._path(experiment), Experiment)
         return found
 
     def repair(self) -> bool:
@@ -166,7 +182,7 @@ class ExperimentStore:
             if wrong == "absent" and running is not None:
                 self._put_up(running)
             elif wrong == "left over":
-                self.store.stop_canary(by="tunectl", why="its experiment has ended")
+                self.store.stop_canary(author="tunectl", message="its experiment has ended")
         return wrong is not None
 
     def _wrong(self) -> Literal["absent", "left over"] | None:
@@ -183,8 +199,10 @@ class ExperimentStore:
 
     def _put_up(self, one: Experiment) -> None:
         if not self._up(one):
-            why = f"experiment {one.id}: {one.why}"[:1000]
-            self.store.start_canary(one.challenger, share=one.rules.share, by=one.by, why=why, salt=one.salt)
+            why = f"experiment {one.id}: {one.message}"[:1000]
+            self.store.start_canary(
+                one.challenger, share=one.rules.share, author=one.author, message=why, salt=one.salt
+            )
 
     def _writing(self) -> AbstractContextManager[None]:
         return lock.file_lock(

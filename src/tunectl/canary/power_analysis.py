@@ -42,7 +42,7 @@ def simulate_power(
         arm = random.random(horizon) < rules.share
         outcome = (random.random(horizon) < np.where(arm, rate + effect, rate)).astype(float)
         path = e_process.log_e_process(e_process.ipw_outcomes(arm, outcome, rules.share), -rules.margin, rules.share)
-        enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.least
+        enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.min_units_per_variant
         over = (np.maximum.accumulate(path) >= log(1 / rules.alpha)) & enough
         needed.append(int(over.argmax()) + 1 if over.any() else horizon + 1)
     ordered = sorted(needed)

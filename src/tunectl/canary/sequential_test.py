@@ -51,11 +51,11 @@ class SequentialTestRules(Struct, frozen=True):
     """Largest probability of promoting a challenger that does not reach the goal."""
     harm_alpha: float
     """Largest probability of stopping for harm where there is none, all guardrails together."""
-    guard_tolerance: float
+    guardrail_tolerance: float
     """How much more of a guardrail is accepted, 0 to 1."""
-    least: int
+    min_units_per_variant: int
     """Units of each arm before anything is promoted."""
-    most: int | None
+    max_total_units: int | None
     """Units of both arms, at which an open question is undecided; None: only time ends it."""
 
 
@@ -116,7 +116,7 @@ def evaluate(
     }
     weighed, wealth = e_process.ipw_outcomes(arm, outcome, rules.share), _money(arm, outcome, bad, rules)
     decision, reason, at = _find_first_crossing(wealth, list(bad), arm, rules)
-    if decision == "running" and (over or (rules.most is not None and len(units) >= rules.most)):
+    if decision == "running" and (over or (rules.max_total_units is not None and len(units) >= rules.max_total_units)):
         decision, reason = "undecided", f"{len(units)} units, and neither the goal nor harm is proved"
     champion, challenger = (float(outcome[side].mean()) if side.any() else None for side in (~arm, arm))
     band = _band(weighed, rules) if len(units) else None
@@ -158,7 +158,7 @@ def _money(
         "fair": e_process.sample_ratio_mismatch(arm, rules.share),
         **{
             name: e_process.log_e_process(
-                e_process.ipw_outcomes(arm, values, rules.share), rules.guard_tolerance, rules.share
+                e_process.ipw_outcomes(arm, values, rules.share), rules.guardrail_tolerance, rules.share
             )
             for name, values in bad.items()
         },
@@ -171,7 +171,7 @@ def _find_first_crossing(
     """The first line that was crossed; harm before promotion where both are at once."""
     np = import_optional("numpy", extra="retrain")
     harm_level = rules.harm_alpha / (1 + len(guards))
-    enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.least
+    enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.min_units_per_variant
     crossed: list[tuple[int, int, CanaryDecision, str]] = []
 
     def look(rank: int, path: NDArray[Any], level: float, decision: CanaryDecision, reason: str) -> None:
@@ -182,7 +182,7 @@ def _find_first_crossing(
     look(0, wealth["fair"], 0.001, "unfair", "the arms do not get the shares that were declared")
     look(1, wealth["harm"], harm_level, "harm", "the challenger's outcome is worse")
     for name in guards:
-        look(2, wealth[name], harm_level, "harm", f"more {name} than {rules.guard_tolerance:g} above the champion")
+        look(2, wealth[name], harm_level, "harm", f"more {name} than {rules.guardrail_tolerance:g} above the champion")
     goal = "better" if rules.margin == 0 else f"not worse by {rules.margin:g}"
     best = np.maximum.accumulate(wealth["better"]) if len(arm) else wealth["better"]
     look(3, np.where(enough, best, -np.inf), rules.alpha, "promote", f"the challenger is {goal}")

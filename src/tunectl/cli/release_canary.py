@@ -102,15 +102,15 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
         _find(args, store),
         name=name,
         now=datetime.now(UTC),
-        by=_author(args),
-        why=args.message,
+        author=_author(args),
+        message=args.message,
     )
     made = ExperimentStore(store).start(replace(wanted, run=None))
     if args.json:
         terminal.print_json(to_builtins(made))
         return 0
     terminal.print_line(
-        f"canary {made.id}: {made.challenger} for {made.rules.share:.0%} of the identities, by {made.measure}"
+        f"canary {made.id}: {made.challenger} for {made.rules.share:.0%} of the identities, by {made.metric}"
     )
     terminal.print_line("tunectl retrain controller evaluates and ends it; see it with: tunectl release canary status")
     return 0
@@ -133,7 +133,7 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
         return 0
     reading, open_, chosen = found.reading, 0, 0
     with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as live:
-        if found.ended is None and live is not None:
+        if found.ended_at is None and live is not None:
             now = datetime.now(UTC)
             units = canary_run.collect_observations(found, live, now)
             reading = sequential_test.evaluate(units.units, found.rules, over=now >= found.until)
@@ -142,8 +142,8 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
         told = to_builtins(reading) if reading else None
         terminal.print_json({**to_builtins(found), "reading": told, "open": open_, "chosen": chosen})
         return 0
-    state = f"ended: {found.decision}" if found.ended else f"runs until {found.until:%Y-%m-%d %H:%M} UTC at most"
-    rows = [("canary", found.id), ("challenger", found.challenger), ("measure", found.measure), ("state", state)]
+    state = f"ended: {found.decision}" if found.ended_at else f"runs until {found.until:%Y-%m-%d %H:%M} UTC at most"
+    rows = [("canary", found.id), ("challenger", found.challenger), ("measure", found.metric), ("state", state)]
     rows += list(report.describe_results(reading)) if reading else []
     rows += [("identities still open", str(open_)), ("requests that named an arm", str(chosen))]
     terminal.table("", ("what", "value"), rows)
@@ -162,11 +162,11 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
     release, running = _find(args, store), ExperimentStore(store).running()
     if running is not None:
         raise GateError(
-            f"canary {running.id} tests {running.challenger} since {running.began:%Y-%m-%d %H:%M} UTC",
+            f"canary {running.id} tests {running.challenger} since {running.started_at:%Y-%m-%d %H:%M} UTC",
             hint="wait for its end, or end it: tunectl release canary stop",
         )
     share = 0.0 if args.share is None else args.share
-    found = store.start_canary(release, share=share, by=_author(args), why=args.message, force=args.force)
+    found = store.start_canary(release, share=share, author=_author(args), message=args.message, force=args.force)
     if args.json:
         terminal.print_json(to_builtins(found))
         return 0
@@ -185,10 +185,10 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     trials = ExperimentStore(store)
     found = trials.running()
     if found is None:
-        stopped = store.stop_canary(by=_author(args), why=args.message)
+        stopped = store.stop_canary(author=_author(args), message=args.message)
         told, words = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
     else:
-        ended = trials.end(found, "running", datetime.now(UTC), None, by=_author(args), why=args.message)
+        ended = trials.end(found, "running", datetime.now(UTC), None, author=_author(args), message=args.message)
         told, words = to_builtins(ended), f"canary {ended.id} ended; the champion {ended.champion} answers everybody"
     terminal.print_json(told) if args.json else terminal.print_line(words)
     return 0
@@ -208,7 +208,7 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
         past = canary_metrics.collect_observations(
             live.exchanges(now - timedelta(days=DAYS), now) if live is not None else (),
             live.feedback_of if live is not None else lambda _ids: {},
-            measure=wanted.metric,
+            metric=wanted.metric,
             challenger="",
             attribution=timedelta(hours=min(wanted.attribution_hours, 24.0)),
             slow=wanted.slow_threshold_seconds,
@@ -221,7 +221,7 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
         raise UsageError(
             f"no outcome in {DAYS} days of traffic, so the champion's rate is not known", hint="give it: --rate 0.2"
         )
-    rules = canary_run.build_experiment(wanted, "", name="plan", now=now, by="", why="").rules
+    rules = canary_run.build_experiment(wanted, "", name="plan", now=now, author="", message="").rules
     found = power_analysis.simulate_power(rules, rate=rate, effect=args.effect, horizon=HORIZON, seed=root.seed)
     days = None if found.most is None or not units else found.most / (units / DAYS)
     if args.json:

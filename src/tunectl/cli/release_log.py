@@ -36,7 +36,7 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     if args.json:
         terminal.print_json(rows)
         return 0
-    columns = ("at", "what", "release", "before", "by", "why")
+    columns = ("created_at", "action", "release", "previous", "author", "message")
     terminal.table("", columns, [tuple(str(row.get(name) or "") for name in columns) for row in rows])
     if runs:
         terminal.print_line("the story of one retrain: tunectl release log RETRAIN")
@@ -47,20 +47,20 @@ def _rows(store: ReleaseRegistry, runs: list[RetrainRun]) -> list[dict[str, Any]
     """Entries of the store's log and the ends of retrains, by time."""
     from tunectl.registry.release_store import to_builtins
 
-    entries = [{**to_builtins(entry), "at": entry.at[:19]} for entry in store.log()]
+    entries = [{**to_builtins(entry), "created_at": entry.created_at[:19]} for entry in store.log()]
     for run in runs:
         found = run.facts("evaluating") or run.facts("rejected")
         entries.append(
             {
-                "at": run.steps[-1].at.isoformat()[:19],
-                "what": f"retrain {run.state}",
+                "created_at": run.steps[-1].at.isoformat()[:19],
+                "action": f"retrain {run.state}",
                 "release": found.get("release", ""),
-                "by": run.trigger.kind,
-                "why": f"{run.id}: {run.trigger.why}; {run.steps[-1].why}".rstrip("; "),
+                "author": run.trigger.kind,
+                "message": f"{run.id}: {run.trigger.why}; {run.steps[-1].why}".rstrip("; "),
                 "retrain": run.id,
             }
         )
-    return sorted(entries, key=lambda row: row["at"])
+    return sorted(entries, key=lambda row: row["created_at"])
 
 
 def _find(runs: list[RetrainRun], word: str) -> RetrainRun:

@@ -41,7 +41,7 @@ def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     if not found and not damaged:
         terminal.print_line(f"{store.root}: no releases yet; make one: tunectl repro")
         return 0
-    columns = ("release", "role", "created", "engine", "route", "MB", "gates", "metrics")
+    columns = ("release", "role", "created", "engine", "layout", "MB", "gates", "metrics")
     rows = [(*_cells(one, names.get(one.id, "")),) for one in found]
     terminal.table("", columns, rows)
     return 0
@@ -125,7 +125,7 @@ def _short(one: ReleaseManifest) -> dict[str, Any]:
         "project": one.project,
         "parent": one.parent,
         "engine": one.engine,
-        "route": one.route,
+        "layout": one.layout,
         "bytes": one.bytes,
         "git": one.git,
         "passed": not one.refusals,
@@ -137,7 +137,7 @@ def _short(one: ReleaseManifest) -> dict[str, Any]:
 def _cells(one: ReleaseManifest, role: str) -> tuple[str, ...]:
     gates = "no" if one.refusals else "yes"
     metrics = ", ".join(f"{name} {value:g}" for name, value in list(one.metrics.items())[:3])
-    return one.id, role, one.created_at[:16], one.engine, one.route, f"{one.bytes / 1e6:.0f}", gates, metrics
+    return one.id, role, one.created_at[:16], one.engine, one.layout, f"{one.bytes / 1e6:.0f}", gates, metrics
 
 
 def _format_value(value: Any) -> str:

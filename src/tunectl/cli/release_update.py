@@ -81,7 +81,7 @@ def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
     layout = ProjectPaths()
     manifest.read(layout.artifact("package"))
-    made = add_packaged(layout, store, by=args.author or user.current_user(), why=args.message)
+    made = add_packaged(layout, store, author=args.author or user.current_user(), message=args.message)
     if made is None:
         raise UsageError("package: none, so there is nothing to add", hint="package it: tunectl repro package=openvino")
     if args.json:
@@ -91,7 +91,7 @@ def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     return 0
 
 
-def add_packaged(layout: ProjectPaths, store: ReleaseRegistry, *, by: str, why: str) -> ReleaseManifest | None:
+def add_packaged(layout: ProjectPaths, store: ReleaseRegistry, *, author: str, message: str) -> ReleaseManifest | None:
     """The release of ``artifacts/package`` in the store; None where that stage is switched off or made none."""
     from tunectl.artifacts import atomic_io
     from tunectl.backends.vcs import project_repo
@@ -101,7 +101,7 @@ def add_packaged(layout: ProjectPaths, store: ReleaseRegistry, *, by: str, why: 
     if not (folder / FACTS).is_file():
         return None
     facts: BuildFacts = atomic_io.read_json(folder / FACTS, BuildFacts)
-    return store.add(folder / RELEASE, facts, by=by, why=why, git=project_repo.head_commit(layout.root))
+    return store.add(folder / RELEASE, facts, author=author, message=message, git=project_repo.head_commit(layout.root))
 
 
 def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
@@ -130,7 +130,7 @@ def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer."""
     before = store.champion()
     found = store.promote(
-        store.find(args.release), by=args.author or user.current_user(), why=args.message, force=args.force
+        store.find(args.release), author=args.author or user.current_user(), message=args.message, force=args.force
     )
     _say(args, store, found, "champion already" if found == before else "promoted")
     _wait(args, found.release)
@@ -141,7 +141,7 @@ def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer back."""
-    found = store.rollback(by=args.author or user.current_user(), why=args.message)
+    found = store.rollback(author=args.author or user.current_user(), message=args.message)
     _say(args, store, found, "rolled back to")
     _wait(args, found.release)
     return 0

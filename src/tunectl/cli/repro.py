@@ -153,11 +153,11 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> None:
     from tunectl.registry.release_store import ReleaseRegistry
 
     store = ReleaseRegistry(layout.releases)
-    made = add_packaged(layout, store, by="tunectl repro", why="")
+    made = add_packaged(layout, store, author="tunectl repro", message="")
     if made is None:
         return
     if store.champion() is None and not made.refusals:
-        store.promote(made.id, by="tunectl repro", why="the first release")
+        store.promote(made.id, author="tunectl repro", message="the first release")
         _freeze(layout, store, made.id)
     if as_json:
         return

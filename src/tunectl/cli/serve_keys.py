@@ -95,7 +95,7 @@ def _list(path: Path, *, as_json: bool) -> int:
             ", ".join(cast("list[str]", one["scopes"])),
             one["per_minute"] or "any",
             one["sha256"],
-            str(one["made_at"])[:16],
+            str(one["created_at"])[:16],
         ]
         for one in found
     ]

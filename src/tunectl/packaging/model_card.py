@@ -45,7 +45,7 @@ def render_model_card(
         "",
         *verdicts,
         "## Export",
-        f"Engine {facts.engine}, weights {contract.base.weights}, adapter {facts.route}.",
+        f"Engine {facts.engine}, weights {contract.base.weights}, adapter {facts.layout}.",
         *proof,
         "## Use",
         "The adapter is in `adapter/`, the tokenizer and its chat template in `tokenizer/`. Serve it with `tunectl serve`,",

@@ -6,10 +6,11 @@ The training side writes it (stage package); a server is not ready until it has 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Final
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.artifacts.records import Message
 from tunectl.chat.model_spec import SpecialToken
 from tunectl.chat.template import FILE as TEMPLATE
@@ -17,8 +18,18 @@ from tunectl.chat.template import Template, digest
 from tunectl.core.errors import ArtifactError
 
 NAME = "contract.json"
-FORMAT = 1
-"""The only format that this version reads and writes."""
+_TOLERANCE: Final = {"logprob": "max_logprob_diff", "agreement": "min_token_agreement"}
+_LAYOUTS: Final = {"apart": "adapter"}
+
+
+def upgrade_contract(record: dict[str, Any]) -> dict[str, Any]:
+    """Format 1, of tunectl 0.1. The file is part of what names its release, so it stays on the disk as it is."""
+    found = rename_keys(record, {"end_of_turn": "eot_token", "route": "layout"})
+    found["layout"] = _LAYOUTS.get(found.get("layout", ""), found.get("layout"))
+    return {**found, "tolerance": rename_keys(found.get("tolerance", {}), _TOLERANCE)}
+
+
+CONTRACT: Final = RecordFormat("serving contract", (upgrade_contract,), key="format")
 ADAPTER, TOKENIZER, MODEL = "adapter", "tokenizer", "model"
 """Folders of a release."""
 REFERENCE, CARD = "reference.jsonl", "MODEL_CARD.md"
@@ -49,9 +60,9 @@ class DecodingDefaults(Struct, frozen=True):
 class Tolerance(Struct, frozen=True):
     """By how much an engine may differ from the training side on the probes."""
 
-    logprob: float
+    max_logprob_diff: float
     """Nats: mean absolute difference of the log-probabilities of a probe's tokens."""
-    agreement: float
+    min_token_agreement: float
     """Share of all the probes' tokens, read teacher-forced, that are the engine's own first choice too; 0 to 1."""
 
 
@@ -97,7 +108,7 @@ class ServingContract(Struct, frozen=True):
     """Of adapter/adapter_model.safetensors."""
     template_sha256: str
     """Of tokenizer/chat_template.jinja."""
-    end_of_turn: SpecialToken
+    eot_token: SpecialToken
     bos: SpecialToken | None
     eos: SpecialToken | None
     pad: SpecialToken | None
@@ -106,39 +117,32 @@ class ServingContract(Struct, frozen=True):
     context_length: int
     """Most tokens of prompt and answer together."""
     engine: str
-    route: str
-    """``apart``: model/ is the base and the adapter is put on it. ``merged``: model/ holds both in one."""
+    layout: str
+    """``adapter``: model/ is the base and the adapter is put on it. ``merged``: model/ holds both in one."""
     defaults: DecodingDefaults
     system: str | None
     """System text of conversations that bring none, as in training; None: the template decides."""
     tolerance: Tolerance
     fixtures: list[RenderFixture]
     probes: list[ParityProbe]
-    format: int = field(default=FORMAT)
 
 
 def save(contract: ServingContract, release: Path) -> None:
     """Write ``contract`` into the folder of a release."""
-    atomic_io.write_json(release / NAME, contract)
+    CONTRACT.write(release / NAME, contract)
 
 
 def load(release: Path) -> ServingContract:
     """The contract of a release folder.
 
-    Raises  ArtifactError when it is absent, cut off, or of another format.
+    Raises  ArtifactError when it is absent, cut off, or of a later format.
     """
     path = release / NAME
     if not path.is_file():
         raise ArtifactError(
             f"{path} does not exist, so {release} is not a release", hint="list them: tunectl release list"
         )
-    written: _Format = atomic_io.read_json(path, _Format)
-    if written.format != FORMAT:
-        raise ArtifactError(
-            f"{path} has format {written.format}, this version of tunectl reads {FORMAT}",
-            hint="serve it with the version that packaged it, or package again: tunectl repro --force --to package",
-        )
-    found: ServingContract = atomic_io.read_json(path, ServingContract)
+    found: ServingContract = CONTRACT.read(path, ServingContract)
     return found
 
 
@@ -160,7 +164,3 @@ def template_of(release: Path, contract: ServingContract) -> Template:
     pad = {"pad_token": contract.pad.text} if contract.pad else {}
     bos, eos = (contract.bos.text if contract.bos else ""), (contract.eos.text if contract.eos else "")
     return Template(source, bos, eos, system=contract.system, extra=pad)
-
-
-class _Format(Struct, frozen=True):
-    format: int

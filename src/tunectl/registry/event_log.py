@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import msgspec
-
 from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError
+from tunectl.registry import registry_formats
 from tunectl.registry.release_state import ReleaseEvent
 
 
@@ -20,7 +19,7 @@ def parse_lines(content: bytes, place: str) -> list[ReleaseEvent]:
     found = []
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
-            found.append(msgspec.json.decode(line, type=ReleaseEvent))
+            found.append(registry_formats.EVENT.decode(line, ReleaseEvent, f"{place}:{number}"))
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
                 f"{place}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
@@ -51,7 +50,7 @@ def append(path: Path, entry: ReleaseEvent) -> None:
     """
     try:
         with path.open("ab") as stream:
-            stream.write(msgspec.json.encode(entry) + b"\n")
+            stream.write(registry_formats.EVENT.encode(entry))
             stream.flush()
             os.fsync(stream.fileno())
         atomic_io.fsync_directory(path.parent)

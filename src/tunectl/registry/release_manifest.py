@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.names import ContentId
 from tunectl.core.errors import ArtifactError
+from tunectl.registry import registry_formats
 
 NAME = "manifest.json"
 FACTS, RELEASE = "facts.json", "release"
@@ -48,7 +49,7 @@ class BuildFacts(Struct, frozen=True):
 
     project: str
     engine: str
-    route: str
+    layout: str
     metrics: dict[str, float] = field(default_factory=dict)
     verdicts: dict[str, RecordedVerdict] = field(default_factory=dict)
     """By the stage whose gate it is."""
@@ -65,7 +66,7 @@ class ReleaseManifest(Struct, frozen=True):
     parent: ContentId | None
     """The champion of that moment."""
     engine: str
-    route: str
+    layout: str
     files: dict[str, str]
     """Relative path to SHA-256."""
     bytes: int
@@ -116,8 +117,13 @@ def load(folder: Path) -> ReleaseManifest:
         raise ArtifactError(
             f"{folder / NAME} does not exist, so this is no stored release", hint="tunectl release list"
         )
-    found: ReleaseManifest = atomic_io.read_json(folder / NAME, ReleaseManifest)
+    found: ReleaseManifest = registry_formats.MANIFEST.read(folder / NAME, ReleaseManifest)
     return found
+
+
+def save(manifest: ReleaseManifest, folder: Path) -> None:
+    """Write the manifest of a release into its folder."""
+    registry_formats.MANIFEST.write(folder / NAME, manifest)
 
 
 def verify(folder: Path, called: str = "") -> list[str]:
@@ -153,7 +159,7 @@ def diff(one: ReleaseManifest, other: ReleaseManifest) -> dict[str, Any]:
         **{name: "changed" for name in one.files.keys() & other.files.keys() if one.files[name] != other.files[name]},
     }
     plain = {
-        name: [getattr(one, name), getattr(other, name)] for name in ("project", "engine", "route", "git", "bytes")
+        name: [getattr(one, name), getattr(other, name)] for name in ("project", "engine", "layout", "git", "bytes")
     }
     parts = {
         "files": dict(sorted(files.items())),

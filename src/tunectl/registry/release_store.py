@@ -2,11 +2,12 @@
 
     <store>/releases/<id>/     whole or absent: filled under tmp/, flushed to the disk, then renamed
     <store>/champion.json      replaced by a rename, so a reader sees the old pointer or the new one
-    <store>/challenger.json    the release that is tried beside the champion; absent where none is
-    <store>/log.jsonl          a line for every change; a line that a kill cut off is dropped, and one that is missing is
+    <store>/canary.json        the release that is tried beside the champion; absent where none is
+    <store>/events.jsonl       a line for every change; a line that a kill cut off is dropped, and one that is missing is
                                written again, before the next change
 
-Readers take no lock. Writers take ``<store>/.lock``.
+Readers take no lock. Writers take ``<store>/.lock``. A store of tunectl 0.1 has ``challenger.json`` and ``log.jsonl``: they are
+read as they are, and written under their new names before the first change.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ import msgspec
 from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io, lock, names
+from tunectl.artifacts.record_format import existing
 from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError, GateError, UsageError
-from tunectl.registry import event_log, release_manifest, release_state
+from tunectl.registry import event_log, registry_formats, release_manifest, release_state
 from tunectl.registry.release_manifest import BuildFacts, ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
-RELEASES, CHAMPION, LOG, SCRATCH, LOCK = "releases", "champion.json", "log.jsonl", "tmp", ".lock"
-CHALLENGER = "challenger.json"
+RELEASES, CHAMPION, EVENTS, SCRATCH, LOCK = "releases", "champion.json", "events.jsonl", "tmp", ".lock"
+CANARY = "canary.json"
+OLD_EVENTS, OLD_CANARY = "log.jsonl", "challenger.json"
+"""What two of them were called in tunectl 0.1."""
 
 
 class Moved(GateError):
@@ -134,16 +138,16 @@ class ReleaseRegistry:
     def champion(self) -> ChampionPointer | None:
         """The pointer; None before the first promotion."""
         path = self.root / CHAMPION
-        return atomic_io.read_json(path, ChampionPointer) if path.is_file() else None
+        return registry_formats.POINTER.read(path, ChampionPointer) if path.is_file() else None
 
     def trial(self) -> CanaryState | None:
         """The release that is tried beside the champion; None where there is none."""
-        path = self.root / CHALLENGER
-        return atomic_io.read_json(path, CanaryState) if path.is_file() else None
+        path = existing(self.root / CANARY, OLD_CANARY)
+        return registry_formats.CANARY.read(path, CanaryState) if path.is_file() else None
 
     def log(self) -> list[ReleaseEvent]:
         """What happened, in order; also what a kill kept from being written."""
-        entries = event_log.read_lines(self.root / LOG)
+        entries = event_log.read_lines(existing(self.root / EVENTS, OLD_EVENTS))
         return [*entries, *self._missing(entries)]
 
     def verify(self, release: str) -> list[str]:
@@ -151,7 +155,7 @@ class ReleaseRegistry:
         return release_manifest.verify(self.folder(release))
 
     def add(
-        self, source: Path, facts: BuildFacts, *, by: str = "", why: str = "", git: str | None = None
+        self, source: Path, facts: BuildFacts, *, author: str = "", message: str = "", git: str | None = None
     ) -> ReleaseManifest:
         """Copy a release folder into the store; one that is there already is left as it is.
 
@@ -169,7 +173,7 @@ class ReleaseRegistry:
                 target = self.folder(made.id)
                 if target.exists():
                     return self._same(made)
-                atomic_io.write_json(fresh / release_manifest.NAME, made)
+                release_manifest.save(made, fresh)
                 fresh.chmod(0o755)
                 fresh.replace(target)
                 atomic_io.fsync_directory(target.parent)
@@ -177,11 +181,11 @@ class ReleaseRegistry:
                 raise atomic_io.write_error(scratch, error) from error
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
-            self._append(ReleaseEvent("add", made.id, made.created_at, by, why))
+            self._append(ReleaseEvent("add", made.id, made.created_at, author, message))
         return made
 
     def promote(
-        self, release: str, *, by: str, why: str, after: int | None = None, force: bool = False
+        self, release: str, *, author: str, message: str, after: int | None = None, force: bool = False
     ) -> ChampionPointer:
         """Make a release the champion; what is champion already stays so, without a new line in the log.
 
@@ -199,14 +203,16 @@ class ReleaseRegistry:
                 )
             if now is not None and now.release == release:
                 return now
-            found = self._swap(release_state.apply_promotion(release, entries, at=_now(), by=by, why=why), entries)
+            found = self._swap(
+                release_state.apply_promotion(release, entries, at=_now(), author=author, message=message), entries
+            )
             trial = self.trial()
             if trial is not None and trial.release == release:
-                self._withdraw(trial, by, "it is the champion now")
+                self._withdraw(trial, author, "it is the champion now")
             return found
 
     def start_canary(
-        self, release: str, *, share: float, by: str, why: str, salt: str | None = None, force: bool = False
+        self, release: str, *, share: float, author: str, message: str, salt: str | None = None, force: bool = False
     ) -> CanaryState:
         """Put a release up beside the champion, for those who ask for it and for ``share`` of the others; takes the place of another.
 
@@ -222,12 +228,12 @@ class ReleaseRegistry:
             if pointer is None or pointer.release == release:
                 what = "is the champion" if pointer else "has no champion to be tried against"
                 raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
-            trial = CanaryState(release, share, salt or secrets.token_hex(8), _now(), by, why)
-            atomic_io.write_json(self.root / CHALLENGER, trial)
+            trial = CanaryState(release, share, salt or secrets.token_hex(8), _now(), author, message)
+            registry_formats.CANARY.write(self.root / CANARY, trial)
             self._append(_put_up(trial))
         return trial
 
-    def stop_canary(self, *, by: str, why: str) -> CanaryState:
+    def stop_canary(self, *, author: str, message: str) -> CanaryState:
         """Take the challenger away; returns what it was.
 
         Raises  UsageError where there is none.
@@ -238,16 +244,16 @@ class ReleaseRegistry:
                 raise UsageError(
                     f"{self.root}: there is no challenger", hint="tunectl release canary start ID --no-test --share 0.1"
                 )
-            self._withdraw(trial, by, why)
+            self._withdraw(trial, author, message)
         return trial
 
-    def _withdraw(self, trial: CanaryState, by: str, why: str) -> None:
+    def _withdraw(self, trial: CanaryState, author: str, message: str) -> None:
         try:
-            (self.root / CHALLENGER).unlink()
+            (self.root / CANARY).unlink()
             atomic_io.fsync_directory(self.root)
         except OSError as error:
-            raise atomic_io.write_error(self.root / CHALLENGER, error) from error
-        self._append(ReleaseEvent("withdraw", trial.release, _now(), by, why))
+            raise atomic_io.write_error(self.root / CANARY, error) from error
+        self._append(ReleaseEvent("canary_stop", trial.release, _now(), author, message))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
         """Raises  ArtifactError for a damaged release; GateError with ``hint`` for one that a gate refused, unless it is forced."""
@@ -260,14 +266,14 @@ class ReleaseRegistry:
         if refusals and not force:
             raise GateError(f"release {release} was refused: {'; '.join(refusals)}", hint=hint)
 
-    def rollback(self, *, by: str, why: str) -> ChampionPointer:
+    def rollback(self, *, author: str, message: str) -> ChampionPointer:
         """Make the champion before this one champion again.
 
         Raises  UsageError where there was none before; ArtifactError where it is no longer in the store.
         """
         with self._writing("rolling back"):
             entries = self.log()
-            pointer = release_state.apply_rollback(entries, at=_now(), by=by, why=why)
+            pointer = release_state.apply_rollback(entries, at=_now(), author=author, message=message)
             if pointer is None:
                 raise UsageError(
                     f"{self.root}: there is no release to go back to", hint="tunectl release log says what happened"
@@ -276,7 +282,7 @@ class ReleaseRegistry:
             return self._swap(pointer, entries)
 
     def _swap(self, pointer: ChampionPointer, entries: Sequence[ReleaseEvent]) -> ChampionPointer:
-        atomic_io.write_json(self.root / CHAMPION, pointer)
+        registry_formats.POINTER.write(self.root / CHAMPION, pointer)
         self._append(release_state.entry_of(pointer, entries))
         return pointer
 
@@ -289,7 +295,7 @@ class ReleaseRegistry:
             facts.project,
             now.release if now else None,
             facts.engine,
-            facts.route,
+            facts.layout,
             files,
             size,
             facts.metrics,
@@ -308,12 +314,12 @@ class ReleaseRegistry:
         known = release_manifest.load(folder)
         if release_manifest.is_committed(made.git) and not release_manifest.is_committed(known.git):
             known = replace(known, git=made.git)
-            atomic_io.write_json(folder / release_manifest.NAME, known)
+            release_manifest.save(known, folder)
         return known
 
     def _missing(self, entries: Sequence[ReleaseEvent]) -> Iterator[ReleaseEvent]:
         """Lines of what was done before a kill, but not written down."""
-        added = {entry.release for entry in entries if entry.what == "add"}
+        added = {entry.release for entry in entries if entry.action == "add"}
         absent = [name for name in self.ids() if name not in added]
         yield from (ReleaseEvent("add", name, at) for name in absent if (at := _read_created_at(self.folder(name))))
         pointer = self.champion()
@@ -324,7 +330,7 @@ class ReleaseRegistry:
             yield _put_up(trial)
         elif trial is None and known is not None:
             yield ReleaseEvent(
-                "withdraw", next(one.release for one in reversed(entries) if one.what == "challenge"), known
+                "canary_stop", next(one.release for one in reversed(entries) if one.action == "canary_start"), known
             )
 
     @contextmanager
@@ -334,12 +340,26 @@ class ReleaseRegistry:
         busy = f"{self.root}: another process changes this store"
         with lock.file_lock(self.root / LOCK, what, busy=busy, patience=self.patience):
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
-            for entry in list(self._missing(event_log.read_lines(self.root / LOG, mend=True))):
+            self._adopt_old_names()
+            for entry in list(self._missing(event_log.read_lines(self.root / EVENTS, mend=True))):
                 self._append(entry)
             yield
 
+    def _adopt_old_names(self) -> None:
+        """Write the history and the canary of tunectl 0.1 under their new names, each whole before the old file goes."""
+        history, trial = self.root / OLD_EVENTS, self.root / OLD_CANARY
+        if history.is_file():
+            if not (self.root / EVENTS).is_file():
+                registry_formats.EVENT.write_lines(self.root / EVENTS, event_log.read_lines(history))
+            history.unlink()
+        if trial.is_file():
+            if not (self.root / CANARY).is_file():
+                state = registry_formats.CANARY.read(trial, CanaryState)
+                registry_formats.CANARY.write(self.root / CANARY, state)
+            trial.unlink()
+
     def _append(self, entry: ReleaseEvent) -> None:
-        event_log.append(self.root / LOG, entry)
+        event_log.append(self.root / EVENTS, entry)
 
 
 def _read_created_at(folder: Path) -> str:
@@ -351,7 +371,7 @@ def _read_created_at(folder: Path) -> str:
 
 
 def _put_up(trial: CanaryState) -> ReleaseEvent:
-    return ReleaseEvent("challenge", trial.release, trial.started_at, trial.by, trial.why, share=trial.share)
+    return ReleaseEvent("canary_start", trial.release, trial.started_at, trial.author, trial.message, share=trial.share)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,15 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
 from tunectl.artifacts import atomic_io, names
+from tunectl.artifacts.record_format import RecordFormat, existing
 from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError, InfrastructureError
-from tunectl.registry import event_log, release_manifest
+from tunectl.registry import event_log, registry_formats, release_manifest
 from tunectl.registry.release_manifest import ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
-from tunectl.registry.release_store import CHALLENGER, CHAMPION, LOG, RELEASES, ReleaseRegistry
+from tunectl.registry.release_store import CANARY, CHAMPION, EVENTS, OLD_CANARY, OLD_EVENTS, RELEASES, ReleaseRegistry
 
 HALF_DONE = 86_400.0
 """Seconds after which a folder that is still being filled is what a kill left."""
@@ -78,17 +77,21 @@ class RemoteRegistry:
 
     def champion(self) -> ChampionPointer | None:
         """The pointer; None before the first promotion."""
-        found: ChampionPointer | None = self._record(CHAMPION, ChampionPointer)
+        found: ChampionPointer | None = self._record(registry_formats.POINTER, ChampionPointer, CHAMPION)
         return found
 
     def trial(self) -> CanaryState | None:
         """The challenger; None where there is none."""
-        found: CanaryState | None = self._record(CHALLENGER, CanaryState)
+        found: CanaryState | None = self._record(registry_formats.CANARY, CanaryState, CANARY, OLD_CANARY)
         return found
 
     def log(self) -> list[ReleaseEvent]:
         """What happened, in order, as of the last time that the store was copied there."""
-        return event_log.parse_lines(self._files.read(LOG) or b"", f"{self.location}/{LOG}")
+        for name in (EVENTS, OLD_EVENTS):
+            content = self._files.read(name)
+            if content is not None:
+                return event_log.parse_lines(content, f"{self.location}/{name}")
+        return []
 
     def folder(self, release: str) -> Path:
         """Where its files are once they have been brought.
@@ -106,7 +109,8 @@ class RemoteRegistry:
         target = self.folder(release)
         if target.is_dir() and not release_manifest.verify(target):
             return target
-        told: ReleaseManifest | None = self._record(f"{RELEASES}/{release}/{release_manifest.NAME}", ReleaseManifest)
+        place = f"{RELEASES}/{release}/{release_manifest.NAME}"
+        told: ReleaseManifest | None = self._record(registry_formats.MANIFEST, ReleaseManifest, place)
         if told is None or told.id != release:
             raise InfrastructureError(
                 f"{self.location} has no release {release}", hint=f"put it there: tunectl release sync {self.location}"
@@ -119,7 +123,7 @@ class RemoteRegistry:
                 names.refuse_outside(name, self.location)
                 (fresh / name).parent.mkdir(parents=True, exist_ok=True)
                 self._files.fetch(f"{RELEASES}/{release}/{name}", fresh / name)
-            atomic_io.write_json(fresh / release_manifest.NAME, told)
+            release_manifest.save(told, fresh)
             wrong = release_manifest.verify(fresh, release)
             if wrong:
                 raise ArtifactError(f"release {release} of {self.location} is damaged: {'; '.join(wrong)}")
@@ -159,14 +163,17 @@ class RemoteRegistry:
         folder.rename(away / folder.name)
         shutil.rmtree(away, ignore_errors=True)
 
-    def _record(self, name: str, shape: Any) -> Any:
-        content = self._files.read(name)
-        if content is None:
-            return None
-        try:
-            return msgspec.json.decode(content, type=shape)
-        except atomic_io.NOT_JSON as error:
-            raise ArtifactError(f"{self.location}/{name} cannot be read: {error}") from error
+    def _record(self, form: RecordFormat, shape: Any, *names: str) -> Any:
+        """The record under the first of ``names`` that is there; None where none is."""
+        for name in names:
+            content = self._files.read(name)
+            if content is None:
+                continue
+            try:
+                return form.decode(content, shape, f"{self.location}/{name}")
+            except atomic_io.NOT_JSON as error:
+                raise ArtifactError(f"{self.location}/{name} cannot be read: {error}") from error
+        return None
 
 
 def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
@@ -187,9 +194,12 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
             files.send(folder / name, f"{place}/{name}")
         files.send(folder / release_manifest.NAME, f"{place}/{release_manifest.NAME}")
         sent.append(release)
-    for name in (LOG, CHALLENGER, CHAMPION):
-        if (store.root / name).is_file():
-            files.write(name, (store.root / name).read_bytes())
+    for name, older in ((EVENTS, OLD_EVENTS), (CANARY, OLD_CANARY), (CHAMPION, CHAMPION)):
+        path = existing(store.root / name, older)
+        if path.is_file():
+            files.write(name, path.read_bytes())
         else:
             files.remove(name)
+        if older != name:
+            files.remove(older)
     return sent

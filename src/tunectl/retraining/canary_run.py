@@ -22,14 +22,14 @@ LOADING: Final = timedelta(minutes=30)
 
 
 def build_experiment(
-    wanted: CanaryConfig, challenger: str, *, name: str, now: datetime, by: str, why: str
+    wanted: CanaryConfig, challenger: str, *, name: str, now: datetime, author: str, message: str
 ) -> Experiment:
     """An experiment as ``retrain.canary`` declares it; ``name`` is that of its retrain, if it has one."""
     return Experiment(
         id=name,
         challenger=challenger,
         champion="",
-        measure=wanted.metric,
+        metric=wanted.metric,
         rules=SequentialTestRules(
             wanted.share,
             wanted.margin,
@@ -41,11 +41,11 @@ def build_experiment(
         ),
         attribution_hours=wanted.attribution_hours,
         slow_seconds=wanted.slow_threshold_seconds,
-        began=now,
+        started_at=now,
         until=now + timedelta(days=wanted.max_days),
         salt=canary_store.fresh_salt(),
-        by=by,
-        why=why,
+        author=author,
+        message=message,
         run=name,
     )
 
@@ -55,13 +55,13 @@ def collect_observations(found: Experiment, live: InferenceLog, now: datetime) -
 
     While it was being loaded the champion answered those, too, who were assigned to it: that would look like unfair arms.
     """
-    tried = live.exchanges(found.began, now, release=found.challenger, arm="challenger")
+    tried = live.exchanges(found.started_at, now, release=found.challenger, arm="challenger")
     first = next((one.accepted_at for one in tried), None)
-    loading = now if now < found.began + LOADING else found.began
+    loading = now if now < found.started_at + LOADING else found.started_at
     return canary_metrics.collect_observations(
         live.exchanges(first or loading, now),
         live.feedback_of,
-        measure=found.measure,
+        metric=found.metric,
         challenger=found.challenger,
         attribution=timedelta(hours=found.attribution_hours),
         slow=found.slow_seconds,
@@ -75,7 +75,7 @@ def evaluate_canary(
     """Read an experiment and keep what it says; None where somebody has ended it meanwhile."""
     units = collect_observations(found, live, now).units
     reading = _arms(found, tests.evaluate(units, found.rules, over=now >= found.until), kept.store.champion(), now)
-    return reading if kept.record_result(found, reading).ended is None else None
+    return reading if kept.record_result(found, reading).ended_at is None else None
 
 
 def _arms(
@@ -85,13 +85,13 @@ def _arms(
     if pointer is not None and pointer.release == found.challenger:
         if found.reading is not None and found.reading.decision == "promote":
             return found.reading  # it won, and a kill came between its promotion and its end
-        words = f"{pointer.by or 'somebody'} has made it the champion: {pointer.why}".rstrip(": ")
+        words = f"{pointer.author or 'somebody'} has made it the champion: {pointer.message}".rstrip(": ")
         return replace(reading, decision="promote", reason=words)
     if pointer is None or pointer.release != found.champion:
         there = pointer.release if pointer else "nobody"
         words = f"the champion is {there} now; {found.champion} was when it began"
-    elif found.began > now + schedules.AHEAD:
-        words = f"it began at {found.began:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
+    elif found.started_at > now + schedules.AHEAD:
+        words = f"it began at {found.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
     else:
         return reading
     return reading if reading.decision == "harm" else replace(reading, decision="unfair", reason=words)

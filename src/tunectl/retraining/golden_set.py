@@ -10,22 +10,33 @@ import random
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
+from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.artifacts.records import Example
 from tunectl.core.errors import ArtifactError
 
 ITEMS, NAME = "items.jsonl", "golden.json"
 
 
+def upgrade_golden(record: dict[str, Any]) -> dict[str, Any]:
+    """``golden.json`` of 0.1."""
+    return rename_keys(record, {"at": "created_at"})
+
+
+GOLDEN: Final = RecordFormat("golden set", (upgrade_golden,), key="format")
+"""``version`` is the number of the set."""
+
+
 class GoldenSetVersion(Struct, frozen=True):
     """One version."""
 
     version: int
-    at: datetime
+    created_at: datetime
     items: int
     digest: str
     """SHA-256 of the items' file."""
@@ -38,7 +49,7 @@ class GoldenSetVersion(Struct, frozen=True):
 def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
     """The version in force and its folder; None before the first."""
     found = sorted((store / "golden").glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
-    return (atomic_io.read_json(found[-1], GoldenSetVersion), found[-1].parent) if found else None
+    return (GOLDEN.read(found[-1], GoldenSetVersion), found[-1].parent) if found else None
 
 
 def freeze(
@@ -52,7 +63,7 @@ def freeze(
     with atomic_io.atomic_directory(store / "golden" / f"v{version}", store / "tmp-golden") as fresh:
         atomic_io.write_rows(fresh / ITEMS, (usable[place] for place in drawn))
         made = GoldenSetVersion(version, at, len(drawn), atomic_io.sha256_path(fresh / ITEMS), 0, source)
-        atomic_io.write_json(fresh / NAME, made)
+        GOLDEN.write(fresh / NAME, made)
     return made, store / "golden" / f"v{version}"
 
 
@@ -73,4 +84,4 @@ def count_use(store: Path) -> None:
     """Count one decision of the version in force."""
     found = newest(store)
     if found is not None:
-        atomic_io.write_json(found[1] / NAME, replace(found[0], uses=found[0].uses + 1))
+        GOLDEN.write(found[1] / NAME, replace(found[0], uses=found[0].uses + 1))

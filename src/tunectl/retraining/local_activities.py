@@ -139,15 +139,15 @@ class LocalActivities:
                 run.facts("evaluating")["release"],
                 name=run.id,
                 now=now,
-                by="tunectl retrain controller",
-                why=run.trigger.why,
+                author="tunectl retrain controller",
+                message=run.trigger.why,
             )
         )
         return {"experiment": made.id, "share": made.rules.share, "until": made.until.isoformat()}
 
     def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
         found = next((one for one in self.trials.all() if one.id == run.id), None)
-        if found is None or found.ended is not None:
+        if found is None or found.ended_at is not None:
             return None if found is None or found.decision in (None, "running") else found.reading
         with self._live() as live:
             reading = canary_run.evaluate_canary(found, live, self.trials, now)
@@ -165,7 +165,9 @@ class LocalActivities:
         told = run.facts("evaluating")
         words = f"retrain {run.id}: {run.trigger.why}; {why}"
         after = self._get_expected_sequence(run, told["release"])
-        pointer = self.store.promote(told["release"], by="tunectl retrain controller", why=words[:1000], after=after)
+        pointer = self.store.promote(
+            told["release"], author="tunectl retrain controller", message=words[:1000], after=after
+        )
         running = self.trials.running()
         if running is not None and running.run == run.id:
             self.trials.end(running, "promote", now, running.reading)

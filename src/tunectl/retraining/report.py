@@ -163,11 +163,11 @@ def _experiment(experiment: Experiment | None) -> Iterator[ReportSection]:
         return
     rows: Rows = [
         ("challenger", f"{experiment.challenger}, {experiment.rules.share:.0%} of the identities"),
-        ("measure", experiment.measure),
-        ("began", f"{experiment.began:%Y-%m-%d %H:%M}"),
+        ("measure", experiment.metric),
+        ("began", f"{experiment.started_at:%Y-%m-%d %H:%M}"),
     ]
-    if experiment.ended is not None:
-        rows.append(("ended", f"{experiment.ended:%Y-%m-%d %H:%M}: {experiment.decision}"))
+    if experiment.ended_at is not None:
+        rows.append(("ended", f"{experiment.ended_at:%Y-%m-%d %H:%M}: {experiment.decision}"))
     curve = ""
     if experiment.reading is not None:
         rows += list(describe_results(experiment.reading))

@@ -115,7 +115,7 @@ class RetrainMetrics:
         return [promotions, info]
 
     def _experiment(self, experiment: Experiment | None) -> list[Any]:
-        running = experiment is not None and experiment.ended is None
+        running = experiment is not None and experiment.ended_at is None
         units = self._core.GaugeMetricFamily(
             "tunectl_experiment_units", "Identities whose outcome is final, by variant.", labels=("variant",)
         )

@@ -184,7 +184,9 @@ def _register_release(
             hint="retraining needs package=openvino or another engine",
         )
     facts: BuildFacts = atomic_io.read_json(folder / FACTS, BuildFacts)
-    made = store.add(folder / RELEASE, facts, by="tunectl retrain controller", why=f"retrain {run.id}", git=commit)
+    made = store.add(
+        folder / RELEASE, facts, author="tunectl retrain controller", message=f"retrain {run.id}", git=commit
+    )
     before = run.facts("proposed")["commit"]
     told = {
         "release": made.id,

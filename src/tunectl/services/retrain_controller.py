@@ -217,7 +217,7 @@ class _RetrainerProcess:
         if reading.decision == "promote":
             words, seen = f"experiment {found.id}: {reading.reason}", pointer.sequence if pointer else 0
             try:
-                self._store.promote(found.challenger, by="tunectl retrain controller", why=words, after=seen)
+                self._store.promote(found.challenger, author="tunectl retrain controller", message=words, after=seen)
             except Moved as error:
                 _log.info("experiment %s: %s", found.id, error.message)
                 self._advance_canary(found, now)  # its arms are another's now, and this look says so

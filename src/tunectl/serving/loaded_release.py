@@ -116,7 +116,7 @@ def _refuse_other_adapter(folder: Path, contract: ServingContract) -> None:
 def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
     """Only where the base lies there as it was trained on; other engines have their own form of it, and the probes tell."""
     found = release_manifest.load(folder).files.get(BASE)
-    if contract.route == APART and found is not None and found != contract.base.sha256:
+    if contract.layout == APART and found is not None and found != contract.base.sha256:
         raise ArtifactError(
             f"{folder / BASE} is not the base of the contract, {contract.base.source} at revision {contract.base.revision}: "
             f"its SHA-256 starts with {found[:12]}, the contract says {contract.base.sha256[:12]}"
@@ -136,7 +136,7 @@ async def load_release(folder: Path, engines: Engines, *, base: bool = False, wi
             _refuse_merged(folder, contract, base=base)
             engine, board = engines(contract.engine), StreamRouter(asyncio.get_running_loop())
             stops = frozenset(contract.stop_token_ids)
-            pipeline = await _open_pipeline(engine, folder, board, adapter=contract.route == APART and not base)
+            pipeline = await _open_pipeline(engine, folder, board, adapter=contract.layout == APART and not base)
             proof = None if base else await _alive(folder, contract, pipeline, board, stops)
     except TimeoutError as error:
         if not limit.expired():
@@ -179,7 +179,7 @@ def _refuse_dead(folder: Path, proof: ProbeReport) -> None:
 
 
 def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> None:
-    if base and contract.route != APART:
+    if base and contract.layout != APART:
         raise ArtifactError(
             f"release {folder.name} holds base and adapter merged, so it cannot answer as the base",
             hint="package with the route apart, or set serve.variants.base=false",
@@ -193,7 +193,7 @@ async def run_probes(
     stops: frozenset[int],
 ) -> ProbeReport:
     """Walk the pipeline along every probe, all of them at once as requests would come; gives up once too much differs."""
-    limits = ProbeLimits(contract.tolerance.agreement, contract.tolerance.logprob)
+    limits = ProbeLimits(contract.tolerance.min_token_agreement, contract.tolerance.max_logprob_diff)
     probes = [
         Probe(one.token_ids, one.answer_ids, one.logprobs, one.base_ids, one.answer_under_base)
         for one in contract.probes

@@ -43,7 +43,7 @@ def _champion(glance: StatusReport) -> str:
     found = glance.champion
     if found is None:
         return f"none of {glance.releases} releases" if glance.releases else "none, there is no release yet"
-    return f"{found.release}, since {found.promoted_at[:16]}{f' ({_short(found.why)})' if found.why else ''}"
+    return f"{found.release}, since {found.promoted_at[:16]}{f' ({_short(found.message)})' if found.message else ''}"
 
 
 def _traffic(found: Traffic | None, now: datetime) -> str:

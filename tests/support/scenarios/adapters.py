@@ -122,7 +122,7 @@ async def bad_adapters(server: Server, store: ReleaseRegistry, folder: Path, nam
     champion = store.champion().release
     for name in chosen:
         bad = _broken(store, champion, folder / name.replace(" ", "-"), every[name])
-        store.promote(bad, by="fault", why=name)
+        store.promote(bad, author="fault", message=name)
         reason = await _refusal(server, champion, bad)
         found.figures[name] = reason.splitlines()[0].replace(f"{store.root}/releases/", "")[:110] if reason else ""
         found.must(bool(reason), f"{name}: it was not refused")
@@ -130,7 +130,7 @@ async def bad_adapters(server: Server, store: ReleaseRegistry, folder: Path, nam
         told = json.loads(reply.events[0])["system_fingerprint"] if reply.streamed else reply.status
         found.must(told == champion, f"{name}: asked afterwards, {told} answers")
     found.must(not mark.exists(), "a pickle or the model's own code was run")
-    store.promote(champion, by="fault", why="back")
+    store.promote(champion, author="fault", message="back")
     return found
 
 

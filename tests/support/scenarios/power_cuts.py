@@ -34,17 +34,17 @@ def pointer(found: Found, folder: Path, *, every: int = 1) -> None:
         source.mkdir(parents=True)
         (source / "weights").write_text(str(number))
         names.append(store.add(source, BuildFacts("shop", "transformers", "adapter")).id)
-    store.promote(names[0], by="test", why="the first")
+    store.promote(names[0], author="test", message="the first")
     for what, start, goal in (("promote", names[0], names[1]), ("rollback", names[1], names[0])):
         for after in count(0, every):
             if store.champion().release != start:
-                store.promote(start, by="test", why="back to the start")
+                store.promote(start, author="test", message="back to the start")
             if _cut_swap(found, store, what, goal, start, after):
                 break
         found.figures[f"steps_{what}"] = after
     began = time.monotonic()
-    store.promote(names[2], by="test", why="to be taken back")
-    store.rollback(by="test", why="drill")
+    store.promote(names[2], author="test", message="to be taken back")
+    store.rollback(author="test", message="drill")
     found.within("rollback_s", time.monotonic() - began, SWIFT)
 
 
@@ -102,7 +102,7 @@ def _ended_well(found: Found, folder: Path, store: ReleaseRegistry, before: str,
     states = retrain_project.states(folder)
     found.must(len(states) == 1 and states[-1][-1] == "promoted", f"{where}: {states}")
     found.must(store.champion().release != before, f"{where}: the old champion serves")
-    found.must(not (store.root / "challenger.json").exists(), f"{where}: a challenger is left")
+    found.must(not (store.root / "canary.json").exists(), f"{where}: a challenger is left")
     head = subprocess.run(
         ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True
     ).stdout

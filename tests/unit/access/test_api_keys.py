@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import version_0_1
 
 from tunectl.access import api_keys
 from tunectl.access.api_errors import ApiError
+from tunectl.artifacts.record_format import NewerRecordError
 from tunectl.core.errors import DataError, InfrastructureError, UsageError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -130,3 +132,22 @@ def test_a_file_that_cannot_be_looked_at_changes_nothing(tmp_path: Path, caplog:
 def test_a_server_without_keys_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ring(tmp_path / "keys.json")
     assert f"{tmp_path / 'keys.json'} holds no keys, so nobody can ask: tunectl serve keys add NAME" in caplog.text
+
+
+def test_keys_of_0_1_are_accepted_and_written_in_the_form_of_today(tmp_path: Path) -> None:
+    path = version_0_1.copy_project(tmp_path / "project") / ".tunectl" / "keys.json"
+    told = version_0_1.expected("keys")
+    secrets = dict(line.split() for line in (version_0_1.DATA / "clear_keys.txt").read_text().splitlines() if line)
+    opened = ring(path)
+    for name, allowed in told["accepted"].items():
+        found = opened.key(secrets[name], None, 0)
+        assert (found.name, found.scopes, found.per_minute) == (name, allowed["scopes"], allowed["per_minute"])
+    was = [datetime.fromisoformat(one["made_at"]) for one in told["file"]]
+    assert [one.created_at for one in api_keys.read(path)] == was
+    api_keys.add(path, api_keys.create_key("new", ["chat"], None, NOW)[1])
+    assert [one.created_at for one in api_keys.read(path)] == [*was, NOW]
+    written = json.loads(path.read_text())
+    assert (written["version"], "made_at" in written["keys"][0]) == (2, False)
+    path.write_text(json.dumps({**written, "version": 99}))
+    with pytest.raises(NewerRecordError, match=r"keys.json is a file of keys of version 99"):
+        api_keys.read(path)

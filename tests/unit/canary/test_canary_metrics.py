@@ -25,7 +25,7 @@ def collect(exchanges, said=(), measure="satisfaction", hours=48.0):
     return canary_metrics.collect_observations(
         exchanges,
         lambda ids: {name: by_exchange[name] for name in ids if name in by_exchange},
-        measure=measure,
+        metric=measure,
         challenger="r1",
         attribution=24 * HOUR,
         slow=5.0,

@@ -28,7 +28,7 @@ def trials(tmp_path: Path) -> tuple[ExperimentStore, list[str]]:
         source.mkdir()
         (source / "weights").write_text(str(number))
         names.append(store.add(source, BuildFacts("shop", "transformers", "adapter")).id)
-    store.promote(names[0], by="test", why="first")
+    store.promote(names[0], author="test", message="first")
     return ExperimentStore(store), names
 
 
@@ -43,7 +43,7 @@ def test_servers_read_what_is_started_and_nothing_once_it_ended(trials: tuple[Ex
     assert found.champion == names[0]
     trial = kept.store.trial()
     assert trial is not None
-    assert (trial.release, trial.share, trial.salt, trial.by, trial.why) == (
+    assert (trial.release, trial.share, trial.salt, trial.author, trial.message) == (
         names[1],
         0.2,
         "salt",
@@ -56,16 +56,16 @@ def test_servers_read_what_is_started_and_nothing_once_it_ended(trials: tuple[Ex
     assert kept.store.trial() is None
     assert kept.running() is None
     assert kept.all() == [ended]
-    told = [(one.what, one.release, one.share, one.why) for one in kept.store.log()[-2:]]
+    told = [(one.action, one.release, one.share, one.message) for one in kept.store.log()[-2:]]
     assert told == [
-        ("challenge", names[1], 0.2, "experiment one: why"),
-        ("withdraw", names[1], None, "experiment one ended: harm"),
+        ("canary_start", names[1], 0.2, "experiment one: why"),
+        ("canary_stop", names[1], None, "experiment one ended: harm"),
     ]
 
 
 def test_a_persons_own_challenger_is_not_touched(trials: tuple[ExperimentStore, list[str]]) -> None:
     kept, names = trials
-    theirs = kept.store.start_canary(names[2], share=0.0, by="Bo", why="by name only")
+    theirs = kept.store.start_canary(names[2], share=0.0, author="Bo", message="by name only")
     with pytest.raises(GateError) as error:
         kept.start(made(names[1]))
     assert str(error.value) == (
@@ -96,7 +96,7 @@ def test_what_a_gate_refused_is_not_tried(trials: tuple[ExperimentStore, list[st
 def test_one_that_won_is_not_put_up_again(trials: tuple[ExperimentStore, list[str]]) -> None:
     kept, names = trials
     found = kept.start(made(names[1]))
-    kept.store.promote(names[1], by="test", why="it won")  # killed before the experiment's end is written
+    kept.store.promote(names[1], author="test", message="it won")  # killed before the experiment's end is written
     assert not kept.repair()
     assert kept.store.trial() is None
     kept.end(found, "promote", NOW, None)
@@ -120,7 +120,7 @@ def test_a_second_one_the_champion_and_a_stranger_are_refused(trials: tuple[Expe
 def test_kills_between_record_and_file_are_mended(trials: tuple[ExperimentStore, list[str]]) -> None:
     kept, names = trials
     found = kept.start(made(names[1]))
-    (kept.store.root / "challenger.json").unlink()  # killed after the record
+    (kept.store.root / "canary.json").unlink()  # killed after the record
     assert kept.repair()
     trial = kept.store.trial()
     assert trial is not None

@@ -10,7 +10,13 @@ from tunectl.canary.sequential_test import Observation, SequentialTestRules
 from tunectl.core.errors import UsageError
 
 RULES = SequentialTestRules(
-    share=0.5, margin=0.0, alpha=0.05, harm_alpha=0.05, guard_tolerance=0.02, least=50, most=None
+    share=0.5,
+    margin=0.0,
+    alpha=0.05,
+    harm_alpha=0.05,
+    guardrail_tolerance=0.02,
+    min_units_per_variant=50,
+    max_total_units=None,
 )
 
 

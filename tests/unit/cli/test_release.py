@@ -45,7 +45,7 @@ def test_a_release_is_promoted_swapped_and_taken_back(store, capsys):
     assert call(store, "rollback", "-m", "worse") == 0
     capsys.readouterr()
     code, out, _ = call(store, "log", "--json", capsys=capsys)
-    assert [(row["what"], row.get("why", "")) for row in json.loads(out)[3:]] == [
+    assert [(row["action"], row.get("message", "")) for row in json.loads(out)[3:]] == [
         ("promote", "first"), ("promote", "second"), ("rollback", "worse"),
     ]  # fmt: skip
     code, out, _ = call(store, "list", "--json", capsys=capsys)

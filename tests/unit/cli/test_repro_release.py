@@ -33,7 +33,7 @@ def test_the_first_release_is_champion_and_the_way_to_serve_it_is_said(
     repro._summarise(layout, 1.0, as_json=False)
     store = ReleaseRegistry(layout.releases)
     (one,) = store.ids()
-    assert (store.champion().release, store.champion().why) == (one, "the first release")
+    assert (store.champion().release, store.champion().message) == (one, "the first release")
     out = capsys.readouterr().out
     assert f"release: {one} (0 MB), in {layout.releases}\n" in out
     assert f"next: tunectl serve, or: bentoml serve {layout.artifact('package').resolve()}/bento\n" in out

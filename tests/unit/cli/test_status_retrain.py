@@ -59,7 +59,7 @@ def release(folder: Path) -> str:
     (source / "weights").write_text("1")
     store = ReleaseRegistry(ProjectPaths(folder).releases)
     made = store.add(source, BuildFacts("shop", "transformers", "adapter"))
-    store.promote(made.id, by="ann", why="the first one")
+    store.promote(made.id, author="ann", message="the first one")
     return made.id
 
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from tunectl.artifacts.record_format import NewerRecordError
 from tunectl.artifacts.records import Message
 from tunectl.core.errors import ArtifactError
 from tunectl.packaging import parity, probes, serving_contract
@@ -83,13 +84,13 @@ def test_an_empty_answer_has_no_mean():
     )
 
 
-def test_a_contract_of_another_format_is_refused(tmp_path):
+def test_a_contract_of_a_later_format_is_refused(tmp_path):
     with pytest.raises(ArtifactError, match=r"contract.json does not exist, so .* is not a release"):
         serving_contract.load(tmp_path)
-    (tmp_path / "contract.json").write_text('{"format": 2}')
-    with pytest.raises(ArtifactError) as caught:
+    (tmp_path / "contract.json").write_text('{"format": 3}')
+    with pytest.raises(NewerRecordError) as caught:
         serving_contract.load(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path / 'contract.json'} has format 2, this version of tunectl reads 1\n"
-        "  serve it with the version that packaged it, or package again: tunectl repro --force --to package"
+        f"{tmp_path / 'contract.json'} is a serving contract of version 3; this tunectl reads versions up to 2\n"
+        "  a newer tunectl wrote it: install that one here, too"
     )

@@ -38,11 +38,11 @@ def three(tmp_path: Path) -> tuple[ReleaseRegistry, list[str]]:
 
 def test_the_same_content_is_the_same_release_and_is_added_once(tmp_path: Path) -> None:
     store = ReleaseRegistry(tmp_path / "store")
-    first = store.add(content(tmp_path / "a", "x"), FACTS, by="me", why="first")
+    first = store.add(content(tmp_path / "a", "x"), FACTS, author="me", message="first")
     second = store.add(content(tmp_path / "b", "x"), BuildFacts("other", "vllm", "adapter"))
     assert second == first
     assert store.ids() == [first.id]
-    assert [entry.what for entry in store.log()] == ["add"]
+    assert [entry.action for entry in store.log()] == ["add"]
     assert len(first.id) == 16
     assert first.files.keys() == {"adapter/adapter_model.safetensors", "MODEL_CARD.md"}
     assert store.verify(first.id) == []
@@ -70,17 +70,17 @@ def test_swaps_behave_like_a_stack(tmp_path_factory: pytest.TempPathFactory, mov
     for move in moves:
         if move == "back" and len(stack) < 2:
             with pytest.raises(UsageError):
-                store.rollback(by="t", why="w")
+                store.rollback(author="t", message="w")
             continue
         if move == "back":
             stack.pop()
             swaps += 1
-            store.rollback(by="t", why="w")
+            store.rollback(author="t", message="w")
         else:
             if stack[-1:] != [names[move]]:
                 stack.append(names[move])
                 swaps += 1
-            store.promote(names[move], by="t", why="w")
+            store.promote(names[move], author="t", message="w")
         now = store.champion()
         assert now is not None
         assert now.release == stack[-1]
@@ -92,17 +92,17 @@ def test_swaps_behave_like_a_stack(tmp_path_factory: pytest.TempPathFactory, mov
 
 def test_what_a_kill_left_is_mended(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
-    store.promote(one, by="t", why="first")
+    store.promote(one, author="t", message="first")
     before = (store.root / LOG).read_bytes()
-    store.promote(two, by="t", why="second")
+    store.promote(two, author="t", message="second")
     whole = (store.root / LOG).read_bytes()
     for cut in range(len(before), len(whole)):  # the pointer moved, the line is cut off anywhere
         (store.root / LOG).write_bytes(whole[:cut])
         assert release_state.promotion_stack(store.log()) == [one, two]
     (store.root / SCRATCH / "half").mkdir(parents=True)
-    assert store.rollback(by="t", why="third").release == one
+    assert store.rollback(author="t", message="third").release == one
     assert not (store.root / SCRATCH / "half").exists()
-    assert [(entry.what, entry.why) for entry in store.log()][3:] == [
+    assert [(entry.action, entry.message) for entry in store.log()][3:] == [
         ("promote", "first"),
         ("promote", "second"),
         ("rollback", "third"),
@@ -114,7 +114,7 @@ def test_a_release_without_its_line_in_the_log_gets_one(three: tuple[ReleaseRegi
     lines = (store.root / LOG).read_bytes().splitlines(keepends=True)
     (store.root / LOG).write_bytes(b"".join(lines[:2]))
     assert [entry.release for entry in store.log()] == names
-    store.promote(names[0], by="t", why="w")
+    store.promote(names[0], author="t", message="w")
     assert len((store.root / LOG).read_bytes().splitlines()) == 4
 
 
@@ -141,7 +141,7 @@ while True:
 
 def test_kill_9_at_any_moment_loses_nothing_that_was_said(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, names = three
-    store.promote(names[0], by="t", why="w")
+    store.promote(names[0], author="t", message="w")
     chance = random.Random(7)
     said: list[list[str]] = []
     for _ in range(int(os.environ.get("TUNECTL_KILLS", "6"))):
@@ -179,7 +179,7 @@ def test_every_kind_of_damage_is_told(three: tuple[ReleaseRegistry, list[str]]) 
         ),
     ]
     with pytest.raises(ArtifactError, match=f"release {one} is damaged: adapter/adapter_model.safetensors is missing"):
-        store.promote(one, by="t", why="w")
+        store.promote(one, author="t", message="w")
     store.folder(two).rename(store.folder("0" * 16))
     assert store.verify("0" * 16) == [f"its name should be {two}, the manifest says {two}, the folder {'0' * 16}"]
     (store.folder(three_) / release_manifest.NAME).unlink()
@@ -203,17 +203,17 @@ def test_what_a_gate_refused_is_promoted_by_force_only(tmp_path: Path) -> None:
     )
     name = store.add(content(tmp_path / "a", "a"), refused).id
     with pytest.raises(GateError) as caught:
-        store.promote(name, by="t", why="w")
+        store.promote(name, author="t", message="w")
     assert str(caught.value) == f"release {name} was refused: package: too far off\n  go on all the same: --force"
     assert store.champion() is None
-    assert store.promote(name, by="t", why="w", force=True).release == name
+    assert store.promote(name, author="t", message="w", force=True).release == name
 
 
 def test_who_comes_second_is_told(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
-    store.promote(one, by="t", why="w", after=0)
+    store.promote(one, author="t", message="w", after=0)
     with pytest.raises(GateError, match="the champion was swapped meanwhile: sequence 1, not 0"):
-        store.promote(two, by="t", why="w", after=0)
+        store.promote(two, author="t", message="w", after=0)
 
 
 def test_links_are_no_release(tmp_path: Path) -> None:
@@ -230,14 +230,14 @@ def test_two_writers_do_not_meet(three: tuple[ReleaseRegistry, list[str]]) -> No
         store._writing("a test"),
         pytest.raises(InfrastructureError, match="another process changes this store: a test"),
     ):
-        store.promote(one, by="t", why="w")
+        store.promote(one, author="t", message="w")
 
 
 def test_releases_are_found_by_the_start_of_their_name(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, names = three
     assert store.find(names[0][:15]) == names[0]
-    store.promote(names[0], by="t", why="w")
-    store.promote(names[1], by="t", why="w")
+    store.promote(names[0], author="t", message="w")
+    store.promote(names[1], author="t", message="w")
     assert (store.find("champion"), store.find("previous")) == (names[1], names[0])
     with pytest.raises(UsageError) as caught:
         store.find("nothing")
@@ -245,20 +245,20 @@ def test_releases_are_found_by_the_start_of_their_name(three: tuple[ReleaseRegis
     with pytest.raises(UsageError, match=r"previous: .* has none"):
         ReleaseRegistry(store.root / "none").find("previous")
     with pytest.raises(UsageError, match="there is no release to go back to"):
-        ReleaseRegistry(store.root / "none").rollback(by="t", why="w")
+        ReleaseRegistry(store.root / "none").rollback(author="t", message="w")
 
 
 @pytest.mark.parametrize("line", [b'{"what":"add"}\n', b'{"what":"\xff"}\n'])
 def test_a_line_changed_by_hand_is_named(line: bytes, three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, _ = three
     (store.root / LOG).write_bytes(line)
-    with pytest.raises(ArtifactError, match=r"log.jsonl:1 cannot be read"):
+    with pytest.raises(ArtifactError, match=r"events.jsonl:1 cannot be read"):
         store.log()
 
 
 def test_a_pointer_that_is_no_utf8_is_named(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, names = three
-    store.promote(names[0], by="t", why="w")
+    store.promote(names[0], author="t", message="w")
     (store.root / CHAMPION).write_bytes((store.root / CHAMPION).read_bytes().replace(b'"w"', b'"\xff"'))
     with pytest.raises(ArtifactError, match=r"champion.json cannot be read: 'utf-8' codec"):
         store.champion()
@@ -281,7 +281,7 @@ def test_the_difference_says_files_numbers_and_lineage(tmp_path: Path) -> None:
     second = store.add(folder, other)
     assert release_manifest.diff(first, second) == {
         "files": {"adapter/adapter_model.safetensors": "changed", "more": "added"},
-        "manifest": {"route": ["merged", "adapter"]},
+        "manifest": {"layout": ["merged", "adapter"]},
         "metrics": {"bleu": [50.0, 51.0], "chrf": [None, 60.0]},
         "verdicts": {"evaluate": ["tuned_better", None]},
         "lineage": {"stages.sft": ["x", "y"]},
@@ -291,10 +291,11 @@ def test_the_difference_says_files_numbers_and_lineage(tmp_path: Path) -> None:
 
 def test_the_pointer_is_plain_json(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, *_) = three
-    store.promote(one, by="me", why="it is good")
+    store.promote(one, author="me", message="it is good")
     found = json.loads((store.root / CHAMPION).read_text())
     assert found | {"promoted_at": ""} == {
-        "release": one, "previous": None, "promoted_at": "", "by": "me", "why": "it is good", "sequence": 1, "what": "promote",
+        "release": one, "previous": None, "promoted_at": "", "author": "me", "message": "it is good", "sequence": 1, "action": "promote",
+        "version": 2,
     }  # fmt: skip
     assert {path.name for path in (store.root / RELEASES).iterdir()} == set(store.ids())
     assert store.log()[-1] == ReleaseEvent("promote", one, found["promoted_at"], "me", "it is good", None, 1)
@@ -303,48 +304,48 @@ def test_the_pointer_is_plain_json(three: tuple[ReleaseRegistry, list[str]]) -> 
 def test_a_challenger_is_put_up_and_withdrawn(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, three_) = three
     with pytest.raises(UsageError, match=f"{one} has no champion to be tried against"):
-        store.start_canary(one, share=0.1, by="t", why="w")
-    store.promote(one, by="t", why="w")
+        store.start_canary(one, share=0.1, author="t", message="w")
+    store.promote(one, author="t", message="w")
     with pytest.raises(UsageError) as caught:
-        store.start_canary(one, share=0.1, by="t", why="w")
+        store.start_canary(one, share=0.1, author="t", message="w")
     assert str(caught.value) == f"{one} is the champion ({store.root})\n  tunectl release list"
     with pytest.raises(UsageError) as caught:
-        store.start_canary(two, share=10, by="t", why="w")
+        store.start_canary(two, share=10, author="t", message="w")
     assert str(caught.value) == "share = 10: must be from 0 to 1\n  0.1 is a tenth of the people"
     with pytest.raises(UsageError, match="there is no challenger"):
-        store.stop_canary(by="t", why="w")
-    first = store.start_canary(two, share=0.1, by="t", why="w")
-    second = store.start_canary(three_, share=0.5, by="t", why="more")
+        store.stop_canary(author="t", message="w")
+    first = store.start_canary(two, share=0.1, author="t", message="w")
+    second = store.start_canary(three_, share=0.5, author="t", message="more")
     assert first.salt != second.salt
     assert (store.trial(), store.find("challenger")) == (second, three_)
-    assert store.stop_canary(by="t", why="enough") == second
+    assert store.stop_canary(author="t", message="enough") == second
     assert store.trial() is None
-    told = [(one.what, one.release, one.share) for one in store.log()[-3:]]
-    assert told == [("challenge", two, 0.1), ("challenge", three_, 0.5), ("withdraw", three_, None)]
+    told = [(one.action, one.release, one.share) for one in store.log()[-3:]]
+    assert told == [("canary_start", two, 0.1), ("canary_start", three_, 0.5), ("canary_stop", three_, None)]
 
 
 def test_a_challenger_that_is_promoted_is_one_no_more(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
-    store.promote(one, by="t", why="w")
-    store.start_canary(two, share=0.1, by="t", why="w")
-    store.promote(two, by="t", why="w")
+    store.promote(one, author="t", message="w")
+    store.start_canary(two, share=0.1, author="t", message="w")
+    store.promote(two, author="t", message="w")
     assert store.trial() is None
-    assert [entry.what for entry in store.log()[-3:]] == ["challenge", "promote", "withdraw"]
+    assert [entry.action for entry in store.log()[-3:]] == ["canary_start", "promote", "canary_stop"]
     assert release_state.promotion_stack(store.log()) == [one, two]
 
 
 def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
-    store.promote(one, by="t", why="w")
+    store.promote(one, author="t", message="w")
     before = (store.root / LOG).read_bytes()
-    trial = store.start_canary(two, share=0.1, by="t", why="w")
+    trial = store.start_canary(two, share=0.1, author="t", message="w")
     whole = (store.root / LOG).read_bytes()
     (store.root / LOG).write_bytes(before)  # killed between the file and its line
-    assert store.log()[-1] == ReleaseEvent("challenge", two, trial.started_at, "t", "w", share=0.1)
-    store.promote(one, by="t", why="changes nothing")
+    assert store.log()[-1] == ReleaseEvent("canary_start", two, trial.started_at, "t", "w", share=0.1)
+    store.promote(one, author="t", message="changes nothing")
     assert (store.root / LOG).read_bytes() == whole
-    (store.root / "challenger.json").unlink()
-    assert (store.log()[-1].what, store.log()[-1].release) == ("withdraw", two)
+    (store.root / "canary.json").unlink()
+    assert (store.log()[-1].action, store.log()[-1].release) == ("canary_stop", two)
 
 
 def test_the_commit_that_came_later_is_taken_over(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def four(tmp_path: Path) -> tuple[ReleaseRegistry, RemoteRegistry, Objects, list
 
 def promoted(store: ReleaseRegistry, mirror: RemoteRegistry, objects: Objects, name: str) -> set[str]:
     """Promote, and let the server bring it; what lies there afterwards."""
-    store.promote(name, by="t", why="w")
+    store.promote(name, author="t", message="w")
     push(store, objects)
     mirror.fetch(name)
     return {path.name for path in mirror.folder(name).parent.iterdir()}

@@ -43,7 +43,7 @@ def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: S
     try:
         context = scratch / "context"
         made = build_context(release, facts, context, settings=settings, at=at)
-        labels = json.dumps({"release": made.id, "project": made.project, "engine": made.engine, "route": made.route})
+        labels = json.dumps({"release": made.id, "project": made.project, "engine": made.engine, "layout": made.layout})
         built = Path(_run(context, scratch / "home", [name, made.id, labels]))
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(built, out)
@@ -64,12 +64,12 @@ def build_context(
     files = release_manifest.digests(release)
     size = sum((release / name).stat().st_size for name in files)
     made = ReleaseManifest(
-        release_manifest.content_id(files), at, facts.project, None, facts.engine, facts.route, files, size,
+        release_manifest.content_id(files), at, facts.project, None, facts.engine, facts.layout, files, size,
         facts.metrics, facts.verdicts, facts.lineage,
     )  # fmt: skip
     target = context / "release" / made.id
     shutil.copytree(release, target)
-    atomic_io.write_json(target / release_manifest.NAME, made)
+    release_manifest.save(made, target)
     atomic_io.write_json(context / SETTINGS, settings.model_dump(mode="json"))
     atomic_io.write_text(context / "requirements.txt", _requirements(facts.engine, settings.serve.registry))
     for own in (BENTOFILE, DOCKERFILE):

@@ -58,7 +58,7 @@ class PackagingBackend:
         from tunectl.backends.engines import offline_runner
 
         found = contracts.load(release)
-        adapter = found.route == "adapter"
+        adapter = found.layout == "adapter"
         if found.engine == "openvino":
             return offline_runner.SubprocessRunner(release, found.engine, stops, adapter=adapter)
         # vLLM reads the same files as transformers; where it runs is not where packages are made

@@ -237,14 +237,14 @@ class _ReleaseBuilder:
             base=BaseModel(agreed.base, agreed.revision, agreed.weights_sha256, settings.weights),
             adapter_sha256=atomic_io.sha256_path(self.release / serving_contract.ADAPTER / "adapter_model.safetensors"),
             template_sha256=agreed.template_sha256,
-            end_of_turn=agreed.eot_token,
+            eot_token=agreed.eot_token,
             bos=agreed.bos,
             eos=agreed.eos,
             pad=agreed.pad,
             stop_token_ids=self.stops,
             context_length=agreed.context or 4096,
             engine=settings.engine,
-            route=settings.layout,
+            layout=settings.layout,
             defaults=DecodingDefaults(given.temperature, given.top_p, given.max_tokens),
             system=agreed.system,
             tolerance=Tolerance(probes.max_logprob_diff, probes.min_token_agreement),
@@ -316,7 +316,7 @@ class _ReleaseBuilder:
             return report
         told, out = serving_contract.load(self.release), self.outputs.artifact / "model.gguf"
         found = parity.with_gguf(
-            report, self.tools.export_gguf(self.merged, out, wanted.type, told), told.tolerance.agreement
+            report, self.tools.export_gguf(self.merged, out, wanted.type, told), told.tolerance.min_token_agreement
         )
         if found.verdict.verdict == parity.GGUF_DIFFERS:
             out.unlink()

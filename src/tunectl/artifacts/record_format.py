@@ -1,0 +1,124 @@
+"""Versions of records on disk: an earlier one is upgraded when it is read, a later one is refused.
+
+A record is a JSON object (a file, or a line of one) with its version under ``version``. Records of tunectl 0.1 have none: they
+are version 1. What is written is always of the newest version, so a file changes its form when its record changes, whole or not
+at all. An upgrade is a pure function from the object of one version to that of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.core.errors import ArtifactError
+
+T = TypeVar("T")
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+"""From the object of one version to that of the next; its argument stays as it is."""
+
+
+class NewerRecordError(ArtifactError):
+    """A record was written by a later tunectl."""
+
+
+class RecordFormat(Struct, frozen=True):
+    """How the records of one kind are read and written."""
+
+    kind: str
+    """For people, for example ``champion pointer``."""
+    upgrades: tuple[Upgrade, ...]
+    """The first one upgrades version 1 to 2, and so on."""
+    key: str = "version"
+    """Where the version stands: another one where a field of the record has that name."""
+
+    @property
+    def version(self) -> int:
+        """The version that is written."""
+        return len(self.upgrades) + 1
+
+    def decode(self, content: bytes | str, shape: type[T] | Any, place: str) -> T:
+        """Decode one record of any version up to the newest.
+
+        Args:
+            content: one JSON object.
+            shape: the type of the newest version.
+            place: the file, with the line where it has several; for errors.
+
+        Raises:
+            NewerRecordError: a later tunectl wrote it.
+            msgspec.MsgspecError, UnicodeDecodeError: it is no such record (``atomic_io.NOT_JSON``).
+        """
+        record = msgspec.json.decode(content)
+        return self.convert(record, shape, place)
+
+    def convert(self, record: Any, shape: type[T] | Any, place: str) -> T:
+        """The same for an object that was decoded already."""
+        if isinstance(record, dict):
+            record = self._upgrade(record, place)
+        found: T = msgspec.convert(record, shape)
+        return found
+
+    def _upgrade(self, record: dict[str, Any], place: str) -> dict[str, Any]:
+        version = record.get(self.key, 1)
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+            raise msgspec.ValidationError(f"{version!r} is no version - at `$.{self.key}`")
+        if version > self.version:
+            raise NewerRecordError(
+                f"{place} is a {self.kind} of version {version}; this tunectl reads versions up to {self.version}",
+                hint="a newer tunectl wrote it: install that one here, too",
+            )
+        record = {name: value for name, value in record.items() if name != self.key}
+        for upgrade in self.upgrades[version - 1 :]:
+            record = upgrade(record)
+        return record
+
+    def read(self, path: Path, shape: type[T] | Any) -> T:
+        """Read a file that holds one record.
+
+        Raises:
+            ArtifactError: the file is absent, or holds no such record; NewerRecordError for one of a later tunectl.
+        """
+        try:
+            found: T = self.decode(path.read_bytes(), shape, str(path))
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{path} does not exist", hint="restore it from a backup") from error
+        except atomic_io.NOT_JSON as error:
+            raise ArtifactError(
+                f"{path} cannot be read: {error}", hint="it was changed by hand or cut off; restore it from a backup"
+            ) from error
+        return found
+
+    def to_plain(self, record: Any) -> dict[str, Any]:
+        """The object of a record, with its version."""
+        return {self.key: self.version, **msgspec.to_builtins(record)}
+
+    def encode(self, record: Any) -> bytes:
+        """One line of JSON, with its version and a line end."""
+        return msgspec.json.encode(self.to_plain(record)) + b"\n"
+
+    def write(self, path: Path, record: Any) -> None:
+        """Write a file that holds one record, whole or not at all."""
+        atomic_io.write_json(path, self.to_plain(record))
+
+    def write_lines(self, path: Path, records: Iterable[Any]) -> None:
+        """Write a file that holds one record a line, whole or not at all."""
+        atomic_io.write_bytes(path, b"".join(map(self.encode, records)))
+
+
+def rename_keys(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The object with some of its keys under other names; those that are not there stay absent."""
+    return {names.get(key, key): value for key, value in record.items()}
+
+
+def existing(path: Path, *older: str) -> Path:
+    """``path``, or the first of the names that it had in earlier versions (beside it) under which a file lies."""
+    if not path.exists():
+        for name in older:
+            if (path.parent / name).exists():
+                return path.parent / name
+    return path

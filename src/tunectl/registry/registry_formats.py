@@ -1,0 +1,48 @@
+"""The records of a registry as earlier versions wrote them. Upgrades are pure: an object in, the object of the next version out."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from tunectl.artifacts.record_format import RecordFormat, rename_keys
+
+AUTHORSHIP: Final = {"by": "author", "why": "message"}
+"""Who did something and why, in every record of 0.1."""
+_ACTIONS: Final = {"challenge": "canary_start", "withdraw": "canary_stop"}
+_LAYOUTS: Final = {"apart": "adapter"}
+_STAGES: Final = {"adapt": "cpt", "harvest": "feedback"}
+
+
+def upgrade_pointer(record: dict[str, Any]) -> dict[str, Any]:
+    """``champion.json`` of 0.1."""
+    return rename_keys(record, {**AUTHORSHIP, "what": "action"})
+
+
+def upgrade_event(record: dict[str, Any]) -> dict[str, Any]:
+    """A line of ``log.jsonl`` of 0.1."""
+    found = rename_keys(record, {**AUTHORSHIP, "what": "action", "at": "created_at"})
+    return {**found, "action": _ACTIONS.get(found.get("action", ""), found.get("action"))}
+
+
+def upgrade_canary(record: dict[str, Any]) -> dict[str, Any]:
+    """``challenger.json`` of 0.1. The salt stays: it decides who gets the challenger."""
+    return rename_keys(record, AUTHORSHIP)
+
+
+def upgrade_manifest(record: dict[str, Any]) -> dict[str, Any]:
+    """``manifest.json`` of a release of 0.1: stages have other names, and so has the layout."""
+    found = rename_keys(record, {"route": "layout"})
+    found["layout"] = _LAYOUTS.get(found.get("layout", ""), found.get("layout"))
+    if found.get("verdicts"):
+        found["verdicts"] = rename_keys(found["verdicts"], _STAGES)
+    if found.get("lineage"):
+        parts = ("stages", "configs", "code")
+        lineage = found["lineage"]
+        found["lineage"] = {**lineage, **{part: rename_keys(lineage.get(part, {}), _STAGES) for part in parts}}
+    return found
+
+
+POINTER: Final = RecordFormat("champion pointer", (upgrade_pointer,))
+EVENT: Final = RecordFormat("line of the release history", (upgrade_event,))
+CANARY: Final = RecordFormat("canary state", (upgrade_canary,))
+MANIFEST: Final = RecordFormat("release manifest", (upgrade_manifest,))
