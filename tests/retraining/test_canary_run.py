@@ -122,9 +122,9 @@ class _Slow(ReleaseRegistry):
 @pytest.mark.parametrize(
     ("act", "decision", "champion"),
     [
-        (lambda store, names: store.promote(names[2], by="Ann", why="urgent"), "unfair", 2),
-        (lambda store, _: store.rollback(by="Ann", why="urgent"), "unfair", 3),
-        (lambda store, names: store.promote(names[1], by="Ann", why="I like it"), "promote", 1),
+        (lambda store, names: store.promote(names[2], author="Ann", message="urgent"), "unfair", 2),
+        (lambda store, _: store.rollback(author="Ann", message="urgent"), "unfair", 3),
+        (lambda store, names: store.promote(names[1], author="Ann", message="I like it"), "promote", 1),
         (lambda _, __: None, "promote", 1),
     ],
     ids=["another", "back", "the same", "nobody"],

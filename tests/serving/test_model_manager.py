@@ -587,7 +587,7 @@ def merged_release(apart: Path, folder: Path) -> Path:
     (folder / "manifest.json").unlink()
     shutil.rmtree(folder / "model")
     merge(apart / "model", apart / "adapter", folder / "model")
-    contracts.save(msgspec.structs.replace(contracts.load(folder), route="merged"), folder)
+    contracts.save(msgspec.structs.replace(contracts.load(folder), layout="merged"), folder)
     return folder
 
 

@@ -155,7 +155,7 @@ class Story:
 
     def _promote(self) -> None:
         self._step("promoted")
-        self.experiment = replace(self.experiment, ended=self.at, decision="promote")
+        self.experiment = replace(self.experiment, ended_at=self.at, decision="promote")
         self._crown(NEW)
         self.consecutive = 0
         self.drift.reset()

@@ -52,9 +52,10 @@ class _File(Struct, frozen=True):
 
 def upgrade_keys(record: dict[str, Any]) -> dict[str, Any]:
     """``keys.json`` of 0.1."""
-    entries = record.get("keys", [])
+    if not isinstance(record.get("keys"), list):
+        return record
     renamed = {"made_at": "created_at"}
-    return {**record, "keys": [rename_keys(one, renamed) if isinstance(one, dict) else one for one in entries]}
+    return {**record, "keys": [rename_keys(one, renamed) if isinstance(one, dict) else one for one in record["keys"]]}
 
 
 KEYS_FILE: Final = RecordFormat("file of keys", (upgrade_keys,))

@@ -41,7 +41,7 @@ class RecordFormat(Struct, frozen=True):
         """The version that is written."""
         return len(self.upgrades) + 1
 
-    def decode(self, content: bytes | str, shape: type[T] | Any, place: str) -> T:
+    def decode(self, content: bytes | str, shape: type[T], place: str) -> T:
         """Decode one record of any version up to the newest.
 
         Args:
@@ -53,15 +53,13 @@ class RecordFormat(Struct, frozen=True):
             NewerRecordError: a later tunectl wrote it.
             msgspec.MsgspecError, UnicodeDecodeError: it is no such record (``atomic_io.NOT_JSON``).
         """
-        record = msgspec.json.decode(content)
-        return self.convert(record, shape, place)
+        return self.convert(msgspec.json.decode(content), shape, place)
 
-    def convert(self, record: Any, shape: type[T] | Any, place: str) -> T:
+    def convert(self, record: Any, shape: type[T], place: str) -> T:
         """The same for an object that was decoded already."""
         if isinstance(record, dict):
             record = self._upgrade(record, place)
-        found: T = msgspec.convert(record, shape)
-        return found
+        return msgspec.convert(record, shape)
 
     def _upgrade(self, record: dict[str, Any], place: str) -> dict[str, Any]:
         version = record.get(self.key, 1)
@@ -77,21 +75,20 @@ class RecordFormat(Struct, frozen=True):
             record = upgrade(record)
         return record
 
-    def read(self, path: Path, shape: type[T] | Any) -> T:
+    def read(self, path: Path, shape: type[T]) -> T:
         """Read a file that holds one record.
 
         Raises:
             ArtifactError: the file is absent, or holds no such record; NewerRecordError for one of a later tunectl.
         """
         try:
-            found: T = self.decode(path.read_bytes(), shape, str(path))
+            return self.decode(path.read_bytes(), shape, str(path))
         except FileNotFoundError as error:
             raise ArtifactError(f"{path} does not exist", hint="restore it from a backup") from error
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
                 f"{path} cannot be read: {error}", hint="it was changed by hand or cut off; restore it from a backup"
             ) from error
-        return found
 
     def to_plain(self, record: Any) -> dict[str, Any]:
         """The object of a record, with its version."""

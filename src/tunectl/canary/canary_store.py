@@ -162,7 +162,7 @@ class ExperimentStore:
                 told = f"experiment {now.id} ended: {decision}" + (f"; {message}" if message else "")
                 self.store.stop_canary(author=author or now.author, message=told[:1000])
             if now.ended_at is None:
-                now = replace(now, ended=at, decision=decision, reading=reading or now.reading)
+                now = replace(now, ended_at=at, decision=decision, reading=reading or now.reading)
                 self.write(now)
         return now
 

@@ -125,7 +125,7 @@ def test_kills_between_record_and_file_are_mended(trials: tuple[ExperimentStore,
     trial = kept.store.trial()
     assert trial is not None
     assert trial.salt == found.salt, "everybody stays in their arm"
-    kept.write(replace(found, ended=NOW, decision="harm"))  # an end whose file came back, for example from a backup
+    kept.write(replace(found, ended_at=NOW, decision="harm"))  # an end whose file came back, for example from a backup
     assert kept.repair()
     assert kept.store.trial() is None
     assert not kept.repair()

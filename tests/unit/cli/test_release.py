@@ -75,7 +75,7 @@ def test_a_canary_without_a_test_lasts_until_a_person_stops_it(store, in_project
     assert (
         call(store, "canary", "start", two[:15], "--no-test", "--share", "0.1", "-m", "a look", "--author", "me") == 0
     )
-    assert (store.trial().release, store.trial().share, store.trial().by, store.trial().why) == (
+    assert (store.trial().release, store.trial().share, store.trial().author, store.trial().message) == (
         two,
         0.1,
         "me",
@@ -84,7 +84,7 @@ def test_a_canary_without_a_test_lasts_until_a_person_stops_it(store, in_project
     capsys.readouterr()
     code, out, _ = call(store, "canary", "stop", "-m", "enough", "--author", "you", "--json", capsys=capsys)
     assert (code, json.loads(out)["release"], store.trial()) == (0, two, None)
-    assert (store.log()[-1].by, store.log()[-1].why) == ("you", "enough")
+    assert (store.log()[-1].author, store.log()[-1].message) == ("you", "enough")
     code, _, err = call(store, "canary", "stop", capsys=capsys)
     assert code == 2
     assert "there is no challenger\n  tunectl release canary start ID --no-test --share 0.1" in err
@@ -102,8 +102,8 @@ def test_a_canary_with_a_test_tells_who_stopped_it_and_why(store, in_project, ca
     assert code == 2
     assert "--force: a test tries no release that a gate refused\n  without a test: --no-test" in err
     assert call(store, "canary", "stop", "-m", "wrong template", "--author", "you") == 0
-    assert store.log()[-1].by == "you"
-    assert store.log()[-1].why.endswith(" ended: running; wrong template")
+    assert store.log()[-1].author == "you"
+    assert store.log()[-1].message.endswith(" ended: running; wrong template")
     code, _, err = call(store, "canary", "start", capsys=capsys)
     assert (code, "tunectl release canary start ID" in err) == (2, True)
 

@@ -89,11 +89,13 @@ def test_the_first_change_writes_the_history_anew_with_all_that_it_held(store: R
 def test_a_change_that_is_cut_off_leaves_the_history_whole(store: ReleaseRegistry, monkeypatch) -> None:
     """Killed after the new file and before the old one goes: nothing is there twice, and nothing is lost."""
     before, unlink = store.log(), Path.unlink
-    monkeypatch.setattr(
-        Path,
-        "unlink",
-        lambda path, **_: (_ for _ in ()).throw(KeyboardInterrupt) if path.name == "log.jsonl" else unlink(path),
-    )
+
+    def cut(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "log.jsonl":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", cut)
     with pytest.raises(KeyboardInterrupt):
         store.stop_canary(author="Ann", message="enough")
     monkeypatch.undo()
@@ -124,7 +126,7 @@ def test_golden_sets_are_those_of_0_1(store: ReleaseRegistry) -> None:
     assert found is not None
     was = expected("golden")["v2"]
     assert to_builtins(found[0]) == renamed(was["golden"], at="created_at")
-    assert [one.id for one in golden_set.items(found[1], found[0])] == [one["id"] for one in was["items"]]
+    assert [one.id for one in golden_set.items(found[1], found[0])] == was["items"]
     golden_set.count_use(store.root)
     after = golden_set.newest(store.root)
     assert after is not None

@@ -18,7 +18,7 @@ from tunectl.core.errors import ArtifactError, GateError, InfrastructureError, U
 from tunectl.registry import release_manifest, release_state
 from tunectl.registry.release_manifest import BuildFacts, Lineage, RecordedVerdict
 from tunectl.registry.release_state import ReleaseEvent
-from tunectl.registry.release_store import CHAMPION, LOG, RELEASES, SCRATCH, ReleaseRegistry
+from tunectl.registry.release_store import CHAMPION, EVENTS, RELEASES, SCRATCH, ReleaseRegistry
 
 FACTS = BuildFacts("demo", "openvino", "merged")
 
@@ -93,11 +93,11 @@ def test_swaps_behave_like_a_stack(tmp_path_factory: pytest.TempPathFactory, mov
 def test_what_a_kill_left_is_mended(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
     store.promote(one, author="t", message="first")
-    before = (store.root / LOG).read_bytes()
+    before = (store.root / EVENTS).read_bytes()
     store.promote(two, author="t", message="second")
-    whole = (store.root / LOG).read_bytes()
+    whole = (store.root / EVENTS).read_bytes()
     for cut in range(len(before), len(whole)):  # the pointer moved, the line is cut off anywhere
-        (store.root / LOG).write_bytes(whole[:cut])
+        (store.root / EVENTS).write_bytes(whole[:cut])
         assert release_state.promotion_stack(store.log()) == [one, two]
     (store.root / SCRATCH / "half").mkdir(parents=True)
     assert store.rollback(author="t", message="third").release == one
@@ -111,11 +111,11 @@ def test_what_a_kill_left_is_mended(three: tuple[ReleaseRegistry, list[str]]) ->
 
 def test_a_release_without_its_line_in_the_log_gets_one(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, names = three
-    lines = (store.root / LOG).read_bytes().splitlines(keepends=True)
-    (store.root / LOG).write_bytes(b"".join(lines[:2]))
+    lines = (store.root / EVENTS).read_bytes().splitlines(keepends=True)
+    (store.root / EVENTS).write_bytes(b"".join(lines[:2]))
     assert [entry.release for entry in store.log()] == names
     store.promote(names[0], author="t", message="w")
-    assert len((store.root / LOG).read_bytes().splitlines()) == 4
+    assert len((store.root / EVENTS).read_bytes().splitlines()) == 4
 
 
 KILLED = """
@@ -127,14 +127,14 @@ store, names = ReleaseRegistry(Path(sys.argv[1])), sys.argv[2:]
 number = 0
 while True:
     number += 1
-    source = Path(sys.argv[1]) / ".." / f"new-{number}-{store.log()[-1].at[-12:-6]}"
+    source = Path(sys.argv[1]) / ".." / f"new-{number}-{store.log()[-1].created_at[-12:-6]}"
     source.mkdir()
     (source / "file").write_text(str(source) * 500)
     print("add", store.add(source, BuildFacts("d", "e", "r")).id, flush=True)
     for name in names[1:]:
-        found = store.promote(name, by="t", why=str(number))
+        found = store.promote(name, author="t", message=str(number))
         print("swap", found.sequence, found.release, flush=True)
-    found = store.rollback(by="t", why=str(number))
+    found = store.rollback(author="t", message=str(number))
     print("swap", found.sequence, found.release, flush=True)
 """
 
@@ -251,7 +251,7 @@ def test_releases_are_found_by_the_start_of_their_name(three: tuple[ReleaseRegis
 @pytest.mark.parametrize("line", [b'{"what":"add"}\n', b'{"what":"\xff"}\n'])
 def test_a_line_changed_by_hand_is_named(line: bytes, three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, _ = three
-    (store.root / LOG).write_bytes(line)
+    (store.root / EVENTS).write_bytes(line)
     with pytest.raises(ArtifactError, match=r"events.jsonl:1 cannot be read"):
         store.log()
 
@@ -337,13 +337,13 @@ def test_a_challenger_that_is_promoted_is_one_no_more(three: tuple[ReleaseRegist
 def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
     store.promote(one, author="t", message="w")
-    before = (store.root / LOG).read_bytes()
+    before = (store.root / EVENTS).read_bytes()
     trial = store.start_canary(two, share=0.1, author="t", message="w")
-    whole = (store.root / LOG).read_bytes()
-    (store.root / LOG).write_bytes(before)  # killed between the file and its line
+    whole = (store.root / EVENTS).read_bytes()
+    (store.root / EVENTS).write_bytes(before)  # killed between the file and its line
     assert store.log()[-1] == ReleaseEvent("canary_start", two, trial.started_at, "t", "w", share=0.1)
     store.promote(one, author="t", message="changes nothing")
-    assert (store.root / LOG).read_bytes() == whole
+    assert (store.root / EVENTS).read_bytes() == whole
     (store.root / "canary.json").unlink()
     assert (store.log()[-1].action, store.log()[-1].release) == ("canary_stop", two)
 

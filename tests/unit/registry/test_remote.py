@@ -75,11 +75,11 @@ def test_what_no_pointer_names_is_deleted(four) -> None:
     store, mirror, objects, (one, two, three, four_) = four
     assert promoted(store, mirror, objects, one) == {one}
     assert promoted(store, mirror, objects, two) == {one, two}
-    store.start_canary(one, share=0.1, by="t", why="w")
+    store.start_canary(one, share=0.1, author="t", message="w")
     assert promoted(store, mirror, objects, three) == {one, two, three}
-    store.stop_canary(by="t", why="w")
+    store.stop_canary(author="t", message="w")
     assert promoted(store, mirror, objects, four_) == {three, four_}
-    store.rollback(by="t", why="w")
+    store.rollback(author="t", message="w")
     push(store, objects)
     assert mirror.champion().release == three
     assert mirror.fetch(three).is_dir()
