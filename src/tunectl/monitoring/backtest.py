@@ -12,8 +12,8 @@ from tunectl.artifacts.records import DriftWindow, Feedback, InferenceRecord
 from tunectl.inference_log.log_store import Counts, InferenceLog, LogEvent, TimeWindow
 from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.registry import release_state
+from tunectl.registry.protocols import RegistryReader
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
-from tunectl.registry.release_store import RegistryReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from tunectl.monitoring.reference_data import ReferenceData
 from tunectl.monitoring.signals import MonitoredExchange, SignalSide
 from tunectl.monitoring.window import TimeSpan
 from tunectl.privacy.mask import PiiMasker
+from tunectl.registry.protocols import RegistryReader
 from tunectl.registry.release_state import ChampionPointer
-from tunectl.registry.release_store import RegistryReader
 
 AHEAD: Final = 100
 """Most windows closed in one look: who was away for long catches up in steps."""

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -41,39 +41,6 @@ OLD_EVENTS, OLD_CANARY = "log.jsonl", "challenger.json"
 
 class Moved(GateError):
     """Somebody else swapped the champion first: what was decided about the one before has to be decided again."""
-
-
-class RegistryReader(Protocol):
-    """What whoever serves or watches needs of a store; a folder is one, ``registry.remote`` another."""
-
-    @property
-    def location(self) -> str:
-        """Where it is, for people."""
-        ...
-
-    def ids(self) -> list[str]:
-        """Names of all releases."""
-        ...
-
-    def champion(self) -> ChampionPointer | None:
-        """The pointer; None before the first promotion."""
-        ...
-
-    def trial(self) -> CanaryState | None:
-        """The challenger; None where there is none."""
-        ...
-
-    def folder(self, release: str) -> Path:
-        """Where its files are on this machine, once ``bring`` has returned."""
-        ...
-
-    def fetch(self, release: str) -> Path:
-        """Its files on this machine; may take as long as a download."""
-        ...
-
-    def log(self) -> list[ReleaseEvent]:
-        """What happened, in order."""
-        ...
 
 
 class ReleaseRegistry:

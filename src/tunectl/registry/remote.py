@@ -60,7 +60,7 @@ class ObjectStore(Protocol):
 
 
 class RemoteRegistry:
-    """The releases behind an address, as a server needs them (``registry.release_store.RegistryReader``)."""
+    """The releases behind an address, as a server needs them (``registry.protocols.RegistryReader``)."""
 
     def __init__(self, files: ObjectStore, cache: Path) -> None:
         """``cache`` is a folder of this machine; what was brought stays there while somebody may want it again."""

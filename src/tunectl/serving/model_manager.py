@@ -19,7 +19,7 @@ from pathlib import Path
 from tunectl.artifacts.records import CanaryState
 from tunectl.core import logging_setup
 from tunectl.core.errors import InfrastructureError, TunectlError
-from tunectl.registry.release_store import RegistryReader
+from tunectl.registry.protocols import RegistryReader
 from tunectl.serving import load_backoff
 from tunectl.serving.background_threads import run_in_thread
 from tunectl.serving.loaded_release import Engines, LoadedRelease, load_release

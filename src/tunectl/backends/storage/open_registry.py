@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.registry.release_store import RegistryReader, ReleaseRegistry
+from tunectl.registry.protocols import RegistryReader
+from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import RemoteRegistry
 
 
