@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-cli faults screenshots docs-reference
+.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli faults screenshots docs-reference
 
 run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
 	@$(BIN)/tunectl repro experiment=small
@@ -95,6 +95,9 @@ bench-drift: .venv/.dev  ## false alarms and power of the drift monitor, beside 
 
 bench-experiment: .venv/.dev  ## how often the sequential test errs under continuous peeking
 	$(BIN)/python benchmarks/bench_experiment.py
+
+bench-privacy: .venv/.dev  ## recall and precision of finding personal data, beside Presidio's patterns (two minutes, and once its environment)
+	$(BIN)/python benchmarks/bench_privacy.py --keep
 
 bench-cli: .venv/.dev  ## start-up times
 	$(BIN)/python benchmarks/bench_cli.py

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from datetime import timedelta
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -19,6 +21,7 @@ from tunectl.backends.text import pii_resources
 from tunectl.inference_log.log_store import FinishedRequest
 from tunectl.inference_log.log_writer import Writer
 from tunectl.inference_log.redact import TOKENS, Redactor
+from tunectl.privacy.decoded_text import decode_text
 from tunectl.privacy.mask import PiiMasker
 
 SALT = b"0123456789abcdef"
@@ -114,6 +117,48 @@ def test_canaries_are_nowhere(masker, tmp_path, caplog):
     assert "user" not in found.request
     assert found.request["metadata"] == {"[EMAIL_1]": "x", "card": "[CARD_1]"}
     assert (found.response["id"], found.request["seed"]) == ("chatcmpl-4155552671", 4155552671)
+
+
+def write_every_way(text):
+    """``text`` as programs pass it on: JSON in strings, parameters of URLs, HTML, Markdown, other signs."""
+    return [
+        json.dumps({"note": f"Hello,\n{text}\nBye"}),
+        json.dumps({"result": json.dumps({"inner": [text]})}),
+        f"https://example.org/?q={quote(text)}&page=2",
+        f"<p>{''.join(f'&#{ord(letter)};' for letter in text)}</p>",
+        f"_{text}_",
+        text.translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)} | {0x20: 0x3000}),
+        "\u200b".join(text),
+    ]
+
+
+@pytest.mark.parametrize(
+    "canary",
+    [*CANARIES[:5], "I am Wanda Thompson", CANARIES[6], "key AKIAIOSFODNN7EXAMPLE", "Bearer tk-4155552671abcdefghij"],
+)
+def test_canaries_are_nowhere_however_they_are_written(masker, tmp_path, canary):
+    forms = write_every_way(canary)
+    calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": form}} for form in forms]
+    turns = [{"role": "assistant", "tool_calls": calls}, *({"role": "tool", "content": form} for form in forms)]
+    given = {"messages": turns, "metadata": {"forms": forms}, "tools": [{"function": {"description": forms[0]}}]}
+    said = [{"index": 0, "message": {"role": "assistant", "content": form, "tool_calls": calls}} for form in forms]
+
+    async def talk(store):
+        writer = Writer(store, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
+        await writer.accept(exchange(request=given))
+        await writer.finish("chatcmpl-000000", finish(response={"choices": said}))
+        for number, form in enumerate(forms):
+            await writer.feedback(thumb(kind="edit", value=form, id=f"fb-{number}"))
+        assert writer.close()
+
+    with open_log("sqlite:///a.sqlite", tmp_path) as store:
+        asyncio.run(talk(store))
+        found = store.exchange("chatcmpl-000000")
+        files = "".join(path.read_bytes().decode("utf-8", "replace") for path in tmp_path.iterdir())
+    secret = squeezed(canary.split(" ", 1)[-1] if canary[0] in "IkB" else canary).removeprefix("am")
+    assert secret not in squeezed(decode_text(files).text)
+    kept = found.response["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
+    assert json.loads(kept)["note"].startswith("Hello,\n")  # JSON is JSON still
 
 
 def test_a_prompt_of_token_ids_is_not_kept(masker):

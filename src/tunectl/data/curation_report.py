@@ -56,7 +56,7 @@ class CurationReport(Struct, frozen=True):
     languages: dict[str, int] | None
     """Judged texts by ISO 639-1 code; ``unknown`` are short or unsure ones."""
     personal: dict[str, int] | None
-    """Masked places by kind: email, phone, card, iban, ip, address, person, url_credentials, ssn."""
+    """Masked places by kind: email, phone, card, iban, ip, address, person, url_credentials, ssn, secret."""
     personal_records: int | None
     """Records with at least one masked place."""
     duplicates: Duplicates

@@ -4,6 +4,9 @@ The same value has the same placeholder within one record, in its input and in a
 it from one to the other. Numbers start at 1 in every record: few tokens to learn, and nobody can be followed from one record
 to another. Live traffic uses the same function, so masked text looks the same in training and in service. Masking masked text
 changes nothing.
+
+Finders read what a text says, not how it is written (``privacy/decoded_text.py``): JSON in a string, URLs, HTML and Markdown are
+decoded for them, and masked where they were written. A text that is JSON stays JSON.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from tunectl.privacy import patterns, person_names, street_addresses
+from tunectl.privacy import patterns, person_names, secret_keys, street_addresses
+from tunectl.privacy.decoded_text import decode_text
+from tunectl.privacy.json_numbers import find_json_numbers
 from tunectl.privacy.resources import PiiResources
 from tunectl.privacy.spans import KINDS, LABELS, PLACEHOLDER, EntityType, PiiSpan
 
@@ -21,6 +26,7 @@ Finder = Callable[[str, PiiResources], Iterator[PiiSpan]]
 # In order of trust: where two overlap, the earlier stays.
 FINDERS: dict[EntityType, Finder] = {
     "url_credentials": patterns.find_url_credentials,
+    "secret": secret_keys.find_secrets,
     "email": patterns.find_emails,
     "iban": patterns.find_ibans,
     "card": patterns.find_card_numbers,
@@ -71,7 +77,14 @@ class PiiMasker:
     def __init__(self, tools: PiiResources, *, kinds: Iterable[EntityType] = KINDS, keep: Iterable[str] = ()) -> None:
         self.tools = tools
         chosen = set(kinds)
-        self.finders = [(kind, finder) for kind, finder in FINDERS.items() if kind in chosen]
+        self.finders = [
+            (finder, (_CLOSED, _IN_URL) if kind in _NOT_IN_URLS else (_CLOSED,))
+            for kind, finder in FINDERS.items()
+            if kind in chosen
+        ]
+        """Finders in order of trust, and the marks of places where each finds nothing."""
+        if "phone" in chosen:
+            self.finders.append((patterns.find_linked_phones, (_CLOSED,)))
         self.keep = frozenset(_normalize_value(value) for value in keep)
         """Public values that stay, without regard to case, space and punctuation."""
 
@@ -83,13 +96,14 @@ class PiiMasker:
             taken[start:end] = _IN_URL * (end - start)
         for match in PLACEHOLDER.finditer(text):
             taken[match.start() : match.end()] = _CLOSED * len(match[0])
-        for kind, finder in self.finders:
-            barred = (_CLOSED, _IN_URL) if kind in _NOT_IN_URLS else (_CLOSED,)
-            for found in finder(text, self.tools):
-                place = taken[found.start : found.end]
-                if not any(bar in place for bar in barred) and not self._public(text, found):
-                    taken[found.start : found.end] = _CLOSED * len(place)
-                    chosen.append(found)
+        decoded = decode_text(text)
+        for finder, barred in self.finders:
+            for found in finder(decoded.text, self.tools):
+                start, end = decoded.original_span(found.start, found.end)
+                place = taken[start:end]
+                if not any(bar in place for bar in barred) and not self._public(decoded.text, found):
+                    taken[start:end] = _CLOSED * len(place)
+                    chosen.append(PiiSpan(found.kind, start, end, found.value))
         return sorted(chosen, key=lambda found: found.start)
 
     def _public(self, text: str, found: PiiSpan) -> bool:
@@ -103,9 +117,11 @@ class PiiMasker:
         if memory is None:
             memory = PlaceholderMap()
             memory.reserve(text)
+        numbers = find_json_numbers(text, found)
         pieces, end = [], 0
         for one in found:
-            pieces += [text[end : one.start], memory.placeholder(one)]
+            quote = numbers.get(one.start, "")
+            pieces += [text[end : one.start], quote, memory.placeholder(one), quote]
             end = one.end
         return MaskedText("".join([*pieces, text[end:]]), Counter(one.kind for one in found))
 

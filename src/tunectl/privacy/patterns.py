@@ -14,23 +14,25 @@ from tunectl.privacy.resources import PiiResources
 from tunectl.privacy.spans import PiiSpan
 
 _URL = re.compile(
-    r"\b(?:https?|ftp|ssh|postgres(?:ql)?|mysql|mongodb(?:\+srv)?|redis|amqp)://[^\s<>\"']+|\bwww\.[^\s<>\"']+",
+    r"\b(?:https?|ftp|ssh|postgres(?:ql)?|mysql|mongodb(?:\+srv)?|redis|amqp):(?:\\?/){2}(?:[^\s<>\"'\\?]|\\/)+"
+    r"|\bwww\.(?:[^\s<>\"'\\?]|\\/)+",
     re.IGNORECASE,
 )
-_LOGIN = re.compile(r"://([^\s/@:<>\"']*:[^\s/@<>\"']+)@")
+_SLASHES = re.compile(r":(?:\\?/){2}")  # PHP writes slashes in JSON as \/
+_LOGIN = re.compile(r"://([^\s/@:<>\"']*:[^\s/?#<>\"']+)@")
 _TOKEN = re.compile(
-    r"[?&;](?:api_?key|apikey|access_token|auth_token|token|secret|password|passwd|pwd|sig|signature)=([^\s&#<>\"']{4,})",
+    r"[?&;](?:api_?key|apikey|(?:access_|auth_|refresh_|id_)?token|jwt|(?:client_)?secret|x-amz-(?:credential|security-token|signature)|password|passwd|pwd|sig|signature)=([^\s&#<>\"']{4,})",
     re.IGNORECASE,
 )
 _EMAIL = re.compile(
-    r"(?<![\w.%+\-/])[\w.%+'\-]{1,64}(?:@|\s?[\[(]\s?at\s?[\])]\s?)"
-    r"(?:[\w\-]{1,63}(?:\.|\s?[\[(]\s?dot\s?[\])]\s?))+[^\W\d_]{2,24}(?![\w\-])",
+    r"(?:(?<![\w.%+\-])(?<!//)[\w.%+'\-]{1,64}|\"[^\W_][\w .+\-]{0,62}\")(?:@|\s?[\[(]\s?at\s?[\])]\s?)"
+    r"(?:[\w\-]{1,63}(?:\.|\s?[\[(]\s?dot\s?[\])]\s?))+[^\W\d_]{2,24}(?![^\W_])",
     re.IGNORECASE,
 )
 _AT = re.compile(r"\s?[\[(]\s?at\s?[\])]\s?", re.IGNORECASE)
 _DOT = re.compile(r"\s?[\[(]\s?dot\s?[\])]\s?", re.IGNORECASE)
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
-_CARD = re.compile(r"(?<![\w.,\-])(?:\d[ \-]?){12,18}\d(?![\w\-]|[.,]\d)")
+_CARD = re.compile(r"(?<![\w.,\-])(?:(?:\d[ \-]?){12,18}\d|\d{4}(?:\.\d{4}){3})(?![\w\-]|[.,]\d)")
 # Visa; Mastercard; American Express; Discover; Diners; JCB: first digits and lengths.
 _ISSUER = re.compile(
     r"4\d{12}(?:\d{3}(?:\d{3})?)?|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01]|720)\d{12,13}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}"
@@ -53,6 +55,12 @@ _LOCAL = re.compile(rf"\b(?:{_WORDS})\b[^\d\n]{{0,15}}(\d{{3}}[ .\-]\d{{4}})(?![
 # As it is dialled inside most other countries: a 0, then 8 to 11 digits in groups.
 _TRUNK = re.compile(
     rf"\b(?:{_WORDS})\b[^\d\n(]{{0,15}}(\(?0(?:[ .\-/()]{{0,2}}\d){{8,11}})(?![\w\-]|[ .,]\d)", re.IGNORECASE
+)
+# Links that dial: numbers there are people's, though they stand in a URL.
+_LINKED = re.compile(
+    r"(?:\bwa\.me/|\b(?:tel|sms|callto|facetime|whatsapp):(?://)?|[?&;](?:phone|tel|telephone|mobile|cell|msisdn|fax)=)"
+    r"(\+?\(?\d(?:[ .\-()]{0,2}\d){6,14})(?!\w)",
+    re.IGNORECASE,
 )
 _PHONE_WORD = re.compile(rf"\b(?:{_WORDS}|sms|number)\b\W*(?:\w+\W+){{0,3}}$", re.IGNORECASE)
 _SEVEN_DIGITS = re.compile(r"\d(?:[^\w\n]{0,3}\d){6}")
@@ -132,13 +140,30 @@ def find_phone_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
         return
     spans = [match.span() for match in _NANP.finditer(text)]
     spans += [match.span(1) for pattern in (_LOCAL, _TRUNK) for match in pattern.finditer(text)]
-    spans += [span for span in tools.phones(text) if _looks_dialled(text, *span)]
+    library = (_without_bracket(text, *span) for span in tools.phones(text))
+    spans += [span for span in library if _looks_dialled(text, *span)]
     end = 0
     for start, stop in sorted(spans, key=lambda span: (span[0], -span[1])):
         if start >= end:
             end = stop
-            digits = re.sub(r"\D", "", re.split(r"x|ext", text[start:stop], maxsplit=1, flags=re.IGNORECASE)[0])
-            yield PiiSpan("phone", start, stop, re.sub(r"^(?:00)?1(?=\d{10}$)", "", digits))
+            yield PiiSpan("phone", start, stop, _digits(text[start:stop]))
+
+
+def find_linked_phones(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
+    """Numbers in links that dial or open a chat, such as ``tel:`` and ``wa.me/``, and in parameters named after phones."""
+    for match in _LINKED.finditer(text):
+        yield PiiSpan("phone", *match.span(1), _digits(match[1]))
+
+
+def _digits(phone: str) -> str:
+    """The digits of a number, without its extension and the country code of North America."""
+    digits = re.sub(r"\D", "", re.split(r"x|ext", phone, maxsplit=1, flags=re.IGNORECASE)[0])
+    return re.sub(r"^(?:00)?1(?=\d{10}$)", "", digits)
+
+
+def _without_bracket(text: str, start: int, end: int) -> tuple[int, int]:
+    """The library takes a bracket before a number for its own, also that of a list."""
+    return (start + 1, end) if text[start] == "[" and "]" not in text[start:end] else (start, end)
 
 
 def _looks_dialled(text: str, start: int, end: int) -> bool:
@@ -147,7 +172,7 @@ def _looks_dialled(text: str, start: int, end: int) -> bool:
 
 
 def find_urls(text: str) -> list[tuple[int, int]]:
-    """Where URLs are: numbers and names inside them belong to a machine, not to a person."""
-    if "www." not in text.casefold() and "://" not in text:
+    """Where URLs are, up to their parameters: numbers and names in a path belong to a machine, not to a person."""
+    if "www." not in text.casefold() and not _SLASHES.search(text):
         return []
     return [match.span() for match in _URL.finditer(text)]

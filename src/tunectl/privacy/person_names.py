@@ -30,17 +30,18 @@ _INTRODUCED = re.compile(
     r"talk to|met|meet|owner|owners|manager|chef|founder|founded by|owned by|run by|written by|review by|posted by|reviewed by|signed|"
     r"regards|sincerely|cheers|thanks|love|dear|hi|hello|server|waiter|waitress|bartender|stylist|barista|therapist|agent|attn|attention|customer|"
     r"client|patient|employee|reviewer|author|name|mr|mrs|ms|dr|my (?:wife|husband|son|daughter|sister|brother|friend|mother|father|neighbor|neighbour|boss))"
-    r"[,:]?\s*[\-\u2013\u2014]?\s*$",
+    r"[\"']?[,:]?\s*[\-\u2013\u2014\"']?\s*$",
     re.IGNORECASE,
 )
 # Stronger: what follows is a person even when the name is on no list.
 _NAMED = re.compile(
-    r"\b(?:my name is|my name's|(?:full |customer |patient )?name:|signed,?|attn:?|attention:)\s*$", re.IGNORECASE
+    r"\b(?:my name is|my name's|(?:full |customer |patient )?name[\"']?:|signed,?|attn:?|attention:)\s*[\"']?$",
+    re.IGNORECASE,
 )
 # Roles of people: after them a run of exactly two words is a name, known or not.
 _ROLE = re.compile(
     r"\b(?:owner|manager|chef|founder|founded by|owned by|server|bartender|barista|stylist|therapist|speak (?:to|with)|regards|sincerely|"
-    r"(?:my|his|her|our) (?:wife|husband|son|daughter|sister|brother|friend|mother|father|neighbor|neighbour|boss)),?\s*$",
+    r"(?:my|his|her|our) (?:wife|husband|son|daughter|sister|brother|friend|mother|father|neighbor|neighbour|boss))[\"']?[,:]?\s*[\"']?$",
     re.IGNORECASE,
 )
 _FIRM = re.compile(r"\s*(?:&|and)\s+(?:sons?|co|company|associates|brothers|daughters|partners)\b", re.IGNORECASE)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-EntityType = Literal["email", "phone", "card", "iban", "ip", "address", "person", "url_credentials", "ssn"]
+EntityType = Literal["email", "phone", "card", "iban", "ip", "address", "person", "url_credentials", "ssn", "secret"]
 KINDS: tuple[EntityType, ...] = get_args(EntityType)
 
 LABELS: dict[EntityType, str] = {
@@ -19,8 +19,9 @@ LABELS: dict[EntityType, str] = {
     "person": "PERSON",
     "url_credentials": "SECRET",
     "ssn": "SSN",
+    "secret": "SECRET",
 }
-PLACEHOLDER = re.compile(r"\[(" + "|".join(LABELS.values()) + r")_(\d+)\]")
+PLACEHOLDER = re.compile(r"\[(" + "|".join(dict.fromkeys(LABELS.values())) + r")_(\d+)\]")
 """Finds a placeholder in text; group 1 is its label, group 2 its number."""
 
 

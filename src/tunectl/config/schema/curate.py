@@ -10,7 +10,7 @@ from tunectl.config.schema.base import Share, StrictModel
 from tunectl.config.schema.hardware import HardwareProfile
 
 TextSide = Literal["input", "output", "both"]
-PersonalKind = Literal["email", "phone", "card", "iban", "ip", "address", "person", "url_credentials", "ssn"]
+PersonalKind = Literal["email", "phone", "card", "iban", "ip", "address", "person", "url_credentials", "ssn", "secret"]
 
 
 class Repair(StrictModel):

@@ -1,0 +1,70 @@
+"""Numbers of JSON that become placeholders: a placeholder must be a string there, or the text is no JSON any more."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from tunectl.privacy.spans import PiiSpan
+
+_QUOTE = re.compile(r'(?<!\\)\\*+"')
+_NEAR: Final = 64
+"""Letters around a number in which its punctuation must stand."""
+
+
+def find_json_numbers(text: str, found: Iterable[PiiSpan]) -> dict[int, str]:
+    """Where a number of JSON begins that was found, and the quotation mark that makes a string of its placeholder.
+
+    JSON inside a string of JSON counts, too, however deep; its marks have backslashes. Empty where ``text`` is no JSON.
+    """
+    if text.lstrip()[:1] not in ("{", "[", '"'):
+        return {}
+    bare = [one for one in found if text[one.start : one.end].isdigit() and _is_between_values(text, one)]
+    if not bare or not _is_json(text):
+        return {}
+    quotes = [(match.start(), match.end(), _level(len(match[0]) - 1)) for match in _QUOTE.finditer(text)]
+    marks: dict[int, str] = {}
+    holds_json: dict[int, bool] = {}
+    opened: list[int] = []
+    place = 0
+    for one in bare:
+        while place < len(quotes) and quotes[place][1] <= one.start:
+            if quotes[place][2] == len(opened):
+                opened.append(quotes[place][1])
+            else:  # the end of a string of that layer, and of a mark in it that began nothing
+                del opened[quotes[place][2] :]
+            place += 1
+        depth = len(opened)
+        if depth and opened[-1] not in holds_json:
+            end = next((start for start, _, level in quotes[place:] if level == depth - 1), len(text))
+            holds_json[opened[-1]] = _is_json(text[opened[-1] : end], depth)
+        if not depth or holds_json[opened[-1]]:
+            marks[one.start] = "\\" * (2**depth - 1) + '"'
+    return marks
+
+
+def _is_between_values(text: str, one: PiiSpan) -> bool:
+    before, after = text[max(0, one.start - _NEAR) : one.start], text[one.end : one.end + _NEAR]
+    return before.rstrip()[-1:] in (":", "[", ",") and after.lstrip()[:1] in (",", "]", "}")
+
+
+def _level(backslashes: int) -> int:
+    """In how many strings a quotation mark is written that begins or ends a string: each layer doubles backslashes and adds one.
+
+    Backslashes that belong to the string's own end come in multiples of the next power of two, so this is the number of ones
+    at the end of the binary number.
+    """
+    return (~backslashes & (backslashes + 1)).bit_length() - 1
+
+
+def _is_json(text: str, layers: int = 0) -> bool:
+    """Whether ``text`` is JSON, once it is read as the inside of a string ``layers`` times."""
+    try:
+        for _ in range(layers):
+            text = json.loads(f'"{text}"', strict=False)
+        json.loads(text, strict=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
