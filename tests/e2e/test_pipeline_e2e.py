@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tunectl.cli.main import main
 from tunectl.pipeline.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +90,39 @@ def test_nothing_changed_nothing_runs(project: Project) -> None:
     found = json.loads(project.run("status", "--json").stdout)
     assert {row["state"] for row in found["stages"]} <= {"up to date", "switched off"}
     assert (found["monitor"], found["controller"], found["traffic"]) == ("never", "never", None)
+
+
+LOOKING = (
+    "check", "check sft.lora_rank=32", "doctor", "estimate", "estimate sft.epochs=3", "status", "status --json",
+    "data counts", "data report", "data inspect", "data show", "data show split", "data rejects", "data refresh",
+    "data lineage champion", "log show", "monitor list", "monitor show", "retrain status", "release list", "release show 0",
+    "release log", "release diff 0 0", "release verify",
+)  # fmt: skip
+"""Verbs that look; whether there is something to see does not matter here."""
+
+
+def digest_files(root: Path) -> dict[str, str]:
+    """SHA-256 of every file that Git or DVC may track; the page that `data report` is for is ignored by both."""
+    kept = (path for path in root.rglob("*") if path.is_file())
+    names = {path: path.relative_to(root) for path in kept}
+    return {
+        str(name): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path, name in names.items()
+        if name.parts[0] not in {".tunectl", ".git", ".dvc"} and name.name != "data_report.html"
+    }
+
+
+def test_looking_changes_no_file(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.root)
+    before = digest_files(project.root)
+    changed = {}
+    for words in LOOKING:
+        main(words.split())
+        after = digest_files(project.root)
+        if after != before:
+            changed[words] = sorted({name for name, _ in after.items() ^ before.items()})
+            before = after
+    assert not changed
 
 
 def append(name: str, text: str) -> Callable[[Project], None]:
