@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,22 @@ def test_a_folder_that_is_no_project_is_named(tmp_path: Path) -> None:
         f"{tmp_path} is not a tunectl project: there is no dvc.yaml in it\n"
         "  go to the project's folder, or make one: tunectl init DIR"
     )
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_dvc_and_the_stage_that_it_runs(tmp_path: Path, sent: signal.Signals) -> None:
+    quiet = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    for words in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(words, cwd=tmp_path, env=quiet, check=True)
+    (tmp_path / "dvc.yaml").write_text("stages:\n  slow:\n    cmd: echo $$ > pid && exec sleep 600\n")
+    code = "import sys; from pathlib import Path; from tunectl.backends.vcs import dvc_repo; sys.exit(dvc_repo.repro(Path()))"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=quiet, start_new_session=True)
+    pid = tmp_path / "pid"
+    for _ in range(600):
+        if pid.is_file() and pid.read_text().strip():
+            break
+        time.sleep(0.1)
+    process.send_signal(sent)
+    assert process.wait(timeout=60) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)

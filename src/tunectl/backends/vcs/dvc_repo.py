@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -37,12 +40,35 @@ def _command(root: Path) -> tuple[list[str], dict[str, str]]:
 def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> int:
     """Run ``dvc repro`` with its output on ours; returns its exit code.
 
-    ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed.
+    ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed. SIGINT and
+    SIGTERM end DVC and the stage that it runs, too.
     """
     command, environment = _command(root)
     clear_stale_locks(root)
     words = [*command, "repro", *(["--force"] if force else []), *targets]
-    return subprocess.run(words, cwd=root, env=environment, check=False).returncode
+    # A group of its own: DVC does not pass a signal on to the stage, and a terminal's Ctrl-C reaches only our group.
+    process = subprocess.Popen(words, cwd=root, env=environment, process_group=0)
+    with _pass_signals(process.pid):
+        return process.wait()
+
+
+@contextmanager
+def _pass_signals(group: int) -> Iterator[None]:
+    """Send SIGINT to a process group when this process gets SIGINT or SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def interrupt(*_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGINT)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingProxyType({})) -> None:
