@@ -4,7 +4,7 @@
     python docs/generate_reference.py --check      only say which pages are stale; exit 1 where one is
 
 Settings come from the schema and from conf/, commands from the parsers of the verbs, errors from their classes, metrics from the
-Prometheus registries, files from ``ProjectPaths``. A contract test fails where a committed page differs from what is written here.
+Prometheus registries, files from ``ProjectPaths``, routes from the table that the guard reads. A contract test fails where a committed page differs from what is written here.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def render_pages() -> dict[str, str]:
         "errors.md": render_errors,
         "metrics.md": render_metrics,
         "files.md": render_files,
+        "routes.md": render_routes,
     }
     return {name: NOTE + "\n" + render() for name, render in pages.items()}
 
@@ -232,6 +233,50 @@ def render_files() -> str:
             continue
         rows.append((f"`{path.as_posix()}`", strip_roles(inspect.getdoc(member))))
     return text + render_table(("path", "what"), rows)
+
+
+# Routes
+
+
+SERVICES = (
+    ("server", "tunectl serve"),
+    ("monitor", "tunectl monitor"),
+    ("retrain", "tunectl retrain controller"),
+    ("annotate", "tunectl annotate"),
+)
+"""The services of the table of routes, and the commands that start them."""
+
+
+def render_routes() -> str:
+    """Return every route of every service with what opens it, from the table that the guard reads."""
+    from tunectl.access import routes
+
+    text = "# Routes\n\n"
+    text += "What opens each route of each service. A scope is that of a key of `tunectl serve keys add`; `admin` opens every scope.\n\n"
+    text += "- A POST from the page of another web site is refused with 403, unless `serve.cors` of the server names that origin.\n"
+    text += "- A POST with a body of another kind than the table says is refused with 415.\n"
+    text += "- Reading takes a key as `Authorization: Bearer` or as the password of a browser's sign-in (Basic), a POST as `Bearer` alone.\n"
+    text += "- *without a key*: yes where the service listens on a loopback address and has no keys (monitor: no keys file; retrain\n"
+    text += "  controller: always; annotate: `annotate.key_env` is null). Then a request must name this machine (421 otherwise) and\n"
+    text += "  come through no proxy (401 otherwise).\n"
+    for service, command in SERVICES:
+        rows = [
+            (
+                rule.method,
+                f"`{rule.path.replace(':path', '')}`",
+                rule.opened_by if rule.opened_by in ROUTE_WORDS else f"scope `{rule.opened_by}`",
+                rule.body or "",
+                "yes" if rule.keyless else "",
+            )
+            for rule in routes.ROUTES
+            if rule.service == service
+        ]
+        text += f"\n## {command}\n\n" + render_table(("method", "path", "opened by", "body", "without a key"), rows)
+    return text
+
+
+ROUTE_WORDS = ("nothing", "any key", "token", "typed key", "session", "signed link")
+"""What opens a route without being a scope."""
 
 
 if __name__ == "__main__":

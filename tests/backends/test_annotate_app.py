@@ -36,7 +36,7 @@ def undone(desk):
     request = Request(
         {"type": "http", "method": "POST", "path": "/undo", "headers": [(b"cookie", b"tunectl_annotator=Ada")]}
     )
-    page = annotate_app._Routes(desk, AnnotateAppConfig("ads", (), None, ("*",), lambda: None))
+    page = annotate_app._Routes(desk, AnnotateAppConfig("ads", (), None, None, lambda: None))
     response = asyncio.run(page.undo(request))
     return response.status_code, response.body.decode()
 

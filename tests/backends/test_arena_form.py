@@ -9,12 +9,18 @@ import pytest
 from tunectl.annotation import arena_app
 from tunectl.annotation.arena_app import ArenaAppConfig, application
 
+FORM = [
+    (b"host", b"localhost"),
+    (b"origin", b"http://localhost"),
+    (b"content-type", b"application/x-www-form-urlencoded"),
+]
+
 
 async def sent(arena, events, path="/arena/enter"):
     """What the arena answers to a form that comes in these pieces; after the last one the client says no more."""
     told, left = [], iter(events)
     scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
-    scope |= {"headers": [(b"host", b"localhost")], "root_path": "", "scheme": "http", "server": None, "client": None}
+    scope |= {"headers": FORM, "root_path": "", "scheme": "http", "server": None, "client": None}
 
     async def receive():
         found = next(left, None)

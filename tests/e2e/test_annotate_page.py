@@ -311,10 +311,12 @@ def test_forms_of_other_sites_and_other_names_of_the_host_are_refused(project, b
         page = enter(browser, server.url)
         count(page, "0 saved, 5 to go")
         foreign = page.request.post(
-            server.url + "said", headers={"Origin": "http://evil.example"}, form={"choice": "left"}
+            server.url + "said",
+            headers={"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"},
+            form={"choice": "left"},
         )
         assert foreign.status == 403
-        assert page.request.get(server.url, headers={"Host": "evil.example"}).status == 400
+        assert page.request.get(server.url, headers={"Host": "evil.example"}).status == 421
     assert journal(project) == []
 
 

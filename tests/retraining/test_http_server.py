@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import socket
 import time
@@ -84,19 +83,3 @@ def test_a_line_that_is_kept_has_its_time_again_for_each_request(opened: HttpSer
             assert asked(one) == (200, b"/page")
             time.sleep(0.25)
         assert asked(one, b"POST /long HTTP/1.1\r\nContent-Length: 11\r\n\r\n")[0] == 413
-
-
-@pytest.mark.parametrize(
-    ("header", "found"),
-    [
-        (None, None),
-        ("Bearer  abc ", "abc"),
-        ("basic " + base64.b64encode("anna:käse".encode()).decode(), "käse"),
-        ("Basic !!!", None),
-        ("Basic \xe9", None),
-        ("Basic " + base64.b64encode(b"\xff").decode(), None),
-        ("Digest abc", None),
-    ],
-)
-def test_the_key_of_a_bearer_or_a_browser(header: str | None, found: str | None) -> None:
-    assert http_server.parse_authorization(header) == found

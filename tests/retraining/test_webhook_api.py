@@ -48,7 +48,7 @@ class World:
 
     def ask(self, method="POST", path="/webhook", body=b"", token=TOKEN, **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.door.port, timeout=60)
-        sent = {"Authorization": f"Bearer {token}"} if token else {}
+        sent = {"Content-Type": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
         connection.request(method, path, body, {**sent, **headers})
         reply = connection.getresponse()
         content = reply.read()
@@ -160,7 +160,7 @@ def test_headers_that_are_no_numbers_and_no_keys_are_answered(world, head, statu
 
 def test_half_a_body_is_nobodys_word(world, capfd):
     whole = payload()
-    head = f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(whole) + 1}\r\n".encode()
+    head = f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: {len(whole) + 1}\r\n".encode()
     assert _raw(world, head, whole) == b""
     assert world.book.list_pending_triggers() == []
     assert "Traceback" not in capfd.readouterr().err

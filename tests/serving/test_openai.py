@@ -237,6 +237,8 @@ def test_curl(server: Server) -> None:
             f"{server.address}/v1/chat/completions",
             "-H",
             f"Authorization: Bearer {server.keys['chat']}",
+            "-H",
+            "Content-Type: application/json",
             "-d",
             body,
         ],

@@ -48,12 +48,15 @@ class ApiError(Exception):
         code: str | None = None,
         status: int | None = None,
         wait: float | None = None,
+        allow: str = "",
     ) -> None:
         super().__init__(message)
         self.fault = ErrorBody(message, kind, param, code)
         self.status = status or _STATUS[kind]
         self.wait = wait
         """Seconds after which to try again; None where that would not help."""
+        self.allow = allow
+        """Methods that the path takes, for a 405."""
 
     def body(self) -> bytes:
         """The JSON of the response."""

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any, cast, get_args
 from urllib.parse import parse_qs, quote, unquote
 
+from tunectl.access.api_errors import ApiError
+from tunectl.access.guard import ServiceGuard
+from tunectl.access.guard_middleware import GuardMiddleware
+from tunectl.access.routes import Credential
 from tunectl.annotation.annotation_queue import AnnotationQueue, Button
 from tunectl.backends.reports import render
 from tunectl.chat import tool_calls
@@ -27,15 +31,9 @@ LONGEST_NAME = 40
 LONGEST_BODY = 200_000
 """Bytes of a form; an edit is a few thousand."""
 WHO, PROOF = "tunectl_annotator", "tunectl_key"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
 WRONG_KEY = "That key is not right. Ask whoever started this page."
 NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} letters, so that your choices stay yours."
+REFUSED = f"this form is not one of this page, or it is longer than {LONGEST_BODY} bytes"
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the question as it is now."
 NOT_SAVED = "Not saved: {reason}. Your choice does not count yet."
 NOT_UNDONE = "Not taken back: {reason}. Your last choice still counts."
@@ -49,8 +47,8 @@ class AnnotateAppConfig:
     tags: tuple[str, ...]
     key: str | None
     """What people must type; None where only this machine reaches the page."""
-    hosts: tuple[str, ...]
-    """Names that the page is reached by; ``*`` for any. Others are refused, so that no web site can point its own name here."""
+    hosts: frozenset[str] | None
+    """Names that the page is reached by; None for any. Others are refused, so that no web site can point its own name here."""
     pending: Callable[[], str | None]
     """A sentence while answers are still being written, else None."""
 
@@ -100,10 +98,8 @@ def application(desk: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
     applications = import_optional("starlette.applications", extra="annotate")
     routing = import_optional("starlette.routing", extra="annotate")
     static = import_optional("starlette.staticfiles", extra="annotate")
-    middleware = import_optional("starlette.middleware", extra="annotate")
-    trusted = import_optional("starlette.middleware.trustedhost", extra="annotate")
     page = _Routes(desk, setup)
-    return applications.Starlette(
+    inner = applications.Starlette(
         routes=[
             routing.Route("/", page.home),
             routing.Route("/enter", page.enter, methods=["POST"]),
@@ -112,9 +108,14 @@ def application(desk: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
             routing.Route("/said", page.save_choice, methods=["POST"]),
             routing.Route("/undo", page.undo, methods=["POST"]),
             routing.Mount("/assets", static.StaticFiles(directory=ASSETS)),
-        ],
-        middleware=[middleware.Middleware(trusted.TrustedHostMiddleware, allowed_hosts=list(setup.hosts))],
+        ]
     )
+    return GuardMiddleware(inner, ServiceGuard("annotate", refuse_key, lambda: setup.hosts, "nothing"))
+
+
+def refuse_key(_secret: str | None, _opened_by: Credential) -> None:
+    """No route of these pages is opened by a key in a header: people sign in."""
+    raise ApiError("sign in on the page", "authentication_error")
 
 
 class _Routes:
@@ -136,7 +137,7 @@ class _Routes:
         return unquote(request.cookies.get(WHO, "")) or None
 
     def _html(self, text: str, status: int = 200) -> Any:
-        return self._responses.HTMLResponse(text, status, headers=HEADERS)
+        return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
         """The question of somebody known, else the door."""
@@ -172,15 +173,13 @@ class _Routes:
 
     async def leave(self, request: Any) -> Any:
         """Make room for somebody else."""
-        if not is_same_origin(request):
-            return self._reject_form()
         response = self._home_again()
         response.delete_cookie(WHO)
         response.delete_cookie(PROOF)
         return response
 
     def _home_again(self) -> Any:
-        return self._responses.RedirectResponse("/", 303, headers=HEADERS)
+        return self._responses.RedirectResponse("/", 303)
 
     async def question(self, request: Any) -> Any:
         """The question again, while answers are still being written."""
@@ -209,8 +208,6 @@ class _Routes:
     async def undo(self, request: Any) -> Any:
         """Take the last choice back, and show it again."""
         who = self._who(request)
-        if not is_same_origin(request):
-            return self._reject_form()
         if who is None:
             return self._redirect_to_sign_in()
         try:
@@ -236,22 +233,16 @@ class _Routes:
 
     def _redirect_to_sign_in(self) -> Any:
         """Somebody unknown: htmx is told to load the door."""
-        return self._responses.Response(status_code=401, headers={**HEADERS, "HX-Redirect": "/"})
+        return self._responses.Response(status_code=401, headers={"HX-Redirect": "/"})
 
     def _reject_form(self) -> Any:
-        return self._responses.PlainTextResponse("this form did not come from this page", 403, headers=HEADERS)
+        return self._responses.PlainTextResponse(REFUSED, 403)
 
     async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
-        """The fields of a form of this page; None for one of another site, or one that is too long."""
+        """The fields of a form; None for one that is too long."""
         body = b""
         async for chunk in request.stream():
             body += chunk
             if len(body) > LONGEST_BODY:
                 return None
-        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True) if is_same_origin(request) else None
-
-
-def is_same_origin(request: Any) -> bool:
-    """Whether a request comes from this page: its origin is the host that it was sent to."""
-    origin = request.headers.get("origin")
-    return origin is None or origin.partition("://")[2] == request.headers.get("host")
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)

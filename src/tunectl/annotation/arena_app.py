@@ -16,15 +16,9 @@ from pathlib import Path
 from typing import Any, Final, cast, get_args
 from urllib.parse import parse_qs
 
-from tunectl.annotation.annotate_app import (
-    ASSETS,
-    HEADERS,
-    LONGEST_BODY,
-    LONGEST_NAME,
-    NO_NAME,
-    NOT_SAVED,
-    is_same_origin,
-)
+from tunectl.access.guard import ServiceGuard
+from tunectl.access.guard_middleware import GuardMiddleware
+from tunectl.annotation.annotate_app import ASSETS, LONGEST_BODY, LONGEST_NAME, NO_NAME, NOT_SAVED, refuse_key
 from tunectl.annotation.annotation_queue import Button
 from tunectl.annotation.arena import BattleAnswer, Conversation, Vote, mask_pii
 from tunectl.artifacts.records import Message
@@ -48,7 +42,7 @@ OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the conv
 NOTHING = "Please write something first."
 UNANSWERED = "No answer: {reason}"
 REFUSED = (
-    f"this form did not come from this page, or not whole within {READ:g} s, or it is longer than {LONGEST_BODY} bytes"
+    f"this form is not one of this page, or not whole within {READ:g} s, or it is longer than {LONGEST_BODY} bytes"
 )
 HALF_SAVED = "Your choice is saved, but the live store was not told: {reason}"
 
@@ -78,7 +72,7 @@ def application(server: Application, setup: ArenaAppConfig) -> Any:
     routing = import_optional("starlette.routing", extra="annotate")
     static = import_optional("starlette.staticfiles", extra="annotate")
     page = _Routes(server, setup)
-    return applications.Starlette(
+    inner = applications.Starlette(
         routes=[
             routing.Route("/arena", page.home),
             routing.Route("/arena/enter", page.enter, methods=["POST"]),
@@ -89,6 +83,7 @@ def application(server: Application, setup: ArenaAppConfig) -> Any:
             routing.Mount("/arena/assets", static.StaticFiles(directory=ASSETS)),
         ]
     )
+    return GuardMiddleware(inner, ServiceGuard("server", refuse_key, lambda: None, "nothing"))
 
 
 class _Routes:
@@ -109,7 +104,7 @@ class _Routes:
         return found
 
     def _html(self, text: str, status: int = 200) -> Any:
-        return self._responses.HTMLResponse(text, status, headers=HEADERS)
+        return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
         """The conversation of somebody known, else the door."""
@@ -141,25 +136,21 @@ class _Routes:
         self._people[token] = _Session(key, Conversation(name), secrets.token_hex(8))
         if len(self._people) > MOST_PEOPLE:
             self._people.popitem(last=False)
-        response = self._responses.RedirectResponse("/arena", 303, headers=HEADERS)
+        response = self._responses.RedirectResponse("/arena", 303)
         secure = request.url.scheme == "https"
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/arena", secure=secure)
         return response
 
     async def leave(self, request: Any) -> Any:
         """Forget the conversation and the key."""
-        if not is_same_origin(request):
-            return self._reject_form()
         self._people.pop(request.cookies.get(COOKIE, ""), None)
-        response = self._responses.RedirectResponse("/arena", 303, headers=HEADERS)
+        response = self._responses.RedirectResponse("/arena", 303)
         response.delete_cookie(COOKIE, path="/arena")
         return response
 
     async def start_conversation(self, request: Any) -> Any:
         """Begin another conversation."""
         person = self._who(request)
-        if not is_same_origin(request):
-            return self._reject_form()
         if person is None:
             return self._redirect_to_sign_in()
         person.talk.restart()
@@ -276,13 +267,13 @@ class _Routes:
 
     def _redirect_to_sign_in(self) -> Any:
         """Somebody unknown: htmx is told to load the door."""
-        return self._responses.PlainTextResponse("sign in", 401, headers={**HEADERS, "HX-Redirect": "/arena"})
+        return self._responses.PlainTextResponse("sign in", 401, headers={"HX-Redirect": "/arena"})
 
     def _reject_form(self) -> Any:
-        return self._responses.PlainTextResponse(REFUSED, 403, headers=HEADERS)
+        return self._responses.PlainTextResponse(REFUSED, 403)
 
     async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
-        """The fields of a form of this page; None for one of another site, one that is too long, or not there in time."""
+        """The fields of a form; None for one that is too long, or not there in time."""
         body = b""
         try:
             async with asyncio.timeout(READ):
@@ -292,7 +283,7 @@ class _Routes:
                         return None
         except (TimeoutError, self._left):
             return None
-        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True) if is_same_origin(request) else None
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
 def _answer(system: str, status: int, said: Any) -> BattleAnswer:

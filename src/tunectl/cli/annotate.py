@@ -116,9 +116,11 @@ def _url(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _hosts(root: TunectlConfig) -> tuple[str, ...]:
+def _hosts(root: TunectlConfig) -> frozenset[str] | None:
     """Names that the page answers to: this machine's own, or any where a key guards it."""
-    return ("localhost", "127.0.0.1", "[::1]", root.annotate.host) if root.annotate.loopback else ("*",)
+    from tunectl.access import guard
+
+    return guard.list_hosts(root.annotate.host) if root.annotate.key_env is None else None
 
 
 def _key(variable: str | None) -> str | None:

@@ -7,8 +7,8 @@
     /windows.json    the same for programs
     /reports         Evidently's reports; /reports/ID.html
 
-On a loopback address without a file of keys everything is open; on any other address a key is always asked for. Browsers give it
-as the password of any name.
+On a loopback address without a file of keys everything is open to this machine: to a request that names it and came through no
+proxy. On any other address a key is always asked for. Browsers give it as the password of any name.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import KeyScope, KeyStore
+from tunectl.access.guard import ServiceGuard
+from tunectl.access.routes import Credential
+from tunectl.access.security_headers import SANDBOX_POLICY
 from tunectl.artifacts import names
-from tunectl.backends.web import http_server
 from tunectl.backends.web.http_server import HttpRequest, HttpResponse, HttpServer
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
@@ -52,6 +54,7 @@ class MonitorApi(HttpServer):
         """
         self._pages, self._keys = pages, keys
         self._ring = KeyStore(keys, LOOK_SECONDS)
+        self._guard = ServiceGuard("monitor", self._verify, lambda: self.hosts if self._public else None, "admin")
         super().__init__("monitor", address, port, self.answer)
         if not self._public:
             self._ring.load()
@@ -59,14 +62,12 @@ class MonitorApi(HttpServer):
     def answer(self, asked: HttpRequest) -> HttpResponse:
         """The answer to one request; never raises."""
         try:
-            if asked.method == "POST":
-                return HttpResponse(b"everything here is read\n", TEXT, 405)
-            if asked.path in {"/healthz", "/livez"}:
-                return HttpResponse(b"ok\n", TEXT)
-            self._let_in(asked.authorization, "scrape" if asked.path == "/metrics" else "admin")
-            return self._page(asked.path)
+            self._guard.admit(asked.head)
+            alive = asked.path in {"/healthz", "/livez"}
+            return HttpResponse(b"ok\n", TEXT) if alive else self._page(asked.path)
         except ApiError as problem:
-            return HttpResponse(f"{problem}\n".encode(), TEXT, problem.status)
+            headers = {"Allow": problem.allow} if problem.allow else {}
+            return HttpResponse(f"{problem}\n".encode(), TEXT, problem.status, headers)
         except (TunectlError, OSError) as error:
             logging_setup.get_logger(__name__).error("%s", error)
             return HttpResponse(b"the monitor cannot say that now; its log says why\n", TEXT, 503)
@@ -76,9 +77,8 @@ class MonitorApi(HttpServer):
         """Whether nobody needs a key."""
         return self.local and not self._keys.is_file()
 
-    def _let_in(self, authorization: str | None, scope: KeyScope) -> None:
-        if not self._public:
-            self._ring.key(http_server.parse_authorization(authorization), scope, time.monotonic())
+    def _verify(self, secret: str | None, opened_by: Credential) -> None:
+        self._ring.key(secret, cast("KeyScope", opened_by), time.monotonic())
 
     def _page(self, path: str) -> HttpResponse:
         if path == "/metrics":
@@ -95,5 +95,5 @@ class MonitorApi(HttpServer):
         if kind == "reports" and names.is_content_id(name.removesuffix(".html")):
             report = self._pages.reports / f"{name.removesuffix('.html')}.html"
             if report.is_file():
-                return HttpResponse(report.read_bytes())
+                return HttpResponse(report.read_bytes(), headers={"Content-Security-Policy": SANDBOX_POLICY})
         return HttpResponse(b"there is nothing here\n", TEXT, 404)

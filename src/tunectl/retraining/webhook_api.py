@@ -2,8 +2,8 @@
 
     /healthz          open to all
     /webhook          POST: Alertmanager (payload 4) and Grafana (payload 1), with the bearer token
-    /metrics          with the token; open on a loopback address
-    /  /runs/ID       the stories; with the token (as a password), open on a loopback address
+    /metrics          with the token; open to this machine on a loopback address
+    /  /runs/ID       the stories; with the token (as a password), open to this machine on a loopback address
     /decide/TOKEN     GET shows, POST decides: the signed link is the key
 
 Answers to a webhook are a contract with Alertmanager, which tries again after 5xx and network errors only: 200 for what is kept
@@ -19,7 +19,9 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
-from tunectl.backends.web import http_server
+from tunectl.access.api_errors import ApiError
+from tunectl.access.guard import ServiceGuard
+from tunectl.access.routes import Credential
 from tunectl.backends.web.http_server import HttpRequest, HttpResponse, HttpServer
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, TunectlError, UsageError
@@ -35,7 +37,8 @@ FORM: Final = 10_000
 
 def json_reply(code: int, /, **words: object) -> HttpResponse:
     """A JSON answer."""
-    return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, again=60 if code == 503 else None)
+    headers = {"Retry-After": "60"} if code == 503 else {}
+    return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, headers)
 
 
 class RetrainApi(HttpServer):
@@ -59,12 +62,17 @@ class RetrainApi(HttpServer):
         """
         self._book, self._pages, self._metrics, self._nudge = book, pages, metrics, nudge
         self._token, self._names = token.encode(), alert_names
+        self._guard = ServiceGuard("retrain", self._verify, lambda: self.hosts, "token")
         super().__init__("retrain", address, port, self.answer, largest=alert_webhook.LARGEST)
 
     def answer(self, asked: HttpRequest) -> HttpResponse:
         """The answer to one request; never raises."""
         try:
+            self._guard.admit(asked.head)
             return self._answer(asked)
+        except ApiError as problem:
+            reply = json_reply(problem.status, status="error", error=str(problem))
+            return reply._replace(headers={"Allow": problem.allow}) if problem.allow else reply
         except UsageError as error:
             return HttpResponse(f"{error.message}\n{error.hint}\n".encode(), "text/plain; charset=utf-8", 410)
         except (TunectlError, OSError) as error:
@@ -79,10 +87,6 @@ class RetrainApi(HttpServer):
             return HttpResponse(b"ok\n", "text/plain")
         if path.startswith("/decide/"):
             return self._decide(method, unquote(path.removeprefix("/decide/")), asked.body)
-        if (path == "/webhook" or not self.local) and not self._is_authorized(asked.authorization):
-            return json_reply(401, status="error", error="the bearer token is missing or wrong")
-        if (method == "POST") != (path == "/webhook"):
-            return json_reply(405, status="error", error="alerts are POSTed to /webhook, everything else is read")
         return self._webhook(asked.body) if method == "POST" else self._read(path)
 
     def _read(self, path: str) -> HttpResponse:
@@ -121,5 +125,6 @@ class RetrainApi(HttpServer):
         self._nudge()
         return HttpResponse(page.encode())
 
-    def _is_authorized(self, header: str | None) -> bool:
-        return hmac.compare_digest((http_server.parse_authorization(header) or "").encode(), self._token)
+    def _verify(self, secret: str | None, opened_by: Credential) -> None:
+        if not hmac.compare_digest((secret or "").encode(), self._token):
+            raise ApiError("the bearer token is missing or wrong", "authentication_error")

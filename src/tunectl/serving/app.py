@@ -7,12 +7,14 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
+from tunectl.access import guard, routes
 from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import ApiKey, KeyScope, KeyStore
+from tunectl.access.routes import RouteRule
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
 from tunectl.serving import generation_task, metadata_endpoints, request_job, requests
@@ -34,10 +36,13 @@ HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
 class Route(NamedTuple):
     """One path."""
 
-    method: str
-    scope: KeyScope | None
-    """What a key must open; None: any key will do."""
+    rule: RouteRule
     handler: Handler
+
+    @property
+    def scope(self) -> KeyScope | None:
+        """What a key must open; None: any key will do."""
+        return None if self.rule.opened_by == "any key" else cast("KeyScope", self.rule.opened_by)
 
 
 @dataclass
@@ -57,15 +62,18 @@ class Server:
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.routes: dict[str, Route] = {
-            "/v1/chat/completions": Route("POST", "chat", self.chat),
-            "/v1/completions": Route("POST", "chat", self.complete),
-            "/v1/models": Route("GET", "chat", self.models),
-            "/v1/feedback": Route("POST", "feedback", self.feedback),
-            "/metrics": Route("GET", "scrape", self.scrape),
-            "/openapi.json": Route("GET", None, self.document),
-            "/docs": Route("GET", None, self.docs),
+        handlers: dict[str, Handler] = {
+            "/v1/chat/completions": self.chat,
+            "/v1/completions": self.complete,
+            "/v1/models": self.models,
+            "/v1/models/{model:path}": self.model,
+            "/v1/feedback": self.feedback,
+            "/metrics": self.scrape,
+            "/openapi.json": self.document,
+            "/docs": self.docs,
         }
+        rules = {rule.path: rule for rule in routes.ROUTES if rule.service == "server"}
+        self.routes: dict[str, Route] = {path: Route(rules[path], handler) for path, handler in handlers.items()}
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -100,13 +108,14 @@ class Server:
         if call.path in HEALTH:
             await self._health(call)
             return
-        route = self.routes.get(call.path)
-        if route is None and call.path.startswith("/v1/models/"):
-            route = Route("GET", "chat", self.model)
-        key = self.ring.key(call.secret, route.scope if route else None, time.monotonic())
+        named = call.path.startswith("/v1/models/")
+        route = self.routes.get("/v1/models/{model:path}" if named else call.path)
+        guard.check_origin(call.head, self.settings.serve.cors)
+        key = self.ring.key(guard.read_secret(call.head), route.scope if route else None, time.monotonic())
         if route is None:
             raise ApiError(f"there is nothing at {call.path[:200]}", "not_found_error")
-        _refuse_method(call, route.method)
+        _refuse_method(call, route.rule.method)
+        guard.check_content_type(call.head, route.rule.body)
         wait = self.ring.consume(key, time.monotonic())
         if wait:
             raise Overloaded(
@@ -302,5 +311,6 @@ class Server:
 def _refuse_method(call: RequestContext, method: str) -> None:
     allowed = ("GET", "HEAD") if method == "GET" else (method,)
     if call.method not in allowed:
-        call.extra.append((b"allow", ", ".join(allowed).encode()))
-        raise ApiError(f"{call.path[:200]} takes {method}, not {call.method[:20]}", status=405)
+        raise ApiError(
+            f"{call.path[:200]} takes {method}, not {call.method[:20]}", status=405, allow=", ".join(allowed)
+        )

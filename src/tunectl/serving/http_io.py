@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any, Final
 
 from tunectl.access.api_errors import ApiError
+from tunectl.access.guard import SAFE_METHODS, RequestHead
+from tunectl.access.guard_middleware import read_head
+from tunectl.access.security_headers import ASGI_HEADERS
 
 AsgiScope = MutableMapping[str, Any]
 AsgiMessage = MutableMapping[str, Any]
@@ -19,7 +21,6 @@ Header = tuple[bytes, bytes]
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
 LINGER: Final = 2.0
 """Seconds for which a client that is refused may go on sending; a connection that is closed on it would lose it the answer."""
-_PLAIN: tuple[Header, ...] = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
 class ClientDisconnected(Exception):
@@ -37,26 +38,14 @@ class RequestContext:
         """Whether the response has begun."""
         self.extra: list[Header] = []
         """Headers of every response, for example of CORS."""
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
-        self._sending = b"transfer-encoding" in self._headers or self.header("content-length") not in ("", "0")
+        self.head: RequestHead = read_head(scope)
+        """What the guard looks at."""
+        self._sending = "transfer-encoding" in self.head.headers or self.header("content-length") not in ("", "0")
         self._receive, self._send = receive, send
 
     def header(self, name: str) -> str:
         """A header's value; empty where it is not sent."""
-        return self._headers.get(name.encode(), b"").decode("latin-1")
-
-    @property
-    def secret(self) -> str | None:
-        """The key that came along: a bearer token, or the password of a browser's own sign-in."""
-        kind, _, value = self.header("authorization").partition(" ")
-        if kind.lower() == "bearer":
-            return value.strip() or None
-        if kind.lower() == "basic":
-            try:
-                return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
-            except ValueError:
-                return None
-        return None
+        return self.head.headers.get(name, "")
 
     async def body(self, most: int, seconds: float) -> bytes:
         """The whole body.
@@ -94,7 +83,7 @@ class RequestContext:
 
     async def reply(self, status: int, body: bytes, kind: str = JSON, headers: Iterable[Header] = ()) -> None:
         """Send a whole response."""
-        given = [*_PLAIN, *self.extra, *headers, (b"content-length", str(len(body)).encode())]
+        given = [*ASGI_HEADERS, *self.extra, *headers, (b"content-length", str(len(body)).encode())]
         early = self._sending and status >= 400
         await self._begin(status, kind, [*given, (b"connection", b"close")] if early else given)
         said = b"" if self.method == "HEAD" else body
@@ -116,15 +105,19 @@ class RequestContext:
         if problem.wait is not None:
             headers.append((b"retry-after", str(max(1, math.ceil(problem.wait))).encode()))
             headers.append((b"retry-after-ms", str(round(problem.wait * 1000)).encode()))  # OpenAI's clients prefer it
+        if problem.allow:
+            headers.append((b"allow", problem.allow.encode()))
         if problem.status == 401:
-            headers += [(b"www-authenticate", b"Bearer"), (b"www-authenticate", b'Basic realm="tunectl"')]
+            headers.append((b"www-authenticate", b"Bearer"))
+            if self.method in SAFE_METHODS:
+                headers.append((b"www-authenticate", b'Basic realm="tunectl"'))
         with suppress(ClientDisconnected):
             await self.reply(problem.status, problem.body(), JSON, headers)
 
     async def stream(self, part: bytes, headers: Iterable[Header] = ()) -> None:
         """Send a part of a stream of events; the first one opens the response."""
         if not self.started:
-            await self._begin(200, SSE, [*_PLAIN, *self.extra, *headers, (b"x-accel-buffering", b"no")])
+            await self._begin(200, SSE, [*ASGI_HEADERS, *self.extra, *headers, (b"x-accel-buffering", b"no")])
         await self._send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def end(self) -> None:

@@ -98,13 +98,13 @@ _DOCS = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport 
 dt{{margin-top:.6rem}}dd{{margin:0 0 0 1.5rem}}pre{{background:#8882;padding:1rem;overflow:auto}}</style>
 <h1>{name}</h1>
 <p>Speaks OpenAI's protocol: the base URL is <code>{address}/v1</code>, a key comes from <code>tunectl serve keys add</code>.
-<pre>curl {address}/v1/chat/completions -H 'Authorization: Bearer KEY' \\
+<pre>curl {address}/v1/chat/completions -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\
   -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'</pre>
 <pre>from openai import OpenAI
 client = OpenAI(base_url="{address}/v1", api_key="KEY")
 client.chat.completions.create(model="{name}", messages=[{{"role": "user", "content": "Hello"}}])</pre>
 <p>What people think of an answer, by the <code>id</code> that it came with: thumb (up, down), rating (1 to 5), preference, edit, click, conversion.
-<pre>curl {address}/v1/feedback -H 'Authorization: Bearer KEY' \\
+<pre>curl {address}/v1/feedback -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\
   -d '{{"exchange_id": "chatcmpl-...", "kind": "thumb", "value": "up"}}'</pre>
 <p><a href=arena>Arena</a>: chat, and choose between two answers. <a href=openapi.json>openapi.json</a>: all of it, for programs.
 <dl>{rows}</dl>

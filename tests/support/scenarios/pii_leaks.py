@@ -146,7 +146,7 @@ async def _arena(server: Server, person: dict[str, str], found: Found) -> None:
     """Sign in, ask, choose, and write the better answer."""
 
     async def post(path: str, cookie: str = "", **fields: str) -> Reply:
-        kind = f"Content-Type: application/x-www-form-urlencoded\r\nCookie: {cookie}"
+        kind = f"Content-Type: application/x-www-form-urlencoded\r\nOrigin: http://localhost\r\nCookie: {cookie}"
         return await ask(server.port, f"/arena/{path}", None, urlencode(fields).encode(), headers=kind)
 
     cookie = (await post("enter", name="Ann", key=server.keys["admin"])).headers.get("set-cookie", "").split(";")[0]

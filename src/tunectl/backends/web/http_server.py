@@ -6,18 +6,20 @@ it drips, and no body is longer than was agreed.
 
 from __future__ import annotations
 
-import base64
 import io
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from threading import BoundedSemaphore, Thread
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tunectl.access.guard import SAFE_METHODS, RequestHead, list_hosts
+from tunectl.access.security_headers import SECURITY_HEADERS
 from tunectl.core import logging_setup
 from tunectl.core.errors import InfrastructureError
 
@@ -33,12 +35,6 @@ LINGER: Final = 2.0
 """Seconds in which the rest of a body that is refused is still read."""
 DIGITS: Final = 12
 """Longest Content-Length that is a number to us."""
-HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
 
 
 class HttpRequest(NamedTuple):
@@ -47,8 +43,14 @@ class HttpRequest(NamedTuple):
     method: str
     path: str
     """Without what stands behind a question mark."""
-    authorization: str | None
+    headers: Mapping[str, str]
+    """By name in lower case."""
     body: bytes = b""
+
+    @property
+    def head(self) -> RequestHead:
+        """What the guard looks at."""
+        return RequestHead(self.method, self.path, self.headers)
 
 
 class HttpResponse(NamedTuple):
@@ -57,8 +59,8 @@ class HttpResponse(NamedTuple):
     content: bytes
     kind: str = "text/html; charset=utf-8"
     status: int = 200
-    again: int | None = None
-    """Seconds, for Retry-After."""
+    headers: Mapping[str, str] = MappingProxyType({})
+    """More of them, or others than the usual ones."""
 
 
 class HttpServer:
@@ -74,6 +76,8 @@ class HttpServer:
         host = "127.0.0.1" if address == "localhost" else address
         self.local = ip_address(host).is_loopback
         """Whether nobody but this machine can ask."""
+        self.hosts = list_hosts(host) if self.local else None
+        """The names that it answers to where no key is asked for; None where one always is."""
         handler = type("Handler", (_Handler,), {"answer": staticmethod(answer), "largest": largest, "program": program})
         try:
             self._server = _Server(host, port, handler)
@@ -96,17 +100,6 @@ class HttpServer:
         """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
-
-
-def parse_authorization(header: str | None) -> str | None:
-    """The key of an Authorization header: of a bearer, or the password that a browser sends with any name; None without one."""
-    kind, _, value = (header or "").partition(" ")
-    if kind.casefold() == "bearer":
-        return value.strip()
-    if kind.casefold() == "basic":
-        with suppress(ValueError):  # no base64, no text, or not even ASCII
-            return base64.b64decode(value, validate=True).decode().partition(":")[2]
-    return None
 
 
 class _TimedSocket(io.RawIOBase):
@@ -168,7 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             path = self.path.partition("?")[0]
-            self._send(self.answer(HttpRequest(self.command, path, self.headers.get("Authorization"), body)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            self._send(self.answer(HttpRequest(self.command, path, headers, body)))
 
     do_GET = do_HEAD = do_POST = _any  # noqa: N815  the library's names
 
@@ -188,10 +182,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, reply: HttpResponse) -> None:
         self.send_response(reply.status)
-        told = {**HEADERS, "Content-Type": reply.kind, "Content-Length": str(len(reply.content))}
-        if reply.again is not None:
-            told["Retry-After"] = str(reply.again)
-        if reply.status == 401:
+        told = {**SECURITY_HEADERS, "Content-Type": reply.kind, "Content-Length": str(len(reply.content))}
+        told |= reply.headers
+        if reply.status == 401 and self.command in SAFE_METHODS:
             told["WWW-Authenticate"] = f'Basic realm="tunectl {self.program}"'
         if self.close_connection:
             told["Connection"] = "close"

@@ -1,0 +1,196 @@
+"""One guard for every request of every service: the credential, the web page that sent it, the name that it was sent to.
+
+A browser sends its sign-in (HTTP Basic, cookies) along with whatever any web site makes it send. So Basic opens what is read and
+nothing else, a POST has the content type that the route declares, and it comes from no foreign site: ``Sec-Fetch-Site`` says so,
+or ``Origin`` where a browser does not send that. Where no key is asked for, the service answers to this machine's own names alone
+(a web site may point its own name here), and not to a proxy, in front of which may be the world.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from tunectl.access import routes
+from tunectl.access.api_errors import ApiError
+from tunectl.access.routes import CONTENT_TYPES, BodyKind, Credential, RouteRule, ServiceName
+
+PAGE_CREDENTIALS: Final = frozenset({"nothing", "typed key", "session", "signed link"})
+"""What the service looks at by itself: it stands in a form, a cookie or the path."""
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+OWN_SITES: Final = frozenset({"same-origin", "none"})
+"""Values of Sec-Fetch-Site of this page's own requests, and of what somebody typed."""
+LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+CROSS_SITE: Final = "cross_site"
+
+
+class RequestHead(NamedTuple):
+    """A request without its body."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    """By name in lower case."""
+
+
+def parse_authorization(header: str) -> tuple[str, str | None]:
+    """The scheme of an Authorization header in lower case, and its secret: a bearer token, or the password that a browser sends."""
+    scheme, _, value = header.partition(" ")
+    scheme = scheme.lower()
+    if scheme == "bearer":
+        return scheme, value.strip() or None
+    if scheme == "basic":
+        try:
+            return scheme, base64.b64decode(value, validate=True).decode().partition(":")[2] or None
+        except ValueError:  # no base64, no text, or not even ASCII
+            return scheme, None
+    return scheme, None
+
+
+def read_secret(head: RequestHead) -> str | None:
+    """The key that came along; None without one.
+
+    Raises  ApiError (401) for a browser's sign-in on anything but reading.
+    """
+    scheme, secret = parse_authorization(head.headers.get("authorization", ""))
+    if scheme == "basic" and head.method not in SAFE_METHODS:
+        raise ApiError(
+            "a browser's sign-in (Basic) only reads; send the key as Authorization: Bearer <key>",
+            "authentication_error",
+            code="invalid_api_key",
+        )
+    return secret
+
+
+def check_origin(head: RequestHead, origins: Collection[str] = (), *, strict: bool = False) -> None:
+    """Refuse what the page of another web site made a browser send.
+
+    Args:
+        head: The request; one that only reads is never refused.
+        origins: Origins whose pages may send, ``*`` for any.
+        strict: Whether a request that says nothing of where it comes from is refused, too: programs send no cookies.
+
+    Raises  ApiError (403).
+    """
+    if head.method in SAFE_METHODS:
+        return
+    origin, site = head.headers.get("origin", ""), head.headers.get("sec-fetch-site", "")
+    if origin and (origin in origins or "*" in origins):
+        return
+    if site:
+        own = site in OWN_SITES
+    elif origin:
+        own = origin.partition("://")[2].lower() == head.headers.get("host", "").lower()
+    else:
+        own = not strict
+    if not own:
+        what = f"a page of {origin[:200]}" if origin else "a page of another site, or a program that sent no Origin"
+        raise ApiError(
+            f"this came from {what}; pages that may send are declared in serve.cors"
+            if not strict
+            else f"this form came from {what}",
+            "permission_error",
+            code=CROSS_SITE,
+        )
+
+
+def check_content_type(head: RequestHead, body: BodyKind | None) -> None:
+    """Refuse a body of another kind: a plain form of any web site may send text, and it must not be read as JSON.
+
+    Raises  ApiError (415).
+    """
+    if body is None or head.method in SAFE_METHODS:
+        return
+    expected, sent = CONTENT_TYPES[body], head.headers.get("content-type", "")
+    if sent.partition(";")[0].strip().lower() != expected:
+        raise ApiError(
+            f"the body must be sent as Content-Type: {expected}, not {sent[:100] or 'without one'}",
+            code="content_type",
+            status=415,
+        )
+
+
+def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
+    """Refuse, where no key is asked for, what came under a foreign name or through a proxy.
+
+    Raises  ApiError: 421 for a name that is not in ``hosts``, 401 behind a proxy.
+    """
+    if any(name == "forwarded" or name.startswith("x-forwarded-") or name == "x-real-ip" for name in head.headers):
+        raise ApiError(
+            "a proxy is in front of this service, and without a key it answers to this machine alone",
+            "authentication_error",
+            code="proxy",
+        )
+    host = head.headers.get("host", "")
+    if _strip_port(host) not in hosts:
+        names = ", ".join(sorted(hosts))
+        raise ApiError(
+            f"without a key this service answers to {names}, not to {host[:200] or 'no name'}",
+            code="host",
+            status=421,
+        )
+
+
+def list_hosts(address: str) -> frozenset[str]:
+    """The names of a service that listens on a loopback ``address``."""
+    return LOCAL_NAMES | {f"[{address}]" if ":" in address else address.lower()}
+
+
+def _strip_port(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0].lower() + "]"
+    return host.partition(":")[0].lower()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceGuard:
+    """The guard of a service that looks up each request in the table of routes."""
+
+    service: ServiceName
+    verify: Callable[[str | None, Credential], None]
+    """Raises ApiError (401, 403) where a secret does not open what the credential says."""
+    hosts: Callable[[], frozenset[str] | None]
+    """Its names while no key is asked for; None while one is."""
+    unknown: Credential
+    """What must be shown before somebody hears that there is nothing at a path."""
+
+    def admit(self, head: RequestHead) -> RouteRule:
+        """The rule of a request that may be answered.
+
+        Raises  ApiError: 401, 403, 404, 405, 415 or 421.
+        """
+        rules = routes.find_rules(self.service, head.path)
+        rule = rules.get(head.method)
+        opened_by = rule.opened_by if rule is not None else self.unknown
+        check_origin(head, strict=opened_by in ("session", "typed key"))
+        self._check_credential(head, opened_by, keyless=rule.keyless if rule is not None else True)
+        if rule is None:
+            raise _refuse_route(head, rules)
+        check_content_type(head, rule.body)
+        return rule
+
+    def _check_credential(self, head: RequestHead, opened_by: Credential, *, keyless: bool) -> None:
+        hosts = self.hosts() if keyless else None
+        if opened_by in PAGE_CREDENTIALS:
+            if hosts is not None:
+                check_direct(head, hosts)
+            return
+        secret = read_secret(head)
+        if hosts is None:
+            self.verify(secret, opened_by)
+            return
+        try:
+            check_direct(head, hosts)
+        except ApiError:
+            if not secret:
+                raise
+            self.verify(secret, opened_by)
+
+
+def _refuse_route(head: RequestHead, rules: Iterable[str]) -> ApiError:
+    allowed = ", ".join(sorted(rules))
+    if not allowed:
+        return ApiError(f"there is nothing at {head.path[:200]}", "not_found_error")
+    return ApiError(f"{head.path[:200]} takes {allowed}, not {head.method[:20]}", status=405, allow=allowed)

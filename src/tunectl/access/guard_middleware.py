@@ -1,0 +1,57 @@
+"""The guard around an ASGI application that is made of pages: refuses before the application sees a request, adds the headers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from tunectl.access.api_errors import ApiError
+from tunectl.access.guard import RequestHead, ServiceGuard
+from tunectl.access.security_headers import APP_POLICY, ASGI_HEADERS
+
+AsgiEvent = MutableMapping[str, Any]
+AsgiReceive = Callable[[], Awaitable[AsgiEvent]]
+AsgiSend = Callable[[AsgiEvent], Awaitable[None]]
+AsgiApplication = Callable[[AsgiEvent, AsgiReceive, AsgiSend], Awaitable[None]]
+
+
+def read_head(scope: AsgiEvent) -> RequestHead:
+    """The head of an ASGI request."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    return RequestHead(scope["method"], scope["path"], headers)
+
+
+class GuardMiddleware:
+    """An ASGI application behind the guard of its service."""
+
+    def __init__(self, application: AsgiApplication, guard: ServiceGuard, policy: str = APP_POLICY) -> None:
+        """``policy`` is the Content-Security-Policy of its pages."""
+        self.application, self._guard = application, guard
+        self._headers = [*ASGI_HEADERS, (b"content-security-policy", policy.encode())]
+
+    async def __call__(self, scope: AsgiEvent, receive: AsgiReceive, send: AsgiSend) -> None:
+        """Answer one request, or refuse it in a line of text."""
+
+        async def send_guarded(event: AsgiEvent) -> None:
+            if event["type"] == "http.response.start":
+                event = {**event, "headers": self._add_headers(event.get("headers", []))}
+            await send(event)
+
+        if scope["type"] != "http":
+            await self.application(scope, receive, send)
+            return
+        try:
+            self._guard.admit(read_head(scope))
+        except ApiError as problem:
+            body = f"{problem}\n".encode()
+            headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+            headers += [(b"allow", problem.allow.encode())] if problem.allow else []
+            await send_guarded({"type": "http.response.start", "status": problem.status, "headers": headers})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+            return
+        await self.application(scope, receive, send_guarded)
+
+    def _add_headers(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """What the application says itself stays."""
+        names = {name.lower() for name, _ in given}
+        return [*given, *((name, value) for name, value in dict(self._headers).items() if name not in names)]

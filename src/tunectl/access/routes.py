@@ -1,0 +1,102 @@
+"""Every route of every service, and what opens it: the one table that the guard reads and ``docs/reference/routes.md`` shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from tunectl.access.api_keys import KeyScope
+
+ServiceName = Literal["server", "monitor", "retrain", "annotate"]
+Credential = KeyScope | Literal["nothing", "any key", "token", "typed key", "session", "signed link"]
+"""What opens a route: a key of that scope (or admin), nothing, any key, the token of retrain.token_file, a key that
+somebody types on the page, the session of who has signed in there, or the link itself."""
+BodyKind = Literal["json", "form"]
+CONTENT_TYPES: Final[dict[BodyKind, str]] = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
+
+
+class RouteRule(Struct, frozen=True):
+    """One route of one service."""
+
+    service: ServiceName
+    method: Literal["GET", "POST"]
+    """GET also means HEAD."""
+    path: str
+    """``{name}`` stands for one part of the path, ``{name:path}`` for the rest of it."""
+    opened_by: Credential
+    keyless: bool = False
+    """Whether it is open where nobody but this machine reaches the service and it has no keys."""
+    body: BodyKind | None = None
+    """What a POST must send."""
+
+
+def _list_rules() -> Iterator[RouteRule]:
+    for path in ("/healthz", "/livez", "/readyz"):
+        yield RouteRule("server", "GET", path, "nothing")
+    yield RouteRule("server", "POST", "/v1/chat/completions", "chat", body="json")
+    yield RouteRule("server", "POST", "/v1/completions", "chat", body="json")
+    yield RouteRule("server", "GET", "/v1/models", "chat")
+    yield RouteRule("server", "GET", "/v1/models/{model:path}", "chat")
+    yield RouteRule("server", "POST", "/v1/feedback", "feedback", body="json")
+    yield RouteRule("server", "GET", "/metrics", "scrape")
+    yield RouteRule("server", "GET", "/openapi.json", "any key")
+    yield RouteRule("server", "GET", "/docs", "any key")
+    yield RouteRule("server", "GET", "/arena", "nothing")
+    yield RouteRule("server", "GET", "/arena/assets/{path:path}", "nothing")
+    yield RouteRule("server", "POST", "/arena/enter", "typed key", body="form")
+    for name in ("leave", "ask", "said", "new"):
+        yield RouteRule("server", "POST", f"/arena/{name}", "session", body="form")
+
+    for path in ("/healthz", "/livez"):
+        yield RouteRule("monitor", "GET", path, "nothing")
+    yield RouteRule("monitor", "GET", "/metrics", "scrape", keyless=True)
+    for path in ("/", "/windows/{id}", "/windows.json", "/reports", "/reports/", "/reports/{id}"):
+        yield RouteRule("monitor", "GET", path, "admin", keyless=True)
+
+    for path in ("/healthz", "/livez"):
+        yield RouteRule("retrain", "GET", path, "nothing")
+    yield RouteRule("retrain", "POST", "/webhook", "token", body="json")
+    for path in ("/metrics", "/", "/runs/{id}"):
+        yield RouteRule("retrain", "GET", path, "token", keyless=True)
+    yield RouteRule("retrain", "GET", "/decide/{token}", "signed link")
+    yield RouteRule("retrain", "POST", "/decide/{token}", "signed link", body="form")
+
+    yield RouteRule("annotate", "GET", "/", "nothing", keyless=True)
+    yield RouteRule("annotate", "GET", "/assets/{path:path}", "nothing", keyless=True)
+    yield RouteRule("annotate", "GET", "/question", "session", keyless=True)
+    yield RouteRule("annotate", "POST", "/enter", "typed key", keyless=True, body="form")
+    for name in ("leave", "said", "undo"):
+        yield RouteRule("annotate", "POST", f"/{name}", "session", keyless=True, body="form")
+
+
+ROUTES: Final = tuple(_list_rules())
+
+
+def find_rules(service: ServiceName, path: str) -> dict[str, RouteRule]:
+    """The rules of ``path`` by method, HEAD included; empty where there is nothing."""
+    found: dict[str, RouteRule] = {}
+    for pattern, rule in _compile_rules(service):
+        if pattern.fullmatch(path):
+            found.setdefault(rule.method, rule)
+            if rule.method == "GET":
+                found.setdefault("HEAD", rule)
+    return found
+
+
+@cache
+def _compile_rules(service: ServiceName) -> tuple[tuple[re.Pattern[str], RouteRule], ...]:
+    rules = (rule for rule in ROUTES if rule.service == service)
+    return tuple((re.compile(_translate_path(rule.path), re.DOTALL), rule) for rule in rules)
+
+
+def _translate_path(path: str) -> str:
+    """The regular expression of a path: linear, since no part of it can match what the next one does."""
+    parts = re.split(r"(\{[a-z]+(?::path)?\})", path)
+    return "".join(
+        re.escape(part) if not part.startswith("{") else (".*" if part.endswith(":path}") else "[^/]*")
+        for part in parts
+    )

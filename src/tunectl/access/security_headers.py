@@ -1,0 +1,33 @@
+"""The headers of every response of every service: what browsers may do with it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_FRAMES: Final = "frame-ancestors 'none'; base-uri 'none'"
+PAGE_POLICY: Final = (
+    f"default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; form-action 'self'; {_FRAMES}"
+)
+"""Of a page without script whose style is part of it: reports, and pages that only show."""
+APP_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    f"form-action 'self'; {_FRAMES}"
+)
+"""Of a page with script and style in files of its own: annotation and arena."""
+SANDBOX_POLICY: Final = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    f"img-src data: blob:; font-src data:; worker-src blob:; form-action 'none'; {_FRAMES}"
+)
+"""Of Evidently's reports, which bring scripts of their own: they run as if they came from another site, and reach nothing."""
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": PAGE_POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+}
+"""Of everything that says nothing else. The referrer is not left out: a form would then send ``Origin: null``."""
+ASGI_HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
+"""The same, as ASGI takes them."""

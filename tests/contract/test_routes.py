@@ -1,0 +1,312 @@
+"""Every route of every service, against the one table: without a key, with each scope, across sites, under another name."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from serving_process import settings
+
+from tunectl.access import api_keys, guard
+from tunectl.access.api_keys import SCOPES, KeyStore
+from tunectl.access.routes import CONTENT_TYPES, ROUTES, RouteRule
+from tunectl.access.security_headers import SECURITY_HEADERS
+from tunectl.annotation import annotate_app, arena_app
+from tunectl.annotation.annotate_app import AnnotateAppConfig
+from tunectl.annotation.arena_app import ArenaAppConfig
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.monitoring.http_api import MonitorApi, PageProviders
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining.approval_pages import ApprovalPages
+from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.webhook_api import RetrainApi
+from tunectl.serving.admission_control import AdmissionController, CapacityLimits
+from tunectl.serving.app import HEALTH, Server
+from tunectl.serving.model_manager import ModelManager
+from tunectl.serving.serving_metrics import ServingMetrics
+
+ID = "0123456789abcdef"
+TOKEN = "t" * 40
+REFUSALS = {401, 403, 405, 415, 421}
+"""Of the guard. What it lets through ends with another status."""
+
+
+@dataclass
+class Service:
+    """One service that is asked."""
+
+    ask: Callable[..., tuple[int, dict[str, str]]]
+    """Method, path, headers and body of a request; status and headers of the answer."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Secrets by scope."""
+    keyless: bool = False
+
+
+def ask_asgi(application: Any) -> Callable[..., tuple[int, dict[str, str]]]:
+    def ask(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, dict[str, str]]:
+        sent: list[Any] = []
+        given = {"host": "localhost", "content-length": str(len(body)), **headers}
+
+        left = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            return left.pop() if left else await asyncio.Event().wait()
+
+        async def send(event: Any) -> None:
+            sent.append(event)
+
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "scheme": "http",
+            "query_string": b"",
+            "client": None,
+            "server": None,
+            "headers": [(name.encode(), value.encode()) for name, value in given.items()],
+        }
+        asyncio.run(application(scope, receive, send))
+        return sent[0]["status"], {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+
+    return ask
+
+
+def ask_port(port: int) -> Callable[..., tuple[int, dict[str, str]]]:
+    def ask(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request(method, path, body or None, {"host": "localhost", **headers})
+        reply = connection.getresponse()
+        reply.read()
+        connection.close()
+        return reply.status, {name.lower(): value for name, value in reply.headers.items()}
+
+    return ask
+
+
+def write_keys(path: Path) -> dict[str, str]:
+    """One key a scope."""
+    secrets = {}
+    for scope in SCOPES:
+        secrets[scope], entry = api_keys.create_key(scope, [scope], None, datetime.now(UTC))
+        api_keys.add(path, entry)
+    return secrets
+
+
+def open_server(folder: Path) -> tuple[Server, dict[str, str]]:
+    secrets = write_keys(folder / "keys.json")
+    ring = KeyStore(folder / "keys.json", 1.0)
+    ring.load()
+    residents = ModelManager(
+        ReleaseRegistry(folder / "store"), None, seed=None, base=False, observe=0, changed=lambda: None
+    )
+    given = ServeSettings.model_validate(settings(), strict=True)
+    admission = AdmissionController(CapacityLimits(1, 1, 1000))
+    server = Server(given, residents, ring, admission, ServingMetrics(), None)
+    server.mounts["/arena"] = arena_app.application(server, ArenaAppConfig("shop", (), folder, None))
+    return server, secrets
+
+
+def open_monitor(folder: Path, address: str) -> MonitorApi:
+    (folder / "reports").mkdir(exist_ok=True)
+    (folder / "reports" / f"{ID}.html").write_text("a report")
+    pages = PageProviders(lambda: b"one 1\n", lambda: "all", lambda name: "one", lambda: b"[]", folder / "reports")
+    return MonitorApi(address, 0, folder / "keys.json", pages)
+
+
+def open_retrain(folder: Path, address: str) -> RetrainApi:
+    book = RunStore(folder / "book")
+    pages = ApprovalPages(book, SimpleNamespace(all=list), "shop", b"s" * 64, lambda: "")
+    return RetrainApi(
+        book,
+        pages,
+        lambda: b"",
+        token=TOKEN,
+        alert_names=(),
+        nudge=lambda: None,
+        address=address,
+        port=0,
+    )
+
+
+def open_annotate(key: str | None) -> Any:
+    empty = SimpleNamespace(get_current_task=lambda who: None, progress=lambda who: SimpleNamespace(done=0, left=0))
+    hosts = None if key else guard.list_hosts("localhost")
+    return annotate_app.application(empty, AnnotateAppConfig("shop", (), key, hosts, lambda: None))
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
+    """Each service as others reach it, and as this machine alone does: ``monitor/local``."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("server", "monitor", "local")}
+    server, secrets = open_server(folders["server"])
+    seen = write_keys(folders["monitor"] / "keys.json")
+    opened: dict[str, Any] = {
+        "monitor": open_monitor(folders["monitor"], "127.0.0.1"),
+        "monitor/local": open_monitor(folders["local"], "127.0.0.1"),
+        "retrain": open_retrain(folders["monitor"], "0.0.0.0"),
+        "retrain/local": open_retrain(folders["local"], "127.0.0.1"),
+    }
+    for one in opened.values():
+        one.open()
+    tokens = dict.fromkeys(("token", "signed link"), TOKEN)
+    yield {
+        "server": Service(ask_asgi(server), secrets),
+        "monitor": Service(ask_port(opened["monitor"].port), seen),
+        "monitor/local": Service(ask_port(opened["monitor/local"].port), keyless=True),
+        "retrain": Service(ask_port(opened["retrain"].port), tokens),
+        "retrain/local": Service(ask_port(opened["retrain/local"].port), tokens, keyless=True),
+        "annotate": Service(ask_asgi(open_annotate("a key of some length")), {}),
+        "annotate/local": Service(ask_asgi(open_annotate(None)), {}, keyless=True),
+    }
+    for one in opened.values():
+        one.close()
+
+
+WALKS = [
+    pytest.param(f"{rule.service}{place}", rule, id=f"{rule.service}{place} {rule.method} {rule.path}")
+    for rule in ROUTES
+    for place in ("", "/local")
+    if not (place and rule.service == "server")
+]
+PARTS = {"{id}": ID, "{token}": "x.y", "{model:path}": "made/up", "{path:path}": "htmx.min.js"}
+
+
+def fill_path(rule: RouteRule) -> str:
+    path = rule.path
+    for part, value in PARTS.items():
+        path = path.replace(part, value)
+    return path
+
+
+def build_headers(rule: RouteRule, secret: str | None = None, **headers: str) -> dict[str, str]:
+    """Of a request that the page or the program of the service itself would send."""
+    given = {"authorization": f"Bearer {secret}"} if secret else {}
+    if rule.body is not None:
+        given["content-type"] = CONTENT_TYPES[rule.body]
+    if rule.method == "POST":
+        given["origin"] = "http://localhost"
+    return {**given, **headers}
+
+
+def find_secret(service: Service, rule: RouteRule) -> str | None:
+    return service.keys.get("admin" if rule.opened_by in (*SCOPES, "any key") else rule.opened_by)
+
+
+def needs_key(rule: RouteRule) -> bool:
+    return rule.opened_by in (*SCOPES, "any key", "token")
+
+
+@pytest.mark.parametrize(("name", "rule"), WALKS)
+def test_without_a_key(services: dict[str, Service], name: str, rule: RouteRule) -> None:
+    service = services[name]
+    status, headers = service.ask(rule.method, fill_path(rule), build_headers(rule), b"{}" if rule.body else b"")
+    if needs_key(rule):
+        assert (status == 401) is not (service.keyless and rule.keyless)
+        assert ("Basic" in headers.get("www-authenticate", "")) is (status == 401 and rule.method == "GET")
+    elif rule.opened_by == "session":
+        assert status == (303 if rule.path.endswith("/leave") else 401)
+    elif rule.opened_by == "typed key":
+        assert status in {401, 422}
+    else:
+        assert status not in REFUSALS
+    missing = {name.lower() for name in SECURITY_HEADERS} - set(headers)
+    assert not missing
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(("name", "rule"), [walk for walk in WALKS if walk.values[0] in ("server", "monitor")])
+def test_with_each_scope(services: dict[str, Service], name: str, rule: RouteRule) -> None:
+    service = services[name]
+    if not needs_key(rule):
+        return
+    for scope, secret in service.keys.items():
+        status, _ = service.ask(rule.method, fill_path(rule), build_headers(rule, secret), b"{}" if rule.body else b"")
+        allowed = rule.opened_by == "any key" or scope in (rule.opened_by, "admin")
+        assert (status not in REFUSALS) is allowed, (scope, status)
+        assert allowed or status == 403
+        password = base64.b64encode(f"me:{secret}".encode()).decode()
+        basic = build_headers(rule, authorization=f"Basic {password}")
+        status, _ = service.ask(rule.method, fill_path(rule), basic, b"{}" if rule.body else b"")
+        assert status == (401 if rule.method == "POST" else status)
+        assert (status not in REFUSALS) is (allowed and rule.method == "GET")
+
+
+@pytest.mark.parametrize(("name", "rule"), WALKS)
+def test_across_sites(services: dict[str, Service], name: str, rule: RouteRule) -> None:
+    service = services[name]
+    secret, body = find_secret(service, rule), b"{}" if rule.body else b""
+    own, _ = service.ask(rule.method, fill_path(rule), build_headers(rule, secret), body)
+    for foreign in (
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost", "sec-fetch-site": "cross-site"},
+        {"origin": "http://localhost:8080", "sec-fetch-site": "same-site"},
+    ):
+        status, _ = service.ask(rule.method, fill_path(rule), build_headers(rule, secret, **foreign), body)
+        assert status == (403 if rule.method == "POST" else own), foreign
+    if rule.opened_by in ("session", "typed key") and rule.method == "POST":
+        quiet = {key: value for key, value in build_headers(rule).items() if key != "origin"}
+        assert service.ask(rule.method, fill_path(rule), quiet, body)[0] == 403
+    if rule.body:
+        for kind in ("text/plain", "multipart/form-data; boundary=x", ""):
+            sent = build_headers(rule, secret, **{"content-type": kind})
+            assert service.ask(rule.method, fill_path(rule), sent, body)[0] == 415, kind
+
+
+@pytest.mark.parametrize(("name", "rule"), WALKS)
+def test_under_another_name_and_behind_a_proxy(services: dict[str, Service], name: str, rule: RouteRule) -> None:
+    service = services[name]
+    body = b"{}" if rule.body else b""
+    own, _ = service.ask(rule.method, fill_path(rule), build_headers(rule), body)
+    guarded = service.keyless and rule.keyless
+    evil = build_headers(rule, host="evil.example:8080")
+    if "origin" in evil:
+        evil["origin"] = "http://evil.example:8080"  # a page under that name, which leads here
+    assert service.ask(rule.method, fill_path(rule), evil, body)[0] == (421 if guarded else own)
+    for header in ("x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-proto"):
+        sent = build_headers(rule, **{header: "10.0.0.1"})
+        assert service.ask(rule.method, fill_path(rule), sent, body)[0] == (401 if guarded else own), header
+
+
+def test_the_services_have_no_other_routes(tmp_path: Path, services: dict[str, Service]) -> None:
+    server, _ = open_server(tmp_path)
+    named = {rule.path for rule in ROUTES if rule.service == "server" and not rule.path.startswith("/arena")}
+    assert named == {*server.routes, *HEALTH}
+    for service, application in (("server", server.mounts["/arena"]), ("annotate", open_annotate(None))):
+        found = set()
+        for route in application.application.routes:
+            if hasattr(route, "methods"):
+                found |= {(method, route.path) for method in route.methods - {"HEAD"}}
+            else:
+                found.add(("GET", f"{route.path}/{{path:path}}"))
+        start = "/arena" if service == "server" else ""
+        assert found == {
+            (rule.method, rule.path) for rule in ROUTES if rule.service == service and rule.path.startswith(start)
+        }
+    for name in ("monitor", "retrain"):
+        secret = services[name].keys.get("admin", TOKEN)
+        assert services[name].ask("GET", "/made/up", {"authorization": f"Bearer {secret}"})[0] == 404
+        assert services[name].ask("GET", "/made/up", {})[0] == 401
+
+
+def test_a_session_of_the_arena_opens_its_forms(tmp_path: Path) -> None:
+    server, secrets = open_server(tmp_path)
+    ask = ask_asgi(server)
+    form = {"content-type": CONTENT_TYPES["form"], "sec-fetch-site": "same-origin"}
+    status, headers = ask("POST", "/arena/enter", form, urlencode({"name": "Ada", "key": secrets["chat"]}).encode())
+    assert status == 303
+    cookie = {"cookie": headers["set-cookie"].partition(";")[0]}
+    assert ask("POST", "/arena/new", {**form, **cookie})[0] == 200
+    assert ask("POST", "/arena/new", {**form, **cookie, "sec-fetch-site": "cross-site"})[0] == 403
+    assert ask("POST", "/arena/leave", {**form, **cookie})[0] == 303
