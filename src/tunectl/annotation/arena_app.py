@@ -17,13 +17,13 @@ from typing import Any, Final, cast, get_args
 from urllib.parse import parse_qs
 
 from tunectl.access.guard import ServiceGuard
-from tunectl.access.guard_middleware import GuardMiddleware
+from tunectl.access.guard_middleware import AsgiApplication, GuardMiddleware
 from tunectl.annotation.annotate_app import ASSETS, LONGEST_BODY, LONGEST_NAME, NO_NAME, NOT_SAVED, refuse_key
 from tunectl.annotation.annotation_queue import Button
 from tunectl.annotation.arena import BattleAnswer, Conversation, Vote, mask_pii
 from tunectl.artifacts.records import Message
 from tunectl.backends.reports import render
-from tunectl.backends.web.asgi_call import Application, ask
+from tunectl.backends.web.asgi_call import ask
 from tunectl.core import logging_setup
 from tunectl.core.errors import InfrastructureError, TunectlError
 from tunectl.core.optional import import_optional
@@ -66,7 +66,7 @@ class _Session:
     session: str
 
 
-def application(server: Application, setup: ArenaAppConfig) -> Any:
+def application(server: AsgiApplication, setup: ArenaAppConfig) -> Any:
     """The ASGI application; the server hands it every path that begins with ``/arena``. It answers no other."""
     applications = import_optional("starlette.applications", extra="annotate")
     routing = import_optional("starlette.routing", extra="annotate")
@@ -89,7 +89,7 @@ def application(server: Application, setup: ArenaAppConfig) -> Any:
 class _Routes:
     """The routes."""
 
-    def __init__(self, server: Application, setup: ArenaAppConfig) -> None:
+    def __init__(self, server: AsgiApplication, setup: ArenaAppConfig) -> None:
         self._server, self._setup = server, setup
         self._people: OrderedDict[str, _Session] = OrderedDict()
         self._writing = asyncio.Lock()

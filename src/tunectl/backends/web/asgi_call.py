@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
 
-AsgiEvent = MutableMapping[str, Any]
-Application = Callable[
-    [AsgiEvent, Callable[[], Awaitable[AsgiEvent]], Callable[[AsgiEvent], Awaitable[None]]], Awaitable[None]
-]
+from tunectl.access.guard_middleware import AsgiApplication, AsgiEvent
 
 
-async def ask(application: Application, method: str, path: str, key: str, body: Any = None) -> tuple[int, Any]:
+async def ask(application: AsgiApplication, method: str, path: str, key: str, body: Any = None) -> tuple[int, Any]:
     """Status and decoded JSON of one request with a bearer key; a body that is no JSON is given as None."""
     content = b"" if body is None else msgspec.json.encode(body)
     headers = [
