@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli faults screenshots docs-reference
+.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep faults screenshots docs-reference
 
 run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
 	@$(BIN)/tunectl repro experiment=small
@@ -101,6 +101,9 @@ bench-privacy: .venv/.dev  ## recall and precision of finding personal data, bes
 
 bench-cli: .venv/.dev  ## start-up times
 	$(BIN)/python benchmarks/bench_cli.py
+
+bench-sweep: .venv/.dev  ## overhead of a trial beside a repro with nothing to do and its worktree
+	$(BIN)/python benchmarks/bench_sweep.py
 
 faults: .venv/.dev  ## server, monitor and retrain controller against overload, kills, webhook storms, full disks, poison; full counts; about an hour
 	@failed=0; \

@@ -36,7 +36,8 @@ ROOMS = {
     "yaml": ("config/", "backends/vcs/"),
     "starlette": ("annotation/",),
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
-    "sqlalchemy": ("backends/storage/inference_log_",),
+    "sqlalchemy": ("backends/storage/inference_log_", "backends/sweeps/"),
+    "optuna": ("backends/sweeps/",),
 }
 """Any other library is named in one file. These have several, each in a room that was looked at."""
 LOADER = "import_optional"

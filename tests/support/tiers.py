@@ -16,6 +16,7 @@ CI = (
     "monitoring",
     "inference_log",
     "serving",
+    "sweeps",
     "faults",
     "stack",
     "container",

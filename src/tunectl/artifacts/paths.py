@@ -78,6 +78,16 @@ class ProjectPaths:
         return self.state_dir / "failure.json"
 
     @property
+    def executed(self) -> Path:
+        """Names of the stages that ran since ``tunectl repro`` began, a line each; the others were up to date or in DVC's cache."""
+        return self.state_dir / "executed"
+
+    @property
+    def sweeps(self) -> Path:
+        """Trials, worktrees and logs of ``tunectl sweep``."""
+        return self.state_dir / "sweeps"
+
+    @property
     def releases(self) -> Path:
         """The store of releases: everything that was packaged, and which of it is the champion."""
         return self.state_dir / "releases"

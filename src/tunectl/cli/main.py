@@ -38,12 +38,14 @@ VERBS: tuple[Command, ...] = (
     Command("log", "the inference log: show, export, erase, prune, purge"),
     Command("monitor", "detect drift in live traffic; calibrate, backtest, set the reference"),
     Command("retrain", "retrain on drift, on schedules or on request: controller, request, status"),
+    Command("sweep", "search for better settings with Optuna: run, worker, show, stop, take"),
     Command("release", "list, compare, promote and roll back releases; canary; the release history"),
     Command("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
     Command("completions", "print the completion script of a shell"),
 )
 
-EPILOG = """exit codes: 0 fine, 1 a bug, 2 configuration or usage, 3 a gate said no, 4 a missing extra, 5 the environment
+EPILOG = """exit codes: 0 fine, 1 a bug, 2 configuration or usage, 3 a gate said no, 4 a missing extra, 5 the environment,
+75 a trial of a sweep was stopped early
 Every verb explains itself: tunectl VERB --help"""
 
 

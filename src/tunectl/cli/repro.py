@@ -85,6 +85,7 @@ def _rebuild(layout: ProjectPaths, targets: list[str], *, force: bool) -> int:
     from tunectl.backends.vcs import dvc_repo
 
     layout.failure.unlink(missing_ok=True)
+    layout.executed.unlink(missing_ok=True)
     code = dvc_repo.repro(layout.root, targets, force=force)
     if not code:
         return 0

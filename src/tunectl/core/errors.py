@@ -6,8 +6,9 @@
     │   └── DataError       2   a mistake in a user's data: names file and row
     ├── GateError           3   a gate said no, for the reason given
     ├── MissingExtraError        4   an optional library is not installed: the hint is the pip line
-    └── InfrastructureError  5   disk, memory, port, lock, network or server
-        └── ArtifactError   5   an artifact is missing, half-written, corrupted or from another config
+    ├── InfrastructureError  5   disk, memory, port, lock, network or server
+    │   └── ArtifactError   5   an artifact is missing, half-written, corrupted or from another config
+    └── TrialPrunedError   75   no failure: a trial of a sweep fell behind and was stopped
 
 Each carries a message (what, where, which value, what is allowed) and a hint (what to do next). The command line prints
 both and exits with the code; a traceback is only ever shown for a bug.
@@ -78,3 +79,9 @@ class InfrastructureError(TunectlError):
 
 class ArtifactError(InfrastructureError):
     """An artifact is missing, half-written, corrupted, or made from another configuration."""
+
+
+class TrialPrunedError(TunectlError):
+    """A trial of a sweep fell behind the others, so its stage stops; nothing of it is cached."""
+
+    exit_code = 75

@@ -79,6 +79,8 @@ def run_stage(layout: ProjectPaths, name: str) -> None:
         manifest.write(outputs.artifact, made)
     seconds = round(time.monotonic() - started, 3)
     atomic_io.write_json(layout.metrics(name), {**metrics, "seconds": seconds})
+    with layout.executed.open("a", encoding="utf-8") as stream:
+        stream.write(f"{name}\n")
     _log.info("%s: done in %.1f s", name, seconds)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import threading
@@ -13,7 +12,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.modeling import peft_adapter
 from tunectl.backends.system import supervised_process
-from tunectl.backends.vcs import dvc_repo, git_worktree
+from tunectl.backends.vcs import build_worktree, git_worktree
 from tunectl.config.schema.retrain import RetrainingConfig
 from tunectl.core.errors import InfrastructureError, TunectlError
 from tunectl.inference_log.training_window import FeedbackWindow
@@ -26,8 +25,6 @@ from tunectl.retraining.workspace import RetrainWorkspace
 
 INIT_ADAPTERS = "init_adapters"
 """Adapters that a training went on from, by release: what its configuration names must stay."""
-SHARED = ("cache", "exporters", "live", INIT_ADAPTERS)
-"""Folders of the project's hidden folder that the worktree uses as well."""
 COMMITTED = ("dvc.lock", "artifacts/config", "artifacts/metrics", "conf/overrides.yaml")
 RUNNING = ".tunectl/retrain.json"
 """In the worktree: whose it is, and how often it was begun."""
@@ -71,7 +68,7 @@ def build_release(
             *_start(watch, store, layout),
         ],
         cwd=project,
-        environment=_environment(project),
+        environment=build_worktree.build_environment(project),
         mark=place.mark,
         log=place.log_path(run),
         stop=stop,
@@ -143,35 +140,16 @@ def _worktree(run: RetrainRun, place: RetrainWorkspace) -> tuple[Path, int]:
             atomic_io.write_json(note, {"run": run.id, "attempt": told["attempt"] + 1})
             return note.parents[1], int(told["attempt"]) + 1
     git_worktree.require_clean(root)
-    project = git_worktree.add(root, place.worktree, place.branch(run), run.facts("proposed")["commit"])
-    (project / ".tunectl").mkdir(exist_ok=True)
-    for name in SHARED:
-        (root / ".tunectl" / name).mkdir(parents=True, exist_ok=True)
-        (project / ".tunectl" / name).symlink_to((root / ".tunectl" / name).absolute(), target_is_directory=True)
-    dvc_repo.share_cache(root, project, {supervised_process.MARK: place.mark})
+    marks = {supervised_process.MARK: place.mark}
+    project = build_worktree.add(root, place.worktree, place.branch(run), run.facts("proposed")["commit"], marks)
     atomic_io.write_json(note, {"run": run.id, "attempt": 1})
     return project, 1
 
 
-def _environment(project: Path) -> dict[str, str]:
-    """That worktree's code comes first where the project brings its own."""
-    found = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    if (project / "src" / "tunectl").is_dir():
-        found["PYTHONPATH"] = f"{(project / 'src').absolute()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(
-            os.pathsep
-        )
-    return found
-
-
 def _words(project: Path, code: int, watch: RetrainingConfig) -> str:
-    failure = ProjectPaths(project).failure
     if code == supervised_process.LATE:
         return f"training took longer than retrain.train.max_hours = {watch.train.max_hours:g} and was ended"
-    if failure.is_file():
-        told: dict[str, Any] = atomic_io.read_json(failure)
-        return f"stage {told['stage']} failed: {told['message']}"
-    signal = f" (signal {code - 128}: out of memory, or ended by hand)" if code > 128 else ""
-    return f"tunectl repro ended with exit code {code}{signal}"
+    return build_worktree.describe_failure(project, code)
 
 
 def _register_release(

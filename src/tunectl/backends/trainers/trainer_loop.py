@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from tunectl.artifacts import atomic_io
 from tunectl.backends.modeling import lora_kernels, model_loader, short_attention, training_checkpoint, training_run
+from tunectl.backends.sweeps import trial_pruning
 from tunectl.backends.trainers.sft_args import check_target_modules, peft_config, to_sft_config
 from tunectl.chat import model_spec
 from tunectl.config.schema.hardware import HardwareProfile
@@ -282,6 +283,7 @@ def _trainer_class(name: str) -> Any:
             """Validation loss of the weights that would be kept, and what follows from it."""
             loss = self.run.validate(self.model)
             training_run.update_best(self.run, self.model, loss, self.state.global_step)
+            trial_pruning.report_validation(self.run.plan.label, self.state.global_step, loss)
             self.log({"eval_loss": loss})
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_loss": loss})
             if self.run.plan.patience is not None and self.run.state.misses >= self.run.plan.patience:

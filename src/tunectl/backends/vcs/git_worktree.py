@@ -1,4 +1,4 @@
-"""A worktree of the project for an unattended retrain, on a branch of its own: git's seam, as subprocesses."""
+"""A worktree of the project for an unattended retrain, on a branch of its own, or for a trial: git's seam, as subprocesses."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def revision(root: Path) -> str:
     done = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if done.returncode:
         raise UsageError(
-            f"{root.resolve()} has no commit, so there is nothing to retrain from",
+            f"{root.resolve()} has no commit, so there is nothing to build in a worktree",
             hint="git init; git add .; git commit",
         )
     return done.stdout.strip()
 
 
 def require_clean(root: Path) -> None:
-    """A retrain runs what is committed, so what is not would silently be left out.
+    """A worktree has what is committed, so what is not would silently be left out.
 
     Raises  UsageError naming the first files that differ from the commit.
     """
@@ -47,14 +47,15 @@ def require_clean(root: Path) -> None:
         )
 
 
-def add(root: Path, folder: Path, branch: str, commit: str) -> Path:
-    """A worktree at ``folder`` on ``branch``, which begins anew at ``commit``; what stood there is removed.
+def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
+    """A worktree at ``folder`` on ``branch``, which begins anew at ``commit``, or on none; what stood there is removed.
 
     Returns  the project inside it (a project may be a folder of its repository).
     """
     remove(root, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _check_output(root, "worktree", "add", "--force", "-B", branch, str(folder.absolute()), commit)
+    head = ["-B", branch] if branch is not None else ["--detach"]
+    _check_output(root, "worktree", "add", "--force", *head, str(folder.absolute()), commit)
     return project_path(root, folder)
 
 
@@ -110,7 +111,7 @@ def list_changed_files(root: Path, before: str, after: str) -> list[str]:
 
 def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("git") is None:
-        raise InfrastructureError("git is not installed, and a retrain needs it", hint="apt-get install git")
+        raise InfrastructureError("git is not installed, and worktrees need it", hint="apt-get install git")
     settings = [part for setting in SETTINGS for part in ("-c", setting)]
     return subprocess.run(["git", *settings, *words], cwd=root, capture_output=True, text=True, check=False)
 

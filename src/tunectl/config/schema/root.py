@@ -23,6 +23,7 @@ from tunectl.config.schema.reward import Reward
 from tunectl.config.schema.serve import Serve
 from tunectl.config.schema.sft import Sft
 from tunectl.config.schema.split import Split
+from tunectl.config.schema.sweep import Sweep
 
 
 class DataVariables(StrictModel):
@@ -59,3 +60,4 @@ class TunectlConfig(StrictModel):
     serve: Serve
     monitor: Monitor
     retrain: RetrainingConfig
+    sweep: Sweep

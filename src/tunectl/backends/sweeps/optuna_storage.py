@@ -1,0 +1,93 @@
+"""Where Optuna keeps its studies: an SQLite file or PostgreSQL, and the lock under which trials change hands."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import lock
+from tunectl.core.errors import InfrastructureError
+from tunectl.core.optional import import_optional, require_installed
+
+SQLITE = "sqlite:///"
+DRIVER = "postgresql+psycopg://"
+
+
+def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: int) -> Any:
+    """Optuna's storage at ``url``; a relative SQLite file lies in the project.
+
+    Raises  InfrastructureError where it cannot be reached; MissingExtraError.
+    """
+    optuna = import_optional("optuna", extra="sweep")
+    errors = import_optional("sqlalchemy.exc", extra="sweep")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    arguments: dict[str, Any] = {}
+    if url.startswith(SQLITE):
+        file = (root / url.removeprefix(SQLITE)).absolute()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        url = f"{SQLITE}{file}"
+        arguments = {"connect_args": {"timeout": 600}}
+    else:
+        require_installed("psycopg", extra="postgres")
+        url = DRIVER + url.partition("://")[2]
+        arguments = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+    try:
+        with _lock_file(url), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return optuna.storages.RDBStorage(
+                url,
+                engine_kwargs=arguments,
+                heartbeat_interval=heartbeat_seconds,
+                grace_period=heartbeat_seconds * missing_beats,
+            )
+    except errors.SQLAlchemyError as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+        raise InfrastructureError(
+            f"sweep.storage {hide_password(url)} cannot be used: {reason}",
+            hint="check sweep.storage and the variable that sweep.storage_env names; is the database up?",
+        ) from error
+
+
+def hide_password(url: str) -> str:
+    """The address as messages show it."""
+    head, slashes, rest = url.partition("://")
+    who, at, place = rest.rpartition("@")
+    shown = f"{who.partition(':')[0]}{at}{place}"
+    return f"{'postgresql' if head.startswith('postgresql') else head}{slashes}{shown}"
+
+
+def render_url(storage: Any) -> str:
+    """The address with its password, for a process that we start."""
+    text: str = storage.engine.url.render_as_string(hide_password=False)
+    return text.replace(DRIVER, "postgresql://")
+
+
+@contextmanager
+def lock_storage(storage: Any, name: str, patience: float) -> Iterator[None]:
+    """Hold what decides who has which trial of a sweep; a process that dies lets go of it."""
+    url = render_url(storage)
+    if url.startswith(SQLITE):
+        with _lock_file(url, patience):
+            yield
+        return
+    key = zlib.crc32(f"tunectl sweep {name}".encode())
+    with storage.engine.connect() as connection:
+        connection.exec_driver_sql(f"SELECT pg_advisory_lock({key})")
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql(f"SELECT pg_advisory_unlock({key})")
+
+
+@contextmanager
+def _lock_file(url: str, patience: float = 600.0) -> Iterator[None]:
+    if not url.startswith(SQLITE):
+        yield
+        return
+    file = Path(url.removeprefix(SQLITE) + ".lock")
+    with lock.file_lock(file, "tunectl sweep", busy="another worker holds the sweep", patience=patience):
+        yield

@@ -1,0 +1,367 @@
+"""Optuna's seam: a sweep is a study; workers ask for trials and tell how they ended.
+
+A trial that was asked for stays the same trial until it has ended: where its worker dies, another one takes it over, under the
+same number. So every set of values ends in exactly one finished or pruned trial. What decides who has a trial (asking, taking
+over, telling) happens under one lock a storage: a file beside an SQLite file, an advisory lock of PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.backends.sweeps import optuna_storage, trial_pruning
+from tunectl.config.schema.sweep import Sweep
+from tunectl.core import logging_setup
+from tunectl.core.errors import UsageError
+from tunectl.core.optional import import_optional
+from tunectl.sweeps import search_space
+from tunectl.sweeps.trial_records import SweepDefinition, SweepSummary, TrialClaim, TrialOutcome, TrialSummary
+
+_log = logging_setup.get_logger(__name__)
+DEFINITION = "definition"
+STOPPED = "stopped"
+DEADLINE = "deadline"
+LEASE = "lease"
+OVERRIDES = "overrides"
+START = "start"
+OUTCOME = "outcome"
+PATIENCE = 600.0
+"""Seconds to wait for the lock of a storage; it is held for a fraction of a second."""
+MISSING_BEATS = 3
+"""Signs of life that a worker may miss."""
+
+
+class TrialLease(msgspec.Struct, frozen=True, kw_only=True):
+    """Who works on a trial; kept with it."""
+
+    owner: str = ""
+    """Empty where it was given back, or nobody has begun it."""
+    attempt: int = 0
+
+
+def _lease(trial: Any) -> TrialLease:
+    return msgspec.convert(trial.user_attrs.get(LEASE, {}), TrialLease)
+
+
+class SweepStudy:
+    """One sweep in its storage."""
+
+    def __init__(self, study: Any, storage: Any, definition: SweepDefinition) -> None:
+        self._study = study
+        self._storage = storage
+        self.definition = definition
+        self.section = Sweep.model_validate(definition.section)
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.section.name
+
+    @property
+    def url(self) -> str:
+        """Address of its storage, with the password."""
+        return optuna_storage.render_url(self._storage)
+
+    def claim(self, worker: str) -> TrialClaim | None:
+        """The next trial for ``worker``: one whose worker died, else a new one; None where there is none to give now."""
+        with self._exclusive():
+            for trial in self._list_orphans():
+                attempts = _lease(trial).attempt
+                if attempts >= self.section.max_attempts:
+                    reason = f"its worker died {attempts} times"
+                    self._tell(trial._trial_id, TrialOutcome(state="failed", reason=reason))  # noqa: SLF001
+                    continue
+                return self._begin(trial.number, trial._trial_id, worker, attempts + 1)  # noqa: SLF001
+            if self._is_stopped() or not self._has_room():
+                return None
+            number = self._next_number()
+            with _quiet():
+                self._study.sampler = self._sampler(number)
+                trial = self._study.ask()
+            return self._begin(trial.number, trial._trial_id, worker, 1)  # noqa: SLF001
+
+    def is_finished(self) -> bool:
+        """Whether no trial runs, and none is to come."""
+        with self._exclusive():
+            open_trials = [trial for trial in self._trials() if trial.state.name == "RUNNING"]
+            return not open_trials and (self._is_stopped() or not self._has_room())
+
+    def finish(self, claim: TrialClaim, worker: str, outcome: TrialOutcome) -> bool:
+        """Record how a trial ended; False where another worker has taken it over, and this outcome counts for nothing."""
+        with self._exclusive():
+            trial = self._storage.get_trial(claim.id)
+            if trial.state.is_finished() or _lease(trial).owner != worker:
+                return False
+            self._tell(claim.id, outcome)
+            return True
+
+    def release(self, claim: TrialClaim, worker: str) -> None:
+        """Give a trial back that is not finished, so that the next worker need not wait for signs of life."""
+        with self._exclusive():
+            trial = self._storage.get_trial(claim.id)
+            if not trial.state.is_finished() and _lease(trial).owner == worker:
+                self._set_lease(claim.id, TrialLease(attempt=claim.attempt - 1))
+
+    @contextmanager
+    def beat(self, claim: TrialClaim) -> Iterator[None]:
+        """Give signs of life while the block runs."""
+        ended = threading.Event()
+        optuna = import_optional("optuna", extra="sweep")
+
+        def repeat() -> None:
+            while not ended.wait(self.section.heartbeat_seconds):
+                with suppress(optuna.exceptions.OptunaError):  # the database may be away for a moment
+                    self._storage.record_heartbeat(claim.id)
+
+        thread = threading.Thread(target=repeat, name="sweep-heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def set_stopped(self, stopped: bool) -> None:
+        """Tell workers to begin no more trials, or to go on."""
+        self._study.set_user_attr(STOPPED, stopped)
+
+    def set_limits(self, section: Sweep, deadline: float | None) -> None:
+        """Take over the settings that may change while a sweep goes on, such as the number of trials.
+
+        ``deadline``: seconds since 1970 at which no new trial begins any more.
+        """
+        self.section = section
+        changed = msgspec.structs.replace(self.definition, section=section.model_dump(mode="json"))
+        self.definition = changed
+        self._study.set_user_attr(DEFINITION, msgspec.to_builtins(changed))
+        self._study.set_user_attr(DEADLINE, deadline)
+
+    def summarize(self) -> SweepSummary:
+        """The sweep as it stands."""
+        trials = [self._summarize_trial(trial) for trial in self._trials()]
+        complete = any(trial.state == "complete" for trial in trials)
+        best = sorted(trial.number for trial in self._study.best_trials) if complete else []
+        return SweepSummary(
+            name=self.name,
+            definition=self.definition,
+            stopped=self._is_stopped(),
+            trials=trials,
+            best=best if len(self.section.objective) > 1 else best[:1],
+            importance=self._importance(),
+        )
+
+    def stage_note(self, claim: TrialClaim) -> dict[str, Any]:
+        """What the process of a stage needs to report to this trial."""
+        return {
+            "storage": self.url,
+            "study": self.name,
+            "trial": claim.id,
+            "pruner": trial_pruning.describe_pruner(self.section.pruner),
+            "maximize": self.section.objective[0].direction == "maximize",
+        }
+
+    def _begin(self, number: int, trial_id: int, worker: str, attempt: int) -> TrialClaim:
+        """Mark a trial as ours, and choose its values where that was not done before."""
+        self._storage.record_heartbeat(trial_id)
+        self._set_lease(trial_id, TrialLease(owner=worker, attempt=attempt))
+        known = self._storage.get_trial(trial_id)
+        overrides = known.user_attrs.get(OVERRIDES)
+        if overrides is None:
+            overrides = self._suggest(number, trial_id, known)
+            self._storage.set_trial_user_attr(trial_id, OVERRIDES, overrides)
+        start = bool(known.user_attrs.get(START))
+        return TrialClaim(number=number, id=trial_id, overrides=overrides, attempt=attempt, start=start)
+
+    def _set_lease(self, trial_id: int, lease: TrialLease) -> None:
+        self._storage.set_trial_user_attr(trial_id, LEASE, msgspec.to_builtins(lease))
+
+    def _suggest(self, number: int, trial_id: int, known: Any) -> list[str]:
+        optuna = import_optional("optuna", extra="sweep")
+        only = None
+        if known.user_attrs.get(START):
+            only = frozenset(known.system_attrs.get("fixed_params", {}))
+        with _quiet():
+            self._study.sampler = self._sampler(number)
+            values = search_space.suggest_values(self.section, optuna.trial.Trial(self._study, trial_id), only)
+        if known.user_attrs.get(START):
+            return []  # the settings are as they are
+        return [search_space.format_override(key, value) for key, value in values.items()]
+
+    def _tell(self, trial_id: int, outcome: TrialOutcome) -> None:
+        """The outcome goes first: where a kill comes between, the trial is taken over and ends the same way again."""
+        optuna = import_optional("optuna", extra="sweep")
+        states = optuna.trial.TrialState
+        state = {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[outcome.state]
+        self._storage.set_trial_user_attr(trial_id, OUTCOME, msgspec.to_builtins(outcome))
+        number = self._storage.get_trial(trial_id).number
+        with _quiet():
+            self._study.sampler = self._sampler(number)
+            self._study.tell(number, outcome.values if outcome.state == "complete" else None, state=state)
+
+    def _list_orphans(self) -> list[Any]:
+        """Running trials that nobody works on: released, silent for too long, or not yet begun when their worker died."""
+        with _quiet():
+            stale = set(self._storage._get_stale_trial_ids(self._study._study_id))  # noqa: SLF001
+        return [
+            trial
+            for trial in self._trials()
+            if trial.state.name == "RUNNING" and (not _lease(trial).owner or trial._trial_id in stale)  # noqa: SLF001
+        ]
+
+    def _has_room(self) -> bool:
+        trials = self._trials()
+        begun = sum(1 for trial in trials if trial.state.name != "WAITING")
+        waiting = len(trials) - begun
+        return begun < self.section.n_trials and (waiting > 0 or self.section.sampler != "grid")
+
+    def _next_number(self) -> int:
+        trials = self._trials()
+        return next((trial.number for trial in trials if trial.state.name == "WAITING"), len(trials))
+
+    def _is_stopped(self) -> bool:
+        attributes = self._study.user_attrs
+        deadline = attributes.get(DEADLINE)
+        return bool(attributes.get(STOPPED, False)) or (deadline is not None and time.time() > deadline)
+
+    def _trials(self) -> list[Any]:
+        found: list[Any] = self._study.get_trials(deepcopy=False)
+        return found
+
+    def _sampler(self, number: int) -> Any:
+        """A sampler with a seed of its own for each trial, so that a worker that starts anew chooses as one that went on."""
+        seed = zlib.crc32(f"{self.definition.seed}:{number}".encode())
+        samplers = import_optional("optuna", extra="sweep").samplers
+        if self.section.sampler == "tpe":
+            return samplers.TPESampler(
+                seed=seed, multivariate=True, group=bool(self.section.only_if), constant_liar=True
+            )
+        if self.section.sampler == "gp":
+            return samplers.GPSampler(seed=seed, deterministic_objective=True)
+        if self.section.sampler == "nsgaii":
+            return samplers.NSGAIISampler(seed=seed)
+        return samplers.RandomSampler(seed=seed)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with optuna_storage.lock_storage(self._storage, self.name, PATIENCE):
+            yield
+
+    def _importance(self) -> dict[str, float]:
+        optuna = import_optional("optuna", extra="sweep")
+        ended = [
+            trial for trial in self._trials() if trial.state.name == "COMPLETE" and not trial.user_attrs.get(START)
+        ]
+        if len(ended) < 4:
+            return {}
+        target = (lambda trial: trial.values[0]) if len(self.section.objective) > 1 else None
+        try:
+            with _quiet():
+                found = optuna.importance.get_param_importances(
+                    self._study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), target=target
+                )
+        except (ValueError, RuntimeError) as error:  # no two trials share a setting that varies
+            _log.debug("no importance: %s", error)
+            return {}
+        return {name: round(float(share), 4) for name, share in found.items() if math.isfinite(share)}
+
+    def _summarize_trial(self, trial: Any) -> TrialSummary:
+        outcome = msgspec.convert(trial.user_attrs.get(OUTCOME, {"state": "failed"}), TrialOutcome)
+        ended = trial.state.is_finished()
+        state: Any = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
+        return TrialSummary(
+            number=trial.number,
+            state=state,
+            values=[float(value) for value in trial.values] if trial.state.name == "COMPLETE" else None,
+            settings={key: search_space.decode_choice(value) for key, value in trial.params.items()},
+            overrides=list(trial.user_attrs.get(OVERRIDES, ())),
+            start=bool(trial.user_attrs.get(START)),
+            attempts=_lease(trial).attempt,
+            steps=max(trial.intermediate_values, default=0),
+            seconds=outcome.seconds if ended else None,
+            stages=outcome.stages,
+            reused=outcome.reused,
+            reason=outcome.reason if ended else "",
+        )
+
+
+def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[str, Any] | None) -> SweepStudy:
+    """The sweep of that name, made where it is not there; ``start``: the values of the first trial, null for none.
+
+    Raises  UsageError where it is there with another space, objective, seed or overrides; InfrastructureError without storage.
+    """
+    optuna = import_optional("optuna", extra="sweep")
+    section = Sweep.model_validate(definition.section)
+    storage = optuna_storage.open_storage(url, root, section.heartbeat_seconds, MISSING_BEATS)
+    with optuna_storage.lock_storage(storage, section.name, PATIENCE), _quiet():
+        study = optuna.create_study(
+            study_name=section.name,
+            storage=storage,
+            directions=[goal.direction for goal in section.objective],
+            load_if_exists=True,
+        )
+        stored = study.user_attrs.get(DEFINITION)
+        if stored is None:
+            _enqueue(study, section, start)
+            study.set_user_attr(DEFINITION, msgspec.to_builtins(definition))
+            return SweepStudy(study, storage, definition)
+    found = msgspec.convert(stored, SweepDefinition)
+    difference = found.describe_difference(definition)
+    if difference:
+        raise UsageError(
+            f"sweep {section.name} has trials already, and this one differs in {difference}",
+            hint=f"give it another name: sweep.name={section.name}_2",
+        )
+    return SweepStudy(study, storage, found)
+
+
+def open_study(url: str, name: str, root: Path) -> SweepStudy:
+    """The sweep of that name.
+
+    Raises  UsageError naming those that there are; InfrastructureError without storage.
+    """
+    optuna = import_optional("optuna", extra="sweep")
+    probe = optuna_storage.open_storage(url, root, 60, MISSING_BEATS)
+    names = optuna.get_all_study_names(probe)
+    if name not in names:
+        there = ", ".join(sorted(names)) or "none yet: tunectl sweep run"
+        raise UsageError(f"there is no sweep {name}; there are {there}")
+    with _quiet():
+        study = optuna.load_study(study_name=name, storage=probe)
+    definition = msgspec.convert(study.user_attrs[DEFINITION], SweepDefinition)
+    beat = int(definition.section["heartbeat_seconds"])
+    storage = optuna_storage.open_storage(url, root, beat, MISSING_BEATS)
+    with _quiet():
+        return SweepStudy(optuna.load_study(study_name=name, storage=storage), storage, definition)
+
+
+def list_sweeps(url: str, root: Path) -> list[str]:
+    """Names of the sweeps in a storage."""
+    optuna = import_optional("optuna", extra="sweep")
+    return sorted(optuna.get_all_study_names(optuna_storage.open_storage(url, root, 60, MISSING_BEATS)))
+
+
+def _enqueue(study: Any, section: Sweep, start: dict[str, Any] | None) -> None:
+    """The current settings, and all combinations of a grid, wait as trials; what an earlier call enqueued is not doubled."""
+    waiting = [(start, {START: True})] if start is not None else []
+    if section.sampler == "grid":
+        waiting += [(values, {}) for values in search_space.expand_grid(section) if values != start]
+    for values, attributes in waiting[len(study.get_trials(deepcopy=False)) :]:
+        study.enqueue_trial({key: search_space.encode_choice(value) for key, value in values.items()}, attributes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's notes about its own interfaces: ask and tell with heartbeats, and experimental samplers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,83 @@
+"""What a stage that trains tells the sweep whose trial it is, and where it is told to stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.sweeps import optuna_storage
+from tunectl.config.schema.sweep import AshaPruner, HyperbandPruner, MedianPruner
+from tunectl.core.errors import TrialPrunedError
+from tunectl.core.optional import import_optional
+
+VARIABLE = "TUNECTL_SWEEP_TRIAL"
+"""In the environment of a trial's stages: ``SweepStudy.stage_note`` as JSON."""
+
+
+def report_validation(stage: str, step: int, loss: float) -> None:
+    """Tell the sweep a validation loss; nothing happens outside a trial, and in all processes of a fit but the first.
+
+    Raises  TrialPrunedError where the trial has fallen behind.
+    """
+    note = os.environ.get(VARIABLE)
+    if not note or os.environ.get("RANK", "0") != "0":
+        return
+    trial, settings = _open_trial(note)
+    if settings["pruner"] is None or settings["pruner"]["stage"] != stage or not math.isfinite(loss):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if (
+            step not in trial.storage.get_trial(settings["trial"]).intermediate_values
+        ):  # a fit that goes on validates again
+            trial.report(-loss if settings["maximize"] else loss, step)
+        if trial.should_prune():
+            raise TrialPrunedError(
+                f"{stage} stopped at step {step}: its validation loss of {loss:.4f} is behind that of other trials",
+                hint="this is no failure; tunectl sweep show lists the trials",
+            )
+
+
+@cache
+def _open_trial(note: str) -> tuple[Any, dict[str, Any]]:
+    optuna = import_optional("optuna", extra="sweep")
+    settings: dict[str, Any] = json.loads(note)
+    storage = optuna_storage.open_storage(settings["storage"], Path(), 60, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        study = optuna.load_study(
+            study_name=settings["study"],
+            storage=storage,
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=_build_pruner(optuna.pruners, settings["pruner"]),
+        )
+        return optuna.trial.Trial(study, settings["trial"]), settings
+
+
+def describe_pruner(pruner: AshaPruner | HyperbandPruner | MedianPruner | None) -> dict[str, Any] | None:
+    """A pruner as a stage's process builds it: the stage that it is for, Optuna's class, and its arguments."""
+    if pruner is None:
+        return None
+    if isinstance(pruner, AshaPruner):
+        kind = "SuccessiveHalvingPruner"
+        arguments = {"min_resource": pruner.min_resource, "reduction_factor": pruner.reduction_factor}
+    elif isinstance(pruner, HyperbandPruner):
+        kind = "HyperbandPruner"
+        arguments = {
+            "min_resource": pruner.min_resource,
+            "max_resource": pruner.max_resource,
+            "reduction_factor": pruner.reduction_factor,
+        }
+    else:
+        kind = "MedianPruner"
+        arguments = {"n_startup_trials": pruner.n_startup_trials, "n_warmup_steps": pruner.n_warmup_steps}
+    return {"stage": pruner.stage, "class": kind, "arguments": arguments}
+
+
+def _build_pruner(pruners: Any, pruner: dict[str, Any] | None) -> Any:
+    return getattr(pruners, pruner["class"])(**pruner["arguments"]) if pruner is not None else pruners.NopPruner()

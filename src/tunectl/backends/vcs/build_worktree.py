@@ -1,0 +1,53 @@
+"""A worktree in which ``tunectl repro`` can run: the project at a commit, with DVC's cache and the downloads of the project itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.vcs import dvc_repo, git_worktree
+
+SHARED_FOLDERS = ("cache", "exporters", "live", "init_adapters")
+"""Folders of the project's hidden folder that the worktree uses as well."""
+
+
+def add(
+    root: Path, folder: Path, branch: str | None, commit: str, marks: Mapping[str, str] = MappingProxyType({})
+) -> Path:
+    """A worktree of the project ``root`` at ``folder``; what stood there is removed.
+
+    ``branch`` begins anew at ``commit``; None: no branch. ``marks`` are added to the environment of what is started.
+    Returns  the project inside it
+    """
+    project = git_worktree.add(root, folder, branch, commit)
+    (project / ".tunectl").mkdir(exist_ok=True)
+    for name in SHARED_FOLDERS:
+        (root / ".tunectl" / name).mkdir(parents=True, exist_ok=True)
+        (project / ".tunectl" / name).symlink_to((root / ".tunectl" / name).absolute(), target_is_directory=True)
+    dvc_repo.share_cache(root, project, marks)
+    return project
+
+
+def build_environment(project: Path) -> dict[str, str]:
+    """Environment of a build in a worktree: its own code comes first where the project brings tunectl's."""
+    environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
+    if (project / "src" / "tunectl").is_dir():
+        environment["PYTHONPATH"] = (
+            f"{(project / 'src').absolute()}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
+        )
+    return environment
+
+
+def describe_failure(project: Path, code: int) -> str:
+    """Why ``tunectl repro`` in a worktree ended with ``code``: the words of the stage that failed, where one did."""
+    failure = ProjectPaths(project).failure
+    if failure.is_file():
+        note: dict[str, Any] = atomic_io.read_json(failure)
+        return f"stage {note['stage']} failed: {note['message']}"
+    signal = f" (signal {code - 128}: out of memory, or ended by hand)" if code > 128 else ""
+    return f"tunectl repro ended with exit code {code}{signal}"

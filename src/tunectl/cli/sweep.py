@@ -1,0 +1,39 @@
+"""Search for better settings: trials are builds of this commit with other values, chosen by Optuna.
+
+tunectl sweep run [key=value]      begin the sweep of conf/sweep, or go on with it
+tunectl sweep worker [NAME]        run trials of a sweep that another machine began
+tunectl sweep show [NAME]          table, front, importance; --plot FILE writes a page, --json prints all
+tunectl sweep stop [NAME]          begin no more trials; those that run end as usual
+tunectl sweep take [NAME] [TRIAL]  write the settings of the best trial, or of another one, to conf/overrides.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+VERBS = {
+    "run": "begin the sweep of conf/sweep, or go on with it",
+    "worker": "run trials of a sweep that another machine began",
+    "show": "print trials, the best ones, and which setting matters",
+    "stop": "begin no more trials; those that run end as usual",
+    "take": "write the settings of a trial to conf/overrides.yaml",
+}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs and their arguments."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
+    for name, text in VERBS.items():
+        module = import_module(f"tunectl.cli.sweep_{name}")
+        module.add(
+            verbs.add_parser(
+                name, help=text, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+            )
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb that was typed."""
+    code: int = import_module(f"tunectl.cli.sweep_{args.verb}").run(args)
+    return code

@@ -1,0 +1,50 @@
+"""``tunectl sweep run``: begin the sweep of conf/sweep, or go on with it.
+
+tunectl sweep run                                  as conf/sweep says
+tunectl sweep run sweep.n_trials=40                more trials of the same sweep
+tunectl sweep run sweep.name=short sft.epochs=1    another sweep, whose trials all have sft.epochs=1
+
+A trial is a worktree of the commit that is checked out, and stages that it does not change come from DVC's cache. Ctrl-C stops;
+the same command goes on, and trials that were cut off go on from their checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tunectl.artifacts.paths import ProjectPaths
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="sweep.KEY=VALUE of the sweep; others hold for every trial"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything, then run trials until there are none to come.
+
+    Raises  ConfigError with file and line of every mistake in the space; UsageError for changes that are not committed.
+    """
+    import time
+
+    from tunectl.backends.system import terminal
+    from tunectl.backends.vcs import git_worktree
+    from tunectl.pipeline import sweep_setup, sweep_worker
+
+    layout = ProjectPaths()
+    plan = sweep_setup.load_plan(layout, args.overrides)
+    study = sweep_setup.open_or_create(layout, plan)
+    hours = plan.section.max_hours
+    study.set_limits(plan.section, None if hours is None else time.time() + hours * 3600)
+    study.set_stopped(False)
+    if git_worktree.revision(layout.root) != study.definition.commit:
+        terminal.print_line(
+            f"{study.name} goes on with commit {study.definition.commit[:12]}, not with the one that is checked out"
+        )
+    sweep_worker.run_workers(layout, study, plan.section.workers, terminal.print_line)
+    from tunectl.cli.sweep_show import print_summary
+
+    print_summary(study, number=10)
+    return 0

@@ -1,0 +1,75 @@
+"""``tunectl sweep show``: the trials of a sweep, the best first, and which setting matters. It changes nothing.
+
+tunectl sweep show [NAME] [-n 20] [--plot FILE.html] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunectl.backends.sweeps.optuna_study import SweepStudy
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "words", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
+    )
+    parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="trials to print (20)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a page with the plots to this file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the sweep and print it."""
+    from tunectl.artifacts import atomic_io
+
+    study, rest = open_named(ProjectPaths(), args.words)
+    if rest:
+        raise UsageError(f"{rest[0]}: sweep show takes one name", hint="tunectl sweep show NAME")
+    if args.plot is not None:
+        from tunectl.backends.reports import sweep
+
+        atomic_io.write_text(args.plot, sweep.page(study.summarize(), study.section))
+    print_summary(study, number=args.number, as_json=args.json, plot=args.plot)
+    return 0
+
+
+def print_summary(study: SweepStudy, *, number: int, as_json: bool = False, plot: Path | None = None) -> None:
+    """The table and the lines below it, or all as JSON."""
+    from msgspec import to_builtins
+
+    from tunectl.backends.system import terminal
+    from tunectl.sweeps import sweep_report
+
+    summary = study.summarize()
+    if as_json:
+        terminal.print_json(to_builtins(summary))
+        return
+    columns, rows = sweep_report.table(summary, study.section, number)
+    terminal.table("", columns, rows)
+    for line in sweep_report.summary_lines(summary, study.section):
+        terminal.print_line(line)
+    if plot is not None:
+        terminal.print_line(f"plots: {plot}")
+
+
+def open_named(layout: ProjectPaths, words: Sequence[str]) -> tuple[SweepStudy, list[str]]:
+    """The sweep that was named, or that of ``sweep.name``, and the words behind the name.
+
+    Raises  UsageError where there is no such sweep.
+    """
+    from tunectl.backends.sweeps import optuna_study
+    from tunectl.pipeline import sweep_setup
+
+    settings = [word for word in words if "=" in word]
+    names = [word for word in words if "=" not in word]
+    section, url = sweep_setup.read_storage(layout, settings)
+    return optuna_study.open_study(url, names[0] if names else section.name, layout.root), names[1:]

@@ -1,0 +1,29 @@
+"""``tunectl sweep stop``: begin no more trials of a sweep, on all machines; those that run end as usual.
+
+tunectl sweep stop [NAME]        go on later with: tunectl sweep run
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tunectl.artifacts.paths import ProjectPaths
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "words", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tell the workers."""
+    from tunectl.backends.system import terminal
+    from tunectl.cli.sweep_show import open_named
+
+    study, _ = open_named(ProjectPaths(), args.words)
+    study.set_stopped(True)
+    running = study.summarize().count("running")
+    terminal.print_line(f"{study.name}: no more trials begin; {running} still running")
+    return 0

@@ -1,0 +1,71 @@
+"""``tunectl sweep take``: write the settings of a trial to conf/overrides.yaml; the next tunectl repro builds with them.
+
+tunectl sweep take [NAME]          of the best trial
+tunectl sweep take NAME TRIAL      of another one, for example of a front
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunectl.sweeps.trial_records import SweepSummary, TrialSummary
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "words", nargs="*", metavar="NAME [TRIAL] | key=value", help="the sweep (sweep.name), and the number of a trial"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the settings with those that are recorded, then record them.
+
+    Raises  UsageError where no trial is best, or the one that was named did not end well; ConfigError where they do not fit.
+    """
+    from tunectl.backends.system import terminal
+    from tunectl.cli.sweep_show import open_named
+    from tunectl.config.loading import checks, override_file
+
+    layout = ProjectPaths()
+    study, rest = open_named(layout, args.words)
+    trial = choose_trial(study.summarize(), rest)
+    words = [*study.definition.overrides, *trial.overrides]
+    if not words:
+        terminal.print_line(f"trial {trial.number} has the settings as they are: there is nothing to take over")
+        return 0
+    wanted = override_file.merge_overrides(override_file.load_overrides(layout), words)
+    checks.load_config(layout, wanted)
+    override_file.save_overrides(layout, wanted)
+    terminal.print_line(f"{layout.overrides}: {' '.join(words)}")
+    terminal.print_line("build with them: tunectl repro")
+    return 0
+
+
+def choose_trial(summary: SweepSummary, words: Sequence[str]) -> TrialSummary:
+    """The trial that was named, or the best one.
+
+    Raises  UsageError.
+    """
+    if words and not words[0].isdigit():
+        raise UsageError(f"{words[0]}: not the number of a trial", hint=f"tunectl sweep show {summary.name} lists them")
+    if not words and len(summary.best) != 1:
+        why = (
+            f"there are {len(summary.best)}: {', '.join(map(str, summary.best))}"
+            if summary.best
+            else "no trial has ended"
+        )
+        raise UsageError(
+            f"sweep {summary.name} has no single best trial; {why}", hint=f"tunectl sweep take {summary.name} TRIAL"
+        )
+    trial = summary.find(int(words[0]) if words else summary.best[0])
+    if trial is None or trial.state != "complete":
+        what = "is not there" if trial is None else f"is {trial.state}"
+        raise UsageError(f"trial {words[0]} of {summary.name} {what}", hint=f"tunectl sweep show {summary.name}")
+    return trial

@@ -1,0 +1,35 @@
+"""``tunectl sweep worker``: run trials of a sweep that another machine began, until there are none to come.
+
+tunectl sweep worker NAME [key=value]
+
+It needs a checkout of the project with the commit of the sweep, the same sweep.storage (PostgreSQL), and the data: a DVC remote
+or a shared cache. Settings of the space are the sweep's; key=value may set sweep.storage.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tunectl.artifacts.paths import ProjectPaths
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "words", nargs="*", metavar="NAME | key=value", help="the sweep (sweep.name); sweep.storage=URL"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run trials.
+
+    Raises  UsageError where there is no such sweep; InfrastructureError where its storage or its commit is not here.
+    """
+    from tunectl.backends.system import terminal
+    from tunectl.cli.sweep_show import open_named
+    from tunectl.pipeline import sweep_worker
+
+    study, _ = open_named(ProjectPaths(), args.words)
+    ended = sweep_worker.run_workers(ProjectPaths(), study, 1, terminal.print_line)
+    terminal.print_line(f"{study.name}: {ended} trials ended here")
+    return 0

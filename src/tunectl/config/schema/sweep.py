@@ -1,0 +1,158 @@
+"""The sweep section: a search over other settings (``tunectl sweep``). No stage reads it, so changing it reruns nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tunectl.config.schema.base import StrictModel
+
+SettingName = Annotated[str, Field(pattern=r"^[a-z_][\w-]*(\.[\w-]+)*$")]
+MetricName = Annotated[str, Field(pattern=r"^[a-z]+(\.[A-Za-z0-9_-]+)+$")]
+Scalar = bool | int | float | str | None
+Choice = Scalar | list[Scalar]
+ValidatedStage = Literal["cpt", "sft", "reward"]
+"""Stages that report a validation loss while they train."""
+
+
+class SweepRange(StrictModel):
+    """Numbers between two bounds; whole numbers where both bounds are whole."""
+
+    low: int | float
+    """Smallest value."""
+    high: int | float
+    """Largest value."""
+    log: bool
+    """Whether the logarithm is sampled evenly, as for learning rates."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low} and high is {self.high}; low must be smaller")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low is {self.low}, and log: true needs bounds above 0")
+        return self
+
+
+class SweepObjective(StrictModel):
+    """A metric that decides which trial is best."""
+
+    metric: MetricName
+    """``STAGE.NAME`` in ``artifacts/metrics/STAGE.json``, for example sft.validation_loss, sft.seconds or evaluate.systems.tuned.bleu."""
+    direction: Literal["minimize", "maximize"]
+    """Whether less or more is better."""
+
+    @property
+    def stage(self) -> str:
+        """The stage that measures it."""
+        return self.metric.partition(".")[0]
+
+
+class AshaPruner(StrictModel):
+    """Asynchronous successive halving (arXiv 1810.05934): at each rung only the best part of the trials goes on."""
+
+    method: Literal["asha"]
+    """Name of this choice."""
+    stage: ValidatedStage
+    """Stage whose validation loss is compared while it trains."""
+    min_resource: int = Field(ge=1)
+    """Optimizer steps before a trial may be stopped."""
+    reduction_factor: int = Field(ge=2, le=100)
+    """One of this many trials goes on at each rung."""
+
+
+class HyperbandPruner(StrictModel):
+    """Several brackets of successive halving (arXiv 1603.06560), which differ in how early they stop."""
+
+    method: Literal["hyperband"]
+    """Name of this choice."""
+    stage: ValidatedStage
+    """Stage whose validation loss is compared while it trains."""
+    min_resource: int = Field(ge=1)
+    """Optimizer steps before a trial may be stopped."""
+    max_resource: int = Field(ge=1)
+    """Optimizer steps of a whole fit."""
+    reduction_factor: int = Field(ge=2, le=100)
+    """One of this many trials goes on at each rung."""
+
+
+class MedianPruner(StrictModel):
+    """A trial stops where it is worse than the median of the earlier ones at the same step."""
+
+    method: Literal["median"]
+    """Name of this choice."""
+    stage: ValidatedStage
+    """Stage whose validation loss is compared while it trains."""
+    n_startup_trials: int = Field(ge=0)
+    """Trials that are never stopped."""
+    n_warmup_steps: int = Field(ge=0)
+    """Optimizer steps before a trial may be stopped."""
+
+
+Pruner = Annotated[AshaPruner | HyperbandPruner | MedianPruner, Field(discriminator="method")]
+
+
+class Sweep(StrictModel):
+    """The sweep section of ``conf/``."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")
+    """Name of the sweep; the same name goes on with its trials. Another space or objective needs another name."""
+    space: dict[SettingName, SweepRange | Annotated[list[Choice], Field(min_length=1)]] = Field(min_length=1)
+    """Setting to a range, or to a list of values; a group such as sft takes names of its files."""
+    only_if: dict[SettingName, dict[SettingName, Scalar]]
+    """Setting of the space to the values of earlier settings of the space with which alone it is varied."""
+    objective: list[SweepObjective] = Field(min_length=1, max_length=4)
+    """What is best. Several give a front of trials, none of which is better in everything."""
+    stage: str = Field(pattern=r"^[a-z]+$")
+    """Last stage of a trial."""
+    n_trials: int = Field(ge=1, le=100_000)
+    """Trials in all, the current settings and pruned ones among them."""
+    max_hours: float | None = Field(gt=0, le=24 * 365)
+    """Hours after which no new trial begins. Null: no limit."""
+    workers: int = Field(ge=1, le=256)
+    """Trials at a time on this machine; each needs the memory of a build. Other machines: tunectl sweep worker NAME."""
+    sampler: Literal["tpe", "gp", "random", "grid", "nsgaii"]
+    """Optuna's sampler: tpe (good default), gp (few trials of numbers), random, grid (all combinations of lists), nsgaii (several objectives)."""
+    pruner: Pruner | None
+    """Stops a stage in the middle of its fit where it falls behind. Null: never."""
+    start: Literal["current", "none"]
+    """current: the first trial has the settings as they are. none: it does not."""
+    storage: str = Field(pattern=r"^(sqlite:///|postgresql://)\S+$")
+    """Where trials are recorded: an SQLite file for one machine, postgresql://USER@HOST/NAME for several."""
+    storage_env: str = Field(pattern=r"^[A-Z_][A-Z0-9_]*$")
+    """Environment variable that overrides storage; for passwords."""
+    heartbeat_seconds: int = Field(ge=1, le=3600)
+    """Seconds between signs of life of a worker; its trial is taken over after three of them are missing."""
+    max_attempts: int = Field(ge=1, le=1000)
+    """Times that a trial is begun, where workers die, before it counts as failed."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self._check_conditions()
+        if self.pruner is not None and len(self.objective) > 1:
+            raise ValueError("pruner needs one objective, since it compares one number; set pruner: null")
+        if self.sampler == "gp" and len(self.objective) > 1:
+            raise ValueError("sampler gp takes one objective here; choose tpe or nsgaii")
+        if self.sampler == "grid":
+            ranges = [key for key, values in self.space.items() if isinstance(values, SweepRange)]
+            if ranges:
+                raise ValueError(f"sampler grid needs lists, but {', '.join(ranges)} is a range")
+        for goal in self.objective:
+            if goal.metric.startswith("package."):
+                raise ValueError(f"objective {goal.metric}: package measures nothing to choose by")
+        return self
+
+    def _check_conditions(self) -> None:
+        order = list(self.space)
+        for key, wanted in self.only_if.items():
+            if key not in self.space:
+                raise ValueError(f"only_if names {key}, which is not in space; there are {', '.join(order)}")
+            for other, value in wanted.items():
+                if other not in order[: order.index(key)]:
+                    raise ValueError(f"only_if.{key} asks for {other}, which must stand in space before {key}")
+                values = self.space[other]
+                if not isinstance(values, list) or value not in values:
+                    raise ValueError(
+                        f"only_if.{key} asks for {other} = {value}, which is not in the list of space.{other}"
+                    )

@@ -1,0 +1,158 @@
+"""From ``conf/sweep`` to a sweep that can run: every mistake of its space and objective is named before a trial begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.sweeps import optuna_study
+from tunectl.backends.vcs import git_worktree
+from tunectl.config.loading import checks, override_file
+from tunectl.config.loading.override_parsing import Override
+from tunectl.config.loading.provenance import ValueOrigin
+from tunectl.config.schema.sweep import Sweep
+from tunectl.core.errors import ConfigError
+from tunectl.core.optional import RequiredPackage, require_all
+from tunectl.pipeline.required_extras import list_build_packages, list_upstream_stages
+from tunectl.pipeline.stages import find
+from tunectl.sweeps import search_space
+from tunectl.sweeps.trial_records import SweepDefinition
+
+PACKAGES = (RequiredPackage("optuna", "sweep", "sweep"),)
+
+
+class SweepPlan(NamedTuple):
+    """A sweep that was checked."""
+
+    section: Sweep
+    overrides: list[str]
+    """What every trial has besides its own values."""
+    start: dict[str, Any] | None
+    """Current values of the settings of the space; None where the settings as they are get no trial."""
+    seed: int
+    project: str
+
+
+def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
+    """Compose and check; ``words``: ``sweep.KEY=VALUE`` of the sweep, and other overrides for every trial.
+
+    Raises  ConfigError with file and line of every mistake; MissingExtraError for the sweep and for its stages.
+    """
+    overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
+    resolved = checks.load_config(layout, overrides)
+    section = resolved.root.sweep
+    problems = [*_check_objective(section, resolved)]
+    problems += _check_space(layout, overrides, section, resolved)
+    problems += _check_fixed(section, words)
+    if problems:
+        raise ConfigError(problems, hint="nothing was run")
+    require_all([*PACKAGES, *list_build_packages(resolved.root, [section.stage])])
+    composition = resolved.composition
+    start = search_space.current_values(section, composition.tree, composition.choices)
+    return SweepPlan(
+        section=section,
+        overrides=[word for word in words if not _is_of_sweep(word)],
+        start=start if section.start == "current" else None,
+        seed=resolved.root.seed,
+        project=resolved.root.project,
+    )
+
+
+def read_storage(layout: ProjectPaths, words: Sequence[str] = ()) -> tuple[Sweep, str]:
+    """The section, and the address of the storage: that of the environment where its variable is set."""
+    require_all(PACKAGES)
+    overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
+    section = checks.load_config(layout, overrides).root.sweep
+    return section, storage_url(section)
+
+
+def storage_url(section: Sweep) -> str:
+    """The storage of a sweep."""
+    return os.environ.get(section.storage_env) or section.storage
+
+
+def open_or_create(layout: ProjectPaths, plan: SweepPlan) -> optuna_study.SweepStudy:
+    """The sweep of the plan; a new one builds the commit that is checked out.
+
+    Raises  UsageError for a tree with changes that are not committed, and for a name that another sweep has.
+    """
+    url = storage_url(plan.section)
+    commit = git_worktree.revision(layout.root)
+    if plan.section.name not in optuna_study.list_sweeps(url, layout.root):
+        git_worktree.require_clean(layout.root)
+    definition = SweepDefinition(
+        section=plan.section.model_dump(mode="json"),
+        seed=plan.seed,
+        overrides=plan.overrides,
+        commit=commit,
+        project=plan.project,
+    )
+    return optuna_study.create_study(url, definition, layout.root, plan.start)
+
+
+def _is_of_sweep(word: str) -> bool:
+    key = word.partition("=")[0].strip()
+    return key == "sweep" or key.startswith("sweep.")
+
+
+def _where(resolved: checks.ResolvedConfig, *path: str | int) -> str:
+    origin = resolved.composition.origins.find(("sweep", *path))
+    return f" ({origin})" if origin else ""
+
+
+def _check_objective(section: Sweep, resolved: checks.ResolvedConfig) -> Iterator[str]:
+    """Stages and metrics that there are; nothing of the test split."""
+    find(section.stage)
+    stages = list_upstream_stages([section.stage])
+    for place, goal in enumerate(section.objective):
+        head = f"sweep.objective.{place}.metric = {goal.metric}{_where(resolved, 'objective', place)}"
+        if goal.stage not in stages:
+            yield f"{head}: sweep.stage = {section.stage} does not build {goal.stage}; it builds {', '.join(stages)}"
+            continue
+        if goal.stage == "evaluate":
+            yield f"{head}: evaluate measures the test split, which must not choose; take sft.validation_loss"
+            continue
+        names = [field.name for field in dataclasses.fields(import_module(find(goal.stage).module).Metrics)]
+        name = goal.metric.split(".")[1]
+        if name not in {*names, "seconds"}:
+            near = get_close_matches(name, names, 1)
+            guess = f"; did you mean {goal.stage}.{near[0]}?" if near else f"; it has {', '.join([*names, 'seconds'])}"
+            yield f"{head}: {goal.stage} has no such metric{guess}"
+    if section.pruner is not None and section.pruner.stage not in stages:
+        yield f"sweep.pruner.stage = {section.pruner.stage}{_where(resolved, 'pruner', 'stage')}: sweep.stage = {section.stage} does not build it"
+
+
+def _check_space(
+    layout: ProjectPaths, overrides: Sequence[Override], section: Sweep, resolved: checks.ResolvedConfig
+) -> list[str]:
+    """Every bound and choice, laid over the settings in force."""
+    problems: dict[str, None] = {}
+    for values in search_space.list_test_values(section):
+        more = []
+        for key, value in values.items():
+            more.append(Override(search_space.format_override(key, value), _origin_of(resolved, key)))
+        try:
+            checks.load_config(layout, [*overrides, *more])
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+    return list(problems)
+
+
+def _origin_of(resolved: checks.ResolvedConfig, key: str) -> ValueOrigin:
+    """Who put a setting into the space: an override of one of its bounds or choices, else the line of its key."""
+    find_origin = resolved.composition.origins.find
+    below = [find_origin(("sweep", "space", key, part)) for part in ("low", "high", 0)]
+    typed = next((origin for origin in below if origin is not None and not origin.file), None)
+    return typed or find_origin(("sweep", "space", key)) or ValueOrigin()
+
+
+def _check_fixed(section: Sweep, words: Sequence[str]) -> Iterator[str]:
+    for word in words:
+        key = word.partition("=")[0].strip()
+        if key in section.space:
+            yield f"override {word}: sweep.space varies {key}; take it out of one of the two"

@@ -1,0 +1,136 @@
+"""One trial of a sweep: ``tunectl repro`` in a worktree of its own, with DVC's cache of the project."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import threading
+import time
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Protocol
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.sweeps import trial_pruning
+from tunectl.backends.system import supervised_process
+from tunectl.backends.vcs import build_worktree, git_worktree
+from tunectl.config.schema.sweep import Sweep
+from tunectl.core.errors import TrialPrunedError, UsageError
+from tunectl.pipeline.required_extras import list_upstream_stages
+from tunectl.sweeps.trial_records import SweepDefinition, TrialClaim, TrialOutcome
+
+NOTE = ".tunectl/trial.json"
+"""In the worktree: whose it is."""
+PRUNED = TrialPrunedError.exit_code
+
+
+class TrialRunner(Protocol):
+    """What runs a trial."""
+
+    def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
+        """Run a trial to its end; None where ``stop`` was set.
+
+        ``note``: what the stages need to report to the sweep.
+        """
+
+
+class WorktreeTrials:
+    """Trials of one sweep on this machine."""
+
+    def __init__(self, layout: ProjectPaths, section: Sweep, definition: SweepDefinition) -> None:
+        self._layout = layout
+        self._section = section
+        self._definition = definition
+        self.folder = layout.sweeps / section.name
+
+    def log_path(self, number: int) -> Path:
+        """What a trial printed."""
+        return self.folder / "logs" / f"trial-{number}.log"
+
+    def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
+        """See ``TrialRunner``.
+
+        Raises  UsageError where the metric of the objective is not there; InfrastructureError of Git and DVC.
+        """
+        started = time.monotonic()
+        place = self.folder / f"trial-{claim.number}"
+        mark = str(place.absolute())
+        supervised_process.kill_marked(mark)  # what a killed worker left running here
+        project = self._open_worktree(place, claim, mark)
+        environment = build_worktree.build_environment(project)
+        environment[trial_pruning.VARIABLE] = json.dumps(note)
+        words = ["repro", "--unattended", "--to", self._section.stage, *self._definition.overrides, *claim.overrides]
+        code = supervised_process.run(
+            [sys.executable, "-m", "tunectl", *words],
+            cwd=project,
+            environment=environment,
+            mark=mark,
+            log=self.log_path(claim.number),
+            stop=stop,
+            limits=supervised_process.ProcessLimits(math.inf),
+        )
+        if stop.is_set():
+            return None
+        outcome = self._read_outcome(project, code, time.monotonic() - started)
+        git_worktree.remove(self._layout.root, place)
+        return outcome
+
+    def _open_worktree(self, place: Path, claim: TrialClaim, mark: str) -> Path:
+        """The worktree of a trial: that of an attempt before, whose checkpoints are kept, or a new one."""
+        root = self._layout.root
+        project = git_worktree.project_path(root, place)
+        whose = {"commit": self._definition.commit, "overrides": claim.overrides}
+        note = project / NOTE
+        if note.is_file() and atomic_io.read_json(note) == whose:
+            git_worktree.remove_stale_locks(project)
+            return project
+        project = build_worktree.add(root, place, None, self._definition.commit, {supervised_process.MARK: mark})
+        atomic_io.write_json(note, whose)
+        return project
+
+    def _read_outcome(self, project: Path, code: int, seconds: float) -> TrialOutcome:
+        layout = ProjectPaths(project)
+        needed = list_upstream_stages([self._section.stage])
+        executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
+        facts: dict[str, Any] = {
+            "seconds": round(seconds, 1),
+            "stages": len(needed),
+            "reused": sum(1 for stage in needed if stage not in executed),
+        }
+        if code == PRUNED:
+            reason: str = atomic_io.read_json(layout.failure)["message"]
+            return TrialOutcome(state="pruned", reason=reason, **facts)
+        if code not in {0, 3}:  # 3: a gate said no, which a trial may; its metrics are there
+            return TrialOutcome(state="failed", reason=build_worktree.describe_failure(project, code), **facts)
+        values = [read_metric(layout, goal.metric) for goal in self._section.objective]
+        if any(value is None or not math.isfinite(value) for value in values):
+            shown = ", ".join(
+                f"{goal.metric} is {value}" for goal, value in zip(self._section.objective, values, strict=True)
+            )
+            return TrialOutcome(state="failed", reason=shown, **facts)
+        return TrialOutcome(state="complete", values=[float(value) for value in values if value is not None], **facts)
+
+
+def read_metric(layout: ProjectPaths, metric: str) -> float | None:
+    """A number of ``artifacts/metrics/STAGE.json``; None where it holds null.
+
+    Raises  UsageError with the nearest name where there is no such number.
+    """
+    stage, *path = metric.split(".")
+    file = layout.metrics(stage)
+    if not file.is_file():
+        raise UsageError(f"objective {metric}: {file} does not exist, so the stage measured nothing")
+    value: Any = atomic_io.read_json(file)
+    for depth, part in enumerate(path):
+        if not isinstance(value, dict) or part not in value:
+            names = sorted(value) if isinstance(value, dict) else []
+            near = get_close_matches(part, names, 1)
+            above = ".".join([stage, *path[:depth]])
+            guess = f"did you mean {above}.{near[0]}?" if near else f"{above} has {', '.join(names) or 'one value'}"
+            raise UsageError(f"objective {metric}: {file} has no {part} there; {guess}")
+        value = value[part]
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UsageError(f"objective {metric}: {file} has {value!r} there, which is no number")
+    return value

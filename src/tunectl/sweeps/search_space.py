@@ -1,0 +1,151 @@
+"""The space of a sweep: which values a trial gets, and how they are written as overrides."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from tunectl.config.loading.suggestions import get_at, has_path
+from tunectl.config.schema.sweep import Sweep, SweepRange
+
+_PLAIN = re.compile(r"^[A-Za-z_][\w./-]*$")
+_WORDS = frozenset({"null", "true", "false", "nan", "inf"})
+"""Texts that the grammar of overrides reads as something else."""
+
+
+class Suggester(Protocol):
+    """What chooses values: Optuna's trial, or a fixed combination."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
+        """A number between two bounds."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
+        """A whole number between two bounds, both included."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+
+
+def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | None = None) -> dict[str, Any]:
+    """Setting to value for one trial, in the order of the space; a setting whose condition does not hold is left out.
+
+    ``only``: settings beyond these are left out, too.
+    """
+    values: dict[str, Any] = {}
+    for key, choices in section.space.items():
+        if not _is_active(section, key, values) or (only is not None and key not in only):
+            continue
+        if not isinstance(choices, SweepRange):
+            values[key] = decode_choice(suggester.suggest_categorical(key, [encode_choice(one) for one in choices]))
+        elif isinstance(choices.low, int) and isinstance(choices.high, int):
+            values[key] = suggester.suggest_int(key, choices.low, choices.high, log=choices.log)
+        else:
+            values[key] = suggester.suggest_float(key, float(choices.low), float(choices.high), log=choices.log)
+    return values
+
+
+def _is_active(section: Sweep, key: str, values: Mapping[str, Any]) -> bool:
+    wanted = section.only_if.get(key, {})
+    return all(other in values and values[other] == value for other, value in wanted.items())
+
+
+def encode_choice(value: Any) -> Any:
+    """A value as Optuna stores it: lists as JSON."""
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def decode_choice(value: Any) -> Any:
+    """The value that ``encode_choice`` was given."""
+    return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+
+
+def expand_grid(section: Sweep) -> list[dict[str, Any]]:
+    """Every combination of a space of lists, each once, in the order of the space."""
+    return list(_combine(section, list(section.space), {}))
+
+
+def _combine(section: Sweep, keys: list[str], values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if not keys:
+        yield values
+        return
+    key, rest = keys[0], keys[1:]
+    choices = section.space[key]
+    if isinstance(choices, SweepRange) or not _is_active(section, key, values):
+        yield from _combine(section, rest, values)
+        return
+    for choice in choices:
+        yield from _combine(section, rest, {**values, key: choice})
+
+
+def count_combinations(section: Sweep) -> int | None:
+    """Number of combinations of a space of lists; None where a range makes it endless."""
+    if any(isinstance(values, SweepRange) for values in section.space.values()):
+        return None
+    return len(expand_grid(section))
+
+
+def list_test_values(section: Sweep) -> list[dict[str, Any]]:
+    """Few combinations in which every bound and every choice of the space occurs, to check them against the schema."""
+    columns = {
+        key: [values.low, values.high] if isinstance(values, SweepRange) else list(values)
+        for key, values in section.space.items()
+    }
+    free = {key: values for key, values in columns.items() if key not in section.only_if}
+    longest = max(len(values) for values in free.values())
+    rows = [{key: values[min(row, len(values) - 1)] for key, values in free.items()} for row in range(longest)]
+    for key in section.only_if:
+        rows += [{**_conditions_of(section, key), key: value} for value in columns[key]]
+    return rows
+
+
+def _conditions_of(section: Sweep, key: str) -> dict[str, Any]:
+    """Values of other settings with which alone ``key`` is varied, theirs included, in the order of the space."""
+    found: dict[str, Any] = {}
+    for other, value in section.only_if.get(key, {}).items():
+        found |= {**_conditions_of(section, other), other: value}
+    return found
+
+
+def current_values(section: Sweep, tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
+    """What the settings of the space are now, as far as the space contains it.
+
+    ``tree``: the composed configuration; ``choices``: group to the file that was taken.
+    """
+    values: dict[str, Any] = {}
+    for key, allowed in section.space.items():
+        path = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        if key in choices:
+            value: Any = choices[key]
+        elif has_path(tree, path):
+            value = get_at(tree, path)
+        else:
+            continue
+        if _is_active(section, key, values) and _contains(allowed, value):
+            values[key] = value
+    return values
+
+
+def _contains(allowed: SweepRange | Sequence[Any], value: Any) -> bool:
+    if not isinstance(allowed, SweepRange):
+        return value in allowed
+    whole = isinstance(allowed.low, int) and isinstance(allowed.high, int)
+    kind = int if whole else int | float
+    return isinstance(value, kind) and not isinstance(value, bool) and allowed.low <= value <= allowed.high
+
+
+def format_override(key: str, value: Any) -> str:
+    """``key=value`` as the grammar of overrides reads it back."""
+    return f"{key}={_format(value)}"
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(_format(one) for one in value)}]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if _PLAIN.match(value) and value.lower() not in _WORDS:
+        return value
+    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"  # Hydra reads a backslash as itself, but before a quote

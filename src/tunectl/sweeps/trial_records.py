@@ -1,0 +1,99 @@
+"""What is known of a sweep and its trials: records behind the table, the JSON and the page."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+TrialState = Literal["waiting", "running", "complete", "pruned", "failed"]
+
+
+class SweepDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """What makes the trials of a sweep comparable; stored with it, and the same for every worker."""
+
+    section: dict[str, Any]
+    """The ``sweep`` section."""
+    seed: int
+    overrides: list[str]
+    """Overrides that every trial has."""
+    commit: str
+    """The commit that every trial builds."""
+    project: str
+
+    def describe_difference(self, other: SweepDefinition) -> str:
+        """The settings in which two definitions differ; empty where trials of both can be compared."""
+        names = [name for name in COMPARED if self.section.get(name) != other.section.get(name)]
+        return ", ".join(
+            names + [name for name in ("seed", "overrides") if getattr(self, name) != getattr(other, name)]
+        )
+
+
+COMPARED = ("space", "only_if", "objective", "stage", "sampler", "pruner", "start")
+"""Settings of the section that may not change while a sweep goes on."""
+
+
+class TrialClaim(msgspec.Struct, frozen=True, kw_only=True):
+    """A trial that a worker has taken."""
+
+    number: int
+    id: int
+    """Optuna's own."""
+    overrides: list[str]
+    attempt: int
+    """1 where nobody began it before."""
+    start: bool
+    """Whether it has the settings as they are."""
+
+
+class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a trial ended."""
+
+    state: Literal["complete", "pruned", "failed"]
+    values: list[float] = []
+    """One for each objective."""
+    reason: str = ""
+    seconds: float = 0.0
+    stages: int = 0
+    """Stages that the trial needs."""
+    reused: int = 0
+    """Of these, stages that DVC's cache had."""
+
+
+class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the table."""
+
+    number: int
+    state: TrialState
+    values: list[float] | None
+    settings: dict[str, Any]
+    overrides: list[str]
+    start: bool
+    attempts: int
+    steps: int
+    """Last optimizer step at which it reported a validation loss."""
+    seconds: float | None
+    stages: int
+    reused: int
+    reason: str
+
+
+class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a sweep."""
+
+    name: str
+    definition: SweepDefinition
+    stopped: bool
+    trials: list[TrialSummary]
+    best: list[int]
+    """Number of the best trial; of several objectives, the front."""
+    importance: dict[str, float]
+    """Setting to its share of the spread of the first objective; empty where too few trials have ended."""
+
+    def find(self, number: int) -> TrialSummary | None:
+        """The trial of that number."""
+        return next((trial for trial in self.trials if trial.number == number), None)
+
+    def count(self, state: TrialState) -> int:
+        """Number of trials in a state."""
+        return sum(1 for trial in self.trials if trial.state == state)
