@@ -151,6 +151,8 @@ INTERNAL = {
     "cli.evaluate_bases:_HUB": TYPED,
     "cli.import_:run()": TYPED,
     "pipeline.run_estimate:model_size()": DECLARED,
+    "sweeps.search_space:_PLAIN": DECLARED,
+    "sweeps.search_space:_format()": DECLARED,
     "pipeline.system_check:_EXTRA": "the installed metadata of this distribution",
     "pipeline.system_check:_REQUIREMENT": "the installed metadata of this distribution",
     "cli.project_template:NAME": TYPED,

@@ -7,8 +7,6 @@ from tunectl.config.schema.sweep import Sweep, SweepRange
 from tunectl.sweeps import sweep_report
 from tunectl.sweeps.trial_records import SweepSummary, TrialSummary
 
-Figure = tuple[str, str]
-
 
 def page(summary: SweepSummary, section: Sweep) -> str:
     """The page; plots are drawn for trials that ended."""
@@ -31,7 +29,7 @@ def page(summary: SweepSummary, section: Sweep) -> str:
     )
 
 
-def _progress(ended: list[TrialSummary], section: Sweep) -> list[Figure]:
+def _progress(ended: list[TrialSummary], section: Sweep) -> list[tuple[str, str]]:
     """The best value so far; with several objectives there is none."""
     if len(ended) < 2 or len(section.objective) > 1:
         return []
@@ -48,7 +46,7 @@ def _progress(ended: list[TrialSummary], section: Sweep) -> list[Figure]:
     return [(svg_plots.lines(series, xlabel="trial", ylabel=goal.metric, alt=alt), "Best value so far")]
 
 
-def _front(ended: list[TrialSummary], summary: SweepSummary, section: Sweep) -> list[Figure]:
+def _front(ended: list[TrialSummary], summary: SweepSummary, section: Sweep) -> list[tuple[str, str]]:
     """The first two objectives against each other."""
     if len(section.objective) < 2 or not ended:
         return []
@@ -62,7 +60,7 @@ def _front(ended: list[TrialSummary], summary: SweepSummary, section: Sweep) -> 
     return [(svg_plots.scatter(points, xlabel=first, ylabel=second, alt=alt), "Front: none is better in everything")]
 
 
-def _importance(summary: SweepSummary) -> list[Figure]:
+def _importance(summary: SweepSummary) -> list[tuple[str, str]]:
     if not summary.importance:
         return []
     names, shares = list(summary.importance), list(summary.importance.values())
@@ -72,7 +70,7 @@ def _importance(summary: SweepSummary) -> list[Figure]:
     ]
 
 
-def _setting(ended: list[TrialSummary], section: Sweep, key: str) -> list[Figure]:
+def _setting(ended: list[TrialSummary], section: Sweep, key: str) -> list[tuple[str, str]]:
     """One numeric setting against the first objective."""
     values = section.space[key]
     points = sorted(

@@ -11,7 +11,7 @@ from tunectl.config.schema.base import StrictModel
 SettingName = Annotated[str, Field(pattern=r"^[a-z_][\w-]*(\.[\w-]+)*$")]
 MetricName = Annotated[str, Field(pattern=r"^[a-z]+(\.[A-Za-z0-9_-]+)+$")]
 Scalar = bool | int | float | str | None
-Choice = Scalar | list[Scalar]
+ChoiceValue = Scalar | list[Scalar]
 ValidatedStage = Literal["cpt", "sft", "reward"]
 """Stages that report a validation loss while they train."""
 
@@ -20,14 +20,14 @@ class SweepRange(StrictModel):
     """Numbers between two bounds; whole numbers where both bounds are whole."""
 
     low: int | float
-    """Smallest value."""
+    """Where the range begins."""
     high: int | float
-    """Largest value."""
+    """Where the range ends."""
     log: bool
     """Whether the logarithm is sampled evenly, as for learning rates."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _check_order(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"low is {self.low} and high is {self.high}; low must be smaller")
         if self.log and self.low <= 0:
@@ -98,7 +98,7 @@ class Sweep(StrictModel):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")
     """Name of the sweep; the same name goes on with its trials. Another space or objective needs another name."""
-    space: dict[SettingName, SweepRange | Annotated[list[Choice], Field(min_length=1)]] = Field(min_length=1)
+    space: dict[SettingName, SweepRange | Annotated[list[ChoiceValue], Field(min_length=1)]] = Field(min_length=1)
     """Setting to a range, or to a list of values; a group such as sft takes names of its files."""
     only_if: dict[SettingName, dict[SettingName, Scalar]]
     """Setting of the space to the values of earlier settings of the space with which alone it is varied."""
