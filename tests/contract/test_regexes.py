@@ -37,9 +37,9 @@ OUTSIDE = {
             "backends.storage.object_store:_RUN",  # what a bucket's driver says
             "backends.readers.html_reader:_PICTURE",
             "backends.readers.html_reader:_XML",
-            "config.loading.foreign_shared:base_model()",  # a configuration that somebody else wrote
-            "config.loading.foreign_shared:local_path()",
-            "config.loading.foreign_shared:source()",
+            "config.loading.foreign_import:_set_base_model()",  # a configuration that somebody else wrote
+            "config.loading.foreign_import:_add_axolotl_dataset()",
+            "config.loading.foreign_import:_add_source()",
             "config.loading.compose:_RESOLVER",
             "data.filters.repair:_BLANKS",
             "data.filters.repair:_BREAKS",

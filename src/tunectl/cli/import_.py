@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _translate(tool: str, file: Path) -> Any:
-    from tunectl.config.loading import foreign_axolotl, foreign_llama_factory, foreign_yaml
+    from tunectl.config.loading import foreign_import, foreign_yaml
 
     try:
         given = foreign_yaml.load_yaml(file.read_text(encoding="utf-8"), str(file))
@@ -67,8 +67,8 @@ def _translate(tool: str, file: Path) -> Any:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"{file}: cannot be read: {reason}") from error
     if tool == "axolotl":
-        return foreign_axolotl.import_axolotl(given)
-    return foreign_llama_factory.import_llama_factory(given, _data_sets(file, str(given.get("dataset_dir") or "data")))
+        return foreign_import.import_axolotl(given)
+    return foreign_import.import_llama_factory(given, _data_sets(file, str(given.get("dataset_dir") or "data")))
 
 
 def _data_sets(file: Path, folder: str) -> dict[str, Any]:

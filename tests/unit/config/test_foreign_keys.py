@@ -11,8 +11,8 @@ import pytest
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
-from tunectl.config.loading import checks, foreign_axolotl, foreign_llama_factory, foreign_yaml
-from tunectl.config.loading.foreign_draft import EFFECT, NONE, TOOL, ImportedConfig
+from tunectl.config.loading import checks, foreign_import, foreign_keys, foreign_yaml
+from tunectl.config.loading.foreign_rules import EFFECT, NONE, TOOL, ImportedConfig
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core.errors import ConfigError
@@ -44,7 +44,7 @@ def _reasons(draft: ImportedConfig, matters: str) -> dict[str, str]:
 
 def test_a_llama_factory_file_becomes_an_experiment_that_composes(project: Path) -> None:
     given = foreign_yaml.load_yaml((HERE / "llama3_lora_sft.yaml").read_text(), "f")
-    draft = foreign_llama_factory.import_llama_factory(given, {})
+    draft = foreign_import.import_llama_factory(given, {})
     paths = ("ingest.sources.identity.path=a.json", "ingest.sources.alpaca_en_demo.path=b.json")
     root = _compose(project, draft, f"model.source.revision={COMMIT}", *paths)
     assert (root.sft.method, root.sft.lora_rank, root.sft.lora_alpha, root.sft.target_modules) == (
@@ -74,7 +74,7 @@ def test_a_llama_factory_file_becomes_an_experiment_that_composes(project: Path)
 
 
 def test_what_must_still_be_given_is_asked_for_with_the_reason(project: Path) -> None:
-    draft = foreign_llama_factory.import_llama_factory({"model_name_or_path": "acme/tiny", "dataset": "ads"}, {})
+    draft = foreign_import.import_llama_factory({"model_name_or_path": "acme/tiny", "dataset": "ads"}, {})
     with pytest.raises(ConfigError) as caught:
         _compose(project, draft)
     assert caught.value.problems == (
@@ -103,7 +103,7 @@ def test_data_sets_are_found_in_their_list(project: Path) -> None:
         "pairs": {"file_name": "p.json", "ranking": True},
     }
     given = {"model_name_or_path": "./model", "dataset": "ads,chats,openai,hub,pairs", "dataset_dir": "data"}
-    draft = foreign_llama_factory.import_llama_factory(given, declared)
+    draft = foreign_import.import_llama_factory(given, declared)
     root = _compose(project, draft, "ingest.sources.hub.revision=v1.0")
     sources: Any = root.ingest.sources
     assert (sources["ads"].path, sources["ads"].format) == ("data/ads.json", "columns")
@@ -114,7 +114,7 @@ def test_data_sets_are_found_in_their_list(project: Path) -> None:
 
 
 def test_an_axolotl_file_becomes_an_experiment_that_composes(project: Path) -> None:
-    draft = foreign_axolotl.import_axolotl(foreign_yaml.load_yaml((HERE / "lora-1b.yml").read_text(), "f"))
+    draft = foreign_import.import_axolotl(foreign_yaml.load_yaml((HERE / "lora-1b.yml").read_text(), "f"))
     root = _compose(project, draft, "ingest.sources.gpt4_llm_cleaned.revision=v1")
     assert (root.sft.method, root.sft.lora_rank, root.sft.lora_alpha, root.sft.lora_dropout) == ("lora", 16, 32, 0.05)
     assert root.sft.target_modules == ["gate_proj", "q_proj", "v_proj"]
@@ -131,10 +131,10 @@ def test_an_axolotl_file_becomes_an_experiment_that_composes(project: Path) -> N
 
 
 def test_what_the_file_is_silent_about_gets_the_other_tools_default() -> None:
-    theirs = foreign_llama_factory.import_llama_factory({"model_name_or_path": "a/b", "lora_rank": 32}, {})
+    theirs = foreign_import.import_llama_factory({"model_name_or_path": "a/b", "lora_rank": 32}, {})
     assert (theirs.values["sft.lora_alpha"], theirs.notes["sft.lora_alpha"]) == (64, "LLaMA-Factory's default")
     assert theirs.values["sft.learning_rate"] == 5e-5
-    other = foreign_axolotl.import_axolotl({"base_model": "a/b", "adapter": "lora"})
+    other = foreign_import.import_axolotl({"base_model": "a/b", "adapter": "lora"})
     assert (other.values["sft.lr_scheduler"], other.values["sft.warmup_ratio"]) == ("cosine", 0.03)
 
 
@@ -160,12 +160,12 @@ def test_what_the_file_is_silent_about_gets_the_other_tools_default() -> None:
     ],
 )
 def test_values_without_counterpart_give_their_reason(key: str, value: Any, reason: str) -> None:
-    draft = foreign_llama_factory.import_llama_factory({key: value}, {})
+    draft = foreign_import.import_llama_factory({key: value}, {})
     assert _reasons(draft, EFFECT)[key] == reason
 
 
 def test_switches_that_cannot_be_combined_are_listed() -> None:
-    draft = foreign_axolotl.import_axolotl({"base_model": "a/b", "adapter": "qlora", "peft_use_dora": True})
+    draft = foreign_import.import_axolotl({"base_model": "a/b", "adapter": "qlora", "peft_use_dora": True})
     assert draft.groups["sft"] == "qlora"
     assert _reasons(draft, EFFECT) == {"dora": "tunectl does not combine dora with qlora"}
 
@@ -178,7 +178,7 @@ def test_every_data_set_of_a_list_is_taken_over(project: Path) -> None:
         {"path": "raw.parquet", "type": "completion", "field": "content"},
         "nothing",
     ]
-    draft = foreign_axolotl.import_axolotl({"base_model": "./base", "adapter": "lora", "datasets": sets})
+    draft = foreign_import.import_axolotl({"base_model": "./base", "adapter": "lora", "datasets": sets})
     sources = _compose(project, draft).ingest.sources
     assert {name: (source.path, source.format) for name, source in sources.items() if source.method == "files"} == {
         "chats": ("chats.jsonl", "sharegpt"),
@@ -194,16 +194,22 @@ def test_every_data_set_of_a_list_is_taken_over(project: Path) -> None:
 def test_a_prompt_type_of_the_users_own_pins_columns(project: Path) -> None:
     kind = {"field_instruction": "brief", "field_input": "place", "field_output": "ad", "format": "{instruction}"}
     entry = {"path": "ads.jsonl", "type": kind}
-    draft = foreign_axolotl.import_axolotl({"base_model": "./m", "adapter": "lora", "datasets": [entry]})
+    draft = foreign_import.import_axolotl({"base_model": "./m", "adapter": "lora", "datasets": [entry]})
     sources: Any = _compose(project, draft).ingest.sources
     assert (sources["ads"].columns.prompt, sources["ads"].columns.answer) == (["brief", "place"], "ad")
+
+
+@pytest.mark.parametrize("name", ["0", "true", "null", "12-ads"])
+def test_a_data_set_whose_name_yaml_reads_as_no_text_gets_another_one(name: str) -> None:
+    draft = foreign_import.import_llama_factory({"dataset": name}, {})
+    assert [source.startswith("data_") for source in draft.sources] == [True]
 
 
 @pytest.mark.parametrize("value", [1, 0.5, "text", "1e-4", True, ["a"], {"a": 1}, 10**20])
 def test_no_value_of_any_kind_breaks_an_import(value: Any) -> None:
     for given, translate in (
-        (foreign_llama_factory.RULES, lambda settings: foreign_llama_factory.import_llama_factory(settings, {})),
-        (foreign_axolotl.RULES, foreign_axolotl.import_axolotl),
+        (foreign_keys.list_rules("llama-factory"), lambda settings: foreign_import.import_llama_factory(settings, {})),
+        (foreign_keys.list_rules("axolotl"), foreign_import.import_axolotl),
     ):
         for key in given:
             draft = translate({key: value})

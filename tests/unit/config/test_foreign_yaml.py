@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.config.loading import foreign_axolotl, foreign_llama_factory, foreign_yaml
-from tunectl.config.loading.foreign_draft import ImportedConfig
+from tunectl.config.loading import foreign_import, foreign_yaml
+from tunectl.config.loading.foreign_rules import ImportedConfig
 from tunectl.core.errors import UsageError
 
 BREAKS = ("\n", "\r", "\r\n", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1b[2J", "\0", "\ufeff")
@@ -20,8 +20,8 @@ TEXTS = st.text(max_size=60) | st.builds(
     lambda *parts: "".join(parts), st.text(max_size=9), st.sampled_from(BREAKS), st.just(LINE), st.text(max_size=9)
 )
 IMPORTERS = {
-    "llama-factory": lambda theirs: foreign_llama_factory.import_llama_factory(theirs, {}),
-    "axolotl": foreign_axolotl.import_axolotl,
+    "llama-factory": lambda theirs: foreign_import.import_llama_factory(theirs, {}),
+    "axolotl": foreign_import.import_axolotl,
 }
 BASE = {
     "llama-factory": {"model_name_or_path": "x/y", "stage": "sft"},
@@ -62,7 +62,7 @@ def test_the_experiment_holds_the_draft_and_nothing_else(tool: str, data: st.Dat
 
 
 def test_a_key_with_a_line_break_stays_in_its_comment() -> None:
-    draft = foreign_axolotl.import_axolotl({**BASE["axolotl"], f"zzz\n{LINE}": 1})
+    draft = foreign_import.import_axolotl({**BASE["axolotl"], f"zzz\n{LINE}": 1})
     assert "live" not in _settings_of(foreign_yaml.to_experiment_yaml(draft, "theirs.yml", "imported"))
 
 

@@ -1,14 +1,93 @@
-"""Rules: what becomes of one setting of another tool."""
+"""What a row of ``foreign_keys`` does with a setting of another tool, and what an import collects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
 
-from tunectl.config.loading.foreign_draft import NONE, TOOL, ImportedConfig
+Tool = Literal["axolotl", "llama-factory"]
+TITLES: Mapping[Tool, str] = {"axolotl": "Axolotl", "llama-factory": "LLaMA-Factory"}
+EFFECT, NONE, TOOL = "changes the result", "no effect on the result", "unknown to tunectl"
+"""How much a setting without a counterpart matters."""
+OFF: Final[tuple[Any, ...]] = (None, False, "", [], {}, "none", 0)
+"""Values of a switch that is off: nothing to mention."""
+OPTIMIZERS = {
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "adamw_hf": "adamw",
+    "adamw": "adamw",
+    "adamw_8bit": "adamw_8bit",
+    "adamw_bnb_8bit": "adamw_8bit",
+    "paged_adamw_8bit": "adamw_8bit",
+    "adafactor": "adafactor",
+    "lion": "lion",
+    "lion_32bit": "lion",
+    "lion_8bit": "lion",
+    "paged_lion_8bit": "lion",
+    "sgd": "sgd",
+}
+"""Their optimizers; the fused, paged and 8-bit forms of one rule compute the same up to rounding."""
+SCHEDULES = {"constant": "constant", "constant_with_warmup": "constant", "linear": "linear", "cosine": "cosine"}
+TEMPLATES = frozenset({"chatml", "llama3", "gemma", "mistral", "zephyr"})
+TRACKERS = frozenset({"tensorboard", "mlflow", "wandb"})
 
-Rule = Callable[[ImportedConfig, str, Any], None]
+PREFERENCES = (
+    "only supervised tuning is taken over; preferences are declared in groups of their own: preferences, reward, align"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UnsupportedKey:
+    """A setting that could not be carried over."""
+
+    key: str
+    value: Any
+    matters: str
+    """One of ``EFFECT``, ``NONE``, ``TOOL``."""
+    reason: str
+
+
+@dataclass(slots=True)
+class ImportedConfig:
+    """What an import has collected so far."""
+
+    given: Mapping[str, Any]
+    """The other tool's file."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """Group to file, for example ``sft: dora``."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Dotted setting to value."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """Dotted setting to a comment."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Name of a source to what it starts from: ``files`` or ``hub``."""
+    dropped: list[UnsupportedKey] = field(default_factory=list)
+
+    def set(self, name: str, value: Any, note: str = "") -> None:
+        """Give one of our settings a value; ``note`` becomes a comment beside it."""
+        self.values[name] = value
+        if note:
+            self.notes[name] = note
+
+    def drop(self, key: str, reason: str, matters: str = EFFECT) -> None:
+        """List one of their settings as having no counterpart."""
+        self.dropped.append(UnsupportedKey(key, self.given.get(key), matters, reason))
+
+
+Apply = Callable[[ImportedConfig, str, Any], None]
+
+
+class ForeignKey(NamedTuple):
+    """One row: a setting under the name of each tool, and what becomes of it."""
+
+    axolotl: str
+    """Names there, separated by blanks; empty where that tool has none."""
+    llama_factory: str
+    ours: str
+    """Our dotted setting, or why there is none."""
+    apply: Apply
 
 
 @contextmanager
@@ -20,54 +99,52 @@ def catch_bad_value(draft: ImportedConfig, key: str) -> Iterator[None]:
         draft.drop(key, f"the value cannot be understood: {error}")
 
 
-def rename_to(name: str, convert: Callable[[Any], Any] = lambda value: value) -> Rule:
-    """Their setting is ours under another name; ``convert`` may raise ValueError with the reason why a value cannot be."""
+def rename(
+    axolotl: str, llama_factory: str, ours: str, convert: Callable[[Any], Any] = lambda value: value
+) -> ForeignKey:
+    """The setting is ours under another name; ``convert`` may raise ValueError with the reason why a value cannot be."""
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
         try:
-            draft.set(name, convert(value))
+            draft.set(ours, convert(value))
         except (ValueError, TypeError) as error:
             draft.drop(key, str(error))
 
-    return apply
+    return ForeignKey(axolotl, llama_factory, ours, apply)
 
 
-def drop_unsupported(reason: str) -> Rule:
-    """There is no counterpart, and the result differs for it; a switch that is off is nothing to mention."""
+def lack(axolotl: str, llama_factory: str, reason: str) -> ForeignKey:
+    """There is no counterpart, and the result differs for it."""
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
-        if value not in (None, False, "", [], {}, "none", 0):
+        if value not in OFF:
             draft.drop(key, reason)
 
-    return apply
+    return ForeignKey(axolotl, llama_factory, reason, apply)
 
 
-def drop_irrelevant(reason: str) -> Rule:
+def ignore(axolotl: str, llama_factory: str, reason: str) -> ForeignKey:
     """There is no counterpart, and the result does not depend on it."""
-
-    def apply(draft: ImportedConfig, key: str, value: Any) -> None:  # noqa: ARG001 - every rule has this form
-        draft.drop(key, reason, NONE)
-
-    return apply
+    return ForeignKey(axolotl, llama_factory, reason, lambda draft, key, _: draft.drop(key, reason, NONE))
 
 
-def requires_value(expected: Iterable[Any], reason: str) -> Rule:
-    """Their setting must have one of these values, which is what tunectl does anyway."""
-    allowed = list(expected)
+def require(axolotl: str, llama_factory: str, allowed: Iterable[Any], reason: str) -> ForeignKey:
+    """The setting must have one of these values, which is what tunectl does anyway."""
+    values = list(allowed)
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
-        if value not in allowed:
+        if value not in values:
             draft.drop(key, reason)
 
-    return apply
+    return ForeignKey(axolotl, llama_factory, reason, apply)
 
 
-def handle_elsewhere(done: str) -> Rule:  # noqa: ARG001 - says in the table where the setting is dealt with
-    """Their setting is dealt with together with another one."""
-    return lambda draft, key, value: None  # noqa: ARG005
+def combine(axolotl: str, llama_factory: str, ours: str) -> ForeignKey:
+    """The setting has its counterpart in ``ours``, and is read together with others (``foreign_import``)."""
+    return ForeignKey(axolotl, llama_factory, ours, lambda *_: None)
 
 
-def one_of(table: Mapping[str, Any], what: str) -> Callable[[Any], Any]:
+def look_up(table: Mapping[str, Any], what: str) -> Callable[[Any], Any]:
     """A conversion by table; anything else is refused with the names that there are."""
 
     def convert(value: Any) -> Any:
@@ -81,29 +158,102 @@ def one_of(table: Mapping[str, Any], what: str) -> Callable[[Any], Any]:
     return convert
 
 
-def to_float(value: Any) -> float:
-    """A number, also where YAML read ``1e-4`` as text."""
-    return float(value)
-
-
 def to_int(value: Any) -> int:
-    """A whole number; refuses fractions."""
+    """A whole number, also where YAML read it as text; refuses fractions."""
     if float(value) != int(float(value)):
         raise ValueError(f"{value} is not a whole number")
     return int(float(value))
 
 
-def convert(
-    given: Mapping[str, Any], rules: Mapping[str, Rule], finish: Callable[[ImportedConfig], None]
-) -> ImportedConfig:
-    """Apply one rule a key, in the order of the file, then ``finish`` for what depends on several keys."""
-    draft = ImportedConfig(given)
-    for key, value in given.items():
-        rule = rules.get(key)
-        if rule is None:
-            draft.drop(key, "tunectl does not know this setting; look it up in the other tool's manual", TOOL)
-        else:
-            with catch_bad_value(draft, key):
-                rule(draft, key, value)
-    finish(draft)
-    return draft
+def to_float_or_none(value: Any) -> float | None:
+    """A number, also where YAML read ``1e-4`` as text; None for what is off."""
+    return float(value) or None if value else None
+
+
+def set_template(draft: ImportedConfig, key: str, value: Any) -> None:
+    """A named chat template; the model's own where we have none of that name."""
+    name = str(value)
+    if name in TEMPLATES:
+        draft.set("model.chat_template", name)
+    elif name.startswith("tokenizer_default") and key == "chat_template":
+        draft.set("model.chat_template", None, "the model's own")
+    elif name != "jinja" or key != "chat_template":
+        draft.set("model.chat_template", None, f"the model's own; compare it with {name}: tunectl data inspect")
+        draft.drop(
+            key, f"{name} is not one of our named templates, so the model's own is used; tunectl data inspect shows it"
+        )
+
+
+def set_template_text(draft: ImportedConfig, key: str, value: Any) -> None:
+    """A template's text has to stand in a file of its own; a path is taken as it is."""
+    text = str(value or "")
+    if "{" in text or "\n" in text:
+        draft.set("model.chat_template", "???", "a file that holds the text of chat_template_jinja")
+        draft.drop(key, "put the template into a file, and name that file")
+    elif text:
+        draft.set("model.chat_template", text)
+
+
+def set_stage(draft: ImportedConfig, key: str, value: Any) -> None:
+    """LLaMA-Factory's stage: pt is our cpt."""
+    if value == "pt":
+        draft.groups["cpt"] = "lora"
+        draft.drop(key, "further pre-training is the cpt stage here, switched on; its settings keep our values")
+    elif value != "sft":
+        draft.drop(key, PREFERENCES)
+
+
+def set_save_steps(draft: ImportedConfig, key: str, value: Any) -> None:
+    """LLaMA-Factory's save_steps may be a share of all steps."""
+    if isinstance(value, int) and value >= 1:
+        draft.set("sft.save_steps", value)
+    else:
+        draft.drop(key, "a share of all steps; tunectl counts steps: sft.save_steps", NONE)
+
+
+def set_patience(draft: ImportedConfig, _: str, value: Any) -> None:
+    """Early stopping by a number of validations."""
+    if value:
+        draft.set("sft.early_stopping", {"patience": to_int(value), "min_delta": 0.0})
+
+
+def set_end_of_turn(draft: ImportedConfig, key: str, value: Any) -> None:
+    """One token ends a turn here."""
+    tokens = [str(item) for item in value or []]
+    if tokens:
+        draft.set("model.eot_token", tokens[0])
+    if len(tokens) > 1:
+        draft.drop(key, f"one token ends a turn here: {tokens[0]}")
+
+
+def drop_special_tokens(draft: ImportedConfig, key: str, value: Any) -> None:
+    """Special tokens are the model's own."""
+    names = sorted(name for name, token in (value or {}).items() if token)
+    if names:
+        draft.drop(key, f"{', '.join(names)}: special tokens are the model's own; padding is masked by length", NONE)
+
+
+def set_targets(value: Any) -> Any:
+    """LLaMA-Factory's lora_target: a list, or names separated by commas."""
+    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+    return "all-linear" if names in (["all"], ["all-linear"]) else names
+
+
+def report_to(draft: ImportedConfig, key: str, value: Any) -> None:
+    """Where curves are sent; trackers that tunectl does not know are listed."""
+    names = [str(item).lower() for item in (value if isinstance(value, list) else [value]) if item]
+    known = sorted({name for name in names if name in TRACKERS} | set(draft.values.get("sft.report_to", [])))
+    draft.set("sft.report_to", known)
+    for name in names:
+        if name not in TRACKERS and name not in {"none", "all"}:
+            draft.drop(key, f"{name} is not offered; there are {', '.join(sorted(TRACKERS))}", NONE)
+
+
+def report_by_key(name: str) -> Apply:
+    """Axolotl has a setting for each tracker."""
+
+    def apply(draft: ImportedConfig, key: str, value: Any) -> None:
+        if value:
+            report_to(draft, key, [name])
+
+    return apply

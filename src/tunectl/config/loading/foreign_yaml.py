@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunectl.config.loading.foreign_draft import NONE, ImportedConfig, UnsupportedKey
+from tunectl.config.loading.foreign_rules import NONE, ImportedConfig, UnsupportedKey
 from tunectl.core.errors import UsageError
 
 LONGEST = 100_000

@@ -1,0 +1,318 @@
+"""Turn a file of LLaMA-Factory or Axolotl into settings of ours: ``foreign_keys`` key by key, then what depends on several."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tunectl.config.loading.foreign_keys import list_rules
+from tunectl.config.loading.foreign_rules import (
+    PREFERENCES,
+    TITLES,
+    TOOL,
+    ImportedConfig,
+    Tool,
+    catch_bad_value,
+    to_int,
+)
+
+REVISION = "the whole commit hash, 40 digits, from the list of commits of {repo}"
+FORMATS: Mapping[Tool, Mapping[str, str]] = {
+    "axolotl": {
+        "alpaca": "alpaca",
+        "chat_template": "messages",
+        "sharegpt": "sharegpt",
+        "completion": "text",
+        "input_output": "segments",
+    },
+    "llama-factory": {"alpaca": "alpaca", "sharegpt": "sharegpt", "openai": "messages"},
+}
+"""Named prompt types to our formats, as far as their columns are the same."""
+_LOCAL = ("/", "./", "../", "~")
+_NOT_TEXT = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
+"""Names that YAML reads as something else than text."""
+
+
+def import_axolotl(given: Mapping[str, Any]) -> ImportedConfig:
+    """Translate one of Axolotl's files."""
+    draft = _apply_rules(given, "axolotl")
+    given = draft.given
+    if given.get("base_model"):
+        _set_base_model(draft, given["base_model"], given.get("revision_of_model"))
+    adapter = given.get("adapter")
+    if str(adapter) not in {"lora", "qlora"}:
+        draft.drop("adapter", "tunectl tunes low-rank adapters; full tuning is not offered")
+    four_bit = adapter == "qlora" or bool(given.get("load_in_4bit"))
+    _set_method(draft, qlora=four_bit, dora=given.get("peft_use_dora"), rslora=given.get("peft_use_rslora"))
+    with catch_bad_value(draft, "lora_target_modules"):
+        _set_target_modules(draft, given.get("lora_target_modules"), every=given.get("lora_target_linear"))
+    with catch_bad_value(draft, "micro_batch_size"):
+        if given.get("batch_size"):
+            draft.set("sft.batch_size", to_int(given["batch_size"]))
+        else:
+            _set_batch_size(draft, "micro_batch_size", 1)
+    _set_validation(draft, "val_set_size")
+    _set_precision(
+        draft,
+        bfloat16=given.get("bf16") is True or given.get("bfloat16"),
+        half=given.get("fp16") or given.get("float16"),
+    )
+    usual = {
+        "sft.epochs": 1.0,
+        "sft.lr_scheduler": "cosine",
+        "sft.max_length": 512,
+        "sft.lora_dropout": 0.0,
+        "seed": 42,
+    }
+    _set_defaults(draft, "axolotl", usual | ({} if "warmup_steps" in given else {"sft.warmup_ratio": 0.03}))
+    for entry in _to_list(given.get("datasets")):
+        with catch_bad_value(draft, "datasets"):
+            _add_axolotl_dataset(draft, entry)
+    if given.get("pretraining_dataset"):
+        draft.groups["cpt"] = "lora"
+        draft.drop("pretraining_dataset", "declare its text as a source; the cpt stage, switched on, trains on it")
+    return draft
+
+
+def import_llama_factory(given: Mapping[str, Any], declared: Mapping[str, Any]) -> ImportedConfig:
+    """Translate one of LLaMA-Factory's files; ``declared`` is its ``dataset_info.json``, empty where it was not found."""
+    draft = _apply_rules(given, "llama-factory")
+    given = draft.given
+    if given.get("model_name_or_path"):
+        _set_base_model(draft, given["model_name_or_path"], given.get("model_revision"))
+    bits = given.get("quantization_bit") or given.get("bits")
+    if bits and str(bits) != "4":
+        draft.drop("quantization_bit", f"{bits} bits are not offered; qlora uses 4")
+    _set_method(draft, qlora=str(bits) == "4", dora=given.get("use_dora"), rslora=given.get("use_rslora"))
+    with catch_bad_value(draft, "per_device_train_batch_size"):
+        _set_batch_size(draft, "per_device_train_batch_size", 8)
+    _set_validation(draft, "val_size")
+    draft.set("sft.loss_on", "final_answer" if given.get("mask_history") else "assistant")
+    _set_precision(draft, bfloat16=given.get("bf16") or given.get("pure_bf16"), half=given.get("fp16"))
+    usual: dict[str, Any] = {
+        "sft.lora_rank": 8,
+        "sft.lora_alpha": 2 * draft.values.get("sft.lora_rank", 8),
+        "sft.lora_dropout": 0.0,
+        "sft.target_modules": "all-linear",
+        "sft.epochs": 3.0,
+        "sft.learning_rate": 5e-5,
+        "sft.lr_scheduler": "linear",
+        "sft.warmup_ratio": 0.0,
+        "sft.max_length": 2048,
+        "seed": 42,
+    }
+    _set_defaults(draft, "llama-factory", usual)
+    with catch_bad_value(draft, "dataset"):
+        names = given.get("dataset")
+        parts = names.split(",") if isinstance(names, str) else [str(item) for item in names or []]
+        for name in filter(None, (part.strip() for part in parts)):
+            _add_llama_factory_dataset(draft, name, declared.get(name), str(given.get("dataset_dir") or "data"))
+    return draft
+
+
+def _apply_rules(given: Mapping[str, Any], tool: Tool) -> ImportedConfig:
+    """Apply one rule a key, in the order of the file; an empty line there means: unset."""
+    draft = ImportedConfig({key: value for key, value in given.items() if value is not None})
+    rules = list_rules(tool)
+    for key, value in draft.given.items():
+        rule = rules.get(key)
+        if rule is None:
+            draft.drop(key, "tunectl does not know this setting; look it up in the other tool's manual", TOOL)
+        else:
+            with catch_bad_value(draft, key):
+                rule(draft, key, value)
+    return draft
+
+
+def _set_base_model(draft: ImportedConfig, name: Any, revision: Any) -> None:
+    """A Hub name or a local folder. A branch cannot be taken over: the commit must be given."""
+    text = str(name)
+    if text.startswith(_LOCAL):
+        draft.groups["model"] = "folder"
+        draft.set("model.source.path", text)
+        return
+    draft.groups["model"] = "hub"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        draft.set("model.source.repo", text)
+    else:
+        draft.set("model.source.repo", "???", f"owner and name of {text}")
+    commit = str(revision or "")
+    if re.fullmatch(r"[0-9a-f]{40}", commit):
+        draft.set("model.source.revision", commit)
+    else:
+        draft.set("model.source.revision", "???", REVISION.format(repo=text))
+
+
+def _set_method(draft: ImportedConfig, **switches: Any) -> None:
+    """One adapter method of ours for their switches, which can be combined there; the first one that is on wins."""
+    wanted = [name for name, on in switches.items() if on]
+    draft.groups["sft"] = wanted[0] if wanted else "lora"
+    for other in wanted[1:]:
+        draft.drop(other, f"tunectl does not combine {other} with {wanted[0]}")
+
+
+def _set_target_modules(draft: ImportedConfig, named: Any, *, every: Any) -> None:
+    """Axolotl's list of layers; ``every`` is its switch for all linear ones."""
+    names = [named] if named and isinstance(named, str) else list(named or [])
+    if every or names in (["all-linear"], ["all_linear"]):
+        draft.set("sft.target_modules", "all-linear")
+    elif names:
+        draft.set("sft.target_modules", names)
+
+
+def _set_precision(draft: ImportedConfig, *, bfloat16: Any, half: Any) -> None:
+    if bfloat16:
+        draft.set("hardware.dtype", "bfloat16")
+    elif half:
+        draft.set("hardware.dtype", "auto")
+        draft.drop("fp16", "half precision is not offered; auto takes bfloat16 where the machine computes in it")
+    elif draft.given.get("bf16") == "auto":
+        draft.set("hardware.dtype", "auto")
+
+
+def _set_batch_size(draft: ImportedConfig, each: str, default: int) -> None:
+    """Answers of one optimizer step: their batch a device times accumulated batches."""
+    times = "gradient_accumulation_steps"
+    size = to_int(draft.given.get(each) or default) * to_int(draft.given.get(times) or 1)
+    given = each in draft.given or times in draft.given
+    draft.set("sft.batch_size", size, f"{each} x {times}" if given else "their default")
+
+
+def _set_validation(draft: ImportedConfig, key: str) -> None:
+    """Their validation share; tunectl also sets a test share of the same size aside, which they have not."""
+    with catch_bad_value(draft, key):
+        value = float(draft.given.get(key) or 0)
+        if value >= 1:
+            draft.drop(key, "a number of rows; tunectl takes shares: split.shares.validation=<0 to 1>")
+        elif value >= 0.5:
+            draft.drop(key, "validation and an equal test share would leave nothing to train on")
+        elif value != 0:
+            shares = {"train": round(1 - 2 * value, 6), "validation": value, "test": value}
+            draft.set("split.shares", shares, "test: the same share, for the comparison with base and prompts")
+
+
+def _set_defaults(draft: ImportedConfig, tool: Tool, values: Mapping[str, Any]) -> None:
+    """What their tool does where the file is silent and ours would do something else."""
+    for name, value in values.items():
+        if name not in draft.values:
+            draft.set(name, value, f"{TITLES[tool]}'s default")
+
+
+def _to_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _add_source(draft: ImportedConfig, name: str, path: str, *, local: bool, revision: Any = None) -> str:
+    """Declare a source; returns its dotted place."""
+    key = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not key or key[0].isdigit() or key in _NOT_TEXT:
+        key = f"data_{key}".rstrip("_")
+    while key in draft.sources:
+        key += "_2"
+    place = f"ingest.sources.{key}"
+    draft.groups["ingest"] = "declared"
+    draft.sources[key] = "files" if local else "hub"
+    if local:
+        draft.set(f"{place}.path", path)
+    else:
+        draft.set(f"{place}.id", path)
+        pinned = str(revision) if revision and str(revision) != "main" else "???"
+        draft.set(f"{place}.revision", pinned, REVISION.format(repo=path) if pinned == "???" else "")
+    draft.set(f"{place}.holds", "examples")
+    return place
+
+
+def _add_axolotl_dataset(draft: ImportedConfig, entry: Any) -> None:
+    if not isinstance(entry, dict) or not entry.get("path"):
+        draft.drop("datasets", f"{entry!r} names no path")
+        return
+    files, path = entry.get("data_files"), str(entry["path"])
+    named = path in {"json", "csv", "parquet", "text", "arrow"} and files
+    for one in map(str, _to_list(files)) if named else [path]:
+        is_file = one.startswith(_LOCAL) or re.search(r"\.(jsonl?|csv|tsv|parquet|arrow|txt)$", one)
+        local = bool(is_file) or bool(entry.get("ds_type"))
+        name = one.rstrip("/").rpartition("/")[2].partition(".")[0]
+        place = _add_source(draft, name, one, local=local, revision=entry.get("revision"))
+        if not local:
+            _copy_hub_keys(draft, place, entry, {"name": "subset", "split": "split"})
+        _set_axolotl_format(draft, place, entry)
+    if files and not named:
+        draft.drop(
+            "datasets", f"data_files of {path}: a Hub data set is read whole; a folder can be narrowed by a glob"
+        )
+    if str(entry.get("type")).partition(":")[0] in {"chat_template", "sharegpt"}:
+        draft.set("sft.loss_on", "assistant")
+    elif "sft.loss_on" not in draft.values:
+        draft.set("sft.loss_on", "final_answer")
+    roles = entry.get("roles_to_train")
+    if roles and [str(role) for role in roles] not in (["assistant"], ["gpt"]):
+        draft.drop("datasets", f"roles_to_train {roles}: only assistant turns are learned from")
+
+
+def _copy_hub_keys(draft: ImportedConfig, place: str, entry: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    for theirs, ours in names.items():
+        if entry.get(theirs):
+            draft.set(f"{place}.{ours}", entry[theirs])
+
+
+def _set_axolotl_format(draft: ImportedConfig, place: str, entry: Mapping[str, Any]) -> None:
+    kind = entry.get("type")
+    if isinstance(kind, dict):
+        prompts = [kind[key] for key in ("field_instruction", "field_input") if kind.get(key)]
+        _set_columns(
+            draft, place, prompts or ["instruction"], kind.get("field_output") or "output", kind.get("field_system")
+        )
+        if kind.get("format"):
+            draft.drop("datasets", f"the prompt format {kind['format']!r}; see {place}.prompt.template")
+        return
+    mapped = entry.get("message_property_mappings") or {}
+    by_from = mapped.get("role") == "from" or entry.get("field_messages") == "conversations"
+    format_ = FORMATS["axolotl"].get(str(kind).partition(":")[0])
+    name = "sharegpt" if kind == "chat_template" and by_from else format_
+    if name is None:
+        draft.drop("datasets", f"type {kind} is not offered; the format of {place} is found by its columns")
+        return
+    draft.set(f"{place}.format", name)
+    if name == "text":
+        draft.set(f"{place}.holds", "documents")
+        if entry.get("field"):
+            draft.set(f"{place}.format", "columns")
+            draft.set(f"{place}.columns.text", [entry["field"]])
+
+
+def _set_columns(draft: ImportedConfig, place: str, prompts: list[Any], answer: Any, system: Any) -> None:
+    draft.set(f"{place}.format", "columns")
+    draft.set(f"{place}.columns.prompt", prompts)
+    draft.set(f"{place}.columns.answer", answer)
+    if system:
+        draft.set(f"{place}.columns.system", system)
+
+
+def _add_llama_factory_dataset(draft: ImportedConfig, name: str, entry: Any, folder: str) -> None:
+    """One data set by its entry in ``dataset_info.json``; where there is none, the file must be given."""
+    if not isinstance(entry, dict):
+        place = _add_source(draft, name, "???", local=True)
+        draft.set(f"{place}.path", "???", f"the file of data set {name}; dataset_info.json was not found or lacks it")
+        return
+    hub = entry.get("hf_hub_url")
+    if hub and not entry.get("file_name"):
+        place = _add_source(draft, name, str(hub), local=False, revision=entry.get("revision"))
+    else:
+        place = _add_source(draft, name, f"{folder}/{entry.get('file_name', '???')}", local=True)
+    if entry.get("ranking"):
+        draft.drop("dataset", f"{name} holds preferences (ranking); {PREFERENCES}")
+    if hub:
+        _copy_hub_keys(draft, place, entry, {"subset": "subset", "split": "split"})
+    columns = entry.get("columns") or {}
+    formatting = str(entry.get("formatting", "alpaca"))
+    if formatting == "alpaca" and columns.get("response"):
+        prompts = [columns[key] for key in ("prompt", "query") if columns.get(key)]
+        _set_columns(draft, place, prompts, columns["response"], columns.get("system"))
+    elif formatting in FORMATS["llama-factory"]:
+        tags = entry.get("tags") or {}
+        by_role = tags.get("role_tag") == "role" or columns.get("messages") == "messages"
+        named = FORMATS["llama-factory"][formatting]
+        draft.set(f"{place}.format", "messages" if formatting == "sharegpt" and by_role else named)
+    else:
+        draft.drop("dataset", f"{name} has the format {formatting}, which is not offered")
