@@ -34,7 +34,7 @@ ROOMS = {
     "jinja2": ("backends/reports/render.py", "chat/template.py"),  # pages; chat templates in a sandbox
     "huggingface_hub": ("backends/storage/hub_",),
     "yaml": ("config/", "backends/vcs/"),
-    "starlette": ("annotation/",),
+    "starlette": ("annotation/", "backends/web/http_server.py"),
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
     "sqlalchemy": ("backends/storage/inference_log_", "backends/sweeps/"),
     "optuna": ("backends/sweeps/",),

@@ -1,4 +1,4 @@
-"""Who comes in crowds, or drips, holds up nobody."""
+"""Requests on a real socket to the web server of monitor and retrain controller: bodies, drips, bugs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,29 @@ from contextlib import suppress
 import pytest
 
 from tunectl.backends.web import http_server
-from tunectl.backends.web.http_server import HttpResponse, HttpServer
+from tunectl.backends.web.http_server import HttpRequest, HttpResponse, HttpServer
+
+POST = b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def answer(asked: HttpRequest) -> HttpResponse:
+    if asked.body == b"bug":
+        raise RuntimeError("a bug")
+    return HttpResponse(asked.body or asked.path.encode())
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
-    for name, value in (("MAX_CONNECTIONS", 3), ("ROOM", 0.05), ("SECONDS", 0.4), ("LINGER", 0.2)):
-        monkeypatch.setattr(http_server, name, value)
+    monkeypatch.setattr(http_server, "BODY_SECONDS", 0.4)
     made = HttpServer(
-        "watch", "127.0.0.1", 0, lambda asked: HttpResponse(asked.body or asked.path.encode()), largest=10
+        "retrain",
+        "127.0.0.1",
+        0,
+        answer,
+        verify=lambda secret, opened_by: None,
+        unknown="token",
+        keyless=lambda: True,
+        max_body_bytes=10,
     )
     made.open()
     yield made
@@ -30,7 +44,9 @@ def line(opened: HttpServer) -> socket.socket:
     return socket.create_connection(("127.0.0.1", opened.port), timeout=10)
 
 
-def asked(one: socket.socket, words: bytes = b"GET /page?x=1 HTTP/1.1\r\n\r\n") -> tuple[int, bytes]:
+def asked(
+    one: socket.socket, words: bytes = b"GET /runs/x?x=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+) -> tuple[int, bytes]:
     """Status and content of the answer; 0 where the line was closed."""
     reply = http.client.HTTPResponse(one)
     try:
@@ -43,43 +59,48 @@ def asked(one: socket.socket, words: bytes = b"GET /page?x=1 HTTP/1.1\r\n\r\n") 
         reply.close()
 
 
-def test_one_line_more_than_there_is_room_for_is_closed(opened: HttpServer) -> None:
-    lines = [line(opened) for _ in range(3)]
-    assert all(asked(one) == (200, b"/page") for one in lines)
-    with line(opened) as more:
-        assert asked(more)[0] == 0
-    lines[0].close()
-    time.sleep(0.1)
-    with line(opened) as again:
-        assert asked(again) == (200, b"/page")
-    for one in lines:
-        one.close()
-
-
-def dripped(one: socket.socket, begun: bytes) -> float:
-    """Seconds until the other side hung up on somebody who sends a byte now and then."""
+def test_who_drips_a_body_is_refused(opened: HttpServer) -> None:
     start = time.monotonic()
-    one.settimeout(0.1)
-    with suppress(ConnectionError):
-        while time.monotonic() - start < 5:
-            one.sendall(begun)
-            begun = b"a"
-            with suppress(TimeoutError):
-                if not one.recv(1):
-                    break
-    return time.monotonic() - start
-
-
-@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\nX: ", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n"])
-def test_who_drips_is_cut_off(opened: HttpServer, begun: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     with line(opened) as one:
-        assert 0.3 < dripped(one, begun) < 2
-    assert "Traceback" not in capfd.readouterr().err
+        one.settimeout(0.1)
+        one.sendall(POST + b"Content-Length: 9\r\n\r\n")
+        content = b""
+        with suppress(ConnectionError):
+            while time.monotonic() - start < 5 and not content:
+                one.sendall(b"a") if time.monotonic() - start < 0.3 else None
+                with suppress(TimeoutError):
+                    content += one.recv(1000)
+    assert content.startswith(b"HTTP/1.1 408")
+    assert 0.3 < time.monotonic() - start < 3
 
 
 def test_a_line_that_is_kept_has_its_time_again_for_each_request(opened: HttpServer) -> None:
     with line(opened) as one:
         for _ in range(3):
-            assert asked(one) == (200, b"/page")
+            assert asked(one) == (200, b"/runs/x")
             time.sleep(0.25)
-        assert asked(one, b"POST /long HTTP/1.1\r\nContent-Length: 11\r\n\r\n")[0] == 413
+        assert asked(one, POST + b"Content-Length: 3\r\n\r\n" + b"abc") == (200, b"abc")
+        assert asked(one, POST + b"Content-Length: 11\r\n\r\n")[0] == 413
+
+
+def test_a_body_without_a_length_is_bounded_as_well(opened: HttpServer) -> None:
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+    with line(opened) as one:
+        assert asked(one, chunked + b"4\r\nabcd\r\n0\r\n\r\n") == (200, b"abcd")
+        assert asked(one, chunked + b"b\r\nabcdefghijk\r\n0\r\n\r\n")[0] == 413
+
+
+def test_a_bug_is_answered_and_logged(opened: HttpServer, caplog: pytest.LogCaptureFixture) -> None:
+    with line(opened) as one:
+        assert asked(one, POST + b"Content-Length: 3\r\n\r\nbug")[0] == 500
+    assert "a bug" in caplog.text
+
+
+def test_health_is_told_beside_connections_that_say_nothing(opened: HttpServer) -> None:
+    idle = [line(opened) for _ in range(200)]
+    start = time.monotonic()
+    with line(opened) as one:
+        assert asked(one, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == (200, b"/healthz")
+    assert time.monotonic() - start < 1
+    for other in idle:
+        other.close()

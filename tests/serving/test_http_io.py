@@ -22,7 +22,7 @@ from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.serving import http_io, supervisor
 from tunectl.serving.admission_control import AdmissionController, CapacityLimits
 from tunectl.serving.app import HEALTH, Server
-from tunectl.serving.http_io import RequestContext
+from tunectl.serving.http_io import RequestContext, UploadSlots
 from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.openapi import ROUTES, build_openapi
 from tunectl.serving.serving_metrics import ServingMetrics
@@ -157,13 +157,34 @@ def test_a_body_that_was_read_is_answered_at_once() -> None:
     call = _call([{"type": "http.request", "body": b"{}", "more_body": False}], sent, b"2")
 
     async def answer() -> None:
-        assert await call.body(10, 1) == b"{}"
+        assert await call.body(10, 1, UploadSlots(), "a key") == b"{}"
         await call.refuse(ApiError("no", wait=2.2))
 
     asyncio.run(answer())
     (start, _), (body, _) = sent
     assert not body["more_body"]
     assert {(b"retry-after", b"3"), (b"retry-after-ms", b"2200")} <= set(start["headers"])
+
+
+def test_one_key_does_not_hold_every_place_of_bodies_on_their_way() -> None:
+    slots, more = UploadSlots(total=3, each=2), {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def upload(owner: str) -> int:
+        try:
+            await _call([dict(more)], [], b"100").body(100, 0.2, slots, owner)
+        except ApiError as problem:
+            return problem.status
+        return 200
+
+    async def crowd() -> list[int]:
+        return await asyncio.gather(*(upload(owner) for owner in ("a", "a", "a", "b", "b")))
+
+    assert asyncio.run(crowd()) == [408, 408, 429, 408, 429]
+    whole = _call([{"type": "http.request", "body": b"x" * 11, "more_body": False}], [], b"")
+    with pytest.raises(ApiError) as caught:
+        asyncio.run(whole.body(10, 1, slots, "a"))
+    assert caught.value.status == 413
+    assert asyncio.run(crowd()) == [408, 408, 429, 408, 429]  # every place was given back
 
 
 def test_a_door_that_is_shut_refuses_though_another_process_holds_the_socket() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from tunectl.access.api_errors import ApiError
-from tunectl.access.guard import RequestHead, ServiceGuard
+from tunectl.access.guard import SAFE_METHODS, RequestHead, ServiceGuard
 from tunectl.access.security_headers import APP_POLICY, ASGI_HEADERS
 
 AsgiEvent = MutableMapping[str, Any]
@@ -45,7 +45,10 @@ class GuardMiddleware:
         except ApiError as problem:
             body = f"{problem}\n".encode()
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-            headers += [(b"allow", problem.allow.encode())] if problem.allow else []
+            if problem.allow:
+                headers.append((b"allow", problem.allow.encode()))
+            if problem.status == 401 and scope["method"] in SAFE_METHODS and self._guard.unknown != "nothing":
+                headers.append((b"www-authenticate", f'Basic realm="tunectl {self._guard.service}"'.encode()))
             await send_guarded({"type": "http.response.start", "status": problem.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
             return

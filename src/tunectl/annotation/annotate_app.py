@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import hmac
-import ipaddress
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tunectl.access.guard_middleware import GuardMiddleware
 from tunectl.access.routes import Credential
 from tunectl.annotation.annotation_queue import AnnotationQueue, Button
 from tunectl.backends.reports import render
+from tunectl.backends.web import bounded_http
 from tunectl.chat import tool_calls
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
@@ -59,16 +59,10 @@ def listen(address: str, port: int) -> socket.socket:
     Raises  InfrastructureError when the port is taken, or the address is not this machine's.
     """
     host = "127.0.0.1" if address == "localhost" else address
-    family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((host, port))
-        found.listen(128)
+        return bounded_http.listen(host, port)
     except OSError as error:
-        found.close()
         raise _unusable(host, port, error) from error
-    return found
 
 
 def _unusable(host: str, port: int, error: OSError) -> InfrastructureError:
@@ -88,9 +82,7 @@ def _unusable(host: str, port: int, error: OSError) -> InfrastructureError:
 
 def serve(desk: AnnotationQueue, setup: AnnotateAppConfig, listening: socket.socket) -> None:
     """Answer until the process is told to stop (Ctrl-C, SIGTERM)."""
-    uvicorn = import_optional("uvicorn", extra="annotate")
-    config = uvicorn.Config(application(desk, setup), log_level="warning", access_log=False, server_header=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    bounded_http.build_server(application(desk, setup)).run(sockets=[listening])
 
 
 def application(desk: AnnotationQueue, setup: AnnotateAppConfig) -> Any:

@@ -18,19 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
-from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import KeyScope, KeyStore
-from tunectl.access.guard import ServiceGuard
 from tunectl.access.routes import Credential
 from tunectl.access.security_headers import SANDBOX_POLICY
 from tunectl.artifacts import names
-from tunectl.backends.web.http_server import HttpRequest, HttpResponse, HttpServer
+from tunectl.backends.web.http_server import TEXT, HttpRequest, HttpResponse, HttpServer
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 
 LOOK_SECONDS: Final = 1.0
 """Between looks at the file of keys."""
-TEXT: Final = "text/plain; charset=utf-8"
 
 
 class PageProviders(NamedTuple):
@@ -52,30 +49,28 @@ class MonitorApi(HttpServer):
 
         Raises  InfrastructureError for a port in use; DataError for a broken file of keys.
         """
-        self._pages, self._keys = pages, keys
+        self._pages = pages
         self._ring = KeyStore(keys, LOOK_SECONDS)
-        self._guard = ServiceGuard("monitor", self._verify, lambda: self.hosts if self._public else None, "admin")
-        super().__init__("monitor", address, port, self.answer)
-        if not self._public:
+        super().__init__(
+            "monitor",
+            address,
+            port,
+            self.answer,
+            verify=self._verify,
+            unknown="admin",
+            keyless=lambda: not keys.is_file(),
+        )
+        if not self.local or keys.is_file():
             self._ring.load()
 
     def answer(self, asked: HttpRequest) -> HttpResponse:
         """The answer to one request; never raises."""
         try:
-            self._guard.admit(asked.head)
             alive = asked.path in {"/healthz", "/livez"}
             return HttpResponse(b"ok\n", TEXT) if alive else self._page(asked.path)
-        except ApiError as problem:
-            headers = {"Allow": problem.allow} if problem.allow else {}
-            return HttpResponse(f"{problem}\n".encode(), TEXT, problem.status, headers)
         except (TunectlError, OSError) as error:
             logging_setup.get_logger(__name__).error("%s", error)
             return HttpResponse(b"the monitor cannot say that now; its log says why\n", TEXT, 503)
-
-    @property
-    def _public(self) -> bool:
-        """Whether nobody needs a key."""
-        return self.local and not self._keys.is_file()
 
     def _verify(self, secret: str | None, opened_by: Credential) -> None:
         self._ring.key(secret, cast("KeyScope", opened_by), time.monotonic())

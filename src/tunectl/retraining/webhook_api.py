@@ -20,7 +20,6 @@ from typing import Final
 from urllib.parse import parse_qs, unquote
 
 from tunectl.access.api_errors import ApiError
-from tunectl.access.guard import ServiceGuard
 from tunectl.access.routes import Credential
 from tunectl.backends.web.http_server import HttpRequest, HttpResponse, HttpServer
 from tunectl.core import logging_setup
@@ -62,17 +61,21 @@ class RetrainApi(HttpServer):
         """
         self._book, self._pages, self._metrics, self._nudge = book, pages, metrics, nudge
         self._token, self._names = token.encode(), alert_names
-        self._guard = ServiceGuard("retrain", self._verify, lambda: self.hosts, "token")
-        super().__init__("retrain", address, port, self.answer, largest=alert_webhook.LARGEST)
+        super().__init__(
+            "retrain",
+            address,
+            port,
+            self.answer,
+            verify=self._verify,
+            unknown="token",
+            keyless=lambda: True,
+            max_body_bytes=alert_webhook.LARGEST,
+        )
 
     def answer(self, asked: HttpRequest) -> HttpResponse:
         """The answer to one request; never raises."""
         try:
-            self._guard.admit(asked.head)
             return self._answer(asked)
-        except ApiError as problem:
-            reply = json_reply(problem.status, status="error", error=str(problem))
-            return reply._replace(headers={"Allow": problem.allow}) if problem.allow else reply
         except UsageError as error:
             return HttpResponse(f"{error.message}\n{error.hint}\n".encode(), "text/plain; charset=utf-8", 410)
         except (TunectlError, OSError) as error:

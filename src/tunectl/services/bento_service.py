@@ -14,6 +14,7 @@ from typing import Any
 import bentoml  # noqa: TID253  # BentoML finds its services at module level
 
 from tunectl.annotation import arena_app
+from tunectl.backends.web import bounded_http
 from tunectl.serving import inference_logger
 from tunectl.serving.app import Server
 from tunectl.serving.lifecycle import ServerLifecycle
@@ -30,6 +31,7 @@ def mount_arena(server: Server, home: Path) -> None:
     server.mounts["/arena"] = arena_app.application(server, config)
 
 
+bounded_http.limit_protocols()  # before BentoML starts uvicorn in this process
 RUNNING = ServerLifecycle(mount_arena)
 """The server of this process; empty until the service starts."""
 

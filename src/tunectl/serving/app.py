@@ -19,7 +19,7 @@ from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
 from tunectl.serving import generation_task, metadata_endpoints, request_job, requests
 from tunectl.serving.admission_control import AdmissionController, AdmissionTicket, Overloaded, estimate_tokens
-from tunectl.serving.http_io import AsgiScope, ClientDisconnected, Receive, RequestContext, Send
+from tunectl.serving.http_io import AsgiScope, ClientDisconnected, Receive, RequestContext, Send, UploadSlots
 from tunectl.serving.inference_logger import InferenceLogger
 from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.requests import ChatRequest, CompletionRequest, FeedbackRequest
@@ -59,6 +59,7 @@ class Server:
     draining: bool = False
     mounts: dict[str, Callable[[AsgiScope, Receive, Send], Awaitable[None]]] = field(default_factory=dict)
     """Applications by the first part of their path, for example ``/arena``; each guards its own door."""
+    uploads: UploadSlots = field(default_factory=UploadSlots)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -169,7 +170,7 @@ class Server:
         self, call: RequestContext, key: ApiKey, shape: type[ChatRequest] | type[CompletionRequest]
     ) -> None:
         arrived, limits = time.monotonic(), self.settings.serve.limits
-        body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds)
+        body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
         request: ChatRequest | CompletionRequest = requests.parse(body, shape, depth=limits.max_json_depth)
         whole = requests.raw_body(body)
         requests.check_supported(request, top_logprobs=self.top_logprobs)
@@ -281,7 +282,7 @@ class Server:
     async def feedback(self, call: RequestContext, key: ApiKey) -> None:
         """``POST /v1/feedback``."""
         limits = self.settings.serve.limits
-        body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds)
+        body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
         given = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
         new, name, arm = await self.keeper.log_feedback(given, key)
         if new:

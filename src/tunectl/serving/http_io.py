@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from tunectl.access.api_errors import ApiError
@@ -25,6 +26,31 @@ LINGER: Final = 2.0
 
 class ClientDisconnected(Exception):
     """The client went away."""
+
+
+class UploadSlots:
+    """How many bodies may be on their way at once; one that came with its head takes no place."""
+
+    def __init__(self, total: int = 256, each: int = 32) -> None:
+        """``total`` of all keys together, ``each`` of one."""
+        self._total, self._each = total, each
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, owner: str) -> Iterator[None]:
+        """One place of ``owner`` while the block runs.
+
+        Raises  ApiError (429) where there is none left.
+        """
+        if self._open[owner] >= self._each or self._open.total() >= self._total:
+            raise ApiError("too many bodies are on their way at once", "rate_limit_error", code="uploads", wait=1.0)
+        self._open[owner] += 1
+        try:
+            yield
+        finally:
+            self._open[owner] -= 1
+            if not self._open[owner]:
+                del self._open[owner]
 
 
 class RequestContext:
@@ -47,34 +73,41 @@ class RequestContext:
         """A header's value; empty where it is not sent."""
         return self.head.headers.get(name, "")
 
-    async def body(self, most: int, seconds: float) -> bytes:
-        """The whole body.
+    async def body(self, most: int, seconds: float, slots: UploadSlots, owner: str) -> bytes:
+        """The whole body, which takes one of ``slots`` for ``owner`` while it is on its way.
 
-        Raises  Problem (413, 408) for one that is too large or too slow; Gone when the client left.
+        Raises  ApiError (413, 408, 429) for one that is too large or too slow, or one too many; ClientDisconnected when the client left.
         """
         declared = self.header("content-length")
         if declared.isdigit() and int(declared) > most:
             raise _too_large(declared, most)
         try:
             async with asyncio.timeout(seconds):
-                return await self._body(most)
+                return await self._body(most, slots, owner)
         except TimeoutError as error:
             raise ApiError(f"the body did not arrive within {seconds:g} s", status=408) from error
 
-    async def _body(self, most: int) -> bytes:
-        parts, size = [], 0
-        while True:
-            event = await self._receive()
-            if event["type"] == "http.disconnect":
-                raise ClientDisconnected
-            part = event.get("body", b"")
-            size += len(part)
-            if size > most:
-                raise _too_large(f"more than {most}", most)
-            parts.append(part)
-            if not event.get("more_body"):
-                self._sending = False
-                return b"".join(parts)
+    async def _body(self, most: int, slots: UploadSlots, owner: str) -> bytes:
+        body, more = await self._part()
+        if more:
+            with slots.hold(owner):
+                parts, size = [body], len(body)
+                while more and size <= most:
+                    part, more = await self._part()
+                    parts.append(part)
+                    size += len(part)
+            body = b"".join(parts)
+        if len(body) > most:
+            raise _too_large(f"more than {most}", most)
+        self._sending = False
+        return body
+
+    async def _part(self) -> tuple[bytes, bool]:
+        """The next part of the body, and whether there are more."""
+        event = await self._receive()
+        if event["type"] == "http.disconnect":
+            raise ClientDisconnected
+        return event.get("body", b""), event.get("more_body", False)
 
     async def left(self) -> None:
         """Returns when the client goes away; call it after ``body``."""

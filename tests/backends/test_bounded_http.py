@@ -1,0 +1,192 @@
+"""Connections of people without a key, on real sockets, with both protocols that uvicorn speaks."""
+
+from __future__ import annotations
+
+import http.client
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunectl.backends.web import bounded_http
+
+pytest.importorskip("uvicorn")
+SHORT = {"IDLE_SECONDS": 0.4, "HEAD_SECONDS": 0.8, "LINGER_SECONDS": 0.3, "MAX_CONNECTIONS": 20}
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the length of the body, once it is there."""
+    size, more = 0, True
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            return
+        size, more = size + len(event.get("body", b"")), event.get("more_body", False)
+    content = str(size).encode()
+    headers = [(b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+@pytest.fixture(params=["httptools", "h11"])
+def port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    if request.param == "httptools":
+        pytest.importorskip("httptools")
+    for name, value in SHORT.items():
+        monkeypatch.setattr(bounded_http, name, value)
+    listening = bounded_http.listen("127.0.0.1", 0)
+    server = bounded_http.build_server(echo)
+    server.config.http = bounded_http.build_protocol(request.param)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    port = listening.getsockname()[1]
+    thread.start()
+    yield port
+    server.should_exit = True
+    thread.join(10)
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def ask(line: socket.socket, words: bytes = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") -> tuple[int, bytes]:
+    """Status and content of the answer; 0 where the connection was closed."""
+    reply = http.client.HTTPResponse(line)
+    try:
+        line.sendall(words)
+        reply.begin()
+        return reply.status, reply.read()
+    except (ConnectionError, http.client.BadStatusLine):
+        return 0, b""
+    finally:
+        reply.close()
+
+
+def measure_close(line: socket.socket, begun: bytes = b"", *, drips: bool = False) -> float:
+    """Seconds until the other side hung up on somebody who sends this, and a byte now and then."""
+    start = time.monotonic()
+    line.settimeout(0.05)
+    with suppress(ConnectionError):
+        line.sendall(begun)
+        while time.monotonic() - start < 8:
+            if drips:
+                line.sendall(b"a")
+            with suppress(TimeoutError):
+                if not line.recv(65536):
+                    break
+    return time.monotonic() - start
+
+
+def test_a_silent_connection_is_closed(port: int) -> None:
+    with connect(port) as line:
+        assert 0.3 < measure_close(line) < 3
+
+
+@pytest.mark.parametrize("begun", [b"GET /", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
+def test_half_a_head_is_closed_however_it_drips(port: int, begun: bytes) -> None:
+    for drips in (False, True):
+        with connect(port) as line:
+            assert 0.6 < measure_close(line, begun, drips=drips) < 4
+
+
+def test_a_second_head_has_its_time_as_well(port: int) -> None:
+    with connect(port) as line:
+        assert ask(line) == (200, b"0")
+        time.sleep(0.3)
+        assert ask(line) == (200, b"0")
+        assert 0.6 < measure_close(line, b"GET /", drips=True) < 4
+
+
+def test_a_body_may_take_longer_than_a_head(port: int) -> None:
+    with connect(port) as line:
+        line.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n")
+        for _ in range(11):
+            time.sleep(0.12)
+            line.sendall(b"a")
+        assert ask(line, b"a") == (200, b"12")
+
+
+ENDLESS = {
+    "headers": b"X-A: " + b"a" * 4000 + b"\r\n",
+    "one header": b"a" * 4000,
+}
+
+
+@pytest.mark.parametrize("kind", [*ENDLESS])
+def test_a_head_without_end_costs_no_memory(port: int, kind: str) -> None:
+    start = b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"X-B: " if kind == "one header" else b"")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sent = _flood(port, start, ENDLESS[kind])
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert sent in (None, 400, 431)
+    assert grown < 16  # MiB; this process holds both ends
+
+
+@pytest.mark.parametrize(
+    ("start", "part"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"a" * 4000),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n",
+            b"X: " + b"a" * 4000 + b"\r\n",
+        ),
+    ],
+    ids=["of a chunk", "trailers"],
+)
+def test_neither_do_headers_inside_a_body(port: int, start: bytes, part: bytes) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _flood(port, start, part)
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 16
+
+
+def _flood(port: int, start: bytes, part: bytes) -> int | None:
+    """Send 64 MiB, of which a part is thrown away; the status of an answer, None where the connection was cut first."""
+    with connect(port) as line:
+        line.sendall(start)
+        with suppress(ConnectionError):
+            for _ in range(2**26 // len(part)):
+                line.sendall(part)
+        with suppress(ConnectionError, http.client.HTTPException):
+            reply = http.client.HTTPResponse(line)
+            reply.begin()
+            return reply.status
+    return None
+
+
+def test_a_head_of_many_kilobytes_is_fine(port: int) -> None:
+    with connect(port) as line:
+        assert ask(line, b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 60_000 + b"\r\n\r\n") == (200, b"0")
+        large = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"a" * 1_000_000
+        assert ask(line, large) == (200, b"1000000")
+        pieces = b"".join(b"5\r\naaaaa\r\n" for _ in range(50_000))
+        chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n"
+        assert ask(line, chunked) == (200, b"250000")
+
+
+def test_who_waits_longest_makes_room(port: int) -> None:
+    lines = [connect(port) for _ in range(40)]
+    with connect(port) as one:
+        assert ask(one) == (200, b"0")
+    for line in lines:
+        line.close()
+
+
+def test_a_server_of_bentoml_speaks_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import uvicorn
+    from uvicorn.config import HTTP_PROTOCOLS
+
+    for name, value in [*HTTP_PROTOCOLS.items()]:
+        monkeypatch.setitem(HTTP_PROTOCOLS, name, value)
+    bounded_http.limit_protocols()
+    for http_name in ("auto", "h11"):
+        config = uvicorn.Config(echo, http=http_name)
+        config.load()
+        assert config.http_protocol_class.__name__ == "BoundedProtocol"
+    service = Path(bounded_http.__file__).parents[2] / "services" / "bento_service.py"
+    assert "limit_protocols()" in service.read_text()
