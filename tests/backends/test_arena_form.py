@@ -44,7 +44,7 @@ async def sent(arena, events, path="/arena/enter"):
 )
 def test_a_form_that_does_not_come_whole_is_refused(tmp_path, pieces, monkeypatch):
     monkeypatch.setattr(arena_app, "READ", 0.2)
-    arena = application(None, ArenaAppConfig("local_lens", (), tmp_path, None))
+    arena = application(None, ArenaAppConfig("local_lens", (), tmp_path, None, lambda key: True))
     events = [
         {"type": "http.disconnect"} if piece is None else {"type": "http.request", "body": piece, "more_body": True}
         for piece in pieces

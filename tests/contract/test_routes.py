@@ -113,7 +113,9 @@ def open_server(folder: Path) -> tuple[Server, dict[str, str]]:
     given = ServeSettings.model_validate(settings(), strict=True)
     admission = AdmissionController(CapacityLimits(1, 1, 1000))
     server = Server(given, residents, ring, admission, ServingMetrics(), None)
-    server.mounts["/arena"] = arena_app.application(server, ArenaAppConfig("shop", (), folder, None))
+    server.mounts["/arena"] = arena_app.application(
+        server, ArenaAppConfig("shop", (), folder, None, lambda key: ring.opens(key, "chat", "feedback"))
+    )
     return server, secrets
 
 
@@ -300,13 +302,61 @@ def test_the_services_have_no_other_routes(tmp_path: Path, services: dict[str, S
         assert services[name].ask("GET", "/made/up", {})[0] == 401
 
 
+FORM = {"content-type": CONTENT_TYPES["form"], "sec-fetch-site": "same-origin"}
+
+
+def enter(ask: Any, key: str, **headers: str) -> tuple[int, str]:
+    """Status of a sign-in, and the cookie."""
+    sent = urlencode({"name": "Ada", "key": key}).encode()
+    status, given = ask("POST", "/arena/enter", {**FORM, **headers}, sent)
+    return status, given.get("set-cookie", "")
+
+
 def test_a_session_of_the_arena_opens_its_forms(tmp_path: Path) -> None:
     server, secrets = open_server(tmp_path)
-    ask = ask_asgi(server)
-    form = {"content-type": CONTENT_TYPES["form"], "sec-fetch-site": "same-origin"}
-    status, headers = ask("POST", "/arena/enter", form, urlencode({"name": "Ada", "key": secrets["chat"]}).encode())
+    ask, form = ask_asgi(server), FORM
+    status, given = enter(ask, secrets["admin"])
     assert status == 303
-    cookie = {"cookie": headers["set-cookie"].partition(";")[0]}
+    assert "Secure" not in given
+    cookie = {"cookie": given.partition(";")[0]}
     assert ask("POST", "/arena/new", {**form, **cookie})[0] == 200
     assert ask("POST", "/arena/new", {**form, **cookie, "sec-fetch-site": "cross-site"})[0] == 403
     assert ask("POST", "/arena/leave", {**form, **cookie})[0] == 303
+
+
+def test_who_may_chat_but_not_give_feedback_stays_outside(tmp_path: Path) -> None:
+    server, secrets = open_server(tmp_path)
+    ask = ask_asgi(server)
+    assert [enter(ask, secrets[scope])[0] for scope in ("chat", "feedback", "scrape")] == [401, 401, 401]
+
+
+def test_a_revoked_key_loses_its_session(tmp_path: Path) -> None:
+    server, secrets = open_server(tmp_path)
+    ask = ask_asgi(server)
+    cookie = {"cookie": enter(ask, secrets["admin"])[1].partition(";")[0]}
+    assert ask("POST", "/arena/new", {**FORM, **cookie})[0] == 200
+    api_keys.revoke(tmp_path / "keys.json", "admin")
+    server.ring.every = 0.0
+    for path in ("/arena/new", "/arena/ask", "/arena/said"):
+        assert ask("POST", path, {**FORM, **cookie})[0] == 401
+    assert not (tmp_path / "judgments").exists()
+
+
+def test_over_https_cookies_are_for_https_and_this_host_alone(tmp_path: Path) -> None:
+    server, secrets = open_server(tmp_path)
+    ask = ask_asgi(server)
+    for headers in ({"x-forwarded-proto": "https"}, {"origin": "https://shop.example", "host": "shop.example"}):
+        status, given = enter(ask, secrets["admin"], **headers)
+        assert status == 303
+        assert given.startswith("__Host-tunectl_arena=")
+        assert {"Secure", "HttpOnly", "SameSite=strict", "Path=/"} <= {part.strip() for part in given.split(";")}
+        cookie = {"cookie": given.partition(";")[0]}
+        assert ask("POST", "/arena/new", {**FORM, **cookie})[0] == 200
+
+
+def test_wrong_keys_are_throttled_by_address(tmp_path: Path) -> None:
+    server, secrets = open_server(tmp_path)
+    ask = ask_asgi(server)
+    found = [enter(ask, "tk-made-up")[0] for _ in range(12)]
+    assert found == [401] * 10 + [429] * 2
+    assert enter(ask, secrets["admin"])[0] == 429

@@ -295,13 +295,13 @@ def test_a_dead_server_is_told_and_the_choice_can_be_pressed_again(project, brow
 
 
 def test_a_key_keeps_others_out(project, browser):
-    with serving(project, "annotate.key_env=PAGE_KEY", PAGE_KEY="sésame") as server:
+    with serving(project, "annotate.key_env=PAGE_KEY", PAGE_KEY="sésame, sésame, sésame") as server:
         page = enter(browser, server.url, key="wrong")
         page.wait_for_selector("[role=alert]")
         assert page.inner_text("[role=alert]") == "That key is not right. Ask whoever started this page."
         assert page.request.get(server.url + "question").status == 401
         page.fill("[name=name]", "Ada")
-        page.fill("[name=key]", "sésame")
+        page.fill("[name=key]", "sésame, sésame, sésame")
         page.keyboard.press("Enter")
         count(page, "0 saved, 5 to go")
 
@@ -356,7 +356,7 @@ def test_a_taken_port(project, capsys):
 
 
 def test_an_address_that_this_machine_does_not_have(project, capsys, monkeypatch):
-    monkeypatch.setenv("PAGE_KEY", "sésame")
+    monkeypatch.setenv("PAGE_KEY", "sésame, sésame, sésame")
     assert fails(capsys, "annotate.host=203.0.113.1", "annotate.key_env=PAGE_KEY") == (
         5,
         (

@@ -86,7 +86,11 @@ def serving(folder, **other):
     with open_log("sqlite:///live.sqlite", folder) as live:
         api = Api(live, **other)
         setup = ArenaAppConfig(
-            "local_lens", ("true to the input", "off topic"), folder / "judgements", api.writer._redact._masker
+            "local_lens",
+            ("true to the input", "off topic"),
+            folder / "judgements",
+            api.writer._redact._masker,
+            lambda key: key == KEY,
         )
         arena = application(api, setup)
 

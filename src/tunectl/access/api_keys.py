@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -156,14 +157,18 @@ class TokenBucket:
     at: float
     """When ``left`` was reckoned; monotonic seconds."""
 
-    def acquire(self, now: float) -> float:
-        """Take one; 0 where there was one, else seconds until there is."""
+    def measure_wait(self, now: float) -> float:
+        """Seconds until there is one to take."""
         self.left = min(self.size, self.left + (now - self.at) * self.size / 60)
         self.at = now
-        if self.left >= 1:
+        return 0.0 if self.left >= 1 else (1 - self.left) * 60 / self.size
+
+    def acquire(self, now: float) -> float:
+        """Take one; 0 where there was one, else seconds until there is."""
+        wait = self.measure_wait(now)
+        if not wait:
             self.left -= 1
-            return 0.0
-        return (1 - self.left) * 60 / self.size
+        return wait
 
 
 @dataclass(slots=True)
@@ -206,6 +211,13 @@ class KeyStore:
             allowed = ", ".join(found.scopes)
             raise ApiError(f"the key {found.name} may {allowed}, not {scope}", "permission_error", code="scope")
         return found
+
+    def opens(self, secret: str, *scopes: KeyScope) -> bool:
+        """Whether a key may do all of this now."""
+        try:
+            return all(self.key(secret, scope, time.monotonic()) is not None for scope in scopes)
+        except ApiError:
+            return False
 
     def consume(self, key: ApiKey, now: float) -> float:
         """Count one request of ``key``; 0, or seconds to wait because it made too many."""

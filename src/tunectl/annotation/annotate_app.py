@@ -9,16 +9,19 @@ import errno
 import hashlib
 import hmac
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
 from urllib.parse import parse_qs, quote, unquote
 
+from tunectl.access import sessions
 from tunectl.access.api_errors import ApiError
 from tunectl.access.guard import ServiceGuard
 from tunectl.access.guard_middleware import GuardMiddleware
 from tunectl.access.routes import Credential
+from tunectl.access.throttle import KeyThrottle
 from tunectl.annotation.annotation_queue import AnnotationQueue, Button
 from tunectl.backends.reports import render
 from tunectl.backends.web import bounded_http
@@ -30,7 +33,12 @@ ASSETS = Path(__file__).parent / "assets"
 LONGEST_NAME = 40
 LONGEST_BODY = 200_000
 """Bytes of a form; an edit is a few thousand."""
-WHO, PROOF = "tunectl_annotator", "tunectl_key"
+WHO: Final = "tunectl_annotator"
+PROOF_SECONDS: Final = 7 * 24 * 3600
+"""How long somebody who came in stays; whoever changes the key ends it earlier."""
+MIN_KEY_LENGTH: Final = 16
+"""Letters of a key that people type: nobody guesses it."""
+TOO_MANY = "Too many wrong keys came from where you are. Try again in a minute."
 WRONG_KEY = "That key is not right. Ask whoever started this page."
 NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} letters, so that your choices stay yours."
 REFUSED = f"this form is not one of this page, or it is longer than {LONGEST_BODY} bytes"
@@ -116,17 +124,24 @@ class _Routes:
     def __init__(self, desk: AnnotationQueue, setup: AnnotateAppConfig) -> None:
         self._desk, self._setup = desk, setup
         self._responses = import_optional("starlette.responses", extra="annotate")
-        self._proof = (
-            None if setup.key is None else hmac.new(setup.key.encode(), b"annotate", hashlib.sha256).hexdigest()
-        )
+        self._throttle = KeyThrottle()
 
     def _who(self, request: Any) -> str | None:
-        """The name of the person, if they came in properly."""
-        if self._proof is not None and not hmac.compare_digest(
-            request.cookies.get(PROOF, "").encode(), self._proof.encode()
-        ):
+        """The name of the person, if they came in properly: it is signed with the key, and good for a week."""
+        name, _, proof = sessions.read_cookie(request.cookies, WHO).partition(".")
+        if self._setup.key is None:
+            return unquote(name) or None
+        until, _, _ = proof.partition(".")
+        if not until.isdecimal() or len(until) > 12 or int(until) < time.time():
             return None
-        return unquote(request.cookies.get(WHO, "")) or None
+        return unquote(name) if hmac.compare_digest(proof.encode(), self._sign(name, until).encode()) else None
+
+    def _sign(self, name: str, until: str) -> str:
+        """The end of a cookie: until when it is good, and the proof of that name and time."""
+        if self._setup.key is None:
+            return until
+        told = f"annotate {name} {until}".encode()
+        return f"{until}.{hmac.new(self._setup.key.encode(), told, hashlib.sha256).hexdigest()}"
 
     def _html(self, text: str, status: int = 200) -> Any:
         return self._responses.HTMLResponse(text, status)
@@ -142,7 +157,7 @@ class _Routes:
 
     def _door(self, trouble: str, status: int = 200) -> Any:
         page = render.render(
-            "annotate_door.html", project=self._setup.project, keyed=self._proof is not None, trouble=trouble
+            "annotate_door.html", project=self._setup.project, keyed=self._setup.key is not None, trouble=trouble
         )
         return self._html(page, status)
 
@@ -151,23 +166,29 @@ class _Routes:
         form = await self._form(request)
         if form is None:
             return self._reject_form()
+        address = request.client.host if request.client else ""
+        try:
+            self._throttle.check(address)
+        except ApiError as problem:
+            return self._door(TOO_MANY, problem.status)
         if self._setup.key is not None and not hmac.compare_digest(
             form.get("key", [""])[0].encode(), self._setup.key.encode()
         ):
+            self._throttle.count(address)
             return self._door(WRONG_KEY, 401)
         name = " ".join(form.get("name", [""])[0].split())
         if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
             return self._door(NO_NAME, 422)
         response = self._home_again()
-        for cookie, value in ((WHO, quote(name)), (PROOF, self._proof or "none")):
-            response.set_cookie(cookie, value, max_age=30 * 24 * 3600, httponly=True, samesite="strict")
+        plain, https = quote(name, safe="").replace(".", "%2E"), sessions.is_https(request.url.scheme, request.headers)
+        proof = self._sign(plain, str(round(time.time()) + PROOF_SECONDS))
+        sessions.set_cookie(response, WHO, f"{plain}.{proof}", https=https, max_age=PROOF_SECONDS)
         return response
 
     async def leave(self, request: Any) -> Any:
         """Make room for somebody else."""
         response = self._home_again()
-        response.delete_cookie(WHO)
-        response.delete_cookie(PROOF)
+        sessions.delete_cookie(response, WHO)
         return response
 
     def _home_again(self) -> Any:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 from urllib.parse import parse_qs
 
+from tunectl.access import sessions
+from tunectl.access.api_errors import ApiError
 from tunectl.access.guard import ServiceGuard
 from tunectl.access.guard_middleware import AsgiApplication, GuardMiddleware
+from tunectl.access.sessions import SessionStore
+from tunectl.access.throttle import KeyThrottle
 from tunectl.annotation.annotate_app import ASSETS, LONGEST_BODY, LONGEST_NAME, NO_NAME, NOT_SAVED, refuse_key
 from tunectl.annotation.annotation_queue import Button
 from tunectl.annotation.arena import BattleAnswer, Conversation, Vote, mask_pii
@@ -31,13 +34,12 @@ from tunectl.preferences import annotation_store
 from tunectl.privacy.mask import PiiMasker
 
 COOKIE: Final = "tunectl_arena"
-MOST_PEOPLE: Final = 1000
-"""Who has been away longest must sign in again when there are more."""
 WARMTH: Final = 0.9
 """Temperature where both answers come from one model."""
 READ: Final = 30.0
 """Seconds for a form to arrive."""
-WRONG_KEY = "That key is not right, or it may not chat. Ask whoever runs this server."
+WRONG_KEY = "That key is not right, or it may not chat and give feedback. Ask whoever runs this server."
+TOO_MANY = "Too many wrong keys came from where you are. Try again in a minute."
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the conversation as it is now."
 NOTHING = "Please write something first."
 UNANSWERED = "No answer: {reason}"
@@ -57,6 +59,8 @@ class ArenaAppConfig:
     """The store of judgements, as ``annotate.store`` names it."""
     masker: PiiMasker
     """Masks what is kept, as ``curate`` does."""
+    verify: Callable[[str], bool]
+    """Whether a key may chat and give feedback, now: one that was revoked may not."""
 
 
 @dataclass(slots=True)
@@ -91,17 +95,14 @@ class _Routes:
 
     def __init__(self, server: AsgiApplication, setup: ArenaAppConfig) -> None:
         self._server, self._setup = server, setup
-        self._people: OrderedDict[str, _Session] = OrderedDict()
+        self._people: SessionStore[_Session] = SessionStore(setup.verify)
+        self._throttle = KeyThrottle()
         self._writing = asyncio.Lock()
         self._responses = import_optional("starlette.responses", extra="annotate")
         self._left: type[Exception] = import_optional("starlette.requests", extra="annotate").ClientDisconnect
 
     def _who(self, request: Any) -> _Session | None:
-        token = request.cookies.get(COOKIE, "")
-        found = self._people.get(token)
-        if found is not None:
-            self._people.move_to_end(token)
-        return found
+        return self._people.find(sessions.read_cookie(request.cookies, COOKIE))
 
     def _html(self, text: str, status: int = 200) -> Any:
         return self._responses.HTMLResponse(text, status)
@@ -125,27 +126,24 @@ class _Routes:
         name = " ".join(form.get("name", [""])[0].split())
         if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
             return self._door(NO_NAME, 422)
-        key = form.get("key", [""])[0].strip()
-        if not key.isascii() or not key.isprintable():
+        key, address = form.get("key", [""])[0].strip(), request.client.host if request.client else ""
+        try:
+            self._throttle.check(address)
+        except ApiError as problem:
+            return self._door(TOO_MANY, problem.status)
+        if not key.isascii() or not key.isprintable() or not self._setup.verify(key):
+            self._throttle.count(address)
             return self._door(WRONG_KEY, 401)
-        status, said = await ask(self._server, "GET", "/v1/models", key)
-        if status != 200:
-            wrong = status in (401, 403)
-            return self._door(WRONG_KEY if wrong else UNANSWERED.format(reason=_reason(status, said)), status)
-        token = secrets.token_urlsafe(32)
-        self._people[token] = _Session(key, Conversation(name), secrets.token_hex(8))
-        if len(self._people) > MOST_PEOPLE:
-            self._people.popitem(last=False)
+        token = self._people.create(key, _Session(key, Conversation(name), secrets.token_hex(8)))
         response = self._responses.RedirectResponse("/arena", 303)
-        secure = request.url.scheme == "https"
-        response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/arena", secure=secure)
+        sessions.set_cookie(response, COOKIE, token, https=sessions.is_https(request.url.scheme, request.headers))
         return response
 
     async def leave(self, request: Any) -> Any:
         """Forget the conversation and the key."""
-        self._people.pop(request.cookies.get(COOKIE, ""), None)
+        self._people.remove(sessions.read_cookie(request.cookies, COOKIE))
         response = self._responses.RedirectResponse("/arena", 303)
-        response.delete_cookie(COOKIE, path="/arena")
+        sessions.delete_cookie(response, COOKIE)
         return response
 
     async def start_conversation(self, request: Any) -> Any:

@@ -132,6 +132,13 @@ def _key(variable: str | None) -> str | None:
             f"annotate.key_env = {variable}: that environment variable is not set",
             hint=f"export {variable}=<what people must type to come in>",
         )
+    from tunectl.annotation import annotate_app
+
+    if len(found) < annotate_app.MIN_KEY_LENGTH:
+        raise UsageError(
+            f"annotate.key_env = {variable}: its value has {len(found)} letters; a key has {annotate_app.MIN_KEY_LENGTH} or more",
+            hint=f"export {variable}=$(python3 -c 'import secrets; print(secrets.token_urlsafe(24))')",
+        )
     return found
 
 

@@ -27,7 +27,13 @@ def mount_arena(server: Server, home: Path) -> None:
     annotate = server.settings.annotate
     folder = home / os.environ.get(JUDGEMENTS, annotate.store)
     masker = inference_logger.build_masker(server.settings.inference_log)
-    config = arena_app.ArenaAppConfig(server.settings.project, tuple(annotate.tags), folder, masker)
+    config = arena_app.ArenaAppConfig(
+        server.settings.project,
+        tuple(annotate.tags),
+        folder,
+        masker,
+        lambda key: server.ring.opens(key, "chat", "feedback"),
+    )
     server.mounts["/arena"] = arena_app.application(server, config)
 
 

@@ -1,0 +1,96 @@
+"""Sessions of people on pages: random names in cookies, kept in memory, tied to the key that opened them.
+
+A session ends after ``MAX_AGE_SECONDS``, when its key no longer opens the page, and when its key has more than
+``MAX_PER_KEY`` of them: the oldest goes, of that key and of no other.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final, Generic, TypeVar
+
+T = TypeVar("T")
+MAX_AGE_SECONDS: Final = 12 * 3600
+MAX_PER_KEY: Final = 20
+MAX_SESSIONS: Final = 1000
+HOST_PREFIX: Final = "__Host-"
+"""Browsers take a cookie of such a name over HTTPS alone, and for this host alone."""
+
+
+@dataclass(slots=True)
+class _Entry(Generic[T]):
+    owner: str
+    began: float
+    value: T
+
+
+class SessionStore(Generic[T]):
+    """The sessions of one page."""
+
+    def __init__(self, verify: Callable[[str], bool]) -> None:
+        """``verify`` says whether a key still opens the page."""
+        self._verify = verify
+        self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
+
+    def create(self, key: str, value: T) -> str:
+        """A new session of ``key``; its token."""
+        own = [token for token, entry in self._entries.items() if entry.owner == key]
+        for token in own[: max(0, len(own) - MAX_PER_KEY + 1)]:
+            del self._entries[token]
+        token = secrets.token_urlsafe(32)
+        self._entries[token] = _Entry(key, monotonic(), value)
+        if len(self._entries) > MAX_SESSIONS:
+            self._entries.popitem(last=False)
+        return token
+
+    def find(self, token: str) -> T | None:
+        """The value of a session; None where it is over."""
+        entry = self._entries.get(token)
+        if entry is None:
+            return None
+        if monotonic() - entry.began > MAX_AGE_SECONDS or not self._verify(entry.owner):
+            del self._entries[token]
+            return None
+        self._entries.move_to_end(token)
+        return entry.value
+
+    def remove(self, token: str) -> None:
+        """End a session."""
+        self._entries.pop(token, None)
+
+
+def is_https(scheme: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser reached the page over HTTPS: by the connection, by what a proxy says, or by the form's own origin.
+
+    Whoever makes one of these up makes his own cookie stricter, and nobody else's weaker.
+    """
+    proxied = headers.get("x-forwarded-proto", "").partition(",")[0].strip()
+    return "https" in (scheme, proxied) or headers.get("origin", "").startswith("https://")
+
+
+def set_cookie(response: Any, name: str, value: str, *, https: bool, max_age: int = MAX_AGE_SECONDS) -> None:
+    """Give a browser a cookie that no script and no other site sees; over HTTPS under a name that only HTTPS may set."""
+    response.set_cookie(
+        HOST_PREFIX + name if https else name,
+        value,
+        max_age=max_age,
+        httponly=True,
+        samesite="strict",
+        path="/",
+        secure=https,
+    )
+
+
+def read_cookie(cookies: Mapping[str, str], name: str) -> str:
+    """The value of such a cookie; the one that only HTTPS may set goes first. Empty without one."""
+    return cookies.get(HOST_PREFIX + name) or cookies.get(name, "")
+
+
+def delete_cookie(response: Any, name: str) -> None:
+    """Take both forms of a cookie back."""
+    for full in (HOST_PREFIX + name, name):
+        response.delete_cookie(full, path="/", secure=full != name, httponly=True, samesite="strict")

@@ -1,0 +1,40 @@
+"""How often somebody may try a key on a page: a wrong one costs a try, and the tries of an address come back with time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from time import monotonic
+from typing import Final
+
+from tunectl.access.api_errors import ApiError
+from tunectl.access.api_keys import TokenBucket
+
+MAX_TRIES: Final = 10
+"""Wrong keys at once, and how many tries come back a minute."""
+MAX_ADDRESSES: Final = 10_000
+
+
+class KeyThrottle:
+    """Counts wrong keys by the address that sent them. Behind a proxy that is the proxy: then all people share the tries."""
+
+    def __init__(self) -> None:
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def check(self, address: str) -> None:
+        """Refuse an address that has no tries left, whatever key it sends.
+
+        Raises  ApiError (429).
+        """
+        bucket = self._buckets.get(address)
+        wait = 0.0 if bucket is None else bucket.measure_wait(monotonic())
+        if wait:
+            raise ApiError("too many wrong keys; try again later", "rate_limit_error", code="wrong_keys", wait=wait)
+
+    def count(self, address: str) -> None:
+        """Count a wrong key."""
+        now = monotonic()
+        bucket = self._buckets.setdefault(address, TokenBucket(MAX_TRIES, float(MAX_TRIES), now))
+        self._buckets.move_to_end(address)
+        bucket.acquire(now)
+        if len(self._buckets) > MAX_ADDRESSES:
+            self._buckets.popitem(last=False)
