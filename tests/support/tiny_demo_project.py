@@ -64,7 +64,7 @@ class Wish:
 
 def held(brief: str) -> bool:
     """Whether the question is kept for the gate."""
-    return feedback_selection.hash_to_unit(feedback_selection.prompt_digest([("user", brief)])) < HELD
+    return feedback_selection.is_held_out(feedback_selection.prompt_digest([("user", brief)]), HELD)
 
 
 def wishes(topics: tuple[str, ...], seed: int) -> Iterator[Wish]:

@@ -6,7 +6,6 @@ seed, the person's name and how often they have answered, so that a restarted pa
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from math import hypot
 from statistics import NormalDist
 
+from tunectl.core.hashing import hash_to_bytes
 from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask
 
 NOISE = 1.0
@@ -85,13 +85,14 @@ def next_task(
     recent = {item.prompt for item in questions if item.id in own[-3:]}  # not the same input again at once
     doubts = telling or {}
     best = max(
-        new, key=lambda item: (item.prompt not in recent, doubts.get(item.id, -1.0), _position(item.id, plan.seed))
+        new,
+        key=lambda item: (
+            item.prompt not in recent,
+            doubts.get(item.id, -1.0),
+            hash_to_bytes(f"{plan.seed} {item.id}"),
+        ),
     )
     return NextTask(best, left, repeat=False)
-
-
-def _position(name: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
 
 
 def _again(

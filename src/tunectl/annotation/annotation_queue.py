@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import RLock
 from typing import Literal
 
-import msgspec
-
 from tunectl.annotation.active_sampling import NextTask, QueuePolicy, next_task, open_tasks
+from tunectl.core.hashing import hash_to_id
 from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask, Retraction, SaidChoice, Store
 
 Button = Literal["left", "right", "both_good", "both_bad", "skip"]
@@ -127,7 +125,7 @@ class AnnotationQueue:
 
     def _build_displayed_task(self, annotator: str, turn: int, what: NextTask) -> DisplayedTask:
         """A showing is named by all that is on the screen: what was pressed on another one never counts for this one."""
-        name = _digest(turn, annotator, what.question.id, what.left, what.repeat)
+        name = hash_to_id(turn, annotator, what.question.id, what.left, what.repeat)
         return DisplayedTask(name, what.question, what.left, what.repeat, self._clock())
 
     def progress(self, annotator: str) -> Progress:
@@ -151,10 +149,6 @@ class AnnotationQueue:
         """Put new questions on the pile while people work."""
         with self._lock:
             self._store.add(questions)
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
 
 
 def button_to_choice(button: Button, left: int) -> SaidChoice:

@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from tunectl.artifacts.records import Example
 from tunectl.core.errors import DataError
+from tunectl.core.hashing import hash_to_unit
 from tunectl.core.optional import import_optional
-from tunectl.data.split.groups import hash_to_unit
 from tunectl.stats import bootstrap, power_law
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def take_nested_subsets(train: Sequence[Example], *, seed: int) -> Iterator[tupl
             f"a learning curve needs at least 20 train records; there are {len(train)}",
             hint="add data first: with so little, more always helps",
         )
-    order = sorted(range(len(train)), key=lambda row: (hash_to_unit(seed, f"curve {train[row].id}"), row))
+    order = sorted(range(len(train)), key=lambda row: (hash_to_unit(f"{seed}\0curve {train[row].id}"), row))
     for share, size in zip(SHARES, sizes, strict=True):
         yield share, [train[row] for row in sorted(order[:size])]
 

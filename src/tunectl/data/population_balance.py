@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from tunectl.artifacts.records import Example
-from tunectl.data.split.groups import hash_to_unit
+from tunectl.core.hashing import hash_to_unit
 from tunectl.stats import goodness_of_fit
 from tunectl.stats.design_effect import EffectiveSize, effective_size
 from tunectl.stats.proportion_ci import wilson_interval
@@ -123,11 +123,11 @@ def resample_counts(
     more than one record, and the order of rows plays no part.
     """
     keys = [
-        (tuple(example.fields.get(name, "") for name in fields), hash_to_unit(seed, example.id), example.id)
+        (tuple(example.fields.get(name, "") for name in fields), hash_to_unit(f"{seed}\0{example.id}"), example.id)
         for example in examples
     ]
     times = [0] * len(examples)
-    reached = hash_to_unit(seed, "resample")
+    reached = hash_to_unit(f"{seed}\0resample")
     for row in sorted(range(len(examples)), key=keys.__getitem__):
         before = reached
         reached += min(weights[row], float(most))

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from tunectl.artifacts.records import Feedback, InferenceRecord, Message
+from tunectl.core.hashing import hash_to_unit
 from tunectl.inference_log import contribution_caps, export
 from tunectl.inference_log.feedback_rules import (
     ExampleKind,
@@ -100,9 +101,9 @@ def _classify_inference(
     edits = [opinion for opinion in old if opinion.kind == "edit"]
     kind: ExampleKind = "edit" if edits and row != export.to_openai_row(one) else "approved"
     voice = (edits or [opinion for opinion in old if opinion.kind in ("thumb", "rating", "preference")])[-1]
-    return FeedbackExample(wanted, kind, voice.annotator, prompt, hash_to_unit(prompt) < holdout)
+    return FeedbackExample(wanted, kind, voice.annotator, prompt, is_held_out(prompt, holdout))
 
 
-def hash_to_unit(prompt: str) -> float:
-    """From 0 to 1, the same for one question always: what was kept for the gate once is never learned later."""
-    return int.from_bytes(hashlib.blake2b(f"held {prompt}".encode(), digest_size=8).digest()) / 2**64
+def is_held_out(prompt: str, share: float) -> bool:
+    """Whether a question, by its ``prompt_digest``, is kept for the gate; always the same for one question."""
+    return hash_to_unit(f"held {prompt}") < share

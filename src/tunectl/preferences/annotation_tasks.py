@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
 from tunectl.artifacts.records import Example
+from tunectl.core.hashing import hash_to_id
 from tunectl.preferences.annotation_store import AnnotationTask
 
 CHECKS = 0.15
@@ -17,7 +15,7 @@ CHECKS = 0.15
 
 def sample_inputs(examples: Sequence[Example], wanted: int, seed: int) -> list[Example]:
     """At most ``wanted`` of the inputs, by the seed; more of them later begin with the same ones."""
-    order = sorted((one for one in examples if one.messages), key=lambda one: _digest(seed, one.id))
+    order = sorted((one for one in examples if one.messages), key=lambda one: hash_to_id(seed, one.id))
     return order[:wanted]
 
 
@@ -26,7 +24,7 @@ def make_task(example: Example, prompt: str, answers: Sequence[str], systems: Se
     first, second = (text.strip() for text in answers)
     if not first or not second or first.split() == second.split():
         return None
-    name = f"q-{_digest(prompt, first, second)}"
+    name = f"q-{hash_to_id(prompt, first, second)}"
     return AnnotationTask(
         id=name,
         prompt=prompt,
@@ -48,7 +46,7 @@ def attention_checks(examples: Sequence[tuple[Example, str]], seed: int) -> Iter
         if others:
             wrong = dice.choice(others).answers[0].text
             right = one.answers[0].text
-            name = f"q-{_digest('attention', prompt, right, wrong)}"
+            name = f"q-{hash_to_id('attention', prompt, right, wrong)}"
             yield AnnotationTask(
                 id=name,
                 prompt=prompt,
@@ -60,7 +58,3 @@ def attention_checks(examples: Sequence[tuple[Example, str]], seed: int) -> Iter
                 fields=one.fields,
                 tools=one.tools,
             )
-
-
-def _digest(*parts: object) -> str:
-    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()

@@ -14,7 +14,6 @@ answers then say of it what nobody asked for, and the other difference decides.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import AnnotationMetadata, Comparison, Example, Message, ReferenceAnswer, SplitName
 from tunectl.core.errors import DataError
+from tunectl.core.hashing import hash_to_bytes
 from tunectl.preferences.meaning_representation import remove_attribute
 from tunectl.preferences.prompt_split import PARTS
 
@@ -169,7 +169,7 @@ def _rests(attributes: Mapping[str, str], most: int) -> Iterator[int]:
 
 @cache
 def _code(name: str, value: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{name}\0{value}".encode(), digest_size=8).digest())
+    return int.from_bytes(hash_to_bytes(f"{name}\0{value}"))
 
 
 def build_prompt_records(
@@ -380,7 +380,7 @@ def _judgement(
     apart: Sequence[AttributeDifference],
     part: SplitName,
 ) -> Comparison:
-    name = hashlib.blake2b(f"{card.prompt}\0{chosen.text}\0{rejected.text}".encode(), digest_size=8).hexdigest()
+    name = hash_to_bytes(f"{card.prompt}\0{chosen.text}\0{rejected.text}").hex()
     return Comparison(
         id=f"j-{name}",
         prompt=card.prompt,

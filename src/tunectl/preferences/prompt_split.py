@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import LabeledCompletion, PreferencePair, SplitName
 from tunectl.core.errors import DataError
+from tunectl.core.hashing import hash_to_bytes
 
 PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 R = TypeVar("R", PreferencePair, LabeledCompletion)
@@ -35,7 +35,9 @@ def split_by_prompt(
         elif record.split is not None:
             parts.setdefault(record.prompt, record.split)
     every = list(dict.fromkeys(record.prompt for record in records))
-    free = sorted((prompt for prompt in every if prompt not in parts), key=lambda prompt: _position(prompt, seed))
+    free = sorted(
+        (prompt for prompt in every if prompt not in parts), key=lambda prompt: hash_to_bytes(f"{seed} {prompt}")
+    )
     have = {part: sum(parts.get(prompt) == part for prompt in every) for part in PARTS}
     for at, prompt in enumerate(free):
         empty = [part for part in PARTS if not have[part]]  # small data: the last ones go where there is nothing yet
@@ -71,7 +73,3 @@ def with_split(records: Sequence[R], parts: Mapping[str, SplitName]) -> list[R]:
 def count_moved(records: Sequence[PreferencePair | LabeledCompletion], parts: Mapping[str, SplitName]) -> int:
     """How many records the data had marked for another part than they went to."""
     return sum(record.split not in (None, parts[record.prompt]) for record in records)
-
-
-def _position(prompt: str, seed: int) -> bytes:
-    return hashlib.blake2b(f"{seed} {prompt}".encode(), digest_size=8).digest()

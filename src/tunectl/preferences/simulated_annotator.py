@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from msgspec import Struct
 
 from tunectl.artifacts.records import AnnotationMetadata, Choice, Comparison, Example, Message
 from tunectl.config.schema.simulated_annotator import Criterion, FactsCriterion, PatternCriterion, SimulatedAnnotator
+from tunectl.core.hashing import hash_to_bytes
 
 KIND = "simulated"
 """The ``kind`` of such judgements."""
@@ -144,7 +144,7 @@ def _choose(
 def _judgement(
     item: SampledAnswers, texts: tuple[str, str], choice: Choice, tags: list[str], left: int, annotator: str
 ) -> Comparison:
-    name = hashlib.blake2b("\0".join((annotator, item.prompt, *texts)).encode(), digest_size=8).hexdigest()
+    name = hash_to_bytes("\0".join((annotator, item.prompt, *texts))).hex()
     return Comparison(
         id=f"j-{name}",
         prompt=item.prompt,

@@ -9,7 +9,6 @@ person also said the opposite), ``contradicted`` (others did, and policy or majo
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from tunectl.artifacts.records import (
     truncate,
 )
 from tunectl.artifacts.row_counts import RowCounter
+from tunectl.core.hashing import hash_to_id
 
 AggregationPolicy = Literal["majority", "drop"]
 PROMPT_LEAST = 40
@@ -219,7 +219,7 @@ def _marks(judgements: Sequence[Comparison]) -> list[LabeledCompletion]:
             continue
         for answer in one.answers:
             text, good = _text(answer), one.choice in {"good", "both_good"}
-            key = _digest(one.prompt, text)
+            key = hash_to_id(one.prompt, text, size=16)
             old = made.get((key, str(good)))
             votes = [one.vote] if old is None else [*old.votes, one.vote]
             made[key, str(good)] = LabeledCompletion(
@@ -242,7 +242,7 @@ def human_written_examples(judgements: Sequence[Comparison]) -> list[Example]:
     made = {}
     for one in judgements:
         if one.edit is not None and one.edit.strip():
-            name = f"e-{_digest(one.prompt, one.edit)[:16]}"
+            name = f"e-{hash_to_id(one.prompt, one.edit, size=16)[:16]}"
             answer = ReferenceAnswer(one.edit.strip(), one.vote.source)
             made[name] = Example(
                 name, one.vote.source, one.messages, [answer], tools=one.tools, kind="edited", fields=one.fields
@@ -259,14 +259,14 @@ def _group_by_comparison(judgements: Sequence[Comparison]) -> dict[str, list[Com
 
 def comparison_key(one: Comparison) -> str:
     """What was judged, whichever answer came first: equal for equal prompts with equal answers."""
-    return _digest(one.prompt, *sorted(_text(answer) for answer in one.answers))
+    return hash_to_id(one.prompt, *sorted(_text(answer) for answer in one.answers), size=16)
 
 
 def canonical_vote(one: Comparison) -> str:
     """What was said about it, in words that do not depend on which answer came first."""
     if one.choice not in {"first", "second"}:
         return one.choice
-    return _digest(_text(one.answers[0 if one.choice == "first" else 1]))
+    return hash_to_id(_text(one.answers[0 if one.choice == "first" else 1]), size=16)
 
 
 def _text(answer: Sequence[Message]) -> str:
@@ -276,10 +276,6 @@ def _text(answer: Sequence[Message]) -> str:
 
 def _calls(turn: Message) -> str:
     return msgspec.json.encode(turn.tool_calls, order="sorted").decode() if turn.tool_calls else ""
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=16).hexdigest()
 
 
 def _place(one: Comparison) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from tunectl.access.api_errors import ApiError
 from tunectl.artifacts.records import CanaryState
+from tunectl.core.hashing import hash_to_unit
 
 Arm = Literal["champion", "challenger", "base"]
 ARMS: tuple[Arm, ...] = ("champion", "challenger", "base")
@@ -15,8 +15,7 @@ ARMS: tuple[Arm, ...] = ("champion", "challenger", "base")
 
 def assign_variant(identity: str, trial: CanaryState) -> Arm:
     """The arm of an identity (a user, else a key, else a session): always the same one in one trial."""
-    drawn = hashlib.blake2b(f"{trial.salt}\0{identity}".encode(), digest_size=8).digest()
-    return "challenger" if int.from_bytes(drawn, "big") < trial.share * 2**64 else "champion"
+    return "challenger" if hash_to_unit(f"{trial.salt}\0{identity}") < trial.share else "champion"
 
 
 def resolve_variant(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from string import Formatter
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import msgspec
 from tunectl.artifacts.records import Document, Example, Message, Segment
 from tunectl.chat import tool_calls
 from tunectl.config.schema.ingest import RowOptions
+from tunectl.core.hashing import hash_to_id
 from tunectl.data.readers.conversation import split_off_answer, with_last_user, with_system
 from tunectl.data.readers.disk_buffer import input_digest
 from tunectl.data.readers.format_detection import DetectedFormat
@@ -135,4 +135,4 @@ def _example_id(example: Example, *, merged: bool) -> str:
 
 def digest(prefix: str, *parts: Any) -> str:
     """A short name that follows from the content of ``parts``."""
-    return f"{prefix}-{hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()}"
+    return f"{prefix}-{hash_to_id(*parts)}"

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from tunectl.artifacts.records import Example, SplitName
 from tunectl.core.errors import DataError
-from tunectl.data.split.groups import Group, find_connected_groups, hash_to_unit
+from tunectl.core.hashing import hash_to_unit
+from tunectl.data.split.groups import Group, find_connected_groups
 
 PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 HELD: tuple[SplitName, ...] = ("test", "validation")
@@ -93,7 +94,7 @@ def _bundle(examples: Sequence[Example], group: Group, rule: SplitRule, *, all_m
     marked = next((part for part in HELD if part in marks), None)
     if marked is None and "train" in marks and not all_marked:
         marked = "train"
-    bundle = _Group(group, hash_to_unit(rule.seed, group.key), stratum, may or ("train",), marked)
+    bundle = _Group(group, hash_to_unit(f"{rule.seed}\0{group.key}"), stratum, may or ("train",), marked)
     if marked is not None:
         bundle.part = marked
     elif len(bundle.may) == 1:

@@ -50,11 +50,6 @@ def _normalize_text(text: str) -> str:
     return " ".join(split_words(text)) or text
 
 
-def hash_to_unit(seed: int, key: str) -> float:
-    """Where ``key`` lies on the line from 0 to 1: uniform over keys, the same for one key and seed on every machine."""
-    return int.from_bytes(blake2b(f"{seed}\0{key}".encode(), digest_size=8).digest()) / 2**64
-
-
 @dataclass(frozen=True, slots=True)
 class Group:
     """Records that stay together."""

@@ -6,7 +6,6 @@ of turn. Rows drop the last token of an answer, because nothing follows it that 
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tunectl.artifacts.records import Example, Message, PreferencePair, Rejected
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat import tool_calls
 from tunectl.chat.loss_mask import LossMasker, TokenizedExample, TokenSpan
+from tunectl.core.hashing import hash_to_bytes
 from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
 
 CHUNK = 256
@@ -235,7 +235,7 @@ def subsample_prompts(pairs: Sequence[PreferencePair], most: int | None, seed: i
 
 def position(prompt: str, line: str) -> bytes:
     """Place of a prompt on the random line called ``line``: the same in every run."""
-    return hashlib.blake2b(f"{line} {prompt}".encode(), digest_size=8).digest()
+    return hash_to_bytes(f"{line} {prompt}")
 
 
 @dataclass(frozen=True, slots=True)
