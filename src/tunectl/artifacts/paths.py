@@ -73,6 +73,11 @@ class ProjectPaths:
         return self.state_dir / "stage.lock"
 
     @property
+    def launch(self) -> Path:
+        """How fits are launched, as ``compose`` last read it. Not in a stage's JSON: another choice reruns nothing."""
+        return self.state_dir / "launch.json"
+
+    @property
     def failure(self) -> Path:
         """Why the last stage failed; absent where it did not."""
         return self.state_dir / "failure.json"

@@ -14,6 +14,7 @@ from typing import Any
 
 from tunectl.artifacts import atomic_io, lock, manifest
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.wiring import launch
 from tunectl.core import logging_setup
 from tunectl.core.errors import ArtifactError, TunectlError
 from tunectl.core.optional import require_all
@@ -65,6 +66,7 @@ def run_stage(layout: ProjectPaths, name: str) -> None:
         upstream: atomic_io.sha256_json(load_input_artifact(layout, upstream)) for upstream in _fields(module.Inputs)
     }
     key = atomic_io.sha256_json({"record": record, "inputs": digests})[:16]
+    launched = launch.launch_backends(name, launch.read(layout.launch))
     started = time.monotonic()
     with ExitStack() as stack:
         folders = {"work": layout.work(name, key)}
@@ -73,12 +75,13 @@ def run_stage(layout: ProjectPaths, name: str) -> None:
                 folders[kind] = stack.enter_context(atomic_io.atomic_directory(target, layout.scratch))
         outputs = module.Outputs(**{kind: folders[kind] for kind in _fields(module.Outputs)})
         inputs = module.Inputs(**{upstream: layout.artifact(upstream) for upstream in digests})
-        metrics = dataclasses.asdict(module.run(settings, inputs, outputs))
+        metrics = dataclasses.asdict(module.run(settings, inputs, outputs, **(launched.backends if launched else {})))
         passed = (outputs.artifact / manifest.PASSED_THROUGH).is_file()
         made = manifest.Manifest(name, atomic_io.sha256_json(record), digests, passed_through=passed)
         manifest.write(outputs.artifact, made)
     seconds = round(time.monotonic() - started, 3)
-    atomic_io.write_json(layout.metrics(name), {**metrics, "seconds": seconds})
+    record = launched.record() if launched and not passed else {}
+    atomic_io.write_json(layout.metrics(name), {**metrics, **record, "seconds": seconds})
     with layout.executed.open("a", encoding="utf-8") as stream:
         stream.write(f"{name}\n")
     _log.info("%s: done in %.1f s", name, seconds)

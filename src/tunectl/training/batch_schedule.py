@@ -90,3 +90,14 @@ def token_batches(rows: Sequence[Batchable], order: Sequence[int], tokens: int) 
         else:
             cut.append([number])
     return tuple(tuple(batch) for batch in cut)
+
+
+def rank_batches(
+    rows: Sequence[Batchable], order: Sequence[int], tokens: int, *, rank: int, world_size: int
+) -> tuple[tuple[int, ...], ...]:
+    """The micro-batches that one of several ranks reads of ``order``: dealt in turn by rising length, so that all have equal work.
+
+    Ranks together read each row once. A rank gets none where there are fewer rows than ranks.
+    """
+    rising = sorted(order, key=lambda number: (rows[number].length, number))
+    return token_batches(rows, rising[rank::world_size], tokens)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Any
 
 from msgspec.structs import replace
 
 from tunectl.backends.modeling import batching, training_checkpoint
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.core import logging_setup
 from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
@@ -41,6 +43,8 @@ class TrainingRun:
     last_good: tuple[int, float] | None = None
     fresh_tokens: int = 0
     fresh_seconds: float = 0.0
+    group: ProcessGroup = SINGLE
+    """The processes that share this fit."""
 
     def learn(self, step: OptimizerStep, backward: Any) -> float:
         """Forward and backward over one step; its mean loss (nats)."""
@@ -56,6 +60,32 @@ class TrainingRun:
         return sum(row.length + len(row.branches) for row in rows), sum(row.apart for row in rows)
 
     @property
+    def batchables(self) -> Sequence[batch_schedule.Batchable]:
+        """What the numbers of a step mean."""
+        return self.rows
+
+    def rank_batches(self, step: OptimizerStep) -> tuple[tuple[int, ...], ...]:
+        """The micro-batches of ``step`` that this rank reads: all of them where it is alone."""
+        if self.group.world_size == 1:
+            return step.batches
+        order = [number for group in step.batches for number in group]
+        return self._deal(self.batchables, order)
+
+    def rank_validation(self, rows: Sequence[batch_schedule.Batchable]) -> tuple[tuple[int, ...], ...]:
+        """The micro-batches of the validation rows that this rank reads."""
+        if self.group.world_size == 1:
+            return batch_schedule.token_batches(rows, range(len(rows)), self.plan.profile.train_batch_tokens)
+        return self._deal(rows, range(len(rows)))
+
+    def _deal(self, rows: Sequence[batch_schedule.Batchable], order: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        own, group = self.plan.profile.train_batch_tokens, self.group
+        return batch_schedule.rank_batches(rows, order, own, rank=group.rank, world_size=group.world_size)
+
+    def count_padding(self, batches: int) -> int:
+        """Forward passes without weight that this rank owes: with sharded layers all ranks need equally many."""
+        return int(self.group.max(float(batches))[0]) - batches if self.group.sharded else 0
+
+    @property
     def validate_at(self) -> set[int]:
         """Steps after which the validation loss is measured; the last is one."""
         count = max(1, round(self.plan.evals_per_epoch * self.plan.epochs))
@@ -64,30 +94,61 @@ class TrainingRun:
 
 def step_loss(run: TrainingRun, step: OptimizerStep, backward: Any) -> float:
     """Forward and backward over all micro-batches of one step; the mean loss of its learned tokens (nats)."""
-    parts = [run.route.batch([run.rows[number] for number in group]) for group in step.batches]
-    weight = sum(float(part.weights.sum()) for part in parts)
-    total = 0.0
+    parts = [run.route.batch([run.rows[number] for number in group]) for group in run.rank_batches(step)]
+    (weight,) = run.group.sum(sum(float(part.weights.sum()) for part in parts))
+    total, padding = 0.0, run.count_padding(len(parts))
     for part in parts:
         loss = batching.cross_entropy_loss(run.route, part, smoothing=run.plan.label_smoothing) / weight
         backward(loss)
         total += float(loss.detach())
-    return total
+    for _ in range(padding):
+        backward(batching.cross_entropy_loss(run.route, run.route.batch(run.rows[:1])) * 0.0)
+    return run.group.sum(total)[0]
 
 
 def validation_loss(run: TrainingRun, model: Any) -> float:
     """Nats a learned token on the validation rows, with the moving average where one is kept."""
-    torch = import_optional("torch", extra="train")
     model.eval()
-    with swap_in_ema(model, run.state.average), torch.inference_mode():
+    with swap_in_ema(model, run.state.average), no_gradients(run):
         total, weight = 0.0, 0.0
-        for group in batch_schedule.token_batches(
-            run.validation, range(len(run.validation)), run.plan.profile.train_batch_tokens
-        ):
+        batches = run.rank_validation(run.validation)
+        padding = run.count_padding(len(batches))
+        for group in batches:
             part = run.route.batch([run.validation[number] for number in group])
             total += float(batching.cross_entropy_loss(run.route, part))
             weight += float(part.weights.sum())
+        for _ in range(padding):
+            batching.cross_entropy_loss(run.route, run.route.batch(run.validation[:1]))
     model.train()
+    total, weight = run.group.sum(total, weight)
     return total / weight
+
+
+def check_ranks(run: TrainingRun) -> None:
+    """Say what the fit runs on.
+
+    Raises  UsageError where a usual step has fewer rows than there are ranks.
+    """
+    group, label = run.group, run.plan.label
+    sizes = [sum(len(batch) for batch in step.batches) for step in run.steps]
+    usual = median_low(sizes)
+    if group.world_size > usual:
+        raise UsageError(
+            f"{label}: launch starts {group.world_size} ranks, and a usual step has {usual} row{'' if usual == 1 else 's'}: "
+            "some ranks would have nothing to do",
+            hint=f"start at most {usual}: launch.nproc_per_node={usual}, or raise {label}.batch_size (now {run.plan.batch_size} answers)",
+        )
+    if group.first:
+        tokens = sum(run.read(step)[0] for step in run.steps) / len(run.steps) / group.world_size
+        ranks = "1 process" if group.world_size == 1 else f"{group.world_size} ranks"
+        shard = ", frozen layers sharded" if group.sharded else ""
+        _log.info("%s: %s on %s%s, about %d tokens a step each", label, ranks, run.route.device, shard, round(tokens))
+
+
+def no_gradients(run: TrainingRun) -> Any:
+    """The context of a validation. FSDP2 cannot gather weights under ``inference_mode``, which is the faster one."""
+    torch = import_optional("torch", extra="train")
+    return torch.no_grad() if run.group.sharded else torch.inference_mode()
 
 
 def check_finite(run: TrainingRun, step: int, loss: float) -> None:

@@ -41,6 +41,11 @@ def _stand_back(nice: int) -> None:
             return
 
 
+def die_with_parent() -> None:
+    """Let the kernel end this process when the one that started it ends, however that happens."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
     """Run the command in this group; end the group when the pipe at our standard input closes. Returns its exit code."""
     with suppress(OSError):
@@ -54,7 +59,7 @@ def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
     leader = os.getpid()
 
     def die_with_me() -> None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         if os.getppid() != leader:
             os._exit(STOPPED)
 

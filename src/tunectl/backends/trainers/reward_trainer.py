@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunectl.backends.modeling import reward_forward, reward_scorer, training_checkpoint, training_run
+from tunectl.backends.modeling import (
+    layer_sharding,
+    reward_forward,
+    reward_scorer,
+    training_checkpoint,
+    training_run,
+)
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers import trainer_loop
 from tunectl.chat import model_spec
 from tunectl.core import logging_setup
-from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
 from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.protocols import TrainResult
@@ -35,27 +41,37 @@ class RewardTrainingRun(training_run.TrainingRun):
 
     def learn(self, step: OptimizerStep, backward: Any) -> float:
         """Forward and backward over one step; its mean loss a pair (nats), margins and centring included."""
-        groups = [[self.bundles[number] for number in group] for group in step.batches]
-        pairs = sum(len(bundle.duels) for group in groups for bundle in group)
-        total = 0.0
-        for group in groups:
-            loss = reward_forward.loss_of(self.how, group, centring=self.centring) / pairs
+        pairs = sum(len(self.bundles[number].duels) for group in step.batches for number in group)
+        batches = self.rank_batches(step)
+        total, padding = 0.0, self.count_padding(len(batches))
+        for group in batches:
+            some = [self.bundles[number] for number in group]
+            loss = reward_forward.loss_of(self.how, some, centring=self.centring) / pairs
             backward(loss)
             total += float(loss.detach())
-        return total
+        for _ in range(padding):
+            backward(reward_forward.loss_of(self.how, self.bundles[:1], centring=None) * 0.0)
+        return self.group.sum(total)[0]
+
+    @property
+    def batchables(self) -> Sequence[PromptGroup]:
+        """What the numbers of a step mean."""
+        return self.bundles
 
     def validate(self, model: Any) -> float:
         """Log-loss a pair (nats) of the held-out pairs, without margins and centring."""
-        torch = import_optional("torch", extra="train")
         model.eval()
         total = 0.0
-        with torch.inference_mode():
-            tokens = self.plan.profile.train_batch_tokens
-            for group in batch_schedule.token_batches(self.held_out, range(len(self.held_out)), tokens):
+        with training_run.no_gradients(self):
+            batches = self.rank_validation(self.held_out)
+            padding = self.count_padding(len(batches))
+            for group in batches:
                 some = [self.held_out[number] for number in group]
                 total += float(reward_forward.loss_of(self.how, some, centring=None))
+            for _ in range(padding):
+                reward_forward.loss_of(self.how, self.held_out[:1], centring=None)
         model.train()
-        return total / sum(len(bundle.duels) for bundle in self.held_out)
+        return self.group.sum(total)[0] / sum(len(bundle.duels) for bundle in self.held_out)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
         """Tokens of one step, and the same had both answers of every pair been read with a prompt of their own."""
@@ -65,6 +81,10 @@ class RewardTrainingRun(training_run.TrainingRun):
 
 class RewardModelTrainer:
     """The trainer of the product; see ``training.reward_trainer.RewardTrainer``."""
+
+    def __init__(self, group: ProcessGroup = SINGLE) -> None:
+        """``group`` is the processes that fit together; every one of them makes the same calls."""
+        self._group = group
 
     def fit(
         self,
@@ -84,7 +104,7 @@ class RewardModelTrainer:
                 MissingExtraError.
         """
         with trainer_loop.oom_to_error(plan.fit):
-            return _fit(plan, (model, sft), list(train), list(validation), out, work)
+            return _fit(plan, (model, sft), list(train), list(validation), out, work, self._group)
 
     def rewards(
         self, plan: RewardArgs, *, model: Path, sft: Path, members: Sequence[Path], bundles: Sequence[PromptGroup]
@@ -108,12 +128,14 @@ def _fit(
     validation: list[PromptGroup],
     out: Path,
     work: Path,
+    group: ProcessGroup,
 ) -> TrainResult:
     trainer_loop.setup_trackers(plan.fit, work)
     loaded = reward_forward.build(*model, plan.fit.profile, seed=plan.fit.seed)
     peft_model, autocast = trainer_loop.wrap_with_adapter(plan.fit, loaded.model, trainer_loop.REWARD)
+    layer_sharding.shard_layers(peft_model, plan.fit, group)
     longest = max(row.length for bundle in (*train, *validation) for row in bundle.rows)
-    trainer_loop.refuse_too_big(plan.fit, peft_model, longest, work)
+    trainer_loop.refuse_too_big(plan.fit, peft_model, longest, work, ranks=group.local_world_size)
     how = reward_forward.route_of(peft_model, autocast=autocast)
     shared = plan.fit.prefix_sharing and reward_forward.supports_side_by_side(how, train)
     if plan.fit.prefix_sharing and not shared:
@@ -130,9 +152,10 @@ def _fit(
         held_out=validation,
         how=how,
         centring=plan.center_rewards_coefficient,
+        group=group,
     )
     steps = trainer_loop.train(run, peft_model, loaded.tokenizer, work, trainer_loop.REWARD)
-    trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model[0]))
+    trainer_loop.save(run, peft_model, out, model_spec.load(model[0]))
     return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
 
 

@@ -12,11 +12,13 @@ from typing import Any
 from tunectl.backends.modeling import (
     batching,
     capability_probe,
+    layer_sharding,
     model_loader,
     training_checkpoint,
     training_run,
     warm_start,
 )
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers import trainer_loop
 from tunectl.chat import model_spec
 from tunectl.core.optional import import_optional
@@ -29,6 +31,10 @@ from tunectl.training.train_args import TrainingArgs
 
 class SftTrainer:
     """The trainer of the product; see ``training.trainer.Trainer``."""
+
+    def __init__(self, group: ProcessGroup = SINGLE) -> None:
+        """``group`` is the processes that fit together; every one of them makes the same calls."""
+        self._group = group
 
     def fit(
         self,
@@ -59,17 +65,19 @@ class SftTrainer:
     ) -> TrainResult:
         trainer_loop.setup_trackers(plan, work)
         peft_model, tokenizer, autocast = _load_with_adapter(plan, model)
-        trainer_loop.refuse_too_big(plan, peft_model, max(row.length for row in (*train, *validation)), work)
+        layer_sharding.shard_layers(peft_model, plan, self._group)
+        longest = max(row.length for row in (*train, *validation))
+        trainer_loop.refuse_too_big(plan, peft_model, longest, work, ranks=self._group.local_world_size)
         found = capability_probe.probe(peft_model, train, autocast=autocast)
         shared = found.shared_prompts and any(len(row.branches) > 1 for row in train)
         if not found.shared_prompts:
             train, validation = one_answer_per_row(train), one_answer_per_row(validation)
         route = batching.forward_path(peft_model, plain_head=found.plain_head, autocast=autocast)
         run = training_run.TrainingRun(
-            plan, train, _steps(plan, train), validation, route, training_checkpoint.TrainerState()
+            plan, train, _steps(plan, train), validation, route, training_checkpoint.TrainerState(), group=self._group
         )
         steps = trainer_loop.train(run, peft_model, tokenizer, work, trainer_loop.SFT)
-        trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model))
+        trainer_loop.save(run, peft_model, out, model_spec.load(model))
         return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from tunectl.artifacts import atomic_io
 from tunectl.backends.modeling import lora_kernels, model_loader, short_attention, training_checkpoint, training_run
+from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.sweeps import trial_pruning
 from tunectl.backends.trainers.sft_args import check_target_modules, peft_config, to_sft_config
 from tunectl.chat import model_spec
@@ -125,6 +126,7 @@ def refuse_too_big(
     weight_bytes: float = 0.0,
     kept: int = 0,
     hint: str | None = None,
+    ranks: int = 1,
 ) -> None:
     """Stop before memory or disk run out, once ``model`` is loaded.
 
@@ -132,6 +134,7 @@ def refuse_too_big(
     weight_bytes  of each weight that is still to be copied
     kept          bytes that go to the disk besides checkpoints
     hint          replaces what a fit on rows would say about memory
+    ranks         processes that share this machine's memory, each of which needs as much
     Raises  InfrastructureError with what is needed and what is there.
     """
     settings = model.config.get_text_config()
@@ -153,7 +156,9 @@ def refuse_too_big(
             weight_bytes=weight_bytes,
         )
         resource_check.check_memory(
-            needed, resource_check.available_memory(), hint=hint or resource_check.memory_hint(tokens, _section(plan))
+            needed * ranks,
+            resource_check.available_memory(),
+            hint=hint or resource_check.memory_hint(tokens, _section(plan)),
         )
     # two checkpoints of value, two moments, best and average, and the adapter itself; 4 bytes each
     resource_check.check_disk(work, 11 * 4 * own + kept + 50 * resource_check.MEGA)
@@ -198,7 +203,8 @@ def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path,
 
     Raises  InfrastructureError after Ctrl-C; UsageError where the loss is no number.
     """
-    resumed = training_checkpoint.latest_checkpoint(work)
+    training_run.check_ranks(run)
+    resumed = latest_checkpoint(run.group, work)
     if resumed is not None:
         run.state = training_checkpoint.TrainerState.load(resumed)
         _log.info("%s: going on from step %s of %d", run.plan.label, resumed.name.rpartition("-")[2], len(run.steps))
@@ -216,6 +222,14 @@ def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path,
             hint="run the same command to go on",
         )
     return int(trainer.state.global_step)
+
+
+def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
+    """The checkpoint to go on from: the first rank looks, and the others take what it found."""
+    found = training_checkpoint.latest_checkpoint(work) if group.first else None
+    step = int(found.name.rpartition("-")[2]) if found else -1
+    step = int(group.max(float(step))[0])
+    return work / f"checkpoint-{step}" if step >= 0 else None
 
 
 @contextmanager
@@ -237,6 +251,17 @@ def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _learn(run: training_run.TrainingRun, model: Any, step: OptimizerStep, done: int, backward: Any) -> float:
+    """Gradients of one step, summed over the ranks; its mean loss. ``done`` steps came before."""
+    model.train()
+    run.group.seed_step(run.plan.seed, done)
+    loss = run.learn(step, backward)
+    run.group.sum_gradients(model)
+    run.stopped = run.group.agree_to_stop(run.stopped)
+    training_run.check_finite(run, done + 1, loss)
+    return loss
 
 
 @cache
@@ -274,16 +299,15 @@ def _trainer_class(name: str) -> Any:
 
         def training_step(self, model: Any, inputs: dict[str, OptimizerStep], num_items_in_batch: Any = None) -> Any:
             """All micro-batches of one step; returns its mean loss."""
-            model.train()
-            loss = self.run.learn(inputs["step"], self.accelerator.backward)
-            training_run.check_finite(self.run, self.state.global_step + 1, loss)
+            loss = _learn(self.run, model, inputs["step"], self.state.global_step, self.accelerator.backward)
             return torch.tensor(loss, device=self.args.device)
 
         def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
             """Validation loss of the weights that would be kept, and what follows from it."""
             loss = self.run.validate(self.model)
             training_run.update_best(self.run, self.model, loss, self.state.global_step)
-            trial_pruning.report_validation(self.run.plan.label, self.state.global_step, loss)
+            if self.run.group.first:
+                trial_pruning.report_validation(self.run.plan.label, self.state.global_step, loss)
             self.log({"eval_loss": loss})
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_loss": loss})
             if self.run.plan.patience is not None and self.run.state.misses >= self.run.plan.patience:
@@ -291,10 +315,12 @@ def _trainer_class(name: str) -> Any:
             return {"eval_loss": loss}
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            transformers.Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  TRL's own adds a model card
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            self.run.state.save(folder)
-            training_checkpoint.finish_checkpoint(folder)
+            if self.run.group.first:
+                transformers.Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  TRL's own adds a model card
+                folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                self.run.state.save(folder)
+                training_checkpoint.finish_checkpoint(folder)
+            self.run.group.barrier()
 
     return Fitter
 
@@ -332,11 +358,13 @@ def _hooks(transformers: Any) -> Any:
     return FitCallback
 
 
-def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec) -> None:
-    """Write the adapter: the same weights give the same bytes, and no path of this machine is in it."""
+def save(run: training_run.TrainingRun, model: Any, out: Path, base: model_spec.ModelSpec) -> None:
+    """Write the adapter: the same weights give the same bytes, and no path of this machine is in it. The first rank writes."""
     torch = import_optional("torch", extra="train")
+    if not run.group.first:
+        return
     with torch.no_grad():
-        training_run.load_trainable(model, best)
+        training_run.load_trainable(model, run.state.best)
     model.save_pretrained(out)
     (out / "README.md").unlink(missing_ok=True)
     settings: dict[str, Any] = atomic_io.read_json(out / "adapter_config.json", dict[str, Any])

@@ -14,6 +14,7 @@ from tunectl.config.schema.feedback import Harvest
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.config.schema.ingest import Ingest
+from tunectl.config.schema.launch import LaunchConfig
 from tunectl.config.schema.model import BaseModelConfig
 from tunectl.config.schema.monitor import Monitor
 from tunectl.config.schema.package import Package
@@ -43,6 +44,7 @@ class TunectlConfig(StrictModel):
     data: DataVariables | None
     """Inputs that an experiment asks for on the command line; null where the sources name their own."""
     hardware: HardwareProfile
+    launch: LaunchConfig
     model: BaseModelConfig
     ingest: Ingest
     feedback: Harvest

@@ -16,6 +16,7 @@ import msgspec
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import checks, override_file
+from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError
 from tunectl.data.readers.file_discovery import glob_files, is_dead_link
@@ -32,14 +33,16 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
     """Write ``artifacts/config/<stage>.json`` for every stage, and remove those of stages that are no more.
 
     Reads    conf/, conf/overrides.yaml, the declared sources, the installed sources of tunectl
-    Writes   artifacts/config/*.json, each only where its content changed
+    Writes   artifacts/config/*.json, each only where its content changed; how fits are launched, which is no stage's setting
     Returns  names of stages: written, unchanged, removed
 
     Raises   ConfigError with every mistake of the configuration
     """
     done: dict[str, list[str]] = {"written": [], "unchanged": [], "removed": []}
-    for name, record in resolve_stages(layout).items():
+    root = checks.load_config(layout, override_file.load_overrides(layout)).root
+    for name, record in resolve_stages(layout, root).items():
         done["written" if _write(layout.config(name), record) else "unchanged"].append(name)
+    atomic_io.write_json(layout.launch, root.launch.model_dump(mode="json"))
     names = {stage.name for stage in STAGES}
     for stale in sorted(layout.config("any").parent.glob("*.json")):
         if stale.stem not in names:
@@ -49,19 +52,22 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
     return done
 
 
-def resolve_stages(layout: ProjectPaths) -> dict[str, resolved_config.ResolvedStageConfig]:
+def resolve_stages(
+    layout: ProjectPaths, root: TunectlConfig | None = None
+) -> dict[str, resolved_config.ResolvedStageConfig]:
     """The resolved configuration of every stage, in the order of the pipeline.
 
-    Writes no tracked file; digests of sources and code are remembered in ``.tunectl/cache``.
+    ``root`` is the composed configuration, where it is at hand. Writes no tracked file; digests of sources and code are
+    remembered in ``.tunectl/cache``.
     Raises  ConfigError with every mistake of the configuration
     """
-    checked = checks.load_config(layout, override_file.load_overrides(layout))
+    root = root or checks.load_config(layout, override_file.load_overrides(layout)).root
     starts = {stage.name: [stage.module, stage.settings.partition(":")[0]] for stage in STAGES}
     codes = code_digest.stage_code_digests(starts, layout.cache / "code.json")
     known = _Digests(layout.cache / "digests.json")
     records: dict[str, resolved_config.ResolvedStageConfig] = {}
     for stage in STAGES:
-        settings = resolved_config.stage_view(stage.name, checked.root)
+        settings = resolved_config.stage_view(stage.name, root)
         sources = {path: known.digest_path(layout.root, path) for path in list_declared_paths(stage.name, settings)}
         records[stage.name] = resolved_config.ResolvedStageConfig(stage.name, settings, codes[stage.name], sources)
     known.save()

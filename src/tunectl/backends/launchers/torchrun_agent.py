@@ -1,0 +1,98 @@
+"""The torchrun agent of one machine: starts a worker a rank, and starts all again when one fails.
+
+``python -m tunectl.backends.launchers.torchrun_agent FOLDER``, where ``agent.json`` in the folder says how many. It runs below
+``process_guard``, so that it ends with whoever started it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.core.optional import import_optional
+
+AGENT, LOGS, FAILED = "agent.json", "logs", "failed_ranks.json"
+FIX = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Without it a restart reads the addresses of the attempt before, and may never connect. Source: pytorch/pytorch#135712."""
+
+
+class AgentSettings(Struct, frozen=True):
+    """What one agent starts."""
+
+    nproc_per_node: int
+    nnodes: int
+    max_restarts: int
+    rdzv_endpoint: str
+    """HOST:PORT where the agents meet; port 0 with one node: any."""
+    run_id: str
+    local_addr: str
+    """Address by which the other nodes reach this one."""
+    worker: list[str]
+    """Arguments of Python that start a rank."""
+
+
+class FailedRank(Struct, frozen=True):
+    """The rank whose end made the last attempt fail."""
+
+    rank: int
+    exit_code: int
+    """Negative: the number of the signal."""
+
+
+def main(folder: Path) -> int:
+    """Run the ranks of this machine to their end; returns 0 where all ended well."""
+    settings: AgentSettings = atomic_io.read_json(folder / AGENT, AgentSettings)
+    os.environ[FIX] = "1"
+    launcher = import_optional("torch.distributed.launcher.api", extra="train")
+    multiprocessing = import_optional("torch.distributed.elastic.multiprocessing", extra="train")
+    _log_to(folder / LOGS / "agent.log")
+    quiet = dict.fromkeys(range(1, settings.nproc_per_node), multiprocessing.Std.ALL)
+    config = launcher.LaunchConfig(
+        min_nodes=settings.nnodes,
+        max_nodes=settings.nnodes,
+        nproc_per_node=settings.nproc_per_node,
+        logs_specs=multiprocessing.DefaultLogsSpecs(
+            log_dir=str(folder / LOGS), redirects={0: multiprocessing.Std.NONE} | quiet
+        ),
+        run_id=settings.run_id,
+        rdzv_backend="c10d",
+        rdzv_endpoint=settings.rdzv_endpoint,
+        max_restarts=settings.max_restarts,
+        local_addr=settings.local_addr,
+    )
+    try:
+        launcher.elastic_launch(config, sys.executable)(*settings.worker, str(folder))
+    except multiprocessing.errors.ChildFailedError as error:
+        atomic_io.write_json(folder / FAILED, choose_failed(error.failures))
+        return 1
+    return 0
+
+
+def choose_failed(failures: Mapping[int, Any]) -> FailedRank:
+    """The rank that was ended by a signal, or else the first: those that wait for it fail too, and torchrun ends the rest by SIGTERM."""
+    ends = [FailedRank(rank, failure.exitcode) for rank, failure in sorted(failures.items())]
+    order = {True: 0, False: 1}  # a signal of its own, an error, torchrun's SIGTERM
+    return min(ends, key=lambda end: 2 if end.exit_code == -signal.SIGTERM else order[end.exit_code < 0])
+
+
+def _log_to(path: Path) -> None:
+    """Torch's own words about ranks that failed go to a file: what a person needs is said by who reads it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed"):
+            logger = logging.getLogger(name)
+            logger.handlers[:], logger.propagate = [handler], False
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

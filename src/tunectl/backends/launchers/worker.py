@@ -1,0 +1,136 @@
+"""One rank of a fit: ``python -m tunectl.backends.launchers.worker FOLDER``, started by torchrun once a rank.
+
+Every rank reads the same request and rows and calls the same trainer; the first one alone writes, logs and tracks. An error of ours is
+kept in ``failure.json`` and is not tried again; any other end of a rank makes torchrun start all ranks again, from the last checkpoint.
+The others fail then as well, because they wait for it: a crash is written down, and the first one is what is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.modeling.process_group import ProcessGroup
+from tunectl.backends.system import process_guard, terminal
+from tunectl.core import logging_setup
+from tunectl.core.errors import TunectlError
+from tunectl.core.optional import import_optional
+from tunectl.training import fit_request
+from tunectl.training.fit_request import FitEnd, FitRequest
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.protocols import TrainResult
+from tunectl.training.reward.pair_batches import PromptGroup
+from tunectl.training.reward.reward_args import RewardArgs
+from tunectl.training.train_args import TrainingArgs
+
+_log = logging_setup.get_logger(__name__)
+CARDS = "CUDA_VISIBLE_DEVICES"
+_HIDDEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What accelerate and transformers look for. They must believe in one process: they would wrap the model and save on every rank."""
+
+
+def main(folder: Path) -> int:
+    """Take part in the fit that ``folder`` describes; returns the exit code."""
+    process_guard.die_with_parent()
+    if (folder / fit_request.FAILURE).is_file():
+        return 0  # another rank has said why the fit ends; whoever started it reads that
+    rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    logging_setup.configure_logging(level="error" if rank else "info")
+    if not rank:
+        terminal.install_progress()
+    request: FitRequest = atomic_io.read_json(folder / fit_request.REQUEST, FitRequest)
+    if request.backend == "nccl":
+        os.environ[CARDS] = _choose_card(local)  # before torch looks: each rank sees one card, and calls it cuda:0
+    try:
+        group = join_ranks(request, folder)
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        if restarts and group.first:
+            _log.warning("a rank failed, and all were started again: restart %d", restarts)
+        result = run_fit(request, folder, group)
+        if group.first:
+            end = FitEnd(
+                result, group.world_size, group.world_size // group.local_world_size, _device(request), restarts
+            )
+            atomic_io.write_json(folder / fit_request.RESULT, end)
+        group.barrier()
+    except TunectlError as error:
+        fit_request.record_failure(folder, error, rank)
+        return error.exit_code
+    except Exception:  # noqa: BLE001  whatever it was is written down, and told by who started the fit
+        fit_request.record_crash(folder, traceback.format_exc(), rank)
+        return 1
+    import_optional("torch.distributed", extra="train").destroy_process_group()
+    return 0
+
+
+def _choose_card(local_rank: int) -> str:
+    visible = os.environ.get(CARDS)
+    return visible.split(",")[local_rank] if visible else str(local_rank)
+
+
+def join_ranks(request: FitRequest, folder: Path) -> ProcessGroup:
+    """Meet the other ranks, and hide from the libraries that there are any."""
+    distributed = import_optional("torch.distributed", extra="train")
+    distributed.init_process_group(request.backend, timeout=timedelta(seconds=request.collective_timeout_seconds))
+    group = ProcessGroup(
+        rank=distributed.get_rank(),
+        world_size=distributed.get_world_size(),
+        local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+        sharded=request.sharded,
+        stop_file=folder / fit_request.STOP,
+    )
+    for name in _HIDDEN:
+        os.environ.pop(name, None)
+    logging.getLogger("transformers.training_args").setLevel(logging.ERROR)  # it warns of what is done here on purpose
+    return group
+
+
+def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResult:
+    """Carry out the request with the trainer that it names; the adapter goes into ``folder``."""
+    from tunectl.backends.trainers import reward_trainer, sft_trainer
+
+    out = folder / fit_request.ADAPTER
+    if request.trainer == "sft":
+        rows, validation = fit_request.read_rows(folder, PackedRow)
+        plan = _own_plan(fit_request.decode_plan(request.plan, TrainingArgs), group)
+        return sft_trainer.SftTrainer(group).fit(
+            plan, model=Path(request.model), train=rows, validation=validation, out=out, work=Path(request.work)
+        )
+    groups, held_out = fit_request.read_rows(folder, PromptGroup)
+    args = fit_request.decode_plan(request.plan, RewardArgs)
+    return reward_trainer.RewardModelTrainer(group).fit(
+        replace(args, fit=_own_plan(args.fit, group)),
+        model=Path(request.model),
+        sft=Path(request.sft or ""),
+        train=groups,
+        validation=held_out,
+        out=out,
+        work=Path(request.work),
+    )
+
+
+def _own_plan(plan: TrainingArgs, group: ProcessGroup) -> TrainingArgs:
+    """The plan of this rank: trackers hear the first one alone, and the cores of a machine are divided among its ranks."""
+    profile = plan.profile
+    if profile.threads is None:
+        cores = len(os.sched_getaffinity(0))
+        profile = profile.model_copy(update={"threads": max(1, cores // group.local_world_size)})
+    return replace(plan, profile=profile, report_to=plan.report_to if group.first else ())
+
+
+def _device(request: FitRequest) -> str:
+    if request.backend == "gloo":
+        return "cpu"
+    torch: Any = import_optional("torch", extra="train")
+    return str(torch.cuda.get_device_name(0))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

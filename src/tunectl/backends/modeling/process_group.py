@@ -1,0 +1,89 @@
+"""The processes that share one fit, and the few collectives that a fit needs.
+
+Rows of a step are dealt to the ranks, and the gradients of the adapter are summed once a step. Everything else is the same on each
+rank: schedule, optimizer, average and best weights follow from the seed and from sums that all ranks see alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunectl.core.optional import import_optional
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessGroup:
+    """This process among ``world_size``; with one process every method is free and changes nothing."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+    """Processes of this machine, which share its memory and its cores."""
+    sharded: bool = False
+    """Frozen layers are divided among the ranks (FSDP2), so that each forward pass is a collective."""
+    stop_file: Path | None = None
+    """Once it exists, the fit ends after the step under way."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank writes and logs."""
+        return self.rank == 0
+
+    def sum(self, *numbers: float) -> list[float]:
+        """Each number summed over the ranks, in float64."""
+        return self._reduce(numbers, "SUM")
+
+    def max(self, *numbers: float) -> list[float]:
+        """The largest of each number over the ranks."""
+        return self._reduce(numbers, "MAX")
+
+    def _reduce(self, numbers: Sequence[float], operation: str) -> list[float]:
+        if self.world_size == 1:
+            return list(numbers)
+        torch = import_optional("torch", extra="train")
+        distributed = import_optional("torch.distributed", extra="train")
+        values = torch.tensor(numbers, dtype=torch.float64, device=self._device(distributed))
+        distributed.all_reduce(values, op=getattr(distributed.ReduceOp, operation))
+        found: list[float] = values.tolist()
+        return found
+
+    def _device(self, distributed: Any) -> str:
+        return "cuda" if distributed.get_backend() == "nccl" else "cpu"
+
+    def sum_gradients(self, model: Any) -> None:
+        """Sum the gradients of all trained weights over the ranks, in one flat float32 ``all_reduce``."""
+        if self.world_size == 1:
+            return
+        torch = import_optional("torch", extra="train")
+        distributed = import_optional("torch.distributed", extra="train")
+        trained = [weights for weights in model.parameters() if weights.requires_grad]
+        parts = [weights.new_zeros(weights.shape) if weights.grad is None else weights.grad for weights in trained]
+        flat = torch.cat([part.flatten().float() for part in parts])
+        distributed.all_reduce(flat)
+        for weights, part in zip(trained, flat.split([part.numel() for part in parts]), strict=True):
+            weights.grad = part.view_as(weights).to(weights.dtype)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.sum(0.0)
+
+    def agree_to_stop(self, stopped: bool) -> bool:
+        """Whether any rank was asked to stop: the same answer on all, after the same step."""
+        if self.world_size == 1:
+            return stopped
+        asked = stopped or (self.first and self.stop_file is not None and self.stop_file.exists())
+        return self.max(float(asked))[0] > 0
+
+    def seed_step(self, seed: int, step: int) -> None:
+        """Seed dropout and noise by step and rank, so that a resumed fit draws what it would have drawn. One process goes on as it is."""
+        if self.world_size > 1:
+            drawn = hashlib.sha256(f"{seed}:dropout:{step}:{self.rank}".encode()).digest()
+            import_optional("torch", extra="train").manual_seed(int.from_bytes(drawn[:6], "big"))
+
+
+SINGLE = ProcessGroup()
+"""A fit in this process alone."""

@@ -1,0 +1,63 @@
+"""Which stages fit on several processes, and with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tunectl.artifacts import atomic_io
+from tunectl.config.schema.launch import LaunchConfig, LocalLaunch
+
+TRAINED: Final = frozenset(("cpt", "sft", "reward"))
+"""Stages that fit an adapter over a fixed schedule of steps."""
+
+
+@dataclass
+class LaunchedBackends:
+    """What a stage is run with in place of its own backends, and how that went."""
+
+    method: str
+    backends: dict[str, Any] = field(default_factory=dict)
+    ends: list[Any] = field(default_factory=list)
+    shard: str = "none"
+
+    def record(self) -> dict[str, Any]:
+        """What the metrics of the stage say; nothing where nothing was fitted."""
+        if self.method == "local":
+            return {"launch": {"method": "local", "ranks": 1}}
+        if not self.ends:
+            return {}
+        last = self.ends[-1]
+        return {
+            "launch": {
+                "method": self.method,
+                "ranks": last.ranks,
+                "nodes": last.nodes,
+                "device": last.device,
+                "shard": self.shard,
+                "restarts": sum(end.restarts for end in self.ends),
+            }
+        }
+
+
+def read(path: Path) -> LaunchConfig:
+    """The settings that ``compose`` wrote; those of a project that was never composed are local."""
+    if not path.is_file():
+        return LaunchConfig(LocalLaunch(method="local"))
+    return LaunchConfig.model_validate(atomic_io.read_json(path))
+
+
+def launch_backends(stage: str, config: LaunchConfig) -> LaunchedBackends | None:
+    """The backends of ``stage``; None where it does not fit anything."""
+    settings = config.root
+    if stage not in TRAINED:
+        return None
+    if isinstance(settings, LocalLaunch):
+        return LaunchedBackends(settings.method)
+    from tunectl.backends.launchers.launched_trainers import LaunchedRewardTrainer, LaunchedSftTrainer
+    from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
+
+    launcher = TorchrunLauncher(settings)
+    trainer = LaunchedRewardTrainer(launcher) if stage == "reward" else LaunchedSftTrainer(launcher)
+    return LaunchedBackends(settings.method, {"trainer": trainer}, launcher.ends, settings.shard)

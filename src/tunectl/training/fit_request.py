@@ -1,0 +1,179 @@
+"""What goes to the processes of a fit, and what comes back: files in one folder, so that any launcher can carry them.
+
+fit.json      the request: plan, model, folders
+rows.msgpack  training and validation rows, written once
+result.json   the end of a fit that went well, written last
+failure.json  an error that trying again would not mend
+stop          somebody pressed Ctrl-C: finish the step, save, end
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+from pydantic import BaseModel
+
+from tunectl.artifacts import atomic_io
+from tunectl.core import errors
+from tunectl.core.errors import ArtifactError, TunectlError
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.protocols import TrainResult
+from tunectl.training.reward.pair_batches import PromptGroup
+from tunectl.training.reward.reward_args import RewardArgs
+from tunectl.training.train_args import TrainingArgs
+
+REQUEST, ROWS, RESULT, FAILURE, STOP = "fit.json", "rows.msgpack", "result.json", "failure.json", "stop"
+ADAPTER = "adapter"
+"""Folder of the adapter that the first rank writes."""
+T = TypeVar("T")
+FitRow = PackedRow | PromptGroup
+
+
+@dataclass(frozen=True, slots=True)
+class FitJob:
+    """What a trainer was asked for, before it is written down."""
+
+    trainer: Literal["sft", "reward"]
+    plan: TrainingArgs | RewardArgs
+    model: Path
+    sft: Path | None
+    train: Sequence[FitRow]
+    validation: Sequence[FitRow]
+    out: Path
+    """Folder that gets the adapter."""
+    work: Path
+    """Folder of the checkpoints, which survives a kill."""
+
+    @property
+    def fit(self) -> TrainingArgs:
+        """The part of the plan that all kinds of fits have."""
+        return self.plan.fit if isinstance(self.plan, RewardArgs) else self.plan
+
+
+class FitRequest(Struct, frozen=True):
+    """One fit, as every rank reads it; paths are absolute."""
+
+    trainer: Literal["sft", "reward"]
+    plan: dict[str, Any]
+    """``TrainingArgs`` of sft and cpt, ``RewardArgs`` of reward, as plain values."""
+    model: str
+    sft: str | None
+    """The adapter below a reward model."""
+    work: str
+    """Folder of the checkpoints."""
+    backend: Literal["gloo", "nccl"]
+    """What torch.distributed sums with."""
+    sharded: bool
+    collective_timeout_seconds: int
+
+
+class FitEnd(Struct, frozen=True):
+    """How a fit went, and on what."""
+
+    result: TrainResult
+    ranks: int
+    nodes: int
+    device: str
+    restarts: int
+    """Times that all ranks were started again after one had failed."""
+
+
+class Failure(Struct, frozen=True):
+    """An error of ours, to be raised again by whoever started the fit."""
+
+    error: str
+    """Name of its class in ``core/errors.py``."""
+    message: str
+    hint: str
+    rank: int
+
+
+class Crash(Struct, frozen=True):
+    """An end of a rank that is tried again."""
+
+    rank: int
+    at: float
+    """Seconds since 1970."""
+    traceback: str
+
+
+def encode_plan(plan: TrainingArgs | RewardArgs) -> dict[str, Any]:
+    """``plan`` as plain values."""
+    found: dict[str, Any] = msgspec.to_builtins(plan, enc_hook=_encode)
+    return found
+
+
+def decode_plan(plan: dict[str, Any], shape: type[T]) -> T:
+    """What ``encode_plan`` was given."""
+    return msgspec.convert(plan, shape, dec_hook=_decode)
+
+
+def write_rows(folder: Path, train: Sequence[FitRow], validation: Sequence[FitRow]) -> None:
+    """Write the rows of a fit."""
+    atomic_io.write_bytes(folder / ROWS, msgspec.msgpack.encode([train, validation]))
+
+
+def read_rows(folder: Path, shape: type[T]) -> tuple[list[T], list[T]]:
+    """Training and validation rows of ``shape``, as ``write_rows`` got them."""
+    content = (folder / ROWS).read_bytes()
+    found: tuple[list[T], list[T]] = msgspec.msgpack.decode(content, type=tuple[list[shape], list[shape]])  # type: ignore[valid-type]
+    return found
+
+
+def record_failure(folder: Path, error: TunectlError, rank: int) -> None:
+    """Keep ``error`` for whoever started the fit; the first of several ranks counts."""
+    if not (folder / FAILURE).is_file():
+        atomic_io.write_json(folder / FAILURE, Failure(type(error).__name__, error.message, error.hint, rank))
+
+
+def record_crash(folder: Path, traceback: str, rank: int) -> None:
+    """Keep how ``rank`` ended."""
+    atomic_io.write_json(folder / f"crash-{rank}.json", Crash(rank, time.time(), traceback))
+
+
+def first_crash(folder: Path) -> Crash | None:
+    """The crash of the last attempt that came first: the others followed from it."""
+    found: list[Crash] = [atomic_io.read_json(path, Crash) for path in sorted(folder.glob("crash-*.json"))]
+    return min(found, key=lambda crash: crash.at, default=None)
+
+
+def raise_failure(folder: Path) -> None:
+    """Raise the error that ended the fit, where one did.
+
+    Raises  the TunectlError that a rank raised.
+    """
+    if not (folder / FAILURE).is_file():
+        return
+    failure: Failure = atomic_io.read_json(folder / FAILURE, Failure)
+    kind: Any = getattr(errors, failure.error, TunectlError)
+    if kind is errors.ConfigError:
+        raise kind([failure.message], hint=failure.hint)
+    raise kind(failure.message, hint=failure.hint)
+
+
+def read_end(folder: Path) -> FitEnd:
+    """How the fit went.
+
+    Raises  the error that ended it; ArtifactError where it neither ended well nor said why.
+    """
+    raise_failure(folder)
+    if not (folder / RESULT).is_file():
+        raise ArtifactError(
+            f"{folder / RESULT} does not exist, though all ranks ended well", hint="run the command again"
+        )
+    end: FitEnd = atomic_io.read_json(folder / RESULT, FitEnd)
+    return end
+
+
+def _encode(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
+
+
+def _decode(kind: type[Any], value: Any) -> Any:
+    return kind(**value) if issubclass(kind, BaseModel) else kind(value)

@@ -1,0 +1,263 @@
+"""Fits on several processes by torchrun: the same numbers, the same bytes after kills, and one clear error."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import tiny_fits
+from tiny_fits import digest, plan, reward_job, rows, sft_job
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.launchers import torchrun_agent
+from tunectl.backends.launchers.torchrun_agent import AgentSettings
+from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
+from tunectl.backends.modeling.process_group import ProcessGroup
+from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
+from tunectl.backends.trainers.sft_trainer import SftTrainer
+from tunectl.config.schema.launch import TorchrunLaunch
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.training.protocols import TrainResult
+
+torch = pytest.importorskip("torch")
+WORKER = Path(tiny_fits.__file__).with_name("rank_worker.py")
+ODD = {"train": [*rows(8), *rows(1, answers=6, start=8)], "validation": rows(1, start=30)}
+"""The row with six answers is a step alone, and validation has one row: the second rank has nothing to read."""
+
+
+def launch(**changes) -> TorchrunLaunch:
+    values = {"nproc_per_node": 2, "max_restarts": 0, "shard": "none", "collective_timeout_seconds": 60}
+    return TorchrunLaunch(method="torchrun", **{**values, **changes})
+
+
+def scripted(folder: Path, script: dict, **changes) -> TorchrunLauncher:
+    """A launcher whose ranks follow ``script``."""
+    path = folder / "script.json"
+    path.write_text(json.dumps(script))
+    return TorchrunLauncher(launch(**changes), worker=(str(WORKER), str(path)))
+
+
+def fit_here(job):
+    if job.trainer == "sft":
+        given = {"model": job.model, "train": job.train, "validation": job.validation}
+        return SftTrainer().fit(job.plan, **given, out=job.out, work=job.work)
+    given = {"model": job.model, "sft": job.sft, "train": job.train, "validation": job.validation}
+    return RewardModelTrainer().fit(job.plan, **given, out=job.out, work=job.work)
+
+
+@pytest.fixture(scope="module")
+def sft(tiny_model, tmp_path_factory):
+    """An adapter below the reward models, fitted here."""
+    job = sft_job(tiny_model, tmp_path_factory.mktemp("sft"))
+    return job, fit_here(job)
+
+
+@pytest.fixture(scope="module")
+def both(tiny_model, sft, tmp_path_factory):
+    """Several fits on two ranks, in one pair of processes: name to job, result, and folder of the adapter."""
+    root = tmp_path_factory.mktemp("both")
+    dropout = plan(dropout=0.2, neftune_noise_alpha=1.0)
+    jobs = {
+        "plain": (sft_job(tiny_model, root / "plain"), "none"),
+        "odd": (sft_job(tiny_model, root / "odd", **ODD), "none"),
+        "odd_sharded": (sft_job(tiny_model, root / "odd_sharded", **ODD), "layers"),
+        "reward": (reward_job(tiny_model, sft[0].out, root / "reward"), "none"),
+        "reward_sharded": (reward_job(tiny_model, sft[0].out, root / "reward_sharded"), "layers"),
+        "dropout": (sft_job(tiny_model, root / "dropout", dropout), "none"),
+        "dropout_sharded": (sft_job(tiny_model, root / "dropout_sharded", dropout), "layers"),
+    }
+    for name, (job, shard) in jobs.items():
+        TorchrunLauncher(launch(shard=shard)).write_request(job, root / name / "launch")
+    script = root / "script.json"
+    script.write_text(json.dumps({"fits": [str(root / name / "launch") for name in jobs]}))
+    agent = AgentSettings(2, 1, 0, "127.0.0.1:0", "many", "127.0.0.1", [str(WORKER), str(script)])
+    atomic_io.write_json(root / torchrun_agent.AGENT, agent)
+    words = [sys.executable, "-m", torchrun_agent.__name__, str(root)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = {}
+    for name, (job, _) in jobs.items():
+        folder = root / name / "launch"
+        found[name] = (job, atomic_io.read_json(folder / "single_result.json", TrainResult), folder / "adapter")
+    return found, done.stderr
+
+
+def weights(folder: Path):
+    from safetensors.torch import load_file
+
+    return load_file(str(folder / "adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["plain", "odd", "reward"])
+def test_two_ranks_learn_what_one_learns(both, sft, tiny_model, tmp_path, name):
+    _, result, adapter = both[0][name]
+    alone = sft_job(tiny_model, tmp_path, **(ODD if name == "odd" else {}))
+    if name == "reward":
+        alone = reward_job(tiny_model, sft[0].out, tmp_path)
+    expected = fit_here(alone)
+    assert (result.steps, result.tokens, result.best_step) == (expected.steps, expected.tokens, expected.best_step)
+    assert result.first_loss == pytest.approx(expected.first_loss, abs=1e-5)
+    for here, there in zip(result.history, expected.history, strict=True):
+        assert here.loss == pytest.approx(there.loss, abs=1e-5)
+        assert here.validation_loss == (
+            None if there.validation_loss is None else pytest.approx(there.validation_loss, abs=1e-5)
+        )
+    ours, theirs = weights(adapter), weights(alone.out)
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["odd", "reward", "dropout"])
+def test_sharded_layers_give_the_same_bytes(both, name):
+    whole, sharded = both[0][name], both[0][f"{name}_sharded"]
+    assert digest(whole[2]) == digest(sharded[2])
+    assert (whole[1].first_loss, whole[1].best_loss) == (sharded[1].first_loss, sharded[1].best_loss)
+    assert "each rank holds 21696 of 30976 weights" in both[1]
+
+
+def test_a_run_says_what_it_is_on(both):
+    lines = both[1].splitlines()
+    assert "sft: 2 ranks on cpu, about 12 tokens a step each" in lines
+    assert "sft: 2 ranks on cpu, frozen layers sharded, about 12 tokens a step each" in lines
+    assert sum(line.startswith("reward: 2 ranks on cpu") for line in lines) == 2  # the other rank is silent
+
+
+def test_dropout_differs_by_rank_and_step():
+    drawn = set()
+    for rank in range(2):
+        for step in range(2):
+            ProcessGroup(rank, 2).seed_step(5, step)
+            drawn.add(float(torch.rand(1)))
+    assert len(drawn) == 4
+    state = torch.random.get_rng_state()
+    ProcessGroup().seed_step(5, 1)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_more_ranks_than_rows_are_refused(tiny_model, tmp_path):
+    job = sft_job(tiny_model, tmp_path, plan(batch_size=3))
+    with pytest.raises(UsageError) as error:
+        SftTrainer(ProcessGroup(1, 2)).fit(
+            job.plan, model=tiny_model, train=job.train, validation=job.validation, out=job.out, work=job.work
+        )
+    assert error.value.message == (
+        "sft: launch starts 2 ranks, and a usual step has 1 row: some ranks would have nothing to do"
+    )
+    assert error.value.hint == ("start at most 1: launch.nproc_per_node=1, or raise sft.batch_size (now 3 answers)")
+
+
+def test_auto_counts_cards_and_a_cpu_has_none(tiny_model, tmp_path):
+    with pytest.raises(UsageError) as error:
+        TorchrunLauncher(launch(nproc_per_node="auto")).run(sft_job(tiny_model, tmp_path))
+    assert error.value.message == "launch.nproc_per_node = auto counts cards, and hardware.device is cpu"
+    job = sft_job(tiny_model, tmp_path, plan(profile=tiny_fits.PROFILE.model_copy(update={"device": "cuda"})))
+    with pytest.raises(InfrastructureError) as error:
+        TorchrunLauncher(launch()).run(job)
+    assert error.value.message == f"launch.nproc_per_node = 2, and torch sees {torch.cuda.device_count()} cards"
+
+
+def test_a_killed_rank_costs_nothing_but_time(both, tiny_model, tmp_path):
+    """Both ranks are killed once, at a checkpoint and in a step: same bytes as without, and the record says so."""
+    job = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan)
+    kills = [[0, 0, "in_save"], [1, 1, "after_backward"]]
+    launcher = scripted(tmp_path, {"kills": kills}, max_restarts=2)
+    end = launcher.run(job)
+    assert digest(job.out) == digest(both[0]["dropout"][2])
+    assert (end.ranks, end.nodes, end.device, end.restarts) == (2, 1, "cpu", 2)
+    assert end.result.best_loss == both[0]["dropout"][1].best_loss
+    assert not (job.work / "launch").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_loss_that_is_no_number_on_one_rank_stops_all_with_one_message(tiny_model, tmp_path, rank):
+    launcher = scripted(tmp_path, {"rank": rank, "error": "nan"}, max_restarts=3)
+    with pytest.raises(UsageError) as error:
+        launcher.run(sft_job(tiny_model, tmp_path))
+    assert error.value.message.startswith("sft: the loss is nan at step 3; the last good loss was 7.")
+    assert error.value.message.endswith("at step 2")
+    assert error.value.hint.startswith("lower sft.learning_rate (now 0.01)")
+
+
+def test_a_rank_that_always_fails_is_named_once(tiny_model, tmp_path):
+    launcher = scripted(tmp_path, {"rank": 1, "error": "crash"}, max_restarts=1)
+    with pytest.raises(InfrastructureError) as error:
+        launcher.run(sft_job(tiny_model, tmp_path))
+    first, *tail = error.value.message.splitlines()
+    assert first == "sft: rank 1 ended with exit code 1, and launch.max_restarts is 1"
+    assert tail[-1].strip() == "ZeroDivisionError: a bug of this rank"
+    assert str(tmp_path / "work" / "launch" / "logs") in error.value.hint
+
+
+@pytest.mark.slow
+def test_each_rank_is_killed_at_each_point(both, tiny_model, tmp_path):
+    points = ("before_forward", "after_backward", "in_save", "after_save")
+    kills = [[2 * place + rank, rank, point] for place, point in enumerate(points) for rank in (0, 1)]
+    job = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan)
+    end = scripted(tmp_path, {"kills": kills}, max_restarts=len(kills)).run(job)
+    assert end.restarts == len(kills)
+    assert digest(job.out) == digest(both[0]["dropout"][2])
+
+
+@pytest.mark.slow
+def test_ctrl_c_finishes_the_step_and_the_next_run_goes_on(both, tiny_model, tmp_path):
+    job, launcher = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan), TorchrunLauncher(launch())
+    stop = threading.Thread(target=_press_ctrl_c_at_a_checkpoint, args=(job.work,))
+    stop.start()
+    with pytest.raises(InfrastructureError) as error:
+        launcher.run(job)
+    stop.join()
+    assert error.value.message.startswith("sft: stopped at step ") or " stopped at step " in error.value.message
+    assert error.value.message.endswith("of 24; its state is kept")
+    launcher.run(job)
+    assert digest(job.out) == digest(both[0]["dropout"][2])
+
+
+def _press_ctrl_c_at_a_checkpoint(work: Path) -> None:
+    until = time.monotonic() + 120
+    while not list(work.glob("checkpoint-*/complete.json")) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.slow
+def test_ranks_end_with_the_driver_even_by_kill_9(tiny_model, tmp_path):
+    words = (
+        "import sys; from pathlib import Path; import tiny_fits as t\n"
+        "from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher\n"
+        "from tunectl.config.schema.launch import TorchrunLaunch\n"
+        "settings = TorchrunLaunch(method='torchrun', nproc_per_node=2, max_restarts=3, shard='none', "
+        "collective_timeout_seconds=60)\n"
+        "TorchrunLauncher(settings).run(t.sft_job(Path(sys.argv[1]), Path(sys.argv[2]), t.plan(epochs=900)))\n"
+    )
+    paths = os.pathsep.join([str(WORKER.parent), os.environ.get("PYTHONPATH", "")])
+    driver = subprocess.Popen(
+        [sys.executable, "-c", words, str(tiny_model), str(tmp_path)], env={**os.environ, "PYTHONPATH": paths}
+    )
+    until = time.monotonic() + 120
+    while not list((tmp_path / "work").glob("checkpoint-*/complete.json")) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(_mentioning(tmp_path)) >= 4  # driver, guard, agent, two ranks
+    driver.kill()
+    driver.wait()
+    until = time.monotonic() + 15
+    while _mentioning(tmp_path) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert _mentioning(tmp_path) == []
+
+
+def _mentioning(folder: Path) -> list[str]:
+    """Processes whose command line names ``folder``."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in words:
+            found.append(words)
+    return found

@@ -1,0 +1,90 @@
+"""Plans and rows of fits that take a second: what the tests of several processes share."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from tunectl.artifacts.records import Example, Source
+from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.training import prefix_sharing
+from tunectl.training.fit_request import FitJob
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.reward.pair_batches import PairIndex, PromptGroup
+from tunectl.training.reward.reward_args import RewardArgs
+from tunectl.training.train_args import LoraArgs, TrainingArgs
+
+PROFILE = HardwareProfile(
+    device="cpu", threads=1, dtype="float32", train_batch_tokens=64, generate_batch=4, gradient_checkpointing=False
+)
+
+
+def plan(label: str = "sft", *, dropout: float = 0.0, **changes) -> TrainingArgs:
+    """24 steps of two rows, with a moving average and a checkpoint every third step."""
+    standard = TrainingArgs(
+        label=label,
+        adapter=LoraArgs("lora", 4, 8, dropout, "all-linear"),
+        epochs=2,
+        batch_size=6,
+        optimizer="adamw",
+        learning_rate=1e-2,
+        lr_scheduler="linear",
+        warmup_ratio=0.1,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        label_smoothing=0.0,
+        neftune_noise_alpha=None,
+        ema_decay=0.9,
+        prefix_sharing=True,
+        evals_per_epoch=2,
+        patience=None,
+        min_delta=0.0,
+        save_steps=3,
+        report_to=(),
+        seed=5,
+        project="test",
+        profile=PROFILE,
+    )
+    return replace(standard, **changes)
+
+
+def rows(count: int = 24, *, answers: int = 3, start: int = 0) -> list[PackedRow]:
+    """Rows that say: after the letter n comes n three times, then the end."""
+    found = []
+    for number in range(start, start + count):
+        letter = 10 + number % 20
+        prompt = TokenSpan([1, 40, letter, 50][: 3 + number % 2], [False] * (3 + number % 2))
+        some = tuple(TokenSpan([letter + shift % 3, letter, 2], [True] * 3) for shift in range(answers))
+        example = TokenizedExample(Example(str(number), Source("f", number)), prompt, some)
+        found += prefix_sharing.pack_example(example, share=True, limit=512)
+    return found
+
+
+def groups(count: int = 16) -> list[PromptGroup]:
+    """The answer that repeats the letter beats the one that does not."""
+    found = []
+    for number in range(count):
+        letter = 10 + number % 20
+        better, worse = (TokenSpan([letter + shift, letter, 2, 0], [False, False, False, True]) for shift in (0, 1))
+        row = PackedRow(TokenSpan([1, 40, letter], [False] * 3), (better, worse), 1.0)
+        found.append(PromptGroup((row,), (PairIndex(0, 1, 0.0, number),)))
+    return found
+
+
+def sft_job(model: Path, folder: Path, chosen: TrainingArgs | None = None, **changes) -> FitJob:
+    """A fit of sft below ``folder``."""
+    given = {"train": rows(), "validation": rows(5, start=30), **changes}
+    return FitJob("sft", chosen or plan(), model, None, out=folder / "out", work=folder / "work", **given)
+
+
+def reward_job(model: Path, sft: Path, folder: Path) -> FitJob:
+    """A fit of a reward model below ``folder``."""
+    chosen = RewardArgs(plan("reward", ema_decay=None, batch_size=4), 0.01)
+    return FitJob("reward", chosen, model, sft, groups(), groups(5), folder / "out", folder / "work")
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files of an adapter."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
