@@ -38,7 +38,7 @@ from tunectl.config.loading import checks
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.monitoring import detector, evidently_report, factory, power_study, signals
 from tunectl.monitoring.power_study import Rate, Shift, Simulation
-from tunectl.monitoring.signals import MonitoredExchange
+from tunectl.monitoring.signals import MonitoredInference
 from tunectl.monitoring.window import TimeSpan
 
 ROOT = Path(__file__).parents[1]
@@ -78,11 +78,11 @@ def read(path: Path) -> tuple[list[str], np.ndarray]:
     return [row["text"] for row in rows], np.array([float(row["sentiment"]) < 0 for row in rows])
 
 
-def made(texts: Sequence[str], seed: int) -> list[MonitoredExchange]:
+def made(texts: Sequence[str], seed: int) -> list[MonitoredInference]:
     """Rows with these texts as prompts and as answers; what a text does not have is drawn, the same for every row."""
     source = random.Random(seed)
     return [
-        MonitoredExchange(
+        MonitoredInference(
             id=str(place),
             prompt=text,
             answer=text,

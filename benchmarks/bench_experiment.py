@@ -40,9 +40,9 @@ def simulated(
     random = np.random.default_rng(seed)
     found = []
     for _ in range(runs):
-        arm = random.random(units) < rules.share
-        outcome = (random.random(units) < np.where(arm, rates[1], rates[0])).astype(float)
-        decision, _, at = sequential_test.first_decision(arm, outcome, {}, rules)
+        variant = random.random(units) < rules.share
+        outcome = (random.random(units) < np.where(variant, rates[1], rates[0])).astype(float)
+        decision, _, at = sequential_test.first_decision(variant, outcome, {}, rules)
         found.append((decision, at))
     return found
 
@@ -52,10 +52,10 @@ def naive(rates: tuple[float, float], share: float, units: int, runs: int, seed:
     random, line = np.random.default_rng(seed), NormalDist().inv_cdf(0.95)
     wrong = 0
     for _ in range(runs):
-        arm = random.random(units) < share
-        outcome = random.random(units) < np.where(arm, rates[1], rates[0])
-        n1, n0 = np.maximum(np.cumsum(arm), 1), np.maximum(np.cumsum(~arm), 1)
-        p1, p0 = np.cumsum(outcome & arm) / n1, np.cumsum(outcome & ~arm) / n0
+        variant = random.random(units) < share
+        outcome = random.random(units) < np.where(variant, rates[1], rates[0])
+        n1, n0 = np.maximum(np.cumsum(variant), 1), np.maximum(np.cumsum(~variant), 1)
+        p1, p0 = np.cumsum(outcome & variant) / n1, np.cumsum(outcome & ~variant) / n0
         pooled = np.cumsum(outcome) / np.arange(1, units + 1)
         spread = np.sqrt(np.maximum(pooled * (1 - pooled) * (1 / n1 + 1 / n0), 1e-12))
         wrong += bool(((p1 - p0) / spread > line)[100:].any())

@@ -1,4 +1,4 @@
-"""kill -9 against the live store, two hundred times on SQLite and on PostgreSQL: is anything missing that was confirmed?
+"""kill -9 against the inference log, two hundred times on SQLite and on PostgreSQL: is anything missing that was confirmed?
 
     python benchmarks/fault_inference_log.py [--runs 200] [--sqlite]
 
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--sqlite", action="store_true", help="leave PostgreSQL out")
     words = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-kill-"))
-    rows = [_measure("SQLite", f"sqlite:///{folder}/live.sqlite", folder, words.runs)]
+    rows = [_measure("SQLite", f"sqlite:///{folder}/inference_log.sqlite", folder, words.runs)]
     programs = postgres_programs()
     if not words.sqlite and programs is not None:
         server = Postgres(programs)
@@ -53,7 +53,7 @@ def _measure(name: str, url: str, folder: Path, runs: int) -> dict[str, object]:
             missing += run.missing
             shown.advance(1)
     print(
-        f"{name}: {runs} kills, {total['accepted']} exchanges confirmed, {total['running']} cut off, {len(missing)} missing"
+        f"{name}: {runs} kills, {total['accepted']} inferences confirmed, {total['running']} cut off, {len(missing)} missing"
     )
     return {"database": name, "kills": runs, **total, "missing": missing}
 

@@ -153,7 +153,7 @@ def eight(ground: Ground) -> Iterator[Found]:
         with ground.server(env=shared) as second:
             found = asyncio.run(server_kills.neighbours(first, second))
         asyncio.run(server_kills.alone_again(found, first))
-        live = {"TUNECTL_LIVE_URL": f"sqlite:///{first.folder}/.tunectl/live/live.sqlite"}
+        live = {"TUNECTL_INFERENCE_LOG_URL": f"sqlite:///{first.folder}/.tunectl/inference_log/inference_log.sqlite"}
         env = {"TUNECTL_REGISTRY": str(ground.store.root), **live}
         asyncio.run(server_kills.refused_neighbour(found, first, Server(ground.folder / "refused", env=env)))
         yield found
@@ -198,7 +198,7 @@ def twelve(ground: Ground) -> Iterator[Found]:
         inject.mkdir()
         with disk.small_disk(ground.folder / f"disk-{policy}") as small:
             env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
-            env["TUNECTL_LIVE_URL"] = f"sqlite:///{small.folder}/live.sqlite"
+            env["TUNECTL_INFERENCE_LOG_URL"] = f"sqlite:///{small.folder}/inference_log.sqlite"
             with ground.server(
                 env=env, inference_log__disk_full=policy, inference_log__write_timeout_seconds=PATIENCE
             ) as server:
@@ -207,7 +207,10 @@ def twelve(ground: Ground) -> Iterator[Found]:
                     asyncio.run(full)
                 asyncio.run(disk.slow(found, server, small, inject, policy=policy, patience=PATIENCE))
             if small.read_only():
-                given = {"TUNECTL_REGISTRY": str(ground.store.root), "TUNECTL_LIVE_URL": env["TUNECTL_LIVE_URL"]}
+                given = {
+                    "TUNECTL_REGISTRY": str(ground.store.root),
+                    "TUNECTL_INFERENCE_LOG_URL": env["TUNECTL_INFERENCE_LOG_URL"],
+                }
                 refused = Server(ground.folder / f"read-only-{policy}", env=given)
                 asyncio.run(disk.read_only(found, refused, small))
         yield found
@@ -219,7 +222,7 @@ def twelve(ground: Ground) -> Iterator[Found]:
 def _away(ground: Ground, postgres: Postgres) -> Found:
     found = Found(12, "a database that goes away", "served, counted, and kept when it is back")
     url = postgres.database("away")
-    with ground.server(env={"TUNECTL_LIVE_URL": url}, inference_log__write_timeout_seconds=PATIENCE) as server:
+    with ground.server(env={"TUNECTL_INFERENCE_LOG_URL": url}, inference_log__write_timeout_seconds=PATIENCE) as server:
         for _ in range(ground.times(5)):
             asyncio.run(disk.away(found, server, postgres, url, patience=PATIENCE, requests=8))
     return found

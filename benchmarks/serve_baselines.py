@@ -63,7 +63,7 @@ class Peer:
     release: str = ""
     """Of ours: which one it serves, merged or apart."""
     ours: bool = False
-    """Whether our server answers: keys, live store, liveness proof."""
+    """Whether our server answers: keys, inference log, liveness proof."""
 
 
 USAGE = {"stream_options": {"include_usage": True}}
@@ -289,13 +289,13 @@ def _memory(pid: int) -> float:
 
 
 def _prepared(folder: Path, material: Material) -> str:
-    """Settings of conf/ and a key for one of our servers, whose live store starts empty; returns the key."""
+    """Settings of conf/ and a key for one of our servers, whose inference log starts empty; returns the key."""
     from datetime import UTC, datetime
 
     from tunectl.access import api_keys
 
     (folder / "serve.json").write_text(json.dumps(material.settings))
-    for old in folder.glob(".tunectl/live/*"):
+    for old in folder.glob(".tunectl/inference_log/*"):
         old.unlink()
     (folder / ".tunectl/keys.json").unlink(missing_ok=True)
     secret, entry = api_keys.create_key("benchmark", ["admin"], None, datetime.now(UTC))

@@ -24,14 +24,14 @@ NAMES = {
 def window(**other) -> DriftWindow:
     signals = {
         "prompt_text": DriftSignal(
-            "prompt_text", "mmd", 300, 900, score=4.5, threshold=2.0, p_value=0.0005, moved=True
+            "prompt_text", "mmd", 300, 900, score=4.5, threshold=2.0, p_value=0.0005, shifted=True
         ),
         "answer_text": DriftSignal("answer_text", "mmd", 300, 200, score=0.1, threshold=2.0, p_value=0.4),
         "mean_logprob": DriftSignal("mean_logprob", "wasserstein", 3, 200, reason="too few rows"),
     }
     values = {
-        "id": "a" * 16, "since": at(1), "until": at(2), "rows": 300, "verdict": "ok", "consecutive": 2, "required": 3,
-        "moved": True, "release": "r", "reference": "p", "signals": signals,
+        "id": "a" * 16, "since": at(1), "until": at(2), "rows": 300, "verdict": "ok", "consecutive": 2, "required_windows": 3,
+        "shifted": True, "release": "r", "reference": "p", "signals": signals,
     }  # fmt: skip
     return DriftWindow(**{**values, **other})
 

@@ -60,7 +60,7 @@ def compose(built, tmp_path: Path) -> Iterator[Compose]:
         "TUNECTL_PROJECT": str(tmp_path),
         "TUNECTL_PORT": str(free_port()),
         "POSTGRES_PASSWORD": uuid.uuid4().hex,
-        "TUNECTL_LIVE_SALT": uuid.uuid4().hex,
+        "TUNECTL_HASH_KEY": uuid.uuid4().hex,
     }
     told = ("TUNECTL_RETRAIN_TOKEN", "GRAFANA_PASSWORD", "TUNECTL_NOTIFY_URL", "TUNECTL_SCRAPE_KEY")  # of others
     environment = {**os.environ, **given, **dict.fromkeys(told, "nothing")}
@@ -98,7 +98,7 @@ def test_the_service_and_its_database(built, compose: Compose, tmp_path: Path) -
         time.sleep(0.2)
     answers.append(ask())
     psql = ("exec", "--no-TTY", "postgres", "psql", "--username", "tunectl", "--no-align", "--tuples-only", "--command")
-    rows = compose(*psql, "SELECT id, release FROM exchanges ORDER BY accepted_at").splitlines()
+    rows = compose(*psql, "SELECT id, release FROM inferences ORDER BY accepted_at").splitlines()
     assert rows == [f"{answer.id}|{name}" for answer, name in zip(answers, (first, second), strict=True)]
 
     service = compose("ps", "--quiet", "service")

@@ -23,15 +23,15 @@ HI = [{"role": "user", "content": "Hi"}]
 SOON = ("--health-interval", "1s")
 
 
-def exchanges(url: str) -> list:
+def inferences(url: str) -> list:
     with inference_log_sql.open_log(url, Path()) as store:
-        return list(store.exchanges())
+        return list(store.inferences())
 
 
 def kept(container, folder: Path) -> list:
-    """The exchanges of a stopped container's own live store."""
-    docker("cp", f"{container.name}:/data/live", str(folder))
-    return exchanges(f"sqlite:///{folder / 'live' / 'live.sqlite'}")
+    """The inferences of a stopped container's own inference log."""
+    docker("cp", f"{container.name}:/data/inference_log", str(folder))
+    return inferences(f"sqlite:///{folder / 'inference_log' / 'inference_log.sqlite'}")
 
 
 def own_seconds(container) -> float:
@@ -104,17 +104,17 @@ def test_stopped_under_load_it_loses_nothing(built, run, volume, tmp_path) -> No
 
 def test_two_on_one_host_share_a_database(built, run, volume, postgres) -> None:
     url = postgres.database("containers")
-    salt = ("--env", "TUNECTL_LIVE_SALT=0123456789abcdef", "--env", f"TUNECTL_LIVE_URL={url}")
+    hash_key = ("--env", "TUNECTL_HASH_KEY=0123456789abcdef", "--env", f"TUNECTL_INFERENCE_LOG_URL={url}")
     secret = key(built.image, volume, "shop", "chat")
-    both = [run("--network", "host", *salt) for _ in range(2)]
+    both = [run("--network", "host", *hash_key) for _ in range(2)]
     seen = []
     for container in both:
         container.until_ready()
         client = openai.OpenAI(base_url=f"{container.address}/v1", api_key=secret, max_retries=0, timeout=60)
         seen += [client.chat.completions.create(model="shop", messages=HI, max_tokens=4).id for _ in range(3)]
     assert [container.stop() for container in both] == [0, 0]
-    assert {row.id for row in exchanges(url)} == set(seen)
-    assert len({row.user_hash for row in exchanges(url)}) == 1  # equal salts: one person is one person on both
+    assert {row.id for row in inferences(url)} == set(seen)
+    assert len({row.user_hash for row in inferences(url)}) == 1  # equal salts: one person is one person on both
 
 
 def test_a_promotion_reaches_a_running_container(built, run, volume, tmp_path) -> None:
@@ -151,7 +151,7 @@ def test_it_runs_as_any_user_on_a_folder_of_theirs(built, run, tmp_path) -> None
     status, text = container.get("/v1/models", made)
     assert status == 200, text
     assert container.stop() == 0
-    assert (folder / "live" / "live.sqlite").stat().st_uid == 4711
+    assert (folder / "inference_log" / "inference_log.sqlite").stat().st_uid == 4711
 
 
 def test_a_broken_setting_is_said_before_anything_starts(built, tmp_path) -> None:

@@ -66,7 +66,7 @@ def test_a_package_that_nothing_needs_is_found(built, tmp_path) -> None:
 def test_the_running_server_imports_every_package_that_we_ask_for(built, run, volume, postgres, capsys) -> None:
     found = look(built.image)
     secret = key(built.image, volume, "all", "admin")
-    live = ("--env", f"TUNECTL_LIVE_URL={postgres.database('packages')}", "--env", "PYTHONPROFILEIMPORTTIME=1")
+    live = ("--env", f"TUNECTL_INFERENCE_LOG_URL={postgres.database('packages')}", "--env", "PYTHONPROFILEIMPORTTIME=1")
     container = run("--network", "host", *live)
     container.until_ready()
     client = openai.OpenAI(base_url=f"{container.address}/v1", api_key=secret, max_retries=0, timeout=60)

@@ -38,6 +38,7 @@ ROOMS = {
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
     "sqlalchemy": ("backends/storage/inference_log_", "backends/sweeps/"),
     "optuna": ("backends/sweeps/",),
+    "alembic": ("backends/storage/inference_log_",),
 }
 """Any other library is named in one file. These have several, each in a room that was looked at."""
 LOADER = "import_optional"

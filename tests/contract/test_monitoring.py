@@ -61,7 +61,7 @@ def test_the_operator_takes_the_pod_monitor() -> None:
 
 
 def compose(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    given = {"TUNECTL_IMAGE": "shop", "POSTGRES_PASSWORD": "secret", "TUNECTL_LIVE_SALT": "0123456789abcdef"}
+    given = {"TUNECTL_IMAGE": "shop", "POSTGRES_PASSWORD": "secret", "TUNECTL_HASH_KEY": "0123456789abcdef"}
     command = ["docker", "compose", "--file", str(COMPOSE), "config", *words]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **given, **environment})
 
@@ -77,7 +77,7 @@ def test_compose_takes_its_file() -> None:
     assert told.returncode == 0, told.stderr
     services = json.loads(told.stdout)["services"]
     ours = services["service"]
-    assert ours["environment"]["TUNECTL_LIVE_URL"] == "postgresql://tunectl:secret@postgres/tunectl"
+    assert ours["environment"]["TUNECTL_INFERENCE_LOG_URL"] == "postgresql://tunectl:secret@postgres/tunectl"
     assert (ours["read_only"], ours["cap_drop"], ours["ports"][0]["host_ip"]) == (True, ["ALL"], "127.0.0.1")
     assert ours["ports"][0]["target"] == 3000
     told = compose(POSTGRES_PASSWORD="")

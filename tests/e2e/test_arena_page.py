@@ -1,6 +1,6 @@
 """The arena in a real browser: keyboard, phone, blind sides, and what reaches the two stores.
 
-Behind it stand the real live store and a server of a few lines whose two arms answer by rule.
+Behind it stand the real inference log and a server of a few lines whose two variants answer by rule.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FLAGS += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
 
 
 class Api:
-    """The routes that the arena asks, on a real live store."""
+    """The routes that the arena asks, on a real inference log."""
 
     def __init__(self, live, challenger=True) -> None:
         self.live, self.challenger, self.full, self.asked, self.said = live, challenger, False, [], Counter()
@@ -55,8 +55,8 @@ class Api:
         await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
     async def models(self, _):
-        arms = ["champion", "challenger"] if self.challenger else ["champion"]
-        return 200, {"data": [{"id": arm, "variant": arm, "release": f"rel-{arm}"} for arm in arms]}
+        variants = ["champion", "challenger"] if self.challenger else ["champion"]
+        return 200, {"data": [{"id": variant, "variant": variant, "release": f"rel-{variant}"} for variant in variants]}
 
     async def completions(self, body):
         if self.full:
@@ -76,14 +76,14 @@ class Api:
 
     async def feedback(self, body):
         kind = feedback_validation.validate_feedback(body["kind"], body["value"])
-        row = Feedback(body["id"], body["exchange_id"], kind, body["value"], datetime.now(UTC), body["annotator"])
+        row = Feedback(body["id"], body["inference_id"], kind, body["value"], datetime.now(UTC), body["annotator"])
         self.said[await self.writer.feedback(row)] += 1
         return 200, {"id": body["id"]}
 
 
 @contextmanager
 def serving(folder, **other):
-    with open_log("sqlite:///live.sqlite", folder) as live:
+    with open_log("sqlite:///inference_log.sqlite", folder) as live:
         api = Api(live, **other)
         setup = ArenaAppConfig(
             "local_lens",
@@ -151,7 +151,7 @@ def test_a_conversation_by_keyboard(tmp_path, browser):
         page = enter(browser, api)
         seen = asks(page, "Call me at +1 415 555 2671, 1 e s")  # keys inside the text are text
         assert {text[:3] for text in seen} == {"Aye", "Bee"}
-        for word in ("champion", "challenger", "rel-", "arm"):
+        for word in ("champion", "challenger", "rel-", "variant"):
             assert word not in page.content()
         page.keyboard.press("1")
         page.keyboard.press("ArrowRight")
@@ -173,7 +173,7 @@ def test_a_conversation_by_keyboard(tmp_path, browser):
         page.keyboard.press("s")
         page.wait_for_selector("#ask")
         said, questions = kept(tmp_path)
-        rows = api.live.feedback_of([one.id for one in api.live.exchanges()])
+        rows = api.live.feedback_of([one.id for one in api.live.inferences()])
     assert [one.annotator for one in said] == ["Ada"] * 3
     first = questions[said[0].question]
     assert first.systems == ["champion rel-champion", "challenger rel-challenger"]

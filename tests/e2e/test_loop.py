@@ -76,7 +76,7 @@ def test_the_records_tell_the_same_story(played: tuple) -> None:
         "canary_stop",
     ]
     assert [release for _, release in told[1:]] == [better, better, better, worse, worse]
-    named = atomic_io.read_json(scene.project / "live" / "window.json", FeedbackWindow)
+    named = atomic_io.read_json(scene.project / "inference_log" / "window.json", FeedbackWindow)
     assert [one.window for one in named.snapshots] == [first.facts("proposed")["window"]["id"]]
     assert (
         f"sft.init_adapter=.tunectl/init_adapters/{first.facts('proposed')['champion']}"

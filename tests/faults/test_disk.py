@@ -26,7 +26,7 @@ def serving(store: ReleaseRegistry, small: SmallDisk, folder: Path, policy: str,
     (folder / "inject").mkdir(parents=True)
     env = {
         "TUNECTL_REGISTRY": str(store.root),
-        "TUNECTL_LIVE_URL": f"sqlite:///{small.folder}/live.sqlite",
+        "TUNECTL_INFERENCE_LOG_URL": f"sqlite:///{small.folder}/inference_log.sqlite",
         "TUNECTL_INJECT": str(folder / "inject"),
         "PYTHONPATH": str(INJECT),
     }
@@ -58,7 +58,10 @@ def test_serve_and_count_and_an_engine_that_hangs(store: ReleaseRegistry, tmp_pa
             inject = tmp_path / "server/inject"
             asyncio.run(disk.slow(found, server, small, inject, policy="serve_and_count", patience=PATIENCE))
         if small.read_only():
-            env = {"TUNECTL_REGISTRY": str(store.root), "TUNECTL_LIVE_URL": f"sqlite:///{small.folder}/live.sqlite"}
+            env = {
+                "TUNECTL_REGISTRY": str(store.root),
+                "TUNECTL_INFERENCE_LOG_URL": f"sqlite:///{small.folder}/inference_log.sqlite",
+            }
             asyncio.run(disk.read_only(found, Server(tmp_path / "third", env=env), small))
         kept(found)
 
@@ -72,7 +75,7 @@ def test_refuse(store: ReleaseRegistry, tmp_path: Path) -> None:
 
 def test_a_database_that_goes_away_and_comes_back(store: ReleaseRegistry, postgres: Postgres, tmp_path: Path) -> None:
     found, url = disk.disk_found("serve_and_count"), postgres.database("faults")
-    env = {"TUNECTL_REGISTRY": str(store.root), "TUNECTL_LIVE_URL": url}
+    env = {"TUNECTL_REGISTRY": str(store.root), "TUNECTL_INFERENCE_LOG_URL": url}
     server = Server(
         tmp_path / "server",
         env=env,

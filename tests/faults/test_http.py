@@ -82,6 +82,6 @@ def test_neighbours_overload_kills_and_the_end(server: Server, store: ReleaseReg
         kept(beside)
     finally:
         other.stop()
-    env["TUNECTL_LIVE_URL"] = f"sqlite:///{server.folder}/.tunectl/live/live.sqlite"
+    env["TUNECTL_INFERENCE_LOG_URL"] = f"sqlite:///{server.folder}/.tunectl/inference_log/inference_log.sqlite"
     asyncio.run(server_kills.refused_neighbour(beside, server, Server(tmp_path / "third", env=env)))
     kept(beside)

@@ -1,4 +1,4 @@
-"""A live store on each database: SQLite in a file, and PostgreSQL."""
+"""A inference log on each database: SQLite in a file, and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def postgres() -> Iterator[Postgres]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new database."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/live/live.sqlite"
+        return f"sqlite:///{tmp_path}/live/inference_log.sqlite"
     return request.getfixturevalue("postgres").database("tests")
 
 

@@ -1,4 +1,4 @@
-"""The live store: the same promises on SQLite and on a real PostgreSQL server."""
+"""The inference log: the same promises on SQLite and on a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 import pytest
-from inference_rows import START, exchange, finish, thumb
+from inference_rows import START, finish, inference, thumb
 from msgspec.structs import asdict, replace
 
 from tunectl.backends.storage.inference_log_sql import PAGE, open_log
@@ -18,20 +18,20 @@ from tunectl.core.errors import DataError, InfrastructureError, UsageError
 from tunectl.inference_log.log_store import FinishedRequest, LogEvent, TimeWindow
 
 
-def test_an_exchange_and_its_end_come_back_as_they_were(store, url, tmp_path):
-    store.start_request(exchange())
-    assert store.exchange("chatcmpl-000000") == exchange()
+def test_an_inference_and_its_end_come_back_as_they_were(store, url, tmp_path):
+    store.start_request(inference())
+    assert store.inference("chatcmpl-000000") == inference()
     store.finish("chatcmpl-000000", finish())
     store.close()
     with open_log(url, tmp_path) as again:
-        found = again.exchange("chatcmpl-000000")
-    assert found == msgspec.structs.replace(exchange(), **asdict(finish()))
+        found = again.inference("chatcmpl-000000")
+    assert found == msgspec.structs.replace(inference(), **asdict(finish()))
     assert found.accepted_at.tzinfo is not None
-    assert store.exchange("nothing") is None
+    assert store.inference("nothing") is None
 
 
 def test_ids_are_idempotent(store):
-    assert store.write([exchange(), exchange(), FinishedRequest("chatcmpl-000000", finish()), thumb(), thumb()]) == [
+    assert store.write([inference(), inference(), FinishedRequest("chatcmpl-000000", finish()), thumb(), thumb()]) == [
         "new",
         "known",
         "new",
@@ -39,8 +39,8 @@ def test_ids_are_idempotent(store):
         "known",
     ]
     other = FinishedRequest("chatcmpl-000000", finish(7))
-    assert store.write([exchange(arm="challenger"), other, thumb(value="down")]) == ["known"] * 3
-    assert store.exchange("chatcmpl-000000") == replace(exchange(), **asdict(finish()))
+    assert store.write([inference(variant="challenger"), other, thumb(value="down")]) == ["known"] * 3
+    assert store.inference("chatcmpl-000000") == replace(inference(), **asdict(finish()))
     assert store.feedback_of(["chatcmpl-000000", "other"]) == {"chatcmpl-000000": [thumb()]}
     assert store.feedback(thumb()) is False
     assert store.feedback(thumb(id="fb-other")) is True
@@ -49,9 +49,9 @@ def test_ids_are_idempotent(store):
 def test_what_is_said_about_nothing_is_refused(store):
     assert store.write([FinishedRequest("gone", finish()), thumb()]) == ["unknown", "unknown"]
     with pytest.raises(DataError) as caught:
-        store.feedback(thumb(exchange_id="chatcmpl-gone"))
+        store.feedback(thumb(inference_id="chatcmpl-gone"))
     assert str(caught.value) == (
-        "exchange 'chatcmpl-gone' is not in the live store\n  take the id of an answer, for example chatcmpl-..."
+        "inference 'chatcmpl-gone' is not in the inference log\n  take the id of an answer, for example chatcmpl-..."
     )
     with pytest.raises(DataError):
         store.finish("gone", finish())
@@ -59,91 +59,91 @@ def test_what_is_said_about_nothing_is_refused(store):
 
 def test_a_row_that_does_not_fit_leaves_the_batch_out_whole(store):
     with pytest.raises((DataError, ValueError)):
-        store.write([exchange(), exchange(1, accepted_at=datetime(2026, 1, 1))])
-    assert store.counts().exchanges == 0
+        store.write([inference(), inference(1, accepted_at=datetime(2026, 1, 1))])
+    assert store.counts().inferences == 0
 
 
 def test_spans_pages_and_filters(store):
-    rows = [exchange(number, arm="challenger" if number % 5 == 0 else "champion") for number in range(PAGE + 7)]
-    rows += [exchange(number + 10_000, accepted_at=START) for number in range(3)]  # the same moment as the first
+    rows = [inference(number, variant="challenger" if number % 5 == 0 else "champion") for number in range(PAGE + 7)]
+    rows += [inference(number + 10_000, accepted_at=START) for number in range(3)]  # the same moment as the first
     store.write(rows)
-    found = list(store.exchanges())
+    found = list(store.inferences())
     assert [one.id for one in found] == [one.id for one in sorted(rows, key=lambda one: (one.accepted_at, one.id))]
-    span = list(store.exchanges(START + timedelta(seconds=3), START + timedelta(seconds=6)))
+    span = list(store.inferences(START + timedelta(seconds=3), START + timedelta(seconds=6)))
     assert [one.id for one in span] == [f"chatcmpl-{number:06}" for number in (3, 4, 5)]
     elsewhere = START.astimezone(timezone(timedelta(hours=5)))
-    assert len(list(store.exchanges(elsewhere, elsewhere + timedelta(seconds=1)))) == 4
-    assert len(list(store.exchanges(arm="challenger"))) == 102
-    assert len(list(store.exchanges(user_hash="user-0", release="0123456789abcdef"))) == 170
-    assert list(store.exchanges(release="other")) == []
+    assert len(list(store.inferences(elsewhere, elsewhere + timedelta(seconds=1)))) == 4
+    assert len(list(store.inferences(variant="challenger"))) == 102
+    assert len(list(store.inferences(user_hash="user-0", release="0123456789abcdef"))) == 170
+    assert list(store.inferences(release="other")) == []
 
 
 def test_the_newest_come_first(store):
-    store.write([exchange(number, arm="challenger" if number % 5 == 0 else "champion") for number in range(12)])
+    store.write([inference(number, variant="challenger" if number % 5 == 0 else "champion") for number in range(12)])
     store.erase("user-2")  # 2, 5, 8, 11
     assert [one.id for one in store.newest(3)] == [f"chatcmpl-{number:06}" for number in (10, 9, 7)]
-    assert store.newest(50) == list(store.exchanges())[::-1]
-    assert [one.id for one in store.newest(1, until=START + timedelta(seconds=6), arm="challenger")] == [
+    assert store.newest(50) == list(store.inferences())[::-1]
+    assert [one.id for one in store.newest(1, until=START + timedelta(seconds=6), variant="challenger")] == [
         "chatcmpl-000000"
     ]
     assert store.newest(9, since=START + timedelta(seconds=10), release="other") == store.newest(0) == []
 
 
-def test_a_preference_is_about_two_exchanges_that_are_there(store):
-    store.write([exchange(0), exchange(1)])
+def test_a_preference_is_about_two_inferences_that_are_there(store):
+    store.write([inference(0), inference(1)])
     good, bad = ({"other": name, "choice": "first"} for name in ("chatcmpl-000001", "ada@example.org"))
     assert store.feedback(thumb(0, kind="preference", value=good))
     with pytest.raises(DataError) as caught:
         store.feedback(thumb(1, kind="preference", value=bad))
     assert caught.value.message == (
-        "exchange 'chatcmpl-000001', or the other one of the preference, is not in the live store"
+        "inference 'chatcmpl-000001', or the other one of the preference, is not in the inference log"
     )
     store.erase("user-1")  # the other one: its id stays, and nobody is in it
-    assert store.feedback(thumb(2, exchange_id="chatcmpl-000000", kind="preference", value=good))
+    assert store.feedback(thumb(2, inference_id="chatcmpl-000000", kind="preference", value=good))
 
 
-def test_late_feedback_joins_its_exchange(store):
-    store.write([exchange(number) for number in range(3)])
+def test_late_feedback_joins_its_inference(store):
+    store.write([inference(number) for number in range(3)])
     store.retain(START)  # deletes nothing
-    assert store.feedback(thumb(1, at=START + timedelta(days=90), kind="conversion", value=19.5))
-    assert store.feedback(thumb(9, exchange_id="chatcmpl-000001", kind="edit", value="besser 🎈"))
-    said = store.feedback_of([one.id for one in store.exchanges()])
+    assert store.feedback(thumb(1, created_at=START + timedelta(days=90), kind="conversion", value=19.5))
+    assert store.feedback(thumb(9, inference_id="chatcmpl-000001", kind="edit", value="besser 🎈"))
+    said = store.feedback_of([one.id for one in store.inferences()])
     assert [one.value for one in said["chatcmpl-000001"]] == ["besser 🎈", 19.5]
 
 
 def test_counts(store):
-    store.write([exchange(number) for number in range(4)])
+    store.write([inference(number) for number in range(4)])
     store.write([FinishedRequest("chatcmpl-000001", finish(1)), thumb(1), thumb(2, kind="rating", value=4), thumb(3)])
     store.erase("user-0")
     found = store.counts()
-    assert (found.exchanges, found.finished, found.forgotten, found.users) == (4, 1, 2, 2)
+    assert (found.inferences, found.finished, found.erased, found.users) == (4, 1, 2, 2)
     assert found.feedback == {"rating": 1, "thumb": 2}
     assert (found.first, found.last) == (START, START + timedelta(seconds=3))
     assert store.counts(START + timedelta(days=1)) == type(found)(0, 0, 0, 0, {}, None, None)
 
 
 def test_forgetting_leaves_tombstones_and_no_text(store):
-    store.write([exchange(number) for number in range(6)])
+    store.write([inference(number) for number in range(6)])
     store.write([FinishedRequest("chatcmpl-000000", finish(0)), thumb(0, kind="edit", value="ganz anders"), thumb(1)])
     store.write([thumb(4, annotator="user-0", kind="edit", value="von ihm")])
     assert store.erase("user-0") == (2, 2)
     assert store.erase("user-0") == (0, 0)
     assert list(store.tombstones()) == ["chatcmpl-000000", "chatcmpl-000003"]
-    assert [one.id for one in store.exchanges()] == [f"chatcmpl-{number:06}" for number in (1, 2, 4, 5)]
-    gone = store.exchange("chatcmpl-000000")
+    assert [one.id for one in store.inferences()] == [f"chatcmpl-{number:06}" for number in (1, 2, 4, 5)]
+    gone = store.inference("chatcmpl-000000")
     assert (gone.request, gone.response, gone.session, gone.user_hash) == (None,) * 4
-    assert gone.forgotten_at is not None
+    assert gone.erased_at is not None
     assert gone.completion_tokens == 7  # a number is nobody's
     said = store.feedback_of(["chatcmpl-000000", "chatcmpl-000001", "chatcmpl-000004"])
     assert [said[name][0].value for name in sorted(said)] == [None, "up", None]
     # what comes late brings nothing back
-    assert store.write([exchange(0), FinishedRequest("chatcmpl-000003", finish(3))]) == ["known", "new"]
-    store.feedback(thumb(30, exchange_id="chatcmpl-000003", kind="edit", value="spät"))
-    assert store.exchange("chatcmpl-000003").response is None
+    assert store.write([inference(0), FinishedRequest("chatcmpl-000003", finish(3))]) == ["known", "new"]
+    store.feedback(thumb(30, inference_id="chatcmpl-000003", kind="edit", value="spät"))
+    assert store.inference("chatcmpl-000003").response is None
     assert store.feedback_of(["chatcmpl-000003"])["chatcmpl-000003"][0].value is None
-    assert [event.body for event in store.events(kind="forgotten")] == [
-        {"exchanges": 2, "opinions": 2},
-        {"exchanges": 0, "opinions": 0},
+    assert [event.body for event in store.events(kind="erased")] == [
+        {"inferences": 2, "feedback": 2},
+        {"inferences": 0, "feedback": 0},
     ]
     assert store.retain(START + timedelta(days=400)) == 4
     assert list(store.tombstones()) == [
@@ -154,7 +154,7 @@ def test_forgetting_leaves_tombstones_and_no_text(store):
 
 @pytest.mark.parametrize("way", ["erase", "retain"])
 def test_what_is_said_at_that_very_moment_goes_as_well(store, way):
-    store.write([exchange(0), exchange(1)])
+    store.write([inference(0), inference(1)])
     said, words = threading.Event(), thumb(0, kind="edit", value="an Wanda")
 
     def speak() -> None:
@@ -177,15 +177,15 @@ def test_what_is_said_at_that_very_moment_goes_as_well(store, way):
     )
 
 
-def test_retention_deletes_exchanges_with_what_was_said(store):
-    store.write([*(exchange(number) for number in range(PAGE + 3)), thumb(0), thumb(PAGE + 1)])
+def test_retention_deletes_inferences_with_what_was_said(store):
+    store.write([*(inference(number) for number in range(PAGE + 3)), thumb(0), thumb(PAGE + 1)])
     assert store.retain(START + timedelta(seconds=PAGE + 1)) == PAGE + 1
-    assert [one.id for one in store.exchanges()] == [f"chatcmpl-{PAGE + number:06}" for number in (1, 2)]
+    assert [one.id for one in store.inferences()] == [f"chatcmpl-{PAGE + number:06}" for number in (1, 2)]
     assert store.feedback_of(["chatcmpl-000000", f"chatcmpl-{PAGE + 1:06}"]) == {
         f"chatcmpl-{PAGE + 1:06}": [thumb(PAGE + 1)]
     }
     store.purge()
-    assert store.counts().exchanges == 2
+    assert store.counts().inferences == 2
 
 
 def test_windows_and_events(store):
@@ -206,23 +206,23 @@ def test_windows_and_events(store):
 def test_several_threads_write_at_once(store):
     def work(part: int) -> None:
         for number in range(part, 120, 4):
-            store.start_request(exchange(number))
-            store.start_request(exchange(0))
+            store.start_request(inference(number))
+            store.start_request(inference(0))
 
     threads = [threading.Thread(target=work, args=(part,)) for part in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.counts().exchanges == 120
+    assert store.counts().inferences == 120
 
 
 def test_two_processes_may_open_the_same_store_at_once(url, tmp_path):
     with open_log(url, tmp_path) as one, open_log(url, tmp_path) as two:
-        one.start_request(exchange())
-        assert two.exchange("chatcmpl-000000") == exchange()
+        one.start_request(inference())
+        assert two.inference("chatcmpl-000000") == inference()
         assert two.erase("user-0") == (1, 0)
-        assert list(one.exchanges()) == []
+        assert list(one.inferences()) == []
 
 
 def test_sqlite_is_set_up_to_lose_nothing_and_to_forget(tmp_path):
@@ -237,7 +237,7 @@ def test_forgotten_text_is_not_in_the_files_of_sqlite(tmp_path):
     with open_log("sqlite:///a.sqlite", tmp_path) as store:
         for number in range(300):
             secret = {"messages": [{"role": "user", "content": f"Kanarienvogel {number} " + "x" * (number * 37)}]}
-            store.start_request(exchange(number, request=secret, user_hash="one" if number % 2 else "two"))
+            store.start_request(inference(number, request=secret, user_hash="one" if number % 2 else "two"))
         assert b"Kanarienvogel 7 " in b"".join(path.read_bytes() for path in tmp_path.iterdir())
         assert store.erase("one") == (150, 0)
         left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
@@ -253,13 +253,13 @@ def test_a_second_server_on_one_sqlite_file_is_refused(tmp_path):
     ):
         pass
     assert str(caught.value).startswith(
-        f"{tmp_path}/a.sqlite: another server writes to this live store: tunectl serve, "
+        f"{tmp_path}/a.sqlite: another server writes to this inference log: tunectl serve, "
     )
     assert str(caught.value).endswith(
         "\n  stop it, give this one another inference_log.url, or let both use PostgreSQL"
     )
     with open_log("sqlite:///a.sqlite", tmp_path) as reader:  # commands come in beside the server
-        assert reader.counts().exchanges == 0
+        assert reader.counts().inferences == 0
     first.close()
 
 
@@ -268,7 +268,7 @@ def test_a_database_that_is_no_database(tmp_path):
     with pytest.raises(InfrastructureError) as caught, open_log("sqlite:///a.sqlite", tmp_path):
         pass
     assert str(caught.value) == (
-        f"live store sqlite:///{tmp_path}/a.sqlite: file is not a database\n"
+        f"inference log sqlite:///{tmp_path}/a.sqlite: file is not a database\n"
         "  check the free space and the rights of that file, or the server"
     )
 
@@ -293,13 +293,13 @@ def test_a_server_that_is_away_is_named_without_its_password(tmp_path):
 
 def test_postgres_comes_back_after_a_crash(postgres, tmp_path):
     with open_log(postgres.database("tests"), tmp_path) as store:
-        store.write([exchange(number) for number in range(50)])
+        store.write([inference(number) for number in range(50)])
         postgres.stop()
         with pytest.raises(InfrastructureError):
-            store.start_request(exchange(50))
+            store.start_request(inference(50))
         postgres.start()
-        store.start_request(exchange(51))
-        assert store.counts().exchanges == 51
+        store.start_request(inference(51))
+        assert store.counts().inferences == 51
 
 
 def test_postgres_without_fsync_is_refused(postgres, tmp_path):
@@ -331,10 +331,10 @@ def test_postgres_keeps_all_text_or_is_refused(postgres, tmp_path, encoding):
         connection.execute(f"DROP DATABASE IF EXISTS {name}")
         connection.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0")
     if encoding == "SQL_ASCII":  # knows of no encoding, and keeps what it is given
-        told = exchange(session="Käse 🧀")
+        told = inference(session="Käse 🧀")
         with open_log(f"{server}/{name}", tmp_path) as store:
             store.start_request(told)
-            assert store.exchange(told.id) == told
+            assert store.inference(told.id) == told
         return
     with pytest.raises(InfrastructureError) as caught, open_log(f"{server}/{name}", tmp_path):
         pass
@@ -346,6 +346,6 @@ def test_postgres_keeps_all_text_or_is_refused(postgres, tmp_path, encoding):
 
 def test_times_are_kept_in_utc(tmp_path):
     with open_log("sqlite:///a.sqlite", tmp_path) as store:
-        store.start_request(exchange(accepted_at=datetime(2026, 3, 1, 5, tzinfo=timezone(timedelta(hours=3)))))
-    raw = sqlite3.connect(tmp_path / "a.sqlite").execute("SELECT accepted_at FROM exchanges").fetchone()[0]
+        store.start_request(inference(accepted_at=datetime(2026, 3, 1, 5, tzinfo=timezone(timedelta(hours=3)))))
+    raw = sqlite3.connect(tmp_path / "a.sqlite").execute("SELECT accepted_at FROM inferences").fetchone()[0]
     assert raw == "2026-03-01 02:00:00.000000"

@@ -9,10 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from inference_rows import exchange, finish, thumb
+from inference_rows import finish, inference, thumb
 from serving_process import settings
 
-from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Source
 from tunectl.backends.storage.inference_log_sql import open_log
@@ -22,7 +21,7 @@ from tunectl.data.formats.production_logs import production_log
 from tunectl.data.readers.row import RawRow
 from tunectl.inference_log import export, pseudonyms, snapshot
 from tunectl.inference_log.log_store import FinishedRequest
-from tunectl.inference_log.training_window import FeedbackWindow
+from tunectl.inference_log.training_window import WINDOW_FORMAT, FeedbackWindow
 from tunectl.retraining import state_machine
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.state_machine import Transition, Trigger
@@ -36,13 +35,13 @@ def project(url, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "conf/overrides.yaml").write_text("[]\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TUNECTL_LIVE_URL", url)
+    monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", url)
     live = checks.load_config(ProjectPaths(), []).root.inference_log
     ada = pseudonyms.pseudonymize("ada@example.org", pseudonyms.load_hash_key(live, tmp_path))
     with open_log(url, tmp_path) as store:
         for number in range(6):
             at = NOW - timedelta(days=10 * (5 - number))
-            store.start_request(exchange(number, accepted_at=at, user_hash=ada if number < 2 else "other"))
+            store.start_request(inference(number, accepted_at=at, user_hash=ada if number < 2 else "other"))
         for number in range(5):
             store.finish(f"chatcmpl-{number:06}", finish(number))
         store.write(
@@ -70,10 +69,10 @@ def test_show(project, capsys):
     assert re.search(r"12\+7 +stop +1\.00 +edit thumb +Frage 3 ✓ \ufffd +Antwort 3 🎈", lines[2])
     found = json.loads(ran(capsys, "show", "--json", "-n", "2", "--until", "35d"))
     assert [one["id"] for one in found["newest"]] == ["chatcmpl-000001", "chatcmpl-000000"]
-    assert found["counts"]["exchanges"] == 2
+    assert found["counts"]["inferences"] == 2
     one = json.loads(ran(capsys, "show", "--id", "chatcmpl-000003"))
     assert one["response"]["choices"][0]["message"]["content"] == "Antwort 3 🎈"
-    assert json.loads(ran(capsys, "--json"))["counts"]["exchanges"] == 6
+    assert json.loads(ran(capsys, "--json"))["counts"]["inferences"] == 6
     assert json.loads(ran(capsys, "--json", "show", "-n", "1"))["newest"][0]["id"] == "chatcmpl-000005"
     assert [said["kind"] for said in one["feedback"]] == ["edit", "thumb"]
 
@@ -81,7 +80,7 @@ def test_show(project, capsys):
 def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, capsys):
     with open_log(url, project) as store:
         for name in ("chatcmpl-a1%_b", "chatcmpl-a1xyb", "chatcmpl-a2"):
-            store.start_request(exchange(id=name))
+            store.start_request(inference(id=name))
     assert json.loads(ran(capsys, "show", "--id", "chatcmpl-a2"))["id"] == "chatcmpl-a2"
     assert json.loads(ran(capsys, "show", "--id", "chatcmpl-a1%"))["id"] == "chatcmpl-a1%_b"
     assert failed(capsys, "show", "--id", "chatcmpl-a") == (
@@ -93,7 +92,7 @@ def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, c
 
 def test_flywheel_export_is_read_by_our_own_ingest(project, capsys):
     assert ran(capsys, "export", "--shape", "flywheel").endswith("flywheel.jsonl: 5 rows; left out: 1 unfinished\n")
-    found = rows(".tunectl/cache/live/flywheel.jsonl")
+    found = rows(".tunectl/cache/inference_log/flywheel.jsonl")
     assert [sorted(row) for row in found] == [["client_id", "request", "response", "timestamp", "workload_id"]] * 5
     assert found[4]["timestamp"] == int((NOW - timedelta(days=10)).timestamp())
     assert (found[4]["workload_id"], found[4]["client_id"]) == ("local_lens", "other")
@@ -133,12 +132,12 @@ def test_a_bento_has_the_settings_of_its_server(project, capsys):
 
 
 def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
-    (project / ".tunectl/live/salt").unlink()
+    (project / ".tunectl/inference_log/hash_key").unlink()
     code, told = failed(capsys, "erase", "--user", "ada@example.org")
     assert code == 5
     assert told == (
-        "tunectl: .tunectl/live/salt does not exist and TUNECTL_LIVE_SALT is not set, so nobody can be found by name\n"
-        "  set TUNECTL_LIVE_SALT to what the server has, or run this where its file is\n"
+        "tunectl: .tunectl/inference_log/hash_key does not exist and TUNECTL_HASH_KEY is not set, so nobody can be found by name\n"
+        "  set TUNECTL_HASH_KEY to what the server has, or run this where its file is\n"
     )
     assert json.loads(ran(capsys, "erase", "--hash", "other", "--json"))["erased"] == 4
 
@@ -148,10 +147,10 @@ def test_nobody_is_looked_for_under_another_salt(project, url, capsys, monkeypat
     with open_log(url, project) as store:
         pseudonyms.register_hash_key(store, live, pseudonyms.load_hash_key(live, project))
     assert json.loads(ran(capsys, "erase", "--user", "ada@example.org", "--json"))["erased"] == 2
-    monkeypatch.setenv("TUNECTL_LIVE_SALT", "another one of 16")
+    monkeypatch.setenv("TUNECTL_HASH_KEY", "another one of 16")
     code, told = failed(capsys, "erase", "--user", "ada@example.org")
     assert code == 5
-    assert told.startswith("tunectl: the people in this live store are hidden under another salt than the one in")
+    assert told.startswith("tunectl: the people in this inference log are hashed with another key than the one in")
 
 
 def test_prune_and_purge(project, capsys):
@@ -166,7 +165,7 @@ def test_prune_and_purge(project, capsys):
     assert "are deleted. DVC's cache still has what earlier builds were made of" in told
     assert "dvc gc -w deletes all that this folder does not need. What a model has learned" in told
     assert [path.name for path in reports.iterdir()] == ["mine.html"], "a report shows texts"
-    assert not Path(".tunectl/cache/live").exists()
+    assert not Path(".tunectl/cache/inference_log").exists()
     assert ran(capsys).startswith("3 inferences")
 
 
@@ -180,7 +179,7 @@ def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
 
 def test_what_fruitless_retrains_froze_is_kept_no_longer_than_the_rest(project, url, capsys):
     """A snapshot of a rejected run goes with time; one that a build needs, or whose run goes on, stays."""
-    folder, book = Path(".tunectl/live/snapshots"), RunStore(Path(".tunectl/retrain"))
+    folder, book = Path(".tunectl/inference_log/snapshots"), RunStore(Path(".tunectl/retrain"))
     with open_log(url, project) as store:
         names = [
             snapshot.freeze(store, folder, since=NOW - timedelta(days=days), until=NOW, at=NOW, window=None).id
@@ -191,7 +190,7 @@ def test_what_fruitless_retrains_froze_is_kept_no_longer_than_the_rest(project, 
         for state in ends:
             run = state_machine.apply_transition(run, Transition(state, NOW))
         book.save(run)
-    atomic_io.write_json(Path("live/window.json"), FeedbackWindow([]))
+    WINDOW_FORMAT.write(Path("inference_log/window.json"), FeedbackWindow([]))
     assert ran(capsys, "prune", "--days", "30").endswith(
         "are deleted, and 1 snapshots of retrains that were not promoted\n"
     )
@@ -218,7 +217,7 @@ def test_mistakes(project, capsys, monkeypatch):
             2,
             f"tunectl: prune: {days} days\n  set inference_log.retention_days, or give --days N of 1 to 99999\n",
         )
-    monkeypatch.setenv("TUNECTL_LIVE_URL", "sqlite:///nowhere.sqlite")
+    monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", "sqlite:///nowhere.sqlite")
     assert failed(capsys) == (2, "tunectl: nowhere.sqlite: nothing was kept yet\n  serve the model: tunectl serve\n")
     assert not Path("nowhere.sqlite").exists()
 
@@ -228,7 +227,7 @@ def opinion(kind, value):
 
 
 def done(response):
-    return exchange(finished_at=NOW, response=response)
+    return inference(finished_at=NOW, response=response)
 
 
 def test_what_is_approved():
@@ -259,13 +258,13 @@ def test_what_a_chat_row_needs():
     tools = [{"type": "function", "function": {"name": "f"}}]
     asked = [{"role": "user", "content": "x"}]
     calling = done({"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": calls}}]})
-    row = export.to_openai_row(exchange(request={"messages": asked, "tools": tools}, response=calling.response))
+    row = export.to_openai_row(inference(request={"messages": asked, "tools": tools}, response=calling.response))
     assert row == {"messages": [*asked, {"role": "assistant", "content": None, "tool_calls": calls}], "tools": tools}
     assert export.to_openai_row(done({"choices": []})) is None
     assert export.to_openai_row(done({"choices": [{"message": {"content": ""}}]})) is None
-    assert export.to_openai_row(exchange(request={"prompt": "x"}, response={"choices": [{"text": "y"}]})) is None
+    assert export.to_openai_row(inference(request={"prompt": "x"}, response={"choices": [{"text": "y"}]})) is None
 
 
-def test_a_running_exchange_that_ends_is_whole(store):
-    store.start_request(exchange())
+def test_a_running_inference_that_ends_is_whole(store):
+    store.start_request(inference())
     assert store.write([FinishedRequest("chatcmpl-000000", finish())]) == ["new"]

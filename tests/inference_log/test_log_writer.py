@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from inference_rows import exchange, finish, thumb
+from inference_rows import finish, inference, thumb
 
 from tunectl.artifacts.records import InferenceRecord
 from tunectl.backends.storage.inference_log_sql import SqlInferenceLog, open_log
@@ -53,7 +53,7 @@ def test_many_at_once_share_a_transaction(url, tmp_path):
     made, errors = writer(store)
 
     async def one(number):
-        assert await made.accept(exchange(number))
+        assert await made.accept(inference(number))
         assert await made.finish(f"chatcmpl-{number:06}", finish(number))
         assert await made.feedback(thumb(number))
         assert not await made.feedback(thumb(number))
@@ -66,14 +66,14 @@ def test_many_at_once_share_a_transaction(url, tmp_path):
     assert sum(store.sizes) == 400
     assert len(store.sizes) < 40
     counts = store.counts()
-    assert (counts.exchanges, counts.finished, counts.feedback) == (100, 100, {"thumb": 100})
+    assert (counts.inferences, counts.finished, counts.feedback) == (100, 100, {"thumb": 100})
     assert errors == []
     store.close()
 
 
 def test_feedback_about_nothing(store):
     made, errors = writer(store)
-    with pytest.raises(DataError, match="exchange 'chatcmpl-000005' is not in the live store"):
+    with pytest.raises(DataError, match="inference 'chatcmpl-000005' is not in the inference log"):
         asyncio.run(made.feedback(thumb(5)))
     assert errors == []
     assert made.close()
@@ -102,7 +102,7 @@ def small_disk(folder, bytes_of_it=700_000):
 
 async def until_full(made):
     for number in range(1, 200):
-        if not await made.accept(exchange(number, request=LONG)):
+        if not await made.accept(inference(number, request=LONG)):
             return number
     raise AssertionError("the disk never was full")
 
@@ -121,14 +121,14 @@ def test_a_full_disk_is_counted_and_made_up_for_later(tmp_path):
             assert len(errors) == 3
             make_room()
             await asyncio.sleep(1.5)
-            assert await made.accept(exchange(500))
+            assert await made.accept(inference(500))
             return full
 
         full = asyncio.run(talk())
         assert made.trouble is None
         assert made.close()
-        assert store.counts().exchanges == full + 1
-        assert store.exchange(f"chatcmpl-{full:06}").completion_tokens == 7
+        assert store.counts().inferences == full + 1
+        assert store.inference(f"chatcmpl-{full:06}").completion_tokens == 7
         assert len(errors) == 3
 
 
@@ -139,15 +139,15 @@ def test_a_full_disk_refuses_where_that_is_declared(tmp_path):
         async def talk():
             with pytest.raises(LogWriteError) as caught:
                 await until_full(made)
-            assert str(caught.value).startswith("this exchange cannot be kept: live store sqlite:///")
+            assert str(caught.value).startswith("this inference cannot be kept: inference log sqlite:///")
             assert str(caught.value).endswith("\n  try again later")
             make_room()
-            assert await made.accept(exchange(500))
+            assert await made.accept(inference(500))
 
         asyncio.run(talk())
         assert errors == [1]
         assert made.close()
-        kept = [one.id for one in store.exchanges()]
+        kept = [one.id for one in store.inferences()]
         assert kept == [
             f"chatcmpl-{number:06}" for number in [*range(1, len(kept)), 500]
         ]  # the refused one is not there
@@ -168,16 +168,16 @@ def test_a_slow_disk_holds_nobody_up(policy, tmp_path):
     async def talk():
         start = time.monotonic()
         if policy == "refuse":
-            with pytest.raises(LogWriteError, match=r"this exchange cannot be kept: the disk took longer than 0\.2 s"):
-                await made.accept(exchange())
+            with pytest.raises(LogWriteError, match=r"this inference cannot be kept: the disk took longer than 0\.2 s"):
+                await made.accept(inference())
         else:
-            assert not await made.accept(exchange())
+            assert not await made.accept(inference())
         assert time.monotonic() - start < 1.5
 
     asyncio.run(talk())
     assert errors == [1]
     assert made.close()
-    assert store.counts().exchanges == 1  # late, but there
+    assert store.counts().inferences == 1  # late, but there
     assert errors == [1]
     store.close()
 
@@ -191,13 +191,13 @@ def test_a_row_that_breaks_does_not_take_others_with_it(store):
     made, errors = writer(store, redact=fragile)
 
     async def talk():
-        rows = [exchange(number) for number in range(6)]
-        rows.append(exchange(6, session=object()))  # no column takes this
+        rows = [inference(number) for number in range(6)]
+        rows.append(inference(6, session=object()))  # no column takes this
         return await asyncio.gather(*(made.accept(row) for row in rows), return_exceptions=True)
 
     kept = asyncio.run(talk())
     assert [one is True for one in kept] == [True, True, True, False, True, True, False]
-    assert str(kept[3]).startswith("this exchange cannot be kept: it cannot be written: RecursionError")
+    assert str(kept[3]).startswith("this inference cannot be kept: it cannot be written: RecursionError")
     assert errors == [1, 1]
     assert made.close()
 
@@ -224,7 +224,7 @@ def test_what_waits_is_bounded_keeps_its_order_and_says_what_is_lost(caplog):
 
     async def talk():
         for number in range(8):
-            assert not await made.accept(exchange(number))
+            assert not await made.accept(inference(number))
         store.whole.set()
 
     asyncio.run(talk())
@@ -247,8 +247,8 @@ def test_what_waits_is_bounded_in_bytes_as_well(caplog):
 
     async def talk():
         for number in range(8):
-            assert not await made.accept(exchange(number, request=LONG))
-        assert not await made.accept(exchange(8))  # a small one fits still
+            assert not await made.accept(inference(number, request=LONG))
+        assert not await made.accept(inference(8))  # a small one fits still
         store.whole.set()
 
     asyncio.run(talk())
@@ -264,13 +264,13 @@ def test_one_row_alone_may_be_as_large_as_it_is(policy):
     store = Broken()
     made, _ = writer(store, policy, waiting_bytes=10)
     with pytest.raises(LogWriteError):
-        made.submit(exchange(0, request=LONG)).answer.result(30)
+        made.submit(inference(0, request=LONG)).answer.result(30)
     store.whole.set()
     if policy == "serve_and_count":
         assert until_given(store, 1) == ["chatcmpl-000000"]
     while made._flying:
         time.sleep(0.01)
-    assert made.submit(exchange(1, request=LONG)).answer.result(30) == "new"
+    assert made.submit(inference(1, request=LONG)).answer.result(30) == "new"
     assert made.close()
 
 
@@ -284,13 +284,13 @@ def until_given(store, count):
 def test_a_long_outage_holds_nobody_up_and_burns_nothing():
     store, many = Broken(), LARGEST_BATCH + 100
     made, errors = writer(store, "serve_and_count")
-    first = [made.submit(exchange(number)) for number in range(many)]
+    first = [made.submit(inference(number)) for number in range(many)]
     assert all(isinstance(ticket.answer.exception(30), LogWriteError) for ticket in first)
 
     async def talk():
         start, tries, number = time.monotonic(), store.tries, many
         while time.monotonic() < start + 1:
-            assert not await made.accept(exchange(number))  # would wait for its patience behind the others
+            assert not await made.accept(inference(number))  # would wait for its patience behind the others
             number += 1
         return number, (store.tries - tries) / (time.monotonic() - start)
 
@@ -309,9 +309,9 @@ def test_the_first_row_after_an_outage_does_not_wait_for_the_next_try(policy, mo
     store = Broken()
     made, _ = writer(store, policy)
     with pytest.raises(LogWriteError):
-        made.submit(exchange()).answer.result(30)
+        made.submit(inference()).answer.result(30)
     store.whole.set()
-    assert made.submit(exchange(1)).answer.result(30) == "new"
+    assert made.submit(inference(1)).answer.result(30) == "new"
     assert made.close()
 
 
@@ -337,7 +337,7 @@ def test_a_row_that_breaks_while_the_disk_says_no_changes_no_order(caplog):
     store = Picky()
     made, errors = writer(store, "serve_and_count")
     with made._wake:  # so that they come in one transaction
-        rows = [made.submit(exchange(number)) for number in range(6)]
+        rows = [made.submit(inference(number)) for number in range(6)]
     assert until_given(store, 5) == [f"chatcmpl-{number:06}" for number in (0, 2, 3, 4, 5)]
     assert store.given[1:] == [[f"chatcmpl-{number:06}" for number in (2, 3, 4, 5)]]
     assert [ticket.answer.exception(30) is None for ticket in rows] == [True, False, False, False, False, False]
@@ -350,14 +350,14 @@ def test_a_closed_writer_takes_nothing(store):
     made, _ = writer(store)
     assert made.close()
     with pytest.raises(LogWriteError, match="the store is closed"):
-        made.submit(exchange()).answer.result()
+        made.submit(inference()).answer.result()
 
 
 def test_closing_with_a_dead_server_ends(caplog):
     made, _ = writer(Broken(), "serve_and_count", patience=1)
-    asyncio.run(made.accept(exchange()))
+    asyncio.run(made.accept(inference()))
     assert made.close(20) is False
-    assert "the live store is closed and 1 rows or more are not in it: no server" in caplog.text
+    assert "the inference log is closed and 1 rows or more are not in it: no server" in caplog.text
 
 
 def test_who_stops_waiting_does_not_stop_the_row(tmp_path):
@@ -366,7 +366,7 @@ def test_who_stops_waiting_does_not_stop_the_row(tmp_path):
     made, _ = writer(store)
 
     async def talk():
-        task = asyncio.create_task(made.accept(exchange()))
+        task = asyncio.create_task(made.accept(inference()))
         await asyncio.sleep(0.05)
         task.cancel()  # the client hung up
         with pytest.raises(asyncio.CancelledError):
@@ -375,5 +375,5 @@ def test_who_stops_waiting_does_not_stop_the_row(tmp_path):
 
     asyncio.run(talk())
     assert made.close()
-    assert isinstance(store.exchange("chatcmpl-000000"), InferenceRecord)
+    assert isinstance(store.inference("chatcmpl-000000"), InferenceRecord)
     store.close()

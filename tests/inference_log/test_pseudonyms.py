@@ -36,7 +36,7 @@ def test_the_salt_is_made_once_and_is_private(live, tmp_path):
     first = pseudonyms.load_hash_key(live, tmp_path, {})
     assert pseudonyms.load_hash_key(live, tmp_path, {}) == first
     assert stat.S_IMODE((tmp_path / live.hash_key_file).stat().st_mode) == 0o600
-    assert [path.name for path in (tmp_path / live.hash_key_file).parent.iterdir()] == ["salt"]
+    assert [path.name for path in (tmp_path / live.hash_key_file).parent.iterdir()] == ["hash_key"]
     assert (
         pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: "s" * 20 + "\n"}) == b"s" * 20
     )  # as a file would end
@@ -46,14 +46,14 @@ def test_a_short_salt_is_refused(live, tmp_path):
     with pytest.raises(InfrastructureError) as caught:
         pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: "short"})
     assert str(caught.value) == (
-        "TUNECTL_LIVE_SALT holds 5 bytes; at least 16 are needed to hide people\n"
+        "TUNECTL_HASH_KEY holds 5 bytes; at least 16 are needed to hide people\n"
         "  write 64 random hexadecimal digits into it; who was hashed before is then not found again"
     )
 
 
 def test_an_unreadable_salt(live, tmp_path):
     (tmp_path / live.hash_key_file).mkdir(parents=True)
-    with pytest.raises(InfrastructureError, match=r"cannot write .*salt: Is a directory"):
+    with pytest.raises(InfrastructureError, match=r"cannot write .*hash_key: Is a directory"):
         pseudonyms.load_hash_key(live, tmp_path, {})
 
 
@@ -66,30 +66,31 @@ def test_a_store_holds_its_servers_to_one_salt(live, store):
         with pytest.raises(InfrastructureError) as caught:
             asked(store, live, b"b" * 16)
         assert str(caught.value) == (
-            "the people in this live store are hidden under another salt than the one in TUNECTL_LIVE_SALT or "
-            ".tunectl/live/salt\n"
-            "  give all its servers one TUNECTL_LIVE_SALT; where that is lost, begin a new database: inference_log.url"
+            "the people in this inference log are hashed with another key than the one in TUNECTL_HASH_KEY or "
+            ".tunectl/inference_log/hash_key\n"
+            "  give all its servers one TUNECTL_HASH_KEY; where that is lost, begin a new database: inference_log.url"
         )
     (kept,) = store.events()
-    assert not any(salt in str(kept.body).encode() for salt in (b"a" * 16, (b"a" * 16).hex().encode()))
+    assert not any(hash_key in str(kept.body).encode() for hash_key in (b"a" * 16, (b"a" * 16).hex().encode()))
 
 
 def test_the_environment_names_the_database(live):
     assert pseudonyms.address(live, {}) == live.url
-    assert pseudonyms.address(live, {"TUNECTL_LIVE_URL": "postgresql://db/live"}) == "postgresql://db/live"
+    assert pseudonyms.address(live, {"TUNECTL_INFERENCE_LOG_URL": "postgresql://db/live"}) == "postgresql://db/live"
 
 
 def test_several_servers_need_postgresql(live):
     with pytest.raises(ConfigError) as caught:
         load("inference_log.replicas=2")
-    assert "replicas is 2 and url is sqlite:///.tunectl/live/live.sqlite; more than one server needs PostgreSQL" in str(
-        caught.value
+    assert (
+        "replicas is 2 and url is sqlite:///.tunectl/inference_log/inference_log.sqlite; more than one server needs PostgreSQL"
+        in str(caught.value)
     )
     two = load("inference_log.replicas=2", "inference_log.url=postgresql://db/live")
     assert pseudonyms.address(two, {}) == "postgresql://db/live"
     with pytest.raises(InfrastructureError) as raised:
-        pseudonyms.address(two, {"TUNECTL_LIVE_URL": "sqlite:///a.sqlite"})
+        pseudonyms.address(two, {"TUNECTL_INFERENCE_LOG_URL": "sqlite:///a.sqlite"})
     assert str(raised.value) == (
-        "TUNECTL_LIVE_URL names an SQLite file and inference_log.replicas is 2\n"
+        "TUNECTL_INFERENCE_LOG_URL names an SQLite file and inference_log.replicas is 2\n"
         "  more than one server needs PostgreSQL: postgresql://USER@HOST/NAME"
     )

@@ -1,4 +1,4 @@
-"""Nothing personal gets into the live store; what is clean stays as it was."""
+"""Nothing personal gets into the inference log; what is clean stays as it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inference_rows import START, exchange, finish, thumb
+from inference_rows import START, finish, inference, thumb
 from msgspec.structs import replace
 
 from tunectl.backends.storage.inference_log_sql import open_log
@@ -90,7 +90,7 @@ def test_canaries_are_nowhere(masker, tmp_path, caplog):
 
     async def talk(store):
         writer = Writer(store, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
-        await writer.accept(exchange(request=body()))
+        await writer.accept(inference(request=body()))
         await writer.finish("chatcmpl-000000", finish(response=answer()))
         await writer.feedback(thumb(kind="edit", value=SAID))
         await writer.feedback(thumb(kind="click", value=CANARIES[0], id="click"))
@@ -98,7 +98,7 @@ def test_canaries_are_nowhere(masker, tmp_path, caplog):
 
     with open_log("sqlite:///a.sqlite", tmp_path) as store:
         asyncio.run(talk(store))
-        found = store.exchange("chatcmpl-000000")
+        found = store.inference("chatcmpl-000000")
         files = "".join(path.read_bytes().decode("utf-8", "replace") for path in tmp_path.iterdir())
     for canary in CANARIES:
         assert squeezed(canary) not in squeezed(files), canary
@@ -145,7 +145,7 @@ def test_canaries_are_nowhere_however_they_are_written(masker, tmp_path, canary)
 
     async def talk(store):
         writer = Writer(store, Redactor(masker, SALT), policy="refuse", patience=60, waiting=100)
-        await writer.accept(exchange(request=given))
+        await writer.accept(inference(request=given))
         await writer.finish("chatcmpl-000000", finish(response={"choices": said}))
         for number, form in enumerate(forms):
             await writer.feedback(thumb(kind="edit", value=form, id=f"fb-{number}"))
@@ -153,7 +153,7 @@ def test_canaries_are_nowhere_however_they_are_written(masker, tmp_path, canary)
 
     with open_log("sqlite:///a.sqlite", tmp_path) as store:
         asyncio.run(talk(store))
-        found = store.exchange("chatcmpl-000000")
+        found = store.inference("chatcmpl-000000")
         files = "".join(path.read_bytes().decode("utf-8", "replace") for path in tmp_path.iterdir())
     secret = squeezed(canary.split(" ", 1)[-1] if canary[0] in "IkB" else canary).removeprefix("am")
     assert secret not in squeezed(decode_text(files).text)
@@ -164,13 +164,13 @@ def test_canaries_are_nowhere_however_they_are_written(masker, tmp_path, canary)
 def test_a_prompt_of_token_ids_is_not_kept(masker):
     redact = Redactor(masker, SALT)
     for prompt in ([101, 7, 9], [[1, 2], [3]]):
-        assert redact(exchange(request={"prompt": prompt})).request == {"prompt": TOKENS}
+        assert redact(inference(request={"prompt": prompt})).request == {"prompt": TOKENS}
     texts = ["write to wanda.kanarie@example.org", "hello"]
-    assert redact(exchange(request={"prompt": texts})).request == {"prompt": ["write to [EMAIL_1]", "hello"]}
+    assert redact(inference(request={"prompt": texts})).request == {"prompt": ["write to [EMAIL_1]", "hello"]}
 
 
 def test_an_address_in_the_place_of_a_model_is_masked(masker):
-    assert Redactor(masker, SALT)(exchange(request={"model": CANARIES[0]})).request == {"model": "[EMAIL_1]"}
+    assert Redactor(masker, SALT)(inference(request={"model": CANARIES[0]})).request == {"model": "[EMAIL_1]"}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_an_address_in_the_place_of_a_model_is_masked(masker):
     ],
 )
 def test_what_a_client_makes_up_is_masked_wherever_it_stands(masker, made_up):
-    kept = msgspec.json.encode(Redactor(masker, SALT)(exchange(request={"model": "shop", **made_up})).request).decode()
+    kept = msgspec.json.encode(Redactor(masker, SALT)(inference(request={"model": "shop", **made_up})).request).decode()
     assert "_1]" in kept
     for canary in CANARIES:
         assert squeezed(canary) not in squeezed(kept)
@@ -197,7 +197,7 @@ def test_names_of_people_and_conversations_are_left_out(masker):
         {"role": "tool", "name": "mail", "content": "done"},
     ]
     given = {"metadata": {"session": "wanda on Monday", "page": 3}, "messages": turns}
-    assert Redactor(masker, SALT)(exchange(request=given)).request == {
+    assert Redactor(masker, SALT)(inference(request=given)).request == {
         "metadata": {"page": 3},
         "messages": [{"role": "user", "content": "mail it"}, turns[1]],
     }
@@ -214,9 +214,9 @@ def test_an_id_that_is_personal_is_hashed_and_counts_once_still(masker):
 
 def test_placeholders_that_came_in_keep_their_numbers(masker):
     redact = Redactor(masker, SALT)
-    keys = redact(exchange(request={"metadata": {"[EMAIL_1]": 1, "wanda.kanarie@example.org": 2}}))
+    keys = redact(inference(request={"metadata": {"[EMAIL_1]": 1, "wanda.kanarie@example.org": 2}}))
     assert keys.request == {"metadata": {"[EMAIL_1]": 1, "[EMAIL_2]": 2}}
-    first = redact(exchange(request={"messages": [{"content": "[EMAIL_1] and wanda.kanarie@example.org"}]}))
+    first = redact(inference(request={"messages": [{"content": "[EMAIL_1] and wanda.kanarie@example.org"}]}))
     assert first.request == {"messages": [{"content": "[EMAIL_1] and [EMAIL_2]"}]}
 
 
@@ -235,14 +235,14 @@ CLEAN = st.recursive(
 @given(st.dictionaries(st.text("abc", max_size=4), CLEAN, max_size=4))
 def test_clean_bodies_stay_and_masking_twice_is_masking_once(masker, clean):
     redact = Redactor(masker, SALT)
-    one = exchange(request=clean)
+    one = inference(request=clean)
     assert redact(one) == one
     assert redact(FinishedRequest(one.id, finish(response=clean))).finish.response == clean
     dirty = {**clean, "messages": [{"content": SAID}]}
-    once = redact(exchange(request=dirty))
+    once = redact(inference(request=dirty))
     assert redact(once) == once
 
 
 def test_records_survive_json():
-    for row in (exchange(), replace(exchange(), finished_at=START + timedelta(seconds=2)), thumb()):
+    for row in (inference(), replace(inference(), finished_at=START + timedelta(seconds=2)), thumb()):
         assert msgspec.json.decode(msgspec.json.encode(row), type=type(row)) == row

@@ -1,4 +1,4 @@
-"""One look after another at a real live store (SQLite): windows, references, promotions, replay."""
+"""One look after another at a real inference log (SQLite): windows, references, promotions, replay."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from drift_fixtures import at, examiner, exchange, release, rows
+from drift_fixtures import at, examiner, inference, release, rows
 from msgspec import to_builtins
 from msgspec.structs import replace
 
@@ -46,7 +46,7 @@ def settings(**prompts) -> MonitorSettings:
 
 @pytest.fixture
 def watching(tmp_path: Path) -> Iterator[DriftMonitor]:
-    with inference_log_sql.open_log(f"sqlite:///{tmp_path}/live.sqlite", tmp_path) as store:
+    with inference_log_sql.open_log(f"sqlite:///{tmp_path}/inference_log.sqlite", tmp_path) as store:
         release(tmp_path / "releases")
         yield DriftMonitor(
             settings(),
@@ -61,17 +61,17 @@ def watching(tmp_path: Path) -> Iterator[DriftMonitor]:
 def served(
     watching: DriftMonitor, count: int, seed: int, start, topics=("garden", "bike"), name: str = RELEASE, **more
 ) -> None:
-    """So many exchanges of one second each."""
+    """So many inferences of one second each."""
     found = [
-        exchange(row, row.id, start + timedelta(seconds=place), name)
+        inference(row, row.id, start + timedelta(seconds=place), name)
         for place, row in enumerate(rows(count, seed, topics))
     ]
     watching.store.write([replace(one, **more) for one in found])
 
 
 def accept(watching: DriftMonitor, name: str) -> None:
-    body = windows.accept([name], by="test", why="")
-    watching.store.add_event(LogEvent(f"accept-{name}", watching.now(), windows.ACCEPTED, body))
+    body = windows.accept([name], author="test", message="")
+    watching.store.add_event(LogEvent(f"accept-{name}", watching.now(), windows.REFERENCE_SET, body))
 
 
 def later(watching: DriftMonitor, day: int, hour: int = 12) -> DriftMonitor:
@@ -103,13 +103,13 @@ def test_the_story_of_a_drift(watching: DriftMonitor) -> None:
         served(watching, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
     drift = later(watching, 2, 20).run_once()
     assert [(one.verdict, one.consecutive) for one in drift] == [("ok", 1), ("ok", 2), ("drift", 3)]
-    assert drift[-1].slices
+    assert drift[-1].segments
     assert drift[-1].exemplars
     accept(watching, drift[-1].id)  # as the promotion of a rebuilt model does
     served(watching, 120, 9, at(3, 10), topics=("garden", "bread"))
     healed = later(watching, 3, 20).run_once()
     prompts = [one for name, one in healed[0].signals.items() if name.startswith("prompt")]
-    assert not any(one.moved for one in prompts)
+    assert not any(one.shifted for one in prompts)
     assert healed[0].reference == drift[-1].id
 
 
@@ -201,7 +201,7 @@ def test_a_reference_that_is_gone_is_said(watching: DriftMonitor) -> None:
     accept(watching, "0" * 16)
     assert (
         reference_data.load_accepted_windows(watching.store, 100, 60).why
-        == f"the accepted window {'0' * 16} is not in the live store"
+        == f"the accepted window {'0' * 16} is not in the inference log"
     )
 
 
@@ -287,17 +287,17 @@ def test_answers_of_its_canary_for_a_release_that_was_promoted_because_the_world
     accept(watching, later(watching, 1, 14).run_once()[0].id)
     fresh = release(watching.releases.root, "f" * 16)
     assert watching.baselines(fresh)[0]["answer"].name == fresh, "it had no canary"
-    served(watching, 40, 2, at(1, 15), topics=("bread",), name=fresh, arm="challenger")
+    served(watching, 40, 2, at(1, 15), topics=("bread",), name=fresh, variant="challenger")
     assert watching.baselines(fresh)[0]["answer"].name == fresh, "too few rows say nothing"
-    served(watching, 40, 3, at(1, 16), topics=("bread",), name=fresh, arm="challenger")
+    served(watching, 40, 3, at(1, 16), topics=("bread",), name=fresh, variant="challenger")
     by_name = {"model": "challenger", "messages": [{"role": "user", "content": "soil"}]}
-    served(watching, 9, 4, at(1, 17), topics=("garden",), name=fresh, arm="challenger", request=by_name)
+    served(watching, 9, 4, at(1, 17), topics=("garden",), name=fresh, variant="challenger", request=by_name)
     found = watching.baselines(fresh)[0]["answer"]
     assert (found.name, len(found.rows)) == (f"canary-{fresh}", 80)
     served(watching, 120, 5, at(2, 12), topics=("bread",), name=fresh)
     healed = later(watching, 2, 14).run_once()[-1]
     assert (healed.release, healed.verdict) == (fresh, "ok")
-    assert not any(one.moved for one in healed.signals.values())
+    assert not any(one.shifted for one in healed.signals.values())
 
 
 def test_a_window_that_could_not_be_examined_is_accepted_by_nobody(
@@ -312,7 +312,7 @@ def test_a_window_that_could_not_be_examined_is_accepted_by_nobody(
     watching.settings = settings(accept_first=True)
     served(watching, 120, 1, at(1, 12))
     assert [one.verdict for one in later(watching, 1, 13).run_once()] == ["error"]
-    assert watching.store.events(kind=windows.ACCEPTED) == []
+    assert watching.store.events(kind=windows.REFERENCE_SET) == []
 
 
 def test_what_was_found_against_a_reference_that_is_none_any_more_is_not_shown(watching: DriftMonitor) -> None:
@@ -389,24 +389,24 @@ def test_a_window_is_shown_beside_the_one_before(watching: DriftMonitor) -> None
 
     served(watching, 120, 1, at(1, 12))
     first = later(watching, 1, 13).run_once()[0]
-    assert first.last == {}
+    assert first.previous_p_values == {}
     accept(watching, first.id)
     for turn in range(2):
         served(watching, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
     changed_at, after = later(watching, 2, 12).run_once()
-    assert changed_at.last["prompt_text"] <= 0.05 < after.last["prompt_text"]
-    assert after.signals["prompt_text"].moved
+    assert changed_at.previous_p_values["prompt_text"] <= 0.05 < after.previous_p_values["prompt_text"]
+    assert after.signals["prompt_text"].shifted
     page = drift_page.render_window("shop", replace(after, report="w.html"), {}, {"w.html"})
     assert "p, window before" in page
     assert "/reports/w.html" in page
     assert "/reports/w.html" not in drift_page.render_window("shop", replace(after, report="w.html"), {}, set()), (
         "it is old"
     )
-    assert f"{after.last['prompt_text']:.3f}" in page
+    assert f"{after.previous_p_values['prompt_text']:.3f}" in page
     restarted = changed(watching, _before=None, _measured={}, _seen=None)
     served(watching, 120, 6, at(2, 14), topics=("garden", "bread"))
     (next_one,) = later(restarted, 2, 15).run_once()
-    assert next_one.last["prompt_text"] > 0.05
+    assert next_one.previous_p_values["prompt_text"] > 0.05
 
 
 def test_late_feedback_does_not_count(watching: DriftMonitor) -> None:

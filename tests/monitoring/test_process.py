@@ -43,7 +43,7 @@ def test_it_watches_is_killed_and_goes_on(project: Project) -> None:
     assert project.sample("tunectl_drift_last_success_timestamp_seconds") > 1.7e9
     second = project.run("once")
     assert second.returncode == 5
-    assert "another monitor watches this live store" in second.stderr
+    assert "another monitor watches this inference log" in second.stderr
     first.kill()
     first.wait()
     assert project.sample(ROW) is None

@@ -38,11 +38,11 @@ def _traffic(store, began: datetime, releases: tuple[str, str], rates: tuple[flo
     for number in range(people):
         challenger = dice.random() < 0.5
         at = began + timedelta(seconds=number)
-        name, arm = f"chatcmpl-{began:%H%M%S}{number}", "challenger" if challenger else "champion"
+        name, variant = f"chatcmpl-{began:%H%M%S}{number}", "challenger" if challenger else "champion"
         store.start_request(
             InferenceRecord(
-                name, at, arm, releases[challenger], "t", {"model": "shop"}, f"{began:%S}u{number}",
-                finished_at=at, response={}, finish_reason="stop", latency=1.0, refusal=False,
+                name, at, variant, releases[challenger], "t", {"model": "shop"}, f"{began:%S}u{number}",
+                finished_at=at, response={}, finish_reason="stop", latency_seconds=1.0, refusal=False,
             )
         )  # fmt: skip
         if dice.random() < rates[challenger]:
@@ -60,10 +60,10 @@ def _stored(tmp_path: Path, releases: int) -> tuple[ReleaseRegistry, list[str]]:
     return store, names
 
 
-def test_arms_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> None:
+def test_variants_that_are_no_longer_what_was_declared_end_it(tmp_path: Path) -> None:
     store, names = _stored(tmp_path, 3)
     trials, now = ExperimentStore(store), datetime.now(UTC)
-    with inference_log_sql.open_log("sqlite:///live.sqlite", tmp_path) as live:
+    with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
 
         def looked(began: datetime, name: str):
             made = trials.start(
@@ -99,14 +99,14 @@ def test_an_experiment_reads_live_traffic(tmp_path: Path, rates: tuple[float, fl
     made = canary_run.build_experiment(wanted, names[1], name="one", now=began, author="Ann", message="try")
     trials = ExperimentStore(store)
     made = trials.start(made)
-    with inference_log_sql.open_log("sqlite:///live.sqlite", tmp_path) as live:
+    with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
         _traffic(live, began, (names[0], names[1]), rates, 500)
         reading = canary_run.evaluate_canary(made, live, trials, datetime.now(UTC))
     assert reading.decision == decision
     text = RetrainMetrics(0.0).text([], [], store.champion(), trials.running()).decode()
     assert f'tunectl_champion_info{{release="{names[0]}"}} 1.0' in text
     assert "tunectl_experiment_running 1.0" in text
-    assert 'tunectl_experiment_units{arm="challenger"}' in text
+    assert 'tunectl_experiment_units{variant="challenger"}' in text
     assert "NaN" not in text
 
 
@@ -156,16 +156,18 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     assert (ended.decision, store.trial()) == (decision, None)
 
 
-def test_who_came_before_the_challenger_was_loaded_is_in_neither_arm(tmp_path: Path) -> None:
+def test_who_came_before_the_challenger_was_loaded_is_in_neither_variant(tmp_path: Path) -> None:
     began = datetime(2026, 5, 1, tzinfo=UTC)
     wanted = CANARY.model_copy(update={"share": 0.5, "attribution_hours": 0.01})
     found = canary_run.build_experiment(wanted, "r1", name="one", now=began, author="Ann", message="try")
-    with inference_log_sql.open_log("sqlite:///live.sqlite", tmp_path) as live:
+    with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as live:
         for number in range(60):
-            arm, release = ("challenger", "r1") if number >= 40 and number % 2 == 0 else ("champion", "r0")
+            variant, release = ("challenger", "r1") if number >= 40 and number % 2 == 0 else ("champion", "r0")
             at = began + timedelta(seconds=number)
             live.start_request(
-                InferenceRecord(f"c{number}", at, arm, release, "t", {"model": "shop"}, f"u{number}", finished_at=at)
+                InferenceRecord(
+                    f"c{number}", at, variant, release, "t", {"model": "shop"}, f"u{number}", finished_at=at
+                )
             )
         units = canary_run.collect_observations(found, live, began + timedelta(minutes=5)).units
         assert len(units) == 20
@@ -202,7 +204,7 @@ def test_verbs_of_the_experiment_and_the_story(
         0.3,
         None,
     )
-    assert main(["release", "canary", "start", challenger, "--no-test"]) == 3, "its arms are what was declared"
+    assert main(["release", "canary", "start", challenger, "--no-test"]) == 3, "its variants are what was declared"
     assert "wait for its end, or end it: tunectl release canary stop" in capsys.readouterr().err
     found = told("release", "canary", "status")
     assert found["reading"]["decision"] == "running"
@@ -258,9 +260,9 @@ def test_lineage_goes_back_and_forward(
     assert "learned by no release: the split at hand does not train on it" in capsys.readouterr().out
     assert main(["data", "lineage", champion[:8], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["release"]["id"] == champion
-    learned = Example("live-chatcmpl-x", Source("live/s1/chatcmpl-x"), [Message("user", "An ad")], [])
+    learned = Example("live-chatcmpl-x", Source("inference_log/s1/chatcmpl-x"), [Message("user", "An ad")], [])
     atomic_io.write_rows(folder / "artifacts" / "feedback" / "examples.jsonl", [learned])
-    with inference_log_sql.open_log("sqlite:///.tunectl/live/live.sqlite", folder) as live:
+    with inference_log_sql.open_log("sqlite:///.tunectl/inference_log/inference_log.sqlite", folder) as live:
         live.start_request(InferenceRecord("chatcmpl-x", datetime.now(UTC), "champion", champion, "t", {}, "u"))
     assert main(["data", "lineage", "chatcmpl-x", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""The real hands, over a real store and a real live store: which drift counts, and over whom nobody promotes."""
+"""The real hands, over a real store and a real inference log: which drift counts, and over whom nobody promotes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def work(tmp_path: Path, root) -> LocalActivities:
     return LocalActivities(
         RetrainWorkspace(ProjectPaths(tmp_path)),
         store,
-        lambda: inference_log_sql.open_log("sqlite:///live.sqlite", tmp_path),
+        lambda: inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path),
         root,
     )
 
@@ -116,7 +116,9 @@ def test_a_person_who_accepts_another_reference_has_answered_the_drift(work: Loc
 
 def _accept(work: LocalActivities, at: datetime, name: str) -> None:
     with work._live() as live:
-        live.add_event(LogEvent(f"accepted-{name}", at, windows.ACCEPTED, windows.accept([name], by="Bo", why="")))
+        live.add_event(
+            LogEvent(f"accepted-{name}", at, windows.REFERENCE_SET, windows.accept([name], author="Bo", message=""))
+        )
 
 
 def test_without_a_champion_nothing_is_begun_that_could_not_be_compared(tmp_path: Path, root) -> None:

@@ -59,11 +59,11 @@ def test_drift_to_promotion_with_a_branch_a_reference_and_a_story(project: tuple
     run = RunStore(folder / ".tunectl" / "retrain").runs()[0]
     assert _git(folder, "rev-parse", "HEAD").strip() == run.facts("evaluating")["commit"]
     assert f"tunectl/retrain/{run.id}" in _git(folder, "branch", "--list", "tunectl/*")
-    named = atomic_io.read_json(folder / "live" / "window.json", FeedbackWindow)
+    named = atomic_io.read_json(folder / "inference_log" / "window.json", FeedbackWindow)
     assert [one.window for one in named.snapshots] == [WINDOW]
     assert not (folder / ".tunectl" / "retrain" / "worktree").exists()
-    with inference_log_sql.open_log("sqlite:///.tunectl/live/live.sqlite", folder) as live:
-        assert [event.body["windows"] for event in live.events(kind="reference_accepted")] == [[WINDOW]]
+    with inference_log_sql.open_log("sqlite:///.tunectl/inference_log/inference_log.sqlite", folder) as live:
+        assert [event.body["windows"] for event in live.events(kind="reference_set")] == [[WINDOW]]
         assert [event.body["state"] for event in live.events(kind="retrain")] == ["promoted"]
     assert _once(folder) == 0
     assert len(retrain_project.states(folder)) == 1, "the old champion's drift starts nothing for the new one"
@@ -77,7 +77,7 @@ def test_a_rejected_challenger_leaves_champion_branch_and_window_file_alone(
     _once(folder, VERDICT="reject")
     assert retrain_project.states(folder)[0][-1] == "rejected", (folder / "log.txt").read_text()
     assert (store.champion().release, _git(folder, "rev-parse", "HEAD")) == (champion, before)
-    assert (folder / "live" / "window.json").read_text() == "null\n"
+    assert (folder / "inference_log" / "window.json").read_text() == "null\n"
     assert len(store.ids()) == 2
 
 
@@ -144,7 +144,10 @@ def test_a_release_that_somebody_proposes_goes_through_the_same_gate(tmp_path: P
     assert (run.trigger.release, run.trigger.why, store.champion().release) == (
         made, "built on the large machine", made,
     )  # fmt: skip
-    assert (_git(folder, "rev-parse", "HEAD"), (folder / "live" / "window.json").read_text()) == (head, "null\n")
+    assert (_git(folder, "rev-parse", "HEAD"), (folder / "inference_log" / "window.json").read_text()) == (
+        head,
+        "null\n",
+    )
     assert not (folder / ".tunectl" / "retrain" / "worktree").exists()
 
 

@@ -49,9 +49,11 @@ def test_chat_choose_and_keep(server: Server) -> None:
         question = found.questions[said.question]
     assert [turn.content for turn in question.messages] == ["Hello, I am [EMAIL_1]"]
     assert said.tags == ["off topic"]
-    assert question.systems[0] == question.systems[1] == f"champion {server.ready()[1]['arms']['champion']['release']}"
-    with open_log("sqlite:///.tunectl/live/live.sqlite", server.folder) as live:
-        rows = [one for one in live.exchanges() if "[EMAIL_1]" in json.dumps(one.request)]
+    assert (
+        question.systems[0] == question.systems[1] == f"champion {server.ready()[1]['variants']['champion']['release']}"
+    )
+    with open_log("sqlite:///.tunectl/inference_log/inference_log.sqlite", server.folder) as live:
+        rows = [one for one in live.inferences() if "[EMAIL_1]" in json.dumps(one.request)]
         opinions = [one for found in live.feedback_of([row.id for row in rows]).values() for one in found]
     assert len(rows) == 2
     assert rows[0].session == rows[1].session is not None

@@ -58,4 +58,4 @@ def test_a_bento_serves_its_seed_and_keeps_nothing_inside(
     finally:
         server.stop(signal.SIGTERM)
     assert files(bento) == before
-    assert (server.folder / ".tunectl" / "live" / "live.sqlite").is_file()
+    assert (server.folder / ".tunectl" / "inference_log" / "inference_log.sqlite").is_file()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inference_rows import exchange
+from inference_rows import inference
 from serving_process import settings
 
 from tunectl.access import api_keys
@@ -26,15 +26,15 @@ LAPTOP = api_keys.create_key("laptop", ["feedback"], None, datetime.now(UTC))[1]
 
 @pytest.fixture
 def live(monkeypatch: pytest.MonkeyPatch) -> InferenceLogConfig:
-    monkeypatch.delenv("TUNECTL_LIVE_URL", raising=False)
-    monkeypatch.delenv("TUNECTL_LIVE_SALT", raising=False)
+    monkeypatch.delenv("TUNECTL_INFERENCE_LOG_URL", raising=False)
+    monkeypatch.delenv("TUNECTL_HASH_KEY", raising=False)
     return InferenceLogConfig.model_validate(settings()["inference_log"], strict=True)
 
 
 @pytest.fixture
 def keeper(live: InferenceLogConfig, tmp_path: Path) -> Iterator[InferenceLogger]:
     found = inference_logger.open_logger(live, tmp_path, on_error=lambda _: None)
-    found.store.start_request(exchange())
+    found.store.start_request(inference())
     yield found
     found.close()
 
@@ -51,10 +51,10 @@ def said(keeper: InferenceLogger) -> Callable[..., str]:
 def test_what_a_key_said_is_forgotten_with_it(keeper: InferenceLogger, said: Callable[..., str]) -> None:
     said()
     said(annotator="laptop")  # a person of that name
-    assert keeper.store.erase(pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), keeper.salt)) == (0, 1)
+    assert keeper.store.erase(pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), keeper.hash_key)) == (0, 1)
     values = [one.value for one in keeper.store.feedback_of(["chatcmpl-000000"])["chatcmpl-000000"]]
     assert sorted(values, key=str) == ["It rains.", None]
-    assert keeper.store.erase(pseudonyms.pseudonymize("laptop", keeper.salt)) == (0, 1)
+    assert keeper.store.erase(pseudonyms.pseudonymize("laptop", keeper.hash_key)) == (0, 1)
 
 
 def test_ids_that_are_personal_cannot_be_undone_without_the_salt(
@@ -62,15 +62,15 @@ def test_ids_that_are_personal_cannot_be_undone_without_the_salt(
 ) -> None:
     assert said(id="ann@example.org") == "ann@example.org"  # who sent it may know it
     ((kept,),) = keeper.store.feedback_of(["chatcmpl-000000"]).values()
-    assert kept.id == f"fb-{pseudonyms.pseudonymize('ann@example.org', keeper.salt)}"
+    assert kept.id == f"fb-{pseudonyms.pseudonymize('ann@example.org', keeper.hash_key)}"
 
 
 def test_a_server_with_another_salt_is_refused_and_lets_go(
     keeper: InferenceLogger, live: InferenceLogConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper.close()
-    monkeypatch.setenv("TUNECTL_LIVE_SALT", "another one of 16")
-    with pytest.raises(InfrastructureError, match="hidden under another salt"):
+    monkeypatch.setenv("TUNECTL_HASH_KEY", "another one of 16")
+    with pytest.raises(InfrastructureError, match="hashed with another key"):
         inference_logger.open_logger(live, tmp_path, on_error=lambda _: None)
     with inference_log_sql.open_log(live.url, tmp_path, serving=True) as store:  # nobody holds its lock
-        assert store.counts().exchanges == 1
+        assert store.counts().inferences == 1

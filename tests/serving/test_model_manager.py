@@ -89,7 +89,7 @@ async def settled(found: ModelManager) -> dict[str, str]:
     await found.reconcile()
     await found.wait_for_loads()
     await found.reconcile()
-    return {arm: one.id for arm, one in found.loaded.items()}
+    return {variant: one.id for variant, one in found.loaded.items()}
 
 
 def test_a_challenger_that_is_promoted_is_not_loaded_again(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
@@ -101,7 +101,7 @@ def test_a_challenger_that_is_promoted_is_not_loaded_again(store: ReleaseRegistr
         assert await settled(found) == {"champion": first, "challenger": second}
         store.promote(second, author="t", message="w")
         await found.reconcile()
-        assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": second}
+        assert {variant: one.id for variant, one in found.loaded.items()} == {"champion": second}
         store.rollback(author="t", message="w")
         await found.reconcile()
         assert found.loaded["champion"].id == first
@@ -130,7 +130,7 @@ def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistr
         gate.free.set()
         await found.wait_for_loads()
         await found.reconcile()
-        assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": first}
+        assert {variant: one.id for variant, one in found.loaded.items()} == {"champion": first}
         assert found.trouble == {}
         assert gate.opened == [first, second]
         await found.close()
@@ -352,7 +352,7 @@ def test_nobody_meets_the_challenger_of_before(
         gate.free.clear()
         store.start_canary(third, share=0.5, author="t", message="w")
         await found.reconcile()
-        assert {arm: one.id for arm, one in found.loaded.items()} == {"champion": first}
+        assert {variant: one.id for variant, one in found.loaded.items()} == {"champion": first}
         assert found.trial.release == third
         gate.free.set()
         assert await settled(found) == {"champion": first, "challenger": third}
@@ -459,7 +459,7 @@ def test_a_slow_download_holds_up_no_other_release(
     asyncio.run(story())
 
 
-def test_what_two_arms_want_is_brought_for_one_after_the_other(
+def test_what_two_variants_want_is_brought_for_one_after_the_other(
     store: ReleaseRegistry, releases: tuple, gate: Gate
 ) -> None:
     first = releases[1]

@@ -252,13 +252,13 @@ def test_curl(server: Server) -> None:
     assert all(line.startswith("data: ") for line in events)
 
 
-def test_feedback_counts_once_and_knows_its_exchange(client: openai.OpenAI, server: Server) -> None:
+def test_feedback_counts_once_and_knows_its_inference(client: openai.OpenAI, server: Server) -> None:
     asked = client.chat.completions.create(model="shop", messages=HI, max_tokens=2, user="ann@example.org")
-    given = {"exchange_id": asked.id, "kind": "rating", "value": 4}
+    given = {"inference_id": asked.id, "kind": "rating", "value": 4}
     assert server.call("/v1/feedback", given, key=server.keys["feedback"])[0] == 201
     assert server.call("/v1/feedback", given, key=server.keys["feedback"])[0] == 200
     status, _, body = server.call("/v1/feedback", {**given, "value": 9}, key=server.keys["feedback"])
     said = json.loads(body)["error"]["message"]
     assert (status, said) == (400, "value of rating is 9; allowed is a number from 1 to 5")
-    assert server.call("/v1/feedback", {**given, "exchange_id": "no"}, key=server.keys["feedback"])[0] == 404
-    assert server.metrics()['tunectl_feedback_total{arm="champion",kind="rating"}'] == 1
+    assert server.call("/v1/feedback", {**given, "inference_id": "no"}, key=server.keys["feedback"])[0] == 404
+    assert server.metrics()['tunectl_feedback_total{variant="champion",kind="rating"}'] == 1

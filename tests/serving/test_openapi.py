@@ -25,7 +25,7 @@ CHECKS = (
 )
 
 
-def exchange(server: Server) -> str:
+def inference(server: Server) -> str:
     """The id of an answer, so that feedback is about something."""
     return json.loads(server.call("/v1/completions", {"model": "shop", "prompt": "a", "max_tokens": 1})[2])["id"]
 
@@ -41,7 +41,7 @@ def test_nothing_that_the_document_allows_or_forbids_breaks_the_server(server: S
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", *words],
         cwd=tmp_path,
-        env={**os.environ, **hooks, "TUNECTL_EXCHANGE": exchange(server)},
+        env={**os.environ, **hooks, "TUNECTL_INFERENCE_ID": inference(server)},
         capture_output=True,
         text=True,
     )
@@ -66,7 +66,7 @@ def test_every_answer_has_the_documented_shape(server: Server) -> None:
         said = json.loads(server.call(path, body)[2])
         found = msgspec.to_builtins(msgspec.convert(said, shape))
         assert found == ({"problems": {}, **said} if shape is responses.Readiness else said)
-    thumb = {"exchange_id": exchange(server), "kind": "thumb", "value": "up"}
+    thumb = {"inference_id": inference(server), "kind": "thumb", "value": "up"}
     msgspec.json.decode(
         server.call("/v1/feedback", thumb, key=server.keys["feedback"])[2], type=responses.FeedbackAccepted
     )

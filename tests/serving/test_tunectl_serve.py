@@ -23,7 +23,7 @@ class Typed(Server):
     def __init__(self, folder: Path, store: ReleaseRegistry) -> None:
         shutil.copytree(ROOT / "conf", folder / "conf")
         self.folder, self.port, self.log, self.keys = folder, free_port(), folder / "log", {"chat": ""}
-        hidden = {"TUNECTL_KEYS", "TUNECTL_REGISTRY", "TUNECTL_SERVE", "TUNECTL_HOME", "TUNECTL_LIVE_URL"}
+        hidden = {"TUNECTL_KEYS", "TUNECTL_REGISTRY", "TUNECTL_SERVE", "TUNECTL_HOME", "TUNECTL_INFERENCE_LOG_URL"}
         self._env = {name: value for name, value in os.environ.items() if name not in hidden}
         self._env |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         self._words = [*self.tunectl, "serve", f"serve.port={self.port}", f"serve.registry={store.root}"]

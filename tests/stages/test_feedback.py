@@ -17,7 +17,7 @@ from tunectl.pipeline.stages import feedback
 DAY = datetime(2026, 5, 1, tzinfo=UTC)
 SECTION = {
     "method": "inference_log",
-    "window": "live/window.json",
+    "window": "inference_log/window.json",
     "snapshots": "snapshots",
     "quarantine_hours": 0,
     "max_per_user": 50,
@@ -31,9 +31,9 @@ SECTION = {
 
 @pytest.fixture
 def frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> snapshot.Snapshot:
-    """Thirty exchanges: every third edited, every third liked, the others not talked about."""
+    """Thirty inferences: every third edited, every third liked, the others not talked about."""
     monkeypatch.chdir(tmp_path)
-    with inference_log_sql.open_log("sqlite:///live.sqlite", tmp_path) as store:
+    with inference_log_sql.open_log("sqlite:///inference_log.sqlite", tmp_path) as store:
         for number in range(30):
             at = DAY + timedelta(minutes=number)
             asked = {"messages": [{"role": "user", "content": f"An ad for number {number}"}]}
@@ -57,7 +57,7 @@ def frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> snapshot.Snapshot
 
 
 def run(named: FeedbackWindow, out: str = "out") -> feedback.Metrics:
-    atomic_io.write_json(Path("live/window.json"), named)
+    training_window.WINDOW_FORMAT.write(Path("inference_log/window.json"), named)
     cfg = FeedbackStage.model_validate({"feedback": SECTION})
     Path(out).mkdir()
     return feedback.run(cfg, feedback.Inputs(), feedback.Outputs(Path(out)))
@@ -78,7 +78,7 @@ def test_edits_and_approvals_become_rows_and_the_sums_hold(frozen: snapshot.Snap
     edited = next(row for row in rows if row.fields["origin"] == "edit")
     number = edited.id.rpartition("-")[2]
     assert edited.answers[0].text == f"Better ad {number}"
-    assert edited.source.file == f"live/{frozen.id}/chatcmpl-{number}"
+    assert edited.source.file == f"inference_log/{frozen.id}/chatcmpl-{number}"
     pairs = list(atomic_io.read_rows(Path("out/judgments.jsonl"), Comparison))
     assert len(pairs) == found.edits
     assert pairs[0].answers[0][0].content.startswith("Better")
@@ -92,7 +92,7 @@ def test_the_same_snapshot_gives_the_same_bytes(frozen: snapshot.Snapshot) -> No
 
 
 def test_what_was_taught_before_is_not_new(frozen: snapshot.Snapshot) -> None:
-    with inference_log_sql.open_log("sqlite:///live.sqlite", Path()) as store:
+    with inference_log_sql.open_log("sqlite:///inference_log.sqlite", Path()) as store:
         at = DAY + timedelta(days=3)
         said = {"choices": [{"message": {"role": "assistant", "content": "Ad"}}]}
         for number in range(12):
@@ -104,23 +104,23 @@ def test_what_was_taught_before_is_not_new(frozen: snapshot.Snapshot) -> None:
             store.feedback(Feedback(f"late{number}", name, "edit", f"Better {number}", at, f"a{number % 4}"))
         later = DAY + timedelta(days=4)
         newest = snapshot.freeze(store, Path("snapshots"), since=DAY, until=later, at=later, window="w2")
-    assert newest.exchanges == 32, "it reaches back over the one before"
+    assert newest.inferences == 32, "it reaches back over the one before"
     section = FeedbackStage.model_validate({"feedback": SECTION}).feedback.root
     found = training_window.build_feedback_examples(FeedbackWindow([frozen, newest]), section)
-    assert found.fresh == {one.exchange.id for one in found.feedback.lessons if "late" in one.exchange.id}
+    assert found.fresh == {one.inference.id for one in found.feedback.lessons if "late" in one.inference.id}
     assert len(found.fresh) == 12
     run(FeedbackWindow([frozen, newest]))
     assert all("late" in row.id for row in atomic_io.read_rows(Path("out/slice.jsonl"), Example))
     assert training_window.build_feedback_examples(FeedbackWindow([newest]), section).fresh == {
-        one.exchange.id for one in found.feedback.lessons
+        one.inference.id for one in found.feedback.lessons
     }, "without the one before, all of it is"
 
 
 def test_what_was_too_new_is_not_so_for_ever(frozen: snapshot.Snapshot) -> None:
     day = timedelta(days=1)
-    with inference_log_sql.open_log("sqlite:///live.sqlite", Path()) as store:
+    with inference_log_sql.open_log("sqlite:///inference_log.sqlite", Path()) as store:
         later = snapshot.freeze(store, Path("snapshots"), since=DAY, until=DAY + day, at=DAY + 9 * day, window=None)
-    assert (later.id, later.at) == (frozen.id, DAY + 9 * day), "the same content, looked at later"
+    assert (later.id, later.created_at) == (frozen.id, DAY + 9 * day), "the same content, looked at later"
     assert snapshot.feedback_out_of_quarantine(Path("snapshots"), frozen, 5 * day) == 0
     assert snapshot.feedback_out_of_quarantine(Path("snapshots"), later, 5 * day) == frozen.feedback == 20
     section = FeedbackStage.model_validate({"feedback": SECTION | {"quarantine_hours": 120}}).feedback.root
@@ -128,16 +128,16 @@ def test_what_was_too_new_is_not_so_for_ever(frozen: snapshot.Snapshot) -> None:
     assert training_window.build_feedback_examples(FeedbackWindow([later]), section).feedback.lessons != []
 
 
-def test_a_forgotten_exchange_is_left_out_of_an_older_snapshot(frozen: snapshot.Snapshot) -> None:
+def test_a_forgotten_inference_is_left_out_of_an_older_snapshot(frozen: snapshot.Snapshot) -> None:
     found = run(FeedbackWindow([frozen], ["chatcmpl-0"]))
-    assert found.left["forgotten"] == 1
+    assert found.left["erased"] == 1
     assert "chatcmpl-0" not in Path("out/origins.jsonl").read_text()
 
 
 def test_purging_deletes_the_text_and_the_snapshot_is_still_what_was_named(frozen: snapshot.Snapshot) -> None:
-    place = Path("snapshots") / frozen.id / "exchanges.jsonl"
+    place = Path("snapshots") / frozen.id / "inferences.jsonl"
     assert "Ad 3" in place.read_text()
-    with inference_log_sql.open_log("sqlite:///live.sqlite", Path()) as store:
+    with inference_log_sql.open_log("sqlite:///inference_log.sqlite", Path()) as store:
         assert erasure.purge(Path("snapshots"), store) == 0
         store.erase("u3")
         gone = erasure.find_erased(store, {f"chatcmpl-{number}" for number in range(30)})
@@ -148,7 +148,7 @@ def test_purging_deletes_the_text_and_the_snapshot_is_still_what_was_named(froze
 
 def test_who_is_forgotten_teaches_nothing_about_the_answers_of_others_either(frozen: snapshot.Snapshot) -> None:
     said = Path("snapshots") / frozen.id / "feedback.jsonl"
-    with inference_log_sql.open_log("sqlite:///live.sqlite", Path()) as store:
+    with inference_log_sql.open_log("sqlite:///inference_log.sqlite", Path()) as store:
         store.erase("a1")
         gone = erasure.find_erased(store, {f"chatcmpl-{number}" for number in range(30)})
         assert gone == {"f1", "f9", "f13", "f21", "f25"}
@@ -174,7 +174,7 @@ def test_no_window_is_nothing_to_learn(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     assert run(FeedbackWindow()).lessons == 0
     assert atomic_io.read_json(Path("out") / manifest.PASSED_THROUGH) == {
-        "reason": "live/window.json names no snapshot"
+        "reason": "inference_log/window.json names no snapshot"
     }
 
 
@@ -189,6 +189,6 @@ def test_a_snapshot_that_was_edited_or_is_gone_is_refused(frozen: snapshot.Snaps
     with pytest.raises(ArtifactError) as error:
         run(FeedbackWindow([frozen]), "again")
     assert str(error.value) == (
-        f"snapshots/{frozen.id} does not exist, though live/window.json names it\n"
+        f"snapshots/{frozen.id} does not exist, though the file of feedback.window names it\n"
         "  it lies on the machine where the retrain controller ran: copy it, or dvc pull artifacts/feedback"
     )

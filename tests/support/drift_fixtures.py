@@ -15,7 +15,7 @@ from tunectl.artifacts.records import InferenceRecord, Message
 from tunectl.monitoring.detector import DriftDetector
 from tunectl.monitoring.features import Sentiment
 from tunectl.monitoring.power_study import DetectionRule
-from tunectl.monitoring.signals import MonitoredExchange, Tools
+from tunectl.monitoring.signals import MonitoredInference, Tools
 from tunectl.packaging.probes import RecordedResponse
 from tunectl.stats.vectors import l2_normalize
 
@@ -64,13 +64,13 @@ REFUSED = 0.03
 """Share of answers that refuse, live and in the reference."""
 
 
-def rows(count: int, seed: int, topics: Sequence[str] = ("garden", "bike")) -> list[MonitoredExchange]:
+def rows(count: int, seed: int, topics: Sequence[str] = ("garden", "bike")) -> list[MonitoredInference]:
     source = random.Random(seed)
     found = []
     for number in range(count):
         topic = source.choice(topics)
         found.append(
-            MonitoredExchange(
+            MonitoredInference(
                 id=f"row-{seed}-{number}",
                 prompt=text(source, topic),
                 answer=text(source, topic),
@@ -86,13 +86,13 @@ def rows(count: int, seed: int, topics: Sequence[str] = ("garden", "bike")) -> l
     return found
 
 
-def exchange(row: MonitoredExchange, name: str, accepted: datetime, release: str) -> InferenceRecord:
-    """A row as the live store keeps it, answered within a second."""
+def inference(row: MonitoredInference, name: str, accepted: datetime, release: str) -> InferenceRecord:
+    """A row as the inference log keeps it, answered within a second."""
     return InferenceRecord(
         id=name,
         accepted_at=accepted,
         finished_at=accepted + timedelta(seconds=1),
-        arm="champion",
+        variant="champion",
         release=release,
         template_hash="f" * 64,
         request={"messages": [{"role": "user", "content": row.prompt}]},

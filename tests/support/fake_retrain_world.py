@@ -71,7 +71,7 @@ class Hands:
             return None
         name = self.window.id if trigger.kind in ("alert", "poll") else trigger.id
         return self._call(
-            lambda: RetrainRequest(name.ljust(64, "0"), {"snapshot": {"id": "s1", "exchanges": 30, "feedback": 40}})
+            lambda: RetrainRequest(name.ljust(64, "0"), {"snapshot": {"id": "s1", "inferences": 30, "feedback": 40}})
         )
 
     def data(self, run):

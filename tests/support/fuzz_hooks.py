@@ -1,6 +1,6 @@
 """What schemathesis is told before each request (SCHEMATHESIS_HOOKS): bodies that get further than the first check.
 
-Half of the bodies name a model that is served and an exchange that is kept, so that the rest of them is looked at; none
+Half of the bodies name a model that is served and an inference that is kept, so that the rest of them is looked at; none
 asks for more than a few tokens.
 """
 
@@ -11,7 +11,7 @@ import schemathesis
 SHORT = 3
 """Tokens of an answer."""
 BOUNDED = {"max_tokens": SHORT, "max_completion_tokens": SHORT, "n": 2, "best_of": 2}
-KNOWN = {"model": "shop", "exchange_id": os.environ.get("TUNECTL_EXCHANGE", "")}
+KNOWN = {"model": "shop", "inference_id": os.environ.get("TUNECTL_INFERENCE_ID", "")}
 
 
 @schemathesis.hook

@@ -1,4 +1,4 @@
-"""Rows for tests of the live store."""
+"""Rows for tests of the inference log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tunectl.inference_log.log_store import RequestOutcome
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
-def exchange(number: int = 0, **other) -> InferenceRecord:
+def inference(number: int = 0, **other) -> InferenceRecord:
     values = {
         "id": f"chatcmpl-{number:06}",
         "accepted_at": START + timedelta(seconds=number),
-        "arm": "champion",
+        "variant": "champion",
         "release": "0123456789abcdef",
         "template_hash": "f" * 64,
         "request": {"model": "champion", "messages": [{"role": "user", "content": f"Frage {number} ✓ \x00"}]},
@@ -32,7 +32,7 @@ def finish(number: int = 0, **other) -> RequestOutcome:
         "prompt_tokens": 12,
         "completion_tokens": 7,
         "finish_reason": "stop",
-        "latency": 1.0,
+        "latency_seconds": 1.0,
         "mean_logprob": -0.25,
         "refusal": False,
         "format_valid": None,
@@ -43,10 +43,10 @@ def finish(number: int = 0, **other) -> RequestOutcome:
 def thumb(number: int = 0, **other) -> Feedback:
     values = {
         "id": f"fb-{number}",
-        "exchange_id": f"chatcmpl-{number:06}",
+        "inference_id": f"chatcmpl-{number:06}",
         "kind": "thumb",
         "value": "up",
-        "at": START + timedelta(days=1, seconds=number),
+        "created_at": START + timedelta(days=1, seconds=number),
         "annotator": "user-2",
     }
     return Feedback(**{**values, **other})

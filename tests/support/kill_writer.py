@@ -25,7 +25,7 @@ class Killed:
     missing: tuple[str, ...]
     """Confirmed, and not there."""
     running: int
-    """Exchanges that the kill left without an end."""
+    """Inferences that the kill left without an end."""
 
 
 def killed(url: str, folder: Path, runs: int, seed: int) -> Iterator[Killed]:
@@ -46,7 +46,7 @@ def killed(url: str, folder: Path, runs: int, seed: int) -> Iterator[Killed]:
 
 def _look(url: str, folder: Path, prefix: str, said: list[str]) -> Killed:
     with inference_log_sql.open_log(url, folder, serving=True) as store:
-        rows = list(store.exchanges(release=prefix))
+        rows = list(store.inferences(release=prefix))
         known = {"accepted": {one.id for one in rows}}
         known["finished"] = {one.id for one in rows if one.finished_at is not None and one.response is not None}
         known["feedback"] = set(store.feedback_of([one.id for one in rows]))

@@ -1,4 +1,4 @@
-"""A server's side of the live store, to be killed: says on stdout what it has been told is on the disk.
+"""A server's side of the inference log, to be killed: says on stdout what it has been told is on the disk.
 
 python killable_writer.py URL FOLDER PREFIX
 """
@@ -11,7 +11,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from inference_rows import exchange, finish, thumb
+from inference_rows import finish, inference, thumb
 
 from tunectl.backends.storage import inference_log_sql
 from tunectl.inference_log.log_writer import Writer
@@ -22,12 +22,12 @@ CLIENTS = 8
 async def client(writer: Writer, prefix: str, part: int) -> None:
     for turn in count():
         name = f"{prefix}-{part}-{turn}"
-        await writer.accept(exchange(turn, id=name, release=prefix))
+        await writer.accept(inference(turn, id=name, release=prefix))
         os.write(1, f"accepted {name}\n".encode())  # here the first token would be sent
         await asyncio.sleep(0)
         await writer.finish(name, finish(turn))
         os.write(1, f"finished {name}\n".encode())  # and here the last
-        await writer.feedback(thumb(turn, id=f"fb-{name}", exchange_id=name))
+        await writer.feedback(thumb(turn, id=f"fb-{name}", inference_id=name))
         os.write(1, f"feedback {name}\n".encode())
 
 

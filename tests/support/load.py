@@ -63,7 +63,7 @@ def _asked(client: openai.OpenAI, tokens: int, seed: int, stream: bool) -> tuple
         return ("refused" if error.status_code == 503 else "cut"), str(error)
     except openai.APIConnectionError as error:
         # The port of a container is open until the container is gone: who comes after the server's door is closed is
-        # let in by Docker and hears nothing. The live store knows whether the server ever saw such a request.
+        # let in by Docker and hears nothing. The inference log knows whether the server ever saw such a request.
         gone = type(error.__cause__).__name__ in {"ConnectError", "ReadError", "RemoteProtocolError"}
         return ("refused" if gone and not said else "cut"), repr(error.__cause__)
     except Exception as error:  # of whichever HTTP library openai brings: a stream that broke off

@@ -13,13 +13,13 @@ import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from drift_fixtures import TOPICS, exchange, release, rows
+from drift_fixtures import TOPICS, inference, release, rows
 from serving_process import ROOT, free_port
 
 from tunectl.artifacts import atomic_io
 from tunectl.backends.storage import inference_log_sql
 
-URL = "sqlite:///.tunectl/live/live.sqlite"
+URL = "sqlite:///.tunectl/inference_log/inference_log.sqlite"
 RELEASE = "0123456789abcdef"
 
 
@@ -66,12 +66,12 @@ class Project:
         self.served = 0
 
     def serve(self, count: int, topics: tuple[str, ...] = ("garden", "bike")) -> None:
-        """So many exchanges, a second apart, some hours ago."""
+        """So many inferences, a second apart, some hours ago."""
         found = []
         for row in rows(count, 1000 + self.served, topics):
             accepted = self.begin + timedelta(seconds=self.served)
             self.served += 1
-            found.append(exchange(row, f"chatcmpl-{self.served}", accepted, RELEASE))
+            found.append(inference(row, f"chatcmpl-{self.served}", accepted, RELEASE))
         with inference_log_sql.open_log(URL, self.folder) as store:
             store.write(found)
 

@@ -96,5 +96,5 @@ class Postgres:
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
                 connection.execute(f'CREATE DATABASE "{name}"')
         with psycopg.connect(f"{address}/{name}", autocommit=True) as connection:
-            connection.execute("DROP TABLE IF EXISTS exchanges, feedback, windows, events")
+            connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         return f"{address}/{name}"

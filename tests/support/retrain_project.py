@@ -29,7 +29,7 @@ ENVIRONMENT = {
 }
 TRAINER = """
 import hashlib, json, os, pathlib, resource, subprocess, sys, time
-window = pathlib.Path("live/window.json").read_bytes()
+window = pathlib.Path("inference_log/window.json").read_bytes()
 # a trainer has children, and it writes at the very end
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 time.sleep(float(os.environ.get("FAKE_SECONDS", "0.2")))
@@ -56,7 +56,7 @@ PIPELINE = """
 stages:
   package:
     cmd: {python} trainer.py
-    deps: [live/window.json, trainer.py]
+    deps: [inference_log/window.json, trainer.py]
     outs: [artifacts/package]
 """
 WATCH = {
@@ -74,15 +74,15 @@ WATCH = {
 }
 
 
-def make(folder: Path, exchanges: int = 12) -> ReleaseRegistry:
+def make(folder: Path, inferences: int = 12) -> ReleaseRegistry:
     """Write the project; returns its release store, with a champion."""
     folder.mkdir(parents=True)
     shutil.copytree(ROOT / "conf", folder / "conf")
     (folder / "trainer.py").write_text(TRAINER)
     (folder / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable))
     (folder / ".gitignore").write_text(".tunectl/\n/log.txt\n")
-    (folder / "live").mkdir()
-    (folder / "live" / "window.json").write_text("null\n")
+    (folder / "inference_log").mkdir()
+    (folder / "inference_log" / "window.json").write_text("null\n")
     for words in (
         ["git", "init", "--quiet", "--initial-branch=main"],
         [sys.executable, "-m", "dvc", "init", "--quiet"],
@@ -90,7 +90,7 @@ def make(folder: Path, exchanges: int = 12) -> ReleaseRegistry:
         ["git", "-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit", "--quiet", "-m", "start"],
     ):
         subprocess.run(words, cwd=folder, env=ENVIRONMENT, check=True)
-    live(folder, exchanges)
+    live(folder, inferences)
     store = ReleaseRegistry(folder / ".tunectl" / "releases")
     release = folder / ".tunectl" / "first"
     release.mkdir()
@@ -100,12 +100,12 @@ def make(folder: Path, exchanges: int = 12) -> ReleaseRegistry:
     return store
 
 
-def live(folder: Path, exchanges: int) -> None:
+def live(folder: Path, inferences: int) -> None:
     """Traffic that people edited, and a window that says drift."""
-    (folder / ".tunectl" / "live").mkdir(parents=True)
+    (folder / ".tunectl" / "inference_log").mkdir(parents=True)
     now = datetime.now(UTC) - timedelta(days=3)
-    with inference_log_sql.open_log("sqlite:///.tunectl/live/live.sqlite", folder) as store:
-        for number in range(exchanges):
+    with inference_log_sql.open_log("sqlite:///.tunectl/inference_log/inference_log.sqlite", folder) as store:
+        for number in range(inferences):
             at = now + timedelta(minutes=number)
             asked = {"model": "shop", "messages": [{"role": "user", "content": f"An ad for shop {number}"}]}
             said = {"choices": [{"message": {"role": "assistant", "content": f"Ad {number}"}}]}
@@ -122,7 +122,7 @@ def drift(folder: Path, champion: str, name: str = "w" * 16) -> DriftWindow:
     found = DriftWindow(
         name, now - timedelta(hours=1), now, 100, "drift", 3, 3, True, champion, "training", reason="new shops"
     )
-    with inference_log_sql.open_log("sqlite:///.tunectl/live/live.sqlite", folder) as store:
+    with inference_log_sql.open_log("sqlite:///.tunectl/inference_log/inference_log.sqlite", folder) as store:
         store.add_window(TimeWindow(name, found.since, found.until, now, to_builtins(found)))
     return found
 
@@ -167,6 +167,6 @@ def parties(watcher: int) -> dict[str, list[int]]:
 
 
 def events(folder: Path, kind: str) -> list[dict]:
-    """Bodies of what happened, as the live store has it."""
-    with inference_log_sql.open_log("sqlite:///.tunectl/live/live.sqlite", folder) as store:
+    """Bodies of what happened, as the inference log has it."""
+    with inference_log_sql.open_log("sqlite:///.tunectl/inference_log/inference_log.sqlite", folder) as store:
         return [event.body for event in store.events(kind=kind)]

@@ -5,7 +5,7 @@ hour   12       the prompts change: three windows shift, the third one makes dri
 hours 14 to 23  alert, a person is asked, training, gate, canary, promotion; the drift is gone
 hour   20       more requests than are taken on
 hours 30 to 32  a retrain by the calendar, rejected; later triggers meet its cooldown
-hour   40       the disk of the live store is full for a moment
+hour   40       the disk of the inference log is full for a moment
 hour   44       a retrain of a person fails
 hours 45 to 48  another change, and drift again: this is where the story stands at its end
 """
@@ -179,7 +179,7 @@ class Story:
         p_value = 0.0005 * self.dice.randint(1, 4) if moved else 0.0005 * self.dice.randint(60, 2000)
         threshold = 0.01
         score = threshold * (self.dice.uniform(2.0, 3.4) if moved else 1.35 - p_value - self.dice.uniform(0.3, 0.35))
-        return DriftSignal(name, method, 300, 1000, max(score, 0.0005), threshold, p_value, moved=moved)
+        return DriftSignal(name, method, 300, 1000, max(score, 0.0005), threshold, p_value, shifted=moved)
 
     def _figures(self) -> list[CalibrationRow]:
         power = {"nothing": 0.0075, "topic_15": 0.71, "topic_30": 0.99, "tone_20": 0.58, "tone_40": 0.97}

@@ -26,7 +26,7 @@ def described(window: DriftWindow) -> tuple[str, Tone]:
     """A window in words."""
     if window.verdict == "insufficient":
         return f"window {window.id[:6]}: {window.rows} answers; {window.reason}", "calm"
-    tone: Tone = "bad" if window.verdict == "drift" else "moved" if window.moved else "good"
+    tone: Tone = "bad" if window.verdict == "drift" else "moved" if window.shifted else "good"
     return f"window {window.id[:6]}: {window.verdict}; {window.reason}", tone
 
 
@@ -72,7 +72,7 @@ def change(play: Play) -> None:
         for turn in range(1, 100):
             window, made_at = play.window(play.changed, edits=play.scene.edits)
             play.narrator.say(*described(window))
-            if window.verdict == "drift" or turn >= window.required + MORE:
+            if window.verdict == "drift" or turn >= window.required_windows + MORE:
                 break
     liked = Tally(up=tally.up - up, down=tally.down - down).liked or 0
     play.narrator.say(f"people wrote {tally.edits - edits} better ads, and liked {liked:.0%} of the others")
@@ -144,7 +144,7 @@ def canary(play: Play) -> None:
     ):
         raise Broken(f"the canary ended: {run.state}, {run.steps[-1].why}")
     promoted = datetime.fromisoformat(play.store.champion().promoted_at)  # type: ignore[union-attr]
-    seconds = _seen(play, promoted, lambda arms: arms.get("champion") == new)
+    seconds = _seen(play, promoted, lambda variants: variants.get("champion") == new)
     tally = play.crowd.tally
     whole = f"{tally.answered:,} of {tally.asked:,} answers whole so far; the new model answered after {seconds:.1f} s"
     play.narrator.promise(
@@ -163,9 +163,9 @@ def calm(play: Play) -> None:
         for _ in range(1 + MORE):
             window, _ = play.window(play.changed)
             play.narrator.say(*described(window))
-            if window.release == new and window.verdict == "ok" and not window.moved:
+            if window.release == new and window.verdict == "ok" and not window.shifted:
                 break
-    gone = window.release == new and window.verdict == "ok" and not window.moved
+    gone = window.release == new and window.verdict == "ok" and not window.shifted
     play.narrator.promise("the drift is gone against the new reference", held=gone, evidence=window.reason)
 
 
@@ -210,7 +210,7 @@ CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, c
 def _gone(play: Play, run: RetrainRun) -> float | None:
     """Seconds from the end of the experiment until the service no longer had the challenger."""
     ended = next((one.ended_at for one in play.trials.all() if one.run == run.id), None)
-    return None if ended is None else _seen(play, ended, lambda arms: "challenger" not in arms)
+    return None if ended is None else _seen(play, ended, lambda variants: "challenger" not in variants)
 
 
 def _seen(play: Play, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:

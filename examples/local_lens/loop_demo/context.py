@@ -29,7 +29,7 @@ from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.state_machine import RetrainRun
 
-URL = "sqlite:///.tunectl/live/live.sqlite"
+URL = "sqlite:///.tunectl/inference_log/inference_log.sqlite"
 STAGE = re.compile(rb"Running stage '(\w+)'")
 LOOK = 0.1
 """Seconds between two looks at which releases serve."""
@@ -70,10 +70,10 @@ class Lookout:
 
     def since(self, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
         """Seconds from ``moment`` until it was seen that ``holds``; None where it never was."""
-        before = [arms for at, arms in self.seen if at <= moment]
+        before = [variants for at, variants in self.seen if at <= moment]
         if before and holds(before[-1]):
             return 0.0
-        later = (at for at, arms in self.seen if at > moment and holds(arms))
+        later = (at for at, variants in self.seen if at > moment and holds(variants))
         found = next(later, None)
         return None if found is None else (found - moment).total_seconds()
 
@@ -113,7 +113,7 @@ class Play:
         """The windows that the monitor closed, and when."""
         with inference_log_sql.open_log(URL, self.scene.project) as live:
             rows = [row for row in live.windows() if "verdict" in row.body]
-        found = [(msgspec.convert(row.body, DriftWindow, strict=False), row.made_at) for row in rows]
+        found = [(msgspec.convert(row.body, DriftWindow, strict=False), row.created_at) for row in rows]
         return sorted(found, key=lambda pair: pair[0].until)
 
     def window(self, commissions: Iterator[Commission], *, edits: float = 0.0) -> tuple[DriftWindow, datetime]:

@@ -128,12 +128,12 @@ class Stack:
         return f"http://127.0.0.1:{self.ports[name]}"
 
     def served(self) -> dict[str, str]:
-        """The release of each arm, as the service says; nothing where it does not answer."""
+        """The release of each variant, as the service says; nothing where it does not answer."""
         try:
             said = self.read("service", "/readyz")
         except (OSError, ValueError, http.client.HTTPException):
             return {}
-        return {arm: one["release"] for arm, one in said.get("variants", {}).items()}
+        return {variant: one["release"] for variant, one in said.get("variants", {}).items()}
 
     def read(self, name: str, path: str) -> Any:
         """JSON of a program."""

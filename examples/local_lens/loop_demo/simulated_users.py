@@ -132,7 +132,7 @@ class Crowd:
     def _speak(
         self, commission: Commission, heard: Heard, number: int, *, writes: bool, taste: float, mine: Tally
     ) -> None:
-        given: dict[str, Any] = {"exchange_id": heard.id, "annotator": EDITORS[number % len(EDITORS)]}
+        given: dict[str, Any] = {"inference_id": heard.id, "annotator": EDITORS[number % len(EDITORS)]}
         likes = taste < self._town.liking(commission, heard.text)
         if writes and heard.text.strip() != commission.ad:
             given |= {"kind": "edit", "value": commission.ad}

@@ -29,8 +29,8 @@ class BattleAnswer:
     text: str
     system: str
     """Who said it, as the judgement names it."""
-    exchange_id: str
-    """Under which the live store has it."""
+    inference_id: str
+    """Under which the inference log has it."""
 
 
 @dataclass(frozen=True, slots=True)

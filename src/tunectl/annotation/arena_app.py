@@ -1,8 +1,8 @@
 """The arena: a signed-in person chats, sees two answers to each message, blind, and chooses. A part of the server.
 
 It is a client of the server's own OpenAI routes, in the same process and with the person's own key: limits, keys, metrics and
-the live store see its requests as they see any other. What people choose goes into the store of ``tunectl annotate``, masked,
-and as feedback into the live store.
+the inference log see its requests as they see any other. What people choose goes into the store of ``tunectl annotate``, masked,
+and as feedback into the inference log.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ UNANSWERED = "No answer: {reason}"
 REFUSED = (
     f"this form is not one of this page, or not whole within {READ:g} s, or it is longer than {LONGEST_BODY} bytes"
 )
-HALF_SAVED = "Your choice is saved, but the live store was not told: {reason}"
+HALF_SAVED = "Your choice is saved, but the inference log was not told: {reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,20 +184,21 @@ class _Routes:
         if status != 200:
             raise InfrastructureError(_reason(status, said))
         releases = {one.get("variant"): one.get("release") for one in said["data"]}
-        arms = ("champion", "challenger" if "challenger" in releases else "champion")
+        variants = ("champion", "challenger" if "challenger" in releases else "champion")
         body: dict[str, Any] = {
             "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
             "user": person.talk.who,
             "metadata": {"session": person.session},
         }
-        if arms[0] == arms[1]:
+        if variants[0] == variants[1]:
             body["temperature"] = WARMTH
-        wanted = [{**body, "model": arm, "seed": secrets.randbelow(2**31)} for arm in arms]
+        wanted = [{**body, "model": variant, "seed": secrets.randbelow(2**31)} for variant in variants]
         both = await asyncio.gather(
             *(ask(self._server, "POST", "/v1/chat/completions", person.key, one) for one in wanted)
         )
         first, second = (
-            _answer(f"{arm} {releases.get(arm)}", status, said) for arm, (status, said) in zip(arms, both, strict=True)
+            _answer(f"{variant} {releases.get(variant)}", status, said)
+            for variant, (status, said) in zip(variants, both, strict=True)
         )
         return first, second
 
@@ -231,16 +232,16 @@ class _Routes:
             opened.write(said)
 
     async def _tell(self, person: _Session, verdict: Vote) -> str:
-        """Say it to the live store as well; a sentence for the person where that fails."""
+        """Say it to the inference log as well; a sentence for the person where that fails."""
         said = verdict.said
         if said.choice == "skip":
             return ""
-        value: Any = {"other": verdict.second.exchange_id, "choice": said.choice}
+        value: Any = {"other": verdict.second.inference_id, "choice": said.choice}
         rows = [
-            {"id": f"arena-{said.id}", "exchange_id": verdict.first.exchange_id, "kind": "preference", "value": value}
+            {"id": f"arena-{said.id}", "inference_id": verdict.first.inference_id, "kind": "preference", "value": value}
         ]
         if said.edit is not None:
-            better = {"exchange_id": verdict.goes_on_with.exchange_id, "kind": "edit", "value": said.edit}
+            better = {"inference_id": verdict.goes_on_with.inference_id, "kind": "edit", "value": said.edit}
             rows.append({"id": f"arena-{said.id}-edit", **better})
         for row in rows:
             status, answer = await ask(

@@ -138,9 +138,9 @@ class ProjectPaths:
         return self.cache / "embeddings"
 
     @property
-    def live_exports(self) -> Path:
+    def inference_log_exports(self) -> Path:
         """What ``tunectl log export`` wrote; ``purge`` deletes it."""
-        return self.cache / "live"
+        return self.cache / "inference_log"
 
     @property
     def pipeline(self) -> Path:

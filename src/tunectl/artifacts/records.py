@@ -195,12 +195,12 @@ class InferenceRecord(Struct, frozen=True, omit_defaults=True):
     """Of the answer, as the client saw it (``chatcmpl-...``); the same twice counts once."""
     accepted_at: datetime
     """With a time zone; before the first token."""
-    arm: str
+    variant: str
     """Which slot answered: ``champion``, ``challenger`` or ``base``."""
     release: str
     template_hash: str
     request: dict[str, Any] | None
-    """OpenAI's request body; None once it was forgotten."""
+    """OpenAI's request body; None once it was erased."""
     user_hash: str | None = None
     """Keyed hash of whoever asked (``inference_log/pseudonyms.py``); None where nobody was named."""
     session: str | None = None
@@ -218,9 +218,9 @@ class InferenceRecord(Struct, frozen=True, omit_defaults=True):
     refusal: bool | None = None
     format_valid: bool | None = None
     """Whether the answer keeps the form that was asked for; None where none was."""
-    latency: float | None = None
+    latency_seconds: float | None = None
     """Seconds from acceptance to the last token."""
-    forgotten_at: datetime | None = None
+    erased_at: datetime | None = None
     """A tombstone: the text was deleted at somebody's request, and nothing may be built from this row."""
 
 
@@ -228,17 +228,19 @@ FeedbackKind = Literal["thumb", "rating", "preference", "click", "conversion", "
 
 
 class Feedback(Struct, frozen=True, omit_defaults=True):
-    """What somebody said or did about one exchange. Text in it is redacted."""
+    """What somebody said or did about one inference. Text in it is redacted."""
 
     id: str
     """Made by whoever sends it; the same twice counts once."""
-    exchange_id: str
+    inference_id: str
     kind: FeedbackKind
     value: Any
-    """As ``inference_log/feedback_validation.py`` says for each kind; None once it was forgotten."""
-    at: datetime
+    """As ``inference_log/feedback_validation.py`` says for each kind; None once it was erased, and for some clicks and conversions."""
+    created_at: datetime
     annotator: str | None = None
     """Keyed hash of who said it."""
+    erased_at: datetime | None = None
+    """When value and annotator were deleted at somebody's request; a click without a value is not erased."""
 
 
 class CanaryState(Struct, frozen=True, omit_defaults=True):
@@ -277,13 +279,13 @@ class DriftSignal(Struct, frozen=True, omit_defaults=True):
     """What the statistic must exceed at the signal's own level, from the permutations."""
     p_value: float | None = None
     """Of the permutation test, before Holm."""
-    adjusted: float | None = None
+    adjusted_p_value: float | None = None
     """The same after Holm's correction over all signals of the window."""
     effect: float | None = None
     """Size of the difference, free of the number of rows."""
-    floor: float | None = None
+    effect_floor: float | None = None
     """Size below which a difference does not count, from reference-against-reference splits."""
-    moved: bool = False
+    shifted: bool = False
     """Whether ``adjusted`` is within the level and ``effect`` is over the floor."""
     reason: str = ""
     """Why there is no number, for example ``too few rows: 3 of 50``."""
@@ -299,25 +301,25 @@ class SegmentShift(Struct, frozen=True):
     reference: float
     """Share of the reference's rows, 0 to 1."""
     exemplars: list[str]
-    """Ids of exchanges in it, the most typical first."""
+    """Ids of inferences in it, the most typical first."""
 
 
 class DriftWindow(Struct, frozen=True, omit_defaults=True):
-    """A closed window of live traffic, examined: the ``body`` of its row in the live store's table ``windows``."""
+    """A closed window of live traffic, examined: the ``body`` of its row in the inference log's table ``windows``."""
 
     id: str
-    """First 16 hex digits of the SHA-256 of its manifest: span, exchange ids, reference, release, settings."""
+    """First 16 hex digits of the SHA-256 of its manifest: span, inference ids, reference, release, settings."""
     since: datetime
     until: datetime
-    """Exchanges accepted in [since, until)."""
+    """Inferences accepted in [since, until)."""
     rows: int
-    """Exchanges that were compared: finished, of the champion, not forgotten, one a session."""
+    """Inferences that were compared: finished, of the champion, not erased, one a session."""
     verdict: DriftVerdict
     consecutive: int
     """Windows in a row, up to this one, in which something moved; insufficient ones neither count nor break the row."""
-    required: int
+    required_windows: int
     """How many in a row make ``drift``."""
-    moved: bool
+    shifted: bool
     """Whether anything moved in this window alone."""
     release: str
     """The champion whose answers these are."""
@@ -326,14 +328,14 @@ class DriftWindow(Struct, frozen=True, omit_defaults=True):
     signals: dict[str, DriftSignal] = field(default_factory=dict)
     """By name."""
     exemplars: list[str] = field(default_factory=list)
-    """Ids of the exchanges that differ most from the reference, most different first."""
-    slices: list[SegmentShift] = field(default_factory=list)
+    """Ids of the inferences that differ most from the reference, most different first."""
+    segments: list[SegmentShift] = field(default_factory=list)
     """What there is more of, largest change first."""
     reason: str = ""
     """For people: what moved, or why nothing can be said."""
     report: str | None = None
     """Evidently's page, a file name under the folder of reports."""
-    last: dict[str, float] = field(default_factory=dict)
+    previous_p_values: dict[str, float] = field(default_factory=dict)
     """By signal: p-value against the release's window before this one, for people; no verdict rests on it."""
 
 

@@ -2,7 +2,7 @@
 
 An identity's outcome counts once its attribution time is over: from then on it is final, and the order in which identities
 become final is the order of the test. Everybody who was assigned counts, also who said nothing: who speaks up may depend on
-the arm.
+the variant.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.canary.sequential_test import Observation
 
 CanaryMetric = Literal["click", "conversion", "satisfaction"]
-ARMS: Final = ("champion", "challenger", "base")
+VARIANTS: Final = ("champion", "challenger", "base")
 
 
 class ExperimentData(Struct, frozen=True):
@@ -29,13 +29,13 @@ class ExperimentData(Struct, frozen=True):
     open: int
     """Identities whose attribution time is not over."""
     chosen: int
-    """Exchanges whose caller asked for an arm by name: nobody assigned those."""
+    """Inferences whose caller asked for a variant by name: nobody assigned those."""
     both: int
-    """Identities that were seen in both arms, which nobody is who was assigned."""
+    """Identities that were seen in both variants, which nobody is who was assigned."""
 
 
 def collect_observations(
-    exchanges: Iterable[InferenceRecord],
+    inferences: Iterable[InferenceRecord],
     said: Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]],
     *,
     metric: CanaryMetric,
@@ -44,20 +44,20 @@ def collect_observations(
     slow: float,
     now: datetime,
 ) -> ExperimentData:
-    """Units of the exchanges since the experiment began.
+    """Units of the inferences since the experiment began.
 
-    exchanges    of both arms, the oldest first
-    said         finds the feedback of exchanges
+    inferences    of both variants, the oldest first
+    said         finds the feedback of inferences
     challenger   its release
-    attribution  from an identity's first exchange to the end of what counts for it
+    attribution  from an identity's first inference to the end of what counts for it
     slow         seconds beyond which an answer is a slow one
     """
     groups: dict[str, list[InferenceRecord]] = {}
     chosen = 0
-    for one in exchanges:
-        if one.arm not in ("champion", "challenger") or (one.arm == "challenger" and one.release != challenger):
+    for one in inferences:
+        if one.variant not in ("champion", "challenger") or (one.variant == "challenger" and one.release != challenger):
             continue
-        if (one.request or {}).get("model") in (*ARMS, one.release):
+        if (one.request or {}).get("model") in (*VARIANTS, one.release):
             chosen += 1
         elif one.user_hash is not None:  # an experiment lasts for weeks of traffic: its text is not kept in memory
             groups.setdefault(one.user_hash, []).append(replace(one, request=None, response=None))
@@ -66,7 +66,7 @@ def collect_observations(
     for name, ones in groups.items():
         end = ones[0].accepted_at + attribution
         inside = [one for one in ones if one.accepted_at < end]
-        if len({one.arm for one in inside}) > 1:
+        if len({one.variant for one in inside}) > 1:
             both += 1
         elif end > now:
             still_open += 1
@@ -85,20 +85,20 @@ def _unit(
     measure: CanaryMetric,
     slow: float,
 ) -> Observation:
-    opinions = [[one for one in said.get(exchange.id, ()) if one.at < end] for exchange in ones]
+    opinions = [[one for one in said.get(inference.id, ()) if one.created_at < end] for inference in ones]
     count = len(ones)
     guards = {
         "errors": sum(one.finish_reason == "error" or one.finished_at is None for one in ones) / count,
         "refusals": sum(bool(one.refusal) for one in ones) / count,
-        "slow answers": sum(one.latency is not None and one.latency > slow for one in ones) / count,
+        "slow answers": sum(one.latency_seconds is not None and one.latency_seconds > slow for one in ones) / count,
     }
     if measure != "satisfaction":
         # a click, whatever was clicked; a conversion, whatever it was worth
         return Observation(
-            ones[0].arm == "challenger", float(any(one.kind == measure for row in opinions for one in row)), guards
+            ones[0].variant == "challenger", float(any(one.kind == measure for row in opinions for one in row)), guards
         )
     marks = [_mark(row) for row in opinions]
-    return Observation(ones[0].arm == "challenger", sum(marks) / count, guards)
+    return Observation(ones[0].variant == "challenger", sum(marks) / count, guards)
 
 
 def _mark(opinions: Sequence[Feedback]) -> float:

@@ -97,7 +97,7 @@ class ExperimentStore:
         """Begin; the same id again goes on with what was begun, and is what it was where that has ended.
 
         Raises  Occupied while another one runs, or where a person has put up a challenger; GateError for a release that a gate refused;
-                UsageError for a release that is champion already, a store without a champion, or shares that leave an arm empty;
+                UsageError for a release that is champion already, a store without a champion, or shares that leave a variant empty;
                 ArtifactError for a release that is not there, or is damaged.
         """
         validate_rules(experiment.rules)

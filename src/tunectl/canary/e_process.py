@@ -25,11 +25,11 @@ BETS: Final = tuple(0.9 * 0.62**step for step in range(14))
 """Shares of the largest bet that can never lose everything; each gets an equal part of the money."""
 
 
-def ipw_outcomes(arm: NDArray[Any], outcome: NDArray[Any], share: float) -> NDArray[Any]:
-    """X of the module's text; the prediction is the mean of the outcomes before, of both arms."""
+def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> NDArray[Any]:
+    """X of the module's text; the prediction is the mean of the outcomes before, of both variants."""
     np = import_optional("numpy", extra="retrain")
     before = (np.cumsum(outcome) - outcome + 0.5) / (np.arange(len(outcome)) + 1)
-    weighed: NDArray[Any] = np.where(arm, 1 / share, -1 / (1 - share)) * (outcome - before)
+    weighed: NDArray[Any] = np.where(variant, 1 / share, -1 / (1 - share)) * (outcome - before)
     return weighed
 
 
@@ -44,10 +44,10 @@ def log_e_process(x: NDArray[Any], least: float, share: float) -> NDArray[Any]:
     return total
 
 
-def sample_ratio_mismatch(arm: NDArray[Any], share: float) -> NDArray[Any]:
+def sample_ratio_mismatch(variant: NDArray[Any], share: float) -> NDArray[Any]:
     """Logarithm of the money of somebody who bets that the challenger does not get its share, either way."""
     np = import_optional("numpy", extra="retrain")
-    off = arm.astype(float) - share
+    off = variant.astype(float) - share
     total: NDArray[Any] = np.full(len(off), -np.inf)
     for sign in (1, -1):
         for bet in BETS:

@@ -19,7 +19,7 @@ class PowerAnalysis(Struct, frozen=True):
     power: float
     """Share of simulated experiments that reached the goal."""
     half: int | None
-    """Units of both arms by which half of them had; None: fewer did."""
+    """Units of both variants by which half of them had; None: fewer did."""
     most: int | None
     """Units by which four of five had."""
 
@@ -39,10 +39,12 @@ def simulate_power(
     random = np.random.default_rng(seed)
     needed = []
     for _ in range(experiments):
-        arm = random.random(horizon) < rules.share
-        outcome = (random.random(horizon) < np.where(arm, rate + effect, rate)).astype(float)
-        path = e_process.log_e_process(e_process.ipw_outcomes(arm, outcome, rules.share), -rules.margin, rules.share)
-        enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.min_units_per_variant
+        variant = random.random(horizon) < rules.share
+        outcome = (random.random(horizon) < np.where(variant, rate + effect, rate)).astype(float)
+        path = e_process.log_e_process(
+            e_process.ipw_outcomes(variant, outcome, rules.share), -rules.margin, rules.share
+        )
+        enough = np.minimum(np.cumsum(variant), np.cumsum(~variant)) >= rules.min_units_per_variant
         over = (np.maximum.accumulate(path) >= log(1 / rules.alpha)) & enough
         needed.append(int(over.argmax()) + 1 if over.any() else horizon + 1)
     ordered = sorted(needed)

@@ -1,8 +1,8 @@
 """Champion against challenger on live traffic, looked at as often as one likes: an anytime-valid sequential test. Pure.
 
-The unit is an identity (a user, else a key), which stays in one arm. Its outcome is one number from 0 to 1, fixed once its
+The unit is an identity (a user, else a key), which stays in one variant. Its outcome is one number from 0 to 1, fixed once its
 attribution time is over. Evidence is the wealth of bettors (``canary/e_process.py``): one bets that the challenger is better, one
-that it does harm, one on each guardrail, and one that the arms do not get their shares.
+that it does harm, one on each guardrail, and one that the variants do not get their shares.
 Why no library: ``docs/decisions/0009-sequential-test.md``.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CanaryDecision = Literal["running", "promote", "harm", "undecided", "unfair"]
 """running: go on. promote: the goal is proved. harm: the challenger is worse, or a guardrail does not hold. undecided: time or
-units are over. unfair: the arms are not those that were declared, or do not get their shares, so nothing can be concluded."""
+units are over. unfair: the variants are not those that were declared, or do not get their shares, so nothing can be concluded."""
 CURVE: Final = 60
 """Points of a curve."""
 GRID: Final = 161
@@ -54,9 +54,9 @@ class SequentialTestRules(Struct, frozen=True):
     guardrail_tolerance: float
     """How much more of a guardrail is accepted, 0 to 1."""
     min_units_per_variant: int
-    """Units of each arm before anything is promoted."""
+    """Units of each variant before anything is promoted."""
     max_total_units: int | None
-    """Units of both arms, at which an open question is undecided; None: only time ends it."""
+    """Units of both variants, at which an open question is undecided; None: only time ends it."""
 
 
 class Point(Struct, frozen=True):
@@ -93,7 +93,7 @@ class ExperimentResult(Struct, frozen=True):
 
 
 def validate_rules(rules: SequentialTestRules) -> None:
-    """Raises  UsageError for a share that leaves one arm empty."""
+    """Raises  UsageError for a share that leaves one variant empty."""
     if not 0 < rules.share < 1:
         raise UsageError(f"share = {rules.share}; an experiment needs a share above 0 and below 1")
 
@@ -104,27 +104,27 @@ def evaluate(
     """What the units say, in the order in which they became final; ``over``: the time is up.
 
     Looking again with more units never takes a decision back: the first crossing counts.
-    Raises  UsageError for a share that leaves one arm empty.
+    Raises  UsageError for a share that leaves one variant empty.
     """
     validate_rules(rules)
     np = import_optional("numpy", extra="retrain")
-    arm = np.asarray([unit.challenger for unit in units], dtype=bool)
+    variant = np.asarray([unit.challenger for unit in units], dtype=bool)
     outcome = np.asarray([unit.outcome for unit in units], dtype=float)
     bad = {
         name: np.asarray([unit.guards.get(name, 0.0) for unit in units], dtype=float)
         for name in sorted({name for unit in units for name in unit.guards})
     }
-    weighed, wealth = e_process.ipw_outcomes(arm, outcome, rules.share), _money(arm, outcome, bad, rules)
-    decision, reason, at = _find_first_crossing(wealth, list(bad), arm, rules)
+    weighed, wealth = e_process.ipw_outcomes(variant, outcome, rules.share), _money(variant, outcome, bad, rules)
+    decision, reason, at = _find_first_crossing(wealth, list(bad), variant, rules)
     if decision == "running" and (over or (rules.max_total_units is not None and len(units) >= rules.max_total_units)):
         decision, reason = "undecided", f"{len(units)} units, and neither the goal nor harm is proved"
-    champion, challenger = (float(outcome[side].mean()) if side.any() else None for side in (~arm, arm))
+    champion, challenger = (float(outcome[side].mean()) if side.any() else None for side in (~variant, variant))
     band = _band(weighed, rules) if len(units) else None
     return ExperimentResult(
         decision,
         reason,
-        int((~arm).sum()),
-        int(arm.sum()),
+        int((~variant).sum()),
+        int(variant.sum()),
         champion,
         challenger,
         None if band is None else float(band[0][-1]),
@@ -136,29 +136,29 @@ def evaluate(
 
 
 def first_decision(
-    arm: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
+    variant: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
 ) -> tuple[CanaryDecision, str, int | None]:
     """The first decision alone, why, and after how many units, of arrays with one value a unit: for simulations.
 
-    arm      whether the challenger answered
+    variant      whether the challenger answered
     outcome  0 to 1
     bad      by guardrail, 0 to 1
     """
-    return _find_first_crossing(_money(arm, outcome, bad, rules), list(bad), arm, rules)
+    return _find_first_crossing(_money(variant, outcome, bad, rules), list(bad), variant, rules)
 
 
 def _money(
-    arm: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
+    variant: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
 ) -> dict[str, NDArray[Any]]:
     """What each bettor has after each unit, as logarithms."""
-    weighed = e_process.ipw_outcomes(arm, outcome, rules.share)
+    weighed = e_process.ipw_outcomes(variant, outcome, rules.share)
     return {
         "better": e_process.log_e_process(weighed, -rules.margin, rules.share),
         "harm": e_process.log_e_process(-weighed, 0.0, rules.share),
-        "fair": e_process.sample_ratio_mismatch(arm, rules.share),
+        "fair": e_process.sample_ratio_mismatch(variant, rules.share),
         **{
             name: e_process.log_e_process(
-                e_process.ipw_outcomes(arm, values, rules.share), rules.guardrail_tolerance, rules.share
+                e_process.ipw_outcomes(variant, values, rules.share), rules.guardrail_tolerance, rules.share
             )
             for name, values in bad.items()
         },
@@ -166,12 +166,12 @@ def _money(
 
 
 def _find_first_crossing(
-    wealth: dict[str, NDArray[Any]], guards: Sequence[str], arm: NDArray[Any], rules: SequentialTestRules
+    wealth: dict[str, NDArray[Any]], guards: Sequence[str], variant: NDArray[Any], rules: SequentialTestRules
 ) -> tuple[CanaryDecision, str, int | None]:
     """The first line that was crossed; harm before promotion where both are at once."""
     np = import_optional("numpy", extra="retrain")
     harm_level = rules.harm_alpha / (1 + len(guards))
-    enough = np.minimum(np.cumsum(arm), np.cumsum(~arm)) >= rules.min_units_per_variant
+    enough = np.minimum(np.cumsum(variant), np.cumsum(~variant)) >= rules.min_units_per_variant
     crossed: list[tuple[int, int, CanaryDecision, str]] = []
 
     def look(rank: int, path: NDArray[Any], level: float, decision: CanaryDecision, reason: str) -> None:
@@ -179,12 +179,12 @@ def _find_first_crossing(
         if over.any():
             crossed.append((int(over.argmax()) + 1, rank, decision, reason))
 
-    look(0, wealth["fair"], 0.001, "unfair", "the arms do not get the shares that were declared")
+    look(0, wealth["fair"], 0.001, "unfair", "the variants do not get the shares that were declared")
     look(1, wealth["harm"], harm_level, "harm", "the challenger's outcome is worse")
     for name in guards:
         look(2, wealth[name], harm_level, "harm", f"more {name} than {rules.guardrail_tolerance:g} above the champion")
     goal = "better" if rules.margin == 0 else f"not worse by {rules.margin:g}"
-    best = np.maximum.accumulate(wealth["better"]) if len(arm) else wealth["better"]
+    best = np.maximum.accumulate(wealth["better"]) if len(variant) else wealth["better"]
     look(3, np.where(enough, best, -np.inf), rules.alpha, "promote", f"the challenger is {goal}")
     if not crossed:
         return "running", "neither the goal nor harm is proved yet", None

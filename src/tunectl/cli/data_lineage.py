@@ -48,15 +48,15 @@ def run(args: argparse.Namespace) -> int:
 
     layout = ProjectPaths()
     store = ReleaseRegistry(args.store or layout.releases)
-    exchange = _exchange(layout, args.id) if "-" in args.id else None
-    release = exchange["release"] if exchange else _release(store, args.id)
-    name = exchange.pop("id") if exchange else args.id
+    inference = _inference(layout, args.id) if "-" in args.id else None
+    release = inference["release"] if inference else _release(store, args.id)
+    name = inference.pop("id") if inference else args.id
     found: dict[str, Any] = {"id": name}
-    if exchange is not None:
-        found["answer"] = exchange
+    if inference is not None:
+        found["answer"] = inference
     if release is not None and release in store.ids():  # the base model answers too, and releases of other stores
         found.update(_backwards(store, layout, release))
-    if exchange is not None or release is None:  # people may have made a lesson of an answer
+    if inference is not None or release is None:  # people may have made a lesson of an answer
         found["forward"] = list(trace_row(layout, name))
         found["learned_by"] = _learners(store, layout, found["forward"])
     if release is None and not found["forward"]:
@@ -67,18 +67,18 @@ def run(args: argparse.Namespace) -> int:
     return _print(args, found)
 
 
-def _exchange(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
+def _inference(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
     from tunectl.config.loading import checks, override_file
 
     root = checks.load_config(layout, override_file.load_overrides(layout)).root
     with open_inference_log.open_if_exists(root.inference_log, layout) as live:
-        one = open_inference_log.exchange(live, name) if live is not None else None
+        one = open_inference_log.inference(live, name) if live is not None else None
     if one is None:
         return None
     return {
         "id": one.id,
         "at": one.accepted_at.isoformat(),
-        "arm": one.arm,
+        "variant": one.variant,
         "release": one.release,
         "template": one.template_hash,
     }
@@ -154,7 +154,7 @@ def _sources(layout: ProjectPaths) -> dict[str, dict[str, int]]:
         path = layout.artifact("split") / f"{part}.jsonl"
         for row in atomic_io.read_rows(path, Example) if path.is_file() else ():
             for source in [answer.source for answer in row.answers] or [row.source]:
-                place = source.file if not source.file.startswith("live/") else source.file.rpartition("/")[0]
+                place = source.file if not source.file.startswith("inference_log/") else source.file.rpartition("/")[0]
                 found.setdefault(place, Counter())[part] += 1
     return {name: dict(counts) for name, counts in sorted(found.items())}
 

@@ -6,6 +6,7 @@ tunectl log export --shape chat          a fine-tuning file; --shape flywheel: a
 tunectl log erase --user NAME            delete everything of one person, now
 tunectl log prune [--days 90]            delete what is older
 tunectl log purge                        rewrite the database, so that nothing deleted is left in its files or in reports
+tunectl log migrate                      bring the log of an older tunectl to this one's folder, tables and columns
 
 The text was redacted before it was written. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h for "ago". For the server in
 a container: docker exec NAME python -m tunectl log VERB.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import open_inference_log
-from tunectl.cli import log_erase, time_args
+from tunectl.cli import log_erase, log_migrate, time_args
 from tunectl.core.errors import DataError
 from tunectl.inference_log.export import Shape
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tunectl.cli.log_erase import LogSettings
     from tunectl.inference_log.log_store import InferenceLog
 
-VERBS = ("show", "export", "erase", "prune", "purge")
+VERBS = ("show", "export", "erase", "prune", "purge", "migrate")
 COLUMNS = (
     "id",
     "accepted",
@@ -51,7 +52,7 @@ ID = len("chatcmpl-") + 8
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their arguments."""
-    parser.set_defaults(verb="show", id=None, number=10, since=None, until=None, release=None, arm=None)
+    parser.set_defaults(verb="show", id=None, number=10, since=None, until=None, release=None, variant=None)
     parser.add_argument("--json", action="store_true", help="print JSON")
     verbs = parser.add_subparsers(dest="verb", metavar="|".join(VERBS))
     show = verbs.add_parser("show", help="how much there is, and the newest inferences; or one of them")
@@ -62,12 +63,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--shape", choices=get_args(Shape), required=True, help="flywheel: a log; chat: for fine-tuning"
     )
     export.add_argument("--approved", action="store_true", help="only what people liked, with their edits as answers")
-    export.add_argument("--out", type=Path, metavar="FILE", help="the file to write (.tunectl/cache/live/SHAPE.jsonl)")
+    export.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file to write (.tunectl/cache/inference_log/SHAPE.jsonl)"
+    )
     for verb in (show, export):
         verb.add_argument("--since", metavar="TIME", help="accepted at or after")
         verb.add_argument("--until", metavar="TIME", help="accepted before")
         verb.add_argument("--release", metavar="ID", help="answered by this release")
-        verb.add_argument("--variant", dest="arm", help="champion, challenger or base")
+        verb.add_argument("--variant", dest="variant", help="champion, challenger or base")
     erase = verbs.add_parser("erase", help="delete everything of one person, now", description=log_erase.LIMIT)
     who = erase.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="NAME", help="as the client called them (OpenAI's field user)")
@@ -79,7 +82,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     prune.add_argument("--days", type=int, metavar="N", help="in place of inference_log.retention_days")
     purge = verbs.add_parser("purge", help="rewrite the database and delete exports, so that nothing deleted is left")
-    for verb in (show, export, erase, prune, purge):
+    migrate = verbs.add_parser(
+        "migrate",
+        help="bring the log of an older tunectl to this one's folder, tables and columns; stop its processes first",
+    )
+    for verb in (show, export, erase, prune, purge, migrate):
         verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
@@ -90,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     """
     layout = ProjectPaths()
     root = _load_settings(layout)
+    if args.verb == "migrate":
+        return log_migrate.run(args, layout, root)
     with open_inference_log.open_or_create(root.inference_log, layout) as store:
         code: int = _CALLS[args.verb or "show"](args, layout, root, store)
     return code
@@ -122,7 +131,7 @@ def _show(args: argparse.Namespace, _layout: ProjectPaths, _root: LogSettings, s
         return 0
     opinions = ", ".join(f"{count} {kind}" for kind, count in counts.feedback.items()) or "none"
     terminal.print_line(
-        f"{counts.exchanges} inferences, {counts.finished} finished, {counts.forgotten} erased, {counts.users} users; feedback: {opinions}"
+        f"{counts.inferences} inferences, {counts.finished} finished, {counts.erased} erased, {counts.users} users; feedback: {opinions}"
     )
     if newest:
         terminal.table("", COLUMNS, [_row(one, said.get(one.id, [])) for one in newest])
@@ -131,12 +140,12 @@ def _show(args: argparse.Namespace, _layout: ProjectPaths, _root: LogSettings, s
 
 def _newest(args: argparse.Namespace, store: InferenceLog) -> list[InferenceRecord]:
     since, until = time_args.parse_time(args.since), time_args.parse_time(args.until)
-    return store.newest(max(args.number, 0), since, until, release=args.release, arm=args.arm)
+    return store.newest(max(args.number, 0), since, until, release=args.release, variant=args.variant)
 
 
 def _select_inferences(args: argparse.Namespace, store: InferenceLog) -> Iterator[InferenceRecord]:
-    return store.exchanges(
-        time_args.parse_time(args.since), time_args.parse_time(args.until), release=args.release, arm=args.arm
+    return store.inferences(
+        time_args.parse_time(args.since), time_args.parse_time(args.until), release=args.release, variant=args.variant
     )
 
 
@@ -145,7 +154,7 @@ def _show_one(args: argparse.Namespace, store: InferenceLog) -> int:
 
     from tunectl.backends.system import terminal
 
-    found = open_inference_log.exchange(store, args.id)
+    found = open_inference_log.inference(store, args.id)
     if found is None:
         raise DataError(f"inference {args.id!r} is not in the inference log", hint="tunectl log show lists the newest")
     terminal.print_json(
@@ -163,12 +172,12 @@ def _row(one: InferenceRecord, said: list[Feedback]) -> tuple[Any, ...]:
     return (
         one.id[:ID],
         f"{one.accepted_at:%m-%d %H:%M:%S}",
-        one.arm,
+        one.variant,
         one.release[:8],
         (one.user_hash or "")[:8],
         tokens,
         one.finish_reason or "running",
-        "" if one.latency is None else f"{one.latency:.2f}",
+        "" if one.latency_seconds is None else f"{one.latency_seconds:.2f}",
         " ".join(f"{each.kind}" for each in said),
         *(
             terminal.strip_control(truncate(text, PREVIEW))
@@ -182,7 +191,7 @@ def _export(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, s
     from tunectl.backends.system import terminal
     from tunectl.inference_log import export as inference_log_export
 
-    out: Path = args.out or layout.live_exports / f"{args.shape}.jsonl"
+    out: Path = args.out or layout.inference_log_exports / f"{args.shape}.jsonl"
     found = inference_log_export.Export(args.shape, workload=root.project, approved_only=args.approved)
     count = atomic_io.write_rows(out, found.rows(_select_inferences(args, store), store.feedback_of))
     if args.json:

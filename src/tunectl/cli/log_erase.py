@@ -39,19 +39,19 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
     hashed = args.hash
     if hashed is None:
-        salt = pseudonyms.load_hash_key(root.inference_log, layout.root, make=False)
-        pseudonyms.check_hash_key(store, root.inference_log, salt)
+        hash_key = pseudonyms.load_hash_key(root.inference_log, layout.root, make=False)
+        pseudonyms.check_hash_key(store, root.inference_log, hash_key)
         hashed = pseudonyms.pseudonymize(
-            args.user if args.user is not None else pseudonyms.key_holder_name(args.key), salt
+            args.user if args.user is not None else pseudonyms.key_holder_name(args.key), hash_key
         )
     found = store.erase(hashed)
     told = (
-        f"Erased: {found.exchanges} inferences, {found.opinions} feedback records. Their text is deleted, and no build uses "
+        f"Erased: {found.inferences} inferences, {found.feedback} feedback records. Their text is deleted, and no build uses "
         f"them. {LIMIT}"
     )
     _say(
         args,
-        {"erased": found.exchanges, "feedback": found.opinions},
+        {"erased": found.inferences, "feedback": found.feedback},
         told if any(found) else NOBODY.format(variable=root.inference_log.hash_key_env),
     )
     return 0
@@ -69,7 +69,7 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
         )
     before = datetime.now(UTC) - timedelta(days=days)
     count = store.retain(before)
-    section = _feedback_config(root)
+    section = feedback_config(root)
     snapshots = 0 if section is None else _prune_snapshots(layout, section, before)
     _say(
         args,
@@ -80,7 +80,7 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
     return 0
 
 
-def _feedback_config(root: LogSettings) -> FeedbackFromLog | None:
+def feedback_config(root: LogSettings) -> FeedbackFromLog | None:
     """Where snapshots lie; None where there are none, or in a container, which retrains nothing."""
     from tunectl.config.schema.feedback import FeedbackFromLog
     from tunectl.config.schema.root import TunectlConfig
@@ -111,12 +111,12 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
 
     store.purge()
     shutil.rmtree(layout.gates, ignore_errors=True)
-    shutil.rmtree(layout.live_exports, ignore_errors=True)
-    gone, section = f"{layout.live_exports} is deleted", _feedback_config(root)
+    shutil.rmtree(layout.inference_log_exports, ignore_errors=True)
+    gone, section = f"{layout.inference_log_exports} is deleted", feedback_config(root)
     if isinstance(root, TunectlConfig):
         folder = layout.root / root.monitor.reports
         report_files.prune(folder, 0)
-        gone = f"{layout.live_exports} and the drift reports in {folder} are deleted"
+        gone = f"{layout.inference_log_exports} and the drift reports in {folder} are deleted"
     words = [f"the database is written anew; {gone}."]
     if section is not None:
         erasure.purge(layout.root / section.snapshots, store)

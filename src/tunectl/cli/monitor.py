@@ -44,7 +44,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watch, or do what was asked; 3 where drift stands after a window (show) or a look (once), 1 where a look met an error.
 
-    Raises  UsageError for an unknown verb or window; InfrastructureError where the live store cannot be had, or another
+    Raises  UsageError for an unknown verb or window; InfrastructureError where the inference log cannot be had, or another
             monitor watches it.
     """
     verb, names, given = _split(args.words)

@@ -127,7 +127,7 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
     if found:
         terminal.table("", monitor_windows.COLUMNS, [monitor_windows.row(one) for one in found])
     counts = Counter(one.verdict for one in found)
-    alarms = sum(one.verdict == "drift" and one.consecutive == one.required for one in found)
+    alarms = sum(one.verdict == "drift" and one.consecutive == one.required_windows for one in found)
     days = (until - since).total_seconds() / 86400
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"
     terminal.print_line(f"{len(found)} windows in {days:.1f} days: {told}; it would have fired {alarms} times")

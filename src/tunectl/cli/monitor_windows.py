@@ -42,7 +42,7 @@ def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> in
 
 def is_drifting(one: DriftWindow) -> bool:
     """Whether drift stands after this window, as the alert has it: one that says nothing takes back no drift before it."""
-    return one.consecutive >= one.required
+    return one.consecutive >= one.required_windows
 
 
 def row(one: DriftWindow) -> tuple[object, ...]:
@@ -52,7 +52,7 @@ def row(one: DriftWindow) -> tuple[object, ...]:
         f"{one.since:%m-%d %H:%M}",
         one.rows,
         one.verdict,
-        f"{one.consecutive} of {one.required}",
+        f"{one.consecutive} of {one.required_windows}",
         one.reason,
     )
 
@@ -76,7 +76,7 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
 
 
 def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """One window: its signals, what there is more of, and the most different exchanges."""
+    """One window: its signals, what there is more of, and the most different inferences."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -93,8 +93,8 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
     terminal.print_line(f"{one.id}  {one.since:%Y-%m-%d %H:%M} to {one.until:%Y-%m-%d %H:%M} UTC, {one.rows} rows")
     terminal.print_line(f"{one.verdict}: {one.reason}")
     terminal.table("", SIGNALS, signal_rows(one))
-    if one.slices:
-        cells = [(each.name, f"{each.window:.1%}", f"{each.reference:.1%}") for each in one.slices]
+    if one.segments:
+        cells = [(each.name, f"{each.window:.1%}", f"{each.reference:.1%}") for each in one.segments]
         terminal.table("", ("slice", "window", "reference"), cells)
     examples = [
         (name, terminal.strip_control(truncate(rows[name].prompt or rows[name].answer or "", 100)))
@@ -102,7 +102,7 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
         if name in rows
     ]
     if examples:
-        terminal.table("", ("exchange", "most unlike the reference"), examples)
+        terminal.table("", ("inference", "most unlike the reference"), examples)
     return DRIFT if is_drifting(one) else 0
 
 
@@ -128,8 +128,8 @@ def set_reference(
                 f"{', '.join(one.id for one in found)}: {rows} rows together, {least} are needed",
                 hint="name a window with more rows, or several: tunectl monitor set-reference ID ID ...",
             )
-        body = windows.accept([one.id for one in found], by=user.current_user(), why=args.message)
-        store.add_event(LogEvent(uuid.uuid4().hex, datetime.now(UTC), windows.ACCEPTED, body))
+        body = windows.accept([one.id for one in found], author=user.current_user(), message=args.message)
+        store.add_event(LogEvent(uuid.uuid4().hex, datetime.now(UTC), windows.REFERENCE_SET, body))
     if args.json:
         terminal.print_json(body)
     else:

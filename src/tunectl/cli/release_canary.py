@@ -145,7 +145,7 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
     state = f"ended: {found.decision}" if found.ended_at else f"runs until {found.until:%Y-%m-%d %H:%M} UTC at most"
     rows = [("canary", found.id), ("challenger", found.challenger), ("measure", found.metric), ("state", state)]
     rows += list(report.describe_results(reading)) if reading else []
-    rows += [("identities still open", str(open_)), ("requests that named an arm", str(chosen))]
+    rows += [("identities still open", str(open_)), ("requests that named a variant", str(chosen))]
     terminal.table("", ("what", "value"), rows)
     return 0
 
@@ -206,7 +206,7 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
     now = datetime.now(UTC)
     with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as live:
         past = canary_metrics.collect_observations(
-            live.exchanges(now - timedelta(days=DAYS), now) if live is not None else (),
+            live.inferences(now - timedelta(days=DAYS), now) if live is not None else (),
             live.feedback_of if live is not None else lambda _ids: {},
             metric=wanted.metric,
             challenger="",

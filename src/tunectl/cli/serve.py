@@ -49,7 +49,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Manage keys, build an image, or turn this process into the server.
 
-    Raises  InfrastructureError for a port in use or a live store that cannot be written; UsageError without a release; MissingExtraError without BentoML.
+    Raises  InfrastructureError for a port in use or a inference log that cannot be written; UsageError without a release; MissingExtraError without BentoML.
     """
     if args.words[:1] == [KEYS]:
         from tunectl.cli import serve_keys

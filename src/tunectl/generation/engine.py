@@ -1,6 +1,6 @@
 """What the server asks of an engine: token ids in, token ids with log-probabilities out, while others run beside it.
 
-One pipeline serves one arm: its weights and its adapter are fixed when it is opened. ``start`` may be called from any thread.
+One pipeline serves one variant: its weights and its adapter are fixed when it is opened. ``start`` may be called from any thread.
 Everything that a pipeline has to say goes through ``deliver``, once a step for all its requests together, from its own
 thread: so a step of 32 streams wakes the server's loop once.
 """

@@ -20,17 +20,17 @@ def apply_caps(
         ("by", rules.per_annotator, "annotator_cap"),
         ("prompt", rules.per_prompt, "prompt_cap"),
     )
-    for lesson in sorted(lessons, key=lambda one: (one.kind == "edit", one.exchange.accepted_at), reverse=True):
-        names = {"user": lesson.exchange.user_hash, "by": lesson.by, "prompt": lesson.prompt}
+    for lesson in sorted(lessons, key=lambda one: (one.kind == "edit", one.inference.accepted_at), reverse=True):
+        names = {"user": lesson.inference.user_hash, "by": lesson.by, "prompt": lesson.prompt}
         full = next((why for what, most, why in caps if counts[what, names[what]] >= most), None)
         if full is not None:
-            left.append((lesson.exchange.id, full))
+            left.append((lesson.inference.id, full))
             continue
         for what, name in names.items():
             counts[what, name] += 1
         kept.append(lesson)
     kept = _enforce_shares(kept, rules, left)
-    return sorted(kept, key=lambda one: (one.exchange.accepted_at, one.exchange.id)), left
+    return sorted(kept, key=lambda one: (one.inference.accepted_at, one.inference.id)), left
 
 
 def _enforce_shares(
@@ -58,7 +58,7 @@ def _enforce_shares(
         there.remove(place)
         people[kept[place].by] -= 1
         own -= kept[place].kind == "approved"
-        left.append((kept[place].exchange.id, reason))
+        left.append((kept[place].inference.id, reason))
     return [lesson for place, lesson in enumerate(kept) if place in there]
 
 

@@ -10,37 +10,34 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
-from tunectl.artifacts.records import Feedback, InferenceRecord
+from tunectl.inference_log import snapshot
 from tunectl.inference_log.log_store import InferenceLog
-from tunectl.inference_log.snapshot import EXCHANGES, FEEDBACK, MANIFEST, SCRATCH, Snapshot, content_digest
+from tunectl.inference_log.snapshot import FEEDBACK, INFERENCES, MANIFEST, SCRATCH, content_digest
 
 
-def find_erased(store: InferenceLog, exchanges: Collection[str]) -> set[str]:
-    """Of these exchanges, and of the opinions about them, those that somebody asked to have forgotten.
+def find_erased(store: InferenceLog, inferences: Collection[str]) -> set[str]:
+    """Of these inferences, and of the opinions about them, those that somebody asked to have erased.
 
-    Not only exchanges: who edited somebody else's answer is forgotten, too, and that answer is not.
+    Not only inferences: who edited somebody else's answer is erased, too, and that answer is not.
     """
-    said = store.feedback_of(sorted(exchanges))
-    blank = {one.id for opinions in said.values() for one in opinions if one.value is None}
-    return blank | set(exchanges).intersection(store.tombstones())
+    said = store.feedback_of(sorted(inferences))
+    blank = {one.id for opinions in said.values() for one in opinions if one.erased_at is not None}
+    return blank | set(inferences).intersection(store.tombstones())
 
 
 def purge(folder: Path, store: InferenceLog) -> int:
-    """Delete what ``store`` has forgotten from every snapshot in ``folder``; returns how many snapshots had some."""
+    """Delete what ``store`` has erased from every snapshot in ``folder``; returns how many snapshots had some."""
     count = 0
     for place in sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")):
-        exchanges, said = (
-            list(atomic_io.read_rows(place / EXCHANGES, InferenceRecord)),
-            list(atomic_io.read_rows(place / FEEDBACK, Feedback)),
-        )
-        gone = find_erased(store, {one.id for one in exchanges})
-        kept = [one for one in exchanges if one.id not in gone]
-        heard = [one for one in said if gone.isdisjoint((one.id, one.exchange_id))]
-        if len(kept) == len(exchanges) and len(heard) == len(said):
+        inferences, said = list(snapshot.read_inferences(place)), list(snapshot.read_feedback(place))
+        gone = find_erased(store, {one.id for one in inferences})
+        kept = [one for one in inferences if one.id not in gone]
+        heard = [one for one in said if gone.isdisjoint((one.id, one.inference_id))]
+        if len(kept) == len(inferences) and len(heard) == len(said):
             continue
-        own: Snapshot = atomic_io.read_json(place / MANIFEST, Snapshot)
+        own = snapshot.read_manifest(place)
         with atomic_io.atomic_directory(place, folder / SCRATCH) as fresh:
-            atomic_io.write_rows(fresh / EXCHANGES, kept)
+            atomic_io.write_rows(fresh / INFERENCES, kept)
             atomic_io.write_rows(fresh / FEEDBACK, heard)
             before = own.purged_from or own.digest
             atomic_io.write_json(fresh / MANIFEST, replace(own, digest=content_digest(fresh), purged_from=before))
@@ -49,7 +46,7 @@ def purge(folder: Path, store: InferenceLog) -> int:
 
 
 def prune_snapshots(folder: Path, kept: Collection[str], before: datetime) -> int:
-    """Delete snapshots with exchanges from before ``before``, but those ``kept``: builds need them. Returns how many."""
+    """Delete snapshots with inferences from before ``before``, but those ``kept``: builds need them. Returns how many."""
     count = 0
     for place in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not place.is_dir() or place.name in {SCRATCH, *kept} or not _older(place, before):
@@ -64,5 +61,5 @@ def _older(place: Path, before: datetime) -> bool:
     """Whether a snapshot reaches back that far; what a kill has left of one does."""
     if not (place / MANIFEST).is_file():
         return True
-    first = next(atomic_io.read_rows(place / EXCHANGES, InferenceRecord), None)
+    first = next(snapshot.read_inferences(place), None)
     return first is not None and first.accepted_at < before

@@ -1,6 +1,6 @@
-"""Exchanges as rows of other programs: logs of the NVIDIA data flywheel, and chats for fine-tuning in OpenAI's shape.
+"""Inferences as rows of other programs: logs of the NVIDIA data flywheel, and chats for fine-tuning in OpenAI's shape.
 
-A model's own words are no lesson by themselves: ``with_accepted_answer`` keeps exchanges that people liked, and puts what they wrote
+A model's own words are no lesson by themselves: ``with_accepted_answer`` keeps inferences that people liked, and puts what they wrote
 instead in the place of the answer.
 """
 
@@ -19,7 +19,7 @@ Shape = Literal["flywheel", "chat"]
 GOOD_RATING: Final = 4
 """Of 5; from here on a rating is approval."""
 BATCH: Final = 500
-"""Exchanges whose feedback is looked up at once."""
+"""Inferences whose feedback is looked up at once."""
 SaidOf = Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]]
 
 
@@ -30,9 +30,9 @@ class Export:
         self._shape, self._workload, self._approved_only = shape, workload, approved_only
         self.left_out: Counter[str] = Counter()
 
-    def rows(self, exchanges: Iterable[InferenceRecord], said_of: SaidOf) -> Iterator[dict[str, Any]]:
-        """The rows of ``exchanges``; ``said_of`` finds feedback, and is asked only where it matters."""
-        todo = iter(exchanges)
+    def rows(self, inferences: Iterable[InferenceRecord], said_of: SaidOf) -> Iterator[dict[str, Any]]:
+        """The rows of ``inferences``; ``said_of`` finds feedback, and is asked only where it matters."""
+        todo = iter(inferences)
         while some := list(islice(todo, BATCH)):
             said = said_of([one.id for one in some]) if self._approved_only else {}
             for one in some:
@@ -53,24 +53,24 @@ class Export:
         return "no_chat" if row is None else row
 
 
-def to_flywheel_row(exchange: InferenceRecord, workload: str) -> dict[str, Any]:
+def to_flywheel_row(inference: InferenceRecord, workload: str) -> dict[str, Any]:
     """One line of a flywheel log: when (Unix seconds), which task, who, and OpenAI's two bodies as they were."""
     return {
-        "timestamp": int(exchange.accepted_at.timestamp()),
+        "timestamp": int(inference.accepted_at.timestamp()),
         "workload_id": workload,
-        "client_id": exchange.user_hash or "unknown",
-        "request": exchange.request,
-        "response": exchange.response,
+        "client_id": inference.user_hash or "unknown",
+        "request": inference.request,
+        "response": inference.response,
     }
 
 
-def to_openai_row(exchange: InferenceRecord) -> dict[str, Any] | None:
+def to_openai_row(inference: InferenceRecord) -> dict[str, Any] | None:
     """One line of a fine-tuning file: ``messages`` that end with the answer, and ``tools`` where there were some.
 
     None where there is nothing to learn from: no conversation (a plain completion), or no answer. Of several answers the
     first is taken.
     """
-    asked, choices = (exchange.request or {}).get("messages"), (exchange.response or {}).get("choices")
+    asked, choices = (inference.request or {}).get("messages"), (inference.response or {}).get("choices")
     if not asked or not choices:
         return None
     message = choices[0].get("message") or {}
@@ -79,22 +79,22 @@ def to_openai_row(exchange: InferenceRecord) -> dict[str, Any] | None:
         answer["tool_calls"] = message["tool_calls"]
     elif not answer["content"]:
         return None
-    tools = (exchange.request or {}).get("tools")
+    tools = (inference.request or {}).get("tools")
     return {"messages": [*asked, answer], **({"tools": tools} if tools else {})}
 
 
-def with_accepted_answer(exchange: InferenceRecord, said: Sequence[Feedback]) -> InferenceRecord | None:
-    """The exchange as people would have it: with the newest edit as its answer; None where nobody approved of it.
+def with_accepted_answer(inference: InferenceRecord, said: Sequence[Feedback]) -> InferenceRecord | None:
+    """The inference as people would have it: with the newest edit as its answer; None where nobody approved of it.
 
     Who changes their mind is taken at their last word. One disapproval outweighs the approval of others, but not an edit: that is
     the answer as it should be. ``said`` is in order of time.
     """
     edits = [one.value for one in said if one.kind == "edit" and isinstance(one.value, str)]
     if edits:
-        return _replace_answer(exchange, edits[-1])
+        return _replace_answer(inference, edits[-1])
     last = {(one.annotator, one.kind): one for one in said}
     signs = {sign for one in last.values() if (sign := _sign(one)) is not None}
-    return exchange if signs == {True} else None
+    return inference if signs == {True} else None
 
 
 def _sign(said: Feedback) -> bool | None:
@@ -108,11 +108,11 @@ def _sign(said: Feedback) -> bool | None:
     return None
 
 
-def _replace_answer(exchange: InferenceRecord, text: str) -> InferenceRecord:
-    response = dict(exchange.response or {})
+def _replace_answer(inference: InferenceRecord, text: str) -> InferenceRecord:
+    response = dict(inference.response or {})
     first = dict((response.get("choices") or [{"index": 0}])[0])
     if "text" in first:
         first["text"] = text
     else:
         first["message"] = {"role": "assistant", "content": text}
-    return replace(exchange, response={**response, "choices": [first]})
+    return replace(inference, response={**response, "choices": [first]})

@@ -13,7 +13,7 @@ from tunectl.config.schema.feedback import FeedbackFromLog
 
 ExampleKind = Literal["edit", "approved"]
 SkipReason = Literal[
-    "forgotten",
+    "erased",
     "unfinished",
     "no_chat",
     "quarantined",
@@ -26,7 +26,7 @@ SkipReason = Literal[
     "model_text_share",
 ]
 REASONS: Final[dict[SkipReason, str]] = {
-    "forgotten": "somebody asked to be forgotten",
+    "erased": "somebody asked for erasure",
     "unfinished": "the answer never ended",
     "no_chat": "no conversation, or nothing was answered",
     "quarantined": "what was said is too new: others may still object",
@@ -73,9 +73,9 @@ def rules_of(section: FeedbackFromLog) -> FeedbackRules:
 
 
 class FeedbackExample(Struct, frozen=True):
-    """One exchange that is learned from, or kept for the gate."""
+    """One inference that is learned from, or kept for the gate."""
 
-    exchange: InferenceRecord
+    inference: InferenceRecord
     """With the answer as people want it."""
     kind: ExampleKind
     by: str | None
@@ -92,7 +92,7 @@ class FeedbackSelection(Struct, frozen=True):
     lessons: list[FeedbackExample]
     """The oldest first."""
     left: list[tuple[str, SkipReason]]
-    """Exchange and why it is no lesson."""
+    """Inference and why it is no lesson."""
 
     @property
     def reasons(self) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""What people taught in live traffic: which exchanges become lessons, and why the others do not. Pure.
+"""What people taught in live traffic: which inferences become lessons, and why the others do not. Pure.
 
 A model's own words are never a lesson unless a person approved or edited them. Nobody counts for more than their share, new
-opinions wait until others had time to object, and what the golden set asks is never learned. Every exchange that somebody said
+opinions wait until others had time to object, and what the golden set asks is never learned. Every inference that somebody said
 something about is either a lesson or has one reason why not.
 """
 
@@ -26,9 +26,9 @@ from tunectl.inference_log.feedback_rules import (
 )
 
 
-def digest_prompt(exchange: InferenceRecord) -> str:
+def digest_prompt(inference: InferenceRecord) -> str:
     """See ``prompt_digest``; of what was asked."""
-    asked = (exchange.request or {}).get("messages") or []
+    asked = (inference.request or {}).get("messages") or []
     return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in asked if isinstance(turn, dict)])
 
 
@@ -49,27 +49,27 @@ def _normalize_content(content: Any) -> str:
 
 
 def select_examples(
-    exchanges: Iterable[InferenceRecord],
+    inferences: Iterable[InferenceRecord],
     said: Mapping[str, Sequence[Feedback]],
     rules: FeedbackRules,
     *,
     at: datetime,
-    forgotten: Collection[str] = (),
+    erased: Collection[str] = (),
     golden: Collection[str] = (),
 ) -> FeedbackSelection:
-    """Lessons of all exchanges that somebody said something about.
+    """Lessons of all inferences that somebody said something about.
 
-    said       feedback by exchange, the oldest first
+    said       feedback by inference, the oldest first
     at         when the snapshot was frozen; opinions younger than the quarantine do not count
-    forgotten  exchanges that may not be used, though an older snapshot has them
+    erased  inferences that may not be used, though an older snapshot has them
     golden     digests of the golden set's questions (``digest_prompt``)
     """
     left: list[tuple[str, SkipReason]] = []
     lessons: list[FeedbackExample] = []
-    for one in sorted(exchanges, key=lambda one: (one.accepted_at, one.id)):
+    for one in sorted(inferences, key=lambda one: (one.accepted_at, one.id)):
         if not said.get(one.id):
             continue
-        found = _classify_inference(one, said[one.id], at - rules.quarantine, forgotten, golden, rules.holdout)
+        found = _classify_inference(one, said[one.id], at - rules.quarantine, erased, golden, rules.holdout)
         if isinstance(found, FeedbackExample):
             lessons.append(found)
         else:
@@ -82,15 +82,15 @@ def _classify_inference(
     one: InferenceRecord,
     said: Sequence[Feedback],
     until: datetime,
-    forgotten: Collection[str],
+    erased: Collection[str],
     golden: Collection[str],
     holdout: float,
 ) -> FeedbackExample | SkipReason:
-    if one.id in forgotten or one.forgotten_at is not None:
-        return "forgotten"
+    if one.id in erased or one.erased_at is not None:
+        return "erased"
     if one.finished_at is None or one.response is None:
         return "unfinished"
-    old = [opinion for opinion in said if opinion.at <= until and opinion.value is not None]
+    old = [opinion for opinion in said if opinion.created_at <= until and opinion.value is not None]
     wanted = export.with_accepted_answer(one, old)
     if wanted is None or export.with_accepted_answer(one, said) is None:  # younger opinions may object, not approve
         waits = wanted is None and len(old) < len(said) and export.with_accepted_answer(one, said) is not None

@@ -2,7 +2,7 @@
 
 thumb       "up" | "down"
 rating      a number from 1 to 5
-preference  {"other": id of an exchange, "choice": "first" | "second" | "both_good" | "both_bad"}; first is exchange_id
+preference  {"other": id of an inference, "choice": "first" | "second" | "both_good" | "both_bad"}; first is inference_id
 click       what was clicked: a text of up to 200 characters, or null
 conversion  its worth: a number of 0 or more, or null
 edit        the better answer: a text
@@ -41,7 +41,7 @@ def _preference(value: Any) -> bool:
 RULES: Final[dict[FeedbackKind, tuple[Callable[[Any], bool], str]]] = {
     "thumb": (lambda value: value in ("up", "down"), '"up" or "down"'),
     "rating": (lambda value: _number(value) and 1 <= value <= 5, "a number from 1 to 5"),
-    "preference": (_preference, '{"other": another exchange, "choice": ' + " | ".join(_CHOICES) + "}"),
+    "preference": (_preference, '{"other": another inference, "choice": ' + " | ".join(_CHOICES) + "}"),
     "click": (
         lambda value: value is None or (isinstance(value, str) and len(value) <= LONGEST_CLICK),
         f"a text of up to {LONGEST_CLICK} characters, or null",
@@ -73,7 +73,7 @@ def validate_feedback(kind: str, value: Any) -> FeedbackKind:
     raise DataError(f"kind = {kind[:40]!r}; allowed are {', '.join(RULES)}")
 
 
-def reject_self_preference(kind: FeedbackKind, value: Any, exchange: str) -> None:
+def reject_self_preference(kind: FeedbackKind, value: Any, inference: str) -> None:
     """Raise DataError for an answer that is preferred to itself."""
-    if kind == "preference" and value["other"] == exchange:
-        raise DataError(f"value of preference names {exchange} as the other one too; it must be another exchange")
+    if kind == "preference" and value["other"] == inference:
+        raise DataError(f"value of preference names {inference} as the other one too; it must be another inference")

@@ -1,4 +1,4 @@
-"""Where exchanges and feedback are kept: what every live store promises.
+"""Where inferences and feedback are kept: what every inference log promises.
 
 A row that a method has returned for is on the disk: it survives ``kill -9`` and a power cut. Ids are idempotent: the same
 entry twice is one row. Text must be redacted before it gets here (``inference_log/redact.py``); a server goes through
@@ -16,11 +16,11 @@ from msgspec import Struct
 from tunectl.artifacts.records import Feedback, InferenceRecord
 
 WriteOutcome = Literal["new", "known", "unknown"]
-"""new: written. known: the id was there already, nothing changed. unknown: it is about an exchange that is not there."""
+"""new: written. known: the id was there already, nothing changed. unknown: it is about an inference that is not there."""
 
 
 class RequestOutcome(Struct, frozen=True, omit_defaults=True):
-    """How an exchange ended; the fields are those of ``InferenceRecord``."""
+    """How an inference ended; the fields are those of ``InferenceRecord``."""
 
     finished_at: datetime
     response: dict[str, Any] | None
@@ -28,14 +28,14 @@ class RequestOutcome(Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
-    latency: float
+    latency_seconds: float
     mean_logprob: float | None = None
     refusal: bool | None = None
     format_valid: bool | None = None
 
 
 class FinishedRequest(Struct, frozen=True):
-    """A ``RequestOutcome`` and the exchange that it belongs to."""
+    """A ``RequestOutcome`` and the inference that it belongs to."""
 
     id: str
     finish: RequestOutcome
@@ -51,7 +51,7 @@ class TimeWindow(Struct, frozen=True):
     id: str
     since: datetime
     until: datetime
-    made_at: datetime
+    created_at: datetime
     body: dict[str, Any]
     """Counts, verdict, digest of the snapshot: what its maker wants to keep."""
 
@@ -60,7 +60,7 @@ class LogEvent(Struct, frozen=True):
     """Something that happened: a promotion, a swap, a forgetting, a retention run."""
 
     id: str
-    at: datetime
+    created_at: datetime
     kind: str
     body: dict[str, Any]
 
@@ -68,22 +68,22 @@ class LogEvent(Struct, frozen=True):
 class Counts(Struct, frozen=True):
     """How much there is in a span of time."""
 
-    exchanges: int
+    inferences: int
     finished: int
-    forgotten: int
+    erased: int
     users: int
     feedback: dict[str, int]
-    """By kind, of these exchanges."""
+    """By kind, of these inferences."""
     first: datetime | None
     last: datetime | None
 
 
 class ErasureResult(NamedTuple):
-    """What was forgotten of somebody just now."""
+    """What was erased of somebody just now."""
 
-    exchanges: int
-    opinions: int
-    """Feedback of theirs or about their exchanges."""
+    inferences: int
+    feedback: int
+    """Feedback of theirs or about their inferences."""
 
 
 class InferenceLog(Protocol):
@@ -93,43 +93,43 @@ class InferenceLog(Protocol):
         """Write all entries in one transaction, in order; durable on return. One outcome an entry."""
         ...
 
-    def start_request(self, exchange: InferenceRecord) -> None:
-        """Write a new exchange; durable on return. A known id changes nothing."""
+    def start_request(self, inference: InferenceRecord) -> None:
+        """Write a new inference; durable on return. A known id changes nothing."""
         ...
 
     def finish(self, name: str, finish: RequestOutcome) -> None:
-        """Write how the exchange ``name`` ended; durable on return. A finished one is left as it is.
+        """Write how the inference ``name`` ended; durable on return. A finished one is left as it is.
 
-        Raises  DataError for an exchange that is not there.
+        Raises  DataError for an inference that is not there.
         """
         ...
 
     def feedback(self, feedback: Feedback) -> bool:
         """Write what somebody said; durable on return. False: its id is known, and nothing changed.
 
-        Raises  DataError for an exchange that is not there, also where it is the other one of a preference.
+        Raises  DataError for an inference that is not there, also where it is the other one of a preference.
         """
         ...
 
-    def exchange(self, name: str) -> InferenceRecord | None:
-        """One exchange; None where there is none of that id."""
+    def inference(self, name: str) -> InferenceRecord | None:
+        """One inference; None where there is none of that id."""
         ...
 
     def find_ids_by_prefix(self, name: str) -> list[str]:
         """Ids that begin so, in their order; at most four."""
         ...
 
-    def exchanges(
+    def inferences(
         self,
         since: datetime | None = None,
         until: datetime | None = None,
         *,
         release: str | None = None,
-        arm: str | None = None,
+        variant: str | None = None,
         user_hash: str | None = None,
-        forgotten: bool = False,
+        erased: bool = False,
     ) -> Iterator[InferenceRecord]:
-        """Exchanges accepted in [since, until), oldest first; without tombstones unless ``forgotten``.
+        """Inferences accepted in [since, until), oldest first; without tombstones unless ``erased``.
 
         Reads in pages, so that a long reader never holds up the writer.
         """
@@ -142,17 +142,17 @@ class InferenceLog(Protocol):
         until: datetime | None = None,
         *,
         release: str | None = None,
-        arm: str | None = None,
+        variant: str | None = None,
     ) -> list[InferenceRecord]:
-        """The last ``number`` exchanges accepted in [since, until), newest first; without tombstones. Reads no others."""
+        """The last ``number`` inferences accepted in [since, until), newest first; without tombstones. Reads no others."""
         ...
 
-    def feedback_of(self, exchange_ids: Sequence[str]) -> dict[str, list[Feedback]]:
-        """What was said about these exchanges, oldest first, late or not; ids without any are left out."""
+    def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
+        """What was said about these inferences, oldest first, late or not; ids without any are left out."""
         ...
 
     def tombstones(self) -> Iterator[str]:
-        """Ids of exchanges that were forgotten: no build may use them, also not out of an older snapshot."""
+        """Ids of inferences that were erased: no build may use them, also not out of an older snapshot."""
         ...
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
@@ -164,7 +164,7 @@ class InferenceLog(Protocol):
         ...
 
     def retain(self, before: datetime) -> int:
-        """Delete exchanges accepted before, with their feedback; returns how many exchanges."""
+        """Delete inferences accepted before, with their feedback; returns how many inferences."""
         ...
 
     def purge(self) -> None:

@@ -1,4 +1,4 @@
-"""The way from a server into its live store: redaction, group commit, and what happens when the disk says no.
+"""The way from a server into its inference log: redaction, group commit, and what happens when the disk says no.
 
 One thread writes. What arrives while it waits for the disk goes into its next transaction, so that a hundred requests cost
 one fsync, and a single one waits for nobody. Callers are coroutines; they wait until their row is durable, at most
@@ -82,24 +82,24 @@ class Writer:
         """Why the last transaction failed; None when it went well."""
         self.lost = 0
         """Rows that were given up, because as many as may waited already."""
-        self._thread = threading.Thread(target=self._run, name="live store", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="inference log", daemon=True)
         self._thread.start()
 
-    async def accept(self, exchange: InferenceRecord) -> bool:
-        """Keep a new exchange. True: it is on the disk. False: the policy is to serve all the same, and it was counted.
+    async def accept(self, inference: InferenceRecord) -> bool:
+        """Keep a new inference. True: it is on the disk. False: the policy is to serve all the same, and it was counted.
 
         Raises  NotKept when the policy is to refuse.
         """
-        return await self._confirm_write(self.submit(exchange))
+        return await self._confirm_write(self.submit(inference))
 
     async def finish(self, name: str, finish: RequestOutcome) -> bool:
-        """Keep how an exchange ended; as ``accept``."""
+        """Keep how an inference ended; as ``accept``."""
         return await self._confirm_write(self.submit(FinishedRequest(name, finish)))
 
     async def feedback(self, feedback: Feedback) -> bool:
         """Keep what somebody said. False: its id is known.
 
-        Raises  DataError for an exchange that is not there; NotKept when it is not on the disk, whatever the policy:
+        Raises  DataError for an inference that is not there; NotKept when it is not on the disk, whatever the policy:
                 whoever sent it can send it again.
         """
         ticket = self.submit(feedback)
@@ -144,7 +144,7 @@ class Writer:
         if not whole:
             reason = self.trouble or "there was no time left"
             logging_setup.get_logger(__name__).error(
-                "the live store is closed and %d rows or more are not in it: %s", left, reason
+                "the inference log is closed and %d rows or more are not in it: %s", left, reason
             )
         return whole
 
@@ -197,7 +197,7 @@ class Writer:
         """One transaction, and its outcomes told."""
         outcomes = self._store.write([ticket.entry for ticket in batch])
         if self.trouble is not None:
-            logging_setup.get_logger(__name__).warning("the live store writes again")
+            logging_setup.get_logger(__name__).warning("the inference log writes again")
         self.trouble = None
         for ticket, outcome in zip(batch, outcomes, strict=True):
             _answer(ticket, outcome)
@@ -224,7 +224,7 @@ class Writer:
 
     def _handle_write_failure(self, batch: list[_PendingWrite], reason: str) -> None:
         if self.trouble is None:
-            logging_setup.get_logger(__name__).error("the live store does not write: %s", reason)
+            logging_setup.get_logger(__name__).error("the inference log does not write: %s", reason)
         self.trouble = reason
         with self._wake:
             self._flying = 0
@@ -288,14 +288,14 @@ def _answer(ticket: _PendingWrite, outcome: WriteOutcome) -> None:
 
 
 def _not_kept(reason: str) -> LogWriteError:
-    return LogWriteError(f"this exchange cannot be kept: {reason}", hint="try again later")
+    return LogWriteError(f"this inference cannot be kept: {reason}", hint="try again later")
 
 
 def unknown_record(about: Feedback | str) -> DataError:
-    """The error of something that is said about an exchange which is not there, by its id or by what was said."""
-    name = about if isinstance(about, str) else about.exchange_id
+    """The error of something that is said about an inference which is not there, by its id or by what was said."""
+    name = about if isinstance(about, str) else about.inference_id
     other = isinstance(about, Feedback) and about.kind == "preference"
     return DataError(
-        f"exchange {name[:100]!r}{', or the other one of the preference,' if other else ''} is not in the live store",
+        f"inference {name[:100]!r}{', or the other one of the preference,' if other else ''} is not in the inference log",
         hint="take the id of an answer, for example chatcmpl-...",
     )

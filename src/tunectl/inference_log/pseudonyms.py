@@ -1,6 +1,6 @@
 """People and conversations under a keyed hash: the same one is recognised again, and nobody can tell who it is.
 
-A hash without a key could be undone by trying all addresses, so the key (the salt) is kept away from the database: whoever
+A hash without a key could be undone by trying all addresses, so the key is kept away from the database: whoever
 has only the one cannot undo the other.
 """
 
@@ -18,20 +18,23 @@ from typing import Final
 from tunectl.artifacts import atomic_io
 from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.core.errors import InfrastructureError
+from tunectl.inference_log import project_folder
 from tunectl.inference_log.log_store import InferenceLog, LogEvent
 
-SHORTEST_SALT: Final = 16
+MIN_KEY_BYTES: Final = 16
 """Bytes."""
-MARK: Final = "salt"
-"""Id and kind of the event that tells one salt from another."""
+EVENT: Final = "hash_key"
+"""Id and kind of the event that tells one key from another."""
+_FINGERPRINT_MESSAGE: Final = b"salt"
+"""The word of 0.1 for the key. It stays, or the key of an older log would count as another one."""
 
 
-def pseudonymize(name: str, salt: bytes) -> str:
+def pseudonymize(name: str, key: bytes) -> str:
     """The 32 hexadecimal digits under which ``name`` is kept: of a user, a session or an annotator.
 
     Case and outer white space do not matter, so that people find themselves again when they ask to be forgotten.
     """
-    return hmac.new(salt, name.strip().casefold().encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.new(key, name.strip().casefold().encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def key_holder_name(key: str) -> str:
@@ -59,9 +62,10 @@ def load_hash_key(
     """The key of the hashes: of the environment, else of its file, which is made at first use and is readable by its owner only.
 
     ``make`` False: who looks for somebody needs the server's own, and a new one would find nobody.
-    Raises  InfrastructureError where it is too short to hide anything, is not there and not to be made, or its file cannot be
+    Raises  InfrastructureError where ``tunectl log migrate`` has to come first, where it is too short to hide anything, is not there and not to be made, or its file cannot be
             made or read.
     """
+    project_folder.require_new_folder(root)
     given, path = environment.get(live.hash_key_env), root / live.hash_key_file
     if given is None and not path.exists():
         if not make:
@@ -74,10 +78,10 @@ def load_hash_key(
         found = (given.encode() if given is not None else path.read_bytes()).strip()
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
-    if len(found) < SHORTEST_SALT:
+    if len(found) < MIN_KEY_BYTES:
         place = str(path) if given is None else live.hash_key_env
         raise InfrastructureError(
-            f"{place} holds {len(found)} bytes; at least {SHORTEST_SALT} are needed to hide people",
+            f"{place} holds {len(found)} bytes; at least {MIN_KEY_BYTES} are needed to hide people",
             hint="write 64 random hexadecimal digits into it; who was hashed before is then not found again",
         )
     return found
@@ -88,7 +92,7 @@ def register_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes)
 
     Raises  InfrastructureError for another key than that, as ``check_hash_key``.
     """
-    store.add_event(LogEvent(MARK, datetime.now(UTC), MARK, {"fingerprint": _fingerprint(key)}))
+    store.add_event(LogEvent(EVENT, datetime.now(UTC), EVENT, {"fingerprint": _fingerprint(key)}))
     check_hash_key(store, live, key)
 
 
@@ -97,17 +101,17 @@ def check_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) ->
 
     Raises  InfrastructureError where it is another one.
     """
-    for event in store.events(kind=MARK):
+    for event in store.events(kind=EVENT):
         if event.body["fingerprint"] != _fingerprint(key):
             raise InfrastructureError(
-                f"the people in this live store are hidden under another salt than the one in {live.hash_key_env} or {live.hash_key_file}",
+                f"the people in this inference log are hashed with another key than the one in {live.hash_key_env} or {live.hash_key_file}",
                 hint=f"give all its servers one {live.hash_key_env}; where that is lost, begin a new database: inference_log.url",
             )
 
 
 def _fingerprint(key: bytes) -> str:
     """Tells a key from another, not what it is; by another digest than names, so that it is nobody's hash."""
-    return hmac.new(key, MARK.encode(), hashlib.sha512).hexdigest()[:32]
+    return hmac.new(key, _FINGERPRINT_MESSAGE, hashlib.sha512).hexdigest()[:32]
 
 
 def _make(path: Path) -> None:

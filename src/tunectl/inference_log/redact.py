@@ -1,7 +1,7 @@
-"""Personal data leaves the text of exchanges and feedback before they are written.
+"""Personal data leaves the text of inferences and feedback before they are written.
 
 Placeholders are those of ``curate`` (``privacy/mask.py``), or masked live text would look like drift. Request and answer of
-one exchange share them: what was ``[EMAIL_1]`` in the question is ``[EMAIL_1]`` in the answer.
+one inference share them: what was ``[EMAIL_1]`` in the question is ``[EMAIL_1]`` in the answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tunectl.privacy.mask import PiiMasker, PlaceholderMap
 IDENTIFIERS: Final = frozenset(("user", "safety_identifier", "prompt_cache_key"))
 """Keys of a request that name a person; ``user_hash`` stands for them."""
 SESSION: Final = "session"
-"""Key of a request's metadata that names a conversation; the exchange's own ``session``, hashed, stands for it."""
+"""Key of a request's metadata that names a conversation; the inference's own ``session``, hashed, stands for it."""
 CHOSEN: Final = frozenset(("model", "seed"))
 """Keys of a request whose values the server offers or checks: no text of people."""
 OWN: Final = frozenset(("id", "object", "model", "system_fingerprint", "created"))
@@ -33,15 +33,15 @@ TOKENS: Final = "[TOKENS]"
 SHORTEST_NUMBER: Final = 1_000_000
 """Numbers below are too short to be a telephone or a card."""
 REMEMBERED: Final = 10_000
-"""Running exchanges whose placeholders are known; far more than a server runs."""
+"""Running inferences whose placeholders are known; far more than a server runs."""
 
 
 class Redactor:
     """Masks entries on their way to the store. Safe to be called from several threads."""
 
-    def __init__(self, masker: PiiMasker, salt: bytes) -> None:
-        """``salt`` is the key under which an id that is personal itself is hashed, as ``inference_log/pseudonyms.py`` has it."""
-        self._masker, self._salt = masker, salt
+    def __init__(self, masker: PiiMasker, hash_key: bytes) -> None:
+        """``hash_key`` is the key under which an id that is personal itself is hashed, as ``inference_log/pseudonyms.py`` has it."""
+        self._masker, self._hash_key = masker, hash_key
         self._running: OrderedDict[str, PlaceholderMap] = OrderedDict()
         self._lock = Lock()
 
@@ -73,10 +73,10 @@ class Redactor:
         memory = PlaceholderMap()
         for text in _texts(entry.value):
             memory.reserve(text)
-        if entry.kind != "preference":  # which holds a choice and the id of an exchange, that the store must know
+        if entry.kind != "preference":  # which holds a choice and the id of an inference, that the store must know
             entry = replace(entry, value=self._mask_value(entry.value, memory))
         personal = self._masker.find(entry.id)  # clients make ids out of whatever they have
-        return replace(entry, id=f"fb-{pseudonymize(entry.id, self._salt)}") if personal else entry
+        return replace(entry, id=f"fb-{pseudonymize(entry.id, self._hash_key)}") if personal else entry
 
     def _remember(self, name: str, memory: PlaceholderMap) -> None:
         with self._lock:

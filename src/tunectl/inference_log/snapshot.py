@@ -1,31 +1,38 @@
 """A frozen span of live traffic: what a retrain is made of, named by the digest of its content.
 
-    <snapshots>/<id>/exchanges.jsonl   those that somebody said something about, redacted as they are in the store
+    <snapshots>/<id>/inferences.jsonl   those that somebody said something about, redacted as they are in the store
     <snapshots>/<id>/feedback.jsonl
-    <snapshots>/<id>/manifest.json     Frozen
+    <snapshots>/<id>/manifest.json     Snapshot
 
-``live/window.json`` names those that are learned from (``inference_log/training_window.py``); what is deleted: ``inference_log/erasure.py``.
+``feedback.window`` names those that are learned from (``inference_log/training_window.py``); what is deleted: ``inference_log/erasure.py``.
+Those of tunectl 0.1 have ``exchanges.jsonl`` and its words. They stay so, because their digest is their name, and are converted when
+they are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.names import ContentId
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.core.errors import ArtifactError
+from tunectl.inference_log import version_0_1
 from tunectl.inference_log.log_store import InferenceLog
 
-EXCHANGES, FEEDBACK, MANIFEST = "exchanges.jsonl", "feedback.jsonl", "manifest.json"
+INFERENCES, FEEDBACK, MANIFEST = "inferences.jsonl", "feedback.jsonl", "manifest.json"
+INFERENCES_0_1: Final = "exchanges.jsonl"
+"""The rows of a snapshot of tunectl 0.1."""
 SCRATCH = "tmp"
 """Beside the snapshots: what is being written."""
 BATCH = 500
-"""Exchanges whose feedback is looked up at once."""
+"""Inferences whose feedback is looked up at once."""
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True):
@@ -35,11 +42,11 @@ class Snapshot(Struct, frozen=True, omit_defaults=True):
     """First 16 hexadecimal digits of ``digest``."""
     since: datetime
     until: datetime
-    at: datetime
+    created_at: datetime
     """When it was frozen; later opinions are not in it."""
     digest: str
     """SHA-256 of both files' digests."""
-    exchanges: int
+    inferences: int
     feedback: int
     window: str | None = None
     """The drift window that asked for it."""
@@ -54,30 +61,30 @@ def freeze(
 
     Raises  InfrastructureError when database or disk say no; then nothing was added.
     """
-    exchanges: list[InferenceRecord] = []
+    inferences: list[InferenceRecord] = []
     said: list[Feedback] = []
     batch: list[InferenceRecord] = []
 
     def flush() -> None:
         found = store.feedback_of([one.id for one in batch])
         for one in batch:
-            opinions = [opinion for opinion in found.get(one.id, []) if opinion.at <= at]
+            opinions = [opinion for opinion in found.get(one.id, []) if opinion.created_at <= at]
             if opinions:
-                exchanges.append(one)
+                inferences.append(one)
                 said.extend(opinions)
         batch.clear()
 
-    for one in store.exchanges(since, until):
+    for one in store.inferences(since, until):
         batch.append(one)
         if len(batch) == BATCH:
             flush()
     flush()
-    return _write_snapshot(folder, exchanges, said, since=since, until=until, at=at, window=window)
+    return _write_snapshot(folder, inferences, said, since=since, until=until, at=at, window=window)
 
 
 def _write_snapshot(
     folder: Path,
-    exchanges: Sequence[InferenceRecord],
+    inferences: Sequence[InferenceRecord],
     said: Sequence[Feedback],
     *,
     since: datetime,
@@ -86,10 +93,10 @@ def _write_snapshot(
     window: str | None,
 ) -> Snapshot:
     with atomic_io.scratch_folder(folder / SCRATCH) as fresh:
-        atomic_io.write_rows(fresh / EXCHANGES, exchanges)
+        atomic_io.write_rows(fresh / INFERENCES, inferences)
         atomic_io.write_rows(fresh / FEEDBACK, said)
         digest = content_digest(fresh)
-        made = Snapshot(digest[:16], since, until, at, digest, len(exchanges), len(said), window)
+        made = Snapshot(digest[:16], since, until, at, digest, len(inferences), len(said), window)
         target = folder / made.id
         if (target / MANIFEST).is_file():
             return made  # with the time of now: what was too new when it was frozen first is not so for ever
@@ -99,34 +106,68 @@ def _write_snapshot(
 
 
 def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[str, list[Feedback]]]:
-    """Exchanges of a snapshot, and what was said about each.
+    """Inferences of a snapshot, and what was said about each.
 
     Raises  ArtifactError when it is not there, or is not what its name says.
     """
     place = folder / frozen.id
     if not (place / MANIFEST).is_file():
         raise ArtifactError(
-            f"{place} does not exist, though live/window.json names it",
+            f"{place} does not exist, though the file of feedback.window names it",
             hint="it lies on the machine where the retrain controller ran: copy it, or dvc pull artifacts/feedback",
         )
-    digest = content_digest(place)
-    own: Snapshot = atomic_io.read_json(place / MANIFEST, Snapshot)
+    digest, own = content_digest(place), read_manifest(place)
     if digest != own.digest or frozen.digest not in (own.digest, own.purged_from):
         raise ArtifactError(
-            f"{place} was changed: its digest is {digest[:12]}…, live/window.json says {frozen.digest[:12]}…",
+            f"{place} was changed: its digest is {digest[:12]}…, the file of feedback.window says {frozen.digest[:12]}…",
             hint="restore it; a snapshot is never edited",
         )
     said: dict[str, list[Feedback]] = {}
-    for opinion in atomic_io.read_rows(place / FEEDBACK, Feedback):
-        said.setdefault(opinion.exchange_id, []).append(opinion)
-    return list(atomic_io.read_rows(place / EXCHANGES, InferenceRecord)), said
+    for opinion in read_feedback(place):
+        said.setdefault(opinion.inference_id, []).append(opinion)
+    return list(read_inferences(place)), said
+
+
+def read_inferences(place: Path) -> Iterator[InferenceRecord]:
+    """Read the inferences of the snapshot in the folder ``place``.
+
+    Raises  ArtifactError where the file is absent; DataError on a line of another shape, naming file, line and reason.
+    """
+    if _is_of_0_1(place):
+        rows = atomic_io.read_rows(place / INFERENCES_0_1, dict[str, Any])
+        yield from (msgspec.convert(version_0_1.convert_inference(row), InferenceRecord) for row in rows)
+    else:
+        yield from atomic_io.read_rows(place / INFERENCES, InferenceRecord)
+
+
+def read_feedback(place: Path) -> Iterator[Feedback]:
+    """Read the feedback of the snapshot in the folder ``place``; raises as ``read_inferences``."""
+    if _is_of_0_1(place):
+        rows = atomic_io.read_rows(place / FEEDBACK, dict[str, Any])
+        yield from (msgspec.convert(version_0_1.convert_feedback(row), Feedback) for row in rows)
+    else:
+        yield from atomic_io.read_rows(place / FEEDBACK, Feedback)
+
+
+def read_manifest(place: Path) -> Snapshot:
+    """Read the manifest of the snapshot in the folder ``place``; raises ArtifactError where it is damaged."""
+    if _is_of_0_1(place):
+        manifest: dict[str, Any] = atomic_io.read_json(place / MANIFEST, dict[str, Any])
+        return msgspec.convert(version_0_1.convert_snapshot(manifest), Snapshot)
+    found: Snapshot = atomic_io.read_json(place / MANIFEST, Snapshot)
+    return found
+
+
+def _is_of_0_1(place: Path) -> bool:
+    return not (place / INFERENCES).exists() and (place / INFERENCES_0_1).exists()
 
 
 def content_digest(place: Path) -> str:
     """The digest of a snapshot's files as they are."""
-    return atomic_io.sha256_json([atomic_io.sha256_path(place / name) for name in (EXCHANGES, FEEDBACK)])
+    names = (INFERENCES_0_1 if _is_of_0_1(place) else INFERENCES, FEEDBACK)
+    return atomic_io.sha256_json([atomic_io.sha256_path(place / name) for name in names])
 
 
 def feedback_out_of_quarantine(folder: Path, frozen: Snapshot, quarantine: timedelta) -> int:
     """Opinions of a snapshot that were out of quarantine when it was frozen: with time the same content teaches more."""
-    return sum(one.at <= frozen.at - quarantine for one in atomic_io.read_rows(folder / frozen.id / FEEDBACK, Feedback))
+    return sum(one.created_at <= frozen.created_at - quarantine for one in read_feedback(folder / frozen.id))

@@ -77,21 +77,21 @@ class _RegistryAsOf:
 
 
 class _ReadOnlyLog:
-    """A live store that ends at a time, and in which nothing is written."""
+    """A inference log that ends at a time, and in which nothing is written."""
 
     def __init__(self, store: InferenceLog, until: datetime) -> None:
         self._store, self._until = store, until
 
-    def exchanges(
+    def inferences(
         self, since: datetime | None = None, until: datetime | None = None, **chosen: Any
     ) -> Iterator[InferenceRecord]:
-        return self._store.exchanges(since, min(until or self._until, self._until), **chosen)
+        return self._store.inferences(since, min(until or self._until, self._until), **chosen)
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
         return self._store.counts(since, min(until or self._until, self._until))
 
-    def feedback_of(self, exchange_ids: Sequence[str]) -> dict[str, list[Feedback]]:
-        return self._store.feedback_of(exchange_ids)
+    def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
+        return self._store.feedback_of(inference_ids)
 
     def windows(self, since: datetime | None = None) -> list[TimeWindow]:
         return self._store.windows(since)

@@ -49,8 +49,8 @@ def adjust_p_values(signals: Iterable[DriftSignal], level: float) -> dict[str, D
 
 
 def _apply_adjusted_p_value(one: DriftSignal, p_value: float, level: float) -> DriftSignal:
-    over = one.effect is not None and one.floor is not None and one.effect > one.floor
-    return replace(one, adjusted=p_value, moved=over and p_value <= level)
+    over = one.effect is not None and one.effect_floor is not None and one.effect > one.effect_floor
+    return replace(one, adjusted_p_value=p_value, shifted=over and p_value <= level)
 
 
 def window_verdict(
@@ -62,10 +62,10 @@ def window_verdict(
     a window in which nothing moved is ``insufficient``, not ``ok``: not all of it was looked at.
     """
     told = [one for one in signals.values() if one.p_value is not None]
-    moved = [one for one in told if one.moved]
+    moved = [one for one in told if one.shifted]
     run = consecutive(before)
     if moved:
-        names = ", ".join(one.name for one in sorted(moved, key=lambda one: one.adjusted or 0.0))
+        names = ", ".join(one.name for one in sorted(moved, key=lambda one: one.adjusted_p_value or 0.0))
         count = run + 1
         verdict: DriftVerdict = "drift" if count >= required else "ok"
         return WindowDecision(

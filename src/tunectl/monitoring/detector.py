@@ -10,7 +10,7 @@ from tunectl.artifacts.records import DriftSignal, DriftWindow
 from tunectl.monitoring import decision as monitoring_decision
 from tunectl.monitoring import exemplars, signals, two_sample_tests
 from tunectl.monitoring.power_study import DetectionRule
-from tunectl.monitoring.signals import SIDES, MonitoredExchange, SignalColumns, SignalSide, Tools
+from tunectl.monitoring.signals import SIDES, MonitoredInference, SignalColumns, SignalSide, Tools
 from tunectl.monitoring.window import EMPTY, TimeSpan, compute_window_id
 
 SHOWN = 10
@@ -27,7 +27,7 @@ class ReferenceSample:
 
     name: str
     """Id of a window, of a release, or ``training``."""
-    rows: tuple[MonitoredExchange, ...]
+    rows: tuple[MonitoredInference, ...]
     columns: SignalColumns
     floors: Mapping[str, float]
 
@@ -44,7 +44,7 @@ class DriftDetector:
     most: int
     """Rows of a window, or of a reference, that are looked at; more are drawn from at random."""
 
-    def measure_reference(self, name: str, rows: Sequence[MonitoredExchange], side: SignalSide) -> ReferenceSample:
+    def measure_reference(self, name: str, rows: Sequence[MonitoredInference], side: SignalSide) -> ReferenceSample:
         """Measure a reference and work out its floors."""
         kept = self._subsample(rows)
         measured = signals.compute_signal_values(kept, side, self.tools, without=self.without)
@@ -54,7 +54,7 @@ class DriftDetector:
         )
         return ReferenceSample(name, tuple(kept), measured, floors)
 
-    def measure_rows(self, rows: Sequence[MonitoredExchange]) -> MeasuredSignals:
+    def measure_rows(self, rows: Sequence[MonitoredInference]) -> MeasuredSignals:
         """The values of a window's signals, of those rows that are looked at."""
         kept = self._subsample(rows)
         return {side: signals.compute_signal_values(kept, side, self.tools, without=self.without) for side in SIDES}
@@ -62,7 +62,7 @@ class DriftDetector:
     def examine_window(
         self,
         span: TimeSpan,
-        rows: Sequence[MonitoredExchange],
+        rows: Sequence[MonitoredInference],
         baselines: Mapping[SignalSide, ReferenceSample],
         before: Sequence[DriftWindow],
         *,
@@ -97,7 +97,9 @@ class DriftDetector:
         decision = monitoring_decision.window_verdict(judged, before, required=self.rule.required, missing=why)
         shown = self._select_exemplars(self._subsample(rows), measured, baselines, judged) if decision.moved else {}
         beside = self._beside(measured, last or {})
-        return self._build_window(span, rows, baselines, release, decision, signals=judged, last=beside, **shown)
+        return self._build_window(
+            span, rows, baselines, release, decision, signals=judged, previous_p_values=beside, **shown
+        )
 
     def _beside(self, measured: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
         dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
@@ -111,7 +113,7 @@ class DriftDetector:
     def build_error_window(
         self,
         span: TimeSpan,
-        rows: Sequence[MonitoredExchange],
+        rows: Sequence[MonitoredInference],
         baselines: Mapping[SignalSide, ReferenceSample],
         before: Sequence[DriftWindow],
         *,
@@ -128,7 +130,7 @@ class DriftDetector:
     def _build_window(
         self,
         span: TimeSpan,
-        rows: Sequence[MonitoredExchange],
+        rows: Sequence[MonitoredInference],
         baselines: Mapping[SignalSide, ReferenceSample],
         release: str,
         decision: monitoring_decision.WindowDecision,
@@ -142,8 +144,8 @@ class DriftDetector:
             rows=len(rows),
             verdict=decision.verdict,
             consecutive=decision.consecutive,
-            required=self.rule.required,
-            moved=decision.moved,
+            required_windows=self.rule.required,
+            shifted=decision.moved,
             release=release,
             reference=reference,
             reason=decision.reason,
@@ -163,7 +165,7 @@ class DriftDetector:
             "seed": self.seed,
         }
 
-    def _subsample(self, rows: Sequence[MonitoredExchange]) -> list[MonitoredExchange]:
+    def _subsample(self, rows: Sequence[MonitoredInference]) -> list[MonitoredInference]:
         import numpy as np
 
         if len(rows) <= self.most:
@@ -173,12 +175,12 @@ class DriftDetector:
 
     def _select_exemplars(
         self,
-        rows: Sequence[MonitoredExchange],
+        rows: Sequence[MonitoredInference],
         measured: MeasuredSignals,
         baselines: Mapping[SignalSide, ReferenceSample],
         judged: Mapping[str, DriftSignal],
     ) -> dict[str, Any]:
-        """Exemplars of a side that has texts: one that moved before one that did not, prompts before answers; slices of prompts."""
+        """Exemplars of a side that has texts: one that moved before one that did not, prompts before answers; segments of prompts."""
         texts = [
             side
             for side, base in baselines.items()
@@ -186,13 +188,13 @@ class DriftDetector:
         ]
         if not texts:
             return {}
-        side = next((one for one in texts if any(judged[name].moved for name in _of(one, judged))), texts[0])
+        side = next((one for one in texts if any(judged[name].shifted for name in _of(one, judged))), texts[0])
         ours, theirs = measured[side][f"{side}_text"], baselines[side].columns[f"{side}_text"]
         places = exemplars.most_shifted(ours.parts[0], theirs.parts[0], SHOWN)
         told = {"exemplars": [rows[int(ours.rows[place])].id for place in places]}
         if "prompt" not in baselines:
             return told
-        return told | {"slices": exemplars.word_shifts(rows, baselines["prompt"].rows, SHOWN)}
+        return told | {"segments": exemplars.word_shifts(rows, baselines["prompt"].rows, SHOWN)}
 
 
 def _of(side: SignalSide, judged: Mapping[str, DriftSignal]) -> list[str]:

@@ -85,7 +85,7 @@ class DriftMetrics:
     def _show(self, window: DriftWindow) -> None:
         self._clear()
         self._consecutive.set(window.consecutive)
-        self._required.set(window.required)
+        self._required.set(window.required_windows)
         self._samples.labels("window").set(window.rows)
         compared = [one.reference for one in window.signals.values() if one.p_value is not None]
         self._samples.labels("reference").set(min(compared, default=0))

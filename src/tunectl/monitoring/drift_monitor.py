@@ -1,6 +1,6 @@
-"""One look at the live store: close what can be closed, examine it, keep and show the result.
+"""One look at the inference log: close what can be closed, examine it, keep and show the result.
 
-All that is remembered is in the live store, so a monitor that was killed goes on where it was, and two looks at the same
+All that is remembered is in the inference log, so a monitor that was killed goes on where it was, and two looks at the same
 traffic give one window: its id is the hash of what was looked at and how.
 """
 
@@ -24,7 +24,7 @@ from tunectl.monitoring import reference_data, report_files
 from tunectl.monitoring import window as windows
 from tunectl.monitoring.detector import DriftDetector, MeasuredSignals, ReferenceSample
 from tunectl.monitoring.reference_data import ReferenceData
-from tunectl.monitoring.signals import MonitoredExchange, SignalSide
+from tunectl.monitoring.signals import MonitoredInference, SignalSide
 from tunectl.monitoring.window import TimeSpan
 from tunectl.privacy.mask import PiiMasker
 from tunectl.registry.protocols import RegistryReader
@@ -34,13 +34,13 @@ AHEAD: Final = 100
 """Most windows closed in one look: who was away for long catches up in steps."""
 STILL: Final = timedelta(minutes=2)
 """How long after its traffic has settled an open window is still read: then nothing new can be in it."""
-Reporter = Callable[[DriftWindow, Sequence[MonitoredExchange], dict[str, Sequence[MonitoredExchange]], Path], None]
+Reporter = Callable[[DriftWindow, Sequence[MonitoredInference], dict[str, Sequence[MonitoredInference]], Path], None]
 """Writes the report of a window; a failure is logged, and the verdict stands."""
 
 
 @dataclass
 class DriftMonitor:
-    """Watches one live store."""
+    """Watches one inference log."""
 
     settings: MonitorSettings
     layout: ProjectPaths
@@ -64,7 +64,7 @@ class DriftMonitor:
     def run_once(self, closed: Callable[[DriftWindow], None] = lambda _window: None) -> list[DriftWindow]:
         """Close and examine all windows that are due, oldest first; ``closed`` hears of each as soon as it is kept.
 
-        Raises  InfrastructureError where the live store says no, or the clock was set back by more than a window;
+        Raises  InfrastructureError where the inference log says no, or the clock was set back by more than a window;
                 ArtifactError for a damaged release.
         """
         found: list[DriftWindow] = []
@@ -86,7 +86,7 @@ class DriftMonitor:
     def _is_stale(self, window: DriftWindow) -> bool:
         if self.settings.monitor.prompts.reference == "training":
             return False
-        return windows.is_stale(window, [one.body for one in self.store.events(window.until, windows.ACCEPTED)])
+        return windows.is_stale(window, [one.body for one in self.store.events(window.until, windows.REFERENCE_SET)])
 
     def list_closed_windows(self) -> list[DriftWindow]:
         """The windows that were closed so far, oldest first."""
@@ -102,12 +102,12 @@ class DriftMonitor:
         if since - self.now() > timedelta(hours=rule.max_hours):
             raise InfrastructureError(
                 f"the next window begins at {since:%Y-%m-%d %H:%M} UTC, and it is {self.now():%Y-%m-%d %H:%M}: nothing is watched",
-                hint="set the clock of this machine, and of the servers that write to the live store",
+                hint="set the clock of this machine, and of the servers that write to the inference log",
             )
         if not self._due(since):
             return None
         waiting = windows.select_window_rows(
-            self.store.exchanges(since, release=champion.release, arm=windows.ARM), rule.max_rows
+            self.store.inferences(since, release=champion.release, variant=windows.CHAMPION), rule.max_rows
         )
         span = windows.closable_window(
             since,
@@ -125,7 +125,7 @@ class DriftMonitor:
     def _due(self, since: datetime) -> bool:
         """Whether a window may be ready: enough answers are finished, more than at the last look, or its time is over.
 
-        Counting is cheap; reading all exchanges of a day every few seconds is not.
+        Counting is cheap; reading all inferences of a day every few seconds is not.
         """
         rule = self.settings.monitor.window
         if self.now() - since >= timedelta(hours=rule.max_hours):
@@ -139,7 +139,7 @@ class DriftMonitor:
     def _since(self, champion: ChampionPointer) -> datetime | None:
         """Where the next window begins: behind the last one, but not before the champion's promotion.
 
-        The first one begins with the first exchange; None before there is one.
+        The first one begins with the first inference; None before there is one.
         """
         promoted = datetime.fromisoformat(champion.promoted_at)
         before = self.list_closed_windows()
@@ -152,7 +152,7 @@ class DriftMonitor:
         self, champion: ChampionPointer, span: TimeSpan, inside: Sequence[InferenceRecord]
     ) -> DriftWindow:
         said = self.store.feedback_of([one.id for one in inside])
-        rows = [windows.to_monitored_exchange(one, said.get(one.id, ()), self._within) for one in inside]
+        rows = [windows.to_monitored_inference(one, said.get(one.id, ()), self._within) for one in inside]
         baselines, missing = self.baselines(champion.release)
         name = baselines["prompt"].name if "prompt" in baselines else windows.EMPTY
         before = windows.streak_windows(self.list_closed_windows(), champion.release, name)
@@ -215,7 +215,7 @@ class DriftMonitor:
         return found, missing
 
     def _baseline(self, side: SignalSide, reference: ReferenceData) -> ReferenceSample:
-        key = (side, f"{reference.name} {len(reference.rows)}")  # rows may have been forgotten since
+        key = (side, f"{reference.name} {len(reference.rows)}")  # rows may have been erased since
         if key not in self._measured:
             self._measured = {one: kept for one, kept in self._measured.items() if one[0] != side}
             self._measured[key] = self.examiner.measure_reference(reference.name, reference.rows, side)
@@ -248,18 +248,20 @@ class DriftMonitor:
         wanted = declared.reference == "live" and declared.accept_first
         enough = window.rows >= self.examiner.rule.minimum and window.verdict != "error"
         if wanted and enough and window.reference == windows.EMPTY:
-            body = windows.accept([window.id], by="tunectl monitor", why="the first window (prompts.accept_first)")
-            self.store.add_event(LogEvent(f"first-{window.id}", self.now(), windows.ACCEPTED, body))
+            body = windows.accept(
+                [window.id], author="tunectl monitor", message="the first window (prompts.accept_first)"
+            )
+            self.store.add_event(LogEvent(f"first-{window.id}", self.now(), windows.REFERENCE_SET, body))
 
     def _write_report(
-        self, window: DriftWindow, rows: Sequence[MonitoredExchange], baselines: dict[SignalSide, ReferenceSample]
+        self, window: DriftWindow, rows: Sequence[MonitoredInference], baselines: dict[SignalSide, ReferenceSample]
     ) -> DriftWindow:
         if self.report is None or not baselines or not rows:
             return window
         folder = self.layout.root / self.settings.monitor.reports
         name = f"{window.id}.html"
         try:
-            sides: dict[str, Sequence[MonitoredExchange]] = {side: one.rows for side, one in baselines.items()}
+            sides: dict[str, Sequence[MonitoredInference]] = {side: one.rows for side, one in baselines.items()}
             self.report(window, rows, sides, folder / name)
         except TunectlError as error:
             logging_setup.get_logger(__name__).error("%s", error)

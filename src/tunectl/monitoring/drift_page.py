@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tunectl.artifacts.records import DriftSignal, DriftWindow, truncate
 from tunectl.backends.reports import render
-from tunectl.monitoring.signals import MonitoredExchange
+from tunectl.monitoring.signals import MonitoredInference
 
 LENGTH = 300
 """Characters of a text."""
@@ -25,7 +25,7 @@ def render_index(project: str, windows: Sequence[DriftWindow], reports: Collecti
         tiles=[
             (render.number(len(windows)), "windows"),
             (sum(one.verdict == "drift" for one in windows), "drift"),
-            (f"{newest.consecutive} of {newest.required}" if newest else "0", "in a row"),
+            (f"{newest.consecutive} of {newest.required_windows}" if newest else "0", "in a row"),
         ],
         columns=["window", "from", "to (UTC)", "rows", "verdict", "in a row", "what", ""],
         rows=[(one, _window(one), one.report in reports) for one in reversed(windows[-SHOWN:])],
@@ -39,25 +39,25 @@ def _window(one: DriftWindow) -> list[object]:
         f"{one.until:%Y-%m-%d %H:%M}",
         render.number(one.rows),
         one.verdict,
-        f"{one.consecutive} of {one.required}",
+        f"{one.consecutive} of {one.required_windows}",
         one.reason,
     ]
 
 
 def render_window(
-    project: str, one: DriftWindow, rows: Mapping[str, MonitoredExchange], reports: Collection[str]
+    project: str, one: DriftWindow, rows: Mapping[str, MonitoredInference], reports: Collection[str]
 ) -> str:
-    """The page of one window; ``rows`` are its exchanges by id, as far as they still are in the live store, ``reports`` as above."""
+    """The page of one window; ``rows`` are its inferences by id, as far as they still are in the inference log, ``reports`` as above."""
     return render.render(
         "drift_window.html",
         project=project,
         window=one,
         reported=one.report in reports,
         summary=f"{one.verdict}: {one.reason}",
-        good=one.verdict == "ok" and not one.moved,
+        good=one.verdict == "ok" and not one.shifted,
         tiles=[
             (render.number(one.rows), "rows"),
-            (f"{one.consecutive} of {one.required}", "in a row"),
+            (f"{one.consecutive} of {one.required_windows}", "in a row"),
             (one.release[:8], "release"),
             (one.reference[:16], "prompts compared with"),
         ],
@@ -81,7 +81,7 @@ def render_window(
                 render.percent(each.reference),
                 _join_previews(each.exemplars, rows),
             )
-            for each in one.slices
+            for each in one.segments
         ],
         exemplars=[
             (name, truncate(rows[name].prompt or "", LENGTH), truncate(rows[name].answer or "", LENGTH))
@@ -97,18 +97,18 @@ def signal_rows(window: DriftWindow) -> list[list[object]]:
 
     Name, method, rows, p, adjusted, effect, floor, score and threshold, p against the window before, moved or why not.
     """
-    return [_signal_row(one, window.last.get(one.name)) for one in window.signals.values()]
+    return [_signal_row(one, window.previous_p_values.get(one.name)) for one in window.signals.values()]
 
 
 def _signal_row(one: DriftSignal, last: float | None) -> list[object]:
     before = "" if last is None else f"{last:.3f}"
     if one.p_value is None:
         return [one.name, one.method, one.n, "", "", "", "", "", before, one.reason]
-    numbers = [one.p_value, one.adjusted, one.effect, one.floor]
+    numbers = [one.p_value, one.adjusted_p_value, one.effect, one.effect_floor]
     shown = ["" if value is None else f"{value:.4f}" for value in numbers]
     statistic = f"{one.score:.3f} / {one.threshold:.3f}"
-    return [one.name, one.method, one.n, *shown, statistic, before, "moved" if one.moved else ""]
+    return [one.name, one.method, one.n, *shown, statistic, before, "moved" if one.shifted else ""]
 
 
-def _join_previews(names: Sequence[str], rows: Mapping[str, MonitoredExchange]) -> str:
+def _join_previews(names: Sequence[str], rows: Mapping[str, MonitoredInference]) -> str:
     return " · ".join(truncate(rows[name].prompt or "", 80) for name in names if name in rows)

@@ -17,7 +17,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import DriftSignal, DriftWindow
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
-from tunectl.monitoring.signals import SIGNALS, MonitoredExchange
+from tunectl.monitoring.signals import SIGNALS, MonitoredInference
 
 EXTRA: Final = "monitor"
 TESTS: Final = {"tunectl_mmd": "text", "tunectl_wasserstein": "num", "tunectl_variation": "cat"}
@@ -37,8 +37,8 @@ _results: dict[str, DriftSignal] = {}
 
 def write(
     window: DriftWindow,
-    rows: Sequence[MonitoredExchange],
-    references: Mapping[str, Sequence[MonitoredExchange]],
+    rows: Sequence[MonitoredInference],
+    references: Mapping[str, Sequence[MonitoredInference]],
     target: Path,
 ) -> None:
     """Write the HTML page of ``window``; ``references`` are the rows of each side (prompt, answer).
@@ -79,7 +79,7 @@ def _has_p_value(window: DriftWindow, name: str) -> bool:
     return name in window.signals and window.signals[name].p_value is not None
 
 
-def _table(shown: Sequence[Any], rows: Mapping[str, Sequence[MonitoredExchange]]) -> dict[str, list[Any]]:
+def _table(shown: Sequence[Any], rows: Mapping[str, Sequence[MonitoredInference]]) -> dict[str, list[Any]]:
     """Columns of equal length: a side that has fewer rows is filled up with nothing."""
     drawn = {side: some[:: -(-len(some) // DRAWN) or 1] for side, some in rows.items()}
     longest = max(len(some) for some in drawn.values())
@@ -112,4 +112,4 @@ def _register() -> None:
 def _look_up_result(_reference: Any, current: Any, _kind: Any, _threshold: float) -> tuple[float, bool]:
     """The p-value that the monitor computed for a column, and whether it moved."""
     signal = _results[str(current.name)]
-    return signal.p_value if signal.p_value is not None else 1.0, signal.moved
+    return signal.p_value if signal.p_value is not None else 1.0, signal.shifted

@@ -1,4 +1,4 @@
-"""What moved, for people to look at: the exchanges that differ most, and what there is more of."""
+"""What moved, for people to look at: the inferences that differ most, and what there is more of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts.records import SegmentShift
-from tunectl.monitoring.signals import MonitoredExchange
+from tunectl.monitoring.signals import MonitoredInference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +41,7 @@ def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> l
 
 
 def word_shifts(
-    window: Sequence[MonitoredExchange], reference: Sequence[MonitoredExchange], count: int, *, shown: int = 3
+    window: Sequence[MonitoredInference], reference: Sequence[MonitoredInference], count: int, *, shown: int = 3
 ) -> list[SegmentShift]:
     """Words that more (or fewer) of the window's prompts have than of the reference's, largest change first.
 

@@ -75,7 +75,7 @@ def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[Dr
         lock.file_lock(
             layout.monitor_lock,
             "tunectl monitor",
-            busy=f"{layout.monitor_lock}: another monitor watches this live store",
+            busy=f"{layout.monitor_lock}: another monitor watches this inference log",
             hint="stop it, or look at its pages",
         ),
         inference_log_sql.open_log(pseudonyms.address(settings.inference_log), layout.root) as store,

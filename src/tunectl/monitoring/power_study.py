@@ -138,7 +138,7 @@ class Simulation:
             run = 0
             for place, window in enumerate(windows):
                 found = first if place == 0 else drawn.signals(window)
-                if not any(one.moved for one in found.values()):
+                if not any(one.shifted for one in found.values()):
                     break
                 run += 1
             moved += run > 0
@@ -191,7 +191,7 @@ class _Reference:
         for side, places in window.items():
             found += self._side(side, monitoring_signals.subset(self._pool[side], places))
         return decision.adjust_p_values(
-            [replace(one, floor=self._floors.get(one.name, 0.0)) for one in found], self._rule.level
+            [replace(one, effect_floor=self._floors.get(one.name, 0.0)) for one in found], self._rule.level
         )
 
     def _side(self, side: str, window: SignalColumns) -> list[DriftSignal]:
@@ -222,9 +222,9 @@ def _within(found: Sequence[DriftSignal], limit: float) -> set[str]:
 
 
 def _alone(one: DriftSignal, level: float) -> bool:
-    if one.p_value is None or one.effect is None or one.floor is None:
+    if one.p_value is None or one.effect is None or one.effect_floor is None:
         return False
-    return one.p_value <= level and one.effect > one.floor
+    return one.p_value <= level and one.effect > one.effect_floor
 
 
 def inject_foreign(side: str, foreign: Sequence[int], share: float) -> Shift:

@@ -16,7 +16,7 @@ from tunectl.artifacts.records import DriftWindow, Example, Message
 from tunectl.evaluation.safety import refuses
 from tunectl.inference_log.log_store import InferenceLog, TimeWindow
 from tunectl.monitoring import window as windows
-from tunectl.monitoring.signals import MonitoredExchange
+from tunectl.monitoring.signals import MonitoredInference
 from tunectl.packaging import serving_contract
 from tunectl.packaging.probes import RecordedResponse
 from tunectl.privacy.mask import PiiMasker, PlaceholderMap
@@ -28,7 +28,7 @@ class ReferenceData:
 
     name: str
     """Part of the identity of windows: id of a window, of a release, or ``training_prompts``."""
-    rows: tuple[MonitoredExchange, ...] = ()
+    rows: tuple[MonitoredInference, ...] = ()
     why: str = ""
     """Why there are no rows."""
 
@@ -57,8 +57,8 @@ def _mask_answer(one: RecordedResponse, masker: PiiMasker | None) -> str:
     return masker.mask(one.answer, memory).text
 
 
-def _answer(place: int, one: RecordedResponse, text: str) -> MonitoredExchange:
-    return MonitoredExchange(
+def _answer(place: int, one: RecordedResponse, text: str) -> MonitoredInference:
+    return MonitoredInference(
         id=f"reference-{place}",
         answer=text or None,
         answer_tokens=one.tokens,
@@ -77,11 +77,11 @@ def training_prompts(layout: ProjectPaths, most: int) -> ReferenceData:
     for one in atomic_io.read_rows(path, Example):
         text = _find_last_user_text(one.messages)
         if text:
-            rows.append(MonitoredExchange(id=f"training-{one.id}", prompt=text))
+            rows.append(MonitoredInference(id=f"training-{one.id}", prompt=text))
     return ReferenceData(windows.TRAINING, _spread(rows, most))
 
 
-def _spread(rows: Sequence[MonitoredExchange], most: int) -> tuple[MonitoredExchange, ...]:
+def _spread(rows: Sequence[MonitoredInference], most: int) -> tuple[MonitoredInference, ...]:
     """At most so many, as far apart as they can be: files are sorted by source, and windows by the hour."""
     count = min(len(rows), most)
     return tuple(rows[place * len(rows) // count] for place in range(count))
@@ -92,11 +92,11 @@ def _find_last_user_text(messages: Sequence[Message]) -> str:
 
 
 def load_accepted_windows(store: InferenceLog, most: int, within: float, release: str | None = None) -> ReferenceData:
-    """The rows of the windows that were accepted last; what was forgotten meanwhile is not in them.
+    """The rows of the windows that were accepted last; what was erased meanwhile is not in them.
 
-    ``within`` as in ``monitoring.window.to_monitored_exchange``; ``release``: only windows in which that one answered.
+    ``within`` as in ``monitoring.window.to_monitored_inference``; ``release``: only windows in which that one answered.
     """
-    named = windows.find_accepted_windows([one.body for one in store.events(kind=windows.ACCEPTED)])
+    named = windows.find_accepted_windows([one.body for one in store.events(kind=windows.REFERENCE_SET)])
     if not named:
         return ReferenceData(
             windows.EMPTY, why="no window of prompts was accepted yet: tunectl monitor set-reference ID"
@@ -104,11 +104,11 @@ def load_accepted_windows(store: InferenceLog, most: int, within: float, release
     known = {one.id: one for one in store.windows()}
     absent = [name for name in named if name not in known]
     if absent:
-        return ReferenceData(windows.EMPTY, why=f"the accepted window {absent[0]} is not in the live store")
+        return ReferenceData(windows.EMPTY, why=f"the accepted window {absent[0]} is not in the inference log")
     named = [name for name in named if release in {None, known[name].body.get("release")}]
     if not named:
         return ReferenceData(windows.EMPTY, why=f"no accepted window has answers of release {release}")
-    rows: list[MonitoredExchange] = []
+    rows: list[MonitoredInference] = []
     for name in named:
         rows += rows_of(store, known[name], within)
     return ReferenceData("+".join(named), _spread(rows, most))
@@ -117,27 +117,29 @@ def load_accepted_windows(store: InferenceLog, most: int, within: float, release
 def canary_answers(store: InferenceLog, release: str, most: int, within: float) -> ReferenceData:
     """What a release answered in its canary: its own answers to what people ask now, of identities drawn at random.
 
-    Exchanges whose caller asked for it by name were drawn by nobody, and are left out.
+    Inferences whose caller asked for it by name were drawn by nobody, and are left out.
     """
     name = f"canary-{release}"
-    found = windows.select_rows(store.exchanges(release=release, arm=windows.TRIED), windows.TRIED)
-    drawn = [one for one in found if (one.request or {}).get("model") not in (windows.TRIED, release)][-most:]
+    found = windows.select_rows(store.inferences(release=release, variant=windows.CHALLENGER), windows.CHALLENGER)
+    drawn = [one for one in found if (one.request or {}).get("model") not in (windows.CHALLENGER, release)][-most:]
     if not drawn:
         return ReferenceData(name, why=f"release {release} had no canary")
     said = store.feedback_of([one.id for one in drawn])
-    return ReferenceData(name, tuple(windows.to_monitored_exchange(one, said.get(one.id, ()), within) for one in drawn))
+    return ReferenceData(
+        name, tuple(windows.to_monitored_inference(one, said.get(one.id, ()), within) for one in drawn)
+    )
 
 
-def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> list[MonitoredExchange]:
-    """The rows of a closed window as the live store still has them."""
+def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> list[MonitoredInference]:
+    """The rows of a closed window as the inference log still has them."""
     wanted = window.body.get("release")
-    found = windows.select_rows(store.exchanges(window.since, window.until, release=wanted, arm=windows.ARM))
+    found = windows.select_rows(store.inferences(window.since, window.until, release=wanted, variant=windows.CHAMPION))
     said = store.feedback_of([one.id for one in found])
-    return [windows.to_monitored_exchange(one, said.get(one.id, ()), within) for one in found]
+    return [windows.to_monitored_inference(one, said.get(one.id, ()), within) for one in found]
 
 
-def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredExchange]:
-    """The exchanges of a closed window by id, as the live store has them now."""
+def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredInference]:
+    """The inferences of a closed window by id, as the inference log has them now."""
     found = next((one for one in store.windows() if one.id == name), None)
     return {} if found is None else {row.id: row for row in rows_of(store, found)}
 

@@ -1,4 +1,4 @@
-"""Evidently's reports on the disk: one a window, the newest kept. They show texts, so whoever purges the live store purges them."""
+"""Evidently's reports on the disk: one a window, the newest kept. They show texts, so whoever purges the inference log purges them."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ SIDES: tuple[SignalSide, ...] = ("prompt", "answer")
 SignalKind = Literal["text", "tone", "language", "number", "category", "share"]
 
 
-class MonitoredExchange(Struct, frozen=True, omit_defaults=True):
-    """One exchange as the monitor sees it, or one row of a reference. None is "not known", and is left out of its signal."""
+class MonitoredInference(Struct, frozen=True, omit_defaults=True):
+    """One inference as the monitor sees it, or one row of a reference. None is "not known", and is left out of its signal."""
 
     id: str
     prompt: str | None = None
@@ -63,7 +63,7 @@ class SignalSpec:
     name: str
     side: SignalSide
     kind: SignalKind
-    value: Callable[[MonitoredExchange], Any]
+    value: Callable[[MonitoredInference], Any]
     """None where the row has none."""
 
     @property
@@ -129,7 +129,7 @@ SignalColumns = Mapping[str, SignalValues]
 
 
 def compute_signal_values(
-    rows: Sequence[MonitoredExchange],
+    rows: Sequence[MonitoredInference],
     side: SignalSide,
     tools: Tools,
     *,
@@ -245,7 +245,7 @@ def test_all(
                     threshold=result.threshold,
                     p_value=result.p_value,
                     effect=result.effect,
-                    floor=floors.get(one.name, 0.0),
+                    effect_floor=floors.get(one.name, 0.0),
                 )
             )
     return found

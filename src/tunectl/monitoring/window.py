@@ -1,4 +1,4 @@
-"""Windows of live traffic: which exchanges are compared, and with what. A window that was closed never changes."""
+"""Windows of live traffic: which inferences are compared, and with what. A window that was closed never changes."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from msgspec import Struct
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import DriftWindow, Feedback, InferenceRecord
-from tunectl.monitoring.signals import MonitoredExchange
+from tunectl.monitoring.signals import MonitoredInference
 
-ACCEPTED: Final = "reference_accepted"
-"""Kind of the event that makes windows the reference of prompts. Its body: ``windows`` (ids), ``by``, ``why``."""
-ARM: Final = "champion"
+REFERENCE_SET: Final = "reference_set"
+"""Kind of the event that makes windows the reference of prompts. Its body: ``windows`` (ids), ``author``, ``message``."""
+CHAMPION: Final = "champion"
 """Whose answers are compared; a challenger's are none of the champion's."""
-TRIED: Final = "challenger"
+CHALLENGER: Final = "challenger"
 """Whose answers a release gave in its canary, to identities drawn at random."""
 EMPTY: Final = "none"
 TRAINING: Final = "training"
 
 
 class TimeSpan(Struct, frozen=True):
-    """When a window begins and ends: exchanges accepted in [since, until)."""
+    """When a window begins and ends: inferences accepted in [since, until)."""
 
     since: datetime
     until: datetime
 
 
-def to_monitored_exchange(
-    exchange: InferenceRecord, said: Sequence[Feedback] = (), within: float = inf
-) -> MonitoredExchange:
-    """An exchange as the monitor sees it. Feedback counts when it came ``within`` so many seconds after the request.
+def to_monitored_inference(
+    inference: InferenceRecord, said: Sequence[Feedback] = (), within: float = inf
+) -> MonitoredInference:
+    """An inference as the monitor sees it. Feedback counts when it came ``within`` so many seconds after the request.
 
     An older window has had more time to be liked: without the same limit for both, every new window would look neglected.
     """
-    text = answer_text(exchange)
-    refused = exchange.refusal
-    return MonitoredExchange(
-        id=exchange.id,
-        prompt=last_user_text(exchange) or None,
+    text = answer_text(inference)
+    refused = inference.refusal
+    return MonitoredInference(
+        id=inference.id,
+        prompt=last_user_text(inference) or None,
         answer=text or None,
-        prompt_tokens=exchange.prompt_tokens,
-        answer_tokens=exchange.completion_tokens,
-        finish_reason=exchange.finish_reason,
+        prompt_tokens=inference.prompt_tokens,
+        answer_tokens=inference.completion_tokens,
+        finish_reason=inference.finish_reason,
         refused=True if text is not None and not text.strip() else refused,
-        format_valid=exchange.format_valid,
-        mean_logprob=exchange.mean_logprob,
-        feedback=any((one.at - exchange.accepted_at).total_seconds() <= within for one in said),
+        format_valid=inference.format_valid,
+        mean_logprob=inference.mean_logprob,
+        feedback=any((one.created_at - inference.accepted_at).total_seconds() <= within for one in said),
     )
 
 
-def last_user_text(exchange: InferenceRecord) -> str:
+def last_user_text(inference: InferenceRecord) -> str:
     """What the person said last; empty where there is no text."""
-    request = exchange.request or {}
+    request = inference.request or {}
     messages = request.get("messages")
     if isinstance(messages, list):
         spoken = [one for one in messages if isinstance(one, dict) and one.get("role") == "user"]
@@ -63,9 +63,9 @@ def last_user_text(exchange: InferenceRecord) -> str:
     return extract_text(request.get("prompt"))
 
 
-def answer_text(exchange: InferenceRecord) -> str | None:
+def answer_text(inference: InferenceRecord) -> str | None:
     """What the model said; None where it said nothing because it was stopped before, and for tool calls alone."""
-    choices = (exchange.response or {}).get("choices")
+    choices = (inference.response or {}).get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return None
     message = choices[0].get("message")
@@ -82,31 +82,35 @@ def extract_text(content: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def select_rows(exchanges: Iterable[InferenceRecord], arm: str = ARM) -> list[InferenceRecord]:
-    """Those that are compared: finished answers of one arm, one a session (the first), forgotten ones left out.
+def select_rows(inferences: Iterable[InferenceRecord], variant: str = CHAMPION) -> list[InferenceRecord]:
+    """Those that are compared: finished answers of one variant, one a session (the first), erased ones left out.
 
     Prompts of one session depend on each other, and retries repeat them: tests of independent rows would see too much in them.
     """
-    return list(_iter_eligible_rows(exchanges, arm))
+    return list(_iter_eligible_rows(inferences, variant))
 
 
-def select_window_rows(exchanges: Iterable[InferenceRecord], rows: int, arm: str = ARM) -> list[InferenceRecord]:
+def select_window_rows(
+    inferences: Iterable[InferenceRecord], rows: int, variant: str = CHAMPION
+) -> list[InferenceRecord]:
     """As ``select_rows``, no further than one window goes: ``rows`` of them, and those of the same moment as the last one.
 
-    ``exchanges`` are oldest first, and are read no further either: a long backlog is not read once a window.
+    ``inferences`` are oldest first, and are read no further either: a long backlog is not read once a window.
     """
     found: list[InferenceRecord] = []
-    for one in _iter_eligible_rows(exchanges, arm):
+    for one in _iter_eligible_rows(inferences, variant):
         if len(found) >= rows and one.accepted_at > found[rows - 1].accepted_at:
             break
         found.append(one)
     return found
 
 
-def _iter_eligible_rows(exchanges: Iterable[InferenceRecord], arm: str) -> Iterator[InferenceRecord]:
+def _iter_eligible_rows(inferences: Iterable[InferenceRecord], variant: str) -> Iterator[InferenceRecord]:
     seen: set[str] = set()
-    for one in exchanges:
-        usable = one.arm == arm and one.finished_at is not None and one.forgotten_at is None and one.request is not None
+    for one in inferences:
+        usable = (
+            one.variant == variant and one.finished_at is not None and one.erased_at is None and one.request is not None
+        )
         if not usable or one.finish_reason in {"cancelled", "error", "timeout"}:
             continue
         if one.session is not None:
@@ -139,7 +143,7 @@ def compute_window_id(
     manifest = {
         "since": span.since.isoformat(),
         "until": span.until.isoformat(),
-        "exchanges": sorted(ids),
+        "exchanges": sorted(ids),  # the word of 0.1: windows keep their ids
         "release": release,
         "reference": reference,
         "settings": dict(settings),
@@ -147,29 +151,27 @@ def compute_window_id(
     return atomic_io.sha256_json(manifest)[:16]
 
 
-def accept(windows: Sequence[str], *, by: str, why: str) -> dict[str, Any]:
-    """The body of the event ``ACCEPTED``: from now on prompts are compared with those of these windows.
+def accept(windows: Sequence[str], *, author: str, message: str) -> dict[str, Any]:
+    """The body of the event ``REFERENCE_SET``: from now on prompts are compared with those of these windows.
 
     Raises  ValueError where no window is named.
     """
     if not windows:
         raise ValueError("no window is named")
-    return {"windows": list(windows), "by": by, "why": why}
+    return {"windows": list(windows), "author": author, "message": message}
 
 
 def find_accepted_windows(bodies: Sequence[Mapping[str, Any]]) -> list[str]:
     """The windows that the newest of these bodies of events names (oldest first); none before the first."""
     if not bodies:
         return []
-    newest = bodies[-1]
-    named = newest.get("windows") or [newest.get("window")]
-    return [str(name) for name in named if name]
+    return [str(name) for name in bodies[-1]["windows"]]
 
 
 def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
     """Whether others are the reference now than when ``window`` was examined: what it says is about a reference that is none any more.
 
-    ``bodies`` are those of the events ``ACCEPTED`` from the window's end on, oldest first. Does not apply to training prompts.
+    ``bodies`` are those of the events ``REFERENCE_SET`` from the window's end on, oldest first. Does not apply to training prompts.
     """
     return bool(bodies) and window.reference != "+".join(find_accepted_windows(bodies))
 

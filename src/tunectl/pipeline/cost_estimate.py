@@ -125,7 +125,7 @@ def estimate(
     return [
         _model(root, size),
         _ingest(amounts),
-        StageCost("feedback", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "what live/window.json names"),
+        StageCost("feedback", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "what inference_log/window.json names"),
         _curate(root, amounts),
         _split(amounts),
         _adapt(root, amounts, size, machine),

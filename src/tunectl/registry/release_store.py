@@ -183,7 +183,7 @@ class ReleaseRegistry:
     ) -> CanaryState:
         """Put a release up beside the champion, for those who ask for it and for ``share`` of the others; takes the place of another.
 
-        ``salt`` None: a new one, so that nobody's arm follows from an earlier trial.
+        ``salt`` None: a new one, so that nobody's variant follows from an earlier trial.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
                 or a share that is none.
         """

@@ -18,7 +18,7 @@ from tunectl.retraining.signed_links import ApprovalQuestion
 from tunectl.retraining.state_machine import RetrainRun, Trigger
 
 LiveOpener = Callable[[], AbstractContextManager[InferenceLog]]
-"""Opens the live store."""
+"""Opens the inference log."""
 
 
 class RetrainRequest(Struct, frozen=True):

@@ -85,7 +85,7 @@ class ApprovalPages:
         rows = [(str(data["lessons"]), "rows to learn")] if "lessons" in data else []
         return [
             (run.trigger.kind, "started by"),
-            (str(frozen.get("exchanges", 0)), "exchanges people talked about"),
+            (str(frozen.get("inferences", 0)), "inferences people talked about"),
             *rows,
             (self._cost(), "cost"),
         ]

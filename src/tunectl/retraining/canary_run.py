@@ -53,13 +53,13 @@ def build_experiment(
 def collect_observations(found: Experiment, live: InferenceLog, now: datetime) -> ExperimentData:
     """The units of an experiment so far, from the challenger's first answer on.
 
-    While it was being loaded the champion answered those, too, who were assigned to it: that would look like unfair arms.
+    While it was being loaded the champion answered those, too, who were assigned to it: that would look like unfair variants.
     """
-    tried = live.exchanges(found.started_at, now, release=found.challenger, arm="challenger")
+    tried = live.inferences(found.started_at, now, release=found.challenger, variant="challenger")
     first = next((one.accepted_at for one in tried), None)
     loading = now if now < found.started_at + LOADING else found.started_at
     return canary_metrics.collect_observations(
-        live.exchanges(first or loading, now),
+        live.inferences(first or loading, now),
         live.feedback_of,
         metric=found.metric,
         challenger=found.challenger,
@@ -74,14 +74,16 @@ def evaluate_canary(
 ) -> ExperimentResult | None:
     """Read an experiment and keep what it says; None where somebody has ended it meanwhile."""
     units = collect_observations(found, live, now).units
-    reading = _arms(found, tests.evaluate(units, found.rules, over=now >= found.until), kept.store.champion(), now)
+    reading = _check_variants(
+        found, tests.evaluate(units, found.rules, over=now >= found.until), kept.store.champion(), now
+    )
     return reading if kept.record_result(found, reading).ended_at is None else None
 
 
-def _arms(
+def _check_variants(
     found: Experiment, reading: ExperimentResult, pointer: ChampionPointer | None, now: datetime
 ) -> ExperimentResult:
-    """The reading, unless its arms are no longer those that were declared."""
+    """The reading, unless its variants are no longer those that were declared."""
     if pointer is not None and pointer.release == found.challenger:
         if found.reading is not None and found.reading.decision == "promote":
             return found.reading  # it won, and a kill came between its promotion and its end

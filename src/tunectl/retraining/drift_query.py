@@ -28,10 +28,10 @@ def latest_drift_window(
         with opened() as live:
             rows = live.windows(now - back)
         for row in reversed(rows):
-            found = _parse_decisive_window(row.body) if row.made_at <= now + schedules.AHEAD else None
+            found = _parse_decisive_window(row.body) if row.created_at <= now + schedules.AHEAD else None
             if found is not None:
                 fits = found.verdict == "drift" and found.release == champion
-                return (found, row.made_at) if fits and not _has_newer_reference(opened, found, reference) else None
+                return (found, row.created_at) if fits and not _has_newer_reference(opened, found, reference) else None
     return None
 
 
@@ -49,5 +49,5 @@ def _has_newer_reference(opened: LiveOpener, window: DriftWindow, reference: Lit
     if reference == "training":
         return False
     with opened() as live:
-        events = live.events(window.until, windows.ACCEPTED)
+        events = live.events(window.until, windows.REFERENCE_SET)
     return windows.is_stale(window, [one.body for one in events])

@@ -39,26 +39,24 @@ def freeze_snapshot(
 def build_window(
     run: RetrainRun, section: FeedbackFromLog, place: RetrainWorkspace, store: ReleaseRegistry, opened: LiveOpener
 ) -> FeedbackWindow:
-    """What the build learns from: the snapshots before, this one, without those who were forgotten meanwhile."""
+    """What the build learns from: the snapshots before, this one, without those who were erased meanwhile."""
     root = place.layout.root
     ours = msgspec.convert(run.facts("proposed")["snapshot"], Snapshot)
     snapshots = [one for one in training_window.load_window(root / section.window).snapshots if one.id != ours.id]
     snapshots.append(ours)
     ids = {one.id for frozen in snapshots for one in snapshot.read(root / section.snapshots, frozen)[0]}
     with opened() as live:
-        forgotten = sorted(erasure.find_erased(live, ids))
+        erased = sorted(erasure.find_erased(live, ids))
     found = golden_set.newest(store.root)
     asked = golden_set.items(found[1], found[0]) if found else []
-    return FeedbackWindow(
-        snapshots, forgotten, sorted({digest_messages(one.messages) for one in asked if one.messages})
-    )
+    return FeedbackWindow(snapshots, erased, sorted({digest_messages(one.messages) for one in asked if one.messages}))
 
 
 def has_enough_data(named: FeedbackWindow, section: FeedbackFromLog, wanted: MinimumData, root: Path) -> StepResult:
     """Whether there is as much as ``wanted``, and how much there is."""
     found = training_window.build_feedback_examples(named, section, root)
     lessons = [lesson for lesson in found.feedback.lessons if not lesson.held]
-    fresh = sum(lesson.exchange.id in found.fresh for lesson in lessons)
+    fresh = sum(lesson.inference.id in found.fresh for lesson in lessons)
     people = len({lesson.by for lesson in lessons if lesson.by is not None})
     told = {
         "lessons": len(lessons),

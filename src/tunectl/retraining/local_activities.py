@@ -1,4 +1,4 @@
-"""The real hands of the driver: live store, release store, Git, DVC, engines."""
+"""The real hands of the driver: inference log, release store, Git, DVC, engines."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from tunectl.config.schema.retrain import RetrainingConfig
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
 from tunectl.core.errors import GateError, TunectlError, UsageError
-from tunectl.inference_log import snapshot
+from tunectl.inference_log import snapshot, training_window
 from tunectl.inference_log.log_store import LogEvent
-from tunectl.inference_log.training_window import FeedbackWindow
 from tunectl.monitoring import window as windows
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import (
@@ -112,14 +111,14 @@ class LocalActivities:
             return StepResult(True, f"release {proposal} is there already: nothing is learned for it")
         section = _section(self._root)
         named = feedback_snapshot.build_window(run, section, self.place, self.store, self._live)
-        atomic_io.write_json(self.place.window_path(run), named)
+        training_window.WINDOW_FORMAT.write(self.place.window_path(run), named)
         return feedback_snapshot.has_enough_data(named, section, self.watch.data, self.place.layout.root)
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
         proposal = run.facts("proposed").get("proposal")
         if proposal is not None:
             return worktree_build.use_existing_release(run, proposal, self.place, self.store)
-        named: FeedbackWindow = atomic_io.read_json(self.place.window_path(run), FeedbackWindow)
+        named = training_window.load_window(self.place.window_path(run))
         return worktree_build.build_release(run, named, self.watch, self.place, self.store, stop)
 
     def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
@@ -173,9 +172,11 @@ class LocalActivities:
             self.trials.end(running, "promote", now, running.reading)
         window = run.facts("proposed").get("window")
         if window is not None:
-            body = windows.accept([window["id"]], by="tunectl retrain controller", why=f"retrain {run.id} was promoted")
+            body = windows.accept(
+                [window["id"]], author="tunectl retrain controller", message=f"retrain {run.id} was promoted"
+            )
             with self._live() as live:
-                live.add_event(LogEvent(f"accepted-{run.id}", now, windows.ACCEPTED, body))
+                live.add_event(LogEvent(f"accepted-{run.id}", now, windows.REFERENCE_SET, body))
         left = None
         if self.watch.train.branch == "fast_forward":
             left = git_worktree.fast_forward(self.place.layout.root, told["branch"])
@@ -214,11 +215,11 @@ class LocalActivities:
         """See ``RetrainActivities``. What fails here is logged: the run has ended."""
         fresh, last = True, run.steps[-1]
         try:
-            body = {"run": run.id, "state": run.state, "why": run.trigger.why, "reason": last.why}
+            body = {"run": run.id, "state": run.state, "message": run.trigger.why, "reason": last.why}
             with self._live() as live:
                 fresh = live.add_event(LogEvent(f"retrain-{run.id}", last.at, "retrain", body))
         except (TunectlError, OSError) as error:
-            _log.error("retrain %s ended, but the live store does not know: %s", run.id, error)
+            _log.error("retrain %s ended, but the inference log does not know: %s", run.id, error)
         if fresh:
             left = last.facts.get("left") if run.state == "promoted" else None
             self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}{f'; {left}' if left else ''}")

@@ -72,11 +72,11 @@ def _why(run: RetrainRun) -> Iterator[tuple[str, ...]]:
     window = proposed.get("window")
     if window:
         yield "drift window", f"{window['id']}, {window['since'][:16]} to {window['until'][:16]}, {window['rows']} rows"
-        yield "windows in a row", f"{window['consecutive']} of {window['required']}"
+        yield "windows in a row", f"{window['consecutive']} of {window['required_windows']}"
         for name, one in (window.get("signals") or {}).items():
-            if one.get("moved"):
+            if one.get("shifted"):
                 yield f"signal {name}", _signal(one)
-        for part in (window.get("slices") or [])[:5]:
+        for part in (window.get("segments") or [])[:5]:
             yield "more of", f"{part['name']}: {part['window']:.0%}, was {part['reference']:.0%}"
     if "proposal" in proposed:
         yield "proposed as it is", str(proposed["proposal"])
@@ -87,7 +87,12 @@ def _why(run: RetrainRun) -> Iterator[tuple[str, ...]]:
 def _signal(one: dict[str, Any]) -> str:
     parts = [
         f"{name} {one[key]:.3g}"
-        for name, key in (("p", "p_value"), ("adjusted", "adjusted"), ("effect", "effect"), ("floor", "floor"))
+        for name, key in (
+            ("p", "p_value"),
+            ("adjusted p", "adjusted_p_value"),
+            ("effect", "effect"),
+            ("effect floor", "effect_floor"),
+        )
         if one.get(key) is not None
     ]
     return ", ".join(parts)
@@ -98,7 +103,7 @@ def _data(run: RetrainRun) -> Iterator[tuple[str, ...]]:
     if frozen:
         yield (
             "snapshot",
-            f"{frozen['id']}, {frozen['exchanges']} exchanges that people talked about, {frozen['feedback']} opinions",
+            f"{frozen['id']}, {frozen['inferences']} inferences that people talked about, {frozen['feedback']} opinions",
         )
     found = run.facts("training") or run.facts("awaiting_approval").get("data") or run.facts("insufficient")
     for name, title in (

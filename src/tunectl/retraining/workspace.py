@@ -37,7 +37,7 @@ class RetrainWorkspace:
         return self.book / "logs" / f"{run.id}.log"
 
     def window_path(self, run: RetrainRun) -> Path:
-        """The ``live/window.json`` of a run, before it is committed."""
+        """The ``inference_log/window.json`` of a run, before it is committed."""
         return self.book / "windows" / f"{run.id}.json"
 
     def scratch_dir(self, run: RetrainRun) -> Path:

@@ -15,7 +15,7 @@ from tunectl.backends.system import supervised_process
 from tunectl.backends.vcs import build_worktree, git_worktree
 from tunectl.config.schema.retrain import RetrainingConfig
 from tunectl.core.errors import InfrastructureError, TunectlError
-from tunectl.inference_log.training_window import FeedbackWindow
+from tunectl.inference_log.training_window import WINDOW_FORMAT, FeedbackWindow
 from tunectl.packaging import serving_contract
 from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts, ReleaseManifest
 from tunectl.registry.release_store import ReleaseRegistry
@@ -56,7 +56,7 @@ def build_release(
             hint=f"its words are in {place.log_path(run)}",
         )
     supervised_process.kill_marked(place.mark)
-    atomic_io.write_json(project / _window(run), named)
+    WINDOW_FORMAT.write(project / _window(run), named)
     code = supervised_process.run(
         [
             sys.executable,

@@ -71,7 +71,7 @@ class TunectlService:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        """Open keys and live store, then load and prove the champion beside the event loop."""
+        """Open keys and inference log, then load and prove the champion beside the event loop."""
         await RUNNING.start()
 
     @bentoml.on_shutdown

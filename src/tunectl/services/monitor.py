@@ -1,6 +1,6 @@
-"""The monitor: looks at the live store again and again, says whether the world has changed, and shows it.
+"""The monitor: looks at the inference log again and again, says whether the world has changed, and shows it.
 
-One process a live store. What it needs at run time is numpy, a table of word vectors and the live store; no torch (unless the
+One process a inference log. What it needs at run time is numpy, a table of word vectors and the inference log; no torch (unless the
 encoder itself embeds), no network.
 """
 
@@ -88,7 +88,7 @@ def run_once(watching: DriftMonitor, metrics: drift_metrics.DriftMetrics) -> Non
         logging_setup.get_logger(__name__).error("%s", error)
         metrics.record_failure()
     except Exception:  # noqa: BLE001  whatever a window holds, the next one is looked at
-        logging_setup.get_logger(__name__).exception("a look at the live store failed")
+        logging_setup.get_logger(__name__).exception("a look at the inference log failed")
         metrics.record_failure()
     else:
         metrics.record_success(time.time())

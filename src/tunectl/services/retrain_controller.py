@@ -220,7 +220,7 @@ class _RetrainerProcess:
                 self._store.promote(found.challenger, author="tunectl retrain controller", message=words, after=seen)
             except Moved as error:
                 _log.info("experiment %s: %s", found.id, error.message)
-                self._advance_canary(found, now)  # its arms are another's now, and this look says so
+                self._advance_canary(found, now)  # its variants are another's now, and this look says so
                 return
         self._trials.end(found, reading.decision, now, reading)
         _log.info("experiment %s: %s, %s", found.id, reading.decision, reading.reason)

@@ -176,11 +176,11 @@ class Server:
         requests.check_supported(request, top_logprobs=self.top_logprobs)
         self._refuse_unready()
         loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.served_model_names]
-        identity = (request.user or key.name).strip().casefold()  # as the live store tells people apart
-        arm = resolve_variant(
-            request.model, identity, {arm: one.id for arm, one in loaded.items()}, names, self.residents.trial
+        identity = (request.user or key.name).strip().casefold()  # as the inference log tells people apart
+        variant = resolve_variant(
+            request.model, identity, {variant: one.id for variant, one in loaded.items()}, names, self.residents.trial
         )
-        resident = loaded[arm]
+        resident = loaded[variant]
         answers = request_job.count_answers(request)
         tokens = estimate_tokens(len(body), request.limit or resident.contract.defaults.max_tokens, answers)
         go = asyncio.Event()
@@ -191,7 +191,7 @@ class Server:
         resident.claims += 1
         try:
             self._count()
-            made = await request_job.build_job(request, arm, resident, arrived, request.model, size=len(body))
+            made = await request_job.build_job(request, variant, resident, arrived, request.model, size=len(body))
             await self._write(call, key, whole, generation_task.GenerationTask(made, self.metrics, feed), go)
         finally:
             resident.claims -= 1
@@ -284,9 +284,9 @@ class Server:
         limits = self.settings.serve.limits
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
         given = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
-        new, name, arm = await self.keeper.log_feedback(given, key)
+        new, name, variant = await self.keeper.log_feedback(given, key)
         if new:
-            self.metrics.feedback.labels(given.kind, arm).inc()
+            self.metrics.feedback.labels(given.kind, variant).inc()
         await call.reply(201 if new else 200, msgspec.json.encode({"id": name, "new": new}))
 
     async def scrape(self, call: RequestContext, key: ApiKey) -> None:

@@ -121,7 +121,7 @@ async def respond(
 ) -> None:
     """Write one job's answers to its caller.
 
-    ``kept`` is done once the exchange is durable; nothing is sent before. The end is durable before the last part is sent.
+    ``kept`` is done once the inference is durable; nothing is sent before. The end is durable before the last part is sent.
     """
     job = writing.job
     try:
@@ -158,7 +158,7 @@ async def _log_partial_response(job: ChatJob, kept: asyncio.Task[None], keeper: 
         await kept
         await keeper.log_response(job, said, reason, [])
     except ApiError as error:
-        logging_setup.get_logger(__name__).error("exchange %s: %s", job.head.id, error)
+        logging_setup.get_logger(__name__).error("inference %s: %s", job.head.id, error)
 
 
 async def _tell(call: RequestContext, problem: ApiError) -> None:

@@ -1,4 +1,4 @@
-"""What the server tells the live store: an exchange when it is let in, how it ended, and what people said."""
+"""What the server tells the inference log: an inference when it is let in, how it ended, and what people said."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from tunectl.privacy.mask import PiiMasker
 from tunectl.serving.request_job import ChatJob
 from tunectl.serving.requests import FeedbackRequest
 from tunectl.serving.response_encoding import ResponseChoice
-from tunectl.serving.routing import ARMS, Arm
+from tunectl.serving.routing import VARIANTS, Variant
 
 
 @dataclass(slots=True)
 class InferenceLogger:
-    """The way into the live store."""
+    """The way into the inference log."""
 
     store: InferenceLog
     writer: Writer
-    salt: bytes
+    hash_key: bytes
     _held: ExitStack
 
     def close(self) -> None:
@@ -51,30 +51,30 @@ class InferenceLogger:
         self._held.close()
 
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
-        """Make the exchange durable before anything of it is answered.
+        """Make the inference durable before anything of it is answered.
 
         Raises  Problem (503) where the policy is to refuse what cannot be kept.
         """
         user, session = job.request.user, job.request.session
-        exchange = InferenceRecord(
+        inference = InferenceRecord(
             id=job.head.id,
             accepted_at=datetime.now(UTC),
-            arm=job.arm,
+            variant=job.variant,
             release=job.resident.id,
             template_hash=job.resident.contract.template_sha256,
             request=request,
-            user_hash=pseudonymize(user or key_holder_name(key.name), self.salt),
-            session=pseudonymize(session, self.salt) if session else None,
+            user_hash=pseudonymize(user or key_holder_name(key.name), self.hash_key),
+            session=pseudonymize(session, self.hash_key) if session else None,
         )
         try:
-            await self.writer.accept(exchange)
+            await self.writer.accept(inference)
         except LogWriteError as error:
             raise _not_kept() from error
 
     async def log_response(
         self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[ResponseChoice]
     ) -> None:
-        """Make the end of an exchange durable before its last part is sent; the policy for a full disk is the writer's.
+        """Make the end of an inference durable before its last part is sent; the policy for a full disk is the writer's.
 
         Raises  Problem (503) where the policy is to refuse what cannot be kept.
         """
@@ -84,7 +84,7 @@ class InferenceLogger:
             prompt_tokens=job.prompt_tokens,
             completion_tokens=job.completion_tokens,
             finish_reason=reason,
-            latency=time.monotonic() - job.arrived,
+            latency_seconds=time.monotonic() - job.arrived,
             mean_logprob=job.mean_logprob,
             refusal=any(refuses(choice.text) for choice in choices) if choices else None,
             format_valid=_check_json_format(job, choices),
@@ -94,38 +94,38 @@ class InferenceLogger:
         except LogWriteError as error:
             raise _not_kept() from error
 
-    async def log_feedback(self, given: FeedbackRequest, key: ApiKey) -> tuple[bool, str, Arm]:
-        """Keep feedback: whether it is new, its id, and the arm that it is about.
+    async def log_feedback(self, given: FeedbackRequest, key: ApiKey) -> tuple[bool, str, Variant]:
+        """Keep feedback: whether it is new, its id, and the variant that it is about.
 
-        Raises  Problem: 400 for a wrong value, 404 for an unknown exchange, 503 when it is not on the disk.
+        Raises  Problem: 400 for a wrong value, 404 for an unknown inference, 503 when it is not on the disk.
         """
         try:
             kind = feedback_validation.validate_feedback(given.kind, given.value)
-            feedback_validation.reject_self_preference(kind, given.value, given.exchange_id)
+            feedback_validation.reject_self_preference(kind, given.value, given.inference_id)
             at = _moment(given.at) if given.at else datetime.now(UTC)
         except DataError as error:
             raise ApiError(error.message, param="value") from error
         except (ValueError, OverflowError) as error:
             raise ApiError(f"at: {given.at!r} is no ISO 8601 time", param="at") from error
         name = given.id or _derive_feedback_id(given, key)
-        annotator = pseudonymize(_annotator(given, key), self.salt)
-        feedback = Feedback(name, given.exchange_id, kind, given.value, at, annotator)
+        annotator = pseudonymize(_annotator(given, key), self.hash_key)
+        feedback = Feedback(name, given.inference_id, kind, given.value, at, annotator)
         try:
             new = await self.writer.feedback(feedback)
         except DataError as error:
-            raise ApiError(error.message, "not_found_error", param="exchange_id") from error
+            raise ApiError(error.message, "not_found_error", param="inference_id") from error
         except LogWriteError as error:
             raise _not_kept() from error
-        return new, name, await self._arm(given.exchange_id)
+        return new, name, await self._read_variant(given.inference_id)
 
-    async def _arm(self, exchange_id: str) -> Arm:
-        """The arm that an exchange was answered by; the champion where the database does not say: what was said is kept by now."""
+    async def _read_variant(self, inference_id: str) -> Variant:
+        """The variant that an inference was answered by; the champion where the database does not say: what was said is kept by now."""
         try:
-            exchange = await asyncio.to_thread(self.store.exchange, exchange_id)
+            inference = await asyncio.to_thread(self.store.inference, inference_id)
         except InfrastructureError as error:
-            logging_setup.get_logger(__name__).error("the arm of %s cannot be read: %s", exchange_id, error)
+            logging_setup.get_logger(__name__).error("the variant of %s cannot be read: %s", inference_id, error)
             return "champion"
-        return exchange.arm if exchange is not None and exchange.arm in ARMS else "champion"
+        return inference.variant if inference is not None and inference.variant in VARIANTS else "champion"
 
 
 def _not_kept() -> ApiError:
@@ -146,8 +146,8 @@ def _annotator(given: FeedbackRequest, key: ApiKey) -> str:
 
 
 def _derive_feedback_id(given: FeedbackRequest, key: ApiKey) -> str:
-    """The id of feedback that brings none: the same words about the same exchange count once."""
-    told = [given.exchange_id, given.kind, given.value, _annotator(given, key)]
+    """The id of feedback that brings none: the same words about the same inference count once."""
+    told = [given.inference_id, given.kind, given.value, _annotator(given, key)]
     return f"fb-{hashlib.sha256(msgspec.json.encode(told, order='sorted')).hexdigest()[:32]}"
 
 
@@ -163,25 +163,25 @@ def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | No
 
 
 def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], None]) -> InferenceLogger:
-    """Open the live store as its server; ``home`` is where relative paths begin.
+    """Open the inference log as its server; ``home`` is where relative paths begin.
 
     Raises  InfrastructureError when the database says no, another server writes to the same file, or the people in it are hidden
-            under another salt.
+            under another key.
     """
-    salt = pseudonyms.load_hash_key(live, home)
+    hash_key = pseudonyms.load_hash_key(live, home)
     with ExitStack() as held:
         store = held.enter_context(inference_log_sql.open_log(pseudonyms.address(live), home, serving=True))
-        pseudonyms.register_hash_key(store, live, salt)
+        pseudonyms.register_hash_key(store, live, hash_key)
         writer = Writer(
             store,
-            Redactor(build_masker(live), salt),
+            Redactor(build_masker(live), hash_key),
             policy=live.disk_full,
             patience=live.write_timeout_seconds,
             waiting=live.max_buffered_rows,
             waiting_bytes=live.max_buffered_bytes,
             on_error=on_error,
         )
-        return InferenceLogger(store, writer, salt, held.pop_all())
+        return InferenceLogger(store, writer, hash_key, held.pop_all())
 
 
 def build_masker(live: InferenceLogConfig) -> PiiMasker:

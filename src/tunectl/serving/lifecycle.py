@@ -88,7 +88,7 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
         base=serve.variants.base,
         observe=serve.variants.standby_seconds,
         changed=lambda: metrics.set_model_info(
-            {arm: (one.id, one.contract.base.source) for arm, one in residents.loaded.items()}
+            {variant: (one.id, one.contract.base.source) for variant, one in residents.loaded.items()}
         ),
         patience=limits.request_timeout_seconds + SILENT,
         within=serve.load_timeout_seconds,

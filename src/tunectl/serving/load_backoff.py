@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from tunectl.core.errors import ArtifactError, InfrastructureError, TunectlError
-from tunectl.serving.routing import Arm
+from tunectl.serving.routing import Variant
 
 FIRST_PAUSE: Final = 2.0
 """Seconds; each pause is twice the one before."""
@@ -35,28 +35,28 @@ class LoadFailure:
 
 
 class LoadBackoff:
-    """What each arm should have and could not get: one release at most."""
+    """What each variant should have and could not get: one release at most."""
 
     def __init__(self) -> None:
-        self._known: dict[Arm, LoadFailure] = {}
+        self._known: dict[Variant, LoadFailure] = {}
 
-    def standing(self, arm: Arm, stamp: object, now: float, *, idle: bool) -> str | None:
+    def standing(self, variant: Variant, stamp: object, now: float, *, idle: bool) -> str | None:
         """Why files with this stamp are not tried now; None where they are. ``idle``: nothing answers meanwhile."""
-        known = self._known.get(arm)
+        known = self._known.get(variant)
         if known is None or known.stamp != stamp:
             return None
         due = now >= known.again and (idle or not known.lasting)
         return None if due else known.reason
 
-    def add(self, arm: Arm, stamp: object, reason: str, now: float, *, lasting: bool) -> None:
+    def add(self, variant: Variant, stamp: object, reason: str, now: float, *, lasting: bool) -> None:
         """It was tried and refused."""
-        before = self._known.get(arm)
+        before = self._known.get(variant)
         pause = FIRST_PAUSE if before is None else min(LONGEST_PAUSE, 2 * before.pause)
-        self._known[arm] = LoadFailure(stamp, reason, lasting, pause, now + pause)
+        self._known[variant] = LoadFailure(stamp, reason, lasting, pause, now + pause)
 
-    def forget(self, arm: Arm) -> None:
+    def forget(self, variant: Variant) -> None:
         """Another release is wanted, or it was loaded."""
-        self._known.pop(arm, None)
+        self._known.pop(variant, None)
 
 
 def is_permanent(error: Exception, folder: Path) -> bool:

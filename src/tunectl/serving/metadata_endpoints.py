@@ -9,7 +9,7 @@ from tunectl import __version__
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.serving import openapi as serving_openapi
 from tunectl.serving.model_manager import ModelManager
-from tunectl.serving.routing import ARMS
+from tunectl.serving.routing import VARIANTS
 
 
 def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, Any]]:
@@ -21,28 +21,29 @@ def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, A
     base = champion.contract.base.source
     names = [settings.project, *settings.serve.served_model_names]
     found += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in names]
-    for arm in ARMS:
-        one = residents.loaded.get(arm)
+    for variant in VARIANTS:
+        one = residents.loaded.get(variant)
         if one is None:
             continue
         source = one.contract.base
-        if arm == "base":
+        if variant == "base":
             found.append(
                 {
-                    **_model("base", one.created, one.id, arm, parent=None, root=source.source),
+                    **_model("base", one.created, one.id, variant, parent=None, root=source.source),
                     "revision": source.revision,
                 }
             )
         else:
             found += [
-                _model(name, one.created, one.id, arm, parent=source.source, root=one.id) for name in (arm, one.id)
+                _model(name, one.created, one.id, variant, parent=source.source, root=one.id)
+                for name in (variant, one.id)
             ]
     if "base" not in residents.loaded:
         found.append({**_model(base, champion.created, champion.id, "base", parent=None, root=base), "served": False})
     return found
 
 
-def _model(name: str, created: int, release: str, arm: str, *, parent: str | None, root: str) -> dict[str, Any]:
+def _model(name: str, created: int, release: str, variant: str, *, parent: str | None, root: str) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
@@ -51,24 +52,24 @@ def _model(name: str, created: int, release: str, arm: str, *, parent: str | Non
         "root": root,
         "parent": parent,
         "release": release,
-        "variant": arm,
+        "variant": variant,
     }
 
 
 def readiness_body(residents: ModelManager) -> dict[str, Any]:
     """What ``/readyz`` says beside yes or no: each variant's release, its proof, and what is wrong."""
-    arms: dict[str, Any] = {}
-    for arm, one in residents.loaded.items():
-        arms[arm] = {"release": one.id}
+    variants: dict[str, Any] = {}
+    for variant, one in residents.loaded.items():
+        variants[variant] = {"release": one.id}
         if one.proof is not None:
             proof = one.proof
-            arms[arm] |= {
+            variants[variant] |= {
                 "agreement": round(proof.agreement, 4),
                 "logprob_gap": round(proof.logprob_gap, 4),
                 "as_base": proof.as_base,
                 "probes": proof.probes,
             }
-    said: dict[str, Any] = {"variants": arms}
+    said: dict[str, Any] = {"variants": variants}
     if residents.trouble:
         said["problems"] = residents.trouble
     if "champion" not in residents.loaded:
@@ -105,7 +106,7 @@ client = OpenAI(base_url="{address}/v1", api_key="KEY")
 client.chat.completions.create(model="{name}", messages=[{{"role": "user", "content": "Hello"}}])</pre>
 <p>What people think of an answer, by the <code>id</code> that it came with: thumb (up, down), rating (1 to 5), preference, edit, click, conversion.
 <pre>curl {address}/v1/feedback -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\
-  -d '{{"exchange_id": "chatcmpl-...", "kind": "thumb", "value": "up"}}'</pre>
+  -d '{{"inference_id": "chatcmpl-...", "kind": "thumb", "value": "up"}}'</pre>
 <p><a href=arena>Arena</a>: chat, and choose between two answers. <a href=openapi.json>openapi.json</a>: all of it, for programs.
 <dl>{rows}</dl>
 """

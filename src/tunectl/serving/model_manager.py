@@ -1,4 +1,4 @@
-"""Which releases are loaded under which arm, kept as the release store says: polled, proved, swapped, kept, let go.
+"""Which releases are loaded under which variant, kept as the release store says: polled, proved, swapped, kept, let go.
 
 A new champion loads beside the old one and takes over once it is proved; one that fails leaves the old one serving. The
 release before stays loaded for a while, so that going back is immediate. Nothing waits for a load: while one goes on, the
@@ -23,7 +23,7 @@ from tunectl.registry.protocols import RegistryReader
 from tunectl.serving import load_backoff
 from tunectl.serving.background_threads import run_in_thread
 from tunectl.serving.loaded_release import Engines, LoadedRelease, load_release
-from tunectl.serving.routing import Arm
+from tunectl.serving.routing import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class DesiredState:
     pointed: bool
     """Whether the store itself names the champion; else it is the seed."""
 
-    def release(self, arm: Arm) -> str | None:
-        """The release that an arm should have."""
-        if arm == "challenger":
+    def release(self, variant: Variant) -> str | None:
+        """The release that a variant should have."""
+        if variant == "challenger":
             return self.trial.release if self.trial is not None else None
         return self.champion
 
@@ -47,7 +47,7 @@ CLOSING = 5.0
 
 
 class ModelManager:
-    """The arms of one server; belongs to its event loop."""
+    """The variants of one server; belongs to its event loop."""
 
     def __init__(
         self,
@@ -64,29 +64,29 @@ class ModelManager:
         """Nothing is loaded yet: ``follow`` or ``look`` begins that.
 
         seed     the release that the Bento brought, served until the store has a champion
-        base     whether the base model is an arm as well
+        base     whether the base model is a variant as well
         observe  seconds for which the release before stays in memory after a swap
         changed  called after every change of ``loaded``
         patience seconds for which an engine may say nothing though answers are under way; then it is opened anew
         within   seconds in which a release must be loaded and proved; then it is given up, and tried again later
         """
         self._store, self._engines, self._seed = store, engines, seed
-        self._arms: tuple[Arm, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
+        self._variants: tuple[Variant, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
         self._observe, self._changed, self._patience, self._within = observe, changed, patience, within
-        self.loaded: dict[Arm, LoadedRelease] = {}
+        self.loaded: dict[Variant, LoadedRelease] = {}
         """Champion and challenger may be one and the same."""
         self.trial: CanaryState | None = None
-        self.trouble: dict[Arm, str] = {}
-        """Why an arm is not what it should be."""
-        self._goal: dict[Arm, str | None] = {}
+        self.trouble: dict[Variant, str] = {}
+        """Why a variant is not what it should be."""
+        self._goal: dict[Variant, str | None] = {}
         self._pointed = False
         self._refusals = load_backoff.LoadBackoff()
         self._resting: dict[str, tuple[LoadedRelease, float]] = {}
-        self._loading: dict[tuple[Arm, str], asyncio.Task[None]] = {}
+        self._loading: dict[tuple[Variant, str], asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
         """Of who loads: each load takes all threads."""
         self._bringing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """Of who has a release brought: two arms may want the same one."""
+        """Of who has a release brought: two variants may want the same one."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -109,12 +109,12 @@ class ModelManager:
             self._mend()
             return
         self._pointed = wanted.pointed
-        for arm in self._arms:
-            release = wanted.release(arm)
-            if release != self._goal.get(arm):
-                self._goal[arm] = release
-                self._refusals.forget(arm)
-            self._settle(arm, release)
+        for variant in self._variants:
+            release = wanted.release(variant)
+            if release != self._goal.get(variant):
+                self._goal[variant] = release
+                self._refusals.forget(variant)
+            self._settle(variant, release)
         self.trial = wanted.trial
         self._let_go(time.monotonic())
 
@@ -136,37 +136,37 @@ class ModelManager:
 
     def _mend(self) -> None:
         """Open anew what failed, by what the store said last."""
-        for arm, release in self._goal.items():
-            now = self.loaded.get(arm)
+        for variant, release in self._goal.items():
+            now = self.loaded.get(variant)
             if release is not None and (now is None or self._failure(now)):
-                self._settle(arm, release)
+                self._settle(variant, release)
 
-    def _settle(self, arm: Arm, release: str | None) -> None:
-        now = self.loaded.get(arm)
+    def _settle(self, variant: Variant, release: str | None) -> None:
+        now = self.loaded.get(variant)
         if release is None:
-            if arm == "champion":
+            if variant == "champion":
                 self._note(
-                    arm,
+                    variant,
                     f"there is no champion in {self._store.location}; promote a release: tunectl release promote ID",
                 )
             else:
-                self._rest(arm)
-                self.trouble.pop(arm, None)
+                self._rest(variant)
+                self.trouble.pop(variant, None)
             return
         if now is not None and now.id == release:
             failure = self._failure(now)
             if failure is None:
-                self.trouble.pop(arm, None)
+                self.trouble.pop(variant, None)
                 return
-            self._drop(arm, now, failure)
-        found = self._at_hand(arm, release)
+            self._drop(variant, now, failure)
+        found = self._at_hand(variant, release)
         if found is not None:
-            self._swap(arm, found)
+            self._swap(variant, found)
             return
-        if arm == "challenger":
-            self._rest(arm)  # whoever meets the challenger must not meet the one before it
-        if (arm, release) not in self._loading:
-            self._begin(arm, release)
+        if variant == "challenger":
+            self._rest(variant)  # whoever meets the challenger must not meet the one before it
+        if (variant, release) not in self._loading:
+            self._begin(variant, release)
 
     def _failure(self, resident: LoadedRelease) -> str | None:
         """Why a release in memory cannot answer any more; None while it can."""
@@ -175,24 +175,26 @@ class ModelManager:
             return f"it has said nothing for {silence:.0f} s"
         return resident.pipeline.broken
 
-    def _at_hand(self, arm: Arm, release: str) -> LoadedRelease | None:
-        """A release that is in memory already: as the other arm, or at rest. The base is never another arm's."""
-        if arm == "base":
+    def _at_hand(self, variant: Variant, release: str) -> LoadedRelease | None:
+        """A release that is in memory already: as the other variant, or at rest. The base is never another variant's."""
+        if variant == "base":
             return None
         held = [one for other, one in self.loaded.items() if other != "base"]
         held += [one for name, (one, _) in self._resting.items() if name == release]
         return next((one for one in held if one.id == release and self._failure(one) is None), None)
 
-    def _begin(self, arm: Arm, release: str) -> None:
+    def _begin(self, variant: Variant, release: str) -> None:
         """Load in a task of its own, unless these very files were refused before."""
         folder = self._folder(release)
-        reason = self._refusals.standing(arm, load_backoff.files_stamp(folder), time.monotonic(), idle=not self.ready)
+        reason = self._refusals.standing(
+            variant, load_backoff.files_stamp(folder), time.monotonic(), idle=not self.ready
+        )
         if reason is not None:
-            self.trouble[arm] = reason
+            self.trouble[variant] = reason
             return
-        self._loading[(arm, release)] = asyncio.create_task(self._load(arm, release, folder))
+        self._loading[(variant, release)] = asyncio.create_task(self._load(variant, release, folder))
 
-    async def _load(self, arm: Arm, release: str, folder: Path) -> None:
+    async def _load(self, variant: Variant, release: str, folder: Path) -> None:
         """Bring, load, prove, and put in its place what is still wanted by then. Nobody else's load waits for a download."""
         tried = load_backoff.files_stamp(folder)
         try:
@@ -201,29 +203,31 @@ class ModelManager:
                     await run_in_thread(partial(self._store.fetch, release))
                 tried = load_backoff.files_stamp(folder)
             async with self._turn:
-                if self._goal.get(arm) != release or self._at_hand(arm, release) is not None:
+                if self._goal.get(variant) != release or self._at_hand(variant, release) is not None:
                     return  # the next look sees to it
-                logging_setup.get_logger(__name__).info("loading release %s as %s", release, arm)
-                resident = await load_release(folder, self._engines, base=arm == "base", within=self._within)
-            if self._goal.get(arm) == release:
-                self._swap(arm, resident)
+                logging_setup.get_logger(__name__).info("loading release %s as %s", release, variant)
+                resident = await load_release(folder, self._engines, base=variant == "base", within=self._within)
+            if self._goal.get(variant) == release:
+                self._swap(variant, resident)
             else:
                 self._retire(resident)
         except (TunectlError, OSError) as error:
-            self._refuse(arm, release, tried, str(error), lasting=load_backoff.is_permanent(error, folder))
+            self._refuse(variant, release, tried, str(error), lasting=load_backoff.is_permanent(error, folder))
         except Exception as error:  # noqa: BLE001  # a release that makes some library fail must not end the server
             logging_setup.get_logger(__name__).exception("release %s cannot be loaded", release)
             reason = f"release {release} cannot be loaded: {type(error).__name__}: {error}"
-            self._refuse(arm, release, tried, reason, lasting=True)
+            self._refuse(variant, release, tried, reason, lasting=True)
         finally:
-            del self._loading[(arm, release)]
+            del self._loading[(variant, release)]
 
-    def _refuse(self, arm: Arm, release: str, tried: object, reason: str, *, lasting: bool) -> None:
-        if self._goal.get(arm) != release:
-            logging_setup.get_logger(__name__).error("%s, which was to be %s a moment ago: %s", release, arm, reason)
+    def _refuse(self, variant: Variant, release: str, tried: object, reason: str, *, lasting: bool) -> None:
+        if self._goal.get(variant) != release:
+            logging_setup.get_logger(__name__).error(
+                "%s, which was to be %s a moment ago: %s", release, variant, reason
+            )
             return
-        self._refusals.add(arm, tried, reason, time.monotonic(), lasting=lasting)
-        self._note(arm, reason)
+        self._refusals.add(variant, tried, reason, time.monotonic(), lasting=lasting)
+        self._note(variant, reason)
 
     def _folder(self, release: str) -> Path:
         folder = self._store.folder(release)
@@ -231,37 +235,37 @@ class ModelManager:
             return self._seed
         return folder
 
-    def _swap(self, arm: Arm, resident: LoadedRelease) -> None:
-        self._rest(arm)
+    def _swap(self, variant: Variant, resident: LoadedRelease) -> None:
+        self._rest(variant)
         rested = self._resting.pop(resident.id, None)
         if rested is not None and rested[0] is not resident:
             self._retire(rested[0])  # it failed while it rested
-        self.loaded[arm] = resident
-        self.trouble.pop(arm, None)
-        self._refusals.forget(arm)
+        self.loaded[variant] = resident
+        self.trouble.pop(variant, None)
+        self._refusals.forget(variant)
         proof = resident.proof
         shown = f"; {proof.agreement:.1%} of {proof.tokens} probe tokens agree" if proof else ""
-        logging_setup.get_logger(__name__).info("release %s answers as %s%s", resident.id, arm, shown)
+        logging_setup.get_logger(__name__).info("release %s answers as %s%s", resident.id, variant, shown)
         self._changed()
 
-    def _rest(self, arm: Arm) -> None:
-        """Take an arm's release out of its place; it stays in memory for a while, unless another arm has it as well.
+    def _rest(self, variant: Variant) -> None:
+        """Take a variant's release out of its place; it stays in memory for a while, unless another variant has it as well.
 
         The way back is the former champion's, so a challenger rests only where nobody else does.
         """
-        old = self.loaded.pop(arm, None)
+        old = self.loaded.pop(variant, None)
         if old is None:
             return
         if not any(one is old for one in self.loaded.values()):
-            rests = arm == "champion" or (arm == "challenger" and not self._resting)
-            key = old.id if arm != "base" else f"{old.id} base"
+            rests = variant == "champion" or (variant == "challenger" and not self._resting)
+            key = old.id if variant != "base" else f"{old.id} base"
             self._resting[key] = (old, time.monotonic() + (self._observe if rests else 0))
         self._changed()
 
-    def _drop(self, arm: Arm, failed: LoadedRelease, why: str) -> None:
+    def _drop(self, variant: Variant, failed: LoadedRelease, why: str) -> None:
         """Let go of a pipeline that failed; it is opened anew at once."""
-        self._note(arm, f"the engine failed and is started again: {why}")
-        del self.loaded[arm]
+        self._note(variant, f"the engine failed and is started again: {why}")
+        del self.loaded[variant]
         self._changed()
         self._retire(failed)
 
@@ -277,10 +281,10 @@ class ModelManager:
                 del self._resting[key]
                 self._retire(resident)
 
-    def _note(self, arm: Arm, reason: str) -> None:
-        if self.trouble.get(arm) != reason:
-            logging_setup.get_logger(__name__).error("%s: %s", arm, reason)
-        self.trouble[arm] = reason
+    def _note(self, variant: Variant, reason: str) -> None:
+        if self.trouble.get(variant) != reason:
+            logging_setup.get_logger(__name__).error("%s: %s", variant, reason)
+        self.trouble[variant] = reason
 
     async def close(self) -> None:
         """Give everything back; what is being loaded is given up."""

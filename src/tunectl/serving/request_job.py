@@ -1,4 +1,4 @@
-"""A request on its way: what it asks of which arm, and each of its answers as it grows."""
+"""A request on its way: what it asks of which variant, and each of its answers as it grows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tunectl.serving.detokenizer import IncrementalDetokenizer
 from tunectl.serving.loaded_release import LoadedRelease
 from tunectl.serving.requests import ChatRequest, CompletionRequest
 from tunectl.serving.response_encoding import Finish, ResponseChoice, ResponseHead, Token
-from tunectl.serving.routing import Arm
+from tunectl.serving.routing import Variant
 
 LONG = 20_000
 """Bytes of a body from which on its prompts are rendered and tokenised beside the loop, and letters from which on a schema is compiled there."""
@@ -90,7 +90,7 @@ class ChatJob:
     """One request."""
 
     head: ResponseHead
-    arm: Arm
+    variant: Variant
     resident: LoadedRelease
     request: Request
     asks: list[GenerationRequest]
@@ -123,7 +123,7 @@ def count_answers(request: Request) -> int:
 
 
 async def build_job(
-    request: Request, arm: Arm, resident: LoadedRelease, arrived: float, model: str, *, size: int
+    request: Request, variant: Variant, resident: LoadedRelease, arrived: float, model: str, *, size: int
 ) -> ChatJob:
     """A job from a request; ``size`` is its body's in bytes, so that tools and their calls count as well as texts.
 
@@ -161,7 +161,7 @@ async def build_job(
         GeneratedAnswer(IncrementalDetokenizer(resident.prompts.tokenizer, request.stops), resident, wants)
         for _ in asks
     ]
-    return ChatJob(head, arm, resident, request, asks, answers, sum(map(len, prompts)), arrived)
+    return ChatJob(head, variant, resident, request, asks, answers, sum(map(len, prompts)), arrived)
 
 
 def _prompts(request: Request, resident: LoadedRelease) -> list[list[int]]:

@@ -84,7 +84,7 @@ class Common(Struct, frozen=True, kw_only=True):
 
     @property
     def session(self) -> str | None:
-        """``metadata.session``, by which the exchanges of one conversation are told."""
+        """``metadata.session``, by which the inferences of one conversation are told."""
         found = (self.metadata or {}).get("session")
         return found[:200] if isinstance(found, str) else None
 
@@ -145,12 +145,12 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 class FeedbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """``POST /v1/feedback``: what somebody, or their click, says about an answer. The same id twice counts once."""
 
-    exchange_id: PrintableId
+    inference_id: PrintableId
     """``id`` of the response."""
     kind: Literal["thumb", "rating", "preference", "click", "conversion", "edit"]
     value: Any
-    """thumb: up or down. rating: 1 to 5. preference: {other: id of an exchange, choice: first, second, both_good or both_bad}, first
-    being exchange_id. edit: the better text. click: what was clicked, or null. conversion: its worth, or null."""
+    """thumb: up or down. rating: 1 to 5. preference: {other: id of an inference, choice: first, second, both_good or both_bad}, first
+    being inference_id. edit: the better text. click: what was clicked, or null. conversion: its worth, or null."""
     id: PrintableId | None = None
     """Null: derived from the rest, so that a repeated call counts once."""
     annotator: Annotated[str, Meta(max_length=200)] | None = None

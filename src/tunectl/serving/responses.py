@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from tunectl.access.api_errors import ErrorBody
 from tunectl.serving.response_encoding import Finish
-from tunectl.serving.routing import Arm
+from tunectl.serving.routing import Variant
 
 
 class Error(Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,7 +134,7 @@ class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
     parent: str | None
     """The model that it was made from."""
     release: str
-    arm: Arm
+    variant: Variant
     revision: str | UnsetType | None = UNSET
     served: bool | UnsetType = UNSET
     """False: it can be named, not asked."""
@@ -162,7 +162,7 @@ class Liveness(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VariantState(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an arm serves, and what its proof showed."""
+    """What a variant serves, and what its proof showed."""
 
     release: str
     agreement: float | UnsetType = UNSET
@@ -178,7 +178,7 @@ class Readiness(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether requests are answered, and why not."""
 
     ready: bool
-    variants: dict[Arm, VariantState]
+    variants: dict[Variant, VariantState]
     reason: str | UnsetType = UNSET
-    problems: dict[Arm, str] = field(default_factory=dict)
-    """Why an arm is not what it should be."""
+    problems: dict[Variant, str] = field(default_factory=dict)
+    """Why a variant is not what it should be."""

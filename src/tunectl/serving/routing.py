@@ -1,4 +1,4 @@
-"""Which arm answers: by the name in the request, else by a sticky hash while an experiment runs, else the champion."""
+"""Which variant answers: by the name in the request, else by a sticky hash while an experiment runs, else the champion."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from tunectl.access.api_errors import ApiError
 from tunectl.artifacts.records import CanaryState
 from tunectl.core.hashing import hash_to_unit
 
-Arm = Literal["champion", "challenger", "base"]
-ARMS: tuple[Arm, ...] = ("champion", "challenger", "base")
+Variant = Literal["champion", "challenger", "base"]
+VARIANTS: tuple[Variant, ...] = ("champion", "challenger", "base")
 
 
-def assign_variant(identity: str, trial: CanaryState) -> Arm:
-    """The arm of an identity (a user, else a key, else a session): always the same one in one trial."""
+def assign_variant(identity: str, trial: CanaryState) -> Variant:
+    """The variant of an identity (a user, else a key, else a session): always the same one in one trial."""
     return "challenger" if hash_to_unit(f"{trial.salt}\0{identity}") < trial.share else "champion"
 
 
 def resolve_variant(
-    model: str, identity: str, releases: Mapping[Arm, str], names: Sequence[str], trial: CanaryState | None
-) -> Arm:
-    """The arm for a request.
+    model: str, identity: str, releases: Mapping[Variant, str], names: Sequence[str], trial: CanaryState | None
+) -> Variant:
+    """The variant for a request.
 
-    model     as asked: an arm, a release, or one of ``names``, which leave the choice to us
-    releases  what is loaded, by arm
+    model     as asked: a variant, a release, or one of ``names``, which leave the choice to us
+    releases  what is loaded, by variant
     Raises  Problem (404) for any other name, listing what there is.
     """
     if model in names:
         return assign_variant(identity, trial) if trial is not None and "challenger" in releases else "champion"
-    for known in ARMS:
+    for known in VARIANTS:
         if known in releases and model in (known, releases[known]):
             return known
-    there = ", ".join([*names, *(arm for arm in ARMS if arm in releases)])
+    there = ", ".join([*names, *(variant for variant in VARIANTS if variant in releases)])
     raise ApiError(
         f"model {model[:100]!r} is not served here; there are: {there}",
         "not_found_error",

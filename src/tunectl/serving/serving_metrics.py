@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 from tunectl.artifacts.records import FeedbackKind
 from tunectl.core.optional import import_optional
 from tunectl.serving.admission_control import RefusalReason
-from tunectl.serving.routing import ARMS
+from tunectl.serving.routing import VARIANTS
 
 EXTRA: Final = "serve"
 FIRST: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30)
@@ -76,7 +76,7 @@ class ServingMetrics:
         for reason in get_args(RefusalReason):
             self.rejected.labels(reason)
         for kind in get_args(FeedbackKind):
-            for variant in ARMS:
+            for variant in VARIANTS:
                 self.feedback.labels(kind, variant)
 
     def set_model_info(self, variants: dict[str, tuple[str, str]]) -> None:

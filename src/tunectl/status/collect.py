@@ -33,7 +33,7 @@ RECENT: Final = timedelta(days=30)
 """Windows that are read; older ones only where there is none."""
 T = TypeVar("T")
 Live = tuple[Traffic | None, Drift | None, PendingApproval | None]
-"""What the live store says: traffic, drift, and whether a reference has to be accepted."""
+"""What the inference log says: traffic, drift, and whether a reference has to be accepted."""
 NOTHING: Final[Live] = (None, None, None)
 
 
@@ -105,7 +105,7 @@ def _live(layout: ProjectPaths, root: TunectlConfig, champion: ChampionPointer |
         return (
             Traffic(
                 SPAN.total_seconds() / 3600,
-                counts.exchanges,
+                counts.inferences,
                 counts.finished,
                 counts.users,
                 counts.feedback,
@@ -121,19 +121,19 @@ def _drift(windows: Sequence[DriftWindow], release: str | None) -> Drift | None:
     if not found:
         return None
     one = found[-1]
-    moved = sorted(name for name, signal in one.signals.items() if signal.moved)
+    moved = sorted(name for name, signal in one.signals.items() if signal.shifted)
     return Drift(
-        one.id, one.release, one.verdict, one.reason, one.until, one.rows, one.consecutive, one.required, moved
+        one.id, one.release, one.verdict, one.reason, one.until, one.rows, one.consecutive, one.required_windows, moved
     )
 
 
 def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: TunectlConfig) -> PendingApproval | None:
     """Prompts are compared with windows that somebody accepted, and nobody has accepted one."""
-    from tunectl.monitoring.window import ACCEPTED
+    from tunectl.monitoring.window import REFERENCE_SET
 
     declared, least = root.monitor.prompts, root.monitor.window.min_rows
     enough = [one for one in windows if one.rows >= least]
-    if declared.reference != "live" or declared.accept_first or not enough or live.events(kind=ACCEPTED):
+    if declared.reference != "live" or declared.accept_first or not enough or live.events(kind=REFERENCE_SET):
         return None
     return PendingApproval(
         f"accept a window that prompts are compared with: tunectl monitor set-reference {enough[-1].id}"

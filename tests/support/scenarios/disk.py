@@ -1,4 +1,4 @@
-"""A live store whose disk is full, read-only or slow, or whose database server goes away (fault 12)."""
+"""A inference log whose disk is full, read-only or slow, or whose database server goes away (fault 12)."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def full(found: Found, server: Server, disk: SmallDisk, *, policy: str, pa
     disk.free(server)
 
     async def writes_again() -> bool:
-        return b"the live store writes again" in server.log.read_bytes()[log:]
+        return b"the inference log writes again" in server.log.read_bytes()[log:]
 
     for _ in range(3):
         await _asked(server)
@@ -105,7 +105,7 @@ async def full(found: Found, server: Server, disk: SmallDisk, *, policy: str, pa
     found.must(later.status == 200, f"with room again it answers {later.status}")
     ids = {_id(reply) for reply in [*replies, later] if reply.status == 200}
     missing = await _missing(server, disk, ids)
-    found.must(not missing, f"{len(missing)} of {len(ids)} answered exchanges are not in the store with room again")
+    found.must(not missing, f"{len(missing)} of {len(ids)} answered inferences are not in the store with room again")
     found.figures |= {
         f"{policy}_errors": errors,
         f"{policy}_kept_late": len(ids) - len(missing),
@@ -129,7 +129,7 @@ async def slow(found: Found, server: Server, disk: SmallDisk, inject: Path, *, p
     found.within(f"{policy}_slow_worst_s", worst, quantile(usual, 1.0) * 4 + 2 * patience + SLACK)
     ids = {_id(reply) for reply in replies if reply.status == 200}
     missing = await _missing(server, disk, ids)
-    found.must(not missing, f"slow: {len(missing)} of {len(ids)} answered exchanges never came into the store")
+    found.must(not missing, f"slow: {len(missing)} of {len(ids)} answered inferences never came into the store")
 
 
 def _as_declared(found: Found, replies: list[Reply], policy: str) -> None:
@@ -157,8 +157,8 @@ async def _missing(server: Server, disk: SmallDisk, ids: set[str]) -> set[str]:
 
     async def all_there() -> bool:
         nonlocal left
-        with sqlite3.connect(f"file:{disk.folder}/live.sqlite?mode=ro", uri=True) as connection:
-            rows = connection.execute("SELECT id FROM exchanges WHERE finished_at IS NOT NULL").fetchall()
+        with sqlite3.connect(f"file:{disk.folder}/inference_log.sqlite?mode=ro", uri=True) as connection:
+            rows = connection.execute("SELECT id FROM inferences WHERE finished_at IS NOT NULL").fetchall()
         connection.close()
         left = ids - {row[0] for row in rows}
         return not left
@@ -184,20 +184,22 @@ async def away(found: Found, server: Server, postgres: Postgres, url: str, *, pa
 
     def finished() -> set[str]:
         with inference_log_sql.open_log(url, Path()) as store:
-            return {one.id for one in store.exchanges() if one.finished_at is not None}
+            return {one.id for one in store.inferences() if one.finished_at is not None}
 
     async def all_there() -> bool:
         return ids <= await asyncio.to_thread(finished)
 
-    found.must(await until(all_there, 60, every=0.5) <= 60, "answered exchanges never came into the database")
-    found.must(b"the live store writes again" in server.log.read_bytes()[log:], "it does not say that it writes again")
+    found.must(await until(all_there, 60, every=0.5) <= 60, "answered inferences never came into the database")
+    found.must(
+        b"the inference log writes again" in server.log.read_bytes()[log:], "it does not say that it writes again"
+    )
     found.figures |= {"away_errors": errors, "away_kept_late": len(ids)}
     for line in faults_in(server, log):
         found.must(False, line)
 
 
 async def read_only(found: Found, start: Server, disk: SmallDisk) -> None:
-    """A server that is started on a live store which cannot be written ends at once and says why."""
+    """A server that is started on a inference log which cannot be written ends at once and says why."""
     code = await asyncio.to_thread(start.process.wait, 60)
     found.must(code not in (0, None), f"on a read-only disk it ended with {code}")
     said = [line for line in start.log.read_text().splitlines() if "the server cannot start" in line]

@@ -16,7 +16,7 @@ from tunectl.monitoring import power_study
 from tunectl.monitoring.detector import DriftDetector
 from tunectl.monitoring.drift_metrics import DriftMetrics
 from tunectl.monitoring.power_study import DetectionRule, Rate, Simulation
-from tunectl.monitoring.signals import MonitoredExchange, SignalColumns
+from tunectl.monitoring.signals import MonitoredInference, SignalColumns
 from tunectl.monitoring.window import TimeSpan
 
 YEAR = 365
@@ -97,7 +97,7 @@ def power(
     return found
 
 
-def degenerate(examiner: DriftDetector, usual: Sequence[MonitoredExchange], *, many: int, seconds: float) -> Found:
+def degenerate(examiner: DriftDetector, usual: Sequence[MonitoredInference], *, many: int, seconds: float) -> Found:
     """Windows of nothing, of one row, of equal rows, without numbers, of other scripts, and very large ones."""
     found = Found(
         16, "degenerate windows", "a verdict in time, insufficient where it is due, and never NaN in a metric"
@@ -124,11 +124,11 @@ def _values(text: str) -> set[str]:
 
 
 def _windows(
-    usual: Sequence[MonitoredExchange], least: int, many: int
-) -> Sequence[tuple[str, list[MonitoredExchange], tuple[str, ...]]]:
+    usual: Sequence[MonitoredInference], least: int, many: int
+) -> Sequence[tuple[str, list[MonitoredInference], tuple[str, ...]]]:
     one, few, full = usual[0], list(usual[:10]), list(usual[: max(least, 60)])
     dice = random.Random(16)
-    nothing = [MonitoredExchange(id=str(place)) for place in range(len(full))]
+    nothing = [MonitoredInference(id=str(place)) for place in range(len(full))]
     numbers = [replace(row, mean_logprob=dice.choice([math.nan, math.inf, -math.inf, None])) for row in full]
     texts = [replace(row, prompt=dice.choice(SCRIPTS), answer=dice.choice(SCRIPTS)) for row in full]
     large = [replace(usual[place % len(usual)], id=f"large-{place}") for place in range(many)]

@@ -17,7 +17,7 @@ from tunectl.inference_log.training_window import FeedbackWindow
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.state_machine import Trigger
 
-WINDOW = "live/window.json"
+WINDOW = "inference_log/window.json"
 
 
 def twice(folder: Path) -> Found:
@@ -35,7 +35,7 @@ def twice(folder: Path) -> Found:
     reasons = [seen.reason for seen in book.list_outcomes() if seen.run is None]
     found.must(reasons == ["duplicate"], f"the second trigger was settled as {reasons}")
     snapshots = sorted(
-        path.name for path in (folder / ".tunectl" / "live" / "snapshots").iterdir() if path.name != "tmp"
+        path.name for path in (folder / ".tunectl" / "inference_log" / "snapshots").iterdir() if path.name != "tmp"
     )
     found.must(snapshots == [first.facts("proposed")["snapshot"]["id"]], f"snapshots: {snapshots}")
     retrain_project.drift(folder, champion, "n" * 16)
@@ -64,7 +64,8 @@ def _cloned(found: Found, folder: Path, release: str) -> None:
     named = atomic_io.read_json(clone / WINDOW, FeedbackWindow)
     for one in named.snapshots:
         shutil.copytree(
-            folder / ".tunectl" / "live" / "snapshots" / one.id, clone / ".tunectl" / "live" / "snapshots" / one.id
+            folder / ".tunectl" / "inference_log" / "snapshots" / one.id,
+            clone / ".tunectl" / "inference_log" / "snapshots" / one.id,
         )
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "repro"],

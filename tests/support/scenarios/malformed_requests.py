@@ -41,7 +41,7 @@ def hostile_found(count: int) -> Found:
 
 def bodies() -> Iterator[tuple[str, bytes, str]]:
     """What it is, the bytes, the content type."""
-    hi = b'{"model": "shop", "messages": [{"role": "user", "content": %s}], "prompt": "a", "exchange_id": "a", "kind": %s}'
+    hi = b'{"model": "shop", "messages": [{"role": "user", "content": %s}], "prompt": "a", "inference_id": "a", "kind": %s}'
     yield "a pickle", b"\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94.", "application/vnd.bentoml+pickle"
     yield "nothing", b"", "application/json"
     yield "deep arrays", b"[" * 100_000 + b"]" * 100_000, "application/json"
@@ -66,7 +66,7 @@ def bodies() -> Iterator[tuple[str, bytes, str]]:
     yield "UTF-16", json.dumps({"model": "shop", "prompt": "a"}).encode("utf-16"), "application/json"
     yield "broken off", hi[:40], "application/json"
     yield "two values", b'{"model": "shop"} {"model": "shop"}', "application/json"
-    yield "NaN", b'{"model": "shop", "prompt": "a", "temperature": NaN, "exchange_id": NaN}', "application/json"
+    yield "NaN", b'{"model": "shop", "prompt": "a", "temperature": NaN, "inference_id": NaN}', "application/json"
     yield (
         "a huge exponent",
         b'{"model": "shop", "prompt": "a", "temperature": 1e999, "value": 1e999}',
@@ -74,7 +74,7 @@ def bodies() -> Iterator[tuple[str, bytes, str]]:
     )
     yield (
         "a huge number",
-        b'{"model": "shop", "prompt": "a", "seed": 1%s, "exchange_id": 1}' % (b"0" * 4000),
+        b'{"model": "shop", "prompt": "a", "seed": 1%s, "inference_id": 1}' % (b"0" * 4000),
         "application/json",
     )
     yield "a form", b"model=shop&prompt=a", "application/x-www-form-urlencoded"

@@ -54,7 +54,7 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
     found = Found(
         13,
         f"{count} people's data, some twenty ways each",
-        "absent from logs, metrics, live store and its export, and the arena's judgements",
+        "absent from logs, metrics, inference log and its export, and the arena's judgements",
     )
     chance, spelled = random.Random(3), list[str]()
     for _ in range(count):
@@ -119,11 +119,11 @@ async def _send(server: Server, person: dict[str, str]) -> None:
     other = {"other": person["email"], "choice": "first"}
     opinions = (("edit", everything), ("click", person["email"]), ("thumb", everything), ("preference", other))
     for kind, value in (*opinions, (everything, 1)):
-        body = {"exchange_id": name, "kind": kind, "value": value, "annotator": person["email"]}
+        body = {"inference_id": name, "kind": kind, "value": value, "annotator": person["email"]}
         await ask(server.port, "/v1/feedback", key, body)
-    own = {"exchange_id": name, "kind": "thumb", "value": "up", "annotator": nick, "id": person["email"]}
+    own = {"inference_id": name, "kind": "thumb", "value": "up", "annotator": nick, "id": person["email"]}
     await ask(server.port, "/v1/feedback", key, own)
-    await ask(server.port, "/v1/feedback", key, {"exchange_id": person["email"], "kind": "thumb", "value": "up"})
+    await ask(server.port, "/v1/feedback", key, {"inference_id": person["email"], "kind": "thumb", "value": "up"})
     await ask(server.port, CHAT, key, chat(1, model=person["email"]))
     await ask(server.port, f"/{quote(everything)}", None)
     await ask(server.port, f"/v1/models/{quote(person['email'])}?q={quote(everything)}", key)
@@ -167,11 +167,11 @@ async def _export(server: Server) -> bytes:
     code = (
         "import json,sys\nfrom pathlib import Path\nimport msgspec\nfrom tunectl.backends.storage import inference_log_sql\n"
         "with inference_log_sql.open_log(sys.argv[1], Path()) as store:\n"
-        "    rows = list(store.exchanges(forgotten=True))\n"
+        "    rows = list(store.inferences(erased=True))\n"
         "    said = store.feedback_of([one.id for one in rows])\n"
         "    sys.stdout.buffer.write(msgspec.json.encode([rows, said]))\n"
     )
-    url = f"sqlite:///{server.folder}/.tunectl/live/live.sqlite"
+    url = f"sqlite:///{server.folder}/.tunectl/inference_log/inference_log.sqlite"
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", code, url], capture_output=True, check=True, cwd=server.folder
     )

@@ -107,7 +107,7 @@ def _ended_well(found: Found, folder: Path, store: ReleaseRegistry, before: str,
         ["git", "status", "--porcelain", "--untracked-files=no"], cwd=folder, capture_output=True, text=True
     ).stdout
     found.must(head == "", f"{where}: the checkout is dirty: {head[:200]}")
-    events = retrain_project.events(folder, "reference_accepted")
+    events = retrain_project.events(folder, "reference_set")
     found.must(len(events) == 1, f"{where}: {len(events)} events make the window the reference")
     found.must(not (folder / ".tunectl" / "retrain" / "worktree").exists(), f"{where}: the worktree is left")
     found.must(

@@ -80,17 +80,17 @@ def generation(
     model: Model, dice: random.Random, people: Sequence[str], number: int, rules: FeedbackRules
 ) -> FeedbackSelection:
     """One round of live traffic: a third of the answers is approved of, some are written anew."""
-    exchanges, said = [], {}
+    inferences, said = [], {}
     for place, answer in enumerate(spoken(model, dice, 600)):
         name = f"g{number}-{place}"
-        exchanges.append(exchange(name, f"question {number} {place}", answer, user=f"u{place % 200}"))
+        inferences.append(inference(name, f"question {number} {place}", answer, user=f"u{place % 200}"))
         if place % 3 == 0:
             kind, value = ("edit", dice.choice(people)) if place % 12 == 0 else ("thumb", "up")
             said[name] = [Feedback(f"f-{name}", name, kind, value, AT - timedelta(days=2), f"a{place % 40}")]
-    return feedback_selection.select_examples(exchanges, said, rules, at=AT)
+    return feedback_selection.select_examples(inferences, said, rules, at=AT)
 
 
-def exchange(name: str, question: str, answer: str, *, user: str) -> InferenceRecord:
+def inference(name: str, question: str, answer: str, *, user: str) -> InferenceRecord:
     """An answered question, some days ago."""
     at = AT - timedelta(days=3)
     asked = {"messages": [{"role": "user", "content": question}]}
@@ -100,7 +100,7 @@ def exchange(name: str, question: str, answer: str, *, user: str) -> InferenceRe
 
 def texts(found: FeedbackSelection) -> list[str]:
     """What is learned."""
-    return [lesson.exchange.response["choices"][0]["message"]["content"] for lesson in found.lessons]
+    return [lesson.inference.response["choices"][0]["message"]["content"] for lesson in found.lessons]
 
 
 def five(*, count: int = 5, seed: int = 29) -> Found:
@@ -136,15 +136,15 @@ def five(*, count: int = 5, seed: int = 29) -> Found:
 
 def poisoned(share: float, *, count: int = 1000, young: bool = False) -> FeedbackSelection:
     """One person writes spam under so large a share of all that is said; ``young``: just now."""
-    exchanges, said = [], {}
+    inferences, said = [], {}
     for place in range(count):
         name = f"x{place}"
-        exchanges.append(exchange(name, f"question {place}", f"answer {place}", user=f"u{place % 300}"))
+        inferences.append(inference(name, f"question {place}", f"answer {place}", user=f"u{place % 300}"))
         bad = place < share * count
         at = AT - (timedelta(hours=1) if bad and young else timedelta(days=2))
         value = SPAM if bad else f"a better answer {place}"
         said[name] = [Feedback(f"f{place}", name, "edit", value, at, "mallory" if bad else f"a{place % 60}")]
-    return feedback_selection.select_examples(exchanges, said, RULES, at=AT)
+    return feedback_selection.select_examples(inferences, said, RULES, at=AT)
 
 
 def poison() -> Found:

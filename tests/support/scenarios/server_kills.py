@@ -116,20 +116,20 @@ async def alone_again(found: Found, first: Server) -> None:
 
 
 async def refused_neighbour(found: Found, first: Server, third: Server) -> None:
-    """A server that would write to the live store of another one ends at once and says why."""
+    """A server that would write to the inference log of another one ends at once and says why."""
     code = await asyncio.to_thread(third.process.wait, 60)
-    found.must(code not in (0, None), f"a second writer of one live store ends with {code}")
-    found.must("another server writes to this live store" in third.log.read_text(), "it does not say why it ended")
+    found.must(code not in (0, None), f"a second writer of one inference log ends with {code}")
+    found.must("another server writes to this inference log" in third.log.read_text(), "it does not say why it ended")
     reply = await ask(first.port, CHAT, first.keys["chat"], chat(2))
     found.must(reply.streamed, "the first server suffers")
 
 
 def killed_server_found() -> Found:
-    return Found(11, "kill -9 of the whole server under load", "no acknowledged exchange is missing; ids unique")
+    return Found(11, "kill -9 of the whole server under load", "no acknowledged inference is missing; ids unique")
 
 
 async def killed_server(found: Found, server: Server, chance: random.Random, *, clients: int = 4) -> None:
-    """Kill worker and supervisor at a random moment, read the live store, start again."""
+    """Kill worker and supervisor at a random moment, read the inference log, start again."""
     answered, begun = set[str](), set[str]()
     pid = worker(server)
 
@@ -155,7 +155,7 @@ async def killed_server(found: Found, server: Server, chance: random.Random, *, 
     kill(pid)
     await asyncio.gather(*people)
     await asyncio.to_thread(server.process.wait, 60)
-    accepted, finished, twice = _rows(server.folder / ".tunectl/live/live.sqlite")
+    accepted, finished, twice = _rows(server.folder / ".tunectl/inference_log/inference_log.sqlite")
     found.must(answered <= finished, f"missing ends: {sorted(answered - finished)[:3]}")
     found.must(begun <= accepted, f"missing beginnings: {sorted(begun - accepted)[:3]}")
     found.must(not twice, f"{twice} ids are there twice")
@@ -173,7 +173,7 @@ def _rows(database: Path) -> tuple[set[str], set[str], int]:
         if file.exists():
             shutil.copy(file, copy.with_name(copy.name + end))
     with sqlite3.connect(copy) as connection:
-        rows = connection.execute("SELECT id, finished_at, response FROM exchanges").fetchall()
+        rows = connection.execute("SELECT id, finished_at, response FROM inferences").fetchall()
     connection.close()
     for end in ("", "-wal", "-shm"):
         copy.with_name(copy.name + end).unlink(missing_ok=True)

@@ -11,20 +11,20 @@ DAY = datetime(2026, 5, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 
-def exchange(name, user="u", arm="champion", *, hours=0.0, model="shop", **more):
+def inference(name, user="u", variant="champion", *, hours=0.0, model="shop", **more):
     at = DAY + hours * HOUR
-    release = "r1" if arm == "challenger" else "r0"
-    given = {"finished_at": at, "finish_reason": "stop", "latency": 1.0, "refusal": False} | more
-    return InferenceRecord(name, at, arm, release, "t", {"model": model}, user, **given)
+    release = "r1" if variant == "challenger" else "r0"
+    given = {"finished_at": at, "finish_reason": "stop", "latency_seconds": 1.0, "refusal": False} | more
+    return InferenceRecord(name, at, variant, release, "t", {"model": model}, user, **given)
 
 
-def collect(exchanges, said=(), measure="satisfaction", hours=48.0):
-    by_exchange = {}
+def collect(inferences, said=(), measure="satisfaction", hours=48.0):
+    by_inference = {}
     for one in said:
-        by_exchange.setdefault(one.exchange_id, []).append(one)
+        by_inference.setdefault(one.inference_id, []).append(one)
     return canary_metrics.collect_observations(
-        exchanges,
-        lambda ids: {name: by_exchange[name] for name in ids if name in by_exchange},
+        inferences,
+        lambda ids: {name: by_inference[name] for name in ids if name in by_inference},
         metric=measure,
         challenger="r1",
         attribution=24 * HOUR,
@@ -38,7 +38,7 @@ def opinion(name, kind="thumb", value="up", hours=1.0):
 
 
 def test_a_unit_is_an_identity_and_counts_once_its_time_is_over():
-    ones = [exchange("a"), exchange("b", hours=2), exchange("c", "v", "challenger", hours=30)]
+    ones = [inference("a"), inference("b", hours=2), inference("c", "v", "challenger", hours=30)]
     found = collect(ones, [opinion("a"), opinion("b", value="down", hours=3)])
     assert [(unit.challenger, unit.outcome) for unit in found.units] == [(False, 0.5)]
     assert found.open == 1
@@ -58,34 +58,34 @@ def test_a_unit_is_an_identity_and_counts_once_its_time_is_over():
     ],
 )
 def test_satisfaction(said, outcome):
-    assert collect([exchange("a")], said).units[0].outcome == outcome
+    assert collect([inference("a")], said).units[0].outcome == outcome
 
 
 def test_clicks_and_conversions_count_once_whatever_they_are_worth():
     said = [opinion("a", "click", "buy"), opinion("a", "click", "more", 2.0), opinion("a", "conversion", 90.0)]
-    assert collect([exchange("a")], said, "click").units[0].outcome == 1.0
-    assert collect([exchange("a")], said, "conversion").units[0].outcome == 1.0
-    assert collect([exchange("a")], [], "click").units[0].outcome == 0.0
+    assert collect([inference("a")], said, "click").units[0].outcome == 1.0
+    assert collect([inference("a")], said, "conversion").units[0].outcome == 1.0
+    assert collect([inference("a")], [], "click").units[0].outcome == 0.0
 
 
-def test_guards_are_shares_of_the_exchanges():
+def test_guards_are_shares_of_the_inferences():
     ones = [
-        exchange("a", latency=9.0),
-        exchange("b", refusal=True),
-        exchange("c", finish_reason="error"),
-        exchange("d"),
+        inference("a", latency_seconds=9.0),
+        inference("b", refusal=True),
+        inference("c", finish_reason="error"),
+        inference("d"),
     ]
     assert collect(ones).units[0].guards == {"errors": 0.25, "refusals": 0.25, "slow answers": 0.25}
 
 
-def test_whoever_asked_for_an_arm_was_seen_in_both_or_is_nobody_does_not_count():
+def test_whoever_asked_for_a_variant_was_seen_in_both_or_is_nobody_does_not_count():
     ones = [
-        exchange("a", model="challenger"),
-        exchange("b", model="r0"),
-        exchange("c", "v"),
-        exchange("d", "v", "challenger", hours=1),
-        exchange("e", None),
-        exchange("f", "w", "base"),
+        inference("a", model="challenger"),
+        inference("b", model="r0"),
+        inference("c", "v"),
+        inference("d", "v", "challenger", hours=1),
+        inference("e", None),
+        inference("f", "w", "base"),
     ]
     found = collect(ones)
     assert (found.units, found.chosen, found.both) == ([], 2, 1)

@@ -124,7 +124,7 @@ def test_kills_between_record_and_file_are_mended(trials: tuple[ExperimentStore,
     assert kept.repair()
     trial = kept.store.trial()
     assert trial is not None
-    assert trial.salt == found.salt, "everybody stays in their arm"
+    assert trial.salt == found.salt, "everybody stays in their variant"
     kept.write(replace(found, ended_at=NOW, decision="harm"))  # an end whose file came back, for example from a backup
     assert kept.repair()
     assert kept.store.trial() is None

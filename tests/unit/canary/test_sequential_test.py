@@ -25,17 +25,17 @@ def _simulate(rules, champion, challenger, units, runs, seed, refusals=None):
     random = np.random.default_rng(seed)
     found = []
     for _ in range(runs):
-        arm = random.random(units) < rules.share
-        outcome = (random.random(units) < np.where(arm, challenger, champion)).astype(float)
-        bad = (random.random(units) < np.where(arm, *refusals[::-1])).astype(float) if refusals else None
+        variant = random.random(units) < rules.share
+        outcome = (random.random(units) < np.where(variant, challenger, champion)).astype(float)
+        bad = (random.random(units) < np.where(variant, *refusals[::-1])).astype(float) if refusals else None
         guards = {} if bad is None else {"refusal": bad}
-        decision, _, at = sequential_test.first_decision(arm, outcome, guards, rules)
+        decision, _, at = sequential_test.first_decision(variant, outcome, guards, rules)
         found.append((decision, at))
     return found
 
 
 @pytest.mark.parametrize("share", [0.5, 0.1])
-def test_equal_arms_are_promoted_in_at_most_one_of_twenty(share):
+def test_equal_variants_are_promoted_in_at_most_one_of_twenty(share):
     rules = SequentialTestRules(share, 0.0, 0.05, 0.05, 0.02, 50, None)
     found = _simulate(rules, 0.2, 0.2, 1000, 200, seed=1)
     promoted = sum(decision == "promote" for decision, _ in found)
@@ -64,14 +64,17 @@ def test_a_guardrail_stops_what_clicks_alone_would_promote():
     assert sum(decision == "harm" for decision, _ in found) >= 38
 
 
-def test_arms_that_do_not_get_their_shares_conclude_nothing():
+def test_variants_that_do_not_get_their_shares_conclude_nothing():
     rows = [Observation(place % 5 == 0, 0.5) for place in range(600)]
     assert sequential_test.evaluate(rows, RULES).decision == "unfair"
 
 
 def test_reading_names_means_interval_and_curve():
     random = np.random.default_rng(6)
-    rows = [Observation(bool(arm), float(random.random() < (0.6 if arm else 0.3))) for arm in random.random(800) < 0.5]
+    rows = [
+        Observation(bool(variant), float(random.random() < (0.6 if variant else 0.3)))
+        for variant in random.random(800) < 0.5
+    ]
     found = sequential_test.evaluate(rows, RULES)
     assert found.decision == "promote"
     assert found.at is not None
@@ -99,7 +102,7 @@ def test_an_open_question_ends_undecided():
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=60), st.floats(0.05, 0.95), st.floats(0, 0.5))
 def test_any_outcomes_give_finite_numbers_and_more_units_never_take_a_decision_back(rows, share, margin):
     rules = SequentialTestRules(share, margin, 0.2, 0.2, 0.02, 3, None)
-    units = [Observation(arm, outcome) for arm, outcome in rows]
+    units = [Observation(variant, outcome) for variant, outcome in rows]
     decisions = [sequential_test.evaluate(units[:count], rules, curve=False) for count in range(0, len(units) + 1, 7)]
     for one in decisions:
         assert all(np.isfinite(value) and value >= 0 for value in one.evidence.values())
@@ -120,7 +123,7 @@ def test_a_plan_says_how_many_units_it_takes():
     assert str(error.value) == "rate = 0.2 with an effect of +0.9 is no share from 0 to 1"
 
 
-def test_a_share_that_leaves_an_arm_empty_is_refused():
+def test_a_share_that_leaves_a_variant_empty_is_refused():
     with pytest.raises(UsageError) as error:
         sequential_test.evaluate([], SequentialTestRules(1.0, 0.0, 0.05, 0.05, 0.02, 50, None))
     assert str(error.value) == "share = 1.0; an experiment needs a share above 0 and below 1"

@@ -17,7 +17,7 @@ from tunectl.config.schema.serve import Serve
 from tunectl.core.errors import InfrastructureError, UsageError
 
 
-def root(url: str = "sqlite:///live.sqlite", **section: object) -> SimpleNamespace:
+def root(url: str = "sqlite:///inference_log.sqlite", **section: object) -> SimpleNamespace:
     given = settings(inference_log__url=url, **section)
     return SimpleNamespace(
         inference_log=InferenceLogConfig.model_validate(given["inference_log"], strict=True),
@@ -29,24 +29,24 @@ def test_a_live_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InfrastructureError, match="file") as caught:
-        serve._refuse_unkept(root("sqlite:///file/live.sqlite"))
+        serve._refuse_unkept(root("sqlite:///file/inference_log.sqlite"))
     assert caught.value.exit_code == 5
-    serve._refuse_unkept(root("sqlite:///live.sqlite"))
+    serve._refuse_unkept(root("sqlite:///inference_log.sqlite"))
     with (
-        inference_log_sql.open_log("sqlite:///live.sqlite", Path(), serving=True),
-        pytest.raises(InfrastructureError, match=r"live\.sqlite: another server writes to this live store"),
+        inference_log_sql.open_log("sqlite:///inference_log.sqlite", Path(), serving=True),
+        pytest.raises(InfrastructureError, match=r"inference_log\.sqlite: another server writes to this inference log"),
     ):
-        serve._refuse_unkept(root("sqlite:///live.sqlite"))
+        serve._refuse_unkept(root("sqlite:///inference_log.sqlite"))
 
 
 def test_a_live_store_of_servers_with_another_salt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for salt in ("0123456789abcdef", "0123456789abcdef", "fedcba9876543210"):
-        monkeypatch.setenv("TUNECTL_LIVE_SALT", salt)
-        if salt.startswith("0"):
+    for hash_key in ("0123456789abcdef", "0123456789abcdef", "fedcba9876543210"):
+        monkeypatch.setenv("TUNECTL_HASH_KEY", hash_key)
+        if hash_key.startswith("0"):
             serve._refuse_unkept(root())
             continue
-        with pytest.raises(InfrastructureError, match="hidden under another salt"):
+        with pytest.raises(InfrastructureError, match="hashed with another key"):
             serve._refuse_unkept(root())
 
 

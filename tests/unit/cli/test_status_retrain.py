@@ -1,4 +1,4 @@
-"""``tunectl status`` of the loop: real records, a real live store, and words for everything that is there or not."""
+"""``tunectl status`` of the loop: real records, a real inference log, and words for everything that is there or not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.inference_log.log_store import LogEvent, TimeWindow
-from tunectl.monitoring.window import ACCEPTED, accept
+from tunectl.monitoring.window import REFERENCE_SET, accept
 from tunectl.pipeline.stage_status import StageChange, StageStatus
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_state import ChampionPointer
@@ -37,7 +37,7 @@ from tunectl.status.status_text import format_rows, humanize_age
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
-URL = "sqlite:///.tunectl/live/live.sqlite"
+URL = "sqlite:///.tunectl/inference_log/inference_log.sqlite"
 ALERT = Trigger("alert", "alert-1", NOW - timedelta(hours=2), "something moved in 3 windows", "Alertmanager")
 
 
@@ -48,7 +48,7 @@ def root() -> TunectlConfig:
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TUNECTL_LIVE_URL", "TUNECTL_REGISTRY"):
+    for name in ("TUNECTL_INFERENCE_LOG_URL", "TUNECTL_REGISTRY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -65,7 +65,9 @@ def release(folder: Path) -> str:
 
 def window(release: str, number: int, verdict: str = "ok", size: int = 300) -> TimeWindow:
     until = NOW - timedelta(hours=10 - number)
-    signals = {"prompt_text": DriftSignal("prompt_text", "mmd", 300, 1000, 0.4, 0.1, 0.0005, moved=verdict == "drift")}
+    signals = {
+        "prompt_text": DriftSignal("prompt_text", "mmd", 300, 1000, 0.4, 0.1, 0.0005, shifted=verdict == "drift")
+    }
     body = DriftWindow(
         f"{number:016x}", until - timedelta(hours=1), until, size, verdict, 3 * (verdict == "drift"), 3,
         verdict == "drift", release, "training", signals, reason="prompt_text moved" if verdict == "drift" else "",
@@ -75,7 +77,7 @@ def window(release: str, number: int, verdict: str = "ok", size: int = 300) -> T
 
 def traffic(folder: Path, *windows: TimeWindow) -> None:
     """Three requests, one of them without an answer, one of two days ago."""
-    (folder / ".tunectl" / "live").mkdir(parents=True, exist_ok=True)
+    (folder / ".tunectl" / "inference_log").mkdir(parents=True, exist_ok=True)
     with inference_log_sql.open_log(URL, folder) as live:
         for number, minutes in enumerate((3000, 30, 3)):
             at = NOW - timedelta(minutes=minutes)
@@ -152,7 +154,7 @@ def test_an_answer_a_closed_question_and_an_accepted_window_wait_for_nobody(
     layout = ProjectPaths(tmp_path)
     traffic(tmp_path, window("r", 1))
     with inference_log_sql.open_log(URL, tmp_path) as live:
-        live.add_event(LogEvent("e", NOW, ACCEPTED, accept([f"{1:016x}"], by="ann", why="")))
+        live.add_event(LogEvent("e", NOW, REFERENCE_SET, accept([f"{1:016x}"], author="ann", message="")))
     book, run = RunStore(layout.retrain), asked()
     book.save(run)
     assert [one.link for one in collect.collect_status(layout, root, NOW).waits] == [None], "no secret, no link"
@@ -220,15 +222,15 @@ def test_calendar_cooldown_and_budget(tmp_path: Path, root: TunectlConfig) -> No
 
 def test_what_cannot_be_told_hides_nothing_else(tmp_path: Path, root: TunectlConfig) -> None:
     layout, name = ProjectPaths(tmp_path), release(tmp_path)
-    (tmp_path / ".tunectl" / "live").mkdir()
-    (tmp_path / ".tunectl" / "live" / "live.sqlite").write_bytes(b"no database" * 100)
+    (tmp_path / ".tunectl" / "inference_log").mkdir()
+    (tmp_path / ".tunectl" / "inference_log" / "inference_log.sqlite").write_bytes(b"no database" * 100)
     RunStore(layout.retrain).save(promoted())
     next((layout.retrain / "runs").iterdir()).write_text('{"key": ')
     found = collect.collect_status(layout, root, NOW)
     assert found.champion.release == name
     assert set(found.troubles) == {"live", "retrains"}
     told = dict(format_rows(found, NOW))
-    assert told["traffic"].startswith("cannot be told: live store sqlite:///")
+    assert told["traffic"].startswith("cannot be told: inference log sqlite:///")
     assert told["last retrain"].startswith("cannot be told: ")
     assert told["champion"].startswith(name)
 

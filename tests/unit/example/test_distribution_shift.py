@@ -61,7 +61,7 @@ def test_another_stream_asks_other_things() -> None:
 
 
 def test_nothing_looks_like_personal_data() -> None:
-    """Else it would be masked in the live store, and people's edits would be about placeholders."""
+    """Else it would be masked in the inference log, and people's edits would be about placeholders."""
     pytest.importorskip("faker")
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.text import pii_resources

@@ -267,10 +267,10 @@ def test_the_webhook_that_is_delivered_by_hand_is_one_that_the_controller_takes(
 
 
 def test_programs_are_not_led_to_the_users_own_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNECTL_LIVE_URL", "postgresql://real")
+    monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", "postgresql://real")
     monkeypatch.setenv("TUNECTL_EXPORTER", "/python")
     found = processes.plain_environment()
-    assert "TUNECTL_LIVE_URL" not in found
+    assert "TUNECTL_INFERENCE_LOG_URL" not in found
     assert found["TUNECTL_EXPORTER"] == "/python"
 
 
@@ -301,9 +301,9 @@ def test_when_the_service_was_seen_to_change() -> None:
     look = Lookout(dict)
     now = datetime.now(UTC)
     look.seen = [(now, {"champion": "a"}), (now + timedelta(seconds=4), {"champion": "b"})]
-    assert look.since(now + timedelta(seconds=1), lambda arms: arms["champion"] == "b") == 3.0
-    assert look.since(now + timedelta(seconds=5), lambda arms: arms["champion"] == "b") == 0.0
-    assert look.since(now, lambda arms: arms["champion"] == "c") is None
+    assert look.since(now + timedelta(seconds=1), lambda variants: variants["champion"] == "b") == 3.0
+    assert look.since(now + timedelta(seconds=5), lambda variants: variants["champion"] == "b") == 0.0
+    assert look.since(now, lambda variants: variants["champion"] == "c") is None
 
 
 # the workshop

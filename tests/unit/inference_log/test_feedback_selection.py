@@ -18,7 +18,7 @@ NOW = DAY + timedelta(days=3)
 RULES = FeedbackRules(timedelta(hours=24), 100, 100, 1.0, 100, 1.0, 0.0)
 
 
-def exchange(number=0, *, user="u", asked=None, answer="An ad."):
+def inference(number=0, *, user="u", asked=None, answer="An ad."):
     return InferenceRecord(
         f"e{number}",
         DAY + timedelta(minutes=number),
@@ -37,29 +37,29 @@ def said(one, kind="thumb", value="up", *, by="a", at=DAY, name=""):
 
 
 def left(ones, opinions, rules=RULES, **more):
-    by_exchange = {}
+    by_inference = {}
     for opinion in opinions:
-        by_exchange.setdefault(opinion.exchange_id, []).append(opinion)
-    return feedback_selection.select_examples(ones, by_exchange, rules, at=NOW, **more)
+        by_inference.setdefault(opinion.inference_id, []).append(opinion)
+    return feedback_selection.select_examples(ones, by_inference, rules, at=NOW, **more)
 
 
 def test_each_reason_has_words_and_a_case():
-    one = exchange()
+    one = inference()
     cases = {
-        "forgotten": left([one], [said(one)], forgotten={"e0"}),
+        "erased": left([one], [said(one)], erased={"e0"}),
         "unfinished": left([replace(one, finished_at=None)], [said(one)]),
         "no_chat": left([replace(one, request={"prompt": "Write"})], [said(one)]),
         "quarantined": left([one], [said(one, at=NOW - timedelta(hours=1))]),
         "not_approved": left([one], [said(one), said(one, value="down", by="b")]),
         "in_golden": left([one], [said(one)], golden={feedback_selection.digest_prompt(one)}),
     }
-    many = [exchange(number, user=f"u{number}") for number in range(9)]
+    many = [inference(number, user=f"u{number}") for number in range(9)]
     approvals = [said(one, by=f"a{place}") for place, one in enumerate(many)]
     cases["user_cap"] = left([replace(one, user_hash="u") for one in many], approvals, replace(RULES, per_user=8))
     cases["annotator_cap"] = left(many, [said(one) for one in many], replace(RULES, per_annotator=8))
     mixed = [said(one, by="a" if place < 5 else f"b{place}") for place, one in enumerate(many)]
     cases["annotator_share"] = left(many, mixed, replace(RULES, annotator_share=0.5))
-    same = [exchange(number, asked="The same") for number in range(4)]
+    same = [inference(number, asked="The same") for number in range(4)]
     cases["prompt_cap"] = left(same, [said(one) for one in same], replace(RULES, per_prompt=3))
     cases["model_text_share"] = left([one], [said(one)], replace(RULES, model_text_share=0.5))
     assert set(cases) == set(REASONS) == set(get_args(SkipReason))
@@ -69,24 +69,24 @@ def test_each_reason_has_words_and_a_case():
 
 
 def test_an_edit_is_a_lesson_in_the_words_of_the_person():
-    one = exchange()
+    one = inference()
     found = left([one], [said(one, value="down"), said(one, "edit", "A better ad.", by="b")])
     assert [(lesson.kind, lesson.by) for lesson in found.lessons] == [("edit", "b")]
-    assert found.lessons[0].exchange.response["choices"][0]["message"]["content"] == "A better ad."
+    assert found.lessons[0].inference.response["choices"][0]["message"]["content"] == "A better ad."
 
 
 def test_an_edit_that_changes_nothing_is_an_approval():
-    one = exchange()
+    one = inference()
     assert left([one], [said(one, "edit", "An ad.")]).lessons[0].kind == "approved"
 
 
 def test_a_late_objection_holds_up_an_old_approval():
-    one = exchange()
+    one = inference()
     assert left([one], [said(one), said(one, value="down", by="b", at=NOW)]).reasons == {"not_approved": 1}
 
 
 def test_what_was_held_for_the_gate_once_is_never_learned_later():
-    ones = [exchange(number) for number in range(40)]
+    ones = [inference(number) for number in range(40)]
     opinions = [said(one) for one in ones]
     held = {lesson.prompt for lesson in left(ones, opinions, replace(RULES, holdout=0.3)).lessons if lesson.held}
     assert 4 < len(held) < 20
@@ -95,7 +95,7 @@ def test_what_was_held_for_the_gate_once_is_never_learned_later():
 
 
 def test_one_person_with_five_percent_of_the_feedback_stays_below_the_configured_share():
-    ones = [exchange(number, user=f"u{number % 50}") for number in range(200)]
+    ones = [inference(number, user=f"u{number % 50}") for number in range(200)]
     opinions = [said(one, "edit", "BUY NOW", by="poison") for one in ones[:10]]
     opinions += [said(one, "edit", f"An ad {one.id}.", by=f"a{place % 12}") for place, one in enumerate(ones[10:])]
     found = left(ones, opinions, replace(RULES, annotator_share=0.03, per_annotator=1000))
@@ -108,7 +108,7 @@ def test_so_many_people_as_are_waited_for_can_teach_something_and_fewer_cannot()
     conf = Path(__file__).parents[3] / "conf"
     share = yaml.safe_load((conf / "feedback" / "default.yaml").read_text())["max_annotator_share"]
     wanted = yaml.safe_load((conf / "retrain" / "default.yaml").read_text())["data"]["min_annotators"]
-    ones = [exchange(number, user=f"u{number}") for number in range(60)]
+    ones = [inference(number, user=f"u{number}") for number in range(60)]
     for people in (wanted - 1, wanted):
         opinions = [
             said(one, "edit", f"An ad {one.id}.", by=f"a{place % people}", name=str(people))
@@ -127,7 +127,7 @@ OPINIONS = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(OPINIONS, st.integers(1, 4), st.integers(1, 4), st.floats(0.1, 1), st.floats(0, 1), st.integers(1, 3))
 def test_rows_add_up_and_no_cap_is_ever_exceeded(raw, per_user, per_annotator, share, model_text, per_prompt):
-    ones = [exchange(number, user=f"u{number % 4}", asked=f"ask {number % 6}") for number in range(15)]
+    ones = [inference(number, user=f"u{number % 4}", asked=f"ask {number % 6}") for number in range(15)]
     opinions = [
         said(
             ones[place],
@@ -141,12 +141,12 @@ def test_rows_add_up_and_no_cap_is_ever_exceeded(raw, per_user, per_annotator, s
     ]
     rules = FeedbackRules(timedelta(hours=24), per_user, per_annotator, share, per_prompt, model_text, 0.2)
     found = left(ones, opinions, rules)
-    talked = {opinion.exchange_id for opinion in opinions}
+    talked = {opinion.inference_id for opinion in opinions}
     assert len(found.lessons) + len(found.left) == len(talked)
-    assert {lesson.exchange.id for lesson in found.lessons}.isdisjoint(name for name, _ in found.left)
+    assert {lesson.inference.id for lesson in found.lessons}.isdisjoint(name for name, _ in found.left)
     lessons = found.lessons
     for lesson in lessons:
-        assert sum(other.exchange.user_hash == lesson.exchange.user_hash for other in lessons) <= per_user
+        assert sum(other.inference.user_hash == lesson.inference.user_hash for other in lessons) <= per_user
         assert sum(other.by == lesson.by for other in lessons) <= per_annotator
         assert sum(other.prompt == lesson.prompt for other in lessons) <= per_prompt
         assert share == 1 or sum(other.by == lesson.by for other in lessons) <= share * len(lessons)

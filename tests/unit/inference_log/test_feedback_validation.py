@@ -9,7 +9,7 @@ import pytest
 from tunectl.core.errors import DataError
 from tunectl.inference_log import feedback_validation
 
-PREFERENCE = 'allowed is {"other": another exchange, "choice": first | second | both_good | both_bad}'
+PREFERENCE = 'allowed is {"other": another inference, "choice": first | second | both_good | both_bad}'
 
 
 @pytest.mark.parametrize(
@@ -61,5 +61,6 @@ def test_an_answer_is_not_preferred_to_itself() -> None:
     with pytest.raises(DataError) as caught:
         feedback_validation.reject_self_preference("preference", value, "chatcmpl-1")
     assert (
-        caught.value.message == "value of preference names chatcmpl-1 as the other one too; it must be another exchange"
+        caught.value.message
+        == "value of preference names chatcmpl-1 as the other one too; it must be another inference"
     )

@@ -19,7 +19,9 @@ SINCE = datetime(2026, 3, 1, tzinfo=UTC)
 def signal(
     name: str = "prompt_text", p_value: float | None = 0.5, effect: float = 1.0, floor: float = 0.5
 ) -> DriftSignal:
-    return DriftSignal(name, "mmd", 300, 1000, score=1.0, threshold=2.0, p_value=p_value, effect=effect, floor=floor)
+    return DriftSignal(
+        name, "mmd", 300, 1000, score=1.0, threshold=2.0, p_value=p_value, effect=effect, effect_floor=floor
+    )
 
 
 def window(verdict: str, consecutive: int, number: int = 0) -> DriftWindow:
@@ -64,10 +66,10 @@ def test_a_signal_moves_when_it_is_significant_and_larger_than_the_floor() -> No
         ],
         0.05,
     )
-    assert [name for name, one in found.items() if one.moved] == ["prompt_text"]
-    assert found["prompt_tone"].adjusted == 0.06
-    assert found["prompt_text"].adjusted == 0.003
-    assert found["feedback"].adjusted is None
+    assert [name for name, one in found.items() if one.shifted] == ["prompt_text"]
+    assert found["prompt_tone"].adjusted_p_value == 0.06
+    assert found["prompt_text"].adjusted_p_value == 0.003
+    assert found["feedback"].adjusted_p_value is None
 
 
 def test_drift_after_so_many_windows_in_a_row() -> None:

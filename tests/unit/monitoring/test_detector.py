@@ -12,7 +12,7 @@ from msgspec.structs import asdict, replace
 from tunectl.artifacts.records import DriftWindow
 from tunectl.monitoring import signals
 from tunectl.monitoring.detector import DriftDetector
-from tunectl.monitoring.signals import MonitoredExchange
+from tunectl.monitoring.signals import MonitoredInference
 from tunectl.monitoring.window import TimeSpan
 
 SPAN = TimeSpan(at(1), at(2))
@@ -29,7 +29,7 @@ def baselines(looking: DriftDetector):
     return {side: looking.measure_reference("ref", known, side) for side in ("prompt", "answer")}
 
 
-def looked(looking: DriftDetector, baselines, window: list[MonitoredExchange], before=()) -> DriftWindow:
+def looked(looking: DriftDetector, baselines, window: list[MonitoredInference], before=()) -> DriftWindow:
     found = looking.examine_window(SPAN, window, baselines, before, release="r" * 16, missing={})
     for signal in found.signals.values():
         numbers = [value for value in asdict(signal).values() if isinstance(value, float)]
@@ -42,12 +42,12 @@ def test_too_few_rows_are_insufficient(looking: DriftDetector, baselines, count:
     found = looked(looking, baselines, rows(count, seed=2))
     assert found.verdict == "insufficient"
     assert found.reason == f"too few rows: {count} of 50"
-    assert not found.moved
+    assert not found.shifted
 
 
 def test_quiet_traffic_is_ok(looking: DriftDetector, baselines) -> None:
     found = looked(looking, baselines, rows(300, seed=3))
-    assert (found.verdict, found.moved, found.consecutive) == ("ok", False, 0)
+    assert (found.verdict, found.shifted, found.consecutive) == ("ok", False, 0)
     assert set(found.signals) == set(signals.NAMES)
     assert found.reason == "none of 13 signals moved"
 
@@ -55,15 +55,15 @@ def test_quiet_traffic_is_ok(looking: DriftDetector, baselines) -> None:
 def test_another_topic_is_seen_and_shown(looking: DriftDetector, baselines) -> None:
     changed = rows(300, seed=4, topics=["garden", "bike", "bread"])
     found = looked(looking, baselines, changed)
-    assert found.moved
-    assert found.signals["prompt_text"].moved
+    assert found.shifted
+    assert found.signals["prompt_text"].shifted
     assert found.consecutive == 1
     texts = {row.id: row.prompt for row in changed}
     bread = [name for name in found.exemplars if {"dough", "flour", "rye", "loaf", "oven"} & set(texts[name].split())]
     assert len(bread) >= 8
-    assert found.slices[0].window > found.slices[0].reference
-    assert found.slices[0].name.removeprefix("word:") in "flour yeast oven dough crust loaf butter rye starter knead"
-    assert all(name in texts for name in found.slices[0].exemplars)
+    assert found.segments[0].window > found.segments[0].reference
+    assert found.segments[0].name.removeprefix("word:") in "flour yeast oven dough crust loaf butter rye starter knead"
+    assert all(name in texts for name in found.segments[0].exemplars)
 
 
 def test_all_rows_equal(looking: DriftDetector) -> None:
@@ -75,7 +75,7 @@ def test_all_rows_equal(looking: DriftDetector) -> None:
 
 def test_numbers_that_are_none_and_texts_that_are_empty(looking: DriftDetector, baselines) -> None:
     odd = [
-        MonitoredExchange(
+        MonitoredInference(
             str(number), prompt="", answer="", prompt_tokens=-1, mean_logprob=[nan, inf, -inf, None][number % 4]
         )
         for number in range(100)
@@ -92,8 +92,8 @@ def test_other_scripts(looking: DriftDetector, baselines) -> None:
         replace(row, prompt=words[place % 5], answer=words[place % 5]) for place, row in enumerate(rows(200, seed=6))
     ]
     found = looked(looking, baselines, foreign)
-    assert found.signals["prompt_text"].moved
-    assert found.signals["prompt_language"].moved
+    assert found.signals["prompt_text"].shifted
+    assert found.signals["prompt_language"].shifted
     again = {side: looking.measure_reference("foreign", foreign, side) for side in ("prompt", "answer")}
     assert looked(looking, again, foreign[:100]).verdict == "ok"
 
@@ -119,7 +119,7 @@ def test_the_same_rows_give_the_same_window(looking: DriftDetector, baselines) -
 def test_a_large_window_is_held_to_what_the_reference_shows_against_itself(looking: DriftDetector) -> None:
     """Over 5,000 rows nearly any difference is significant; the floor of 400 reference rows is what counts."""
     bases = {"prompt": looking.measure_reference("ref", rows(400, seed=9), "prompt")}
-    flagged = [looked(looking, bases, rows(3000, seed=20 + turn)).moved for turn in range(3)]
+    flagged = [looked(looking, bases, rows(3000, seed=20 + turn)).shifted for turn in range(3)]
     assert not any(flagged)
 
 
@@ -138,7 +138,9 @@ def test_without_a_side_its_signals_are_not_there(looking: DriftDetector, baseli
 
 def test_a_side_of_which_nothing_could_be_told_is_not_ok(looking: DriftDetector, baselines) -> None:
     """Many answers, and not one with anything to compare: quiet prompts do not speak for them."""
-    mute = [MonitoredExchange(row.id, prompt=row.prompt, prompt_tokens=row.prompt_tokens) for row in rows(120, seed=11)]
+    mute = [
+        MonitoredInference(row.id, prompt=row.prompt, prompt_tokens=row.prompt_tokens) for row in rows(120, seed=11)
+    ]
     found = looked(looking, baselines, mute)
     assert (found.verdict, found.reason) == ("insufficient", "answers: too few rows in the window: 0 of 50")
     some = [replace(row, mean_logprob=None) for row in rows(300, seed=3)]
@@ -149,7 +151,7 @@ def test_a_side_of_which_nothing_could_be_told_is_not_ok(looking: DriftDetector,
 def test_exemplars_are_of_the_side_that_moved(looking: DriftDetector, baselines) -> None:
     quiet, other = rows(300, seed=3), rows(300, seed=4, topics=["bread"])
     found = looked(looking, baselines, [replace(one, answer=two.answer) for one, two in zip(quiet, other, strict=True)])
-    moved = [name for name, one in found.signals.items() if one.moved]
+    moved = [name for name, one in found.signals.items() if one.shifted]
     assert moved
     assert not [name for name in moved if name.startswith("prompt") or name == "feedback"]
     answers = {one.id: two.answer for one, two in zip(quiet, other, strict=True)}
@@ -173,7 +175,7 @@ def test_a_side_is_embedded_once_and_its_language_is_looked_at_from_end_to_end()
     found = signals.compute_signal_values(given, "prompt", changed(tools(), embedder=Counting()))
     assert Counting.calls == 1
     assert (found["prompt_text"].parts[0] == found["prompt_tone"].parts[1]).all()
-    many = [MonitoredExchange(str(number), prompt="soil") for number in range(signals.SPOKEN * 2 + 1)]
+    many = [MonitoredInference(str(number), prompt="soil") for number in range(signals.SPOKEN * 2 + 1)]
     looked_at = signals.compute_signal_values(many, "prompt", tools(), without=["prompt_text", "prompt_tone"])[
         "prompt_language"
     ].rows

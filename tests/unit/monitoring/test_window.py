@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inference_rows import START, exchange, finish, thumb
+from inference_rows import START, finish, inference, thumb
 from msgspec.structs import asdict, replace
 
 from tunectl.artifacts.records import DriftWindow
@@ -13,7 +13,7 @@ from tunectl.monitoring import window as windows
 
 
 def done(number: int, **other):
-    return replace(exchange(number, session=None), **{**asdict(finish(number)), **other})
+    return replace(inference(number, session=None), **{**asdict(finish(number)), **other})
 
 
 def test_a_row_is_what_was_asked_last_and_what_was_said() -> None:
@@ -23,7 +23,7 @@ def test_a_row_is_what_was_asked_last_and_what_was_said() -> None:
         {"role": "assistant", "content": "Yes"},
         {"role": "user", "content": [{"type": "text", "text": "Second"}, {"type": "text", "text": "part"}]},
     ]
-    found = windows.to_monitored_exchange(done(1, request={"messages": turns}), [thumb(1)])
+    found = windows.to_monitored_inference(done(1, request={"messages": turns}), [thumb(1)])
     assert (found.prompt, found.answer) == ("Second part", "Antwort 1 🎈")
     assert (found.prompt_tokens, found.answer_tokens, found.finish_reason) == (12, 7, "stop")
     assert (found.refused, found.mean_logprob, found.feedback) == (False, -0.25, True)
@@ -31,18 +31,18 @@ def test_a_row_is_what_was_asked_last_and_what_was_said() -> None:
 
 def test_an_empty_answer_is_refused_and_a_missing_one_is_not_known() -> None:
     empty = {"choices": [{"message": {"role": "assistant", "content": "  "}}]}
-    assert windows.to_monitored_exchange(done(1, response=empty)).refused is True
-    assert windows.to_monitored_exchange(done(1, response=None, refusal=None)).refused is None
+    assert windows.to_monitored_inference(done(1, response=empty)).refused is True
+    assert windows.to_monitored_inference(done(1, response=None, refusal=None)).refused is None
     calls = {"choices": [{"message": {"role": "assistant", "content": None, "tool_calls": []}}]}
-    assert windows.to_monitored_exchange(done(1, response=calls)).answer is None
+    assert windows.to_monitored_inference(done(1, response=calls)).answer is None
     old = {"choices": [{"text": "continued"}]}
-    found = windows.to_monitored_exchange(done(1, request={"prompt": "Once"}, response=old))
+    found = windows.to_monitored_inference(done(1, request={"prompt": "Once"}, response=old))
     assert (found.prompt, found.answer) == ("Once", "continued")
 
 
 @pytest.mark.parametrize("request_", [None, {}, {"messages": "no list"}, {"messages": [7]}, {"prompt": 7}])
 def test_odd_requests_have_no_prompt(request_) -> None:
-    assert windows.to_monitored_exchange(done(1, request=request_)).prompt is None
+    assert windows.to_monitored_inference(done(1, request=request_)).prompt is None
 
 
 def test_one_a_session_of_the_champion_and_finished() -> None:
@@ -50,9 +50,9 @@ def test_one_a_session_of_the_champion_and_finished() -> None:
         done(1, session="a"),
         done(2, session="a"),
         done(3),
-        done(4, arm="challenger"),
-        exchange(5, session=None),
-        done(6, forgotten_at=START),
+        done(4, variant="challenger"),
+        inference(5, session=None),
+        done(6, erased_at=START),
         replace(done(7), finish_reason="cancelled"),
         done(8),
     ]
@@ -140,16 +140,15 @@ def test_the_id_is_the_hash_of_what_was_looked_at_and_how() -> None:
 
 def test_the_newest_acceptance_counts() -> None:
     assert windows.find_accepted_windows([]) == []
-    bodies = [windows.accept(["a"], by="me", why=""), windows.accept(["b", "c"], by="me", why="")]
+    bodies = [windows.accept(["a"], author="me", message=""), windows.accept(["b", "c"], author="me", message="")]
     assert windows.find_accepted_windows(bodies) == ["b", "c"]
-    assert windows.find_accepted_windows([{"window": "d"}]) == ["d"]
     with pytest.raises(ValueError, match="no window is named"):
-        windows.accept([], by="me", why="")
+        windows.accept([], author="me", message="")
 
 
 def test_what_is_about_a_reference_of_yesterday_is_superseded() -> None:
     window = DriftWindow("w", START, START + timedelta(hours=1), 100, "drift", 3, 3, True, "r", "b+c")
     assert not windows.is_stale(window, [])
-    same, other = windows.accept(["b", "c"], by="me", why=""), windows.accept(["w"], by="me", why="")
+    same, other = windows.accept(["b", "c"], author="me", message=""), windows.accept(["w"], author="me", message="")
     assert not windows.is_stale(window, [other, same])
     assert windows.is_stale(window, [same, other])

@@ -80,8 +80,8 @@ async def build(told: dict[str, Any], tokenizer: Any) -> request_job.ChatJob:
     contract = SimpleNamespace(defaults=defaults, context_length=10**9)
     prompts = PromptRenderer(Template(SOURCE, "", "<|im_end|>"), tokenizer)
     resident: Any = SimpleNamespace(prompts=prompts, contract=contract, stops=frozenset(), id="r")
-    arm: Any = "champion"
-    return await request_job.build_job(request, arm, resident, 0.0, "m", size=len(raw))
+    variant: Any = "champion"
+    return await request_job.build_job(request, variant, resident, 0.0, "m", size=len(raw))
 
 
 @pytest.mark.parametrize("kind", ["content", "tools", "calls"])

@@ -1,4 +1,4 @@
-"""Arms: by name, by sticky hash, else the champion."""
+"""Variants: by name, by sticky hash, else the champion."""
 
 import pytest
 from hypothesis import given
@@ -13,13 +13,13 @@ LOADED = {"champion": "aaaa", "challenger": "bbbb"}
 
 def test_names_choose() -> None:
     trial = CanaryState("bbbb", 1.0, "s")
-    for asked, arm in (
+    for asked, variant in (
         ("champion", "champion"),
         ("aaaa", "champion"),
         ("bbbb", "challenger"),
         ("challenger", "challenger"),
     ):
-        assert resolve_variant(asked, "me", LOADED, ["shop"], trial) == arm
+        assert resolve_variant(asked, "me", LOADED, ["shop"], trial) == variant
     assert resolve_variant("shop", "me", LOADED, ["shop"], trial) == "challenger"
     assert resolve_variant("shop", "me", LOADED, ["shop"], None) == "champion"
     assert resolve_variant("shop", "me", {"champion": "aaaa"}, ["shop"], trial) == "champion"
@@ -33,10 +33,12 @@ def test_an_unknown_model_is_not_found() -> None:
 
 
 @given(st.text(), st.text())
-def test_a_person_stays_in_an_arm_and_wider_shares_keep_them(identity: str, salt: str) -> None:
-    arms = [assign_variant(identity, CanaryState("b", share / 10, salt)) for share in range(11)]
-    assert arms == sorted(arms, reverse=True)  # champion until the share reaches this identity, challenger ever after
-    assert (arms[0], arms[-1]) == ("champion", "challenger")
+def test_a_person_stays_in_a_variant_and_wider_shares_keep_them(identity: str, salt: str) -> None:
+    variants = [assign_variant(identity, CanaryState("b", share / 10, salt)) for share in range(11)]
+    assert variants == sorted(
+        variants, reverse=True
+    )  # champion until the share reaches this identity, challenger ever after
+    assert (variants[0], variants[-1]) == ("champion", "challenger")
 
 
 def test_shares_are_met() -> None:

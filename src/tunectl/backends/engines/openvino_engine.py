@@ -1,4 +1,4 @@
-"""OpenVINO GenAI as an engine: one continuous-batching pipeline an arm, driven step by step by one thread.
+"""OpenVINO GenAI as an engine: one continuous-batching pipeline a variant, driven step by step by one thread.
 
 Adapters are set when a pipeline is opened, because one pipeline has one set of adapters for all its requests.
 """

@@ -1,8 +1,9 @@
-"""The live store's tables, their rows and connections: SQLAlchemy Core for SQLite and PostgreSQL."""
+"""The inference log's tables, their rows and connections: SQLAlchemy Core for SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ class Tables:
     """The tables of one database."""
 
     metadata: Any
-    exchanges: Any
+    inferences: Any
     feedback: Any
     windows: Any
     events: Any
@@ -38,13 +39,13 @@ class Tables:
 
 TableColumns = tuple[tuple[str, str, str], ...]
 """Name; kind (text, time, whole, real, truth); key, not null, index, or nothing."""
-EXCHANGES: Final[TableColumns] = (
+INFERENCES: Final[TableColumns] = (
     ("id", "text", "key"),
     ("accepted_at", "time", "not null"),
     ("finished_at", "time", ""),
     ("user_hash", "text", "index"),
     ("session", "text", ""),
-    ("arm", "text", "not null"),
+    ("variant", "text", "not null"),
     ("release", "text", "not null"),
     ("request", "text", ""),
     ("response", "text", ""),
@@ -55,27 +56,28 @@ EXCHANGES: Final[TableColumns] = (
     ("refusal", "truth", ""),
     ("format_valid", "truth", ""),
     ("template_hash", "text", "not null"),
-    ("latency", "real", ""),
-    ("forgotten_at", "time", ""),
+    ("latency_seconds", "real", ""),
+    ("erased_at", "time", ""),
 )
 FEEDBACK: Final[TableColumns] = (
     ("id", "text", "key"),
-    ("exchange_id", "text", "not null index"),
+    ("inference_id", "text", "not null index"),
     ("kind", "text", "not null"),
     ("value", "text", ""),
     ("annotator", "text", "index"),
-    ("at", "time", "not null"),
+    ("created_at", "time", "not null"),
+    ("erased_at", "time", ""),
 )
 WINDOWS: Final[TableColumns] = (
     ("id", "text", "key"),
     ("since", "time", "not null"),
     ("until", "time", "not null"),
-    ("made_at", "time", "not null index"),
+    ("created_at", "time", "not null index"),
     ("body", "text", "not null"),
 )
 EVENTS: Final[TableColumns] = (
     ("id", "text", "key"),
-    ("at", "time", "not null index"),
+    ("created_at", "time", "not null index"),
     ("kind", "text", "not null"),
     ("body", "text", "not null"),
 )
@@ -103,10 +105,10 @@ def tables() -> Tables:
         ]
         return sa.Table(name, metadata, *made)
 
-    exchanges = table("exchanges", EXCHANGES)
-    sa.Index("exchanges_order", exchanges.c.accepted_at, exchanges.c.id)
+    inferences = table("inferences", INFERENCES)
+    sa.Index("inferences_order", inferences.c.accepted_at, inferences.c.id)
     rest = (table("feedback", FEEDBACK), table("windows", WINDOWS), table("events", EVENTS))
-    return Tables(metadata, exchanges, *rest)
+    return Tables(metadata, inferences, *rest)
 
 
 def _time_type(sa: Any) -> Any:
@@ -159,8 +161,10 @@ def from_row(row: Any, shape: type[T]) -> T:
     return shape(**values)
 
 
-def engine(url: str, root: Path) -> Any:
+def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
     """Connections to the database at ``url``; a relative SQLite file is below ``root``, and its folder is made.
+
+    ``application`` is what PostgreSQL shows as the name of the program.
 
     Raises  UsageError for another kind of database; InfrastructureError when the folder cannot be made; MissingExtraError.
     """
@@ -172,7 +176,7 @@ def engine(url: str, root: Path) -> Any:
             "inference_log.url cannot be read", hint="write sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from error
     if found.get_backend_name() == "postgresql":
-        return _postgres(sa, found)
+        return _postgres(sa, found, application)
     if found.get_backend_name() == "sqlite" and found.database not in (None, "", ":memory:"):
         return _sqlite(sa, found.set(database=str(database_file(url, root))))
     raise UsageError(
@@ -181,12 +185,31 @@ def engine(url: str, root: Path) -> Any:
     )
 
 
+@contextmanager
+def translate_errors(found: Any) -> Iterator[None]:
+    """Raise refusals of the database ``found`` (an engine) as InfrastructureError."""
+    sa = import_optional("sqlalchemy", extra="inference-log")
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        raise wrap_error(found, error) from error
+
+
+def wrap_error(found: Any, error: Any) -> InfrastructureError:
+    """The database's refusal: its own first line, never the statement or the values."""
+    reason = (str(getattr(error, "orig", None) or type(error).__name__).splitlines() or [type(error).__name__])[0]
+    return InfrastructureError(
+        f"inference log {found.url.render_as_string(hide_password=True)}: {reason}",
+        hint="check the free space and the rights of that file, or the server",
+    )
+
+
 def database_file(url: str, root: Path) -> Path | None:
     """The file of an SQLite address, None for a server."""
     return root / url.partition(":///")[2].partition("?")[0] if url.startswith("sqlite") else None
 
 
-def _postgres(sa: Any, url: Any) -> Any:
+def _postgres(sa: Any, url: Any, application: str) -> Any:
     import_optional("psycopg", extra="postgres")
     found = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
@@ -194,7 +217,7 @@ def _postgres(sa: Any, url: Any) -> Any:
         pool_size=5,
         connect_args={
             "connect_timeout": CONNECT,
-            "application_name": "tunectl",
+            "application_name": application,
             "client_encoding": "utf8",  # else psycopg gives bytes where the database names no encoding
             "keepalives_idle": 10,
             "keepalives_interval": 5,

@@ -1,4 +1,4 @@
-"""The live store of the project, for words that only look: looking makes none."""
+"""The inference log of the project, for words that only look: looking makes none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog | None]:
-    """The live store; None where nothing was kept yet.
+    """The inference log; None where nothing was kept yet.
 
     Raises  InfrastructureError where it cannot be had.
     """
@@ -31,7 +31,7 @@ def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[I
 
 @contextmanager
 def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog]:
-    """The live store.
+    """The inference log.
 
     Raises  DataError where nothing was kept yet; InfrastructureError where it cannot be had.
     """
@@ -45,25 +45,26 @@ def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[I
         yield store
 
 
-def exchange(store: InferenceLog, name: str) -> InferenceRecord | None:
-    """The exchange of that id, or of the only id that begins so; None where there is none.
+def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
+    """The inference of that id, or of the only id that begins so; None where there is none.
 
     Raises  DataError where several ids begin so.
     """
-    found = store.exchange(name)
+    found = store.inference(name)
     if found is not None:
         return found
     names = store.find_ids_by_prefix(name)
     if len(names) > 1:
         listed = ", ".join(names[:3]) + (", ..." if names[3:] else "")
         raise DataError(f"{name!r} begins several ids: {listed}", hint="give more of it")
-    return store.exchange(names[0]) if names else None
+    return store.inference(names[0]) if names else None
 
 
 def _absent(live: InferenceLogConfig, layout: ProjectPaths) -> Path | None:
     """The file of the database, where it is one and is not there."""
     from tunectl.backends.storage import inference_log_schema
-    from tunectl.inference_log import pseudonyms
+    from tunectl.inference_log import project_folder, pseudonyms
 
+    project_folder.require_new_folder(layout.root)
     file = inference_log_schema.database_file(pseudonyms.address(live), layout.root)
     return None if file is None or file.is_file() else file

@@ -32,7 +32,7 @@ NOT_TEXT = "not_text"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Nothing: the snapshots are named by ``live/window.json``, whose digest compose writes down."""
+    """Nothing: the snapshots are named by ``inference_log/window.json``, whose digest compose writes down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counts of exchanges."""
+    """Counts of inferences."""
 
     snapshots: int
     talked_about: int
-    """Exchanges that somebody said something about."""
+    """Inferences that somebody said something about."""
     lessons: int
     edits: int
     """Of the lessons, those that people wrote."""
@@ -60,7 +60,7 @@ class Metrics:
     people: int
     """Who edited or approved."""
     left: dict[str, int]
-    """Reason to exchanges that are no lesson."""
+    """Reason to inferences that are no lesson."""
 
 
 def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three
@@ -87,14 +87,14 @@ def _nothing(folder: Path, reason: str) -> Metrics:
 
 
 def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
-    found, home, exchanges = given.feedback, given.home, given.exchanges
+    found, home, inferences = given.feedback, given.home, given.inferences
     total = row_counts.RowCounter("feedback")
     total.read(len(found.lessons) + len(found.left))
     examples: list[tuple[FeedbackExample, Example]] = []
     for lesson in found.lessons:
-        example = _example(lesson, home[lesson.exchange.id].id)
+        example = _example(lesson, home[lesson.inference.id].id)
         if example is None:
-            total.reject(_reject(lesson.exchange.id, home, NOT_TEXT, "a turn is no plain text"))
+            total.reject(_reject(lesson.inference.id, home, NOT_TEXT, "a turn is no plain text"))
         else:
             examples.append((lesson, example))
             total.keep()
@@ -104,7 +104,7 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
     held = [(lesson, example) for lesson, example in examples if lesson.held]
     atomic_io.write_rows(folder / EXAMPLES, (example for _, example in learned))
     atomic_io.write_rows(folder / SLICE, (example for lesson, example in held if _judges(lesson, given.fresh)))
-    pairs = [_judgement(lesson, example, exchanges[lesson.exchange.id]) for lesson, example in learned]
+    pairs = [_judgement(lesson, example, inferences[lesson.inference.id]) for lesson, example in learned]
     atomic_io.write_rows(folder / JUDGEMENTS, (pair for pair in pairs if pair is not None))
     atomic_io.write_rows(folder / ORIGINS, (_origin(lesson, example, home) for lesson, example in examples))
     account = total.finish(records_out=len(learned))
@@ -123,18 +123,18 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
 
 def _judges(lesson: FeedbackExample, fresh: Collection[str]) -> bool:
     """Whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
-    return lesson.kind == "edit" and lesson.exchange.id in fresh
+    return lesson.kind == "edit" and lesson.inference.id in fresh
 
 
 def _example(lesson: FeedbackExample, snapshot_id: str) -> Example | None:
     """A lesson as a row to learn from; None where a turn is no plain text."""
-    row = export.to_openai_row(lesson.exchange)
+    row = export.to_openai_row(lesson.inference)
     messages = _turns(row["messages"]) if row else None
     if row is None or not messages or messages[-1].role != "assistant" or messages[-1].tool_calls:
         return None
-    source = Source(f"live/{snapshot_id}/{lesson.exchange.id}")
+    source = Source(f"inference_log/{snapshot_id}/{lesson.inference.id}")
     return Example(
-        id=f"live-{lesson.exchange.id}",
+        id=f"live-{lesson.inference.id}",
         source=source,
         messages=messages[:-1],
         answers=[ReferenceAnswer(messages[-1].content, source)],
@@ -153,7 +153,7 @@ def _judgement(lesson: FeedbackExample, example: Example, before: Any) -> Compar
         return None
     edited = Message("assistant", example.answers[0].text)
     vote = AnnotationMetadata(example.source, lesson.by, before.accepted_at.isoformat())
-    name = f"edit-{lesson.exchange.id}"
+    name = f"edit-{lesson.inference.id}"
     return Comparison(name, input_key(example), example.messages, [[edited], [turns[-1]]], "first", vote, KIND)
 
 
@@ -177,15 +177,15 @@ def _text(content: Any) -> str | None:
 
 
 def _reject(name: str, home: dict[str, Snapshot], reason: str, detail: str) -> RejectedRow:
-    return RejectedRow(Source(f"live/{home[name].id}/{name}"), reason, truncate(detail))
+    return RejectedRow(Source(f"inference_log/{home[name].id}/{name}"), reason, truncate(detail))
 
 
 def _origin(lesson: FeedbackExample, example: Example, home: dict[str, Snapshot]) -> dict[str, Any]:
     return {
         "example": example.id,
-        "exchange": lesson.exchange.id,
-        "snapshot": home[lesson.exchange.id].id,
-        "release": lesson.exchange.release,
+        "inference": lesson.inference.id,
+        "snapshot": home[lesson.inference.id].id,
+        "release": lesson.inference.release,
         "kind": lesson.kind,
         "by": lesson.by,
         "held": lesson.held,

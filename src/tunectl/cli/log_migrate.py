@@ -1,0 +1,63 @@
+"""``tunectl log migrate``: bring the inference log of an older tunectl to this one's folder and words."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import DataError
+
+if TYPE_CHECKING:
+    from tunectl.backends.storage.inference_log_migration import Migration
+    from tunectl.cli.log_erase import LogSettings
+    from tunectl.inference_log.project_folder import Move
+
+
+def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> int:
+    """Move the folder of tunectl 0.1, then migrate the database.
+
+    Raises  DataError where nothing was logged yet; UsageError where a setting names the old folder; InfrastructureError where a
+            process still uses what is to be moved or changed, or the database is of a newer tunectl.
+    """
+    from msgspec import to_builtins
+
+    from tunectl.backends.storage import inference_log_migration
+    from tunectl.backends.system import terminal
+    from tunectl.inference_log import project_folder, pseudonyms
+
+    url = pseudonyms.address(root.inference_log)
+    moved = project_folder.move(layout.root, _settings(root, url))
+    done = inference_log_migration.migrate(url, layout.root)
+    if done is None and not moved:
+        raise DataError("nothing was kept yet, so there is nothing to migrate", hint="serve the model: tunectl serve")
+    if args.json:
+        terminal.print_json({"moved": to_builtins(moved), "migration": to_builtins(done)})
+    else:
+        for line in _lines(moved, done):
+            terminal.print_line(line)
+    return 0
+
+
+def _settings(root: LogSettings, url: str) -> dict[str, str]:
+    """The settings that may name the folder of 0.1, with their values."""
+    from tunectl.cli import log_erase
+
+    found = {"inference_log.url": url, "inference_log.hash_key_file": root.inference_log.hash_key_file}
+    section = log_erase.feedback_config(root)
+    return found if section is None else {**found, "feedback.snapshots": section.snapshots}
+
+
+def _lines(moved: list[Move], done: Migration | None) -> Iterator[str]:
+    for one in moved:
+        yield f"{one.old} is {one.new} now" + ("; commit both" if one.new.endswith("window.json") else "")
+    if done is None:
+        return
+    rows = ", ".join(f"{count} {table}" for table, count in done.rows.items())
+    if done.from_version == done.to_version:
+        yield f"{done.database} has schema version {done.to_version} already: {rows}"
+        return
+    yield f"{done.database}: schema version {done.from_version} to {done.to_version} in {done.seconds:.1f} s: {rows}"
+    if done.copy is not None:
+        yield f"{done.copy} is the file as it was. tunectl log erase, prune and purge delete it; delete it when all is well."

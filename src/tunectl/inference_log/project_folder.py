@@ -1,0 +1,117 @@
+"""The folder of a project's inference log, and its move from where tunectl 0.1 kept it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io, lock
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.inference_log import training_window
+
+OLD: Final = Path(".tunectl/live")
+NEW: Final = Path(".tunectl/inference_log")
+FILES: Final = {"live.sqlite": "inference_log.sqlite", "salt": "hash_key"}
+"""Files that have another name now; snapshots keep theirs."""
+OLD_WINDOW: Final = Path("live/window.json")
+NEW_WINDOW: Final = Path("inference_log/window.json")
+
+
+class Move(Struct, frozen=True):
+    """One file or folder that was moved."""
+
+    old: str
+    new: str
+
+
+def require_new_folder(root: Path) -> None:
+    """Raise InfrastructureError where only the folder of tunectl 0.1 is there: a new, empty log would be made beside it."""
+    if (root / OLD).is_dir() and not (root / NEW).exists():
+        raise InfrastructureError(
+            f"{root / OLD} is the inference log of tunectl 0.1; it lies in {NEW} now",
+            hint="stop the servers, the monitor and the retrain controller of 0.1, then: tunectl log migrate",
+        )
+
+
+def move(root: Path, settings: Mapping[str, str]) -> list[Move]:
+    """Move what tunectl 0.1 left to where it lies now; returns what was moved. What is moved already stays.
+
+    The folder itself is renamed last, and until then opening refuses: after a kill the same call goes on.
+
+    Args:
+        root: The project.
+        settings: Name and value of the settings that may still name the old folder.
+
+    Raises:
+        UsageError: A setting names the old folder.
+        InfrastructureError: A process of 0.1 still uses it, or the disk says no.
+    """
+    return [*_move_folder(root, settings), *_move_window(root)]
+
+
+def _move_folder(root: Path, settings: Mapping[str, str]) -> Iterator[Move]:
+    old, new = root / OLD, root / NEW
+    if not old.is_dir() or new.exists():
+        return
+    wrong = [f"{name} = {value}" for name, value in settings.items() if f"{OLD}/" in value]
+    if wrong:
+        raise UsageError(
+            f"{old} is moved to {NEW}, and a setting names the old folder: {', '.join(wrong)}",
+            hint="write the new folder there, or leave the setting out, then: tunectl log migrate",
+        )
+    database = old / "live.sqlite"
+    busy = f"{old} is in use by a server of tunectl 0.1"
+    with lock.file_lock(database.with_name("live.sqlite.lock"), "tunectl log migrate", busy=busy, hint="stop it first"):
+        if database.is_file():
+            _empty_journal(database)
+        try:
+            for name, renamed in FILES.items():
+                if (old / name).exists():
+                    (old / name).rename(old / renamed)
+            database.with_name("live.sqlite.lock").unlink()
+            atomic_io.fsync_directory(old)
+            old.rename(new)
+            atomic_io.fsync_directory(new.parent)
+        except OSError as error:
+            raise atomic_io.write_error(new, error) from error
+    yield Move(str(OLD), str(NEW))
+
+
+def _empty_journal(database: Path) -> None:
+    """Bring the journal of a SQLite file into it and delete it: the file is to have another name than its journal.
+
+    Raises  InfrastructureError while another process has it open.
+    """
+    try:
+        with closing(sqlite3.connect(database, timeout=5)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE").close()
+        if any(database.with_name(f"{database.name}{end}").exists() for end in ("-wal", "-shm")):
+            raise sqlite3.OperationalError("database is locked")
+    except sqlite3.Error as error:
+        raise InfrastructureError(
+            f"{database}: {error}",
+            hint="stop the monitor and the retrain controller that use it, then: tunectl log migrate",
+        ) from error
+
+
+def _move_window(root: Path) -> Iterator[Move]:
+    old, new = root / OLD_WINDOW, root / NEW_WINDOW
+    if not old.is_file() or new.exists():
+        return
+    try:
+        window = training_window.read_window(old)
+        if window is None:
+            atomic_io.write_json(new, None)
+        else:
+            training_window.WINDOW_FORMAT.write(new, window)
+        old.unlink()
+        if not any(old.parent.iterdir()):
+            old.parent.rmdir()
+    except OSError as error:
+        raise atomic_io.write_error(new, error) from error
+    yield Move(str(OLD_WINDOW), str(NEW_WINDOW))

@@ -1,0 +1,78 @@
+"""Convert what tunectl 0.1 wrote about live traffic into the words of 0.2: bodies of events and windows, rows of snapshots.
+
+These functions never change. Revision 0002 of the database uses them once. Snapshots are read through them forever, because the
+name of a snapshot is the digest of its files, so those are never rewritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tunectl.artifacts.record_format import rename_keys
+
+EVENT_KINDS: Final = {
+    "salt": "hash_key",
+    "forgotten": "erased",
+    "retained": "pruned",
+    "reference_accepted": "reference_set",
+}
+"""Kinds that have another word now."""
+_EVENT_KEYS: Final = {
+    "forgotten": {"exchanges": "inferences", "opinions": "feedback"},
+    "retained": {"exchanges": "inferences"},
+    "reference_accepted": {"by": "author", "why": "message"},
+    "retrain": {"why": "message"},
+}
+_WINDOW_KEYS: Final = {
+    "required": "required_windows",
+    "moved": "shifted",
+    "slices": "segments",
+    "last": "previous_p_values",
+}
+_SIGNAL_KEYS: Final = {"adjusted": "adjusted_p_value", "floor": "effect_floor", "moved": "shifted"}
+_INFERENCE_KEYS: Final = {"arm": "variant", "latency": "latency_seconds", "forgotten_at": "erased_at"}
+_FEEDBACK_KEYS: Final = {"exchange_id": "inference_id", "at": "created_at"}
+_SNAPSHOT_KEYS: Final = {"at": "created_at", "exchanges": "inferences"}
+
+
+def convert_event(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the body of an event of a kind of 0.1."""
+    converted = rename_keys(body, _EVENT_KEYS.get(kind, {}))
+    if kind == "reference_accepted" and "window" in converted:  # the oldest shape named one window
+        converted = {"windows": [converted.pop("window")], **converted}
+    if kind == "retrain" and converted.get("state") == "rolled_back":  # nothing was: a challenger was withdrawn
+        converted["state"] = "withdrawn"
+    return converted
+
+
+def convert_window(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the body of a window of the monitor; others are returned as they are."""
+    if not {"verdict", "consecutive"} <= body.keys():
+        return dict(body)
+    converted = rename_keys(body, _WINDOW_KEYS)
+    if "signals" in converted:
+        signals = converted["signals"].items()
+        converted["signals"] = {name: rename_keys(signal, _SIGNAL_KEYS) for name, signal in signals}
+    return converted
+
+
+def convert_inference(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a row of ``exchanges.jsonl``."""
+    return rename_keys(row, _INFERENCE_KEYS)
+
+
+def convert_feedback(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a row of ``feedback.jsonl``."""
+    return rename_keys(row, _FEEDBACK_KEYS)
+
+
+def convert_snapshot(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the manifest of a snapshot, or its entry in ``live/window.json`` or in the record of a retrain."""
+    return rename_keys(manifest, _SNAPSHOT_KEYS)
+
+
+def convert_training_window(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the content of ``live/window.json``."""
+    converted = rename_keys(value, {"forgotten": "erased"})
+    return {**converted, "snapshots": [convert_snapshot(one) for one in converted.get("snapshots", [])]}
