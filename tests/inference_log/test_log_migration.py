@@ -361,6 +361,7 @@ def test_the_folder_of_0_1_is_refused_until_it_is_moved(tmp_path: Path, monkeypa
 def test_a_move_that_was_killed_goes_on(tmp_path: Path) -> None:
     copy_project(tmp_path)
     (tmp_path / ".tunectl/live/live.sqlite").rename(tmp_path / ".tunectl/live/inference_log.sqlite")
+    (tmp_path / ".tunectl/inference_log").mkdir()  # by a build in a worktree
     with pytest.raises(InfrastructureError):
         project_folder.require_new_folder(tmp_path)
     assert [one.old for one in project_folder.move(tmp_path, {})] == [".tunectl/live", "live/window.json"]

@@ -31,11 +31,16 @@ class Move(Struct, frozen=True):
 
 def require_new_folder(root: Path) -> None:
     """Raise InfrastructureError where only the folder of tunectl 0.1 is there: a new, empty log would be made beside it."""
-    if (root / OLD).is_dir() and not (root / NEW).exists():
+    if (root / OLD).is_dir() and _is_empty(root / NEW):
         raise InfrastructureError(
             f"{root / OLD} is the inference log of tunectl 0.1; it lies in {NEW} now",
             hint="stop the servers, the monitor and the retrain controller of 0.1, then: tunectl log migrate",
         )
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether nothing lies in a folder: a build in a worktree makes it, so that there is something to link to."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def move(root: Path, settings: Mapping[str, str]) -> list[Move]:
@@ -56,7 +61,7 @@ def move(root: Path, settings: Mapping[str, str]) -> list[Move]:
 
 def _move_folder(root: Path, settings: Mapping[str, str]) -> Iterator[Move]:
     old, new = root / OLD, root / NEW
-    if not old.is_dir() or new.exists():
+    if not old.is_dir() or not _is_empty(new):
         return
     wrong = [f"{name} = {value}" for name, value in settings.items() if f"{OLD}/" in value]
     if wrong:
