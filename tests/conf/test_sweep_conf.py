@@ -126,3 +126,11 @@ def test_the_variable_of_the_environment_wins_over_the_storage(
     assert url == section.storage
     monkeypatch.setenv(section.storage_env, "postgresql://me:secret@host/sweeps")
     assert sweep_setup.read_storage(layout)[1] == "postgresql://me:secret@host/sweeps"
+
+
+def test_evaluate_may_choose_on_validation_and_not_on_test(layout: ProjectPaths) -> None:
+    words = ["sweep.objective=[{metric: evaluate.systems.tuned.bleu, direction: maximize}]", "sweep.stage=evaluate"]
+    found = problems(layout, *words)
+    assert found[0].endswith("evaluate measures the test split, which must not choose; add evaluate.split=validation")
+    plan = sweep_setup.load_plan(layout, [*words, "evaluate.split=validation"])
+    assert plan.overrides == ["evaluate.split=validation"]

@@ -162,6 +162,15 @@ def test_the_tuned_model_wins_with_evidence(inputs, outputs):
     assert metrics.gain_low > 0
 
 
+def test_validation_can_be_answered_to_choose_settings_by(inputs, outputs):
+    evaluate.run(settings(split="validation"), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json")
+    assert (found.split, found.inputs, found.available) == ("validation", 12, 12)
+    rows = [json.loads(line) for line in (outputs.artifact / "answers.jsonl").read_text().splitlines()]
+    assert {row["id"] for row in rows} == {f"e{number}" for number in range(40, 52)}
+    assert "Scores on the validation split" in (outputs.artifact / "report.html").read_text()
+
+
 def test_everything_is_written_and_self_contained(inputs, outputs):
     evaluate.run(settings(), inputs, outputs, backend=fake_backend())
     names = {path.name for path in outputs.artifact.iterdir()}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec import structs
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
@@ -275,6 +276,17 @@ def test_int4_is_printed_and_not_judged(given):
     assert found.logprob_gap == pytest.approx(0.9)
     card = (outputs.artifact / "release" / "MODEL_CARD.md").read_text()
     assert "The evaluation's measure was not taken of the export." in card
+
+
+def test_no_release_is_made_of_what_was_judged_by_the_inputs_that_chose_it(given):
+    inputs, outputs = given
+    atomic_io.write_json(inputs.evaluate / "results.json", structs.replace(results(), split="validation"))
+    with pytest.raises(UsageError) as caught:
+        package.run(stage(), inputs, outputs, tools=Fake())
+    assert caught.value.message.startswith(
+        "evaluate answered the validation split, by which settings may have been chosen"
+    )
+    assert caught.value.hint == "judge on test: tunectl repro evaluate.split=test"
 
 
 def test_what_evaluate_refused_gets_no_bento(given):

@@ -26,6 +26,7 @@ SECTION: dict[str, Any] = {
     "sampler": "tpe",
     "pruner": None,
     "start": "current",
+    "confirm": False,
     "storage": "sqlite:///sweeps.sqlite",
     "storage_env": "TUNECTL_SWEEP_STORAGE",
     "heartbeat_seconds": 1,

@@ -17,17 +17,24 @@ ENVIRONMENT = {
 }
 SPLIT = """
 import pathlib
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 pathlib.Path("artifacts/split").mkdir(parents=True, exist_ok=True)
-pathlib.Path("artifacts/split/rows").write_text("rows")
+rows = [
+    Example(id=f"e{n}", source=Source("f", n), messages=[Message("user", f"shop {n}")],
+            answers=[ReferenceAnswer(f"shop number {n} is open every day of the week", Source("f", n))])
+    for n in range(40)
+]
+atomic_io.write_rows(pathlib.Path("artifacts/split/test.jsonl"), rows)
 with open(".tunectl/executed", "a") as stream:
     stream.write("split\\n")
 """
 SFT = """
-import json, os, pathlib, sys, time
+import json, math, os, pathlib, sys, time
 from tunectl.backends.sweeps import trial_pruning
 from tunectl.core.errors import TrialPrunedError
 settings = json.load(open("artifacts/config/sft.json"))["settings"]["sft"]
-loss = abs(settings["learning_rate"] * 1000 - 1) + settings["lora_rank"] / 1000
+loss = abs(math.log10(settings["learning_rate"]) + 3.5) + settings["lora_rank"] / 1000
 time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
 try:
     for step in range(1, 9):
@@ -43,12 +50,27 @@ pathlib.Path("artifacts/metrics/sft.json").write_text(json.dumps({"validation_lo
 with open(".tunectl/executed", "a") as stream:
     stream.write("sft\\n")
 """
+EVALUATE = """
+import json, pathlib
+from tunectl.artifacts import atomic_io
+from tunectl.evaluation.results import AnswerRow
+settings = json.load(open("artifacts/config/evaluate.json"))["settings"]["evaluate"]
+loss = float(pathlib.Path("artifacts/sft/adapter").read_text())
+right = round(40 * (1 - loss))
+rows = []
+for n in range(40):
+    text = f"shop number {n} is open every day of the week" if n < right else "nobody knows what this could be about"
+    rows.append(AnswerRow(f"e{n}", f"shop {n}", [], {}, {"tuned": text}))
+pathlib.Path("artifacts/evaluate").mkdir(exist_ok=True)
+atomic_io.write_rows(pathlib.Path("artifacts/evaluate/answers.jsonl"), rows)
+assert settings["split"] == "test"
+"""
 PIPELINE = """
 stages:
   compose:
     cmd: tunectl run compose
     always_changed: true
-    outs: [artifacts/config/sft.json: {cache: false}]
+    outs: [artifacts/config/sft.json: {cache: false}, artifacts/config/evaluate.json: {cache: false}]
   split:
     cmd: {python} split.py
     deps: [split.py]
@@ -59,6 +81,11 @@ stages:
     params: [artifacts/config/sft.json: ]
     outs: [artifacts/sft]
     metrics: [artifacts/metrics/sft.json: {cache: false}]
+  evaluate:
+    cmd: {python} evaluate.py
+    deps: [artifacts/sft, artifacts/split, evaluate.py]
+    params: [artifacts/config/evaluate.json: ]
+    outs: [artifacts/evaluate]
 """
 
 
@@ -68,6 +95,7 @@ def make(folder: Path, *, build: bool = True) -> Path:
     shutil.copytree(ROOT / "conf", folder / "conf")
     (folder / "split.py").write_text(SPLIT)
     (folder / "sft.py").write_text(SFT)
+    (folder / "evaluate.py").write_text(EVALUATE)
     (folder / "dvc.yaml").write_text(PIPELINE.replace("{python}", sys.executable))
     (folder / ".gitignore").write_text(".tunectl/\n")
     git(folder, "init", "--quiet", "--initial-branch=main")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -50,12 +51,23 @@ def test_stages_that_a_trial_does_not_change_come_from_the_cache_and_the_share_i
 def test_a_pruned_stage_is_not_cached(folder: Path) -> None:
     trials = shown(folder)["trials"]
     losses = {json.loads(path.read_text()).get("validation_loss") for path in folder.rglob("metrics/sft.json")}
-    assert losses == {0.016}  # nothing of a trial is in the project itself
+    assert losses == {0.516}  # nothing of a trial is in the project itself
     adapters = {path.read_text() for path in (folder / ".dvc" / "cache").rglob("*") if path.is_file()}
     for trial in trials:
         if trial["state"] == "pruned":
             rate, rank = trial["settings"]["sft.learning_rate"], trial["settings"]["sft.lora_rank"]
-            assert str(abs(rate * 1000 - 1) + rank / 1000) not in adapters
+            assert str(abs(math.log10(rate) + 3.5) + rank / 1000) not in adapters
+
+
+def test_the_best_trial_is_compared_with_the_start_once_on_the_test_split(folder: Path) -> None:
+    summary = shown(folder)
+    found = summary["confirmation"]
+    assert found["trial"] == summary["best"][0]
+    assert (found["system"], found["metric"], found["inputs"]) == ("tuned", "bleu", 40)
+    assert found["low"] < found["best"] - found["start"] < found["high"]
+    assert found["verdict"] == "better"
+    assert f"on test: trial {found['trial']} has bleu " in (folder / "printed.txt").read_text()
+    assert (folder / "printed.txt").read_text().count("confirming trial") == 1
 
 
 def test_no_worktree_is_left_and_the_tree_is_as_it_was(folder: Path) -> None:
@@ -68,7 +80,9 @@ def test_no_worktree_is_left_and_the_tree_is_as_it_was(folder: Path) -> None:
 
 
 def test_the_same_command_has_nothing_to_do(folder: Path) -> None:
-    assert "5 of 5 trials" in project.tunectl(folder, "sweep", "run", *SMALL)
+    text = project.tunectl(folder, "sweep", "run", *SMALL)
+    assert "5 of 5 trials" in text
+    assert "confirming" not in text
     assert len(shown(folder)["trials"]) == 5
 
 

@@ -116,7 +116,7 @@ def _print(folder: Path, *, as_json: bool) -> None:
         terminal.print_json(_plain(found))
         return
     columns, rows = summary.summary_rows(found)
-    terminal.table("test split", columns, rows)
+    terminal.table(f"{found.split} split", columns, rows)
     for line in summary.win_lines(found):
         terminal.print_line(line)
     terminal.print_line(found.verdict.reason)

@@ -138,7 +138,7 @@ def _print_comparison(folder: Path) -> None:
 
     found = summary.load(folder / results.NAME)
     columns, rows = summary.summary_rows(found)
-    terminal.table("test split", columns, rows)
+    terminal.table(f"{found.split} split", columns, rows)
     answers = islice(atomic_io.read_rows(folder / results.ANSWERS, results.AnswerRow), EXAMPLES)
     for line in summary.example_lines(found, list(answers)):
         terminal.print_line(line)

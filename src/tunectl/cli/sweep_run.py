@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         terminal.print_line(
             f"{study.name} goes on with commit {study.definition.commit[:12]}, not with the one that is checked out"
         )
-    sweep_worker.run_workers(layout, study, plan.section.workers, terminal.print_line)
+    sweep_worker.run_workers(layout, study, plan.section.workers, terminal.print_line, confirm=plan.section.confirm)
     from tunectl.cli.sweep_show import print_summary
 
     print_summary(study, number=10)

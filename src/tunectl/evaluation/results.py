@@ -324,6 +324,8 @@ class Results(Struct, frozen=True):
     win_rates: list[WinRate] = field(default_factory=list)
     """Aligned against tuned, one a judge; empty without an aligned model."""
     slots: SlotReport | None = None
+    split: str = "test"
+    """Part of the data that was answered; what "test inputs" means above."""
     version: int = VERSION
 
     def system(self, name: str) -> System | None:

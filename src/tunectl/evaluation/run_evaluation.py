@@ -172,6 +172,7 @@ def evaluate(
     return Results(
         project=setting.project,
         seed=setting.seed,
+        split=cfg.split,
         inputs=len(items),
         available=data.available,
         skipped=data.skipped,

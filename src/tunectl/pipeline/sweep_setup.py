@@ -114,8 +114,8 @@ def _check_objective(section: Sweep, resolved: checks.ResolvedConfig) -> Iterato
         if goal.stage not in stages:
             yield f"{head}: sweep.stage = {section.stage} does not build {goal.stage}; it builds {', '.join(stages)}"
             continue
-        if goal.stage == "evaluate":
-            yield f"{head}: evaluate measures the test split, which must not choose; take sft.validation_loss"
+        if goal.stage == "evaluate" and resolved.root.evaluate.split == "test":
+            yield f"{head}: evaluate measures the test split, which must not choose; add evaluate.split=validation"
             continue
         names = [field.name for field in dataclasses.fields(import_module(find(goal.stage).module).Metrics)]
         name = goal.metric.split(".")[1]

@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,43 +46,50 @@ class WorktreeTrials:
         self._definition = definition
         self.folder = layout.sweeps / section.name
 
-    def log_path(self, number: int) -> Path:
-        """What a trial printed."""
-        return self.folder / "logs" / f"trial-{number}.log"
-
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
         """See ``TrialRunner``.
 
         Raises  UsageError where the metric of the objective is not there; InfrastructureError of Git and DVC.
         """
         started = time.monotonic()
-        place = self.folder / f"trial-{claim.number}"
-        mark = str(place.absolute())
-        supervised_process.kill_marked(mark)  # what a killed worker left running here
-        project = self._open_worktree(place, claim, mark)
-        environment = build_worktree.build_environment(project)
-        environment[trial_pruning.VARIABLE] = json.dumps(note)
-        words = ["repro", "--unattended", "--to", self._section.stage, *self._definition.overrides, *claim.overrides]
-        code = supervised_process.run(
-            [sys.executable, "-m", "tunectl", *words],
-            cwd=project,
-            environment=environment,
-            mark=mark,
-            log=self.log_path(claim.number),
-            stop=stop,
-            limits=supervised_process.ProcessLimits(math.inf),
-        )
+        name = f"trial-{claim.number}"
+        told = {trial_pruning.VARIABLE: json.dumps(note)}
+        project, code = self.build(name, claim.overrides, self._section.stage, told, stop)
         if stop.is_set():
             return None
         outcome = self._read_outcome(project, code, time.monotonic() - started)
-        git_worktree.remove(self._layout.root, place)
+        self.remove(name)
         return outcome
 
-    def _open_worktree(self, place: Path, claim: TrialClaim, mark: str) -> Path:
+    def build(
+        self, name: str, overrides: Sequence[str], stage: str, environment: Mapping[str, str], stop: threading.Event
+    ) -> tuple[Path, int]:
+        """Build up to ``stage`` in the worktree ``name``; returns the project in it and the exit code of ``tunectl repro``."""
+        place = self.folder / name
+        mark = str(place.absolute())
+        supervised_process.kill_marked(mark)  # what a killed worker left running here
+        project = self._open_worktree(place, overrides, mark)
+        words = ["repro", "--unattended", "--to", stage, *self._definition.overrides, *overrides]
+        code = supervised_process.run(
+            [sys.executable, "-m", "tunectl", *words],
+            cwd=project,
+            environment=build_worktree.build_environment(project) | dict(environment),
+            mark=mark,
+            log=self.folder / "logs" / f"{name}.log",
+            stop=stop,
+            limits=supervised_process.ProcessLimits(math.inf),
+        )
+        return project, code
+
+    def remove(self, name: str) -> None:
+        """Forget a worktree of ``build``."""
+        git_worktree.remove(self._layout.root, self.folder / name)
+
+    def _open_worktree(self, place: Path, overrides: Sequence[str], mark: str) -> Path:
         """The worktree of a trial: that of an attempt before, whose checkpoints are kept, or a new one."""
         root = self._layout.root
         project = git_worktree.project_path(root, place)
-        whose = {"commit": self._definition.commit, "overrides": claim.overrides}
+        whose = {"commit": self._definition.commit, "overrides": list(overrides)}
         note = project / NOTE
         if note.is_file() and atomic_io.read_json(note) == whose:
             git_worktree.remove_stale_locks(project)

@@ -16,6 +16,7 @@ from pathlib import Path
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.sweeps.optuna_study import SweepStudy
 from tunectl.core.errors import TunectlError
+from tunectl.pipeline import sweep_confirm
 from tunectl.pipeline.sweep_trial import TrialRunner, WorktreeTrials
 from tunectl.sweeps.sweep_report import describe_outcome
 from tunectl.sweeps.trial_records import TrialClaim, TrialOutcome
@@ -83,8 +84,12 @@ def _run_trial(
     return outcome
 
 
-def run_workers(layout: ProjectPaths, study: SweepStudy, count: int, tell: Callable[[str], None]) -> int:
+def run_workers(
+    layout: ProjectPaths, study: SweepStudy, count: int, tell: Callable[[str], None], *, confirm: bool = False
+) -> int:
     """One worker here, and ``count - 1`` more as processes; returns how many trials ended in this one.
+
+    ``confirm``: the best trial is compared with the start on the test split when all have ended.
 
     SIGINT and SIGTERM give the trial that runs back, so that the next worker goes on with it.
     """
@@ -97,6 +102,10 @@ def run_workers(layout: ProjectPaths, study: SweepStudy, count: int, tell: Calla
                 raise KeyboardInterrupt
             for process in others:
                 process.wait()
+            if confirm and not stop.is_set():
+                sweep_confirm.confirm_best(layout, study, stop, tell)
+            if stop.is_set():
+                raise KeyboardInterrupt
     finally:
         for process in others:
             process.terminate()

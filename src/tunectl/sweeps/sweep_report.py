@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tunectl.config.schema.sweep import Sweep
-from tunectl.sweeps.trial_records import SweepSummary, TrialClaim, TrialOutcome, TrialSummary
+from tunectl.sweeps.trial_records import SweepConfirmation, SweepSummary, TrialClaim, TrialOutcome, TrialSummary
 
 
 def describe_outcome(claim: TrialClaim, outcome: TrialOutcome, section: Sweep) -> str:
@@ -82,11 +82,26 @@ def summary_lines(summary: SweepSummary, section: Sweep) -> list[str]:
         lines.append(f"front: trials {', '.join(map(str, summary.best))}; none is better than another in everything")
     elif summary.best:
         lines.append(_best_line(summary, section))
+    if summary.confirmation is not None:
+        lines.append(describe_confirmation(summary.confirmation, summary))
     if summary.importance:
         shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in summary.importance.items())
         lines.append(f"importance for {section.objective[0].metric}: {shares}")
     lines += [f"trial {trial.number} failed: {trial.reason}" for trial in summary.trials if trial.state == "failed"]
     return lines
+
+
+def describe_confirmation(found: SweepConfirmation, summary: SweepSummary) -> str:
+    """What the test split says; also where another trial has become the best since."""
+    ends = f" ({found.low:+.2f} to {found.high:+.2f})" if found.low is not None and found.high is not None else ""
+    words = {"better": "better", "worse": "worse", "no_difference": "no difference"}[found.verdict]
+    line = (
+        f"on test: trial {found.trial} has {found.metric} {found.best:.2f}, the start {found.start:.2f}: "
+        f"{found.best - found.start:+.2f}{ends}, {found.inputs} inputs, {found.system}: {words}"
+    )
+    if summary.best and found.trial not in summary.best:
+        line += f"; trial {summary.best[0]} became the best later, and the test split is not asked twice"
+    return line
 
 
 def _best_line(summary: SweepSummary, section: Sweep) -> str:

@@ -78,6 +78,24 @@ class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class SweepConfirmation(msgspec.Struct, frozen=True, kw_only=True):
+    """The best trial against the settings as they are, on the test split."""
+
+    trial: int
+    system: str
+    """What was compared of both builds: tuned, or aligned."""
+    metric: str
+    """The measure of ``evaluate.gate.primary_metric``."""
+    inputs: int
+    start: float
+    best: float
+    low: float | None
+    """Ends of the paired interval of best minus start; null where it is undefined."""
+    high: float | None
+    confidence: float
+    verdict: Literal["better", "no_difference", "worse"]
+
+
 class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a sweep."""
 
@@ -87,6 +105,8 @@ class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
     trials: list[TrialSummary]
     best: list[int]
     """Number of the best trial; of several objectives, the front."""
+    confirmation: SweepConfirmation | None
+    """Null where the best trial was not compared with the start yet."""
     importance: dict[str, float]
     """Setting to its share of the spread of the first objective; empty where too few trials have ended."""
 

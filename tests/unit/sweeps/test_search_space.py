@@ -32,6 +32,7 @@ SECTION: dict[str, Any] = {
     "sampler": "tpe",
     "pruner": None,
     "start": "current",
+    "confirm": False,
     "storage": "sqlite:///s.sqlite",
     "storage_env": "S",
     "heartbeat_seconds": 1,

@@ -105,7 +105,7 @@ def _tiles(results: Results) -> list[tuple[str, str]]:
         system = results.system(name)
         if system is not None and "slot_error" in system.scores:
             tiles.append((f"{system.scores['slot_error'].value:.1f} %", f"slot errors, {system.title.lower()}"))
-    tiles.append((render.number(results.inputs), f"test inputs of {render.number(results.available)}"))
+    tiles.append((render.number(results.inputs), f"{results.split} inputs of {render.number(results.available)}"))
     return tiles
 
 

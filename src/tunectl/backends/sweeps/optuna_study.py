@@ -25,13 +25,21 @@ from tunectl.core import logging_setup
 from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
 from tunectl.sweeps import search_space
-from tunectl.sweeps.trial_records import SweepDefinition, SweepSummary, TrialClaim, TrialOutcome, TrialSummary
+from tunectl.sweeps.trial_records import (
+    SweepConfirmation,
+    SweepDefinition,
+    SweepSummary,
+    TrialClaim,
+    TrialOutcome,
+    TrialSummary,
+)
 
 _log = logging_setup.get_logger(__name__)
 DEFINITION = "definition"
 STOPPED = "stopped"
 DEADLINE = "deadline"
 LEASE = "lease"
+CONFIRMATION = "confirmation"
 OVERRIDES = "overrides"
 START = "start"
 OUTCOME = "outcome"
@@ -131,6 +139,16 @@ class SweepStudy:
             ended.set()
             thread.join()
 
+    @property
+    def confirmation(self) -> SweepConfirmation | None:
+        """What the comparison on the test split said; None before it."""
+        stored = self._study.user_attrs.get(CONFIRMATION)
+        return msgspec.convert(stored, SweepConfirmation) if stored is not None else None
+
+    def set_confirmation(self, found: SweepConfirmation) -> None:
+        """Keep it with the sweep."""
+        self._study.set_user_attr(CONFIRMATION, msgspec.to_builtins(found))
+
     def set_stopped(self, stopped: bool) -> None:
         """Tell workers to begin no more trials, or to go on."""
         self._study.set_user_attr(STOPPED, stopped)
@@ -157,6 +175,7 @@ class SweepStudy:
             stopped=self._is_stopped(),
             trials=trials,
             best=best if len(self.section.objective) > 1 else best[:1],
+            confirmation=self.confirmation,
             importance=self._importance(),
         )
 

@@ -218,6 +218,8 @@ class SliceConfig(StrictModel):
 class Evaluate(StrictModel):
     """The evaluate section of ``conf/``: base, prompted and tuned model on the test split."""
 
+    split: Literal["test", "validation"]
+    """Part of the data whose inputs every system answers. validation: to choose settings by, as a sweep does; a release needs test."""
     max_inputs: int | None = Field(ge=1)
     """Number of test inputs at most, drawn with the seed; fewer give wider intervals. Null: all."""
     decoding: Decoding

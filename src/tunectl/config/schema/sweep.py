@@ -118,6 +118,8 @@ class Sweep(StrictModel):
     """Stops a stage in the middle of its fit where it falls behind. Null: never."""
     start: Literal["current", "none"]
     """current: the first trial has the settings as they are. none: it does not."""
+    confirm: bool
+    """Whether the best trial is built and compared with the start on the test split, once, when the trials have ended."""
     storage: str = Field(pattern=r"^(sqlite:///|postgresql://)\S+$")
     """Where trials are recorded: an SQLite file for one machine, postgresql://USER@HOST/NAME for several."""
     storage_env: str = Field(pattern=r"^[A-Z_][A-Z0-9_]*$")

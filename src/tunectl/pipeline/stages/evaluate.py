@@ -213,15 +213,16 @@ def _judge_facts(reward: Path) -> tuple[str, str]:
 
 
 def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
-    """The test inputs to answer, validation and train.
+    """The inputs to answer (of ``evaluate.split``), validation and train.
 
-    Raises  DataError where no test example can be answered, or a declared field is in none of them.
+    Raises  DataError where no such example can be answered, or a declared field is in none of them.
     """
-    test, skipped = items.from_examples(atomic_io.read_rows(split / "test.jsonl", Example))
+    asked = split / f"{cfg.split}.jsonl"
+    test, skipped = items.from_examples(atomic_io.read_rows(asked, Example))
     if not test:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
         raise DataError(
-            f"{split / 'test.jsonl'} holds no input with a reference answer: {reasons}",
+            f"{asked} holds no input with a reference answer: {reasons}",
             hint="evaluation needs examples with messages and answers; check ingest's sources and split.shares",
         )
     _refuse_unknown_fields(test, cfg)

@@ -90,6 +90,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
         atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "package: none"})
         return Metrics("none", "none", "none", True, None, None)
     found: Results = results.load(inputs.evaluate / results.NAME)
+    _refuse_chosen_by(found)
     which = _which(settings, inputs, found)
     job = _ReleaseBuilder(cfg, settings, inputs, outputs, tools or packaging.PackagingBackend(cfg.hardware), which)
     chats.check_base_matches(job.adapter, job.base)
@@ -114,6 +115,18 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
     passed = all(one.passed for one in facts.verdicts.values())
     same = report.agreement
     return Metrics(settings.engine, settings.layout, which, passed, same.top1, same.gap, facts.metrics)
+
+
+def _refuse_chosen_by(found: Results) -> None:
+    """A release is judged by inputs that chose nothing.
+
+    Raises  UsageError.
+    """
+    if found.split != "test":
+        raise UsageError(
+            f"evaluate answered the {found.split} split, by which settings may have been chosen, so no release is made of it",
+            hint="judge on test: tunectl repro evaluate.split=test",
+        )
 
 
 def _which(settings: ReleaseConfig, inputs: Inputs, found: Results) -> str:
