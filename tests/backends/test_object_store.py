@@ -16,7 +16,8 @@ from tunectl.backends.storage.object_store import FsspecObjectStore, redact_url
 from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError, UsageError
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.registry.remote import RemoteRegistry, push
+from tunectl.registry.remote import RemoteRegistry
+from tunectl.registry.remote_sync import push
 
 
 @pytest.fixture(params=["memory", "file"])

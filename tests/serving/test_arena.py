@@ -46,7 +46,7 @@ def test_chat_choose_and_keep(server: Server) -> None:
     assert "chosen" in page
     with judgements.open_store(server.folder / "judgements") as found:
         (said,) = found.list_annotations("Ada")
-        question = found.questions[said.question]
+        question = found.questions[said.task]
     assert [turn.content for turn in question.messages] == ["Hello, I am [EMAIL_1]"]
     assert said.tags == ["off topic"]
     assert (

@@ -21,6 +21,7 @@ from tunectl.core.errors import InfrastructureError
 from tunectl.generation.engine import GenerationRequest
 from tunectl.packaging import serving_contract as contracts
 from tunectl.registry.release_store import CHAMPION, ReleaseRegistry
+from tunectl.registry.sequence_guard import SequenceGuard
 from tunectl.serving import load_backoff, loaded_release, metadata_endpoints
 from tunectl.serving.load_backoff import FIRST_PAUSE, LONGEST_PAUSE, LoadBackoff
 from tunectl.serving.loaded_release import load_release
@@ -134,6 +135,36 @@ def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistr
         assert found.trouble == {}
         assert gate.opened == [first, second]
         await found.close()
+
+    asyncio.run(story())
+
+
+def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, tmp_path: Path
+) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        found.guard = SequenceGuard(tmp_path / "newest_champion.json")
+        pointer = store.root / "champion.json"
+        before = pointer.read_bytes()
+        store.promote(second, author="t", message="w")
+        assert await settled(found) == {"champion": second}
+        pointer.write_bytes(before)
+        assert await settled(found) == {"champion": second}
+        problems = metadata_endpoints.readiness_body(found)["problems"]
+        assert list(problems) == ["registry"]
+        assert (
+            f"names release {first} with sequence 1, and {second} with sequence 2 was seen there"
+            in problems["registry"]
+        )
+        await found.close()
+        again = residents(store, gate)  # after a restart, too
+        again.guard = SequenceGuard(tmp_path / "newest_champion.json")
+        assert await settled(again) == {"champion": second}
+        assert again.warning
+        await again.close()
 
     asyncio.run(story())
 

@@ -12,7 +12,9 @@ tunectl release diff A B             what changed from one release to another
 tunectl release verify [ID ...]      compare every file with its recorded SHA-256
 
 ID is the beginning of a release's name, or champion, previous or challenger. Also: add, tag (GTO), push (Hugging Face Hub), and
-sync ADDRESS, which copies releases and pointers to s3://bucket/folder, where servers with serve.registry=ADDRESS look.
+sync ADDRESS, which copies releases and pointers to s3://bucket/folder, where servers with serve.registry=ADDRESS look. Where another
+machine wrote to the address, sync changes nothing and says so: pull ADDRESS adopts its history; where both have gone on,
+sync ADDRESS --keep ours|theirs -m .. keeps one champion under a higher sequence.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ VERBS = {
     "canary": "serve a release to a share of the users beside the champion, with a sequential test or without",
     "tag": "tag a release in Git, as GTO does",
     "sync": "copy releases and pointers to an address where servers look: s3://bucket/folder",
+    "pull": "adopt the release history at an address, where another machine wrote, with its champion and canary",
     "push": "upload adapter, tokenizer and model card to the Hugging Face Hub",
 }
 READ_ONLY = ("list", "show", "diff", "verify")

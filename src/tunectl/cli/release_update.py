@@ -24,12 +24,12 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
         {"metavar": "ID", "nargs": "?", "default": "champion", "help": "(champion)"},
     ),
     (
-        frozenset(("add", "propose", "promote", "rollback")),
+        frozenset(("add", "propose", "promote", "rollback", "sync")),
         ("-m", "--message"),
         {"default": "", "metavar": "TEXT", "help": "why, for the release history"},
     ),
     (
-        frozenset(("add", "promote", "rollback")),
+        frozenset(("add", "promote", "rollback", "sync")),
         ("--author",),
         {"default": "", "metavar": "NAME", "help": "who does it, for the release history (the name of this account)"},
     ),
@@ -56,9 +56,18 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
     ),
     (frozenset(("promote",)), ("--tag",), {"action": "store_true", "help": "and name it in Git: tunectl release tag"}),
     (
-        frozenset(("sync",)),
+        frozenset(("sync", "pull")),
         ("address",),
         {"metavar": "ADDRESS", "help": "s3://bucket/folder, or another kind that fsspec knows"},
+    ),
+    (
+        frozenset(("sync",)),
+        ("--keep",),
+        {
+            "choices": ("ours", "theirs"),
+            "help": "where both histories have gone on: promote this registry's champion (ours) or the one at the address (theirs)"
+            " once more, with a higher sequence than either; -m says why",
+        },
     ),
     (frozenset(("push",)), ("repo",), {"metavar": "OWNER/NAME", "help": "of the Hub; made where it is absent"}),
     (frozenset(("push",)), ("--public",), {"action": "store_true", "help": "a new repository is private otherwise"}),
@@ -173,18 +182,42 @@ def run_tag(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_sync(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Copy what is not there yet, and the pointers."""
+    """Copy what is not there yet, and the pointers; ``--keep``: end a fork first."""
     from tunectl.backends.storage.object_store import FsspecObjectStore
     from tunectl.backends.system import terminal
-    from tunectl.registry.remote import push
+    from tunectl.core import user
+    from tunectl.registry import remote_sync
 
     files = FsspecObjectStore(args.address)
-    sent, pointer = push(store, files), store.champion()
+    if args.keep is None:
+        sent = remote_sync.push(store, files)
+    else:
+        author = args.author or user.current_user()
+        sent = remote_sync.resolve(store, files, args.keep, author=author, message=args.message)
+    pointer = store.champion()
     if args.json:
         terminal.print_json({"copied": sent, "champion": pointer.release if pointer else None})
         return 0
     told = f"; champion {pointer.release}" if pointer else ""
     terminal.print_line(f"{files.address}: {len(sent)} of {len(store.ids())} releases copied{told}")
+    return 0
+
+
+def run_pull(args: argparse.Namespace, store: ReleaseRegistry) -> int:
+    """Adopt what another machine wrote to an address."""
+    from tunectl.backends.storage.object_store import FsspecObjectStore
+    from tunectl.backends.system import terminal
+    from tunectl.registry import remote_sync
+
+    files = FsspecObjectStore(args.address)
+    found, pointer = remote_sync.pull(store, files), store.champion()
+    if args.json:
+        terminal.print_json(
+            {"events": found.events, "brought": found.releases, "champion": pointer.release if pointer else None}
+        )
+        return 0
+    told = f"; champion {pointer.release}" if pointer else ""
+    terminal.print_line(f"{files.address}: {found.events} events adopted, {len(found.releases)} releases brought{told}")
     return 0
 
 

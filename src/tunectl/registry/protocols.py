@@ -17,6 +17,11 @@ class RegistryReader(Protocol):
         """Where it is, for people."""
         ...
 
+    @property
+    def warning(self) -> str:
+        """Why the pointer that ``champion`` gave is not the one that lies there; empty where it is."""
+        ...
+
     def ids(self) -> list[str]:
         """Names of all releases."""
         ...
@@ -39,4 +44,41 @@ class RegistryReader(Protocol):
 
     def log(self) -> list[ReleaseEvent]:
         """What happened, in order."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """Objects below an address; each is written whole. All methods raise  InfrastructureError where the place says no."""
+
+    @property
+    def address(self) -> str:
+        """As it was given, without user and password."""
+        ...
+
+    def read(self, name: str) -> bytes | None:
+        """An object's content; None where there is none."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """What lies directly below a folder."""
+        ...
+
+    def write(self, name: str, content: bytes) -> None:
+        """Make or replace an object."""
+        ...
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Make an object, whole or not at all; False where there is one of that name, which stays as it is."""
+        ...
+
+    def send(self, path: Path, name: str) -> None:
+        """Copy a file there."""
+        ...
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Copy an object here."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete an object, if it is there."""
         ...

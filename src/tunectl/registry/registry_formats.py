@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tunectl.artifacts.record_format import RecordFormat, rename_keys
+from msgspec import Struct
 
+from tunectl.artifacts.record_format import RecordFormat, rename_keys
+from tunectl.artifacts.records import CanaryState
+
+RELEASES, CHAMPION, EVENTS, CANARY = "releases", "champion.json", "events.jsonl", "canary.json"
+OLD_EVENTS, OLD_CANARY = "log.jsonl", "challenger.json"
+"""What two of the files of a registry were called in tunectl 0.1."""
 AUTHORSHIP: Final = {"by": "author", "why": "message"}
 """Who did something and why, in every record of 0.1."""
 _ACTIONS: Final = {"challenge": "canary_start", "withdraw": "canary_stop"}
@@ -42,7 +48,16 @@ def upgrade_manifest(record: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+class RemoteCanary(Struct, frozen=True):
+    """What lies in ``canary/<number>.json`` behind an address."""
+
+    state: CanaryState | None
+    """None: there is none from then on."""
+
+
 POINTER: Final = RecordFormat("champion pointer", (upgrade_pointer,))
 EVENT: Final = RecordFormat("line of the release history", (upgrade_event,))
-CANARY: Final = RecordFormat("canary state", (upgrade_canary,))
+CANARY_STATE: Final = RecordFormat("canary state", (upgrade_canary,))
 MANIFEST: Final = RecordFormat("release manifest", (upgrade_manifest,))
+REMOTE_CANARY: Final = RecordFormat("canary state", (dict,))
+"""Version 2, as the folder's; there was no version 1."""

@@ -7,11 +7,15 @@ pointer about the present, and each can be mended from the other after a kill.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Final, Literal
 
 from msgspec import Struct
 
 from tunectl.artifacts.names import ContentId
+from tunectl.artifacts.records import CanaryState
+
+CANARY_ACTIONS: Final = frozenset(("canary_start", "canary_stop"))
 
 
 class ChampionPointer(Struct, frozen=True):
@@ -45,13 +49,20 @@ class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
     """Of the pointer; None for what does not move it."""
     share: float | None = None
     """Of the start of a canary: the share of people who get it by default."""
+    salt: str | None = None
+    """Of the start of a canary: what decides who gets it. Absent in the history of tunectl 0.1."""
+
+
+def current_moment() -> str:
+    """Now, as the records of a registry say it: UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
     """Releases as they stand on one another, the champion last."""
     found: list[str] = []
     for entry in entries:
-        if entry.action == "promote":
+        if entry.action == "promote" and found[-1:] != [entry.release]:
             found.append(entry.release)
         elif entry.action == "rollback":
             found = found[:-1]
@@ -91,8 +102,38 @@ def apply_rollback(entries: Sequence[ReleaseEvent], *, at: str, author: str, mes
 
 def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
     """The challenger that the log knows of: by when it was put up, or None where there is none."""
-    last = next((entry for entry in reversed(entries) if entry.action in {"canary_start", "canary_stop"}), None)
-    return last.created_at if last is not None and last.action == "canary_start" else None
+    last = last_canary_event(entries)
+    return last[1].created_at if last is not None and last[1].action == "canary_start" else None
+
+
+def last_canary_event(entries: Sequence[ReleaseEvent]) -> tuple[int, ReleaseEvent] | None:
+    """The newest start or stop of a canary, and its number (from 1); None where there was none."""
+    found = [(number, entry) for number, entry in enumerate(entries, 1) if entry.action in CANARY_ACTIONS]
+    return found[-1] if found else None
+
+
+def champion_of(entries: Sequence[ReleaseEvent]) -> ChampionPointer | None:
+    """The pointer that follows from a history."""
+    swaps, stack = swap_entries(entries), promotion_stack(entries)
+    if not swaps or not stack:
+        return None
+    last = swaps[-1]
+    below = stack[-2] if len(stack) > 1 else None
+    action: Literal["promote", "rollback"] = "rollback" if last.action == "rollback" else "promote"
+    return ChampionPointer(
+        last.release, below, last.created_at, last.author, last.message, last.sequence or len(swaps), action
+    )
+
+
+def canary_of(entries: Sequence[ReleaseEvent], known: CanaryState | None) -> CanaryState | None:
+    """The canary that follows from a history; ``known`` where its start is one of tunectl 0.1, which kept no salt."""
+    last = last_canary_event(entries)
+    if last is None or last[1].action == "canary_stop":
+        return None
+    one = last[1]
+    if one.salt is None or one.share is None:
+        return known if known is not None and known.started_at == one.created_at else None
+    return CanaryState(one.release, one.share, one.salt, one.created_at, one.author, one.message)
 
 
 def swap_entries(entries: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:

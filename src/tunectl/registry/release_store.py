@@ -18,7 +18,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,12 @@ from tunectl.artifacts import atomic_io, lock, names
 from tunectl.artifacts.record_format import existing
 from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError, GateError, UsageError
-from tunectl.registry import event_log, registry_formats, release_manifest, release_state
+from tunectl.registry import event_log, history_adoption, registry_formats, release_manifest, release_state
+from tunectl.registry.registry_formats import CANARY, CHAMPION, EVENTS, OLD_CANARY, OLD_EVENTS, RELEASES
 from tunectl.registry.release_manifest import BuildFacts, ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
-RELEASES, CHAMPION, EVENTS, SCRATCH, LOCK = "releases", "champion.json", "events.jsonl", "tmp", ".lock"
-CANARY = "canary.json"
-OLD_EVENTS, OLD_CANARY = "log.jsonl", "challenger.json"
-"""What two of them were called in tunectl 0.1."""
+SCRATCH, LOCK = "tmp", ".lock"
 
 
 class Moved(GateError):
@@ -54,6 +51,11 @@ class ReleaseRegistry:
     def location(self) -> str:
         """Where it is, for people."""
         return str(self.root)
+
+    @property
+    def warning(self) -> str:
+        """Nothing: the pointer of a folder is the one that lies there."""
+        return ""
 
     def ids(self) -> list[str]:
         """Names of all releases, the oldest first; damaged ones, too. Other folders there are none."""
@@ -110,7 +112,7 @@ class ReleaseRegistry:
     def trial(self) -> CanaryState | None:
         """The release that is tried beside the champion; None where there is none."""
         path = existing(self.root / CANARY, OLD_CANARY)
-        return registry_formats.CANARY.read(path, CanaryState) if path.is_file() else None
+        return registry_formats.CANARY_STATE.read(path, CanaryState) if path.is_file() else None
 
     def log(self) -> list[ReleaseEvent]:
         """What happened, in order; also what a kill kept from being written."""
@@ -130,7 +132,7 @@ class ReleaseRegistry:
         Raises  ArtifactError for a folder with links, or a stored release of that name which was changed;
                 InfrastructureError where the disk refuses, and then nothing was added.
         """
-        with self._writing("adding a release"):
+        with self.hold_lock("adding a release"):
             scratch = self.root / SCRATCH
             scratch.mkdir(exist_ok=True)
             fresh = Path(tempfile.mkdtemp(dir=scratch))
@@ -161,7 +163,7 @@ class ReleaseRegistry:
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; Moved for a pointer that has moved.
         """
         self.may_serve(release, force=force)
-        with self._writing("promoting a release"):
+        with self.hold_lock("promoting a release"):
             entries, now = self.log(), self.champion()
             if after is not None and after != release_state.count_swaps(entries):
                 raise Moved(
@@ -171,7 +173,10 @@ class ReleaseRegistry:
             if now is not None and now.release == release:
                 return now
             found = self._swap(
-                release_state.apply_promotion(release, entries, at=_now(), author=author, message=message), entries
+                release_state.apply_promotion(
+                    release, entries, at=release_state.current_moment(), author=author, message=message
+                ),
+                entries,
             )
             trial = self.trial()
             if trial is not None and trial.release == release:
@@ -190,13 +195,15 @@ class ReleaseRegistry:
         if not 0 <= share <= 1:
             raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the people")
         self.may_serve(release, force=force)
-        with self._writing("putting up a challenger"):
+        with self.hold_lock("putting up a challenger"):
             pointer = self.champion()
             if pointer is None or pointer.release == release:
                 what = "is the champion" if pointer else "has no champion to be tried against"
                 raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
-            trial = CanaryState(release, share, salt or secrets.token_hex(8), _now(), author, message)
-            registry_formats.CANARY.write(self.root / CANARY, trial)
+            trial = CanaryState(
+                release, share, salt or secrets.token_hex(8), release_state.current_moment(), author, message
+            )
+            registry_formats.CANARY_STATE.write(self.root / CANARY, trial)
             self._append(_put_up(trial))
         return trial
 
@@ -205,7 +212,7 @@ class ReleaseRegistry:
 
         Raises  UsageError where there is none.
         """
-        with self._writing("withdrawing the challenger"):
+        with self.hold_lock("withdrawing the challenger"):
             trial = self.trial()
             if trial is None:
                 raise UsageError(
@@ -220,7 +227,7 @@ class ReleaseRegistry:
             atomic_io.fsync_directory(self.root)
         except OSError as error:
             raise atomic_io.write_error(self.root / CANARY, error) from error
-        self._append(ReleaseEvent("canary_stop", trial.release, _now(), author, message))
+        self._append(ReleaseEvent("canary_stop", trial.release, release_state.current_moment(), author, message))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
         """Raises  ArtifactError for a damaged release; GateError with ``hint`` for one that a gate refused, unless it is forced."""
@@ -238,9 +245,11 @@ class ReleaseRegistry:
 
         Raises  UsageError where there was none before; ArtifactError where it is no longer in the store.
         """
-        with self._writing("rolling back"):
+        with self.hold_lock("rolling back"):
             entries = self.log()
-            pointer = release_state.apply_rollback(entries, at=_now(), author=author, message=message)
+            pointer = release_state.apply_rollback(
+                entries, at=release_state.current_moment(), author=author, message=message
+            )
             if pointer is None:
                 raise UsageError(
                     f"{self.root}: there is no release to go back to", hint="tunectl release log says what happened"
@@ -258,7 +267,7 @@ class ReleaseRegistry:
         size = sum((folder / name).stat().st_size for name in files)
         return ReleaseManifest(
             release_manifest.content_id(files),
-            _now(),
+            release_state.current_moment(),
             facts.project,
             now.release if now else None,
             facts.engine,
@@ -301,12 +310,13 @@ class ReleaseRegistry:
             )
 
     @contextmanager
-    def _writing(self, what: str) -> Iterator[None]:
-        """Hold the lock, after mending what a kill left."""
+    def hold_lock(self, what: str) -> Iterator[None]:
+        """Hold the lock, after mending what a kill left. ``what``: what is done, for whoever finds it taken."""
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
         busy = f"{self.root}: another process changes this store"
         with lock.file_lock(self.root / LOCK, what, busy=busy, patience=self.patience):
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
+            history_adoption.finish(self.root)
             self._adopt_old_names()
             for entry in list(self._missing(event_log.read_lines(self.root / EVENTS, mend=True))):
                 self._append(entry)
@@ -321,8 +331,8 @@ class ReleaseRegistry:
             history.unlink()
         if trial.is_file():
             if not (self.root / CANARY).is_file():
-                state = registry_formats.CANARY.read(trial, CanaryState)
-                registry_formats.CANARY.write(self.root / CANARY, state)
+                state = registry_formats.CANARY_STATE.read(trial, CanaryState)
+                registry_formats.CANARY_STATE.write(self.root / CANARY, state)
             trial.unlink()
 
     def _append(self, entry: ReleaseEvent) -> None:
@@ -338,7 +348,9 @@ def _read_created_at(folder: Path) -> str:
 
 
 def _put_up(trial: CanaryState) -> ReleaseEvent:
-    return ReleaseEvent("canary_start", trial.release, trial.started_at, trial.author, trial.message, share=trial.share)
+    return ReleaseEvent(
+        "canary_start", trial.release, trial.started_at, trial.author, trial.message, share=trial.share, salt=trial.salt
+    )
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -362,10 +374,6 @@ def _copy_file(path: Path, place: Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     place.chmod(0o644)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def to_builtins(value: Any) -> Any:

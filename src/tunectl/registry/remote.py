@@ -1,62 +1,42 @@
-"""A release store behind an address, for servers that share no disk with whoever builds: the same names, as objects.
+"""A registry behind an address, for servers that share no disk with whoever builds.
 
-sync     a store is copied there: files first, the pointers last, so that a pointer never names what is not whole
-Mirror   a server reads the pointers there and brings a release here once, held against its digests
+    <address>/releases/<id>/      as in a folder
+    <address>/events/<n>.jsonl    part of the release history; ``n`` is the number of its first event, from 1
+    <address>/champion/<n>.json   the champion pointer with sequence ``n``; the highest is in force
+    <address>/canary/<n>.json     the canary after the event with number ``n``, or that there is none; the highest is in force
+
+Numbered objects are made once and never changed: of two machines that write at the same time one is refused, and nothing that
+was written is lost. An address of tunectl 0.1 has ``log.jsonl``, ``champion.json`` and ``challenger.json``, which are read until
+``remote_sync.push`` has written numbered objects beside them.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, TypeVar
 
 from tunectl.artifacts import atomic_io, names
-from tunectl.artifacts.record_format import RecordFormat, existing
+from tunectl.artifacts.record_format import RecordFormat
 from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError, InfrastructureError
 from tunectl.registry import event_log, registry_formats, release_manifest
+from tunectl.registry.protocols import ObjectStore
+from tunectl.registry.registry_formats import OLD_CANARY, OLD_EVENTS, RELEASES, RemoteCanary
 from tunectl.registry.release_manifest import ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
-from tunectl.registry.release_store import CANARY, CHAMPION, EVENTS, OLD_CANARY, OLD_EVENTS, RELEASES, ReleaseRegistry
+from tunectl.registry.sequence_guard import SequenceGuard
 
+T = TypeVar("T")
+EVENTS, CHAMPIONS, CANARIES = "events", "champion", "canary"
+OLD_CHAMPION: Final = "champion.json"
+NUMBERED: Final = re.compile(r"([0-9]{6,12})\.jsonl?")
 HALF_DONE = 86_400.0
 """Seconds after which a folder that is still being filled is what a kill left."""
-
-
-class ObjectStore(Protocol):
-    """Objects below an address; each is replaced whole. All methods raise  InfrastructureError where the place says no."""
-
-    @property
-    def address(self) -> str:
-        """As it was given, without user and password."""
-        ...
-
-    def read(self, name: str) -> bytes | None:
-        """An object's content; None where there is none."""
-        ...
-
-    def names(self, folder: str) -> list[str]:
-        """What lies directly below a folder."""
-        ...
-
-    def write(self, name: str, content: bytes) -> None:
-        """Make or replace an object."""
-        ...
-
-    def send(self, path: Path, name: str) -> None:
-        """Copy a file there."""
-        ...
-
-    def fetch(self, name: str, path: Path) -> None:
-        """Copy an object here."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Delete an object, if it is there."""
-        ...
 
 
 class RemoteRegistry:
@@ -64,7 +44,14 @@ class RemoteRegistry:
 
     def __init__(self, files: ObjectStore, cache: Path) -> None:
         """``cache`` is a folder of this machine; what was brought stays there while somebody may want it again."""
-        self._files, self._cache = files, cache
+        self._files, self._cache, self._guard = files, cache, SequenceGuard()
+        self._read: dict[str, Any] = {}
+        """Numbered objects that were read, by name: they never change."""
+
+    @property
+    def warning(self) -> str:
+        """Why the pointer that ``champion`` gave is not the one that lies there; empty where it is."""
+        return self._guard.warning
 
     @property
     def location(self) -> str:
@@ -77,21 +64,65 @@ class RemoteRegistry:
 
     def champion(self) -> ChampionPointer | None:
         """The pointer; None before the first promotion."""
-        found: ChampionPointer | None = self._record(registry_formats.POINTER, ChampionPointer, CHAMPION)
-        return found
+        newest = self._newest(CHAMPIONS, registry_formats.POINTER, ChampionPointer)
+        if newest is None:
+            found = self._record(registry_formats.POINTER, ChampionPointer, OLD_CHAMPION)
+        else:
+            number, found = newest
+            if found.sequence != number:
+                raise ArtifactError(
+                    f"{self.location}/{numbered_name(CHAMPIONS, number)} has the sequence {found.sequence}",
+                    hint="somebody changed it; restore the address from a backup",
+                )
+        return self._guard.latest(found, self.location)
 
     def trial(self) -> CanaryState | None:
         """The challenger; None where there is none."""
-        found: CanaryState | None = self._record(registry_formats.CANARY, CanaryState, CANARY, OLD_CANARY)
-        return found
+        newest = self._newest(CANARIES, registry_formats.REMOTE_CANARY, RemoteCanary)
+        if newest is not None:
+            return newest[1].state
+        if self._files.names(CHAMPIONS):  # numbered objects are in force: what 0.1 left beside them is not
+            return None
+        return self._record(registry_formats.CANARY_STATE, CanaryState, OLD_CANARY)
 
     def log(self) -> list[ReleaseEvent]:
-        """What happened, in order, as of the last time that the store was copied there."""
-        for name in (EVENTS, OLD_EVENTS):
-            content = self._files.read(name)
-            if content is not None:
-                return event_log.parse_lines(content, f"{self.location}/{name}")
-        return []
+        """What happened, in order, as of the last time that a registry was copied there.
+
+        Raises  ArtifactError where a part is missing or cannot be read.
+        """
+        found = list[ReleaseEvent]()
+        for number, name in self._numbered(EVENTS, ".jsonl"):
+            if number != len(found) + 1:
+                raise ArtifactError(
+                    f"{self.location}/{EVENTS}: the part that begins with event {len(found) + 1} is missing, {name} is there",
+                    hint="restore the address from a backup, or copy a registry to a new one",
+                )
+            found += self._parse_part(f"{EVENTS}/{name}")
+        if not found:
+            found = event_log.parse_lines(self._files.read(OLD_EVENTS) or b"", f"{self.location}/{OLD_EVENTS}")
+        return found
+
+    def _parse_part(self, name: str) -> list[ReleaseEvent]:
+        if name not in self._read:
+            self._read[name] = event_log.parse_lines(self._files.read(name) or b"", f"{self.location}/{name}")
+        found: list[ReleaseEvent] = self._read[name]
+        return found
+
+    def _numbered(self, folder: str, ending: str) -> list[tuple[int, str]]:
+        """The numbered objects of a folder, in order."""
+        found = [(NUMBERED.fullmatch(name), name) for name in self._files.names(folder) if name.endswith(ending)]
+        return sorted((int(match[1]), name) for match, name in found if match)
+
+    def _newest(self, folder: str, form: RecordFormat, shape: type[T]) -> tuple[int, T] | None:
+        """The record with the highest number, and that; it never changes, so it is read once."""
+        numbered = self._numbered(folder, ".json")
+        if not numbered:
+            return None
+        number, name = numbered[-1][0], f"{folder}/{numbered[-1][1]}"
+        if name not in self._read:
+            self._read[name] = self._record(form, shape, name)
+        found: T | None = self._read[name]
+        return (number, found) if found is not None else None
 
     def folder(self, release: str) -> Path:
         """Where its files are once they have been brought.
@@ -110,8 +141,9 @@ class RemoteRegistry:
         if target.is_dir() and not release_manifest.verify(target):
             return target
         place = f"{RELEASES}/{release}/{release_manifest.NAME}"
-        told: ReleaseManifest | None = self._record(registry_formats.MANIFEST, ReleaseManifest, place)
-        if told is None or told.id != release:
+        content = self._files.read(place)
+        told = self._decode(registry_formats.MANIFEST, ReleaseManifest, place, content) if content is not None else None
+        if content is None or told is None or told.id != release:
             raise InfrastructureError(
                 f"{self.location} has no release {release}", hint=f"put it there: tunectl release sync {self.location}"
             )
@@ -123,7 +155,7 @@ class RemoteRegistry:
                 names.refuse_outside(name, self.location)
                 (fresh / name).parent.mkdir(parents=True, exist_ok=True)
                 self._files.fetch(f"{RELEASES}/{release}/{name}", fresh / name)
-            release_manifest.save(told, fresh)
+            atomic_io.write_bytes(fresh / release_manifest.NAME, content)
             wrong = release_manifest.verify(fresh, release)
             if wrong:
                 raise ArtifactError(f"release {release} of {self.location} is damaged: {'; '.join(wrong)}")
@@ -163,43 +195,17 @@ class RemoteRegistry:
         folder.rename(away / folder.name)
         shutil.rmtree(away, ignore_errors=True)
 
-    def _record(self, form: RecordFormat, shape: Any, *names: str) -> Any:
-        """The record under the first of ``names`` that is there; None where none is."""
-        for name in names:
-            content = self._files.read(name)
-            if content is None:
-                continue
-            try:
-                return form.decode(content, shape, f"{self.location}/{name}")
-            except atomic_io.NOT_JSON as error:
-                raise ArtifactError(f"{self.location}/{name} cannot be read: {error}") from error
-        return None
+    def _record(self, form: RecordFormat, shape: type[T], name: str) -> T | None:
+        content = self._files.read(name)
+        return self._decode(form, shape, name, content) if content is not None else None
+
+    def _decode(self, form: RecordFormat, shape: type[T], name: str, content: bytes) -> T:
+        try:
+            return form.decode(content, shape, f"{self.location}/{name}")
+        except atomic_io.NOT_JSON as error:
+            raise ArtifactError(f"{self.location}/{name} cannot be read: {error}") from error
 
 
-def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
-    """Copy what ``files`` does not have, then the log and the pointers; returns the releases that were copied.
-
-    Raises  ArtifactError for a damaged release, which stays here.
-    """
-    there, sent = set(files.names(RELEASES)), list[str]()
-    for release in store.ids():
-        folder, place = store.folder(release), f"{RELEASES}/{release}"
-        whole = release in there and files.read(f"{place}/{release_manifest.NAME}")
-        if whole == (folder / release_manifest.NAME).read_bytes():
-            continue
-        wrong = store.verify(release)
-        if wrong:
-            raise ArtifactError(f"release {release} is damaged: {'; '.join(wrong)}", hint="tunectl release verify")
-        for name in store.manifest(release).files if not whole else ():
-            files.send(folder / name, f"{place}/{name}")
-        files.send(folder / release_manifest.NAME, f"{place}/{release_manifest.NAME}")
-        sent.append(release)
-    for name, older in ((EVENTS, OLD_EVENTS), (CANARY, OLD_CANARY), (CHAMPION, CHAMPION)):
-        path = existing(store.root / name, older)
-        if path.is_file():
-            files.write(name, path.read_bytes())
-        else:
-            files.remove(name)
-        if older != name:
-            files.remove(older)
-    return sent
+def numbered_name(folder: str, number: int, ending: str = ".json") -> str:
+    """The name of a numbered object."""
+    return f"{folder}/{number:06d}{ending}"

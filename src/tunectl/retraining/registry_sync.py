@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunectl.artifacts.records import CanaryState
 from tunectl.registry.release_state import ChampionPointer
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.registry.remote import push
+from tunectl.registry.remote_sync import push
 
 
 class Publisher:
@@ -19,7 +19,7 @@ class Publisher:
     def sync_if_changed(self) -> bool:
         """Copy what is not there yet; says whether anything had to be.
 
-        Raises  InfrastructureError where the place says no; MissingExtraError without its driver; ArtifactError for a damaged release.
+        Raises  GateError where another machine wrote there (``tunectl release pull``); InfrastructureError where the place says no; MissingExtraError without its driver; ArtifactError for a damaged release.
         """
         now = (self._store.champion(), self._store.trial())
         if self._address is None or now == self._told:

@@ -12,11 +12,13 @@ from types import FrameType
 from typing import Any
 
 from tunectl.access.api_keys import KeyStore
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.engines import engine_registry
 from tunectl.backends.storage import open_registry
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
+from tunectl.registry.sequence_guard import SequenceGuard
 from tunectl.serving import inference_logger, supervisor
 from tunectl.serving.admission_control import AdmissionController, CapacityLimits
 from tunectl.serving.app import Server
@@ -93,6 +95,7 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
         patience=limits.request_timeout_seconds + SILENT,
         within=serve.load_timeout_seconds,
     )
+    residents.guard = SequenceGuard(ProjectPaths(place).state_dir / "newest_champion.json")
     admission = AdmissionController(
         CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)
     )

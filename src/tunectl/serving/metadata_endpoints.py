@@ -70,8 +70,8 @@ def readiness_body(residents: ModelManager) -> dict[str, Any]:
                 "probes": proof.probes,
             }
     said: dict[str, Any] = {"variants": variants}
-    if residents.trouble:
-        said["problems"] = residents.trouble
+    if residents.trouble or residents.warning:
+        said["problems"] = {**residents.trouble, **({"registry": residents.warning} if residents.warning else {})}
     if "champion" not in residents.loaded:
         said["reason"] = residents.trouble.get("champion", "the champion is being loaded")
     return said

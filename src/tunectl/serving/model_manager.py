@@ -20,6 +20,7 @@ from tunectl.artifacts.records import CanaryState
 from tunectl.core import logging_setup
 from tunectl.core.errors import InfrastructureError, TunectlError
 from tunectl.registry.protocols import RegistryReader
+from tunectl.registry.sequence_guard import SequenceGuard
 from tunectl.serving import load_backoff
 from tunectl.serving.background_threads import run_in_thread
 from tunectl.serving.loaded_release import Engines, LoadedRelease, load_release
@@ -34,6 +35,8 @@ class DesiredState:
     trial: CanaryState | None
     pointed: bool
     """Whether the store itself names the champion; else it is the seed."""
+    warning: str = ""
+    """Why the pointer that lies there is not followed."""
 
     def release(self, variant: Variant) -> str | None:
         """The release that a variant should have."""
@@ -78,6 +81,10 @@ class ModelManager:
         self.trial: CanaryState | None = None
         self.trouble: dict[Variant, str] = {}
         """Why a variant is not what it should be."""
+        self.warning = ""
+        """Why the registry's pointer is not followed; empty where it is."""
+        self.guard = SequenceGuard()
+        """What keeps it from following an old copy of the registry; one with a file does so after a restart, too."""
         self._goal: dict[Variant, str | None] = {}
         self._pointed = False
         self._refusals = load_backoff.LoadBackoff()
@@ -109,6 +116,9 @@ class ModelManager:
             self._mend()
             return
         self._pointed = wanted.pointed
+        if wanted.warning and wanted.warning != self.warning:
+            logging_setup.get_logger(__name__).error("%s", wanted.warning)
+        self.warning = wanted.warning
         for variant in self._variants:
             release = wanted.release(variant)
             if release != self._goal.get(variant):
@@ -128,11 +138,12 @@ class ModelManager:
 
         Raises  InfrastructureError where it does.
         """
-        pointer, trial = self._store.champion(), self._store.trial()
+        pointer, trial = self.guard.latest(self._store.champion(), self._store.location), self._store.trial()
         if pointer is None and self._pointed:
             raise InfrastructureError(f"{self._store.location} had a champion and has none now", hint="is it mounted?")
         seed = self._seed.name if self._seed else None
-        return DesiredState(pointer.release if pointer else seed, trial, pointer is not None)
+        warning = self.guard.warning or self._store.warning
+        return DesiredState(pointer.release if pointer else seed, trial, pointer is not None, warning)
 
     def _mend(self) -> None:
         """Open anew what failed, by what the store said last."""

@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from tunectl.core.errors import ArtifactError
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.registry.remote import HALF_DONE, RemoteRegistry, push
+from tunectl.registry.remote import HALF_DONE, RemoteRegistry
+from tunectl.registry.remote_sync import push
 
 
 class Objects:
-    """A ``registry.remote.ObjectStore`` in memory."""
+    """A ``registry.protocols.ObjectStore`` in memory."""
 
     address = "memory://releases"
 
@@ -40,6 +41,9 @@ class Objects:
 
     def write(self, name: str, content: bytes) -> None:
         self.held[name] = content
+
+    def create(self, name: str, content: bytes) -> bool:
+        return self.held.setdefault(name, content) is content
 
     def send(self, path: Path, name: str) -> None:
         self.held[name] = path.read_bytes()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from tunectl.artifacts import create_exclusive
 from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
 from tunectl.core.optional import import_optional
 
@@ -32,13 +33,16 @@ def _bare(run: str) -> str:
 
 
 class FsspecObjectStore:
-    """A ``registry.remote.ObjectStore``."""
+    """A ``registry.protocols.ObjectStore``."""
 
     def __init__(self, address: str) -> None:
         """Raises  UsageError for a kind of address that nobody knows; MissingExtraError where its package is not installed."""
         core = import_optional("fsspec.core", extra="serve")
         self.address = redact_url(address.rstrip("/"))
         kind = address.partition("://")[0]
+        self._local = kind in {"file", "local"}
+        self._exclusive = {"overwrite": False} if kind in {"az", "abfs"} else {}
+        """What Azure's driver wants beside fsspec's ``mode`` to replace nothing."""
         try:
             self._files, self._root = core.url_to_fs(address.rstrip("/"), use_listings_cache=False)
         except ImportError as error:
@@ -75,6 +79,21 @@ class FsspecObjectStore:
             self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(self._path(name), content)
 
+    def create(self, name: str, content: bytes) -> bool:
+        """Make an object, whole or not at all; False where there is one of that name, which stays as it is.
+
+        The place decides who is first: ``If-None-Match: *`` on S3, a generation of 0 on Google's, a link in a folder.
+        """
+        if self._local:
+            return create_exclusive.create_exclusive(Path(self._path(name)), content)
+        try:
+            with self._asking(name):
+                self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+                self._files.pipe_file(self._path(name), content, mode="create", **self._exclusive)
+        except FileExistsError:
+            return False
+        return True
+
     def send(self, path: Path, name: str) -> None:
         """Copy a file there."""
         with self._asking(name):
@@ -97,10 +116,10 @@ class FsspecObjectStore:
 
     @contextmanager
     def _asking(self, name: str) -> Iterator[None]:
-        """Turn whatever a driver raises into our error; what is not there stays FileNotFoundError."""
+        """Turn whatever a driver raises into our error; what is not there, or is already, stays as it is."""
         try:
             yield
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
             raise
         except Exception as error:
             told: Any = str(error).strip().splitlines() or [type(error).__name__]

@@ -1,0 +1,55 @@
+"""Another history in place of a registry's own, with the pointers that follow from it: all of it or nothing, also after a kill.
+
+The whole of it is written into one file first. Whoever changes the registry next finishes what that file says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.record_format import RecordFormat
+from tunectl.artifacts.records import CanaryState
+from tunectl.registry import registry_formats, release_state
+from tunectl.registry.release_state import ReleaseEvent
+
+ADOPTION: Final = "adoption.json"
+
+
+class AdoptedHistory(Struct, frozen=True):
+    """A history that takes the place of the one that is there."""
+
+    events: list[ReleaseEvent]
+    canary: CanaryState | None
+
+
+FORMAT: Final = RecordFormat("history to adopt", ())
+
+
+def adopt(root: Path, history: AdoptedHistory) -> None:
+    """Replace the history of the registry in ``root``; for the lock's holder."""
+    FORMAT.write(root / ADOPTION, history)
+    finish(root)
+
+
+def finish(root: Path) -> None:
+    """Do what a kill kept ``adopt`` from doing; nothing where nothing is left. For the lock's holder."""
+    path = root / ADOPTION
+    if not path.is_file():
+        return
+    history = FORMAT.read(path, AdoptedHistory)
+    registry_formats.EVENT.write_lines(root / registry_formats.EVENTS, history.events)
+    pointer = release_state.champion_of(history.events)
+    if pointer is not None:
+        registry_formats.POINTER.write(root / registry_formats.CHAMPION, pointer)
+    if history.canary is not None:
+        registry_formats.CANARY_STATE.write(root / registry_formats.CANARY, history.canary)
+    else:
+        (root / registry_formats.CANARY).unlink(missing_ok=True)
+    (root / registry_formats.OLD_EVENTS).unlink(missing_ok=True)
+    (root / registry_formats.OLD_CANARY).unlink(missing_ok=True)
+    path.unlink()
+    atomic_io.fsync_directory(root)

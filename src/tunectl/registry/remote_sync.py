@@ -1,0 +1,228 @@
+"""A registry and its copy behind an address, which several machines may write: who is behind is refused, and told how to go on.
+
+The release history decides. A registry may add to the history at the address only where that is the beginning of its own: else
+another machine was there, and what it did (a promotion, a canary) would be undone without a word.
+
+push     adds what is new here; the part of the history is claimed first, as an object that can be made once
+pull     adopts what is new there
+resolve  both have gone on by themselves: one champion is kept, under a higher sequence than either had
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.record_format import RecordFormat
+from tunectl.core.errors import ArtifactError, GateError, UsageError
+from tunectl.registry import history_adoption, registry_formats, release_manifest, release_state
+from tunectl.registry.history_adoption import AdoptedHistory
+from tunectl.registry.protocols import ObjectStore
+from tunectl.registry.registry_formats import RELEASES, RemoteCanary
+from tunectl.registry.release_state import ReleaseEvent
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.registry.remote import CANARIES, CHAMPIONS, EVENTS, RemoteRegistry, numbered_name
+
+INCOMING, FORKS = "incoming", "forks"
+Side = Literal["ours", "theirs"]
+TRIES: Final = 5
+"""How often a history is added to that others add to at the same time."""
+_EVENT: Final = registry_formats.EVENT
+
+
+class PulledHistory(Struct, frozen=True):
+    """What ``pull`` brought."""
+
+    events: int
+    """How many events of the history were new here."""
+    releases: list[str]
+    """Releases that were brought."""
+
+
+def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
+    """Copy what ``files`` does not have: releases, then the history, then the pointers; returns the releases that were copied.
+
+    Raises  GateError where the address is ahead, or another machine writes at the same time; nothing is changed there then.
+            ArtifactError for a damaged release, which stays here.
+    """
+    remote, ours = _open(store, files), store.log()
+    _refuse_other_history(store, remote, ours, remote.log())
+    sent = _send_releases(store, files)
+    _claim(store, files, ours)
+    last = release_state.last_canary_event(ours)
+    if last is not None:
+        state = RemoteCanary(release_state.canary_of(ours, store.trial()))
+        _create(files, numbered_name(CANARIES, last[0]), registry_formats.REMOTE_CANARY, state)
+    pointer = release_state.champion_of(ours)
+    if pointer is not None:
+        _create(files, numbered_name(CHAMPIONS, pointer.sequence), registry_formats.POINTER, pointer)
+    return sent
+
+
+def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
+    """Adopt the history at the address, with champion and canary; releases that only this registry knows stay in it.
+
+    Raises  GateError where champion or canary were changed here, too; UsageError where nothing lies at the address.
+    """
+    remote = _open(store, files)
+    theirs = remote.log()
+    if not theirs:
+        raise UsageError(f"nothing lies at {remote.location}", hint=f"tunectl release sync {remote.location}")
+    with store.hold_lock("adopting a history"):
+        ours = store.log()
+        if ours[: len(theirs)] == theirs:
+            return PulledHistory(0, [])
+        if not _only_additions(ours, theirs):
+            raise _fork(store, remote, ours, theirs)
+        history = _rebase_additions(ours, theirs)
+        brought = _bring(store, remote, theirs)
+        _adopt(store, remote, history)
+    return PulledHistory(len([one for one in theirs if one not in ours]), brought)
+
+
+def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: str, message: str) -> list[str]:
+    """End a fork: adopt the history at the address, and promote one of the two champions once more, above both sequences.
+
+    The history that this registry had is kept in ``forks/``. Servers follow: the sequence is higher than any that they saw.
+
+    Args:
+        store: the registry of this machine.
+        files: the address.
+        keep: whose champion goes on. ``theirs`` also keeps the canary at the address.
+        author: who decides.
+        message: why.
+
+    Returns:
+        The releases that were copied to the address.
+
+    Raises:
+        UsageError: that side has no champion.
+        GateError: another machine wrote meanwhile; look again.
+    """
+    remote = _open(store, files)
+    with store.hold_lock("resolving a fork"):
+        ours, theirs = store.log(), remote.log()
+        pointer = release_state.champion_of(ours if keep == "ours" else theirs)
+        if pointer is None:
+            raise UsageError(
+                f"{store.root if keep == 'ours' else remote.location} has no champion to keep",
+                hint=f"--keep {'theirs' if keep == 'ours' else 'ours'}",
+            )
+        history = _rebase_additions(ours, theirs)
+        sequence = 1 + max(release_state.count_swaps(ours), release_state.count_swaps(theirs))
+        moment = release_state.current_moment()
+        stack = release_state.promotion_stack(history)
+        history.append(
+            ReleaseEvent("promote", pointer.release, moment, author, message, stack[-1] if stack else None, sequence)
+        )
+        canary = release_state.canary_of(history, remote.trial())
+        if canary is not None and (keep == "ours" or canary.release == pointer.release):
+            history.append(ReleaseEvent("canary_stop", canary.release, moment, author, "a fork was resolved"))
+        _bring(store, remote, history)
+        _EVENT.write_lines(store.root / FORKS / f"{sequence:06d}.jsonl", ours)
+        _adopt(store, remote, history)
+    return push(store, files)
+
+
+def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:
+    return RemoteRegistry(files, store.root / INCOMING)
+
+
+def _claim(store: ReleaseRegistry, files: ObjectStore, ours: Sequence[ReleaseEvent]) -> None:
+    """Add the part of the history that is new here. Two processes of one machine may do so at once: then the second adds the rest."""
+    for _ in range(TRIES):
+        remote = _open(store, files)
+        theirs = remote.log()
+        _refuse_other_history(store, remote, ours, theirs)
+        begun = len(theirs) if files.names(EVENTS) else 0  # an address of 0.1 gets the whole history as its first part
+        if not ours[begun:]:
+            return
+        if files.create(numbered_name(EVENTS, begun + 1, ".jsonl"), b"".join(map(_EVENT.encode, ours[begun:]))):
+            return
+    raise GateError(f"others keep writing to {files.address}", hint=f"again: tunectl release sync {files.address}")
+
+
+def _create(files: ObjectStore, name: str, form: RecordFormat, record: Struct) -> None:
+    """Make a numbered object; one that is there was made from the same history, by a copy that was cut off after it."""
+    files.create(name, form.encode(record))
+
+
+def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
+    there, sent = set(files.names(RELEASES)), list[str]()
+    for release in store.ids():
+        folder, place = store.folder(release), f"{RELEASES}/{release}"
+        whole = release in there and files.read(f"{place}/{release_manifest.NAME}")
+        if whole == (folder / release_manifest.NAME).read_bytes():
+            continue
+        wrong = store.verify(release)
+        if wrong:
+            raise ArtifactError(f"release {release} is damaged: {'; '.join(wrong)}", hint="tunectl release verify")
+        for name in store.manifest(release).files if not whole else ():
+            files.send(folder / name, f"{place}/{name}")
+        files.send(folder / release_manifest.NAME, f"{place}/{release_manifest.NAME}")
+        sent.append(release)
+    return sent
+
+
+def _refuse_other_history(
+    store: ReleaseRegistry, remote: RemoteRegistry, ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]
+) -> None:
+    pointer = remote.champion()
+    sequence = release_state.count_swaps(ours)
+    if list(ours[: len(theirs)]) == list(theirs) and (pointer is None or pointer.sequence <= sequence):
+        return
+    if not _only_additions(ours, theirs):
+        raise _fork(store, remote, ours, theirs)
+    told = f"champion {pointer.release}, sequence {pointer.sequence}" if pointer else "no champion"
+    raise GateError(
+        f"{remote.location} has events that {store.root} does not have ({told}; here the sequence is {sequence}): another machine "
+        "wrote there, and nothing was changed",
+        hint=f"adopt them, then go on: tunectl release pull {remote.location}",
+    )
+
+
+def _fork(
+    store: ReleaseRegistry, remote: RemoteRegistry, ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]
+) -> GateError:
+    here, there = (release_state.champion_of(one) for one in (ours, theirs))
+    return GateError(
+        f"{remote.location} and {store.root} have different histories since event {_common(ours, theirs) + 1}: the champion there is "
+        f"{there.release if there else 'none'}, here {here.release if here else 'none'}; nothing was changed",
+        hint=f"keep one of the two: tunectl release sync {remote.location} --keep theirs -m WHY (or: --keep ours)",
+    )
+
+
+def _common(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]) -> int:
+    pairs = zip(ours, theirs, strict=False)
+    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(ours), len(theirs)))
+
+
+def _only_additions(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]) -> bool:
+    """Whether this registry has only added releases since the two were the same: those can follow any other history."""
+    return all(entry.action == "add" for entry in ours[_common(ours, theirs) :])
+
+
+def _rebase_additions(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
+    """The history at the address, and behind it the releases that only this registry has."""
+    known = {entry.release for entry in theirs if entry.action == "add"}
+    return [*theirs, *(one for one in ours if one.action == "add" and one.release not in known)]
+
+
+def _bring(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[ReleaseEvent]) -> list[str]:
+    """Fetch what the pointers of a history name and this registry does not have; others come when they are asked for."""
+    pointer, canary = release_state.champion_of(history), remote.trial()
+    named = [pointer.release, pointer.previous] if pointer else []
+    missing = [one for one in dict.fromkeys([*named, canary.release if canary else None]) if one is not None]
+    missing = [one for one in missing if not store.folder(one).is_dir()]
+    for release in missing:
+        remote.fetch(release).rename(store.folder(release))
+    atomic_io.fsync_directory(store.root / RELEASES)
+    return missing
+
+
+def _adopt(store: ReleaseRegistry, remote: RemoteRegistry, history: list[ReleaseEvent]) -> None:
+    canary = release_state.canary_of(history, remote.trial())
+    history_adoption.adopt(store.root, AdoptedHistory(history, canary))

@@ -1,0 +1,55 @@
+"""The newest pointer that was seen is in force: an older one is an old copy, or somebody's replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from tunectl.registry.release_state import ChampionPointer
+from tunectl.registry.sequence_guard import SequenceGuard
+
+FIFTH = ChampionPointer("5" * 16, "4" * 16, "2026-11-27T00:00:00+00:00", "ann", "better", 5)
+FOURTH = replace(FIFTH, release="4" * 16, previous=None, sequence=4)
+
+
+def test_five_then_four_stays_on_five_until_there_is_a_six() -> None:
+    guard = SequenceGuard()
+    assert guard.latest(None, "here") is None
+    assert (guard.latest(FIFTH, "here"), guard.warning) == (FIFTH, "")
+    assert guard.latest(FOURTH, "here") == FIFTH
+    assert "sequence 4, and 5555555555555555 with sequence 5 was seen there" in guard.warning
+    assert (guard.latest(FIFTH, "here"), guard.warning) == (FIFTH, "")
+    back = replace(FOURTH, sequence=6, action="rollback")
+    assert (guard.latest(back, "here"), guard.warning) == (back, "")
+
+
+def test_another_release_under_the_same_sequence_is_not_followed() -> None:
+    guard = SequenceGuard()
+    guard.latest(FIFTH, "here")
+    assert guard.latest(replace(FIFTH, release="6" * 16), "here") == FIFTH
+    assert guard.warning
+
+
+def test_it_is_remembered_and_belongs_to_one_place(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "newest.json"
+    SequenceGuard(path).latest(FIFTH, "s3://bucket/shop")
+    again = SequenceGuard(path)
+    assert again.latest(FOURTH, "s3://bucket/shop") == FIFTH
+    assert f"delete {path}" in again.warning
+    assert (again.latest(FOURTH, "s3://bucket/other"), again.warning) == (FOURTH, "")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"location": "here"}', b"\xff"])
+def test_a_file_that_is_damaged_remembers_nothing(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "newest.json"
+    path.write_bytes(content)
+    assert SequenceGuard(path).latest(FOURTH, "here") == FOURTH
+
+
+def test_a_place_that_cannot_be_written_is_no_reason_not_to_serve(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    guard = SequenceGuard(tmp_path / "file" / "newest.json")
+    assert guard.latest(FIFTH, "here") == FIFTH
+    assert guard.latest(FOURTH, "here") == FIFTH
