@@ -7,16 +7,26 @@ that did not change. Seconds and revision are in the stage's metrics file, which
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
+from tunectl.artifacts.record_format import NewerRecordError
 from tunectl.core.errors import ArtifactError
 
 NAME = "manifest.json"
 PASSED_THROUGH = "passed_through.json"
 """Written by a stage that is switched off: its reader takes the input that it passes on."""
+
+
+VERSION: Final = 2
+
+
+class _Version(Struct, frozen=True):
+    version: int = 1
+    """0.1 wrote none."""
 
 
 class Manifest(Struct, frozen=True):
@@ -31,6 +41,8 @@ class Manifest(Struct, frozen=True):
     """Relative name of each file to its SHA-256."""
     passed_through: bool = False
     """True where the stage is switched off and hands its input on."""
+    version: int = VERSION
+    """Of the files of the artifact. They are made again, not upgraded: only what people wrote or decided is."""
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -46,12 +58,21 @@ def write(folder: Path, manifest: Manifest) -> None:
 def read(folder: Path) -> Manifest:
     """The manifest of an artifact folder.
 
-    Raises  ArtifactError when the folder or its manifest is absent: the stage has not finished.
+    Raises  ArtifactError when the folder or its manifest is absent (the stage has not finished), or of another version.
     """
     if not (folder / NAME).is_file():
         what = "has no manifest, so it is not a finished artifact" if folder.is_dir() else "does not exist"
         raise ArtifactError(f"{folder} {what}", hint=f"run: tunectl repro --to {folder.name}")
-    found: Manifest = atomic_io.read_json(folder / NAME, Manifest)
+    path = folder / NAME
+    stamp: _Version = atomic_io.read_json(path, _Version)
+    if stamp.version < VERSION:
+        raise ArtifactError(f"{path}: this artifact was made before 0.2", hint=f"run again: tunectl repro --to {folder.name}")
+    if stamp.version > VERSION:
+        raise NewerRecordError(
+            f"{path} is a manifest of version {stamp.version}; this tunectl reads version {VERSION}",
+            hint="a newer tunectl wrote it: install that one here, too",
+        )
+    found: Manifest = atomic_io.read_json(path, Manifest)
     return found
 
 

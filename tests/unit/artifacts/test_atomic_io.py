@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import version_0_1
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunectl.artifacts import lock, manifest, atomic_io
 from tunectl.artifacts.records import RejectedRow, Source
 from tunectl.artifacts.row_counts import RowCounter, load, save
+from tunectl.artifacts.record_format import NewerRecordError
 from tunectl.core.errors import ArtifactError, DataError, InfrastructureError, TunectlError
 
 
@@ -129,6 +131,21 @@ def test_a_changed_and_a_missing_file_are_found(tmp_path: Path) -> None:
 def test_a_manifest_holds_no_clock(tmp_path: Path) -> None:
     first, second = make(tmp_path / "one"), make(tmp_path / "two")
     assert (first / manifest.NAME).read_bytes() == (second / manifest.NAME).read_bytes()
+
+
+def test_an_artifact_of_0_1_is_to_be_made_again_and_a_later_one_is_refused(tmp_path: Path) -> None:
+    folder = version_0_1.copy_project(tmp_path / "project") / "artifacts" / "split"
+    with pytest.raises(ArtifactError) as caught:
+        manifest.verify(folder)
+    assert str(caught.value) == (
+        f"{folder / 'manifest.json'}: this artifact was made before 0.2\n  run again: tunectl repro --to split"
+    )
+    manifest.write(folder, manifest.Manifest("split", "c0ffee"))
+    assert manifest.verify(folder).version == manifest.VERSION
+    later = {**atomic_io.read_json(folder / manifest.NAME), "version": 99}
+    atomic_io.write_json(folder / manifest.NAME, later)
+    with pytest.raises(NewerRecordError, match=r"split/manifest\.json is a manifest of version 99"):
+        manifest.read(folder)
 
 
 def account_of(tmp_path: Path, kept: int, rejected: int, allowed: float) -> None:
