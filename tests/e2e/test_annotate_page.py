@@ -20,7 +20,7 @@ from tunectl.annotation.annotate_app import OUT_OF_DATE
 from tunectl.artifacts.records import Message, Source
 from tunectl.cli.main import main
 from tunectl.preferences.annotation_store import (
-    SAID,
+    ANNOTATIONS,
     AnnotationEvent,
     AnnotationTask,
     Retraction,
@@ -61,7 +61,7 @@ def questions(count: int) -> list[AnnotationTask]:
 def project(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "conf/overrides.yaml").write_text("[]\n")
-    with open_store(tmp_path / "judgements") as store:
+    with open_store(tmp_path / "judgments") as store:
         store.add(questions(5))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -131,7 +131,7 @@ def count(page, text):
 def journal(project) -> list[AnnotationEvent | Retraction]:
     return [
         msgspec.json.decode(line, type=AnnotationEvent | Retraction)
-        for line in (project / "judgements" / SAID).read_bytes().splitlines()
+        for line in (project / "judgments" / ANNOTATIONS).read_bytes().splitlines()
     ]
 
 
@@ -172,7 +172,7 @@ def test_a_whole_round_by_keyboard(project, browser):
     said = [entry for entry in entries if isinstance(entry, AnnotationEvent)]
     assert [one.choice for one in said[2:4]] + [said[5].choice] == ["both_good", "both_bad", "skip"]
     for one, (left, right), wins in ((said[0], seen[0], 0), (said[1], seen[1], 1), (said[4], seen[3], 0)):
-        answers = known[one.question].answers
+        answers = known[one.task].answers
         assert answers[one.left] == left
         assert answers[0 if one.choice == "first" else 1] == (left, right)[wins]
     assert said[0].tags == ["true to the input", "right length"]
@@ -239,7 +239,7 @@ def test_two_people_at_once(project, browser):
                 count(page, f"{turn + 1} saved, {4 - turn} to go")
     said = journal(project)
     for name in ("Ada", "Bo Øst"):
-        assert sorted(one.question for one in said if one.annotator == name) == [f"q{number:02}" for number in range(5)]
+        assert sorted(one.task for one in said if one.annotator == name) == [f"q{number:02}" for number in range(5)]
 
 
 def test_a_choice_from_an_old_window_is_not_saved_and_says_so(project, browser):
@@ -269,7 +269,7 @@ def test_kill_loses_nothing_that_the_page_had_confirmed(project, browser):
         page.keyboard.press("ArrowLeft")
         count(page, f"{confirmed + 1} saved, {4 - confirmed} to go")
         if confirmed == 2:
-            with (project / "judgements" / SAID).open("ab") as stream:
+            with (project / "judgments" / ANNOTATIONS).open("ab") as stream:
                 stream.write(b'{"what":"said","id":"cut o')  # killed in the middle of the next line
         server.stop(signal.SIGKILL)
     with serving(project) as server:
@@ -371,7 +371,7 @@ def test_two_pages_on_one_store(project, capsys):
         code, text = fails(capsys)
     assert code == 5
     assert re.fullmatch(
-        r"tunectl: judgements: another process has this store of judgements open: "
+        r"tunectl: judgments: another process has this store of judgements open: "
         rf"tunectl annotate, process {server.process.pid}, since \d\d:\d\d:\d\d\n"
         r"  let several people share one page, or close the other\n",
         text,
@@ -406,9 +406,9 @@ def test_an_open_address_without_a_key(project, capsys):
 
 
 def test_an_edited_journal(project):
-    path = project / "judgements" / SAID
+    path = project / "judgments" / ANNOTATIONS
     path.write_bytes(b'{"what":"said"}\n')
     with pytest.raises(
-        Exception, match=r"(?s)said\.jsonl:1 cannot be read: .*it was changed by hand; restore it from Git"
+        Exception, match=r"(?s)annotations\.jsonl:1 cannot be read: .*it was changed by hand; restore it from Git"
     ):
-        list(load_annotations(project / "judgements"))
+        list(load_annotations(project / "judgments"))

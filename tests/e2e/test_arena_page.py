@@ -88,7 +88,7 @@ def serving(folder, **other):
         setup = ArenaAppConfig(
             "local_lens",
             ("true to the input", "off topic"),
-            folder / "judgements",
+            folder / "judgments",
             api.writer._redact._masker,
             lambda key: key == KEY,
         )
@@ -142,7 +142,7 @@ def asks(page, text):
 
 
 def kept(folder):
-    with judgements.open_store(folder / "judgements") as found:
+    with judgements.open_store(folder / "judgments") as found:
         return found.list_annotations(), found.questions
 
 
@@ -175,7 +175,7 @@ def test_a_conversation_by_keyboard(tmp_path, browser):
         said, questions = kept(tmp_path)
         rows = api.live.feedback_of([one.id for one in api.live.inferences()])
     assert [one.annotator for one in said] == ["Ada"] * 3
-    first = questions[said[0].question]
+    first = questions[said[0].task]
     assert first.systems == ["champion rel-champion", "challenger rel-challenger"]
     assert first.messages[0].content == "Call me at [PHONE_1], 1 e s"
     assert all("[PHONE_1]" in text and "555" not in text for text in first.answers)
@@ -189,7 +189,7 @@ def test_a_conversation_by_keyboard(tmp_path, browser):
     other = rows.get("chatcmpl-2", [])
     value = (preference or next(one for one in other if one.kind == "preference")).value
     assert value["choice"] == said[0].choice
-    assert len(list(judgements.load_annotations(tmp_path / "judgements"))) == 3  # as `tunectl annotate` leaves them
+    assert len(list(judgements.load_annotations(tmp_path / "judgments"))) == 3  # as `tunectl annotate` leaves them
 
 
 def test_sides_are_drawn_and_reloads_keep_them(tmp_path, browser):
@@ -236,7 +236,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(tmp_path, browser):
         api.full = False
         page.keyboard.press("Enter")
         page.wait_for_selector("#choose")
-        with judgements.open_store(tmp_path / "judgements"):  # somebody has `tunectl annotate` open
+        with judgements.open_store(tmp_path / "judgments"):  # somebody has `tunectl annotate` open
             page.keyboard.press("ArrowLeft")
             page.wait_for_selector(".trouble")
             assert "another process has this store of judgements open" in page.inner_text(".trouble")

@@ -59,9 +59,9 @@ def test_every_promise_is_kept(played: tuple) -> None:
 def test_the_records_tell_the_same_story(played: tuple) -> None:
     scene, _, _ = played
     runs = RunStore(ProjectPaths(scene.project).retrain).runs()
-    assert [run.state for run in runs] == ["promoted", "rejected", "rolled_back"]
+    assert [run.state for run in runs] == ["promoted", "rejected", "withdrawn"]
     first, second, third = runs
-    assert (first.trigger.kind, first.trigger.by) == ("alert", "Alertmanager")
+    assert (first.trigger.kind, first.trigger.author) == ("alert", "Alertmanager")
     assert [run.trigger.release for run in (second, third)] == [scene.poor.release, scene.harmful.release]
     store = ReleaseRegistry(scene.project / ".tunectl" / "releases")
     assert store.champion().release == first.facts("evaluating")["release"]

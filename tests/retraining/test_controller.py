@@ -52,7 +52,7 @@ def test_a_step_is_of_the_time_at_which_its_work_ended(tmp_path):
         ({"passed": False}, "rejected"),
         ({"verdict": "reject"}, "rejected"),
         ({"verdict": "insufficient"}, "insufficient"),
-        ({"decision": "harm"}, "rolled_back"),
+        ({"decision": "harm"}, "withdrawn"),
         ({"decision": "undecided"}, "insufficient"),
         ({"decision": "unfair"}, "insufficient"),
         ({"trouble": InfrastructureError("no space left")}, "failed"),
@@ -117,7 +117,7 @@ def test_one_drift_that_alertmanager_and_grafana_see_is_one_run(tmp_path, cooldo
         (trigger,) = alert_webhook.parse_alertmanager(body, ("Drift",), NOW)
         assert one.book.enqueue_trigger(trigger)
         assert walk(one, later) == "promoted"
-    assert [run.trigger.by for run in one.book.runs()] == ["Alertmanager"]
+    assert [run.trigger.author for run in one.book.runs()] == ["Alertmanager"]
     assert sorted(str(each.reason) for each in one.book.list_outcomes()) == ["None", "duplicate", "duplicate"]
 
 
@@ -157,8 +157,8 @@ def test_the_budget_of_a_week_holds_and_a_person_may_override_it(tmp_path):
         one.book.enqueue_trigger(alert(f"alert-{number}"))
         walk(one)
     assert len(one.book.runs()) == 3
-    assert one.book.get_outcome("alert-4").words == "3 retrains in seven days; 3 are allowed"
-    one.book.enqueue_trigger(Trigger("person", "person-1", NOW, "I say so", urgent=True))
+    assert one.book.get_outcome("alert-4").detail == "3 retrains in seven days; 3 are allowed"
+    one.book.enqueue_trigger(Trigger("person", "person-1", NOW, "I say so", ignore_limits=True))
     walk(one)
     assert len(one.book.runs()) == 4
 
@@ -194,7 +194,7 @@ def test_a_person_is_asked_once_and_the_link_works_once(tmp_path):
     assert (hands.champion, hands.serving) == ("r0", None), "nobody meets what nobody looks at"
     pages.decide(_token(hands), NOW, {"by": "Ann", "answer": "yes"})
     assert walk(one) == "promoted"
-    assert one.book.runs()[0].steps[-1].why == "Ann said yes; words"
+    assert one.book.runs()[0].steps[-1].message == "Ann said yes; words"
 
 
 class Trials:
@@ -212,7 +212,7 @@ def test_no_and_nobody_dismiss(tmp_path):
             one.book.record_decision(one.book.runs()[0].id, "retrain", ApprovalDecision(answer, NOW, "Ann", "n"))
         assert walk(one, NOW + timedelta(hours=73)) == "dismissed"
         assert hands.trained == 0
-    assert one.book.runs()[0].steps[-1].why == "nobody answered in 72 hours"
+    assert one.book.runs()[0].steps[-1].message == "nobody answered in 72 hours"
 
 
 def test_a_person_who_asked_is_not_asked_back(tmp_path):
@@ -267,7 +267,7 @@ def test_our_own_bug_fails_the_run_and_not_the_watcher(tmp_path):
     one = driver(tmp_path, hands)
     one.book.enqueue_trigger(alert())
     assert walk(one) == "failed"
-    assert one.book.runs()[0].steps[-1].why == "KeyError: 'loss'"
+    assert one.book.runs()[0].steps[-1].message == "KeyError: 'loss'"
 
 
 @pytest.mark.parametrize("changes", [{"canary": None}, {}, {"canary": None, "approval__promotion": "required"}])
@@ -318,7 +318,7 @@ def test_a_person_who_was_faster_is_no_failure(tmp_path, where):
         one.reconcile(NOW)
     hands.champion = f"r-{one.book.runs()[0].id}"
     assert walk(one) == "promoted"
-    assert one.book.runs()[0].steps[-1].why == "it is the champion already"
+    assert one.book.runs()[0].steps[-1].message == "it is the champion already"
 
 
 def test_what_was_asked_by_a_clock_that_was_wrong_holds_nobody_up(tmp_path):
@@ -416,7 +416,7 @@ def test_whenever_it_is_killed_one_run_comes_to_its_one_right_end(kills, decisio
                     one = driver(folder, hands)
         runs = one.book.runs()
         assert len(runs) == 1
-        wanted = "rejected" if verdict == "reject" else "promoted" if decision == "promote" else "rolled_back"
+        wanted = "rejected" if verdict == "reject" else "promoted" if decision == "promote" else "withdrawn"
         assert runs[0].state == wanted
         assert hands.champion == (f"r-{runs[0].id}" if wanted == "promoted" else "r0")
         assert hands.serving is None

@@ -87,12 +87,12 @@ def test_a_failing_stage_and_a_dirty_tree_say_why(project: tuple[Path, ReleaseRe
     _once(folder)
     run = RunStore(folder / ".tunectl" / "retrain").runs()[0]
     assert run.state == "failed"
-    assert run.steps[-1].why.endswith("shop differs from its commit: trainer.py")
+    assert run.steps[-1].message.endswith("shop differs from its commit: trainer.py")
     _git(folder, "checkout", "--", ".")
     retrain_project.drift(folder, champion, "x" * 16)
     _once(folder, FAKE_TROUBLE="1")
     run = RunStore(folder / ".tunectl" / "retrain").runs()[1]
-    assert (run.state, run.steps[-1].why) == ("failed", "tunectl repro ended with exit code 5")
+    assert (run.state, run.steps[-1].message) == ("failed", "tunectl repro ended with exit code 5")
     assert store.champion().release == champion
     assert "CUDA out of memory" in RetrainWorkspace(ProjectPaths(folder)).log_path(run).read_text()
 
@@ -141,7 +141,7 @@ def test_a_release_that_somebody_proposes_goes_through_the_same_gate(tmp_path: P
         ["proposed", "data_gate", "training", "evaluating", "staged", "promoted"]
     ], (folder / "log.txt").read_text()
     run = RunStore(folder / ".tunectl" / "retrain").runs()[-1]
-    assert (run.trigger.release, run.trigger.why, store.champion().release) == (
+    assert (run.trigger.release, run.trigger.message, store.champion().release) == (
         made, "built on the large machine", made,
     )  # fmt: skip
     assert (_git(folder, "rev-parse", "HEAD"), (folder / "inference_log" / "window.json").read_text()) == (

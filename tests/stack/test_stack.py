@@ -92,9 +92,9 @@ def test_drift_reaches_the_controller_and_starts_one_retrain(stack) -> None:
     book = RunStore(stack.project / ".tunectl" / "retrain")
     wait(lambda: book.runs() and book.runs()[0].ended, 240, lambda: (stack.project / "log.txt").read_text()[-3000:])
     run = book.runs()[0]
-    assert (run.trigger.kind, run.trigger.by) == ("alert", "Alertmanager")
+    assert (run.trigger.kind, run.trigger.author) == ("alert", "Alertmanager")
     assert run.trigger.facts["labels"]["alertname"] == "TunectlDriftSustained"
-    assert re.fullmatch(r"Drift: signals shifted in \d consecutive windows of live traffic\.", run.trigger.why)
+    assert re.fullmatch(r"Drift: signals shifted in \d consecutive windows of live traffic\.", run.trigger.message)
     assert run.state == "promoted"
     alert = {
         "status": "firing",

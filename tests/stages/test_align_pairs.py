@@ -182,7 +182,7 @@ def test_without_judgements_nothing_is_learned(inputs, tmp_path, method, message
 def test_too_many_rejects_stop_it_before_it_learns(inputs, tmp_path):
     pairs = [pair(number, letter) for number, letter in enumerate("abcdef", 1)]
     long = PreferencePair(
-        "p9", "dz", asked("z"), [Message("assistant", "z" * 200)], [Message("assistant", "no")], pairs[0].votes
+        "p9", "dz", asked("z"), [Message("assistant", "z" * 200)], [Message("assistant", "no")], pairs[0].annotations
     )
     atomic_io.write_rows(inputs.preferences / "train.jsonl", [*pairs, long])
     out = outputs(tmp_path)

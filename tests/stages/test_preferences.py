@@ -213,16 +213,16 @@ def test_marks_of_single_answers(name):
     bad = {key: 0 if key == "label" else value for key, value in bad.items()}
     assert imported([*rows, bad]).marks == 4
     marks = list(atomic_io.read_rows(Path("out/labeled_completions.jsonl"), LabeledCompletion))
-    assert {(mark.answer[-1].content, mark.good) for mark in marks} == {(GOOD, True), (BAD, False)}
+    assert {(mark.completion[-1].content, mark.label) for mark in marks} == {(GOOD, True), (BAD, False)}
 
 
 def test_margins_names_times_and_tags_are_kept():
     rows = explicit(3, margin="0.5", annotator="Ada", timestamp="2026-11-01", tags="short, true")
     imported([*rows, {**rows[0], "annotator": "Bo", "margin": 1.5, "tags": ["kind"]}])
-    judged = [one for one in pairs() if len(one.votes) == 2]
+    judged = [one for one in pairs() if len(one.annotations) == 2]
     assert [one.margin for one in judged] == [1.0]
-    votes = judged[0].votes
-    assert [(vote.annotator, vote.at, vote.margin, vote.tags) for vote in votes] == [
+    votes = judged[0].annotations
+    assert [(vote.annotator, vote.created_at, vote.margin, vote.tags) for vote in votes] == [
         ("Ada", "2026-11-01", 0.5, ["short", "true"]),
         ("Bo", "2026-11-01", 1.5, ["kind"]),
     ]
@@ -306,7 +306,7 @@ def test_the_majority_wins_or_nobody():
     rows = [*explicit(3), *({**one, "annotator": name} for name in "ab"), {**other, "annotator": "c"}]
     imported(rows)
     assert [(row, reason, detail) for row, reason, detail in rejects()] == [(6, "contradicted", "votes are 2 to 1")]
-    assert [len(pair.votes) for pair in pairs() if pair.messages[0].content == "Question 9"] == [2]
+    assert [len(pair.annotations) for pair in pairs() if pair.messages[0].content == "Question 9"] == [2]
     imported(rows, contradictions="drop")
     assert [reason for _, reason, _ in rejects()] == ["contradicted"] * 3
 
@@ -417,9 +417,9 @@ def test_a_wrong_format_shows_the_first_row():
 
 def test_no_judgements_were_collected():
     with pytest.raises(DataError) as caught:
-        run(collected="judgements")
+        run(collected="judgments")
     assert (caught.value.message, caught.value.hint) == (
-        "preferences.collected = judgements: there are no judgements",
+        "preferences.collected = judgments: there are no judgements",
         "collect some: tunectl annotate",
     )
 
@@ -446,7 +446,7 @@ def test_what_the_page_collected():
     check = AnnotationTask(
         "check", "prompt 9", Source("t"), [Message("user", "Q9")], ["right", "wrong"], ["r", "w"], attention=True
     )
-    with open_store(Path("judgements")) as store:
+    with open_store(Path("judgments")) as store:
         store.add([*asked, check])
         for entry in (
             *(said(n, f"q{n}", tags=["true"]) for n in range(4)),
@@ -460,7 +460,7 @@ def test_what_the_page_collected():
             said(10, "q1", "second", who="Bo"),
         ):
             store.write(entry)
-    metrics = run(collected="judgements", max_rejected_share=0.6)
+    metrics = run(collected="judgments", max_rejected_share=0.6)
     assert metrics.rejected == {
         "attention_check": 2,
         "duplicate": 1,
@@ -472,7 +472,7 @@ def test_what_the_page_collected():
     (candidate,) = atomic_io.read_rows(Path("out/candidates.jsonl"), Example)
     assert (candidate.messages, candidate.answers[0].text) == ([Message("user", "Q4")], "Better than both")
     judgement = next(atomic_io.read_rows(Path("out/judgments.jsonl"), Comparison))
-    assert (judgement.vote.annotator, judgement.vote.at, judgement.vote.tags) == (
+    assert (judgement.annotation.annotator, judgement.annotation.created_at, judgement.annotation.tags) == (
         "Ada",
         "2026-11-25T10:00:00+00:00",
         ["true"],
@@ -492,7 +492,7 @@ def test_what_people_wrote_is_kept_where_their_vote_does_not_count():
     check = AnnotationTask(
         "check", "prompt 9", Source("t"), [Message("user", "Q9")], ["right", "wrong"], [], attention=True
     )
-    with open_store(Path("judgements")) as store:
+    with open_store(Path("judgments")) as store:
         store.add([*asked, check])
         for entry in (
             *(said(n, f"q{n}") for n in range(4)),
@@ -502,18 +502,18 @@ def test_what_people_wrote_is_kept_where_their_vote_does_not_count():
             said(7, "q2", "second", who="Eve", edit="Whatever"),
         ):
             store.write(entry)
-    metrics = run(collected="judgements", max_rejected_share=0.9)
+    metrics = run(collected="judgments", max_rejected_share=0.9)
     assert metrics.rejected == {"attention_check": 1, "duplicate": 1, "failed_attention": 1, "tied": 2}
     written = {one.answers[0].text for one in atomic_io.read_rows(Path("out/candidates.jsonl"), Example)}
     assert written == {"On second thoughts", "A tie, and this is better"}
 
 
 def test_the_stage_reruns_for_new_judgements_and_not_for_an_open_page():
-    merged = {**DEFAULT, "sources": {"x": source("b.jsonl")}, "collected": "judgements"}
+    merged = {**DEFAULT, "sources": {"x": source("b.jsonl")}, "collected": "judgments"}
     assert list(list_declared_paths("preferences", {"preferences": merged})) == [
         "b.jsonl",
-        "judgements/questions.jsonl",
-        "judgements/said.jsonl",
+        "judgments/annotations.jsonl",
+        "judgments/tasks.jsonl",
     ]
     assert list(list_declared_paths("preferences", {"preferences": {"method": "none"}})) == []
 
@@ -556,11 +556,11 @@ def test_pairs_of_references_stay_in_the_parts_of_their_inputs():
     said, withheld = {}, Counter()
     for pair in pairs():
         whole = pair.chosen[0].content.partition(" in words")[0]
-        hidden = [tag.removeprefix("withheld ") for tag in pair.votes[0].tags if tag.startswith("withheld ")]
+        hidden = [tag.removeprefix("withheld ") for tag in pair.annotations[0].tags if tag.startswith("withheld ")]
         assert whole in asked[pair.split]
         assert pair.messages[0].content == (remove_attribute(whole, hidden[0]) if hidden else whole)
         assert not pair.rejected[0].content.startswith(f"{whole} in words")
-        assert pair.votes[0].tags
+        assert pair.annotations[0].tags
         withheld[pair.split] += bool(hidden)
         said.setdefault(pair.split, set()).update({pair.chosen[0].content, pair.rejected[0].content})
     assert not said["train"] & (said["validation"] | said["test"])
@@ -572,7 +572,7 @@ def test_pairs_of_references_stay_in_the_parts_of_their_inputs():
 def test_pairs_of_references_by_fields():
     places((20, 10, 10))
     run(contrast={**CONTRAST, "attributes": {"method": "fields", "fields": ["food", "price"]}})
-    assert {tag.split()[1] for pair in pairs() for tag in pair.votes[0].tags} == {"food", "price"}
+    assert {tag.split()[1] for pair in pairs() for tag in pair.annotations[0].tags} == {"food", "price"}
 
 
 def test_pairs_of_references_stand_beside_what_people_said():
@@ -656,8 +656,8 @@ def test_a_simulated_annotator(simulated):
     best = next(
         pair for pair in pairs() if "best" in pair.rejected[0].content and "6 dollars" in pair.chosen[0].content
     )
-    assert {"names_client", "states_offer", "no_superlatives"} <= set(best.votes[0].tags)
-    assert best.votes[0].annotator == "Local Lens editor (simulated)"
+    assert {"names_client", "states_offer", "no_superlatives"} <= set(best.annotations[0].tags)
+    assert best.annotations[0].annotator == "Local Lens editor (simulated)"
     assert len(list(atomic_io.read_rows(Path("out/sampled.jsonl"), SampledAnswers))) == 16
     assert not Path("work").exists()
 
@@ -723,7 +723,7 @@ def test_pairs_marks_and_candidates_can_be_looked_at(project, capsys):
     assert "1 vote (Ada)  margin 2  [true]" in out
     assert "rejected  Bad" in out
     everything = json.loads(shown(project, capsys, "show", "preferences", "--json"))
-    assert {"chosen", "rejected", "votes"} <= everything[0].keys()
+    assert {"chosen", "rejected", "annotations"} <= everything[0].keys()
     assert json.loads(shown(project, capsys, "show", "preferences", "--file", "candidates", "--json")) == []
 
 

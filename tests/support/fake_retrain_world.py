@@ -75,7 +75,7 @@ class Hands:
         )
 
     def data(self, run):
-        return self._call(lambda: StepResult(self.enough, "12 rows", {"lessons": 12, "left": {"user_cap": 2}}))
+        return self._call(lambda: StepResult(self.enough, "12 rows", {"examples": 12, "left_out": {"user_cap": 2}}))
 
     def train(self, run, stop):
         def work():

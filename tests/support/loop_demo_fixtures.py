@@ -60,7 +60,7 @@ def retrain() -> RetrainRun:
     }
     for second, state, why, told in (
         (100.2, "data_gate", "", {}),
-        (101, "training", "101 rows to learn", {"lessons": 101, "people": 6, "edits": 101, "held": 33}),
+        (101, "training", "101 rows to learn", {"examples": 101, "annotators": 6, "edits": 101, "held_out": 33}),
         (400, "evaluating", "release r1", {"release": "r1"}),
         (460, "staged", "better on the drifted slice", gate),
         (460.1, "canary", "50% of the identities", {"until": at(4000).isoformat()}),

@@ -97,7 +97,7 @@ def alert(play: Play) -> None:
         play.stack.retrain.until(lambda: play.stack.deliver(made_at, summary) == 200, play.scene.settle_seconds)
     run = play.next_run(0)
     waited = (run.trigger.at - made_at).total_seconds()
-    play.narrator.say(f"{times.sender(run)}: {run.trigger.why}", "moved")
+    play.narrator.say(f"{times.sender(run)}: {run.trigger.message}", "moved")
     one = len(play.book.runs()) == 1 and run.trigger.kind == "alert"
     play.narrator.promise(
         "one alert starts one retrain", held=one, evidence=f"{run.id}, {waited:.1f} s after the verdict"
@@ -117,7 +117,7 @@ def rebuild(play: Play) -> None:
     ):
         run = play.follow(run, "canary", seconds=scene.build_seconds)
     facts = run.facts("training")
-    learned = f"{facts.get('lessons', 0)} rows to learn from {facts.get('people', 0)} people, {facts.get('held', 0)} kept for the gate"
+    learned = f"{facts.get('examples', 0)} rows to learn from {facts.get('annotators', 0)} people, {facts.get('held_out', 0)} kept for the gate"
     play.narrator.promise("people's own words are learned from", held=facts.get("edits", 0) > 0, evidence=learned)
     answered = f"{meanwhile.answered} of {meanwhile.asked} requests"
     play.narrator.promise(
@@ -125,7 +125,7 @@ def rebuild(play: Play) -> None:
     )
     _gate(play, run)
     if not play.narrator.promise("the gate says yes", held=run.state == "canary", evidence=_reason(run)):
-        raise Broken(f"the retrain is {run.state}: {run.steps[-1].why}")
+        raise Broken(f"the retrain is {run.state}: {run.steps[-1].message}")
 
 
 def canary(play: Play) -> None:
@@ -142,7 +142,7 @@ def canary(play: Play) -> None:
     if not play.narrator.promise(
         "the better model is promoted", held=run.state == "promoted" and new != old, evidence=_reason(run)
     ):
-        raise Broken(f"the canary ended: {run.state}, {run.steps[-1].why}")
+        raise Broken(f"the canary ended: {run.state}, {run.steps[-1].message}")
     promoted = datetime.fromisoformat(play.store.champion().promoted_at)  # type: ignore[union-attr]
     seconds = _seen(play, promoted, lambda variants: variants.get("champion") == new)
     tally = play.crowd.tally
@@ -194,10 +194,10 @@ def harmful(play: Play) -> None:
     run = play.follow(play.propose(bad), "canary", seconds=play.scene.build_seconds)
     _gate(play, run)
     if not play.narrator.promise("it passes the gate", held=run.state == "canary", evidence=_reason(run)):
-        raise Broken(f"the proposal is {run.state}: {run.steps[-1].why}")
+        raise Broken(f"the proposal is {run.state}: {run.steps[-1].message}")
     with play.phase("people", "canary", "moved"):
         run = play.try_out(run)
-    held = run.state == "rolled_back" and play.champion == before
+    held = run.state == "withdrawn" and play.champion == before
     play.narrator.promise("harm is seen and rolled back", held=held, evidence=_reason(run))
     gone = _gone(play, run)
     evidence = "the service still has it" if gone is None else f"{gone:.1f} s after the decision nobody got it any more"
@@ -223,7 +223,7 @@ def _seen(play: Play, moment: datetime, holds: Callable[[dict[str, str]], bool])
 
 
 def _reason(run: RetrainRun) -> str:
-    return f"{run.state.replace('_', ' ')}; {run.steps[-1].why or next((step.why for step in reversed(run.steps) if step.why), '')}"
+    return f"{run.state.replace('_', ' ')}; {run.steps[-1].message or next((step.message for step in reversed(run.steps) if step.message), '')}"
 
 
 def _gate(play: Play, run: RetrainRun) -> None:

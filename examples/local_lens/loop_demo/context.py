@@ -36,7 +36,7 @@ LOOK = 0.1
 TONES: Mapping[str, Tone] = {
     "promoted": "good",
     "rejected": "bad",
-    "rolled_back": "bad",
+    "withdrawn": "bad",
     "failed": "bad",
     "insufficient": "bad",
 }
@@ -177,7 +177,7 @@ class Play:
             run = self.run(run.id)
             for step in run.steps[told:]:
                 words = step.state.replace("_", " ")
-                self.narrator.say(f"{words}: {step.why}" if step.why else words, TONES.get(step.state, "work"))
+                self.narrator.say(f"{words}: {step.message}" if step.message else words, TONES.get(step.state, "work"))
             told = len(run.steps)
             for name in stages.fresh(self.clock(datetime.now(UTC))):
                 self.narrator.say(f"dvc repro: {name}")

@@ -17,7 +17,7 @@ Tone = Literal["calm", "moved", "work", "good", "bad"]
 """calm: as always. moved: something has changed. work: something is done about it. good, bad: how it ended."""
 BY_HAND = "This webhook was delivered by hand, not by an Alertmanager."
 LANES = ("people", "monitor", "alert", "retrain", "build", "canary", "champion")
-TONES: dict[str, Tone] = {"promoted": "good", "rejected": "bad", "rolled_back": "bad", "failed": "bad"}
+TONES: dict[str, Tone] = {"promoted": "good", "rejected": "bad", "withdrawn": "bad", "failed": "bad"}
 
 
 class Span(Struct, frozen=True):
@@ -113,11 +113,11 @@ def retrains(runs: Iterable[RetrainRun], clock: Clock, now: float) -> list[Span 
             if step.state in ENDS:
                 tone = TONES.get(step.state, "moved")
                 found.append(
-                    Mark("retrain", step.state.replace("_", " "), clock(step.at), tone, f"{run.id}: {step.why}")
+                    Mark("retrain", step.state.replace("_", " "), clock(step.at), tone, f"{run.id}: {step.message}")
                 )
             elif end > clock(step.at):
                 label = step.state.replace("_", " ")
-                found.append(Span("retrain", label, clock(step.at), end, "work", f"{run.id}: {step.why}"))
+                found.append(Span("retrain", label, clock(step.at), end, "work", f"{run.id}: {step.message}"))
     return found
 
 
@@ -128,14 +128,14 @@ def alerts(runs: Iterable[RetrainRun], clock: Clock) -> list[Mark]:
         if run.trigger.kind != "alert":
             continue
         fired = datetime.fromisoformat(str(run.trigger.facts["startsAt"])).astimezone(UTC)
-        found.append(Mark("alert", "fires", clock(fired), "moved", run.trigger.why))
+        found.append(Mark("alert", "fires", clock(fired), "moved", run.trigger.message))
         found.append(Mark("alert", "webhook", clock(run.trigger.at), "work", f"from {sender(run)}"))
     return found
 
 
 def sender(run: RetrainRun) -> str:
     """Who sent the alert; it says so itself where it was no Alertmanager."""
-    return "the story, by hand" if run.trigger.facts.get("description") == BY_HAND else run.trigger.by
+    return "the story, by hand" if run.trigger.facts.get("description") == BY_HAND else run.trigger.author
 
 
 def experiments(found: Iterable[Experiment], clock: Clock, now: float) -> list[Span]:

@@ -90,9 +90,9 @@ class AnnotationQueue:
             self._store.write(
                 AnnotationEvent(
                     id=now.id,
-                    question=now.question.id,
+                    task=now.question.id,
                     annotator=annotator,
-                    at=at.isoformat(timespec="seconds"),
+                    created_at=at.isoformat(timespec="seconds"),
                     choice=button_to_choice(button, now.left),
                     left=now.left,
                     seconds=round((at - now.since).total_seconds(), 1),
@@ -108,7 +108,7 @@ class AnnotationQueue:
         said = self._store.get_annotation(showing)
         if said is None:
             return False
-        better = _better(edit, self._store.questions[said.question])
+        better = _better(edit, self._store.questions[said.task])
         return (said.choice, said.tags, said.edit) == (button_to_choice(button, said.left), list(tags), better)
 
     def undo(self, annotator: str) -> bool:
@@ -119,7 +119,7 @@ class AnnotationQueue:
                 return False
             last = said[-1]
             self._store.write(Retraction(last.id, annotator, self._clock().isoformat(timespec="seconds")))
-            again = NextTask(self._store.questions[last.question], last.left, last.repeat)
+            again = NextTask(self._store.questions[last.task], last.left, last.repeat)
             self._showing[annotator] = self._build_displayed_task(annotator, self._store.count_turns(annotator), again)
             return True
 

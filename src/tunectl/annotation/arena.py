@@ -109,9 +109,9 @@ class Conversation:
         choice = button_to_choice(button, now.left)
         said = AnnotationEvent(
             id=now.id,
-            question=question.id,
+            task=question.id,
             annotator=self.who,
-            at=at.isoformat(timespec="seconds"),
+            created_at=at.isoformat(timespec="seconds"),
             choice=choice,
             left=now.left,
             seconds=round((at - now.since).total_seconds(), 1),

@@ -114,7 +114,7 @@ class AnnotationMetadata(Struct, frozen=True, omit_defaults=True):
     source: Source
     annotator: str | None = None
     """None where the data does not say."""
-    at: str | None = None
+    created_at: str | None = None
     """As the data says it; the page writes UTC, ISO 8601."""
     margin: float | None = None
     """By how much the chosen answer is better, in the units of the data."""
@@ -133,7 +133,7 @@ class Comparison(Struct, frozen=True, omit_defaults=True):
     answers: list[list[Message]]
     """Two, or one that was marked alone; each ends with an assistant turn."""
     choice: Choice
-    vote: AnnotationMetadata
+    annotation: AnnotationMetadata
     kind: str = "text"
     """The name of the declared source it came through."""
     fields: dict[str, str] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class PreferencePair(Struct, frozen=True, omit_defaults=True):
     messages: list[Message]
     chosen: list[Message]
     rejected: list[Message]
-    votes: list[AnnotationMetadata]
+    annotations: list[AnnotationMetadata]
     """Those who preferred the chosen one."""
     margin: float | None = None
     """Mean of the votes that give one."""
@@ -178,9 +178,9 @@ class LabeledCompletion(Struct, frozen=True, omit_defaults=True):
     id: str
     prompt: str
     messages: list[Message]
-    answer: list[Message]
-    good: bool
-    votes: list[AnnotationMetadata]
+    completion: list[Message]
+    label: bool
+    annotations: list[AnnotationMetadata]
     kind: str = "text"
     fields: dict[str, str] = field(default_factory=dict)
     split: Literal["train", "validation", "test"] | None = None

@@ -67,7 +67,7 @@ def _judgements(place: Path, *, of_stage: bool) -> list[Comparison]:
     else:
         found = [item for item in annotation_store.load_annotations(place) if isinstance(item, Comparison)]
     if not found:
-        raise DataError(f"{place}: nobody has judged anything yet", hint="collect judgements: tunectl annotate")
+        raise DataError(f"{place}: nobody has judged anything yet", hint="collect judgments: tunectl annotate")
     return found
 
 

@@ -107,7 +107,7 @@ def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> di
     }
     if retrain is not None:
         snapshot = retrain.facts("proposed").get("snapshot")
-        found["retrain"] = {"id": retrain.id, "why": retrain.trigger.why, "snapshot": snapshot}
+        found["retrain"] = {"id": retrain.id, "why": retrain.trigger.message, "snapshot": snapshot}
     place = _artifacts(layout, one)
     if place is None:
         commit = (one.git or "").removesuffix("-dirty") or "its commit"

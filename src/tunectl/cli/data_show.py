@@ -80,7 +80,7 @@ def _path(layout: ProjectPaths, stage: str, name: str | None) -> Path:
 def _show(row: Shown, *, limit: int | None) -> None:
     from tunectl.backends.system import terminal
 
-    source = row.votes[0].source if isinstance(row, PreferencePair | LabeledCompletion) else row.source
+    source = row.annotations[0].source if isinstance(row, PreferencePair | LabeledCompletion) else row.source
     place = f"{source.file}:{source.row}" if source.row else source.file
     notes = [row.kind, place, *(f"{name}={value}" for name, value in row.fields.items())]
     if isinstance(row, Example):
@@ -95,10 +95,10 @@ def _show(row: Shown, *, limit: int | None) -> None:
 
 def _format_votes(row: PreferencePair | LabeledCompletion) -> str:
     """Who said so, how sure, and why."""
-    names = ", ".join(sorted({vote.annotator or "unnamed" for vote in row.votes}))
-    tags = ", ".join(dict.fromkeys(tag for vote in row.votes for tag in vote.tags))
+    names = ", ".join(sorted({vote.annotator or "unnamed" for vote in row.annotations}))
+    tags = ", ".join(dict.fromkeys(tag for vote in row.annotations for tag in vote.tags))
     margin = f"  margin {row.margin:g}" if isinstance(row, PreferencePair) and row.margin is not None else ""
-    return f"{len(row.votes)} {'vote' if len(row.votes) == 1 else 'votes'} ({names}){margin}{f'  [{tags}]' if tags else ''}"
+    return f"{len(row.annotations)} {'vote' if len(row.annotations) == 1 else 'votes'} ({names}){margin}{f'  [{tags}]' if tags else ''}"
 
 
 def _turns(row: Shown) -> list[tuple[str, str, str]]:
@@ -110,8 +110,8 @@ def _turns(row: Shown) -> list[tuple[str, str, str]]:
         turns += [("chosen", text, "green") for text in chosen]
         return turns + [("rejected", text, "red") for text in rejected]
     if isinstance(row, LabeledCompletion):
-        label, style = ("good", "green") if row.good else ("bad", "red")
-        return turns + [(label, text, style) for _, text, _ in _format_messages(row.answer)]
+        label, style = ("good", "green") if row.label else ("bad", "red")
+        return turns + [(label, text, style) for _, text, _ in _format_messages(row.completion)]
     turns += [("answer", answer.text, "green") for answer in row.answers]
     turns += [
         ("learned" if segment.train else "shown", segment.text, "green" if segment.train else "")

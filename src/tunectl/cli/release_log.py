@@ -56,7 +56,7 @@ def _rows(store: ReleaseRegistry, runs: list[RetrainRun]) -> list[dict[str, Any]
                 "action": f"retrain {run.state}",
                 "release": found.get("release", ""),
                 "author": run.trigger.kind,
-                "message": f"{run.id}: {run.trigger.why}; {run.steps[-1].why}".rstrip("; "),
+                "message": f"{run.id}: {run.trigger.message}; {run.steps[-1].message}".rstrip("; "),
                 "retrain": run.id,
             }
         )

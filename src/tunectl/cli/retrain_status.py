@@ -55,7 +55,9 @@ def _describe_run(run: RetrainRun) -> dict[str, Any]:
         "state": run.state,
         "since": f"{step.at:%Y-%m-%d %H:%M} UTC",
         "trigger": run.trigger.kind,
-        "reason": run.trigger.why if not step.why or step.why == run.trigger.why else f"{run.trigger.why}; {step.why}",
+        "reason": run.trigger.message
+        if not step.message or step.message == run.trigger.message
+        else f"{run.trigger.message}; {step.message}",
     }
 
 
@@ -64,5 +66,5 @@ def _describe_trigger(trigger: Trigger) -> dict[str, Any]:
         "id": trigger.id,
         "since": f"{trigger.at:%Y-%m-%d %H:%M} UTC",
         "trigger": trigger.kind,
-        "reason": trigger.why,
+        "reason": trigger.message,
     }

@@ -89,11 +89,11 @@ def inter_annotator_agreement(judgements: Sequence[Comparison], alpha: Alpha, *,
     asked = [one for one in judgements if one.check != "attention"]
     ratings = _ratings(asked)
     value, ends = _alpha(ratings, alpha, seed)
-    names = sorted({one.vote.annotator or UNNAMED for one in judgements})
+    names = sorted({one.annotation.annotator or UNNAMED for one in judgements})
     return InterAnnotatorAgreement(
         judgements=len(judgements),
         people=[
-            _person(name, [one for one in judgements if (one.vote.annotator or UNNAMED) == name], ratings)
+            _person(name, [one for one in judgements if (one.annotation.annotator or UNNAMED) == name], ratings)
             for name in names
         ],
         shared=sum(len(votes) > 1 for votes in ratings.values()),
@@ -164,8 +164,8 @@ def _ratings(judgements: Iterable[Comparison]) -> dict[str, dict[str, int]]:
     """Question to annotator to the first opinion; unnamed people cannot be told apart and are left out."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for one in judgements:
-        if one.vote.annotator is not None:
-            found[comparison_key(one)].setdefault(one.vote.annotator, _code(one))
+        if one.annotation.annotator is not None:
+            found[comparison_key(one)].setdefault(one.annotation.annotator, _code(one))
     return found
 
 

@@ -1,26 +1,32 @@
 """The store of the page: questions, and what people said, safe on the disk before it is confirmed.
 
-``questions.jsonl`` holds the questions; new ones are added at its end. ``said.jsonl`` is a journal: each line is written and
-fsynced before anybody is told that it counts, and none is ever changed; undo is a line of its own. A line that was cut off
+``tasks.jsonl`` holds the questions; new ones are added at its end. ``annotations.jsonl`` is a journal: each line is written and
+fsynced before anybody is told that it counts, and none is ever moved; undo is a line of its own. A line that was cut off
 by a crash was never confirmed, so it is dropped at the next opening. One process at a time holds the store.
+A store of tunectl 0.1 has ``questions.jsonl`` and ``said.jsonl``: they are read as they are, and written line by line under their new
+names by whoever opens the store.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-import msgspec
 from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts.record_format import existing
 from tunectl.artifacts.records import AnnotationMetadata, Choice, Comparison, Message, RejectedRow, Source
 from tunectl.core.errors import DataError
+from tunectl.preferences import annotation_formats
 
-QUESTIONS, SAID, LOCK = "questions.jsonl", "said.jsonl", ".lock"
+TASKS, ANNOTATIONS, LOCK = "tasks.jsonl", "annotations.jsonl", ".lock"
+OLD_NAMES: Final = {TASKS: "questions.jsonl", ANNOTATIONS: "said.jsonl"}
+OLD_FOLDER: Final = "judgements"
+"""The folder's name by default, in tunectl 0.1."""
 SaidChoice = Literal["first", "second", "both_good", "both_bad", "skip"]
 
 
@@ -42,14 +48,14 @@ class AnnotationTask(Struct, frozen=True, omit_defaults=True):
     """Those on offer in the conversation."""
 
 
-class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="said", tag_field="what"):
+class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="annotation", tag_field="kind"):
     """What one person said about one question."""
 
     id: str
     """Of this showing of the question; the same twice counts once."""
-    question: str
+    task: str
     annotator: str
-    at: str
+    created_at: str
     """UTC, ISO 8601."""
     choice: SaidChoice
     left: int
@@ -60,13 +66,13 @@ class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="said", tag_f
     repeat: bool = False
 
 
-class Retraction(Struct, frozen=True, tag="undone", tag_field="what"):
+class Retraction(Struct, frozen=True, tag="retraction", tag_field="kind"):
     """Somebody took the last thing back."""
 
     id: str
     """Of the ``AnnotationEvent`` that no longer counts."""
     annotator: str
-    at: str
+    created_at: str
 
 
 class Store:
@@ -74,14 +80,14 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.questions = {item.id: item for item in _rows(folder / QUESTIONS, AnnotationTask)}
+        self.questions = {item.id: item for item in _rows(folder, TASKS, AnnotationTask)}
         self._said: dict[str, AnnotationEvent] = {}
         self._undone: set[str] = set()
-        _mend(folder / SAID)
-        for row, entry in enumerate(_rows(folder / SAID, AnnotationEvent | Retraction), 1):
+        _mend(folder / ANNOTATIONS)
+        for row, entry in enumerate(_rows(folder, ANNOTATIONS, AnnotationEvent | Retraction), 1):
             _refuse_stray(folder, row, entry, self.questions)
             self._take(entry)
-        self._journal = os.open(folder / SAID, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._journal = os.open(folder / ANNOTATIONS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         atomic_io.fsync_directory(folder)
 
     def close(self) -> None:
@@ -94,7 +100,7 @@ class Store:
         Raises  InfrastructureError when the disk refuses; none is added then.
         """
         every = self.questions | {item.id: item for item in questions if item.id not in self.questions}
-        atomic_io.write_rows(self.folder / QUESTIONS, every.values())
+        annotation_formats.TASK.write_lines(self.folder / TASKS, every.values())
         self.questions = every  # nobody is asked what is not on the disk
 
     def write(self, entry: AnnotationEvent | Retraction) -> None:
@@ -104,7 +110,7 @@ class Store:
         """
         if isinstance(entry, AnnotationEvent) and entry.id in self._said:
             return
-        line = msgspec.json.encode(entry) + b"\n"
+        line = annotation_formats.EVENT.encode(entry)
         size = os.fstat(self._journal).st_size
         try:
             written = 0
@@ -113,7 +119,7 @@ class Store:
             os.fsync(self._journal)
         except OSError as error:
             os.ftruncate(self._journal, size)
-            raise atomic_io.write_error(self.folder / SAID, error) from error
+            raise atomic_io.write_error(self.folder / ANNOTATIONS, error) from error
         self._take(entry)
 
     def list_annotations(self, annotator: str | None = None) -> list[AnnotationEvent]:
@@ -145,12 +151,14 @@ def open_store(folder: Path) -> Iterator[Store]:
 
     Raises  InfrastructureError when another process holds it; DataError when one of its files was changed by hand.
     """
+    _refuse_old_folder(folder)
     busy = f"{folder}: another process has this store of judgements open"
     with lock.file_lock(
         folder / LOCK, "tunectl annotate", busy=busy, hint="let several people share one page, or close the other"
     ):
         if not (folder / ".gitignore").exists():  # the folder is committed, who holds it is not
             atomic_io.write_text(folder / ".gitignore", f"{LOCK}\n")
+        _adopt_old_names(folder)
         store = Store(folder)
         try:
             yield store
@@ -164,31 +172,69 @@ def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
     Reads without a lock: the journal only grows, and a line that is being written is not whole yet.
     Raises  DataError when there is no store, or a line of it is wrong.
     """
-    if not (folder / SAID).is_file():
+    if not has_annotations(folder):
         raise DataError(
             f"preferences.collected = {folder}: there are no judgements", hint="collect some: tunectl annotate"
         )
-    entries = list(enumerate(_rows(folder / SAID, AnnotationEvent | Retraction), 1))
+    entries = list(enumerate(_rows(folder, ANNOTATIONS, AnnotationEvent | Retraction), 1))
     # Questions after judgements: an open page may add some of both meanwhile.
-    known = {item.id: item for item in _rows(folder / QUESTIONS, AnnotationTask)}
+    known = {item.id: item for item in _rows(folder, TASKS, AnnotationTask)}
     undone = {entry.id for _, entry in entries if isinstance(entry, Retraction)}
     for row, entry in entries:
         if isinstance(entry, Retraction):
             continue
         _refuse_stray(folder, row, entry, known)
-        source = Source((folder / SAID).as_posix(), row)
+        source = Source((folder / ANNOTATIONS).as_posix(), row)
         if entry.id in undone or entry.choice == "skip":
             yield RejectedRow(source, "taken_back" if entry.id in undone else "skipped", f"by {entry.annotator}")
             continue
-        yield _judgement(entry, entry.choice, known[entry.question], source)
+        yield _judgement(entry, entry.choice, known[entry.task], source)
+
+
+def has_annotations(folder: Path) -> bool:
+    """Whether anybody said anything there.
+
+    Raises  DataError where it was said in the folder that 0.1 took.
+    """
+    _refuse_old_folder(folder)
+    return existing(folder / ANNOTATIONS, OLD_NAMES[ANNOTATIONS]).is_file()
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files of a store, there or not; those of 0.1 where they are."""
+    older = [folder / name for name in OLD_NAMES.values()]
+    return [folder / TASKS, folder / ANNOTATIONS, *(path for path in older if path.is_file())]
+
+
+def _refuse_old_folder(folder: Path) -> None:
+    older = folder.with_name(OLD_FOLDER)
+    if not folder.exists() and any((older / name).is_file() for name in (*OLD_NAMES, *OLD_NAMES.values())):
+        raise DataError(
+            f"{folder} does not exist, and {older} is a store of tunectl 0.1",
+            hint=f"rename it: git mv {older} {folder}; or set annotate.store to {OLD_FOLDER}",
+        )
+
+
+def _adopt_old_names(folder: Path) -> None:
+    """Write the files of tunectl 0.1 anew, whole before the old one goes. Lines keep their numbers: artifacts name them."""
+    for name, form, shape in (
+        (TASKS, annotation_formats.TASK, AnnotationTask),
+        (ANNOTATIONS, annotation_formats.EVENT, AnnotationEvent | Retraction),
+    ):
+        older = folder / OLD_NAMES[name]
+        if not older.is_file():
+            continue
+        if not (folder / name).is_file():
+            form.write_lines(folder / name, list(_rows(folder, name, shape)))
+        older.unlink()
 
 
 def _refuse_stray(
     folder: Path, row: int, entry: AnnotationEvent | Retraction, known: Mapping[str, AnnotationTask]
 ) -> None:
-    if isinstance(entry, AnnotationEvent) and entry.question not in known:
+    if isinstance(entry, AnnotationEvent) and entry.task not in known:
         raise DataError(
-            f"{folder / SAID}:{row} is about question {entry.question}, which {folder / QUESTIONS} does not hold",
+            f"{folder / ANNOTATIONS}:{row} is about question {entry.task}, which {folder / TASKS} does not hold",
             hint="restore that file from Git",
         )
 
@@ -203,7 +249,7 @@ def _judgement(entry: AnnotationEvent, choice: Choice, question: AnnotationTask,
         messages=question.messages,
         answers=[[Message("assistant", text)] for text in question.answers],
         choice=choice,
-        vote=AnnotationMetadata(source, entry.annotator, entry.at, None, entry.tags),
+        annotation=AnnotationMetadata(source, entry.annotator, entry.created_at, None, entry.tags),
         kind="collected",
         fields=question.fields,
         left=entry.left,
@@ -215,20 +261,27 @@ def _judgement(entry: AnnotationEvent, choice: Choice, question: AnnotationTask,
     )
 
 
-def _rows(path: Path, shape: Any) -> Iterator[Any]:
+def _rows(folder: Path, name: str, shape: Any) -> Iterator[Any]:
     """The whole lines of a file, none where it is absent; a last line without an end is still being written, or was cut off."""
-    if not path.is_file():
-        return
-    decoder = msgspec.json.Decoder(shape)
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+    form = annotation_formats.TASK if name == TASKS else annotation_formats.EVENT
+    path, content = _read(folder, name)
+    for number, line in enumerate(content.splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
             return
         try:
-            yield decoder.decode(line)
+            yield form.decode(line, shape, f"{path}:{number}")
         except atomic_io.NOT_JSON as error:
             raise DataError(
                 f"{path}:{number} cannot be read: {error}", hint="it was changed by hand; restore it from Git"
             ) from error
+
+
+def _read(folder: Path, name: str) -> tuple[Path, bytes]:
+    """A file under its name of today or of 0.1; again under the first, where it was written anew meanwhile."""
+    for path in (folder / name, folder / OLD_NAMES[name], folder / name):
+        with suppress(FileNotFoundError):
+            return path, path.read_bytes()
+    return folder / name, b""
 
 
 def _mend(path: Path) -> None:

@@ -324,7 +324,7 @@ class _PairSampler:
         return replace(
             made,
             messages=[*made.messages[:-1], replace(last, content=remove_attribute(last.content, name))],
-            vote=replace(made.vote, tags=tags),
+            annotation=replace(made.annotation, tags=tags),
         )
 
     def _have(self, one: AttributeDifference) -> float:
@@ -387,7 +387,7 @@ def _judgement(
         messages=card.example.messages,
         answers=[[Message("assistant", chosen.text)], [Message("assistant", rejected.text)]],
         choice="first",
-        vote=AnnotationMetadata(chosen.source, tags=[f"{one.kind} {one.name}" for one in apart]),
+        annotation=AnnotationMetadata(chosen.source, tags=[f"{one.kind} {one.name}" for one in apart]),
         kind=NAME,
         fields=card.example.fields,
         split=part,

@@ -151,7 +151,7 @@ def _judgement(
         messages=item.example.messages,
         answers=[[Message("assistant", text)] for text in texts],
         choice=choice,
-        vote=AnnotationMetadata(item.example.source, annotator, tags=tags),
+        annotation=AnnotationMetadata(item.example.source, annotator, tags=tags),
         kind=KIND,
         fields=item.example.fields,
         left=left,

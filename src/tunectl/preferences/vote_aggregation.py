@@ -73,7 +73,7 @@ def aggregate_votes(judgements: Sequence[Comparison], rules: AggregationRules, t
 
 def _reject(one: Comparison, reason: str, detail: str) -> RejectedRow:
     shown = " | ".join(answer[-1].content for answer in one.answers)
-    return RejectedRow(one.vote.source, reason, detail, truncate(shown))
+    return RejectedRow(one.annotation.source, reason, detail, truncate(shown))
 
 
 def _drop(
@@ -106,11 +106,11 @@ def _attentive(judgements: Sequence[Comparison], least: float, tally: RowCounter
     shown: dict[str | None, list[bool]] = defaultdict(list)
     for one in judgements:
         if one.check == "attention":
-            shown[one.vote.annotator].append(one.choice == "first")
+            shown[one.annotation.annotator].append(one.choice == "first")
     failed = {name: sum(passed) for name, passed in shown.items() if sum(passed) < least * len(passed)}
 
     def why(one: Comparison) -> tuple[str, str] | None:
-        name = one.vote.annotator
+        name = one.annotation.annotator
         if one.check == "attention":
             return "attention_check", f"{name} {'passed' if one.choice == 'first' else 'failed'} it"
         if name in failed:
@@ -124,12 +124,12 @@ def _consistent(judgements: Sequence[Comparison], tally: RowCounter) -> list[Com
     """One voice a person and question: the same again is a duplicate, the opposite silences both."""
     said: dict[tuple[str | None, str], dict[str, Comparison]] = defaultdict(dict)
     for one in judgements:
-        said[one.vote.annotator, comparison_key(one)].setdefault(canonical_vote(one), one)
+        said[one.annotation.annotator, comparison_key(one)].setdefault(canonical_vote(one), one)
 
     def why(one: Comparison) -> tuple[str, str] | None:
-        opinions = said[one.vote.annotator, comparison_key(one)]
-        who = one.vote.annotator or "somebody unnamed"
-        if one.vote.annotator is not None and len(opinions) > 1:
+        opinions = said[one.annotation.annotator, comparison_key(one)]
+        who = one.annotation.annotator or "somebody unnamed"
+        if one.annotation.annotator is not None and len(opinions) > 1:
             other = next(item for name, item in opinions.items() if name != canonical_vote(one))
             return "contradicts_self", f"{who} said otherwise at {_place(other)}"
         first = opinions[canonical_vote(one)]
@@ -147,12 +147,12 @@ def _cap_per_annotator(
         return list(judgements)
     by_name: dict[str, list[str]] = defaultdict(list)
     for one in judgements:
-        if one.vote.annotator is not None:
-            by_name[one.vote.annotator].append(one.id)
+        if one.annotation.annotator is not None:
+            by_name[one.annotation.annotator].append(one.id)
     chosen = {name: set(_sample_ids(ids, most, f"{seed} {name}")) for name, ids in by_name.items()}
 
     def why(one: Comparison) -> tuple[str, str] | None:
-        name = one.vote.annotator
+        name = one.annotation.annotator
         if name is None or one.id in chosen[name]:
             return None
         return "over_cap", f"{name} has {len(by_name[name])} judgements; rows_per_annotator is {most}"
@@ -192,7 +192,7 @@ def _pairs(judgements: Sequence[Comparison]) -> list[PreferencePair]:
     for name, group in _group_by_comparison([one for one in judgements if one.choice in {"first", "second"}]).items():
         one = group[0]
         at = 0 if one.choice == "first" else 1
-        margins = [item.vote.margin for item in group if item.vote.margin is not None]
+        margins = [item.annotation.margin for item in group if item.annotation.margin is not None]
         made.append(
             PreferencePair(
                 id=f"p-{name[:16]}",
@@ -200,7 +200,7 @@ def _pairs(judgements: Sequence[Comparison]) -> list[PreferencePair]:
                 messages=one.messages,
                 chosen=one.answers[at],
                 rejected=one.answers[1 - at],
-                votes=[item.vote for item in group],
+                annotations=[item.annotation for item in group],
                 margin=sum(margins) / len(margins) if margins else None,
                 kind=one.kind,
                 fields=one.fields,
@@ -221,14 +221,14 @@ def _marks(judgements: Sequence[Comparison]) -> list[LabeledCompletion]:
             text, good = _text(answer), one.choice in {"good", "both_good"}
             key = hash_to_id(one.prompt, text, size=16)
             old = made.get((key, str(good)))
-            votes = [one.vote] if old is None else [*old.votes, one.vote]
+            votes = [one.annotation] if old is None else [*old.annotations, one.annotation]
             made[key, str(good)] = LabeledCompletion(
                 id=f"m-{key[:16]}",
                 prompt=one.prompt,
                 messages=one.messages,
-                answer=answer,
-                good=good,
-                votes=votes,
+                completion=answer,
+                label=good,
+                annotations=votes,
                 kind=one.kind,
                 fields=one.fields,
                 split=one.split,
@@ -243,9 +243,9 @@ def human_written_examples(judgements: Sequence[Comparison]) -> list[Example]:
     for one in judgements:
         if one.edit is not None and one.edit.strip():
             name = f"e-{hash_to_id(one.prompt, one.edit, size=16)[:16]}"
-            answer = ReferenceAnswer(one.edit.strip(), one.vote.source)
+            answer = ReferenceAnswer(one.edit.strip(), one.annotation.source)
             made[name] = Example(
-                name, one.vote.source, one.messages, [answer], tools=one.tools, kind="edited", fields=one.fields
+                name, one.annotation.source, one.messages, [answer], tools=one.tools, kind="edited", fields=one.fields
             )
     return list(made.values())
 
@@ -279,4 +279,4 @@ def _calls(turn: Message) -> str:
 
 
 def _place(one: Comparison) -> str:
-    return f"{one.vote.source.file}:{one.vote.source.row}"
+    return f"{one.annotation.source.file}:{one.annotation.source.row}"

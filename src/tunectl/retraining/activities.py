@@ -74,7 +74,7 @@ class RetrainActivities(Protocol):
         """Take the challenger off the traffic."""
         ...
 
-    def promote(self, run: RetrainRun, why: str, now: datetime) -> dict[str, Any]:
+    def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
         """Make the challenger champion, with all that follows from it."""
         ...
 

@@ -77,12 +77,12 @@ class ApprovalPages:
     def _why(run: RetrainRun, given: ApprovalToken) -> str:
         """What speaks for a promotion; a retrain says that itself."""
         asked = [one for one in run.steps if one.facts.get("nonce") == given.nonce]
-        return str(asked[-1].facts.get("why", "")) if asked else ""
+        return str(asked[-1].facts.get("message", "")) if asked else ""
 
     def _retrain(self, run: RetrainRun) -> list[tuple[str, str]]:
         frozen: dict[str, Any] = run.facts("proposed").get("snapshot", {})
         data: dict[str, Any] = run.facts("awaiting_approval").get("data", {})
-        rows = [(str(data["lessons"]), "rows to learn")] if "lessons" in data else []
+        rows = [(str(data["examples"]), "rows to learn")] if "examples" in data else []
         return [
             (run.trigger.kind, "started by"),
             (str(frozen.get("inferences", 0)), "inferences people talked about"),
@@ -96,7 +96,7 @@ class ApprovalPages:
         return [
             (str(run.facts("evaluating").get("release", "")), "new release"),
             (str(run.facts("proposed").get("champion", "")), "champion"),
-            *([(str(learned["lessons"]), "rows learned")] if "lessons" in learned else []),
+            *([(str(learned["examples"]), "rows learned")] if "examples" in learned else []),
         ]
 
     def _process_decision(
@@ -105,7 +105,7 @@ class ApprovalPages:
         """What there is to say about a decision: empty while it is open."""
         there = self._book.get_decision(run.id, given.question)
         if there is not None:
-            return f"{there.by or 'Somebody'} said {'yes' if there.yes else 'no'} at {there.at:%Y-%m-%d %H:%M} UTC; this link is used up."
+            return f"{there.author or 'Somebody'} said {'yes' if there.approved else 'no'} at {there.at:%Y-%m-%d %H:%M} UTC; this link is used up."
         last = run.steps[-1]
         if last.state != "awaiting_approval" or last.facts.get("nonce") != given.nonce:
             return f"Nothing waits for this link: the retrain is {run.state}."
@@ -120,7 +120,7 @@ class ApprovalPages:
         made = ApprovalDecision(form["answer"] == "yes", now, by, given.nonce)
         if not self._book.record_decision(run.id, given.question, made):
             return self._process_decision(run, given, now, None)
-        return f"Thank you, {by}: {'yes' if made.yes else 'no'}."
+        return f"Thank you, {by}: {'yes' if made.approved else 'no'}."
 
 
 def runs_page(book: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:
@@ -135,12 +135,12 @@ def runs_page(book: RunStore, trials: ExperimentStore, project: str, *, linked: 
             "id": r.id,
             "kind": r.trigger.kind,
             "state": r.state,
-            "why": r.trigger.why,
+            "why": r.trigger.message,
         }
         for r in runs
     ]
     suppressed = [
-        (f"{one.at:%Y-%m-%d %H:%M}", one.trigger.kind, one.reason, one.words) for one in seen[::-1] if one.reason
+        (f"{one.at:%Y-%m-%d %H:%M}", one.trigger.kind, one.reason, one.detail) for one in seen[::-1] if one.reason
     ][:NEWEST]
     stories = [] if linked else [report.build_report(run, by_run.get(run.id)) for run in runs]
     return render.render(

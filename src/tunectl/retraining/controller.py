@@ -29,7 +29,7 @@ from tunectl.retraining.signed_links import ApprovalQuestion, ApprovalToken
 from tunectl.retraining.state_machine import RetrainRun, State, Suppressed, Transition, Trigger
 
 AFTER_CANARY: Final[dict[CanaryDecision, State]] = {
-    "harm": "rolled_back",
+    "harm": "withdrawn",
     "undecided": "insufficient",
     "unfair": "insufficient",
 }
@@ -87,7 +87,7 @@ class RetrainController:
     def _write(self, run: RetrainRun) -> None:
         step = run.steps[-1]
         self.book.save(run)
-        _log.info("retrain %s: %s%s", run.id, step.state, f": {step.why}" if step.why else "")
+        _log.info("retrain %s: %s%s", run.id, step.state, f": {step.message}" if step.message else "")
         if run.ended:
             self.hands.cleanup(run)
             self.hands.notify_finished(run)
@@ -116,6 +116,7 @@ class RetrainController:
         """The controller before this one may have been killed between the end of a run and what follows from it."""
         if self._tidied:
             return
+        self.book.adopt_old_names()
         self.book.remove_resolved_triggers()
         for run in self.book.runs()[-1:]:
             self.hands.cleanup(run)
@@ -224,16 +225,18 @@ class RetrainController:
         facts = run.steps[-1].facts
         question: ApprovalQuestion = facts["question"]
         found = self.book.get_decision(run.id, question)
-        if question == "promote" and not (found and found.yes) and self.hands.is_promoted(run):
+        if question == "promote" and not (found and found.approved) and self.hands.is_promoted(run):
             return self._promote(run, ALREADY, now)
         if found is None:
             return self._check_approval_timeout(run, now)
         if question == "retrain":
-            said = f"{found.by or 'somebody'} said {'yes' if found.yes else 'no'}"
-            return Transition("data_gate" if found.yes else "dismissed", now, said)
-        if not found.yes:
-            return Transition("rejected", now, f"{found.by or 'somebody'} said no")
-        return self._promote(run, f"{found.by or 'somebody'} said yes; {facts.get('why', '')}".rstrip("; "), now)
+            said = f"{found.author or 'somebody'} said {'yes' if found.approved else 'no'}"
+            return Transition("data_gate" if found.approved else "dismissed", now, said)
+        if not found.approved:
+            return Transition("rejected", now, f"{found.author or 'somebody'} said no")
+        return self._promote(
+            run, f"{found.author or 'somebody'} said yes; {facts.get('message', '')}".rstrip("; "), now
+        )
 
     def _check_approval_timeout(self, run: RetrainRun, now: datetime) -> Transition | None:
         asked = run.steps[-1]
@@ -263,11 +266,11 @@ class RetrainController:
     def _handle_staged(self, run: RetrainRun, now: datetime) -> Transition | None:
         canary, asks = self.watch.canary, self.watch.approval.promotion == "required"
         if canary is None and not asks:
-            return self._promote(run, run.steps[-1].why, now)
+            return self._promote(run, run.steps[-1].message, now)
         if self.hands.is_promoted(run):
             return self._promote(run, ALREADY, now)
         if canary is None:
-            return self._asks(run, "promote", now, {"why": "the gate said yes"})
+            return self._asks(run, "promote", now, {"message": "the gate said yes"})
         try:
             begun = self.hands.start_canary(run, now)
         except ExperimentRunning as error:
@@ -290,7 +293,7 @@ class RetrainController:
             run, reading, now
         )  # also where a person is asked, which takes days in which nobody looks
         if reading.decision == "promote":
-            return self._asks(run, "promote", now, {"why": reading.reason, "reading": facts})
+            return self._asks(run, "promote", now, {"message": reading.reason, "reading": facts})
         return Transition(AFTER_CANARY[reading.decision], now, reading.reason, facts)
 
     def _promote(self, run: RetrainRun, why: str, now: datetime, facts: dict[str, Any] | None = None) -> Transition:

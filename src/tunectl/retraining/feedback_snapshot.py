@@ -59,12 +59,12 @@ def has_enough_data(named: FeedbackWindow, section: FeedbackFromLog, wanted: Min
     fresh = sum(lesson.inference.id in found.fresh for lesson in lessons)
     people = len({lesson.by for lesson in lessons if lesson.by is not None})
     told = {
-        "lessons": len(lessons),
-        "new": fresh,
-        "people": people,
+        "examples": len(lessons),
+        "new_examples": fresh,
+        "annotators": people,
         "edits": sum(lesson.kind == "edit" for lesson in lessons),
-        "held": len(found.feedback.lessons) - len(lessons),
-        "left": found.feedback.reasons,
+        "held_out": len(found.feedback.lessons) - len(lessons),
+        "left_out": found.feedback.reasons,
     }
     short = [
         f"{count} {what}, {least} are needed"

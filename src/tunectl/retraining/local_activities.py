@@ -139,7 +139,7 @@ class LocalActivities:
                 name=run.id,
                 now=now,
                 author="tunectl retrain controller",
-                message=run.trigger.why,
+                message=run.trigger.message,
             )
         )
         return {"experiment": made.id, "share": made.rules.share, "until": made.until.isoformat()}
@@ -159,10 +159,10 @@ class LocalActivities:
         if found is not None and found.run == run.id:
             self.trials.end(found, reading.decision if reading else "running", now, reading)
 
-    def promote(self, run: RetrainRun, why: str, now: datetime) -> dict[str, Any]:
+    def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
         """See ``RetrainActivities``: the pointer first, then the experiment's end, the drift reference, and the branch."""
         told = run.facts("evaluating")
-        words = f"retrain {run.id}: {run.trigger.why}; {why}"
+        words = f"retrain {run.id}: {run.trigger.message}; {message}"
         after = self._get_expected_sequence(run, told["release"])
         pointer = self.store.promote(
             told["release"], author="tunectl retrain controller", message=words[:1000], after=after
@@ -215,17 +215,19 @@ class LocalActivities:
         """See ``RetrainActivities``. What fails here is logged: the run has ended."""
         fresh, last = True, run.steps[-1]
         try:
-            body = {"run": run.id, "state": run.state, "message": run.trigger.why, "reason": last.why}
+            body = {"run": run.id, "state": run.state, "message": run.trigger.message, "reason": last.message}
             with self._live() as live:
                 fresh = live.add_event(LogEvent(f"retrain-{run.id}", last.at, "retrain", body))
         except (TunectlError, OSError) as error:
             _log.error("retrain %s ended, but the inference log does not know: %s", run.id, error)
         if fresh:
             left = last.facts.get("left") if run.state == "promoted" else None
-            self._tell(f"retrain {run.id} {run.state}: {last.why or run.trigger.why}{f'; {left}' if left else ''}")
+            self._tell(
+                f"retrain {run.id} {run.state}: {last.message or run.trigger.message}{f'; {left}' if left else ''}"
+            )
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
-        self._tell(f"{signed_links.WORDS[question]} {run.trigger.why}", link)
+        self._tell(f"{signed_links.WORDS[question]} {run.trigger.message}", link)
 
     def _tell(self, words: str, link: str = "") -> None:
         notifications.notify(words, self._root.project, self.watch.approval.notify_url_env, link)

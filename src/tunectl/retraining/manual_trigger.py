@@ -28,7 +28,7 @@ def request_retrain(
     """
     name = f"person-{uuid.uuid4().hex[:16]}"
     trigger = Trigger(
-        "person", name, datetime.now(UTC), message, user.current_user(), urgent=ignore_limits, release=release
+        "person", name, datetime.now(UTC), message, user.current_user(), ignore_limits=ignore_limits, release=release
     )
     run_store.RunStore(layout.retrain).enqueue_trigger(trigger)
     return name, lock.is_locked(layout.retrain / run_store.LOCK)

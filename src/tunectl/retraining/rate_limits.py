@@ -14,7 +14,7 @@ from tunectl.retraining.state_machine import CONCLUDED, RetrainRun, State, Suppr
 
 RECURRING_TRIGGERS: Final[frozenset[TriggerKind]] = frozenset(("alert", "poll"))
 """Triggers that come again for as long as the drift lasts."""
-UNSUCCESSFUL: Final[frozenset[State]] = frozenset(("rejected", "rolled_back"))
+UNSUCCESSFUL: Final[frozenset[State]] = frozenset(("rejected", "withdrawn"))
 """Ends after which the next cooldown is twice as long."""
 WEEK: Final = timedelta(days=7)
 
@@ -67,7 +67,7 @@ def rate_limited(
     trigger: Trigger, runs: Sequence[RetrainRun], now: datetime, policy: RateLimits
 ) -> AdmissionDecision | None:
     """Whether cooldown or budget hold ``trigger`` up, whatever its key is."""
-    if trigger.urgent:
+    if trigger.ignore_limits:
         return None
     until = cooldown_until(runs, now, policy, nags=trigger.kind in RECURRING_TRIGGERS)
     if until is not None:

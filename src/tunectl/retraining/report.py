@@ -57,8 +57,8 @@ def build_report(run: RetrainRun, experiment: Experiment | None = None) -> Retra
     return RetrainReport(
         run.id,
         run.state,
-        run.trigger.why,
-        last.why,
+        run.trigger.message,
+        last.message,
         f"{run.steps[0].at:%Y-%m-%d %H:%M}",
         [chapter for chapter in chapters if chapter.rows],
     )
@@ -66,7 +66,7 @@ def build_report(run: RetrainRun, experiment: Experiment | None = None) -> Retra
 
 def _why(run: RetrainRun) -> Iterator[tuple[str, ...]]:
     trigger, proposed = run.trigger, run.facts("proposed")
-    yield "started by", f"{trigger.kind}{f' ({trigger.by})' if trigger.by else ''}: {trigger.why}"
+    yield "started by", f"{trigger.kind}{f' ({trigger.author})' if trigger.author else ''}: {trigger.message}"
     if trigger.facts.get("description"):
         yield "the alert said", str(trigger.facts["description"])
     window = proposed.get("window")
@@ -107,15 +107,15 @@ def _data(run: RetrainRun) -> Iterator[tuple[str, ...]]:
         )
     found = run.facts("training") or run.facts("awaiting_approval").get("data") or run.facts("insufficient")
     for name, title in (
-        ("lessons", "rows to learn"),
-        ("new", "of them new"),
+        ("examples", "rows to learn"),
+        ("new_examples", "of them new"),
         ("edits", "written by people"),
-        ("people", "people"),
-        ("held", "kept for the gate"),
+        ("annotators", "people"),
+        ("held_out", "kept for the gate"),
     ):
         if name in found:
             yield title, str(found[name])
-    for reason, count in (found.get("left") or {}).items():
+    for reason, count in (found.get("left_out") or {}).items():
         yield f"left out: {reason}", str(count)
 
 
@@ -194,7 +194,7 @@ def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
 def _steps(run: RetrainRun) -> Iterator[tuple[str, ...]]:
     begun = run.steps[0].at
     for step in run.steps:
-        yield f"{step.at:%Y-%m-%d %H:%M:%S}", step.state, _took((step.at - begun).total_seconds()), step.why
+        yield f"{step.at:%Y-%m-%d %H:%M:%S}", step.state, _took((step.at - begun).total_seconds()), step.message
 
 
 def _took(seconds: float) -> str:

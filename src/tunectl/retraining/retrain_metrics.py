@@ -18,7 +18,7 @@ from tunectl.retraining.state_machine import ENDS, RetrainRun, Suppressed, Trigg
 EXTRA: Final = "retrain"
 KINDS: Final = get_args(TriggerKind)
 REASONS: Final = get_args(Suppressed)
-DECISIONS: Final = ("promoted", "rejected", "rolled_back", "insufficient", "dismissed")
+DECISIONS: Final = ("promoted", "rejected", "withdrawn", "insufficient", "dismissed")
 EVIDENCE: Final = ("better", "harm")
 LONG: Final = ("training", "evaluating")
 """States in which one reconcile lasts as long as the training or the gate does, which have limits of their own."""

@@ -2,12 +2,13 @@
 
     <root>/runs/<number>-<run id>.json   the whole story of one run; rewritten at each step
     <root>/inbox/<id>.json               a trigger that waits
-    <root>/seen/<id>.json                what became of a trigger: the same one never starts twice
-    <root>/answers/<run>-<question>.json a person's decision: made once, whoever was first
-    <root>/calendar.json                 the last slot of each schedule that was dealt with
+    <root>/outcomes/<id>.json            what became of a trigger: the same one never starts twice
+    <root>/approvals/<run>-<question>.json  a person's decision: made once, whoever was first
+    <root>/schedule_marks.json           the last slot of each schedule that was dealt with
     <root>/.lock                         held by the one ``tunectl retrain controller`` of the project
 
 Readers take no lock. Only ``receive`` and ``answer`` may be called beside the lock's holder: they make new files.
+Records of tunectl 0.1 lie in ``seen``, ``answers`` and ``calendar.json``: they are read there until the lock's holder has moved them.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
-from tunectl.artifacts import atomic_io, create_exclusive
+from tunectl.artifacts import create_exclusive, record_format
+from tunectl.retraining import run_formats
 from tunectl.retraining.state_machine import RetrainRun, Suppressed, Trigger
 
-RUNS, INBOX, SEEN, ANSWERS, CALENDAR, LOCK = "runs", "inbox", "seen", "answers", "calendar.json", ".lock"
+RUNS, INBOX, OUTCOMES, APPROVALS = "runs", "inbox", "outcomes", "approvals"
+MARKS, LOCK = "schedule_marks.json", ".lock"
+OLD_MARKS: Final = "calendar.json"
+OLD_FOLDERS: Final = {OUTCOMES: "seen", APPROVALS: "answers"}
+"""What some of them were called in tunectl 0.1."""
 NAME: Final = re.compile(r"[\w.:-]{1,120}")
 
 
@@ -35,16 +40,23 @@ class TriggerOutcome(Struct, frozen=True, omit_defaults=True):
     run: str | None = None
     """The run that it started."""
     reason: Suppressed | None = None
-    words: str = ""
+    detail: str = ""
 
 
 class ApprovalDecision(Struct, frozen=True):
     """A person's decision."""
 
-    yes: bool
+    approved: bool
     at: datetime
-    by: str
+    author: str
     nonce: str
+
+
+class ScheduleMarks(Struct, frozen=True):
+    """What lies in ``schedule_marks.json``."""
+
+    marks: dict[str, datetime]
+    """Schedule to its last slot that was dealt with."""
 
 
 class RunStore:
@@ -58,19 +70,19 @@ class RunStore:
 
         Raises  ArtifactError for a file that was changed by hand.
         """
-        return [atomic_io.read_json(path, RetrainRun) for path in self._files(RUNS)]
+        return [run_formats.RUN.read(path, RetrainRun) for path in self._files(RUNS)]
 
     def save(self, run: RetrainRun) -> None:
         """Write a run as it stands now; durable on return."""
         known = {path.stem.partition("-")[2]: path for path in self._files(RUNS)}
         number = 1 + max((int(path.stem.partition("-")[0]) for path in known.values()), default=-1)
-        atomic_io.write_json(known.get(run.id, self.root / RUNS / f"{number:05d}-{run.id}.json"), run)
+        run_formats.RUN.write(known.get(run.id, self.root / RUNS / f"{number:05d}-{run.id}.json"), run)
 
     def enqueue_trigger(self, trigger: Trigger) -> bool:
         """Keep a trigger until it is dealt with; durable on return. False: it is known already."""
         if self.get_outcome(trigger.id) is not None:
             return False
-        return create_exclusive.create_exclusive(self._place(INBOX, trigger.id), _line(trigger))
+        return create_exclusive.create_exclusive(self._place(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
 
     def is_pending(self, trigger: str) -> bool:
         """Whether a trigger was received and is not dealt with."""
@@ -78,57 +90,86 @@ class RunStore:
 
     def list_pending_triggers(self) -> list[Trigger]:
         """Triggers that wait, the oldest first; changes nothing."""
-        waiting = [path for path in self._files(INBOX) if not (self.root / SEEN / path.name).is_file()]
-        found: list[Trigger] = [atomic_io.read_json(path, Trigger) for path in waiting]
+        waiting = [path for path in self._files(INBOX) if not self._is_resolved(path)]
+        found: list[Trigger] = [run_formats.TRIGGER.read(path, Trigger) for path in waiting]
         return sorted(found, key=lambda trigger: (trigger.at, trigger.id))
 
     def remove_resolved_triggers(self) -> None:
         """Remove from the inbox what a kill left there although it was dealt with. For the lock's holder."""
         for path in self._files(INBOX):
-            if (self.root / SEEN / path.name).is_file():
+            if self._is_resolved(path):
                 path.unlink(missing_ok=True)
+
+    def adopt_old_names(self) -> None:
+        """Write the records of tunectl 0.1 where they lie now, each whole before the old one goes. For the lock's holder."""
+        for folder, form, shape in (
+            (OUTCOMES, run_formats.OUTCOME, TriggerOutcome),
+            (APPROVALS, run_formats.DECISION, ApprovalDecision),
+        ):
+            for path in _list_records(self.root / OLD_FOLDERS[folder]):
+                record: Struct = form.read(path, shape)
+                form.write(self.root / folder / path.name, record)
+                path.unlink()
+        if (self.root / OLD_MARKS).is_file():
+            self.set_schedule_mark(self.get_schedule_marks())
+            (self.root / OLD_MARKS).unlink()
 
     def resolve_trigger(self, seen: TriggerOutcome) -> None:
         """Write what became of a trigger, then forget that it waits."""
-        atomic_io.write_json(self._place(SEEN, seen.trigger.id), seen)
+        run_formats.OUTCOME.write(self._place(OUTCOMES, seen.trigger.id), seen)
         self._place(INBOX, seen.trigger.id).unlink(missing_ok=True)
 
     def get_outcome(self, trigger: str) -> TriggerOutcome | None:
         """What became of a trigger; None where it waits or never came."""
-        path = self._place(SEEN, trigger)
-        return atomic_io.read_json(path, TriggerOutcome) if path.is_file() else None
+        path = self._find(OUTCOMES, trigger)
+        return run_formats.OUTCOME.read(path, TriggerOutcome) if path.is_file() else None
 
     def list_outcomes(self) -> list[TriggerOutcome]:
         """What became of every trigger, the oldest first."""
-        return sorted((atomic_io.read_json(path, TriggerOutcome) for path in self._files(SEEN)), key=lambda one: one.at)
+        found = [run_formats.OUTCOME.read(path, TriggerOutcome) for path in self._files(OUTCOMES)]
+        return sorted(found, key=lambda one: one.at)
 
     def record_decision(self, run: str, question: str, answer: ApprovalDecision) -> bool:
         """Keep a decision; False where there is one already."""
-        return create_exclusive.create_exclusive(self._place(ANSWERS, f"{run}-{question}"), _line(answer))
+        path = self._place(APPROVALS, f"{run}-{question}")
+        if self._find(APPROVALS, path.stem) != path:
+            return False
+        return create_exclusive.create_exclusive(path, run_formats.DECISION.encode(answer))
 
     def get_decision(self, run: str, question: str) -> ApprovalDecision | None:
         """The decision; None while nobody has decided."""
-        path = self._place(ANSWERS, f"{run}-{question}")
-        return atomic_io.read_json(path, ApprovalDecision) if path.is_file() else None
+        path = self._find(APPROVALS, f"{run}-{question}")
+        return run_formats.DECISION.read(path, ApprovalDecision) if path.is_file() else None
 
     def get_schedule_marks(self) -> dict[str, datetime]:
         """The last slot of each schedule that was dealt with."""
-        path = self.root / CALENDAR
-        return atomic_io.read_json(path, dict[str, datetime]) if path.is_file() else {}
+        path = record_format.existing(self.root / MARKS, OLD_MARKS)
+        return run_formats.MARKS.read(path, ScheduleMarks).marks if path.is_file() else {}
 
     def set_schedule_mark(self, calendar: dict[str, datetime]) -> None:
         """Write the calendar."""
-        atomic_io.write_json(self.root / CALENDAR, calendar)
+        run_formats.MARKS.write(self.root / MARKS, ScheduleMarks(calendar))
 
     def _place(self, folder: str, name: str) -> Path:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name[:40]!r} is no name of a record")
         return self.root / folder / f"{name}.json"
 
+    def _find(self, folder: str, name: str) -> Path:
+        """Where a record lies; where it would be written, if it is nowhere."""
+        path = self._place(folder, name)
+        older = self.root / OLD_FOLDERS[folder] / path.name
+        return older if older.is_file() and not path.is_file() else path
+
+    def _is_resolved(self, path: Path) -> bool:
+        return self._find(OUTCOMES, path.stem).is_file()
+
     def _files(self, folder: str) -> list[Path]:
-        place = self.root / folder
-        return sorted(path for path in place.glob("*.json") if not path.name.startswith(".")) if place.is_dir() else []
+        """The records of a folder, by name; one that lies under the old and the new name (a kill came between) counts once."""
+        older = _list_records(self.root / OLD_FOLDERS[folder]) if folder in OLD_FOLDERS else []
+        found = {path.name: path for path in (*older, *_list_records(self.root / folder))}
+        return [found[name] for name in sorted(found)]
 
 
-def _line(record: Struct) -> bytes:
-    return msgspec.json.encode(record) + b"\n"
+def _list_records(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.json") if not path.name.startswith(".")] if folder.is_dir() else []

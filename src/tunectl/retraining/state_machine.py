@@ -1,7 +1,7 @@
 """The retrain state machine: what may follow what, and what a run's key is. Pure. Who may start one: ``retraining/rate_limits.py``.
 
     proposed -> [awaiting_approval] -> data_gate -> training -> evaluating -> staged -> canary -> promoted
-                                                                                     rejected | rolled_back | failed |
+                                                                                     rejected | withdrawn | failed |
                                                                                      dismissed | insufficient
 
 A step that begins work is written before that work, one that ends it after, and all work may be done twice: so whoever comes back
@@ -30,7 +30,7 @@ State = Literal[
     "canary",
     "promoted",
     "rejected",
-    "rolled_back",
+    "withdrawn",
     "failed",
     "dismissed",
     "insufficient",
@@ -40,7 +40,8 @@ TriggerKind = Literal["alert", "poll", "schedule", "person"]
 Suppressed = Literal["duplicate", "busy", "cooldown", "budget", "no_drift"]
 """Why nothing was started. duplicate: that very run is concluded. busy: another runs. no_drift: an alert, but no such window."""
 
-CONCLUDED: Final[frozenset[State]] = frozenset(("promoted", "rejected", "rolled_back", "dismissed", "insufficient"))
+# withdrawn: the canary did harm, so its release was taken off the traffic; the champion never changed.
+CONCLUDED: Final[frozenset[State]] = frozenset(("promoted", "rejected", "withdrawn", "dismissed", "insufficient"))
 """Ends that an equal key is not run again after; ``failed`` is an end, too, but may be tried again."""
 ENDS: Final[frozenset[State]] = CONCLUDED | {"failed"}
 NEXT: Final[dict[State, frozenset[State]]] = {
@@ -50,7 +51,7 @@ NEXT: Final[dict[State, frozenset[State]]] = {
     "training": frozenset(("evaluating", "rejected", "dismissed", "failed")),
     "evaluating": frozenset(("staged", "rejected", "insufficient", "failed")),
     "staged": frozenset(("awaiting_approval", "canary", "promoted", "rejected", "dismissed", "failed")),
-    "canary": frozenset(("awaiting_approval", "promoted", "rejected", "rolled_back", "insufficient", "failed")),
+    "canary": frozenset(("awaiting_approval", "promoted", "rejected", "withdrawn", "insufficient", "failed")),
     **{end: frozenset[State]() for end in ENDS},
 }
 """What may follow a state."""
@@ -65,13 +66,13 @@ class Trigger(Struct, frozen=True, omit_defaults=True):
     id: str
     """The same trigger twice has the same one: fingerprint and start of an alert, the minute of a schedule."""
     at: datetime
-    why: str
-    by: str = ""
+    message: str
+    author: str = ""
     window: str | None = None
     """The drift window that was seen; the run takes the newest."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Labels, annotations, statistics: what will be told of it later."""
-    urgent: bool = False
+    ignore_limits: bool = False
     """A person's word that cooldown and budget do not hold this one up."""
     release: ContentId | None = None
     """A release of the store that is proposed as it is: nothing is trained, but gate and canary are the same."""
@@ -82,7 +83,7 @@ class Transition(Struct, frozen=True, omit_defaults=True):
 
     state: State
     at: datetime
-    why: str = ""
+    message: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -127,7 +128,7 @@ def run_key(window: str, config: str, code: str, base: str) -> str:
 
 def new_run(key: str, attempt: int, trigger: Trigger, at: datetime, facts: dict[str, Any]) -> RetrainRun:
     """A run that was just proposed."""
-    return RetrainRun(key, attempt, trigger, [Transition("proposed", at, trigger.why, facts)])
+    return RetrainRun(key, attempt, trigger, [Transition("proposed", at, trigger.message, facts)])
 
 
 def apply_transition(run: RetrainRun, step: Transition) -> RetrainRun:

@@ -84,7 +84,7 @@ def build_release(
         return StepResult(False, "stopped")
     if code not in {0, 3}:
         raise TrainingFailed(_words(project, code, watch), hint=f"its words are in {place.log_path(run)}")
-    commit = git_worktree.commit(project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.why[:200]}")
+    commit = git_worktree.commit(project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.message[:200]}")
     return _register_release(run, project, store, commit, place, layout)
 
 

@@ -91,7 +91,7 @@ def process_state(place: Path) -> Program:
 
 def _retrain(run: RetrainRun) -> Retrain:
     last = run.steps[-1]
-    return Retrain(run.id, run.state, last.at, run.trigger.kind, run.trigger.why, last.why)
+    return Retrain(run.id, run.state, last.at, run.trigger.kind, run.trigger.message, last.message)
 
 
 def _live(layout: ProjectPaths, root: TunectlConfig, champion: ChampionPointer | None, now: datetime) -> Live:
@@ -176,7 +176,7 @@ def _waits(
         until = datetime.fromisoformat(facts["until"])
         if now < until:
             yield PendingApproval(
-                f"{signed_links.WORDS[facts['question']]} {run.trigger.why}", until, _link(layout, root, run, until)
+                f"{signed_links.WORDS[facts['question']]} {run.trigger.message}", until, _link(layout, root, run, until)
             )
     done = [run for run in runs if run.state == "promoted"]
     branch = done[-1].steps[-1].facts.get("branch") if done else None

@@ -41,7 +41,7 @@ def twice(folder: Path) -> Found:
     retrain_project.drift(folder, champion, "n" * 16)
     retrain_project.start(folder, "once").wait(240)
     run = book.runs()[-1]
-    found.must(run.state == "promoted", f"the next window: {run.state}, {run.steps[-1].why}")
+    found.must(run.state == "promoted", f"the next window: {run.state}, {run.steps[-1].message}")
     second = run.facts("proposed")["snapshot"]
     found.must(
         second["digest"] == first.facts("proposed")["snapshot"]["digest"], "the same traffic was frozen otherwise"

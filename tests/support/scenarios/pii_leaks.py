@@ -72,7 +72,7 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
     metrics = (await ask(server.port, "/metrics", server.keys["scrape"])).body
     export = await _export(server)
     found.must(b"EMAIL" in export, "the export shows no placeholders: nothing was kept")
-    judged = b"".join(file.read_bytes() for file in folder.glob("judgements/**/*") if file.is_file())
+    judged = b"".join(file.read_bytes() for file in folder.glob("judgments/**/*") if file.is_file())
     found.must(b"[EMAIL_1]" in judged, "the arena's judgements show no placeholders: nothing was kept")
     places = {"metrics": metrics, "export": export}
     places |= {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

@@ -36,8 +36,8 @@ def trouble(found: Found, folder: Path, kind: str) -> None:
     book = RunStore(ProjectPaths(folder).retrain)
     run = book.runs()[-1]
     found.must(
-        run.state == "failed" and "repro ended with exit code" in run.steps[-1].why,
-        f"{kind}: {run.state}, {run.steps[-1].why}",
+        run.state == "failed" and "repro ended with exit code" in run.steps[-1].message,
+        f"{kind}: {run.state}, {run.steps[-1].message}",
     )
     found.must(
         TROUBLES[kind] in RetrainWorkspace(ProjectPaths(folder)).log_path(run).read_text(),

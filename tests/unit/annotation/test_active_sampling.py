@@ -95,7 +95,7 @@ def test_without_a_reward_model_the_order_is_random_and_the_same_again():
             found := active_sampling.next_task([question(n) for n in range(30)], said, "Ada", len(said), plan)
         ) is not None:
             said.append(AnnotationEvent(str(len(said)), found.question.id, "Ada", "", "first", 0, 1.0))
-        return [one.question for one in said]
+        return [one.task for one in said]
 
     assert order(1) == order(1)
     assert order(1) != order(2)
@@ -184,13 +184,13 @@ def test_what_was_said_survives_a_reopening_and_a_torn_line_does_not(tmp_path):
         found.add([question(1)])
         found.write(said)
         found.write(said)
-    with (tmp_path / annotation_store.SAID).open("ab") as stream:
+    with (tmp_path / annotation_store.ANNOTATIONS).open("ab") as stream:
         stream.write(b'{"what":"said","id":"s2","ques')
     assert len(list(annotation_store.load_annotations(tmp_path))) == 1
     with annotation_store.open_store(tmp_path) as found:
         assert found.list_annotations() == [said]
         found.write(AnnotationEvent("s2", "q001", "Bo", "2026", "second", 0, 1.0))
-    assert (tmp_path / annotation_store.SAID).read_bytes().count(b"\n") == 2
+    assert (tmp_path / annotation_store.ANNOTATIONS).read_bytes().count(b"\n") == 2
     assert (tmp_path / ".gitignore").read_text() == ".lock\n"
 
 
@@ -210,7 +210,7 @@ def test_a_second_page_on_one_store_is_refused(tmp_path):
 def test_a_full_disk_confirms_nothing(opened, monkeypatch):
     desk = AnnotationQueue(opened, QueuePolicy(0, 0, 1, 1), clock=Clock())
     now = desk.get_current_task("Ada")
-    path = opened.folder / annotation_store.SAID
+    path = opened.folder / annotation_store.ANNOTATIONS
     before = path.read_bytes()
 
     def full(descriptor):
@@ -245,9 +245,9 @@ def test_a_store_is_read_while_its_page_adds_a_question_and_somebody_answers_it(
         found.write(AnnotationEvent("s1", "q001", "Ada", "2026", "first", 0, 1.0))
         rows, read = annotation_store._rows, []
 
-        def slowly(path, shape):
-            yield from list(rows(path, shape))
-            read.append(path.name)
+        def slowly(folder, name, shape):
+            yield from list(rows(folder, name, shape))
+            read.append(name)
             if len(read) == 1:
                 found.add([question(2)])
                 found.write(AnnotationEvent("s2", "q002", "Ada", "2026", "first", 0, 1.0))
@@ -262,7 +262,7 @@ def test_a_judgement_of_no_question_is_refused_at_the_opening(tmp_path):
         found.add([question(1), question(2)])
         found.write(AnnotationEvent("s1", "q001", "Ada", "2026", "first", 0, 1.0))
         found.write(AnnotationEvent("s2", "q002", "Ada", "2026", "skip", 0, 1.0))
-    path = tmp_path / annotation_store.QUESTIONS
+    path = tmp_path / annotation_store.TASKS
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     for read in (
         lambda: list(annotation_store.load_annotations(tmp_path)),
@@ -271,7 +271,7 @@ def test_a_judgement_of_no_question_is_refused_at_the_opening(tmp_path):
         with pytest.raises(DataError) as caught:
             read()
         assert (caught.value.message, caught.value.hint) == (
-            f"{tmp_path / annotation_store.SAID}:2 is about question q002, which {path} does not hold",
+            f"{tmp_path / annotation_store.ANNOTATIONS}:2 is about question q002, which {path} does not hold",
             "restore that file from Git",
         )
 

@@ -65,8 +65,8 @@ def test_a_request_waits_for_the_controller(begun: list[str], capsys: pytest.Cap
     found = json.loads(capsys.readouterr().out)
     assert found["controller"] is True
     first, second = book.list_pending_triggers()
-    assert (first.kind, first.why, first.urgent) == ("person", "new shops", False)
-    assert (second.id, second.why, second.urgent) == (found["trigger"], "again", True)
+    assert (first.kind, first.message, first.ignore_limits) == ("person", "new shops", False)
+    assert (second.id, second.message, second.ignore_limits) == (found["trigger"], "again", True)
 
 
 def test_a_request_needs_a_message(begun: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,7 +89,7 @@ def test_status_shows_runs_and_what_waits_and_changes_nothing(
     book.enqueue_trigger(Trigger("schedule", "quarter", NOW, "the quarter is over"))
     book.enqueue_trigger(resolved)
     atomic_io.write_json(
-        book.root / "seen" / "a0.json", TriggerOutcome(resolved, NOW)
+        book.root / "outcomes" / "a0.json", TriggerOutcome(resolved, NOW)
     )  # killed before it left the inbox
     before = files(Path())
     assert main(["retrain", "status", "--json"]) == 0

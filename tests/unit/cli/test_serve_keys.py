@@ -23,7 +23,7 @@ def test_add_list_revoke(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (entry,) = json.loads(capsys.readouterr().out)
     assert (entry["name"], entry["scopes"], entry["per_minute"], len(entry["sha256"])) == ("shop", ["chat"], 60, 12)
     assert main(["serve", "keys", "revoke", "shop"]) == 0
-    assert json.loads(path.read_text()) == {"keys": []}
+    assert json.loads(path.read_text()) == {"keys": [], "version": 2}
 
 
 @pytest.mark.parametrize(

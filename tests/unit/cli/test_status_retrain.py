@@ -139,7 +139,7 @@ def test_records_and_live_store_are_read(tmp_path: Path, root: TunectlConfig) ->
     assert found.traffic == Traffic(24, 2, 1, 2, {"edit": 1}, NOW - timedelta(minutes=3))
     assert (found.drift.verdict, found.drift.signals, found.drift.release) == ("drift", ["prompt_text"], name)
     assert (found.last.state, found.last.reason) == ("promoted", "3 points better")
-    assert (found.now.state, found.now.why) == ("awaiting_approval", ALERT.why)
+    assert (found.now.state, found.now.why) == ("awaiting_approval", ALERT.message)
     question, reference = found.waits
     assert question.what == "Retrain the model? something moved in 3 windows"
     given = signed_links.verify(question.link.rpartition("/")[2], b"s" * 64, NOW)

@@ -256,7 +256,7 @@ def test_nobody_there_is_a_dropped_request() -> None:
 def test_the_webhook_that_is_delivered_by_hand_is_one_that_the_controller_takes() -> None:
     body = json.dumps(processes.payload(parts.at(90), "The world has changed.")).encode()
     (found,) = alert_webhook.parse_alertmanager(body, ("TunectlDriftSustained",), parts.BEGAN)
-    assert (found.by, found.why) == ("Alertmanager", "The world has changed.")
+    assert (found.author, found.message) == ("Alertmanager", "The world has changed.")
     (again,) = alert_webhook.parse_alertmanager(body, ("TunectlDriftSustained",), parts.at(5))
     assert again.id == found.id
     assert timeline.sender(RetrainRun("k", 1, found, [])) == "the story, by hand", (

@@ -178,13 +178,13 @@ def test_what_always_holds(lists, seed, most, shares):
         assert any(
             rejected in {answer.text for answer in other.example.answers}
             and [f"{item.kind} {item.name}" for item in diff_attributes(own.attributes, other.attributes)]
-            == one.vote.tags
+            == one.annotation.tags
             for other in cards.values()
         )
-        assert 1 <= len(one.vote.tags) <= most
-        assert all(kinds[tag.split()[0]] > 0 for tag in one.vote.tags)
+        assert 1 <= len(one.annotation.tags) <= most
+        assert all(kinds[tag.split()[0]] > 0 for tag in one.annotation.tags)
         assert one.choice == "first"
-        assert one.vote.annotator is None
+        assert one.annotation.annotator is None
         texts[one.split] |= {contrastive_pairs._normalize_text(chosen), contrastive_pairs._normalize_text(rejected)}
         every[one.prompt] += 1
     assert not texts["train"] & texts["validation"]
@@ -225,14 +225,16 @@ def test_an_attribute_that_gives_a_pair_away_is_withheld():
     whole, found = dealt(grid())[1], dealt(grid(), withhold=1.0)[1]
     assert [(one.id, one.answers) for one in found.judgements] == [(one.id, one.answers) for one in whole.judgements]
     for one, before in zip(found.judgements, whole.judgements, strict=True):
-        hidden = [tag.removeprefix("withheld ") for tag in one.vote.tags if tag.startswith("withheld ")]
-        could = len(before.vote.tags) == 2 and any(tag.startswith("wrong ") for tag in before.vote.tags)
+        hidden = [tag.removeprefix("withheld ") for tag in one.annotation.tags if tag.startswith("withheld ")]
+        could = len(before.annotation.tags) == 2 and any(tag.startswith("wrong ") for tag in before.annotation.tags)
         assert bool(hidden) == (could and one.split != "test"), "a policy is asked in full, and so is test"
         asked = parse_mr(before.messages[-1].content)
         assert parse_mr(one.messages[-1].content) == {name: asked[name] for name in asked if name not in hidden}
-        assert [tag.replace("withheld ", "wrong ") for tag in one.vote.tags] == before.vote.tags
+        assert [tag.replace("withheld ", "wrong ") for tag in one.annotation.tags] == before.annotation.tags
     made = found.made["train"]
-    assert made.withheld == sum("withheld" in str(one.vote.tags) for one in found.judgements if one.split == "train")
+    assert made.withheld == sum(
+        "withheld" in str(one.annotation.tags) for one in found.judgements if one.split == "train"
+    )
     assert f"; {made.withheld} asked without one attribute)" in made.format_summary(100)
     assert found.made["test"].withheld == whole.made["train"].withheld == 0
     some = dealt(grid(), withhold=0.5)[1].made["train"].withheld

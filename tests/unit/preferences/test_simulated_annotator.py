@@ -108,8 +108,8 @@ def test_the_editor_of_the_example():
 def test_the_better_one_wins_and_the_reasons_are_tags():
     (said,), found = annotate([asked(1, GOOD.replace("6 dollars off", "a gift"), GOOD)], rules(), 1)
     assert said.choice == "second"
-    assert said.vote.tags == ["states_offer", "offer_comes_early", "keeps_numbers"]
-    assert said.vote.annotator == "Local Lens editor (simulated)"
+    assert said.annotation.tags == ["states_offer", "offer_comes_early", "keeps_numbers"]
+    assert said.annotation.annotator == "Local Lens editor (simulated)"
     assert (said.kind, said.fields, said.messages[0].role) == ("simulated", FIELDS, "user")
     assert (found.compared, found.ties, found.judged, found.turned, found.unusable) == (1, 0, 1, 0, 0)
     assert found.scores["states_offer"] == 0.5

@@ -35,13 +35,13 @@ def payload(*given, version="4", **more):
 
 def test_alertmanager_and_grafana_are_both_understood_with_their_new_keys():
     (one,) = alert_webhook.parse_alertmanager(payload(alert(), notification_reason="new", routeLabels={}), NAMES, NOW)
-    assert (one.by, one.why, one.window) == ("Alertmanager", "The world changed.", None)
+    assert (one.author, one.message, one.window) == ("Alertmanager", "The world changed.", None)
     assert one.facts["description"] == "Calibrated: 1%."
     assert one.facts["labels"] == {"alertname": "TunectlDriftSustained", "severity": "ticket"}
     (two,) = alert_webhook.parse_alertmanager(
         payload(alert(values={"A": 3}, silenceURL=""), version="1", orgId=1, state="alerting"), NAMES, NOW
     )
-    assert (two.by, two.id) == ("Grafana", one.id)
+    assert (two.author, two.id) == ("Grafana", one.id)
 
 
 def test_resolved_and_other_alerts_start_nothing():

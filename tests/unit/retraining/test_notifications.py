@@ -30,7 +30,7 @@ def ask():
     watch = SimpleNamespace(approval=SimpleNamespace(notify_url_env=VARIABLE))
     hands = SimpleNamespace(_root=root, watch=watch)
     hands._tell = local_activities.LocalActivities._tell.__get__(hands)
-    run = SimpleNamespace(trigger=SimpleNamespace(why="drift"))
+    run = SimpleNamespace(trigger=SimpleNamespace(message="drift"))
     local_activities.LocalActivities.request_approval(hands, run, "promote", LINK)
 
 

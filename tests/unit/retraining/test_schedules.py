@@ -126,7 +126,7 @@ def test_a_kill_between_settling_and_forgetting_starts_nothing_twice(tmp_path: P
     book.enqueue_trigger(trigger)
     book.resolve_trigger(TriggerOutcome(trigger, NOW, "run-1"))
     (tmp_path / "inbox").mkdir(exist_ok=True)
-    (tmp_path / "inbox" / "alert-1.json").write_bytes((tmp_path / "seen" / "alert-1.json").read_bytes())
+    (tmp_path / "inbox" / "alert-1.json").write_bytes((tmp_path / "outcomes" / "alert-1.json").read_bytes())
     assert book.list_pending_triggers() == []
 
 

@@ -57,7 +57,7 @@ def test_words_of_what_starts_nothing():
     )
     words = rate_limits.admit_trigger("c" * 64, _trigger(), [done], START + timedelta(hours=1), POLICY)
     assert words.words == "the last retrain was promoted; the next one may start 2026-03-29 06:00 UTC"
-    assert rate_limits.admit_trigger("c" * 64, _trigger(urgent=True), [done], START, POLICY).attempt == 1
+    assert rate_limits.admit_trigger("c" * 64, _trigger(ignore_limits=True), [done], START, POLICY).attempt == 1
     assert rate_limits.admit_trigger("c" * 64, _trigger(), [done], START + timedelta(hours=6), POLICY).attempt == 1
 
 
@@ -116,7 +116,7 @@ class Loop(RuleBasedStateMachine):
         key=st.sampled_from("abcd"), kind=st.sampled_from(["alert", "poll", "schedule", "person"]), urgent=st.booleans()
     )
     def somebody_wants_a_run(self, key, kind, urgent):
-        trigger = Trigger(kind, f"{key}-{self.now}", self.now, "why", urgent=urgent)
+        trigger = Trigger(kind, f"{key}-{self.now}", self.now, "why", ignore_limits=urgent)
         key = key * 64
         found = rate_limits.admit_trigger(key, trigger, self.runs, self.now, POLICY)
         if found.attempt is None:

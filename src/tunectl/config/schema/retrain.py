@@ -53,7 +53,7 @@ class RateLimitConfig(StrictModel):
     """Limits on how often training starts."""
 
     cooldown_hours: Hours
-    """Hours after a retrain before the next; doubled for each one in a row that was rejected or rolled back."""
+    """Hours after a retrain before the next; doubled for each one in a row that was rejected or withdrawn."""
     max_cooldown_hours: Hours
     """Longest cooldown."""
     max_per_week: int = Field(ge=1, le=1000)

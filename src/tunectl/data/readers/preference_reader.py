@@ -159,7 +159,7 @@ def build_comparison(row: RawRow, judged: ParsedPreference, reading: PreferenceF
         messages=judged.turns,
         answers=judged.answers,
         choice=judged.choice,
-        vote=_vote(row, reading),
+        annotation=_vote(row, reading),
         kind=kind_,
         fields={name: value.strip() for name, value in found.items() if value is not None and value.strip()},
         split=read_split(row, reading.columns.split),

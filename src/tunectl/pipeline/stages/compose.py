@@ -22,7 +22,7 @@ from tunectl.core.errors import DataError
 from tunectl.data.readers.file_discovery import glob_files, is_dead_link
 from tunectl.pipeline import code_digest, resolved_config
 from tunectl.pipeline.stages import STAGES
-from tunectl.preferences.annotation_store import QUESTIONS, SAID
+from tunectl.preferences import annotation_store
 
 _log = logging_setup.get_logger(__name__)
 Known = dict[str, tuple[int, int, int, str]]
@@ -90,13 +90,17 @@ def list_declared_paths(stage: str, settings: dict[str, Any]) -> Iterator[str]:
         chosen = settings["preferences"]
         paths = {source["path"] for source in chosen.get("sources", {}).values()}
         store = chosen.get("collected")
-        yield from sorted(paths | ({f"{store}/{name}" for name in (QUESTIONS, SAID)} if store else set()))
+        yield from sorted(paths | set(_list_store(store)))
     elif stage == "evaluate":
         people = settings["evaluate"]["aligned"]["human_judgments_dir"]
-        yield from (f"{people}/{name}" for name in (QUESTIONS, SAID) if people)
+        yield from _list_store(people)
     elif stage == "model":
         named = (settings["model"]["source"].get("path"), settings["model"]["chat_template"])
         yield from sorted({path for path in named if path})  # the name of a built-in template matches no file
+
+
+def _list_store(folder: str | None) -> list[str]:
+    return [path.as_posix() for path in annotation_store.list_files(Path(folder))] if folder else []
 
 
 def match_files(root: Path, path: str) -> list[Path]:

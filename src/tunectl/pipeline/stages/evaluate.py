@@ -183,7 +183,7 @@ def _people(folder: str | None) -> list[Comparison] | str:
     if folder is None:
         return "evaluate.aligned.human_judgments_dir is null"
     place = ProjectPaths().root / folder
-    if not (place / annotation_store.SAID).is_file():
+    if not annotation_store.has_annotations(place):
         raise DataError(
             f"evaluate.aligned.human_judgments_dir = {folder}: there are no judgements",
             hint="let people compare align and sft: tunectl annotate annotate.prepare.systems=[align,sft]",

@@ -123,14 +123,16 @@ def _fits(item: TokenizedPair, max_tokens: int, tally: RowCounter) -> bool:
 
 
 def _reject(pair: PreferencePair, reason: str, detail: str) -> RejectedRow:
-    return RejectedRow(pair.votes[0].source, reason, detail, truncate(pair.chosen[-1].content if pair.chosen else ""))
+    return RejectedRow(
+        pair.annotations[0].source, reason, detail, truncate(pair.chosen[-1].content if pair.chosen else "")
+    )
 
 
 def _sequences(masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequence[Message]]]) -> list[tuple[int, ...]]:
     """Whole sequences up to and with the end of the final turn."""
     examples = []
     for pair, side in sides:
-        source = pair.votes[0].source
+        source = pair.annotations[0].source
         answers = [tool_calls.to_answer(side[-1], source)]
         examples.append(
             Example(pair.id, source, messages=[*pair.messages, *side[:-1]], answers=answers, tools=pair.tools)

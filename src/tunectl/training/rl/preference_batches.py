@@ -110,7 +110,7 @@ def of_pairs(
     for pair, (chosen, rejected) in _read(pairs, lambda pair: (pair.chosen, pair.rejected), masker, max_tokens, tally):
         if chosen.ids == rejected.ids:
             why = "the chat template makes the same tokens of both answers"
-            tally.reject(RejectedRow(pair.votes[0].source, "same_answer", why, truncate(pair.chosen[-1].content)))
+            tally.reject(RejectedRow(pair.annotations[0].source, "same_answer", why, truncate(pair.chosen[-1].content)))
             continue
         tally.keep()
         found.append(LabeledCompletions(_row((chosen, rejected)), (True, False), pair.margin))
@@ -125,9 +125,9 @@ def of_marks(
     Rejected are answers that are ``no_answer``, ``too_long`` with their prompt, or have ``nothing_trained``.
     """
     groups: dict[str, list[tuple[TokenSpan, bool]]] = {}
-    for mark, (piece,) in _read(marks, lambda mark: (mark.answer,), masker, max_tokens, tally):
+    for mark, (piece,) in _read(marks, lambda mark: (mark.completion,), masker, max_tokens, tally):
         tally.keep()
-        groups.setdefault(mark.prompt, []).append((piece, mark.good))
+        groups.setdefault(mark.prompt, []).append((piece, mark.label))
     return [judged for group in groups.values() for judged in _side_by_side(group)]
 
 
@@ -152,7 +152,7 @@ def _read(
                 yield record, found
             elif why is not None:
                 last = next((side[-1].content for side in sides(record) if side), "")
-                tally.reject(RejectedRow(record.votes[0].source, *why, truncate(last)))
+                tally.reject(RejectedRow(record.annotations[0].source, *why, truncate(last)))
 
 
 def _side_by_side(group: list[tuple[TokenSpan, bool]]) -> Iterator[LabeledCompletions]:
@@ -177,7 +177,7 @@ def _example(record: PreferencePair | LabeledCompletion, answer: Sequence[Messag
     """One answer as an example: of the turns before the final one, only the answer's own are learned from."""
     before = [replace(message, train=False) for message in record.messages]
     between = [replace(message, train=message.role == "assistant") for message in answer[:-1]]
-    source = record.votes[0].source
+    source = record.annotations[0].source
     final = tool_calls.to_answer(answer[-1], source)
     return Example(record.id, source, messages=[*before, *between], answers=[final], tools=record.tools)
 

@@ -1,0 +1,72 @@
+"""The records of retraining as earlier versions wrote them. Upgrades are pure: an object in, the object of the next version out."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from tunectl.artifacts.record_format import RecordFormat, rename_keys
+from tunectl.registry.registry_formats import AUTHORSHIP
+
+_STATES: Final = {"rolled_back": "withdrawn"}
+_DATA: Final = {
+    "lessons": "examples",
+    "new": "new_examples",
+    "people": "annotators",
+    "held": "held_out",
+    "left": "left_out",
+}
+"""What the data gate counted. ``edits`` keeps its name."""
+
+
+def upgrade_trigger(record: dict[str, Any]) -> dict[str, Any]:
+    """A trigger of 0.1. Its id stays: it is how a repeat is recognized."""
+    return rename_keys(record, {**AUTHORSHIP, "urgent": "ignore_limits"})
+
+
+def upgrade_run(record: dict[str, Any]) -> dict[str, Any]:
+    """A run of 0.1. Its key stays: it is a hash of what the run depends on."""
+    return {
+        **record,
+        "trigger": upgrade_trigger(record.get("trigger", {})),
+        "steps": [_upgrade_step(step) for step in record.get("steps", [])],
+    }
+
+
+def _upgrade_step(step: dict[str, Any]) -> dict[str, Any]:
+    found = rename_keys(step, AUTHORSHIP)
+    found["state"] = _STATES.get(found.get("state", ""), found.get("state"))
+    if "facts" in found:
+        found["facts"] = _upgrade_facts(found["facts"])
+    return found
+
+
+def _upgrade_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a step found out: only what the data gate counted, and why a person is asked, have other names now."""
+    if "lessons" in facts:
+        return rename_keys(facts, _DATA)
+    found = rename_keys(facts, AUTHORSHIP)
+    if "data" in found:
+        found["data"] = rename_keys(found["data"], _DATA)
+    return found
+
+
+def upgrade_outcome(record: dict[str, Any]) -> dict[str, Any]:
+    """What became of a trigger, as 0.1 wrote it."""
+    return rename_keys({**record, "trigger": upgrade_trigger(record.get("trigger", {}))}, {"words": "detail"})
+
+
+def upgrade_decision(record: dict[str, Any]) -> dict[str, Any]:
+    """A person's decision of 0.1."""
+    return rename_keys(record, {"yes": "approved", "by": "author"})
+
+
+def upgrade_marks(record: dict[str, Any]) -> dict[str, Any]:
+    """``calendar.json`` of 0.1: the marks stood at the top."""
+    return {"marks": record}
+
+
+RUN: Final = RecordFormat("retrain run", (upgrade_run,))
+TRIGGER: Final = RecordFormat("trigger", (upgrade_trigger,))
+OUTCOME: Final = RecordFormat("outcome of a trigger", (upgrade_outcome,))
+DECISION: Final = RecordFormat("decision", (upgrade_decision,))
+MARKS: Final = RecordFormat("file of schedule marks", (upgrade_marks,))
