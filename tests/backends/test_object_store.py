@@ -77,6 +77,7 @@ def test_what_is_not_whole_is_not_brought(store: ReleaseRegistry, address: str, 
     files.write("champion.json", b"{")
     with pytest.raises(ArtifactError, match=r"champion.json cannot be read"):
         found.champion()
+    files.remove("champion.json")
     told = json.loads((store.folder(one) / "manifest.json").read_text())
     told["files"]["../../outside"] = "0" * 64
     files.write(f"releases/{one}/manifest.json", json.dumps(told).encode())

@@ -227,7 +227,7 @@ def test_links_are_no_release(tmp_path: Path) -> None:
 def test_two_writers_do_not_meet(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, *_) = three
     with (
-        store._writing("a test"),
+        store.hold_lock("a test"),
         pytest.raises(InfrastructureError, match="another process changes this store: a test"),
     ):
         store.promote(one, author="t", message="w")
@@ -341,7 +341,7 @@ def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[Relea
     trial = store.start_canary(two, share=0.1, author="t", message="w")
     whole = (store.root / EVENTS).read_bytes()
     (store.root / EVENTS).write_bytes(before)  # killed between the file and its line
-    assert store.log()[-1] == ReleaseEvent("canary_start", two, trial.started_at, "t", "w", share=0.1)
+    assert store.log()[-1] == ReleaseEvent("canary_start", two, trial.started_at, "t", "w", share=0.1, salt=trial.salt)
     store.promote(one, author="t", message="changes nothing")
     assert (store.root / EVENTS).read_bytes() == whole
     (store.root / "canary.json").unlink()

@@ -89,6 +89,7 @@ class FsspecObjectStore:
         try:
             with self._asking(name):
                 self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
+            with self._asking(name, FileExistsError):
                 self._files.pipe_file(self._path(name), content, mode="create", **self._exclusive)
         except FileExistsError:
             return False
@@ -115,13 +116,13 @@ class FsspecObjectStore:
         return f"{self._root}/{name}"
 
     @contextmanager
-    def _asking(self, name: str) -> Iterator[None]:
-        """Turn whatever a driver raises into our error; what is not there, or is already, stays as it is."""
+    def _asking(self, name: str, *kept: type[OSError]) -> Iterator[None]:
+        """Turn whatever a driver raises into our error; what is not there stays FileNotFoundError, and so do ``kept``."""
         try:
             yield
-        except (FileNotFoundError, FileExistsError):
-            raise
         except Exception as error:
+            if isinstance(error, (FileNotFoundError, *kept)):
+                raise
             told: Any = str(error).strip().splitlines() or [type(error).__name__]
             raise InfrastructureError(
                 f"{self.address}/{name}: {redact_url(told[0])[:300]}",
