@@ -68,7 +68,7 @@ def project(tmp_path, monkeypatch, tiny_model):
 
 def test_models_write_the_answers_people_compare_them_and_agreement_is_measured(project, capsys):
     assert main(["annotate", "prepare"]) == 0
-    with annotation_store.open_store(Path("judgements")) as opened:
+    with annotation_store.open_store(Path("judgments")) as opened:
         found = list(opened.questions.values())
         asked = [one for one in found if not one.attention]
         assert len(asked) == 10
@@ -81,7 +81,7 @@ def test_models_write_the_answers_people_compare_them_and_agreement_is_measured(
     assert (
         f"judgements: 0 new questions, {len(found)} in all" in capsys.readouterr().out
     )  # the same seed, the same answers
-    with annotation_store.open_store(Path("judgements")) as opened:
+    with annotation_store.open_store(Path("judgments")) as opened:
         for who in ("Ada", "Bo"):
             desk = AnnotationQueue(opened, QueuePolicy(0, 0, 1, 1))
             while (now := desk.get_current_task(who)) is not None:
@@ -107,7 +107,7 @@ def test_prepare_counts_what_nobody_could_choose_between(project, capsys, monkey
     monkeypatch.setattr(Writer, "answer", answer)
     assert main(["annotate", "prepare", "annotate.prepare.inputs=14", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "store": "judgements",
+        "store": "judgments",
         "inputs": 14,
         "left_out": 1,
         "new": 15,
@@ -132,7 +132,7 @@ def test_a_writer_that_breaks_down_is_told_on_the_page(project, monkeypatch):
 
     monkeypatch.setattr(Writer, "answer", answer)
     root = checks.load_config(project, override_file.load_overrides(project)).root
-    with annotation_store.open_store(Path("judgements")) as opened:
+    with annotation_store.open_store(Path("judgments")) as opened:
         writing = annotate._BackgroundWriter(
             project, root, AnnotationQueue(opened, QueuePolicy(0, 0, 1, 1)), generate=True
         )
@@ -214,7 +214,7 @@ def test_why_the_order_is_random(project):
 def test_agreement_without_judgements(project, capsys):
     assert main(["data", "agreement"]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: preferences.collected = judgements: there are no judgements\n  collect some: tunectl annotate\n"
+        "tunectl: preferences.collected = judgments: there are no judgements\n  collect some: tunectl annotate\n"
     )
 
 

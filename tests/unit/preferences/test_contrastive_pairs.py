@@ -205,7 +205,7 @@ def grid():
 
 
 def tags(found):
-    return Counter(tag for one in found.judgements if one.split == "train" for tag in one.vote.tags)
+    return Counter(tag for one in found.judgements if one.split == "train" for tag in one.annotation.tags)
 
 
 def test_attributes_and_kinds_are_balanced_as_declared():
