@@ -76,10 +76,10 @@ def test_models_write_the_answers_people_compare_them_and_agreement_is_measured(
         assert all(one.systems == ["model", "model"] and len(set(one.answers)) == 2 for one in asked)
         assert all("train" in one.source.file for one in found)
     said = capsys.readouterr().out
-    assert f"judgements: {len(found)} new questions, {len(found)} in all; now: tunectl annotate" in said
+    assert f"judgments: {len(found)} new questions, {len(found)} in all; now: tunectl annotate" in said
     assert main(["annotate", "prepare"]) == 0
     assert (
-        f"judgements: 0 new questions, {len(found)} in all" in capsys.readouterr().out
+        f"judgments: 0 new questions, {len(found)} in all" in capsys.readouterr().out
     )  # the same seed, the same answers
     with annotation_store.open_store(Path("judgments")) as opened:
         for who in ("Ada", "Bo"):
