@@ -12,7 +12,6 @@ was written is lost. An address of tunectl 0.1 has ``log.jsonl``, ``champion.jso
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import time
@@ -34,7 +33,8 @@ from tunectl.registry.sequence_guard import SequenceGuard
 T = TypeVar("T")
 EVENTS, CHAMPIONS, CANARIES = "events", "champion", "canary"
 OLD_CHAMPION: Final = "champion.json"
-NUMBERED: Final = re.compile(r"([0-9]{6,12})\.jsonl?")
+DIGITS: Final = 6
+"""At least, of a numbered object: names sort as their numbers do up to a million."""
 HALF_DONE = 86_400.0
 """Seconds after which a folder that is still being filled is what a kill left."""
 
@@ -71,7 +71,7 @@ class RemoteRegistry:
             number, found = newest
             if found.sequence != number:
                 raise ArtifactError(
-                    f"{self.location}/{numbered_name(CHAMPIONS, number)} has the sequence {found.sequence}",
+                    f"{self.location}/{build_object_name(CHAMPIONS, number)} has the sequence {found.sequence}",
                     hint="somebody changed it; restore the address from a backup",
                 )
         return self._guard.latest(found, self.location)
@@ -91,7 +91,7 @@ class RemoteRegistry:
         Raises  ArtifactError where a part is missing or cannot be read.
         """
         found = list[ReleaseEvent]()
-        for number, name in self._numbered(EVENTS, ".jsonl"):
+        for number, name in self._list_numbered(EVENTS, ".jsonl"):
             if number != len(found) + 1:
                 raise ArtifactError(
                     f"{self.location}/{EVENTS}: the part that begins with event {len(found) + 1} is missing, {name} is there",
@@ -108,14 +108,14 @@ class RemoteRegistry:
         found: list[ReleaseEvent] = self._read[name]
         return found
 
-    def _numbered(self, folder: str, ending: str) -> list[tuple[int, str]]:
+    def _list_numbered(self, folder: str, ending: str) -> list[tuple[int, str]]:
         """The numbered objects of a folder, in order."""
-        found = [(NUMBERED.fullmatch(name), name) for name in self._files.names(folder) if name.endswith(ending)]
-        return sorted((int(match[1]), name) for match, name in found if match)
+        stems = [name.removesuffix(ending) for name in self._files.names(folder) if name.endswith(ending)]
+        return sorted((int(stem), f"{stem}{ending}") for stem in stems if _is_number(stem))
 
     def _newest(self, folder: str, form: RecordFormat, shape: type[T]) -> tuple[int, T] | None:
         """The record with the highest number, and that; it never changes, so it is read once."""
-        numbered = self._numbered(folder, ".json")
+        numbered = self._list_numbered(folder, ".json")
         if not numbered:
             return None
         number, name = numbered[-1][0], f"{folder}/{numbered[-1][1]}"
@@ -206,6 +206,10 @@ class RemoteRegistry:
             raise ArtifactError(f"{self.location}/{name} cannot be read: {error}") from error
 
 
-def numbered_name(folder: str, number: int, ending: str = ".json") -> str:
+def build_object_name(folder: str, number: int, ending: str = ".json") -> str:
     """The name of a numbered object."""
-    return f"{folder}/{number:06d}{ending}"
+    return f"{folder}/{number:0{DIGITS}d}{ending}"
+
+
+def _is_number(stem: str) -> bool:
+    return stem.isascii() and stem.isdigit() and DIGITS <= len(stem) <= 2 * DIGITS

@@ -24,7 +24,7 @@ from tunectl.registry.protocols import ObjectStore
 from tunectl.registry.registry_formats import RELEASES, RemoteCanary
 from tunectl.registry.release_state import ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.registry.remote import CANARIES, CHAMPIONS, EVENTS, RemoteRegistry, numbered_name
+from tunectl.registry.remote import CANARIES, CHAMPIONS, EVENTS, RemoteRegistry, build_object_name
 
 INCOMING, FORKS = "incoming", "forks"
 Side = Literal["ours", "theirs"]
@@ -55,10 +55,10 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     last = release_state.last_canary_event(ours)
     if last is not None:
         state = RemoteCanary(release_state.canary_of(ours, store.trial()))
-        _create(files, numbered_name(CANARIES, last[0]), registry_formats.REMOTE_CANARY, state)
+        _create(files, build_object_name(CANARIES, last[0]), registry_formats.REMOTE_CANARY, state)
     pointer = release_state.champion_of(ours)
     if pointer is not None:
-        _create(files, numbered_name(CHAMPIONS, pointer.sequence), registry_formats.POINTER, pointer)
+        _create(files, build_object_name(CHAMPIONS, pointer.sequence), registry_formats.POINTER, pointer)
     return sent
 
 
@@ -71,15 +71,14 @@ def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
     theirs = remote.log()
     if not theirs:
         raise UsageError(f"nothing lies at {remote.location}", hint=f"tunectl release sync {remote.location}")
+    brought = list[str]()
+    if _is_news(store, remote, theirs):
+        brought = _fetch(store, remote, theirs)  # before the lock: a download may take long
     with store.hold_lock("adopting a history"):
-        ours = store.log()
-        if ours[: len(theirs)] == theirs:
+        if not _is_news(store, remote, theirs):
             return PulledHistory(0, [])
-        if not _only_additions(ours, theirs):
-            raise _fork(store, remote, ours, theirs)
-        history = _rebase_additions(ours, theirs)
-        brought = _bring(store, remote, theirs)
-        _adopt(store, remote, history)
+        ours = store.log()
+        _adopt(store, remote, _rebase_additions(ours, theirs), brought)
     return PulledHistory(len([one for one in theirs if one not in ours]), brought)
 
 
@@ -103,8 +102,10 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         GateError: another machine wrote meanwhile; look again.
     """
     remote = _open(store, files)
+    theirs = remote.log()
+    brought = _fetch(store, remote, theirs)
     with store.hold_lock("resolving a fork"):
-        ours, theirs = store.log(), remote.log()
+        ours = store.log()
         pointer = release_state.champion_of(ours if keep == "ours" else theirs)
         if pointer is None:
             raise UsageError(
@@ -121,9 +122,8 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         canary = release_state.canary_of(history, remote.trial())
         if canary is not None and (keep == "ours" or canary.release == pointer.release):
             history.append(ReleaseEvent("canary_stop", canary.release, moment, author, "a fork was resolved"))
-        _bring(store, remote, history)
         _EVENT.write_lines(store.root / FORKS / f"{sequence:06d}.jsonl", ours)
-        _adopt(store, remote, history)
+        _adopt(store, remote, history, brought)
     return push(store, files)
 
 
@@ -140,7 +140,7 @@ def _claim(store: ReleaseRegistry, files: ObjectStore, ours: Sequence[ReleaseEve
         begun = len(theirs) if files.names(EVENTS) else 0  # an address of 0.1 gets the whole history as its first part
         if not ours[begun:]:
             return
-        if files.create(numbered_name(EVENTS, begun + 1, ".jsonl"), b"".join(map(_EVENT.encode, ours[begun:]))):
+        if files.create(build_object_name(EVENTS, begun + 1, ".jsonl"), b"".join(map(_EVENT.encode, ours[begun:]))):
             return
     raise GateError(f"others keep writing to {files.address}", hint=f"again: tunectl release sync {files.address}")
 
@@ -211,18 +211,32 @@ def _rebase_additions(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEven
     return [*theirs, *(one for one in ours if one.action == "add" and one.release not in known)]
 
 
-def _bring(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[ReleaseEvent]) -> list[str]:
-    """Fetch what the pointers of a history name and this registry does not have; others come when they are asked for."""
+def _is_news(store: ReleaseRegistry, remote: RemoteRegistry, theirs: Sequence[ReleaseEvent]) -> bool:
+    """Whether the history at the address has anything new. Raises  GateError for a fork."""
+    ours = store.log()
+    if ours[: len(theirs)] == theirs:
+        return False
+    if not _only_additions(ours, theirs):
+        raise _fork(store, remote, ours, theirs)
+    return True
+
+
+def _fetch(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[ReleaseEvent]) -> list[str]:
+    """Download what the pointers of a history name and this registry does not have, beside it; others are not needed to go on."""
     pointer, canary = release_state.champion_of(history), remote.trial()
     named = [pointer.release, pointer.previous] if pointer else []
-    missing = [one for one in dict.fromkeys([*named, canary.release if canary else None]) if one is not None]
-    missing = [one for one in missing if not store.folder(one).is_dir()]
+    wanted = [one for one in dict.fromkeys([*named, canary.release if canary else None]) if one is not None]
+    missing = [one for one in wanted if not store.folder(one).is_dir()]
     for release in missing:
-        remote.fetch(release).rename(store.folder(release))
-    atomic_io.fsync_directory(store.root / RELEASES)
+        remote.fetch(release)
     return missing
 
 
-def _adopt(store: ReleaseRegistry, remote: RemoteRegistry, history: list[ReleaseEvent]) -> None:
+def _adopt(store: ReleaseRegistry, remote: RemoteRegistry, history: list[ReleaseEvent], brought: Sequence[str]) -> None:
+    """Take the releases that were brought into the registry, then the history that names them."""
+    for release in brought:
+        if not store.folder(release).is_dir():
+            remote.folder(release).rename(store.folder(release))
+    atomic_io.fsync_directory(store.root / RELEASES)
     canary = release_state.canary_of(history, remote.trial())
     history_adoption.adopt(store.root, AdoptedHistory(history, canary))
