@@ -62,6 +62,22 @@ def test_what_is_promoted_here_is_the_champion_there(store: ReleaseRegistry, add
     assert found.champion() == store.champion()
 
 
+def test_an_object_is_made_once_whatever_the_driver_says(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = FsspecObjectStore(address)
+    assert files.create("champion/000001.json", b"one")
+    assert not files.create("champion/000001.json", b"other")
+    if not address.startswith("file://"):
+
+        def refuses(*_: object, **__: object) -> None:
+            raise OSError(22, "At least one of the pre-conditions you specified did not hold")
+
+        monkeypatch.setattr(files._files, "pipe_file", refuses)
+        assert not files.create("champion/000001.json", b"other")
+        with pytest.raises(InfrastructureError, match="pre-conditions"):
+            files.create("champion/000002.json", b"two")
+    assert files.read("champion/000001.json") == b"one"
+
+
 def test_what_is_not_whole_is_not_brought(store: ReleaseRegistry, address: str, tmp_path: Path) -> None:
     files, found = FsspecObjectStore(address), RemoteRegistry(FsspecObjectStore(address), tmp_path / "cache")
     one, other = store.ids()
