@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tunectl.artifacts.record_format import RecordFormat, rename_keys
+from tunectl.inference_log import version_0_1
 from tunectl.registry.registry_formats import AUTHORSHIP
 
 _STATES: Final = {"rolled_back": "withdrawn"}
@@ -41,10 +42,14 @@ def _upgrade_step(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a step found out: only what the data gate counted, and why a person is asked, have other names now."""
+    """What a step found out: the drift window, the snapshot, what the data gate counted, and why a person is asked."""
     if "lessons" in facts:
         return rename_keys(facts, _DATA)
     found = rename_keys(facts, AUTHORSHIP)
+    if "window" in found:
+        found["window"] = version_0_1.convert_window(found["window"])
+    if "snapshot" in found:
+        found["snapshot"] = version_0_1.convert_snapshot(found["snapshot"])
     if "data" in found:
         found["data"] = rename_keys(found["data"], _DATA)
     return found

@@ -38,6 +38,12 @@ def trigger_of_today(was: dict[str, Any]) -> dict[str, Any]:
     return renamed(was, why="message", by="author", urgent="ignore_limits")
 
 
+def window_of_today(was: dict[str, Any]) -> dict[str, Any]:
+    found = renamed(was, required="required_windows", moved="shifted", slices="segments", last="previous_p_values")
+    words = {"adjusted": "adjusted_p_value", "floor": "effect_floor", "moved": "shifted"}
+    return {**found, "signals": {name: renamed(one, **words) for name, one in was.get("signals", {}).items()}}
+
+
 def run_of_today(was: dict[str, Any]) -> dict[str, Any]:
     steps = []
     for one in was["steps"]:
@@ -49,6 +55,13 @@ def run_of_today(was: dict[str, Any]) -> dict[str, Any]:
             step["facts"] = renamed(facts, why="message")
             if "data" in facts:
                 step["facts"]["data"] = renamed(facts["data"], **DATA)
+        if "snapshot" in facts:
+            step["facts"] = {
+                **step["facts"],
+                "snapshot": renamed(facts["snapshot"], at="created_at", exchanges="inferences"),
+            }
+        if "window" in facts:
+            step["facts"] = {**step["facts"], "window": window_of_today(facts["window"])}
         steps.append(step)
     return {**was, "trigger": trigger_of_today(was["trigger"]), "steps": steps}
 
