@@ -90,7 +90,7 @@ bench-yield: .venv/.run  ## time to the first token of a live server with and wi
 	@test -f .tunectl/releases/champion.json || $(BIN)/tunectl repro
 	$(BIN)/python benchmarks/bench_yield.py --keep
 
-bench-drift: .venv/.dev  ## false alarms and power of the drift monitor, beside Evidently and a KL threshold
+bench-drift: .venv/.dev  ## false verdicts and delay of the drift monitor on real texts, beside other rules
 	$(BIN)/python benchmarks/bench_drift.py
 
 bench-experiment: .venv/.dev  ## how often the sequential test errs under continuous peeking

@@ -47,9 +47,10 @@ from scenarios import (  # noqa: E402
 )  # fmt: skip
 from scenarios.fault_result import Found  # noqa: E402
 
+from tunectl.artifacts.paths import ProjectPaths  # noqa: E402
 from tunectl.backends.system import terminal  # noqa: E402
 from tunectl.core import progress  # noqa: E402
-from tunectl.monitoring import signals  # noqa: E402
+from tunectl.monitoring import factory, signals  # noqa: E402
 
 RESULT = HERE / "results" / "fault_loop"
 """The numbers (.json) and the table (.md) that are kept."""
@@ -79,9 +80,13 @@ def texts() -> tuple[signals.SignalColumns, range, range, int]:
     """Measured prompts, which of them are alike, which are foreign, and how many make a reference: real ones where they are there."""
     if OWN.is_file() and OTHER.is_file():
         import bench_drift
+        import drift_corpora
 
-        corpora = bench_drift.Corpora(OWN, OTHER, bench_drift.settings("static"))
-        return corpora.prompts, range(corpora.count), range(corpora.count, len(corpora.texts)), bench_drift.REFERENCE
+        settings = bench_drift.settings("static")
+        measured = factory.feature_tools(settings, ProjectPaths(bench_drift.ROOT))
+        pair = drift_corpora.measure(*(drift_corpora.read(str(path), OWN.parent) for path in (OWN, OTHER)), measured)
+        count, foreign = len(pair.own.texts), len(pair.other.texts)
+        return pair.prompts, range(count), range(count, count + foreign), bench_drift.REFERENCE
     rows = [*made_rows(3000, seed=1), *made_rows(600, seed=2, topics=["bread"])]
     return signals.compute_signal_values(rows, "prompt", tools()), range(3000), range(3000, 3600), 1000
 
@@ -92,7 +97,9 @@ def fourteen_fifteen(ground: Ground) -> Iterator[Found]:
 
     pool, own, foreign, reference = texts()
     for rows in (100, 300):
-        yield drift.null(pool, own, RULE, reference=reference, rows=rows, trials=ground.times(200))
+        yield drift.null(
+            pool, own, RULE, reference=reference, rows=rows, trials=ground.times(200), length=ground.times(1000)
+        )
     yield drift.power(pool, own, foreign, RULE, reference=reference, sizes=(50, 100, 300), trials=ground.times(100))
 
 

@@ -10,11 +10,11 @@ from tunectl.artifacts.records import DriftSignal, DriftWindow
 from tunectl.monitoring.drift_metrics import DriftMetrics
 
 NAMES = {
-    "tunectl_drift_consecutive_windows",
     "tunectl_drift_evaluations_total",
+    "tunectl_drift_evidence",
+    "tunectl_drift_evidence_required",
     "tunectl_drift_last_success_timestamp_seconds",
     "tunectl_drift_p_value",
-    "tunectl_drift_required_windows",
     "tunectl_drift_score",
     "tunectl_drift_threshold",
     "tunectl_drift_window_samples",
@@ -30,7 +30,7 @@ def window(**other) -> DriftWindow:
         "mean_logprob": DriftSignal("mean_logprob", "wasserstein", 3, 200, reason="too few rows"),
     }
     values = {
-        "id": "a" * 16, "since": at(1), "until": at(2), "rows": 300, "verdict": "ok", "consecutive": 2, "required_windows": 3,
+        "id": "a" * 16, "since": at(1), "until": at(2), "rows": 300, "verdict": "ok", "evidence": 2.5, "evidence_required": 3.0,
         "shifted": True, "release": "r", "reference": "p", "signals": signals,
     }  # fmt: skip
     return DriftWindow(**{**values, **other})
@@ -48,8 +48,8 @@ def test_the_newest_window_is_shown_and_counted() -> None:
     found = samples(metrics)
     assert found['tunectl_drift_score{signal="prompt_text"}'] == 4.5
     assert found['tunectl_drift_p_value{signal="answer_text"}'] == 0.4
-    assert found["tunectl_drift_consecutive_windows"] == 2
-    assert found["tunectl_drift_required_windows"] == 3
+    assert found["tunectl_drift_evidence"] == 2.5
+    assert found["tunectl_drift_evidence_required"] == 3
     assert found['tunectl_drift_window_samples{side="window"}'] == 300
     assert found['tunectl_drift_window_samples{side="reference"}'] == 200
     assert found['tunectl_drift_evaluations_total{verdict="ok"}'] == 1
@@ -64,7 +64,7 @@ def test_at_first_every_verdict_is_zero_and_there_is_no_success() -> None:
     found = samples(DriftMetrics(required=3))
     verdicts = [name for name in found if name.startswith("tunectl_drift_evaluations_total")]
     assert len(verdicts) == 4
-    assert found["tunectl_drift_consecutive_windows"] == 0
+    assert found["tunectl_drift_evidence"] == 0
 
 
 def test_never_nan_and_nothing_old() -> None:
@@ -83,9 +83,9 @@ def test_after_a_restart_it_shows_the_last_window_and_counts_it_not_again() -> N
     metrics = DriftMetrics(required=3)
     metrics.restore(window())
     found = samples(metrics)
-    assert found["tunectl_drift_consecutive_windows"] == 2
+    assert found["tunectl_drift_evidence"] == 2.5
     assert found['tunectl_drift_evaluations_total{verdict="ok"}'] == 0
     metrics.reset()
-    assert samples(metrics)["tunectl_drift_consecutive_windows"] == 0
+    assert samples(metrics)["tunectl_drift_evidence"] == 0
     metrics.record_failure()
     assert samples(metrics)['tunectl_drift_evaluations_total{verdict="error"}'] == 1

@@ -92,7 +92,7 @@ def test_nothing_is_lost(old: str, tmp_path: Path) -> None:
 def test_the_monitor_reads_its_windows_again(old: str, tmp_path: Path) -> None:
     with closing(migrated(old, tmp_path)) as store:
         found = reference_data.list_closed_windows(store)
-        assert [[one.id, one.verdict, one.consecutive] for one in found] == LIVE["closed_windows"]
+        assert [[one.id, one.verdict] for one in found] == [row[:2] for row in LIVE["closed_windows"]]
         assert all(isinstance(one, DriftWindow) for one in found)
         named = reference_data.windows.find_accepted_windows(
             [one.body for one in store.events(kind=reference_data.windows.REFERENCE_SET)]

@@ -102,7 +102,9 @@ def test_the_story_of_a_drift(watching: DriftMonitor) -> None:
     for turn in range(3):
         served(watching, 120, 3 + turn, at(2, 10 + turn), topics=("garden", "bread"))
     drift = later(watching, 2, 20).run_once()
-    assert [(one.verdict, one.consecutive) for one in drift] == [("ok", 1), ("ok", 2), ("drift", 3)]
+    assert [one.verdict for one in drift] == ["drift"] * 3
+    assert [len(one.signals["prompt_text"].pooled) for one in drift] == [1, 1, 2]
+    assert [one.changed_since for one in drift] == [drift[0].since] * 3
     assert drift[-1].segments
     assert drift[-1].exemplars
     accept(watching, drift[-1].id)  # as the promotion of a rebuilt model does
@@ -138,7 +140,7 @@ def test_little_traffic_closes_by_time_and_says_so(watching: DriftMonitor) -> No
 def test_a_promotion_begins_anew(watching: DriftMonitor, tmp_path: Path) -> None:
     served(watching, 240, 1, at(1, 12), topics=("bread",))
     found = later(watching, 1, 14).run_once()
-    assert found[-1].consecutive == 2
+    assert found[-1].evidence > 3
     release(tmp_path / "releases", "f" * 16)
     pointer = {
         "release": "f" * 16,
@@ -153,7 +155,7 @@ def test_a_promotion_begins_anew(watching: DriftMonitor, tmp_path: Path) -> None
     served(watching, 10, 4, at(1, 13))  # the old champion's last answers are not compared
     served(watching, 120, 5, at(1, 15), topics=("bread",), name="f" * 16)
     after = later(watching, 1, 16).run_once()
-    assert [(one.release, one.rows, one.consecutive) for one in after] == [("f" * 16, 120, 1)]
+    assert [(one.release, one.rows, one.pooled_windows) for one in after] == [("f" * 16, 120, 1)]
 
 
 def test_the_first_window_can_be_accepted_without_asking(watching: DriftMonitor) -> None:
@@ -259,7 +261,9 @@ def test_a_window_that_cannot_be_examined_is_an_error_and_the_next_one_is_looked
     monkeypatch.setattr(DriftDetector, "examine_window", once)
     served(watching, 360, 1, at(1, 12), topics=("bread",))
     found = later(watching, 1, 14).run_once()
-    assert [(one.verdict, one.consecutive) for one in found] == [("ok", 1), ("error", 1), ("ok", 2)]
+    assert [one.verdict for one in found] == ["drift", "error", "drift"]
+    assert found[1].evidence == found[0].evidence
+    assert found[2].signals["answer_text"].pooled[0].rows == 240, "the rows of an error are not pooled"
     assert found[1].reason == "ZeroDivisionError: poison"
 
 
@@ -403,7 +407,7 @@ def test_a_window_is_shown_beside_the_one_before(watching: DriftMonitor) -> None
         "it is old"
     )
     assert f"{after.previous_p_values['prompt_text']:.3f}" in page
-    restarted = changed(watching, _before=None, _measured={}, _seen=None)
+    restarted = changed(watching, _before=None, _measured={}, _columns={})
     served(watching, 120, 6, at(2, 14), topics=("garden", "bread"))
     (next_one,) = later(restarted, 2, 15).run_once()
     assert next_one.previous_p_values["prompt_text"] > 0.05

@@ -62,7 +62,7 @@ def test_a_calibration_is_shown_for_the_references_that_it_measured(tmp_path: Pa
     from tunectl.monitoring.self_calibration import Calibration, CalibrationRow
 
     layout = ProjectPaths(tmp_path)
-    figure = CalibrationRow("nothing", "prompt", 300, 500, 400, {}, (0.03, 0.02, 0.05), None)
+    figure = CalibrationRow("nothing", "prompt", 300, 500, 400, {}, (0.03, 0.02, 0.05), (0.05, 0.03, 0.07), None, None)
 
     def shown(*before) -> list[CalibrationRow]:
         return monitor._calibration(layout, SimpleNamespace(list_closed_windows=lambda: list(before)))
@@ -80,9 +80,11 @@ def test_a_calibration_is_shown_for_the_references_that_it_measured(tmp_path: Pa
     assert shown(window) == []
 
 
-def window(verdict: str, consecutive: int) -> DriftWindow:
+def window(verdict: str, evidence: float) -> DriftWindow:
     name = "a" * 16
-    return DriftWindow(name, at(1), at(2), 300, verdict, consecutive, 3, verdict == "drift", name, name, reason=verdict)
+    return DriftWindow(
+        name, at(1), at(2), 300, verdict, verdict == "drift", name, name, reason=verdict, evidence=evidence
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 from monitor_project import Project
 
 COUNT = 'tunectl_drift_evaluations_total{verdict="ok"}'
-ROW = "tunectl_drift_consecutive_windows"
+SINCE = 'tunectl_drift_evaluations_total{verdict="drift"}'
+EVIDENCE = "tunectl_drift_evidence"
 
 
 @pytest.fixture
@@ -37,25 +38,28 @@ def test_it_watches_is_killed_and_goes_on(project: Project) -> None:
     project.serve(240)
     project.serve(120, ("garden", "bread"))
     first = project.start("monitor.evidently=false")
-    project.wait(ROW, 1)
-    assert project.sample(COUNT) == 2  # the first one had no reference of prompts
-    assert project.sample("tunectl_drift_required_windows") == 3
+    project.wait(SINCE, 1)
+    assert project.sample(COUNT) == 1  # the first one had no reference of prompts, the third shifted
+    assert project.sample("tunectl_drift_evidence_required") == 3
+    assert (project.sample(EVIDENCE) or 0) >= 3
     assert project.sample("tunectl_drift_last_success_timestamp_seconds") > 1.7e9
     second = project.run("once")
     assert second.returncode == 5
     assert "another monitor watches this inference log" in second.stderr
     first.kill()
     first.wait()
-    assert project.sample(ROW) is None
+    assert project.sample(EVIDENCE) is None
     before = project.windows()
-    assert [one["verdict"] for one in before] == ["insufficient", "ok", "ok"]
+    assert [one["verdict"] for one in before] == ["insufficient", "ok", "drift"]
     project.serve(240, ("garden", "bread"))
     again = project.start("monitor.evidently=false")
-    project.wait(ROW, 3)
+    project.wait(SINCE, 2)
     after = project.windows()
     assert [one["id"] for one in after[:3]] == [one["id"] for one in before]
-    assert [one["consecutive"] for one in after] == [0, 0, 1, 2, 3]
-    assert after[-1]["verdict"] == "drift"
+    assert [one["verdict"] for one in after] == ["insufficient", "ok", "drift", "drift", "drift"]
+    pooled = after[-1]["signals"]["prompt_text"]["pooled"]
+    assert [(one["windows"], one["rows"]) for one in pooled] == [(3, 360), (4, 480)], "rows of before the kill"
+    assert after[-1]["changed_since"] == before[-1]["since"]
     status, page = project.get("/")
     assert (status, after[-1]["id"] in page) == (200, True)
     status, page = project.get(f"/windows/{after[-1]['id']}")
@@ -66,7 +70,8 @@ def test_it_watches_is_killed_and_goes_on(project: Project) -> None:
     assert again.wait(30) == 0
     shown = project.run("show")
     assert shown.returncode == 3
-    assert "drift: moved, 3 of 3 in a row" in shown.stdout
+    assert "drift: shifted" in shown.stdout
+    assert "without a change once in" in shown.stdout
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare (util-linux) is not installed")

@@ -57,7 +57,7 @@ def _examined(
     work: LocalActivities, name: str, at: datetime, verdict: str = "drift", release: str | None = None
 ) -> None:
     champion = work.store.champion().release
-    body = DriftWindow(name, at - HOUR, at, 100, verdict, 3, 3, True, release or champion, "training")
+    body = DriftWindow(name, at - HOUR, at, 100, verdict, True, release or champion, "training")
     with work._live() as live:
         live.add_window(TimeWindow(name, at - HOUR, at, at, to_builtins(body)))
 

@@ -40,8 +40,8 @@ def test_a_mistake_in_a_rule_is_found(tmp_path: Path) -> None:
     shutil.copytree(MONITORING / "prometheus", tmp_path / "p")
     rules = tmp_path / "p" / "rules" / "drift.yml"
     wrong = rules.read_text().replace(
-        "expr: tunectl_drift_consecutive_windows >= tunectl_drift_required_windows",
-        "expr: tunectl_drift_consecutive_windows >= tunectl_drift_required_windows - 1",
+        "expr: tunectl_drift_evidence >= tunectl_drift_evidence_required",
+        "expr: tunectl_drift_evidence >= tunectl_drift_evidence_required - 1",
     )
     assert wrong != rules.read_text()
     rules.write_text(wrong)

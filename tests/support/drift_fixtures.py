@@ -14,8 +14,8 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import InferenceRecord, Message
 from tunectl.monitoring.detector import DriftDetector
 from tunectl.monitoring.features import Sentiment
-from tunectl.monitoring.power_study import DetectionRule
 from tunectl.monitoring.signals import MonitoredInference, Tools
+from tunectl.monitoring.window_size import DetectionRule
 from tunectl.packaging.probes import RecordedResponse
 from tunectl.stats.vectors import l2_normalize
 
@@ -26,7 +26,7 @@ WORDS = {
     "bread": "flour yeast oven dough crust loaf butter rye starter knead",
 }
 TOPICS = {topic: words.split() for topic, words in WORDS.items()}
-RULE = DetectionRule(level=0.05, permutations=1999, quantile=0.95, minimum=50, required=3)
+RULE = DetectionRule(permutations=1999, quantile=0.95, minimum=50, false_alarms=0.001)
 
 
 class WordVectors:

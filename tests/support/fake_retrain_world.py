@@ -39,7 +39,7 @@ def settings_of(**changes) -> RetrainingConfig:
 
 
 def window(number=1, verdict="drift"):
-    return DriftWindow(f"w{number}", NOW, NOW, 100, verdict, 3, 3, True, "r0", "training", reason="prompts moved")
+    return DriftWindow(f"w{number}", NOW, NOW, 100, verdict, True, "r0", "training", reason="prompts moved")
 
 
 class Hands:

@@ -27,11 +27,11 @@ def at(seconds: float) -> datetime:
     return BEGAN + timedelta(seconds=seconds)
 
 
-def window(number: int, verdict: str = "ok", consecutive: int = 0) -> DriftWindow:
-    moved = consecutive > 0
-    reason = f"moved, {consecutive} of 3 in a row: prompt_text" if moved else "none of 12 signals moved"
+def window(number: int, verdict: str = "ok", evidence: float = 0.4) -> DriftWindow:
+    moved = verdict == "drift"
+    reason = "shifted in this window: prompt_text" if moved else "none of 12 signals shifted"
     return DriftWindow(
-        f"{number:016x}", at(number), at(number + 9), 100, verdict, consecutive, 3, moved, "r0", "w", reason=reason
+        f"{number:016x}", at(number), at(number + 9), 100, verdict, moved, "r0", "w", reason=reason, evidence=evidence
     )
 
 

@@ -120,7 +120,7 @@ def drift(folder: Path, champion: str, name: str = "w" * 16) -> DriftWindow:
     """Add a window that says drift."""
     now = datetime.now(UTC)
     found = DriftWindow(
-        name, now - timedelta(hours=1), now, 100, "drift", 3, 3, True, champion, "training", reason="new shops"
+        name, now - timedelta(hours=1), now, 100, "drift", True, champion, "training", reason="new shops", evidence=4.0
     )
     with inference_log_sql.open_log("sqlite:///.tunectl/inference_log/inference_log.sqlite", folder) as store:
         store.add_window(TimeWindow(name, found.since, found.until, now, to_builtins(found)))

@@ -62,7 +62,7 @@ class Story:
         self.runs: list[RetrainRun] = []
         self.seen: list[TriggerOutcome] = []
         self.experiment: Experiment | None = None
-        self.consecutive = 0
+        self.evidence = 0.4
         self.plot: list[tuple[float, Callable[[], None]]] = sorted(self._plot(), key=lambda one: one[0])
         self._crown(OLD)
         self.drift.record_calibration(self._figures())
@@ -157,20 +157,20 @@ class Story:
         self._step("promoted")
         self.experiment = replace(self.experiment, ended_at=self.at, decision="promote")
         self._crown(NEW)
-        self.consecutive = 0
+        self.evidence = 0.4
         self.drift.reset()
 
     def _window(self) -> None:
         hour = round(self.hour)
         changed = 12 <= hour < 23 or hour >= 45
         few = hour in (4, 5)
-        self.consecutive = self.consecutive if few else self.consecutive + 1 if changed else 0
-        verdict = "insufficient" if few else "drift" if self.consecutive >= 3 else "ok"
+        self.evidence = self.evidence if few else self.evidence + 1.7 if changed else self.dice.uniform(0.1, 0.9)
+        verdict = "insufficient" if few else "drift" if self.evidence >= 3 else "ok"
         signals = {} if few else {one.name: self._signal(one.name, one.method, changed) for one in SIGNALS}
         self.drift.record_window(
             DriftWindow(
-                f"{hour:016x}", self.at - timedelta(hours=1), self.at, 31 if few else 300, verdict, self.consecutive, 3,
-                changed, self.champion.release, "accepted", signals,
+                f"{hour:016x}", self.at - timedelta(hours=1), self.at, 31 if few else 300, verdict,
+                verdict == "drift", self.champion.release, "accepted", signals, evidence=self.evidence,
             )
         )  # fmt: skip
 
@@ -182,9 +182,11 @@ class Story:
         return DriftSignal(name, method, 300, 1000, max(score, 0.0005), threshold, p_value, shifted=moved)
 
     def _figures(self) -> list[CalibrationRow]:
-        power = {"nothing": 0.0075, "topic_15": 0.71, "topic_30": 0.99, "tone_20": 0.58, "tone_40": 0.97}
+        power = {"nothing": 0.001, "topic_15": 0.71, "topic_30": 0.99, "tone_20": 0.58, "tone_40": 0.97}
         return [
-            CalibrationRow(change, side, 300, 1000, 400, {}, (max(power[change] - less, 0), 0.0, 1.0), None)
+            CalibrationRow(
+                change, side, 300, 1000, 400, {}, (max(power[change] - less, 0), 0.0, 1.0), (1.0, 0.99, 1.0), 600, 240
+            )
             for change, _, _ in CHANGES
             for side, less in (("prompt", 0.0), ("answer", 0.005))
         ]

@@ -14,7 +14,9 @@ from tunectl.artifacts.records import DriftWindow
 from tunectl.retraining.state_machine import RetrainRun
 
 MORE = 2
-"""Windows beyond the required ones that a change may take to be noticed, and to be forgotten."""
+"""Windows beyond the first that a change may take to be forgotten."""
+PATIENCE = 5
+"""Windows that a change may take to be noticed."""
 SWIFT = 5.0
 """Seconds that a rollback may take."""
 TITLE = "See it heal"
@@ -72,14 +74,14 @@ def change(play: Play) -> None:
         for turn in range(1, 100):
             window, made_at = play.window(play.changed, edits=play.scene.edits)
             play.narrator.say(*described(window))
-            if window.verdict == "drift" or turn >= window.required_windows + MORE:
+            if window.verdict == "drift" or turn >= PATIENCE:
                 break
     liked = Tally(up=tally.up - up, down=tally.down - down).liked or 0
     play.narrator.say(f"people wrote {tally.edits - edits} better ads, and liked {liked:.0%} of the others")
     if not play.narrator.promise(
         "the change is noticed",
         held=window.verdict == "drift",
-        evidence=f"{window.consecutive} windows in a row; {length((made_at - play.changed_at).total_seconds())} after the first new question",
+        evidence=f"after {turn} {'window' if turn == 1 else 'windows'}, evidence {window.evidence:.1f} of {window.evidence_required:.1f}; {length((made_at - play.changed_at).total_seconds())} after the first new question",
     ):
         raise Broken(f"no drift in {turn} windows: {window.reason}")
     play.drifted = window, made_at
@@ -93,7 +95,7 @@ def alert(play: Play) -> None:
     window, made_at = play.drifted
     if not installed:
         play.narrator.say("no Prometheus here: the same webhook is delivered by hand", "work")
-        summary = f"The world has changed: something moved in {window.consecutive} windows of traffic in a row."
+        summary = f"The world has changed: {window.reason}."
         play.stack.retrain.until(lambda: play.stack.deliver(made_at, summary) == 200, play.scene.settle_seconds)
     run = play.next_run(0)
     waited = (run.trigger.at - made_at).total_seconds()

@@ -92,15 +92,10 @@ def windows(closed: Iterable[tuple[DriftWindow, datetime]], clock: Clock) -> lis
     """Each window when its verdict was there."""
     found = []
     for one, made_at in closed:
-        tone: Tone = "bad" if one.verdict == "drift" else "moved" if one.shifted else "calm"
-        label = (
-            "drift"
-            if one.verdict == "drift"
-            else f"{one.consecutive} of {one.required_windows}"
-            if one.shifted
-            else one.verdict
+        tone: Tone = "bad" if one.verdict == "drift" else "calm"
+        found.append(
+            Mark("monitor", one.verdict, clock(made_at), tone, f"window {one.id}, {one.rows} rows: {one.reason}")
         )
-        found.append(Mark("monitor", label, clock(made_at), tone, f"window {one.id}, {one.rows} rows: {one.reason}"))
     return found
 
 

@@ -258,8 +258,19 @@ class CanaryState(Struct, frozen=True, omit_defaults=True):
 
 
 DriftVerdict = Literal["ok", "drift", "insufficient", "error"]
-"""ok: nothing moved, or not yet often enough in a row. drift: it moved in ``required`` windows in a row. insufficient: too few
+"""ok: no signal shifted. drift: a signal shifted, on the evidence of the last windows together. insufficient: too few
 rows, or no reference, to say. error: the window could not be examined; ``reason`` says why."""
+
+
+class PooledTest(Struct, frozen=True):
+    """One signal's test on the rows of the last windows together."""
+
+    windows: int
+    """How many of them."""
+    rows: int
+    """Rows with a value."""
+    p_value: float
+    effect: float
 
 
 class DriftSignal(Struct, frozen=True, omit_defaults=True):
@@ -278,17 +289,20 @@ class DriftSignal(Struct, frozen=True, omit_defaults=True):
     threshold: float | None = None
     """What the statistic must exceed at the signal's own level, from the permutations."""
     p_value: float | None = None
-    """Of the permutation test, before Holm."""
+    """Of the permutation test of this window alone."""
     adjusted_p_value: float | None = None
-    """The same after Holm's correction over all signals of the window."""
+    """The smallest of this window and of ``pooled``, in shares of the budget of false alarms: multiplied by the number of pools and
+    divided by the signal's share of the budget."""
     effect: float | None = None
     """Size of the difference, free of the number of rows."""
     effect_floor: float | None = None
     """Size below which a difference does not count, from reference-against-reference splits."""
     shifted: bool = False
-    """Whether ``adjusted`` is within the level and ``effect`` is over the floor."""
+    """Whether ``adjusted_p_value`` is within the budget, of a test whose ``effect`` is over the floor."""
     reason: str = ""
     """Why there is no number, for example ``too few rows: 3 of 50``."""
+    pooled: list[PooledTest] = field(default_factory=list)
+    """The same test on the rows of the last windows together."""
 
 
 class SegmentShift(Struct, frozen=True):
@@ -315,12 +329,8 @@ class DriftWindow(Struct, frozen=True, omit_defaults=True):
     rows: int
     """Inferences that were compared: finished, of the champion, not erased, one a session."""
     verdict: DriftVerdict
-    consecutive: int
-    """Windows in a row, up to this one, in which something moved; insufficient ones neither count nor break the row."""
-    required_windows: int
-    """How many in a row make ``drift``."""
     shifted: bool
-    """Whether anything moved in this window alone."""
+    """Whether a signal shifted, on the evidence of the last windows together."""
     release: str
     """The champion whose answers these are."""
     reference: str
@@ -332,7 +342,18 @@ class DriftWindow(Struct, frozen=True, omit_defaults=True):
     segments: list[SegmentShift] = field(default_factory=list)
     """What there is more of, largest change first."""
     reason: str = ""
-    """For people: what moved, or why nothing can be said."""
+    """For people: what shifted, or why nothing can be said."""
+    evidence: float = 0.0
+    """Orders of magnitude by which what was seen is rarer than chance, all signals and pools together; 3 is once in 1,000. A
+    window that could not be examined carries that of the window before. Windows of version 0.1 have none."""
+    evidence_required: float = 3.0
+    """The evidence that makes ``drift``: -log10 of the declared false alarms per evaluation."""
+    pooled_windows: int = 1
+    """Over how many windows, up to this one, the strongest evidence was found."""
+    changed_since: datetime | None = None
+    """Of a drift: since when the change is likely to be there, the begin of a window."""
+    too_small_for: float | None = None
+    """The declared smallest effect, where nine windows of this size are too few rows to see it; None: they are enough."""
     report: str | None = None
     """Evidently's page, a file name under the folder of reports."""
     previous_p_values: dict[str, float] = field(default_factory=dict)

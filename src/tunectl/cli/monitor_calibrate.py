@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -18,8 +19,12 @@ from tunectl.core.errors import UsageError
 if TYPE_CHECKING:
     from tunectl.config.schema.monitor import MonitorSettings
     from tunectl.monitoring.self_calibration import CalibrationRow
+    from tunectl.monitoring.window_size import DetectionRule
 
-COLUMNS = ("change", "side", "rows", "reference", "signals alone", "in a window", "in {} windows in a row")
+COLUMNS = (
+    "change", "side", "rows", "reference", "signals alone", "verdict by the 3rd window", "by the 9th", "delay, rows",
+    "rows a window needs",
+)  # fmt: skip
 WORDS = {
     "nothing": "nothing (false alarms)",
     "topic_15": "15 % from one topic",
@@ -75,8 +80,8 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
         terminal.print_json(atomic_io.read_json(layout.calibration))
         return 0
     if found:
-        columns = [name.format(settings.monitor.rule.consecutive_windows) for name in COLUMNS]
-        terminal.table("", columns, [_row(one) for one in found])
+        terminal.table("", COLUMNS, [_row(one) for one in found])
+        terminal.print_line(_smallest(rule, rows, min(sizes.values())))
     for why in missing.values():
         terminal.print_line(f"not measured: {why}")
     return 0
@@ -90,9 +95,29 @@ def _row(one: CalibrationRow) -> tuple[object, ...]:
         one.rows,
         one.reference,
         ", ".join(f"{name} {share:.0%}" for name, share in best),
-        _format_interval(one.window),
-        "too few rows" if one.verdict is None else _format_interval(one.verdict),
+        _format_interval(one.third),
+        _format_interval(one.ninth),
+        "" if one.change == "nothing" else _rows_or_more(one.delay_rows, 9 * one.rows),
+        "" if one.change == "nothing" else _rows_or_more(one.rows_needed, 4 * one.rows),
     )
+
+
+def _rows_or_more(rows: int | None, most: int) -> str:
+    return f"more than {most:,}" if rows is None else f"{rows:,}"
+
+
+def _smallest(rule: DetectionRule, rows: int, reference: int) -> str:
+    """Rows that a window needs for the declared smallest change, by the third and by the ninth window."""
+    from tunectl.monitoring import window_size
+
+    told = f"a change of {rule.min_effect} standard deviations in any one signal (monitor.rule.min_effect)"
+    third, ninth = (window_size.min_window_rows(rule, reference, count) for count in (3, 9))
+    if ninth is None:
+        least = window_size.min_reference_rows(rule)
+        return f"{told} is never seen with {reference:,} rows of reference: {least:,} are needed (tunectl monitor set-reference ID ID ...)"
+    by_third = "no window is large enough" if third is None else f"windows need {third:,} rows"
+    enough = "enough" if rows >= ninth else "too few"
+    return f"{told}: by the 3rd window {by_third}, by the 9th {ninth:,}; they have {rows:,}, {enough}"
 
 
 def _format_interval(share: tuple[float, float, float]) -> str:
@@ -127,7 +152,8 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
     if found:
         terminal.table("", monitor_windows.COLUMNS, [monitor_windows.row(one) for one in found])
     counts = Counter(one.verdict for one in found)
-    alarms = sum(one.verdict == "drift" and one.consecutive == one.required_windows for one in found)
+    verdicts = ["", *(one.verdict for one in found)]
+    alarms = sum(new == "drift" != old for old, new in pairwise(verdicts))
     days = (until - since).total_seconds() / 86400
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"
     terminal.print_line(f"{len(found)} windows in {days:.1f} days: {told}; it would have fired {alarms} times")

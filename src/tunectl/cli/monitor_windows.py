@@ -17,8 +17,20 @@ from tunectl.core.errors import DataError, UsageError
 if TYPE_CHECKING:
     from tunectl.config.schema.monitor import MonitorSettings
 
-COLUMNS = ("window", "from (UTC)", "rows", "verdict", "in a row", "what")
-SIGNALS = ("signal", "method", "rows", "p", "adjusted", "effect", "floor", "score / threshold", "p before", "")
+COLUMNS = ("window", "from (UTC)", "rows", "verdict", "evidence", "what")
+SIGNALS = (
+    "signal",
+    "method",
+    "rows",
+    "p",
+    "p of 3, 9",
+    "adjusted",
+    "effect",
+    "floor",
+    "score / threshold",
+    "p before",
+    "",
+)
 DRIFT = 3
 """Exit code where the verdict is drift."""
 
@@ -42,7 +54,9 @@ def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> in
 
 def is_drifting(one: DriftWindow) -> bool:
     """Whether drift stands after this window, as the alert has it: one that says nothing takes back no drift before it."""
-    return one.consecutive >= one.required_windows
+    return one.verdict == "drift" or (
+        one.verdict in {"insufficient", "error"} and one.evidence >= one.evidence_required
+    )
 
 
 def row(one: DriftWindow) -> tuple[object, ...]:
@@ -52,7 +66,7 @@ def row(one: DriftWindow) -> tuple[object, ...]:
         f"{one.since:%m-%d %H:%M}",
         one.rows,
         one.verdict,
-        f"{one.consecutive} of {one.required_windows}",
+        f"{one.evidence:.1f} of {one.evidence_required:.1f}",
         one.reason,
     )
 

@@ -1,88 +1,119 @@
-"""From the tests of one window to a verdict: Holm, effect floors, windows in a row.
+"""From the tests of one window and of the last windows together to a verdict, under one budget of false alarms.
 
-A signal moved when its p-value passes Holm's correction over all signals of its window and its effect is over the floor that
-splits of the reference against itself set. Windows in a row are counted on that, not signal by signal: what moves may change.
+Every evaluation tests each signal on the rows of the last 1, 3 and 9 windows. The budget (false alarms per evaluation) is shared
+out over pools evenly and over signals by their weights, so by the union bound the chance that an evaluation says drift where
+nothing changed is within it, whatever the dependence between signals, pools and evaluations: the long-run rate is, too.
+docs/decisions/0013-pooled-evidence.md has the reasons and what was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log10
 
 from msgspec.structs import replace
 
-from tunectl.artifacts.records import DriftSignal, DriftVerdict, DriftWindow
+from tunectl.artifacts.records import DriftSignal, DriftVerdict, PooledTest
+
+POOLS = (1, 3, 9)
+"""How many of the last windows are tested together."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowDecision:
-    """What one window adds up to."""
+    """What one evaluation adds up to."""
 
     verdict: DriftVerdict
-    moved: bool
-    consecutive: int
+    shifted: bool
+    evidence: float
+    pooled_windows: int
     reason: str
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, in the given order: at most ``level`` of them keeps the chance of any false one at ``level``.
-
-    Holds whatever the dependence between the tests. Source: Holm, Scandinavian Journal of Statistics 6 (1979).
-    """
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+def pool_sizes(available: int) -> list[int]:
+    """The sizes of the pools that can be tested with so many windows: a size that is not reached is cut short, none comes twice."""
+    return sorted({min(size, available) for size in POOLS})
 
 
-def adjust_p_values(signals: Iterable[DriftSignal], level: float) -> dict[str, DriftSignal]:
-    """The signals of one window by name, with ``adjusted`` and ``moved`` filled in; those without a number stay as they are."""
-    given = list(signals)
-    told = [one for one in given if one.p_value is not None]
-    adjusted = dict(zip([one.name for one in told], holm([one.p_value or 0.0 for one in told]), strict=True))
+def combine_pools(
+    tests: Mapping[int, Sequence[DriftSignal]], weights: Mapping[str, float], budget: float
+) -> dict[str, DriftSignal]:
+    """The signals of a window by name, with their pooled tests and adjusted p-values; ``tests`` by number of windows, from one on."""
+    tested = {one.name for found in tests.values() for one in found if one.p_value is not None}
+    total = sum(weights[name] for name in tested)
+    pools = sum(any(one.p_value is not None for one in found) for found in tests.values())
+    by_name: dict[str, dict[int, DriftSignal]] = {}
+    for size, found in sorted(tests.items()):
+        for one in found:
+            by_name.setdefault(one.name, {})[size] = one
     return {
-        one.name: _apply_adjusted_p_value(one, adjusted[one.name], level) if one.name in adjusted else one
-        for one in given
+        name: _combine_signal(each, pools * total / weights[name], budget) if name in tested else each[min(each)]
+        for name, each in by_name.items()
     }
 
 
-def _apply_adjusted_p_value(one: DriftSignal, p_value: float, level: float) -> DriftSignal:
-    over = one.effect is not None and one.effect_floor is not None and one.effect > one.effect_floor
-    return replace(one, adjusted_p_value=p_value, shifted=over and p_value <= level)
+def _combine_signal(tests: Mapping[int, DriftSignal], factor: float, budget: float) -> DriftSignal:
+    """One signal: its smallest p-value over the pools in which the effect is over the floor, else over all, times ``factor``."""
+    known = {size: one for size, one in tests.items() if one.p_value is not None}
+    over = [one.p_value or 0.0 for one in known.values() if _is_over_floor(one)]
+    adjusted = min(1.0, factor * min(over or [one.p_value or 0.0 for one in known.values()]))
+    pooled = [PooledTest(size, one.n, one.p_value or 0.0, one.effect or 0.0) for size, one in known.items() if size > 1]
+    alone = tests[min(tests)]
+    return replace(alone, adjusted_p_value=adjusted, shifted=bool(over) and adjusted <= budget, pooled=pooled)
+
+
+def _is_over_floor(one: DriftSignal) -> bool:
+    return one.effect is not None and one.effect_floor is not None and one.effect > one.effect_floor
+
+
+def strongest_pool(signal: DriftSignal) -> int:
+    """The number of windows in which a signal's p-value is smallest."""
+    tests = {each.windows: each.p_value for each in signal.pooled}
+    if signal.p_value is not None:
+        tests[1] = signal.p_value
+    return min(tests, key=lambda size: (tests[size], size), default=1)
+
+
+def window_evidence(signals: Mapping[str, DriftSignal], budget: float) -> float:
+    """-log10 of the smallest adjusted p-value; a signal whose effect stays under its floor is evidence of nothing that counts."""
+    counted = [
+        one.adjusted_p_value
+        for one in signals.values()
+        if one.adjusted_p_value is not None and (one.shifted or one.adjusted_p_value > budget)
+    ]
+    return round(max(0.0, -log10(min(counted, default=1.0))), 3)
 
 
 def window_verdict(
-    signals: Mapping[str, DriftSignal], before: Sequence[DriftWindow], *, required: int, missing: Sequence[str] = ()
+    signals: Mapping[str, DriftSignal], *, budget: float, carried: float = 0.0, missing: Sequence[str] = ()
 ) -> WindowDecision:
-    """The verdict of a window, given the earlier ones of the same release and reference, oldest first.
+    """The verdict of an evaluation.
 
-    ``missing`` says why a side that was asked for could not be looked at (no reference yet, no signal with enough rows): then
-    a window in which nothing moved is ``insufficient``, not ``ok``: not all of it was looked at.
+    ``missing`` says why a side that was asked for could not be tested (no reference yet, no signal with enough rows): then a
+    window in which nothing shifted is ``insufficient``, not ``ok``. ``carried`` is the evidence of the window before, which
+    stands where nothing was tested.
     """
-    told = [one for one in signals.values() if one.p_value is not None]
-    moved = [one for one in told if one.shifted]
-    run = consecutive(before)
-    if moved:
-        names = ", ".join(one.name for one in sorted(moved, key=lambda one: one.adjusted_p_value or 0.0))
-        count = run + 1
-        verdict: DriftVerdict = "drift" if count >= required else "ok"
-        return WindowDecision(
-            verdict, moved=True, consecutive=count, reason=f"moved, {count} of {required} in a row: {names}"
-        )
-    if not told or missing:
+    tested = [one for one in signals.values() if one.adjusted_p_value is not None]
+    evidence = window_evidence(signals, budget) if tested else carried
+    shifted = sorted((one for one in tested if one.shifted), key=lambda one: one.adjusted_p_value or 0.0)
+    if shifted:
+        pool = strongest_pool(shifted[0])
+        names = ", ".join(one.name for one in shifted)
+        return WindowDecision("drift", True, evidence, pool, f"shifted {_over(pool)}: {names}; {_chance(evidence)}")
+    if not tested or missing:
         silent = [f"{one.name}: {one.reason}" for one in signals.values() if one.p_value is None and one.reason]
         reasons = list(dict.fromkeys(missing or silent))  # what is missing as a whole is why each of them is silent
-        return WindowDecision("insufficient", moved=False, consecutive=run, reason="; ".join(reasons) or "no rows")
-    untold = [one.name for one in signals.values() if one.p_value is None]
-    quiet = f"none of {len(told)} signals moved" + (f"; too few rows for {', '.join(untold)}" if untold else "")
-    return WindowDecision("ok", moved=False, consecutive=0, reason=quiet)
+        return WindowDecision("insufficient", False, evidence, 1, "; ".join(reasons) or "no rows")
+    silent = [one.name for one in signals.values() if one.adjusted_p_value is None]
+    quiet = f"none of {len(tested)} signals shifted, evidence {evidence:.1f} of {-log10(budget):.1f}"
+    few = f"; too few rows for {', '.join(silent)}" if silent else ""
+    return WindowDecision("ok", False, evidence, 1, quiet + few)
 
 
-def consecutive(before: Sequence[DriftWindow]) -> int:
-    """Windows in a row so far: what could not be told neither counts nor breaks the row."""
-    for window in reversed(before):
-        if window.verdict in {"ok", "drift"}:
-            return window.consecutive
-    return 0
+def _over(windows: int) -> str:
+    return "in this window" if windows == 1 else f"over the last {windows} windows"
+
+
+def _chance(evidence: float) -> str:
+    return f"without a change once in {10**evidence:,.0f} evaluations"

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from tunectl.artifacts.records import DriftSignal, DriftWindow
-from tunectl.monitoring import decision as monitoring_decision
-from tunectl.monitoring import exemplars, signals, two_sample_tests
-from tunectl.monitoring.power_study import DetectionRule
+from tunectl.monitoring import decision as decisions
+from tunectl.monitoring import exemplars, signals, two_sample_tests, window_size
 from tunectl.monitoring.signals import SIDES, MonitoredInference, SignalColumns, SignalSide, Tools
 from tunectl.monitoring.window import EMPTY, TimeSpan, compute_window_id
+from tunectl.monitoring.window_size import DetectionRule
 
 SHOWN = 10
 """Exemplars, and slices, of a window."""
 GLANCE = 199
 """Permutations against the window before, on which nothing rests."""
+MAX_POOLED_ROWS = 9000
+"""Rows of several windows together, or of a reference, that are tested at most; of more, as many are drawn."""
 MeasuredSignals = Mapping[SignalSide, SignalColumns]
 """What a window's rows were turned into, both sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class PooledWindow:
+    """What the rows of a window were turned into: of several windows together they are tested."""
+
+    since: datetime
+    columns: MeasuredSignals
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +53,11 @@ class DriftDetector:
     """Signals that are switched off."""
     seed: int
     most: int
-    """Rows of a window, or of a reference, that are looked at; more are drawn from at random."""
+    """Rows of a window that are tested; of more, as many are drawn at random."""
 
     def measure_reference(self, name: str, rows: Sequence[MonitoredInference], side: SignalSide) -> ReferenceSample:
         """Measure a reference and work out its floors."""
-        kept = self._subsample(rows)
+        kept = self._subsample(rows, MAX_POOLED_ROWS)
         measured = signals.compute_signal_values(kept, side, self.tools, without=self.without)
         dealer = two_sample_tests.PermutationCache(self.rule.permutations, self.seed)
         floors = signals.effect_floors(
@@ -68,38 +79,84 @@ class DriftDetector:
         *,
         release: str,
         missing: Mapping[SignalSide, str],
-        measured: MeasuredSignals | None = None,
         last: MeasuredSignals | None = None,
+        pooled: Sequence[PooledWindow] = (),
     ) -> DriftWindow:
-        """Compare the rows of ``span`` with the baselines; ``missing`` says of a side without one why it has none.
+        """Compare the rows of ``span``, alone and with those of earlier windows, with the baselines.
 
-        ``before`` are the earlier windows of this release and reference, oldest first. ``measured``: its rows, where they were
-        measured already. ``last``: those of the window before, for people to see whether this is new.
+        ``missing`` says of a side without a baseline why it has none. ``before`` are the earlier windows of this release and
+        reference, oldest first, and ``pooled`` what the rows of the last of them were turned into, and those of this window at
+        the end. ``last``: those of the window before, for people to see whether this is new.
         """
-        dealer = two_sample_tests.PermutationCache(self.rule.permutations, self.seed)
-        measured = measured or self.measure_rows(rows)
-        found = [
-            signal
-            for side, baseline in baselines.items()
-            for signal in signals.test_all(
-                measured[side],
-                baseline.columns,
-                baseline.floors,
-                dealer,
-                level=self.rule.level,
-                minimum=self.rule.minimum,
-            )
-        ]
-        judged = monitoring_decision.adjust_p_values(found, self.rule.level)
-        few = len(rows) < self.rule.minimum
-        unseen = [*missing.values(), *_silent(baselines, judged)]
-        why = [f"too few rows: {len(rows)} of {self.rule.minimum}"] if few else unseen
-        decision = monitoring_decision.window_verdict(judged, before, required=self.rule.required, missing=why)
-        shown = self._select_exemplars(self._subsample(rows), measured, baselines, judged) if decision.moved else {}
+        rule = self.rule
+        dealer = two_sample_tests.PermutationCache(rule.permutations, self.seed)
+        windows = list(pooled) or [PooledWindow(span.since, self.measure_rows(rows))]
+        measured = windows[-1].columns
+        tests = {
+            size: self._test_pool(windows[-size:], baselines, dealer) for size in decisions.pool_sizes(len(windows))
+        }
+        judged = decisions.combine_pools(tests, signals.WEIGHTS, rule.false_alarms)
+        untested = all(one.adjusted_p_value is None for one in judged.values())
+        few = untested and len(rows) < rule.minimum
+        why = (
+            [f"too few rows: {len(rows)} of {rule.minimum}"]
+            if few
+            else [*missing.values(), *_silent(baselines, judged)]
+        )
+        carried = before[-1].evidence if before else 0.0
+        decision = decisions.window_verdict(judged, budget=rule.false_alarms, carried=carried, missing=why)
+        shown: dict[str, Any] = {}
+        if decision.shifted:
+            shown = self._select_exemplars(self._subsample(rows), measured, baselines, judged)
+            since = self._find_change(windows, baselines, judged)
+            shown |= {"changed_since": since}
+            decision = replace(decision, reason=f"{decision.reason}; likely since {since:%Y-%m-%d %H:%M} UTC")
         beside = self._beside(measured, last or {})
         return self._build_window(
-            span, rows, baselines, release, decision, signals=judged, previous_p_values=beside, **shown
-        )
+            span, rows, baselines, release, decision, signals=judged, previous_p_values=beside,
+            too_small_for=self._too_small(rows, baselines), **shown,
+        )  # fmt: skip
+
+    def _test_pool(
+        self,
+        windows: Sequence[PooledWindow],
+        baselines: Mapping[SignalSide, ReferenceSample],
+        dealer: two_sample_tests.PermutationCache,
+        names: Sequence[str] = signals.NAMES,
+    ) -> list[DriftSignal]:
+        found: list[DriftSignal] = []
+        for side, baseline in baselines.items():
+            columns = signals.pool_columns([each.columns[side] for each in windows], MAX_POOLED_ROWS, self.seed)
+            chosen = {name: column for name, column in columns.items() if name in names}
+            found += signals.test_all(
+                chosen, baseline.columns, baseline.floors, dealer, level=self.rule.level, minimum=self.rule.minimum
+            )
+        return found
+
+    def _find_change(
+        self,
+        windows: Sequence[PooledWindow],
+        baselines: Mapping[SignalSide, ReferenceSample],
+        judged: Mapping[str, DriftSignal],
+    ) -> datetime:
+        """The begin of the window since which the rows together are the least like the reference, by the strongest signal."""
+        name = min((one for one in judged.values() if one.shifted), key=lambda one: one.adjusted_p_value or 0.0).name
+        dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
+        found: list[tuple[float, int]] = []
+        for size in range(1, len(windows) + 1):
+            for one in self._test_pool(windows[-size:], baselines, dealer, [name]):
+                found += [] if one.score is None else [(_strength(one), size)]
+        return windows[-max(found)[1]].since if found else windows[-1].since
+
+    def _too_small(
+        self, rows: Sequence[MonitoredInference], baselines: Mapping[SignalSide, ReferenceSample]
+    ) -> float | None:
+        """The declared smallest effect, where windows of this size can never add up to the rows that show it."""
+        if not baselines or len(rows) < self.rule.minimum:
+            return None
+        reference = min(len(baseline.rows) for baseline in baselines.values())
+        needed = window_size.min_window_rows(self.rule, reference, max(decisions.POOLS))
+        return None if needed is not None and len(rows) >= needed else self.rule.min_effect
 
     def _beside(self, measured: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
         dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
@@ -120,11 +177,10 @@ class DriftDetector:
         release: str,
         error: Exception,
     ) -> DriftWindow:
-        """A window that could not be examined: it neither counts nor breaks the row."""
+        """A window that could not be examined: the evidence of the one before it stands."""
         reason = f"{type(error).__name__}: {error}"[:300]
-        decision = monitoring_decision.WindowDecision(
-            "error", moved=False, consecutive=monitoring_decision.consecutive(before), reason=reason
-        )
+        carried = before[-1].evidence if before else 0.0
+        decision = decisions.WindowDecision("error", False, carried, 1, reason)
         return self._build_window(span, rows, baselines, release, decision)
 
     def _build_window(
@@ -133,7 +189,7 @@ class DriftDetector:
         rows: Sequence[MonitoredInference],
         baselines: Mapping[SignalSide, ReferenceSample],
         release: str,
-        decision: monitoring_decision.WindowDecision,
+        decision: decisions.WindowDecision,
         **found: Any,
     ) -> DriftWindow:
         reference = baselines["prompt"].name if "prompt" in baselines else EMPTY
@@ -143,9 +199,10 @@ class DriftDetector:
             until=span.until,
             rows=len(rows),
             verdict=decision.verdict,
-            consecutive=decision.consecutive,
-            required_windows=self.rule.required,
-            shifted=decision.moved,
+            evidence=decision.evidence,
+            evidence_required=self.rule.evidence_required,
+            pooled_windows=decision.pooled_windows,
+            shifted=decision.shifted,
             release=release,
             reference=reference,
             reason=decision.reason,
@@ -155,22 +212,23 @@ class DriftDetector:
     def _settings(self) -> dict[str, Any]:
         rule = self.rule
         return {
-            "level": rule.level,
             "permutations": rule.permutations,
             "quantile": rule.quantile,
             "minimum": rule.minimum,
-            "required": rule.required,
+            "false_alarms": rule.false_alarms,
+            "pools": list(decisions.POOLS),
             "without": sorted(self.without),
             "embedder": self.tools.embedder.name,
             "seed": self.seed,
         }
 
-    def _subsample(self, rows: Sequence[MonitoredInference]) -> list[MonitoredInference]:
+    def _subsample(self, rows: Sequence[MonitoredInference], most: int | None = None) -> list[MonitoredInference]:
         import numpy as np
 
-        if len(rows) <= self.most:
+        most = most or self.most
+        if len(rows) <= most:
             return list(rows)
-        places = np.random.default_rng(self.seed).choice(len(rows), self.most, replace=False)
+        places = np.random.default_rng(self.seed).choice(len(rows), most, replace=False)
         return [rows[place] for place in sorted(places)]
 
     def _select_exemplars(
@@ -197,6 +255,12 @@ class DriftDetector:
         return told | {"segments": exemplars.word_shifts(rows, baselines["prompt"].rows, SHOWN)}
 
 
+def _strength(one: DriftSignal) -> float:
+    """A statistic that can be compared between numbers of rows, where p-values of strong changes are all the smallest there is."""
+    chance = 1.0 if one.method == "mmd" else (1 / one.n + 1 / one.reference) ** 0.5
+    return (one.score or 0.0) / chance
+
+
 def _of(side: SignalSide, judged: Mapping[str, DriftSignal]) -> list[str]:
     return [one.name for one in signals.SIGNALS if one.side == side and one.name in judged]
 
@@ -206,6 +270,6 @@ def _silent(baselines: Mapping[SignalSide, ReferenceSample], judged: Mapping[str
     found = []
     for side in baselines:
         of_it = [judged[name] for name in _of(side, judged)]
-        if of_it and all(one.p_value is None for one in of_it):
+        if of_it and all(one.adjusted_p_value is None for one in of_it):
             found.append(f"{side}s: {of_it[0].reason}")
     return found

@@ -18,7 +18,7 @@ SIDES: Final = ("window", "reference")
 class DriftMetrics:
     """The numbers of one monitor; the newest window's, and how many there were."""
 
-    def __init__(self, required: int) -> None:
+    def __init__(self, required: float) -> None:
         self._library = library = import_optional("prometheus_client", extra=EXTRA)
         self._registry = registry = library.CollectorRegistry(auto_describe=True)
 
@@ -27,9 +27,11 @@ class DriftMetrics:
 
         self._score = gauge("score", "The statistic of a signal in the newest window.", ("signal",))
         self._threshold = gauge("threshold", "What it must exceed at the signal's own level.", ("signal",))
-        self._p_value = gauge("p_value", "Permutation p-value of a signal, before Holm.", ("signal",))
-        self._consecutive = gauge("consecutive_windows", "Windows in a row in which something moved.")
-        self._required = gauge("required_windows", "How many of them make drift.")
+        self._p_value = gauge("p_value", "Permutation p-value of a signal in the newest window alone.", ("signal",))
+        self._evidence = gauge(
+            "evidence", "Orders of magnitude by which the newest windows together are rarer than chance."
+        )
+        self._required = gauge("evidence_required", "The evidence that makes drift; 3 is one false alarm in 1,000.")
         self._samples = gauge(
             "window_samples", "Rows that were compared; the fewest of any signal's reference.", ("side",)
         )
@@ -38,12 +40,12 @@ class DriftMetrics:
         )
         self._calibrated = gauge(
             "calibrated_ratio",
-            "Share of null or changed windows that `tunectl monitor calibrate` saw flagged.",
+            "Share of null or changed sequences in which `tunectl monitor calibrate` saw a verdict by the third window.",
             ("side", "change"),
         )
         self._success = gauge("last_success_timestamp_seconds", "When the monitor last looked and nothing failed.")
         self._required.set(required)
-        self._consecutive.set(0)
+        self._evidence.set(0)
         for verdict in VERDICTS:
             self._evaluations.labels(verdict)
         for side in SIDES:
@@ -63,7 +65,7 @@ class DriftMetrics:
         """Carry what the newest calibration measured, for alerts to say how much they are worth."""
         self._calibrated.clear()
         for one in figures:
-            self._calibrated.labels(one.side, one.change).set(one.window[0])
+            self._calibrated.labels(one.side, one.change).set(one.third[0])
 
     def record_failure(self) -> None:
         """Count a look that failed; the gauges stay at the newest window."""
@@ -76,7 +78,7 @@ class DriftMetrics:
     def reset(self) -> None:
         """Another release or reference: no window of it yet."""
         self._clear()
-        self._consecutive.set(0)
+        self._evidence.set(0)
 
     def _clear(self) -> None:
         for one in (self._score, self._threshold, self._p_value):
@@ -84,8 +86,8 @@ class DriftMetrics:
 
     def _show(self, window: DriftWindow) -> None:
         self._clear()
-        self._consecutive.set(window.consecutive)
-        self._required.set(window.required_windows)
+        self._evidence.set(window.evidence)
+        self._required.set(window.evidence_required)
         self._samples.labels("window").set(window.rows)
         compared = [one.reference for one in window.signals.values() if one.p_value is not None]
         self._samples.labels("reference").set(min(compared, default=0))

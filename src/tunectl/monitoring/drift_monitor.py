@@ -22,7 +22,8 @@ from tunectl.core.errors import InfrastructureError, MissingExtraError, TunectlE
 from tunectl.inference_log.log_store import InferenceLog, LogEvent, TimeWindow
 from tunectl.monitoring import reference_data, report_files
 from tunectl.monitoring import window as windows
-from tunectl.monitoring.detector import DriftDetector, MeasuredSignals, ReferenceSample
+from tunectl.monitoring.decision import POOLS
+from tunectl.monitoring.detector import DriftDetector, MeasuredSignals, PooledWindow, ReferenceSample
 from tunectl.monitoring.reference_data import ReferenceData
 from tunectl.monitoring.signals import MonitoredInference, SignalSide
 from tunectl.monitoring.window import TimeSpan
@@ -56,8 +57,10 @@ class DriftMonitor:
     _measured: dict[tuple[SignalSide, str], ReferenceSample] = field(default_factory=dict)
     _counted: tuple[datetime | None, int, datetime] = (None, 0, datetime.min.replace(tzinfo=UTC))
     """Begin of the open window, answers finished in it, and when that number was new."""
-    _seen: tuple[str, MeasuredSignals] | None = None
-    """The window that was measured last, which the next one is shown beside."""
+    _columns: dict[str, MeasuredSignals] = field(default_factory=dict)
+    """What the last windows' rows were turned into, by id; what is not here is measured again from the inference log."""
+    _warned: bool = False
+    """Whether it was said that windows are too small."""
     _before: list[DriftWindow] | None = None
     """All closed windows, oldest first; read once, because one monitor at a time watches a store."""
 
@@ -158,10 +161,11 @@ class DriftMonitor:
         before = windows.streak_windows(self.list_closed_windows(), champion.release, name)
         try:
             measured, last = self.examiner.measure_rows(rows), self._last(champion.release)
+            pooled = [*self._earlier(before), PooledWindow(span.since, measured)]
             window = self.examiner.examine_window(
-                span, rows, baselines, before, release=champion.release, missing=missing, measured=measured, last=last
+                span, rows, baselines, before, release=champion.release, missing=missing, last=last, pooled=pooled
             )
-            self._seen = window.id, measured
+            self._columns[window.id] = measured
         except MissingExtraError:
             raise
         except Exception as error:  # noqa: BLE001  whatever is in this window, the next one is looked at
@@ -169,6 +173,7 @@ class DriftMonitor:
             window = self.examiner.build_error_window(
                 span, rows, baselines, before, release=champion.release, error=error
             )
+        self._warn_once(window)
         window = self._write_report(window, rows, baselines)
         self.store.add_window(
             TimeWindow(window.id, window.since, window.until, self.now(), msgspec.to_builtins(window))
@@ -187,12 +192,35 @@ class DriftMonitor:
         ]
         if not enough:
             return None
-        if self._seen is None or self._seen[0] != enough[-1].id:
-            kept = next((one for one in self.store.windows() if one.id == enough[-1].id), None)
+        return self._measure(enough[-1].id)
+
+    def _measure(self, window: str) -> MeasuredSignals | None:
+        """The values of a closed window, as far as its rows are still in the inference log; None where it is gone itself."""
+        if window not in self._columns:
+            kept = next((one for one in self.store.windows() if one.id == window), None)
             if kept is None:
                 return None
-            self._seen = kept.id, self.examiner.measure_rows(reference_data.rows_of(self.store, kept, self._within))
-        return self._seen[1]
+            self._columns[window] = self.examiner.measure_rows(reference_data.rows_of(self.store, kept, self._within))
+        return self._columns[window]
+
+    def _earlier(self, before: Sequence[DriftWindow]) -> list[PooledWindow]:
+        """The windows that are pooled with the next one, oldest first: the rows are read from the inference log after a restart."""
+        pooled = [one for one in before if one.rows and one.verdict != "error"][1 - max(POOLS) :]
+        found = [(one, self._measure(one.id)) for one in pooled]
+        kept = {one.id for one in pooled} | {one.id for one in self.list_closed_windows()[-1:]}
+        self._columns = {name: columns for name, columns in self._columns.items() if name in kept}
+        return [PooledWindow(one.since, columns) for one, columns in found if columns is not None]
+
+    def _warn_once(self, window: DriftWindow) -> None:
+        if window.too_small_for is None or self._warned:
+            return
+        self._warned = True
+        logging_setup.get_logger(__name__).warning(
+            "windows of %s rows never add up to a change of %s (monitor.rule.min_effect): raise monitor.window.max_rows, or the "
+            "rows of the reference; tunectl monitor calibrate says how many are needed",
+            window.rows,
+            window.too_small_for,
+        )
 
     def baselines(self, release: str) -> tuple[dict[SignalSide, ReferenceSample], dict[SignalSide, str]]:
         """What a release's windows are compared with, measured; and of each side that has nothing, why.

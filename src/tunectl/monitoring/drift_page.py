@@ -25,12 +25,17 @@ def render_index(project: str, windows: Sequence[DriftWindow], reports: Collecti
         tiles=[
             (render.number(len(windows)), "windows"),
             (sum(one.verdict == "drift" for one in windows), "drift"),
-            (f"{newest.consecutive} of {newest.required_windows}" if newest else "0", "in a row"),
+            (evidence_text(newest) if newest else "0", "evidence"),
         ],
-        columns=["window", "from", "to (UTC)", "rows", "verdict", "in a row", "what", ""],
+        columns=["window", "from", "to (UTC)", "rows", "verdict", "evidence", "what", ""],
         rows=[(one, _window(one), one.report in reports) for one in reversed(windows[-SHOWN:])],
         sections=[("windows", "Windows")],
     )
+
+
+def evidence_text(one: DriftWindow) -> str:
+    """The evidence of a window, and what makes a drift."""
+    return f"{one.evidence:.1f} of {one.evidence_required:.1f}"
 
 
 def _window(one: DriftWindow) -> list[object]:
@@ -39,7 +44,7 @@ def _window(one: DriftWindow) -> list[object]:
         f"{one.until:%Y-%m-%d %H:%M}",
         render.number(one.rows),
         one.verdict,
-        f"{one.consecutive} of {one.required_windows}",
+        evidence_text(one),
         one.reason,
     ]
 
@@ -54,10 +59,10 @@ def render_window(
         window=one,
         reported=one.report in reports,
         summary=f"{one.verdict}: {one.reason}",
-        good=one.verdict == "ok" and not one.shifted,
+        good=one.verdict == "ok",
         tiles=[
             (render.number(one.rows), "rows"),
-            (f"{one.consecutive} of {one.required_windows}", "in a row"),
+            (evidence_text(one), "evidence"),
             (one.release[:8], "release"),
             (one.reference[:16], "prompts compared with"),
         ],
@@ -66,6 +71,7 @@ def render_window(
             "method",
             "rows",
             "p",
+            "p of 3 and 9 windows",
             "adjusted",
             "effect",
             "floor",
@@ -95,7 +101,7 @@ def render_window(
 def signal_rows(window: DriftWindow) -> list[list[object]]:
     """The signals of a window as a table.
 
-    Name, method, rows, p, adjusted, effect, floor, score and threshold, p against the window before, moved or why not.
+    Name, method, rows, p, p of several windows together, adjusted, effect, floor, score and threshold, p against the window before, moved or why not.
     """
     return [_signal_row(one, window.previous_p_values.get(one.name)) for one in window.signals.values()]
 
@@ -103,9 +109,13 @@ def signal_rows(window: DriftWindow) -> list[list[object]]:
 def _signal_row(one: DriftSignal, last: float | None) -> list[object]:
     before = "" if last is None else f"{last:.3f}"
     if one.p_value is None:
-        return [one.name, one.method, one.n, "", "", "", "", "", before, one.reason]
-    numbers = [one.p_value, one.adjusted_p_value, one.effect, one.effect_floor]
-    shown = ["" if value is None else f"{value:.4f}" for value in numbers]
+        return [one.name, one.method, one.n, "", "", "", "", "", "", before, one.reason]
+    pooled = ", ".join(f"{each.p_value:.2g}" for each in one.pooled)
+    numbers = [one.effect, one.effect_floor]
+    shown = [
+        f"{one.p_value:.2g}", pooled, "" if one.adjusted_p_value is None else f"{one.adjusted_p_value:.2g}",
+        *("" if value is None else f"{value:.4f}" for value in numbers),
+    ]  # fmt: skip
     statistic = f"{one.score:.3f} / {one.threshold:.3f}"
     return [one.name, one.method, one.n, *shown, statistic, before, "moved" if one.shifted else ""]
 

@@ -19,8 +19,8 @@ from tunectl.monitoring import evidently_report
 from tunectl.monitoring.detector import DriftDetector
 from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.monitoring.features import Embedder, Sentiment
-from tunectl.monitoring.power_study import DetectionRule
 from tunectl.monitoring.signals import Tools
+from tunectl.monitoring.window_size import DetectionRule
 from tunectl.privacy.mask import PiiMasker
 
 LETTERS = 12
@@ -31,11 +31,11 @@ def detection_rule(settings: MonitorSettings) -> DetectionRule:
     """How windows are decided on, as the configuration has it."""
     declared = settings.monitor.rule
     return DetectionRule(
-        declared.significance_level,
-        declared.permutations,
-        declared.effect_floor_quantile,
-        settings.monitor.window.min_rows,
-        declared.consecutive_windows,
+        permutations=declared.permutations,
+        quantile=declared.effect_floor_quantile,
+        minimum=settings.monitor.window.min_rows,
+        false_alarms=declared.false_alarms_per_1000 / 1000,
+        min_effect=declared.min_effect,
     )
 
 
@@ -47,7 +47,8 @@ def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> Tools:
     words = vader.lexicon()
     folder = sentence_encoder.download(settings.monitor.encoder, layout.embeddings)
     embedder: Embedder
-    if settings.monitor.embedding == "encoder":
+    wanted = settings.monitor.embedding
+    if wanted == "encoder" or (wanted == "auto" and sentence_encoder.is_installed(settings.monitor.encoder)):
         embedder = sentence_encoder.EncoderEmbedding(folder)
     else:
         embedder = static_embedding.StaticEmbedding(static_embedding.distill(folder, layout.embeddings))

@@ -14,7 +14,7 @@ from tunectl.stats.vectors import l2_normalize
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BUCKETS = 512
+BUCKETS = 128
 """Of character n-grams."""
 LENGTHS = (1, 2, 3)
 """Bytes of an n-gram."""
@@ -153,21 +153,30 @@ def smooth_by_neighbours(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArra
     Both parts in standard deviations. Give it window and reference together: then it treats them alike, and a permutation test
     of its result is exact.
     """
+    return smooth_by_taught_rows(balance, vectors, None)
+
+
+def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], taught: NDArray[Any] | None) -> NDArray[Any]:
+    """As ``smooth_by_neighbours``, with a regression that is learned from the rows ``taught`` only (all: None); for simulations."""
     import numpy as np
 
-    target = balance - balance.mean()
-    spread = float(target.std())
+    rows = np.arange(len(balance)) if taught is None else taught
+    target = balance - balance[rows].mean()
+    spread = float(target[rows].std())
     if spread <= _NOTHING:
         return np.zeros(len(target))
     target = target / spread
-    centered = np.asarray(vectors, dtype=np.float64) - vectors.mean(axis=0)
-    ridge = _RIDGE * float((centered**2).sum(axis=1).mean())
+    centered = np.asarray(vectors, dtype=np.float64) - vectors[rows].mean(axis=0)
+    known = centered[rows]
+    ridge = _RIDGE * float((known**2).sum(axis=1).mean())
     if ridge <= _NOTHING:
         alone: NDArray[Any] = target
         return alone
-    solved = np.linalg.solve(centered.T @ centered + ridge * np.eye(centered.shape[1]), centered.T)
-    own = np.einsum("ij,ji->i", centered, solved)
-    others = target - (target - centered @ (solved @ target)) / (1 - own)
-    spread = float(others.std())
-    found: NDArray[Any] = target + (others - others.mean()) / (spread if spread > _NOTHING else 1.0)
+    solved = np.linalg.solve(known.T @ known + ridge * np.eye(known.shape[1]), known.T)
+    own = np.einsum("ij,ji->i", known, solved)
+    weights = solved @ target[rows]
+    others = centered @ weights
+    others[rows] = target[rows] - (target[rows] - known @ weights) / (1 - own)
+    spread = float(others[rows].std())
+    found: NDArray[Any] = target + (others - others[rows].mean()) / (spread if spread > _NOTHING else 1.0)
     return found

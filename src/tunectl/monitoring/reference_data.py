@@ -146,6 +146,6 @@ def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredInfere
 
 def list_closed_windows(store: InferenceLog, since: datetime | None = None) -> list[DriftWindow]:
     """The windows that the monitor closed since then, oldest first; other rows of that table are not its own."""
-    own = [one.body for one in store.windows(since) if "verdict" in one.body and "consecutive" in one.body]
+    own = [one.body for one in store.windows(since) if "verdict" in one.body and "reference" in one.body]
     found = [msgspec.convert(body, DriftWindow, strict=False) for body in own]
     return sorted(found, key=lambda one: one.until)

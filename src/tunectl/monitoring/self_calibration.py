@@ -1,7 +1,7 @@
 """What this project's own references make of it: false alarms and power, measured on them.
 
-Windows are drawn out of the reference itself, and the rest of it is the reference of the trial, so the figures are a little
-worse than those of the whole reference. Changes are made of its own rows: more of one topic, another tone.
+Windows, and a reference of the same size, are drawn out of the reference itself, with replacement (``power_study``). Changes are
+made of its own rows: more of one topic, another tone.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from tunectl.monitoring.power_study import DetectionRule, Rate, Rates, Shift, Simulation, no_change
+from tunectl.monitoring.power_study import Rate, Rates, Shift, Simulation, no_change
 from tunectl.monitoring.signals import SignalColumns, SignalSide
+from tunectl.monitoring.window_size import DetectionRule
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -44,10 +45,14 @@ class CalibrationRow(Struct, frozen=True):
     trials: int
     alone: dict[str, float]
     """By signal: share of windows flagged at the signal's own level."""
-    window: tuple[float, float, float]
-    """Share of windows in which something moved after Holm, with the ends of its 95 % interval."""
-    verdict: tuple[float, float, float] | None
-    """Share of sequences that ended in drift; None where the reference has too few rows to draw that many windows."""
+    third: tuple[float, float, float]
+    """Share of sequences with a verdict by the third window after the change, with the ends of its 95 % interval."""
+    ninth: tuple[float, float, float]
+    """The same by the ninth window. Where nothing changed: of nine evaluations, at least one."""
+    delay_rows: int | None
+    """Rows until half of the sequences have a verdict; None where fewer have one by the ninth window."""
+    rows_needed: int | None
+    """Rows of a window with which half have one by the third window; None where four times the rows are too few."""
 
 
 class Calibration(Struct, frozen=True):
@@ -63,7 +68,7 @@ class Calibration(Struct, frozen=True):
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
-    """Rows of the smallest reference that can be measured: one, a window, and what changed windows are drawn from."""
+    """Rows of the smallest reference that can be measured."""
     return 3 * rule.minimum
 
 
@@ -77,37 +82,58 @@ def calibrate(
     *,
     each: Callable[[], None] = lambda: None,
 ) -> Iterator[CalibrationRow]:
-    """One figure a side and change, each of ``trials`` trials after which ``each`` is called.
+    """One row of figures a side and change, each of ``trials`` sequences after which ``each`` is called.
 
-    ``sizes``: rows of each reference; one with fewer than four windows' rows uses smaller ones, one with fewer than ``min_reference_rows`` has
-    no figure.
+    ``sizes``: rows of each reference; one with fewer than ``min_reference_rows`` has no figures.
     """
     for side, columns in pools.items():
-        window = min(rows, max(rule.minimum, sizes[side] // 4))
-        whole = sizes[side] >= (rule.required + 3) * window
-        drawn = (rule.required if whole else 1) + 1  # the last one is left over, for changes to draw from
-        reference = sizes[side] - drawn * window
-        if reference < rule.minimum:
+        if sizes[side] < min_reference_rows(rule):
             continue
-        bench = Simulation({side: columns}, {side: range(sizes[side])}, rule, reference, window)
+        benches = _Benches(side, columns, sizes[side], rule, seed)
         for place, (change, kind, amount) in enumerate(CHANGES):
             shift = _SHIFTS[kind](side, columns, amount)
             if shift is not None:
-                found = bench.run(trials, seed + place, shift, sequences=whole, each=each)
-                yield _figure(change, side, bench, found, trials, whole=whole)
+                found = benches.at(rows).run(trials, seed + place, shift, each=each)
+                needed = None if change == NOTHING else benches.find_rows(rows, trials, seed + place, shift)
+                yield _to_row(change, side, benches.at(rows), found, needed)
 
 
-def _figure(change: str, side: str, bench: Simulation, found: Rates, trials: int, *, whole: bool) -> CalibrationRow:
-    alone = {name: round(rate.share, 4) for name, rate in found.alone.items()}
+class _Benches:
+    """Simulations of one side by rows of a window."""
+
+    def __init__(self, side: str, columns: SignalColumns, size: int, rule: DetectionRule, seed: int) -> None:
+        self._bench = Simulation({side: columns}, {side: range(size)}, rule, size, rule.minimum, seed)
+
+    def at(self, rows: int) -> Simulation:
+        self._bench.rows = rows
+        return self._bench
+
+    def find_rows(self, rows: int, trials: int, seed: int, shift: Shift) -> int | None:
+        """The fewest rows, in steps of a quarter, with which half of the sequences have a verdict by the third window."""
+        few = max(20, trials // 4)
+        largest, smallest = 4 * rows, self._bench.rule.minimum
+        size: float = smallest
+        while size <= largest:
+            found = self.at(round(size)).run(few, seed, shift, windows=3)
+            if found.by_window(3).share >= 0.5:
+                return round(size)
+            size *= 1.25
+        return None
+
+
+def _to_row(change: str, side: str, bench: Simulation, found: Rates, needed: int | None) -> CalibrationRow:
+    delay = found.median_delay
     return CalibrationRow(
         change,
         side,
         bench.rows,
         bench.reference,
-        trials,
-        alone,
-        _ends(found.window),
-        _ends(found.verdict) if whole else None,
+        len(found.delays),
+        {name: round(rate.share, 4) for name, rate in found.alone.items()},
+        _ends(found.by_window(3)),
+        _ends(found.by_window(9)),
+        None if delay is None else delay * bench.rows,
+        needed,
     )
 
 
@@ -122,13 +148,15 @@ def _topic(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | N
     if column is None or not len(column):
         return None
     vectors, rows = column.parts[0], column.rows
+    sequence: list[Any] = [None, None]  # its generator, and the rows of its topic
 
-    def shift(random: Generator, _where: str, window: NDArray[Any], spare: NDArray[Any]) -> NDArray[Any]:
+    def shift(random: Generator, _where: str, window: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
 
-        near = vectors @ vectors[random.integers(len(vectors))]
-        marked = rows[np.argsort(-near)[: max(1, int(NEAR * len(rows)))]]
-        return _more(random, window, spare, marked, amount)
+        if sequence[0] is not random:  # a sequence has a generator of its own, and one topic
+            near = vectors @ vectors[random.integers(len(vectors))]
+            sequence[:] = random, rows[np.argsort(-near)[: max(1, int(NEAR * len(rows)))]]
+        return _more(random, window, sequence[1], amount)
 
     return shift
 
@@ -142,25 +170,21 @@ def _tone(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | No
     if len(marked) < 10:
         return None
 
-    def shift(random: Generator, _where: str, window: NDArray[Any], spare: NDArray[Any]) -> NDArray[Any]:
-        return _more(random, window, spare, marked, amount)
+    def shift(random: Generator, _where: str, window: NDArray[Any]) -> NDArray[Any]:
+        return _more(random, window, marked, amount)
 
     return shift
 
 
-def _more(
-    random: Generator, window: NDArray[Any], spare: NDArray[Any], marked: NDArray[Any], amount: float
-) -> NDArray[Any]:
-    """``window`` with ``amount`` of its rows replaced by marked ones; the same one may come twice where there are few."""
+def _more(random: Generator, window: NDArray[Any], marked: NDArray[Any], amount: float) -> NDArray[Any]:
+    """``window`` with ``amount`` of its rows replaced by marked ones."""
     import numpy as np
 
     changed = window.copy()
     others = np.flatnonzero(~np.isin(window, marked))
-    more = spare[np.isin(spare, marked)]
     count = min(round(amount * len(window)), len(others))
-    if not len(more) or not count:
-        return changed
-    changed[random.choice(others, count, replace=False)] = random.choice(more, count, replace=count > len(more))
+    if count:
+        changed[random.choice(others, count, replace=False)] = random.choice(marked, count)
     return changed
 
 

@@ -65,6 +65,8 @@ class SignalSpec:
     kind: SignalKind
     value: Callable[[MonitoredInference], Any]
     """None where the row has none."""
+    weight: float = 1.0
+    """Its part of the budget of false alarms: texts and tone notice most changes."""
 
     @property
     def method(self) -> str:
@@ -91,13 +93,13 @@ def _finite(value: float | None) -> float | None:
 
 
 SIGNALS: tuple[SignalSpec, ...] = (
-    SignalSpec("prompt_text", "prompt", "text", lambda row: row.prompt),
-    SignalSpec("prompt_tone", "prompt", "tone", lambda row: row.prompt),
+    SignalSpec("prompt_text", "prompt", "text", lambda row: row.prompt, weight=6.0),
+    SignalSpec("prompt_tone", "prompt", "tone", lambda row: row.prompt, weight=6.0),
     SignalSpec("prompt_language", "prompt", "language", lambda row: row.prompt),
     SignalSpec("prompt_tokens", "prompt", "number", lambda row: _log(row.prompt_tokens)),
     SignalSpec("feedback", "prompt", "share", lambda row: row.feedback),
-    SignalSpec("answer_text", "answer", "text", lambda row: row.answer),
-    SignalSpec("answer_tone", "answer", "tone", lambda row: row.answer),
+    SignalSpec("answer_text", "answer", "text", lambda row: row.answer, weight=6.0),
+    SignalSpec("answer_tone", "answer", "tone", lambda row: row.answer, weight=3.0),
     SignalSpec("answer_language", "answer", "language", lambda row: row.answer),
     SignalSpec("answer_tokens", "answer", "number", lambda row: _log(row.answer_tokens)),
     SignalSpec("mean_logprob", "answer", "number", lambda row: _finite(row.mean_logprob)),
@@ -105,10 +107,14 @@ SIGNALS: tuple[SignalSpec, ...] = (
     SignalSpec("refusals", "answer", "share", lambda row: row.refused),
     SignalSpec("format_valid", "answer", "share", lambda row: row.format_valid),
 )
+CHARACTERS = 0.5
+"""Length of a text's characters beside its embedding of length one, in the feature map of the text signals."""
 SPOKEN = 2000
 """Most texts whose language is looked at, the slowest of the signals; of more, every second one, or third."""
 NAMES = tuple(one.name for one in SIGNALS)
 """The closed set of signals: labels of the metrics."""
+WEIGHTS = {one.name: one.weight for one in SIGNALS}
+"""Parts of the budget of false alarms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,7 @@ class _CachedEmbedder:
 
 
 def _text(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
-    return tools.embedder.embed(values), char_ngram_features(values)
+    return tools.embedder.embed(values), CHARACTERS * char_ngram_features(values)
 
 
 def _tone(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
@@ -273,6 +279,25 @@ def effect_floors(
 
 def _take_rows(column: SignalValues, places: NDArray[Any]) -> SignalValues:
     return SignalValues(tuple(part[places] for part in column.parts), column.rows[places])
+
+
+def pool_columns(windows: Sequence[SignalColumns], most: int, seed: int) -> dict[str, SignalValues]:
+    """The values of several windows' rows together; of more than ``most`` rows, as many are drawn."""
+    import numpy as np
+
+    if len(windows) == 1:
+        return dict(windows[0])
+    pooled = {}
+    for name in windows[-1]:
+        columns = [each[name] for each in windows if name in each and len(each[name])]
+        if not columns:
+            continue
+        parts = tuple(np.concatenate(each) for each in zip(*(one.parts for one in columns), strict=True))
+        whole = SignalValues(parts, np.arange(sum(len(one) for one in columns)))
+        if len(whole) > most:
+            whole = _take_rows(whole, np.sort(np.random.default_rng(seed).choice(len(whole), most, replace=False)))
+        pooled[name] = whole
+    return pooled
 
 
 def subset(found: SignalColumns, places: NDArray[Any]) -> dict[str, SignalValues]:

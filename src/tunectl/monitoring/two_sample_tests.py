@@ -3,27 +3,34 @@
 The rows of window and reference lie in one pool. Were both drawn from one source, every way of dealing them into two groups of
 those sizes would be as likely as the one that was seen, so the share of deals with a statistic at least as large is a p-value:
 (1 + count) / (1 + deals). Everything a statistic learns (centre, covariance, order, scale) it learns from the pool, which no
-deal changes; what was learned from the reference alone would tell the two apart by itself.
+deal changes; what was learned from the reference alone would tell the two apart by itself. Where fewer than ``FEW`` deals reach the
+statistic, they are too few to say how small the p-value is, and ``tail_probabilities`` says it.
 
 Sources: Phipson and Smyth, "Permutation P-values Should Never Be Zero" (2010), for the p-value; Gretton et al., "A Kernel
 Two-Sample Test", JMLR 13 (2012), for MMD; Harchaoui, Bach and Moulines, NIPS 2007, and Hagrass, Sriperumbudur and Li, Annals of
-Statistics 52 (2024), for its spectrally regularised form; Schrab et al., "MMD Aggregated Two-Sample Test", JMLR 24 (2023), for
-taking the largest of several.
+Statistics 52 (2024), for its spectrally regularised form; Knijnenburg et al., "Fewer Permutations, More Accurate P-values",
+Bioinformatics 25 (2009), for the number of deals below which a tail takes over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from tunectl.monitoring import tail_probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RIDGES = (1.0, 0.1, 0.01)
-"""Ridges of the regularised kernel tests, in parts of the pool's largest variance; plain MMD is tried beside them."""
+"""Ridges of the regularised kernel test, in parts of the pool's largest variance; their standardised distances are added up."""
+FEW = 10
+"""Deals that reach the statistic, below which their share is no p-value to rely on."""
 CELLS = 4_000_000
 """Numbers of a block of deals held at a time: 16 MB."""
+SMALLEST = 1e-12
+"""P-values below this are this: no approximation is relied on further."""
 TIE = 1e-5
 """Statistics closer than this, relatively, are equal: single precision tells no more."""
 
@@ -49,7 +56,7 @@ class Permutations:
     def __init__(self, n: int, m: int, count: int, seed: int) -> None:
         import numpy as np
 
-        self.n, self.m, self.count = n, m, count
+        self.n, self.m, self.count, self.seed = n, m, count, seed
         self.few, self.many = min(n, m), max(n, m)
         random = np.random.default_rng([seed, n, m])
         rows = n + m
@@ -97,9 +104,12 @@ class PermutationCache:
         return self._kept[n, m]
 
 
-def to_result(statistics: NDArray[Any], level: float, size: float = 1.0) -> TestResult:
+def to_result(
+    statistics: NDArray[Any], level: float, size: float = 1.0, tail: Callable[[float], float] | None = None
+) -> TestResult:
     """Score, threshold, p-value and effect from the statistics of all deals, the seen one first; ``size`` turns score into effect.
 
+    ``tail`` is asked for the p-value where fewer than ``FEW`` deals reach the score.
     Raises  ValueError where there are too few deals to reach the level at all.
     """
     import numpy as np
@@ -109,54 +119,52 @@ def to_result(statistics: NDArray[Any], level: float, size: float = 1.0) -> Test
     if allowed < 1:
         raise ValueError(f"{len(others)} permutations cannot reach a level of {level}")
     near = seen - TIE * max(abs(seen), 1e-12)
-    p_value = (1 + int((others >= near).sum())) / (1 + len(others))
+    reached = int((others >= near).sum())
+    p_value = (1 + reached) / (1 + len(others))
+    if tail is not None and reached < FEW:
+        p_value = min(max(tail(near), SMALLEST), p_value)
     threshold = float(np.partition(others, len(others) - allowed)[len(others) - allowed])
     return TestResult(seen, threshold, p_value, seen * size, threshold * size)
 
 
-def combine_by_max_z_score(statistics: NDArray[Any]) -> NDArray[Any]:
-    """Several statistics (deals + 1, k) as one: each in standard deviations over its own deals, then the largest."""
-    import numpy as np
+def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> TestResult:
+    """The squared distance of two means, regularised; ``parts``, each (rows, d), are one feature map together.
 
-    wide = np.asarray(statistics, dtype=np.float64)
-    spread = wide.std(axis=0)
-    flat = spread <= TIE * np.maximum(np.abs(wide).max(axis=0), 1e-12)
-    z = (wide - wide.mean(axis=0)) / np.where(flat, 1.0, spread)
-    best: NDArray[Any] = np.where(flat, 0.0, z).max(axis=1)
-    return best
-
-
-def hotelling_like(values: NDArray[Any], deals: Permutations) -> NDArray[Any]:
-    """Squared distances of the means, plain and in the pool's regularised covariance; (rows, d) -> (deals + 1, ridges + 1).
-
-    A kernel test with an explicit feature map: with plain features it is MMD with their inner product, with Fourier features
-    MMD with the Gaussian kernel. The ridge weighs directions by how seldom the pool moves in them.
+    A kernel test with an explicit feature map. With a ridge directions weigh the more the less the pool moves in them; the
+    distances at all ridges, each in its standard deviations, are added up. The effect is the score without its dependence on
+    the numbers of rows: the chance part of a squared distance is proportional to 1/n + 1/m.
     """
     import numpy as np
 
+    values = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
     centered = np.asarray(values - values.mean(axis=0), dtype=np.float32)
-    covariance = np.asarray(centered.T @ centered, dtype=np.float64) / len(centered)
-    variances, axes = np.linalg.eigh(covariance)
+    variances, axes = np.linalg.eigh(np.asarray(centered.T @ centered, dtype=np.float64) / len(centered))
     variances = np.maximum(variances, 0.0)
     kept = variances > 1e-7 * max(variances[-1], 1e-30)
+    scale = 1 / deals.n + 1 / deals.m
     if not kept.any():
-        return np.zeros((deals.count + 1, 1))
+        return to_result(np.zeros(deals.count + 1), level, scale)
     variances, axes = variances[kept], axes[:, kept]
+    weights = ridge_weights(variances)
+    chance = scale * len(values) / (len(values) - 1)  # the variance of a difference of means, in those of the pool
+    mean, spread = float(weights @ variances), float(np.sqrt(2 * ((weights * variances) ** 2).sum()))
     squares = deals.differences(centered @ axes.astype(np.float32)) ** 2
-    weights = [np.ones_like(variances), *(1 / (variances + ridge * variances[-1]) for ridge in RIDGES)]
-    return squares @ np.stack([each / each.sum() for each in weights], axis=1).astype(np.float32)
+    scores = (squares @ (weights / chance).astype(np.float32) - mean) / spread
+    return to_result(
+        scores,
+        level,
+        scale,
+        lambda score: tail_probabilities.WeightedChiSquare(weights * variances).tail(score * spread + mean),
+    )
 
 
-def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> TestResult:
-    """The largest of the standardised kernel statistics of several feature maps; each (rows, d).
-
-    The effect is the score without its dependence on the numbers of rows: the chance part of a squared distance is
-    proportional to 1/n + 1/m.
-    """
+def ridge_weights(variances: NDArray[Any]) -> NDArray[Any]:
+    """What the squared distance along each axis of the pool counts."""
     import numpy as np
 
-    best = combine_by_max_z_score(np.concatenate([hotelling_like(part, deals) for part in parts], axis=1))
-    return to_result(best, level, 1 / deals.n + 1 / deals.m)
+    weights = [1 / (variances + ridge * variances[-1]) for ridge in RIDGES]
+    total: NDArray[Any] = np.sum([each / np.sqrt(2 * ((each * variances) ** 2).sum()) for each in weights], axis=0)
+    return total
 
 
 def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
@@ -171,7 +179,12 @@ def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> Test
     for block in deals.blocks(order):
         ahead = np.cumsum(block * np.float32(scale) - np.float32(1 / deals.many), axis=1)
         found.append(np.abs(ahead[:, :-1]) @ gaps.astype(np.float32))
-    return to_result(np.concatenate(found), level)
+    ordered = values[order] / spread if spread > 0 else values[order]
+    return to_result(
+        np.concatenate(found),
+        level,
+        tail=lambda score: tail_probabilities.wasserstein_tail(ordered, deals.n, deals.m, score, deals.seed),
+    )
 
 
 def difference_of_means(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
@@ -179,8 +192,13 @@ def difference_of_means(values: NDArray[Any], deals: Permutations, level: float)
     import numpy as np
 
     spread = float(values.std())
+    unit = spread if spread > 1e-12 else 1.0
     found = np.abs(deals.differences(values[:, None])[:, 0])
-    return to_result(found / (spread if spread > 1e-12 else 1.0), level)
+    return to_result(
+        found / unit,
+        level,
+        tail=lambda score: tail_probabilities.mean_difference_tail(values, deals.n, score * unit),
+    )
 
 
 def total_variation(codes: NDArray[Any], deals: Permutations, level: float) -> TestResult:
@@ -189,7 +207,11 @@ def total_variation(codes: NDArray[Any], deals: Permutations, level: float) -> T
 
     members = np.zeros((len(codes), int(codes.max()) + 1), dtype=np.float32)
     members[np.arange(len(codes)), codes] = 1
-    return to_result(np.abs(deals.differences(members)).sum(axis=1) / 2, level)
+    return to_result(
+        np.abs(deals.differences(members)).sum(axis=1) / 2,
+        level,
+        tail=lambda _score: tail_probabilities.variation_tail(codes, deals.n, deals.seed),
+    )
 
 
 def difference_of_shares(flags: NDArray[Any], deals: Permutations, level: float) -> TestResult:
@@ -197,4 +219,9 @@ def difference_of_shares(flags: NDArray[Any], deals: Permutations, level: float)
     import numpy as np
 
     found = np.abs(deals.differences(flags[:, None].astype(np.float32))[:, 0])
-    return to_result(found, level)
+    ones = int(flags.sum())
+    return to_result(
+        found,
+        level,
+        tail=lambda score: tail_probabilities.share_difference_tail(ones, deals.n, deals.m, score),
+    )

@@ -177,5 +177,5 @@ def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def streak_windows(windows: Iterable[DriftWindow], release: str, reference: str) -> list[DriftWindow]:
-    """The earlier windows that count towards windows in a row: of the same release and against the same reference."""
+    """The earlier windows whose rows count as evidence: of the same release and against the same reference."""
     return [one for one in windows if one.release == release and one.reference == reference]

@@ -144,7 +144,7 @@ class RetrainController:
         if found is None or now - found[1] < timedelta(minutes=self.watch.reconcile_minutes):
             return
         window = found[0]
-        why = f"drift in {window.consecutive} windows in a row: {window.reason}"
+        why = f"drift: {window.reason}"
         trigger = Trigger("poll", f"drift-{window.id}", now, why, window=window.id)
         if rate_limits.rate_limited(trigger, self.book.runs(), now, self.policy) is None:
             self.book.enqueue_trigger(trigger)

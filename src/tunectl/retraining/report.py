@@ -72,7 +72,11 @@ def _why(run: RetrainRun) -> Iterator[tuple[str, ...]]:
     window = proposed.get("window")
     if window:
         yield "drift window", f"{window['id']}, {window['since'][:16]} to {window['until'][:16]}, {window['rows']} rows"
-        yield "windows in a row", f"{window['consecutive']} of {window['required_windows']}"
+        if "evidence" in window:
+            yield "evidence", f"{window['evidence']:.1f} of {window.get('evidence_required', 3.0):.1f}"
+            yield "what", str(window.get("reason", ""))
+        else:  # a run of version 0.1
+            yield "windows in a row", str(window.get("consecutive", ""))
         for name, one in (window.get("signals") or {}).items():
             if one.get("shifted"):
                 yield f"signal {name}", _signal(one)

@@ -35,7 +35,7 @@ def run(
 
     A look that fails is logged and counted, and tried again: the exporter never dies of a database that is away.
     """
-    metrics = drift_metrics.DriftMetrics(settings.monitor.rule.consecutive_windows)
+    metrics = drift_metrics.DriftMetrics(factory.detection_rule(settings).evidence_required)
     told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: told.put(None))

@@ -123,7 +123,16 @@ def _drift(windows: Sequence[DriftWindow], release: str | None) -> Drift | None:
     one = found[-1]
     moved = sorted(name for name, signal in one.signals.items() if signal.shifted)
     return Drift(
-        one.id, one.release, one.verdict, one.reason, one.until, one.rows, one.consecutive, one.required_windows, moved
+        one.id,
+        one.release,
+        one.verdict,
+        one.reason,
+        one.until,
+        one.rows,
+        one.evidence,
+        one.evidence_required,
+        moved,
+        one.too_small_for,
     )
 
 

@@ -37,10 +37,13 @@ class Drift(Struct, frozen=True):
     reason: str
     until: datetime
     rows: int
-    consecutive: int
-    required: int
+    evidence: float
+    """Orders of magnitude by which what was seen is rarer than chance."""
+    evidence_required: float
     signals: list[str]
-    """What moved."""
+    """What shifted."""
+    too_small_for: float | None = None
+    """The declared smallest effect, where windows of this size never add up to it."""
 
 
 class Retrain(Struct, frozen=True):

@@ -69,8 +69,11 @@ def _drift(glance: StatusReport) -> str:
 
 
 def _window(found: Drift) -> str:
-    count = f"{found.consecutive} of {found.required} windows in a row"
-    return f"{found.verdict}, {count}, in {found.rows:,} rows until {_at(found.until)}"
+    count = f"evidence {found.evidence:.1f} of {found.evidence_required:.1f}"
+    small = ""
+    if found.too_small_for is not None:
+        small = f" (too small for a change of {found.too_small_for}: tunectl monitor calibrate)"
+    return f"{found.verdict}, {count}, in {found.rows:,} rows until {_at(found.until)}{small}"
 
 
 def _retrain(found: Retrain) -> str:

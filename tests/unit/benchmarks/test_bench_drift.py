@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+from drift_fixtures import RULE, rows, tools
 
 from tunectl.monitoring.power_study import Rate
 
@@ -18,62 +19,61 @@ def bench(monkeypatch: pytest.MonkeyPatch):
     return importlib.import_module("bench_drift")
 
 
-def figures(bench, text: Rate, tone: Rate, null: Rate) -> dict[str, dict[str, Rate]]:
+def cell(change: str, rows: int, third: Rate, ninth: Rate, tone: Rate) -> dict[str, object]:
     return {
-        f"{change}, {rows}": {
-            "prompt_text": null if change == "nothing" else text,
-            "prompt_tone": null if change == "nothing" else tone,
-        }
-        for rows in bench.SIZES
-        for change in bench.CHANGES
-    }
+        "pair": "reviews, tweets", "change": change, "rows": rows, "third": third, "ninth": ninth, "delay_rows": 300,
+        "in_a_row": Rate(1, 100), "alone": {"prompt_tone": tone, "prompt_text": Rate(9, 10)},
+    }  # fmt: skip
 
 
-def verdicts(bench, window: Rate, verdict: Rate) -> dict[str, dict[str, Rate]]:
-    return {
-        f"{change}, {rows}": {"window": window, "verdict": verdict} for rows in bench.SIZES for change in bench.CHANGES
-    }
-
-
-def test_the_better_of_two_signals_counts_and_false_alarms_may_be_chance(bench) -> None:
-    good = figures(bench, Rate(200, 200), Rate(0, 200), Rate(28, 400))
-    assert good["nothing, 100"]["prompt_text"].share == 0.07
-    assert bench.missed({bench.TUNECTL: good}, 0.05) == []
-    bad = figures(bench, Rate(178, 200), Rate(150, 200), Rate(32, 400))
-    assert bench.missed({bench.TUNECTL: bad}, 0.05) == [
-        f"{name}: 8.0% (5.7% to 11.1%) false alarms at {rows} rows, at most 5% wanted"
-        for rows in (100, 300)
-        for name in ("prompt_text", "prompt_tone")
-    ] + [
-        f"prompt_text: 89.0% (83.9% to 92.6%) power for {change} at {rows} rows, {wanted:.0%} wanted"
-        for (change, rows), wanted in bench.TARGETS.items()
-        if wanted > 0.89
+def test_a_target_is_missed_where_the_interval_lies_below_it(bench) -> None:
+    good = [cell(*key, Rate(100, 100), Rate(100, 100), Rate(98, 100)) for key in bench.TARGETS]
+    assert bench.find_missed(good, [("reviews, tweets", 300, [1, 0, 1])], 1000) == []
+    key = ("20 points more negative", 300)
+    assert bench.find_missed([cell(*key, Rate(64, 100), Rate(94, 100), Rate(93, 100))], [], 1000) == []
+    missed = bench.find_missed([cell(*key, Rate(50, 100), Rate(80, 100), Rate(70, 100))], [], 1000)
+    assert missed == [
+        "20 points more negative in reviews, tweets at 300 rows: 50.0% (40.4% to 59.6%) by the third window, 70% wanted",
+        "20 points more negative in reviews, tweets at 300 rows: 80.0% (71.1% to 86.7%) by the ninth window, 95% wanted",
+        "20 points more negative in reviews, tweets at 300 rows: the tone signal flags 70.0% (60.4% to 78.1%), 95% wanted",
     ]
 
 
-def test_the_verdict_may_be_false_once_in_a_thousand(bench) -> None:
-    good = figures(bench, Rate(200, 200), Rate(0, 200), Rate(20, 400))
-    held = verdicts(bench, Rate(250, 5000), Rate(5, 5000))
-    assert bench.missed({bench.TUNECTL: good, bench.VERDICT: held}, 0.05) == []
-    broken = verdicts(bench, Rate(350, 5000), Rate(6, 5000))
-    told = bench.missed({bench.TUNECTL: good, bench.VERDICT: broken}, 0.05)
-    assert [one.split(":")[0] for one in told] == ["window", "verdict"] * 2
+def test_more_than_one_false_verdict_in_a_thousand_is_missed(bench) -> None:
+    assert bench.find_missed([], [("a, b", 300, [2, 0]), ("b, a", 300, [0, 3])], 1000) == [
+        "5 false verdicts in 4,000 evaluations, 0.1% wanted"
+    ]
+    assert bench.find_missed([], [("a, b", 300, [2, 0]), ("b, a", 300, [0, 2])], 1000) == []
 
 
-def test_parts_add_up_and_the_page_has_every_rule(bench) -> None:
-    crew, shown = importlib.import_module("drift_workers"), importlib.import_module("drift_report")
-    parts = [{"a": Rate(1, 20), "b": Rate(0, 20)}, {"a": Rate(2, 10)}]
-    assert crew.added(parts) == {"a": Rate(3, 30), "b": Rate(0, 20)}
-    blocks = {
-        bench.TUNECTL: figures(bench, Rate(199, 200), Rate(1, 200), Rate(20, 400)),
-        bench.VERDICT: verdicts(bench, Rate(200, 5000), Rate(1, 5000)),
-    }
-    lines = shown.table(blocks).splitlines()
+def test_the_tables_have_every_figure(bench) -> None:
+    shown = importlib.import_module("drift_report")
+    powers = [cell(*key, Rate(97, 100), Rate(100, 100), Rate(98, 100)) for key in bench.TARGETS]
+    lines = shown.power_table(powers).splitlines()
     assert len(lines) == 2 + 4
-    assert {line.count("|") for line in lines} == {2 + len(bench.SIZES) * len(bench.CHANGES)}
-    assert lines[2].startswith("| tunectl prompt_text | 5.0 % | 99.5 % |")
-    assert "0.02 %" in lines[-1], "a rare thing is not 0.0 %"
-    assert shown.trials(blocks) == "tunectl 400 and 200; tunectl, all signals 5,000 and 5,000"
+    assert {line.count("|") for line in lines} == {9}
+    assert "97.0% (91.5% to 99.0%)" in lines[-1]
+    null = shown.null_table([{"pair": "a, b", "rows": 300, "length": 1000, "false": [2, 0, 1]}])
+    assert null.splitlines()[-1] == "| a, b | 300 | 3 | 3,000 | 3 | 1.00 | 2 |"
+    peers = shown.peer_table({"Evidently text": {"nothing": Rate(1, 5000), "15 % foreign": Rate(3, 4)}})
+    assert "0.02 %" in peers, "a rare thing is not 0.0 %"
+    assert shown.plain({"a": [Rate(1, 2)]})["a"][0]["count"] == 1
+
+
+def test_a_sequence_is_drawn_tested_and_answered(bench, tmp_path: Path) -> None:
+    corpora, trials = importlib.import_module("drift_corpora"), importlib.import_module("drift_trials")
+    own = corpora.Corpus("own", [row.prompt for row in rows(400, seed=1)], list(range(100)))
+    other = corpora.Corpus("other", [row.prompt for row in rows(200, seed=2, topics=["bread"])], [])
+    cached = corpora.with_cache(tools(), [own, other], tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    pair = corpora.measure(own, other, cached)
+    found = trials.run(pair, "30 % foreign", 60, 2, RULE, 200)
+    assert found.rates.delays == [1, 1] or found.rates.by_window(9).share == 1
+    assert found.alone["prompt_text"] == 2
+    quiet = trials.run(pair, "nothing", 60, 1, RULE, 200)
+    assert quiet.rates.by_window(3).count == 0
+    with pytest.raises(SystemExit, match=r"films.csv does not exist"):
+        corpora.read("films.csv", tmp_path)
 
 
 def test_a_divergence_of_equal_counts_is_nothing(bench) -> None:

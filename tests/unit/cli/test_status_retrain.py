@@ -69,8 +69,8 @@ def window(release: str, number: int, verdict: str = "ok", size: int = 300) -> T
         "prompt_text": DriftSignal("prompt_text", "mmd", 300, 1000, 0.4, 0.1, 0.0005, shifted=verdict == "drift")
     }
     body = DriftWindow(
-        f"{number:016x}", until - timedelta(hours=1), until, size, verdict, 3 * (verdict == "drift"), 3,
-        verdict == "drift", release, "training", signals, reason="prompt_text moved" if verdict == "drift" else "",
+        f"{number:016x}", until - timedelta(hours=1), until, size, verdict,
+        verdict == "drift", release, "training", signals, evidence=4.2 if verdict == "drift" else 0.3, reason="prompt_text moved" if verdict == "drift" else "",
     )  # fmt: skip
     return TimeWindow(body.id, body.since, body.until, until, to_builtins(body))
 
@@ -145,7 +145,7 @@ def test_records_and_live_store_are_read(tmp_path: Path, root: TunectlConfig) ->
     given = signed_links.verify(question.link.rpartition("/")[2], b"s" * 64, NOW)
     assert (given.run, given.question, given.nonce) == (found.now.id, "retrain", "0123456789abcdef")
     assert reference.what.endswith(f"tunectl monitor set-reference {3:016x}")
-    assert json.loads(json.dumps(to_builtins(found)))["drift"]["consecutive"] == 3
+    assert json.loads(json.dumps(to_builtins(found)))["drift"]["evidence"] == 4.2
 
 
 def test_an_answer_a_closed_question_and_an_accepted_window_wait_for_nobody(
@@ -241,7 +241,7 @@ WHOLE = StatusReport(
     releases=3,
     traffic=Traffic(24, 1204, 1201, 310, {"edit": 3, "thumb": 40}, NOW - timedelta(seconds=40)),
     monitor="runs",
-    drift=Drift("w", "4f1c9a7be2d05318", "drift", "prompt_text moved", NOW, 300, 3, 3, ["prompt_text"]),
+    drift=Drift("w", "4f1c9a7be2d05318", "drift", "prompt_text moved", NOW, 300, 4.2, 3.0, ["prompt_text"]),
     controller="runs",
     approval="none",
     now=Retrain("a-1", "canary", NOW, "alert", "something moved", "20% of the identities"),
@@ -260,7 +260,7 @@ def test_words_of_everything() -> None:
             "traffic",
             "1,204 requests of 310 people in 24 h, 3 of them without an answer, the newest 40 s ago; feedback: 3 edit, 40 thumb",
         ),
-        ("drift", "drift, 3 of 3 windows in a row, in 300 rows until 2026-05-01 12:00 UTC: prompt_text moved"),
+        ("drift", "drift, evidence 4.2 of 3.0, in 300 rows until 2026-05-01 12:00 UTC: prompt_text moved"),
         ("last retrain", "b-1 promoted, 2026-05-01 12:00 UTC (schedule: monthly); 3 points better"),
         ("retrain now", "a-1 canary, 2026-05-01 12:00 UTC (alert: something moved); 20% of the identities"),
         (

@@ -6,23 +6,21 @@ from pydantic import ValidationError
 from tunectl.config.schema.monitor import DetectionRuleConfig, MonitorWindow
 
 
-def test_a_level_that_no_p_value_can_reach_names_the_number_that_would_do() -> None:
-    with pytest.raises(ValidationError) as caught:
-        DetectionRuleConfig(
-            significance_level=0.001, permutations=1999, effect_floor_quantile=0.95, consecutive_windows=3
-        )
-    assert (
-        "level is 0.001 and permutations is 1999; no p-value can pass Holm's correction: raise permutations to 13000 or more"
-        in str(caught.value)
-    )
-    DetectionRuleConfig(significance_level=0.001, permutations=13000, effect_floor_quantile=0.95, consecutive_windows=3)
-
-
-def test_fewer_permutations_than_holm_needs() -> None:
-    with pytest.raises(ValidationError, match="greater than or equal to 1999"):
-        DetectionRuleConfig(
-            significance_level=0.05, permutations=199, effect_floor_quantile=0.95, consecutive_windows=3
-        )
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [
+        ("false_alarms_per_1000", 0, "greater than or equal to 0.01"),
+        ("false_alarms_per_1000", 51, "less than or equal to 50"),
+        ("min_effect", 0.01, "greater than or equal to 0.02"),
+        ("permutations", 199, "greater than or equal to 999"),
+    ],
+)
+def test_a_rule_that_could_decide_on_nothing(name: str, value: float, limit: str) -> None:
+    sound = {"false_alarms_per_1000": 1, "min_effect": 0.2, "permutations": 1999, "effect_floor_quantile": 0.95}
+    DetectionRuleConfig.model_validate(sound)
+    with pytest.raises(ValidationError, match=limit) as caught:
+        DetectionRuleConfig.model_validate(sound | {name: value})
+    assert caught.value.errors()[0]["loc"] == (name,)
 
 
 def test_windows_that_could_never_say_anything() -> None:

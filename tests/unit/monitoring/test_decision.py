@@ -1,142 +1,144 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from math import sqrt
-from statistics import NormalDist
+from math import log10
 
 import pytest
 from drift_fixtures import RULE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from tunectl.artifacts.records import DriftSignal, DriftWindow
-from tunectl.monitoring import decision
+from tunectl.artifacts.records import DriftSignal
+from tunectl.monitoring import decision, window_size
 
-SINCE = datetime(2026, 3, 1, tzinfo=UTC)
+WEIGHTS = {"prompt_text": 6.0, "prompt_tone": 6.0, "feedback": 1.0, "refusals": 1.0}
+BUDGET = 0.001
 
 
-def signal(
-    name: str = "prompt_text", p_value: float | None = 0.5, effect: float = 1.0, floor: float = 0.5
-) -> DriftSignal:
+def signal(name: str = "prompt_text", p_value: float | None = 0.5, effect: float = 1.0) -> DriftSignal:
+    reason = "too few rows" if p_value is None else ""
     return DriftSignal(
-        name, "mmd", 300, 1000, score=1.0, threshold=2.0, p_value=p_value, effect=effect, effect_floor=floor
-    )
-
-
-def window(verdict: str, consecutive: int, number: int = 0) -> DriftWindow:
-    since = SINCE + timedelta(hours=number)
-    return DriftWindow(
-        f"{number:016x}",
-        since,
-        since + timedelta(hours=1),
+        name,
+        "mmd",
         300,
-        verdict,
-        consecutive,
-        3,
-        consecutive > 0,
-        "a" * 16,
-        "b" * 16,
+        1000,
+        score=1.0,
+        threshold=2.0,
+        p_value=p_value,
+        effect=effect,
+        effect_floor=0.5,
+        reason=reason,
     )
 
 
-def test_holm_of_a_textbook_example() -> None:
-    assert [round(one, 10) for one in decision.holm([0.01, 0.04, 0.03, 0.005])] == [0.03, 0.06, 0.06, 0.02]
-    assert decision.holm([]) == []
+def combined(*signals: DriftSignal, **pools: list[DriftSignal]) -> dict[str, DriftSignal]:
+    tests = {1: list(signals)} | {int(name[1:]): found for name, found in pools.items()}
+    return decision.combine_pools(tests, WEIGHTS, BUDGET)
 
 
-@settings(deadline=None)
-@given(st.lists(st.floats(1e-6, 1), max_size=15))
-def test_holm_is_no_smaller_than_the_p_value_and_keeps_their_order(p_values: list[float]) -> None:
-    adjusted = decision.holm(p_values)
-    assert all(one <= other <= 1 for one, other in zip(p_values, adjusted, strict=True))
-    pairs = sorted(zip(p_values, adjusted, strict=True))
-    assert [one for _, one in pairs] == sorted(adjusted)
-    if p_values:
-        assert min(adjusted) == min(1.0, len(p_values) * min(p_values))
+@pytest.mark.parametrize(
+    ("available", "sizes"), [(1, [1]), (2, [1, 2]), (3, [1, 3]), (5, [1, 3, 5]), (9, [1, 3, 9]), (40, [1, 3, 9])]
+)
+def test_pools_grow_to_nine_windows(available: int, sizes: list[int]) -> None:
+    assert decision.pool_sizes(available) == sizes
 
 
-def test_a_signal_moves_when_it_is_significant_and_larger_than_the_floor() -> None:
-    found = decision.adjust_p_values(
-        [
-            signal("prompt_text", 0.001),
-            signal("answer_text", 0.001, effect=0.4),
-            signal("prompt_tone", 0.06),
-            signal("feedback", None),
-        ],
-        0.05,
-    )
-    assert [name for name, one in found.items() if one.shifted] == ["prompt_text"]
-    assert found["prompt_tone"].adjusted_p_value == 0.06
-    assert found["prompt_text"].adjusted_p_value == 0.003
+def test_the_budget_is_shared_by_weight_and_by_pool() -> None:
+    """Six of seven parts for the text, one for feedback; two pools."""
+    found = combined(signal(p_value=1e-5), signal("feedback", 1e-5), p3=[signal(p_value=0.3), signal("feedback", 0.2)])
+    assert found["prompt_text"].adjusted_p_value == pytest.approx(1e-5 * 2 * 7 / 6)
+    assert found["feedback"].adjusted_p_value == pytest.approx(1e-5 * 2 * 7)
+    assert [(one.windows, one.p_value) for one in found["prompt_text"].pooled] == [(3, 0.3)]
+    assert found["prompt_text"].p_value == 1e-5
+
+
+def test_a_signal_without_rows_gives_its_part_to_the_others() -> None:
+    found = combined(signal(p_value=1e-5), signal("feedback", None))
+    assert found["prompt_text"].adjusted_p_value == pytest.approx(1e-5)
     assert found["feedback"].adjusted_p_value is None
+    assert found["feedback"].reason == "too few rows"
 
 
-def test_drift_after_so_many_windows_in_a_row() -> None:
-    moved = decision.adjust_p_values([signal(p_value=0.0005)], 0.05)
-    first = decision.window_verdict(moved, [], required=3)
-    assert (first.verdict, first.consecutive, first.reason) == ("ok", 1, "moved, 1 of 3 in a row: prompt_text")
-    third = decision.window_verdict(moved, [window("ok", 1), window("ok", 2, 1)], required=3)
-    assert (third.verdict, third.consecutive) == ("drift", 3)
-    assert decision.window_verdict(moved, [window("drift", 3)], required=3).consecutive == 4
+def test_windows_too_small_alone_are_tested_together() -> None:
+    found = combined(signal(p_value=None), p3=[signal(p_value=1e-6)])
+    assert found["prompt_text"].shifted
+    assert found["prompt_text"].p_value is None
+    verdict = decision.window_verdict(found, budget=BUDGET)
+    assert (verdict.verdict, verdict.pooled_windows) == ("drift", 3)
 
 
-def test_a_quiet_window_ends_the_row_and_one_that_says_nothing_does_not() -> None:
-    quiet, silent = decision.adjust_p_values([signal()], 0.05), decision.adjust_p_values([signal(p_value=None)], 0.05)
-    before = [window("ok", 2)]
-    assert decision.window_verdict(quiet, before, required=3).consecutive == 0
-    kept = decision.window_verdict(silent, before, required=3)
-    assert (kept.verdict, kept.consecutive) == ("insufficient", 2)
-    moved = decision.adjust_p_values([signal(p_value=0.0005)], 0.05)
-    assert decision.window_verdict(moved, [*before, window("insufficient", 2, 1)], required=3).verdict == "drift"
+def test_an_effect_under_the_floor_is_no_evidence() -> None:
+    found = combined(signal(p_value=1e-9, effect=0.4), signal("feedback", 0.2))
+    assert not found["prompt_text"].shifted
+    verdict = decision.window_verdict(found, budget=BUDGET)
+    assert verdict.verdict == "ok"
+    assert verdict.evidence < 3
+    over = combined(signal(p_value=1e-9, effect=0.4), p3=[signal(p_value=1e-5)])
+    assert over["prompt_text"].adjusted_p_value == pytest.approx(2e-5), "of the pool in which it is over the floor"
+
+
+def test_the_verdict_says_over_how_many_windows_and_how_rare() -> None:
+    found = combined(signal(p_value=1e-3), signal("feedback", 0.5), p3=[signal(p_value=1e-7), signal("feedback", 0.5)])
+    verdict = decision.window_verdict(found, budget=BUDGET)
+    assert (verdict.verdict, verdict.pooled_windows) == ("drift", 3)
+    assert verdict.evidence == pytest.approx(-log10(1e-7 * 2 * 7 / 6), abs=1e-3)
+    assert (
+        verdict.reason == "shifted over the last 3 windows: prompt_text; without a change once in 4,285,485 evaluations"
+    )
+
+
+def test_quiet_says_how_far_it_is_from_drift() -> None:
+    verdict = decision.window_verdict(combined(signal(p_value=0.01)), budget=BUDGET)
+    assert (verdict.verdict, verdict.shifted, verdict.evidence) == ("ok", False, 2.0)
+    assert verdict.reason == "none of 1 signals shifted, evidence 2.0 of 3.0"
+
+
+def test_what_could_not_be_tested_leaves_the_evidence_of_the_window_before() -> None:
+    verdict = decision.window_verdict(combined(signal(p_value=None)), budget=BUDGET, carried=4.2)
+    assert (verdict.verdict, verdict.evidence, verdict.reason) == ("insufficient", 4.2, "prompt_text: too few rows")
 
 
 def test_without_a_reference_quiet_is_insufficient_and_drift_is_still_drift() -> None:
     why = ["prompts: no window was accepted yet"]
-    assert (
-        decision.window_verdict(decision.adjust_p_values([signal()], 0.05), [], required=3, missing=why).verdict
-        == "insufficient"
-    )
-    moved = decision.adjust_p_values([signal(p_value=0.0005)], 0.05)
-    assert decision.window_verdict(moved, [window("ok", 2)], required=3, missing=why).verdict == "drift"
+    assert decision.window_verdict(combined(signal()), budget=BUDGET, missing=why).verdict == "insufficient"
+    assert decision.window_verdict(combined(signal(p_value=1e-6)), budget=BUDGET, missing=why).verdict == "drift"
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(["moved", "quiet", "silent"]), max_size=40), st.integers(1, 5))
-def test_the_count_is_that_of_the_last_unbroken_row(story: list[str], required: int) -> None:
-    signals = {
-        "moved": decision.adjust_p_values([signal(p_value=0.0005)], 0.05),
-        "quiet": decision.adjust_p_values([signal()], 0.05),
-        "silent": decision.adjust_p_values([replace(signal(), p_value=None, reason="too few rows")], 0.05),
-    }
-    before: list[DriftWindow] = []
-    expected = 0
-    for number, chapter in enumerate(story):
-        found = decision.window_verdict(signals[chapter], before, required=required)
-        expected = {"moved": expected + 1, "quiet": 0, "silent": expected}[chapter]
-        assert found.consecutive == expected
-        assert (found.verdict == "drift") == (chapter == "moved" and expected >= required)
-        before.append(window(found.verdict, found.consecutive, number))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(WEIGHTS)), st.floats(1e-12, 1)),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda one: one[0],
+    )
+)
+def test_drift_exactly_when_the_evidence_reaches_what_is_required(p_values: list[tuple[str, float]]) -> None:
+    found = combined(*(signal(name, p_value) for name, p_value in p_values))
+    verdict = decision.window_verdict(found, budget=BUDGET)
+    assert (verdict.verdict == "drift") == any(one.shifted for one in found.values())
+    assert (verdict.evidence >= 3.0) == (verdict.verdict == "drift") or abs(verdict.evidence - 3.0) < 1e-3
 
 
-@pytest.mark.parametrize("rows", [50, 100, 300, 1000, 3000, 10_000])
-@pytest.mark.parametrize("reference", [200, 300, 1000])
-def test_k_windows_that_share_an_unlucky_reference_are_false_once_in_a_thousand_at_most(
-    rows: int, reference: int
-) -> None:
-    """By calculation, of thirteen signals that are means: given the luck of the reference, windows are independent.
+def test_the_union_bound_holds_for_uniform_p_values() -> None:
+    """The sum of all levels is the budget: whatever depends on what, no more evaluations say drift."""
+    pools = 3
+    total = sum(WEIGHTS.values())
+    levels = [BUDGET / pools * weight / total for weight in WEIGHTS.values()] * pools
+    assert sum(levels) == pytest.approx(BUDGET)
+    for name, weight in WEIGHTS.items():
+        level = BUDGET / pools * weight / total
+        others = [signal(other, 0.9) for other in WEIGHTS if other != name]
+        every = {f"p{size}": [signal(one, 0.9) for one in WEIGHTS] for size in (3, 9)}
+        assert combined(signal(name, level * 0.999), *others, **every)[name].shifted
+        assert not combined(signal(name, level * 1.001), *others, **every)[name].shifted
 
-    A large window tells an unlucky reference from the world; the floor is what holds then.
-    """
-    normal, signals = NormalDist(), 13
-    spread = sqrt(1 / rows + 1 / reference)
-    significant = normal.inv_cdf(1 - RULE.level / signals / 2)
-    over_floor = normal.inv_cdf(0.5 + RULE.quantile / 2) * sqrt(4 / reference) / spread
-    line, shared = max(significant, over_floor), sqrt(1 / reference) / spread
-    own = sqrt(1 - shared**2)
-    false = 0.0
-    for step in range(-600, 601):
-        luck = step / 100
-        flagged = normal.cdf((luck * shared - line) / own) + normal.cdf((-luck * shared - line) / own)
-        false += normal.pdf(luck) * flagged**RULE.required / 100
-    assert signals * false <= 0.001
+
+def test_rows_that_windows_need() -> None:
+    needed = window_size.min_window_rows(RULE, 1000, 9)
+    assert needed is not None
+    assert 200 < needed < 300
+    assert (window_size.min_window_rows(RULE, 1000, 3) or 10**9) > 2 * needed
+    assert window_size.min_window_rows(RULE, 300, 9) is None
+    reference = window_size.min_reference_rows(RULE)
+    assert (window_size.min_window_rows(RULE, reference, 9) or 10**9) <= 1000
+    assert RULE.evidence_required == 3.0

@@ -6,12 +6,12 @@ import time
 from math import inf, isfinite, nan
 
 import pytest
-from drift_fixtures import RULE, at, examiner, rows
+from drift_fixtures import at, examiner, rows
 from msgspec.structs import asdict, replace
 
 from tunectl.artifacts.records import DriftWindow
 from tunectl.monitoring import signals
-from tunectl.monitoring.detector import DriftDetector
+from tunectl.monitoring.detector import DriftDetector, PooledWindow
 from tunectl.monitoring.signals import MonitoredInference
 from tunectl.monitoring.window import TimeSpan
 
@@ -47,9 +47,9 @@ def test_too_few_rows_are_insufficient(looking: DriftDetector, baselines, count:
 
 def test_quiet_traffic_is_ok(looking: DriftDetector, baselines) -> None:
     found = looked(looking, baselines, rows(300, seed=3))
-    assert (found.verdict, found.shifted, found.consecutive) == ("ok", False, 0)
+    assert (found.verdict, found.shifted, found.changed_since) == ("ok", False, None)
     assert set(found.signals) == set(signals.NAMES)
-    assert found.reason == "none of 13 signals moved"
+    assert found.reason == f"none of 13 signals shifted, evidence {found.evidence:.1f} of 3.0"
 
 
 def test_another_topic_is_seen_and_shown(looking: DriftDetector, baselines) -> None:
@@ -57,13 +57,41 @@ def test_another_topic_is_seen_and_shown(looking: DriftDetector, baselines) -> N
     found = looked(looking, baselines, changed)
     assert found.shifted
     assert found.signals["prompt_text"].shifted
-    assert found.consecutive == 1
+    assert (found.verdict, found.pooled_windows, found.changed_since) == ("drift", 1, SPAN.since)
+    assert found.evidence >= found.evidence_required == 3.0
+    assert found.reason.startswith("shifted in this window: prompt_text")
+    assert found.reason.endswith("evaluations; likely since 2026-03-01 12:00 UTC")
     texts = {row.id: row.prompt for row in changed}
     bread = [name for name in found.exemplars if {"dough", "flour", "rye", "loaf", "oven"} & set(texts[name].split())]
     assert len(bread) >= 8
     assert found.segments[0].window > found.segments[0].reference
     assert found.segments[0].name.removeprefix("word:") in "flour yeast oven dough crust loaf butter rye starter knead"
     assert all(name in texts for name in found.segments[0].exemplars)
+
+
+def test_evidence_of_windows_adds_up_and_the_change_is_dated(looking: DriftDetector, baselines) -> None:
+    """An eighth of each window is about bread, and three such windows together say what one does not."""
+    pooled = [PooledWindow(at(day), looking.measure_rows(rows(60, seed=40 + day))) for day in range(1, 9)]
+    found = []
+    for turn in range(3):
+        mixed = [*rows(50, seed=60 + turn), *rows(10, seed=70 + turn, topics=["bread"])]
+        pooled.append(PooledWindow(at(11 + turn), looking.measure_rows(mixed)))
+        span = TimeSpan(at(11 + turn), at(12 + turn))
+        found.append(looking.examine_window(span, mixed, baselines, [], release="r", missing={}, pooled=pooled[-9:]))
+    last = found[-1]
+    assert last.verdict == "drift"
+    assert last.pooled_windows > 1
+    assert last.evidence > found[0].evidence
+    assert last.changed_since in {at(10), at(11), at(12)}
+    assert [each.windows for each in last.signals["prompt_text"].pooled] == [3, 9]
+    assert last.signals["prompt_text"].pooled[0].rows == 180
+    assert f"over the last {last.pooled_windows} windows" in last.reason
+
+
+def test_windows_too_small_for_the_declared_change_say_so(looking: DriftDetector, baselines) -> None:
+    assert looked(looking, baselines, rows(60, seed=3)).too_small_for == 0.2
+    coarse = examiner(min_effect=1.0)
+    assert looked(coarse, baselines, rows(60, seed=3)).too_small_for is None
 
 
 def test_all_rows_equal(looking: DriftDetector) -> None:
@@ -145,7 +173,10 @@ def test_a_side_of_which_nothing_could_be_told_is_not_ok(looking: DriftDetector,
     assert (found.verdict, found.reason) == ("insufficient", "answers: too few rows in the window: 0 of 50")
     some = [replace(row, mean_logprob=None) for row in rows(300, seed=3)]
     found = looked(looking, baselines, some)
-    assert (found.verdict, found.reason) == ("ok", "none of 12 signals moved; too few rows for mean_logprob")
+    assert (found.verdict, found.reason) == (
+        "ok",
+        f"none of 12 signals shifted, evidence {found.evidence:.1f} of 3.0; too few rows for mean_logprob",
+    )
 
 
 def test_exemplars_are_of_the_side_that_moved(looking: DriftDetector, baselines) -> None:
@@ -189,4 +220,3 @@ def test_names_in_the_schema_are_the_signals() -> None:
     from tunectl.config.schema.monitor import SignalName
 
     assert get_args(SignalName) == signals.NAMES
-    assert RULE.level * (RULE.permutations + 1) > len(signals.NAMES)

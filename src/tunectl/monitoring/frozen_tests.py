@@ -1,0 +1,163 @@
+"""The tests of all signals at the speed that ten thousand simulated windows need.
+
+What a test learns from window and reference together (axes, covariance, the regression of tone, the spread of numbers) is
+learned once here, from all rows of a pool, and p-values come from the tails alone. For windows drawn out of that pool both agree
+closely (``tests/unit/monitoring/test_frozen_tests.py``); a real window is never tested this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+from tunectl.monitoring import features, tail_probabilities, two_sample_tests
+from tunectl.monitoring.signals import SIGNALS, SignalColumns, SignalSpec, SignalValues
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TAUGHT = 1500
+"""Rows that the regression of tone is learned from: about as many as a window and a reference have."""
+DRAWS = 300_000
+"""Draws of a null distribution that has no formula."""
+Tail = Callable[["NDArray[Any]", int, int, "NDArray[Any]"], float]
+"""Difference of the mean features, rows of window and reference, sum of the features of both; the p-value."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenSignal:
+    """One signal of a pool: features of each row that has a value, and how two means of them are compared."""
+
+    spec: SignalSpec
+    places: NDArray[Any]
+    """For each row of the pool its row in ``values``, or -1."""
+    values: NDArray[Any]
+    """(rows, d), single precision."""
+    tail: Tail
+
+    def sum_rows(self, rows: NDArray[Any]) -> tuple[NDArray[Any], int]:
+        """Sum of the features of these rows of the pool, (d,), and how many of them have a value."""
+        places = self.places[rows]
+        places = places[places >= 0]
+        return self.values[places].sum(axis=0, dtype="float64"), len(places)
+
+    def p_value(self, window: tuple[NDArray[Any], int], reference: tuple[NDArray[Any], int]) -> float:
+        """The p-value of two sums of ``sum_rows``."""
+        (first, n), (second, m) = window, reference
+        return self.tail(first / n - second / m, n, m, first + second)
+
+
+def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[FrozenSignal]:
+    """Freeze the signals of one side of a pool; scales and axes are those of the rows ``own``."""
+    import numpy as np
+
+    size = 1 + max((int(each.rows.max()) for each in columns.values() if len(each)), default=0)
+    found = []
+    for spec in SIGNALS:
+        column = columns.get(spec.name)
+        if column is None or not len(column):
+            continue
+        places = np.full(max(size, 1 + max(own, default=0)), -1)
+        places[column.rows] = np.arange(len(column))
+        learned = places[np.asarray(own)]
+        learned = learned[learned >= 0]
+        if len(learned) > 1:
+            values, tail = _FREEZERS[spec.kind](column, learned, seed)
+            found.append(FrozenSignal(spec, places, np.asarray(values, dtype=np.float32), tail))
+    return found
+
+
+def _freeze_text(column: SignalValues, learned: NDArray[Any], _seed: int) -> tuple[NDArray[Any], Tail]:
+    import numpy as np
+
+    values = np.concatenate(column.parts, axis=1)
+    center = values[learned].mean(axis=0)
+    centered = values[learned] - center
+    variances, axes = np.linalg.eigh(np.asarray(centered.T @ centered, dtype=np.float64) / len(centered))
+    variances = np.maximum(variances, 0.0)
+    kept = variances > 1e-7 * max(variances[-1], 1e-30)
+    if not kept.any():
+        return values[:, :1] * 0, lambda *_given: 1.0
+    variances, axes = variances[kept], axes[:, kept]
+    weights = two_sample_tests.ridge_weights(variances)
+    null = tail_probabilities.WeightedChiSquare(weights * variances)
+
+    def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:
+        return null.tail(float(difference**2 @ weights) / (1 / n + 1 / m))
+
+    return (values - center) @ axes.astype(np.float32), tail
+
+
+def _freeze_tone(column: SignalValues, learned: NDArray[Any], seed: int) -> tuple[NDArray[Any], Tail]:
+    import numpy as np
+    from scipy.special import ndtr
+
+    taught = np.random.default_rng(seed).permutation(learned)[:TAUGHT]
+    scores = features.smooth_by_taught_rows(column.parts[0], column.parts[1], taught)
+    spread = float(scores[learned].std()) or 1.0
+
+    def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:
+        return float(2 * ndtr(-abs(difference[0]) / spread / sqrt(1 / n + 1 / m)))
+
+    return scores[:, None], tail
+
+
+def _freeze_share(column: SignalValues, _learned: NDArray[Any], _seed: int) -> tuple[NDArray[Any], Tail]:
+    def tail(difference: NDArray[Any], n: int, m: int, both: NDArray[Any]) -> float:
+        return tail_probabilities.share_difference_tail(round(float(both[0])), n, m, abs(float(difference[0])))
+
+    return column.parts[0][:, None], tail
+
+
+def _freeze_category(column: SignalValues, learned: NDArray[Any], seed: int) -> tuple[NDArray[Any], Tail]:
+    import numpy as np
+
+    codes = np.unique(column.parts[0], return_inverse=True)[1]
+    members = np.eye(int(codes.max()) + 1, dtype=np.float32)[codes]
+    shares = members[learned].mean(axis=0)
+
+    @lru_cache(maxsize=64)
+    def null(n: int, m: int) -> NDArray[Any]:
+        total = np.maximum(np.round(shares * (n + m)), 0).astype(np.int64)
+        total[total.argmax()] += n + m - total.sum()
+        drawn = np.random.default_rng([seed, n, m]).multivariate_hypergeometric(total, n, DRAWS, method="marginals")
+        return np.sort(np.abs(drawn / n - (total - drawn) / m).sum(axis=1))
+
+    def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:
+        return _share_beyond(null(n, m), float(np.abs(difference).sum()))
+
+    return members, tail
+
+
+def _freeze_number(column: SignalValues, learned: NDArray[Any], seed: int) -> tuple[NDArray[Any], Tail]:
+    import numpy as np
+
+    edges, widths, levels = tail_probabilities.follow_ranks(np.sort(column.parts[0][learned]))
+    if not len(widths):
+        return column.parts[0][:, None] * 0, lambda *_given: 1.0
+    null = np.sort(tail_probabilities.draw_rank_distances(widths, levels, DRAWS, seed))
+
+    def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:
+        p_value = _share_beyond(null, float(np.abs(difference) @ widths) / sqrt(1 / n + 1 / m))
+        return float(p_value**tail_probabilities.MARGIN)
+
+    return column.parts[0][:, None] > edges, tail
+
+
+def _share_beyond(null: NDArray[Any], statistic: float) -> float:
+    import numpy as np
+
+    return float((1 + len(null) - np.searchsorted(null, statistic * (1 - 1e-9))) / (1 + len(null)))
+
+
+_FREEZERS: dict[str, Callable[[SignalValues, Any, int], tuple[Any, Tail]]] = {
+    "text": _freeze_text,
+    "tone": _freeze_tone,
+    "language": _freeze_category,
+    "category": _freeze_category,
+    "number": _freeze_number,
+    "share": _freeze_share,
+}
