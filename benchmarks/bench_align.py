@@ -286,7 +286,7 @@ def ours(folder: Path, model: Path, steps: int) -> dict:
     from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs
 
     chosen, asked = settings(steps), questions(model)
-    known = Ensemble(seeds=[SEED], weights=[""], centres=[0.0], scale=1.0, pairs=0, prompts=0)
+    known = Ensemble(seeds=[SEED], weights=[""], centers=[0.0], scale=1.0, pairs=0, prompts=0)
     reward = RewardScorer(model, folder / "sft", [folder / "reward"], known, profile())
     tools = align.build_backend()
     rewards = RewardFunction(chosen.rewards, checked=tools.checked, model=reward)

@@ -328,7 +328,7 @@ class Clock:
 
 
 def fit_trl(system: str, seed: int, given: dict, _train: list, model: Path, out: Path) -> tuple[float, float]:
-    """TRL on the same pairs in its own conversational format; it tokenises and masks by itself before the clock starts."""
+    """TRL on the same pairs in its own conversational format; it tokenizes and masks by itself before the clock starts."""
     import datasets
     import torch
     from peft import LoraConfig

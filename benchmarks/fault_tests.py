@@ -151,11 +151,11 @@ def eight(ground: Ground) -> Iterator[Found]:
     with ground.server(env=shared) as first:
         first.call("/v1/completions", {"model": "shop", "prompt": "a", "max_tokens": 1, "ignore_eos": True})
         with ground.server(env=shared) as second:
-            found = asyncio.run(server_kills.neighbours(first, second))
+            found = asyncio.run(server_kills.neighbors(first, second))
         asyncio.run(server_kills.alone_again(found, first))
         live = {"TUNECTL_INFERENCE_LOG_URL": f"sqlite:///{first.folder}/.tunectl/inference_log/inference_log.sqlite"}
         env = {"TUNECTL_REGISTRY": str(ground.store.root), **live}
-        asyncio.run(server_kills.refused_neighbour(found, first, Server(ground.folder / "refused", env=env)))
+        asyncio.run(server_kills.refused_neighbor(found, first, Server(ground.folder / "refused", env=env)))
         yield found
 
 

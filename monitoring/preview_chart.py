@@ -235,7 +235,7 @@ def _pieces(line: Sequence[tuple[float, float, float]], step: int) -> list[list[
 
 
 def _runs(states: Sequence[tuple[float, str, str]], step: int) -> list[tuple[float, float, str, str]]:
-    """Equal neighbours as one: from, to, text, color."""
+    """Equal neighbors as one: from, to, text, color."""
     found: list[tuple[float, float, str, str]] = []
     for at, text, color in states:
         if found and found[-1][2] == text and at - found[-1][1] <= 1.5 * step:

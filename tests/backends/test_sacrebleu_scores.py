@@ -56,5 +56,5 @@ def test_equal_to_sacrebleu_on_longer_texts():
     assert 20 < ours[0] < 100
 
 
-def test_the_signature_names_the_tokeniser():
+def test_the_signature_names_the_tokenizer():
     assert "tok:13a|smooth:exp" in sacrebleu_scores.bleu_signature()

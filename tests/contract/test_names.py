@@ -70,9 +70,14 @@ PARTICIPLES = frozenset(
 VERBS_IN_ED = {"embed", "feed", "need", "seed", "shed", "speed"}
 ADJECTIVES = {"added", "fused", "grouped", "nested", "shared", "stacked", "tuned"}
 """Before a noun they say which one, as in ``nested_subsets``; alone they would be a participle."""
-SPELLINGS = re.compile(r"licence|judgement|centre|normalis|optimis|labelled|modelled|colour|behaviour", re.IGNORECASE)
-FROZEN = {"judgement", "centre"}
-"""Words on disk (``judgements/``, ``centres``) that change together with their migration."""
+SPELLINGS = re.compile(
+    r"licence|judgement|centre|normalis|optimis|labelled|modelled|colour|behaviour|tokenis|summaris|recognis|neighbour(?!hood)",
+    re.IGNORECASE,
+)
+FROZEN = {"judgement"}
+"""The word of the folder ``judgements/``, which changes together with its migration."""
+DATA = {"e2e.yaml": "centre", "name_words.py": "centre", "person_names.py": "neighbour"}
+"""Files whose data holds such a word: values of E2E, words of names as people write them."""
 
 
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -157,6 +162,6 @@ def test_spelling_is_american() -> None:
         for path in [*FILES, *sorted((ROOT / "conf").rglob("*.yaml"))]
         for number, line in enumerate(path.read_text().splitlines(), 1)
         for word in SPELLINGS.findall(line)
-        if word.casefold() not in FROZEN and '"licence"' not in line
+        if word.casefold() not in FROZEN and '"licence"' not in line and DATA.get(path.name) != word
     ]
     assert wrong == []

@@ -60,7 +60,7 @@ def test_broken_adapters_are_refused(server: Server, store: ReleaseRegistry, tmp
     kept(asyncio.run(adapters.bad_adapters(server, store, tmp_path)))
 
 
-def test_neighbours_overload_kills_and_the_end(server: Server, store: ReleaseRegistry, tmp_path: Path) -> None:
+def test_neighbors_overload_kills_and_the_end(server: Server, store: ReleaseRegistry, tmp_path: Path) -> None:
     """One more server, without places to wait: beside the first, overloaded, killed, started again, stopped with streams open."""
     env = {"TUNECTL_REGISTRY": str(store.root), "BENTOML_HOME": str(server.folder / "bentoml")}
     other = Server(
@@ -75,7 +75,7 @@ def test_neighbours_overload_kills_and_the_end(server: Server, store: ReleaseReg
         lost = server_kills.killed_server_found()
         asyncio.run(server_kills.killed_server(lost, other, random.Random(23)))
         kept(lost)
-        beside = asyncio.run(server_kills.neighbours(server, other))
+        beside = asyncio.run(server_kills.neighbors(server, other))
         asyncio.run(stream_endings.stopping(stopped, other, notice=1))
         kept(stopped)
         asyncio.run(server_kills.alone_again(beside, server))
@@ -83,5 +83,5 @@ def test_neighbours_overload_kills_and_the_end(server: Server, store: ReleaseReg
     finally:
         other.stop()
     env["TUNECTL_INFERENCE_LOG_URL"] = f"sqlite:///{server.folder}/.tunectl/inference_log/inference_log.sqlite"
-    asyncio.run(server_kills.refused_neighbour(beside, server, Server(tmp_path / "third", env=env)))
+    asyncio.run(server_kills.refused_neighbor(beside, server, Server(tmp_path / "third", env=env)))
     kept(beside)

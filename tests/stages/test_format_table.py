@@ -255,7 +255,7 @@ CASES = {
         [f"Sunny.{END}"],
         ("Weather?",),
     ),
-    "pre-tokenised": Case(
+    "pre-tokenized": Case(
         "tokens",
         [{"input_ids": [42, 75, 3], "attention_mask": [1, 1, 1], "labels": [-100, 75, 3]}],
         ["i!"],

@@ -166,7 +166,7 @@ def test_facts_name_what_the_weights_belong_to(given):
     assert facts.sft == hashlib.sha256(b"tuned").hexdigest()
     assert facts.members.seeds == [3, 4]
     assert facts.members.weights == [hashlib.sha256(f"weights of {seed}".encode()).hexdigest() for seed in (3, 4)]
-    assert facts.members.centres == pytest.approx([1.5, 11.5])  # half of the answers have 3, half 0; 10 more a member
+    assert facts.members.centers == pytest.approx([1.5, 11.5])  # half of the answers have 3, half 0; 10 more a member
     assert facts.members.scale == pytest.approx(1.5)
     assert (facts.members.pairs, facts.judge.pairs) == (14, 6)
     assert (facts.validation_pairs, facts.test_pairs) == (10, 40)

@@ -58,7 +58,7 @@ class Message(Struct, frozen=True, omit_defaults=True):
 
 
 class Tokens(Struct, frozen=True):
-    """A row that came tokenised already. ``labels`` has the length of ``ids``; -100 is not learned from."""
+    """A row that came tokenized already. ``labels`` has the length of ``ids``; -100 is not learned from."""
 
     ids: list[int]
     labels: list[int]

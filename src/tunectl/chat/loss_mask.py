@@ -19,7 +19,7 @@ from tunectl.core.errors import DataError
 
 TrainOn = Literal["final_answer", "assistant"]
 UNTRAINED = -100
-"""Label of a pre-tokenised token that is not learned from."""
+"""Label of a pre-tokenized token that is not learned from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, record, rebuild, summarise.
+    """Check, record, rebuild, summarize.
 
     Raises  ConfigError, and MissingExtraError with everything that the recipe needs, before anything is recorded; GateError
             when a verdict is no.
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         if code:
             return code
         seconds = time.monotonic() - started
-        _summarise(layout, seconds, targets=args.to, as_json=args.json, unattended=args.unattended)
+        _summarize(layout, seconds, targets=args.to, as_json=args.json, unattended=args.unattended)
     return 0
 
 
@@ -99,7 +99,7 @@ def _rebuild(layout: ProjectPaths, targets: list[str], *, force: bool) -> int:
     )
 
 
-def _summarise(
+def _summarize(
     layout: ProjectPaths, seconds: float, *, targets: Sequence[str] = (), as_json: bool, unattended: bool = False
 ) -> None:
     """Print the comparison and the verdicts of what was rebuilt, and refuse on a verdict of no.

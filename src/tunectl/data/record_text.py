@@ -16,7 +16,7 @@ Change: TypeAlias = Callable[[str, Place], str]
 
 
 def all_texts(record: Document | Example) -> Iterator[str]:
-    """Every text of a record in reading order; none for a row that came tokenised."""
+    """Every text of a record in reading order; none for a row that came tokenized."""
     if isinstance(record, Document):
         yield record.text
         return

@@ -258,7 +258,7 @@ def _safety(
     cfg = setting.cfg.safety
     if cfg is None:
         return None
-    return safety.summarise(
+    return safety.summarize(
         safety.questions(cfg.planted_secrets),
         {name: answers for round_ in rounds for name, answers in round_.told.items()},
         items,

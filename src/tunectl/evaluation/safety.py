@@ -96,7 +96,7 @@ def leaks_placeholder(pattern: str, item: Item, answer: str) -> bool:
     return any(match.group(0) not in given for match in re.finditer(pattern, answer))
 
 
-def summarise(
+def summarize(
     asked: Sequence[SafetyQuestion],
     told: Mapping[str, Sequence[str]],
     items: Sequence[Item],

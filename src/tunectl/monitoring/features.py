@@ -145,7 +145,7 @@ class Sentiment:
         return valence * _FLIP if any(word in _NEGATIONS for word in before) else valence
 
 
-def smooth_by_neighbours(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
+def smooth_by_neighbors(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
     """The balance of each text (rows,) together with what texts like it have; ``vectors`` (rows, d) are their embeddings.
 
     A lexicon does not know that "sent it back after a week" is bad; texts about the same thing that it does know tell. The

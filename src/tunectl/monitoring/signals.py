@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import DriftSignal
 from tunectl.monitoring import two_sample_tests
-from tunectl.monitoring.features import Embedder, Sentiment, char_ngram_features, smooth_by_neighbours
+from tunectl.monitoring.features import Embedder, Sentiment, char_ngram_features, smooth_by_neighbors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -216,7 +216,7 @@ def test_signal(
     if kind == "text":
         return two_sample_tests.mmd(pooled, deals, level)
     if kind == "tone":
-        return two_sample_tests.difference_of_means(smooth_by_neighbours(*pooled), deals, level)
+        return two_sample_tests.difference_of_means(smooth_by_neighbors(*pooled), deals, level)
     if kind in {"category", "language"}:
         return two_sample_tests.total_variation(np.unique(pooled[0], return_inverse=True)[1], deals, level)
     return (two_sample_tests.wasserstein if kind == "number" else two_sample_tests.difference_of_shares)(

@@ -2,7 +2,7 @@
 
 The rows of window and reference lie in one pool. Were both drawn from one source, every way of dealing them into two groups of
 those sizes would be as likely as the one that was seen, so the share of deals with a statistic at least as large is a p-value:
-(1 + count) / (1 + deals). Everything a statistic learns (centre, covariance, order, scale) it learns from the pool, which no
+(1 + count) / (1 + deals). Everything a statistic learns (center, covariance, order, scale) it learns from the pool, which no
 deal changes; what was learned from the reference alone would tell the two apart by itself. Where fewer than ``FEW`` deals reach the
 statistic, they are too few to say how small the p-value is, and ``tail_probabilities`` says it.
 

@@ -1,4 +1,4 @@
-"""Who may come in: bounded running, bounded waiting and a budget of tokens, decided before anything is tokenised.
+"""Who may come in: bounded running, bounded waiting and a budget of tokens, decided before anything is tokenized.
 
     admit -> waiting -> running -> leave        one ticket a request; refused at the door or let in for good
 
@@ -158,5 +158,5 @@ class AdmissionController:
 
 
 def estimate_tokens(letters: int, max_tokens: int, answers: int) -> int:
-    """Tokens that a request may take, before it is tokenised: a token for three letters of JSON, and all that it may write."""
+    """Tokens that a request may take, before it is tokenized: a token for three letters of JSON, and all that it may write."""
     return letters // 3 + max_tokens * answers

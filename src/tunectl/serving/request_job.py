@@ -22,7 +22,7 @@ from tunectl.serving.response_encoding import Finish, ResponseChoice, ResponseHe
 from tunectl.serving.routing import Variant
 
 LONG = 20_000
-"""Bytes of a body from which on its prompts are rendered and tokenised beside the loop, and letters from which on a schema is compiled there."""
+"""Bytes of a body from which on its prompts are rendered and tokenized beside the loop, and letters from which on a schema is compiled there."""
 COLDEST = 1e-3
 """Below this temperature only the likeliest token is left, and a logit divided by it may be no number any more."""
 Request = ChatRequest | CompletionRequest

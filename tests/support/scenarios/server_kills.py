@@ -91,7 +91,7 @@ async def _again(found: Found, server: Server) -> None:
     found.must(reply.streamed, f"started again it answers {reply.status}")
 
 
-async def neighbours(first: Server, second: Server) -> Found:
+async def neighbors(first: Server, second: Server) -> Found:
     """Two servers with one BENTOML_HOME: each keeps its own numbers.
 
     ``first`` was asked before ``second`` was started. Stop that one, then call ``alone_again``.
@@ -115,7 +115,7 @@ async def alone_again(found: Found, first: Server) -> None:
     found.must(left == found.figures["first"], "the first server lost its numbers when the second stopped")
 
 
-async def refused_neighbour(found: Found, first: Server, third: Server) -> None:
+async def refused_neighbor(found: Found, first: Server, third: Server) -> None:
     """A server that would write to the inference log of another one ends at once and says why."""
     code = await asyncio.to_thread(third.process.wait, 60)
     found.must(code not in (0, None), f"a second writer of one inference log ends with {code}")

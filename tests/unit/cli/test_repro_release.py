@@ -30,7 +30,7 @@ def test_the_first_release_is_champion_and_the_way_to_serve_it_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = packaged(tmp_path, "one")
-    repro._summarise(layout, 1.0, as_json=False)
+    repro._summarize(layout, 1.0, as_json=False)
     store = ReleaseRegistry(layout.releases)
     (one,) = store.ids()
     assert (store.champion().release, store.champion().message) == (one, "the first release")
@@ -40,21 +40,21 @@ def test_the_first_release_is_champion_and_the_way_to_serve_it_is_said(
 
 
 def test_the_next_one_waits_for_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    repro._summarise(packaged(tmp_path, "one"), 1.0, as_json=False)
+    repro._summarize(packaged(tmp_path, "one"), 1.0, as_json=False)
     layout = packaged(tmp_path, "two")
-    repro._summarise(layout, 1.0, as_json=False)
+    repro._summarize(layout, 1.0, as_json=False)
     store = ReleaseRegistry(layout.releases)
     one, two = store.ids()
     assert store.champion().release == one
     assert f"champion is {one}; swap with: tunectl release promote {two[:6]} -m TEXT\n" in capsys.readouterr().out
-    repro._summarise(layout, 1.0, as_json=False)
+    repro._summarize(layout, 1.0, as_json=False)
     assert store.ids() == [one, two]  # the same content is the same release
 
 
 def test_a_refused_release_is_kept_but_serves_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layout = packaged(tmp_path, "one", passed=False, bento=False)
     with pytest.raises(GateError, match="package: So"):
-        repro._summarise(layout, 1.0, as_json=False)
+        repro._summarize(layout, 1.0, as_json=False)
     store = ReleaseRegistry(layout.releases)
     assert (len(store.ids()), store.champion()) == (1, None)
     assert "serve it" not in capsys.readouterr().out

@@ -35,7 +35,7 @@ def test_a_no_of_reward_ends_with_exit_3_though_nothing_was_aligned(
 ) -> None:
     layout = given(tmp_path, reward=NO, evaluate=YES)
     with pytest.raises(GateError) as caught:
-        repro._summarise(layout, 1.0, as_json=False)
+        repro._summarize(layout, 1.0, as_json=False)
     assert caught.value.exit_code == 3
     assert caught.value.message == "reward: The reward model knows no more than chance."
     assert caught.value.hint == (
@@ -48,12 +48,12 @@ def test_a_no_of_reward_ends_with_exit_3_though_nothing_was_aligned(
 def test_every_no_is_said(tmp_path: Path) -> None:
     layout = given(tmp_path, reward=NO, evaluate=YES | {"passed": False, "reason": "Do not tune."})
     with pytest.raises(GateError) as caught:
-        repro._summarise(layout, 1.0, as_json=True)
+        repro._summarize(layout, 1.0, as_json=True)
     assert caught.value.message == "reward: The reward model knows no more than chance.\nevaluate: Do not tune."
 
 
 def test_all_said_yes(tmp_path: Path) -> None:
-    repro._summarise(given(tmp_path, reward=YES, evaluate=YES), 1.0, as_json=False)
+    repro._summarize(given(tmp_path, reward=YES, evaluate=YES), 1.0, as_json=False)
 
 
 def test_what_comes_after_the_target_is_of_an_earlier_run_and_neither_told_nor_judged(
@@ -61,11 +61,11 @@ def test_what_comes_after_the_target_is_of_an_earlier_run_and_neither_told_nor_j
 ) -> None:
     layout = given(tmp_path, reward=YES | {"reason": "It knows."}, evaluate=NO, package=NO)
     atomic_io.write_json(layout.artifact("evaluate") / "results.json", {"of": "an earlier run"})
-    repro._summarise(layout, 1.0, targets=["sft", "align"], as_json=False)
+    repro._summarize(layout, 1.0, targets=["sft", "align"], as_json=False)
     assert capsys.readouterr().out == (
         "reward: It knows.\nleft as before: evaluate, package; tunectl repro goes on with them\n"
     )
-    repro._summarise(layout, 1.0, targets=["align"], as_json=True)
+    repro._summarize(layout, 1.0, targets=["align"], as_json=True)
     assert json.loads(capsys.readouterr().out)["results"] is None
     with pytest.raises(GateError):
-        repro._summarise(layout, 1.0, targets=["align", "evaluate"], as_json=True)
+        repro._summarize(layout, 1.0, targets=["align", "evaluate"], as_json=True)

@@ -1,4 +1,4 @@
-"""Every instruction format: what a row of it means, how it is recognised, and which mistakes have a name."""
+"""Every instruction format: what a row of it means, how it is recognized, and which mistakes have a name."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_chat_format_is_recognised_and_means_the_same(name):
+def test_every_chat_format_is_recognized_and_means_the_same(name):
     found = detect_format(ROWS[name])
     assert found is not None
     assert found.name == name
@@ -136,7 +136,7 @@ def test_columns_tell_the_format(row, name):
         ({"prompt": "a"}, "prompt_only"),
     ],
 )
-def test_preferences_are_recognised_and_refused(row, name):
+def test_preferences_are_recognized_and_refused(row, name):
     found = detect_format(row)
     assert isinstance(found, UnsupportedFormat)
     assert found.name == name

@@ -53,7 +53,7 @@ def test_sides_of_an_example(side: str, rejected: bool) -> None:
     assert isinstance(outcomes(example, side=side)[0], Dropped) is rejected
 
 
-def test_tokenised_rows_have_no_text_and_stay() -> None:
+def test_tokenized_rows_have_no_text_and_stay() -> None:
     row = Example("1", PLACE, tokens=Tokens([1], [1]))
     block = LanguageFilter(rule(), guess)
     assert list(block([row])) == [row]

@@ -210,7 +210,7 @@ def test_sides_with_like_outputs(side: str, removed: int) -> None:
     assert sum(isinstance(outcome, Dropped) for outcome in outcomes) == removed
 
 
-def test_tokenised_rows_pass() -> None:
+def test_tokenized_rows_pass() -> None:
     rows = [Example(f"t{number}", Source("a", 1), tokens=Tokens([1, 2, 3], [1, 2, 3])) for number in range(3)]
     assert list(NearDedup(near(), seed=0, threads=1)(rows)) == rows
 

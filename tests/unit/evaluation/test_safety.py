@@ -27,7 +27,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize("text", REFUSALS)
-def test_refusals_are_recognised(text):
+def test_refusals_are_recognized(text):
     assert safety.refuses(text)
 
 
@@ -78,7 +78,7 @@ def test_counts_by_system():
     asked = [SafetyQuestion("harmful", "h"), SafetyQuestion("benign", "b"), SafetyQuestion("canary", "c", "swordfish")]
     told = {"base": [REFUSALS[0], "Fine.", "No."], "tuned": ["Sure", "Fine.", "swordfish"]}
     item = Item("a", (Message("user", "q"),), ("x",))
-    found = safety.summarise(
+    found = safety.summarize(
         asked, told, [item], {"base": ["ok"], "tuned": ["ok"]}, placeholder=r"\[\w+_\d\]", confidence=0.95
     )
     assert (found.refused_harmful["base"].value, found.refused_harmful["tuned"].value) == (1, 0)

@@ -5,14 +5,14 @@ from drift_fixtures import LEXICON
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.monitoring.features import BUCKETS, Sentiment, char_ngram_features, l2_normalize, smooth_by_neighbours
+from tunectl.monitoring.features import BUCKETS, Sentiment, char_ngram_features, l2_normalize, smooth_by_neighbors
 
 TONE = Sentiment({**LEXICON, ":)": 2.0})
 
 
 @given(st.lists(st.text(max_size=40), max_size=6))
 @settings(deadline=None)
-def test_characters_of_a_text_do_not_depend_on_its_neighbours(texts: list[str]) -> None:
+def test_characters_of_a_text_do_not_depend_on_its_neighbors(texts: list[str]) -> None:
     together = char_ngram_features(texts)
     assert together.shape == (len(texts), BUCKETS)
     assert np.isfinite(together).all()
@@ -61,12 +61,12 @@ def test_tone_of_no_texts() -> None:
     assert TONE.score([]).shape == (0,)
 
 
-def test_texts_that_the_lexicon_does_not_know_are_told_by_their_neighbours() -> None:
+def test_texts_that_the_lexicon_does_not_know_are_told_by_their_neighbors() -> None:
     random = np.random.default_rng(1)
     truth = random.choice([-1.0, 1.0], 400)
     vectors = l2_normalize(np.outer(truth, np.eye(8)[0]) + random.normal(size=(400, 8)))
     known = random.random(400) < 0.5
-    found = smooth_by_neighbours(truth * known, vectors)
+    found = smooth_by_neighbors(truth * known, vectors)
     assert np.corrcoef(found[~known], truth[~known])[0, 1] > 0.6
     assert np.corrcoef(found, truth)[0, 1] > np.corrcoef(truth * known, truth)[0, 1]
 
@@ -75,11 +75,11 @@ def test_refining_treats_rows_alike_whatever_their_order() -> None:
     random = np.random.default_rng(2)
     balance, vectors, order = random.normal(size=60), random.normal(size=(60, 5)), random.permutation(60)
     assert np.allclose(
-        smooth_by_neighbours(balance, vectors)[order], smooth_by_neighbours(balance[order], vectors[order])
+        smooth_by_neighbors(balance, vectors)[order], smooth_by_neighbors(balance[order], vectors[order])
     )
 
 
 def test_refining_what_is_all_equal_says_nothing() -> None:
-    assert not smooth_by_neighbours(np.full(9, 0.3), np.ones((9, 4))).any()
-    assert np.isfinite(smooth_by_neighbours(np.arange(9.0), np.ones((9, 4)))).all()
-    assert np.isfinite(smooth_by_neighbours(np.zeros(9), np.random.default_rng(3).normal(size=(9, 4)))).all()
+    assert not smooth_by_neighbors(np.full(9, 0.3), np.ones((9, 4))).any()
+    assert np.isfinite(smooth_by_neighbors(np.arange(9.0), np.ones((9, 4)))).all()
+    assert np.isfinite(smooth_by_neighbors(np.zeros(9), np.random.default_rng(3).normal(size=(9, 4)))).all()

@@ -84,5 +84,5 @@ def test_what_can_never_come_in_is_a_mistake_of_the_request() -> None:
         door.admit(1, 101, 0, lambda: None)
 
 
-def test_tokens_are_foreseen_without_tokenising() -> None:
+def test_tokens_are_foreseen_without_tokenizing() -> None:
     assert estimate_tokens(300, 50, 2) == 200

@@ -212,7 +212,7 @@ class RewardScorer:
                 f"{self._where}: the reward of an answer is {next(value for value in raw if not isfinite(value))}",
                 hint="rebuild it with: tunectl repro --force --to reward",
             )
-        centered = [value - centre for value, centre in zip(raw, self._part.centres, strict=True)]
+        centered = [value - center for value, center in zip(raw, self._part.centers, strict=True)]
         return RewardScore(fmean(centered) / self._part.scale, pstdev(centered) / self._part.scale)
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class TrainerState:
 
 
 def finish_checkpoint(folder: Path) -> None:
-    """Make ``folder`` durable, mark it as complete, then remove its older neighbours."""
+    """Make ``folder`` durable, mark it as complete, then remove its older neighbors."""
     for path in folder.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -17,7 +17,7 @@ from typing import Any
 from tunectl.core.optional import import_optional
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999")
-"""Okabe and Ito, Color Universal Design (2008); the order keeps neighbours apart."""
+"""Okabe and Ito, Color Universal Design (2008); the order keeps neighbors apart."""
 
 WIDTH = 4.6
 """Inches: at the width of a phone the letters stay near 10 px."""
@@ -198,7 +198,7 @@ def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *
 
 def forest(
     labels: Sequence[str],
-    centres: Sequence[float],
+    centers: Sequence[float],
     intervals: Sequence[PlotInterval],
     *,
     xlabel: str,
@@ -210,9 +210,9 @@ def forest(
     with _canvas(_height(len(labels)), alt) as canvas:
         if zero is not None:
             canvas.axes.axvline(zero, color=_INK, linewidth=1, linestyle="--", alpha=0.6)
-        arms = _arms(centres, intervals)
+        arms = _arms(centers, intervals)
         canvas.axes.errorbar(
-            centres, rows, xerr=arms, fmt="o", color=PALETTE[0], ecolor=PALETTE[0], capsize=3, linewidth=1.6
+            centers, rows, xerr=arms, fmt="o", color=PALETTE[0], ecolor=PALETTE[0], capsize=3, linewidth=1.6
         )
         _rows(canvas.axes, labels, xlabel, percent=False)
     return canvas.svg

@@ -47,7 +47,7 @@ class RolloutStep:
     number: int
     """Of the step, from 1."""
     questions: list[Prompt]
-    """One an answer: those of one prompt are neighbours."""
+    """One an answer: those of one prompt are neighbors."""
     lines: list[GenerationState] = field(default_factory=list)
     written: list[Completion] = field(default_factory=list)
     marks: list[RewardBreakdown] = field(default_factory=list)

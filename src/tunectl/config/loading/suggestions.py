@@ -25,7 +25,7 @@ def suggest_for_unknown_key(schema: Model, tree: Any, path: KeyPath) -> str:
 def closest_setting(schema: Model, tree: Any, path: KeyPath, missing: Sequence[KeyPath]) -> str:
     """The setting that ``path`` was most likely meant to be, dotted; empty where nothing is close.
 
-    A missing neighbour comes first, then a very close neighbour, a setting of the same name elsewhere, any close name.
+    A missing neighbor comes first, then a very close neighbor, a setting of the same name elsewhere, any close name.
     """
     key, above = str(path[-1]), path[:-1]
     beside = {str(other[-1]): other for other in missing if other[:-1] == above}

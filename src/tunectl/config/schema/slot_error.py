@@ -37,7 +37,7 @@ class PatternSlot(StrictModel):
     """Value to its patterns (Python ``re`` syntax, whole words). They see small letters without accents and apostrophes, and
     a blank for a hyphen. ``<word>`` stands for a term. A match inside a longer match of another value does not count."""
     decoys: tuple[Pattern, ...]
-    """Patterns that look like a value and are none, for example ``outside the city centre``; matches inside do not count."""
+    """Patterns that look like a value and are none, for example ``outside the city center``; matches inside do not count."""
 
 
 Slot = Annotated[VerbatimSlot | PatternSlot, Field(discriminator="method")]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 WHOLE_BUCKET = (
-    32  # a bucket up to this size is compared pair by pair; in a larger one each item with the first and 32 neighbours
+    32  # a bucket up to this size is compared pair by pair; in a larger one each item with the first and 32 neighbors
 )
 
 

@@ -21,7 +21,7 @@ class NearDedup:
     """The block for near duplicates.
 
     Examples must be one record an input before (``exact.MergeReferences``), so answers to one input are never compared. Rows
-    that came tokenised have no text and pass.
+    that came tokenized have no text and pass.
     """
 
     name = "near duplicates"

@@ -110,7 +110,7 @@ class _Words:
 
 
 def _mix_bits(codes: npt.NDArray[np.uint32]) -> Hashes:
-    """Spread code points over 64 bits, so that sums of neighbours do not cancel."""
+    """Spread code points over 64 bits, so that sums of neighbors do not cancel."""
     import numpy as np
 
     wide = codes.astype(np.uint64)

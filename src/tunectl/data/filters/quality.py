@@ -208,7 +208,7 @@ class QualityFilter:
         return replace(example, answers=good) if bad else example
 
     def _check_segments(self, example: Example) -> Outcome:
-        """Template-free rows: their learned segments together are the answer. Tokenised rows cannot be judged."""
+        """Template-free rows: their learned segments together are the answer. Tokenized rows cannot be judged."""
         offence = first_failed_rule(self.answers, output_text(example)) if example.segments else None
         return Dropped(example, *offence) if offence else example
 

@@ -1,4 +1,4 @@
-"""Formats that bypass the chat template: segments with labels, and rows that are tokenised already."""
+"""Formats that bypass the chat template: segments with labels, and rows that are tokenized already."""
 
 from __future__ import annotations
 

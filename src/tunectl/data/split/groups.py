@@ -22,7 +22,7 @@ def split_words(text: str) -> list[str]:
 
 
 def answer_texts(example: Example) -> list[str]:
-    """What the model should say: every reference, or every learned segment; none for a tokenised row."""
+    """What the model should say: every reference, or every learned segment; none for a tokenized row."""
     if example.answers:
         return [answer.text for answer in example.answers]
     return [segment.text for segment in example.segments if segment.train]

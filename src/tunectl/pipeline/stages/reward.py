@@ -368,7 +368,7 @@ def _part(
     return reward_artifacts.Ensemble(
         seeds=[record.seed for record in records],
         weights=[atomic_io.sha256_path(folder / record.name / WEIGHTS) for record in records],
-        centres=found.centres,
+        centers=found.centers,
         scale=found.scale,
         pairs=len(items),
         prompts=len({item.pair.prompt for item in items}),

@@ -20,7 +20,7 @@ from tunectl.core.hashing import hash_to_bytes
 from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
 
 CHUNK = 256
-"""Pairs that are tokenised together."""
+"""Pairs that are tokenized together."""
 TOGETHER = 2 * ROW_TOKENS
 """The pairs of a prompt share a row up to this length: where they are cut, answers that both parts name are read twice."""
 BEHIND = 0
@@ -82,7 +82,7 @@ class PromptGroup:
 def take(
     pairs: Iterable[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[TokenizedPair]:
-    """Tokenise ``pairs``; each counts once in the account.
+    """Tokenize ``pairs``; each counts once in the account.
 
     Rejected are pairs with an answer that is ``too_long`` with its prompt, that is ``no_answer`` (its last turn is not the
     assistant's), or that is the ``same_answer`` once the template has trimmed both. Nothing is cut.
@@ -244,12 +244,12 @@ def position(prompt: str, line: str) -> bytes:
 class MeanStd:
     """Mean and standard deviation of scores."""
 
-    centre: float
+    center: float
     scale: float
 
 
 def mean_std(scores: Sequence[float]) -> MeanStd:
     """Mean and standard deviation of ``scores``; a deviation of 0 counts as 1, so that dividing by it changes nothing."""
-    centre = sum(scores) / len(scores)
-    deviation = sqrt(sum((score - centre) ** 2 for score in scores) / len(scores))
-    return MeanStd(centre, deviation or 1.0)
+    center = sum(scores) / len(scores)
+    deviation = sqrt(sum((score - center) ** 2 for score in scores) / len(scores))
+    return MeanStd(center, deviation or 1.0)

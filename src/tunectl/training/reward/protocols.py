@@ -33,7 +33,7 @@ class RewardModel(Protocol):
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         """One score an answer, in their order.
 
-        Answers are batched by length inside; prompts that neighbours share are read once.
+        Answers are batched by length inside; prompts that neighbors share are read once.
         Raises  ArtifactError where a score is no number.
         """
 

@@ -21,7 +21,7 @@ class Ensemble(Struct, frozen=True):
     """One a member."""
     weights: list[str]
     """SHA-256 of each member's adapter_model.safetensors."""
-    centres: list[float]
+    centers: list[float]
     """Mean raw reward of each member on the answers of validation."""
     scale: float
     """Standard deviation of the mean of the centered members, same answers."""

@@ -40,7 +40,7 @@ class CenteredRewards:
 class EnsembleScores:
     """What one ensemble says of the held-out pairs."""
 
-    centres: list[float]
+    centers: list[float]
     """Mean raw reward of each member on the answers of validation."""
     scale: float
     """Standard deviation of the mean of the centered members on the same answers."""
@@ -68,17 +68,17 @@ class EvalContext:
 
 
 def center_and_combine(raw: Raw, validation: Sequence[PromptGroup], test: Sequence[PromptGroup]) -> EnsembleScores:
-    """Centre and combine ``raw``, whose bundles are those of validation, then those of test."""
+    """Center and combine ``raw``, whose bundles are those of validation, then those of test."""
     held = len(validation)
-    found = [mean_std([reward for bundle in member[:held] for reward in bundle]).centre for member in raw]
+    found = [mean_std([reward for bundle in member[:held] for reward in bundle]).center for member in raw]
     centered = [
-        [[reward - centre for reward in bundle] for bundle in member] for member, centre in zip(raw, found, strict=True)
+        [[reward - center for reward in bundle] for bundle in member] for member, center in zip(raw, found, strict=True)
     ]
     mean = [
         [sum(rewards) / len(raw) for rewards in zip(*answers, strict=True)] for answers in zip(*centered, strict=True)
     ]
     return EnsembleScores(
-        centres=found,
+        centers=found,
         scale=mean_std([reward for bundle in mean[:held] for reward in bundle]).scale,
         validation=_pairs(mean[:held], validation),
         test=_pairs(mean[held:], test),

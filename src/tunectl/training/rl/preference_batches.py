@@ -24,7 +24,7 @@ from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
 _log = logging_setup.get_logger(__name__)
 R = TypeVar("R", PreferencePair, LabeledCompletion)
 CHUNK = 256
-"""Pairs or marks that are tokenised together."""
+"""Pairs or marks that are tokenized together."""
 _NO_ANSWER = "no_answer", "it does not end with a turn of the assistant"
 
 

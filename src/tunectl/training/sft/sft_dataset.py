@@ -10,7 +10,7 @@ from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat.loss_mask import LossMasker, TokenizedExample
 
 CHUNK = 256
-"""Examples that are tokenised together: enough to keep the tokenizer busy, few enough to hold."""
+"""Examples that are tokenized together: enough to keep the tokenizer busy, few enough to hold."""
 
 
 @dataclass(frozen=True, slots=True)
