@@ -32,6 +32,26 @@ def test_the_same_person_is_the_same_hash_under_one_salt_only():
     assert "ada" not in pseudonyms.pseudonymize("ada@example.org", b"a" * 16)
 
 
+def test_a_caller_is_the_same_person_to_the_log_and_to_a_canary_test():
+    assert pseudonyms.identify_caller(" Ada@Example.org", "laptop") == "ada@example.org"
+    assert pseudonyms.identify_caller(None, "Laptop") == pseudonyms.identify_caller("", "laptop") == "key laptop"
+    assert pseudonyms.pseudonymize(pseudonyms.identify_caller(None, "laptop"), b"a" * 16) == (
+        pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), b"a" * 16)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Ada@Example.org ", "48eef52843ab78cd641876afd0f93ce3"),
+        (pseudonyms.key_holder_name("laptop"), "de1ade39baebc484f5dc62c2a784a49d"),
+    ],
+)
+def test_hashes_of_rows_that_exist_stay(name, expected):
+    """Computed by version 0.1: people of an older log are found again."""
+    assert pseudonyms.pseudonymize(name, b"0123456789abcdef") == expected
+
+
 def test_the_salt_is_made_once_and_is_private(live, tmp_path):
     first = pseudonyms.load_hash_key(live, tmp_path, {})
     assert pseudonyms.load_hash_key(live, tmp_path, {}) == first

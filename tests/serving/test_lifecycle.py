@@ -18,7 +18,9 @@ from typing import Any
 import openai
 from serving_process import Server
 
+from tunectl.inference_log import pseudonyms
 from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.serving.routing import assign_variant
 
 HI = [{"role": "user", "content": "Hi"}]
 LONG: dict[str, Any] = {
@@ -48,9 +50,10 @@ def stream(server: Server, body: dict[str, Any]) -> http.client.HTTPResponse:
     return connection.getresponse()
 
 
-def answered(client: openai.OpenAI, user: str) -> str:
+def answered(client: openai.OpenAI, user: str | None) -> str:
     """The release that answers somebody who leaves the choice to the server."""
-    said = client.chat.completions.create(model="shop", messages=HI, max_tokens=1, user=user)
+    named = {} if user is None else {"user": user}
+    said = client.chat.completions.create(model="shop", messages=HI, max_tokens=1, **named)
     return str(said.system_fingerprint)
 
 
@@ -84,6 +87,8 @@ def test_swap_challenger_and_way_back_without_a_dropped_request(
         once, again = ([answered(client, one) for one in people] for _ in range(2))
         assert once == again  # whoever comes back meets the same model
         assert set(once) == {first, second}
+        variant = assign_variant(pseudonyms.identify_caller(None, "chat"), store.trial())
+        assert answered(client, None) == {"champion": first, "challenger": second}[variant]  # as the log hashes it
         stop.set()
         for asker in askers:
             asker.join(60)

@@ -34,12 +34,26 @@ def pseudonymize(name: str, key: bytes) -> str:
 
     Case and outer white space do not matter, so that people find themselves again when they ask to be forgotten.
     """
-    return hmac.new(key, name.strip().casefold().encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.new(key, normalize_name(name).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def normalize_name(name: str) -> str:
+    """Return ``name`` as names are told apart: case and outer white space do not matter."""
+    return name.strip().casefold()
 
 
 def key_holder_name(key: str) -> str:
     """The name of whoever uses a key and names nobody."""
     return f"key {key}"
+
+
+def identify_caller(user: str | None, key: str) -> str:
+    """Return who sends a request: the user that it names, else the holder of its key.
+
+    The inference log hashes this name, and a canary test assigns it to a variant: both must mean the same person, or a unit of
+    the test would be no row of the log.
+    """
+    return normalize_name(user or key_holder_name(key))
 
 
 def address(live: InferenceLogConfig, environment: Mapping[str, str] = os.environ) -> str:

@@ -17,6 +17,7 @@ from tunectl.access.api_keys import ApiKey, KeyScope, KeyStore
 from tunectl.access.routes import RouteRule
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
+from tunectl.inference_log.pseudonyms import identify_caller
 from tunectl.serving import generation_task, metadata_endpoints, request_job, requests
 from tunectl.serving.admission_control import AdmissionController, AdmissionTicket, Overloaded, estimate_tokens
 from tunectl.serving.http_io import AsgiScope, ClientDisconnected, Receive, RequestContext, Send, UploadSlots
@@ -55,7 +56,6 @@ class Server:
     admission: AdmissionController
     metrics: ServingMetrics
     keeper: InferenceLogger
-    top_logprobs: int = 0
     draining: bool = False
     mounts: dict[str, Callable[[AsgiScope, Receive, Send], Awaitable[None]]] = field(default_factory=dict)
     """Applications by the first part of their path, for example ``/arena``; each guards its own door."""
@@ -173,10 +173,10 @@ class Server:
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
         request: ChatRequest | CompletionRequest = requests.parse(body, shape, depth=limits.max_json_depth)
         whole = requests.raw_body(body)
-        requests.check_supported(request, top_logprobs=self.top_logprobs)
+        requests.check_supported(request)
         self._refuse_unready()
         loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.served_model_names]
-        identity = (request.user or key.name).strip().casefold()  # as the inference log tells people apart
+        identity = identify_caller(request.user, key.name)
         variant = resolve_variant(
             request.model, identity, {variant: one.id for variant, one in loaded.items()}, names, self.residents.trial
         )

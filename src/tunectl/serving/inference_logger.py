@@ -27,7 +27,7 @@ from tunectl.evaluation.safety import refuses
 from tunectl.inference_log import feedback_validation, pseudonyms
 from tunectl.inference_log.log_store import InferenceLog, RequestOutcome
 from tunectl.inference_log.log_writer import LogWriteError, Writer
-from tunectl.inference_log.pseudonyms import key_holder_name, pseudonymize
+from tunectl.inference_log.pseudonyms import identify_caller, key_holder_name, pseudonymize
 from tunectl.inference_log.redact import Redactor
 from tunectl.privacy.mask import PiiMasker
 from tunectl.serving.request_job import ChatJob
@@ -63,7 +63,7 @@ class InferenceLogger:
             release=job.resident.id,
             template_hash=job.resident.contract.template_sha256,
             request=request,
-            user_hash=pseudonymize(user or key_holder_name(key.name), self.hash_key),
+            user_hash=pseudonymize(identify_caller(user, key.name), self.hash_key),
             session=pseudonymize(session, self.hash_key) if session else None,
         )
         try:

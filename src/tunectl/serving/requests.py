@@ -212,8 +212,11 @@ _STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 _NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 
 
-def check_supported(request: ChatRequest | CompletionRequest, *, top_logprobs: int) -> None:
-    """Raise a Problem for a parameter that would change the answer and is not supported; ``top_logprobs`` is the engine's most."""
+def check_supported(request: ChatRequest | CompletionRequest) -> None:
+    """Raise an ApiError for a parameter that would change the answer and is not supported.
+
+    The engine gives the log-probability of the chosen token and of no other, so alternatives are refused.
+    """
     wrong: list[tuple[str, bool, str]] = [("logit_bias", bool(request.logit_bias), "leave it out")]
     if isinstance(request, ChatRequest):
         wrong += [
@@ -235,7 +238,7 @@ def check_supported(request: ChatRequest | CompletionRequest, *, top_logprobs: i
             ("suffix", bool(request.suffix), "leave it out"),
             ("best_of", request.best_of not in (None, request.n or 1), "ask for n answers and choose"),
         ]
-    wrong += [(name, asked > top_logprobs, f"this engine gives at most {top_logprobs or 'the chosen token'}")]
+    wrong += [(name, asked > 0, "this engine gives at most the chosen token")]
     for param, bad, instead in wrong:
         if bad:
             raise ApiError(f"{param} is not supported here; {instead}", param=param, code="unsupported_parameter")

@@ -21,7 +21,7 @@ def chat(**more: object) -> ChatRequest:
 
 def refusal(**more: object) -> tuple[str, str | None]:
     with pytest.raises(ApiError) as caught:
-        requests.check_supported(chat(**more), top_logprobs=0)
+        requests.check_supported(chat(**more))
     return str(caught.value), caught.value.fault.param
 
 
