@@ -115,7 +115,7 @@ faults: .venv/.dev  ## server, monitor and retrain controller against overload, 
 screenshots: .venv/.dev  ## draw the pictures of the dashboards again, from a real Prometheus with two simulated days
 	TUNECTL_SCREENSHOTS=$(CURDIR)/monitoring/grafana/screenshots $(BIN)/python -m pytest tests/stack -k screenshots
 
-docs-reference: .venv/.dev  ## write docs/reference/ again: settings, commands, errors, metrics, files
+docs-reference: .venv/.dev  ## write docs/reference/ again: settings, commands, errors, metrics, files, reject reasons
 	$(BIN)/python docs/generate_reference.py
 
 clean:  ## forget everything that was built, the environment too

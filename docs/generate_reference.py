@@ -5,6 +5,7 @@
 
 Settings come from the schema and from conf/, commands from the parsers of the verbs, errors from their classes, metrics from the
 Prometheus registries, files from ``ProjectPaths``, routes from the table that the guard reads. A contract test fails where a committed page differs from what is written here.
+Prometheus registries, files from ``ProjectPaths``, reject reasons from their table. A contract test fails where a committed page differs from what is written here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from reference_settings import Row, render_settings, render_table, strip_roles
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.reject_reasons import REJECT_REASONS
 from tunectl.cli.main import VERBS
 from tunectl.core import errors
 
@@ -69,6 +71,7 @@ def render_pages() -> dict[str, str]:
         "metrics.md": render_metrics,
         "files.md": render_files,
         "routes.md": render_routes,
+        "reject-reasons.md": render_reject_reasons,
     }
     return {name: NOTE + "\n" + render() for name, render in pages.items()}
 
@@ -277,6 +280,14 @@ def render_routes() -> str:
 
 ROUTE_WORDS = ("nothing", "any key", "token", "typed key", "session", "signed link")
 """What opens a route without being a scope."""
+# Reject reasons
+
+
+def render_reject_reasons() -> str:
+    """Return every reason for which a stage rejects a row, in the order of the stages."""
+    text = "# Reject reasons\n\n"
+    text += "Every rejected row has one of these reasons, in `rejects.jsonl` of its stage. `tunectl data rejects` shows the rows.\n\n"
+    return text + render_table(("reason", "meaning"), [(f"`{name}`", words) for name, words in REJECT_REASONS.items()])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.names import ContentId
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -364,8 +365,8 @@ class RejectedRow(Struct, frozen=True):
     """A row that did not go on, and why."""
 
     source: Source
-    reason: str
-    """A closed set of names a stage, for example ``exact_duplicate``."""
+    reason: RejectReason
+    """For example ``exact_duplicate``."""
     detail: str = ""
     """What offended: the value, the twin's id, the pattern."""
     sample: str = ""

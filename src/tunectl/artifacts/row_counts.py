@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import RejectedRow
+from tunectl.artifacts.reject_reasons import REJECT_REASONS
 from tunectl.core.errors import DataError, TunectlError
 
 SAMPLES_A_REASON = 5
@@ -60,9 +61,12 @@ class RowCounter:
     def finish(self, *, records_out: int) -> RowCounts:
         """The account, proved.
 
-        Raises  TunectlError when the sum does not hold: that is a bug in the stage, never the user's mistake.
+        Raises  TunectlError when the sum does not hold, or a reason is not in the closed set: a bug in the stage, never the user's
+                mistake.
         """
-        reasons = Counter(reject.reason for reject in self.rejects)
+        reasons: Counter[str] = Counter(reject.reason for reject in self.rejects)
+        if unknown := sorted(reasons.keys() - REJECT_REASONS.keys()):
+            raise TunectlError(f"{self.stage}: {unknown[0]!r} is not a known reason (artifacts/reject_reasons.py has all)")
         if self.rows_in != self.kept + sum(reasons.values()):
             raise TunectlError(
                 f"{self.stage}: {self.rows_in} rows in, but {self.kept} kept and {sum(reasons.values())} rejected"

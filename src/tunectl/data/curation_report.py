@@ -78,8 +78,10 @@ def _sort(records: Sequence[Record], sort: type[Document] | type[Example]) -> in
 def answers(before: Sequence[Record], after: Sequence[Record], dropped: Sequence[RejectedRow]) -> Answers:
     """Reference answers before and after; what was neither kept nor dropped went with its rejected record."""
     first, last = _answers(before), _answers(after)
-    named = dict(sorted(Counter(reject.reason for reject in dropped).items()))
-    return Answers(before=first, after=last, rejected=first - last - len(dropped), dropped=named)
+    reasons: Counter[str] = Counter(reject.reason for reject in dropped)
+    return Answers(
+        before=first, after=last, rejected=first - last - len(dropped), dropped=dict(sorted(reasons.items()))
+    )
 
 
 def _answers(records: Sequence[Record]) -> int:

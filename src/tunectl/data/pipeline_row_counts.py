@@ -90,7 +90,9 @@ def _sum(account: row_counts.RowCounts, folder: Path) -> Iterator[str]:
 
 
 def _files(account: row_counts.RowCounts, folder: Path, written: int | None) -> Iterator[str]:
-    listed = Counter(reject.reason for reject in atomic_io.read_rows(folder / row_counts.REJECTS, RejectedRow))
+    listed: Counter[str] = Counter(
+        reject.reason for reject in atomic_io.read_rows(folder / row_counts.REJECTS, RejectedRow)
+    )
     for reason in sorted(listed.keys() | account.rejected.keys()):
         if listed[reason] != account.rejected.get(reason, 0):
             yield f"{folder / row_counts.REJECTS}: {listed[reason]} rows of reason {reason}, but the account says {account.rejected.get(reason, 0)}"

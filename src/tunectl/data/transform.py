@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 from msgspec import Struct
 
 from tunectl.artifacts.records import Document, Example, RejectedRow, Source, truncate
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.core.errors import TunectlError
 from tunectl.core.progress import track
@@ -24,7 +25,7 @@ class Dropped(Struct, frozen=True):
     """A record that does not go on."""
 
     record: Record
-    reason: str
+    reason: RejectReason
     """One of a closed set of names, for example ``near_duplicate``."""
     detail: str = ""
     """What offended: the value, the pattern, the twin's id."""

@@ -27,6 +27,7 @@ from tunectl.artifacts.records import (
     RejectedRow,
     truncate,
 )
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.core.hashing import hash_to_id
 
@@ -71,13 +72,13 @@ def aggregate_votes(judgements: Sequence[Comparison], rules: AggregationRules, t
     return AggregatedVotes(_pairs(left), _marks(left), edited)
 
 
-def _reject(one: Comparison, reason: str, detail: str) -> RejectedRow:
+def _reject(one: Comparison, reason: RejectReason, detail: str) -> RejectedRow:
     shown = " | ".join(answer[-1].content for answer in one.answers)
     return RejectedRow(one.annotation.source, reason, detail, truncate(shown))
 
 
 def _drop(
-    judgements: Sequence[Comparison], tally: RowCounter, why: Callable[[Comparison], tuple[str, str] | None]
+    judgements: Sequence[Comparison], tally: RowCounter, why: Callable[[Comparison], tuple[RejectReason, str] | None]
 ) -> list[Comparison]:
     left = []
     for one in judgements:
@@ -89,7 +90,7 @@ def _drop(
     return left
 
 
-def _unsound(one: Comparison) -> tuple[str, str] | None:
+def _unsound(one: Comparison) -> tuple[RejectReason, str] | None:
     texts = [_text(answer) for answer in one.answers]
     if len(texts) == 2 and texts[0] == texts[1]:
         return "same_answer", f"chosen and rejected are both {truncate(texts[0], 60)!r}"
@@ -109,7 +110,7 @@ def _attentive(judgements: Sequence[Comparison], least: float, tally: RowCounter
             shown[one.annotation.annotator].append(one.choice == "first")
     failed = {name: sum(passed) for name, passed in shown.items() if sum(passed) < least * len(passed)}
 
-    def why(one: Comparison) -> tuple[str, str] | None:
+    def why(one: Comparison) -> tuple[RejectReason, str] | None:
         name = one.annotation.annotator
         if one.check == "attention":
             return "attention_check", f"{name} {'passed' if one.choice == 'first' else 'failed'} it"
@@ -126,7 +127,7 @@ def _consistent(judgements: Sequence[Comparison], tally: RowCounter) -> list[Com
     for one in judgements:
         said[one.annotation.annotator, comparison_key(one)].setdefault(canonical_vote(one), one)
 
-    def why(one: Comparison) -> tuple[str, str] | None:
+    def why(one: Comparison) -> tuple[RejectReason, str] | None:
         opinions = said[one.annotation.annotator, comparison_key(one)]
         who = one.annotation.annotator or "somebody unnamed"
         if one.annotation.annotator is not None and len(opinions) > 1:
@@ -151,7 +152,7 @@ def _cap_per_annotator(
             by_name[one.annotation.annotator].append(one.id)
     chosen = {name: set(_sample_ids(ids, most, f"{seed} {name}")) for name, ids in by_name.items()}
 
-    def why(one: Comparison) -> tuple[str, str] | None:
+    def why(one: Comparison) -> tuple[RejectReason, str] | None:
         name = one.annotation.annotator
         if name is None or one.id in chosen[name]:
             return None
@@ -172,7 +173,7 @@ def _resolve_contradictions(
     for one in judgements:
         votes[comparison_key(one)][canonical_vote(one)] += 1
 
-    def why(one: Comparison) -> tuple[str, str] | None:
+    def why(one: Comparison) -> tuple[RejectReason, str] | None:
         found = votes[comparison_key(one)]
         own, most = found[canonical_vote(one)], max(found.values())
         if len(found) == 1:

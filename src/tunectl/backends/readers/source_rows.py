@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.backends.readers.parquet_reader import read_arrow, read_parquet
 from tunectl.backends.text.encoding_detection import detect_encoding
 from tunectl.config.schema.ingest import FileOptions
@@ -87,7 +88,7 @@ def rows(
         return
     if file.type is None:
         is_image = plain_suffix(file.path) in IMAGES
-        reason = "image_without_text" if is_image else "unknown_type"
+        reason: RejectReason = "image_without_text" if is_image else "unknown_type"
         detail = (
             "a picture; run OCR on it first"
             if is_image

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.core.optional import import_optional
 
 NAT64 = IPv6Network("64:ff9b::/96")
@@ -22,7 +23,7 @@ NAT64 = IPv6Network("64:ff9b::/96")
 class FetchRefused(Exception):
     """A page that is not fetched, and why."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail

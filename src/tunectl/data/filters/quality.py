@@ -13,6 +13,7 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Document, Example, RejectedRow, truncate
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.curate import Boilerplate, Quality, Repetition, WordBounds
 from tunectl.core.errors import ConfigError
 from tunectl.data.filters import repetition
@@ -22,7 +23,7 @@ from tunectl.data.transform import Dropped, Outcome, Record
 
 Check: TypeAlias = Callable[[str], str | None]
 """From a text to None, or to what offended."""
-Rule: TypeAlias = tuple[str, Check]
+Rule: TypeAlias = tuple[RejectReason, Check]
 """Reason and check."""
 
 _USUAL = frozenset(" \t\n.,;:!?'\"()[]{}-\u2013\u2014/\\%&$€£#@*+=_<>|~`^°…\u2018\u2019“”„«»•·©®™\u200c\u200d")
@@ -32,7 +33,7 @@ _OPEN_WORDS = frozenset(
 )
 
 
-def length(bounds: WordBounds, side: str) -> list[Rule]:
+def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) -> list[Rule]:
     """Fewest and most words."""
 
     def short(text: str) -> str | None:
@@ -51,7 +52,7 @@ def length(bounds: WordBounds, side: str) -> list[Rule]:
             else None
         )
 
-    return [(f"{side}_too_short", short), (f"{side}_too_long", long)]
+    return [(too_short, short), (too_long, long)]
 
 
 def min_words_with_letters(least: float) -> list[Rule]:
@@ -127,7 +128,7 @@ def boilerplate(bounds: Boilerplate) -> list[Rule]:
     return [("boilerplate", check)]
 
 
-def matches_pattern(reason: str, pattern: re.Pattern[str]) -> list[Rule]:
+def matches_pattern(reason: RejectReason, pattern: re.Pattern[str]) -> list[Rule]:
     """Turn away texts in which ``pattern`` is found; the match is what offended."""
 
     def check(text: str) -> str | None:
@@ -171,9 +172,16 @@ class QualityFilter:
         shared = self._build_shared_rules(quality)
         pages = boilerplate(quality.boilerplate) if quality.boilerplate else []
         again = repetition_bounds(quality.repetition) if quality.repetition else []
-        self.documents = (length(quality.documents, "document") if quality.documents else []) + shared + again + pages
-        self.inputs = length(quality.inputs, "input") if quality.inputs else []
-        self.answers = (length(quality.answers, "answer") if quality.answers else []) + shared + again
+        self.documents = (
+            (length(quality.documents, "document_too_short", "document_too_long") if quality.documents else [])
+            + shared
+            + again
+            + pages
+        )
+        self.inputs = length(quality.inputs, "input_too_short", "input_too_long") if quality.inputs else []
+        self.answers = (
+            (length(quality.answers, "answer_too_short", "answer_too_long") if quality.answers else []) + shared + again
+        )
         self.answers += [("truncated", find_truncation)] if quality.truncated else []
         self.echo = quality.echo
         self.dropped: list[RejectedRow] = []
@@ -212,7 +220,7 @@ class QualityFilter:
         offence = first_failed_rule(self.answers, output_text(example)) if example.segments else None
         return Dropped(example, *offence) if offence else example
 
-    def _answer(self, text: str, asked: str | None) -> tuple[str, str] | None:
+    def _answer(self, text: str, asked: str | None) -> tuple[RejectReason, str] | None:
         offence = first_failed_rule(self.answers, text)
         if offence is None and asked is not None and normalize(text) == asked:
             return "echo", "the answer is the input"
@@ -235,7 +243,7 @@ class QualityFilter:
         return rules
 
 
-def first_failed_rule(rules: list[Rule], text: str) -> tuple[str, str] | None:
+def first_failed_rule(rules: list[Rule], text: str) -> tuple[RejectReason, str] | None:
     """Reason and detail of the first rule that ``text`` breaks."""
     for reason, check in rules:
         detail = check(text)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunectl.artifacts.records import RejectedRow, Source, truncate
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.ingest import FileOptions
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError
@@ -160,7 +161,7 @@ def rows(dialect: CsvDialect, lines: Iterable[str], name: str) -> Iterator[RawRo
             number += 1
             # A cell over the limit on a line of its own is what it seems; over many lines a quote was left open.
             is_long = "field limit" in str(error) and len(table.taken) == 1
-            reason = "too_long" if is_long else "broken_quotes"
+            reason: RejectReason = "too_long" if is_long else "broken_quotes"
             detail = f"a cell is longer than limits.max_characters, {csv.field_size_limit()}" if is_long else str(error)
             yield RejectedRow(Source(name, number), reason, detail, truncate(table.put_back()))
             continue

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, field
 
 from tunectl.artifacts.records import Message, Segment, Source, Tokens
+from tunectl.artifacts.reject_reasons import RejectReason
 
 
 class RawRow(Struct, frozen=True):
@@ -40,7 +41,7 @@ class Parsed(Struct, frozen=True):
 class RowError(Exception):
     """A row that cannot go on: a named reason, and what offended."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: RejectReason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail

@@ -10,6 +10,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import RejectedRow, truncate
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.data.formats.production_logs import inference_id, is_demonstration
 from tunectl.data.readers.disk_buffer import DiskBuffer
 from tunectl.data.readers.row import RawRow, as_json, get_column, scalar
@@ -62,8 +63,8 @@ class ConversationThreads:
             row = self._spool[number]
             chain: list[int] = []
             parent = self._parents[number]
-            problem = ""
-            while parent is not None and not problem:
+            problem: RejectReason | None = None
+            while parent is not None and problem is None:
                 at = self._numbers.get(parent)
                 if at is None:
                     problem = "unknown_parent"
@@ -72,7 +73,7 @@ class ConversationThreads:
                 else:
                     chain.append(at)
                     parent = self._parents[at]
-            if problem:
+            if problem is not None:
                 yield _reject(row, problem, f"{self._parent} {parent!r}")
             else:
                 yield replace(row, before=[self._spool[at] for at in reversed(chain)])
@@ -123,5 +124,5 @@ class InferenceJoin:
         self._spool.close()
 
 
-def _reject(row: RawRow, reason: str, detail: str) -> RejectedRow:
+def _reject(row: RawRow, reason: RejectReason, detail: str) -> RejectedRow:
     return RejectedRow(row.source, reason, detail, truncate(as_json(row.columns)))

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunectl.artifacts.records import Example, SplitName
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.core.errors import DataError
 from tunectl.core.hashing import hash_to_unit
 from tunectl.data.split.groups import Group, find_connected_groups
@@ -39,7 +40,7 @@ class Assignment:
     """Where one record goes; ``reason`` and ``detail`` say why it is rejected, None where it is not."""
 
     part: SplitName
-    reason: str | None = None
+    reason: RejectReason | None = None
     detail: str = ""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.records import Example, LabeledCompletion, PreferencePair, RejectedRow, truncate
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter, save
 from tunectl.backends.wiring import align
 from tunectl.backends.wiring.align import AlignBackend
@@ -200,7 +201,7 @@ class _PromptRenderer:
         found = []
         limit = self.agreed.context
         for example, text, encoded in zip(examples, texts, self.tokenizer.encode(texts), strict=True):
-            why = None
+            why: tuple[RejectReason, str] | None = None
             if not example.messages:
                 why = ("no_separate_answer", "its input and answer are one text")
             elif limit is not None and len(encoded.ids) + room > limit:
@@ -223,7 +224,7 @@ class _PromptRenderer:
                 )
         return found
 
-    def _account(self, example: Example, why: tuple[str, str] | None) -> None:
+    def _account(self, example: Example, why: tuple[RejectReason, str] | None) -> None:
         self.tally.read()
         if why is None:
             self.tally.keep()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tunectl.artifacts import atomic_io, manifest, row_counts
 from tunectl.artifacts.records import (
@@ -18,6 +18,7 @@ from tunectl.artifacts.records import (
     Source,
     truncate,
 )
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.feedback import FeedbackFromLog, FeedbackStage
 from tunectl.data.split.groups import input_key
 from tunectl.inference_log import export, training_window
@@ -27,7 +28,7 @@ from tunectl.inference_log.training_window import FeedbackExamples
 
 EXAMPLES, SLICE, JUDGEMENTS, ORIGINS = "examples.jsonl", "slice.jsonl", "judgments.jsonl", "origins.jsonl"
 KIND = "inference_log"
-NOT_TEXT = "not_text"
+NOT_TEXT: Final = "not_text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ def _text(content: Any) -> str | None:
     return None
 
 
-def _reject(name: str, home: dict[str, Snapshot], reason: str, detail: str) -> RejectedRow:
+def _reject(name: str, home: dict[str, Snapshot], reason: RejectReason, detail: str) -> RejectedRow:
     return RejectedRow(Source(f"inference_log/{home[name].id}/{name}"), reason, truncate(detail))
 
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Document, Example, RejectedRow, SplitName, truncate
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter, save
 from tunectl.config.schema.split import ContaminationCheck, HoldOut, Resample, Reweight, Split, SplitStage
 from tunectl.core import logging_setup
@@ -319,6 +320,6 @@ def _write(
     atomic_io.write_json(folder / NAME, report)
 
 
-def _reject(record: Example | Document, reason: str, detail: str) -> RejectedRow:
+def _reject(record: Example | Document, reason: RejectReason, detail: str) -> RejectedRow:
     text = record.text if isinstance(record, Document) else input_text(record)
     return RejectedRow(record.source, reason, detail, truncate(text))

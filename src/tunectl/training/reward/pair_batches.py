@@ -13,6 +13,7 @@ from itertools import islice
 from math import sqrt
 
 from tunectl.artifacts.records import Example, Message, PreferencePair, RejectedRow, truncate
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat import tool_calls
 from tunectl.chat.loss_mask import LossMasker, TokenizedExample, TokenSpan
@@ -122,7 +123,7 @@ def _fits(item: TokenizedPair, max_tokens: int, tally: RowCounter) -> bool:
     return True
 
 
-def _reject(pair: PreferencePair, reason: str, detail: str) -> RejectedRow:
+def _reject(pair: PreferencePair, reason: RejectReason, detail: str) -> RejectedRow:
     return RejectedRow(
         pair.annotations[0].source, reason, detail, truncate(pair.chosen[-1].content if pair.chosen else "")
     )

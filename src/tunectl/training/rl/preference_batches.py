@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Example, LabeledCompletion, Message, PreferencePair, RejectedRow, truncate
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat import tool_calls
 from tunectl.chat.loss_mask import LossMasker, TokenSpan
@@ -25,7 +26,7 @@ _log = logging_setup.get_logger(__name__)
 R = TypeVar("R", PreferencePair, LabeledCompletion)
 CHUNK = 256
 """Pairs or marks that are tokenized together."""
-_NO_ANSWER = "no_answer", "it does not end with a turn of the assistant"
+_NO_ANSWER: tuple[RejectReason, str] = "no_answer", "it does not end with a turn of the assistant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ def _pieces(masker: LossMasker, examples: Sequence[Example]) -> list[TokenSpan]:
     ]
 
 
-def _refusal(pieces: Sequence[TokenSpan], max_tokens: int) -> tuple[str, str] | None:
+def _refusal(pieces: Sequence[TokenSpan], max_tokens: int) -> tuple[RejectReason, str] | None:
     length = max(len(piece.ids) for piece in pieces)
     if length > max_tokens:
         return "too_long", f"{length} tokens, at most {max_tokens} may be"

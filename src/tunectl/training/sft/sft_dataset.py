@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tunectl.artifacts.records import Example, RejectedRow, Source, truncate
+from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat.loss_mask import LossMasker, TokenizedExample
 
@@ -53,7 +54,7 @@ def _fits(masked: TokenizedExample, number: int, limits: LengthLimits, tally: Ro
     return True
 
 
-def _reject(masked: TokenizedExample, number: int, reason: str, detail: str) -> RejectedRow:
+def _reject(masked: TokenizedExample, number: int, reason: RejectReason, detail: str) -> RejectedRow:
     source: Source = masked.example.source
     sample = ""
     if number < len(masked.example.answers):
