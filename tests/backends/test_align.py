@@ -127,7 +127,7 @@ def curve(*, hacked: bool = False, judged: bool = False, best: int = 80) -> RlRe
         best_step=best,
         stopped="at step 120 the reward had risen while chrf had fallen" if hacked else None,
         answers=3840,
-        seconds={"generate": 1200.0, "reward": 300.0, "reference": 250.0, "learn": 900.0, "watch": 350.0},
+        seconds={"generate": 1200.0, "reward": 300.0, "reference": 250.0, "learn": 900.0, "validation": 350.0},
         trainable=4_884_480,
         history=history,
         validation=tuple(looks),

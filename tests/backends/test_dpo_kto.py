@@ -325,7 +325,7 @@ def test_it_learns_what_people_prefer_and_the_same_seed_gives_the_same_bytes(bas
     assert found.steps == found.planned_steps == len(found.history)
     assert all((point.kl is None) == (method == "dpo") for point in found.history)
     assert found.answers == 3 * sum(len(item.good) for item in data(method).judged)
-    assert set(found.seconds) == {"learn", "reference", "watch"}
+    assert set(found.seconds) == {"learn", "reference", "validation"}
     assert found.best_step == min(found.validation, key=lambda look: look.held_out_loss).step
     again = model_loader.load(base, adapter=tmp_path / "first", profile=profile())
     assert again.model.active_adapters == ["default"]

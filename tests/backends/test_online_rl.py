@@ -181,7 +181,7 @@ def test_a_known_reward_rises(start, tmp_path):
     assert found.best_step == 40
     assert found.validation[-1].reward > found.validation[0].reward
     assert {sample.step for sample in found.samples} == {0, 20, 40}
-    assert set(found.seconds) == {"generate", "reward", "reference", "learn", "watch"}
+    assert set(found.seconds) == {"generate", "reward", "reference", "learn", "validation"}
 
 
 def gradient_of(model):

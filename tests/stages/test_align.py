@@ -51,7 +51,7 @@ class Fake:
             best_step=4,
             stopped=self.stopped,
             answers=256,
-            seconds={"generate": 4.04, "learn": 8.0, "watch": 2.0},
+            seconds={"generate": 4.04, "learn": 8.0, "validation": 2.0},
             trainable=77,
             history=(
                 StepMetrics(1, 0.5, 1e-5, 0.1, 0.2, 0.0, 9.0, 0.0, 3.0),
@@ -113,7 +113,7 @@ def test_what_the_trainer_is_given_and_what_is_left(given):
     assert data.questions[0].text == "<|im_start|>user\nSay a<|im_end|>\n<|im_start|>assistant\n"
     assert data.questions[0].messages == (Message("user", "Say a"),)
     assert len(data.questions[0].ids) == 24
-    assert [(asked.id, asked.references, asked.words) for asked in data.watch] == [("v", ("v", "w"), "Say v")]
+    assert [(asked.id, asked.references, asked.words) for asked in data.validation] == [("v", ("v", "w"), "Say v")]
     assert (data.judged, data.held_out) == ((), ())
     assert judges.measure.name == "chrf"
     assert fake.closed
@@ -273,7 +273,7 @@ def test_nothing_to_watch(given):
     atomic_io.write_rows(given[0].split / "validation.jsonl", [example("x", answers=())])
     error = refused(given, stage(), DataError)
     assert error.message == (
-        "align: the validation split has no input with a reference answer, so nothing can be watched"
+        "align: the validation split has no input with a reference answer, so nothing can be validated"
     )
 
 
@@ -281,7 +281,7 @@ def test_inputs_that_leave_no_room_cannot_be_watched(given):
     atomic_io.write_rows(given[0].split / "validation.jsonl", [example("v", long=True)])
     error = refused(given, stage(), DataError)
     assert error.message == (
-        "align: none of 1 validation inputs can be watched: they leave no room for an answer of 96 tokens, or are one text with it"
+        "align: none of 1 validation inputs can be answered: they leave no room for an answer of 96 tokens, or are one text with it"
     )
     assert error.hint == "lower align.max_new_tokens (now 96), or bring shorter inputs"
 

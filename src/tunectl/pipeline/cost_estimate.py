@@ -301,7 +301,7 @@ def _align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine:
         return StageCost("align", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
     prompt, answer = _lengths(amounts)
     answer = min(answer, align.max_new_tokens)
-    batch, watch = root.hardware.generate_batch, align.validation
+    batch, validation = root.hardware.generate_batch, align.validation
     if not isinstance(align, Rloo | Grpo):
         if "align" in machine.seconds:
             return StageCost("align", None, _fit_bytes(size), machine.seconds["align"] / 60, "as long as last time")
@@ -312,9 +312,9 @@ def _align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine:
     tokens = align.prompts_per_step * prompt + rows * answer
     step = decode_seconds(rows, answer, 2 * batch, size, machine) + 2 * prefill_seconds(tokens, size, machine)
     step += tokens / train_speed(root, size, machine)
-    look = decode_seconds(watch.inputs, answer, batch, size, machine)
-    look += 3 * prefill_seconds(watch.inputs * (prompt + answer), size, machine)
-    seconds = START_SECONDS + align.steps * step + (2 + align.steps // watch.eval_steps) * look
+    look = decode_seconds(validation.inputs, answer, batch, size, machine)
+    look += 3 * prefill_seconds(validation.inputs * (prompt + answer), size, machine)
+    seconds = START_SECONDS + align.steps * step + (2 + align.steps // validation.eval_steps) * look
     basis = f"{align.steps} steps of {rows} answers, {step:.0f} s each, {machine.source}; less where it stops early"
     return StageCost("align", int(align.steps * tokens), _fit_bytes(size), seconds / 60, basis)
 

@@ -47,7 +47,7 @@ class OfflineRun:
     def run_validation(self, step: int) -> ValidationPoint:
         held_out = self.trainer.evaluate_held_out if self.data.held_out else None
         return rl_validation.run_validation(
-            self.plan, self.policy, self.judges, self.data.watch, self.state, step, held_out=held_out
+            self.plan, self.policy, self.judges, self.data.validation, self.state, step, held_out=held_out
         )
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:

@@ -70,7 +70,7 @@ def _fit(
     work: Path,
 ) -> RlResult:
     peft_model, tokenizer = load_policy(plan, model, sft)
-    longest = max(len(asked.ids) for asked in (*data.questions, *data.watch)) + settings.max_new_tokens
+    longest = max(len(asked.ids) for asked in (*data.questions, *data.validation)) + settings.max_new_tokens
     trainer_base.refuse_too_big(plan, peft_model, max(longest, ROW_TOKENS), work)
     steps = rollout_order.prompts_per_step(
         len(data.questions), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed
@@ -129,7 +129,7 @@ def prepare_policy(plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData) -
     sped = lora_kernels.use_fused_lora(model)
     layers = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
     autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and sped < layers
-    asked = min(data.watch, key=lambda question: len(question.ids))
+    asked = min(data.validation, key=lambda question: len(question.ids))
     trial = [list(asked.ids[-8:]), list(asked.ids[:8])]  # any tokens will do
     found = capability_probe.probe(model, [row_of(asked, trial)], autocast=autocast)
     return PolicyModel(

@@ -143,7 +143,7 @@ def run_validation(
     state.stopped = policy_validation.detect_reward_hacking(
         found, state.looks[0], judges.measure.name, settings.validation
     )
-    state.seconds["watch"] = state.seconds.get("watch", 0.0) + time.monotonic() - started
+    state.seconds["validation"] = state.seconds.get("validation", 0.0) + time.monotonic() - started
     _log.info(
         "align: step %d, reward %.3f, %s %.1f, KL %.2f, %.1f tokens an answer",
         step,

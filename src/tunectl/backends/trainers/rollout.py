@@ -81,7 +81,7 @@ class PolicyRun:
 
     def run_validation(self, step: int) -> ValidationPoint:
         """Look at greedy answers after ``step``."""
-        return rl_validation.run_validation(self.plan, self.policy, self.judges, self.data.watch, self.state, step)
+        return rl_validation.run_validation(self.plan, self.policy, self.judges, self.data.validation, self.state, step)
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
         """What the progress bar shows of a step."""

@@ -48,7 +48,7 @@ class Inputs:
     cpt: Path
     """The further pre-trained model, or a note that there is none."""
     split: Path
-    """Inputs to answer, and validation inputs to watch."""
+    """Inputs to answer, and validation inputs."""
     sft: Path
     """The adapter that is trained on, and the reference."""
     preferences: Path
@@ -234,30 +234,32 @@ class _PromptRenderer:
 
 
 def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _PromptRenderer) -> PolicyData:
-    """What is learned from, and what is watched."""
+    """Read the inputs or judgments to learn from, and the inputs to validate on."""
     room = settings.max_new_tokens
     validation = [row for row in atomic_io.read_rows(inputs.split / "validation.jsonl", Example) if row.answers]
-    drawn = _sample_examples(validation, settings.validation.inputs, cfg.seed, "watch")
-    watch = asking.questions(drawn, room, count=False)
-    if drawn and not watch:
+    drawn = _sample_examples(
+        validation, settings.validation.inputs, cfg.seed, "watch"
+    )  # the word goes into the seed, so it stays
+    prompts = asking.questions(drawn, room, count=False)
+    if drawn and not prompts:
         raise DataError(
-            f"align: none of {len(drawn)} validation inputs can be watched: they leave no room for an answer of {room} tokens, "
+            f"align: none of {len(drawn)} validation inputs can be answered: they leave no room for an answer of {room} tokens, "
             "or are one text with it",
             hint=f"lower align.max_new_tokens (now {room}), or bring shorter inputs",
         )
-    if not watch:
+    if not prompts:
         raise DataError(
-            "align: the validation split has no input with a reference answer, so nothing can be watched",
+            "align: the validation split has no input with a reference answer, so nothing can be validated",
             hint="bring more data, or change split.shares; look at it with: tunectl data counts",
         )
     if isinstance(settings, Rloo | Grpo):
-        return PolicyData(_prompts(cfg.seed, settings, inputs, asking), (), (), watch)
+        return PolicyData(_prompts(cfg.seed, settings, inputs, asking), (), (), prompts)
     masker = LossMasker(
         asking.renderer, asking.tokenizer, end_of_turn=asking.agreed.eot_token.id, train_on="final_answer"
     )
     parts = [_read_preferences(inputs.preferences, part) for part in ("train", "validation")]
     judged, held_out = preference_batches.build_rows(settings, parts[0], parts[1], masker, asking.tally)
-    return PolicyData((), judged, held_out, watch)
+    return PolicyData((), judged, held_out, prompts)
 
 
 def _refuse_unknown_fields(settings: AlignSettings, data: PolicyData) -> None:
@@ -266,7 +268,7 @@ def _refuse_unknown_fields(settings: AlignSettings, data: PolicyData) -> None:
     Raises  DataError with the setting, the field and the fields there are.
     """
     for place, check in align.checks_of(settings):
-        asked = data.watch if place == "align.validation.metric" else data.questions
+        asked = data.validation if place == "align.validation.metric" else data.questions
         there = sorted({name for question in asked for name in question.fields})
         for name in check.fields if isinstance(check, FactsCheck) else ():
             if name not in there:

@@ -63,7 +63,7 @@ def measure_validation(
     table = measure(questions, [answer.text for answer in answers])
     if not math.isfinite(float(measure.combine(table.sum(axis=0)))):
         raise UsageError(
-            f"align: {measure.name} is no number on the {len(questions)} validation inputs, so it watches nothing",
+            f"align: {measure.name} is no number on the {len(questions)} validation inputs, so nothing can be validated",
             hint="declare an align.validation.metric that applies to them, for example {method: score, name: chrf}",
         )
     return ValidationSample(
@@ -87,7 +87,7 @@ def all_truncated(step: int, answers: int, limit: int) -> UsageError:
 
 
 def compare_with_start(
-    now: ValidationSample, first: ValidationSample, measure: ValidationScorer, watch: ValidationConfig, seed: int
+    now: ValidationSample, first: ValidationSample, measure: ValidationScorer, settings: ValidationConfig, seed: int
 ) -> ValidationPoint:
     """``now`` beside the look before the first step; in both, at least one answer was not cut."""
     import numpy as np
@@ -96,9 +96,9 @@ def compare_with_start(
         one: NDArray[Any], other: NDArray[Any], combine: bootstrap.Combine
     ) -> bootstrap.PairedDifference | None:
         left, right = (bootstrap.sum_by_group(table, now.clusters) for table in (one, other))
-        return bootstrap.difference(left, right, combine, draws, watch.confidence)
+        return bootstrap.difference(left, right, combine, draws, settings.confidence)
 
-    draws = bootstrap.resample_counts(len(set(now.clusters)), watch.resamples, seed)
+    draws = bootstrap.resample_counts(len(set(now.clusters)), settings.resamples, seed)
     here, there = np.asarray(now.statistics), np.asarray(first.statistics)
     change = bootstrap_difference(here, there, measure.combine)
     if change is not None:
@@ -127,7 +127,7 @@ def compare_with_start(
         repetition=statistics.fmean(now.repetition),
         spread=statistics.pstdev(known) if known else 0.0,
         truncated=statistics.fmean(now.truncated),
-        within=metric_change >= -watch.tolerance,
+        within=metric_change >= -settings.tolerance,
     )
 
 
@@ -137,7 +137,7 @@ def _unsure(change: float) -> tuple[float, float, float]:
 
 
 def detect_reward_hacking(
-    found: ValidationPoint, first: ValidationPoint, measure: str, watch: ValidationConfig
+    found: ValidationPoint, first: ValidationPoint, measure: str, settings: ValidationConfig
 ) -> str | None:
     """Why to stop, in a sentence; None where there is no reason.
 
@@ -148,7 +148,7 @@ def detect_reward_hacking(
         return None
     fell = (
         f"{measure} had fallen by {-found.metric_change:.1f} points (interval {-found.metric_high:.1f} to "
-        f"{-found.metric_low:.1f}); align.validation.tolerance allows {watch.tolerance:g}"
+        f"{-found.metric_low:.1f}); align.validation.tolerance allows {settings.tolerance:g}"
     )
     if found.held_out_loss is not None:
         return f"at step {found.step} {fell}"

@@ -117,7 +117,7 @@ class PolicyData:
     """Judgements of the training part (dpo, kto), from ``preference_batches.build_rows``; empty for the others."""
     held_out: Sequence[LabeledCompletions]
     """The same of the validation part; may be empty."""
-    watch: Sequence[Prompt]
+    validation: Sequence[Prompt]
     """Validation inputs, always the same."""
 
 
@@ -211,7 +211,7 @@ class RlResult:
     answers: int
     """Answers or pairs learned from, over all steps."""
     seconds: Mapping[str, float]
-    """Where the time of the steps went: generate, reward, reference, learn; and watch beside them. Over all parts of an
+    """Where the time of the steps went: generate, reward, reference, learn; and validation beside them. Over all parts of an
     interrupted run."""
     trainable: int
     """Weights of the adapter."""
