@@ -359,7 +359,7 @@ def digest(folder):
 def without_clock(found):
     return (
         [changed(point, seconds=0.0) for point in found.history],
-        found.looks,
+        found.validation,
         found.samples,
         found.best_step,
         found.answers,

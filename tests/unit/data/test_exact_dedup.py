@@ -114,7 +114,7 @@ def test_merged_rows_share_the_fate_of_their_record() -> None:
         name = "all"
 
         def __call__(self, records):  # type: ignore[no-untyped-def]
-            return (Dropped(record, "no") for record in records)
+            return (Dropped(record, "language") for record in records)
 
     tally = RowCounter("curate")
     left = Pipeline(tally).run(
@@ -122,7 +122,7 @@ def test_merged_rows_share_the_fate_of_their_record() -> None:
     )
     assert left == []
     account = tally.finish(records_out=0)
-    assert (account.rows_in, account.kept, account.rejected) == (3, 0, {"no": 3})
+    assert (account.rows_in, account.kept, account.rejected) == (3, 0, {"language": 3})
     assert [reject.source.row for reject in tally.rejects] == [1, 2, 3]
 
 

@@ -20,7 +20,7 @@ class Drop:
         self.id = name
 
     def __call__(self, records):  # type: ignore[no-untyped-def]
-        return (Dropped(record, "dropped", "why") if record.id == self.id else record for record in records)
+        return (Dropped(record, "language", "why") if record.id == self.id else record for record in records)
 
 
 def test_rows_in_are_kept_or_rejected_with_their_source_and_sample() -> None:
@@ -28,7 +28,7 @@ def test_rows_in_are_kept_or_rejected_with_their_source_and_sample() -> None:
     left = Pipeline(tally).run([Drop("1"), Drop("3")], ROWS)
     account = tally.finish(records_out=len(left))
     assert left == [ROWS[1]]
-    assert (account.rows_in, account.kept, account.rejected) == (3, 1, {"dropped": 2})
+    assert (account.rows_in, account.kept, account.rejected) == (3, 1, {"language": 2})
     assert [(reject.source.row, reject.detail, reject.sample) for reject in tally.rejects] == [
         (1, "why", "text 1"),
         (3, "why", "text 3"),
