@@ -157,7 +157,7 @@ def smooth_by_neighbors(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray
 
 
 def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], taught: NDArray[Any] | None) -> NDArray[Any]:
-    """As ``smooth_by_neighbours``, with a regression that is learned from the rows ``taught`` only (all: None); for simulations."""
+    """As ``smooth_by_neighbors``, with a regression that is learned from the rows ``taught`` only (all: None); for simulations."""
     import numpy as np
 
     rows = np.arange(len(balance)) if taught is None else taught
