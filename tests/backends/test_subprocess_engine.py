@@ -21,7 +21,7 @@ from tunectl.backends.engines import engine_registry
 from tunectl.backends.engines.engine_registry import ENGINES
 from tunectl.backends.engines.subprocess_engine import SubprocessEngine, SubprocessSession
 from tunectl.config.schema.serve import ServeSettings
-from tunectl.core.errors import ArtifactError
+from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.generation.engine import GenerationRequest
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -148,6 +148,21 @@ def test_every_engine_of_a_server_has_processes_of_its_own(name: str, monkeypatc
     assert isinstance(found, SubprocessEngine)
     module, _, factory = found.factory.partition(":")
     assert found.name == getattr(import_module(module), factory)(**found.settings).name == name
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_only_vllm_divides_a_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module(ENGINES[name]), "require_installed", lambda package, extra: None)
+    serve = ServeSettings.model_validate(settings(), strict=True).serve
+    divided = serve.model_copy(update={"engine": serve.engine.model_copy(update={"tensor_parallel_size": 2})})
+    if name == "vllm":
+        assert engine_registry.get_engine(name, divided).settings["cards"] == 2
+        return
+    with pytest.raises(UsageError) as error:
+        engine_registry.get_engine(name, divided)
+    assert error.value.message == (
+        f"serve.engine.tensor_parallel_size = 2: the engine {name} runs a model on one device"
+    )
 
 
 @pytest.mark.parametrize("early", [True, False])

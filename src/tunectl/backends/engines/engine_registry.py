@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Final
 
 from tunectl.config.schema.serve import Serve
-from tunectl.core.errors import ArtifactError
+from tunectl.core.errors import ArtifactError, UsageError
 from tunectl.generation.engine import Engine
 
 ENGINES: Final = {
@@ -20,10 +20,17 @@ ENGINES: Final = {
 def get_engine(name: str, serve: Serve) -> Engine:
     """The engine called ``name``.
 
-    Raises  ArtifactError for an unknown name; MissingExtraError when its library is not installed.
+    Raises  ArtifactError for an unknown name; UsageError for settings that it does not have; MissingExtraError when its library
+            is not installed.
     """
     module = ENGINES.get(name)
     if module is None:
         raise ArtifactError(f"the release asks for the engine {name}; there are {', '.join(ENGINES)}")
+    cards = serve.engine.tensor_parallel_size
+    if cards > 1 and name != "vllm":
+        raise UsageError(
+            f"serve.engine.tensor_parallel_size = {cards}: the engine {name} runs a model on one device",
+            hint="set it to 1, or package for vLLM: package=vllm",
+        )
     made: Engine = import_module(module).engine(serve)
     return made

@@ -32,6 +32,8 @@ class VllmEngine:
 
     running: int
     batch_tokens: int
+    cards: int = 1
+    """Over which the model is divided."""
     name: str = "vllm"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> VllmSession:
@@ -48,6 +50,7 @@ class VllmEngine:
             trust_remote_code=False,
             max_num_seqs=self.running,
             max_num_batched_tokens=max(self.batch_tokens, 2048),
+            tensor_parallel_size=self.cards,
             enable_prefix_caching=True,
             enable_lora=adapter,
             max_lora_rank=_rank(release) if adapter else 16,
@@ -191,5 +194,9 @@ def _sampling(vllm: Any, ask: GenerationRequest) -> Any:
 def engine(serve: Serve) -> SubprocessEngine:
     """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
     require_installed("vllm", extra=EXTRA)
-    settings = {"running": serve.limits.max_concurrency, "batch_tokens": serve.engine.max_num_batched_tokens}
+    settings = {
+        "running": serve.limits.max_concurrency,
+        "batch_tokens": serve.engine.max_num_batched_tokens,
+        "cards": serve.engine.tensor_parallel_size,
+    }
     return SubprocessEngine("vllm", f"{__name__}:{VllmEngine.__name__}", settings)

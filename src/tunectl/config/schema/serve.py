@@ -25,6 +25,8 @@ class ServeEngine(StrictModel):
     """Tokens in one step at most; lower keeps long prompts from delaying the answers beside them."""
     precision: Literal["f32", "bf16"]
     """Type that OpenVINO computes in, on CPUs with both: f32 writes faster to few clients, bf16 reads long prompts faster."""
+    tensor_parallel_size: int = Field(ge=1, le=64)
+    """Cards over which vLLM divides the model; above 1 for models that are larger than a card. Other engines refuse it."""
 
 
 class ServeLimits(StrictModel):
