@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep faults screenshots docs-reference
+.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep faults screenshots docs-reference
 
 run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
 	@$(BIN)/tunectl repro experiment=small
@@ -74,6 +74,9 @@ loop: .venv/.run  ## see it heal: the loop on the example, with real processes; 
 bench-sft: .venv/.dev  ## training speed beside plain TRL
 	$(BIN)/python benchmarks/bench_sft.py
 
+bench-scale: .venv/.dev  ## two processes beside one, and the time from a kill to the next step, on a tiny model
+	$(BIN)/python benchmarks/bench_scale.py
+
 bench-align: .venv/.dev  ## seconds a step of RLOO beside plain TRL
 	$(BIN)/python benchmarks/bench_align.py
 
@@ -109,6 +112,7 @@ faults: .venv/.dev  ## server, monitor and retrain controller against overload, 
 	@failed=0; \
 	  $(BIN)/python benchmarks/fault_tests.py --keep || failed=1; \
 	  TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/serving/test_openapi.py || failed=1; \
+	  TUNECTL_KILLS=20 $(BIN)/python -m pytest -q --timeout 3600 tests/backends/test_torchrun_launch.py -k random || failed=1; \
 	  $(BIN)/python benchmarks/fault_loop.py --keep || failed=1; \
 	  exit $$failed
 

@@ -1,0 +1,159 @@
+"""What several processes cost: two against one on a tiny model, and the time from a kill to the next step.
+
+    python benchmarks/bench_scale.py [--runs 5] [--epochs 40]
+
+One process has two threads, two processes have one each; the steps, rows and seed are the same. Seconds are those of the steps, as the
+fit reports them: start and imports are shown apart. The kill ends one of two processes at a checkpoint; the clock stops at the next
+checkpoint, which is the next step. On a tiny model the sums between processes weigh most: it is the worst case. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hardware_info import machine, versions
+
+from tunectl.core.errors import InfrastructureError
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests")]
+
+
+def main() -> None:
+    """Measure, and print figures as they come."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="runs of each kind, and kills (5)")
+    parser.add_argument("--epochs", type=float, default=40, help="passes over 24 rows, of two rows a step (40)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        print(json.dumps(measure(Path(scratch), args.runs, args.epochs)))
+
+
+def measure(scratch: Path, runs: int, epochs: float) -> dict[str, object]:
+    """All figures."""
+    import conftest
+
+    model = scratch / "model"
+    conftest.build_tiny_model(model)
+    imports = [time_imports() for _ in range(runs)]
+    print(f"imports of one process: {statistics.median(imports):.1f} s")
+    steps: dict[str, list[float]] = {"one": [], "two": []}
+    starts: list[float] = []
+    for run in range(runs):
+        for name, found in steps.items():  # in turn, so that a slow minute meets both
+            begun = time.monotonic()
+            result = fit(model, scratch / f"{name}-{run}", epochs, processes=2 if name == "two" else 1)
+            found.append(1000 * result.seconds / result.steps)
+            if name == "two":
+                starts.append(time.monotonic() - begun - result.seconds)
+    one, two = (statistics.median(steps[name]) for name in ("one", "two"))
+    print(
+        f"one process, two threads: {one:.1f} ms a step; two processes, one thread each: {two:.1f} ms ({two / one:.2f} times)"
+    )
+    print(f"start of two processes: {statistics.median(starts):.1f} s")
+    gaps = time_kills(model, scratch / "killed", runs)
+    print(f"kill to next step: {statistics.median(gaps):.1f} s (median of {len(gaps)})")
+    return {
+        "machine": machine(),
+        "versions": versions("torch", "transformers", "trl", "peft"),
+        "imports_seconds": imports,
+        "milliseconds_a_step": steps,
+        "start_seconds": starts,
+        "kill_to_next_step_seconds": gaps,
+        "cards": "not measured: this benchmark has no part for cards yet",
+    }
+
+
+def time_imports() -> float:
+    """Seconds in which a fresh process imports what a rank needs."""
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import torch, transformers, peft, trl.trainer.sft_trainer"], check=True)
+    return time.monotonic() - begun
+
+
+def fit(model: Path, folder: Path, epochs: float, *, processes: int, save_steps: int = 10_000, restarts: int = 0):
+    """One fit; returns its ``TrainResult``."""
+    import tiny_fits
+
+    from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
+    from tunectl.backends.trainers.sft_trainer import SftTrainer
+    from tunectl.config.schema.launch import TorchrunLaunch
+
+    profile = tiny_fits.PROFILE.model_copy(update={"threads": 3 - processes})
+    plan = replace(tiny_fits.plan(), epochs=epochs, save_steps=save_steps, profile=profile)
+    job = tiny_fits.sft_job(model, folder, plan)
+    if processes == 1:
+        given = {"model": model, "train": job.train, "validation": job.validation, "out": job.out, "work": job.work}
+        return SftTrainer().fit(plan, **given)
+    settings = TorchrunLaunch(
+        method="torchrun",
+        nproc_per_node=processes,
+        nnodes=1,
+        rdzv_endpoint=None,
+        storage_path=None,
+        max_restarts=restarts,
+        shard="none",
+        collective_timeout_seconds=120,
+    )
+    return TorchrunLauncher(settings).run(job).result
+
+
+def time_kills(model: Path, folder: Path, kills: int) -> list[float]:
+    """Seconds from a kill to the checkpoint after it, of each kill in one fit."""
+    gaps: list[float] = []
+    killer = threading.Thread(target=kill_at_checkpoints, args=(folder / "work", kills, gaps), daemon=True)
+    killer.start()
+    with contextlib.suppress(InfrastructureError):  # it is stopped when it was killed often enough
+        fit(model, folder, 900, processes=2, save_steps=1, restarts=kills + 1)
+    killer.join()
+    return gaps
+
+
+def kill_at_checkpoints(work: Path, kills: int, gaps: list[float]) -> None:
+    """Kill one rank at a checkpoint and wait for the next, ``kills`` times; then ask the fit to stop."""
+    done = wait_for_checkpoint(work, 0)
+    for _ in range(kills):
+        os.kill(find_ranks(work)[-1], signal.SIGKILL)
+        begun = time.monotonic()
+        done = wait_for_checkpoint(work, done)
+        gaps.append(time.monotonic() - begun)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def wait_for_checkpoint(work: Path, after: int) -> int:
+    """The step of the first complete checkpoint after step ``after``."""
+    while True:
+        steps = [int(path.parent.name.rpartition("-")[2]) for path in work.glob("checkpoint-*/complete.json")]
+        if max(steps, default=0) > after:
+            return max(steps)
+        time.sleep(0.01)
+
+
+def find_ranks(work: Path) -> Sequence[int]:
+    """Ids of the processes of the fit in ``work``."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes()
+        except OSError:
+            continue
+        if b"launchers.worker" in words and str(work).encode() in words:
+            found.append(int(place.parent.name))
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    main()
