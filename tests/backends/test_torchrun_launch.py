@@ -1,8 +1,11 @@
 """Fits on several processes by torchrun: the same numbers, the same bytes after kills, and one clear error."""
 
+import contextlib
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,16 +14,17 @@ from pathlib import Path
 
 import pytest
 import tiny_fits
+from pydantic import ValidationError
 from tiny_fits import digest, plan, reward_job, rows, sft_job
 
 from tunectl.artifacts import atomic_io
-from tunectl.backends.launchers import torchrun_agent
+from tunectl.backends.launchers import torchrun_agent, torchrun_join
 from tunectl.backends.launchers.torchrun_agent import AgentSettings
 from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
 from tunectl.backends.trainers.sft_trainer import SftTrainer
-from tunectl.config.schema.launch import TorchrunLaunch
+from tunectl.config.schema.launch import LaunchConfig, TorchrunLaunch
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.training.protocols import TrainResult
 
@@ -32,6 +36,7 @@ ODD = {"train": [*rows(8), *rows(1, answers=6, start=8)], "validation": rows(1, 
 
 def launch(**changes) -> TorchrunLaunch:
     values = {"nproc_per_node": 2, "max_restarts": 0, "shard": "none", "collective_timeout_seconds": 60}
+    values |= {"nnodes": 1, "rdzv_endpoint": None, "storage_path": None}
     return TorchrunLaunch(method="torchrun", **{**values, **changes})
 
 
@@ -75,7 +80,18 @@ def both(tiny_model, sft, tmp_path_factory):
         TorchrunLauncher(launch(shard=shard)).write_request(job, root / name / "launch")
     script = root / "script.json"
     script.write_text(json.dumps({"fits": [str(root / name / "launch") for name in jobs]}))
-    agent = AgentSettings(2, 1, 0, "127.0.0.1:0", "many", "127.0.0.1", [str(WORKER), str(script)])
+    agent = AgentSettings(
+        nproc_per_node=2,
+        nnodes=1,
+        max_restarts=0,
+        rdzv_endpoint="127.0.0.1:0",
+        is_host=True,
+        join_timeout_seconds=60,
+        run_id="many",
+        local_addr="127.0.0.1",
+        worker=[str(WORKER), str(script)],
+        fit=str(root),
+    )
     atomic_io.write_json(root / torchrun_agent.AGENT, agent)
     words = [sys.executable, "-m", torchrun_agent.__name__, str(root)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280)
@@ -204,6 +220,47 @@ def test_each_rank_is_killed_at_each_point(both, tiny_model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ranks_are_killed_at_random_moments(tiny_model, tmp_path):
+    """While they start, between steps, in a save: TUNECTL_KILLS of them (`make faults`: 20)."""
+    kills = int(os.environ.get("TUNECTL_KILLS", "2"))
+    chosen = plan(epochs=60, save_steps=40, dropout=0.1)
+    plain, killed = (sft_job(tiny_model, tmp_path / name, chosen) for name in ("plain", "killed"))
+    TorchrunLauncher(launch()).run(plain)
+    count: list[int] = []
+    killer = threading.Thread(target=_kill_at_random, args=(killed.work, kills, count), daemon=True)
+    killer.start()
+    end = TorchrunLauncher(launch(max_restarts=kills)).run(killed)
+    assert digest(killed.out) == digest(plain.out)
+    assert end.restarts == len(count) > 0
+
+
+def _kill_at_random(work: Path, kills: int, count: list[int]) -> None:
+    """Kill one of two ranks up to eight seconds after both are there, again and again."""
+    chance = random.Random(7)
+    before: set[int] = set()
+    while len(count) < kills:
+        ranks = {pid for pid in _find_ranks(work) if pid not in before}
+        if len(ranks) == 2:
+            time.sleep(chance.uniform(0, 8))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(chance.choice(sorted(ranks)), signal.SIGKILL)
+                count.append(1)
+            before |= ranks
+        time.sleep(0.05)
+
+
+def _find_ranks(work: Path) -> list[int]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = place.read_bytes()
+            if b"launchers.worker" in words and str(work).encode() in words:
+                found.append(int(place.parent.name))
+    return found
+
+
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_step_and_the_next_run_goes_on(both, tiny_model, tmp_path):
     job, launcher = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan), TorchrunLauncher(launch())
     stop = threading.Thread(target=_press_ctrl_c_at_a_checkpoint, args=(job.work,))
@@ -229,9 +286,9 @@ def test_ranks_end_with_the_driver_even_by_kill_9(tiny_model, tmp_path):
     words = (
         "import sys; from pathlib import Path; import tiny_fits as t\n"
         "from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher\n"
-        "from tunectl.config.schema.launch import TorchrunLaunch\n"
+        "from tunectl.config.schema.launch import LaunchConfig, TorchrunLaunch\n"
         "settings = TorchrunLaunch(method='torchrun', nproc_per_node=2, max_restarts=3, shard='none', "
-        "collective_timeout_seconds=60)\n"
+        "collective_timeout_seconds=60, nnodes=1, rdzv_endpoint=None, storage_path=None)\n"
         "TorchrunLauncher(settings).run(t.sft_job(Path(sys.argv[1]), Path(sys.argv[2]), t.plan(epochs=900)))\n"
     )
     paths = os.pathsep.join([str(WORKER.parent), os.environ.get("PYTHONPATH", "")])
@@ -261,3 +318,64 @@ def _mentioning(folder: Path) -> list[str]:
         if str(folder) in words:
             found.append(words)
     return found
+
+
+JOIN = """
+import json, sys
+from pathlib import Path
+from tunectl.backends.launchers import torchrun_join
+from tunectl.config.schema.launch import LaunchConfig
+config = LaunchConfig.model_validate(json.loads(sys.argv[1]))
+print("fits", torchrun_join.join_stage("sft", config, Path(sys.argv[2]), worker=sys.argv[3:]))
+"""
+
+
+def two_machines(folder: Path, kills: list, **other) -> tuple[TorchrunLauncher, subprocess.Popen]:
+    """A launcher for two machines, and the second one as a process; ``other`` are settings that the second has otherwise."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    common = {"nproc_per_node": 1, "nnodes": 2, "rdzv_endpoint": endpoint, "max_restarts": 2}
+    launcher = scripted(folder, {"kills": kills}, storage_path=str(folder / "storage"), **common)
+    settings = launcher.settings.model_copy(update=other).model_dump(mode="json")
+    words = [json.dumps(settings), str(folder / "other"), *launcher.worker]
+    second = subprocess.Popen(
+        [sys.executable, "-c", JOIN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    return launcher, second
+
+
+@pytest.mark.slow
+def test_two_machines_give_the_bytes_of_one_with_two_processes(both, tiny_model, tmp_path):
+    """A rank of the second one is killed on the way: both agents start theirs again."""
+    launcher, second = two_machines(tmp_path, [[0, 1, "after_backward"]])
+    job = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan)
+    end = launcher.run(job)
+    launcher.close("sft")
+    told, words = second.communicate(timeout=60)
+    assert told == "fits 1\n", words
+    assert (end.ranks, end.nodes) == (2, 2)
+    assert digest(job.out) == digest(both[0]["dropout"][2])
+    assert not list((tmp_path / "storage").glob("*/*"))  # rows and checkpoints go when they are not needed any more
+
+
+@pytest.mark.slow
+def test_a_folder_that_the_other_machine_does_not_see_is_refused(tiny_model, tmp_path):
+    launcher, second = two_machines(tmp_path, [], storage_path=str(tmp_path / "a disk of its own"))
+    with pytest.raises(UsageError) as error:
+        launcher.run(sft_job(tiny_model, tmp_path))
+    launcher.close("sft")
+    assert "on another machine, does not see the request in " in error.value.message
+    assert error.value.message.startswith("launch.storage_path: rank ")
+    assert "UsageError" in second.communicate(timeout=60)[1]
+    assert second.returncode
+
+
+def test_several_machines_need_a_place_to_meet():
+    with pytest.raises(ValidationError, match="nnodes is 2, and rdzv_endpoint is null; several machines need one"):
+        launch(nnodes=2, storage_path="/shared")
+    with pytest.raises(ValidationError, match="nnodes is 2, and storage_path is null; several machines need one"):
+        launch(nnodes=2, rdzv_endpoint="first:29500")
+    with pytest.raises(UsageError, match="takes part in a fit on several machines, and launch says one"):
+        torchrun_join.join_stage("sft", LaunchConfig(launch()), Path())
+    assert torchrun_join.find_own_address("127.0.0.1:29500") == "127.0.0.1"

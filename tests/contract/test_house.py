@@ -36,6 +36,7 @@ ROOMS = {
     "yaml": ("config/", "backends/vcs/"),
     "starlette": ("annotation/", "backends/web/http_server.py"),
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
+    "ray": ("backends/launchers/ray_",),
     "sqlalchemy": ("backends/storage/inference_log_", "backends/sweeps/"),
     "optuna": ("backends/sweeps/",),
     "alembic": ("backends/storage/inference_log_",),

@@ -14,6 +14,8 @@ from tunectl.backends.wiring import launch
 from tunectl.config.loading import override_file
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.launch import LaunchConfig
+from tunectl.core.errors import UsageError
+from tunectl.pipeline import runner
 from tunectl.pipeline.stages import STAGES
 from tunectl.pipeline.stages.compose import compose
 from tunectl.training import fit_request
@@ -24,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 TORCHRUN = {
     "method": "torchrun",
     "nproc_per_node": 2,
+    "nnodes": 1,
+    "rdzv_endpoint": None,
+    "storage_path": None,
     "max_restarts": 3,
     "shard": "layers",
     "collective_timeout_seconds": 600,
@@ -92,3 +97,11 @@ def test_a_request_comes_back_as_it_was(tmp_path: Path) -> None:
     assert fit_request.read_rows(tmp_path, PackedRow) == (tiny_fits.rows(), tiny_fits.rows(2))
     fit_request.write_rows(tmp_path, tiny_fits.groups(), tiny_fits.groups(2))
     assert fit_request.read_rows(tmp_path, PromptGroup) == (tiny_fits.groups(), tiny_fits.groups(2))
+
+
+def test_a_machine_joins_only_what_fits_on_several(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        runner.join_stage(ProjectPaths(tmp_path), "ingest")
+    assert (error.value.message, error.value.hint) == ("ingest fits nothing", "stages that do: cpt, reward, sft")
+    with pytest.raises(UsageError, match="tunectl run sft --join takes part in a fit on several machines"):
+        runner.join_stage(ProjectPaths(tmp_path), "sft")

@@ -27,6 +27,9 @@ CI = (
 Whoever leaves one out to stay below 40 minutes names the reason here; `make test-all` goes on to run it.
 """
 
+TEST_ALL = ("cluster",)
+"""Folders that `make test-all` runs alone: clusters of several nodes on one machine take minutes and most of its memory."""
+
 
 def is_below(nodeid: str, places: tuple[str, ...]) -> bool:
     """Whether a test lies in one of the folders or files, named from ``tests/`` on."""

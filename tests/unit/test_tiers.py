@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tiers import CI, QUICK, find_tier
+from tiers import CI, QUICK, TEST_ALL, find_tier
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
@@ -20,6 +20,7 @@ TESTS = ROOT / "tests"
         ("tests/backends/test_openvino_export.py::test_a", True, "ci"),
         ("tests/serving/test_openai.py::test_a", False, "ci"),
         ("tests/e2e/test_loop.py::test_a", True, "ci"),
+        ("tests/cluster/test_ray_nodes.py::test_a", True, None),
         ("tests/elsewhere/test_a.py::test_a", False, None),
     ],
 )
@@ -29,11 +30,11 @@ def test_the_tier_follows_from_the_place(nodeid: str, slow: bool, tier: str | No
 
 def test_no_folder_is_left_out_of_the_gate() -> None:
     folders = {path.relative_to(TESTS).parts[0] for path in TESTS.rglob("test_*.py")}
-    assert folders == {*QUICK, *CI}
+    assert folders == {*QUICK, *CI, *TEST_ALL}
 
 
 def test_every_place_is_there() -> None:
-    assert [name for name in (*QUICK, *CI) if not (TESTS / name).exists()] == []
+    assert [name for name in (*QUICK, *CI, *TEST_ALL) if not (TESTS / name).exists()] == []
 
 
 def test_the_makefile_names_the_same_folders() -> None:

@@ -1,7 +1,7 @@
 """Run one stage, as dvc.yaml does.
 
 The stage gets its resolved configuration, the finished artifacts of the stages that it reads, and a fresh folder. That folder
-replaces the old artifact only when the stage succeeds; the manifest is written last.
+replaces the old artifact only when the stage succeeds; the manifest is written last. With --join the first machine runs the stage, and this one gives its processes to the fits of it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ from tunectl.pipeline import runner
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("stage", help="a stage of dvc.yaml; tunectl status lists them")
+    parser.add_argument(
+        "--join", action="store_true", help="take part, as another machine, in the fits of this stage (launch.nnodes)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the stage that was named."""
-    runner.execute_stage(ProjectPaths(), args.stage)
+    if args.join:
+        runner.join_stage(ProjectPaths(), args.stage)
+    else:
+        runner.execute_stage(ProjectPaths(), args.stage)
     return 0

@@ -37,8 +37,11 @@ def list_required_packages(config: Any, stages: Iterable[str]) -> list[RequiredP
 
 def list_build_packages(config: Any, targets: Iterable[str] = ()) -> list[RequiredPackage]:
     """What ``tunectl repro`` imports for ``targets`` and everything that they read; without targets, for all stages."""
-    pipeline = [RequiredPackage("dvc", "pipeline", "repro")]
-    return pipeline + list_required_packages(config, list_upstream_stages(targets))
+    stages = list_upstream_stages(targets)
+    found = [RequiredPackage("dvc", "pipeline", "repro"), *list_required_packages(config, stages)]
+    if config.launch.root.method == "ray" and "sft" in stages:
+        found.append(RequiredPackage("ray", "ray", "launch"))
+    return found
 
 
 def list_upstream_stages(targets: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ from tunectl.artifacts import atomic_io, lock, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.wiring import launch
 from tunectl.core import logging_setup
-from tunectl.core.errors import ArtifactError, TunectlError
+from tunectl.core.errors import ArtifactError, TunectlError, UsageError
 from tunectl.core.optional import require_all
 from tunectl.pipeline.stages import COMPOSE, find
 
@@ -69,6 +69,8 @@ def run_stage(layout: ProjectPaths, name: str) -> None:
     launched = launch.launch_backends(name, launch.read(layout.launch))
     started = time.monotonic()
     with ExitStack() as stack:
+        if launched:
+            stack.callback(launched.close)
         folders = {"work": layout.work(name, key)}
         for kind, target in (("plots", layout.plots(name)), ("artifact", layout.artifact(name))):
             if kind in _fields(module.Outputs):
@@ -85,6 +87,18 @@ def run_stage(layout: ProjectPaths, name: str) -> None:
     with layout.executed.open("a", encoding="utf-8") as stream:
         stream.write(f"{name}\n")
     _log.info("%s: done in %.1f s", name, seconds)
+
+
+def join_stage(layout: ProjectPaths, name: str) -> int:
+    """Give the processes of this machine to the fits of a stage that another machine runs; returns how many fits there were.
+
+    Raises  UsageError for a stage without fits, or settings of one machine; InfrastructureError where nobody is met.
+    """
+    if find(name).name not in launch.TRAINED:
+        raise UsageError(f"{name} fits nothing", hint=f"stages that do: {', '.join(sorted(launch.TRAINED))}")
+    from tunectl.backends.launchers import torchrun_join
+
+    return torchrun_join.join_stage(name, launch.read(layout.launch), layout.state_dir / "work")
 
 
 def load_input_artifact(layout: ProjectPaths, name: str) -> manifest.Manifest:

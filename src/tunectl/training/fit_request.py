@@ -10,10 +10,11 @@ stop          somebody pressed Ctrl-C: finish the step, save, end
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -56,6 +57,22 @@ class FitJob:
         return self.plan.fit if isinstance(self.plan, RewardArgs) else self.plan
 
 
+class FitLauncher(Protocol):
+    """Carries out fits on several processes."""
+
+    ends: list[FitEnd]
+    """How the fits so far went."""
+
+    def run(self, job: FitJob) -> FitEnd:
+        """Fit; the adapter goes to ``job.out``.
+
+        Raises  the error that a rank raised; InfrastructureError where ranks fail too often, or after Ctrl-C.
+        """
+
+    def close(self, stage: str) -> None:
+        """Say that ``stage`` has no more fits."""
+
+
 class FitRequest(Struct, frozen=True):
     """One fit, as every rank reads it; paths are absolute."""
 
@@ -67,8 +84,9 @@ class FitRequest(Struct, frozen=True):
     """The adapter below a reward model."""
     work: str
     """Folder of the checkpoints."""
-    backend: Literal["gloo", "nccl"]
-    """What torch.distributed sums with."""
+    device: str
+    id: str
+    """Of this fit: who reads another one is in another folder."""
     sharded: bool
     collective_timeout_seconds: int
 
@@ -112,6 +130,22 @@ def encode_plan(plan: TrainingArgs | RewardArgs) -> dict[str, Any]:
 def decode_plan(plan: dict[str, Any], shape: type[T]) -> T:
     """What ``encode_plan`` was given."""
     return msgspec.convert(plan, shape, dec_hook=_decode)
+
+
+def build_request(job: FitJob, work: Path, *, sharded: bool, collective_timeout_seconds: int) -> FitRequest:
+    """The request of ``job``, with its checkpoints in ``work``."""
+    fit = replace(job.fit, init_adapter=job.fit.init_adapter.absolute() if job.fit.init_adapter else None)
+    return FitRequest(
+        trainer=job.trainer,
+        plan=encode_plan(replace(job.plan, fit=fit) if isinstance(job.plan, RewardArgs) else fit),
+        model=str(job.model.absolute()),
+        sft=str(job.sft.absolute()) if job.sft else None,
+        work=str(work.absolute()),
+        device=job.fit.profile.device,
+        id=uuid.uuid4().hex,
+        sharded=sharded,
+        collective_timeout_seconds=collective_timeout_seconds,
+    )
 
 
 def write_rows(folder: Path, train: Sequence[FitRow], validation: Sequence[FitRow]) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
 from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
-from tunectl.training.fit_request import FitJob
+from tunectl.training.fit_request import FitJob, FitLauncher
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.protocols import TrainResult
 from tunectl.training.reward.pair_batches import PromptGroup
@@ -18,7 +17,7 @@ from tunectl.training.train_args import TrainingArgs
 class LaunchedSftTrainer:
     """See ``training.protocols.Trainer``."""
 
-    def __init__(self, launcher: TorchrunLauncher) -> None:
+    def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""
         self._launcher = launcher
 
@@ -38,7 +37,7 @@ class LaunchedSftTrainer:
 class LaunchedRewardTrainer(RewardModelTrainer):
     """See ``training.reward.reward_args.RewardTrainer``; rewards are read in this process."""
 
-    def __init__(self, launcher: TorchrunLauncher) -> None:
+    def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""
         super().__init__()
         self._launcher = launcher

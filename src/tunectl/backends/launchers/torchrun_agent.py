@@ -1,6 +1,6 @@
 """The torchrun agent of one machine: starts a worker a rank, and starts all again when one fails.
 
-``python -m tunectl.backends.launchers.torchrun_agent FOLDER``, where ``agent.json`` in the folder says how many. It runs below
+``python -m tunectl.backends.launchers.torchrun_agent FOLDER``, where ``agent.json`` in its folder says how many. It runs below
 ``process_guard``, so that it ends with whoever started it.
 """
 
@@ -19,6 +19,8 @@ from msgspec import Struct
 from tunectl.artifacts import atomic_io
 from tunectl.core.optional import import_optional
 
+RANK_FAILED, NOBODY_THERE = 1, 3
+"""Exit codes: a rank failed too often; the agents did not meet."""
 AGENT, LOGS, FAILED = "agent.json", "logs", "failed_ranks.json"
 FIX = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Without it a restart reads the addresses of the attempt before, and may never connect. Source: pytorch/pytorch#135712."""
@@ -32,11 +34,16 @@ class AgentSettings(Struct, frozen=True):
     max_restarts: int
     rdzv_endpoint: str
     """HOST:PORT where the agents meet; port 0 with one node: any."""
+    is_host: bool
+    """Whether this agent listens there."""
+    join_timeout_seconds: int
     run_id: str
     local_addr: str
     """Address by which the other nodes reach this one."""
     worker: list[str]
     """Arguments of Python that start a rank."""
+    fit: str
+    """Folder of the fit, which the ranks get as their last argument."""
 
 
 class FailedRank(Struct, frozen=True):
@@ -53,6 +60,7 @@ def main(folder: Path) -> int:
     os.environ[FIX] = "1"
     launcher = import_optional("torch.distributed.launcher.api", extra="train")
     multiprocessing = import_optional("torch.distributed.elastic.multiprocessing", extra="train")
+    rendezvous = import_optional("torch.distributed.elastic.rendezvous.api", extra="train")
     _log_to(folder / LOGS / "agent.log")
     quiet = dict.fromkeys(range(1, settings.nproc_per_node), multiprocessing.Std.ALL)
     config = launcher.LaunchConfig(
@@ -65,14 +73,17 @@ def main(folder: Path) -> int:
         run_id=settings.run_id,
         rdzv_backend="c10d",
         rdzv_endpoint=settings.rdzv_endpoint,
+        rdzv_configs={"is_host": settings.is_host, "join_timeout": settings.join_timeout_seconds},
         max_restarts=settings.max_restarts,
         local_addr=settings.local_addr,
     )
     try:
-        launcher.elastic_launch(config, sys.executable)(*settings.worker, str(folder))
+        launcher.elastic_launch(config, sys.executable)(*settings.worker, settings.fit)
     except multiprocessing.errors.ChildFailedError as error:
         atomic_io.write_json(folder / FAILED, choose_failed(error.failures))
-        return 1
+        return RANK_FAILED
+    except rendezvous.RendezvousError:
+        return NOBODY_THERE
     return 0
 
 

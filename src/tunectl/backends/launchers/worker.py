@@ -20,7 +20,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.system import process_guard, terminal
 from tunectl.core import logging_setup
-from tunectl.core.errors import TunectlError
+from tunectl.core.errors import TunectlError, UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training import fit_request
 from tunectl.training.fit_request import FitEnd, FitRequest
@@ -31,8 +31,10 @@ from tunectl.training.reward.reward_args import RewardArgs
 from tunectl.training.train_args import TrainingArgs
 
 _log = logging_setup.get_logger(__name__)
+MEETING_SECONDS = 60
+"""Of a rank that does not see what the others were told."""
 CARDS = "CUDA_VISIBLE_DEVICES"
-_HIDDEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+HIDDEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What accelerate and transformers look for. They must believe in one process: they would wrap the model and save on every rank."""
 
 
@@ -45,11 +47,13 @@ def main(folder: Path) -> int:
     logging_setup.configure_logging(level="error" if rank else "info")
     if not rank:
         terminal.install_progress()
-    request: FitRequest = atomic_io.read_json(folder / fit_request.REQUEST, FitRequest)
-    if request.backend == "nccl":
+    request = _read_request(folder)
+    if request is not None and request.device == "cuda":
         os.environ[CARDS] = _choose_card(local)  # before torch looks: each rank sees one card, and calls it cuda:0
     try:
         group = join_ranks(request, folder)
+        if request is None:
+            return 1  # nobody sees it: whoever started this has taken it away
         restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
         if restarts and group.first:
             _log.warning("a rank failed, and all were started again: restart %d", restarts)
@@ -75,21 +79,50 @@ def _choose_card(local_rank: int) -> str:
     return visible.split(",")[local_rank] if visible else str(local_rank)
 
 
-def join_ranks(request: FitRequest, folder: Path) -> ProcessGroup:
-    """Meet the other ranks, and hide from the libraries that there are any."""
+def _read_request(folder: Path) -> FitRequest | None:
+    """The request, or None on a machine that does not see its folder."""
+    if not (folder / fit_request.REQUEST).is_file():
+        return None
+    request: FitRequest = atomic_io.read_json(folder / fit_request.REQUEST, FitRequest)
+    return request
+
+
+def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
+    """Meet the other ranks, and hide from the libraries that there are any.
+
+    Raises  UsageError where a rank does not see the folder that the others see.
+    """
+    torch = import_optional("torch", extra="train")
     distributed = import_optional("torch.distributed", extra="train")
-    distributed.init_process_group(request.backend, timeout=timedelta(seconds=request.collective_timeout_seconds))
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    seconds = request.collective_timeout_seconds if request else MEETING_SECONDS
+    distributed.init_process_group(backend, timeout=timedelta(seconds=seconds))
     group = ProcessGroup(
         rank=distributed.get_rank(),
         world_size=distributed.get_world_size(),
         local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
-        sharded=request.sharded,
-        stop_file=folder / fit_request.STOP,
+        sharded=request is not None and request.sharded,
+        asked_to_stop=(folder / fit_request.STOP).exists,
     )
-    for name in _HIDDEN:
+    for name in HIDDEN:
         os.environ.pop(name, None)
     logging.getLogger("transformers.training_args").setLevel(logging.ERROR)  # it warns of what is done here on purpose
+    _refuse_another_folder(request, folder, group)
     return group
+
+
+def _refuse_another_folder(request: FitRequest | None, folder: Path, group: ProcessGroup) -> None:
+    """All ranks have to read the same request: a folder of the same name on a disk of its own holds another one, or none."""
+    visible = request is not None and Path(request.model).is_dir()
+    seen = float(int(request.id[:12], 16)) if request and visible else 0.0
+    (newest,) = group.max(seen)
+    blind = [int(rank) for rank in group.gather(0.0 if seen == newest else group.rank + 1.0) if rank]
+    if blind:
+        raise UsageError(
+            f"launch.storage_path: rank {blind[0] - 1} of {group.world_size}, on another machine, does not see the request in {folder}, "
+            "or the model that it names",
+            hint="give a folder on a file system that all machines mount at this path, and keep the project on one, too",
+        )
 
 
 def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResult:
@@ -126,7 +159,7 @@ def _own_plan(plan: TrainingArgs, group: ProcessGroup) -> TrainingArgs:
 
 
 def _device(request: FitRequest) -> str:
-    if request.backend == "gloo":
+    if request.device == "cpu":
         return "cpu"
     torch: Any = import_optional("torch", extra="train")
     return str(torch.cuda.get_device_name(0))

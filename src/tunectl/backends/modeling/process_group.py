@@ -7,7 +7,7 @@ rank: schedule, optimizer, average and best weights follow from the seed and fro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ class ProcessGroup:
     """Processes of this machine, which share its memory and its cores."""
     sharded: bool = False
     """Frozen layers are divided among the ranks (FSDP2), so that each forward pass is a collective."""
-    stop_file: Path | None = None
-    """Once it exists, the fit ends after the step under way."""
+    asked_to_stop: Callable[[], bool] | None = None
+    """Asked by the first rank once a step: whether the fit is to end after it."""
+    publish: Callable[[Path | None], None] | None = None
+    """Takes each complete checkpoint of the first rank, and None on the others, to where a restart finds it. None: it is there."""
 
     @property
     def first(self) -> bool:
@@ -41,18 +43,21 @@ class ProcessGroup:
         """The largest of each number over the ranks."""
         return self._reduce(numbers, "MAX")
 
+    def gather(self, number: float) -> list[float]:
+        """The number of each rank, in their order."""
+        own = [0.0] * self.world_size
+        own[self.rank] = number
+        return self.sum(*own)
+
     def _reduce(self, numbers: Sequence[float], operation: str) -> list[float]:
         if self.world_size == 1:
             return list(numbers)
         torch = import_optional("torch", extra="train")
         distributed = import_optional("torch.distributed", extra="train")
-        values = torch.tensor(numbers, dtype=torch.float64, device=self._device(distributed))
+        values = torch.tensor(numbers, dtype=torch.float64)  # on the CPU, by gloo: nothing waits for a card
         distributed.all_reduce(values, op=getattr(distributed.ReduceOp, operation))
         found: list[float] = values.tolist()
         return found
-
-    def _device(self, distributed: Any) -> str:
-        return "cuda" if distributed.get_backend() == "nccl" else "cpu"
 
     def sum_gradients(self, model: Any) -> None:
         """Sum the gradients of all trained weights over the ranks, in one flat float32 ``all_reduce``."""
@@ -71,11 +76,18 @@ class ProcessGroup:
         """Wait for all ranks."""
         self.sum(0.0)
 
+    def end_checkpoint(self, folder: Path | None) -> None:
+        """Wait until the checkpoint of the first rank is where a restart finds it; ``folder`` is None on the others."""
+        if self.publish is None:
+            self.barrier()
+        else:
+            self.publish(folder)
+
     def agree_to_stop(self, stopped: bool) -> bool:
         """Whether any rank was asked to stop: the same answer on all, after the same step."""
         if self.world_size == 1:
             return stopped
-        asked = stopped or (self.first and self.stop_file is not None and self.stop_file.exists())
+        asked = stopped or (self.first and self.asked_to_stop is not None and self.asked_to_stop())
         return self.max(float(asked))[0] > 0
 
     def seed_step(self, seed: int, step: int) -> None:

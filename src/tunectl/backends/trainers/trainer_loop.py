@@ -58,8 +58,8 @@ class Stoppable(Protocol):
     """Finish this step, save, stop."""
 
     @property
-    def plan(self) -> TrainerPlan:
-        """What it was told."""
+    def plan(self) -> Any:
+        """Has the label that the message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,12 +315,13 @@ def _trainer_class(name: str) -> Any:
             return {"eval_loss": loss}
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            if self.run.group.first:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            first = self.run.group.first
+            if first:
                 transformers.Trainer._save_checkpoint(self, model, trial)  # noqa: SLF001  TRL's own adds a model card
-                folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
                 self.run.state.save(folder)
                 training_checkpoint.finish_checkpoint(folder)
-            self.run.group.barrier()
+            self.run.group.end_checkpoint(folder if first else None)
 
     return Fitter
 

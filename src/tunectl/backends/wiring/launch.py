@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from tunectl.artifacts import atomic_io
-from tunectl.config.schema.launch import LaunchConfig, LocalLaunch
+from tunectl.config.schema.launch import LaunchConfig, LocalLaunch, RayLaunch, TorchrunLaunch
+from tunectl.training.fit_request import FitLauncher
 
 TRAINED: Final = frozenset(("cpt", "sft", "reward"))
 """Stages that fit an adapter over a fixed schedule of steps."""
+
+
+def _do_nothing() -> None:
+    """What ends where nothing was started."""
 
 
 @dataclass
@@ -21,6 +27,8 @@ class LaunchedBackends:
     backends: dict[str, Any] = field(default_factory=dict)
     ends: list[Any] = field(default_factory=list)
     shard: str = "none"
+    close: Callable[[], None] = _do_nothing
+    """Called when the stage ends, well or not."""
 
     def record(self) -> dict[str, Any]:
         """What the metrics of the stage say; nothing where nothing was fitted."""
@@ -56,8 +64,19 @@ def launch_backends(stage: str, config: LaunchConfig) -> LaunchedBackends | None
     if isinstance(settings, LocalLaunch):
         return LaunchedBackends(settings.method)
     from tunectl.backends.launchers.launched_trainers import LaunchedRewardTrainer, LaunchedSftTrainer
+
+    launcher = _build_launcher(settings)
+    trainer = LaunchedRewardTrainer(launcher) if stage == "reward" else LaunchedSftTrainer(launcher)
+    return LaunchedBackends(
+        settings.method, {"trainer": trainer}, launcher.ends, settings.shard, lambda: launcher.close(stage)
+    )
+
+
+def _build_launcher(settings: TorchrunLaunch | RayLaunch) -> FitLauncher:
+    if isinstance(settings, RayLaunch):
+        from tunectl.backends.launchers.ray_launcher import RayLauncher
+
+        return RayLauncher(settings)
     from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
 
-    launcher = TorchrunLauncher(settings)
-    trainer = LaunchedRewardTrainer(launcher) if stage == "reward" else LaunchedSftTrainer(launcher)
-    return LaunchedBackends(settings.method, {"trainer": trainer}, launcher.ends, settings.shard)
+    return TorchrunLauncher(settings)

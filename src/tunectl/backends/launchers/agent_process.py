@@ -1,0 +1,98 @@
+"""The process of a torchrun agent: started below ``process_guard``, waited for, ended, and what its failure means."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.launchers import torchrun_agent
+from tunectl.backends.launchers.torchrun_agent import AgentSettings, FailedRank
+from tunectl.backends.trainers import trainer_loop
+from tunectl.core.errors import InfrastructureError
+from tunectl.training import fit_request
+
+PATIENCE_SECONDS = 40.0
+"""From the request to end until all is ended by force; torchrun gives its workers 30."""
+LOG_LINES = 12
+
+
+@dataclass
+class StopRequest:
+    """Whether Ctrl-C was pressed while a fit runs in other processes."""
+
+    label: str
+    """What the message names."""
+    stopped: bool = False
+
+    @property
+    def plan(self) -> StopRequest:
+        """Where ``stop_on_ctrl_c`` looks for the label."""
+        return self
+
+
+def run_agent(folder: Path, label: str, *, stop: Path) -> int:
+    """Start the agent whose settings are in ``folder`` and wait for its end; returns its exit code.
+
+    Ctrl-C makes ``stop``, so that the step under way finishes; a second one ends all at once.
+    """
+    command = ["-m", "tunectl.backends.system.process_guard", "0", "0", sys.executable, "-m", torchrun_agent.__name__]
+    process = subprocess.Popen(
+        [sys.executable, *command, str(folder)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C in the terminal reaches us alone
+        env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+    )
+    waiting = StopRequest(label)
+    try:
+        with trainer_loop.stop_on_ctrl_c(waiting):
+            while (code := process.poll()) is None:
+                if waiting.stopped:
+                    stop.touch()
+                time.sleep(0.1)
+    finally:
+        _end(process)
+    return code
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the agent's group, kindly at first."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) -> InfrastructureError:
+    """One error for a rank that failed more often than it may."""
+    if code == torchrun_agent.NOBODY_THERE:
+        return InfrastructureError(
+            f"{label}: the machines did not meet at {agent.rdzv_endpoint} within {agent.join_timeout_seconds} s "
+            f"(launch.nnodes = {agent.nnodes})",
+            hint=f"start on each of the others: tunectl run {label} --join, and look whether they reach that address",
+        )
+    if not (folder / torchrun_agent.FAILED).is_file():
+        return InfrastructureError(
+            f"{label}: the torchrun agent ended before its ranks",
+            hint=f"its log is {folder / torchrun_agent.LOGS / 'agent.log'}",
+        )
+    failed: FailedRank = atomic_io.read_json(folder / torchrun_agent.FAILED, FailedRank)
+    crash = fit_request.first_crash(Path(agent.fit)) if failed.exit_code >= 0 else None
+    rank = failed.rank if crash is None else crash.rank
+    how = signal.Signals(-failed.exit_code).name if failed.exit_code < 0 else f"exit code {failed.exit_code}"
+    tail = crash.traceback.strip().splitlines()[-LOG_LINES:] if crash else []
+    words = "".join(f"\n    {line}" for line in tail)
+    return InfrastructureError(
+        f"{label}: rank {rank} ended with {how}, and launch.max_restarts is {agent.max_restarts}{words}",
+        hint=f"logs of all ranks are in {folder / torchrun_agent.LOGS}; checkpoints are kept: run the same command to go on",
+    )

@@ -1,0 +1,188 @@
+"""Fit on a Ray cluster by Ray Train: a fixed or elastic number of workers, checkpoints in a storage that all nodes see."""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+import shutil
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.launchers import ray_worker
+from tunectl.backends.launchers.agent_process import StopRequest
+from tunectl.backends.trainers import trainer_loop
+from tunectl.config.schema.launch import RayLaunch
+from tunectl.core import errors
+from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
+from tunectl.core.optional import import_optional
+from tunectl.training import fit_request
+from tunectl.training.fit_request import Failure, FitEnd, FitJob
+
+EXTRA = ray_worker.EXTRA
+FOLDER = "ray"
+ENVIRONMENT = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told that this runs
+    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each rank sees its own card, and calls it cuda:0
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_BLIND = "Unable to set up cluster storage"
+"""Ray's words where a worker does not find what the driver wrote into the storage."""
+
+
+@dataclass
+class RayLauncher:
+    """Runs fits one after the other; ``ends`` says how they were run."""
+
+    settings: RayLaunch
+    ends: list[FitEnd] = field(default_factory=list)
+    function: Any = ray_worker.run_rank
+    """What each worker calls."""
+
+    def run(self, job: FitJob) -> FitEnd:
+        """Fit on the cluster.
+
+        Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where workers fail
+                too often, the cluster is not there, or after Ctrl-C; MissingExtraError.
+        """
+        self.prepare_environment()
+        ray = import_optional("ray", extra=EXTRA)
+        started = self._connect(ray)
+        try:
+            control = ray.remote(ray_worker.FitControl).options(num_cpus=0).remote()
+            trainer = self._build(ray, job, control)
+            result = _wait(ray, trainer, control, job.fit.label, self.settings)
+            end = _take(result, job.out)
+        finally:
+            if started:
+                ray.shutdown()
+        shutil.rmtree(job.work.absolute() / FOLDER, ignore_errors=True)
+        self.ends.append(end)
+        return end
+
+    def prepare_environment(self) -> None:
+        """Set what Ray reads when it is imported and when it starts, where nobody else has."""
+        os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+
+    def close(self, stage: str) -> None:
+        """Nothing waits for more fits."""
+
+    def _connect(self, ray: Any) -> bool:
+        """Join the cluster, or start one here; returns whether it is ours to end.
+
+        Raises  InfrastructureError where it is not there.
+        """
+        if ray.is_initialized():
+            return False
+        options: dict[str, Any] = {"logging_level": logging.ERROR}
+        if self.settings.address == "local":
+            most = (
+                self.settings.num_workers
+                if isinstance(self.settings.num_workers, int)
+                else self.settings.num_workers[1]
+            )
+            options |= {"num_cpus": max(most, len(os.sched_getaffinity(0))), "include_dashboard": False}
+        try:
+            ray.init(address=self.settings.address, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InfrastructureError(
+                f"launch.address = {self.settings.address}: {str(error).strip().splitlines()[0]}",
+                hint="start a cluster (ray start --head), name it, or start one here: launch.address=local",
+            ) from error
+        return True
+
+    def _build(self, ray: Any, job: FitJob, control: Any) -> Any:
+        train, torch = import_optional("ray.train", extra=EXTRA), import_optional("ray.train.torch", extra=EXTRA)
+        cards = job.fit.profile.device == "cuda"
+        request = fit_request.build_request(
+            job,
+            job.work,
+            sharded=self.settings.shard == "layers",
+            collective_timeout_seconds=self.settings.collective_timeout_seconds,
+        )
+        rows = msgspec.msgpack.encode([job.train, job.validation])
+        return torch.TorchTrainer(
+            self.function,
+            train_loop_config={
+                "request": msgspec.json.encode(request),
+                "rows": ray.put(rows),
+                "control": control,
+            },
+            torch_config=torch.TorchConfig(
+                backend="cpu:gloo,cuda:nccl" if cards else "gloo", timeout_s=self.settings.collective_timeout_seconds
+            ),
+            scaling_config=train.ScalingConfig(num_workers=self.settings.num_workers, use_gpu=cards),
+            run_config=train.RunConfig(
+                name=job.work.name,
+                storage_path=self.settings.storage_path or str(job.work.absolute() / FOLDER),
+                failure_config=train.FailureConfig(max_failures=self.settings.max_failures),
+                checkpoint_config=train.CheckpointConfig(num_to_keep=2),
+                logging_config=train.LoggingConfig(log_level="ERROR"),  # the first rank says what a person needs
+            ),
+        )
+
+
+def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch) -> Any:
+    """Run the fit in a thread, so that Ctrl-C is ours: the first lets the step under way finish.
+
+    Raises  what ``RayLauncher.run`` says.
+    """
+    outcome: list[Any] = []
+
+    def fit() -> None:
+        try:
+            outcome.append(trainer.fit())
+        except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
+            outcome.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    waiting, asked = StopRequest(label), False
+    with trainer_loop.stop_on_ctrl_c(waiting):
+        while thread.is_alive():
+            if waiting.stopped and not asked:
+                control.stop.remote()
+                asked = True
+            time.sleep(0.1)
+    told = ray.get(control.read_failure.remote())
+    if told is not None:
+        failure = msgspec.json.decode(told, type=Failure)
+        raise getattr(errors, failure.error, TunectlError)(failure.message, hint=failure.hint)
+    if isinstance(outcome[0], BaseException):
+        raise _describe(outcome[0], label, settings) from outcome[0]
+    return outcome[0]
+
+
+def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlError:
+    """One error of ours for what Ray raises."""
+    if _BLIND in str(error):
+        return UsageError(
+            f"launch.storage_path = {settings.storage_path}: the other nodes do not see what is in it",
+            hint="give a folder on a file system that all nodes mount at this path, or an address such as s3://bucket/folder",
+        )
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    rank, cause = next(iter(sorted(failures.items())), (None, error))
+    where = "" if rank is None else f"rank {rank}: "
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return InfrastructureError(
+        f"{label}: {where}{lines[-1].strip()} (launch.max_failures = {settings.max_failures})",
+        hint="its log is in the session folder of Ray; checkpoints are kept: run the same command to go on",
+    )
+
+
+def _take(result: Any, out: Path) -> FitEnd:
+    """Bring the adapter from the storage to ``out``, and remove the checkpoints of this fit."""
+    with result.checkpoint.as_directory() as there:
+        shutil.copytree(there, out, dirs_exist_ok=True)
+    end: FitEnd = atomic_io.read_json(out / fit_request.RESULT, FitEnd)
+    (out / fit_request.RESULT).unlink()
+    result.checkpoint.filesystem.delete_dir(posixpath.dirname(result.checkpoint.path))
+    return end

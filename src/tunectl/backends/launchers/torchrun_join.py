@@ -1,0 +1,133 @@
+"""Take part, as another machine, in the fits of a stage that the first machine drives."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.launchers import agent_process, torchrun_agent, torchrun_launcher
+from tunectl.backends.launchers.torchrun_agent import AgentSettings
+from tunectl.backends.launchers.torchrun_launcher import FitSession
+from tunectl.config.schema.launch import LaunchConfig, TorchrunLaunch
+from tunectl.core import logging_setup
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.training import fit_request
+
+_log = logging_setup.get_logger(__name__)
+MEETING_SECONDS = 60
+"""How long one attempt to meet the other machines takes, once the first one is there."""
+LOOKING_SECONDS = 0.5
+"""Between two looks for the first machine, or for the end of the stage."""
+
+
+def join_stage(
+    stage: str, config: LaunchConfig, scratch: Path, *, worker: Sequence[str] = torchrun_launcher.WORKER
+) -> int:
+    """Start ranks for each fit of ``stage`` until the first machine says that there are no more; returns how many fits there were.
+
+    Raises  UsageError where the settings have no several machines; InfrastructureError where nobody is met, or a fit fails.
+    """
+    settings = config.root
+    if not isinstance(settings, TorchrunLaunch) or settings.nnodes == 1:
+        raise UsageError(
+            f"tunectl run {stage} --join takes part in a fit on several machines, and launch says one",
+            hint="give the settings of the first machine: launch=torchrun launch.nnodes=2 launch.rdzv_endpoint=HOST:PORT "
+            "launch.storage_path=FOLDER, in conf/ or by tunectl check, then tunectl run compose",
+        )
+    storage = Path(settings.storage_path or "")
+    before = _read_session(storage, stage)
+    fits, met = 0, time.monotonic()
+    while not _has_ended(storage, stage, before):
+        code = torchrun_agent.NOBODY_THERE
+        if is_listening(settings.rdzv_endpoint or ""):
+            code = _take_part(scratch / f"join-{stage}", stage, settings, worker)
+        if code == 0:
+            fits, met = fits + 1, time.monotonic()
+            _log.info("%s: fit %d is done on this machine", stage, fits)
+        elif time.monotonic() - met > settings.collective_timeout_seconds:
+            raise InfrastructureError(
+                f"{stage}: nobody was met at {settings.rdzv_endpoint} for {settings.collective_timeout_seconds} s "
+                "(launch.collective_timeout_seconds)",
+                hint=f"run {stage} on the first machine, and look whether this one reaches that address",
+            )
+        else:
+            time.sleep(LOOKING_SECONDS)
+    return fits
+
+
+def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Sequence[str]) -> int:
+    """Run the agent of this machine for one fit; returns 0, or ``NOBODY_THERE`` where there was none.
+
+    Raises  the error that ended the fit; InfrastructureError where a rank fails too often.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    agent = _write_settings(folder, stage, settings, worker)
+    code = agent_process.run_agent(folder, stage, stop=Path(agent.fit) / fit_request.STOP)
+    if code:
+        fit_request.raise_failure(Path(agent.fit))  # a machine that sees nothing reads its own copy of the error here
+    if code in {0, torchrun_agent.NOBODY_THERE}:
+        return code
+    raise agent_process.describe_failure(folder, code, agent, stage)
+
+
+def is_listening(endpoint: str) -> bool:
+    """Whether the first machine waits at ``endpoint``; torch would wait a minute for it."""
+    host, _, port = endpoint.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def _write_settings(folder: Path, stage: str, settings: TorchrunLaunch, worker: Sequence[str]) -> AgentSettings:
+    endpoint = settings.rdzv_endpoint or ""
+    agent = AgentSettings(
+        nproc_per_node=torchrun_launcher.count_ranks(settings, "cuda" if settings.nproc_per_node == "auto" else "cpu"),
+        nnodes=settings.nnodes,
+        max_restarts=settings.max_restarts,
+        rdzv_endpoint=endpoint,
+        is_host=False,
+        join_timeout_seconds=MEETING_SECONDS,
+        run_id=stage,
+        local_addr=find_own_address(endpoint),
+        worker=list(worker),
+        fit=str(torchrun_launcher.fit_folder(Path(settings.storage_path or ""), stage)),
+    )
+    folder.mkdir(parents=True)
+    atomic_io.write_json(folder / torchrun_agent.AGENT, agent)
+    return agent
+
+
+def find_own_address(endpoint: str) -> str:
+    """The address of this machine from which it reaches ``endpoint``: by it the others reach this machine.
+
+    Raises  InfrastructureError where there is no way to it.
+    """
+    host, _, port = endpoint.rpartition(":")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, int(port)))  # sends nothing
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise InfrastructureError(
+            f"launch.rdzv_endpoint = {endpoint}: {error}", hint="name the first machine as this one knows it"
+        ) from error
+
+
+def _read_session(storage: Path, stage: str) -> FitSession | None:
+    path = torchrun_launcher.session_path(storage, stage)
+    if not path.is_file():
+        return None
+    session: FitSession = atomic_io.read_json(path, FitSession)
+    return session
+
+
+def _has_ended(storage: Path, stage: str, before: FitSession | None) -> bool:
+    """Whether the stage has ended since we came; the end of an earlier run does not count."""
+    session = _read_session(storage, stage)
+    return session is not None and session.ended and session != before

@@ -1,0 +1,72 @@
+"""Fits by Ray Train, on a cluster that is started here: the same bytes after a kill, and one clear error."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import ray_ranks
+from pydantic import ValidationError
+from tiny_fits import digest, plan, sft_job
+
+from tunectl.backends.launchers.ray_launcher import RayLauncher
+from tunectl.config.schema.launch import RayLaunch
+from tunectl.core.errors import InfrastructureError, UsageError
+
+torch = pytest.importorskip("torch")
+
+
+def launch(**changes) -> RayLaunch:
+    values = {"address": "local", "num_workers": 2, "max_failures": 2, "storage_path": None, "shard": "none"}
+    return RayLaunch(method="ray", collective_timeout_seconds=60, **{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One cluster for all fits of this file: its start takes longer than they do."""
+    ray = pytest.importorskip("ray")
+    launcher = RayLauncher(launch())
+    launcher.prepare_environment()
+    assert launcher._connect(ray)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_worker_costs_nothing_but_time(cluster, tiny_model, tmp_path):
+    chosen = plan(dropout=0.2)
+    plain, killed = (sft_job(tiny_model, tmp_path / name, chosen) for name in ("plain", "killed"))
+    first = RayLauncher(launch()).run(plain)
+    assert (first.ranks, first.nodes, first.device, first.restarts) == (2, 1, "cpu", 0)
+    function = functools.partial(ray_ranks.run_killed, marker=str(tmp_path / "killed once"))
+    second = RayLauncher(launch(), function=function).run(killed)
+    assert (tmp_path / "killed once").exists()
+    assert second.restarts == 1
+    assert digest(plain.out) == digest(killed.out)
+    assert sorted(digest(plain.out)) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert not list(tmp_path.glob("*/work/ray/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_loss_that_is_no_number_stops_all_with_one_message(cluster, tiny_model, tmp_path):
+    with pytest.raises(UsageError) as error:
+        RayLauncher(launch(), function=ray_ranks.run_spoiled).run(sft_job(tiny_model, tmp_path))
+    assert error.value.message.startswith("sft: the loss is nan at step ")
+
+
+def test_a_cluster_that_is_not_there_is_named(tiny_model, tmp_path):
+    pytest.importorskip("ray")
+    launcher = RayLauncher(launch(address="127.0.0.1:1", storage_path=str(tmp_path)))
+    with pytest.raises(InfrastructureError) as error:
+        launcher.run(sft_job(tiny_model, tmp_path))
+    assert error.value.message.startswith("launch.address = 127.0.0.1:1: ")
+
+
+def test_settings_that_cannot_work_are_refused():
+    with pytest.raises(ValidationError, match="address is auto, and storage_path is null"):
+        launch(address="auto")
+    with pytest.raises(ValidationError, match="num_workers is \\[8, 1\\]; give the smaller number first"):
+        launch(num_workers=(8, 1))
+    assert launch(num_workers=[1, 8]).num_workers == (1, 8)
+    assert Path(launch(storage_path="s3://bucket/folder").storage_path or "").parts[0] == "s3:"
