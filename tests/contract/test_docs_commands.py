@@ -63,7 +63,7 @@ def test_settings_in_the_documents_exist():
     unknown = [
         f"{page.relative_to(ROOT)}: {key}"
         for page in PAGES
-        for key in re.findall(rf"`(?:tunectl \w+ )?((?:{sections})\.[a-z_.<>]+)", page.read_text(encoding="utf-8"))
+        for key in re.findall(rf"`(?:tunectl \w+ )?((?:{sections})\.[a-z0-9_.<>]+)", page.read_text(encoding="utf-8"))
         if not key.endswith((".py", ".yaml", ".json")) and f"`{key}" not in SETTINGS
     ]
     assert unknown == []
