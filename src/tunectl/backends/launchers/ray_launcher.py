@@ -17,6 +17,7 @@ import msgspec
 from tunectl.artifacts import atomic_io
 from tunectl.backends.launchers import ray_worker
 from tunectl.backends.launchers.agent_process import StopRequest
+from tunectl.backends.launchers.torchrun_join import is_listening
 from tunectl.backends.trainers import trainer_loop
 from tunectl.config.schema.launch import RayLaunch
 from tunectl.core import errors
@@ -32,8 +33,10 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told that this runs
     "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each rank sees its own card, and calls it cuda:0
     "RAY_DEDUP_LOGS": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # torch takes its time on a busy machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+START_HINT = "start a cluster (ray start --head), name it, or start one here: launch.address=local"
 _BLIND = "Unable to set up cluster storage"
 """Ray's words where a worker does not find what the driver wrote into the storage."""
 
@@ -80,6 +83,11 @@ class RayLauncher:
 
         Raises  InfrastructureError where it is not there.
         """
+        place = self.settings.address.removeprefix("ray://")
+        if ":" in place and not is_listening(place):  # Ray would try for minutes
+            raise InfrastructureError(
+                f"launch.address = {self.settings.address}: nothing listens there", hint=START_HINT
+            )
         if ray.is_initialized():
             return False
         options: dict[str, Any] = {"logging_level": logging.ERROR}
@@ -95,7 +103,7 @@ class RayLauncher:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InfrastructureError(
                 f"launch.address = {self.settings.address}: {str(error).strip().splitlines()[0]}",
-                hint="start a cluster (ray start --head), name it, or start one here: launch.address=local",
+                hint=START_HINT,
             ) from error
         return True
 
