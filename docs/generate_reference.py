@@ -72,6 +72,7 @@ def render_pages() -> dict[str, str]:
         "files.md": render_files,
         "routes.md": render_routes,
         "reject-reasons.md": render_reject_reasons,
+        "other-tools.md": render_foreign_keys,
     }
     return {name: NOTE + "\n" + render() for name, render in pages.items()}
 
@@ -276,6 +277,23 @@ def render_routes() -> str:
         ]
         text += f"\n## {command}\n\n" + render_table(("method", "path", "opened by", "body", "without a key"), rows)
     return text
+
+
+def render_foreign_keys() -> str:
+    """Return every setting of Axolotl and LLaMA-Factory that an import knows, beside ours."""
+    from tunectl.config.loading.foreign_keys import KEYS
+
+    text = "# Settings of Axolotl and LLaMA-Factory\n\n"
+    text += "What `tunectl import axolotl FILE` and `tunectl import llama-factory FILE` do with each setting. A name in the last\n"
+    text += "column is the setting here; a sentence is the reason why there is none. Other settings are listed as unknown.\n\n"
+
+    def spell(names: str) -> str:
+        return ", ".join(f"`{name}`" for name in names.split())
+
+    rows = [
+        (spell(key.axolotl), spell(key.llama_factory), key.ours if " " in key.ours else f"`{key.ours}`") for key in KEYS
+    ]
+    return text + render_table(("Axolotl", "LLaMA-Factory", "here"), rows)
 
 
 ROUTE_WORDS = ("nothing", "any key", "token", "typed key", "session", "signed link")
