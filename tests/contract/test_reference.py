@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["commands.md", "errors.md", "files.md", "metrics.md", "reject-reasons.md", "routes.md", "settings.md"]
+PAGES = [
+    "commands.md",
+    "errors.md",
+    "files.md",
+    "metrics.md",
+    "other-tools.md",
+    "reject-reasons.md",
+    "routes.md",
+    "settings.md",
+]
 
 
 @pytest.fixture(scope="module")
