@@ -34,6 +34,7 @@ develop: .venv/.dev  ## make .venv and install what developing needs
 	@echo "activate the environment with: source .venv/bin/activate"
 
 .venv/.exporter: requirements/export.txt .venv/.run
+	@echo "making the exporter's environment (once; 2 GB)"
 	@exporter="$(EXPORTER)" && test -x "$$exporter" && touch $@
 
 .venv/.dev: .venv/.run requirements/dev.txt
