@@ -335,7 +335,7 @@ def test_a_revoked_key_loses_its_session(tmp_path: Path) -> None:
     ask = ask_asgi(server)
     cookie = {"cookie": enter(ask, secrets["admin"])[1].partition(";")[0]}
     assert ask("POST", "/arena/new", {**FORM, **cookie})[0] == 200
-    api_keys.revoke(tmp_path / "keys.json", "admin")
+    api_keys.remove(tmp_path / "keys.json", "admin")
     server.ring.every = 0.0
     for path in ("/arena/new", "/arena/ask", "/arena/said"):
         assert ask("POST", path, {**FORM, **cookie})[0] == 401

@@ -55,7 +55,7 @@ def test_from_one_command_to_an_answer(store: ReleaseRegistry, releases: tuple[P
         time.sleep(1.2)  # the file of keys is looked at once a second
         assert server.call("/v1/chat/completions", hi, key=made)[0] == 200
         assert server.call("/metrics", key=made)[0] == 403
-        server.run("serve", "keys", "revoke", "shop")
+        server.run("serve", "keys", "remove", "shop")
         time.sleep(1.2)
         assert server.call("/v1/models", key=made)[0] == 401
         assert first not in server.log.read_text().replace(told, "")  # said once, and never logged

@@ -32,6 +32,7 @@ def settings(**serve: Any) -> dict[str, Any]:
     }
     found["annotate"] = read("annotate/default.yaml")
     found["serve"]["poll_seconds"] = 0.2
+    found["serve"]["key_limits"] = dict.fromkeys(found["serve"]["key_limits"])  # one key sends what many people would
     for key, value in serve.items():
         *path, last = key.split("__")
         place = found["serve"] if path[:1] != ["inference_log"] else found["inference_log"]

@@ -10,10 +10,11 @@ import hashlib
 import os
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -39,12 +40,28 @@ class ApiKey(Struct, frozen=True):
     scopes: list[KeyScope]
     """admin may do everything."""
     per_minute: Annotated[int, Meta(ge=1)] | None
-    """Requests a minute, in bursts of up to that many. Null: as many as come."""
+    """Requests a minute, in bursts of up to that many. Null: what the server's settings say."""
     created_at: datetime
+    expires_at: datetime | None = None
+    """From then on it is refused. Null: never."""
+    enabled: bool = True
+    """Whether it opens anything now."""
+    max_concurrency: Annotated[int, Meta(ge=1)] | None = None
+    """Requests at once. Null: what the server's settings say."""
+    tokens_per_minute: Annotated[int, Meta(ge=1)] | None = None
+    """Tokens of prompts and answers a minute. Null: what the server's settings say."""
 
     def allows(self, scope: KeyScope) -> bool:
         """Whether it opens that door."""
         return scope in self.scopes or "admin" in self.scopes
+
+
+class KeyLimits(Struct, frozen=True):
+    """What a key may use that names no limits itself; null: no limit."""
+
+    per_minute: int | None = None
+    max_concurrency: int | None = None
+    tokens_per_minute: int | None = None
 
 
 class _File(Struct, frozen=True):
@@ -67,10 +84,12 @@ def hash_key(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def create_key(name: str, scopes: Sequence[KeyScope], per_minute: int | None, at: datetime) -> tuple[str, ApiKey]:
-    """A new key and its entry. The key is shown once and kept nowhere."""
+def create_key(
+    name: str, scopes: Sequence[KeyScope], per_minute: int | None, at: datetime, **more: Any
+) -> tuple[str, ApiKey]:
+    """A new key and its entry, with ``more`` fields of it. The key is shown once and kept nowhere."""
     secret = PREFIX + secrets.token_urlsafe(32)
-    return secret, ApiKey(name, hash_key(secret), list(scopes), per_minute, at)
+    return secret, ApiKey(name, hash_key(secret), list(scopes), per_minute, at, **more)
 
 
 def read(path: Path) -> list[ApiKey]:
@@ -114,22 +133,36 @@ def add(path: Path, entry: ApiKey) -> None:
         if any(key.name == entry.name for key in known):
             raise UsageError(
                 f"{path}: there is a key {entry.name} already",
-                hint=f"take another name, or: tunectl serve keys revoke {entry.name}",
+                hint=f"take another name, or: tunectl serve keys remove {entry.name}",
             )
         write(path, [*known, entry])
 
 
-def revoke(path: Path, name: str) -> None:
+def remove(path: Path, name: str) -> None:
     """Take a key out of the file; servers that read it refuse it within a second.
 
     Raises  UsageError when there is no such key.
     """
     with _alone(path):
-        known = read(path)
-        if all(key.name != name for key in known):
-            names = ", ".join(key.name for key in known) or "none"
-            raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
-        write(path, [key for key in known if key.name != name])
+        write(path, [key for key in _read_with(path, name) if key.name != name])
+
+
+def set_enabled(path: Path, name: str, *, enabled: bool) -> None:
+    """Let a key open something, or nothing; servers see it within a second.
+
+    Raises  UsageError when there is no such key.
+    """
+    with _alone(path):
+        known = _read_with(path, name)
+        write(path, [structs.replace(key, enabled=enabled) if key.name == name else key for key in known])
+
+
+def _read_with(path: Path, name: str) -> list[ApiKey]:
+    known = read(path)
+    if all(key.name != name for key in known):
+        names = ", ".join(key.name for key in known) or "none"
+        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
+    return known
 
 
 @contextmanager
@@ -157,17 +190,18 @@ class TokenBucket:
     at: float
     """When ``left`` was reckoned; monotonic seconds."""
 
-    def measure_wait(self, now: float) -> float:
-        """Seconds until there is one to take."""
+    def measure_wait(self, now: float, count: float = 1.0) -> float:
+        """Seconds until there are ``count`` to take, or a whole minute's where that is more than there ever are."""
+        wanted = min(count, self.size)
         self.left = min(self.size, self.left + (now - self.at) * self.size / 60)
         self.at = now
-        return 0.0 if self.left >= 1 else (1 - self.left) * 60 / self.size
+        return 0.0 if self.left >= wanted else (wanted - self.left) * 60 / self.size
 
-    def acquire(self, now: float) -> float:
-        """Take one; 0 where there was one, else seconds until there is."""
-        wait = self.measure_wait(now)
+    def acquire(self, now: float, count: float = 1.0) -> float:
+        """Take ``count``, 0 where there were so many, else seconds until there are; more than ``size`` are owed."""
+        wait = self.measure_wait(now, count)
         if not wait:
-            self.left -= 1
+            self.left -= count
         return wait
 
 
@@ -181,8 +215,11 @@ class KeyStore:
     path: Path
     every: float
     """Seconds between looks at the file."""
+    limits: KeyLimits = field(default_factory=KeyLimits)
+    """Of keys that name none, and are not admin's."""
     _keys: dict[str, ApiKey] = field(default_factory=dict)
-    _buckets: dict[str, TokenBucket] = field(default_factory=dict)
+    _buckets: dict[tuple[str, str], TokenBucket] = field(default_factory=dict)
+    _open: Counter[str] = field(default_factory=Counter)
     _stamp: tuple[int, int, int] | None = None
     _looked: float = float("-inf")
 
@@ -207,6 +244,9 @@ class KeyStore:
         if found is None:
             text = "that key is not known here" if secret else "send a key: Authorization: Bearer <key>"
             raise ApiError(text, "authentication_error", code="invalid_api_key")
+        reason = explain_refusal(found, datetime.now(UTC))
+        if reason is not None:
+            raise ApiError(f"the key {found.name} {reason}", "authentication_error", code="invalid_api_key")
         if scope is not None and not found.allows(scope):
             allowed = ", ".join(found.scopes)
             raise ApiError(f"the key {found.name} may {allowed}, not {scope}", "permission_error", code="scope")
@@ -221,12 +261,40 @@ class KeyStore:
 
     def consume(self, key: ApiKey, now: float) -> float:
         """Count one request of ``key``; 0, or seconds to wait because it made too many."""
-        if key.per_minute is None:
+        return self._consume("requests", key, self.limit_of(key, "per_minute"), 1, now)
+
+    def consume_tokens(self, key: ApiKey, count: int, now: float) -> float:
+        """Count tokens of ``key``; 0, or seconds to wait because it used too many."""
+        return self._consume("tokens", key, self.limit_of(key, "tokens_per_minute"), count, now)
+
+    def _consume(self, kind: str, key: ApiKey, most: int | None, count: int, now: float) -> float:
+        if most is None:
             return 0.0
-        bucket = self._buckets.get(key.sha256)
-        if bucket is None or bucket.size != key.per_minute:
-            bucket = self._buckets[key.sha256] = TokenBucket(key.per_minute, float(key.per_minute), now)
-        return bucket.acquire(now)
+        bucket = self._buckets.get((kind, key.sha256))
+        if bucket is None or bucket.size != most:
+            bucket = self._buckets[kind, key.sha256] = TokenBucket(most, float(most), now)
+        return bucket.acquire(now, count)
+
+    def limit_of(self, key: ApiKey, name: Literal["per_minute", "max_concurrency", "tokens_per_minute"]) -> int | None:
+        """A limit of a key: its own, else the one of the settings, which bounds no admin; None: no limit."""
+        own: int | None = getattr(key, name)
+        default: int | None = getattr(self.limits, name)
+        return own if own is not None or "admin" in key.scopes else default
+
+    @contextmanager
+    def hold(self, key: ApiKey) -> Iterator[bool]:
+        """One of the requests that a key may have at once; False where it has them all."""
+        most = self.limit_of(key, "max_concurrency")
+        if most is not None and self._open[key.sha256] >= most:
+            yield False
+            return
+        self._open[key.sha256] += 1
+        try:
+            yield True
+        finally:
+            self._open[key.sha256] -= 1
+            if not self._open[key.sha256]:
+                del self._open[key.sha256]
 
     def _again(self) -> None:
         try:
@@ -245,7 +313,16 @@ class KeyStore:
 
     def _take(self, entries: Sequence[ApiKey]) -> None:
         self._keys = {key.sha256: key for key in entries}
-        self._buckets = {name: bucket for name, bucket in self._buckets.items() if name in self._keys}
+        self._buckets = {name: bucket for name, bucket in self._buckets.items() if name[1] in self._keys}
+
+
+def explain_refusal(key: ApiKey, now: datetime) -> str | None:
+    """Why a key that is known opens nothing now; None where it does."""
+    if not key.enabled:
+        return "is disabled"
+    if key.expires_at is not None and now >= key.expires_at:
+        return f"has expired on {key.expires_at:%Y-%m-%d}"
+    return None
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

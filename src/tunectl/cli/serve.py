@@ -2,8 +2,8 @@
 
     tunectl serve                               the champion of the release store, on this machine
     tunectl serve serve.port=8000 serve.host=0.0.0.0
-    tunectl serve keys add NAME [--scope chat --scope feedback] [--per-minute 60]
-    tunectl serve keys revoke NAME
+    tunectl serve keys add NAME [--scope chat --scope feedback] [--per-minute 60] [--days 90]
+    tunectl serve keys disable|enable|remove NAME
     tunectl serve keys list
     tunectl serve image [NAME:TAG]              bentoml containerize on the Bento that repro built; needs a Docker engine
 
@@ -43,6 +43,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--scope", action="append", help="with keys add: what the key opens; chat and feedback where not given"
     )
     parser.add_argument("--per-minute", type=int, metavar="N", help="with keys add: most requests a minute")
+    parser.add_argument("--max-concurrency", type=int, metavar="N", help="with keys add: most requests at once")
+    parser.add_argument("--tokens-per-minute", type=int, metavar="N", help="with keys add: most tokens a minute")
+    parser.add_argument(
+        "--days", type=int, metavar="N", help="with keys add: how long it is good for; for ever where not given"
+    )
     parser.add_argument("--json", action="store_true", help="with keys and image: print JSON")
 
 

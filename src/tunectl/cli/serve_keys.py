@@ -1,22 +1,23 @@
-"""`tunectl serve keys`: make, withdraw and list keys."""
+"""`tunectl serve keys`: make, disable, enable, remove and list keys."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
 from tunectl.access import api_keys
-from tunectl.access.api_keys import KeyScope
+from tunectl.access.api_keys import ApiKey, KeyScope
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
-VERBS = ("add", "revoke", "list")
+VERBS = ("add", "disable", "enable", "remove", "list")
 USUAL: tuple[KeyScope, ...] = ("chat", "feedback")
+COLUMNS = ["name", "scopes", "per minute", "at once", "tokens per minute", "expires", "state", "hash", "made"]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,16 +29,17 @@ def run(args: argparse.Namespace) -> int:
     names = [word for word in rest if "=" not in word]
     if verb not in VERBS or len(names) != (verb != "list"):
         raise UsageError(
-            f"tunectl serve {' '.join(args.words)}: say one of keys add NAME, keys revoke NAME, keys list",
+            f"tunectl serve {' '.join(args.words)}: say one of keys add|disable|enable|remove NAME, keys list",
             hint="tunectl serve --help explains them",
         )
-    path = _path([word for word in rest if "=" in word])
+    path = find_path([word for word in rest if "=" in word])
     if verb == "list":
         return _list(path, as_json=args.json)
-    return _add(path, names[0], args) if verb == "add" else _revoke(path, names[0])
+    return _add(path, names[0], args) if verb == "add" else _change(path, verb, names[0])
 
 
-def _path(typed: list[str]) -> Path:
+def find_path(typed: list[str]) -> Path:
+    """The file of keys: of the environment where it names one, else of the configuration."""
     if "TUNECTL_KEYS" in os.environ:
         return Path(os.environ["TUNECTL_KEYS"])
     from tunectl.config.loading import checks, override_file
@@ -54,50 +56,71 @@ def _path(typed: list[str]) -> Path:
 def _add(path: Path, name: str, args: argparse.Namespace) -> int:
     from tunectl.backends.system import terminal
 
-    scopes = args.scope or list(USUAL)
+    scopes, now = args.scope or list(USUAL), datetime.now(UTC)
     wrong = next((scope for scope in scopes if scope not in api_keys.SCOPES), None)
     if wrong is not None:
         raise UsageError(f"--scope {wrong}: there are {', '.join(api_keys.SCOPES)}")
-    secret, entry = api_keys.create_key(name, cast("list[KeyScope]", scopes), args.per_minute, datetime.now(UTC))
+    if args.days is not None and not 1 <= args.days <= 36_500:
+        raise UsageError(f"--days {args.days}: a key is good for 1 to 36500 days")
+    secret, entry = api_keys.create_key(
+        name,
+        cast("list[KeyScope]", scopes),
+        args.per_minute,
+        now,
+        expires_at=None if args.days is None else now + timedelta(days=args.days),
+        max_concurrency=args.max_concurrency,
+        tokens_per_minute=args.tokens_per_minute,
+    )
     try:
-        msgspec.convert(msgspec.to_builtins(entry), api_keys.ApiKey)
+        msgspec.convert(msgspec.to_builtins(entry), ApiKey)
     except msgspec.ValidationError as error:
         raise UsageError(
             f"tunectl serve keys add {name}: {error}",
-            hint="a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit; --per-minute is 1 or more",
+            hint="a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit; limits are 1 or more",
         ) from error
     api_keys.add(path, entry)
     if args.json:
-        terminal.print_json({"name": name, "key": secret, "scopes": scopes, "per_minute": args.per_minute})
+        shown = msgspec.to_builtins(entry)
+        terminal.print_json(
+            {"name": name, "key": secret, **{key: shown[key] for key in shown if key not in ("name", "sha256")}}
+        )
     else:
         terminal.print_line(f"{secret}\nfor {name}: {', '.join(scopes)}. Shown once: {path} holds only its hash.")
     return 0
 
 
-def _revoke(path: Path, name: str) -> int:
+def _change(path: Path, verb: str, name: str) -> int:
     from tunectl.backends.system import terminal
 
-    api_keys.revoke(path, name)
-    terminal.print_line(f"{name} is revoked; running servers refuse it within a second")
+    if verb == "remove":
+        api_keys.remove(path, name)
+    else:
+        api_keys.set_enabled(path, name, enabled=verb == "enable")
+    words = {"remove": "is removed", "disable": "is disabled", "enable": "is enabled"}[verb]
+    terminal.print_line(f"{name} {words}; running servers see it within a second")
     return 0
 
 
 def _list(path: Path, *, as_json: bool) -> int:
     from tunectl.backends.system import terminal
 
-    found = [api_keys.public_view(entry) for entry in api_keys.read(path)]
+    entries = api_keys.read(path)
     if as_json:
-        terminal.print_json(msgspec.to_builtins(found))
+        terminal.print_json(msgspec.to_builtins([api_keys.public_view(entry) for entry in entries]))
         return 0
-    rows = [
-        [
-            one["name"],
-            ", ".join(cast("list[str]", one["scopes"])),
-            one["per_minute"] or "any",
-            one["sha256"],
-            str(one["created_at"])[:16],
-        ]
-        for one in found
-    ]
-    terminal.table(str(path), ["name", "scopes", "per minute", "hash", "made"], rows)
+    terminal.table(str(path), COLUMNS, [_row(entry) for entry in entries])
     return 0
+
+
+def _row(entry: ApiKey) -> list[Any]:
+    return [
+        entry.name,
+        ", ".join(entry.scopes),
+        entry.per_minute or "-",
+        entry.max_concurrency or "-",
+        entry.tokens_per_minute or "-",
+        f"{entry.expires_at:%Y-%m-%d}" if entry.expires_at else "never",
+        api_keys.explain_refusal(entry, datetime.now(UTC)) or "works",
+        entry.sha256[:12],
+        f"{entry.created_at:%Y-%m-%d %H:%M}",
+    ]

@@ -120,9 +120,18 @@ class Server:
         wait = self.ring.consume(key, time.monotonic())
         if wait:
             raise Overloaded(
-                "rate_limit", f"the key {key.name} may make {key.per_minute} requests a minute", max(1.0, wait)
+                "rate_limit",
+                f"the key {key.name} may make {self.ring.limit_of(key, 'per_minute')} requests a minute",
+                max(1.0, wait),
             )
-        await route.handler(call, key)
+        if route.rule.method == "GET":
+            await route.handler(call, key)
+            return
+        with self.ring.hold(key) as free:
+            if not free:
+                most = self.ring.limit_of(key, "max_concurrency")
+                raise Overloaded("rate_limit", f"the key {key.name} may have {most} requests at once", 1.0)
+            await route.handler(call, key)
 
     async def _cors(self, call: RequestContext) -> bool:
         """Headers for a web origin that is declared; True where that was all (a preflight)."""
@@ -172,7 +181,7 @@ class Server:
         arrived, limits = time.monotonic(), self.settings.serve.limits
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
         request: ChatRequest | CompletionRequest = requests.parse(body, shape, depth=limits.max_json_depth)
-        whole = requests.raw_body(body)
+        whole = requests.select_known_fields(body, shape)
         requests.check_supported(request)
         self._refuse_unready()
         loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.served_model_names]
@@ -191,11 +200,19 @@ class Server:
         resident.claims += 1
         try:
             self._count()
+            self._charge(key, tokens)
             made = await request_job.build_job(request, variant, resident, arrived, request.model, size=len(body))
             await self._write(call, key, whole, generation_task.GenerationTask(made, self.metrics, feed), go)
         finally:
             resident.claims -= 1
             self._leave(ticket, feed)
+
+    def _charge(self, key: ApiKey, tokens: int) -> None:
+        """Count tokens of a request that was let in; whoever has used too many is refused."""
+        wait = self.ring.consume_tokens(key, tokens, time.monotonic())
+        if wait:
+            most = self.ring.limit_of(key, "tokens_per_minute")
+            raise Overloaded("rate_limit", f"the key {key.name} may use {most} tokens a minute", max(1.0, wait))
 
     async def _write(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tunectl.access.api_keys import KeyStore
+from tunectl.access.api_keys import KeyLimits, KeyStore
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.engines import engine_registry
 from tunectl.backends.storage import open_registry
@@ -80,7 +80,9 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     """A server that is wired up and has loaded nothing yet."""
     serve, limits, place = given.serve, given.serve.limits, home_dir()
     metrics = ServingMetrics()
-    ring = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK)
+    declared = serve.key_limits
+    limits_of_keys = KeyLimits(declared.per_minute, declared.max_concurrency, declared.tokens_per_minute)
+    ring = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK, limits_of_keys)
     ring.load()
     keeper = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
     residents = ModelManager(

@@ -24,6 +24,9 @@ Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 PrintableId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[!-~]+(?!\n)$")]
 """An id: printable ASCII without blanks, as every store can keep it."""
+MetadataKey = Annotated[str, Meta(max_length=64)]
+MetadataValue = Annotated[str, Meta(max_length=512)]
+"""As OpenAI bounds them."""
 R = TypeVar("R")
 
 
@@ -65,7 +68,7 @@ class Common(Struct, frozen=True, kw_only=True):
     frequency_penalty: Penalty | None = None
     response_format: ResponseFormat | None = None
     user: Annotated[str, Meta(max_length=512)] | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)] | None = None
     logit_bias: dict[str, float] | None = None
     ignore_eos: bool | None = None
     """vLLM's: write ``max_tokens`` tokens whatever the model says, so that load tests compare equal lengths."""
@@ -86,7 +89,7 @@ class Common(Struct, frozen=True, kw_only=True):
     def session(self) -> str | None:
         """``metadata.session``, by which the inferences of one conversation are told."""
         found = (self.metadata or {}).get("session")
-        return found[:200] if isinstance(found, str) else None
+        return found[:200] if found is not None else None
 
 
 class ChatRequest(Common, frozen=True, kw_only=True):
@@ -182,13 +185,14 @@ def parse(body: bytes, shape: type[R], *, depth: int) -> R:
         raise ApiError(f"the body is not JSON: {error}") from error
 
 
-def raw_body(body: bytes) -> dict[str, Any]:
-    """All of a body that was ``parse``, unknown fields too, as it is kept.
+def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionRequest]) -> dict[str, Any]:
+    """What is kept of a body that was ``parse``: the fields that the server knows, as they were sent.
 
     Raises  Problem for an unknown field that is not JSON: ``parse`` passes over those.
     """
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        whole = msgspec.json.decode(body, type=dict[str, Any])
+        return {name: value for name, value in whole.items() if name in shape.__struct_fields__}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(f"the body is not JSON: {error}") from error
 

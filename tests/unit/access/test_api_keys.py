@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -65,7 +65,7 @@ def test_a_change_counts_within_the_interval_and_a_broken_file_changes_nothing(t
         path.write_bytes(broken)
         assert opened.key(secret, "chat", 20 + number).name == "late"
     api_keys.write(path, [entry])
-    api_keys.revoke(path, "late")
+    api_keys.remove(path, "late")
     assert opened.key(secret, "chat", 21.5).name == "late"
     with pytest.raises(ApiError, match="not known here"):
         opened.key(secret, "chat", 22.1)
@@ -87,10 +87,10 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         api_keys.add(path, api_keys.create_key("one", ["chat"], None, NOW)[1])
     assert (
         str(taken.value)
-        == f"{path}: there is a key one already\n  take another name, or: tunectl serve keys revoke one"
+        == f"{path}: there is a key one already\n  take another name, or: tunectl serve keys remove one"
     )
     with pytest.raises(UsageError) as absent:
-        api_keys.revoke(path, "two")
+        api_keys.remove(path, "two")
     assert str(absent.value) == f"{path}: no key two; there are: one\n  list them: tunectl serve keys list"
     both = json.loads(path.read_text())
     both["keys"] *= 2
@@ -112,7 +112,7 @@ def test_nobody_loses_a_key_that_somebody_else_adds_meanwhile(tmp_path: Path) ->
         list(everybody.map(lambda name: api_keys.add(path, api_keys.create_key(name, ["chat"], None, NOW)[1]), names))
     assert sorted(key.name for key in api_keys.read(path)) == sorted(names)
     with ThreadPoolExecutor(len(names)) as everybody:
-        list(everybody.map(lambda name: api_keys.revoke(path, name), names[1:]))
+        list(everybody.map(lambda name: api_keys.remove(path, name), names[1:]))
     assert [key.name for key in api_keys.read(path)] == names[:1]
 
 
@@ -151,3 +151,49 @@ def test_keys_of_0_1_are_accepted_and_written_in_the_form_of_today(tmp_path: Pat
     path.write_text(json.dumps({**written, "version": 99}))
     with pytest.raises(NewerRecordError, match=r"keys.json is a file of keys of version 99"):
         api_keys.read(path)
+
+
+def test_a_key_that_is_disabled_or_expired_opens_nothing(tmp_path: Path) -> None:
+    path, now = tmp_path / "keys.json", datetime.now(UTC)
+    off, entry = api_keys.create_key("off", ["admin"], None, NOW)
+    api_keys.add(path, entry)
+    over, entry = api_keys.create_key("over", ["chat"], None, NOW, expires_at=now - timedelta(seconds=1))
+    api_keys.add(path, entry)
+    good, entry = api_keys.create_key("good", ["chat"], None, NOW, expires_at=now + timedelta(days=1))
+    api_keys.add(path, entry)
+    api_keys.set_enabled(path, "off", enabled=False)
+    opened = ring(path)
+    assert opened.key(good, "chat", 0).name == "good"
+    for secret, words in ((off, "the key off is disabled"), (over, "the key over has expired on ")):
+        with pytest.raises(ApiError) as caught:
+            opened.key(secret, "chat", 0)
+        assert caught.value.status == 401
+        assert words in str(caught.value)
+    api_keys.set_enabled(path, "off", enabled=True)
+    assert ring(path).key(off, "chat", 0).name == "off"
+    with pytest.raises(UsageError, match="no key made-up"):
+        api_keys.set_enabled(path, "made-up", enabled=True)
+
+
+def test_limits_are_of_the_key_else_of_the_server_and_bound_no_admin(tmp_path: Path) -> None:
+    limits = api_keys.KeyLimits(per_minute=2, max_concurrency=1, tokens_per_minute=100)
+    opened = api_keys.KeyStore(tmp_path / "keys.json", 1.0, limits)
+    plain, boss, own = (
+        api_keys.create_key(name, [scope], None, NOW, **more)[1]
+        for name, scope, more in (
+            ("plain", "chat", {}),
+            ("boss", "admin", {}),
+            ("own", "chat", {"tokens_per_minute": 6000, "max_concurrency": 2}),
+        )
+    )
+    assert [opened.consume(plain, 0.0) for _ in range(3)] == [0.0, 0.0, 30.0]
+    assert [opened.consume(boss, 0.0) for _ in range(3)] == [0.0, 0.0, 0.0]
+    assert [opened.consume_tokens(plain, 60, 0.0) > 0 for _ in range(3)] == [False, True, True]
+    assert opened.consume_tokens(own, 9000, 0.0) == 0.0  # more than a minute's are owed
+    assert opened.consume_tokens(own, 1, 0.0) == pytest.approx(30.01)
+    with opened.hold(plain) as first, opened.hold(plain) as second:
+        assert (first, second) == (True, False)
+    with opened.hold(own) as first, opened.hold(own) as second, opened.hold(own) as third:
+        assert (first, second, third) == (True, True, False)
+    with opened.hold(plain) as again, opened.hold(boss) as other, opened.hold(boss) as more:
+        assert (again, other, more) == (True, True, True)

@@ -1,6 +1,7 @@
 """`tunectl serve keys` through the command line."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "keys.json"
 
 
-def test_add_list_revoke(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_add_list_disable_remove(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "keys", "add", "shop", "--scope", "chat", "--per-minute", "60"]) == 0
     secret = capsys.readouterr().out.split()[0]
     assert secret.startswith("tk-")
@@ -22,18 +23,37 @@ def test_add_list_revoke(path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["serve", "keys", "list", "--json"]) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert (entry["name"], entry["scopes"], entry["per_minute"], len(entry["sha256"])) == ("shop", ["chat"], 60, 12)
-    assert main(["serve", "keys", "revoke", "shop"]) == 0
-    assert json.loads(path.read_text()) == {"keys": [], "version": 2}
+    for verb, state in (("disable", False), ("enable", True)):
+        assert main(["serve", "keys", verb, "shop"]) == 0
+        assert json.loads(path.read_text())["keys"][0].get("enabled", True) is state
+    assert main(["serve", "keys", "remove", "shop"]) == 0
+    assert json.loads(path.read_text())["keys"] == []
+
+
+def test_a_key_has_limits_and_an_end(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--max-concurrency", "4", "--tokens-per-minute", "9000", "--days", "30", "--json"]
+    assert main(["serve", "keys", "add", "shop", *words]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["max_concurrency"], shown["tokens_per_minute"], shown["per_minute"]) == (4, 9000, None)
+    assert 29 <= (datetime.fromisoformat(shown["expires_at"]) - datetime.now(UTC)).days <= 30
+    assert main(["serve", "keys", "list"]) == 0
+    assert "9000" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["keys", "add"], "tunectl serve keys add: say one of keys add NAME, keys revoke NAME, keys list"),
-        (["keys", "add", "a", "--scope", "all"], "--scope all: there are chat, feedback, scrape, admin"),
+        (
+            ["keys", "add"],
+            "tunectl serve keys add: say one of keys add|disable|enable|remove NAME, keys list",
+        ),
+        (
+            ["keys", "add", "a", "--scope", "all"],
+            "--scope all: there are chat, feedback, scrape, admin",
+        ),
         (["keys", "add", "A b"], "a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit"),
-        (["keys", "add", "a", "--per-minute", "0"], "--per-minute is 1 or more"),
-        (["keys", "revoke", "a"], "no key a; there are: none"),
+        (["keys", "add", "a", "--per-minute", "0"], "limits are 1 or more"),
+        (["keys", "remove", "a"], "no key a; there are: none"),
     ],
 )
 def test_mistakes(path: Path, words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,5 +173,25 @@ def test_what_nobody_knows_must_be_json_all_the_same(value: bytes) -> None:
     body = b'{"model": "m", "prompt": "a", "nobody": %s}' % value
     assert requests.parse(body, CompletionRequest, depth=8).prompt == "a"
     with pytest.raises(ApiError, match="the body is not JSON"):
-        requests.raw_body(body)
-    assert requests.raw_body(b'{"model": "m", "nobody": [1]}') == {"model": "m", "nobody": [1]}
+        requests.select_known_fields(body, ChatRequest)
+    assert requests.select_known_fields(b'{"model": "m", "nobody": [1]}', ChatRequest) == {"model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "fine"),
+    [
+        ({f"k{number}": "v" * 512 for number in range(16)}, True),
+        ({f"k{number}": "v" for number in range(17)}, False),
+        ({"x": "v" * 513}, False),
+        ({"x" * 65: "v"}, False),
+        ({"x": 1}, False),
+        (None, True),
+    ],
+)
+def test_metadata_has_sixteen_short_pairs(metadata, fine):
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}], "metadata": metadata}).encode()
+    if fine:
+        assert requests.parse(body, ChatRequest, depth=32).metadata == metadata
+        return
+    with pytest.raises(ApiError, match="metadata"):
+        requests.parse(body, ChatRequest, depth=32)

@@ -48,6 +48,17 @@ class ServeLimits(StrictModel):
     """Seconds for its body to arrive."""
 
 
+class KeyLimitsConfig(StrictModel):
+    """What one key may use that names no limits itself (`tunectl serve keys add`); keys of scope admin have none."""
+
+    per_minute: int | None = Field(ge=1)
+    """Requests a minute, in bursts of up to that many. Null: no limit."""
+    max_concurrency: int | None = Field(ge=1)
+    """Requests at once; fewer than limits.max_concurrency and limits.max_queue together, or one key holds every place. Null: no limit."""
+    tokens_per_minute: int | None = Field(ge=1)
+    """Tokens of prompts and answers a minute, as they are estimated when a request comes. Null: no limit."""
+
+
 class VariantConfig(StrictModel):
     """Models loaded beside the champion."""
 
@@ -89,6 +100,8 @@ class Serve(StrictModel):
     """Settings of the inference engine."""
     limits: ServeLimits
     """Limits beyond which requests wait or are refused."""
+    key_limits: KeyLimitsConfig
+    """What one key may use that names no limits itself."""
     variants: VariantConfig
     """Models loaded beside the champion."""
     shutdown: ShutdownConfig
