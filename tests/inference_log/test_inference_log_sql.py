@@ -122,6 +122,26 @@ def test_counts(store):
     assert store.counts(START + timedelta(days=1)) == type(found)(0, 0, 0, 0, {}, None, None)
 
 
+def test_what_a_key_wrote_is_erased_whomever_it_named(store):
+    store.write([replace(inference(number), key_hash="leaked" if number < 2 else "honest") for number in range(4)])
+    store.write([replace(thumb(2, annotator="a1"), key_hash="leaked"), replace(thumb(3), key_hash="honest")])
+    assert set(store.last_uses()) == {"leaked", "honest"}
+    assert store.erase("leaked") == (0, 0)  # as a person
+    assert store.erase("leaked", by_key=True) == (2, 1)
+    assert store.erase("leaked", by_key=True) == (0, 0)
+    assert list(store.tombstones()) == ["chatcmpl-000000", "chatcmpl-000001"]
+    found = store.feedback_of(["chatcmpl-000002", "chatcmpl-000003"])
+    assert [found[name][0].value for name in sorted(found)] == [None, "up"]
+    assert set(store.last_uses()) == {"honest"}
+
+
+def test_feedback_comes_in_the_order_in_which_it_was_received(store):
+    store.write([inference(0)])
+    first = replace(thumb(0), id="f1", created_at=START + timedelta(days=9), received_at=START + timedelta(seconds=1))
+    store.write([first, replace(thumb(0), id="f2", received_at=START + timedelta(seconds=2))])
+    assert [one.id for one in store.feedback_of(["chatcmpl-000000"])["chatcmpl-000000"]] == ["f1", "f2"]
+
+
 def test_forgetting_leaves_tombstones_and_no_text(store):
     store.write([inference(number) for number in range(6)])
     store.write([FinishedRequest("chatcmpl-000000", finish(0)), thumb(0, kind="edit", value="ganz anders"), thumb(1)])

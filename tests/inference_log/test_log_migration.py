@@ -199,18 +199,18 @@ def test_postgres_refuses_until_the_command_was_run(postgres, tmp_path: Path, mo
     url = restore_database(postgres.database("refuses"))
     with pytest.raises(InfrastructureError) as caught, open_log(url, tmp_path):
         pass
-    assert "has schema version 0001; this tunectl needs 0002" in str(caught.value)
+    assert "has schema version 0001; this tunectl needs 0003" in str(caught.value)
     assert str(caught.value).endswith("save it with pg_dump, then: tunectl log migrate")
     project(tmp_path, monkeypatch)
     monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", url)
     assert main(["log", "show"]) == 5
     assert main(["log", "migrate"]) == 0
-    assert "schema version 0001 to 0002" in capsys.readouterr().out
+    assert "schema version 0001 to 0003" in capsys.readouterr().out
     assert main(["log", "show", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"]["inferences"] == 54
     assert main(["log", "migrate"]) == 0
     assert (
-        "has schema version 0002 already: 54 inferences, 44 feedback, 10 windows, 21 events" in capsys.readouterr().out
+        "has schema version 0003 already: 54 inferences, 44 feedback, 10 windows, 21 events" in capsys.readouterr().out
     )
 
 
@@ -252,7 +252,7 @@ def test_a_newer_one_is_refused(url: str, tmp_path: Path) -> None:
         with pytest.raises(InfrastructureError) as caught:
             call()
         text = str(caught.value)
-        assert "has schema version 0999; this tunectl knows versions up to 0002" in text
+        assert "has schema version 0999; this tunectl knows versions up to 0003" in text
         assert "use the tunectl that wrote it, or a newer one: pip install" in text
 
 
@@ -343,7 +343,7 @@ def test_the_folder_of_0_1_is_refused_until_it_is_moved(tmp_path: Path, monkeypa
     shown = capsys.readouterr().out
     assert ".tunectl/live is .tunectl/inference_log now\n" in shown
     assert "live/window.json is inference_log/window.json now; commit both\n" in shown
-    assert "schema version 0001 to 0002 in" in shown
+    assert "schema version 0001 to 0003 in" in shown
     assert not (tmp_path / ".tunectl/live").exists()
     assert not (tmp_path / "live").exists()
     assert sorted(path.name for path in (tmp_path / ".tunectl/inference_log").iterdir()) == [
@@ -355,7 +355,7 @@ def test_the_folder_of_0_1_is_refused_until_it_is_moved(tmp_path: Path, monkeypa
     ]
     assert main(["log", "migrate", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["moved"], told["migration"]["from_version"], told["migration"]["copy"]) == ([], "0002", None)
+    assert (told["moved"], told["migration"]["from_version"], told["migration"]["copy"]) == ([], "0003", None)
 
 
 def test_a_move_that_was_killed_goes_on(tmp_path: Path) -> None:

@@ -57,6 +57,17 @@ def test_what_a_key_said_is_forgotten_with_it(keeper: InferenceLogger, said: Cal
     assert keeper.store.erase(pseudonyms.pseudonymize("laptop", keeper.hash_key)) == (0, 1)
 
 
+def test_feedback_tells_its_key_and_when_it_came(keeper: InferenceLogger, said: Callable[..., str]) -> None:
+    before = datetime.now(UTC)
+    said(annotator="Ada", at="2000-01-01T00:00:00Z")
+    ((kept,),) = keeper.store.feedback_of(["chatcmpl-000000"]).values()
+    key_hash = pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), keeper.hash_key)
+    assert (kept.key_hash, kept.acts_for, kept.created_at.year) == (key_hash, False, 2000)
+    assert before <= kept.received_at <= datetime.now(UTC)
+    assert (kept.counted_at, kept.person) == (kept.received_at, key_hash)
+    assert keeper.store.last_uses() == {key_hash: kept.received_at}
+
+
 def test_ids_that_are_personal_cannot_be_undone_without_the_salt(
     keeper: InferenceLogger, said: Callable[..., str]
 ) -> None:

@@ -55,7 +55,8 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.log = folder, free_port(), folder / "log"
         (folder / "serve.json").write_text(json.dumps(settings(**serve)))
-        self.keys = {scope: self.key(scope, [scope]) for scope in api_keys.SCOPES}
+        self.keys = {scope: self.key(scope, [scope]) for scope in api_keys.SCOPES if scope != "chat"}
+        self.keys["chat"] = self.key("chat", ["chat", "acts_for"])  # its requests name people
         program = [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService"]
         words = ["--host", "127.0.0.1", "--port", str(self.port), "--timeout-graceful-shutdown", str(grace)]
         quiet = {

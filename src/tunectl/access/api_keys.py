@@ -26,7 +26,7 @@ from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, InfrastructureError, TunectlError, UsageError
 
-KeyScope = Literal["chat", "feedback", "scrape", "admin"]
+KeyScope = Literal["chat", "feedback", "scrape", "acts_for", "admin"]
 SCOPES: Final = get_args(KeyScope)
 PREFIX: Final = "tk-"
 

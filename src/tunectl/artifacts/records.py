@@ -223,6 +223,15 @@ class InferenceRecord(Struct, frozen=True, omit_defaults=True):
     """Seconds from acceptance to the last token."""
     erased_at: datetime | None = None
     """A tombstone: the text was deleted at somebody's request, and nothing may be built from this row."""
+    key_hash: str | None = None
+    """Keyed hash of the API key that asked; None in rows of version 0002 and before."""
+    acts_for: bool | None = None
+    """Whether that key may speak for many people; None where the key is not known."""
+
+    @property
+    def person(self) -> str | None:
+        """Who counts as one person: whoever a key that acts for many names, else the key."""
+        return self.key_hash if self.acts_for is False else self.user_hash
 
 
 FeedbackKind = Literal["thumb", "rating", "preference", "click", "conversion", "edit"]
@@ -242,6 +251,22 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
     """Keyed hash of who said it."""
     erased_at: datetime | None = None
     """When value and annotator were deleted at somebody's request; a click without a value is not erased."""
+    key_hash: str | None = None
+    """Keyed hash of the API key that sent it; None in rows of version 0002 and before."""
+    acts_for: bool | None = None
+    """Whether that key may speak for many people; None where the key is not known."""
+    received_at: datetime | None = None
+    """When the server took it; ``created_at`` is what the client says."""
+
+    @property
+    def counted_at(self) -> datetime:
+        """From when on it counts: nobody makes it older than it is."""
+        return self.created_at if self.received_at is None else max(self.created_at, self.received_at)
+
+    @property
+    def person(self) -> str | None:
+        """Who counts as one person: whoever a key that acts for many names, else the key."""
+        return self.key_hash if self.acts_for is False else self.annotator
 
 
 class CanaryState(Struct, frozen=True, omit_defaults=True):

@@ -59,8 +59,8 @@ def collect_observations(
             continue
         if (one.request or {}).get("model") in (*VARIANTS, one.release):
             chosen += 1
-        elif one.user_hash is not None:  # an experiment lasts for weeks of traffic: its text is not kept in memory
-            groups.setdefault(one.user_hash, []).append(replace(one, request=None, response=None))
+        elif one.person is not None:  # an experiment lasts for weeks of traffic: its text is not kept in memory
+            groups.setdefault(one.person, []).append(replace(one, request=None, response=None))
     final: list[tuple[datetime, str, list[InferenceRecord]]] = []
     still_open = both = 0
     for name, ones in groups.items():
@@ -85,7 +85,7 @@ def _unit(
     measure: CanaryMetric,
     slow: float,
 ) -> Observation:
-    opinions = [[one for one in said.get(inference.id, ()) if one.created_at < end] for inference in ones]
+    opinions = [[one for one in said.get(inference.id, ()) if one.counted_at < end] for inference in ones]
     count = len(ones)
     guards = {
         "errors": sum(one.finish_reason == "error" or one.finished_at is None for one in ones) / count,

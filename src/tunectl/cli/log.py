@@ -74,7 +74,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     erase = verbs.add_parser("erase", help="delete everything of one person, now", description=log_erase.LIMIT)
     who = erase.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="NAME", help="as the client called them (OpenAI's field user)")
-    who.add_argument("--key", metavar="NAME", help="requests and feedback of this key that named nobody")
+    who.add_argument("--key", metavar="NAME", help="all that this key wrote, whomever it named")
     who.add_argument("--hash", metavar="HEX", help="the hash that `tunectl log show` prints")
     prune = verbs.add_parser(
         "prune",
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     Raises  DataError where nothing was logged yet, or an id is not known; UsageError for a time that cannot be read.
     """
     layout = ProjectPaths()
-    root = _load_settings(layout)
+    root = load_settings(layout)
     if args.verb == "migrate":
         return log_migrate.run(args, layout, root)
     with open_inference_log.open_or_create(root.inference_log, layout) as store:
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _load_settings(layout: ProjectPaths) -> LogSettings:
+def load_settings(layout: ProjectPaths) -> LogSettings:
     """The settings of the project; inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
     from tunectl.serving import server_settings
 

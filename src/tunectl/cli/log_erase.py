@@ -44,7 +44,7 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
         hashed = pseudonyms.pseudonymize(
             args.user if args.user is not None else pseudonyms.key_holder_name(args.key), hash_key
         )
-    found = store.erase(hashed)
+    found = store.erase(hashed, by_key=args.key is not None)
     told = (
         f"Erased: {found.inferences} inferences, {found.feedback} feedback records. Their text is deleted, and no build uses "
         f"them. {LIMIT}"

@@ -4,10 +4,10 @@
     tunectl serve serve.port=8000 serve.host=0.0.0.0
     tunectl serve keys add NAME [--scope chat --scope feedback] [--per-minute 60] [--days 90]
     tunectl serve keys disable|enable|remove NAME
-    tunectl serve keys list
+    tunectl serve keys list                     or audit: when each was used last, and what to look at
     tunectl serve image [NAME:TAG]              bentoml containerize on the Bento that repro built; needs a Docker engine
 
-Scopes: chat (answers and models), feedback, scrape (metrics), admin (everything). A running server sees a change of the keys
+Scopes: chat (answers and models), feedback, scrape (metrics), acts_for (names people who each count), admin (everything). A running server sees a change of the keys
 within a second, and a promotion within serve.poll_seconds.
 """
 

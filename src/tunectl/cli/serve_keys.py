@@ -1,4 +1,4 @@
-"""`tunectl serve keys`: make, disable, enable, remove and list keys."""
+"""`tunectl serve keys`: make, disable, enable, remove, list and audit keys."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from tunectl.access.api_keys import ApiKey, KeyScope
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
-VERBS = ("add", "disable", "enable", "remove", "list")
+VERBS = ("add", "disable", "enable", "remove", "list", "audit")
 USUAL: tuple[KeyScope, ...] = ("chat", "feedback")
+UNUSED_DAYS = 90
+"""A key that was not used for so long is worth a question."""
 COLUMNS = ["name", "scopes", "per minute", "at once", "tokens per minute", "expires", "state", "hash", "made"]
 
 
@@ -27,14 +29,14 @@ def run(args: argparse.Namespace) -> int:
     """
     verb, *rest = args.words[1:] or ["list"]
     names = [word for word in rest if "=" not in word]
-    if verb not in VERBS or len(names) != (verb != "list"):
+    if verb not in VERBS or len(names) != (verb not in ("list", "audit")):
         raise UsageError(
-            f"tunectl serve {' '.join(args.words)}: say one of keys add|disable|enable|remove NAME, keys list",
+            f"tunectl serve {' '.join(args.words)}: say one of keys add|disable|enable|remove NAME, keys list, keys audit",
             hint="tunectl serve --help explains them",
         )
     path = find_path([word for word in rest if "=" in word])
-    if verb == "list":
-        return _list(path, as_json=args.json)
+    if verb in ("list", "audit"):
+        return _list(path, as_json=args.json) if verb == "list" else _audit(path, as_json=args.json)
     return _add(path, names[0], args) if verb == "add" else _change(path, verb, names[0])
 
 
@@ -124,3 +126,59 @@ def _row(entry: ApiKey) -> list[Any]:
         entry.sha256[:12],
         f"{entry.created_at:%Y-%m-%d %H:%M}",
     ]
+
+
+def _audit(path: Path, *, as_json: bool) -> int:
+    """What there is to say about each key, with when it was used last: the inference log knows that."""
+    from tunectl.backends.storage import open_inference_log
+    from tunectl.backends.system import terminal
+    from tunectl.cli.log import load_settings
+    from tunectl.inference_log import pseudonyms
+
+    layout = ProjectPaths()
+    root = load_settings(layout)
+    hash_key = pseudonyms.load_hash_key(root.inference_log, layout.root, make=False)
+    with open_inference_log.open_or_create(root.inference_log, layout) as store:
+        pseudonyms.check_hash_key(store, root.inference_log, hash_key)
+        uses = store.last_uses()
+    found = [
+        (entry, uses.get(pseudonyms.pseudonymize(pseudonyms.key_holder_name(entry.name), hash_key)))
+        for entry in api_keys.read(path)
+    ]
+    if as_json:
+        terminal.print_json(
+            [
+                {
+                    "name": entry.name,
+                    "scopes": entry.scopes,
+                    "last_used": used.isoformat() if used else None,
+                    "remarks": find_remarks(entry, used),
+                }
+                for entry, used in found
+            ]
+        )
+        return 0
+    rows = [
+        [
+            entry.name,
+            ", ".join(entry.scopes),
+            f"{used:%Y-%m-%d %H:%M}" if used else "never",
+            "; ".join(find_remarks(entry, used)),
+        ]
+        for entry, used in found
+    ]
+    terminal.table(str(path), ["name", "scopes", "last used", "remarks"], rows)
+    return 0
+
+
+def find_remarks(entry: ApiKey, used: datetime | None) -> list[str]:
+    """What an owner of keys should look at; ``used`` is of requests and feedback alone."""
+    now = datetime.now(UTC)
+    found = [reason] if (reason := api_keys.explain_refusal(entry, now)) is not None else []
+    if "admin" in entry.scopes:
+        found.append("may do everything, without limits")
+    if entry.expires_at is None:
+        found.append("never expires")
+    if {"chat", "feedback"} & set(entry.scopes) and (used or entry.created_at) < now - timedelta(days=UNUSED_DAYS):
+        found.append(f"not used for {UNUSED_DAYS} days")
+    return found

@@ -21,7 +21,7 @@ def apply_caps(
         ("prompt", rules.per_prompt, "prompt_cap"),
     )
     for lesson in sorted(lessons, key=lambda one: (one.kind == "edit", one.inference.accepted_at), reverse=True):
-        names = {"user": lesson.inference.user_hash, "by": lesson.by, "prompt": lesson.prompt}
+        names = {"user": lesson.inference.person, "by": lesson.by, "prompt": lesson.prompt}
         full = next((why for what, most, why in caps if counts[what, names[what]] >= most), None)
         if full is not None:
             left.append((lesson.inference.id, full))

@@ -90,7 +90,9 @@ def _classify_inference(
         return "erased"
     if one.finished_at is None or one.response is None:
         return "unfinished"
-    old = [opinion for opinion in said if opinion.created_at <= until and opinion.value is not None]
+    old = [
+        opinion for opinion in said if max(opinion.counted_at, one.accepted_at) <= until and opinion.value is not None
+    ]
     wanted = export.with_accepted_answer(one, old)
     if wanted is None or export.with_accepted_answer(one, said) is None:  # younger opinions may object, not approve
         waits = wanted is None and len(old) < len(said) and export.with_accepted_answer(one, said) is not None
@@ -101,7 +103,7 @@ def _classify_inference(
     edits = [opinion for opinion in old if opinion.kind == "edit"]
     kind: ExampleKind = "edit" if edits and row != export.to_openai_row(one) else "approved"
     voice = (edits or [opinion for opinion in old if opinion.kind in ("thumb", "rating", "preference")])[-1]
-    return FeedbackExample(wanted, kind, voice.annotator, prompt, is_held_out(prompt, holdout))
+    return FeedbackExample(wanted, kind, voice.person, prompt, is_held_out(prompt, holdout))
 
 
 def is_held_out(prompt: str, share: float) -> bool:

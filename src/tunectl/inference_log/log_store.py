@@ -151,6 +151,10 @@ class InferenceLog(Protocol):
         """What was said about these inferences, oldest first, late or not; ids without any are left out."""
         ...
 
+    def last_uses(self) -> dict[str, datetime]:
+        """When each key, by its hash, asked or said something last; keys that never did are left out."""
+        ...
+
     def tombstones(self) -> Iterator[str]:
         """Ids of inferences that were erased: no build may use them, also not out of an older snapshot."""
         ...
@@ -159,8 +163,11 @@ class InferenceLog(Protocol):
         """How much was accepted in [since, until)."""
         ...
 
-    def erase(self, user_hash: str) -> ErasureResult:
-        """Delete all text of somebody at once, what they said about the answers of others too, and leave tombstones."""
+    def erase(self, user_hash: str, *, by_key: bool = False) -> ErasureResult:
+        """Delete all text of somebody at once, what they said about the answers of others too, and leave tombstones.
+
+        ``by_key``: the hash is that of a key, and all that it wrote is deleted, whomever it named.
+        """
         ...
 
     def retain(self, before: datetime) -> int:

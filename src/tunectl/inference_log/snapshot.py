@@ -68,7 +68,7 @@ def freeze(
     def flush() -> None:
         found = store.feedback_of([one.id for one in batch])
         for one in batch:
-            opinions = [opinion for opinion in found.get(one.id, []) if opinion.created_at <= at]
+            opinions = [opinion for opinion in found.get(one.id, []) if opinion.counted_at <= at]
             if opinions:
                 inferences.append(one)
                 said.extend(opinions)
@@ -170,4 +170,4 @@ def content_digest(place: Path) -> str:
 
 def feedback_out_of_quarantine(folder: Path, frozen: Snapshot, quarantine: timedelta) -> int:
     """Opinions of a snapshot that were out of quarantine when it was frozen: with time the same content teaches more."""
-    return sum(one.created_at <= frozen.created_at - quarantine for one in read_feedback(folder / frozen.id))
+    return sum(one.counted_at <= frozen.created_at - quarantine for one in read_feedback(folder / frozen.id))

@@ -49,7 +49,7 @@ def to_monitored_inference(
         refused=True if text is not None and not text.strip() else refused,
         format_valid=inference.format_valid,
         mean_logprob=inference.mean_logprob,
-        feedback=any((one.created_at - inference.accepted_at).total_seconds() <= within for one in said),
+        feedback=any((one.counted_at - inference.accepted_at).total_seconds() <= within for one in said),
     )
 
 

@@ -185,7 +185,7 @@ class Server:
         requests.check_supported(request)
         self._refuse_unready()
         loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.served_model_names]
-        identity = identify_caller(request.user, key.name)
+        identity = identify_caller(request.user if key.allows("acts_for") else None, key.name)
         variant = resolve_variant(
             request.model, identity, {variant: one.id for variant, one in loaded.items()}, names, self.residents.trial
         )

@@ -65,6 +65,8 @@ class InferenceLogger:
             request=request,
             user_hash=pseudonymize(identify_caller(user, key.name), self.hash_key),
             session=pseudonymize(session, self.hash_key) if session else None,
+            key_hash=pseudonymize(key_holder_name(key.name), self.hash_key),
+            acts_for=key.allows("acts_for"),
         )
         try:
             await self.writer.accept(inference)
@@ -102,14 +104,25 @@ class InferenceLogger:
         try:
             kind = feedback_validation.validate_feedback(given.kind, given.value)
             feedback_validation.reject_self_preference(kind, given.value, given.inference_id)
-            at = _moment(given.at) if given.at else datetime.now(UTC)
+            received = datetime.now(UTC)
+            at = _moment(given.at) if given.at else received
         except DataError as error:
             raise ApiError(error.message, param="value") from error
         except (ValueError, OverflowError) as error:
             raise ApiError(f"at: {given.at!r} is no ISO 8601 time", param="at") from error
         name = given.id or _derive_feedback_id(given, key)
         annotator = pseudonymize(_annotator(given, key), self.hash_key)
-        feedback = Feedback(name, given.inference_id, kind, given.value, at, annotator)
+        feedback = Feedback(
+            name,
+            given.inference_id,
+            kind,
+            given.value,
+            at,
+            annotator,
+            key_hash=pseudonymize(key_holder_name(key.name), self.hash_key),
+            acts_for=key.allows("acts_for"),
+            received_at=received,
+        )
         try:
             new = await self.writer.feedback(feedback)
         except DataError as error:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.canary import canary_metrics
@@ -89,3 +90,19 @@ def test_whoever_asked_for_a_variant_was_seen_in_both_or_is_nobody_does_not_coun
     ]
     found = collect(ones)
     assert (found.units, found.chosen, found.both) == ([], 2, 1)
+
+
+def test_what_comes_after_the_time_of_a_unit_changes_it_no_more():
+    ones = [inference(name, name) for name in "abc"]
+    late = DAY + 30 * HOUR
+    for at in (DAY + HOUR, datetime(2000, 1, 1, tzinfo=UTC)):
+        replayed = [Feedback(f"f{one.id}", one.id, "thumb", "down", at, received_at=late) for one in ones]
+        assert collect(ones, replayed).units == collect(ones).units
+    heard = [Feedback(f"f{one.id}", one.id, "thumb", "down", DAY, received_at=DAY + HOUR) for one in ones]
+    assert [unit.outcome for unit in collect(ones, heard).units] == [0.0, 0.0, 0.0]
+
+
+def test_one_key_with_many_names_is_one_unit_unless_it_acts_for_others():
+    ones = [inference(str(number), f"u{number}", key_hash="k", acts_for=False) for number in range(12)]
+    assert len(collect(ones).units) == 1
+    assert len(collect([replace(one, acts_for=True) for one in ones]).units) == 12

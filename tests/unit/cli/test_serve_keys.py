@@ -1,11 +1,13 @@
 """`tunectl serve keys` through the command line."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from tunectl.access import api_keys
+from tunectl.cli import serve_keys
 from tunectl.cli.main import main
 
 
@@ -40,16 +42,26 @@ def test_a_key_has_limits_and_an_end(path: Path, capsys: pytest.CaptureFixture[s
     assert "9000" in capsys.readouterr().out
 
 
+def test_what_there_is_to_say_about_a_key() -> None:
+    now = datetime.now(UTC)
+    old = now - timedelta(days=200)
+    plain = api_keys.create_key("a", ["chat"], None, old, expires_at=now + timedelta(days=1))[1]
+    assert serve_keys.find_remarks(plain, now) == []
+    assert serve_keys.find_remarks(plain, None) == ["not used for 90 days"]
+    boss = api_keys.create_key("b", ["admin"], None, old, enabled=False)[1]
+    assert serve_keys.find_remarks(boss, None) == ["is disabled", "may do everything, without limits", "never expires"]
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
         (
             ["keys", "add"],
-            "tunectl serve keys add: say one of keys add|disable|enable|remove NAME, keys list",
+            "tunectl serve keys add: say one of keys add|disable|enable|remove NAME, keys list, keys audit",
         ),
         (
             ["keys", "add", "a", "--scope", "all"],
-            "--scope all: there are chat, feedback, scrape, admin",
+            "--scope all: there are chat, feedback, scrape, acts_for, admin",
         ),
         (["keys", "add", "A b"], "a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit"),
         (["keys", "add", "a", "--per-minute", "0"], "limits are 1 or more"),

@@ -152,3 +152,35 @@ def test_rows_add_up_and_no_cap_is_ever_exceeded(raw, per_user, per_annotator, s
         assert share == 1 or sum(other.by == lesson.by for other in lessons) <= share * len(lessons)
     assert sum(lesson.kind == "approved" for lesson in lessons) <= model_text * len(lessons)
     assert left(list(reversed(ones)), opinions, rules) == found
+
+
+def sent(one, *, by="a", key="k", acts_for=False, received=DAY, at=DAY):
+    """An edit as a server keeps it."""
+    return Feedback(
+        f"f{one.id}{by}", one.id, "edit", "Better.", at, by, key_hash=key, acts_for=acts_for, received_at=received
+    )
+
+
+def test_feedback_does_not_get_older_by_what_it_says_of_itself():
+    ones = [inference(number, user=f"u{number}") for number in range(60)]
+    fresh, old = NOW - timedelta(hours=1), datetime(2000, 1, 1, tzinfo=UTC)
+    backdated = left(ones, [sent(one, by=f"a{place % 12}", received=fresh, at=old) for place, one in enumerate(ones)])
+    assert (backdated.lessons, backdated.reasons) == ([], {"quarantined": 60})
+    postdated = left(ones, [sent(one, received=DAY, at=NOW) for one in ones])
+    assert postdated.reasons == {"quarantined": 60}
+    assert len(left(ones, [sent(one, by=one.id, at=old) for one in ones]).lessons) == 60
+    late = replace(ones[0], accepted_at=NOW - timedelta(hours=1))  # of 0.1, which kept no time of its own
+    assert left([late], [said(late, "edit", "Better.", at=old)]).reasons == {"quarantined": 1}
+
+
+def test_one_key_with_twelve_names_is_one_person():
+    ones = [inference(number, user=f"u{number}") for number in range(60)]
+    names = [f"a{number % 12}" for number in range(60)]
+    rules = replace(RULES, annotator_share=0.34)
+    own = [sent(one, by=name) for one, name in zip(ones, names, strict=True)]
+    others = [sent(one, by=name, acts_for=True) for one, name in zip(ones, names, strict=True)]
+    assert left(ones, own, rules).reasons == {"annotator_share": 60}
+    assert {lesson.by for lesson in left(ones, own).lessons} == {"k"}
+    assert len(left(ones, others, rules).lessons) == 60
+    asked = [replace(one, key_hash="k", acts_for=False) for one in ones]
+    assert left(asked, others, replace(RULES, per_user=8)).reasons == {"user_cap": 52}

@@ -23,7 +23,7 @@ from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
 
-CURRENT: Final = "0002"
+CURRENT: Final = "0003"
 """The version that this code reads and writes."""
 VERSION_TABLE: Final = "inference_log_version"
 """Alembic's own name may belong to another program in the same PostgreSQL database, for example MLflow."""

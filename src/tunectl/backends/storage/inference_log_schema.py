@@ -58,6 +58,8 @@ INFERENCES: Final[TableColumns] = (
     ("template_hash", "text", "not null"),
     ("latency_seconds", "real", ""),
     ("erased_at", "time", ""),
+    ("key_hash", "text", "index"),
+    ("acts_for", "truth", ""),
 )
 FEEDBACK: Final[TableColumns] = (
     ("id", "text", "key"),
@@ -67,6 +69,9 @@ FEEDBACK: Final[TableColumns] = (
     ("annotator", "text", "index"),
     ("created_at", "time", "not null"),
     ("erased_at", "time", ""),
+    ("key_hash", "text", "index"),
+    ("acts_for", "truth", ""),
+    ("received_at", "time", ""),
 )
 WINDOWS: Final[TableColumns] = (
     ("id", "text", "key"),

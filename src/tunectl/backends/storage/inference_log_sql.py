@@ -35,8 +35,8 @@ from tunectl.inference_log.log_writer import unknown_record
 
 PAGE: Final = 500
 """Rows of one page of a long read, or of one step of a deletion."""
-TEXT_OF_INFERENCE: Final = {"request": None, "response": None, "session": None, "user_hash": None}
-TEXT_OF_FEEDBACK: Final = {"value": None, "annotator": None}
+TEXT_OF_INFERENCE: Final = {"request": None, "response": None, "session": None, "user_hash": None, "key_hash": None}
+TEXT_OF_FEEDBACK: Final = {"value": None, "annotator": None, "key_hash": None}
 
 
 @contextmanager
@@ -240,13 +240,22 @@ class SqlInferenceLog:
 
     def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
         table, said = self._tables.feedback, defaultdict(list)
+        received = self._sa.func.coalesce(table.c.received_at, table.c.created_at)  # what a client says orders nothing
         for some in _in_pages(inference_ids):
-            asked = (
-                self._sa.select(table).where(table.c.inference_id.in_(some)).order_by(table.c.created_at, table.c.id)
-            )
+            asked = self._sa.select(table).where(table.c.inference_id.in_(some)).order_by(received, table.c.id)
             for row in self._read(asked):
                 said[row.inference_id].append(inference_log_schema.from_row(row, Feedback))
         return dict(said)
+
+    def last_uses(self) -> dict[str, datetime]:
+        found: dict[str, datetime] = {}
+        for table, at in ((self._tables.inferences, "accepted_at"), (self._tables.feedback, "received_at")):
+            key, last = table.c.key_hash, self._sa.func.max(table.c[at], type_=table.c[at].type)
+            for name, when in self._read(
+                self._sa.select(key, last).where(key.is_not(None), table.c[at].is_not(None)).group_by(key)
+            ):
+                found[name] = max(when, found.get(name, when))
+        return found
 
     def tombstones(self) -> Iterator[str]:
         c = self._tables.inferences.c
@@ -275,7 +284,7 @@ class SqlInferenceLog:
         inferences, finished, erased, users, first, last = self._read(numbers)[0]
         return Counts(inferences, finished, erased, users, {row[0]: row[1] for row in self._read(kinds)}, first, last)
 
-    def erase(self, user_hash: str) -> ErasureResult:
+    def erase(self, user_hash: str, *, by_key: bool = False) -> ErasureResult:
         """See ``InferenceLog.erase``.
 
         Inferences come first: what is being said about them at this moment is waited for, and what comes later finds them
@@ -283,11 +292,13 @@ class SqlInferenceLog:
         """
         sa, table, said = self._sa, self._tables.inferences, self._tables.feedback
         now = datetime.now(UTC)
-        gone = sa.update(table).where(table.c.user_hash == user_hash).values(**TEXT_OF_INFERENCE, erased_at=now)
+        whose = [one.c.key_hash == user_hash if by_key else sa.false() for one in (table, said)]
+        asked, told = sa.or_(table.c.user_hash == user_hash, whose[0]), sa.or_(said.c.annotator == user_hash, whose[1])
+        gone = sa.update(table).where(asked, table.c.erased_at.is_(None)).values(**TEXT_OF_INFERENCE, erased_at=now)
         opinions = 0
         with self._transaction() as connection:
             mine = [row.id for row in connection.execute(gone.returning(table.c.id))]
-            about = [said.c.annotator == user_hash, *(said.c.inference_id.in_(some) for some in _in_pages(mine))]
+            about = [told, *(said.c.inference_id.in_(some) for some in _in_pages(mine))]
             for which in about:
                 blank = (
                     sa.update(said).where(which, said.c.erased_at.is_(None)).values(**TEXT_OF_FEEDBACK, erased_at=now)
