@@ -149,7 +149,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
     store.then = lambda quick: act(quick, names)
     watcher._experiments(datetime.now(UTC))
-    watcher._door._server.server_close()
+    watcher._door.close()
     assert store.champion().release == names[champion]
     assert store.champion().author == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
     (ended,) = ExperimentStore(store).all()
