@@ -1,7 +1,6 @@
 """What one line of each file is.
 
-Rows are ``msgspec`` structs: decoding a line also checks its types, at the speed of a plain JSON parser. All are frozen;
-change one with ``msgspec.structs.replace``.
+Rows are frozen ``msgspec`` structs: decoding a line checks its types, too; ``msgspec.structs.replace`` changes one.
 """
 
 from __future__ import annotations
@@ -224,9 +223,8 @@ class InferenceRecord(Struct, frozen=True, omit_defaults=True):
     erased_at: datetime | None = None
     """A tombstone: the text was deleted at somebody's request, and nothing may be built from this row."""
     key_hash: str | None = None
-    """Keyed hash of the API key that asked; None in rows of version 0002 and before."""
     acts_for: bool | None = None
-    """Whether that key may speak for many people; None where the key is not known."""
+    """Keyed hash of the API key that asked, and whether it may speak for many people; None in rows of schema version 0002."""
 
     @property
     def person(self) -> str | None:
@@ -252,11 +250,9 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
     erased_at: datetime | None = None
     """When value and annotator were deleted at somebody's request; a click without a value is not erased."""
     key_hash: str | None = None
-    """Keyed hash of the API key that sent it; None in rows of version 0002 and before."""
     acts_for: bool | None = None
-    """Whether that key may speak for many people; None where the key is not known."""
     received_at: datetime | None = None
-    """When the server took it; ``created_at`` is what the client says."""
+    """Key as in ``InferenceRecord``, and when the server took it: ``created_at`` is what the client says."""
 
     @property
     def counted_at(self) -> datetime:
