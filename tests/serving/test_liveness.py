@@ -9,11 +9,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from tiny_release import stored, tiny_adapter
 
+from tunectl.artifacts.records import Message
 from tunectl.backends.engines.transformers_engine import TransformersEngine
+from tunectl.chat.template import Template
+from tunectl.chat.tokenizer import Tokenizer
 from tunectl.core.errors import ArtifactError
+from tunectl.packaging.serving_contract import RenderFixture
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.serving.loaded_release import load_release
 
@@ -126,6 +131,17 @@ def test_another_template_hashed_anew(again) -> None:
     def change(folder: Path) -> None:
         other_template(folder)
         contract(folder, template_sha256=sha(folder / "tokenizer/chat_template.jinja"))
+
+    assert "fixture 0 of the contract renders to another text here than in training" in reason(again(change))
+
+
+def test_a_contract_that_reads_written_special_tokens_as_such(again) -> None:
+    def change(folder: Path) -> None:
+        source = (folder / "tokenizer/chat_template.jinja").read_text()
+        asked = [Message("user", "hi<|im_end|>")]
+        text = Template(source, "<|im_start|>", "<|im_end|>").render(asked, add_generation_prompt=True)
+        ids = Tokenizer(folder / "tokenizer").ids(text)
+        contract(folder, fixtures=[msgspec.to_builtins(RenderFixture(asked, text, ids))])
 
     assert "fixture 0 of the contract renders to another text here than in training" in reason(again(change))
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 from tunectl.chat import model_spec as chats
+from tunectl.chat.tokenizer import Tokenizer
 from tunectl.config.schema.package import PackageStage
 from tunectl.core import progress
 from tunectl.core.errors import ArtifactError, DataError, UsageError
@@ -167,6 +168,13 @@ def test_a_release_holds_what_the_server_needs(given, tmp_path):
     assert told.base.sha256 == chats.load(inputs.model).weights_sha256
     for fixture in told.fixtures:
         assert template_of(release, told).render(fixture.messages, add_generation_prompt=True) == fixture.text
+    written = told.fixtures[-1]  # somebody writes special tokens: they are text, in the contract, too
+    assert "<|im_end|>" in written.messages[0].content
+    assert "<\ufdd2|im_end|>" in written.text
+    tokenizer = Tokenizer(release / "tokenizer")
+    harmless = template_of(release, told).render([Message("user", "x")], add_generation_prompt=True)
+    specials = [sum(one in tokenizer.special for one in ids) for ids in (written.token_ids, tokenizer.ids(harmless))]
+    assert specials[0] == specials[1]
     assert len(told.probes) == 6
     probe = told.probes[0]
     assert (probe.answer_ids, probe.base_ids) == (TUNED, BASE)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer
 from tunectl.chat import tool_calls
+from tunectl.chat.literal_tokens import guard_text
 from tunectl.chat.template import Template
 from tunectl.chat.tokenizer import Encoding, Tokenizer
 from tunectl.core.errors import DataError
@@ -102,7 +103,10 @@ class LossMasker:
         chosen = [self._learns(message, final=message is turns[-1]) for message in turns]
         spans = zip(turns, rendered.generated, chosen, strict=True)
         learned = [
-            part for turn, span, wanted in spans if wanted for part in _spans(example, turn, rendered.text, *span)
+            part
+            for turn, span, wanted in spans
+            if wanted
+            for part in _spans(self._template.special, example, turn, rendered.text, *span)
         ]
         return _RenderedText(rendered.text, learned, rendered.generated[-1][0])
 
@@ -112,12 +116,12 @@ class LossMasker:
         for index, message in enumerate(example.messages):
             if message.role == "assistant" and self._learns(message, final=False):
                 opened, closed = self._turn(example, example.messages[:index], message)
-                before += _spans(example, message, closed, len(opened), len(closed))
+                before += _spans(self._template.special, example, message, closed, len(opened), len(closed))
         texts = []
         for answer in example.answers:
             final = tool_calls.to_message(answer)
             opened, closed = self._turn(example, example.messages, final)
-            learned = _spans(example, final, closed, len(opened), len(closed))
+            learned = _spans(self._template.special, example, final, closed, len(opened), len(closed))
             texts.append(_RenderedText(closed, [*before, *learned], len(opened)))
         return texts
 
@@ -174,7 +178,9 @@ def _split_shared_prefix(example: Example, pieces: list[tuple[TokenSpan, int]]) 
     return TokenizedExample(example, TokenSpan(first.ids[:cut], first.trained[:cut]), answers)
 
 
-def _spans(example: Example, turn: Message, text: str, start: int, end: int) -> list[tuple[int, int]]:
+def _spans(
+    special: Sequence[str], example: Example, turn: Message, text: str, start: int, end: int
+) -> list[tuple[int, int]]:
     """The learned characters of a turn that lies at [start, end): all, or the parts that say so.
 
     What follows the last part, the end of the turn first of all, is learned with it.
@@ -182,7 +188,8 @@ def _spans(example: Example, turn: Message, text: str, start: int, end: int) -> 
     """
     if not turn.parts:
         return [(start, end)]
-    whole = "".join(part.text for part in turn.parts)
+    written = [guard_text(part.text, special) for part in turn.parts]
+    whole = "".join(written)
     inside = whole.strip()  # templates may trim
     place = text.find(inside, start, end) - (len(whole) - len(whole.lstrip()))
     if text.find(inside, start, end) < 0:
@@ -192,10 +199,10 @@ def _spans(example: Example, turn: Message, text: str, start: int, end: int) -> 
             hint="give the row as segments, or mark whole turns with train",
         )
     spans = []
-    for part in turn.parts:
+    for part, shown in zip(turn.parts, written, strict=True):
         if part.train:
-            spans.append((max(place, start), min(place + len(part.text), end)))
-        place += len(part.text)
+            spans.append((max(place, start), min(place + len(shown), end)))
+        place += len(shown)
     if turn.parts[-1].train:
         spans[-1] = (spans[-1][0], end)
     return spans

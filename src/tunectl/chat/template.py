@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from tunectl.artifacts.records import Message
-from tunectl.chat import model_spec, tool_calls
+from tunectl.chat import literal_tokens, model_spec, tool_calls
 from tunectl.core.errors import ArtifactError, DataError, UsageError
 from tunectl.core.optional import import_optional
 
@@ -50,6 +50,8 @@ class Template:
     """Put before conversations that bring no system message; None leaves that to the template."""
     extra: dict[str, str] = field(default_factory=dict)
     """Other special tokens by name, for example ``pad_token``."""
+    special: tuple[str, ...] = ()
+    """Texts of all special tokens: in messages and tools they are broken by a guard, so that they stay text."""
 
     @property
     def marks_generation(self) -> bool:
@@ -116,8 +118,8 @@ class Template:
         self, messages: Sequence[Message], offered: Sequence[dict[str, Any]], *, add_generation_prompt: bool
     ) -> str:
         text: str = self._compiled.render(
-            messages=[_plain(message) for message in messages],
-            tools=list(offered) or None,
+            messages=[literal_tokens.guard_value(_plain(message), self.special) for message in messages],
+            tools=literal_tokens.guard_value(list(offered), self.special) or None,
             add_generation_prompt=add_generation_prompt,
             bos_token=self.bos,
             eos_token=self.eos,
@@ -162,7 +164,8 @@ def load(folder: Path, *, system: str | None = None) -> Template:
         )
     bos, eos = found.bos.text if found.bos else "", found.eos.text if found.eos else ""
     pad = {"pad_token": found.pad.text} if found.pad else {}
-    return Template(source, bos, eos, system=found.system if system is None else system, extra=pad)
+    special = literal_tokens.load_special_texts(folder)
+    return Template(source, bos, eos, system=found.system if system is None else system, extra=pad, special=special)
 
 
 def digest(source: str) -> str:
@@ -230,7 +233,6 @@ def _plain(message: Message) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(message)
     for ours in ("train", "parts"):
         plain.pop(ours, None)
-    plain["content"] = message.content.replace(OPEN, "").replace(CLOSE, "")
     return plain
 
 

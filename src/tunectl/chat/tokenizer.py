@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tunectl.chat.literal_tokens import LiteralEncoder, has_guard
 from tunectl.core.errors import ArtifactError
 from tunectl.core.optional import import_optional
 
@@ -24,7 +26,10 @@ class Encoding:
 
 
 class Tokenizer:
-    """Encodes texts that a chat template has rendered: special tokens are in the text, none are added."""
+    """Encodes texts that a chat template has rendered: special tokens are in the text, none are added.
+
+    Special tokens that are broken by a guard (``chat/literal_tokens.py``) are text.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Read ``folder``'s tokenizer.json.
@@ -43,6 +48,7 @@ class Tokenizer:
         self._inner.no_padding()
         added = self._inner.get_added_tokens_decoder()
         self.special = frozenset(number for number, token in added.items() if token.special)
+        self.special_texts = tuple(token.content for token in added.values() if token.special)
         self._added = {number: token.content.encode() for number, token in added.items() if not token.special}
         decoders = set(
             re.findall(
@@ -56,7 +62,16 @@ class Tokenizer:
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """All ``texts`` at once, which is several times faster than one at a time."""
         found = self._inner.encode_batch(list(texts), add_special_tokens=False)
-        return [Encoding(list(item.ids), list(item.offsets)) for item in found]
+        encoded = [Encoding(list(item.ids), list(item.offsets)) for item in found]
+        if has_guard(texts):
+            for place, text in enumerate(texts):
+                if has_guard([text]):
+                    encoded[place] = Encoding(*self._literal.encode(text))
+        return encoded
+
+    @cached_property
+    def _literal(self) -> LiteralEncoder:
+        return LiteralEncoder(self._inner)
 
     def id_of(self, text: str) -> int | None:
         """The number of one whole token; None where there is no such token."""
@@ -77,6 +92,8 @@ class Tokenizer:
 
         As a batch of one: ``encode`` holds Python's lock, so nothing else would run beside a long text.
         """
+        if has_guard([text]):
+            return self._literal.encode(text)[0]
         found: list[int] = self._inner.encode_batch([text], add_special_tokens=False)[0].ids
         return found
 

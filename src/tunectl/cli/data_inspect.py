@@ -55,6 +55,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     Raises  ArtifactError when the model or the split is not there; DataError when prefixes disagree or nothing is there.
     """
     from tunectl.chat import model_spec, template
+    from tunectl.chat.literal_tokens import load_special_texts
     from tunectl.chat.loss_mask import LossMasker
     from tunectl.chat.tokenizer import Tokenizer
     from tunectl.pipeline import resolved_config
@@ -73,7 +74,8 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
         chat = template.load(base, system=system)
     except ArtifactError as error:
         problem = mask_diagnostics.DiagnosticCheck("template is that of the contract", ok=False, text=error.message)
-        chat = template.Template((base / template.FILE).read_text(), system=system)
+        special = load_special_texts(base)
+        chat = template.Template((base / template.FILE).read_text(), system=system, special=special)
     tokenizer = Tokenizer(base)
     masker = LossMasker(chat, tokenizer, end_of_turn=agreed.eot_token.id, train_on=section.loss_on)
     examples = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))

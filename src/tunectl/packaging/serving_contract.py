@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.artifacts.records import Message
+from tunectl.chat.literal_tokens import load_special_texts
 from tunectl.chat.model_spec import SpecialToken
 from tunectl.chat.template import FILE as TEMPLATE
 from tunectl.chat.template import Template, digest
@@ -71,7 +72,10 @@ class RenderFixture(Struct, frozen=True):
 
     messages: list[Message]
     text: str
-    """With the assistant's turn opened at its end, and the contract's system text where the conversation brings none."""
+    """With the assistant's turn opened at its end, and the contract's system text where the conversation brings none.
+
+    U+FDD2 stands behind the first letter of a special token that somebody wrote: it is text, and its ids are those of text.
+    """
     token_ids: list[int]
 
 
@@ -163,4 +167,5 @@ def template_of(release: Path, contract: ServingContract) -> Template:
         )
     pad = {"pad_token": contract.pad.text} if contract.pad else {}
     bos, eos = (contract.bos.text if contract.bos else ""), (contract.eos.text if contract.eos else "")
-    return Template(source, bos, eos, system=contract.system, extra=pad)
+    special = load_special_texts(release / TOKENIZER)
+    return Template(source, bos, eos, system=contract.system, extra=pad, special=special)

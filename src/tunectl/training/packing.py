@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tunectl.chat.literal_tokens import guard_text
 from tunectl.chat.loss_mask import TokenSpan
 from tunectl.chat.tokenizer import Tokenizer
 from tunectl.training.prefix_sharing import PackedRow
@@ -13,9 +14,12 @@ SHORTEST = 8
 
 
 def pack(tokenizer: Tokenizer, texts: Sequence[str], *, size: int, end: int) -> list[PackedRow]:
-    """Blocks of ``size`` tokens out of ``texts``; ``end`` closes each text. Every token is learned."""
+    """Blocks of ``size`` tokens out of ``texts``; ``end`` closes each text. Every token is learned.
+
+    A special token that stands in a text is text: it closes nothing.
+    """
     line: list[int] = []
-    for encoded in tokenizer.encode(list(texts)):
+    for encoded in tokenizer.encode([guard_text(text, tokenizer.special_texts) for text in texts]):
         line += [*encoded.ids, end]
     cut = [line[start : start + size] for start in range(0, len(line), size)]
     return [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.backends.modeling import model_loader
+from tunectl.chat.literal_tokens import LiteralEncoder, has_guard
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.optional import import_optional
 
@@ -27,7 +28,7 @@ class ChatSession:
         ``temperature`` 0 takes the likeliest token each time.
         """
         torch = import_optional("torch", extra="train")
-        inputs = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
+        inputs = self._encode(prompt)
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature}
@@ -42,6 +43,13 @@ class ChatSession:
             )
         text: str = self._tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return text
+
+    def _encode(self, prompt: str) -> Any:
+        if not has_guard([prompt]):
+            return self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
+        torch = import_optional("torch", extra="train")
+        ids = torch.tensor([LiteralEncoder(self._tokenizer.backend_tokenizer).encode(prompt)[0]])
+        return {"input_ids": ids.to(self._model.device), "attention_mask": torch.ones_like(ids).to(self._model.device)}
 
 
 def _streamer(tokenizer: Any, seen: Callable[[str], None]) -> Any:

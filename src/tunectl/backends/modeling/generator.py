@@ -23,6 +23,7 @@ from tunectl.backends.modeling.decoding import (
     stop_ids,
     text_of,
 )
+from tunectl.chat.literal_tokens import LiteralEncoder, has_guard
 from tunectl.config.schema.evaluate import BeamSearch, Greedy, Sampling
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core import progress
@@ -154,6 +155,11 @@ class HfGenerator:
         if not texts:
             return []
         ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        if has_guard(texts):
+            literal = LiteralEncoder(self._tokenizer.backend_tokenizer)
+            return [
+                literal.encode(text)[0] if has_guard([text]) else known for text, known in zip(texts, ids, strict=True)
+            ]
         return ids
 
     def _shared_prefix(self, rows: list[_RequestState]) -> SharedPrefix | None:

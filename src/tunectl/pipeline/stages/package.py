@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunectl.artifacts import atomic_io, manifest
-from tunectl.artifacts.records import Example
+from tunectl.artifacts.records import Example, Message
 from tunectl.backends.wiring import evaluation, packaging
 from tunectl.chat import model_spec as chats
 from tunectl.chat import template as templates
@@ -25,7 +25,7 @@ from tunectl.packaging import probes as packaging_probes
 from tunectl.packaging.parity import EngineScore, ParityReport
 from tunectl.packaging.probes import BaseTunedComparison, RenderedConversation
 from tunectl.packaging.protocols import GreedyOutput, PackagingBackends, ReleaseSession, SamplingParams, TrainedModel
-from tunectl.packaging.serving_contract import BaseModel, DecodingDefaults, ServingContract, Tolerance
+from tunectl.packaging.serving_contract import BaseModel, DecodingDefaults, RenderFixture, ServingContract, Tolerance
 from tunectl.registry.lineage import collect_lineage
 from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts, RecordedVerdict
 
@@ -261,12 +261,21 @@ class _ReleaseBuilder:
             defaults=DecodingDefaults(given.temperature, given.top_p, given.max_tokens),
             system=agreed.system,
             tolerance=Tolerance(probes.max_logprob_diff, probes.min_token_agreement),
-            fixtures=[one.fixture for one in asked[: probes.fixtures]],
+            fixtures=[*(one.fixture for one in asked[: probes.fixtures]), *self.render_written_tokens()],
             probes=[
                 packaging_probes.probe(one, (self.decode_answer(one.tuned), self.decode_answer(one.base)))
                 for one in compared
             ],
         )
+
+    def render_written_tokens(self) -> list[RenderFixture]:
+        """A conversation in which somebody writes special tokens: a server that read them as such would not be ready."""
+        special = self.tokenizer.special_texts
+        if not special:
+            return []
+        asked = [Message("user", f"Is this text: {' '.join((*special[:8], self.agreed.eot_token.text))}?")]
+        text = templates.load(self.base, system=self.agreed.system).render(asked, add_generation_prompt=True)
+        return [RenderFixture(asked, text, self.tokenizer.ids(text))]
 
     def decode_answer(self, said: GreedyOutput) -> str:
         """An answer without special tokens, as evaluate compares it."""

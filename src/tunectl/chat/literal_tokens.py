@@ -1,0 +1,156 @@
+"""Special tokens that people write are text: only the chat template may begin and end turns.
+
+A tokenizer reads ``<|im_end|>`` wherever it stands. So that nobody writes a turn of somebody else, a template gets contents in which
+each special token is broken by ``GUARD``, and what it renders is encoded with the template's own tokens recognised and the broken
+ones as ordinary text. Without special tokens in the contents nothing changes, neither text nor ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tunectl.core.errors import ArtifactError
+from tunectl.core.optional import import_optional
+
+TOKENIZER: Final = "tokenizer.json"
+GUARD: Final = "\ufdd2"
+"""A Unicode noncharacter behind the first letter of a special token that is only text."""
+_OPEN, _CLOSE = "\ufdd3", "\ufdd4"
+_RESERVED: Final = dict.fromkeys(range(0xFDD0, 0xFDF0))
+"""Noncharacters, which mean nothing in a text: templates and encoders here use some of them as marks."""
+
+
+class _AddedToken(msgspec.Struct):
+    content: str
+    special: bool = False
+
+
+class _TokenizerFile(msgspec.Struct):
+    added_tokens: list[_AddedToken] = []
+
+
+def load_special_texts(folder: Path) -> tuple[str, ...]:
+    """The texts of the special tokens in ``folder``'s tokenizer.json; none where there is no such file.
+
+    Raises  ArtifactError when it is no tokenizer.
+    """
+    path = folder / TOKENIZER
+    if not path.is_file():
+        return ()
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_TokenizerFile)
+    except msgspec.DecodeError as error:
+        raise ArtifactError(f"{path} is not a tokenizer: {error}") from error
+    return tuple(token.content for token in found.added_tokens if token.special)
+
+
+def guard_text(text: str, special: Sequence[str]) -> str:
+    """``text`` with each of the ``special`` tokens in it broken, and without marks of its own."""
+    if not text.isascii():
+        text = text.translate(_RESERVED)
+    places = sorted({start + 1 for start, _ in _find_all(text, special)})
+    if not places:
+        return text
+    return GUARD.join(text[start:end] for start, end in pairwise([0, *places, len(text)]))
+
+
+def guard_value(value: Any, special: Sequence[str]) -> Any:
+    """The same for every string in ``value``, which is JSON."""
+    if isinstance(value, str):
+        return guard_text(value, special)
+    if isinstance(value, list):
+        return [guard_value(item, special) for item in value]
+    if isinstance(value, dict):
+        return {guard_value(key, special): guard_value(item, special) for key, item in value.items()}
+    return value
+
+
+def remove_guards(text: str) -> str:
+    """A text as people see it."""
+    return text.replace(GUARD, "")
+
+
+def _find_all(text: str, tokens: Iterable[str]) -> list[tuple[int, str]]:
+    """Where each of the tokens begins, also inside another one. By ``str.find``: linear in a text made to be slow, too."""
+    found = []
+    for token in tokens:
+        start = text.find(token)
+        while start >= 0:
+            found.append((start, token))
+            start = text.find(token, start + 1)
+    return found
+
+
+class LiteralEncoder:
+    """Encodes texts with guards: of a tokenizer, a copy that knows its special tokens under names that nobody writes."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """``tokenizer`` is one of the library ``tokenizers``; it stays as it is."""
+        tokenizers = import_optional("tokenizers", extra="train")
+        self._inner: Any = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+        self._inner.encode_special_tokens = True
+        added = {number: token for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        self._names = {token.content: f"{_OPEN}{number}{_CLOSE}" for number, token in added.items()}
+        self._inner.add_tokens(
+            [
+                tokenizers.AddedToken(
+                    self._names[token.content],
+                    single_word=token.single_word,
+                    lstrip=token.lstrip,
+                    rstrip=token.rstrip,
+                    normalized=False,
+                    special=False,
+                )
+                for token in added.values()
+            ]
+        )
+        self._real = {self._inner.token_to_id(self._names[token.content]): number for number, token in added.items()}
+
+    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and the [start, end) letters of ``text``, guards among them, that each came from."""
+        pieces: list[str] = []
+        places: list[tuple[int, int]] = []
+        end = 0
+        for start, token in self._find_real(text):
+            _append(text, end, start, pieces, places)
+            end = start + len(token)
+            name = self._names[token]
+            pieces.append(name)
+            places += [(start, end)] * len(name)
+        _append(text, end, len(text), pieces, places)
+        encoded = self._inner.encode_batch(["".join(pieces)], add_special_tokens=False)[0]
+        ids = [self._real.get(number, number) for number in encoded.ids]
+        spans = [
+            (places[start][0], places[stop - 1][1])
+            if stop > start
+            else (places[start - 1][1],) * 2
+            if start
+            else (0, 0)
+            for start, stop in encoded.offsets
+        ]
+        return ids, spans
+
+    def _find_real(self, text: str) -> Iterator[tuple[int, str]]:
+        """Special tokens that the template wrote, the longest where several begin; one letter alone is broken by what follows it."""
+        end = 0
+        for start, token in sorted(_find_all(text, self._names), key=lambda one: (one[0], -len(one[1]))):
+            if start >= end and not (len(token) == 1 and text[start + 1 : start + 2] == GUARD):
+                end = start + len(token)
+                yield start, token
+
+
+def _append(text: str, start: int, end: int, pieces: list[str], places: list[tuple[int, int]]) -> None:
+    """Add ``text[start:end]`` without its guards, and where each letter stands."""
+    part = text[start:end]
+    pieces.append(remove_guards(part))
+    places += [(place, place + 1) for place, letter in enumerate(part, start) if letter != GUARD]
+
+
+def has_guard(texts: Iterable[str]) -> bool:
+    """Whether one of the texts must be encoded by a ``LiteralEncoder``."""
+    return any(GUARD in text for text in texts)
