@@ -14,8 +14,8 @@ import yaml
 from tunectl.artifacts.records import RejectedRow
 from tunectl.backends.readers.docx_reader import read_docx
 from tunectl.backends.readers.html_reader import read_html
-from tunectl.backends.readers.parquet_reader import read_arrow, read_parquet
 from tunectl.backends.readers.pdf_reader import read_pdf
+from tunectl.backends.readers.reader_process import in_child
 from tunectl.backends.text.encoding_detection import detect_encoding
 from tunectl.config.schema.ingest import FileSource
 from tunectl.core.errors import DataError, MissingExtraError
@@ -32,6 +32,8 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><title>Peach Tree Bakery</title>
 <p>Our sourdough is baked at four in the morning, every morning, in a brick oven that Ann built with her own hands.</p>
 <p>Caf\u00e9 au lait costs three dollars, and a second cup is free for neighbours who bring their own mug along.</p>
 </article></main><footer>Copyright 2024. All rights reserved.</footer></body></html>"""
+
+read_parquet, read_arrow = in_child("parquet"), in_child("arrow")
 
 
 def read(reader, path, reading=READING):

@@ -9,7 +9,7 @@ from typing import TypeVar
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import RejectedRow, Source
 from tunectl.artifacts.reject_reasons import RejectReason
-from tunectl.backends.readers.parquet_reader import read_arrow, read_parquet
+from tunectl.backends.readers.reader_process import in_child
 from tunectl.backends.text.encoding_detection import detect_encoding
 from tunectl.config.schema.ingest import FileOptions
 from tunectl.core import progress
@@ -36,8 +36,8 @@ TABLE_READERS: Mapping[str, Callable[[SourceFile, FileOptions], Iterator[RawRow 
     "tsv": read_table,
     "json": read_json,
     "jsonl": read_json_lines,
-    "parquet": read_parquet,
-    "arrow": read_arrow,
+    "parquet": in_child("parquet"),
+    "arrow": in_child("arrow"),
 }
 """Kind of file that holds rows to what reads it."""
 

@@ -13,10 +13,9 @@ from tunectl.artifacts import atomic_io, row_counts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.backends.readers import source_rows
-from tunectl.backends.readers.docx_reader import read_docx
 from tunectl.backends.readers.html_reader import read_html
 from tunectl.backends.readers.hub_dataset import read_hub
-from tunectl.backends.readers.pdf_reader import read_pdf
+from tunectl.backends.readers.reader_process import in_child, keep_child
 from tunectl.backends.readers.web_fetch import Fetcher
 from tunectl.config.schema.ingest import DataSource as Declared
 from tunectl.config.schema.ingest import FileReading, FileSource, HubDataset, IngestStage, UrlSource
@@ -29,8 +28,8 @@ from tunectl.data.readers.text_reader import read_lines, read_markdown, read_tex
 Reader = Callable[[SourceFile, FileReading], Iterator[RawRow | RejectedRow]]
 READERS: Mapping[str, Reader] = {
     "html": read_html,
-    "pdf": read_pdf,
-    "docx": read_docx,
+    "pdf": in_child("pdf"),
+    "docx": in_child("docx"),
     "markdown": read_markdown,
     "text": read_text,
     "lines": read_lines,
@@ -86,7 +85,7 @@ def run(
     """
     total = row_counts.RowCounter("ingest")
     reports: dict[str, SourceReport] = {}
-    with _Writer(outputs.artifact) as writer:
+    with _Writer(outputs.artifact) as writer, keep_child():
         for kind, declared in cfg.ingest.sources.items():
             collector = ExampleReader(
                 kind,

@@ -1,0 +1,284 @@
+"""Readers of binary formats in a process of their own, with limits of memory, processor time and time.
+
+A PDF, a Word document or a Parquet file can be made to take gigabytes or hours, or to crash the library that reads it. Here that ends
+the child, not ``ingest``: the file, or the page at which it happened, is a reject ``unreadable``, and the next file gets a new child. One
+child reads file after file; it ends with its parent, whatever ends that.
+
+Frames on its pipes: four bytes of length (big endian), then msgpack; requests are ``ReadRequest``, answers ``RowFrame``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.config.schema.ingest import FileOptions, PageLimits
+from tunectl.core.errors import DataError, MissingExtraError
+from tunectl.core.optional import import_optional
+from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.row import RawRow
+
+Rows = Iterator[RawRow | RejectedRow]
+MAX_MEMORY_BYTES: Final = 4 << 30
+"""Address space of the child. Libraries reserve more than they use: an idle one has about 1 GiB."""
+MAX_CPU_SECONDS: Final = 600
+"""Processor time for one file."""
+MAX_SILENT_SECONDS: Final = 60.0
+"""Time for one row, page or batch; the first waits for the libraries, too."""
+MAX_FRAME_BYTES: Final = 1 << 30
+TABLES: Final = ("parquet", "arrow")
+BATCH_ROWS: Final = 256
+"""Rows of a table that the child sends at once."""
+_HEAD = struct.Struct(">I")
+_PACKAGES = Path(__file__).parents[3]
+
+
+class ReadRequest(Struct):
+    """One file to be read."""
+
+    kind: str
+    path: str
+    name: str
+    columns: dict[str, str]
+    max_file_bytes: int
+
+
+class RowFrame(Struct, omit_defaults=True):
+    """One answer of the child; the one with ``done`` is the last of its file."""
+
+    rows: list[dict[str, Any]] = []
+    """Rows with their row number, as ``RawRow`` in plain values."""
+    rejects: list[RejectedRow] = []
+    table: bytes = b""
+    """Rows of a table as one batch of Arrow, numbered on from the last."""
+    error: str = ""
+    hint: str = ""
+    missing_extra: bool = False
+    done: bool = False
+
+
+@contextmanager
+def keep_child() -> Iterator[None]:
+    """End the child that waits for a file when the block ends."""
+    try:
+        yield
+    finally:
+        end_children()
+
+
+def in_child(kind: str) -> Callable[[SourceFile, FileOptions], Rows]:
+    """A reader of ``kind`` that works in the child: ``pdf``, ``docx``, ``parquet`` or ``arrow``."""
+
+    def read(file: SourceFile, reading: FileOptions) -> Rows:
+        if kind in TABLES:
+            import_optional("pyarrow", extra="data")  # whose batches are taken apart here
+        child = _take_child()
+        request = ReadRequest(kind, str(file.path), file.name, file.columns, reading.limits.max_file_bytes)
+        try:
+            yield from child.read(request)
+        finally:
+            _give_back(child)
+
+    return read
+
+
+class ReaderProcess:
+    """The child, seen from ``ingest``. Reads one file at a time."""
+
+    def __init__(self) -> None:
+        """Start it."""
+        paths = [str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__, str(MAX_MEMORY_BYTES), str(MAX_CPU_SECONDS)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        self.idle = True
+        """Whether it waits for a file."""
+
+    def read(self, request: ReadRequest) -> Rows:
+        """The rows of one file. Raises what the reader raises: DataError, MissingExtraError."""
+        self.idle = False
+        number = 0
+        try:
+            _write_frame(self._process.stdin, msgspec.msgpack.encode(request))
+            while not (frame := self._next()).done:
+                for row in frame.rows:
+                    number = row["number"] or 0
+                    yield RawRow(Source(request.name, row["number"]), row["columns"])
+                yield from frame.rejects
+                if frame.table:
+                    for columns in _unpack_table(frame.table):
+                        number += 1
+                        yield RawRow(Source(request.name, number), columns)
+        except (_ReaderGoneError, OSError, msgspec.DecodeError) as error:
+            self.close()
+            why = error.args[0] if isinstance(error, _ReaderGoneError) else "its reader answered with nonsense"
+            yield RejectedRow(Source(request.name, number + 1 if number else 0), "unreadable", why)
+            return
+        self.idle = True
+        if frame.error:
+            raise (MissingExtraError if frame.missing_extra else DataError)(frame.error, hint=frame.hint)
+
+    def _next(self) -> RowFrame:
+        output = self._process.stdout
+        end = time.monotonic() + MAX_SILENT_SECONDS
+        head = self._receive(output, _HEAD.size, end)
+        (size,) = _HEAD.unpack(head)
+        if size > MAX_FRAME_BYTES:
+            raise _ReaderGoneError(f"a row of it has more than {MAX_FRAME_BYTES} bytes")
+        return msgspec.msgpack.decode(self._receive(output, size, end), type=RowFrame)
+
+    def _receive(self, output: IO[bytes] | None, size: int, end: float) -> bytes:
+        assert output is not None
+        data = bytearray()
+        while len(data) < size:
+            ready, _, _ = select.select([output], [], [], max(0.0, end - time.monotonic()))
+            if not ready:
+                raise _ReaderGoneError(f"reading on took more than {MAX_SILENT_SECONDS:.0f} s")
+            part = os.read(output.fileno(), min(size - len(data), 1 << 20))
+            if not part:
+                raise _ReaderGoneError(self._why_it_ended())
+            data += part
+        return bytes(data)
+
+    def _why_it_ended(self) -> str:
+        code = self._process.wait()
+        if code == -signal.SIGXCPU:
+            return f"reading it took more than {MAX_CPU_SECONDS} s of processor time"
+        if code == MEMORY_EXIT:
+            return f"reading it took more than {MAX_MEMORY_BYTES >> 20} MiB"
+        return f"its reader crashed (exit status {code})"
+
+    def close(self) -> None:
+        """End the child."""
+        self.idle = False
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+
+class _ReaderGoneError(Exception):
+    """Why no more rows come."""
+
+
+MEMORY_EXIT: Final = 77
+_idle: list[ReaderProcess] = []
+_lock = threading.Lock()
+
+
+def _take_child() -> ReaderProcess:
+    with _lock:
+        return _idle.pop() if _idle else ReaderProcess()
+
+
+def _give_back(child: ReaderProcess) -> None:
+    """Keep a child that waits; one that was left in the middle of a file is ended."""
+    with _lock:
+        if child.idle and not _idle:
+            _idle.append(child)
+            return
+    child.close()
+
+
+@atexit.register
+def end_children() -> None:
+    """End the child that waits."""
+    with _lock:
+        while _idle:
+            _idle.pop().close()
+
+
+def _unpack_table(data: bytes) -> list[dict[str, Any]]:
+    ipc = import_optional("pyarrow.ipc", extra="data")
+    with ipc.open_stream(data) as stream:
+        found: list[dict[str, Any]] = stream.read_all().to_pylist()
+    return found
+
+
+def _write_frame(stream: IO[bytes] | None, data: bytes) -> None:
+    assert stream is not None
+    stream.write(_HEAD.pack(len(data)) + data)
+    stream.flush()
+
+
+def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> None:
+    """Read one file a request until there are no more; in the child, with ``memory`` bytes, and ``cpu`` seconds a file."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    decoder = msgspec.msgpack.Decoder(ReadRequest)
+    while head := requests.read(_HEAD.size):
+        request = decoder.decode(requests.read(_HEAD.unpack(head)[0]))
+        used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used) + cpu, resource.RLIM_INFINITY))
+        last = RowFrame(done=True)
+        try:
+            for frame in _read_frames(request):
+                _write_frame(answers, msgspec.msgpack.encode(frame))
+        except MemoryError:
+            os._exit(MEMORY_EXIT)
+        except MissingExtraError as error:
+            last = RowFrame(error=error.message, hint=error.hint or "", missing_extra=True, done=True)
+        except DataError as error:
+            last = RowFrame(error=error.message, hint=error.hint or "", done=True)
+        _write_frame(answers, msgspec.msgpack.encode(last))
+
+
+def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
+    from tunectl.backends.readers.docx_reader import read_docx
+    from tunectl.backends.readers.parquet_reader import read_batches
+    from tunectl.backends.readers.pdf_reader import read_pdf
+
+    file = SourceFile(Path(request.path), request.name, request.kind, request.columns)
+    if request.kind in TABLES:
+        for batch in read_batches(file):
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield RowFrame(table=_pack_table(batch.slice(start, BATCH_ROWS)))
+        return
+    limits = PageLimits.model_construct(max_file_bytes=request.max_file_bytes)
+    reading: Any = FileOptions.model_construct(limits=limits)
+    for row in (read_pdf if request.kind == "pdf" else read_docx)(file, reading):
+        if isinstance(row, RejectedRow):
+            yield RowFrame(rejects=[row])
+        else:
+            yield RowFrame(rows=[{"number": row.source.row, "columns": row.columns}])
+
+
+def _pack_table(batch: Any) -> bytes:
+    arrow = import_optional("pyarrow", extra="data")
+    ipc = import_optional("pyarrow.ipc", extra="data")
+    sink = arrow.BufferOutputStream()
+    with ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+if __name__ == "__main__":
+    answers_stream = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    serve(sys.stdin.buffer, answers_stream, memory=int(sys.argv[1]), cpu=int(sys.argv[2]))

@@ -1,0 +1,221 @@
+"""Readers in a child: the same rows as in this process, and whatever a file does to the child is a reject."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.backends.readers import reader_process
+from tunectl.backends.readers.docx_reader import read_docx
+from tunectl.backends.readers.pdf_reader import read_pdf
+from tunectl.backends.readers.reader_process import end_children, in_child
+from tunectl.config.schema.ingest import FileSource
+from tunectl.core.errors import DataError
+from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.row import RawRow
+
+VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
+READING = FileSource(**{**VALUES, "path": "x"})
+
+
+@pytest.fixture(autouse=True)
+def own_child():
+    end_children()
+    yield
+    end_children()
+
+
+def file(path: Path) -> SourceFile:
+    return SourceFile(path, path.name, path.suffix[1:])
+
+
+def read(path: Path) -> list[RawRow | RejectedRow]:
+    return list(in_child(path.suffix[1:])(file(path), READING))
+
+
+def child() -> int:
+    (found,) = reader_process._idle
+    return found._process.pid
+
+
+def write_pdf(path: Path, pages: int, words: str = "Jazz on Friday") -> Path:
+    from reportlab.pdfgen.canvas import Canvas
+
+    canvas = Canvas(str(path), pageCompression=1)
+    for number in range(pages):
+        canvas.drawString(72, 720, f"{words} {number}")
+        canvas.showPage()
+    canvas.save()
+    return path
+
+
+def write_slow_pdf(path: Path, size: int) -> Path:
+    """A page whose text is written in ``size`` pieces."""
+    content = b"BT /F1 9 Tf " + b"(ab) Tj 1 0 0 1 9 9 Tm " * size + b"ET"
+    parts = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 4 0 R /Resources << >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
+    ]
+    data, places = b"%PDF-1.4\n", []
+    for number, part in enumerate(parts, 1):
+        places.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, part)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    end = b"trailer\n<< /Size 5 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % len(data)
+    path.write_bytes(data + b"xref\n0 5\n0000000000 65535 f \n" + table + end)
+    return path
+
+
+def write_table(path: Path, rows: int) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "text": [f"row {number}" for number in range(rows)],
+            "day": [date(2026, 3, 9)] * rows,
+            "at": [datetime(2026, 3, 9, 12, tzinfo=UTC)] * rows,
+            "price": [Decimal("1.50")] * rows,
+            "raw": [b"\xff\0"] * rows,
+            "turns": [[{"role": "user", "content": "hi"}]] * rows,
+            "none": [None] * rows,
+        }
+    )
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as stream:
+            stream.write_table(table)
+    return path
+
+
+def test_rows_are_those_of_the_reader_and_one_child_reads_file_after_file(tmp_path):
+    import docx
+
+    first = write_pdf(tmp_path / "a.pdf", 3)
+    rows = read(first)
+    assert rows == list(read_pdf(file(first), READING))
+    assert [row.source for row in rows] == [Source("a.pdf", 1), Source("a.pdf", 2), Source("a.pdf", 3)]
+    known = child()
+    document = docx.Document()
+    document.add_paragraph("See you.")
+    document.save(str(tmp_path / "b.docx"))
+    assert read(tmp_path / "b.docx") == list(read_docx(file(tmp_path / "b.docx"), READING))
+    (tmp_path / "c.pdf").write_bytes(b"no pdf")
+    assert read(tmp_path / "c.pdf") == list(read_pdf(file(tmp_path / "c.pdf"), READING))
+    assert child() == known
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_values_of_a_table_come_as_pyarrow_has_them(tmp_path, kind):
+    rows = read(write_table(tmp_path / f"t.{kind}", 1500))
+    assert [row.source.row for row in rows] == list(range(1, 1501))
+    assert rows[1499].columns == {
+        "text": "row 1499",
+        "day": date(2026, 3, 9),
+        "at": datetime(2026, 3, 9, 12, tzinfo=UTC),
+        "price": Decimal("1.50"),
+        "raw": b"\xff\0",
+        "turns": [{"role": "user", "content": "hi"}],
+        "none": None,
+    }
+    (tmp_path / f"bad.{kind}").write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match=r"^bad\.\w+ cannot be read as (Parquet|Arrow): "):
+        read(tmp_path / f"bad.{kind}")
+    assert len(read(tmp_path / f"t.{kind}")) == 1500
+
+
+def test_a_child_that_dies_is_a_reject_where_it_died_and_the_next_file_is_read(tmp_path):
+    rows = in_child("pdf")(file(write_pdf(tmp_path / "a.pdf", 400, "Jazz " * 2000)), READING)
+    first = next(rows)
+    assert isinstance(first, RawRow)
+    (pid,) = (
+        int(one) for one in subprocess.check_output(["pgrep", "-P", str(os.getpid()), "-f", "reader_process"]).split()
+    )
+    os.kill(pid, signal.SIGKILL)
+    *more, last = rows
+    assert all(isinstance(row, RawRow) for row in more)
+    assert last == RejectedRow(Source("a.pdf", len(more) + 2), "unreadable", "its reader crashed (exit status -9)")
+    assert len(read(write_pdf(tmp_path / "b.pdf", 2))) == 2
+    assert child() != pid
+
+
+def test_a_file_that_takes_too_long_is_a_reject(tmp_path, monkeypatch):
+    read(write_pdf(tmp_path / "a.pdf", 1))
+    monkeypatch.setattr(reader_process, "MAX_SILENT_SECONDS", 0.5)
+    os.kill(stopped := child(), signal.SIGSTOP)
+    started = time.monotonic()
+    assert read(tmp_path / "a.pdf") == [RejectedRow(Source("a.pdf"), "unreadable", "reading on took more than 0 s")]
+    assert time.monotonic() - started < 5
+    with pytest.raises(ProcessLookupError):
+        os.kill(stopped, 0)
+
+
+def test_a_file_that_takes_too_much_processor_time_is_a_reject(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader_process, "MAX_CPU_SECONDS", 1)
+    slow = write_slow_pdf(tmp_path / "slow.pdf", 200_000)
+    assert read(slow) == [
+        RejectedRow(Source("slow.pdf"), "unreadable", "reading it took more than 1 s of processor time")
+    ]
+
+
+def test_a_file_that_takes_too_much_memory_is_a_reject_or_a_declared_error(tmp_path, monkeypatch):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(reader_process, "MAX_MEMORY_BYTES", 2 << 30)
+    table = pa.table({"text": pa.array(["a" * (1 << 20)] * 1900)})
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(table, path, compression="zstd", row_group_size=1900, use_dictionary=False)
+    assert path.stat().st_size < 2_000_000
+    try:
+        last = read(path)[-1]
+    except DataError as error:
+        assert error.message.startswith("bomb.parquet cannot be read as Parquet: ")  # noqa: PT017  either is right
+    else:
+        assert isinstance(last, RejectedRow)
+        assert last.reason == "unreadable"
+
+
+def test_rows_left_in_the_middle_end_the_child_and_two_files_at_a_time_have_two(tmp_path):
+    path = write_pdf(tmp_path / "a.pdf", 300, "Jazz " * 2000)
+    rows = in_child("pdf")(file(path), READING)
+    assert isinstance(next(rows), RawRow)
+    assert len(read(write_pdf(tmp_path / "b.pdf", 1))) == 1
+    rows.close()
+    assert len(reader_process._idle) == 1
+
+
+def test_the_child_ends_with_its_parent(tmp_path):
+    write_pdf(tmp_path / "a.pdf", 1)
+    code = f"""
+import os, signal
+from pathlib import Path
+import yaml
+from tunectl.backends.readers import reader_process
+from tunectl.config.schema.ingest import FileSource
+from tunectl.data.readers.file_discovery import SourceFile
+values = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
+path = Path({str(tmp_path / "a.pdf")!r})
+list(reader_process.in_child("pdf")(SourceFile(path, "a.pdf", "pdf"), FileSource(**{{**values, "path": "x"}})))
+print(reader_process._idle[0]._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pid, end = int(done.stdout), time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
