@@ -21,13 +21,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from tunectl.artifacts.records import RejectedRow, Source
-from tunectl.config.schema.ingest import FileOptions, PageLimits
+from tunectl.config.schema.ingest import FileOptions
 from tunectl.core.errors import DataError, MissingExtraError
 from tunectl.core.optional import import_optional
 from tunectl.data.readers.file_discovery import SourceFile
@@ -259,8 +260,9 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 yield RowFrame(table=_pack_table(batch.slice(start, BATCH_ROWS)))
         return
-    limits = PageLimits.model_construct(max_file_bytes=request.max_file_bytes)
-    reading: Any = FileOptions.model_construct(limits=limits)
+    reading: Any = SimpleNamespace(
+        limits=SimpleNamespace(max_file_bytes=request.max_file_bytes)
+    )  # all that they look at
     for row in (read_pdf if request.kind == "pdf" else read_docx)(file, reading):
         if isinstance(row, RejectedRow):
             yield RowFrame(rejects=[row])
