@@ -1,7 +1,7 @@
 """Special tokens that people write are text: only the chat template may begin and end turns.
 
 A tokenizer reads ``<|im_end|>`` wherever it stands. So that nobody writes a turn of somebody else, a template gets contents in which
-each special token is broken by ``GUARD``, and what it renders is encoded with the template's own tokens recognised and the broken
+each special token is broken by ``GUARD``, and what it renders is encoded with the template's own tokens recognized and the broken
 ones as ordinary text. Without special tokens in the contents nothing changes, neither text nor ids.
 """
 
@@ -15,7 +15,6 @@ from typing import Any, Final
 import msgspec
 
 from tunectl.core.errors import ArtifactError
-from tunectl.core.optional import import_optional
 
 TOKENIZER: Final = "tokenizer.json"
 GUARD: Final = "\ufdd2"
@@ -91,14 +90,13 @@ class LiteralEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         """``tokenizer`` is one of the library ``tokenizers``; it stays as it is."""
-        tokenizers = import_optional("tokenizers", extra="train")
-        self._inner: Any = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+        self._inner: Any = type(tokenizer).from_str(tokenizer.to_str())
         self._inner.encode_special_tokens = True
         added = {number: token for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         self._names = {token.content: f"{_OPEN}{number}{_CLOSE}" for number, token in added.items()}
         self._inner.add_tokens(
             [
-                tokenizers.AddedToken(
+                type(token)(
                     self._names[token.content],
                     single_word=token.single_word,
                     lstrip=token.lstrip,

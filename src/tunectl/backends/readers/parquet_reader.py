@@ -47,3 +47,27 @@ def _broken(file: SourceFile, what: str, error: Exception) -> DataError:
         f"{file.name} cannot be read as {what}: {' '.join(str(error).split())}",
         hint="write the file again, or pin its kind with the source's type",
     )
+
+
+def require_pyarrow() -> None:
+    """Refuse to go on without the library. Raises  MissingExtraError."""
+    import_optional("pyarrow", extra="data")
+
+
+def pack_batch(batch: Any) -> bytes:
+    """A batch of pyarrow as a stream of Arrow."""
+    arrow = import_optional("pyarrow", extra="data")
+    ipc = import_optional("pyarrow.ipc", extra="data")
+    sink = arrow.BufferOutputStream()
+    with ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def unpack_batch(data: bytes) -> list[dict[str, Any]]:
+    """The rows of what ``pack_batch`` made."""
+    ipc = import_optional("pyarrow.ipc", extra="data")
+    with ipc.open_stream(data) as stream:
+        found: list[dict[str, Any]] = stream.read_all().to_pylist()
+    return found

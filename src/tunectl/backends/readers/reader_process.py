@@ -28,13 +28,13 @@ import msgspec
 from msgspec import Struct
 
 from tunectl.artifacts.records import RejectedRow, Source
+from tunectl.backends.readers import parquet_reader
 from tunectl.config.schema.ingest import FileOptions
 from tunectl.core.errors import DataError, MissingExtraError
-from tunectl.core.optional import import_optional
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.row import RawRow
 
-Rows = Iterator[RawRow | RejectedRow]
+ReaderRows = Iterator[RawRow | RejectedRow]
 MAX_MEMORY_BYTES: Final = 4 << 30
 """Address space of the child. Libraries reserve more than they use: an idle one has about 1 GiB."""
 MAX_CPU_SECONDS: Final = 600
@@ -82,12 +82,12 @@ def keep_child() -> Iterator[None]:
         end_children()
 
 
-def in_child(kind: str) -> Callable[[SourceFile, FileOptions], Rows]:
+def in_child(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
     """A reader of ``kind`` that works in the child: ``pdf``, ``docx``, ``parquet`` or ``arrow``."""
 
-    def read(file: SourceFile, reading: FileOptions) -> Rows:
+    def read(file: SourceFile, reading: FileOptions) -> ReaderRows:
         if kind in TABLES:
-            import_optional("pyarrow", extra="data")  # whose batches are taken apart here
+            parquet_reader.require_pyarrow()  # its batches are taken apart here
         child = _take_child()
         request = ReadRequest(kind, str(file.path), file.name, file.columns, reading.limits.max_file_bytes)
         try:
@@ -115,7 +115,7 @@ class ReaderProcess:
         self.idle = True
         """Whether it waits for a file."""
 
-    def read(self, request: ReadRequest) -> Rows:
+    def read(self, request: ReadRequest) -> ReaderRows:
         """The rows of one file. Raises what the reader raises: DataError, MissingExtraError."""
         self.idle = False
         number = 0
@@ -127,7 +127,7 @@ class ReaderProcess:
                     yield RawRow(Source(request.name, row["number"]), row["columns"])
                 yield from frame.rejects
                 if frame.table:
-                    for columns in _unpack_table(frame.table):
+                    for columns in parquet_reader.unpack_batch(frame.table):
                         number += 1
                         yield RawRow(Source(request.name, number), columns)
         except (_ReaderGoneError, OSError, msgspec.DecodeError) as error:
@@ -212,13 +212,6 @@ def end_children() -> None:
             _idle.pop().close()
 
 
-def _unpack_table(data: bytes) -> list[dict[str, Any]]:
-    ipc = import_optional("pyarrow.ipc", extra="data")
-    with ipc.open_stream(data) as stream:
-        found: list[dict[str, Any]] = stream.read_all().to_pylist()
-    return found
-
-
 def _write_frame(stream: IO[bytes] | None, data: bytes) -> None:
     assert stream is not None
     stream.write(_HEAD.pack(len(data)) + data)
@@ -251,14 +244,13 @@ def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> 
 
 def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
     from tunectl.backends.readers.docx_reader import read_docx
-    from tunectl.backends.readers.parquet_reader import read_batches
     from tunectl.backends.readers.pdf_reader import read_pdf
 
     file = SourceFile(Path(request.path), request.name, request.kind, request.columns)
     if request.kind in TABLES:
-        for batch in read_batches(file):
+        for batch in parquet_reader.read_batches(file):
             for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield RowFrame(table=_pack_table(batch.slice(start, BATCH_ROWS)))
+                yield RowFrame(table=parquet_reader.pack_batch(batch.slice(start, BATCH_ROWS)))
         return
     reading: Any = SimpleNamespace(
         limits=SimpleNamespace(max_file_bytes=request.max_file_bytes)
@@ -268,16 +260,6 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
             yield RowFrame(rejects=[row])
         else:
             yield RowFrame(rows=[{"number": row.source.row, "columns": row.columns}])
-
-
-def _pack_table(batch: Any) -> bytes:
-    arrow = import_optional("pyarrow", extra="data")
-    ipc = import_optional("pyarrow.ipc", extra="data")
-    sink = arrow.BufferOutputStream()
-    with ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    packed: bytes = sink.getvalue().to_pybytes()
-    return packed
 
 
 if __name__ == "__main__":
