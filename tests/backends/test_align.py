@@ -25,7 +25,6 @@ LEARNING = {
     "max_grad_norm": 1.0,
     "save_steps": 10,
     "validation": WATCH,
-    "report_to": [],
     "max_new_tokens": 64,
     "max_rejected_share": 0.1,
 }

@@ -64,7 +64,6 @@ def plan(method="dpo", *, machine=None, seed=3, **changes):
         "max_grad_norm": 1.0,
         "save_steps": 2,
         "validation": watch | changes.pop("validation", {}),
-        "report_to": [],
         "epochs": 2,
         "max_length": 64,
         "max_rejected_share": 0.1,

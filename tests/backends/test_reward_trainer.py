@@ -70,7 +70,6 @@ def plan(center_rewards_coefficient=None, **changes):
         patience=None,
         min_delta=0.0,
         save_steps=3,
-        report_to=(),
         seed=5,
         project="test",
         profile=profile(),

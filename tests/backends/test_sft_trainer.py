@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from tunectl.backends.modeling import (
 from tunectl.backends.trainers.sft_trainer import SftTrainer
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
 from tunectl.config.schema.hardware import HardwareProfile
-from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError, UsageError
+from tunectl.core.errors import ArtifactError, InfrastructureError, UsageError
 from tunectl.training import prefix_sharing
 from tunectl.training.train_args import LoraArgs, TrainingArgs
 
@@ -65,7 +64,6 @@ def plan(**changes):
         patience=None,
         min_delta=0.0,
         save_steps=3,
-        report_to=(),
         seed=5,
         project="test",
         profile=profile(),
@@ -424,20 +422,3 @@ def test_qlora_needs_cuda(tiny_model, tmp_path):
     with pytest.raises(InfrastructureError) as caught:
         fit(tiny_model, tmp_path, plan(adapter=LoraArgs("qlora", 4, 8, 0.0, "all-linear")))
     assert caught.value.message == "sft.method = qlora needs a CUDA device, and torch sees none"
-
-
-def test_a_tracker_that_is_not_installed_is_named_before_training(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingExtraError) as caught:
-        fit(tiny_model, tmp_path, plan(report_to=("wandb",)))
-    assert caught.value.message == "wandb is not installed, and this needs it"
-    assert caught.value.hint == "pip install 'tunectl-lm[wandb]'"
-    assert not (tmp_path / "out").exists()
-
-
-def test_curves_reach_tensorboard_outside_of_the_work(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")  # so that what the fit sets is undone
-    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
-    shutil.rmtree(tmp_path / "work-out", ignore_errors=True)
-    fit(tiny_model, tmp_path, plan(epochs=1, report_to=("tensorboard",)))
-    assert list((tmp_path / "tensorboard" / "work-out").rglob("events.out.tfevents.*"))

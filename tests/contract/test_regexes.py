@@ -152,6 +152,7 @@ INTERNAL = {
     "cli.import_:run()": TYPED,
     "pipeline.run_estimate:model_size()": DECLARED,
     "sweeps.search_space:_PLAIN": DECLARED,
+    "tracking.build_record:_SECRET": DECLARED,
     "sweeps.search_space:_format()": DECLARED,
     "pipeline.system_check:_EXTRA": "the installed metadata of this distribution",
     "pipeline.system_check:_REQUIREMENT": "the installed metadata of this distribution",

@@ -88,7 +88,7 @@ def test_a_request_comes_back_as_it_was(tmp_path: Path) -> None:
     from tunectl.training.reward.reward_args import RewardArgs
     from tunectl.training.train_args import TrainingArgs
 
-    plan = tiny_fits.plan(init_adapter=tmp_path, report_to=("wandb",))
+    plan = tiny_fits.plan(init_adapter=tmp_path)
     words = json.loads(json.dumps(fit_request.encode_plan(plan)))
     assert fit_request.decode_plan(words, TrainingArgs) == plan
     both = RewardArgs(plan, None)

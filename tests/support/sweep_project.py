@@ -107,18 +107,6 @@ def make(folder: Path, *, build: bool = True) -> Path:
 
 
 def commit(folder: Path) -> None:
-    git(
-        folder,
-        "add",
-        "--force",
-        "conf",
-        "dvc.yaml",
-        ".gitignore",
-        "split.py",
-        "sft.py",
-        ".dvc/config",
-        "artifacts/config",
-    )
     git(folder, "add", ".")
     git(folder, "-c", "user.name=t", "-c", "user.email=t@t.invalid", "commit", "--quiet", "--message", "start")
 

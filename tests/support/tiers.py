@@ -17,6 +17,7 @@ CI = (
     "inference_log",
     "serving",
     "sweeps",
+    "tracking",
     "faults",
     "stack",
     "container",

@@ -42,7 +42,6 @@ def plan(label: str = "sft", *, dropout: float = 0.0, **changes) -> TrainingArgs
         patience=None,
         min_delta=0.0,
         save_steps=3,
-        report_to=(),
         seed=5,
         project="test",
         profile=PROFILE,

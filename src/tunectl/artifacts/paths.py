@@ -88,6 +88,11 @@ class ProjectPaths:
         return self.state_dir / "executed"
 
     @property
+    def track(self) -> Path:
+        """Builds that no tracker has yet, and what ``tunectl track sync`` said last."""
+        return self.state_dir / "track"
+
+    @property
     def sweeps(self) -> Path:
         """Trials, worktrees and logs of ``tunectl sweep``."""
         return self.state_dir / "sweeps"

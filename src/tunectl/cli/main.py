@@ -39,6 +39,7 @@ VERBS: tuple[Command, ...] = (
     Command("monitor", "detect drift in live traffic; calibrate, backtest, set the reference"),
     Command("retrain", "retrain on drift, on schedules or on request: controller, request, status"),
     Command("sweep", "search for better settings with Optuna: run, worker, show, stop, take"),
+    Command("track", "send builds and releases to MLflow and W&B: sync, status"),
     Command("release", "list, compare, promote and roll back releases; canary; the release history"),
     Command("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
     Command("completions", "print the completion script of a shell"),

@@ -41,6 +41,8 @@ VERBS = {
     "push": "upload adapter, tokenizer and model card to the Hugging Face Hub",
 }
 READ_ONLY = ("list", "show", "diff", "verify")
+MOVING = ("add", "promote", "rollback", "canary")
+"""They change what a model registry mirrors."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
     code: int = getattr(_module(args.verb), f"run_{args.verb}")(
         args, ReleaseRegistry(Path(args.store) if args.store else ProjectPaths().releases)
     )
+    if args.verb in MOVING and args.store is None:
+        from tunectl.pipeline.build_tracking import mirror_releases
+
+        mirror_releases(ProjectPaths())
     return code
 
 

@@ -20,6 +20,7 @@ from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import GateError, InfrastructureError
 from tunectl.core.optional import require_all
+from tunectl.pipeline import build_tracking
 from tunectl.pipeline.stage_status import stage_verdict
 from tunectl.pipeline.stages import STAGES, find
 
@@ -29,6 +30,7 @@ EXAMPLES = 2
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tunectl.config.schema.root import TunectlConfig
     from tunectl.registry.release_store import ReleaseRegistry
 
 
@@ -60,17 +62,22 @@ def run(args: argparse.Namespace) -> int:
     for name in args.to:
         find(name)
     with lock.file_lock(layout.repro_lock, "tunectl repro"):
-        _configure(layout, args.overrides, reset=args.reset_overrides, targets=args.to)
+        root = _configure(layout, args.overrides, reset=args.reset_overrides, targets=args.to)
         started = time.monotonic()
         code = _rebuild(layout, args.to, force=args.force)
-        if code:
-            return code
         seconds = time.monotonic() - started
-        _summarize(layout, seconds, targets=args.to, as_json=args.json, unattended=args.unattended)
-    return 0
+        try:
+            if not code:
+                _summarize(layout, seconds, targets=args.to, as_json=args.json, unattended=args.unattended)
+        except GateError as error:
+            code = error.exit_code
+            raise
+        finally:
+            build_tracking.record_build(layout, root, seconds, code)
+    return code
 
 
-def _configure(layout: ProjectPaths, words: list[str], *, reset: bool, targets: Sequence[str]) -> None:
+def _configure(layout: ProjectPaths, words: list[str], *, reset: bool, targets: Sequence[str]) -> TunectlConfig:
     from tunectl.config.loading import checks, override_file
     from tunectl.pipeline.required_extras import list_build_packages
 
@@ -78,6 +85,7 @@ def _configure(layout: ProjectPaths, words: list[str], *, reset: bool, targets: 
     root = checks.load_config(layout, wanted).root
     require_all(list_build_packages(root, targets))
     override_file.save_overrides(layout, wanted)
+    return root
 
 
 def _rebuild(layout: ProjectPaths, targets: list[str], *, force: bool) -> int:

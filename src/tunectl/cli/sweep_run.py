@@ -45,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
         )
     sweep_worker.run_workers(layout, study, plan.section.workers, terminal.print_line, confirm=plan.section.confirm)
     from tunectl.cli.sweep_show import print_summary
+    from tunectl.pipeline import build_tracking
+
+    build_tracking.start_sync(layout, plan.track)  # builds of trials wait in the project's spool
 
     print_summary(study, number=10)
     return 0

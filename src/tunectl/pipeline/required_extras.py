@@ -126,7 +126,6 @@ def _sft(config: Any) -> Packages:
     yield from _extra("train", TRAINER)
     if config.sft.method == "qlora" or config.sft.optimizer in {"adamw_8bit", "lion"}:
         yield "bitsandbytes", "gpu"
-    yield from ((tracker, tracker) for tracker in config.sft.report_to)
 
 
 def _preferences(config: Any) -> Packages:

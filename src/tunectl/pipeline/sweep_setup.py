@@ -16,6 +16,7 @@ from tunectl.config.loading import checks, override_file
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.loading.provenance import ValueOrigin
 from tunectl.config.schema.sweep import Sweep
+from tunectl.config.schema.track import Track
 from tunectl.core.errors import ConfigError
 from tunectl.core.optional import RequiredPackage, require_all
 from tunectl.pipeline.required_extras import list_build_packages, list_upstream_stages
@@ -36,6 +37,7 @@ class SweepPlan(NamedTuple):
     """Current values of the settings of the space; None where the settings as they are get no trial."""
     seed: int
     project: str
+    track: Track
 
 
 def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
@@ -60,6 +62,7 @@ def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
         start=start if section.start == "current" else None,
         seed=resolved.root.seed,
         project=resolved.root.project,
+        track=resolved.root.track,
     )
 
 

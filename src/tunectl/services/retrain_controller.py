@@ -21,6 +21,7 @@ from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError, UsageError
 from tunectl.inference_log import pseudonyms
 from tunectl.inference_log.log_store import InferenceLog
+from tunectl.pipeline.build_tracking import ReleaseMirror
 from tunectl.registry.release_store import Moved, ReleaseRegistry
 from tunectl.retraining import canary_run, cron, secret_files
 from tunectl.retraining import run_store as books
@@ -88,6 +89,7 @@ class _RetrainerProcess:
         self._layout, self._root, self._trials = layout, root, ExperimentStore(store)
         self._store, self._book, self._metrics = store, RunStore(place.book), RetrainMetrics(time.time())
         self._publisher, self._publishing = Publisher(store, root.serve.registry), threading.Lock()
+        self._mirror = ReleaseMirror(layout, root.track, store)
         lost = not place.secret.exists()
         signing = secret_files.load_or_create(place.secret, signs=True).encode()
         self._work = LocalActivities(place, store, self._live, root)
@@ -192,6 +194,7 @@ class _RetrainerProcess:
         with self._publishing:
             try:
                 self._publisher.sync_if_changed()
+                self._mirror.sync_if_changed()
             except (TunectlError, OSError) as error:
                 self._record_error("servers at serve.registry do not hear of the last change yet", error)
 

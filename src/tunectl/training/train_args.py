@@ -47,7 +47,6 @@ class TrainingArgs:
     patience: int | None
     min_delta: float
     save_steps: int
-    report_to: tuple[str, ...]
     seed: int
     profile: HardwareProfile
     project: str
@@ -84,7 +83,6 @@ def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, projec
         patience=stop.patience if stop else None,
         min_delta=stop.min_delta if stop else 0.0,
         save_steps=section.save_steps,
-        report_to=tuple(section.report_to),
         seed=seed,
         profile=profile,
         project=project,
@@ -113,7 +111,6 @@ def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) ->
         patience=None,
         min_delta=0.0,
         save_steps=section.save_steps,
-        report_to=(),
         seed=seed,
         profile=profile,
         project="cpt",

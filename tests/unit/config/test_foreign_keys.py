@@ -62,7 +62,7 @@ def test_a_llama_factory_file_becomes_an_experiment_that_composes(project: Path)
     assert (root.sft.batch_size, root.sft.max_length, root.sft.neftune_noise_alpha) == (8, 2048, 5)
     assert root.sft.early_stopping is not None
     assert root.sft.early_stopping.patience == 3
-    assert root.sft.report_to == ["wandb"]
+    assert root.track.to == ["wandb"]
     assert (root.split.shares.train, root.split.shares.validation) == (0.8, 0.1)
     assert (root.seed, root.hardware.dtype, root.model.chat_template) == (42, "bfloat16", "llama3")
     assert _reasons(draft, EFFECT) == {
@@ -119,7 +119,7 @@ def test_an_axolotl_file_becomes_an_experiment_that_composes(project: Path) -> N
     assert (root.sft.method, root.sft.lora_rank, root.sft.lora_alpha, root.sft.lora_dropout) == ("lora", 16, 32, 0.05)
     assert root.sft.target_modules == ["gate_proj", "q_proj", "v_proj"]
     assert (root.sft.batch_size, root.sft.epochs, root.sft.optimizer) == (4, 1, "adamw_8bit")
-    assert (root.sft.evals_per_epoch, root.sft.loss_on, root.sft.report_to) == (4, "assistant", ["wandb"])
+    assert (root.sft.evals_per_epoch, root.sft.loss_on, root.track.to) == (4, "assistant", ["wandb"])
     assert root.hardware.gradient_checkpointing
     source: Any = root.model.source
     assert (source.repo, source.revision) == ("acme/Tiny-3.2-1B", COMMIT)

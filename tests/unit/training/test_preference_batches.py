@@ -35,7 +35,6 @@ LEARNING = {
     "max_rejected_share": 0.1,
     "save_steps": 2,
     "validation": WATCH,
-    "report_to": [],
     "epochs": 1,
     "max_length": 400,
     "max_new_tokens": 8,

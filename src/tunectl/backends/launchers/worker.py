@@ -150,12 +150,12 @@ def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResu
 
 
 def _own_plan(plan: TrainingArgs, group: ProcessGroup) -> TrainingArgs:
-    """The plan of this rank: trackers hear the first one alone, and the cores of a machine are divided among its ranks."""
+    """The plan of this rank: the cores of a machine are divided among its ranks."""
     profile = plan.profile
     if profile.threads is None:
         cores = len(os.sched_getaffinity(0))
         profile = profile.model_copy(update={"threads": max(1, cores // group.local_world_size)})
-    return replace(plan, profile=profile, report_to=plan.report_to if group.first else ())
+    return replace(plan, profile=profile)
 
 
 def _device(request: FitRequest) -> str:

@@ -43,6 +43,12 @@ def report_validation(stage: str, step: int, loss: float) -> None:
             )
 
 
+def describe_trial(note: str) -> str:
+    """Sweep and Optuna's id of a trial, for trackers."""
+    settings = json.loads(note)
+    return f"{settings['study']}/{settings['trial']}"
+
+
 @cache
 def _open_trial(note: str) -> tuple[Any, dict[str, Any]]:
     optuna = import_optional("optuna", extra="sweep")

@@ -126,7 +126,6 @@ class DpoKtoTrainer:
         """
         settings = plan.settings
         assert isinstance(settings, Dpo | Kto)
-        trainer_loop.setup_trackers(plan, work)
         with trainer_loop.oom_to_error(plan, trainer_base.what_to_lower(plan)):
             return _fit(plan, settings, model, sft, data, judges, out, work)
 

@@ -54,7 +54,6 @@ class OnlineRlTrainer:
         settings = plan.settings
         assert isinstance(settings, Rloo | Grpo)
         refuse_no_vllm(settings.vllm, plan.profile.device)
-        trainer_loop.setup_trackers(plan, work)
         with trainer_loop.oom_to_error(plan, trainer_base.what_to_lower(plan)):
             return _fit(plan, settings, model, sft, data, judges, out, work)
 

@@ -130,7 +130,6 @@ def _fit(
     work: Path,
     group: ProcessGroup,
 ) -> TrainResult:
-    trainer_loop.setup_trackers(plan.fit, work)
     loaded = reward_forward.build(*model, plan.fit.profile, seed=plan.fit.seed)
     peft_model, autocast = trainer_loop.wrap_with_adapter(plan.fit, loaded.model, trainer_loop.REWARD)
     layer_sharding.shard_layers(peft_model, plan.fit, group)

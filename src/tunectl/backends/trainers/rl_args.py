@@ -111,7 +111,7 @@ def _common(plan: RlArgs, settings: AlignBase, steps: int, work: Path) -> dict[s
         logging_nan_inf_filter=False,
         save_strategy="no",
         eval_strategy="no",
-        report_to=list(plan.report_to) or "none",
+        report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=False,
         remove_unused_columns=False,

@@ -63,7 +63,6 @@ class SftTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        trainer_loop.setup_trackers(plan, work)
         peft_model, tokenizer, autocast = _load_with_adapter(plan, model)
         layer_sharding.shard_layers(peft_model, plan, self._group)
         longest = max(row.length for row in (*train, *validation))

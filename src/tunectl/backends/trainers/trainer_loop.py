@@ -1,12 +1,11 @@
 """The loop of every fit of an adapter: a TRL trainer over a fixed schedule of steps, with our losses and checkpoints.
 
 One item of the data loader is one optimizer step: a few micro-batches of rows, each within the token budget. Whoever fits
-brings a ``TrainingRun`` that knows its losses, and a class of TRL whose optimizers, schedules and trackers do the rest.
+brings a ``TrainingRun`` that knows its losses, and a class of TRL whose optimizers, and schedules do the rest.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 import warnings
@@ -45,10 +44,6 @@ class TrainerPlan(Protocol):
     @property
     def profile(self) -> HardwareProfile:
         """The machine."""
-
-    @property
-    def report_to(self) -> tuple[str, ...]:
-        """Trackers."""
 
 
 class Stoppable(Protocol):
@@ -166,18 +161,6 @@ def refuse_too_big(
 
 def _section(plan: TrainerPlan) -> str:
     return "sft" if plan.label == "cpt" else plan.label  # cpt has no such limits of its own
-
-
-def setup_trackers(plan: TrainerPlan, work: Path) -> None:
-    """Missing ones are named before anything is loaded; curves for TensorBoard outlive the work.
-
-    Raises  MissingExtraError.
-    """
-    for name in plan.report_to:
-        import_optional(name, extra=name)
-    if "tensorboard" in plan.report_to:
-        folder = os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(work.parent / "tensorboard" / work.name))
-        _log.info("%s: curves for tensorboard --logdir %s", plan.label, folder)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.vcs import dvc_repo, git_worktree
 
-SHARED_FOLDERS = ("cache", "exporters", "inference_log", "init_adapters")
+SHARED_FOLDERS = ("cache", "exporters", "inference_log", "init_adapters", "track")
 """Folders of the project's hidden folder that the worktree uses as well."""
 
 

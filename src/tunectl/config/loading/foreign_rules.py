@@ -31,7 +31,7 @@ OPTIMIZERS = {
 """Their optimizers; the fused, paged and 8-bit forms of one rule compute the same up to rounding."""
 SCHEDULES = {"constant": "constant", "constant_with_warmup": "constant", "linear": "linear", "cosine": "cosine"}
 TEMPLATES = frozenset({"chatml", "llama3", "gemma", "mistral", "zephyr"})
-TRACKERS = frozenset({"tensorboard", "mlflow", "wandb"})
+TRACKERS = frozenset({"mlflow", "wandb"})
 
 PREFERENCES = (
     "only supervised tuning is taken over; preferences are declared in groups of their own: preferences, reward, align"
@@ -242,10 +242,12 @@ def set_targets(value: Any) -> Any:
 def report_to(draft: ImportedConfig, key: str, value: Any) -> None:
     """Where curves are sent; trackers that tunectl does not know are listed."""
     names = [str(item).lower() for item in (value if isinstance(value, list) else [value]) if item]
-    known = sorted({name for name in names if name in TRACKERS} | set(draft.values.get("sft.report_to", [])))
-    draft.set("sft.report_to", known)
+    known = sorted({name for name in names if name in TRACKERS} | set(draft.values.get("track.to", [])))
+    draft.set("track.to", known)
     for name in names:
-        if name not in TRACKERS and name not in {"none", "all"}:
+        if name == "tensorboard":
+            draft.drop(key, "curves are in artifacts/plots/*/history.csv, and dvc plots draws them", NONE)
+        elif name not in TRACKERS and name not in {"none", "all"}:
             draft.drop(key, f"{name} is not offered; there are {', '.join(sorted(TRACKERS))}", NONE)
 
 

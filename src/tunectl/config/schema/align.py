@@ -140,8 +140,6 @@ class AlignBase(StrictModel):
     """Optimizer steps between checkpoints; a killed run resumes from the last one."""
     validation: ValidationConfig
     """Validation during training."""
-    report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]]
-    """Experiment trackers that get the curves; each needs its extra."""
 
 
 class OnlineRl(AlignBase):

@@ -100,8 +100,6 @@ class RewardModelConfig(StrictModel):
     """When training stops early. Null: never. The weights of the best validation are kept in both cases."""
     save_steps: int = Field(ge=1)
     """Optimizer steps between checkpoints; a killed run resumes from the last one."""
-    report_to: list[Literal["tensorboard", "mlflow", "wandb"]]
-    """Experiment trackers that get the curves, besides history.csv; each needs its extra."""
 
     ensemble_size: int = Field(ge=1, le=16)
     """Reward models with different seeds: the score is their mean, its uncertainty their spread (arXiv 2310.02743)."""

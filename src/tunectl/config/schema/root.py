@@ -25,6 +25,7 @@ from tunectl.config.schema.serve import Serve
 from tunectl.config.schema.sft import Sft
 from tunectl.config.schema.split import Split
 from tunectl.config.schema.sweep import Sweep
+from tunectl.config.schema.track import Track
 
 
 class DataVariables(StrictModel):
@@ -63,3 +64,4 @@ class TunectlConfig(StrictModel):
     monitor: Monitor
     retrain: RetrainingConfig
     sweep: Sweep
+    track: Track

@@ -79,8 +79,6 @@ class Sft(StrictModel):
     """When training stops early. Null: never. The weights of the best validation are kept in both cases."""
     save_steps: int = Field(ge=1)
     """Optimizer steps between checkpoints; a killed run resumes from the last one."""
-    report_to: list[Literal["tensorboard", "mlflow", "wandb"]]
-    """Experiment trackers that get the curves, besides history.csv; each needs its extra."""
 
     @model_validator(mode="after")
     def _targets_named(self) -> Self:

@@ -48,7 +48,6 @@ def from_config(
         patience=stop.patience if stop else None,
         min_delta=stop.min_delta if stop else 0.0,
         save_steps=section.save_steps,
-        report_to=tuple(section.report_to),
         seed=seed,
         profile=profile,
         project=project,

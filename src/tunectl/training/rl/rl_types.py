@@ -32,11 +32,6 @@ class RlArgs:
     label: str = field(default="align", init=False)
     """What the progress bar says."""
 
-    @property
-    def report_to(self) -> tuple[str, ...]:
-        """Trackers."""
-        return tuple(self.settings.report_to)
-
 
 @dataclass(frozen=True, slots=True)
 class Prompt:

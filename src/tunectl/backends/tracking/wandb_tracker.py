@@ -1,0 +1,67 @@
+"""W&B's seam: a build is a group of runs, one for itself and one for each stage that ran. WANDB_MODE=offline keeps them here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tunectl.config.schema.track import Track
+from tunectl.core.errors import InfrastructureError
+from tunectl.core.optional import import_optional
+from tunectl.tracking import spool
+from tunectl.tracking.build_record import StageRecord
+
+
+class WandbTracker:
+    """One project of W&B; account, host and mode are W&B's own variables."""
+
+    def __init__(self, settings: Track, folder: Path) -> None:
+        self._wandb = import_optional("wandb", extra="wandb")
+        self._settings = settings
+        self._folder = folder
+
+    def send(self, folder: Path) -> None:
+        """Send a build of the spool; one that was sent before keeps its ids, so nothing is doubled.
+
+        Raises  InfrastructureError with W&B's own words.
+        """
+        record = spool.load(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            config = {**record.params, **{f"digest.{name}": digest for name, digest in record.digests.items()}}
+            with self._open(record.id, record.id, "build", {**config, **record.tags}) as run:
+                run.summary.update(record.metrics)
+                for file in sorted((folder / spool.FILES).rglob("*")):
+                    if file.is_file():
+                        run.save(str(file), base_path=str(folder / spool.FILES), policy="now")
+            for stage in record.stages:
+                with self._open(f"{record.id}-{stage.name}", record.id, stage.name, {}) as run:
+                    for step, values in _by_step(stage):
+                        run.log(values, step=step)
+                    run.summary.update(stage.metrics)
+        except (self._wandb.Error, OSError) as error:
+            raise InfrastructureError(
+                f"W&B did not take it: {' '.join(str(error).split())[:300]}", hint="tunectl track sync tries again"
+            ) from error
+
+    def _open(self, name: str, group: str, kind: str, config: dict[str, str]) -> Any:
+        return self._wandb.init(
+            project=self._settings.experiment.strip("/").replace("/", "-"),
+            id=name,
+            name=name,
+            group=group,
+            job_type=kind,
+            config=config,
+            dir=str(self._folder),
+            resume="allow",
+            settings=self._wandb.Settings(init_timeout=self._settings.timeout_seconds, console="off", silent=True),
+        )
+
+
+def _by_step(stage: StageRecord) -> list[tuple[int, dict[str, float]]]:
+    """The points of all curves of a stage, one dictionary a step, in order."""
+    steps: dict[int, dict[str, float]] = {}
+    for name, curve in stage.curves.items():
+        for step, value in curve:
+            steps.setdefault(step, {})[name] = value
+    return sorted(steps.items())

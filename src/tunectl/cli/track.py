@@ -1,0 +1,66 @@
+"""Send builds and releases to the trackers of track.to (MLflow, W&B). A build does so by itself; this is for what was not sent.
+
+tunectl track sync      send every build that waits, and bring the registered model in line with our releases
+tunectl track status    builds that wait, and the end of what the last sync said; --json
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.track import Track
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs and their arguments."""
+    parser.add_argument("verb", choices=("sync", "status"), help="send what waits, or say what waits")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for this time, such as track.uri=ADDRESS")
+    parser.add_argument("--json", action="store_true", help="with status: print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send, or look.
+
+    Raises  UsageError where no tracker is set; InfrastructureError where a tracker does not take a build, which stays.
+    """
+    from tunectl.backends.system import terminal
+    from tunectl.config.loading import checks, override_file
+    from tunectl.pipeline import build_tracking
+
+    layout = ProjectPaths()
+    wanted = override_file.merge_overrides(override_file.load_overrides(layout), args.overrides)
+    settings = checks.load_config(layout, wanted).root.track
+    if args.verb == "status":
+        _print_status(layout, settings, as_json=args.json)
+        return 0
+    if not settings.to:
+        raise UsageError(
+            "track.to is empty, so there is no tracker to send to", hint="tunectl track sync 'track.to=[mlflow]'"
+        )
+    sent = build_tracking.send_spool(layout, settings, terminal.print_line)
+    terminal.print_line(f"{sent} builds sent; none waits")
+    return 0
+
+
+def _print_status(layout: ProjectPaths, settings: Track, *, as_json: bool) -> None:
+    from datetime import UTC, datetime
+
+    from tunectl.backends.system import terminal
+    from tunectl.pipeline import build_tracking
+
+    waiting = build_tracking.list_waiting(layout)
+    if as_json:
+        rows = [{"id": record.id, "started": record.started, "exit_code": record.exit_code} for record in waiting]
+        terminal.print_json({"to": settings.to, "waiting": rows})
+        return
+    for record in waiting:
+        terminal.print_line(f"{record.id}: {datetime.fromtimestamp(record.started, UTC):%Y-%m-%d %H:%M} UTC waits")
+    terminal.print_line(f"{len(waiting)} builds wait for {', '.join(settings.to) or 'a tracker: track.to is empty'}")
+    log = layout.track / build_tracking.LOG
+    if waiting and log.is_file():
+        terminal.print_line(f"the last sync: {log}")

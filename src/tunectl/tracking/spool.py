@@ -1,0 +1,47 @@
+"""Builds that no tracker has yet: a folder each, whole or not there, until it was sent."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from tunectl.artifacts import atomic_io
+from tunectl.tracking.build_record import BuildRecord
+
+RECORD = "build.json"
+FILES = "files"
+MAX_BUILDS = 1000
+"""Builds that are kept for a tracker that never answers; the oldest go first."""
+
+
+def save(spool: Path, record: BuildRecord, files: Iterable[tuple[Path, str]]) -> Path:
+    """Keep a build and copies of its ``files`` (a file, and its name at the tracker)."""
+    with atomic_io.atomic_directory(spool / record.id, spool / ".tmp") as fresh:
+        for source, name in files:
+            target = fresh / FILES / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        atomic_io.write_json(fresh / RECORD, record)
+    for old in list_builds(spool)[:-MAX_BUILDS]:
+        remove(old)
+    return spool / record.id
+
+
+def list_builds(spool: Path) -> list[Path]:
+    """The folders of the builds, oldest first."""
+    return sorted(path.parent for path in spool.glob(f"*/{RECORD}"))
+
+
+def load(folder: Path) -> BuildRecord:
+    """A build of the spool.
+
+    Raises  ArtifactError where it is damaged.
+    """
+    record: BuildRecord = atomic_io.read_json(folder / RECORD, BuildRecord)
+    return record
+
+
+def remove(folder: Path) -> None:
+    """Forget a build."""
+    shutil.rmtree(folder, ignore_errors=True)

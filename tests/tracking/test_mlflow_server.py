@@ -1,0 +1,193 @@
+"""``tunectl track sync`` against a real MLflow server on SQLite: runs, children, curves, digests, files, and the registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow_server import ROOT, MlflowServer, ensure_environment
+from msgspec.structs import replace
+
+from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.tracking import spool
+from tunectl.tracking.build_record import BuildRecord, StageRecord
+
+pytestmark = pytest.mark.slow
+CURVE = [(step, 3.0 / step) for step in range(1, 1201)]
+RECORD = BuildRecord(
+    id="20261127T120000-abc123",
+    project="shop",
+    started=1_795_000_000.0,
+    seconds=12.5,
+    exit_code=0,
+    tags={"git.commit": "c" * 40},
+    params={"seed": "17", "sft.lora_rank": "8"},
+    metrics={"bleu": 45.5, "bleu_low": 44.0, "bleu_high": 47.0},
+    digests={"split": "d" * 32 + ".dir"},
+    stages=[StageRecord(name="sft", metrics={"validation_loss": 1.5}, curves={"loss": CURVE})],
+)
+ASK = """
+import json, sys, mlflow
+client = mlflow.MlflowClient(sys.argv[1])
+found = []
+for experiment in client.search_experiments():
+    for run in client.search_runs([experiment.experiment_id], max_results=1000):
+        files = [file.path for file in client.list_artifacts(run.info.run_id)]
+        inputs = [(one.dataset.name, one.dataset.digest) for one in run.inputs.dataset_inputs]
+        loss = len(client.get_metric_history(run.info.run_id, "loss"))
+        found.append({"experiment": experiment.name, "status": run.info.status, "params": run.data.params, "tags": run.data.tags,
+                      "metrics": run.data.metrics, "id": run.info.run_id, "files": files, "inputs": inputs, "loss": loss})
+models = {}
+for model in client.search_registered_models():
+    versions = client.search_model_versions(f"name='{model.name}'")
+    aliases = client.get_registered_model(model.name).aliases
+    models[model.name] = {"versions": {str(v.version): v.tags["release"] for v in versions}, "aliases": {a: str(v) for a, v in aliases.items()}}
+    models[model.name]["sources"] = [version.source for version in versions]
+print(json.dumps({"runs": found, "models": models}))
+"""
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    return ensure_environment()
+
+
+@pytest.fixture(scope="module")
+def server(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    found = MlflowServer(python, tmp_path_factory.mktemp("mlflow"))
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    (folder / "report.html").write_text("<html>the report</html>")
+    spool.save(folder / ".tunectl" / "track" / "spool", RECORD, [(folder / "report.html", "evaluate/report.html")])
+    return folder
+
+
+def tunectl(python: Path, folder: Path, *words: str, code: int = 0, **environment: str) -> str:
+    done = subprocess.run(
+        [str(python), "-m", "tunectl", "track", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def sync(python: Path, folder: Path, server: MlflowServer, name: str, *words: str) -> str:
+    given = ["track.to=[mlflow]", f"track.uri={server.uri}", f"track.experiment={name}", *words]
+    return tunectl(python, folder, "sync", *given)
+
+
+def ask(python: Path, server: MlflowServer, experiment: str = "") -> dict[str, Any]:
+    done = subprocess.run([str(python), "-c", ASK, server.uri], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found["runs"] = [run for run in found["runs"] if run["experiment"] == experiment]
+    return found
+
+
+def test_a_build_is_a_run_with_a_child_a_stage(python: Path, server: MlflowServer, project: Path) -> None:
+    assert f"build {RECORD.id} sent to mlflow" in sync(python, project, server, "shop")
+    runs = {run["tags"]["mlflow.runName"]: run for run in ask(python, server, "shop")["runs"]}
+    parent, child = runs[f"shop-{RECORD.id}"], runs["sft"]
+    assert parent["status"] == "FINISHED"
+    assert parent["params"] == {"seed": "17", "sft.lora_rank": "8"}
+    assert parent["metrics"] == {"bleu": 45.5, "bleu_low": 44.0, "bleu_high": 47.0}
+    assert parent["tags"]["git.commit"] == "c" * 40
+    assert parent["inputs"] == [["split", RECORD.digests["split"]]]
+    assert parent["files"] == ["evaluate"]
+    assert child["tags"]["mlflow.parentRunId"] == parent["id"]
+    assert child["metrics"]["validation_loss"] == 1.5
+    assert child["loss"] == len(CURVE)
+    assert not list((project / ".tunectl" / "track" / "spool").glob("2*"))
+
+
+def test_what_was_sent_is_not_doubled_and_what_was_cut_off_is_sent_anew(
+    python: Path, server: MlflowServer, project: Path
+) -> None:
+    sync(python, project, server, "again")
+    place = project / ".tunectl" / "track" / "spool"
+    spool.save(place, RECORD, [])
+    sync(python, project, server, "again")
+    assert len(ask(python, server, "again")["runs"]) == 2
+    half = replace(RECORD, id="half")
+    spool.save(place, half, [])
+    text = "import sys, mlflow; c = mlflow.MlflowClient(sys.argv[1]); e = c.get_experiment_by_name('again'); c.create_run(e.experiment_id, tags={'tunectl.build': 'half'})"
+    subprocess.run([str(python), "-c", text, server.uri], check=True)
+    sync(python, project, server, "again")
+    runs = [run for run in ask(python, server, "again")["runs"] if run["tags"].get("tunectl.build") == "half"]
+    assert [run["tags"].get("tunectl.complete") for run in runs] == ["true"]
+
+
+def test_a_failed_build_and_a_pruned_trial_have_their_status(python: Path, server: MlflowServer, project: Path) -> None:
+    place = project / ".tunectl" / "track" / "spool"
+    for name, code in (("failed", 5), ("pruned", 75), ("refused", 3)):
+        spool.save(place, replace(RECORD, id=name, exit_code=code, stages=[]), [])
+    sync(python, project, server, "codes")
+    found = {run["tags"].get("tunectl.build"): run["status"] for run in ask(python, server, "codes")["runs"]}
+    assert (found["failed"], found["pruned"], found["refused"]) == ("FAILED", "KILLED", "FINISHED")
+
+
+def test_a_server_that_is_not_there_leaves_the_build_in_the_spool(python: Path, project: Path) -> None:
+    started = time.monotonic()
+    words = ["sync", "track.to=[mlflow]", "track.uri=http://127.0.0.1:9", "track.timeout_seconds=2"]
+    text = tunectl(python, project, *words, code=5)
+    assert "tunectl: MLflow did not take it: " in text
+    assert time.monotonic() - started < 90
+    assert "1 builds wait for mlflow" in tunectl(python, project, "status", "track.to=[mlflow]")
+
+
+def test_releases_are_versions_and_aliases_follow_our_registry(
+    python: Path, server: MlflowServer, project: Path, tmp_path: Path
+) -> None:
+    store = ReleaseRegistry(project / ".tunectl" / "releases")
+    made = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "contract.json").write_text(json.dumps({"name": name}))
+        made.append(store.add(folder, BuildFacts("shop", "transformers", "adapter", metrics={"bleu": 40.0})).id)
+    words = ("track.registered_model=ads",)
+
+    def aliases() -> dict[str, str]:
+        sync(python, project, server, "releases", *words)
+        model = ask(python, server, "releases")["models"]["ads"]
+        return {alias: model["versions"][version] for alias, version in model["aliases"].items()}
+
+    store.promote(made[0], author="me", message="the first")
+    assert aliases() == {"champion": made[0]}
+    store.start_canary(made[1], author="me", message="try it", share=0.5, salt="s")
+    assert aliases() == {"champion": made[0], "challenger": made[1]}
+    store.stop_canary(author="me", message="enough")
+    store.promote(made[1], author="me", message="better")
+    assert aliases() == {"champion": made[1]}
+    store.rollback(author="me", message="worse after all")
+    assert aliases() == {"champion": made[0]}
+    model = ask(python, server, "releases")["models"]["ads"]
+    assert sorted(model["versions"].values()) == sorted(made)
+    assert all(source.endswith("/release") for source in model["sources"])
+
+
+def test_wandb_keeps_a_build_offline(python: Path, project: Path) -> None:
+    text = tunectl(python, project, "sync", "track.to=[wandb]", "track.experiment=shop", WANDB_MODE="offline")
+    assert f"build {RECORD.id} sent to wandb" in text
+    runs = sorted(path.name for path in (project / ".tunectl" / "track" / "wandb" / "wandb").glob("offline-run-*"))
+    assert [name.partition("-")[2].split("-", 2)[2] for name in runs] == [RECORD.id, f"{RECORD.id}-sft"]

@@ -1,0 +1,60 @@
+"""``tunectl repro`` keeps what it tells trackers, whether or not there is one, and neither waits nor fails."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import sweep_project as project
+
+from tunectl.tracking import spool
+from tunectl.tracking.build_record import BuildRecord
+
+TRACK = ("track.to=[mlflow]", "track.uri=http://127.0.0.1:9", "track.timeout_seconds=1")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return project.make(tmp_path_factory.mktemp("track") / "shop", build=False)
+
+
+def newest(folder: Path) -> BuildRecord:
+    return spool.load(spool.list_builds(folder / ".tunectl" / "track" / "spool")[-1])
+
+
+def test_builds_wait_in_the_spool_with_the_stages_that_ran(folder: Path) -> None:
+    text = project.tunectl(folder, "repro", "--unattended", "--to", "sft", "sft.lora_rank=8", *TRACK)
+    assert "mlflow (for track.to)" in text
+    assert "pip install 'tunectl-lm[mlflow]'" in text
+    found = newest(folder)
+    assert [stage.name for stage in found.stages] == ["split", "sft"]
+    assert found.stages[1].metrics["steps"] == 8
+    assert found.params == {"seed": "17", "project": "local_lens", "sft.lora_rank": "8"}
+    assert list(found.digests) == ["split"]
+    assert found.exit_code == 0
+    time.sleep(1.1)  # names of builds begin with the second
+    project.tunectl(folder, "repro", "--unattended", "--to", "sft")
+    assert newest(folder).stages == []
+    assert newest(folder).id != found.id
+
+
+def test_a_build_that_fails_says_where(folder: Path) -> None:
+    before = (folder / "sft.py").read_text()
+    broken = (
+        'import json, pathlib, sys\nnote = {"stage": "sft", "exit_code": 5, "message": "out of memory", "hint": ""}\n'
+        'pathlib.Path(".tunectl/failure.json").write_text(json.dumps(note))\nsys.exit(1)\n'
+    )
+    time.sleep(1.1)
+    try:
+        (folder / "sft.py").write_text(broken)
+        project.tunectl(folder, "repro", "--unattended", "--to", "sft", code=5)
+    finally:
+        (folder / "sft.py").write_text(before)
+    found = newest(folder)
+    assert (found.exit_code, found.tags["tunectl.failure"]) == (5, "sft: out of memory")
+
+
+def test_without_a_tracker_nothing_is_kept(tmp_path: Path) -> None:
+    fresh = project.make(tmp_path / "shop")
+    assert not (fresh / ".tunectl" / "track" / "spool").exists()
