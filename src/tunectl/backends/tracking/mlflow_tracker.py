@@ -47,7 +47,7 @@ class MlflowTracker:
         Raises  InfrastructureError with MLflow's own words.
         """
         record = spool.load(folder)
-        with self._named_errors():
+        with self._name_errors():
             experiment = self._find_experiment()
             query = f"tags.`{BUILD}` = '{record.id}'"
             known = self._client.search_runs([experiment], query)
@@ -65,7 +65,7 @@ class MlflowTracker:
         name = self._settings.registered_model
         if name is None:
             return []
-        with self._named_errors():
+        with self._name_errors():
             self._ensure_model(name)
             versions = {
                 version.tags[RELEASE]: version.version
@@ -178,7 +178,7 @@ class MlflowTracker:
         return changes
 
     @contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def _name_errors(self) -> Iterator[None]:
         try:
             yield
         except self._errors.MlflowException as error:
