@@ -261,4 +261,4 @@ def test_feedback_counts_once_and_knows_its_inference(client: openai.OpenAI, ser
     said = json.loads(body)["error"]["message"]
     assert (status, said) == (400, "value of rating is 9; allowed is a number from 1 to 5")
     assert server.call("/v1/feedback", {**given, "inference_id": "no"}, key=server.keys["feedback"])[0] == 404
-    assert server.metrics()['tunectl_feedback_total{variant="champion",kind="rating"}'] == 1
+    assert server.metrics()['tunectl_feedback_total{kind="rating",variant="champion"}'] == 1

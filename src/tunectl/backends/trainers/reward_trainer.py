@@ -154,7 +154,8 @@ def _fit(
         group=group,
     )
     steps = trainer_loop.train(run, peft_model, loaded.tokenizer, work, trainer_loop.REWARD)
-    trainer_loop.save(run, peft_model, out, model_spec.load(model[0]))
+    if run.group.first:
+        trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model[0]))
     return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
 
 

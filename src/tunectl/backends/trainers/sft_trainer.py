@@ -76,7 +76,8 @@ class SftTrainer:
             plan, train, _steps(plan, train), validation, route, training_checkpoint.TrainerState(), group=self._group
         )
         steps = trainer_loop.train(run, peft_model, tokenizer, work, trainer_loop.SFT)
-        trainer_loop.save(run, peft_model, out, model_spec.load(model))
+        if run.group.first:
+            trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model))
         return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
 
 

@@ -342,13 +342,11 @@ def _hooks(transformers: Any) -> Any:
     return FitCallback
 
 
-def save(run: training_run.TrainingRun, model: Any, out: Path, base: model_spec.ModelSpec) -> None:
-    """Write the adapter: the same weights give the same bytes, and no path of this machine is in it. The first rank writes."""
+def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec) -> None:
+    """Write the adapter with the weights ``best``: the same weights give the same bytes, and no path of this machine is in it."""
     torch = import_optional("torch", extra="train")
-    if not run.group.first:
-        return
     with torch.no_grad():
-        training_run.load_trainable(model, run.state.best)
+        training_run.load_trainable(model, best)
     model.save_pretrained(out)
     (out / "README.md").unlink(missing_ok=True)
     settings: dict[str, Any] = atomic_io.read_json(out / "adapter_config.json", dict[str, Any])
