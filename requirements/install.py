@@ -64,13 +64,13 @@ def main(name: str) -> int:
     try:
         uv = find_uv()
         ranges = read_torch_ranges(lock)
-        print(f"[1/2] {', '.join(ranges)} ({'uv' if uv else 'pip'})", flush=True)
-        install_torch(uv, ranges)
+        print(f"[1/2] {', '.join(ranges) or 'no torch'} ({'uv' if uv else 'pip'})", flush=True)
+        if ranges:
+            install_torch(uv, ranges)
         print(f"[2/2] {name} ({time.monotonic() - started:.0f} s so far)", flush=True)
         subprocess.run([*(uv or PIP), "-r", str(lock)], check=True)
     except subprocess.CalledProcessError as error:
-        print(f"could not install {name}; the reason is above", file=sys.stderr)
-        return error.returncode
+        return error.returncode  # uv or pip has said why
     print(f"installed {name} in {time.monotonic() - started:.0f} s", flush=True)
     return 0
 

@@ -43,7 +43,7 @@ def test_what_somebody_asked_ends_no_script_of_the_page(parts, tmp_path: Path) -
     from msgspec.structs import replace
 
     window, changed, references = parts
-    assert window.signals["prompt_text"].moved, "only then are there texts in the page"
+    assert window.signals["prompt_text"].shifted, "only then are there texts in the page"
     hostile = [replace(row, prompt=f"{row.prompt} </script><script>alert(1)</script>") for row in changed]
     target = tmp_path / "hostile.html"
     evidently_report.write(window, hostile, references, target)

@@ -146,6 +146,7 @@ def test_an_environment_is_made_once_and_again_where_it_is_half(monkeypatch, tmp
     monkeypatch.delenv("TUNECTL_EXPORTER", raising=False)
     empty = tmp_path / "export.txt"
     empty.write_text("# nothing\n")
+    shutil.copy(exporter_env.lock_file().with_name("install.py"), tmp_path)
     monkeypatch.setattr(exporter_env, "lock_file", lambda name="": empty)
     made = exporter_env.ensure_interpreter(tmp_path / "exporters")
     assert made.is_file()
@@ -161,7 +162,7 @@ def test_an_environment_is_made_once_and_again_where_it_is_half(monkeypatch, tmp
     shutil.rmtree(made.parents[1])
     empty.write_text("no-such-package-of-tunectl @ file:///nowhere\n")
     with pytest.raises(
-        InfrastructureError, match=r"the exporter environment cannot be made: pip install -r export.txt failed: "
+        InfrastructureError, match=r"the exporter environment cannot be made: installing export.txt failed: "
     ):
         exporter_env.ensure_interpreter(tmp_path / "exporters")
     assert not list((tmp_path / "exporters").glob("*/.ready"))

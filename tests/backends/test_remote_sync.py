@@ -30,9 +30,10 @@ def address(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         yield f"memory://{uuid.uuid4().hex}/releases"
     elif request.param == "file":
         yield f"file://{tmp_path}/bucket"
-    else:  # where they are installed: pip install 'moto[server]' s3fs
-        pytest.importorskip("s3fs")
-        server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0)
+    else:
+        from moto.server import ThreadedMotoServer
+
+        server = ThreadedMotoServer(port=0)
         server.start()
         host, port = server.get_host_and_port()
         for name, value in {

@@ -70,6 +70,7 @@ def test_every_look_that_ends_is_noted_and_one_that_hangs_is_not(trouble: Except
     watcher._driver = SimpleNamespace(reconcile=look)
     watcher._root = SimpleNamespace(retrain=SimpleNamespace(poll_seconds=1.0))
     watcher._publisher, watcher._publishing = SimpleNamespace(sync_if_changed=lambda: False), threading.Lock()
+    watcher._mirror = SimpleNamespace(sync_if_changed=lambda: None)
     before = time.time()
     watcher._look(once=False)
     assert seen == [5.0], "while it looks, the time is that of the look before"
