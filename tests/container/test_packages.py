@@ -12,6 +12,8 @@ from containers import docker, key
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 ROOT = Path(__file__).parents[2]
+IMPORTED_LATER = {"alembic"}
+"""What a server imports only when it opens an inference log of an older version, and migrates it."""
 WANTED = ROOT / "requirements" / "serve-openvino.in"
 LOOK = """
 import importlib.metadata as m, json, sys
@@ -83,4 +85,4 @@ def test_the_running_server_imports_every_package_that_we_ask_for(built, run, vo
         total = sum(found["installed"].values())
         print(f"\n{len(found['installed'])} packages, {total / 1e6:.0f} MB; not imported by a server that answers:")
         print("  " + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sorted(never.items())))
-    assert sorted(asked_for - imported) == []
+    assert sorted(asked_for - imported - IMPORTED_LATER) == []

@@ -19,6 +19,8 @@ from tunectl.training import fit_request
 
 PATIENCE_SECONDS = 40.0
 """From the request to end until all is ended by force; torchrun gives its workers 30."""
+FAREWELL_SECONDS = 20.0
+"""From a failure of a rank here to the end of its agent; the ranks elsewhere are told of it meanwhile."""
 LOG_LINES = 12
 
 
@@ -36,10 +38,11 @@ class StopRequest:
         return self
 
 
-def run_agent(folder: Path, label: str, *, stop: Path) -> int:
+def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = None) -> int:
     """Start the agent whose settings are in ``folder`` and wait for its end; returns its exit code.
 
-    Ctrl-C makes ``stop``, so that the step under way finishes; a second one ends all at once.
+    Ctrl-C makes ``stop``, so that the step under way finishes; a second one ends all at once. Once a rank here has written
+    ``failure``, the agent is ended: it would wait five minutes for agents that may never hear of it.
     """
     command = ["-m", "tunectl.backends.system.process_guard", "0", "0", sys.executable, "-m", torchrun_agent.__name__]
     process = subprocess.Popen(
@@ -54,6 +57,9 @@ def run_agent(folder: Path, label: str, *, stop: Path) -> int:
             while (code := process.poll()) is None:
                 if waiting.stopped:
                     stop.touch()
+                if failure is not None and failure.is_file():
+                    time.sleep(FAREWELL_SECONDS)
+                    return process.poll() or torchrun_agent.RANK_FAILED
                 time.sleep(0.1)
     finally:
         _end(process)

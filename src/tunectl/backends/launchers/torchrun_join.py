@@ -66,9 +66,10 @@ def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Seque
     """
     shutil.rmtree(folder, ignore_errors=True)
     agent = _write_settings(folder, stage, settings, worker)
-    code = agent_process.run_agent(folder, stage, stop=Path(agent.fit) / fit_request.STOP)
+    fit = Path(agent.fit)
+    code = agent_process.run_agent(folder, stage, stop=fit / fit_request.STOP, failure=fit / fit_request.FAILURE)
     if code:
-        fit_request.raise_failure(Path(agent.fit))  # a machine that sees nothing reads its own copy of the error here
+        fit_request.raise_failure(fit)  # a machine that sees nothing reads its own copy of the error here
     if code in {0, torchrun_agent.NOBODY_THERE}:
         return code
     raise agent_process.describe_failure(folder, code, agent, stage)
