@@ -126,6 +126,7 @@ def enter(browser, url, name="Ada", key=None, **context):
 
 def count(page, text):
     expect(page.locator("#count")).to_have_text(text, timeout=30_000)
+    page.wait_for_load_state("load")  # keys do something once the scripts are there
 
 
 def journal(project) -> list[AnnotationEvent | Retraction]:

@@ -223,7 +223,9 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(tmp_path, browser):
     with serving(tmp_path) as api:
         page = enter(browser, api, key="sk-wrong")
         page.wait_for_selector("[role=alert]")
-        assert page.inner_text("[role=alert]").startswith("That key is not right, or it may not chat.")
+        assert page.inner_text("[role=alert]").startswith(
+            "That key is not right, or it may not chat and give feedback."
+        )
         assert page.request.post(f"{api.url}/ask", form={"text": "x"}).status == 401
         page = enter(browser, api)
         api.full = True

@@ -72,7 +72,8 @@ def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the command got it as well: its end is ours
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # the command got it as well: its end is ours
     code = child.wait()
     return code if code >= 0 else 128 - code
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tunectl.artifacts import atomic_io
+from tunectl.backends.system import process_guard
 from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
 
@@ -40,21 +41,22 @@ def _command(root: Path) -> tuple[list[str], dict[str, str]]:
 def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> int:
     """Run ``dvc repro`` with its output on ours; returns its exit code.
 
-    ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed. SIGINT and
-    SIGTERM end DVC and the stage that it runs, too.
+    ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed. What ends this
+    process ends DVC and the stage that it runs, too: SIGINT, SIGTERM and SIGHUP let the step under way finish, kill -9 does not.
     """
     command, environment = _command(root)
     clear_stale_locks(root)
     words = [*command, "repro", *(["--force"] if force else []), *targets]
-    # A group of its own: DVC does not pass a signal on to the stage, and a terminal's Ctrl-C reaches only our group.
-    process = subprocess.Popen(words, cwd=root, env=environment, process_group=0)
+    # DVC passes no signal on to the stage, so both are in a group of their own, whose guard ends it when we die.
+    guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
+    process = subprocess.Popen(guard, cwd=root, env=environment, stdin=subprocess.PIPE, process_group=0)
     with _pass_signals(process.pid):
         return process.wait()
 
 
 @contextmanager
 def _pass_signals(group: int) -> Iterator[None]:
-    """Send SIGINT to a process group when this process gets SIGINT or SIGTERM."""
+    """Send SIGINT to a process group when this process gets SIGINT, SIGTERM or SIGHUP."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -63,7 +65,7 @@ def _pass_signals(group: int) -> Iterator[None]:
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGINT)
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
