@@ -97,7 +97,7 @@ async def _send(server: Server, person: dict[str, str]) -> None:
             stream=False,
             **said,
             user=person["email"],
-            metadata={"session": nick, "note": everything, person["email"]: 1},
+            metadata={"session": nick, "note": everything, person["email"]: "1"},
             safety_identifier=nick,
             prompt_cache_key=nick,
         ),
