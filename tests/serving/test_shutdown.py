@@ -54,7 +54,7 @@ def test_scopes(server: Server) -> None:
 @pytest.mark.parametrize(
     ("raw", "kind", "status"),
     [
-        (b"\x80\x04\x95", "application/vnd.bentoml+pickle", 400),
+        (b"\x80\x04\x95", "application/vnd.bentoml+pickle", 415),
         (b"[" * 200_000, "application/json", 400),
         (b'{"model": "shop", "messages": [{"role": "user", "content": "\xff\xfe"}]}', "application/json", 400),
         (b"x" * 1_000_001, "application/json", 413),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -20,6 +21,10 @@ from tunectl.registry.release_store import CHAMPION, ReleaseRegistry
 
 ADAPTER, TEMPLATE = "adapter/adapter_model.safetensors", "tokenizer/chat_template.jinja"
 ENGINES = ["transformers", pytest.param("openvino", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+
+
+SEQUENCE = itertools.count(1)
+"""A server goes to no pointer with a sequence that it has seen."""
 
 
 def rewritten(folder: Path, **values: object) -> None:
@@ -82,7 +87,8 @@ def unready(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def pointed(store: ReleaseRegistry, name: str) -> None:
     """Swap the pointer past the checks of ``promote``, as a damaged disk or a stranger would."""
-    atomic_io.write_json(store.root / CHAMPION, ChampionPointer(name, None, "2026-01-01T00:00:00+00:00", "t", "w", 1))
+    pointer = ChampionPointer(name, None, "2026-01-01T00:00:00+00:00", "t", "w", next(SEQUENCE))
+    atomic_io.write_json(store.root / CHAMPION, pointer)
 
 
 def refused(server: Server, words: str) -> None:
