@@ -95,7 +95,7 @@ def test_cors_is_off(server: Server) -> None:
 
 
 def test_a_key_over_its_rate_hears_when_to_come_again(server: Server) -> None:
-    slow = server.key("slow", ["chat"], per_minute=1)
+    slow = server.key("hurried", ["chat"], per_minute=1)
     import time
 
     time.sleep(1.2)  # the file of keys is looked at once a second

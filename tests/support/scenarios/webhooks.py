@@ -57,7 +57,8 @@ class Watched:
         """The status of an answer; 0 where there is none."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path, body, {"Authorization": f"Bearer {token}"} if token else {})
+            headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+            connection.request(method, path, body, headers)
             reply = connection.getresponse()
             reply.read()
         except (OSError, http.client.HTTPException):
