@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from threading import Thread
 from types import MappingProxyType
@@ -23,6 +24,8 @@ from tunectl.core.optional import import_optional
 
 BODY_SECONDS: Final = 30.0
 """Longest time for a body, however slowly it drips."""
+DROPPED_BYTES: Final = 16 << 20
+"""Read and dropped of a body that is too long, once it is answered; closing at once would reset the line under the answer."""
 TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -122,7 +125,14 @@ class HttpServer:
             reply = await self._find_reply(request, body)
         closing = {"Connection": "close"} if reply.status in (408, 413) else {}
         headers = {**reply.headers, **closing, "Content-Type": reply.kind}
-        await self._responses.Response(reply.content, reply.status, headers)(scope, receive, send)
+        response = self._responses.Response(reply.content, reply.status, headers)
+        if reply.status != 413:
+            await response(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 413, "headers": response.raw_headers})
+        await send({"type": "http.response.body", "body": response.body, "more_body": True})
+        await _drop_rest(receive)
+        await send({"type": "http.response.body", "body": b""})
 
     async def _find_reply(self, request: Any, body: bytes | None) -> HttpResponse:
         if body is None:
@@ -145,3 +155,15 @@ class HttpServer:
             if len(body) > self._largest:
                 return None
         return body
+
+
+async def _drop_rest(receive: Any) -> None:
+    """Read what the sender still sends, and forget it."""
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(BODY_SECONDS):
+            while size < DROPPED_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return
+                size += len(message["body"])
