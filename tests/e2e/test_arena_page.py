@@ -226,7 +226,9 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(tmp_path, browser):
         assert page.inner_text("[role=alert]").startswith(
             "That key is not right, or it may not chat and give feedback."
         )
-        assert page.request.post(f"{api.url}/ask", form={"text": "x"}).status == 401
+        own = {"Origin": page.evaluate("location.origin")}
+        assert page.request.post(f"{api.url}/ask", form={"text": "x"}, headers=own).status == 401
+        assert page.request.post(f"{api.url}/ask", form={"text": "x"}).status == 403
         page = enter(browser, api)
         api.full = True
         expect(page.locator("#ask textarea")).to_be_focused(timeout=60_000)
