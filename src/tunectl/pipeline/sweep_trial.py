@@ -47,7 +47,7 @@ class WorktreeTrials:
         self.folder = layout.sweeps / section.name
 
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
-        """See ``TrialRunner``.
+        """Build the trial, and read the metrics of its objective.
 
         Raises  UsageError where the metric of the objective is not there; InfrastructureError of Git and DVC.
         """

@@ -79,13 +79,6 @@ def _combine(section: Sweep, keys: list[str], values: dict[str, Any]) -> Iterato
         yield from _combine(section, rest, {**values, key: choice})
 
 
-def count_combinations(section: Sweep) -> int | None:
-    """Number of combinations of a space of lists; None where a range makes it endless."""
-    if any(isinstance(values, SweepRange) for values in section.space.values()):
-        return None
-    return len(expand_grid(section))
-
-
 def list_test_values(section: Sweep) -> list[dict[str, Any]]:
     """Few combinations in which every bound and every choice of the space occurs, to check them against the schema."""
     columns = {

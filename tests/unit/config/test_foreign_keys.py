@@ -66,7 +66,7 @@ def test_a_llama_factory_file_becomes_an_experiment_that_composes(project: Path)
     assert (root.split.shares.train, root.split.shares.validation) == (0.8, 0.1)
     assert (root.seed, root.hardware.dtype, root.model.chat_template) == (42, "bfloat16", "llama3")
     assert _reasons(draft, EFFECT) == {
-        "deepspeed": "tunectl trains on one machine; DeepSpeed is not used",
+        "deepspeed": "several processes are declared with launch=torchrun or launch=ray; DeepSpeed is not used",
         "max_samples": "rows are not cut off silently; make a smaller file",
     }
     assert list(_reasons(draft, TOOL)) == ["shiny_new_thing"]

@@ -15,7 +15,7 @@ from tunectl.training.train_args import TrainingArgs
 
 
 class LaunchedSftTrainer:
-    """See ``training.protocols.Trainer``."""
+    """Fit on several processes what ``SftTrainer`` fits in this one."""
 
     def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""
@@ -35,7 +35,7 @@ class LaunchedSftTrainer:
 
 
 class LaunchedRewardTrainer(RewardModelTrainer):
-    """See ``training.reward.reward_args.RewardTrainer``; rewards are read in this process."""
+    """Fit a reward model on several processes; read rewards in this one."""
 
     def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""

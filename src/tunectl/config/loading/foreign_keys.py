@@ -40,7 +40,7 @@ VOCABULARY = "the vocabulary is the model's own"
 FOUND = "found from the model"
 UPLOAD = "nothing is uploaded"
 ADAPTER = "only the adapter is trained"
-ONE_MACHINE = "tunectl trains on one machine"
+LAUNCH = "several processes are declared with launch=torchrun or launch=ray"
 OWN_SPLIT = "validation and test come from the same sources; give rows a split column instead"
 TRACKER_NAMES = "runs are called after project; the rest comes from wandb's own settings"
 
@@ -159,14 +159,14 @@ KEYS: tuple[ForeignKey, ...] = (
         " per_device_eval_batch_size",
         SPEED,
     ),
-    ignore("device_map local_rank ddp_timeout", "ddp_timeout", ONE_MACHINE),
-    lack("deepspeed", "deepspeed", f"{ONE_MACHINE}; DeepSpeed is not used"),
-    lack("", "fsdp fsdp_config", f"{ONE_MACHINE}; FSDP is not used"),
+    ignore("device_map local_rank ddp_timeout", "ddp_timeout", LAUNCH),
+    lack("deepspeed", "deepspeed", f"{LAUNCH}; DeepSpeed is not used"),
+    lack("", "fsdp fsdp_config", f"{LAUNCH}; launch.shard=layers divides the model"),
     lack(
         "fsdp fsdp_config fsdp_version sequence_parallel_degree tensor_parallel_size context_parallel_size", "",
-        f"{ONE_MACHINE}; FSDP and parallel degrees are not used",
+        f"{LAUNCH}; launch.shard=layers divides the model, parallel degrees are not used",
     ),
-    lack("use_ray", "ray_run_name ray_num_workers", f"{ONE_MACHINE}; Ray is not used"),
+    lack("use_ray", "ray_run_name ray_num_workers", LAUNCH),
     # output and evaluation
     ignore("output_dir", "output_dir overwrite_output_dir logging_dir", FILES),
     lack("hub_model_id wandb_log_model", "push_to_hub", UPLOAD),
