@@ -281,10 +281,12 @@ def test_two_that_open_at_once_migrate_once(old: str, tmp_path: Path) -> None:
         assert len(store.events()) == 21
 
 
-@pytest.mark.parametrize("point", KILLS)
+@pytest.mark.parametrize(
+    ("url", "point"),
+    [(url, point) for url in ("sqlite", "postgresql") for point in KILLS if url == "sqlite" or "copy" not in point],
+    indirect=["url"],
+)
 def test_a_kill_leaves_it_as_it_was_and_the_next_one_migrates(old: str, point: str, tmp_path: Path) -> None:
-    if "copy" in point and not old.startswith("sqlite"):
-        pytest.skip("PostgreSQL is not copied")
     before = schema(old, tmp_path)
     preamble = (
         "import os\nfrom tunectl.backends.storage import inference_log_migration as m\n"
