@@ -198,10 +198,10 @@ def test_weights_of_sft_are_named_where_they_are_kept():
     assert "The weights of step 0 were kept (those of sft)." in found
 
 
-def test_judgements_that_were_held_out_have_a_curve():
+def test_judgments_that_were_held_out_have_a_curve():
     found = align.page(project="cards", settings=DPO, aligned=curve(judged=True))
-    assert "Loss on held-out judgements from 0.690 to 0.610, 70 % of the pairs ranked right, at step 80" in found
-    assert "Judgements that were held out" in found
+    assert "Loss on held-out judgments from 0.690 to 0.610, 70 % of the pairs ranked right, at step 80" in found
+    assert "Judgments that were held out" in found
     assert "its reward is beta (0.1) times how much likelier it has become" in found
     assert found.count("<svg") == 9
 
@@ -212,7 +212,7 @@ def test_a_measure_that_fell_is_named_where_nothing_is_rewarded():
     assert "Reward hacking" not in found
 
 
-def test_without_held_out_judgements_no_gain_is_claimed():
+def test_without_held_out_judgments_no_gain_is_claimed():
     found = align.page(project="cards", settings=DPO, aligned=curve())
-    assert "No judgements were held out, so no gain can be shown, while chrF moved by +0.8 (+0.2 to +1.4)." in found
+    assert "No judgments were held out, so no gain can be shown, while chrF moved by +0.8 (+0.2 to +1.4)." in found
     assert '<p class="verdict warn">' in found

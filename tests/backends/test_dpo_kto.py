@@ -1,4 +1,4 @@
-"""Learning from judgements through TRL: its own losses and gradients, what is read once, resuming, and what goes wrong."""
+"""Learning from judgments through TRL: its own losses and gradients, what is read once, resuming, and what goes wrong."""
 
 import hashlib
 import os
@@ -271,11 +271,11 @@ def test_kto_has_the_loss_and_the_gradients_of_trl(base, sft, tmp_path):
     chosen, given = plan("kto"), data("kto")
     loss, gradients, step = ours(base, sft, chosen, given, tmp_path / "ours")
     assert len(step.batches) > 1
-    judgements = [given.judged[number] for number in offline_run.row_indices(step)]
+    judgments = [given.judged[number] for number in offline_run.row_indices(step)]
     examples = []
-    for number, item in enumerate(judgements):
+    for number, item in enumerate(judgments):
         for side, branch in enumerate(item.row.branches):
-            strangers = judgements[number - 1].row.branches
+            strangers = judgments[number - 1].row.branches
             examples.append(
                 {
                     "prompt_ids": item.row.prompt.ids,
@@ -287,8 +287,8 @@ def test_kto_has_the_loss_and_the_gradients_of_trl(base, sft, tmp_path):
     # TRL has one stranger an answer, we have the answers of the row before; both are all answers of the step once
     behind = [
         (item.row.prompt.ids, branch.ids)
-        for number, item in enumerate(judgements)
-        for branch in judgements[number - 1].row.branches
+        for number, item in enumerate(judgments)
+        for branch in judgments[number - 1].row.branches
     ]
     assert len(behind) == len(examples)
     collated = [

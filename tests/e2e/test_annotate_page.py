@@ -372,7 +372,7 @@ def test_two_pages_on_one_store(project, capsys):
         code, text = fails(capsys)
     assert code == 5
     assert re.fullmatch(
-        r"tunectl: judgments: another process has this store of judgements open: "
+        r"tunectl: judgments: another process has this store of judgments open: "
         rf"tunectl annotate, process {server.process.pid}, since \d\d:\d\d:\d\d\n"
         r"  let several people share one page, or close the other\n",
         text,

@@ -28,7 +28,7 @@ from tunectl.inference_log import feedback_validation
 from tunectl.inference_log.log_store import RequestOutcome
 from tunectl.inference_log.log_writer import Writer
 from tunectl.inference_log.redact import Redactor
-from tunectl.preferences import annotation_store as judgements
+from tunectl.preferences import annotation_store as judgments
 from tunectl.privacy.mask import PiiMasker
 
 KEY, SALT = "sk-arena", b"0123456789abcdef"
@@ -142,7 +142,7 @@ def asks(page, text):
 
 
 def kept(folder):
-    with judgements.open_store(folder / "judgments") as found:
+    with judgments.open_store(folder / "judgments") as found:
         return found.list_annotations(), found.questions
 
 
@@ -189,7 +189,7 @@ def test_a_conversation_by_keyboard(tmp_path, browser):
     other = rows.get("chatcmpl-2", [])
     value = (preference or next(one for one in other if one.kind == "preference")).value
     assert value["choice"] == said[0].choice
-    assert len(list(judgements.load_annotations(tmp_path / "judgments"))) == 3  # as `tunectl annotate` leaves them
+    assert len(list(judgments.load_annotations(tmp_path / "judgments"))) == 3  # as `tunectl annotate` leaves them
 
 
 def test_sides_are_drawn_and_reloads_keep_them(tmp_path, browser):
@@ -240,10 +240,10 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(tmp_path, browser):
         api.full = False
         page.keyboard.press("Enter")
         page.wait_for_selector("#choose")
-        with judgements.open_store(tmp_path / "judgments"):  # somebody has `tunectl annotate` open
+        with judgments.open_store(tmp_path / "judgments"):  # somebody has `tunectl annotate` open
             page.keyboard.press("ArrowLeft")
             page.wait_for_selector(".trouble")
-            assert "another process has this store of judgements open" in page.inner_text(".trouble")
+            assert "another process has this store of judgments open" in page.inner_text(".trouble")
             assert "Your choice does not count yet." in page.inner_text(".trouble")
         page.keyboard.press("ArrowLeft")
         page.wait_for_selector("#ask")

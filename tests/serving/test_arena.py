@@ -15,7 +15,7 @@ import pytest
 from serving_process import Server
 
 from tunectl.backends.storage.inference_log_sql import open_log
-from tunectl.preferences import annotation_store as judgements
+from tunectl.preferences import annotation_store as judgments
 
 
 class Person:
@@ -44,7 +44,7 @@ def test_chat_choose_and_keep(server: Server) -> None:
     page = person.post("/said", showing=showing[1], choice="left", tag="off topic")
     assert "trouble" not in page
     assert "chosen" in page
-    with judgements.open_store(server.folder / "judgments") as found:
+    with judgments.open_store(server.folder / "judgments") as found:
         (said,) = found.list_annotations("Ada")
         question = found.questions[said.task]
     assert [turn.content for turn in question.messages] == ["Hello, I am [EMAIL_1]"]

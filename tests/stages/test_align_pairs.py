@@ -1,4 +1,4 @@
-"""Stage align with dpo and kto through the libraries themselves, on a small model and made-up judgements."""
+"""Stage align with dpo and kto through the libraries themselves, on a small model and made-up judgments."""
 
 import json
 import shutil
@@ -138,7 +138,7 @@ def outputs(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["dpo", "kto"])
-def test_judgements_become_an_adapter_and_a_report(inputs, tmp_path, method):
+def test_judgments_become_an_adapter_and_a_report(inputs, tmp_path, method):
     if method == "kto":
         marks = [
             mark(number, letter, good=number % 2 == 0, split="train" if letter < "g" else "validation")
@@ -155,7 +155,7 @@ def test_judgements_become_an_adapter_and_a_report(inputs, tmp_path, method):
     assert facts["validation"][-1]["held_out_loss"] < facts["validation"][0]["held_out_loss"]
     assert facts["validation"][-1]["held_out_accuracy"] == (1.0 if method == "dpo" else None)
     page = (out.artifact / "report.html").read_text()
-    assert "Loss on held-out judgements from " in page
+    assert "Loss on held-out judgments from " in page
     assert "<b>Answer of sft</b>" in page
     assert (out.artifact / "samples.jsonl").read_text().count("\n") == 2 * len(facts["validation"])
     assert not out.work.exists()
@@ -165,14 +165,14 @@ def test_judgements_become_an_adapter_and_a_report(inputs, tmp_path, method):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        ("dpo", "align: dpo learns from collected judgements, and preferences has no pairs in its training part"),
+        ("dpo", "align: dpo learns from collected judgments, and preferences has no pairs in its training part"),
         (
             "kto",
-            "align: kto learns from collected judgements, and preferences has neither marks nor pairs in its training part",
+            "align: kto learns from collected judgments, and preferences has neither marks nor pairs in its training part",
         ),
     ],
 )
-def test_without_judgements_nothing_is_learned(inputs, tmp_path, method, message):
+def test_without_judgments_nothing_is_learned(inputs, tmp_path, method, message):
     atomic_io.write_json(inputs.preferences / manifest.PASSED_THROUGH, {"reason": "preferences: none"})
     with pytest.raises(DataError) as caught:
         align.run(cfg(method), inputs, outputs(tmp_path))

@@ -211,10 +211,10 @@ def test_why_the_order_is_random(project):
     assert uncertainty_ranking.why_unranked(layout) == "the reward model is switched off (reward: none)"
 
 
-def test_agreement_without_judgements(project, capsys):
+def test_agreement_without_judgments(project, capsys):
     assert main(["data", "agreement"]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: preferences.collected = judgments: there are no judgements\n  collect some: tunectl annotate\n"
+        "tunectl: preferences.collected = judgments: there are no judgments\n  collect some: tunectl annotate\n"
     )
 
 

@@ -298,7 +298,7 @@ def test_the_language_model_is_asked_in_both_positions(inputs, outputs):
 
 def test_people_are_counted_where_they_judged_these_systems(inputs, outputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "judgements"
+    folder = tmp_path / "judgments"
     with annotation_store.open_store(folder) as opened:
         for number in range(12):
             systems = ["align", "sft"] if number % 2 else ["sft", "align"]
@@ -309,7 +309,7 @@ def test_people_are_counted_where_they_judged_these_systems(inputs, outputs, tmp
                     f"s{number}", f"q{number}", "ann", "2026-11-25T00:00:00Z", choice, 0, 2.0
                 )
             )
-    evaluate.run(settings(aligned=aligned(human_judgments_dir="judgements")), inputs, outputs, backend=tools())
+    evaluate.run(settings(aligned=aligned(human_judgments_dir="judgments")), inputs, outputs, backend=tools())
     one = next(one for one in found_in(outputs).win_rates if one.judge == "people")
     assert (one.pairs, one.wins, one.ties, one.losses) == (11, 10, 1, 0)
 
@@ -325,7 +325,7 @@ def test_a_store_that_is_not_there_is_refused(inputs, outputs, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
         evaluate.run(settings(aligned=aligned(human_judgments_dir="nobody")), inputs, outputs, backend=tools())
-    assert caught.value.message == "evaluate.aligned.human_judgments_dir = nobody: there are no judgements"
+    assert caught.value.message == "evaluate.aligned.human_judgments_dir = nobody: there are no judgments"
 
 
 def test_answers_that_aligning_changed_most_are_shown(inputs, outputs):

@@ -315,7 +315,7 @@ def test_the_cap_keeps_others_heard():
     rows = [{**row, "annotator": "Ada" if n < 8 else "Bo"} for n, row in enumerate(explicit(10))]
     imported(rows, max_per_annotator=4)
     assert {detail for _, reason, detail in rejects() if reason == "over_cap"} == {
-        "Ada has 8 judgements; rows_per_annotator is 4"
+        "Ada has 8 judgments; rows_per_annotator is 4"
     }
     assert len(pairs()) == 6
 
@@ -415,11 +415,11 @@ def test_a_wrong_format_shows_the_first_row():
     )
 
 
-def test_no_judgements_were_collected():
+def test_no_judgments_were_collected():
     with pytest.raises(DataError) as caught:
         run(collected="judgments")
     assert (caught.value.message, caught.value.hint) == (
-        "preferences.collected = judgments: there are no judgements",
+        "preferences.collected = judgments: there are no judgments",
         "collect some: tunectl annotate",
     )
 
@@ -471,8 +471,8 @@ def test_what_the_page_collected():
     assert (metrics.pairs, metrics.marks, metrics.candidates, metrics.annotators) == (4, 2, 1, 2)
     (candidate,) = atomic_io.read_rows(Path("out/candidates.jsonl"), Example)
     assert (candidate.messages, candidate.answers[0].text) == ([Message("user", "Q4")], "Better than both")
-    judgement = next(atomic_io.read_rows(Path("out/judgments.jsonl"), Comparison))
-    assert (judgement.annotation.annotator, judgement.annotation.created_at, judgement.annotation.tags) == (
+    judgment = next(atomic_io.read_rows(Path("out/judgments.jsonl"), Comparison))
+    assert (judgment.annotation.annotator, judgment.annotation.created_at, judgment.annotation.tags) == (
         "Ada",
         "2026-11-25T10:00:00+00:00",
         ["true"],
@@ -508,7 +508,7 @@ def test_what_people_wrote_is_kept_where_their_vote_does_not_count():
     assert written == {"On second thoughts", "A tie, and this is better"}
 
 
-def test_the_stage_reruns_for_new_judgements_and_not_for_an_open_page():
+def test_the_stage_reruns_for_new_judgments_and_not_for_an_open_page():
     merged = {**DEFAULT, "sources": {"x": source("b.jsonl")}, "collected": "judgments"}
     assert list(list_declared_paths("preferences", {"preferences": merged})) == [
         "b.jsonl",
@@ -545,9 +545,9 @@ def test_pairs_of_references_stay_in_the_parts_of_their_inputs():
     places()
     metrics = run(contrast=CONTRAST)
     report = atomic_io.read_json(Path("out/report.json"))
-    assert metrics.pairs == metrics.judgements == sum(report["sizes"].values()) > 60
+    assert metrics.pairs == metrics.judgments == sum(report["sizes"].values()) > 60
     assert metrics.annotators == 0
-    assert report["agreement"]["judgements"] == 0
+    assert report["agreement"]["judgments"] == 0
     assert {part: made["pairs"] for part, made in report["contrast"].items()} == report["sizes"]
     asked = {
         part: {row.messages[0].content for row in atomic_io.read_rows(Path(f"split/{part}.jsonl"), Example)}
@@ -566,7 +566,7 @@ def test_pairs_of_references_stay_in_the_parts_of_their_inputs():
     assert not said["train"] & (said["validation"] | said["test"])
     assert {part: made["withheld"] for part, made in report["contrast"].items()} == {"test": 0, **withheld}
     assert withheld["train"] > 20
-    assert row_counts.load(Path("out")).rows_in == metrics.judgements
+    assert row_counts.load(Path("out")).rows_in == metrics.judgments
 
 
 def test_pairs_of_references_by_fields():
@@ -579,8 +579,8 @@ def test_pairs_of_references_stand_beside_what_people_said():
     places()
     metrics = imported(explicit(6, annotator="Ada"), contrast=CONTRAST)
     assert metrics.annotators == 1
-    assert metrics.judgements == metrics.pairs > 66
-    assert atomic_io.read_json(Path("out/report.json"))["agreement"]["judgements"] == 6
+    assert metrics.judgments == metrics.pairs > 66
+    assert atomic_io.read_json(Path("out/report.json"))["agreement"]["judgments"] == 6
 
 
 def test_inputs_without_attributes():
@@ -697,7 +697,7 @@ def test_nobody_at_all():
     ) in str(caught.value)
 
 
-def test_names_of_made_judgements_are_taken():
+def test_names_of_made_judgments_are_taken():
     with pytest.raises(ValidationError) as caught:
         run(sources={"contrast": source()})
     assert "sources names contrast, a name reserved for generated judgments; take another" in str(caught.value)
@@ -740,7 +740,7 @@ def test_agreement_of_the_stage_is_of_people(project, capsys):
     places()
     imported(explicit(4, annotator="Ada"), contrast=CONTRAST)
     found = json.loads(shown(project, capsys, "agreement", "--stage", "--json"))
-    assert [(one["name"], one["judgements"]) for one in found["people"]] == [("Ada", 4)]
+    assert [(one["name"], one["judgments"]) for one in found["people"]] == [("Ada", 4)]
 
 
 def test_rejects_and_the_account_list_the_stage(project, capsys):
@@ -755,5 +755,5 @@ def test_hh_imports_whole():
     hh = yaml.safe_load((ROOT / "conf/preferences/hh.yaml").read_text())
     del hh["defaults"]
     metrics = run(**hh | {"sources": {"hh": source(HH, format="transcripts")}})
-    assert (metrics.judgements, metrics.pairs, metrics.rejected) == (1800, 1800, {})
+    assert (metrics.judgments, metrics.pairs, metrics.rejected) == (1800, 1800, {})
     assert metrics.longer_wins == pytest.approx(0.44, abs=0.02)

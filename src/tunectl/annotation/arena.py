@@ -1,4 +1,4 @@
-"""A chat in which each answer is chosen from two: who talks, what is on the screen, what becomes a judgement.
+"""A chat in which each answer is chosen from two: who talks, what is on the screen, what becomes a judgment.
 
 The conversation goes on with the answer that was chosen, or with what the person wrote instead; where both were alike, with
 the left one. Sides are drawn anew for every comparison, and nothing here tells a person who wrote what.
@@ -28,7 +28,7 @@ class BattleAnswer:
 
     text: str
     system: str
-    """Who said it, as the judgement names it."""
+    """Who said it, as the judgment names it."""
     inference_id: str
     """Under which the inference log has it."""
 
@@ -122,7 +122,7 @@ class Conversation:
         return Vote(question, said, first, second, after, better or after.text)
 
     def go_on(self, verdict: Vote) -> None:
-        """Take the chosen answer into the conversation, once the judgement is on the disk."""
+        """Take the chosen answer into the conversation, once the judgment is on the disk."""
         self.turns = [*verdict.question.messages, Message("assistant", verdict.turn)]
         self.bout = None
 
@@ -134,7 +134,7 @@ class Conversation:
 def mask_pii(
     question: AnnotationTask, said: AnnotationEvent, masker: PiiMasker
 ) -> tuple[AnnotationTask, AnnotationEvent]:
-    """Both without personal data, with the placeholders of ``curate``: judgements are kept and learned from."""
+    """Both without personal data, with the placeholders of ``curate``: judgments are kept and learned from."""
     memory = PlaceholderMap()
     texts = [*(turn.content for turn in question.messages), *question.answers, said.edit or ""]
     for text in texts:

@@ -56,7 +56,7 @@ class ArenaAppConfig:
     project: str
     tags: tuple[str, ...]
     folder: Path
-    """The store of judgements, as ``annotate.store`` names it."""
+    """The store of judgments, as ``annotate.store`` names it."""
     masker: PiiMasker
     """Masks what is kept, as ``curate`` does."""
     verify: Callable[[str], bool]

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from tunectl.preferences.agreement import Person
 
 STAGE = "preferences"
-COLUMNS = ("who", "judgements", "left wins", "longer wins", "agrees with others", "with self", "attention", "seconds")
+COLUMNS = ("who", "judgments", "left wins", "longer wins", "agrees with others", "with self", "attention", "seconds")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
     parser.add_argument(
-        "--stage", action="store_true", help="of all judgements in the preferences artifact, not only those of the page"
+        "--stage", action="store_true", help="of all judgments in the preferences artifact, not only those of the page"
     )
     parser.add_argument(
         "--out", type=Path, default=None, metavar="FILE", help="where the page goes (artifacts/agreement.html)"
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     layout = ProjectPaths()
     root = checks.load_config(layout, override_file.load_overrides(layout)).root
     place = layout.artifact(STAGE) / "judgments.jsonl" if args.stage else layout.root / root.annotate.store
-    found = agreement.inter_annotator_agreement(_judgements(place, of_stage=args.stage), alpha, seed=root.seed)
+    found = agreement.inter_annotator_agreement(_judgments(place, of_stage=args.stage), alpha, seed=root.seed)
     if args.json:
         terminal.print_json(to_builtins(found))
         return 0
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _judgements(place: Path, *, of_stage: bool) -> list[Comparison]:
+def _judgments(place: Path, *, of_stage: bool) -> list[Comparison]:
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Comparison
     from tunectl.preferences import annotation_store, contrastive_pairs
@@ -74,4 +74,4 @@ def _judgements(place: Path, *, of_stage: bool) -> list[Comparison]:
 def _row(person: Person) -> tuple[object, ...]:
     shares = (person.left, person.longer, person.with_others, person.with_self, person.attention)
     seconds = "" if person.seconds is None else f"{person.seconds:g}"
-    return (person.name, person.judgements, *("" if share is None else str(share) for share in shares), seconds)
+    return (person.name, person.judgments, *("" if share is None else str(share) for share in shares), seconds)

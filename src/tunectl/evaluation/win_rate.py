@@ -1,6 +1,6 @@
 """How often the answers of one system beat those of another: pairs judged blind, ties shown and counted half.
 
-The interval comes from a bootstrap over clusters of inputs (near duplicates, and several judgements of one input, are no
+The interval comes from a bootstrap over clusters of inputs (near duplicates, and several judgments of one input, are no
 independent draws); where every pair ended the same way the bootstrap is blind, and Wilson's interval of the clusters stands in.
 Judges like long answers, so the lengths of winners and losers stand beside the rate, and the rate is also given among pairs of
 about equal length (after the length-controlled win rate of Dubois et al., "Length-Controlled AlpacaEval", 2024, by matching

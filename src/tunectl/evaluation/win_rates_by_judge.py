@@ -17,16 +17,16 @@ from tunectl.evaluation.system import SystemResult
 from tunectl.evaluation.win_rate import Counting, PairOutcome
 
 ALIGNED, TUNED = frozenset({"aligned", "align"}), frozenset({"tuned", "sft"})
-"""What judgements call the two systems."""
+"""What judgments call the two systems."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeInputs:
-    """What judges outside this room said; a word instead of scores or judgements is why they said nothing."""
+    """What judges outside this room said; a word instead of scores or judgments is why they said nothing."""
 
     scores: Mapping[str, Sequence[float]] | str
     """System to the reward judge's score of each answer, in standard deviations."""
-    judgements: Sequence[Comparison] | str
+    judgments: Sequence[Comparison] | str
     trust: str = ""
     """How often the reward judge is right on held-out pairs, in words."""
 
@@ -111,18 +111,18 @@ def by_language_model(
 
 
 def by_people(panel: JudgeInputs, how: Counting) -> WinRate:
-    """People on the page, who did not know which system wrote what: their judgements about the two systems."""
-    if isinstance(panel.judgements, str):
-        return win_rate.not_judged("people", panel.judgements)
-    duels = list(from_annotations(panel.judgements))
+    """People on the page, who did not know which system wrote what: their judgments about the two systems."""
+    if isinstance(panel.judgments, str):
+        return win_rate.not_judged("people", panel.judgments)
+    duels = list(from_annotations(panel.judgments))
     if not duels:
-        return win_rate.not_judged("people", "no judgement is about an answer of align and one of sft")
+        return win_rate.not_judged("people", "no judgment is about an answer of align and one of sft")
     return win_rate.rate("people", duels, how)
 
 
-def from_annotations(judgements: Iterable[Comparison]) -> Iterable[PairOutcome]:
-    """Judgements about an aligned and a tuned answer, seen from the aligned one; attention checks are none."""
-    for one in judgements:
+def from_annotations(judgments: Iterable[Comparison]) -> Iterable[PairOutcome]:
+    """Judgments about an aligned and a tuned answer, seen from the aligned one; attention checks are none."""
+    for one in judgments:
         if one.check == "attention" or len(one.systems) != 2 or len(one.answers) != 2:
             continue
         first, second = one.systems

@@ -237,7 +237,7 @@ def _preferences(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, ma
     cfg = root.preferences.root
     simulated = cfg.simulated if isinstance(cfg, PreferencesConfig) else None
     if simulated is None:
-        basis = "declared sources and collected judgements" if isinstance(cfg, PreferencesConfig) else "switched off"
+        basis = "declared sources and collected judgments" if isinstance(cfg, PreferencesConfig) else "switched off"
         return StageCost("preferences", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, basis)
     most = int(amounts.inputs * root.split.shares.train) + 1
     inputs = min(simulated.inputs.train, most) + simulated.inputs.validation + simulated.inputs.test

@@ -47,7 +47,7 @@ class Person(Struct, frozen=True):
     """One annotator."""
 
     name: str
-    judgements: int
+    judgments: int
     decided: int
     """Of them, those that preferred one of two answers."""
     left: Proportion | None
@@ -67,7 +67,7 @@ class Person(Struct, frozen=True):
 class InterAnnotatorAgreement(Struct, frozen=True):
     """All of it."""
 
-    judgements: int
+    judgments: int
     people: list[Person]
     shared: int
     """Questions that two or more people judged."""
@@ -80,20 +80,20 @@ class InterAnnotatorAgreement(Struct, frozen=True):
     longer: Proportion | None
 
 
-def inter_annotator_agreement(judgements: Sequence[Comparison], alpha: Alpha, *, seed: int) -> InterAnnotatorAgreement:
-    """Agreement of ``judgements``; attention checks count for attention alone.
+def inter_annotator_agreement(judgments: Sequence[Comparison], alpha: Alpha, *, seed: int) -> InterAnnotatorAgreement:
+    """Agreement of ``judgments``; attention checks count for attention alone.
 
     A person's answers to a question asked again are compared with each other; the first of them counts beside other people's.
     Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability"; intervals as Hayes and Krippendorff (2007) advise.
     """
-    asked = [one for one in judgements if one.check != "attention"]
+    asked = [one for one in judgments if one.check != "attention"]
     ratings = _ratings(asked)
     value, ends = _alpha(ratings, alpha, seed)
-    names = sorted({one.annotation.annotator or UNNAMED for one in judgements})
+    names = sorted({one.annotation.annotator or UNNAMED for one in judgments})
     return InterAnnotatorAgreement(
-        judgements=len(judgements),
+        judgments=len(judgments),
         people=[
-            _person(name, [one for one in judgements if (one.annotation.annotator or UNNAMED) == name], ratings)
+            _person(name, [one for one in judgments if (one.annotation.annotator or UNNAMED) == name], ratings)
             for name in names
         ],
         shared=sum(len(votes) > 1 for votes in ratings.values()),
@@ -127,7 +127,7 @@ def _person(name: str, own: Sequence[Comparison], ratings: Mapping[str, Mapping[
     same, both = _with_others(name, ratings)
     return Person(
         name=name,
-        judgements=len(own),
+        judgments=len(own),
         decided=sum(one.choice in {"first", "second"} for one in asked),
         left=_left(asked),
         longer=longer_wins(found for one in asked if (found := _winner(one))),
@@ -151,19 +151,19 @@ def _winner(one: Comparison) -> tuple[str, str] | None:
     return (texts[0], texts[1]) if one.choice == "first" else (texts[1], texts[0])
 
 
-def _left(judgements: Iterable[Comparison]) -> Proportion | None:
+def _left(judgments: Iterable[Comparison]) -> Proportion | None:
     won = [
         one.left == (0 if one.choice == "first" else 1)
-        for one in judgements
+        for one in judgments
         if one.left is not None and one.choice in {"first", "second"}
     ]
     return _share(sum(won), len(won))
 
 
-def _ratings(judgements: Iterable[Comparison]) -> dict[str, dict[str, int]]:
+def _ratings(judgments: Iterable[Comparison]) -> dict[str, dict[str, int]]:
     """Question to annotator to the first opinion; unnamed people cannot be told apart and are left out."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
-    for one in judgements:
+    for one in judgments:
         if one.annotation.annotator is not None:
             found[comparison_key(one)].setdefault(one.annotation.annotator, _code(one))
     return found
@@ -179,9 +179,9 @@ def _with_others(name: str, ratings: Mapping[str, Mapping[str, int]]) -> tuple[i
     return same, both
 
 
-def _with_self(judgements: Iterable[Comparison]) -> Proportion | None:
+def _with_self(judgments: Iterable[Comparison]) -> Proportion | None:
     said: dict[str, list[int]] = defaultdict(list)
-    for one in judgements:
+    for one in judgments:
         said[comparison_key(one)].append(_code(one))
     again = [later == votes[0] for votes in said.values() for later in votes[1:]]
     return _share(sum(again), len(again))

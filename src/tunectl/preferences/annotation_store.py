@@ -152,7 +152,7 @@ def open_store(folder: Path) -> Iterator[Store]:
     Raises  InfrastructureError when another process holds it; DataError when one of its files was changed by hand.
     """
     _refuse_old_folder(folder)
-    busy = f"{folder}: another process has this store of judgements open"
+    busy = f"{folder}: another process has this store of judgments open"
     with lock.file_lock(
         folder / LOCK, "tunectl annotate", busy=busy, hint="let several people share one page, or close the other"
     ):
@@ -167,17 +167,17 @@ def open_store(folder: Path) -> Iterator[Store]:
 
 
 def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
-    """Everything that people said in ``folder``: a judgement, or why it is none (``skipped``, ``taken_back``).
+    """Everything that people said in ``folder``: a judgment, or why it is none (``skipped``, ``taken_back``).
 
     Reads without a lock: the journal only grows, and a line that is being written is not whole yet.
     Raises  DataError when there is no store, or a line of it is wrong.
     """
     if not has_annotations(folder):
         raise DataError(
-            f"preferences.collected = {folder}: there are no judgements", hint="collect some: tunectl annotate"
+            f"preferences.collected = {folder}: there are no judgments", hint="collect some: tunectl annotate"
         )
     entries = list(enumerate(_rows(folder, ANNOTATIONS, AnnotationEvent | Retraction), 1))
-    # Questions after judgements: an open page may add some of both meanwhile.
+    # Questions after judgments: an open page may add some of both meanwhile.
     known = {item.id: item for item in _rows(folder, TASKS, AnnotationTask)}
     undone = {entry.id for _, entry in entries if isinstance(entry, Retraction)}
     for row, entry in entries:
@@ -188,7 +188,7 @@ def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
         if entry.id in undone or entry.choice == "skip":
             yield RejectedRow(source, "taken_back" if entry.id in undone else "skipped", f"by {entry.annotator}")
             continue
-        yield _judgement(entry, entry.choice, known[entry.task], source)
+        yield _judgment(entry, entry.choice, known[entry.task], source)
 
 
 def has_annotations(folder: Path) -> bool:
@@ -239,7 +239,7 @@ def _refuse_stray(
         )
 
 
-def _judgement(entry: AnnotationEvent, choice: Choice, question: AnnotationTask, source: Source) -> Comparison:
+def _judgment(entry: AnnotationEvent, choice: Choice, question: AnnotationTask, source: Source) -> Comparison:
     check: Literal["repeat", "attention"] | None = (
         "attention" if question.attention else "repeat" if entry.repeat else None
     )

@@ -110,7 +110,7 @@ class ContrastReport(Struct, frozen=True):
 class Contrasts(NamedTuple):
     """All of it."""
 
-    judgements: list[Comparison]
+    judgments: list[Comparison]
     """The first answer is the better one; nobody's name; the part is set."""
     made: dict[SplitName, ContrastReport]
 
@@ -184,7 +184,7 @@ def build_prompt_records(
 
 
 def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
-    """At most ``rules.pairs`` judgements a part; every input gets one before any gets two, and so on.
+    """At most ``rules.pairs`` judgments a part; every input gets one before any gets two, and so on.
 
     The difference (kind and attribute) of which there are too few so far comes first, so that an attribute that few inputs
     lack is not drowned by one in which most differ. Where an input has no near one with it, the next one will do.
@@ -193,21 +193,21 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
     """
     taken: dict[str, SplitName] = {}
     made: dict[SplitName, ContrastReport] = {}
-    judgements: dict[SplitName, list[Comparison]] = {}
+    judgments: dict[SplitName, list[Comparison]] = {}
     _refuse_bare(parts)
     near = {part: NearestInputs([card.attributes for card in parts[part]], rules.differences) for part in PARTS}
     for part in ORDER:
         pools = [_Pool(name, parts[name], near[name]) for name in (part, *LENDERS[part])]
         table = _PairSampler(pools, rules, taken)
-        judgements[part] = list(table.sample())
-        made[part] = table.build_report(judgements[part])
-        if not judgements[part]:
+        judgments[part] = list(table.sample())
+        made[part] = table.build_report(judgments[part])
+        if not judgments[part]:
             raise DataError(
                 f"preferences.contrast: {part} has {len(parts[part])} inputs with attributes, and none of them has a near one"
                 f" (differences: {rules.differences}) whose answers no other part uses",
                 hint="allow differences: 2, give the part more inputs (split.shares), or name fewer attributes",
             )
-    return Contrasts([one for part in PARTS for one in judgements[part]], {part: made[part] for part in PARTS})
+    return Contrasts([one for part in PARTS for one in judgments[part]], {part: made[part] for part in PARTS})
 
 
 def _refuse_bare(parts: Mapping[SplitName, Sequence[PromptRecord]]) -> None:
@@ -309,7 +309,7 @@ class _PairSampler:
                 if texts is not None:
                     self.counts.update(option.apart)
                     self.loans.update([self.pools[lender].part] if lender else [])
-                    return self._mask_attribute(_judgement(card, *texts, option.apart, self.part), option.apart)
+                    return self._mask_attribute(_judgment(card, *texts, option.apart, self.part), option.apart)
         return None
 
     def _mask_attribute(self, made: Comparison, apart: Sequence[AttributeDifference]) -> Comparison:
@@ -361,10 +361,10 @@ class _PairSampler:
     def _free(self, answer: ReferenceAnswer) -> bool:
         return bool(answer.text.strip()) and self.taken.get(_normalize_text(answer.text), self.part) == self.part
 
-    def build_report(self, judgements: Sequence[Comparison]) -> ContrastReport:
-        paired = {one.prompt for one in judgements}
+    def build_report(self, judgments: Sequence[Comparison]) -> ContrastReport:
+        paired = {one.prompt for one in judgments}
         return ContrastReport(
-            pairs=len(judgements),
+            pairs=len(judgments),
             inputs=len(paired),
             differences={kind: sum(count for one, count in self.counts.items() if one.kind == kind) for kind in KINDS},
             borrowed=dict(self.loans),
@@ -373,7 +373,7 @@ class _PairSampler:
         )
 
 
-def _judgement(
+def _judgment(
     card: PromptRecord,
     chosen: ReferenceAnswer,
     rejected: ReferenceAnswer,

@@ -15,7 +15,7 @@ from tunectl.config.schema.simulated_annotator import Criterion, FactsCriterion,
 from tunectl.core.hashing import hash_to_bytes
 
 KIND = "simulated"
-"""The ``kind`` of such judgements."""
+"""The ``kind`` of such judgments."""
 
 
 class SampledAnswers(Struct, frozen=True):
@@ -112,7 +112,7 @@ def annotate(sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed:
                 continue
             choice, tags, turned = found
             counts["turned"] += turned
-            said.append(_judgement(item, (first, second), choice, tags, dice.randrange(2), rules.annotator))
+            said.append(_judgment(item, (first, second), choice, tags, dice.randrange(2), rules.annotator))
     return said, Asked(
         annotator=rules.annotator,
         inputs=len(sampled),
@@ -141,7 +141,7 @@ def _choose(
     return ("first" if better is first else "second"), tags, turned
 
 
-def _judgement(
+def _judgment(
     item: SampledAnswers, texts: tuple[str, str], choice: Choice, tags: list[str], left: int, annotator: str
 ) -> Comparison:
     name = hash_to_bytes("\0".join((annotator, item.prompt, *texts))).hex()

@@ -1,4 +1,4 @@
-"""Judgements -> pairs and marks: several people's votes on the same two answers become one record.
+"""Judgments -> pairs and marks: several people's votes on the same two answers become one record.
 
 Rows that cannot go on have one of these reasons: ``same_answer`` (chosen = rejected), ``prompt_in_answer`` (one answer
 begins with the prompt, the other does not: what is learned would be the echo), ``duplicate`` (the same person said the same of the same answers before), ``contradicts_self`` (the same
@@ -49,7 +49,7 @@ class AggregationRules:
 
 @dataclass(frozen=True, slots=True)
 class AggregatedVotes:
-    """What the judgements came to."""
+    """What the judgments came to."""
 
     pairs: list[PreferencePair]
     marks: list[LabeledCompletion]
@@ -57,12 +57,12 @@ class AggregatedVotes:
     """Those whose author wrote an answer, and looked: what is written stays good where the vote is doubled or outvoted."""
 
 
-def aggregate_votes(judgements: Sequence[Comparison], rules: AggregationRules, tally: RowCounter) -> AggregatedVotes:
-    """Turn ``judgements`` into pairs and marks; every one that does not count is rejected with a reason.
+def aggregate_votes(judgments: Sequence[Comparison], rules: AggregationRules, tally: RowCounter) -> AggregatedVotes:
+    """Turn ``judgments`` into pairs and marks; every one that does not count is rejected with a reason.
 
-    The tally has seen them already. The order of the judgements decides only which of two equal ones is the duplicate.
+    The tally has seen them already. The order of the judgments decides only which of two equal ones is the duplicate.
     """
-    left = _drop(judgements, tally, _unsound)
+    left = _drop(judgments, tally, _unsound)
     left = _attentive(left, rules.attention, tally)
     edited = [one for one in left if one.edit]
     left = _consistent(left, tally)
@@ -78,10 +78,10 @@ def _reject(one: Comparison, reason: RejectReason, detail: str) -> RejectedRow:
 
 
 def _drop(
-    judgements: Sequence[Comparison], tally: RowCounter, why: Callable[[Comparison], tuple[RejectReason, str] | None]
+    judgments: Sequence[Comparison], tally: RowCounter, why: Callable[[Comparison], tuple[RejectReason, str] | None]
 ) -> list[Comparison]:
     left = []
-    for one in judgements:
+    for one in judgments:
         found = why(one)
         if found is None:
             left.append(one)
@@ -102,10 +102,10 @@ def _unsound(one: Comparison) -> tuple[RejectReason, str] | None:
     return None
 
 
-def _attentive(judgements: Sequence[Comparison], least: float, tally: RowCounter) -> list[Comparison]:
+def _attentive(judgments: Sequence[Comparison], least: float, tally: RowCounter) -> list[Comparison]:
     """Without the attention checks themselves, and without those who failed too many."""
     shown: dict[str | None, list[bool]] = defaultdict(list)
-    for one in judgements:
+    for one in judgments:
         if one.check == "attention":
             shown[one.annotation.annotator].append(one.choice == "first")
     failed = {name: sum(passed) for name, passed in shown.items() if sum(passed) < least * len(passed)}
@@ -118,13 +118,13 @@ def _attentive(judgements: Sequence[Comparison], least: float, tally: RowCounter
             return "failed_attention", f"{name} passed {failed[name]} of {len(shown[name])} checks"
         return None
 
-    return _drop(judgements, tally, why)
+    return _drop(judgments, tally, why)
 
 
-def _consistent(judgements: Sequence[Comparison], tally: RowCounter) -> list[Comparison]:
+def _consistent(judgments: Sequence[Comparison], tally: RowCounter) -> list[Comparison]:
     """One voice a person and question: the same again is a duplicate, the opposite silences both."""
     said: dict[tuple[str | None, str], dict[str, Comparison]] = defaultdict(dict)
-    for one in judgements:
+    for one in judgments:
         said[one.annotation.annotator, comparison_key(one)].setdefault(canonical_vote(one), one)
 
     def why(one: Comparison) -> tuple[RejectReason, str] | None:
@@ -138,16 +138,16 @@ def _consistent(judgements: Sequence[Comparison], tally: RowCounter) -> list[Com
             return "duplicate", f"{who} said the same at {_place(first)}"
         return None
 
-    return _drop(judgements, tally, why)
+    return _drop(judgments, tally, why)
 
 
 def _cap_per_annotator(
-    judgements: Sequence[Comparison], most: int | None, seed: int, tally: RowCounter
+    judgments: Sequence[Comparison], most: int | None, seed: int, tally: RowCounter
 ) -> list[Comparison]:
     if most is None:
-        return list(judgements)
+        return list(judgments)
     by_name: dict[str, list[str]] = defaultdict(list)
-    for one in judgements:
+    for one in judgments:
         if one.annotation.annotator is not None:
             by_name[one.annotation.annotator].append(one.id)
     chosen = {name: set(_sample_ids(ids, most, f"{seed} {name}")) for name, ids in by_name.items()}
@@ -156,9 +156,9 @@ def _cap_per_annotator(
         name = one.annotation.annotator
         if name is None or one.id in chosen[name]:
             return None
-        return "over_cap", f"{name} has {len(by_name[name])} judgements; rows_per_annotator is {most}"
+        return "over_cap", f"{name} has {len(by_name[name])} judgments; rows_per_annotator is {most}"
 
-    return _drop(judgements, tally, why)
+    return _drop(judgments, tally, why)
 
 
 def _sample_ids(ids: list[str], most: int, seed: str) -> list[str]:
@@ -166,11 +166,11 @@ def _sample_ids(ids: list[str], most: int, seed: str) -> list[str]:
 
 
 def _resolve_contradictions(
-    judgements: Sequence[Comparison], policy: AggregationPolicy, tally: RowCounter
+    judgments: Sequence[Comparison], policy: AggregationPolicy, tally: RowCounter
 ) -> list[Comparison]:
     """Where people disagree: the majority, or nobody."""
     votes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for one in judgements:
+    for one in judgments:
         votes[comparison_key(one)][canonical_vote(one)] += 1
 
     def why(one: Comparison) -> tuple[RejectReason, str] | None:
@@ -185,12 +185,12 @@ def _resolve_contradictions(
             return "tied", f"votes are {counts}"
         return None
 
-    return _drop(judgements, tally, why)
+    return _drop(judgments, tally, why)
 
 
-def _pairs(judgements: Sequence[Comparison]) -> list[PreferencePair]:
+def _pairs(judgments: Sequence[Comparison]) -> list[PreferencePair]:
     made = []
-    for name, group in _group_by_comparison([one for one in judgements if one.choice in {"first", "second"}]).items():
+    for name, group in _group_by_comparison([one for one in judgments if one.choice in {"first", "second"}]).items():
         one = group[0]
         at = 0 if one.choice == "first" else 1
         margins = [item.annotation.margin for item in group if item.annotation.margin is not None]
@@ -212,10 +212,10 @@ def _pairs(judgements: Sequence[Comparison]) -> list[PreferencePair]:
     return made
 
 
-def _marks(judgements: Sequence[Comparison]) -> list[LabeledCompletion]:
+def _marks(judgments: Sequence[Comparison]) -> list[LabeledCompletion]:
     """Answers called good or bad alone; of two that were called good (bad) alike, each is one."""
     made: dict[tuple[str, str], LabeledCompletion] = {}
-    for one in judgements:
+    for one in judgments:
         if one.choice in {"first", "second"}:
             continue
         for answer in one.answers:
@@ -238,10 +238,10 @@ def _marks(judgements: Sequence[Comparison]) -> list[LabeledCompletion]:
     return list(made.values())
 
 
-def human_written_examples(judgements: Sequence[Comparison]) -> list[Example]:
+def human_written_examples(judgments: Sequence[Comparison]) -> list[Example]:
     """What people wrote themselves, as examples that tuning may take after somebody looked at them."""
     made = {}
-    for one in judgements:
+    for one in judgments:
         if one.edit is not None and one.edit.strip():
             name = f"e-{hash_to_id(one.prompt, one.edit, size=16)[:16]}"
             answer = ReferenceAnswer(one.edit.strip(), one.annotation.source)
@@ -251,9 +251,9 @@ def human_written_examples(judgements: Sequence[Comparison]) -> list[Example]:
     return list(made.values())
 
 
-def _group_by_comparison(judgements: Sequence[Comparison]) -> dict[str, list[Comparison]]:
+def _group_by_comparison(judgments: Sequence[Comparison]) -> dict[str, list[Comparison]]:
     groups: dict[str, list[Comparison]] = defaultdict(list)
-    for one in judgements:
+    for one in judgments:
         groups[comparison_key(one)].append(one)
     return groups
 

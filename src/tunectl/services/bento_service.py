@@ -19,13 +19,13 @@ from tunectl.serving import inference_logger
 from tunectl.serving.app import Server
 from tunectl.serving.lifecycle import ServerLifecycle
 
-JUDGEMENTS = "TUNECTL_JUDGMENTS"
+JUDGMENTS = "TUNECTL_JUDGMENTS"
 
 
 def mount_arena(server: Server, home: Path) -> None:
     """Add the page on which people chat and vote to ``server``, as one of its clients."""
     annotate = server.settings.annotate
-    folder = home / os.environ.get(JUDGEMENTS, annotate.store)
+    folder = home / os.environ.get(JUDGMENTS, annotate.store)
     masker = inference_logger.build_masker(server.settings.inference_log)
     config = arena_app.ArenaAppConfig(
         server.settings.project,

@@ -3,7 +3,7 @@
     docker run IMAGE                                                the server
     docker exec NAME python -m tunectl serve keys add WHO           a key for it
 
-Keys, inference log and judgements are kept in ``/data``, a volume; a release store may be mounted as ``/data/releases``.
+Keys, inference log and judgments are kept in ``/data``, a volume; a release store may be mounted as ``/data/releases``.
 """
 
 from __future__ import annotations

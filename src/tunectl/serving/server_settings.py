@@ -37,7 +37,7 @@ def settings() -> ServeSettings:
 def home_dir() -> Path:
     """Where relative paths begin: TUNECTL_HOME where it is set; else the folder in which the server was started.
 
-    ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, inference log and judgements must not lie
+    ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, inference log and judgments must not lie
     there, so then it is the folder of whoever typed that.
     """
     named, here, typed = os.environ.get(HOME), Path.cwd(), os.environ.get("PWD")

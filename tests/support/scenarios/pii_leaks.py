@@ -54,7 +54,7 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
     found = Found(
         13,
         f"{count} people's data, some twenty ways each",
-        "absent from logs, metrics, inference log and its export, and the arena's judgements",
+        "absent from logs, metrics, inference log and its export, and the arena's judgments",
     )
     chance, spelled = random.Random(3), list[str]()
     for _ in range(count):
@@ -73,7 +73,7 @@ async def canaries(server: Server, folder: Path, count: int) -> Found:
     export = await _export(server)
     found.must(b"EMAIL" in export, "the export shows no placeholders: nothing was kept")
     judged = b"".join(file.read_bytes() for file in folder.glob("judgments/**/*") if file.is_file())
-    found.must(b"[EMAIL_1]" in judged, "the arena's judgements show no placeholders: nothing was kept")
+    found.must(b"[EMAIL_1]" in judged, "the arena's judgments show no placeholders: nothing was kept")
     places = {"metrics": metrics, "export": export}
     places |= {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     found.figures |= {"canaries": len(spelled), "places": len(places), "bytes": sum(map(len, places.values()))}

@@ -202,7 +202,7 @@ def test_a_second_page_on_one_store_is_refused(tmp_path):
     ):
         pass
     assert caught.value.message.startswith(
-        f"{tmp_path / 's'}: another process has this store of judgements open: tunectl annotate, process "
+        f"{tmp_path / 's'}: another process has this store of judgments open: tunectl annotate, process "
     )
     assert caught.value.hint == "let several people share one page, or close the other"
 
@@ -236,7 +236,7 @@ def test_a_full_disk_adds_no_question(opened, monkeypatch):
     with pytest.raises(InfrastructureError, match="No space left on device"):
         desk.add([question(99)])
     monkeypatch.undo()
-    assert desk.questions() == before  # a judgement of a question that is not on the disk could never be read
+    assert desk.questions() == before  # a judgment of a question that is not on the disk could never be read
 
 
 def test_a_store_is_read_while_its_page_adds_a_question_and_somebody_answers_it(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_store_is_read_while_its_page_adds_a_question_and_somebody_answers_it(
     assert len(read) == 2
 
 
-def test_a_judgement_of_no_question_is_refused_at_the_opening(tmp_path):
+def test_a_judgment_of_no_question_is_refused_at_the_opening(tmp_path):
     with annotation_store.open_store(tmp_path) as found:
         found.add([question(1), question(2)])
         found.write(AnnotationEvent("s1", "q001", "Ada", "2026", "first", 0, 1.0))
@@ -292,8 +292,8 @@ def test_the_journal_always_tells_what_the_desk_knows(tmp_path_factory, steps):
         counted = found.list_annotations()
     with annotation_store.open_store(folder) as again:
         assert again.list_annotations() == counted
-    reasons = Counter(getattr(item, "reason", "judgement") for item in annotation_store.load_annotations(folder))
-    assert reasons["judgement"] == sum(one.choice != "skip" for one in counted)
+    reasons = Counter(getattr(item, "reason", "judgment") for item in annotation_store.load_annotations(folder))
+    assert reasons["judgment"] == sum(one.choice != "skip" for one in counted)
     assert reasons["skipped"] == sum(one.choice == "skip" for one in counted)
 
 

@@ -59,7 +59,7 @@ def test_all_wins_have_an_interval_below_one():
     assert 0.8 < one.low < 0.9
 
 
-def test_judgements_of_one_input_are_no_independent_draws():
+def test_judgments_of_one_input_are_no_independent_draws():
     def wide(clusters: int) -> float:
         pairs = [PairOutcome(float(place % 2), str(place // 2 % clusters), "a b", "c d") for place in range(200)]
         pairs = [duel._replace(outcome=float(int(duel.cluster) % 2)) for duel in pairs]
@@ -94,23 +94,23 @@ def test_scores_that_hardly_differ_are_a_tie(mine, theirs, outcome):
     assert win_rate.outcome(mine, theirs, 0.05) == outcome
 
 
-def judgement(systems: list[str], choice: str, **more: object) -> Comparison:
+def judgment(systems: list[str], choice: str, **more: object) -> Comparison:
     answers = [[Message("assistant", text)] for text in ("first", "second")]
     return Comparison(
         "j", "p", [Message("user", "?")], answers, choice, AnnotationMetadata(Source("f", 1)), systems=systems, **more
     )
 
 
-def test_only_judgements_about_the_two_systems_count():
+def test_only_judgments_about_the_two_systems_count():
     found = list(
         win_rates_by_judge.from_annotations(
             [
-                judgement(["align", "sft"], "first"),
-                judgement(["sft", "align"], "first"),
-                judgement(["tuned", "aligned"], "both_bad"),
-                judgement(["sft", "sft"], "first"),
-                judgement(["align", "sft"], "first", check="attention"),
-                judgement([], "first"),
+                judgment(["align", "sft"], "first"),
+                judgment(["sft", "align"], "first"),
+                judgment(["tuned", "aligned"], "both_bad"),
+                judgment(["sft", "sft"], "first"),
+                judgment(["align", "sft"], "first", check="attention"),
+                judgment([], "first"),
             ]
         )
     )

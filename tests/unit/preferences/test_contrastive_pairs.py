@@ -139,7 +139,7 @@ def test_it_is_quick_for_many_inputs():
         part: [card(n, one) for n, one in enumerate(inputs) if n % 20 == at or (at == 2 and n % 20 > 2)]
         for at, part in enumerate(("validation", "test", "train"))
     }
-    assert len(sample_pairs(parts, rules(2400)).judgements) == 2600
+    assert len(sample_pairs(parts, rules(2400)).judgments) == 2600
     assert time.perf_counter() - started < 20  # two seconds here; comparing every two would take minutes
 
 
@@ -168,7 +168,7 @@ def test_what_always_holds(lists, seed, most, shares):
     cards = {one.prompt: one for part in parts.values() for one in part}
     texts = {part: set() for part in PARTS}
     every = Counter()
-    for one in found.judgements:
+    for one in found.judgments:
         own = cards[one.prompt]
         chosen, rejected = (answer[0].content for answer in one.answers)
         folded = {contrastive_pairs._normalize_text(answer.text) for answer in own.example.answers}
@@ -191,10 +191,10 @@ def test_what_always_holds(lists, seed, most, shares):
     assert not texts["train"] & texts["test"]
     assert not texts["validation"] & texts["test"]
     assert all(count <= 3 for count in every.values())
-    assert len({one.id for one in found.judgements}) == len(found.judgements)
+    assert len({one.id for one in found.judgments}) == len(found.judgments)
     assert dealt(lists, seed=seed, differences=most, kinds=kinds, per_input=3)[1] == found
     for part in PARTS:
-        assert found.made[part].pairs == sum(one.split == part for one in found.judgements)
+        assert found.made[part].pairs == sum(one.split == part for one in found.judgments)
 
 
 def grid():
@@ -205,7 +205,7 @@ def grid():
 
 
 def tags(found):
-    return Counter(tag for one in found.judgements if one.split == "train" for tag in one.annotation.tags)
+    return Counter(tag for one in found.judgments if one.split == "train" for tag in one.annotation.tags)
 
 
 def test_attributes_and_kinds_are_balanced_as_declared():
@@ -223,8 +223,8 @@ def test_attributes_and_kinds_are_balanced_as_declared():
 
 def test_an_attribute_that_gives_a_pair_away_is_withheld():
     whole, found = dealt(grid())[1], dealt(grid(), withhold=1.0)[1]
-    assert [(one.id, one.answers) for one in found.judgements] == [(one.id, one.answers) for one in whole.judgements]
-    for one, before in zip(found.judgements, whole.judgements, strict=True):
+    assert [(one.id, one.answers) for one in found.judgments] == [(one.id, one.answers) for one in whole.judgments]
+    for one, before in zip(found.judgments, whole.judgments, strict=True):
         hidden = [tag.removeprefix("withheld ") for tag in one.annotation.tags if tag.startswith("withheld ")]
         could = len(before.annotation.tags) == 2 and any(tag.startswith("wrong ") for tag in before.annotation.tags)
         assert bool(hidden) == (could and one.split != "test"), "a policy is asked in full, and so is test"
@@ -233,7 +233,7 @@ def test_an_attribute_that_gives_a_pair_away_is_withheld():
         assert [tag.replace("withheld ", "wrong ") for tag in one.annotation.tags] == before.annotation.tags
     made = found.made["train"]
     assert made.withheld == sum(
-        "withheld" in str(one.annotation.tags) for one in found.judgements if one.split == "train"
+        "withheld" in str(one.annotation.tags) for one in found.judgments if one.split == "train"
     )
     assert f"; {made.withheld} asked without one attribute)" in made.format_summary(100)
     assert found.made["test"].withheld == whole.made["train"].withheld == 0
@@ -244,12 +244,12 @@ def test_an_attribute_that_gives_a_pair_away_is_withheld():
 def test_every_input_gets_one_before_any_gets_two():
     parts, found = dealt(grid(), train=len([row for row in grid() if row[0] == 0]))
     assert {
-        Counter(one.prompt for one in found.judgements if one.split == "train")[card.prompt] for card in parts["train"]
+        Counter(one.prompt for one in found.judgments if one.split == "train")[card.prompt] for card in parts["train"]
     } == {1}
 
 
 def test_another_seed_gives_other_pairs():
-    assert dealt(grid(), seed=1)[1].judgements != dealt(grid(), seed=2)[1].judgements
+    assert dealt(grid(), seed=1)[1].judgments != dealt(grid(), seed=2)[1].judgments
 
 
 def test_loans_are_counted_and_never_learned_from():
@@ -258,8 +258,8 @@ def test_loans_are_counted_and_never_learned_from():
     _, found = dealt(lists, per_input=1)
     assert found.made["test"].borrowed == {"validation": 1}
     assert found.made["validation"].borrowed == {"train": 1}
-    lost = {one.answers[1][0].content for one in found.judgements if one.split == "validation"}
-    learned = {answer[0].content for one in found.judgements if one.split == "train" for answer in one.answers}
+    lost = {one.answers[1][0].content for one in found.judgments if one.split == "validation"}
+    learned = {answer[0].content for one in found.judgments if one.split == "train" for answer in one.answers}
     assert not lost & learned
     assert found.made["validation"].format_summary(100) == (
         "1 of 100 pairs on 1 inputs (1 wrong, 0 missing, 0 extra; 1 borrowed from train)"
@@ -310,5 +310,5 @@ def test_e2e():
         )
     found = sample_pairs(parts, rules(1200, 200, 200))
     assert {part: made.pairs for part, made in found.made.items()} == {"train": 1200, "validation": 200, "test": 200}
-    longer = sum(len(one.answers[0][0].content) > len(one.answers[1][0].content) for one in found.judgements)
-    assert 0.45 < longer / len(found.judgements) < 0.55  # length alone tells nothing
+    longer = sum(len(one.answers[0][0].content) > len(one.answers[1][0].content) for one in found.judgments)
+    assert 0.45 < longer / len(found.judgments) < 0.55  # length alone tells nothing

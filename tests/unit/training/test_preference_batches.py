@@ -207,13 +207,13 @@ def test_kto_takes_marks_where_there_are_some(masker):
         (
             dpo(),
             PreferenceSplit([], [mark(1, "a", good=True)]),
-            "align: dpo learns from collected judgements, and preferences has no pairs in its training part",
+            "align: dpo learns from collected judgments, and preferences has no pairs in its training part",
             "collect some with: tunectl annotate, or declare a file in preferences.sources; or use: align=none",
         ),
         (
             kto(),
             PreferenceSplit([], []),
-            "align: kto learns from collected judgements, and preferences has neither marks nor pairs in its training part",
+            "align: kto learns from collected judgments, and preferences has neither marks nor pairs in its training part",
             "collect some with: tunectl annotate, or declare a file in preferences.sources; or use: align=none",
         ),
         (
@@ -229,7 +229,7 @@ def test_kto_takes_marks_where_there_are_some(masker):
                 "align: none of the 2 pairs of the training part can be learned from; the first is rejected as too_long "
                 "(26 tokens, at most 16 may be)"
             ),
-            "raise align.max_length (now 16), or bring other judgements",
+            "raise align.max_length (now 16), or bring other judgments",
         ),
     ],
     ids=["dpo without pairs", "kto without anything", "one kind of mark", "all too long"],

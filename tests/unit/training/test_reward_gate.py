@@ -5,9 +5,7 @@ import pytest
 from tunectl.training.reward.reward_gate import GateContext, decide
 from tunectl.training.reward.reward_metrics import Estimate, RewardMeasurement
 
-AROUND = GateContext(
-    train_pairs=1000, train_loss=0.5, validation_loss=0.55, judgements=100, alpha=0.8, longer_wins=None
-)
+AROUND = GateContext(train_pairs=1000, train_loss=0.5, validation_loss=0.55, judgments=100, alpha=0.8, longer_wins=None)
 NOTHING = Estimate(0.0, -0.1, 0.1)
 
 
@@ -80,6 +78,6 @@ def test_what_would_help(change, says):
 def test_pairs_that_nobody_judged_need_no_agreement():
     from dataclasses import replace
 
-    around = replace(AROUND, judgements=0, alpha=None)
+    around = replace(AROUND, judgments=0, alpha=None)
     found = decide(measured(0.5, 0.4, 0.6), Estimate(0.5, 0.4, 0.6), NOTHING, around)
     assert not any("greement" in line for line in found.helps)

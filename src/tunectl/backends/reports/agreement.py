@@ -27,11 +27,11 @@ def page(project: str, found: InterAnnotatorAgreement) -> str:
         summary=summary(found),
         good=found.alpha is not None and found.alpha >= 0.667,
         tiles=[
-            (render.number(found.judgements), "judgements"),
+            (render.number(found.judgments), "judgments"),
             (len(found.people), "people"),
             (found.shared, "shared questions"),
         ],
-        columns=["who", "judgements", *SHARES.values(), "median seconds"],
+        columns=["who", "judgments", *SHARES.values(), "median seconds"],
         rows=[_row(person) for person in found.people],
         figures=figures,
         sections=[("people", "People"), ("plots", "Plots")],
@@ -53,4 +53,4 @@ def _plot(title: str, known: list[tuple[str, Proportion]]) -> str:
 def _row(person: Person) -> list[object]:
     shares = [getattr(person, name) for name in SHARES]
     shown = ["" if one is None else str(one) for one in shares]
-    return [person.name, person.judgements, *shown, "" if person.seconds is None else f"{person.seconds:g}"]
+    return [person.name, person.judgments, *shown, "" if person.seconds is None else f"{person.seconds:g}"]

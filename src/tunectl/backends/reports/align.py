@@ -163,8 +163,8 @@ def _plot_held_out(looks: Sequence[ValidationPoint]) -> Figure:
     if not drawn:
         return "", ""
     words = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in drawn.items())
-    svg = svg_plots.lines(drawn, xlabel="step", ylabel="on validation judgements", alt=words)
-    return svg, "Judgements that were held out: the loss should fall, the share of pairs ranked right should rise."
+    svg = svg_plots.lines(drawn, xlabel="step", ylabel="on validation judgments", alt=words)
+    return svg, "Judgments that were held out: the loss should fall, the share of pairs ranked right should rise."
 
 
 def _history(points: Sequence[tuple[int, float]], title: str, unit: str) -> str:

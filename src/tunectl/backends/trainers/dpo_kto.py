@@ -1,4 +1,4 @@
-"""Learn from judgements through TRL's ``DPOTrainer`` and ``KTOTrainer``: their loop, losses and logs.
+"""Learn from judgments through TRL's ``DPOTrainer`` and ``KTOTrainer``: their loop, losses and logs.
 
 What is ours is what costs time. The answers of one prompt lie in one row, so the prompt is read once for both; logits are made
 on answers only; and what sft says of every answer is read once, before the first step, and kept in the work folder. The loss
@@ -87,7 +87,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return loss if bool(torch.isfinite(reading.policy.values.detach()).all()) else loss * torch.nan
 
     def evaluate_held_out(self) -> tuple[float, float | None]:
-        """Mean loss of the judgements of validation, and the share of pairs, 0 to 1, that are ranked right; ties are half."""
+        """Mean loss of the judgments of validation, and the share of pairs, 0 to 1, that are ranked right; ties are half."""
         run, torch = self.run, import_optional("torch", extra="train")
         rows = [item.row for item in run.data.held_out]
         self.model.eval()

@@ -1,4 +1,4 @@
-"""A run of learning from judgements: rows, what sft says of their answers, and what is read of them at each step."""
+"""A run of learning from judgments: rows, what sft says of their answers, and what is read of them at each step."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from tunectl.training.rl.rl_types import (
 
 _log = logging_setup.get_logger(__name__)
 HeldOut = Callable[[], tuple[float, float | None]]
-"""Loss of the method on held-out judgements, and the share of pairs that are ranked right; None where there are no pairs."""
+"""Loss of the method on held-out judgments, and the share of pairs that are ranked right; None where there are no pairs."""
 
 
 @dataclass
@@ -118,7 +118,7 @@ def run_validation(
 ) -> ValidationPoint:
     """Answer ``questions`` greedily, compare with the first look, keep samples and the best weights, and decide whether to stop.
 
-    ``held_out`` measures judgements of validation, where judgements are what is learned from.
+    ``held_out`` measures judgments of validation, where judgments are what is learned from.
     Raises  UsageError where every answer was cut.
     """
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""All rows of one source of preferences become judgements, or rejects with a reason."""
+"""All rows of one source of preferences become judgments, or rejects with a reason."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
         return f"pin what it is: {self._key}.format=<{known}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
 
     def make(self, row: RawRow, decision: DetectedPreferenceFormat) -> None:
-        """Build the judgement of one row and hand it on; the row is counted by whoever takes it."""
+        """Build the judgment of one row and hand it on; the row is counted by whoever takes it."""
         made = build_comparison(row, decision.parse(row), self._reading, self._kind)
         self._counts["kept"] += 1
         self._fields_seen.update(made.fields)
@@ -101,7 +101,7 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
         """
         self.require_sound()
         counts = self._counts
-        _log.info("%s: %d rows, %d judgements", self._kind, counts["rows"], counts["kept"])
+        _log.info("%s: %d rows, %d judgments", self._kind, counts["rows"], counts["kept"])
         rejected = dict(sorted(self._rejected.items()))
         return PreferenceSourceReport(
             self._declared, counts["files"], counts["rows"], counts["kept"], rejected, list(self._decisions.values())

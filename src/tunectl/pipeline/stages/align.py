@@ -52,7 +52,7 @@ class Inputs:
     sft: Path
     """The adapter that is trained on, and the reference."""
     preferences: Path
-    """Judgements (dpo, kto), and which inputs were judged."""
+    """Judgments (dpo, kto), and which inputs were judged."""
     reward: Path
     """The reward model and its verdict, or a note that there is none."""
 
@@ -108,7 +108,7 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
     Raises   GateError           the method learns from the reward model, and its verdict is no
              UsageError          a reward_model is declared and there is none; all answers were cut; a reward or the loss is no
                                  number; the policy ran away from sft
-             DataError           there are no inputs, no judgements, or too many were rejected; a check names a field that no
+             DataError           there are no inputs, no judgments, or too many were rejected; a check names a field that no
                                  input has
              ConfigError         the schema of a check is none
              ArtifactError       sft or reward belong to another base, template or adapter
@@ -169,7 +169,7 @@ def _refuse_bad_reward(reward: Path) -> None:
         )
     verdict: dict[str, Any] = atomic_io.read_json(reward / "verdict.json", dict[str, Any])
     if not verdict["passed"]:
-        helps = verdict.get("helps") or ["More judgements."]
+        helps = verdict.get("helps") or ["More judgments."]
         raise GateError(
             f"align does not learn from a reward model whose verdict is {verdict['verdict']}: {verdict['reason']}",
             hint=f"what would help: {' '.join(helps)} Or learn without it: align=none",

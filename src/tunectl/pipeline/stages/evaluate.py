@@ -89,7 +89,7 @@ def run(
     """Answer the test inputs with every system, measure, compare and decide.
 
     Reads    split/{train,validation,test}.jsonl, the models, reward/judge, sft/history.csv, split/report.json, and the
-             judgements in ``evaluate.aligned.human_judgments_dir``
+             judgments in ``evaluate.aligned.human_judgments_dir``
     Writes   results.json, answers.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
     Returns  Metrics; a verdict of no is not an error, because DVC would delete the files that say why
 
@@ -178,14 +178,14 @@ def _panel(
 def _people(folder: str | None) -> list[Comparison] | str:
     """What people said on the page, or why nobody did.
 
-    Raises  DataError where the declared folder holds no judgements.
+    Raises  DataError where the declared folder holds no judgments.
     """
     if folder is None:
         return "evaluate.aligned.human_judgments_dir is null"
     place = ProjectPaths().root / folder
     if not annotation_store.has_annotations(place):
         raise DataError(
-            f"evaluate.aligned.human_judgments_dir = {folder}: there are no judgements",
+            f"evaluate.aligned.human_judgments_dir = {folder}: there are no judgments",
             hint="let people compare align and sft: tunectl annotate annotate.prepare.systems=[align,sft]",
         )
     return [one for one in annotation_store.load_annotations(place) if isinstance(one, Comparison)]

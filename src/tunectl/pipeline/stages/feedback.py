@@ -26,7 +26,7 @@ from tunectl.inference_log.feedback_rules import REASONS, FeedbackExample
 from tunectl.inference_log.snapshot import Snapshot
 from tunectl.inference_log.training_window import FeedbackExamples
 
-EXAMPLES, SLICE, JUDGEMENTS, ORIGINS = "examples.jsonl", "slice.jsonl", "judgments.jsonl", "origins.jsonl"
+EXAMPLES, SLICE, JUDGMENTS, ORIGINS = "examples.jsonl", "slice.jsonl", "judgments.jsonl", "origins.jsonl"
 KIND = "inference_log"
 NOT_TEXT: Final = "not_text"
 
@@ -42,7 +42,7 @@ class Outputs:
 
     artifact: Path
     """examples.jsonl (Example, marked train), slice.jsonl (Example: what people wrote for questions of the newest snapshot that are
-    kept for the gate), judgments.jsonl (Judgement: edits over what the model had said), origins.jsonl, row_counts.json, rejects.jsonl;
+    kept for the gate), judgments.jsonl (Judgment: edits over what the model had said), origins.jsonl, row_counts.json, rejects.jsonl;
     or passed_through.json."""
 
 
@@ -105,8 +105,8 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
     held = [(lesson, example) for lesson, example in examples if lesson.held]
     atomic_io.write_rows(folder / EXAMPLES, (example for _, example in learned))
     atomic_io.write_rows(folder / SLICE, (example for lesson, example in held if _judges(lesson, given.fresh)))
-    pairs = [_judgement(lesson, example, inferences[lesson.inference.id]) for lesson, example in learned]
-    atomic_io.write_rows(folder / JUDGEMENTS, (pair for pair in pairs if pair is not None))
+    pairs = [_judgment(lesson, example, inferences[lesson.inference.id]) for lesson, example in learned]
+    atomic_io.write_rows(folder / JUDGMENTS, (pair for pair in pairs if pair is not None))
     atomic_io.write_rows(folder / ORIGINS, (_origin(lesson, example, home) for lesson, example in examples))
     account = total.finish(records_out=len(learned))
     atomic_io.write_rows(folder / row_counts.REJECTS, total.rejects)
@@ -146,7 +146,7 @@ def _example(lesson: FeedbackExample, snapshot_id: str) -> Example | None:
     )
 
 
-def _judgement(lesson: FeedbackExample, example: Example, before: Any) -> Comparison | None:
+def _judgment(lesson: FeedbackExample, example: Example, before: Any) -> Comparison | None:
     """What an edit says about the answer that was edited; None for an approval."""
     row = export.to_openai_row(before) if lesson.kind == "edit" else None
     turns = _turns(row["messages"]) if row else None

@@ -1,4 +1,4 @@
-"""Stage preferences: imported, collected and made judgements -> pairs and marks in train, validation and test."""
+"""Stage preferences: imported, collected and made judgments -> pairs and marks in train, validation and test."""
 
 from __future__ import annotations
 
@@ -75,15 +75,15 @@ class Outputs:
 class Metrics:
     """Counts; shares from 0 to 1. All zero where nobody was asked."""
 
-    judgements: int
+    judgments: int
     pairs: int
     marks: int
     candidates: int
     """Answers that people wrote."""
     contrasts: int
-    """Of the judgements, those made of references."""
+    """Of the judgments, those made of references."""
     simulated: int
-    """Of the judgements, those of a rubric."""
+    """Of the judgments, those of a rubric."""
     annotators: int
     rejected: dict[str, int]
     alpha: float | None
@@ -100,7 +100,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
     Writes   see ``Outputs``
     Returns  Metrics
 
-    Raises   DataError for a source that is absent, empty or misread, when too many judgements were rejected, or when a part
+    Raises   DataError for a source that is absent, empty or misread, when too many judgments were rejected, or when a part
              would be empty; ArtifactError where the adapter belongs to another model
     """
     rules = cfg.preferences.root
@@ -110,7 +110,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
     tools = backend or preferences.backend(cfg.hardware)
     tally = RowCounter("preferences")
     heard = _hear(rules, inputs, outputs, cfg.seed, tools, tally)
-    found = vote_aggregation.aggregate_votes(heard.judgements, _rules(rules, cfg.seed), tally)
+    found = vote_aggregation.aggregate_votes(heard.judgments, _rules(rules, cfg.seed), tally)
     _write_account(found, heard.reports, rules, tally, outputs.artifact)
     shares: dict[SplitName, float] = {part: getattr(rules.shares, part) for part in PARTS}
     known = _read_split_assignments(inputs.split)
@@ -120,11 +120,11 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
     candidates = _write(heard, found, parts, report, outputs.artifact)
     shutil.rmtree(outputs.work, ignore_errors=True)
     return Metrics(
-        judgements=len(heard.judgements),
+        judgments=len(heard.judgments),
         pairs=len(found.pairs),
         marks=len(found.marks),
         candidates=candidates,
-        contrasts=len(heard.contrasts.judgements),
+        contrasts=len(heard.contrasts.judgments),
         simulated=heard.asked.judged if heard.asked else 0,
         annotators=sum(person.name != agreement.UNNAMED for person in measured.people),
         rejected=tally.finish(records_out=0).rejected,
@@ -133,8 +133,8 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
     )
 
 
-class _CollectedJudgements(NamedTuple):
-    """All judgements, wherever they come from."""
+class _CollectedJudgments(NamedTuple):
+    """All judgments, wherever they come from."""
 
     said: list[Comparison]
     """Of people, and of an annotator that is simulated."""
@@ -143,21 +143,21 @@ class _CollectedJudgements(NamedTuple):
     asked: simulated_annotator.Asked | None
 
     @property
-    def judgements(self) -> list[Comparison]:
-        return [*self.said, *self.contrasts.judgements]
+    def judgments(self) -> list[Comparison]:
+        return [*self.said, *self.contrasts.judgments]
 
 
 def _hear(
     cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
-) -> _CollectedJudgements:
+) -> _CollectedJudgments:
     said, reports = _read(cfg, tally)
     contrasts = _contrasts(cfg, inputs.split, seed, tally)
     simulated, asked = _simulate_annotator(cfg, inputs, outputs, seed, tools, tally)
-    return _CollectedJudgements([*said, *_read_edits(inputs.feedback, tally), *simulated], reports, contrasts, asked)
+    return _CollectedJudgments([*said, *_read_edits(inputs.feedback, tally), *simulated], reports, contrasts, asked)
 
 
 def _report(
-    heard: _CollectedJudgements,
+    heard: _CollectedJudgments,
     found: vote_aggregation.AggregatedVotes,
     parts: dict[str, SplitName],
     known: dict[str, SplitName],
@@ -177,18 +177,18 @@ def _report(
 
 
 def _write(
-    heard: _CollectedJudgements,
+    heard: _CollectedJudgments,
     found: vote_aggregation.AggregatedVotes,
     parts: dict[str, SplitName],
     report: PreferenceReport,
     folder: Path,
 ) -> int:
-    """Write pairs, marks, judgements and candidates; returns how many candidates there are."""
+    """Write pairs, marks, judgments and candidates; returns how many candidates there are."""
     placed = prompt_split.with_split(found.pairs, parts)
     for part in PARTS:
         atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
     atomic_io.write_rows(folder / "labeled_completions.jsonl", prompt_split.with_split(found.marks, parts))
-    atomic_io.write_rows(folder / "judgments.jsonl", heard.judgements)
+    atomic_io.write_rows(folder / "judgments.jsonl", heard.judgments)
     atomic_io.write_json(folder / "report.json", report)
     return atomic_io.write_rows(folder / "candidates.jsonl", vote_aggregation.human_written_examples(found.edited))
 
@@ -198,7 +198,7 @@ def _rules(cfg: PreferencesConfig, seed: int) -> vote_aggregation.AggregationRul
 
 
 def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], dict[str, PreferenceSourceReport]]:
-    """All judgements, imported first; rows that are none are rejected already."""
+    """All judgments, imported first; rows that are none are rejected already."""
     found: list[Comparison] = []
     reports = {}
     for kind, declared in cfg.sources.items():
@@ -296,16 +296,16 @@ def _simulate_annotator(
             )
         )
     atomic_io.write_rows(outputs.artifact / "sampled.jsonl", asked)
-    judgements, found = simulated_annotator.annotate(asked, wanted, seed)
+    judgments, found = simulated_annotator.annotate(asked, wanted, seed)
     _log.info(
-        "preferences: %s: %d judgements of %d comparisons, %d ties",
+        "preferences: %s: %d judgments of %d comparisons, %d ties",
         wanted.annotator,
         found.judged,
         found.compared,
         found.ties,
     )
-    tally.read(len(judgements))
-    return judgements, found
+    tally.read(len(judgments))
+    return judgments, found
 
 
 def _write_account(
@@ -324,7 +324,7 @@ def _write_account(
         setting="preferences.max_rejected_share",
     )
     _log.info(
-        "preferences: %d judgements, %d kept; %d pairs, %d marks",
+        "preferences: %d judgments, %d kept; %d pairs, %d marks",
         account.rows_in,
         account.kept,
         len(found.pairs),

@@ -338,7 +338,7 @@ def _around(preferences: Path, train: int, fitted: TrainResult) -> GateContext:
         train_pairs=train,
         train_loss=losses[-1] if losses else None,
         validation_loss=fitted.best_loss,
-        judgements=told.agreement.judgements,
+        judgments=told.agreement.judgments,
         alpha=told.agreement.alpha,
         longer_wins=longer.value if longer is not None and biased else None,
     )

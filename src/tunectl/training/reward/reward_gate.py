@@ -39,7 +39,7 @@ class GateContext:
     """Last mean of training, nats a pair."""
     validation_loss: float
     """Best one, nats a pair."""
-    judgements: int
+    judgments: int
     """Of people; 0 where all pairs were made of references."""
     alpha: float | None
     """Agreement of the annotators."""
@@ -96,7 +96,7 @@ def _helps(test: RewardMeasurement, bar: float, around: GateContext) -> list[str
             f"It hardly learned: the validation loss is {around.validation_loss:.3f}, and {log(2):.3f} is where it starts. "
             "A higher reward.learning_rate or more reward.epochs."
         )
-    if around.judgements and around.alpha is None:
+    if around.judgments and around.alpha is None:
         found.append(
             "Agreement is unknown: let several people judge the same pairs (tunectl annotate, tunectl data agreement)."
         )

@@ -142,7 +142,7 @@ def detect_reward_hacking(
     """Why to stop, in a sentence; None where there is no reason.
 
     The reward must have risen, the measure fallen by more than the tolerance, and the whole paired interval of its fall must
-    lie below zero. Where judgements are learned from, nothing rewards the answers, and the fall is enough.
+    lie below zero. Where judgments are learned from, nothing rewards the answers, and the fall is enough.
     """
     if found.within or found.metric_high >= 0:
         return None
@@ -161,7 +161,7 @@ def best_checkpoint(looks: Sequence[ValidationPoint]) -> ValidationPoint:
     """The highest mean reward among the looks whose measure is within tolerance; the first of equals.
 
     The look before the first step always is, so a policy that never got better in this sense gives back the weights of sft.
-    Where judgements are learned from, the lowest loss on held-out ones decides: there, a reward that rises says no more than
+    Where judgments are learned from, the lowest loss on held-out ones decides: there, a reward that rises says no more than
     that the policy has moved.
     """
     fit = [item for item in looks if item.within]

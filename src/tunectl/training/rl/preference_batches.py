@@ -72,7 +72,7 @@ def build_rows(
         raise DataError(
             f"align: none of the {tally.rows_in} {'marked answers' if marked else 'pairs'} of the training part can be learned "
             f"from; the first is rejected as {first.reason} ({first.detail})",
-            hint=f"raise align.max_length (now {settings.max_length}), or bring other judgements",
+            hint=f"raise align.max_length (now {settings.max_length}), or bring other judgments",
         )
     _refuse_one_kind(found)
     return found, rows(validation)
@@ -83,7 +83,7 @@ def _refuse_none(settings: Dpo | Kto, train: PreferenceSplit) -> None:
         return
     wanted = "neither marks nor pairs" if isinstance(settings, Kto) else "no pairs"
     raise DataError(
-        f"align: {settings.method} learns from collected judgements, and preferences has {wanted} in its training part",
+        f"align: {settings.method} learns from collected judgments, and preferences has {wanted} in its training part",
         hint="collect some with: tunectl annotate, or declare a file in preferences.sources; or use: align=none",
     )
 

@@ -82,7 +82,7 @@ def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
         return RunOutcome("warn", f"The weights of sft were kept: no later ones were better.{why}")
     moved = f"while {measure_title(settings)} moved by {format_metric_change(kept)}."
     if isinstance(settings, Dpo | Kto) and kept.held_out_loss is None:
-        return RunOutcome("warn", f"No judgements were held out, so no gain can be shown, {moved}{why}")
+        return RunOutcome("warn", f"No judgments were held out, so no gain can be shown, {moved}{why}")
     gain = f"{_gain(aligned)} at step {kept.step}, {moved}"
     if not _sure(aligned):
         return RunOutcome("warn", f"No certain gain. {gain}{why}")
@@ -105,7 +105,7 @@ def _gain(aligned: RlResult) -> str:
             if kept.held_out_accuracy is None
             else f", {100 * kept.held_out_accuracy:.0f} % of the pairs ranked right,"
         )
-        return f"Loss on held-out judgements from {first.held_out_loss:.3f} to {kept.held_out_loss:.3f}{right}"
+        return f"Loss on held-out judgments from {first.held_out_loss:.3f} to {kept.held_out_loss:.3f}{right}"
     return (
         f"Reward {kept.reward - first.reward:+.2f} ({kept.reward_low - first.reward:+.2f} to "
         f"{kept.reward_high - first.reward:+.2f}) over sft"
@@ -196,7 +196,7 @@ def _select_final_point(aligned: RlResult) -> ValidationPoint:
 
 
 def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
-    """The measure fell surely: while the reward rose, or, where nothing is rewarded, while judgements were learned."""
+    """The measure fell surely: while the reward rose, or, where nothing is rewarded, while judgments were learned."""
     first, judged = aligned.validation[0], isinstance(settings, Dpo | Kto)
     fell = (look for look in aligned.validation[1:] if look.metric_high < 0)
     found = next((look for look in fell if judged or look.reward_low > first.reward), None)

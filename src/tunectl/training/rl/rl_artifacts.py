@@ -24,9 +24,9 @@ class AlignResultRecord(Struct, frozen=True):
     stopped: str | None
     """Why it stopped early; None where it did not."""
     answers: int
-    """Answers or judgements learned from, over all steps."""
+    """Answers or judgments learned from, over all steps."""
     inputs: int
-    """Different inputs or judgements to learn from."""
+    """Different inputs or judgments to learn from."""
     trainable: int
     metric: str
     """Name of the independent measure."""

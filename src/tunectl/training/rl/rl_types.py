@@ -109,7 +109,7 @@ class PolicyData:
     questions: Sequence[Prompt]
     """Inputs to write answers to (rloo, grpo); empty for the others."""
     judged: Sequence[LabeledCompletions]
-    """Judgements of the training part (dpo, kto), from ``preference_batches.build_rows``; empty for the others."""
+    """Judgments of the training part (dpo, kto), from ``preference_batches.build_rows``; empty for the others."""
     held_out: Sequence[LabeledCompletions]
     """The same of the validation part; may be empty."""
     validation: Sequence[Prompt]
@@ -174,7 +174,7 @@ class ValidationPoint(Struct, frozen=True):
     within: bool
     """Whether the measure is within the declared tolerance of where it stood."""
     held_out_loss: float | None = None
-    """Loss of the method on the judgements of validation (dpo, kto)."""
+    """Loss of the method on the judgments of validation (dpo, kto)."""
     held_out_accuracy: float | None = None
     """Share of the validation pairs, 0 to 1, whose chosen answer the policy has raised above the rejected one (dpo, kto on pairs)."""
 
