@@ -9,7 +9,7 @@ tunectl data lineage ROW              forward: a row (its id, or a part of its s
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +18,11 @@ from tunectl.backends.storage import open_inference_log
 from tunectl.core.errors import DataError
 
 if TYPE_CHECKING:
-    from tunectl.registry.release_manifest import ReleaseManifest
     from tunectl.registry.release_store import ReleaseRegistry
 
 MOST = 20
 """Rows that are printed."""
-FILES = {
-    "ingest": ("documents.jsonl", "examples.jsonl"),
-    "feedback": ("examples.jsonl", "slice.jsonl"),
-    "curate": ("documents.jsonl", "examples.jsonl"),
-    "split": ("train.jsonl", "validation.jsonl", "test.jsonl"),
-}
-LEARNED = "train.jsonl"
+COLUMNS = ("stage", "file", "what", "id", "source")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  DataError where nothing has that id.
     """
+    from tunectl.pipeline import lineage_trace
     from tunectl.registry.release_store import ReleaseRegistry
 
     layout = ProjectPaths()
@@ -57,8 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if release is not None and release in store.ids():  # the base model answers too, and releases of other stores
         found.update(_backwards(store, layout, release))
     if inference is not None or release is None:  # people may have made a lesson of an answer
-        found["forward"] = list(trace_row(layout, name))
-        found["learned_by"] = _learners(store, layout, found["forward"])
+        steps = list(lineage_trace.trace_row(layout, name))
+        found["forward"] = [{column: getattr(step, column) for column in COLUMNS} for step in steps]
+        found["learned_by"] = lineage_trace.list_learning_releases(store, layout, steps)
     if release is None and not found["forward"]:
         raise DataError(
             f"{args.id}: no answer, release or row of that name",
@@ -94,6 +89,7 @@ def _release(store: ReleaseRegistry, name: str) -> str | None:
 
 def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> dict[str, Any]:
     """What a release is made of: its retrain, stages, sources, and the raw rows where the artifacts at hand are its own."""
+    from tunectl.pipeline import lineage_trace
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining.run_store import RunStore
 
@@ -108,101 +104,19 @@ def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> di
     if retrain is not None:
         snapshot = retrain.facts("proposed").get("snapshot")
         found["retrain"] = {"id": retrain.id, "why": retrain.trigger.message, "snapshot": snapshot}
-    place = _artifacts(layout, one)
-    if place is None:
+    if not lineage_trace.made_release(layout, one):
         commit = (one.git or "").removesuffix("-dirty") or "its commit"
         found["rows"] = {
             "at_hand": False,
             "hint": f"its data is in the cache of DVC: git checkout {commit}; dvc checkout",
         }
     else:
-        found["rows"] = {"at_hand": True, "sources": _sources(place), "raw": _raw(place)}
+        found["rows"] = {
+            "at_hand": True,
+            "sources": lineage_trace.count_rows_by_file(layout),
+            "raw": lineage_trace.list_raw_rows(layout),
+        }
     return found
-
-
-def _artifacts(layout: ProjectPaths, one: ReleaseManifest) -> ProjectPaths | None:
-    """The layout whose split made that release, if it is the one here."""
-    from tunectl.artifacts import atomic_io, manifest
-
-    wanted = one.lineage.stages.get("split") if one.lineage else None
-    folder = layout.artifact("split")
-    if wanted is None or not (folder / manifest.NAME).is_file():
-        return None
-    return layout if atomic_io.sha256_json(manifest.read(folder)) == wanted else None
-
-
-def _learners(store: ReleaseRegistry, layout: ProjectPaths, steps: Sequence[dict[str, Any]]) -> list[str]:
-    """Releases whose split is the one at hand, where the row is in the part that is trained on."""
-    if not _is_in_train_split(steps):
-        return []
-    return [one for one in store.ids() if _artifacts(layout, store.manifest(one)) is not None]
-
-
-def _is_in_train_split(steps: Sequence[dict[str, Any]]) -> bool:
-    return any((step["stage"], step["file"]) == ("split", LEARNED) for step in steps)
-
-
-def _sources(layout: ProjectPaths) -> dict[str, dict[str, int]]:
-    """Raw file to how many answers of it were trained on, validated and tested with."""
-    from collections import Counter
-
-    from tunectl.artifacts import atomic_io
-    from tunectl.artifacts.records import Example
-
-    found: dict[str, Counter[str]] = {}
-    for part in ("train", "validation", "test"):
-        path = layout.artifact("split") / f"{part}.jsonl"
-        for row in atomic_io.read_rows(path, Example) if path.is_file() else ():
-            for source in [answer.source for answer in row.answers] or [row.source]:
-                place = source.file if not source.file.startswith("inference_log/") else source.file.rpartition("/")[0]
-                found.setdefault(place, Counter())[part] += 1
-    return {name: dict(counts) for name, counts in sorted(found.items())}
-
-
-def _raw(layout: ProjectPaths) -> list[str]:
-    """Every raw row that the release was trained on, as FILE:ROW."""
-    from tunectl.artifacts import atomic_io
-    from tunectl.artifacts.records import Example
-
-    path = layout.artifact("split") / LEARNED
-    rows = atomic_io.read_rows(path, Example) if path.is_file() else iter(())
-    sources = [source for row in rows for source in ([one.source for one in row.answers] or [row.source])]
-    return sorted({_format_source({"file": source.file, "row": source.row}) for source in sources})
-
-
-def trace_row(layout: ProjectPaths, word: str) -> Iterator[dict[str, Any]]:
-    """Every stage that a row went through: kept, with its id there, or rejected, with the reason."""
-    from tunectl.artifacts import atomic_io, row_counts
-    from tunectl.artifacts.records import RejectedRow
-
-    for stage, names in FILES.items():
-        folder = layout.artifact(stage)
-        for name in names:
-            for row in atomic_io.read_rows(folder / name, dict) if (folder / name).is_file() else ():
-                places = [row.get("source"), *(answer.get("source") for answer in row.get("answers") or ())]
-                if row.get("id") == word or any(_is(place, word) for place in places):
-                    yield {
-                        "stage": stage,
-                        "file": name,
-                        "what": "kept",
-                        "id": row["id"],
-                        "source": _format_source(places[0]),
-                    }
-        rejects = folder / row_counts.REJECTS
-        for reject in atomic_io.read_rows(rejects, RejectedRow) if rejects.is_file() else ():
-            if _is({"file": reject.source.file, "row": reject.source.row}, word):
-                source = _format_source({"file": reject.source.file, "row": reject.source.row})
-                yield {"stage": stage, "file": row_counts.REJECTS, "what": reject.reason, "id": "", "source": source}
-
-
-def _is(place: Any, word: str) -> bool:
-    if not isinstance(place, dict):
-        return False
-    return word in (place.get("file"), _format_source(place)) or str(place.get("file", "")).endswith(f"/{word}")
-
-
-def _format_source(place: Any) -> str:
-    return f"{place['file']}:{place['row']}" if place.get("row") else str(place["file"])
 
 
 def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
@@ -235,8 +149,7 @@ def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
         )
     steps = found.get("forward") or []
     if steps:
-        columns = ("stage", "file", "what", "id", "source")
-        terminal.table("", columns, [tuple(step[name] for name in columns) for step in steps[:MOST]])
+        terminal.table("", COLUMNS, [tuple(step[name] for name in COLUMNS) for step in steps[:MOST]])
         if len(steps) > MOST:
             terminal.print_line(f"and {len(steps) - MOST} more; --json prints all")
         terminal.print_line(_fate(steps, found["learned_by"]))
@@ -244,6 +157,6 @@ def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
 
 
 def _fate(steps: Sequence[dict[str, Any]], releases: Sequence[str]) -> str:
-    if not _is_in_train_split(steps):
+    if not any((step["stage"], step["file"]) == ("split", "train.jsonl") for step in steps):
         return "learned by no release: the split at hand does not train on it"
     return f"learned by releases: {', '.join(one[:12] for one in releases) or 'none of this split yet'}"

@@ -1,0 +1,141 @@
+"""Follow rows: from a release back to the raw rows that it was trained on, and from a row forward to the releases that learned it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io, manifest, row_counts
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Example, RejectedRow
+from tunectl.core.errors import DataError
+from tunectl.registry.release_manifest import ReleaseManifest
+from tunectl.registry.release_store import ReleaseRegistry
+
+FILES: Final = {
+    "ingest": ("documents.jsonl", "examples.jsonl"),
+    "feedback": ("examples.jsonl", "slice.jsonl"),
+    "curate": ("documents.jsonl", "examples.jsonl"),
+    "split": ("train.jsonl", "validation.jsonl", "test.jsonl"),
+}
+"""Where rows lie, by stage, in the order of the stages."""
+TRAIN: Final = "train.jsonl"
+PARTS: Final = ("train", "validation", "test")
+
+
+class RowStep(Struct, frozen=True):
+    """What one stage did with a row."""
+
+    stage: str
+    file: str
+    what: str
+    """``kept``, or the reason of a reject."""
+    id: str
+    """Of the record that holds the row there; empty for a reject."""
+    source: str
+    """FILE:ROW of the raw data."""
+    detail: str = ""
+    """Of a reject: what offended."""
+
+
+def trace_row(layout: ProjectPaths, word: str) -> Iterator[RowStep]:
+    """Yield every step of a row, given by its id or by its source (FILE:ROW, or the end of a file's path).
+
+    Lines that cannot hold the word are not decoded, so that a large artifact is read at the speed of the disk.
+    Raises  DataError for a line that is no record.
+    """
+    needle = _encode_needle(word)
+    for stage, names in FILES.items():
+        folder = layout.artifact(stage)
+        for name in names:
+            for row in _read_matching_rows(folder / name, needle):
+                places = [row.get("source"), *(answer.get("source") for answer in row.get("answers") or ())]
+                if row.get("id") == word or any(_matches_source(place, word) for place in places):
+                    yield RowStep(stage, name, "kept", str(row.get("id", "")), format_source(places[0]))
+        for row in _read_matching_rows(folder / row_counts.REJECTS, needle):
+            reject = msgspec.convert(row, RejectedRow)
+            place = {"file": reject.source.file, "row": reject.source.row}
+            if _matches_source(place, word):
+                yield RowStep(stage, row_counts.REJECTS, reject.reason, "", format_source(place), reject.detail)
+
+
+def _encode_needle(word: str) -> bytes:
+    """The part of ``word`` that a line of JSON holds as it is: a row's number stands in a field of its own."""
+    head, _, tail = word.rpartition(":")
+    return msgspec.json.encode(head if head and tail.isdecimal() else word)[1:-1]
+
+
+def _read_matching_rows(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if needle not in line:
+                continue
+            try:
+                row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+            except msgspec.MsgspecError as error:
+                raise DataError(
+                    f"{path}:{number} is not a record: {error}", hint=f"run again: tunectl repro --force --to {path.parent.name}"
+                ) from error
+            yield row
+
+
+def _matches_source(place: Any, word: str) -> bool:
+    if not isinstance(place, dict):
+        return False
+    return word in (place.get("file"), format_source(place)) or str(place.get("file", "")).endswith(f"/{word}")
+
+
+def format_source(place: Any) -> str:
+    """FILE:ROW, or FILE where all of it is meant."""
+    if not isinstance(place, dict):
+        return ""
+    return f"{place['file']}:{place['row']}" if place.get("row") else str(place["file"])
+
+
+def is_in_train_split(steps: Sequence[RowStep]) -> bool:
+    """Whether the split at hand trains on the row."""
+    return any((step.stage, step.file) == ("split", TRAIN) for step in steps)
+
+
+def made_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
+    """Whether the split of this project as it is now is the one that the release was trained on."""
+    expected = release.lineage.stages.get("split") if release.lineage else None
+    folder = layout.artifact("split")
+    if expected is None or not (folder / manifest.NAME).is_file():
+        return False
+    return atomic_io.sha256_json(manifest.read(folder)) == expected
+
+
+def list_learning_releases(store: ReleaseRegistry, layout: ProjectPaths, steps: Sequence[RowStep]) -> list[str]:
+    """Releases whose split is the one at hand, where the row is in the part that is trained on."""
+    if not is_in_train_split(steps):
+        return []
+    return [name for name in store.ids() if made_release(layout, store.manifest(name))]
+
+
+def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
+    """Raw file to how many answers of it were trained on, validated and tested with."""
+    found: dict[str, Counter[str]] = {}
+    for part in PARTS:
+        for source in _read_answer_sources(layout.artifact("split") / f"{part}.jsonl"):
+            place = source.file if not source.file.startswith("inference_log/") else source.file.rpartition("/")[0]
+            found.setdefault(place, Counter())[part] += 1
+    return {name: dict(counts) for name, counts in sorted(found.items())}
+
+
+def list_raw_rows(layout: ProjectPaths) -> list[str]:
+    """Every raw row that the split at hand trains on, as FILE:ROW."""
+    sources = _read_answer_sources(layout.artifact("split") / TRAIN)
+    return sorted({format_source({"file": source.file, "row": source.row}) for source in sources})
+
+
+def _read_answer_sources(path: Path) -> Iterator[Any]:
+    for row in atomic_io.read_rows(path, Example) if path.is_file() else ():
+        yield from [answer.source for answer in row.answers] or [row.source]
