@@ -104,7 +104,7 @@ def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> di
     if retrain is not None:
         snapshot = retrain.facts("proposed").get("snapshot")
         found["retrain"] = {"id": retrain.id, "why": retrain.trigger.message, "snapshot": snapshot}
-    if not lineage_trace.made_release(layout, one):
+    if not lineage_trace.is_split_of_release(layout, one):
         commit = (one.git or "").removesuffix("-dirty") or "its commit"
         found["rows"] = {
             "at_hand": False,

@@ -105,7 +105,7 @@ def is_in_train_split(steps: Sequence[RowStep]) -> bool:
     return any((step.stage, step.file) == ("split", TRAIN) for step in steps)
 
 
-def made_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
+def is_split_of_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
     """Whether the split of this project as it is now is the one that the release was trained on."""
     expected = release.lineage.stages.get("split") if release.lineage else None
     folder = layout.artifact("split")
@@ -118,7 +118,7 @@ def list_learning_releases(store: ReleaseRegistry, layout: ProjectPaths, steps: 
     """Releases whose split is the one at hand, where the row is in the part that is trained on."""
     if not is_in_train_split(steps):
         return []
-    return [name for name in store.ids() if made_release(layout, store.manifest(name))]
+    return [name for name in store.ids() if is_split_of_release(layout, store.manifest(name))]
 
 
 def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
