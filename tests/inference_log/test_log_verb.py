@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from inference_rows import finish, inference, thumb
 from serving_process import settings
 
+from tunectl.artifacts.lock import file_lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Source
 from tunectl.backends.storage.inference_log_sql import open_log
@@ -118,8 +120,16 @@ def test_erase(project, capsys):
     assert text.startswith(
         "Erased: 2 inferences, 1 feedback records. Their text is deleted, and no build uses them. What a model has learned"
     )
-    assert json.loads(ran(capsys, "erase", "--hash", "other", "--json")) == {"erased": 4, "feedback": 3}
-    assert json.loads(ran(capsys, "erase", "--key", "laptop", "--json")) == {"erased": 0, "feedback": 0}
+    assert json.loads(ran(capsys, "erase", "--hash", "other", "--json")) == {
+        "erased": 4,
+        "feedback": 3,
+        "journal_busy": False,
+    }
+    assert json.loads(ran(capsys, "erase", "--key", "laptop", "--json")) == {
+        "erased": 0,
+        "feedback": 0,
+        "journal_busy": False,
+    }
     assert ran(capsys, "erase", "--user", "ada@example.org").startswith("Nothing was erased: the log has nothing under")
     assert ran(capsys, "export", "--shape", "flywheel").endswith("flywheel.jsonl: 0 rows\n")
     assert ran(capsys).startswith("6 inferences, 5 finished, 6 erased, 0 users")
@@ -128,7 +138,11 @@ def test_erase(project, capsys):
 def test_a_bento_has_the_settings_of_its_server(project, capsys):
     shutil.rmtree("conf")
     Path("serve.json").write_text(json.dumps(settings()))
-    assert json.loads(ran(capsys, "erase", "--user", "ada@example.org", "--json")) == {"erased": 2, "feedback": 1}
+    assert json.loads(ran(capsys, "erase", "--user", "ada@example.org", "--json")) == {
+        "erased": 2,
+        "feedback": 1,
+        "journal_busy": False,
+    }
 
 
 def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
@@ -175,6 +189,33 @@ def test_purge_deletes_what_the_gates_of_retrains_asked(project, capsys):
     (gate / "r.job.json").write_text("what people asked")
     ran(capsys, "purge")
     assert not gate.exists()
+
+
+def test_purge_deletes_what_killed_processes_left_half_written(project, capsys):
+    half = [Path(".tunectl/tmp/curate-x/records.jsonl"), Path(".tunectl/retrain/tmp-golden/v1-x/items.jsonl")]
+    for path in half:
+        path.parent.mkdir(parents=True)
+        path.write_text("what people asked")
+    with file_lock(ProjectPaths().stage_lock, "tunectl run curate"):
+        told = ran(capsys, "purge")
+    assert "A stage runs: .tunectl/tmp stays, and may have text that was deleted." in told
+    assert [path.exists() for path in half] == [True, False]
+    assert "A stage runs" not in ran(capsys, "purge")
+    assert not half[0].exists()
+    Path(".tunectl/retrain/worktree").mkdir()
+    assert ".tunectl/retrain/worktree has what the last retrain was made of" in ran(capsys, "purge")
+
+
+def test_erase_and_purge_say_that_a_reader_keeps_the_journal(project, url, capsys):
+    if not url.startswith("sqlite"):
+        return  # PostgreSQL has no journal of ours
+    reader = sqlite3.connect(next(project.rglob("*.sqlite")))
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM inferences").fetchall()
+    assert json.loads(ran(capsys, "erase", "--user", "ada@example.org", "--json"))["journal_busy"] is True
+    assert "A reader keeps the database's journal busy" in ran(capsys, "erase", "--user", "ada@example.org")
+    reader.close()
+    assert json.loads(ran(capsys, "purge", "--json")) == {"purged": True, "journal_busy": False}
 
 
 def test_what_fruitless_retrains_froze_is_kept_no_longer_than_the_rest(project, url, capsys):

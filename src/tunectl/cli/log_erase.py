@@ -27,6 +27,10 @@ LIMIT = (
     "What a model has learned already stays in its weights: train again without these rows, and release that. "
     "Exports elsewhere, backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
 )
+BUSY = (
+    "A reader keeps the database's journal busy, and until it ends the journal has the text that was deleted: end it (an open "
+    "export, a query), then run tunectl log purge."
+)
 CACHED = (
     "DVC's cache still has what earlier builds were made of, live text among it: once a build without it is the one in this "
     "folder, and while no retrain runs, dvc gc -w deletes all that this folder does not need."
@@ -49,11 +53,11 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
         f"Erased: {found.inferences} inferences, {found.feedback} feedback records. Their text is deleted, and no build uses "
         f"them. {LIMIT}"
     )
-    _say(
-        args,
-        {"erased": found.inferences, "feedback": found.feedback},
-        told if any(found) else NOBODY.format(variable=root.inference_log.hash_key_env),
-    )
+    if not (found.inferences or found.feedback):
+        told = NOBODY.format(variable=root.inference_log.hash_key_env)
+    if found.journal_busy:
+        told = f"{told} {BUSY}"
+    _say(args, {"erased": found.inferences, "feedback": found.feedback, "journal_busy": found.journal_busy}, told)
     return 0
 
 
@@ -108,9 +112,12 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
     from tunectl.config.schema.root import TunectlConfig
     from tunectl.inference_log import erasure
     from tunectl.monitoring import report_files
+    from tunectl.retraining import golden_set
+    from tunectl.retraining.workspace import RetrainWorkspace
 
-    store.purge()
+    emptied = store.purge()
     shutil.rmtree(layout.gates, ignore_errors=True)
+    shutil.rmtree(layout.retrain / golden_set.SCRATCH, ignore_errors=True)
     shutil.rmtree(layout.inference_log_exports, ignore_errors=True)
     gone, section = f"{layout.inference_log_exports} is deleted", feedback_config(root)
     if isinstance(root, TunectlConfig):
@@ -118,11 +125,36 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
         report_files.prune(folder, 0)
         gone = f"{layout.inference_log_exports} and the drift reports in {folder} are deleted"
     words = [f"the database is written anew; {gone}."]
+    if not _delete_half_written(layout):
+        words.append(
+            f"A stage runs: {layout.scratch} stays, and may have text that was deleted. Purge again when it has ended."
+        )
+    worktree = RetrainWorkspace(layout).worktree
+    if worktree.exists():
+        words.append(f"{worktree} has what the last retrain was made of, until the next one begins.")
+    if not emptied:
+        words.append(BUSY)
     if section is not None:
         erasure.purge(layout.root / section.snapshots, store)
         words.append(CACHED)
-    _say(args, {"purged": True}, " ".join([*words, LIMIT]))
+    _say(args, {"purged": True, "journal_busy": not emptied}, " ".join([*words, LIMIT]))
     return 0
+
+
+def _delete_half_written(layout: ProjectPaths) -> bool:
+    """Delete what killed stages have left; False while a stage runs, which writes there."""
+    import shutil
+
+    from tunectl.artifacts import lock
+
+    if not layout.scratch.is_dir():
+        return True
+    try:
+        with lock.file_lock(layout.stage_lock, "tunectl log purge"):
+            shutil.rmtree(layout.scratch, ignore_errors=True)
+    except lock.LockTimeout:
+        return False
+    return True
 
 
 def _say(args: argparse.Namespace, value: dict[str, Any], words: str) -> None:

@@ -26,7 +26,18 @@ def find_erased(store: InferenceLog, inferences: Collection[str]) -> set[str]:
 
 
 def purge(folder: Path, store: InferenceLog) -> int:
-    """Delete what ``store`` has erased from every snapshot in ``folder``; returns how many snapshots had some."""
+    """Delete what ``store`` has erased from every snapshot in ``folder``, and what killed processes have left there.
+
+    Returns how many snapshots had some.
+    Raises  LockTimeout where another process writes snapshots for too long.
+    """
+    if not folder.is_dir():
+        return 0
+    with snapshot.lock_folder(folder, "purging snapshots"):
+        return _purge_snapshots(folder, store)
+
+
+def _purge_snapshots(folder: Path, store: InferenceLog) -> int:
     count = 0
     for place in sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")):
         inferences, said = list(snapshot.read_inferences(place)), list(snapshot.read_feedback(place))
@@ -46,14 +57,21 @@ def purge(folder: Path, store: InferenceLog) -> int:
 
 
 def prune_snapshots(folder: Path, kept: Collection[str], before: datetime) -> int:
-    """Delete snapshots with inferences from before ``before``, but those ``kept``: builds need them. Returns how many."""
+    """Delete snapshots with inferences from before ``before``, but those ``kept``: builds need them. Returns how many.
+
+    What killed processes have left in ``folder`` is deleted, too.
+    Raises  LockTimeout where another process writes snapshots for too long.
+    """
+    if not folder.is_dir():
+        return 0
     count = 0
-    for place in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not place.is_dir() or place.name in {SCRATCH, *kept} or not _older(place, before):
-            continue
-        (place / MANIFEST).unlink(missing_ok=True)  # so that nobody takes what a kill leaves for a snapshot
-        shutil.rmtree(place)
-        count += 1
+    with snapshot.lock_folder(folder, "pruning snapshots"):
+        for place in sorted(folder.iterdir()):
+            if not place.is_dir() or place.name in kept or not _older(place, before):
+                continue
+            (place / MANIFEST).unlink(missing_ok=True)  # so that nobody takes what a kill leaves for a snapshot
+            shutil.rmtree(place)
+            count += 1
     return count
 
 

@@ -84,6 +84,8 @@ class ErasureResult(NamedTuple):
     inferences: int
     feedback: int
     """Feedback of theirs or about their inferences."""
+    journal_busy: bool = False
+    """Whether a reader kept SQLite's journal from being emptied: until it has ended, its pages have the text."""
 
 
 class InferenceLog(Protocol):
@@ -174,8 +176,11 @@ class InferenceLog(Protocol):
         """Delete inferences accepted before, with their feedback; returns how many inferences."""
         ...
 
-    def purge(self) -> None:
-        """Rewrite the files of the database, so that no deleted text is left in free pages or journals."""
+    def purge(self) -> bool:
+        """Rewrite the files of the database, so that no deleted text is left in free pages or journals.
+
+        False where a reader kept the journal busy: it still has that text.
+        """
         ...
 
     def add_window(self, window: TimeWindow) -> bool:

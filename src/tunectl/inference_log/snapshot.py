@@ -11,7 +11,9 @@ they are read.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from tunectl.artifacts import atomic_io
+from tunectl.artifacts.lock import file_lock
 from tunectl.artifacts.names import ContentId
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.core.errors import ArtifactError
@@ -30,7 +33,9 @@ INFERENCES, FEEDBACK, MANIFEST = "inferences.jsonl", "feedback.jsonl", "manifest
 INFERENCES_0_1: Final = "exchanges.jsonl"
 """The rows of a snapshot of tunectl 0.1."""
 SCRATCH = "tmp"
-"""Beside the snapshots: what is being written."""
+"""Beside the snapshots: what is being written, and what a kill has left of that. It may hold text that is deleted elsewhere."""
+LOCK_TIMEOUT_SECONDS: Final = 60.0
+"""Seconds for which another process may write into a folder of snapshots."""
 BATCH = 500
 """Inferences whose feedback is looked up at once."""
 
@@ -92,7 +97,7 @@ def _write_snapshot(
     at: datetime,
     window: str | None,
 ) -> Snapshot:
-    with atomic_io.scratch_folder(folder / SCRATCH) as fresh:
+    with lock_folder(folder, "freezing a snapshot"), atomic_io.scratch_folder(folder / SCRATCH) as fresh:
         atomic_io.write_rows(fresh / INFERENCES, inferences)
         atomic_io.write_rows(fresh / FEEDBACK, said)
         digest = content_digest(fresh)
@@ -103,6 +108,33 @@ def _write_snapshot(
         atomic_io.write_json(fresh / MANIFEST, made)
         atomic_io.replace_directory(fresh, target)
     return made
+
+
+@contextmanager
+def lock_folder(folder: Path, what: str) -> Iterator[None]:
+    """Hold the lock of a folder of snapshots; what a killed process has left there is deleted first.
+
+    Raises  LockTimeout where another process writes for too long.
+    """
+    busy = f"{folder} is being written by another process"
+    lock = folder.with_name(f"{folder.name}.lock")  # outside: the folder may be tracked by content
+    with file_lock(lock, what, busy=busy, hint="run this again when it has ended", patience=LOCK_TIMEOUT_SECONDS):
+        _sweep(folder)
+        yield
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what a killed process has left. A snapshot that was just being replaced by its purged copy gets that copy."""
+    for old in sorted(folder.glob(f"{SCRATCH}/*.old")):
+        name, dash, _ = old.name.partition("-")
+        fresh, target = old.with_suffix(""), folder / name
+        if dash and not target.exists() and (fresh / MANIFEST).is_file():
+            fresh.replace(target)
+    try:
+        if (folder / SCRATCH).is_dir():
+            shutil.rmtree(folder / SCRATCH)
+    except OSError as error:
+        raise atomic_io.write_error(folder / SCRATCH, error) from error
 
 
 def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[str, list[Feedback]]]:

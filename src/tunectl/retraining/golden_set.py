@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,8 @@ from tunectl.artifacts.records import Example
 from tunectl.core.errors import ArtifactError
 
 ITEMS, NAME = "items.jsonl", "golden.json"
+SCRATCH: Final = "tmp-golden"
+"""What is being written, and what a kill has left of that."""
 
 
 def upgrade_golden(record: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +62,9 @@ def freeze(
     usable = [one for one in examples if one.messages and any(answer.text.strip() for answer in one.answers)]
     drawn = sorted(random.Random(f"{seed}:golden").sample(range(len(usable)), min(size, len(usable))))  # noqa: S311
     before = newest(store)
+    shutil.rmtree(store / SCRATCH, ignore_errors=True)  # of a process that was killed
     version = before[0].version + 1 if before else 1
-    with atomic_io.atomic_directory(store / "golden" / f"v{version}", store / "tmp-golden") as fresh:
+    with atomic_io.atomic_directory(store / "golden" / f"v{version}", store / SCRATCH) as fresh:
         atomic_io.write_rows(fresh / ITEMS, (usable[place] for place in drawn))
         made = GoldenSetVersion(version, at, len(drawn), atomic_io.sha256_path(fresh / ITEMS), 0, source)
         GOLDEN.write(fresh / NAME, made)

@@ -305,10 +305,10 @@ class SqlInferenceLog:
                 )
                 opinions += connection.execute(blank).rowcount
             found = ErasureResult(len(mine), opinions)
-            event = LogEvent(uuid.uuid4().hex, now, "erased", found._asdict())
+            facts = {"inferences": found.inferences, "feedback": found.feedback}
+            event = LogEvent(uuid.uuid4().hex, now, "erased", facts)
             self._add(connection, self._tables.events, event)
-        self._discard_deleted()
-        return found
+        return found._replace(journal_busy=not self._discard_deleted())
 
     def retain(self, before: datetime) -> int:
         """See ``InferenceLog.retain``. Tombstones stay: they hold no text, and later builds need them."""
@@ -330,7 +330,7 @@ class SqlInferenceLog:
         self._discard_deleted()
         return total
 
-    def purge(self) -> None:
+    def purge(self) -> bool:
         """See ``InferenceLog.purge``. On PostgreSQL it locks both tables for as long as they are copied."""
         postgres = self._engine.dialect.name == "postgresql"
         with self._errors(), self._engine.connect() as connection:
@@ -346,19 +346,21 @@ class SqlInferenceLog:
             finally:
                 if postgres:
                     driver.autocommit = False
-        self._discard_deleted()
+        return self._discard_deleted()
 
-    def _discard_deleted(self) -> None:
+    def _discard_deleted(self) -> bool:
         """Delete what SQLite's other files still hold of deleted rows: the copy of a migration, and the journal.
 
-        The journal is emptied into the database where nobody reads it just now.
+        The journal is emptied into the database where nobody reads it just now; False where somebody does.
         """
         if self._file is None:
-            return
+            return True
         for copy in inference_log_migration.copies(self._file):
             copy.unlink(missing_ok=True)
         with suppress(TunectlError), self._errors(), self._engine.connect() as connection:
-            connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+            busy, *_ = connection.connection.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        return False
 
     def add_window(self, window: TimeWindow) -> bool:
         return self._keep(self._tables.windows, window)
