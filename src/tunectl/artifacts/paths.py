@@ -87,6 +87,15 @@ class ProjectPaths:
         """Names of the stages that ran since ``tunectl repro`` began, a line each; the others were up to date or in DVC's cache."""
         return self.state_dir / "executed"
 
+    def progress(self, stage: str) -> Path:
+        """Where the running, or the last, run of a stage is: JSON lines. Safe to delete."""
+        return self.state_dir / "progress" / f"{stage}.jsonl"
+
+    @property
+    def runs(self) -> Path:
+        """What each ``tunectl repro`` did, a file a run, for comparison. Safe to delete."""
+        return self.state_dir / "runs"
+
     @property
     def track(self) -> Path:
         """Builds that no tracker has yet, and what ``tunectl track sync`` said last."""

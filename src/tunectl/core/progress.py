@@ -1,7 +1,7 @@
 """Progress of long work, without knowing who draws it.
 
 Stages and backends report here; the command line installs a renderer: bars on a terminal (``backends/system/terminal.py``), else
-``LogProgress`` in the log. With none installed nothing is shown.
+``LogProgress`` in the log. With none installed nothing is shown. ``core/progress_journal.py`` writes it to a file, too.
 """
 
 from __future__ import annotations
@@ -96,6 +96,22 @@ _renderer: list[ProgressRenderer] = [_Silent()]
 def set_renderer(renderer: ProgressRenderer) -> None:
     """Draw all later bars with ``renderer``."""
     _renderer[0] = renderer
+
+
+def get_renderer() -> ProgressRenderer:
+    """Return what draws bars now."""
+    return _renderer[0]
+
+
+@contextmanager
+def use_renderer(renderer: ProgressRenderer) -> Iterator[None]:
+    """Draw the bars of the block with ``renderer``, later ones as before."""
+    before = _renderer[0]
+    _renderer[0] = renderer
+    try:
+        yield
+    finally:
+        _renderer[0] = before
 
 
 def bar(label: str, total: float | None = None) -> AbstractContextManager[Bar]:

@@ -15,7 +15,7 @@ from typing import Any
 from tunectl.artifacts import atomic_io, lock, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.wiring import launch
-from tunectl.core import logging_setup
+from tunectl.core import logging_setup, progress_journal
 from tunectl.core.errors import ArtifactError, TunectlError, UsageError
 from tunectl.core.optional import require_all
 from tunectl.pipeline.stages import COMPOSE, find
@@ -58,10 +58,14 @@ def run_stage(layout: ProjectPaths, name: str) -> None:
     from tunectl.pipeline import resolved_config
     from tunectl.pipeline.required_extras import list_required_packages
 
-    stage = find(name)
+    module_name = find(name).module
     settings, record = resolved_config.load_stage_config(layout, name)
-    require_all(list_required_packages(settings, [name]))
-    module = import_module(stage.module)
+    with progress_journal.record_progress(layout.progress(name), name, atomic_io.sha256_json(record)):
+        require_all(list_required_packages(settings, [name]))
+        _run_module(layout, name, import_module(module_name), settings, record)
+
+
+def _run_module(layout: ProjectPaths, name: str, module: Any, settings: Any, record: Any) -> None:
     digests = {
         upstream: atomic_io.sha256_json(load_input_artifact(layout, upstream)) for upstream in _fields(module.Inputs)
     }

@@ -19,7 +19,7 @@ from typing import Any
 from tunectl.artifacts import atomic_io
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.system import process_guard, terminal
-from tunectl.core import logging_setup
+from tunectl.core import logging_setup, progress_journal
 from tunectl.core.errors import TunectlError, UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training import fit_request
@@ -47,6 +47,7 @@ def main(folder: Path) -> int:
     logging_setup.configure_logging(level="error" if rank else "info")
     if not rank:
         terminal.install_progress()
+        progress_journal.continue_journal()
     request = _read_request(folder)
     if request is not None and request.device == "cuda":
         os.environ[CARDS] = _choose_card(local)  # before torch looks: each rank sees one card, and calls it cuda:0

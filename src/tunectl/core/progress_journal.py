@@ -1,0 +1,172 @@
+"""The progress of a stage as a file, so that a page can show it: JSON lines, at most two a second.
+
+The journal stands beside whatever draws bars. It begins with the digest of the stage's configuration and closes with how the
+stage ended; a kill leaves it open. No stage reads it, and no artifact depends on it: it may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from tunectl.core import progress
+
+MIN_SECONDS: Final = 0.5
+"""Between two lines."""
+MAX_SECONDS: Final = 5.0
+"""The same late in a stage: a day of training leaves less than 3 MB."""
+LINES_UNTHINNED: Final = 1000.0
+"""Seconds of a stage, divided by this, are the seconds between two lines, within the two limits above."""
+VARIABLE: Final = "TUNECTL_PROGRESS_JOURNAL"
+"""The journal of the stage that started this process: the first rank of a fit goes on writing it."""
+Outcome = Literal["finished", "failed", "stopped"]
+
+
+class JournalStart(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
+    """The first line."""
+
+    at: float
+    """Seconds since 1970, as in the other lines."""
+    stage: str
+    pid: int
+    config: str
+    """Digest of the stage's resolved configuration, as in its manifest."""
+
+
+class JournalStep(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
+    """Where one piece of work is."""
+
+    at: float
+    label: str
+    done: float
+    total: float | None = None
+    figures: dict[str, str] = {}
+    """What stands beside the bar, for example ``loss``."""
+
+
+class JournalEnd(msgspec.Struct, frozen=True, tag_field="event", tag="end"):
+    """The last line."""
+
+    at: float
+    outcome: Outcome
+    message: str = ""
+    """Why it failed; one line."""
+
+
+JournalLine = JournalStart | JournalStep | JournalEnd
+_LINE: Final = msgspec.json.Decoder(JournalLine)
+
+
+class ProgressJournal:
+    """Passes bars on to another renderer, and appends where they are to a file.
+
+    A journal that cannot be written ends in silence: a stage never fails for it.
+    """
+
+    def __init__(self, path: Path, inner: progress.ProgressRenderer, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._inner, self._clock = path, inner, clock
+        self._started = self._written = clock()
+        self._waiting: dict[str, JournalStep] = {}
+        self._broken = False
+
+    @contextmanager
+    def bar(self, label: str, total: float | None) -> Iterator[progress.Bar]:
+        """Open a bar of the other renderer whose moves are written down."""
+        with self._inner.bar(label, total) as shown:
+            self.note(label, 0, total, {})
+            yield _JournalBar(self, shown, label, total)
+
+    def note(self, label: str, done: float, total: float | None, figures: dict[str, str]) -> None:
+        """Write where ``label`` is, or remember it until the next line is due."""
+        now = self._clock()
+        self._waiting.pop(label, None)
+        self._waiting[label] = JournalStep(now, label, done, total, figures)
+        pause = min(MAX_SECONDS, max(MIN_SECONDS, (now - self._started) / LINES_UNTHINNED))
+        if now - self._written >= pause:
+            self._written = now
+            self.append(self._waiting.pop(label))
+
+    def flush(self) -> None:
+        """Write what was not due: the last word of each bar."""
+        for step in self._waiting.values():
+            self.append(step)
+        self._waiting.clear()
+
+    def append(self, line: JournalLine) -> None:
+        """Add one line at once."""
+        if self._broken:
+            return
+        try:
+            with self._path.open("ab", buffering=0) as stream:
+                stream.write(msgspec.json.encode(line) + b"\n")
+        except OSError:
+            self._broken = True
+
+
+class _JournalBar:
+    def __init__(self, journal: ProgressJournal, shown: progress.Bar, label: str, total: float | None) -> None:
+        self._journal, self._shown, self._label, self._total = journal, shown, label, total
+        self._done = 0.0
+        self._figures: dict[str, str] = {}
+
+    def advance(self, steps: float = 1, **figures: str) -> None:
+        """Move the bar, and write down where it is."""
+        self._shown.advance(steps, **figures)
+        self._done += steps
+        self._figures = {**self._figures, **figures}
+        self._journal.note(self._label, self._done, self._total, self._figures)
+
+
+@contextmanager
+def record_progress(path: Path, stage: str, config: str) -> Iterator[None]:
+    """Write the progress of ``stage`` to ``path`` while the block runs; the journal before it is kept as ``*.previous``."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        path.replace(path.with_suffix(".previous"))
+    journal = ProgressJournal(path, progress.get_renderer())
+    journal.append(JournalStart(time.time(), stage, os.getpid(), config))
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(path.absolute())
+    outcome: Outcome = "finished"
+    message = ""
+    try:
+        with progress.use_renderer(journal):
+            yield
+    except BaseException as error:
+        outcome = "failed" if isinstance(error, Exception) else "stopped"
+        message = (str(error).splitlines() or [type(error).__name__])[0]
+        raise
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
+        journal.flush()
+        journal.append(JournalEnd(time.time(), outcome, message))
+
+
+def continue_journal() -> None:
+    """Go on with the journal of the stage that started this process, where there is one."""
+    path = os.environ.get(VARIABLE)
+    if path and Path(path).is_file():
+        progress.set_renderer(ProgressJournal(Path(path), progress.get_renderer()))
+
+
+def read_lines(path: Path) -> list[JournalLine]:
+    """The lines of a journal; empty where there is none. What cannot be read is left out, such as a last line that was cut off."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return []
+    lines: list[JournalLine] = []
+    for text in content.splitlines():
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            lines.append(_LINE.decode(text))
+    return lines
