@@ -254,6 +254,7 @@ SERVICES = (
 def render_routes() -> str:
     """Return every route of every service with what opens it, from the table that the guard reads."""
     from tunectl.access import routes
+    from tunectl.access.scopes import SCOPE_MEANINGS
 
     text = "# Routes\n\n"
     text += "What opens each route of each service. A scope is that of a key of `tunectl serve keys add`; `admin` opens every scope.\n\n"
@@ -261,14 +262,20 @@ def render_routes() -> str:
     text += "- A POST with a body of another kind than the table says is refused with 415.\n"
     text += "- Reading takes a key as `Authorization: Bearer` or as the password of a browser's sign-in (Basic), a POST as `Bearer` alone.\n"
     text += "- *without a key*: yes where the service listens on a loopback address and has no keys (monitor: no keys file; retrain\n"
-    text += "  controller: always; annotate: `annotate.key_env` is null). Then a request must name this machine (421 otherwise) and\n"
+    text += "  controller: always; annotate: no key of scope annotate). Then a request must name this machine (421 otherwise) and\n"
     text += "  come through no proxy (401 otherwise).\n"
+    text += "- The token of `retrain.token_file` opens what scopes " + " and ".join(
+        f"`{one}`" for one in routes.TOKEN_SCOPES
+    )
+    text += " open at the retrain controller.\n\n"
+    text += "## Scopes\n\n"
+    text += render_table(("scope", "opens"), [(f"`{one}`", meaning) for one, meaning in SCOPE_MEANINGS.items()])
     for service, command in SERVICES:
         rows = [
             (
                 rule.method,
                 f"`{rule.path.replace(':path', '')}`",
-                rule.opened_by if rule.opened_by in ROUTE_WORDS else f"scope `{rule.opened_by}`",
+                describe_opening(rule.opened_by, rule.scopes),
                 rule.body or "",
                 "yes" if rule.keyless else "",
             )
@@ -277,6 +284,13 @@ def render_routes() -> str:
         ]
         text += f"\n## {command}\n\n" + render_table(("method", "path", "opened by", "body", "without a key"), rows)
     return text
+
+
+def describe_opening(opened_by: str, scopes: tuple[str, ...]) -> str:
+    """Return what opens a route, in words."""
+    if opened_by not in ROUTE_WORDS:
+        return f"scope `{opened_by}`"
+    return f"{opened_by} with {' and '.join(f'`{one}`' for one in scopes)}" if scopes else opened_by
 
 
 def render_foreign_keys() -> str:
@@ -296,7 +310,7 @@ def render_foreign_keys() -> str:
     return text + render_table(("Axolotl", "LLaMA-Factory", "here"), rows)
 
 
-ROUTE_WORDS = ("nothing", "any key", "token", "typed key", "session", "signed link")
+ROUTE_WORDS = ("nothing", "any key", "typed key", "session", "signed link")
 """What opens a route without being a scope."""
 # Reject reasons
 

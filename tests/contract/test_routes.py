@@ -17,8 +17,9 @@ import pytest
 from serving_process import settings
 
 from tunectl.access import api_keys, guard
-from tunectl.access.api_keys import SCOPES, KeyStore
-from tunectl.access.routes import CONTENT_TYPES, ROUTES, RouteRule
+from tunectl.access.api_keys import KeyStore
+from tunectl.access.routes import ARENA_SCOPES, CONTENT_TYPES, ROUTES, TOKEN_SCOPES, RouteRule
+from tunectl.access.scopes import SCOPES
 from tunectl.access.security_headers import SECURITY_HEADERS
 from tunectl.annotation import annotate_app, arena_app
 from tunectl.annotation.annotate_app import AnnotateAppConfig
@@ -28,7 +29,7 @@ from tunectl.monitoring.http_api import MonitorApi, PageProviders
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.approval_pages import ApprovalPages
 from tunectl.retraining.run_store import RunStore
-from tunectl.retraining.webhook_api import RetrainApi
+from tunectl.retraining.webhook_api import RetrainApi, RetrainSecrets
 from tunectl.serving.admission_control import AdmissionController, CapacityLimits
 from tunectl.serving.app import HEALTH, Server
 from tunectl.serving.model_manager import ModelManager
@@ -114,7 +115,7 @@ def open_server(folder: Path) -> tuple[Server, dict[str, str]]:
     admission = AdmissionController(CapacityLimits(1, 1, 1000))
     server = Server(given, residents, ring, admission, ServingMetrics(), None)
     server.mounts["/arena"] = arena_app.application(
-        server, ArenaAppConfig("shop", (), folder, None, lambda key: ring.opens(key, "chat", "feedback"))
+        server, ArenaAppConfig("shop", (), folder, None, lambda key: ring.opens(key, *ARENA_SCOPES))
     )
     return server, secrets
 
@@ -133,7 +134,7 @@ def open_retrain(folder: Path, address: str) -> RetrainApi:
         book,
         pages,
         lambda: b"",
-        token=TOKEN,
+        secrets=RetrainSecrets(TOKEN, KeyStore(folder / "keys.json", 1.0)),
         alert_names=(),
         nudge=lambda: None,
         address=address,
@@ -141,10 +142,11 @@ def open_retrain(folder: Path, address: str) -> RetrainApi:
     )
 
 
-def open_annotate(key: str | None) -> Any:
+def open_annotate(path: Path | None) -> Any:
     empty = SimpleNamespace(get_current_task=lambda who: None, progress=lambda who: SimpleNamespace(done=0, left=0))
-    hosts = None if key else guard.list_hosts("localhost")
-    return annotate_app.application(empty, AnnotateAppConfig("shop", (), key, hosts, lambda: None))
+    hosts = None if path else guard.list_hosts("localhost")
+    keys = KeyStore(path, 1.0) if path else None
+    return annotate_app.application(empty, AnnotateAppConfig("shop", (), keys, hosts, lambda: None))
 
 
 @pytest.fixture(scope="module")
@@ -161,14 +163,15 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Ser
     }
     for one in opened.values():
         one.open()
-    tokens = dict.fromkeys(("token", "signed link"), TOKEN)
     yield {
         "server": Service(ask_asgi(server), secrets),
         "monitor": Service(ask_port(opened["monitor"].port), seen),
         "monitor/local": Service(ask_port(opened["monitor/local"].port), keyless=True),
-        "retrain": Service(ask_port(opened["retrain"].port), tokens),
-        "retrain/local": Service(ask_port(opened["retrain/local"].port), tokens, keyless=True),
-        "annotate": Service(ask_asgi(open_annotate("a key of some length")), {}),
+        "retrain": Service(ask_port(opened["retrain"].port), seen),
+        "retrain/local": Service(
+            ask_port(opened["retrain/local"].port), dict.fromkeys(TOKEN_SCOPES, TOKEN), keyless=True
+        ),
+        "annotate": Service(ask_asgi(open_annotate(folders["monitor"] / "keys.json")), seen),
         "annotate/local": Service(ask_asgi(open_annotate(None)), {}, keyless=True),
     }
     for one in opened.values():
@@ -202,11 +205,11 @@ def build_headers(rule: RouteRule, secret: str | None = None, **headers: str) ->
 
 
 def find_secret(service: Service, rule: RouteRule) -> str | None:
-    return service.keys.get("admin" if rule.opened_by in (*SCOPES, "any key") else rule.opened_by)
+    return service.keys.get("admin", service.keys.get(rule.opened_by)) if needs_key(rule) else None
 
 
 def needs_key(rule: RouteRule) -> bool:
-    return rule.opened_by in (*SCOPES, "any key", "token")
+    return rule.opened_by in (*SCOPES, "any key")
 
 
 @pytest.mark.parametrize(("name", "rule"), WALKS)
@@ -227,7 +230,9 @@ def test_without_a_key(services: dict[str, Service], name: str, rule: RouteRule)
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
-@pytest.mark.parametrize(("name", "rule"), [walk for walk in WALKS if walk.values[0] in ("server", "monitor")])
+@pytest.mark.parametrize(
+    ("name", "rule"), [walk for walk in WALKS if walk.values[0] in ("server", "monitor", "retrain")]
+)
 def test_with_each_scope(services: dict[str, Service], name: str, rule: RouteRule) -> None:
     service = services[name]
     if not needs_key(rule):
@@ -297,7 +302,7 @@ def test_the_services_have_no_other_routes(tmp_path: Path, services: dict[str, S
             (rule.method, rule.path) for rule in ROUTES if rule.service == service and rule.path.startswith(start)
         }
     for name in ("monitor", "retrain"):
-        secret = services[name].keys.get("admin", TOKEN)
+        secret = services[name].keys["admin"]
         assert services[name].ask("GET", "/made/up", {"authorization": f"Bearer {secret}"})[0] == 404
         assert services[name].ask("GET", "/made/up", {})[0] == 401
 
@@ -322,6 +327,41 @@ def test_a_session_of_the_arena_opens_its_forms(tmp_path: Path) -> None:
     assert ask("POST", "/arena/new", {**form, **cookie})[0] == 200
     assert ask("POST", "/arena/new", {**form, **cookie, "sec-fetch-site": "cross-site"})[0] == 403
     assert ask("POST", "/arena/leave", {**form, **cookie})[0] == 303
+
+
+def test_the_token_of_programs_opens_what_they_need_and_nothing_else(services: dict[str, Service]) -> None:
+    opened = set()
+    for rule in ROUTES:
+        if rule.service == "retrain" and needs_key(rule):
+            status, _ = services["retrain"].ask(rule.method, fill_path(rule), build_headers(rule, TOKEN), b"{}")
+            opened |= {rule.opened_by} - ({rule.opened_by} if status in REFUSALS else set())
+    assert opened == set(TOKEN_SCOPES)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_who_comes_in_with_a_typed_key(tmp_path: Path, scope: str) -> None:
+    secrets = write_keys(tmp_path / "keys.json")
+    ask = ask_asgi(open_annotate(tmp_path / "keys.json"))
+    status, given = ask("POST", "/enter", FORM, urlencode({"key": secrets[scope], "name": "Ada"}).encode())
+    assert (status, "set-cookie" in given) == ((303, True) if scope in ("annotate", "admin") else (401, False))
+
+
+def test_a_revoked_key_loses_its_session_of_annotate(tmp_path: Path) -> None:
+    secret, entry = api_keys.create_key("ada", ["annotate"], None, datetime.now(UTC))
+    api_keys.add(tmp_path / "keys.json", entry)
+    people: list[str] = []
+    empty = SimpleNamespace(
+        get_current_task=people.append, progress=lambda who: SimpleNamespace(done=0, left=0, undo=False)
+    )
+    keys = KeyStore(tmp_path / "keys.json", 0.0)
+    ask = ask_asgi(annotate_app.application(empty, AnnotateAppConfig("shop", (), keys, None, lambda: None)))
+    _, given = ask("POST", "/enter", FORM, urlencode({"key": secret, "name": "Grace"}).encode())
+    cookie = {"cookie": given["set-cookie"].partition(";")[0]}
+    assert ask("GET", "/question", cookie)[0] == 200
+    assert people == ["ada"]  # the name of the key, whatever was typed
+    assert ask("GET", "/question", {"cookie": "tunectl_annotator=ada"})[0] == 401
+    api_keys.remove(tmp_path / "keys.json", "ada")
+    assert ask("GET", "/question", cookie)[0] == 401
 
 
 def test_who_may_chat_but_not_give_feedback_stays_outside(tmp_path: Path) -> None:

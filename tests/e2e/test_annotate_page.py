@@ -10,13 +10,16 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
 from playwright.sync_api import expect
 
-from tunectl.annotation.annotate_app import OUT_OF_DATE
+from tunectl.access.api_keys import add as add_key
+from tunectl.access.api_keys import create_key
+from tunectl.annotation.annotate_app import OUT_OF_DATE, WRONG_KEY
 from tunectl.artifacts.records import Message, Source
 from tunectl.cli.main import main
 from tunectl.preferences.annotation_store import (
@@ -296,15 +299,20 @@ def test_a_dead_server_is_told_and_the_choice_can_be_pressed_again(project, brow
 
 
 def test_a_key_keeps_others_out(project, browser):
-    with serving(project, "annotate.key_env=PAGE_KEY", PAGE_KEY="sésame, sésame, sésame") as server:
+    secret, entry = create_key("ada", ["annotate"], None, datetime.now(UTC))
+    add_key(project / ".tunectl" / "keys.json", entry)
+    with serving(project) as server:
         page = enter(browser, server.url, key="wrong")
         page.wait_for_selector("[role=alert]")
-        assert page.inner_text("[role=alert]") == "That key is not right. Ask whoever started this page."
+        assert page.inner_text("[role=alert]") == WRONG_KEY
         assert page.request.get(server.url + "question").status == 401
-        page.fill("[name=name]", "Ada")
-        page.fill("[name=key]", "sésame, sésame, sésame")
+        page.fill("[name=name]", "somebody else")
+        page.fill("[name=key]", secret)
         page.keyboard.press("Enter")
         count(page, "0 saved, 5 to go")
+        page.keyboard.press("ArrowLeft")
+        count(page, "1 saved, 4 to go")
+    assert [event.annotator for event in journal(project)] == ["ada"]
 
 
 def test_forms_of_other_sites_and_other_names_of_the_host_are_refused(project, browser):
@@ -356,9 +364,9 @@ def test_a_taken_port(project, capsys):
         )
 
 
-def test_an_address_that_this_machine_does_not_have(project, capsys, monkeypatch):
-    monkeypatch.setenv("PAGE_KEY", "sésame, sésame, sésame")
-    assert fails(capsys, "annotate.host=203.0.113.1", "annotate.key_env=PAGE_KEY") == (
+def test_an_address_that_this_machine_does_not_have(project, capsys):
+    add_key(project / ".tunectl" / "keys.json", create_key("ada", ["annotate"], None, datetime.now(UTC))[1])
+    assert fails(capsys, "annotate.host=203.0.113.1") == (
         5,
         (
             "tunectl: annotate.host = 203.0.113.1: this machine has no such address\n"
@@ -389,21 +397,15 @@ def test_nothing_to_ask(project, capsys):
     )
 
 
-def test_a_key_that_is_not_set(project, capsys, monkeypatch):
-    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    assert fails(capsys, "annotate.key_env=NO_SUCH_KEY") == (
+def test_an_open_address_without_a_key(project, capsys):
+    add_key(project / ".tunectl" / "keys.json", create_key("shop", ["chat"], None, datetime.now(UTC))[1])
+    assert fails(capsys, "annotate.host=0.0.0.0") == (
         2,
         (
-            "tunectl: annotate.key_env = NO_SUCH_KEY: that environment variable is not set\n"
-            "  export NO_SUCH_KEY=<what people must type to come in>\n"
+            "tunectl: annotate.host = 0.0.0.0: others reach it, and no key in .tunectl/keys.json opens the page\n"
+            "  make one for each person: tunectl serve keys add NAME --scope annotate\n"
         ),
     )
-
-
-def test_an_open_address_without_a_key(project, capsys):
-    code, text = fails(capsys, "annotate.host=0.0.0.0")
-    assert code == 2
-    assert "host is 0.0.0.0, which others reach, and key_env is null; name a variable that holds a key" in text
 
 
 def test_an_edited_journal(project):

@@ -66,7 +66,7 @@ def test_there_is_nothing_else(door: MonitorApi, path: str) -> None:
 
 def test_with_keys_each_page_wants_its_own(door: MonitorApi, tmp_path: Path) -> None:
     secrets = {}
-    for scope in ("scrape", "admin", "chat"):
+    for scope in ("scrape", "look", "chat"):
         secrets[scope], entry = api_keys.create_key(scope, [scope], None, datetime.now(UTC))
         api_keys.add(tmp_path / "keys.json", entry)
     assert get(door, "/healthz")[0] == 200
@@ -74,7 +74,7 @@ def test_with_keys_each_page_wants_its_own(door: MonitorApi, tmp_path: Path) -> 
     assert get(door, "/metrics", f"Bearer {secrets['scrape']}")[0] == 200
     assert get(door, "/metrics", f"Bearer {secrets['chat']}")[0] == 403
     assert get(door, "/", f"Bearer {secrets['scrape']}")[0] == 403
-    password = base64.b64encode(f"me:{secrets['admin']}".encode()).decode()
+    password = base64.b64encode(f"me:{secrets['look']}".encode()).decode()
     assert get(door, "/", f"Basic {password}")[0] == 200
     assert get(door, "/", "Basic !!!")[0] == 401
     assert get(door, "/", "Basic \xe9")[0] == 401

@@ -31,7 +31,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
         0,
         answer,
         verify=lambda secret, opened_by: None,
-        unknown="token",
+        unknown="look",
         keyless=lambda: True,
         max_body_bytes=10,
     )

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tunectl.access import api_keys
+from tunectl.access.api_keys import KeyStore
 from tunectl.core.errors import InfrastructureError
 from tunectl.retraining import state_machine
 from tunectl.retraining.approval_pages import ApprovalPages
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.state_machine import Transition, Trigger
-from tunectl.retraining.webhook_api import RetrainApi
+from tunectl.retraining.webhook_api import RetrainApi, RetrainSecrets
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 TOKEN = "t" * 40
@@ -35,7 +37,7 @@ class World:
             self.book,
             pages,
             lambda: b"tunectl_retrain_in_progress 0\n",
-            token=TOKEN,
+            secrets=RetrainSecrets(TOKEN, KeyStore(folder / "keys.json", 0.0)),
             alert_names=("TunectlDriftSustained",),
             nudge=self._nudge,
             address="127.0.0.1",
@@ -77,6 +79,19 @@ def test_the_same_webhook_again_and_again_is_one_trigger(world):
     assert world.nudged == 1
     assert world.ask(body=payload(version="1"))[0] == 200
     assert len(world.book.list_pending_triggers()) == 1
+
+
+def test_a_key_of_scope_operate_sends_alerts_as_the_token_does(world, tmp_path):
+    secrets = {}
+    for scope in ("operate", "look"):
+        secrets[scope], entry = api_keys.create_key(scope, [scope], None, NOW)
+        api_keys.add(tmp_path / "keys.json", entry)
+    assert world.ask(body=payload(), token=secrets["operate"])[0] == 200
+    assert len(world.book.list_pending_triggers()) == 1
+    status, content, _ = world.ask(body=payload(), token=secrets["look"])
+    assert (status, content) == (403, b"the key look may look, not operate\n")
+    api_keys.remove(tmp_path / "keys.json", "operate")
+    assert world.ask(body=payload("2026-04-30T12:00:00Z"), token=secrets["operate"])[0] == 401
 
 
 def test_resolved_starts_nothing(world):

@@ -16,19 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct, structs
 
 from tunectl.access.api_errors import ApiError
+from tunectl.access.scopes import KeyScope
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, InfrastructureError, TunectlError, UsageError
 
-KeyScope = Literal["chat", "feedback", "scrape", "acts_for", "admin"]
-SCOPES: Final = get_args(KeyScope)
 PREFIX: Final = "tk-"
+KEYS_ENV: Final = "TUNECTL_KEYS"
 
 
 class ApiKey(Struct, frozen=True):
@@ -62,6 +62,11 @@ class KeyLimits(Struct, frozen=True):
     per_minute: int | None = None
     max_concurrency: int | None = None
     tokens_per_minute: int | None = None
+
+
+def find_keys_file(root: Path, keys_file: str) -> Path:
+    """The file of keys: the one that TUNECTL_KEYS names, else ``keys_file`` below the project."""
+    return Path(os.environ.get(KEYS_ENV) or root / keys_file)
 
 
 class _File(Struct, frozen=True):

@@ -7,14 +7,20 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from tunectl.access.api_keys import KeyScope
+from tunectl.access.scopes import KeyScope
 
 ServiceName = Literal["server", "monitor", "retrain", "annotate"]
-Credential = KeyScope | Literal["nothing", "any key", "token", "typed key", "session", "signed link"]
-"""What opens a route: a key of that scope (or admin), nothing, any key, the token of retrain.token_file, a key that
-somebody types on the page, the session of who has signed in there, or the link itself."""
+Credential = KeyScope | Literal["nothing", "any key", "typed key", "session", "signed link"]
+"""What opens a route: a key of that scope (or admin), nothing, any key, a key that somebody types on the page, the session of
+who has signed in there, or the link itself."""
 BodyKind = Literal["json", "form"]
 CONTENT_TYPES: Final[dict[BodyKind, str]] = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
+
+
+ARENA_SCOPES: Final[tuple[KeyScope, ...]] = ("chat", "feedback")
+"""A choice in the arena asks the model and is feedback."""
+TOKEN_SCOPES: Final[tuple[KeyScope, ...]] = ("operate", "scrape")
+"""What the token of retrain.token_file opens there: Alertmanager and Grafana send alerts with it, Prometheus reads metrics."""
 
 
 class RouteRule(Struct, frozen=True):
@@ -30,6 +36,8 @@ class RouteRule(Struct, frozen=True):
     """Whether it is open where nobody but this machine reaches the service and it has no keys."""
     body: BodyKind | None = None
     """What a POST must send."""
+    scopes: tuple[KeyScope, ...] = ()
+    """Scopes of the key that is typed, or that opened the session; all of them."""
 
 
 def _list_rules() -> Iterator[RouteRule]:
@@ -45,30 +53,32 @@ def _list_rules() -> Iterator[RouteRule]:
     yield RouteRule("server", "GET", "/docs", "any key")
     yield RouteRule("server", "GET", "/arena", "nothing")
     yield RouteRule("server", "GET", "/arena/assets/{path:path}", "nothing")
-    yield RouteRule("server", "POST", "/arena/enter", "typed key", body="form")
+    yield RouteRule("server", "POST", "/arena/enter", "typed key", body="form", scopes=ARENA_SCOPES)
     for name in ("leave", "ask", "said", "new"):
-        yield RouteRule("server", "POST", f"/arena/{name}", "session", body="form")
+        yield RouteRule("server", "POST", f"/arena/{name}", "session", body="form", scopes=ARENA_SCOPES)
 
     for path in ("/healthz", "/livez"):
         yield RouteRule("monitor", "GET", path, "nothing")
     yield RouteRule("monitor", "GET", "/metrics", "scrape", keyless=True)
     for path in ("/", "/windows/{id}", "/windows.json", "/reports", "/reports/", "/reports/{id}"):
-        yield RouteRule("monitor", "GET", path, "admin", keyless=True)
+        yield RouteRule("monitor", "GET", path, "look", keyless=True)
 
     for path in ("/healthz", "/livez"):
         yield RouteRule("retrain", "GET", path, "nothing")
-    yield RouteRule("retrain", "POST", "/webhook", "token", body="json")
-    for path in ("/metrics", "/", "/runs/{id}"):
-        yield RouteRule("retrain", "GET", path, "token", keyless=True)
+    yield RouteRule("retrain", "POST", "/webhook", "operate", body="json")
+    yield RouteRule("retrain", "GET", "/metrics", "scrape", keyless=True)
+    for path in ("/", "/runs/{id}"):
+        yield RouteRule("retrain", "GET", path, "look", keyless=True)
     yield RouteRule("retrain", "GET", "/decide/{token}", "signed link")
     yield RouteRule("retrain", "POST", "/decide/{token}", "signed link", body="form")
 
     yield RouteRule("annotate", "GET", "/", "nothing", keyless=True)
     yield RouteRule("annotate", "GET", "/assets/{path:path}", "nothing", keyless=True)
-    yield RouteRule("annotate", "GET", "/question", "session", keyless=True)
-    yield RouteRule("annotate", "POST", "/enter", "typed key", keyless=True, body="form")
+    people: tuple[KeyScope, ...] = ("annotate",)
+    yield RouteRule("annotate", "GET", "/question", "session", keyless=True, scopes=people)
+    yield RouteRule("annotate", "POST", "/enter", "typed key", keyless=True, body="form", scopes=people)
     for name in ("leave", "said", "undo"):
-        yield RouteRule("annotate", "POST", f"/{name}", "session", keyless=True, body="form")
+        yield RouteRule("annotate", "POST", f"/{name}", "session", keyless=True, body="form", scopes=people)
 
 
 ROUTES: Final = tuple(_list_rules())

@@ -6,8 +6,6 @@ Every click is one POST; the answer to it, the next question, is only sent when 
 from __future__ import annotations
 
 import errno
-import hashlib
-import hmac
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -18,9 +16,11 @@ from urllib.parse import parse_qs, quote, unquote
 
 from tunectl.access import sessions
 from tunectl.access.api_errors import ApiError
+from tunectl.access.api_keys import KeyStore
 from tunectl.access.guard import ServiceGuard
 from tunectl.access.guard_middleware import GuardMiddleware
 from tunectl.access.routes import Credential
+from tunectl.access.sessions import SessionStore
 from tunectl.access.throttle import KeyThrottle
 from tunectl.annotation.annotation_queue import AnnotationQueue, Button
 from tunectl.backends.reports import render
@@ -34,12 +34,10 @@ LONGEST_NAME = 40
 LONGEST_BODY = 200_000
 """Bytes of a form; an edit is a few thousand."""
 WHO: Final = "tunectl_annotator"
-PROOF_SECONDS: Final = 7 * 24 * 3600
-"""How long somebody who came in stays; whoever changes the key ends it earlier."""
-MIN_KEY_LENGTH: Final = 16
-"""Letters of a key that people type: nobody guesses it."""
+NAME_SECONDS: Final = 7 * 24 * 3600
+"""How long a browser keeps the name of somebody who came in without a key."""
 TOO_MANY = "Too many wrong keys came from where you are. Try again in a minute."
-WRONG_KEY = "That key is not right. Ask whoever started this page."
+WRONG_KEY = "That key is not right, or it may not annotate. Ask whoever started this page."
 NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} letters, so that your choices stay yours."
 REFUSED = f"this form is not one of this page, or it is longer than {LONGEST_BODY} bytes"
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the question as it is now."
@@ -53,8 +51,8 @@ class AnnotateAppConfig:
 
     project: str
     tags: tuple[str, ...]
-    key: str | None
-    """What people must type; None where only this machine reaches the page."""
+    keys: KeyStore | None
+    """Keys, of which people type one with the scope annotate; None where only this machine reaches the page."""
     hosts: frozenset[str] | None
     """Names that the page is reached by; None for any. Others are refused, so that no web site can point its own name here."""
     pending: Callable[[], str | None]
@@ -125,23 +123,13 @@ class _Routes:
         self._desk, self._setup = desk, setup
         self._responses = import_optional("starlette.responses", extra="annotate")
         self._throttle = KeyThrottle()
+        keys = setup.keys
+        self._people: SessionStore[str] = SessionStore(lambda key: keys is not None and keys.opens(key, "annotate"))
 
     def _who(self, request: Any) -> str | None:
-        """The name of the person, if they came in properly: it is signed with the key, and good for a week."""
-        name, _, proof = sessions.read_cookie(request.cookies, WHO).partition(".")
-        if self._setup.key is None:
-            return unquote(name) or None
-        until, _, _ = proof.partition(".")
-        if not until.isdecimal() or len(until) > 12 or int(until) < time.time():
-            return None
-        return unquote(name) if hmac.compare_digest(proof.encode(), self._sign(name, until).encode()) else None
-
-    def _sign(self, name: str, until: str) -> str:
-        """The end of a cookie: until when it is good, and the proof of that name and time."""
-        if self._setup.key is None:
-            return until
-        told = f"annotate {name} {until}".encode()
-        return f"{until}.{hmac.new(self._setup.key.encode(), told, hashlib.sha256).hexdigest()}"
+        """The name of the person, if they came in properly; without keys the cookie is that name."""
+        cookie = sessions.read_cookie(request.cookies, WHO)
+        return (unquote(cookie) or None) if self._setup.keys is None else self._people.find(cookie)
 
     def _html(self, text: str, status: int = 200) -> Any:
         return self._responses.HTMLResponse(text, status)
@@ -157,12 +145,12 @@ class _Routes:
 
     def _door(self, trouble: str, status: int = 200) -> Any:
         page = render.render(
-            "annotate_door.html", project=self._setup.project, keyed=self._setup.key is not None, trouble=trouble
+            "annotate_door.html", project=self._setup.project, keyed=self._setup.keys is not None, trouble=trouble
         )
         return self._html(page, status)
 
     async def enter(self, request: Any) -> Any:
-        """Let somebody in by name, and by key where there is one."""
+        """Let somebody in by name, or by key where keys are asked for: then the name is that of the key."""
         form = await self._form(request)
         if form is None:
             return self._reject_form()
@@ -171,22 +159,26 @@ class _Routes:
             self._throttle.check(address)
         except ApiError as problem:
             return self._door(TOO_MANY, problem.status)
-        if self._setup.key is not None and not hmac.compare_digest(
-            form.get("key", [""])[0].encode(), self._setup.key.encode()
-        ):
-            self._throttle.count(address)
-            return self._door(WRONG_KEY, 401)
-        name = " ".join(form.get("name", [""])[0].split())
+        name, key = " ".join(form.get("name", [""])[0].split()), form.get("key", [""])[0].strip()
+        if self._setup.keys is not None:
+            try:
+                holder = self._setup.keys.key(key, "annotate", time.monotonic())
+            except ApiError:
+                self._throttle.count(address)
+                return self._door(WRONG_KEY, 401)
+            name = name if holder.allows("acts_for") else holder.name
         if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
             return self._door(NO_NAME, 422)
-        response = self._home_again()
-        plain, https = quote(name, safe="").replace(".", "%2E"), sessions.is_https(request.url.scheme, request.headers)
-        proof = self._sign(plain, str(round(time.time()) + PROOF_SECONDS))
-        sessions.set_cookie(response, WHO, f"{plain}.{proof}", https=https, max_age=PROOF_SECONDS)
+        response, https = self._home_again(), sessions.is_https(request.url.scheme, request.headers)
+        if self._setup.keys is None:
+            sessions.set_cookie(response, WHO, quote(name, safe=""), https=https, max_age=NAME_SECONDS)
+        else:
+            sessions.set_cookie(response, WHO, self._people.create(key, name), https=https)
         return response
 
     async def leave(self, request: Any) -> Any:
         """Make room for somebody else."""
+        self._people.remove(sessions.read_cookie(request.cookies, WHO))
         response = self._home_again()
         sessions.delete_cookie(response, WHO)
         return response

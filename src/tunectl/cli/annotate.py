@@ -11,7 +11,6 @@ Choices are saved in the folder of annotate.store before the page confirms them.
 from __future__ import annotations
 
 import argparse
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import DataError, TunectlError, UsageError
 
 if TYPE_CHECKING:
+    from tunectl.access.api_keys import KeyStore
     from tunectl.annotation.annotation_queue import AnnotationQueue
     from tunectl.config.schema.root import TunectlConfig
 
@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write answers, or serve the page until Ctrl-C.
 
-    Raises  InfrastructureError for a port or store in use; UsageError for a key that is not set; DataError without questions.
+    Raises  InfrastructureError for a port or store in use; UsageError for an open address without a key; DataError without questions.
     """
     from tunectl.config.loading import checks, override_file
 
@@ -88,7 +88,7 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
     from tunectl.backends.system import terminal
     from tunectl.preferences import annotation_store
 
-    asking, key = root.annotate.queue, _key(root.annotate.key_env)
+    asking, keys = root.annotate.queue, _open_keys(layout, root)
     with annotation_store.open_store(folder) as opened:
         if not opened.questions and not generate:
             raise DataError(
@@ -101,7 +101,7 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
         listening = annotate_app.listen(root.annotate.host, root.annotate.port)
         writing = _BackgroundWriter(layout, root, desk, generate=generate)
         setup = annotate_app.AnnotateAppConfig(
-            root.project, tuple(root.annotate.tags), key, _hosts(root), writing.pending
+            root.project, tuple(root.annotate.tags), keys, _hosts(root, keys), writing.pending
         )
         host, port = listening.getsockname()[:2]
         reason = why_unranked(layout)
@@ -116,30 +116,32 @@ def _url(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _hosts(root: TunectlConfig) -> frozenset[str] | None:
-    """Names that the page answers to: this machine's own, or any where a key guards it."""
+def _hosts(root: TunectlConfig, keys: KeyStore | None) -> frozenset[str] | None:
+    """Names that the page answers to: this machine's own, or any where keys guard it."""
     from tunectl.access import guard
 
-    return guard.list_hosts(root.annotate.host) if root.annotate.key_env is None else None
+    return guard.list_hosts(root.annotate.host) if keys is None else None
 
 
-def _key(variable: str | None) -> str | None:
-    if variable is None:
+def _open_keys(layout: ProjectPaths, root: TunectlConfig) -> KeyStore | None:
+    """The keys that people type; None where only this machine reaches the page and no key is for it.
+
+    Raises  UsageError where others reach the page and no key opens it.
+    """
+    from tunectl.access import api_keys
+
+    path = api_keys.find_keys_file(layout.root, root.serve.keys_file)
+    entries = api_keys.read(path)
+    if root.annotate.loopback and not any("annotate" in entry.scopes for entry in entries):
         return None
-    found = os.environ.get(variable, "")
-    if not found:
+    if not any(entry.allows("annotate") for entry in entries):
         raise UsageError(
-            f"annotate.key_env = {variable}: that environment variable is not set",
-            hint=f"export {variable}=<what people must type to come in>",
+            f"annotate.host = {root.annotate.host}: others reach it, and no key in {path} opens the page",
+            hint="make one for each person: tunectl serve keys add NAME --scope annotate",
         )
-    from tunectl.annotation import annotate_app
-
-    if len(found) < annotate_app.MIN_KEY_LENGTH:
-        raise UsageError(
-            f"annotate.key_env = {variable}: its value has {len(found)} letters; a key has {annotate_app.MIN_KEY_LENGTH} or more",
-            hint=f"export {variable}=$(python3 -c 'import secrets; print(secrets.token_urlsafe(24))')",
-        )
-    return found
+    keys = api_keys.KeyStore(path, 1.0)
+    keys.load()
+    return keys
 
 
 @contextmanager

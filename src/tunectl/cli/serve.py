@@ -7,8 +7,19 @@
     tunectl serve keys list                     or audit: when each was used last, and what to look at
     tunectl serve image [NAME:TAG]              bentoml containerize on the Bento that repro built; needs a Docker engine
 
-Scopes: chat (answers and models), feedback, scrape (metrics), acts_for (names people who each count), admin (everything). A running server sees a change of the keys
-within a second, and a promotion within serve.poll_seconds.
+Scopes of a key; chat and feedback where none is given:
+
+    chat        answers and models
+    feedback    verdicts on answers, from which models may learn
+    scrape      metrics
+    look        pages and reports, which show texts
+    annotate    the page on which people compare answers
+    operate     begin, stop and retry builds, evaluations and retrains; send alerts
+    decide      approve a retrain; promote, reject and roll back releases
+    acts_for    name people who each count, for applications that speak for many users
+    admin       all of these, and keys
+
+A running server sees a change of the keys within a second, and a promotion within serve.poll_seconds.
 """
 
 from __future__ import annotations

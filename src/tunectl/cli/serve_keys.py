@@ -11,7 +11,8 @@ from typing import Any, cast
 import msgspec
 
 from tunectl.access import api_keys
-from tunectl.access.api_keys import ApiKey, KeyScope
+from tunectl.access.api_keys import ApiKey
+from tunectl.access.scopes import SCOPES, KeyScope
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
 
@@ -42,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
 def find_path(typed: list[str]) -> Path:
     """The file of keys: of the environment where it names one, else of the configuration."""
-    if "TUNECTL_KEYS" in os.environ:
-        return Path(os.environ["TUNECTL_KEYS"])
+    if os.environ.get(api_keys.KEYS_ENV):
+        return Path(os.environ[api_keys.KEYS_ENV])
     from tunectl.config.loading import checks, override_file
 
     layout = ProjectPaths()
@@ -59,9 +60,9 @@ def _add(path: Path, name: str, args: argparse.Namespace) -> int:
     from tunectl.backends.system import terminal
 
     scopes, now = args.scope or list(USUAL), datetime.now(UTC)
-    wrong = next((scope for scope in scopes if scope not in api_keys.SCOPES), None)
+    wrong = next((scope for scope in scopes if scope not in SCOPES), None)
     if wrong is not None:
-        raise UsageError(f"--scope {wrong}: there are {', '.join(api_keys.SCOPES)}")
+        raise UsageError(f"--scope {wrong}: there are {', '.join(SCOPES)}")
     if args.days is not None and not 1 <= args.days <= 36_500:
         raise UsageError(f"--days {args.days}: a key is good for 1 to 36500 days")
     secret, entry = api_keys.create_key(

@@ -2,7 +2,7 @@
 
     /healthz         open to all
     /metrics         scope scrape
-    /                windows, newest first (scope admin)
+    /                windows, newest first (scope look)
     /windows/ID      one window: signals, what moved, exemplars
     /windows.json    the same for programs
     /reports         Evidently's reports; /reports/ID.html
@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
-from tunectl.access.api_keys import KeyScope, KeyStore
+from tunectl.access.api_keys import KeyStore
 from tunectl.access.routes import Credential
+from tunectl.access.scopes import KeyScope
 from tunectl.access.security_headers import SANDBOX_POLICY
 from tunectl.artifacts import names
 from tunectl.backends.web.http_server import TEXT, HttpRequest, HttpResponse, HttpServer
@@ -57,7 +58,7 @@ class MonitorApi(HttpServer):
             port,
             self.answer,
             verify=self._verify,
-            unknown="admin",
+            unknown="look",
             keyless=lambda: not keys.is_file(),
         )
         if not self.local or keys.is_file():

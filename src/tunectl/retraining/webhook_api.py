@@ -1,11 +1,12 @@
 """The HTTP endpoints of the retrain controller.
 
     /healthz          open to all
-    /webhook          POST: Alertmanager (payload 4) and Grafana (payload 1), with the bearer token
-    /metrics          with the token; open to this machine on a loopback address
-    /  /runs/ID       the stories; with the token (as a password), open to this machine on a loopback address
+    /webhook          POST: Alertmanager (payload 4) and Grafana (payload 1); scope operate
+    /metrics          scope scrape; open to this machine on a loopback address
+    /  /runs/ID       the stories; scope look (the key is the password), open to this machine on a loopback address
     /decide/TOKEN     GET shows, POST decides: the signed link is the key
 
+The token of retrain.token_file opens /webhook and /metrics as well: programs that send alerts read it from that file.
 Answers to a webhook are a contract with Alertmanager, which tries again after 5xx and network errors only: 200 for what is kept
 or known, 503 for what cannot be taken now, 4xx for what will never be right.
 """
@@ -14,13 +15,15 @@ from __future__ import annotations
 
 import hmac
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple, cast
 from urllib.parse import parse_qs, unquote
 
-from tunectl.access.api_errors import ApiError
-from tunectl.access.routes import Credential
+from tunectl.access.api_keys import KeyStore
+from tunectl.access.routes import TOKEN_SCOPES, Credential
+from tunectl.access.scopes import KeyScope
 from tunectl.backends.web.http_server import HttpRequest, HttpResponse, HttpServer
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, TunectlError, UsageError
@@ -40,6 +43,23 @@ def json_reply(code: int, /, **words: object) -> HttpResponse:
     return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, headers)
 
 
+class RetrainSecrets(NamedTuple):
+    """What opens the routes."""
+
+    token: str
+    """That of retrain.token_file, for programs."""
+    keys: KeyStore
+
+    def verify(self, secret: str | None, opened_by: Credential) -> None:
+        """Refuse a secret that does not open what the table of routes says.
+
+        Raises  ApiError (401, 403).
+        """
+        if opened_by in TOKEN_SCOPES and hmac.compare_digest((secret or "").encode(), self.token.encode()):
+            return
+        self.keys.key(secret, cast("KeyScope", opened_by), time.monotonic())
+
+
 class RetrainApi(HttpServer):
     """See the module's text."""
 
@@ -49,7 +69,7 @@ class RetrainApi(HttpServer):
         pages: ApprovalPages,
         metrics: Callable[[], bytes],
         *,
-        token: str,
+        secrets: RetrainSecrets,
         alert_names: tuple[str, ...],
         nudge: Callable[[], None],
         address: str,
@@ -57,17 +77,19 @@ class RetrainApi(HttpServer):
     ) -> None:
         """Open the port; 0 takes any. ``nudge`` wakes the driver.
 
-        Raises  InfrastructureError for a port in use.
+        Raises  InfrastructureError for a port in use; DataError for a broken file of keys.
         """
         self._book, self._pages, self._metrics, self._nudge = book, pages, metrics, nudge
-        self._token, self._names = token.encode(), alert_names
+        self._names = alert_names
+        if secrets.keys.path.is_file():
+            secrets.keys.load()
         super().__init__(
             "retrain",
             address,
             port,
             self.answer,
-            verify=self._verify,
-            unknown="token",
+            verify=secrets.verify,
+            unknown="look",
             keyless=lambda: True,
             max_body_bytes=alert_webhook.LARGEST,
         )
@@ -127,7 +149,3 @@ class RetrainApi(HttpServer):
         page = self._pages.decide(token, datetime.now(UTC), form)
         self._nudge()
         return HttpResponse(page.encode())
-
-    def _verify(self, secret: str | None, opened_by: Credential) -> None:
-        if not hmac.compare_digest((secret or "").encode(), self._token):
-            raise ApiError("the bearer token is missing or wrong", "authentication_error")

@@ -13,6 +13,7 @@ from typing import Any
 
 import bentoml  # noqa: TID253  # BentoML finds its services at module level
 
+from tunectl.access.routes import ARENA_SCOPES
 from tunectl.annotation import arena_app
 from tunectl.backends.web import bounded_http
 from tunectl.serving import inference_logger
@@ -32,7 +33,7 @@ def mount_arena(server: Server, home: Path) -> None:
         tuple(annotate.tags),
         folder,
         masker,
-        lambda key: server.ring.opens(key, "chat", "feedback"),
+        lambda key: server.ring.opens(key, *ARENA_SCOPES),
     )
     server.mounts["/arena"] = arena_app.application(server, config)
 

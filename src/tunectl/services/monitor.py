@@ -6,16 +6,15 @@ encoder itself embeds), no network.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import msgspec
 
+from tunectl.access import api_keys
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.schema.monitor import MonitorSettings
@@ -43,7 +42,7 @@ def run(
         watching.stopped = lambda: not told.empty()
         with suppress(TunectlError):  # the first look meets it again, counts it and says so
             metrics.restore(watching.find_latest_window())
-        keys = Path(os.environ.get("TUNECTL_KEYS", layout.root / settings.keys_file))
+        keys = api_keys.find_keys_file(layout.root, settings.keys_file)
         door = MonitorApi(
             settings.monitor.host, settings.monitor.port, keys, _pages(settings, layout, watching, metrics)
         )

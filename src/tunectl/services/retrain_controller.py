@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Final
 
+from tunectl.access import api_keys
+from tunectl.access.api_keys import KeyStore
 from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import inference_log_sql
@@ -32,7 +34,7 @@ from tunectl.retraining.registry_sync import Publisher
 from tunectl.retraining.retrain_metrics import RetrainMetrics
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.schedules import CronSchedule
-from tunectl.retraining.webhook_api import RetrainApi
+from tunectl.retraining.webhook_api import RetrainApi, RetrainSecrets
 from tunectl.retraining.workspace import RetrainWorkspace
 
 STORE: Final = "TUNECTL_REGISTRY"
@@ -40,6 +42,8 @@ PAUSE: Final = 30.0
 """Seconds after a look that failed."""
 REST: Final = 4.0
 """Times as long as a look took is waited for the next one: weeks of live traffic must not be read all the time."""
+KEYS_SECONDS: Final = 1.0
+"""Between looks at the file of keys."""
 PATIENCE: Final = 20.0
 """Seconds that a change waits for somebody who copies into the store; what took hours is not thrown away for that."""
 _log = logging_setup.get_logger(__name__)
@@ -99,7 +103,10 @@ class _RetrainerProcess:
             self._book,
             ApprovalPages(self._book, self._trials, root.project, signing, lambda: cost),
             self._render_metrics,
-            token=secret_files.load_token(layout.root, root.retrain.token_file),
+            secrets=RetrainSecrets(
+                secret_files.load_token(layout.root, root.retrain.token_file),
+                KeyStore(api_keys.find_keys_file(layout.root, root.serve.keys_file), KEYS_SECONDS),
+            ),
             alert_names=root.retrain.alerts,
             nudge=self._wake.set,
             address=root.retrain.host,

@@ -13,8 +13,9 @@ import msgspec
 
 from tunectl.access import guard, routes
 from tunectl.access.api_errors import ApiError
-from tunectl.access.api_keys import ApiKey, KeyScope, KeyStore
+from tunectl.access.api_keys import ApiKey, KeyStore
 from tunectl.access.routes import RouteRule
+from tunectl.access.scopes import KeyScope
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
 from tunectl.inference_log.pseudonyms import identify_caller

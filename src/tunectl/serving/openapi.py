@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Struct
 
-from tunectl.access.api_keys import KeyScope
+from tunectl.access.scopes import KeyScope
 from tunectl.serving import responses
 from tunectl.serving.requests import ChatRequest, CompletionRequest, FeedbackRequest
 

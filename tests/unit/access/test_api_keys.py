@@ -10,6 +10,7 @@ import version_0_1
 
 from tunectl.access import api_keys
 from tunectl.access.api_errors import ApiError
+from tunectl.access.scopes import SCOPE_MEANINGS, SCOPES
 from tunectl.artifacts.record_format import NewerRecordError
 from tunectl.core.errors import DataError, InfrastructureError, UsageError
 
@@ -52,7 +53,14 @@ def test_admin_may_everything(tmp_path: Path) -> None:
     secret, entry = api_keys.create_key("boss", ["admin"], None, NOW)
     api_keys.add(tmp_path / "k", entry)
     opened = ring(tmp_path / "k")
-    assert all(opened.key(secret, scope, 0) for scope in api_keys.SCOPES)
+    assert all(opened.key(secret, scope, 0) for scope in SCOPES)
+
+
+def test_no_scope_but_admin_opens_another() -> None:
+    for scope in SCOPES:
+        _, entry = api_keys.create_key("a", [scope], None, NOW)
+        assert [other for other in SCOPES if entry.allows(other)] == (list(SCOPES) if scope == "admin" else [scope])
+    assert set(SCOPE_MEANINGS) == set(SCOPES)
 
 
 def test_a_change_counts_within_the_interval_and_a_broken_file_changes_nothing(tmp_path: Path) -> None:

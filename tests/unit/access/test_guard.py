@@ -156,17 +156,17 @@ def opened(secret: str | None, opened_by: Credential) -> None:
     ],
 )
 def test_a_key_opens_what_is_else_open_to_this_machine_alone(sent: dict[str, str], found: int) -> None:
-    local = ServiceGuard("retrain", opened, lambda: guard.list_hosts("localhost"), "token")
+    local = ServiceGuard("retrain", opened, lambda: guard.list_hosts("localhost"), "look")
     assert status(local.admit, head("GET", "/metrics", **sent)) == found
     assert status(local.admit, head("GET", "/runs/x", **sent)) == found
     assert status(local.admit, head("GET", "/healthz", **sent)) == 200
     assert status(local.admit, head("GET", "/decide/x.y", **sent)) == 200
-    there = ServiceGuard("retrain", opened, lambda: None, "token")
+    there = ServiceGuard("retrain", opened, lambda: None, "look")
     assert status(there.admit, head("GET", "/metrics", **sent)) == (found if "authorization" in sent else 401)
 
 
 def test_what_is_not_in_the_table_is_nowhere() -> None:
-    there = ServiceGuard("retrain", opened, lambda: None, "token")
+    there = ServiceGuard("retrain", opened, lambda: None, "look")
     key = {"authorization": "Bearer right"}
     assert status(there.admit, head("GET", "/made/up")) == 401
     assert status(there.admit, head("GET", "/made/up", **key)) == 404

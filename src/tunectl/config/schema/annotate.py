@@ -43,11 +43,9 @@ class Annotate(StrictModel):
     store: str = Field(min_length=1)
     """Folder of questions and judgments, relative to the project. Commit it."""
     host: str = Field(min_length=1)
-    """Address to listen on; localhost or an IP address. One that other machines reach needs ``key_env``."""
+    """Address to listen on; localhost or an IP address. One that other machines reach needs keys of scope annotate."""
     port: int = Field(ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
-    key_env: str | None = Field(pattern=r"^[A-Z_][A-Z0-9_]*$")
-    """Environment variable that holds the access key of the page. Null: no key."""
     tags: list[Tag] = Field(max_length=9)
     """Reasons that people can tick, with the keys 1 to 9."""
     prepare: CandidateGenerationConfig
@@ -61,10 +59,6 @@ class Annotate(StrictModel):
         return self.host == "localhost" or ip_address(self.host).is_loopback
 
     @model_validator(mode="after")
-    def _require_key_unless_loopback(self) -> Self:
+    def _sound(self) -> Self:
         validate_host(self.host)
-        if not self.loopback and self.key_env is None:
-            raise ValueError(
-                f"host is {self.host}, which others reach, and key_env is null; name a variable that holds a key"
-            )
         return self
