@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import sweep_project as project
 
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.pipeline import run_ledger
 from tunectl.tracking import spool
 from tunectl.tracking.build_record import BuildRecord
 
@@ -53,6 +55,22 @@ def test_a_build_that_fails_says_where(folder: Path) -> None:
         (folder / "sft.py").write_text(before)
     found = newest(folder)
     assert (found.exit_code, found.tags["tunectl.failure"]) == (5, "sft: out of memory")
+    layout = ProjectPaths(folder)
+    last = run_ledger.read_run(layout, run_ledger.list_runs(layout)[0])
+    assert last.failure is not None
+    assert (last.exit_code, last.failure.stage, last.failure.message, last.targets) == (5, "sft", "out of memory", ["sft"])
+
+
+def test_every_run_is_in_the_ledger(folder: Path) -> None:
+    time.sleep(1.1)
+    project.tunectl(folder, "repro", "--unattended", "--to", "sft")
+    layout = ProjectPaths(folder)
+    names = run_ledger.list_runs(layout)
+    last = run_ledger.read_run(layout, names[0])
+    assert len(names) >= 2
+    assert (last.exit_code, last.unattended, last.targets) == (0, True, ["sft"])
+    assert last.commit
+    assert "sft" in last.settings
 
 
 def test_without_a_tracker_nothing_is_kept(tmp_path: Path) -> None:

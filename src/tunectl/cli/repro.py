@@ -20,7 +20,7 @@ from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import GateError, InfrastructureError
 from tunectl.core.optional import require_all
-from tunectl.pipeline import build_tracking
+from tunectl.pipeline import build_tracking, run_ledger
 from tunectl.pipeline.stage_status import stage_verdict
 from tunectl.pipeline.stages import STAGES, find
 
@@ -63,17 +63,23 @@ def run(args: argparse.Namespace) -> int:
         find(name)
     with lock.file_lock(layout.repro_lock, "tunectl repro"):
         root = _configure(layout, args.overrides, reset=args.reset_overrides, targets=args.to)
-        started = time.monotonic()
-        code = _rebuild(layout, args.to, force=args.force)
-        seconds = time.monotonic() - started
-        try:
-            if not code:
-                _summarize(layout, seconds, targets=args.to, as_json=args.json, unattended=args.unattended)
-        except GateError as error:
-            code = error.exit_code
-            raise
-        finally:
-            build_tracking.record_build(layout, root, seconds, code)
+        with run_ledger.record_run(layout, root.project, targets=args.to, unattended=args.unattended) as end:
+            end.exit_code = _build(layout, root, args, end)
+    return end.exit_code
+
+
+def _build(layout: ProjectPaths, root: TunectlConfig, args: argparse.Namespace, end: run_ledger.RunEnd) -> int:
+    started = time.monotonic()
+    code = _rebuild(layout, args.to, force=args.force)
+    seconds = time.monotonic() - started
+    try:
+        if not code:
+            _summarize(layout, seconds, targets=args.to, as_json=args.json, unattended=args.unattended, end=end)
+    except GateError as error:
+        code = error.exit_code
+        raise
+    finally:
+        build_tracking.record_build(layout, root, seconds, code)
     return code
 
 
@@ -108,7 +114,13 @@ def _rebuild(layout: ProjectPaths, targets: list[str], *, force: bool) -> int:
 
 
 def _summarize(
-    layout: ProjectPaths, seconds: float, *, targets: Sequence[str] = (), as_json: bool, unattended: bool = False
+    layout: ProjectPaths,
+    seconds: float,
+    *,
+    targets: Sequence[str] = (),
+    as_json: bool,
+    unattended: bool = False,
+    end: run_ledger.RunEnd | None = None,
 ) -> None:
     """Print the comparison and the verdicts of what was rebuilt, and refuse on a verdict of no.
 
@@ -135,7 +147,9 @@ def _summarize(
     if left and not as_json:
         terminal.print_line(f"left as before: {', '.join(left)}; tunectl repro goes on with them")
     if not left and not unattended:
-        _release(layout, as_json=as_json)
+        release = _release(layout, as_json=as_json)
+        if end is not None:
+            end.release = release
     _refuse(layout, {name: found for name, found in verdicts.items() if not found["passed"]})
 
 
@@ -155,8 +169,11 @@ def _print_comparison(folder: Path) -> None:
         terminal.print_line(note)
 
 
-def _release(layout: ProjectPaths, *, as_json: bool) -> None:
-    """Put what was packaged into the store; say how to serve it where no gate said no. The first release becomes champion."""
+def _release(layout: ProjectPaths, *, as_json: bool) -> str | None:
+    """Put what was packaged into the store; say how to serve it where no gate said no. The first release becomes champion.
+
+    Returns its name; None where nothing was packaged.
+    """
     from tunectl.backends.system import terminal
     from tunectl.cli.release_update import add_packaged
     from tunectl.registry.release_store import ReleaseRegistry
@@ -164,12 +181,12 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> None:
     store = ReleaseRegistry(layout.releases)
     made = add_packaged(layout, store, author="tunectl repro", message="")
     if made is None:
-        return
+        return None
     if store.champion() is None and not made.refusals:
         store.promote(made.id, author="tunectl repro", message="the first release")
         _freeze(layout, store, made.id)
     if as_json:
-        return
+        return made.id
     terminal.print_line(f"release: {made.id} ({made.bytes / 1e6:.0f} MB), in {store.root}")
     bento = layout.artifact("package") / "bento"
     if bento.is_dir():
@@ -179,6 +196,7 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> None:
     pointer = store.champion()
     if pointer is not None and pointer.release != made.id and not made.refusals:
         terminal.print_line(f"champion is {pointer.release}; swap with: tunectl release promote {made.id[:6]} -m TEXT")
+    return made.id
 
 
 def _freeze(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:

@@ -1,0 +1,301 @@
+"""The run ledger: what each ``tunectl repro`` did, one file a run, so that runs stay comparable after their artifacts are gone.
+
+``.tunectl/runs/UTC-DIGEST.json`` is written whole when the run ends, also when it fails. No stage reads it, so it may be deleted.
+What a run did not build, and what is left of an earlier one, is not in its record.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import override_file
+from tunectl.core import logging_setup, user
+from tunectl.core.errors import ArtifactError, GateError, TunectlError
+from tunectl.evaluation import results
+from tunectl.evaluation.results import MetricDifference, Score
+from tunectl.pipeline.stage_status import stage_verdict
+from tunectl.pipeline.stages import STAGES
+from tunectl.tracking.build_record import read_curves
+
+_PASSWORD: Final = re.compile(r"://[^/\s]*@")
+_log = logging_setup.get_logger(__name__)
+VERSION: Final = 1
+MAX_POINTS: Final = 200
+"""Of a curve; a longer one is thinned."""
+
+
+class RunVerdict(msgspec.Struct, frozen=True):
+    """What a gate said."""
+
+    passed: bool
+    verdict: str = ""
+    reason: str = ""
+    evidence: list[str] = []
+    helps: list[str] = []
+
+
+class RunFailure(msgspec.Struct, frozen=True):
+    """Why a run ended early."""
+
+    message: str
+    stage: str | None = None
+    """None where no stage ran, such as a mistake of DVC."""
+    hint: str = ""
+
+
+class RunStage(msgspec.Struct, frozen=True):
+    """One stage whose artifact is up to date at the end of the run."""
+
+    name: str
+    manifest: str
+    """Digest of the artifact's manifest: equal in two runs means that they have the same artifact."""
+    executed: bool
+    """Whether this run built it, rather than found it or took it from DVC's cache."""
+    seconds: float | None
+    """What building it took, in this run or in an earlier one."""
+    passed_through: bool = False
+    """Switched off."""
+    output: str | None = None
+    """DVC's digest of the artifact: ``dvc.lock`` and DVC's cache know it by that."""
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The small part of a record: enough for one row of a list."""
+
+    id: str
+    """Name of the file without its ending: when the run began (UTC), and a digest of what it built."""
+    version: int = VERSION
+    project: str
+    author: str
+    unattended: bool = False
+    """Started by the retrain controller or a sweep."""
+    started_at: float
+    """Seconds since 1970."""
+    seconds: float
+    exit_code: int
+    commit: str | None
+    """``-dirty`` behind it where tracked files differed; None outside Git."""
+    overrides: list[str]
+    targets: list[str]
+    """Stages of ``--to``; empty for all."""
+    stages: list[RunStage]
+    verdicts: dict[str, RunVerdict]
+    """By stage."""
+    failure: RunFailure | None = None
+    release: str | None = None
+    """What was put into the registry."""
+    primary: str | None = None
+    """The measure that decides; None where the run did not evaluate."""
+    inputs: int = 0
+    """Test inputs."""
+    test_set: str | None = None
+    """Digest of the test split: differences of two runs can be paired where it is equal."""
+    primary_scores: dict[str, Score] = {}
+    """System to its primary measure with its interval."""
+
+
+class RunRecord(RunSummary, frozen=True, kw_only=True):
+    """All that is kept of a run."""
+
+    settings: dict[str, Any] = {}
+    """Stage to its resolved settings."""
+    scores: dict[str, dict[str, Score]] = {}
+    """System to measure to value and interval."""
+    differences: list[MetricDifference] = []
+    """Of the primary measure, between systems of this run."""
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    """Stage to figure to points of step and value."""
+
+
+@dataclass
+class RunEnd:
+    """How a run ends; filled while it goes on."""
+
+    exit_code: int = 0
+    error: str = ""
+    release: str | None = None
+
+
+@contextmanager
+def record_run(
+    layout: ProjectPaths, project: str, *, targets: Sequence[str] = (), unattended: bool = False
+) -> Iterator[RunEnd]:
+    """Write the record of the run that the block is, whether it ends well or not; a build never fails for it."""
+    end, started_at = RunEnd(), time.time()
+    try:
+        yield end
+    except BaseException as error:
+        end.exit_code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+        # A gate that says no is no failure: the verdicts have it.
+        end.error = "" if isinstance(error, GateError) else (str(error).splitlines() or [type(error).__name__])[0]
+        raise
+    finally:
+        try:
+            record = _describe_run(layout, project, started_at, end, targets=list(targets), unattended=unattended)
+            atomic_io.write_bytes(layout.runs / f"{record.id}.json", msgspec.json.encode(record) + b"\n")
+        except (TunectlError, OSError, ValueError, KeyError) as problem:
+            _log.warning("this run is not in the ledger: %s", problem)
+
+
+def list_runs(layout: ProjectPaths) -> list[str]:
+    """Names of all runs, the newest first."""
+    folder = layout.runs
+    names = [path.stem for path in folder.glob("*.json") if not path.name.startswith(".")] if folder.is_dir() else []
+    return sorted(names, reverse=True)
+
+
+def read_summaries(layout: ProjectPaths, names: list[str]) -> tuple[list[RunSummary], list[str]]:
+    """The small records of ``names``, and a sentence for each that cannot be read."""
+    found, problems = list[RunSummary](), list[str]()
+    for name in names:
+        try:
+            found.append(_read(layout, name, RunSummary))
+        except ArtifactError as error:
+            problems.append(str(error.message))
+    return found, problems
+
+
+def read_run(layout: ProjectPaths, name: str) -> RunRecord:
+    """The whole record of a run.
+
+    Raises  ArtifactError where there is none of that name, or it cannot be read.
+    """
+    if name not in list_runs(layout):
+        raise ArtifactError(f"{layout.runs} has no run called {name[:80]!r}", hint="the console's page Runs lists them")
+    found: RunRecord = _read(layout, name, RunRecord)
+    return found
+
+
+def _read(layout: ProjectPaths, name: str, shape: type[Any]) -> Any:
+    found = atomic_io.read_json(layout.runs / f"{name}.json", shape)
+    if found.version > VERSION:
+        raise ArtifactError(
+            f"{layout.runs / name}.json is of version {found.version}; this tunectl reads version {VERSION}",
+            hint="a newer tunectl wrote it: install that one here, too",
+        )
+    return found
+
+
+def _describe_run(
+    layout: ProjectPaths, project: str, started_at: float, end: RunEnd, *, targets: list[str], unattended: bool
+) -> RunRecord:
+    from tunectl.backends.vcs import project_repo
+
+    stages = list(_list_stages(layout))
+    there = {stage.name for stage in stages}
+    overrides = [_PASSWORD.sub("://***@", given.text) for given in override_file.load_overrides(layout)]
+    settings = {name: config["settings"] for name in _names() if (config := _read_config(layout, name))}
+    built = atomic_io.sha256_json({"settings": settings, "stages": {one.name: one.manifest for one in stages}})
+    verdicts = {
+        name: msgspec.convert(found, RunVerdict)
+        for name in _names()
+        if name in there and (found := stage_verdict(layout, name))
+    }
+    record = RunRecord(
+        id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_at))}-{built[:8]}",
+        project=project,
+        author=user.current_user(),
+        unattended=unattended,
+        started_at=started_at,
+        seconds=round(time.time() - started_at, 3),
+        exit_code=end.exit_code,
+        commit=project_repo.head_commit(layout.root),
+        overrides=overrides,
+        targets=targets,
+        stages=stages,
+        verdicts=verdicts,
+        failure=_read_failure(layout, end.error),
+        release=end.release,
+        settings=settings,
+        curves={name: curves for name in there if (curves := _thin(read_curves(layout.plots(name) / "history.csv")))},
+    )
+    return _add_results(layout, record) if "evaluate" in there else record
+
+
+def _names() -> list[str]:
+    return [stage.name for stage in STAGES]
+
+
+def _read_config(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
+    path = layout.config(name)
+    return atomic_io.read_json(path, dict[str, Any]) if path.is_file() else None
+
+
+def _list_stages(layout: ProjectPaths) -> Iterator[RunStage]:
+    """The stages whose artifact was made from the configuration and the inputs that are there now."""
+    from tunectl.backends.vcs import dvc_lock
+
+    executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
+    locked = dvc_lock.read_lock_file(layout.root)
+    digests: dict[str, str] = {}
+    for name in _names():
+        config = _read_config(layout, name)
+        try:
+            found = manifest.read(layout.artifact(name))
+        except ArtifactError:
+            continue
+        same_inputs = all(digests.get(upstream) == digest for upstream, digest in found.inputs.items())
+        if config is None or found.config != atomic_io.sha256_json(config) or not same_inputs:
+            continue
+        digests[name] = atomic_io.sha256_json(found)
+        output = locked[name].outputs.get(f"artifacts/{name}") if name in locked else None
+        yield RunStage(
+            name=name,
+            manifest=digests[name],
+            executed=name in executed,
+            seconds=_read_seconds(layout.metrics(name)),
+            passed_through=found.passed_through,
+            output=output.md5 if output else None,
+        )
+
+
+def _read_seconds(path: Path) -> float | None:
+    return atomic_io.read_json(path, dict[str, Any]).get("seconds") if path.is_file() else None
+
+
+def _read_failure(layout: ProjectPaths, error: str) -> RunFailure | None:
+    if layout.failure.is_file():
+        with suppress(ArtifactError):
+            found: RunFailure = atomic_io.read_json(layout.failure, RunFailure)
+            return found
+    return RunFailure(error) if error else None
+
+
+def _add_results(layout: ProjectPaths, record: RunRecord) -> RunRecord:
+    """What evaluate measured."""
+    path = layout.artifact("evaluate") / results.NAME
+    if not path.is_file():
+        return record
+    found = results.load(path)
+    with suppress(ArtifactError):
+        record = msgspec.structs.replace(
+            record, test_set=manifest.read(layout.artifact("split")).outputs.get(f"{found.split}.jsonl")
+        )
+    scores = {system.name: system.scores for system in found.systems}
+    return msgspec.structs.replace(
+        record,
+        primary=found.primary,
+        inputs=found.inputs,
+        scores=scores,
+        primary_scores={name: own[found.primary] for name, own in scores.items() if found.primary in own},
+        differences=[one for one in found.differences if one.measure == found.primary],
+    )
+
+
+def _thin(curves: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
+    """Each curve with at most ``MAX_POINTS`` points, the last one among them."""
+    thinned = {}
+    for name, points in curves.items():
+        step = -(-len(points) // MAX_POINTS)
+        thinned[name] = points[::-step][::-1] if step > 1 else points
+    return thinned
