@@ -58,7 +58,12 @@ def test_a_build_that_fails_says_where(folder: Path) -> None:
     layout = ProjectPaths(folder)
     last = run_ledger.read_run(layout, run_ledger.list_runs(layout)[0])
     assert last.failure is not None
-    assert (last.exit_code, last.failure.stage, last.failure.message, last.targets) == (5, "sft", "out of memory", ["sft"])
+    assert (last.exit_code, last.failure.stage, last.failure.message, last.targets) == (
+        5,
+        "sft",
+        "out of memory",
+        ["sft"],
+    )
 
 
 def test_every_run_is_in_the_ledger(folder: Path) -> None:

@@ -177,7 +177,7 @@ def read_run(layout: ProjectPaths, name: str) -> RunRecord:
 
 
 def _read(layout: ProjectPaths, name: str, shape: type[Any]) -> Any:
-    found = atomic_io.read_json(layout.runs / f"{name}.json", shape)
+    found: Any = atomic_io.read_json(layout.runs / f"{name}.json", shape)
     if found.version > VERSION:
         raise ArtifactError(
             f"{layout.runs / name}.json is of version {found.version}; this tunectl reads version {VERSION}",
