@@ -27,8 +27,11 @@ from tunectl.annotation.arena_app import ArenaAppConfig
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.monitoring.http_api import MonitorApi, PageProviders
 from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining import signed_links, state_machine
 from tunectl.retraining.approval_pages import ApprovalPages
 from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.signed_links import ApprovalToken
+from tunectl.retraining.state_machine import Transition, Trigger
 from tunectl.retraining.webhook_api import RetrainApi, RetrainSecrets
 from tunectl.serving.admission_control import AdmissionController, CapacityLimits
 from tunectl.serving.app import HEALTH, Server
@@ -37,6 +40,13 @@ from tunectl.serving.serving_metrics import ServingMetrics
 
 ID = "0123456789abcdef"
 TOKEN = "t" * 40
+ASKED = datetime(2026, 5, 1, tzinfo=UTC)
+WAITS = state_machine.apply_transition(
+    state_machine.new_run("a" * 64, 1, Trigger("alert", "alert-1", ASKED, "the world changed"), ASKED, {}),
+    Transition("awaiting_approval", ASKED, "asked", {"question": "retrain", "nonce": "n1", "until": "2100-01-01"}),
+)
+"""A retrain that waits for a person, and the last part of the link of its question."""
+LINK = signed_links.sign(ApprovalToken(WAITS.id, "retrain", 4_102_444_800, "n1"), b"s" * 64)
 REFUSALS = {401, 403, 405, 415, 421}
 """Of the guard. What it lets through ends with another status."""
 
@@ -129,12 +139,13 @@ def open_monitor(folder: Path, address: str) -> MonitorApi:
 
 def open_retrain(folder: Path, address: str) -> RetrainApi:
     book = RunStore(folder / "book")
+    book.save(WAITS)
     pages = ApprovalPages(book, SimpleNamespace(all=list), "shop", b"s" * 64, lambda: "")
     return RetrainApi(
         book,
         pages,
         lambda: b"",
-        secrets=RetrainSecrets(TOKEN, KeyStore(folder / "keys.json", 1.0)),
+        secrets=RetrainSecrets(TOKEN, KeyStore(folder / "keys.json", 1.0), None),
         alert_names=(),
         nudge=lambda: None,
         address=address,
@@ -184,7 +195,7 @@ WALKS = [
     for place in ("", "/local")
     if not (place and rule.service == "server")
 ]
-PARTS = {"{id}": ID, "{token}": "x.y", "{model:path}": "made/up", "{path:path}": "htmx.min.js"}
+PARTS = {"{id}": ID, "{token}": LINK, "{model:path}": "made/up", "{path:path}": "htmx.min.js"}
 
 
 def fill_path(rule: RouteRule) -> str:

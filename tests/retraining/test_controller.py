@@ -163,6 +163,10 @@ def test_the_budget_of_a_week_holds_and_a_person_may_override_it(tmp_path):
     assert len(one.book.runs()) == 4
 
 
+def _decision(author, *, approved=True):
+    return ApprovalDecision(approved, NOW, author, "")
+
+
 def _token(hands):
     return hands.asked[-1][1].rpartition("/")[2]
 
@@ -180,11 +184,12 @@ def test_a_person_is_asked_once_and_the_link_works_once(tmp_path):
     assert "about 9 min" in page
     assert "rows to learn" in page
     assert walk(one) == "awaiting_approval", "looking at the page decides nothing"
-    for nobody in ({}, {"by": ""}, {"by": " \x1b\n"}):
-        with pytest.raises(UsageError, match="does not say who decides"):
-            pages.decide(_token(hands), NOW, {**nobody, "answer": "yes"})
-    assert "Thank you, Ann: yes." in pages.decide(_token(hands), NOW, {"by": "\x1b\nAnn", "answer": "yes"})
-    assert "this link is used up" in pages.decide(_token(hands), NOW, {"by": "Bob", "answer": "no"})
+    page = pages.decide(_token(hands), NOW, trouble="Not decided: that key is not known here.")
+    assert "Not decided: that key is not known here." in page
+    assert walk(one) == "awaiting_approval"
+    assert "Thank you, ann: yes." in pages.decide(_token(hands), NOW, _decision("ann"))
+    assert "this question is decided" in pages.decide(_token(hands), NOW, _decision("bob", approved=False))
+    assert one.book.get_decision(one.book.runs()[0].id, "retrain").author == "ann"
     assert walk(one) == "awaiting_approval"
     assert hands.asked[-1][0] == "promote"
     page = pages.decide(_token(hands), NOW)
@@ -192,9 +197,9 @@ def test_a_person_is_asked_once_and_the_link_works_once(tmp_path):
     assert "rows learned" in page
     assert "about 9 min" not in page, "that is spent"
     assert (hands.champion, hands.serving) == ("r0", None), "nobody meets what nobody looks at"
-    pages.decide(_token(hands), NOW, {"by": "Ann", "answer": "yes"})
+    pages.decide(_token(hands), NOW, _decision("ann"))
     assert walk(one) == "promoted"
-    assert one.book.runs()[0].steps[-1].message == "Ann said yes; words"
+    assert one.book.runs()[0].steps[-1].message == "ann said yes; words"
 
 
 class Trials:
@@ -379,7 +384,7 @@ def test_with_a_new_secret_what_waits_is_asked_again(tmp_path):
     again.resend_approvals()
     assert len({link for _, link in hands.asked}) == 2
     pages = ApprovalPages(one.book, Trials(), "shop", b"t" * 64, lambda: "about 9 min")
-    assert "Thank you, Ann: yes." in pages.decide(_token(hands), NOW, {"by": "Ann", "answer": "yes"})
+    assert "Thank you, ann: yes." in pages.decide(_token(hands), NOW, _decision("ann"))
 
 
 def test_an_end_of_which_nobody_heard_is_told_by_the_next_watcher(tmp_path):

@@ -8,15 +8,17 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
 from tunectl.core.errors import InfrastructureError
-from tunectl.retraining import state_machine
+from tunectl.retraining import signed_links, state_machine
 from tunectl.retraining.approval_pages import ApprovalPages
 from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.signed_links import ApprovalToken
 from tunectl.retraining.state_machine import Transition, Trigger
 from tunectl.retraining.webhook_api import RetrainApi, RetrainSecrets
 
@@ -30,14 +32,14 @@ class Trials:
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, people: tuple[str, ...] | None = None) -> None:
         self.book, self.nudged = RunStore(folder), 0
         pages = ApprovalPages(self.book, Trials(), "shop", b"s" * 64, lambda: "9 min")
         self.door = RetrainApi(
             self.book,
             pages,
             lambda: b"tunectl_retrain_in_progress 0\n",
-            secrets=RetrainSecrets(TOKEN, KeyStore(folder / "keys.json", 0.0)),
+            secrets=RetrainSecrets(TOKEN, KeyStore(folder / "keys.json", 0.0), people),
             alert_names=("TunectlDriftSustained",),
             nudge=self._nudge,
             address="127.0.0.1",
@@ -63,6 +65,78 @@ def world(tmp_path):
     found = World(tmp_path)
     yield found
     found.door.close()
+
+
+def add_key(folder, name, *scopes):
+    secret, entry = api_keys.create_key(name, scopes, None, NOW)
+    api_keys.add(folder / "keys.json", entry)
+    return secret
+
+
+def ask_approval(world):
+    """The path of the link of a question that waits, and its retrain."""
+    trigger = Trigger("alert", "alert-1", NOW, "the world changed")
+    facts = {"question": "retrain", "nonce": "n1", "until": "2100-01-01T00:00:00+00:00"}
+    run = state_machine.apply_transition(
+        state_machine.new_run("a" * 64, 1, trigger, NOW, {}), Transition("awaiting_approval", NOW, "asked", facts)
+    )
+    world.book.save(run)
+    link = signed_links.address("http://h", ApprovalToken(run.id, "retrain", 4_102_444_800, "n1"), b"s" * 64)
+    return link.removeprefix("http://h"), run.id
+
+
+def decide(world, path, key, answer="yes", **headers):
+    sent = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin", **headers}
+    status, content, _ = world.ask("POST", path, urlencode({"answer": answer, "key": key}), None, **sent)
+    return status, content.decode()
+
+
+def test_a_link_leads_to_the_page_and_a_key_decides(world, tmp_path, caplog):
+    caplog.set_level(0)
+    path, run = ask_approval(world)
+    look, ann = add_key(tmp_path, "spy", "look", "operate", "chat"), add_key(tmp_path, "ann", "decide")
+    status, page, _ = world.ask("GET", path, token=None)
+    assert (status, b"Your key, of scope decide" in page) == (200, True)
+    for key, status, words in (
+        ("", 401, "send a key"),
+        ("tk-made-up", 401, "that key is not known here"),
+        (look, 403, "the key spy may look, operate, chat, not decide"),
+        (TOKEN, 401, "that key is not known here"),
+    ):
+        found, page = decide(world, path, key)
+        assert (found, words in page) == (status, True)
+        assert world.book.get_decision(run, "retrain") is None
+    status, page = decide(world, path, ann, **{"Sec-Fetch-Site": "cross-site"})
+    assert (status, world.book.get_decision(run, "retrain")) == (403, None)
+    status, page = decide(world, path, ann)
+    assert (status, "Thank you, ann: yes." in page) == (200, True)
+    assert world.book.get_decision(run, "retrain").author == "ann"
+    assert "ann said yes" in decide(world, path, ann, "no")[1]
+    assert world.book.get_decision(run, "retrain").approved
+    assert path.rpartition("/")[2] not in caplog.text
+
+
+def test_only_named_people_decide(tmp_path):
+    world = World(tmp_path, people=("ann",))
+    path, run = ask_approval(world)
+    bob, boss, ann = (add_key(tmp_path, name, scope) for name, scope in PEOPLE)
+    for key, name in ((bob, "bob"), (boss, "boss")):
+        status, page = decide(world, path, key)
+        assert (status, f"the key {name} may not decide here: retrain.approval.people names ann" in page) == (403, True)
+    assert world.book.get_decision(run, "retrain") is None
+    assert decide(world, path, ann)[0] == 200
+    world.door.close()
+
+
+PEOPLE = (("bob", "decide"), ("boss", "admin"), ("ann", "decide"))
+
+
+def test_wrong_keys_are_throttled_and_decide_nothing(world, tmp_path):
+    path, run = ask_approval(world)
+    ann = add_key(tmp_path, "ann", "decide")
+    assert [decide(world, path, f"tk-{number}")[0] for number in range(12)] == [401] * 10 + [429] * 2
+    assert decide(world, path, ann)[0] == 429
+    assert world.book.get_decision(run, "retrain") is None
 
 
 def payload(start="2026-04-30T10:00:00Z", status="firing", version="4"):

@@ -12,7 +12,7 @@ from tunectl.access.scopes import KeyScope
 ServiceName = Literal["server", "monitor", "retrain", "annotate"]
 Credential = KeyScope | Literal["nothing", "any key", "typed key", "session", "signed link"]
 """What opens a route: a key of that scope (or admin), nothing, any key, a key that somebody types on the page, the session of
-who has signed in there, or the link itself."""
+who has signed in there, or the link itself, which only shows."""
 BodyKind = Literal["json", "form"]
 CONTENT_TYPES: Final[dict[BodyKind, str]] = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
@@ -70,7 +70,7 @@ def _list_rules() -> Iterator[RouteRule]:
     for path in ("/", "/runs/{id}"):
         yield RouteRule("retrain", "GET", path, "look", keyless=True)
     yield RouteRule("retrain", "GET", "/decide/{token}", "signed link")
-    yield RouteRule("retrain", "POST", "/decide/{token}", "signed link", body="form")
+    yield RouteRule("retrain", "POST", "/decide/{token}", "typed key", body="form", scopes=("decide",))
 
     yield RouteRule("annotate", "GET", "/", "nothing", keyless=True)
     yield RouteRule("annotate", "GET", "/assets/{path:path}", "nothing", keyless=True)

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from tunectl.backends.reports import render
 from tunectl.canary.canary_store import ExperimentStore
 from tunectl.core.errors import UsageError
-from tunectl.retraining import report, signed_links
+from tunectl.retraining import approvals, report, signed_links
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
 from tunectl.retraining.signed_links import ApprovalToken
 from tunectl.retraining.state_machine import RetrainRun
@@ -49,8 +51,8 @@ class ApprovalPages:
     def _build_report(self, run: RetrainRun) -> report.RetrainReport:
         return report.build_report(run, next((one for one in self._trials.all() if one.run == run.id), None))
 
-    def decide(self, token: str, now: datetime, form: dict[str, str] | None = None) -> str:
-        """The page of a link; with ``form`` the decision is made first.
+    def decide(self, token: str, now: datetime, decision: ApprovalDecision | None = None, trouble: str = "") -> str:
+        """The page of a link; a ``decision`` is kept first, under the question of the link.
 
         Raises  UsageError for a link that is not ours, too old, or not of the question that is open.
         """
@@ -58,20 +60,29 @@ class ApprovalPages:
         run = next((one for one in self._book.runs() if one.id == given.run), None)
         if run is None:
             raise UsageError("the retrain of this link is not in the book", hint="tunectl release log")
-        said = self._process_decision(run, given, now, form)
-        told, (yes, no) = self._build_report(run), BUTTONS[given.question]
+        outcome = self._record(run, given, decision)
+        story, (yes, no) = self._build_report(run), BUTTONS[given.question]
         return render.render(
             "decide.html",
             heading=f"{yes} {self._project}?",
-            why=self._why(run, given) or told.why,
-            story=told,
-            said=said,
+            why=self._why(run, given) or story.why,
+            story=story,
+            outcome=outcome,
+            trouble=trouble,
             yes=yes,
             no=no,
             until=f"{datetime.fromtimestamp(given.until, UTC):%Y-%m-%d %H:%M}",
             tiles=self._promotion(run) if given.question == "promote" else self._retrain(run),
-            sections=[(chapter.name, chapter.title) for chapter in told.chapters],
+            sections=[(chapter.name, chapter.title) for chapter in story.chapters],
         )
+
+    def _record(self, run: RetrainRun, given: ApprovalToken, decision: ApprovalDecision | None) -> str:
+        """What there is to say about a decision: empty while it is open."""
+        if decision is not None:
+            decision = replace(decision, nonce=given.nonce)
+            if approvals.record(self._book, run, given.question, decision):
+                return f"Thank you, {decision.author}: {'yes' if decision.approved else 'no'}."
+        return approvals.find_obstacle(self._book, run, given.question, given.nonce)
 
     @staticmethod
     def _why(run: RetrainRun, given: ApprovalToken) -> str:
@@ -98,29 +109,6 @@ class ApprovalPages:
             (str(run.facts("proposed").get("champion", "")), "champion"),
             *([(str(learned["examples"]), "rows learned")] if "examples" in learned else []),
         ]
-
-    def _process_decision(
-        self, run: RetrainRun, given: ApprovalToken, now: datetime, form: dict[str, str] | None
-    ) -> str:
-        """What there is to say about a decision: empty while it is open."""
-        there = self._book.get_decision(run.id, given.question)
-        if there is not None:
-            return f"{there.author or 'Somebody'} said {'yes' if there.approved else 'no'} at {there.at:%Y-%m-%d %H:%M} UTC; this link is used up."
-        last = run.steps[-1]
-        if last.state != "awaiting_approval" or last.facts.get("nonce") != given.nonce:
-            return f"Nothing waits for this link: the retrain is {run.state}."
-        if form is None:
-            return ""
-        if form.get("answer") not in ("yes", "no"):
-            raise UsageError("the form says neither yes nor no", hint="use the buttons of the page")
-        shown = (letter if letter.isprintable() else " " for letter in form.get("by", ""))
-        by = " ".join("".join(shown).split())[:60]
-        if not by:
-            raise UsageError("the form does not say who decides", hint="write your name; it is kept with the decision")
-        made = ApprovalDecision(form["answer"] == "yes", now, by, given.nonce)
-        if not self._book.record_decision(run.id, given.question, made):
-            return self._process_decision(run, given, now, None)
-        return f"Thank you, {by}: {'yes' if made.approved else 'no'}."
 
 
 def runs_page(book: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:

@@ -36,6 +36,7 @@ from tunectl.retraining import (
     worktree_build,
 )
 from tunectl.retraining.activities import LiveOpener, RetrainRequest, StepResult
+from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.signed_links import ApprovalQuestion
 from tunectl.retraining.state_machine import RetrainRun, Trigger
 from tunectl.retraining.workspace import RetrainWorkspace
@@ -159,14 +160,17 @@ class LocalActivities:
         if found is not None and found.run == run.id:
             self.trials.end(found, reading.decision if reading else "running", now, reading)
 
+    def _get_approver(self, run: RetrainRun) -> str:
+        """Who promotes: the key of the person who said yes, else this program."""
+        decision = RunStore(self.place.book).get_decision(run.id, "promote")
+        return decision.author if decision is not None and decision.approved else "tunectl retrain controller"
+
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
         """See ``RetrainActivities``: the pointer first, then the experiment's end, the drift reference, and the branch."""
         told = run.facts("evaluating")
         words = f"retrain {run.id}: {run.trigger.message}; {message}"
         after = self._get_expected_sequence(run, told["release"])
-        pointer = self.store.promote(
-            told["release"], author="tunectl retrain controller", message=words[:1000], after=after
-        )
+        pointer = self.store.promote(told["release"], author=self._get_approver(run), message=words[:1000], after=after)
         running = self.trials.running()
         if running is not None and running.run == run.id:
             self.trials.end(running, "promote", now, running.reading)

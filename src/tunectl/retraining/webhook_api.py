@@ -4,7 +4,7 @@
     /webhook          POST: Alertmanager (payload 4) and Grafana (payload 1); scope operate
     /metrics          scope scrape; open to this machine on a loopback address
     /  /runs/ID       the stories; scope look (the key is the password), open to this machine on a loopback address
-    /decide/TOKEN     GET shows, POST decides: the signed link is the key
+    /decide/TOKEN     GET shows what a signed link leads to, POST decides: with a key of scope decide, which somebody types
 
 The token of retrain.token_file opens /webhook and /metrics as well: programs that send alerts read it from that file.
 Answers to a webhook are a contract with Alertmanager, which tries again after 5xx and network errors only: 200 for what is kept
@@ -21,15 +21,18 @@ from datetime import UTC, datetime
 from typing import Final, NamedTuple, cast
 from urllib.parse import parse_qs, unquote
 
+from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import KeyStore
 from tunectl.access.routes import TOKEN_SCOPES, Credential
 from tunectl.access.scopes import KeyScope
+from tunectl.access.throttle import KeyThrottle
 from tunectl.backends.web.http_server import HttpRequest, HttpResponse, HttpServer
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, TunectlError, UsageError
 from tunectl.retraining import alert_webhook
 from tunectl.retraining.approval_pages import ApprovalPages
-from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.approvals import Approvers
+from tunectl.retraining.run_store import ApprovalDecision, RunStore
 
 BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating"))
 """States in which nothing new is taken; a run that waits for people, traffic or its turn does so for days: triggers are kept then."""
@@ -49,6 +52,8 @@ class RetrainSecrets(NamedTuple):
     token: str
     """That of retrain.token_file, for programs."""
     keys: KeyStore
+    people: tuple[str, ...] | None
+    """Names of keys that may decide; None: every key of scope decide."""
 
     def verify(self, secret: str | None, opened_by: Credential) -> None:
         """Refuse a secret that does not open what the table of routes says.
@@ -80,7 +85,8 @@ class RetrainApi(HttpServer):
         Raises  InfrastructureError for a port in use; DataError for a broken file of keys.
         """
         self._book, self._pages, self._metrics, self._nudge = book, pages, metrics, nudge
-        self._names = alert_names
+        self._names, self._throttle = alert_names, KeyThrottle()
+        self._approvers = Approvers(secrets.keys, secrets.people)
         if secrets.keys.path.is_file():
             secrets.keys.load()
         super().__init__(
@@ -111,7 +117,7 @@ class RetrainApi(HttpServer):
         if path in {"/healthz", "/livez"}:
             return HttpResponse(b"ok\n", "text/plain")
         if path.startswith("/decide/"):
-            return self._decide(method, unquote(path.removeprefix("/decide/")), asked.body)
+            return self._decide(asked, unquote(path.removeprefix("/decide/")))
         return self._webhook(asked.body) if method == "POST" else self._read(path)
 
     def _read(self, path: str) -> HttpResponse:
@@ -140,12 +146,34 @@ class RetrainApi(HttpServer):
             self._nudge()
         return json_reply(200, status="kept" if kept else "known" if found else "nothing", new=kept)
 
-    def _decide(self, method: str, token: str, body: bytes) -> HttpResponse:
-        if method in {"GET", "HEAD"}:
+    def _decide(self, asked: HttpRequest, token: str) -> HttpResponse:
+        body = asked.body
+        if asked.method in {"GET", "HEAD"}:
             return HttpResponse(self._pages.decide(token, datetime.now(UTC)).encode())
         if len(body) > FORM:
             return json_reply(413, status="error", error="that form is too long")
         form = {name: values[0] for name, values in parse_qs(body.decode(errors="replace")).items()}
-        page = self._pages.decide(token, datetime.now(UTC), form)
+        now = datetime.now(UTC)
+        try:
+            author = self._verify_person(asked.client, form.get("key", "").strip())
+        except ApiError as problem:
+            page = self._pages.decide(token, now, trouble=f"Not decided: {problem}.")
+            return HttpResponse(page.encode(), status=problem.status)
+        if form.get("answer") not in ("yes", "no"):
+            raise UsageError("the form says neither yes nor no", hint="use the buttons of the page")
+        page = self._pages.decide(token, now, ApprovalDecision(form["answer"] == "yes", now, author, ""))
         self._nudge()
         return HttpResponse(page.encode())
+
+    def _verify_person(self, address: str, key: str) -> str:
+        """The name of the key of somebody who may decide; wrong keys of one address are counted.
+
+        Raises  ApiError (401, 403, 429).
+        """
+        self._throttle.check(address)
+        try:
+            return self._approvers.verify(key)
+        except ApiError as problem:
+            if problem.status == 401:
+                self._throttle.count(address)
+            raise

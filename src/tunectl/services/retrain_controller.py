@@ -25,7 +25,7 @@ from tunectl.inference_log import pseudonyms
 from tunectl.inference_log.log_store import InferenceLog
 from tunectl.pipeline.build_tracking import ReleaseMirror
 from tunectl.registry.release_store import Moved, ReleaseRegistry
-from tunectl.retraining import canary_run, cron, secret_files
+from tunectl.retraining import approvals, canary_run, cron, secret_files
 from tunectl.retraining import run_store as books
 from tunectl.retraining.approval_pages import ApprovalPages
 from tunectl.retraining.controller import RetrainController
@@ -106,6 +106,7 @@ class _RetrainerProcess:
             secrets=RetrainSecrets(
                 secret_files.load_token(layout.root, root.retrain.token_file),
                 KeyStore(api_keys.find_keys_file(layout.root, root.serve.keys_file), KEYS_SECONDS),
+                root.retrain.approval.people,
             ),
             alert_names=root.retrain.alerts,
             nudge=self._wake.set,
@@ -114,6 +115,19 @@ class _RetrainerProcess:
         )
         if lost:
             self._driver.resend_approvals()
+        self._warn_without_approvers(root)
+
+    def _warn_without_approvers(self, root: TunectlConfig) -> None:
+        """Say at the start, not when a question waits, that nobody may answer it."""
+        approval, path = root.retrain.approval, api_keys.find_keys_file(self._layout.root, root.serve.keys_file)
+        if "required" not in (approval.training, approval.promotion):
+            return
+        if not approvals.list_approvers(api_keys.read(path), approval.people):
+            _log.warning(
+                "a person must approve (retrain.approval), and no key in %s may: tunectl serve keys add %s --scope decide --scope look",
+                path,
+                approval.people[0] if approval.people else "NAME",
+            )
 
     def _live(self) -> AbstractContextManager[InferenceLog]:
         return inference_log_sql.open_log(pseudonyms.address(self._root.inference_log), self._layout.root)

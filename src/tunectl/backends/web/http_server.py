@@ -36,6 +36,8 @@ class HttpRequest(NamedTuple):
     path: str
     """Without what stands behind a question mark."""
     body: bytes = b""
+    client: str = ""
+    """Address of whoever asks; a proxy's, where one is in front."""
 
 
 class HttpResponse(NamedTuple):
@@ -137,7 +139,8 @@ class HttpServer:
     async def _find_reply(self, request: Any, body: bytes | None) -> HttpResponse:
         if body is None:
             return HttpResponse(f"at most {self._largest} bytes are read\n".encode(), TEXT, 413)
-        asked = HttpRequest(request.method, request.scope["path"], body)
+        client = request.client.host if request.client else ""
+        asked = HttpRequest(request.method, request.scope["path"], body, client)
         try:
             return await asyncio.to_thread(self._handle, asked)
         except Exception:  # noqa: BLE001  it never raises, so this is a bug, and somebody waits

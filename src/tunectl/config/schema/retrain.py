@@ -11,6 +11,7 @@ from tunectl.config.schema.base import StrictModel, is_loopback, validate_host
 
 EnvVariable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 ScheduleName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,40}$")]
+KeyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Hours = Annotated[float, Field(ge=0, le=24 * 3650)]
 Points = Annotated[float, Field(ge=0, le=100)]
 
@@ -31,8 +32,10 @@ class ApprovalConfig(StrictModel):
     """none: drift starts a retrain by itself. required: a person approves it first."""
     promotion: Literal["none", "required"]
     """none: a challenger that won is promoted by itself. required: a person approves it first."""
+    people: tuple[KeyName, ...] | None
+    """Names of the keys that may decide. Null: every key of scope decide."""
     url: str = Field(pattern=r"^https?://[^\s]+$")
-    """Address at which people reach the page of `tunectl retrain controller`. Off this machine: https, since a link decides."""
+    """Address at which people reach the page of `tunectl retrain controller`. Off this machine: https, since people type keys there."""
     timeout_hours: float = Field(gt=0, le=24 * 90)
     """Hours that an approval link is valid; then nothing is done."""
     notify_url_env: EnvVariable
@@ -43,9 +46,7 @@ class ApprovalConfig(StrictModel):
     def _require_https_unless_loopback(cls, url: str) -> str:
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            raise ValueError(
-                f"{url} sends links that decide unencrypted; write https://, or an address of this machine"
-            )
+            raise ValueError(f"{url} takes keys unencrypted; write https://, or an address of this machine")
         return url
 
 

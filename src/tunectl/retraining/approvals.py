@@ -1,0 +1,70 @@
+"""Decisions of people about retrains and promotions: who may decide, whether a question is open, and the record.
+
+Whoever decides shows a key of scope decide, and the record carries the name of that key; a link alone decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from tunectl.access.api_errors import ApiError
+from tunectl.access.api_keys import ApiKey, KeyStore
+from tunectl.retraining.run_store import ApprovalDecision, RunStore
+from tunectl.retraining.signed_links import ApprovalQuestion
+from tunectl.retraining.state_machine import RetrainRun
+
+
+class Approvers(NamedTuple):
+    """Who may decide."""
+
+    keys: KeyStore
+    people: tuple[str, ...] | None
+    """Names of keys, as ``retrain.approval.people`` has them. None: every key of scope decide."""
+
+    def verify(self, secret: str) -> str:
+        """The name of the key of somebody who may decide.
+
+        Raises  ApiError: 401 for a key that is not known, 403 for one that may not decide.
+        """
+        key = self.keys.key(secret or None, "decide", time.monotonic())
+        check_person(key, self.people)
+        return key.name
+
+
+def check_person(key: ApiKey, people: Collection[str] | None) -> None:
+    """Refuse a key that ``retrain.approval.people`` does not name.
+
+    Raises  ApiError (403).
+    """
+    if people is not None and key.name not in people:
+        raise ApiError(
+            f"the key {key.name} may not decide here: retrain.approval.people names {', '.join(people) or 'nobody'}",
+            "permission_error",
+            code="scope",
+        )
+
+
+def list_approvers(entries: Iterable[ApiKey], people: Collection[str] | None) -> list[str]:
+    """The names of the keys that may decide."""
+    return [entry.name for entry in entries if entry.allows("decide") and (people is None or entry.name in people)]
+
+
+def find_obstacle(book: RunStore, run: RetrainRun, question: ApprovalQuestion, nonce: str) -> str:
+    """Why a question takes no decision now; empty while it is open. ``nonce`` is of the question that somebody saw."""
+    decision = book.get_decision(run.id, question)
+    if decision is not None:
+        word, at = "yes" if decision.approved else "no", f"{decision.at:%Y-%m-%d %H:%M} UTC"
+        return f"{decision.author or 'Somebody'} said {word} at {at}; this question is decided."
+    last = run.steps[-1]
+    if last.state != "awaiting_approval" or last.facts.get("nonce") != nonce:
+        return f"Nothing waits for this link: the retrain is {run.state}."
+    return ""
+
+
+def record(book: RunStore, run: RetrainRun, question: ApprovalQuestion, decision: ApprovalDecision) -> bool:
+    """Keep a decision durably; False where the question is open no longer: somebody was quicker."""
+    if find_obstacle(book, run, question, decision.nonce):
+        return False
+    return book.record_decision(run.id, question, decision)
